@@ -1,0 +1,44 @@
+# Every third-party package, found once. Torch comes last: found earlier it would put its own, older protobuf and fmt
+# headers in front of the system's.
+include_guard(GLOBAL)
+
+find_package(Threads REQUIRED)
+find_package(absl REQUIRED)
+find_package(ZLIB REQUIRED)
+find_package(OpenSSL REQUIRED)
+find_package(spdlog REQUIRED)
+find_path(NLOHMANN_JSON_INCLUDE_DIR nlohmann/json.hpp REQUIRED)
+add_library(beamline_json INTERFACE)
+target_include_directories(beamline_json SYSTEM INTERFACE ${NLOHMANN_JSON_INCLUDE_DIR})
+add_library(beamline::json ALIAS beamline_json)
+if(BEAMLINE_BUILD_TESTS)
+  find_package(GTest REQUIRED)
+endif()
+if(BEAMLINE_WITH_GRPC)
+  find_package(Protobuf REQUIRED)
+  find_package(gRPC CONFIG REQUIRED)
+endif()
+
+# beamline::torch: libtorch's CPU libraries, with its headers searched after the system's (-idirafter).
+# Looked for in Torch_DIR or CMAKE_PREFIX_PATH, else in the virtual environment that scripts/setup.sh makes.
+if(BEAMLINE_WITH_TORCH)
+  find_path(BEAMLINE_TORCH_INCLUDE ATen/core/Tensor.h
+    HINTS ${Torch_DIR}/../../../include ENV Torch_DIR PATHS $ENV{BEAMLINE_TORCH_ROOT}/include
+    $ENV{HOME}/.cache/beamline/venv/lib/python3.11/site-packages/torch/include
+    PATH_SUFFIXES include ../../../include)
+  if(NOT BEAMLINE_TORCH_INCLUDE)
+    message(FATAL_ERROR "libtorch not found. Run scripts/setup.sh, or point CMAKE_PREFIX_PATH or Torch_DIR at one, "
+      "or configure with -DBEAMLINE_WITH_TORCH=OFF to build levels 0-2 only.")
+  endif()
+  get_filename_component(BEAMLINE_TORCH_ROOT ${BEAMLINE_TORCH_INCLUDE} DIRECTORY)
+  find_library(BEAMLINE_TORCH_CPU torch_cpu HINTS ${BEAMLINE_TORCH_ROOT}/lib REQUIRED NO_DEFAULT_PATH)
+  find_library(BEAMLINE_C10 c10 HINTS ${BEAMLINE_TORCH_ROOT}/lib REQUIRED NO_DEFAULT_PATH)
+  message(STATUS "libtorch: ${BEAMLINE_TORCH_ROOT}")
+  add_library(beamline_torch INTERFACE)
+  add_library(beamline::torch ALIAS beamline_torch)
+  target_compile_options(beamline_torch INTERFACE
+    $<$<COMPILE_LANGUAGE:CXX>:SHELL:-idirafter ${BEAMLINE_TORCH_ROOT}/include>
+    $<$<COMPILE_LANGUAGE:CXX>:SHELL:-idirafter ${BEAMLINE_TORCH_ROOT}/include/torch/csrc/api/include>)
+  target_link_libraries(beamline_torch INTERFACE ${BEAMLINE_TORCH_CPU} ${BEAMLINE_C10})
+  target_link_options(beamline_torch INTERFACE -Wl,-rpath,${BEAMLINE_TORCH_ROOT}/lib)
+endif()

@@ -1,0 +1,86 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The engine: histories in, ranked items out, without gRPC. See src/engine/README.md for concepts, ownership and
+// threads, and tests/engine/embed_example.cc for a program that embeds it.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/functional/any_invocable.h"
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "beamline/catalogue.h"
+#include "beamline/request.h"
+
+namespace beamline {
+
+struct EngineOptions {
+  std::string bundle;                 // folder written by `beamline pack`
+  std::string catalogue;              // snapshot file; empty: the bundle's own
+  std::string device = "cpu";         // "cpu", "cuda" or "auto"
+  std::string dtype = "fp32";         // "fp32" or "bf16"
+  int threads = 0;                    // of the CPU backend; 0: one per core
+  int workers = 1;                    // batches executed at once
+  ScoreRule score_rule = ScoreRule::kFull;
+  int default_beam_width = 32;
+  int max_beam_width = 1024;
+  int max_top_k = 1000;
+  int max_history = 4096;             // events per request; more is refused
+  int max_eligibility_items = 50000;  // per deny or allow list
+  int max_rules = 256;                // distinct compiled rules kept per snapshot
+  int max_batch_rows = 2048;          // beam rows per decode step of one batch
+  int max_batch_requests = 64;
+  int queue_capacity = 1024;          // requests waiting; more are refused
+  absl::Duration max_queue_delay = absl::Milliseconds(2);
+  absl::Duration default_deadline = absl::Seconds(2);
+  int64_t context_cache_bytes = 64 << 20;  // 0: no cache
+};
+
+struct EngineStatus {
+  bool ready = false;
+  std::string model_version;
+  std::string catalogue_version;
+  std::string family;
+  int levels = 0;
+  std::vector<uint32_t> level_sizes;
+  uint64_t parameters = 0;
+  uint64_t num_items = 0;
+  int64_t queued = 0;      // waiting for encode or decode
+  int64_t in_flight = 0;   // accepted, callback not run yet
+  uint64_t completed = 0;
+  uint64_t failed = 0;
+  uint64_t rejected = 0;
+  uint64_t context_hits = 0;
+  uint64_t context_misses = 0;
+};
+
+// Thread-safe. Destroying it waits for what is in flight.
+class Engine {
+ public:
+  using Callback = absl::AnyInvocable<void(absl::StatusOr<RecommendResult>)>;
+  // Cancels its request when called; a no-op once the callback has started. Safe from any thread, any number of times.
+  using Canceller = absl::AnyInvocable<void()>;
+
+  virtual ~Engine() = default;
+
+  // Never blocks. `done` runs exactly once, on an engine thread, or inside Submit when the request is refused:
+  // INVALID_ARGUMENT names the field; RESOURCE_EXHAUSTED means the queue is full; DEADLINE_EXCEEDED, CANCELLED,
+  // UNAVAILABLE (stopping) and INTERNAL (`non_finite_logits`, execution failed) say what they say.
+  virtual Canceller Submit(RecommendRequest request, Callback done) = 0;
+  // Submit and wait. Do not call from an engine callback.
+  absl::StatusOr<RecommendResult> Recommend(RecommendRequest request);
+
+  // The snapshot that new requests are pinned to.
+  virtual std::shared_ptr<const Catalogue> catalogue() const = 0;
+  virtual EngineStatus GetStatus() const = 0;
+  // Refuses new requests, then waits for those in flight, at most until `deadline`. False: some were failed.
+  virtual bool Drain(absl::Time deadline) = 0;
+};
+
+// Loads, verifies and warms up; errors name the file or option at fault.
+absl::StatusOr<std::unique_ptr<Engine>> CreateEngine(const EngineOptions& options);
+
+}  // namespace beamline

@@ -1,0 +1,115 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// What a recommendation request carries and what its answer holds, as plain values without protobuf or torch. The
+// server translates beamline.v1 messages to these; a C++ program that embeds the engine fills them directly.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "absl/time/time.h"
+#include "beamline/types.h"
+
+namespace beamline {
+
+// What a user did with an item, as a set of bits in Event::labels.
+enum Label : uint32_t {
+  kClick = 1u << 0,
+  kLike = 1u << 1,
+  kFollow = 1u << 2,
+  kComment = 1u << 3,
+  kForward = 1u << 4,
+  kHate = 1u << 5,
+  kLongView = 1u << 6,
+  kProfileEnter = 1u << 7,
+};
+inline constexpr int kNumLabels = 8;
+inline constexpr uint32_t kAllLabels = (1u << kNumLabels) - 1;
+
+// One step of a behaviour sequence. Unknown times and durations are 0.
+struct Event {
+  ItemId item = 0;
+  int64_t timestamp_ms = 0;  // Unix time, milliseconds
+  int64_t play_time_ms = 0;  // how long it was watched
+  int64_t duration_ms = 0;   // 0: taken from the catalogue
+  uint32_t labels = 0;       // bits of Label
+};
+
+// A user attribute such as {"active_degree", "full"}; values are hashed into the model's buckets.
+struct UserAttribute {
+  std::string name;
+  std::string value;
+};
+
+// One clause of a rule: the item must carry at least one of the values under this key. Keys and values are the
+// catalogue's item tags, e.g. {"region", {"DE", "AT"}}.
+struct TagClause {
+  std::string key;
+  std::vector<std::string> any_of;
+};
+
+// Which items a request may receive. Exact at every level of the search and in every combination: an item is eligible
+// iff it satisfies every clause of `rule`, is not in `deny`, and, where `restrict_to_allow`, is in `allow`.
+struct Eligibility {
+  std::vector<TagClause> rule;
+  std::vector<ItemId> deny;
+  std::vector<ItemId> allow;
+  bool restrict_to_allow = false;  // true with an empty `allow` means: nothing is eligible
+
+  bool unrestricted() const { return rule.empty() && deny.empty() && !restrict_to_allow; }
+};
+
+enum class Priority : uint8_t { kSheddable = 0, kDefault = 1, kCritical = 2 };
+
+// How a code's log-probability is normalised: over its whole level (for t5: the whole vocabulary), as Hugging Face
+// does, or over the children the catalogue snapshot has under the prefix, before the request's own rules.
+enum class ScoreRule : uint8_t { kFull = 0, kLegal = 1 };
+
+struct RecommendRequest {
+  std::string request_id;
+  std::string user_id;  // opaque bytes; part of the context cache's key
+  std::vector<UserAttribute> user_attributes;
+  std::vector<Event> history;  // oldest first
+  int top_k = 10;              // items wanted
+  int items_per_sid = 1;       // items taken from one SID, by relevance
+  // Beams kept per level. Empty: the engine's default; one entry: that width at every level; else one per level.
+  std::vector<int> beam_widths;
+  bool exclude_history = false;  // deny what the history holds
+  Eligibility eligibility;
+  Priority priority = Priority::kDefault;
+  absl::Time deadline = absl::InfiniteFuture();
+};
+
+struct RecommendedItem {
+  ItemId item = 0;
+  Sid sid;
+  std::vector<float> log_probs;  // [levels], of each code given the codes before it
+  float score = 0;               // their left-to-right fp32 sum
+};
+
+// Why an answer holds fewer than top_k items.
+enum class ShortReason : uint8_t { kNone = 0, kNoEligibleItems = 1, kEligibleItemsExhausted = 2, kBeamExhausted = 3 };
+
+// Where the time of a request went.
+struct StageTimings {
+  absl::Duration queue;    // waiting in either queue
+  absl::Duration encode;   // zero when the context was cached
+  absl::Duration decode;   // all steps
+  absl::Duration resolve;  // SIDs to items
+  absl::Duration total;
+};
+
+struct RecommendResult {
+  std::vector<RecommendedItem> items;  // score descending; equal scores in SID order
+  ShortReason short_reason = ShortReason::kNone;
+  std::vector<int> beam_widths;  // used, per level
+  int unknown_items = 0;         // history items the catalogue does not have
+  int dropped_events = 0;        // oldest history events beyond the model's window
+  bool context_cached = false;
+  std::string model_version;
+  std::string catalogue_version;
+  StageTimings timings;
+};
+
+}  // namespace beamline

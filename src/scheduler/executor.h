@@ -1,0 +1,57 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// What the scheduler asks of whoever runs batches: encode some jobs, decode some jobs. runtime/model_runner implements
+// it over a model; tests implement it over nothing. The scheduler knows costs and times of a job, never its payload.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <vector>
+
+#include "absl/functional/any_invocable.h"
+#include "absl/functional/function_ref.h"
+#include "absl/status/status.h"
+#include "absl/time/time.h"
+#include "absl/types/span.h"
+#include "beamline/request.h"
+
+namespace beamline::scheduler {
+
+// One request on its way. The caller derives from it to add its payload and hands it over with Scheduler::Submit; the
+// scheduler owns it until `done` has run. Fields are set before Submit and constant after it, but for the last group,
+// which only the scheduler's threads write, each stage happening-before the next.
+struct Job {
+  virtual ~Job() = default;
+
+  Priority priority = Priority::kDefault;
+  absl::Time deadline = absl::InfiniteFuture();
+  int context_tokens = 0;  // cost of encode
+  int beam_rows = 1;       // cost of one decode step: the widest level
+  std::atomic<bool> cancelled{false};
+  // Runs once, when the job has ended for whatever reason.
+  absl::AnyInvocable<void(absl::Status, Job&)> done;
+
+  absl::Time submitted;
+  absl::Time encode_started, encode_ended;  // equal when the context was cached
+  absl::Time decode_started, decode_ended;
+};
+
+// Called by an executor between decode steps with a job of the batch: a status other than OK (CANCELLED,
+// DEADLINE_EXCEEDED) means the job is dead and its rows need no further work.
+using StepGate = absl::FunctionRef<absl::Status(const Job&)>;
+
+// Thread-compatible: calls may come from several threads at once only if the executor says so (`max_concurrency`).
+class BatchExecutor {
+ public:
+  virtual ~BatchExecutor() = default;
+  virtual int max_concurrency() const { return 1; }
+
+  // True when the job's context is at hand and is now attached to it: it goes straight to decode. Must be cheap.
+  virtual bool TryAttachContext(Job& job) = 0;
+  // One status per job, in order. A job that failed does not reach Decode.
+  virtual std::vector<absl::Status> Encode(absl::Span<Job* const> jobs) = 0;
+  // Runs all steps for the whole batch; asks `gate` for each live job between steps; stops early when none is left.
+  virtual std::vector<absl::Status> Decode(absl::Span<Job* const> jobs, StepGate gate) = 0;
+};
+
+}  // namespace beamline::scheduler

@@ -1,0 +1,25 @@
+# SPDX-License-Identifier: Apache-2.0
+# Sourced by the other scripts: where things are and how to configure a build.
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+cache=${BEAMLINE_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/beamline}
+build_root=${BEAMLINE_BUILD_ROOT:-$root/build}
+jobs=${BEAMLINE_JOBS:-$(nproc)}
+export CCACHE_DIR=${CCACHE_DIR:-$cache/ccache} CCACHE_MAXSIZE=${CCACHE_MAXSIZE:-5G} CCACHE_NOHASHDIR=1 CCACHE_BASEDIR=$root
+export CCACHE_SLOPPINESS=time_macros,include_file_mtime,include_file_ctime
+if [[ -z ${BEAMLINE_TORCH_ROOT:-} ]]; then
+  for candidate in "$cache"/venv/lib/python3*/site-packages/torch; do
+    [[ -d $candidate ]] && export BEAMLINE_TORCH_ROOT=$candidate
+  done
+fi
+
+say() { printf '\n\033[1m== %s\033[0m\n' "$*"; }
+
+# build PRESET DIR [cmake arguments --] TARGET ...: configures DIR when it must and builds the targets.
+configure() {
+  local preset=$1 dir=$2
+  shift 2
+  (cd "$root" && cmake --preset "$preset" -B "$dir" "$@" >"$dir.configure.log" 2>&1) || {
+    cat "$dir.configure.log" >&2
+    return 1
+  }
+}

@@ -1,0 +1,43 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
+# Installs what Beamline needs to build, on Debian 12, and nothing that is already there:
+#   - compiler, CMake, gRPC, protobuf, abseil, ... from Debian (needs root or sudo)
+#   - libtorch, CPU only, from the pip wheel in a virtual environment outside the source tree
+# CUDA is never installed and never required. A libtorch of your own is used instead when Torch_DIR, CMAKE_PREFIX_PATH or
+# BEAMLINE_TORCH_ROOT points at one.
+#
+#   scripts/setup.sh          what the demo needs
+#   scripts/setup.sh --dev    and what the tests, the linters and the sanitizers need
+set -euo pipefail
+
+torch_version=2.11.0
+cache=${BEAMLINE_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/beamline}
+packages=(g++ cmake ninja-build ccache lld git ca-certificates
+  libgrpc++-dev protobuf-compiler protobuf-compiler-grpc libprotobuf-dev libabsl-dev libspdlog-dev libfmt-dev
+  nlohmann-json3-dev libcli11-dev zlib1g-dev libssl-dev pkg-config libre2-dev libc-ares-dev python3 python3-venv)
+[[ ${1:-} == --dev ]] && packages+=(libgtest-dev libgmock-dev libbenchmark-dev clang-format clang-tidy)
+
+missing=()
+for package in "${packages[@]}"; do
+  dpkg-query -W -f='${Status}' "$package" 2>/dev/null | grep -q 'ok installed' || missing+=("$package")
+done
+if ((${#missing[@]})); then
+  echo "setup: installing ${#missing[@]} Debian packages: ${missing[*]}"
+  sudo=; [[ $(id -u) == 0 ]] || sudo=sudo
+  $sudo apt-get update -qq
+  DEBIAN_FRONTEND=noninteractive $sudo apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
+fi
+
+if [[ -n ${Torch_DIR:-}${BEAMLINE_TORCH_ROOT:-} || ${CMAKE_PREFIX_PATH:-} == *torch* ]]; then
+  echo "setup: using the libtorch that the environment names"
+elif [[ ! -f $cache/venv/torch-$torch_version.ok ]]; then
+  echo "setup: installing libtorch $torch_version (CPU only, about 550 MB) into $cache/venv"
+  rm -rf "$cache/venv"
+  mkdir -p "$cache"
+  /usr/bin/python3 -m venv "$cache/venv"
+  # The wheel links the CUDA runtime and CUPTI by name but needs neither at run time on the CPU; --no-deps leaves out the
+  # 3 GB of CUDA libraries that it would otherwise bring.
+  "$cache/venv/bin/pip" install --quiet --disable-pip-version-check --no-deps \
+    "torch==$torch_version" nvidia-cuda-runtime==13.0.96 nvidia-cuda-cupti==13.0.85
+  touch "$cache/venv/torch-$torch_version.ok"
+fi

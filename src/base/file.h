@@ -1,0 +1,56 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Whole-file reading and all-or-nothing writing. ReadFile copies a regular file into private memory, so that a file
+// truncated or replaced later cannot hurt a running process. AtomicFile writes to a temporary name beside the target
+// and renames it into place on Commit, so that an interrupted program leaves no half-written file under its final name.
+// Neither is thread-safe. Errors name the path: NotFound, PermissionDenied, InvalidArgument (not a regular file, larger
+// than the limit), or Unavailable / ResourceExhausted as the system reports.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <string>
+#include <string_view>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+
+namespace beamline {
+
+// The contents of a regular file of at most `max_bytes` (checked before anything is allocated). Symbolic links are
+// followed; folders, devices and pipes are refused without blocking.
+absl::StatusOr<std::string> ReadFile(const std::filesystem::path& path, uint64_t max_bytes);
+
+// Writes `contents` through an AtomicFile.
+absl::Status WriteFileAtomically(const std::filesystem::path& path, std::string_view contents);
+
+// A folder that exists afterwards, with its parents.
+absl::Status MakeFolder(const std::filesystem::path& path);
+
+class AtomicFile {
+ public:
+  // Creates the temporary file beside `path`, whose folder must exist. Nothing appears under `path` before Commit.
+  static absl::StatusOr<AtomicFile> Create(const std::filesystem::path& path);
+
+  AtomicFile(AtomicFile&& other) noexcept;
+  AtomicFile& operator=(AtomicFile&& other) noexcept;
+  ~AtomicFile();  // removes the temporary file unless committed
+
+  absl::Status Write(std::string_view bytes);                     // appends
+  absl::Status WriteAt(uint64_t offset, std::string_view bytes);  // overwrites, e.g. a header that is known last
+  absl::Status Commit();                                          // fsync, rename, fsync of the folder
+
+  uint64_t size() const { return size_; }  // bytes appended so far
+  const std::filesystem::path& path() const { return path_; }
+
+ private:
+  AtomicFile(std::filesystem::path path, std::filesystem::path temporary, int descriptor);
+  void Discard();
+
+  std::filesystem::path path_;
+  std::filesystem::path temporary_;
+  int descriptor_ = -1;
+  uint64_t size_ = 0;
+};
+
+}  // namespace beamline

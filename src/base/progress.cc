@@ -1,0 +1,117 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "base/progress.h"
+
+#include <algorithm>
+#include <chrono>
+#include <utility>
+
+#include <unistd.h>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+
+namespace beamline {
+namespace {
+
+constexpr int kBarWidth = 24;
+
+absl::Time MonotonicNow() {
+  return absl::UnixEpoch() + absl::FromChrono(std::chrono::steady_clock::now().time_since_epoch());
+}
+
+Progress::Options WithDefaults(Progress::Options options) {
+  if (!options.now) options.now = MonotonicNow;
+  return options;
+}
+
+bool WantsBar(const Progress::Options& options) {
+  if (options.style != Progress::Options::Style::kAuto) return options.style == Progress::Options::Style::kBar;
+  return isatty(fileno(options.out)) != 0;
+}
+
+// 950, 12.3 k, 4.56 M: short enough for a bar.
+std::string Short(double value) {
+  if (value < 1e4) return absl::StrFormat(value < 10 ? "%.1f" : "%.0f", value);
+  return value < 1e6 ? absl::StrFormat("%.1f k", value / 1e3) : absl::StrFormat("%.2f M", value / 1e6);
+}
+
+std::string Count(int64_t value) { return value < 10000 ? absl::StrCat(value) : Short(static_cast<double>(value)); }
+
+std::string Clock(absl::Duration duration) {
+  const int64_t seconds = absl::ToInt64Seconds(duration + absl::Milliseconds(500));
+  if (seconds < 3600) return absl::StrFormat("%d:%02d", seconds / 60, seconds % 60);
+  return absl::StrFormat("%d:%02d:%02d", seconds / 3600, seconds / 60 % 60, seconds % 60);
+}
+
+}  // namespace
+
+Progress::Progress(Options options) : options_(WithDefaults(std::move(options))), bar_(WantsBar(options_)) {}
+
+Progress::~Progress() { Finish(); }
+
+void Progress::Start(std::string_view label, int64_t total, std::string_view unit) {
+  Finish();
+  absl::MutexLock lock(&mutex_);
+  label_ = std::string(label);
+  unit_ = std::string(unit);
+  note_.clear();
+  total_ = total;
+  done_ = 0;
+  open_ = true;
+  started_ = drawn_ = options_.now();
+  if (bar_) Draw(started_, false);
+}
+
+void Progress::Update(int64_t done, std::string_view note) {
+  absl::MutexLock lock(&mutex_);
+  if (!open_) return;
+  done_ = std::max(done_, done);
+  const absl::Time now = options_.now();
+  if (now - drawn_ < (bar_ ? options_.bar_interval : options_.line_interval)) return;
+  note_ = std::string(note);
+  Draw(now, false);
+}
+
+void Progress::Finish(std::string_view note) {
+  absl::MutexLock lock(&mutex_);
+  if (!open_) return;
+  if (!note.empty()) note_ = std::string(note);
+  Draw(options_.now(), true);
+  open_ = false;
+}
+
+void Progress::Draw(absl::Time now, bool last) {
+  drawn_ = now;
+  const absl::Duration elapsed = now - started_;
+  const double seconds = std::max(absl::ToDoubleSeconds(elapsed), 1e-9);
+  const double rate = static_cast<double>(done_) / seconds;
+  std::string line = label_ + " ";
+  if (total_ > 0) {
+    const double part = std::min(1.0, static_cast<double>(done_) / static_cast<double>(total_));
+    const int filled = static_cast<int>(part * kBarWidth);
+    if (bar_ && !last)
+      absl::StrAppend(&line, "[", std::string(filled, '#'), std::string(kBarWidth - filled, '.'), "] ");
+    absl::StrAppend(&line, absl::StrFormat("%3.0f%% ", part * 100), Count(done_), "/", Count(total_), " ", unit_);
+  } else {
+    absl::StrAppend(&line, Count(done_), " ", unit_);
+  }
+  if (done_ > 0 && seconds > 1e-3) absl::StrAppend(&line, ", ", Short(rate), "/s");
+  if (last) {
+    absl::StrAppend(&line, ", ", absl::StrFormat("%.1f s", seconds));
+  } else if (total_ > 0 && done_ > 0) {
+    absl::StrAppend(&line, ", ", Clock(absl::Seconds(static_cast<double>(std::max<int64_t>(0, total_ - done_)) / rate)),
+                    " left");
+  }
+  if (!note_.empty()) absl::StrAppend(&line, ", ", note_);
+  if (!bar_) {
+    absl::FPrintF(options_.out, "%s\n", line);
+  } else {
+    const size_t width = line.size();
+    if (width < drawn_width_) line.append(drawn_width_ - width, ' ');
+    drawn_width_ = last ? 0 : width;
+    absl::FPrintF(options_.out, "\r%s%s", line, last ? "\n" : "");
+  }
+  std::fflush(options_.out);
+}
+
+}  // namespace beamline

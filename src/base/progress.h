@@ -1,0 +1,71 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Progress of long work for people: a bar with rate and remaining time that redraws in place on a terminal, a plain
+// line every few seconds in a log. Libraries take a `Progress*` and report phases; nullptr means silent, see the free
+// functions at the end. Update is cheap (a clock reading) and thread-safe; Start and Finish belong to the thread that
+// runs the phase.
+#pragma once
+
+#include <cstdint>
+#include <cstdio>
+#include <functional>
+#include <string>
+#include <string_view>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/synchronization/mutex.h"
+#include "absl/time/time.h"
+
+namespace beamline {
+
+class Progress {
+ public:
+  struct Options {
+    std::FILE* out = stderr;
+    enum class Style { kAuto, kBar, kLines } style = Style::kAuto;  // kAuto: a bar iff `out` is a terminal
+    absl::Duration bar_interval = absl::Milliseconds(100);
+    absl::Duration line_interval = absl::Seconds(5);
+    std::function<absl::Time()> now;  // empty: a monotonic clock
+  };
+
+  Progress() : Progress(Options{}) {}
+  explicit Progress(Options options);
+  Progress(std::string label, int64_t total, std::string unit) : Progress() { Start(label, total, unit); }
+  ~Progress();  // finishes an open phase
+
+  // Opens a phase, finishing one still open. `total` <= 0: unknown, so neither percentage nor remaining time.
+  void Start(std::string_view label, int64_t total, std::string_view unit);
+  // `done` units of the open phase are finished; `note` is shown behind, e.g. "loss 3.21".
+  void Update(int64_t done, std::string_view note = {});
+  // Closes the phase with a last line that says how long it took.
+  void Finish(std::string_view note = {});
+
+ private:
+  void Draw(absl::Time now, bool last) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+
+  const Options options_;
+  const bool bar_;
+  absl::Mutex mutex_;
+  std::string label_ ABSL_GUARDED_BY(mutex_);
+  std::string unit_ ABSL_GUARDED_BY(mutex_);
+  std::string note_ ABSL_GUARDED_BY(mutex_);
+  int64_t total_ ABSL_GUARDED_BY(mutex_) = 0;
+  int64_t done_ ABSL_GUARDED_BY(mutex_) = 0;
+  size_t drawn_width_ ABSL_GUARDED_BY(mutex_) = 0;
+  bool open_ ABSL_GUARDED_BY(mutex_) = false;
+  absl::Time started_ ABSL_GUARDED_BY(mutex_);
+  absl::Time drawn_ ABSL_GUARDED_BY(mutex_);
+};
+
+// nullptr-safe forms for library code.
+inline void StartProgress(Progress* progress, std::string_view label, int64_t total, std::string_view unit) {
+  if (progress != nullptr) progress->Start(label, total, unit);
+}
+inline void UpdateProgress(Progress* progress, int64_t done, std::string_view note = {}) {
+  if (progress != nullptr) progress->Update(done, note);
+}
+inline void FinishProgress(Progress* progress, std::string_view note = {}) {
+  if (progress != nullptr) progress->Finish(note);
+}
+
+}  // namespace beamline

@@ -1,0 +1,86 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
+# Runs all tests; installs what they need. CI runs exactly this.
+#
+#   scripts/test.sh           everything: format, build, tests, architecture, clang-tidy, ThreadSanitizer over what has no
+#                             torch or gRPC, AddressSanitizer and UBSan over everything
+#   scripts/test.sh --fast    a developer's minute: format, layers 0-2 and the engine's core, without torch and gRPC
+#
+# BEAMLINE_JOBS=N compiles with N jobs; BEAMLINE_BUILD_ROOT and BEAMLINE_CACHE move the builds and the caches.
+set -euo pipefail
+case ${1:-} in
+  "" | --fast) mode=${1:---full} ;;
+  *) sed -n '3,9p' "$0" | cut -c3-; [[ $1 == --help || $1 == -h ]] && exit 0 || exit 2 ;;
+esac
+cd "$(dirname "$0")/.."
+bash scripts/setup.sh --dev
+. scripts/lib.sh
+
+passed=0 failed=0
+stage_start=$SECONDS
+stage() {
+  say "$1"
+  stage_start=$SECONDS
+}
+stage_end() { echo "-- ${SECONDS} s in all, $((SECONDS - stage_start)) s for this stage"; }
+
+# run_ctest DIR [ctest arguments]: adds to the totals, keeps going when tests fail.
+run_ctest() {
+  local dir=$1 log summary
+  shift
+  log=$dir/ctest.log
+  ctest --test-dir "$dir" -j "$jobs" --output-on-failure --no-tests=error "$@" 2>&1 | tee "$log" | grep -vE '^ +(Start )? *[0-9]+(/[0-9]+)?:? .*(Passed|Start)|^ +Start ' || true
+  summary=$(grep -E 'tests passed, [0-9]+ tests failed out of [0-9]+' "$log" || true)
+  [[ -n $summary ]] || { echo "ctest did not finish in $dir" >&2; exit 1; }
+  local out_of bad
+  bad=$(sed -E 's/.*, ([0-9]+) tests failed.*/\1/' <<<"$summary")
+  out_of=$(sed -E 's/.*out of ([0-9]+).*/\1/' <<<"$summary")
+  failed=$((failed + bad)) passed=$((passed + out_of - bad))
+}
+
+finish() {
+  say "all stages done in $SECONDS s"
+  echo "$passed passed, $failed failed"
+  [[ $failed == 0 ]]
+}
+
+stage "clang-format"
+bash scripts/lint.sh --format
+stage_end
+
+if [[ $mode == --fast ]]; then
+  stage "build and test without torch and gRPC"
+  configure cpu-release "$build_root/fast" -DBEAMLINE_WITH_TORCH=OFF -DBEAMLINE_WITH_GRPC=OFF
+  cmake --build "$build_root/fast" -j "$jobs" | tail -n 1
+  run_ctest "$build_root/fast" -LE slow
+  stage_end
+  finish
+  exit
+fi
+
+stage "build: cpu-release, binary and tests"
+configure cpu-release "$build_root/cpu-release"
+cmake --build "$build_root/cpu-release" -j "$jobs" | tail -n 1
+stage_end
+stage "tests: cpu-release"
+run_ctest "$build_root/cpu-release"
+stage_end
+
+stage "clang-tidy"
+bash scripts/lint.sh "$build_root/cpu-release"
+stage_end
+
+stage "ThreadSanitizer: levels 0-2, scheduler, engine with a fake backend"
+configure cpu-tsan "$build_root/cpu-tsan"
+cmake --build "$build_root/cpu-tsan" -j "$jobs" | tail -n 1
+run_ctest "$build_root/cpu-tsan" -LE no_sanitizer
+stage_end
+
+stage "AddressSanitizer and UBSan: everything"
+configure cpu-asan "$build_root/cpu-asan"
+cmake --build "$build_root/cpu-asan" -j "$jobs" | tail -n 1
+# libtorch keeps memory for the life of the process by design; its leaks are not ours.
+export LSAN_OPTIONS=suppressions=$root/tests/lsan.supp:print_suppressions=0 ASAN_OPTIONS=detect_odr_violation=0
+run_ctest "$build_root/cpu-asan" -LE no_sanitizer
+stage_end
+finish

@@ -1,0 +1,47 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Item and author ids of the training data -> dense indices of the model's embedding tables. Index 0 is "unknown": ids
+// not in the vocabulary, and padding; known ids are numbered from 1 in ascending order of id. Immutable, thread-safe,
+// 8 bytes per id. Saved beside the weights as vocabulary.safetensors: tensors "items" and "authors", I64, strictly
+// ascending as unsigned numbers.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+#include "absl/types/span.h"
+#include "beamline/types.h"
+
+namespace beamline::runtime {
+
+class Vocabulary {
+ public:
+  Vocabulary() = default;
+  // Ids in any order; repeats are dropped.
+  Vocabulary(std::vector<ItemId> items, std::vector<uint64_t> authors);
+
+  // Refuses files that are not exactly such a pair of tensors, naming the file and the tensor.
+  static absl::StatusOr<Vocabulary> Load(const std::string& path);
+  // From bytes already read and verified; `name` is for messages.
+  static absl::StatusOr<Vocabulary> Parse(std::string bytes, const std::string& name);
+  absl::Status Save(const std::string& path) const;
+
+  uint32_t ItemIndex(ItemId item) const { return IndexOf(items_, item); }
+  uint32_t AuthorIndex(uint64_t author) const { return IndexOf(authors_, author); }
+  // Rows an embedding table needs: known ids and the unknown one.
+  uint32_t num_items() const { return static_cast<uint32_t>(items_.size()) + 1; }
+  uint32_t num_authors() const { return static_cast<uint32_t>(authors_.size()) + 1; }
+  absl::Span<const ItemId> items() const { return items_; }
+  absl::Span<const uint64_t> authors() const { return authors_; }
+
+ private:
+  static uint32_t IndexOf(const std::vector<uint64_t>& sorted, uint64_t id);
+  std::vector<ItemId> items_;
+  std::vector<uint64_t> authors_;
+};
+
+}  // namespace beamline::runtime

@@ -1,0 +1,96 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
+# The whole path on generated data: events -> semantic IDs -> trained model -> bundle -> gRPC server -> ranked videos.
+# Installs what it needs (Debian packages, CPU-only libtorch), builds only the binary, keeps every artefact so that the
+# second run takes seconds.
+#
+#   scripts/demo.sh            run it
+#   scripts/demo.sh --keep     and leave the server running
+#   scripts/demo.sh --fresh    forget the artefacts of earlier runs first
+#
+# BEAMLINE_DEMO=DIR keeps the artefacts elsewhere (default: out/demo), BEAMLINE_DEMO_PORT picks the port (default 50051).
+set -euo pipefail
+keep=no fresh=no
+for argument in "$@"; do
+  case $argument in
+    --keep) keep=yes ;;
+    --fresh) fresh=yes ;;
+    *) sed -n '3,11p' "$0" | cut -c3-; [[ $argument == --help || $argument == -h ]] && exit 0 || exit 2 ;;
+  esac
+done
+cd "$(dirname "$0")/.."
+bash scripts/setup.sh
+. scripts/lib.sh
+out=${BEAMLINE_DEMO:-$root/out/demo}
+port=${BEAMLINE_DEMO_PORT:-50051}
+users=3000 seed=1
+[[ $fresh == yes ]] && rm -rf "$out"
+mkdir -p "$out"
+start=$SECONDS
+
+say "Build (only what the demo runs)"
+configure cpu-release "$build_root/demo" -DBEAMLINE_BUILD_TESTS=OFF
+cmake --build "$build_root/demo" -j "$jobs" --target beamline | tail -n 1
+beamline=$build_root/demo/bin/beamline
+echo "built in $((SECONDS - start)) s"
+
+# step NAME OUTPUT COMMAND...: runs COMMAND unless an earlier run left OUTPUT; every verb writes its output atomically.
+step() {
+  local title=$1 output=$2
+  shift 2
+  say "$title"
+  if [[ -e $output ]]; then
+    echo "kept from an earlier run: ${output#"$root"/}  (--fresh makes it anew)"
+    return
+  fi
+  echo "\$ beamline $*"
+  "$beamline" "$@"
+}
+
+step "1. A short-video log with KuaiRand's shape: $users users" "$out/data/events.tsv.gz" \
+  generate-data log --users $users --seed $seed --out "$out/data"
+step "2. Semantic IDs: collaborative embedding, residual k-means" "$out/tokenizer/sids.tsv" \
+  tokenize --events "$out/data" --preset demo --seed $seed --out "$out/tokenizer"
+step "3. Train the encoder-decoder" "$out/model/model.safetensors" \
+  train --data "$out/data" --tokenizer "$out/tokenizer" --preset demo --seed $seed --out "$out/model"
+step "4. Pack model, codebook and catalogue into a bundle" "$out/bundle/bundle.json" \
+  pack --model "$out/model" --tokenizer "$out/tokenizer" --items "$out/data/items.tsv.gz" --out "$out/bundle"
+
+say "5. Serve it"
+"$beamline" serve --config configs/demo.textproto --bundle "$out/bundle" --port "$port" >"$out/server.log" 2>&1 &
+server=$!
+stop_server() {
+  if kill -0 "$server" 2>/dev/null; then
+    kill -TERM "$server"
+    wait "$server" || true
+  fi
+}
+trap stop_server EXIT
+for attempt in $(seq 100); do
+  if ! kill -0 "$server" 2>/dev/null; then
+    cat "$out/server.log" >&2
+    exit 1
+  fi
+  "$beamline" recommend --target "127.0.0.1:$port" --status >"$out/status.txt" 2>/dev/null && break
+  sleep 0.1
+done
+cat "$out/status.txt"
+
+say "6. Ask it, over gRPC, for a few users"
+for user in 7 42 1234; do
+  "$beamline" recommend --target "127.0.0.1:$port" --user "$user" --data "$out/data" --top-k 5 --beam 64
+done
+
+step "7. How good is it? The last event of every user, ranked among all videos" "$out/evaluation.json" \
+  evaluate --model "$out/model" --data "$out/data" --tokenizer "$out/tokenizer" --out "$out/evaluation.json"
+"$beamline" evaluate --show "$out/evaluation.json"
+
+say "Done in $((SECONDS - start)) s after the installation"
+if [[ $keep == yes ]]; then
+  trap - EXIT
+  cat <<EOT
+The server stays up on 127.0.0.1:$port (log: ${out#"$root"/}/server.log; stop it with: kill $server). Call it:
+  ${beamline#"$root"/} recommend --target 127.0.0.1:$port --user 99 --data ${out#"$root"/}/data --top-k 10
+  grpcurl -plaintext -d '{"user_id": "99", "history": [{"item_id": 5}, {"item_id": 17}], "top_k": 10}' 127.0.0.1:$port beamline.v1.RecommendService/Recommend
+EOT
+fi

@@ -1,0 +1,80 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Counting baselines, the floors every model is compared with: popularity, first-order Markov and item-KNN. All count
+// over training sequences only (see TrainingPart) and rank the full catalogue, items 0..num_items-1.
+//
+// A baseline splits its ranking in two: a sparse list of items with evidence for this history, best first by key, then
+// everything else in a background order, so ranking one user costs the evidence and not the catalogue:
+//   popularity  no evidence; background = number of events
+//   Markov      evidence = transitions from the last item, ties by popularity; background = popularity
+//   item-KNN    evidence = sum over the last 20 items i of .9^age S_ij, age 0 the newest, S_ij = C_ij / sqrt(C_ii
+//   C_jj),
+//               S_ii = 0, C_ij = users with both i and j; background = all equal
+// Equal items share their mean rank, 1 being best. Fit is not thread-safe; a fitted baseline is immutable and is.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/types/span.h"
+#include "base/item_sequences.h"
+#include "base/thread_pool.h"
+#include "data/split.h"
+
+namespace beamline::data {
+
+// Whether items of the history may be ranked. Where they are removed, a target in the history is a miss.
+enum class SeenItems { kKeep, kRemove };
+
+class CountingBaseline {
+ public:
+  struct Evidence {
+    uint32_t item = 0;
+    double key = 0;  // larger is better; equal keys tie
+  };
+
+  virtual ~CountingBaseline() = default;
+  virtual std::string_view name() const = 0;
+  // InvalidArgument if an item index is not below num_items.
+  absl::Status Fit(const ItemSequences& training);
+
+  // Rank of `target` after `history` (oldest first), or kMissRank. Items must be below num_items.
+  double Rank(absl::Span<const uint32_t> history, uint32_t target, SeenItems seen) const;
+  // The best `count` items, ties by index; fewer where the catalogue is smaller.
+  std::vector<uint32_t> Top(absl::Span<const uint32_t> history, int count, SeenItems seen) const;
+
+ protected:
+  virtual void Count(const ItemSequences& training) = 0;
+  // Items with evidence, each once, in any order.
+  virtual void Collect(absl::Span<const uint32_t> history, std::vector<Evidence>* evidence) const = 0;
+  // Whether the items without evidence are ordered by popularity; else they all tie.
+  virtual bool background_by_popularity() const = 0;
+
+  const std::vector<uint32_t>& popularity() const { return popularity_; }  // events per item
+
+ private:
+  std::vector<uint32_t> popularity_;
+  std::vector<uint32_t> by_popularity_;  // items, most popular first, ties by index
+  std::vector<uint32_t> sorted_counts_;  // ascending
+};
+
+struct ItemKnnOptions {
+  int last_items = 20;
+  double decay = 0.9;
+  // Keep the most similar neighbours of each item only; 0: all, which is exact and takes 8 bytes per co-occurring pair.
+  int max_neighbours = 0;
+};
+
+std::unique_ptr<CountingBaseline> MakePopularity();
+std::unique_ptr<CountingBaseline> MakeMarkov();
+std::unique_ptr<CountingBaseline> MakeItemKnn(const ItemKnnOptions& options = {});
+
+// Ranks of the cases' targets, aligned with `cases`. `pool` may be null (one thread); the result is the same.
+std::vector<double> RankTargets(const CountingBaseline& baseline, absl::Span<const EvaluationCase> cases,
+                                SeenItems seen, ThreadPool* pool = nullptr);
+
+}  // namespace beamline::data

@@ -1,0 +1,56 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// A backend: one implementation of the op set of ops.h, where each op is documented. Immutable and thread-safe: what
+// changes lives in the Context, the caches and the tensors handed in.
+#pragma once
+
+#include "backend/ops.h"
+
+namespace beamline::backend {
+
+class Backend {
+ public:
+  virtual ~Backend() = default;
+
+  virtual Tensor UploadInts(Context&, absl::Span<const int32_t>, absl::Span<const int64_t> shape) const = 0;
+  virtual Tensor UploadFloats(Context&, absl::Span<const float>, absl::Span<const int64_t> shape) const = 0;
+  virtual Tensor UploadWeight(Context&, absl::Span<const float>, absl::Span<const int64_t> shape) const = 0;
+  virtual std::vector<int32_t> DownloadInts(Context&, const Tensor& ints) const = 0;
+  virtual std::vector<float> DownloadFloats(Context&, const Tensor& floats) const = 0;
+
+  virtual Tensor EmbedFeatures(Context&, absl::Span<const FeatureTable>, FeatureFusion,
+                               const Tensor& features) const = 0;
+  virtual Tensor JoinTokens(Context&, absl::Span<const Tensor> pathways, const Tensor& position_table,
+                            const Tensor& positions) const = 0;
+  virtual Tensor EmbedPrefix(Context&, const CodeEmbedding&, const Tensor& codes) const = 0;
+  virtual Tensor EmbedStep(Context&, const CodeEmbedding&, int level, int64_t batch, const Tensor& codes) const = 0;
+  virtual Tensor EmbedPositions(Context&, const Tensor& positions, int64_t groups) const = 0;
+  virtual Tensor TrunkRows(Context&, const Tensor& trunk, int levels, int level, int64_t batch, int64_t rows) const = 0;
+  virtual Tensor GatedFusion(Context&, const Tensor& trunk, const Tensor& code, const DenseWeights& gate) const = 0;
+
+  virtual Tensor RmsNorm(Context&, const Tensor& x, const Tensor& weight, double epsilon) const = 0;
+  virtual Tensor Dense(Context&, const Tensor& x, const DenseWeights&, Activation) const = 0;
+  virtual Tensor FeedForward(Context&, const Tensor& x, const FeedForwardWeights&) const = 0;
+  virtual Tensor MoeFeedForward(Context&, const Tensor& x, const MoeWeights&) const = 0;
+  virtual Tensor Residual(Context&, const Tensor& x, const Tensor& delta) const = 0;
+  virtual Tensor LevelHead(Context&, const Tensor& x, const Tensor& weight, int levels, int level,
+                           int64_t batch) const = 0;
+
+  virtual Tensor VisibilityMask(Context&, const Tensor& order, const Tensor& limit, int repeat) const = 0;
+  virtual Tensor PaddingMask(Context&, const Tensor& order) const = 0;
+  virtual Tensor SelfAttention(Context&, const Tensor& x, const SelfAttentionWeights&, const Tensor& mask) const = 0;
+  virtual Tensor CausalSelfAttention(Context&, const Tensor& x, const SelfAttentionWeights&, int length) const = 0;
+  virtual Tensor ContextKeyValue(Context&, const Tensor& x, const CrossAttentionWeights&, int64_t batch) const = 0;
+  virtual Tensor CrossAttention(Context&, const Tensor& x, const CrossAttentionWeights&, const Tensor& context,
+                                const Tensor& mask) const = 0;
+
+  virtual Tensor ExtendLineage(Context&, const Tensor& lineage, const Tensor& parents) const = 0;
+  virtual Tensor LineageAttention(Context&, const Tensor& x, const SelfAttentionWeights&, int64_t batch,
+                                  const Tensor& lineage, bool last, LineageCache&) const = 0;
+  virtual Tensor TakeRow(Context&, const Tensor& x, int64_t row, int64_t count) const = 0;
+  virtual Tensor StackPadded(Context&, absl::Span<const Tensor> rows, int64_t capacity, int32_t fill) const = 0;
+
+  virtual void SelectBeams(Context&, const SelectBeamsArgs&) const = 0;
+};
+
+}  // namespace beamline::backend

@@ -1,0 +1,52 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The context every op takes: which backend runs it, on which device and dtype, and what a training pass needs besides
+// (dropout, its generator, a sink for expert loads). A plain value; one context is used by one thread at a time. The
+// backend it points to is immutable, shared by all threads, and outlives it.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include <ATen/core/Generator.h>
+#include <ATen/core/Tensor.h>
+#include <c10/core/InferenceMode.h>
+
+#include "absl/status/statusor.h"
+
+namespace beamline::backend {
+
+class Backend;
+
+// How many tokens of one batch an MoE layer sent to each expert: what bias-based balancing is driven by.
+struct ExpertLoad {
+  std::string layer;            // the layer's weight prefix, e.g. "decoder.2.moe"
+  std::vector<int64_t> tokens;  // [experts]
+};
+
+struct Context {
+  const Backend* backend = nullptr;
+  c10::Device device = c10::kCPU;
+  c10::ScalarType dtype = c10::kFloat;  // of weights and activations; norm statistics, logits and scores are fp32
+
+  // Training only.
+  bool training = false;
+  double dropout = 0;                               // probability, applied where training is set
+  std::optional<at::Generator> generator;           // of dropout; seeded, so that a run repeats
+  std::vector<ExpertLoad>* expert_loads = nullptr;  // null: not collected
+};
+
+// device: "cpu", "cuda" or "cuda:N"; dtype: "fp32" or "bf16". Runs on the aten backend, the oracle of all others.
+absl::StatusOr<Context> MakeContext(std::string_view device, std::string_view dtype);
+
+// A seeded generator for dropout on the context's device.
+at::Generator MakeGenerator(const Context& ctx, uint64_t seed);
+
+// While one lives, ops on this thread record no gradients and make inference tensors.
+using InferenceGuard = c10::InferenceMode;
+
+}  // namespace beamline::backend

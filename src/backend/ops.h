@@ -1,0 +1,93 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The op set: all that model, decode and runtime may do with tensors. Ops are of sublayer size; each dispatches to the
+// context's Backend. Activations are 2-D rows `[rows, d]` in the context's dtype; where rows belong to a batch they are
+// batch-major. Ids are int32. Sizes are capacities: padded rows and tokens hold valid ids and are masked or ignored.
+//
+// One rule of visibility everywhere: every token has an `order`, a query with limit q sees key j iff order[j] <= q.
+// Static tokens have order -1, event i of the window order i, padding kPaddingOrder. A query that sees nothing gets 0.
+//
+// REQUIRES: shapes as stated, ids inside their tables. Errors of ATen (shapes, memory) are c10::Error exceptions: the
+// runtime and the trainer catch them at their border. In aten all ops but the state ops are differentiable.
+#pragma once
+
+#include <limits>
+
+#include "backend/context.h"
+#include "backend/op_types.h"
+
+namespace beamline::backend {
+
+using at::Tensor;
+
+inline constexpr int32_t kPaddingOrder = std::numeric_limits<int32_t>::max();
+inline constexpr int32_t kSeesAllOrders = kPaddingOrder - 1;  // a limit that sees everything but padding
+
+// -- Host data ---------------------------------------------------------------------------------------------------
+Tensor UploadInts(Context& ctx, absl::Span<const int32_t> values, absl::Span<const int64_t> shape);
+Tensor UploadFloats(Context& ctx, absl::Span<const float> values, absl::Span<const int64_t> shape);  // stays fp32
+Tensor UploadWeight(Context& ctx, absl::Span<const float> values, absl::Span<const int64_t> shape);  // to ctx.dtype
+std::vector<int32_t> DownloadInts(Context& ctx, const Tensor& ints);
+std::vector<float> DownloadFloats(Context& ctx, const Tensor& floats);  // any float dtype, row-major
+
+// -- Embeddings --------------------------------------------------------------------------------------------------
+// Column c of features [batch, length, columns] looked up in tables[c]: [batch * length, sum of widths], or, summed,
+// [batch * length, width].
+Tensor EmbedFeatures(Context& ctx, absl::Span<const FeatureTable> tables, FeatureFusion fusion, const Tensor& features);
+// Pathways [batch * length_i, d] side by side plus position_table[positions]; dropout. -> [batch * tokens, d]
+Tensor JoinTokens(Context& ctx, absl::Span<const Tensor> pathways, const Tensor& position_table,
+                  const Tensor& positions);
+// [BOS] + codes[:, :-1] of codes [batch, targets, levels]; dropout. -> [batch * targets * levels, d]
+Tensor EmbedPrefix(Context& ctx, const CodeEmbedding& embedding, const Tensor& codes);
+// Input of one decode step: BOS of each of `batch` requests at level 0, else codes [batch, rows] of the level before.
+Tensor EmbedStep(Context& ctx, const CodeEmbedding& embedding, int level, int64_t batch, const Tensor& codes);
+// Trunk input: position rows alone, once per group. -> [groups * levels, d]
+Tensor EmbedPositions(Context& ctx, const Tensor& positions, int64_t groups);
+// The trunk's row of `level`, repeated for the beams of each request: trunk [batch * levels, d] -> [batch * rows, d]
+Tensor TrunkRows(Context& ctx, const Tensor& trunk, int levels, int level, int64_t batch, int64_t rows);
+// trunk + sigmoid(W [trunk; code] + b) * code, all [rows, d], W [d, 2 d]
+Tensor GatedFusion(Context& ctx, const Tensor& trunk, const Tensor& code, const DenseWeights& gate);
+
+// -- Norm, dense, feed-forward -----------------------------------------------------------------------------------
+Tensor RmsNorm(Context& ctx, const Tensor& x, const Tensor& weight, double epsilon);
+Tensor Dense(Context& ctx, const Tensor& x, const DenseWeights& w, Activation activation = Activation::kNone);
+Tensor FeedForward(Context& ctx, const Tensor& x, const FeedForwardWeights& w);
+Tensor MoeFeedForward(Context& ctx, const Tensor& x, const MoeWeights& w);
+Tensor Residual(Context& ctx, const Tensor& x, const Tensor& delta);  // x + dropout(delta)
+// Rows level, level + levels, ... of x [batch * rows * levels, d] times weight [vocab, d].
+// -> fp32 [batch, rows, vocab], fp32 accumulators never rounded to the context's dtype
+Tensor LevelHead(Context& ctx, const Tensor& x, const Tensor& weight, int levels, int level, int64_t batch);
+
+// -- Attention ---------------------------------------------------------------------------------------------------
+// Masks are opaque to the caller; made once per pass, used by every layer.
+// limit [batch, groups], each for `repeat` consecutive query rows.
+Tensor VisibilityMask(Context& ctx, const Tensor& order, const Tensor& limit, int repeat);
+// Every query sees all but padding.
+Tensor PaddingMask(Context& ctx, const Tensor& order);
+// Encoder: x [batch * tokens, d] -> same
+Tensor SelfAttention(Context& ctx, const Tensor& x, const SelfAttentionWeights& w, const Tensor& mask);
+// Decoder, teacher-forced: each run of `length` rows attends causally to itself. x [groups * length, d] -> same
+Tensor CausalSelfAttention(Context& ctx, const Tensor& x, const SelfAttentionWeights& w, int length);
+// x [batch * tokens, d] -> [batch, tokens, 2 * heads * head_dim]
+Tensor ContextKeyValue(Context& ctx, const Tensor& x, const CrossAttentionWeights& w, int64_t batch);
+// x [batch * rows, d], context [batch, tokens, 2 * heads * head_dim] -> [batch * rows, d]
+Tensor CrossAttention(Context& ctx, const Tensor& x, const CrossAttentionWeights& w, const Tensor& context,
+                      const Tensor& mask);
+
+// -- State (inference) -------------------------------------------------------------------------------------------
+// lineage [batch, parent rows, steps] or undefined, parents [batch, rows] -> [batch, rows, steps + 1]: for every row,
+// the row its ancestor had in each step.
+Tensor ExtendLineage(Context& ctx, const Tensor& lineage, const Tensor& parents);
+// x [batch * rows, d] attends to its ancestors and itself; unless `last`, its key and value are appended to the cache.
+Tensor LineageAttention(Context& ctx, const Tensor& x, const SelfAttentionWeights& w, int64_t batch,
+                        const Tensor& lineage, bool last, LineageCache& cache);
+// The first `count` entries of row `row` of x [batch, capacity, ...], copied. -> [count, ...]
+Tensor TakeRow(Context& ctx, const Tensor& x, int64_t row, int64_t count);
+// Rows [count_i, ...] padded with `fill` to `capacity` and stacked. -> [rows.size(), capacity, ...]
+Tensor StackPadded(Context& ctx, absl::Span<const Tensor> rows, int64_t capacity, int32_t fill);
+
+// -- Selection ---------------------------------------------------------------------------------------------------
+// kernels::BeamSelectCpu per request; the answer depends on nothing but the request. Logits leave the device inside.
+void SelectBeams(Context& ctx, const SelectBeamsArgs& args);
+
+}  // namespace beamline::backend

@@ -1,0 +1,121 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// What a onerec_v1 model (2506.13695) is: sizes, pathways and their features, as a plain value without torch, read
+// from and written to a bundle's config.json. Load refuses whatever the model could not be built from, naming the
+// JSON path, the limit and the value, before anything is allocated. See feature_index.h for what each id means.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "beamline/types.h"
+
+namespace beamline::model {
+
+inline constexpr int kConfigSchemaVersion = 1;
+
+// One property of an element of a pathway. Columns of EncoderBatch::features follow the order of the features; each
+// takes one column, kSid one per level.
+enum class FeatureKind { kSid, kItem, kAuthor, kTag, kAge, kGap, kHour, kPlay, kDuration, kLabels };
+
+struct FeatureConfig {
+  FeatureKind kind = FeatureKind::kSid;
+  int64_t buckets = 0;  // rows of the table; fixed for sid (its level sizes), hour (25) and labels (8): leave 0 there
+  int width = 0;        // of the embedding; with InputFusion::kSum, and for a shared sid, it is d_model: leave 0 there
+  bool shared = false;  // sid only: use the decoder's code embeddings instead of tables of its own
+};
+
+// How the features of one element become a token: concat -> Dense, LeakyReLU, Dense (the paper), or their plain sum
+// (fewer weights; better where the log is small).
+enum class InputFusion { kConcatMlp, kSum };
+
+struct PathwayConfig {
+  int length = 0;  // most elements kept; 0: the pathway is off
+  InputFusion fusion = InputFusion::kConcatMlp;
+  std::vector<FeatureConfig> features;
+
+  bool enabled() const { return length > 0; }
+};
+
+// One token for who the user is. Columns: the user id (where user_buckets > 0), then each attribute by name.
+struct StaticConfig {
+  int64_t user_buckets = 0;  // 0: the user id is not a feature
+  int64_t attribute_buckets = 1024;
+  std::vector<std::string> attributes;
+  int width = 64;
+  bool enabled = false;
+
+  int columns() const { return enabled ? (user_buckets > 0 ? 1 : 0) + static_cast<int>(attributes.size()) : 0; }
+};
+
+struct FeedForwardConfig {
+  int width = 0;
+  bool gated = true;  // SwiGLU; false: two matrices around gelu
+  int experts = 0;    // 0: dense. Experts are SwiGLU of `width`
+  int top_k = 0;
+  int shared_experts = 0;
+};
+
+struct EncoderConfig {
+  int layers = 0;
+  bool causal = false;  // true: every position of a history trains in one pass, and a cached context can be appended to
+  FeedForwardConfig ffn;
+};
+
+struct DecoderConfig {
+  int layers = 0;
+  int trunk_layers = 0;    // the first K layers run once per request, without codes (LazyAR); 0: the paper's decoder
+  bool tied_heads = true;  // level t's head is its code embedding
+  FeedForwardConfig ffn;
+};
+
+struct ModelConfig {
+  std::string family = "onerec_v1";
+  std::vector<uint32_t> level_sizes;  // [levels] codes per level
+  int d_model = 0;
+  int heads = 0;
+  int head_dim = 0;  // 0 in JSON: d_model / heads
+  double norm_epsilon = 1e-6;
+  StaticConfig user;
+  PathwayConfig short_term;
+  PathwayConfig positive;
+  EncoderConfig encoder;
+  DecoderConfig decoder;
+
+  int levels() const { return static_cast<int>(level_sizes.size()); }
+  int inner() const { return heads * head_dim; }
+  // Tokens of a full context: static 1, short-term, positive feedback.
+  int max_tokens() const { return (user.enabled ? 1 : 0) + short_term.length + positive.length; }
+};
+
+// Columns a pathway's features take, and one feature's fixed or configured rows and width.
+int FeatureColumns(const ModelConfig& config, const PathwayConfig& pathway);
+int64_t FeatureBuckets(const FeatureConfig& feature);
+int FeatureWidth(const ModelConfig& config, const PathwayConfig& pathway, const FeatureConfig& feature);
+std::string_view FeatureName(FeatureKind kind);
+
+// Everything that is wrong, one line each: path, limit, value. Sizes above kMax* are refused as absurd.
+absl::Status ValidateConfig(const ModelConfig& config);
+
+// JSON text <-> config. Unknown keys, missing keys and wrong types are errors with their path; ToJson of a valid config
+// parses back to the same.
+absl::StatusOr<ModelConfig> ParseConfig(std::string_view json, std::string_view source_name);
+absl::StatusOr<ModelConfig> LoadConfig(const std::string& path);
+std::string ConfigToJson(const ModelConfig& config);
+absl::Status SaveConfig(const ModelConfig& config, const std::string& path);
+
+// "demo", "small", and the paper's "0.015B", "0.121B", "0.935B", "2.633B". `level_sizes` replaces the preset's own
+// where it is not empty; `items` and `authors` size the tables of the item and author features that a preset has.
+struct PresetOptions {
+  std::string name;
+  std::vector<uint32_t> level_sizes;
+  int64_t items = 0;
+  int64_t authors = 0;
+};
+absl::StatusOr<ModelConfig> PresetConfig(const PresetOptions& options);
+std::vector<std::string> PresetNames();
+
+}  // namespace beamline::model

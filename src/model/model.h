@@ -1,0 +1,86 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// A generative recommender: a context encoded once per request, then one decode step per SID level over its beams.
+// The interface is the families' common ground (onerec_v1 now; t5 and onerec_v2 fit it). Models are immutable after
+// loading and thread-safe: all state is in the values handed in and out, which share tensors, own no model, and may
+// outlive it. Training and inference run the same layers: TeacherForced equals DecodeStep along each path.
+//
+// REQUIRES: batches that pass Check...Input, uploaded for the context's device. Errors of ATen (memory) are c10::Error.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include <ATen/core/Tensor.h>
+
+#include "absl/status/statusor.h"
+#include "absl/types/span.h"
+#include "backend/ops.h"
+#include "model/config.h"
+#include "model/inputs.h"
+#include "model/weights.h"
+
+namespace beamline::model {
+
+// What the decoder sees of a batch of histories.
+struct EncodedContext {
+  std::vector<at::Tensor> key_value;  // per decoder layer [batch, tokens, 2 * heads * head_dim]
+  at::Tensor order;                   // [batch, tokens]
+
+  int64_t batch() const { return order.size(0); }
+  int64_t tokens() const { return order.size(1); }
+};
+
+// One request's own context, trimmed to its tokens: what a cache keeps. Immutable; copies share it.
+struct ContextHandle {
+  std::vector<at::Tensor> key_value;  // per decoder layer [tokens, 2 * heads * head_dim]
+  at::Tensor order;                   // [tokens]
+
+  int64_t tokens() const { return order.defined() ? order.size(0) : 0; }
+  int64_t bytes() const;
+};
+
+// Row b of `encoded` keeps its first tokens[b] tokens. Padding must therefore be at the end of the whole row, or is
+// kept (harmlessly masked) where it lies between pathways.
+std::vector<ContextHandle> SplitContext(backend::Context& ctx, const EncodedContext& encoded,
+                                        absl::Span<const int> tokens);
+// Stacks handles of any lengths to one padded batch. REQUIRES: at least one handle, all of one model.
+EncodedContext PackContexts(backend::Context& ctx, absl::Span<const ContextHandle* const> handles);
+
+// State of one batch's decode, between steps.
+struct DecodeState {
+  EncodedContext context;
+  at::Tensor mask;                            // over the context
+  at::Tensor lineage;                         // [batch, rows, steps taken]; undefined before the second step
+  at::Tensor trunk;                           // [batch * levels, d] where the model has a trunk
+  std::vector<backend::LineageCache> layers;  // per beam-wise decoder layer
+};
+
+// Level t's step: rows are the beams selected at level t - 1. At level 0 there is one row per request and both tensors
+// are undefined. Inactive rows hold code 0 and parent 0; their logits mean nothing.
+struct StepInput {
+  int level = 0;       // 0-based, steps come in order
+  at::Tensor codes;    // int32 [batch, rows] chosen at level - 1
+  at::Tensor parents;  // int32 [batch, rows] row of the previous step each came from
+};
+
+class Model {
+ public:
+  virtual ~Model() = default;
+  virtual const ModelConfig& config() const = 0;
+  virtual const Weights& weights() const = 0;
+
+  virtual EncodedContext Encode(backend::Context& ctx, const EncoderBatch& batch) const = 0;
+  virtual DecodeState BeginDecode(backend::Context& ctx, EncodedContext context) const = 0;
+  // fp32 logits [batch, rows, level size]
+  virtual at::Tensor DecodeStep(backend::Context& ctx, DecodeState& state, const StepInput& step) const = 0;
+  // Per level fp32 logits [batch, targets, level size] of the code at that level given those before. Differentiable.
+  virtual std::vector<at::Tensor> TeacherForced(backend::Context& ctx, const EncodedContext& context,
+                                                const TeacherBatch& targets) const = 0;
+};
+
+// The model of config.family over weights that match its schema (as LoadWeights and InitWeights return them).
+absl::StatusOr<std::unique_ptr<Model>> MakeModel(const ModelConfig& config, Weights weights);
+
+}  // namespace beamline::model

@@ -1,0 +1,52 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// One table of every weight a config has: name, shape, initialiser. Loader, saver, initialisation, parameter count and
+// memory estimate all read it, so they cannot disagree. Pure, no torch.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "model/config.h"
+
+namespace beamline::model {
+
+enum class Initializer { kZeros, kOnes, kNormal };
+
+// What a tensor is for: optimizers and counts treat the kinds differently.
+enum class WeightRole {
+  kMatrix,     // projections: decayed
+  kEmbedding,  // tables looked up by id (feature tables, codes, positions): not decayed
+  kVector,     // norms, biases: not decayed
+  kBuffer,     // expert biases: fp32 in every dtype, moved by rule, no gradient
+};
+
+struct WeightSpec {
+  std::string name;  // "encoder.0.attention.qkv"
+  std::vector<int64_t> shape;
+  Initializer initializer = Initializer::kNormal;
+  double stddev = 0;  // of kNormal
+  WeightRole role = WeightRole::kMatrix;
+
+  int64_t elements() const;
+};
+
+std::vector<WeightSpec> WeightSchema(const ModelConfig& config);
+
+struct ParameterCount {
+  int64_t total = 0;
+  int64_t input = 0;    // feature tables and pathway MLPs
+  int64_t network = 0;  // all the rest: what papers call the model's size
+  int64_t active = 0;   // of network, per token (MoE: the chosen experts)
+};
+ParameterCount CountParameters(const ModelConfig& config);
+
+// Bytes the weights take on the device (2 or 4 each), plus the largest single tensor in fp32 while loading.
+int64_t EstimateWeightBytes(const ModelConfig& config, bool bf16);
+
+// RESOURCE_EXHAUSTED with the estimate where it exceeds `available_bytes` (<= 0: the free memory of this machine).
+absl::Status CheckMemory(const ModelConfig& config, bool bf16, int64_t available_bytes);
+
+}  // namespace beamline::model

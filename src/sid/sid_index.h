@@ -1,0 +1,73 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Which item has which SID, as a table, and the files it travels in:
+//   our TSV       "#beamline-sids<TAB>1<TAB>levels=256,256,256<TAB>codebook=<fingerprint>", a column line
+//                 "item_id<TAB>sid", then rows "17<TAB>12,7,255": what `beamline tokenize` hands to `beamline pack`
+//   LETTER        X.index.json: {"0": ["<a_183>", "<b_70>", ...], ...}; key = item id as text, often shifted by a
+//                 constant (Beauty: key = text id - 1, so id_offset = 1)
+//   MiniOneRec    the same JSON with three levels, and an info text of "SID<TAB>title<TAB>id" lines
+// Any number of levels 1..8. Every row is checked: token prefix and order, code range, tuple length, duplicate item.
+// Bad rows are counted and shown with line or key; more than max_bad_rows refuse the file. Several items may share a
+// SID. Files are streamed; memory grows with the items kept. Pure functions; thread-safe.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+#include "absl/types/span.h"
+#include "beamline/types.h"
+
+namespace beamline::sid {
+
+struct SidTable {
+  std::vector<uint32_t> level_sizes;
+  std::string codebook_fingerprint;  // empty when the file does not carry one
+  std::vector<ItemId> items;         // [n], no id twice
+  std::vector<Sid> sids;             // [n]
+  std::vector<std::string> titles;   // [n], or empty when the file has none
+};
+
+struct SidIndexOptions {
+  std::vector<uint32_t> level_sizes;  // empty: as wide as the largest code seen, per level
+  int64_t id_offset = 0;              // item id = key + id_offset
+  int64_t max_bad_rows = 0;           // more refuse the file
+  int64_t max_rows = 200'000'000;
+  uint64_t max_file_bytes = uint64_t{16} << 30;
+};
+
+// What was left out of a table, and why: the first few messages, each with file and line or key.
+struct BadRows {
+  int64_t count = 0;
+  std::vector<std::string> messages;  // at most 10
+};
+
+absl::StatusOr<SidTable> ReadSidTsv(const std::string& path, const SidIndexOptions& options = {},
+                                    BadRows* bad_rows = nullptr);
+absl::Status WriteSidTsv(const std::string& path, const SidTable& table);
+
+// LETTER's index.json, and MiniOneRec's, which is the same with three levels.
+absl::StatusOr<SidTable> ReadIndexJson(const std::string& path, const SidIndexOptions& options = {},
+                                       BadRows* bad_rows = nullptr);
+// Keys are item id - id_offset, in table order. Errors: an id below the offset.
+absl::Status WriteIndexJson(const std::string& path, const SidTable& table, int64_t id_offset = 0);
+
+// MiniOneRec's info text: "<a_60><b_159><c_203><TAB>title<TAB>id".
+absl::StatusOr<SidTable> ReadInfoText(const std::string& path, const SidIndexOptions& options = {},
+                                      BadRows* bad_rows = nullptr);
+absl::Status WriteInfoText(const std::string& path, const SidTable& table, int64_t id_offset = 0);
+
+// "<a_183>" for code 183 of level 0; the letter is the level: a, b, c, ...
+std::string SidToken(int level, Code code);
+absl::StatusOr<Code> ParseSidToken(absl::string_view token, int level);
+// "<a_60><b_159><c_203>" <-> a SID.
+std::string SidTokens(const Sid& sid);
+absl::StatusOr<Sid> ParseSidTokens(absl::string_view text);
+
+// Every invariant of SidTable: equal lengths, level counts, code ranges, no item twice.
+absl::Status CheckSidTable(const SidTable& table);
+
+}  // namespace beamline::sid

@@ -1,0 +1,62 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "cpu/row_ops.h"
+
+#include "cpu/row_ops_body.h"
+
+// One version of every loop: functions that differ in their target attribute alone.
+#define BEAMLINE_ROW_OPS(isa, attribute)                                                                           \
+  namespace isa {                                                                                                  \
+  attribute bool Scan(const float* row, int count, float* max) { return body::Scan(row, count, max); }             \
+  attribute double SumExp(const float* row, int count, float max) { return body::SumExp(row, count, max); }        \
+  attribute void Gather(const float* row, const uint16_t* codes, int count, float* out) {                          \
+    body::Gather(row, codes, count, out);                                                                          \
+  }                                                                                                                \
+  attribute bool Score(const float* row, const uint16_t* codes, int count, const RowScale& scale, float threshold, \
+                       float* log_probs, float* scores) {                                                          \
+    return body::Score(row, codes, count, scale, threshold, log_probs, scores);                                    \
+  }                                                                                                                \
+  constexpr RowOps kOps = {#isa, Scan, SumExp, Gather, Score};                                                     \
+  }
+
+namespace beamline::kernels {
+namespace {
+
+BEAMLINE_ROW_OPS(generic, )
+#if defined(__x86_64__)
+BEAMLINE_ROW_OPS(avx2, __attribute__((target("avx2"))))
+BEAMLINE_ROW_OPS(avx512, __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,prefer-vector-width=512"))))
+#endif
+
+struct Available {
+  RowOps ops[3];
+  int count = 0;
+};
+
+Available Detect() {
+  Available found;
+  found.ops[found.count++] = generic::kOps;
+#if defined(__x86_64__)
+  if (__builtin_cpu_supports("avx2")) found.ops[found.count++] = avx2::kOps;
+  if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
+      __builtin_cpu_supports("avx512vl")) {
+    found.ops[found.count++] = avx512::kOps;
+  }
+#endif
+  return found;
+}
+
+const Available& Found() {
+  static const Available found = Detect();
+  return found;
+}
+
+}  // namespace
+
+const RowOps* AvailableRowOps(int* count) {
+  *count = Found().count;
+  return Found().ops;
+}
+
+const RowOps& BestRowOps() { return Found().ops[Found().count - 1]; }
+
+}  // namespace beamline::kernels

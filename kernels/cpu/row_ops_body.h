@@ -1,0 +1,127 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Bodies of the row loops, inlined into one function per instruction set by row_ops.cc, which alone includes this file.
+// Plain restrict loops over fixed-size blocks: the vectoriser does the rest. Every reduction is written as elementwise
+// steps over an array of lanes, because a compiler may not reorder floating-point sums, and we do not want it to.
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+#include <limits>
+
+#include "cpu/row_ops.h"
+
+#define BEAMLINE_INLINE static inline __attribute__((always_inline))
+
+namespace beamline::kernels::body {
+
+inline constexpr int kLanes = 32;      // of the running maximum
+inline constexpr int kSumBlock = 128;  // exponentials added pairwise in fp32
+
+// exp(x) for x <= 0 within 2 ulp; 0 below the smallest normal number. Cody-Waite reduction by log 2 and the Cephes
+// polynomial of degree 5.
+BEAMLINE_INLINE float ExpNonPositive(float x) {
+  constexpr float kRound = 12582912.0f;  // 1.5 * 2^23: adding it rounds to an integer in the low mantissa bits
+  const float clamped = x < -87.0f ? -87.0f : x;
+  const float shifted = clamped * 1.44269504088896341f + kRound;
+  const float n = shifted - kRound;
+  const float r = (clamped - n * 0.693359375f) - n * -2.12194440e-4f;
+  float p = 1.9875691500e-4f;
+  p = p * r + 1.3981999507e-3f;
+  p = p * r + 8.3334519073e-3f;
+  p = p * r + 4.1665795894e-2f;
+  p = p * r + 1.6666665459e-1f;
+  p = p * r + 5.0000001201e-1f;
+  p = p * (r * r) + r + 1.0f;
+  int32_t exponent;
+  std::memcpy(&exponent, &shifted, sizeof(exponent));
+  exponent = static_cast<int32_t>(static_cast<uint32_t>(exponent) << 23) + 0x3f800000;
+  float scale;
+  std::memcpy(&scale, &exponent, sizeof(scale));
+  const float result = p * scale;
+  return x < -87.0f ? 0.0f : result;
+}
+
+BEAMLINE_INLINE bool Scan(const float* __restrict row, int count, float* __restrict max) {
+  constexpr float kInfinity = std::numeric_limits<float>::infinity();
+  float lanes[kLanes];
+  int32_t bad[kLanes];
+  for (int i = 0; i < kLanes; ++i) lanes[i] = -kInfinity;
+  for (int i = 0; i < kLanes; ++i) bad[i] = 0;
+  int at = 0;
+  for (; at + kLanes <= count; at += kLanes) {
+    for (int i = 0; i < kLanes; ++i) {
+      const float x = row[at + i];
+      lanes[i] = lanes[i] < x ? x : lanes[i];
+      bad[i] |= x < kInfinity ? 0 : 1;  // NaN compares false
+    }
+  }
+  for (; at < count; ++at) {
+    const float x = row[at];
+    lanes[0] = lanes[0] < x ? x : lanes[0];
+    bad[0] |= x < kInfinity ? 0 : 1;
+  }
+  float largest = -kInfinity;
+  int32_t any = 0;
+  for (int i = 0; i < kLanes; ++i) {
+    largest = largest < lanes[i] ? lanes[i] : largest;
+    any |= bad[i];
+  }
+  *max = largest;
+  return any == 0;
+}
+
+BEAMLINE_INLINE float SumBlock(float* __restrict terms) {
+  for (int half = kSumBlock / 2; half >= 16; half /= 2) {
+    for (int i = 0; i < half; ++i) terms[i] += terms[i + half];
+  }
+  for (int half = 8; half >= 1; half /= 2) {
+    for (int i = 0; i < half; ++i) terms[i] += terms[i + half];
+  }
+  return terms[0];
+}
+
+BEAMLINE_INLINE double SumExp(const float* __restrict row, int count, float max) {
+  float terms[kSumBlock];
+  double sum = 0;
+  int at = 0;
+  for (; at + kSumBlock <= count; at += kSumBlock) {
+    for (int i = 0; i < kSumBlock; ++i) terms[i] = ExpNonPositive(row[at + i] - max);
+    sum += SumBlock(terms);
+  }
+  if (at < count) {
+    const int rest = count - at;
+    for (int i = 0; i < kSumBlock; ++i) terms[i] = i < rest ? row[at + i] - max : -128.0f;  // adds 0
+    for (int i = 0; i < kSumBlock; ++i) terms[i] = ExpNonPositive(terms[i]);
+    sum += SumBlock(terms);
+  }
+  return sum;
+}
+
+BEAMLINE_INLINE void Gather(const float* __restrict row, const uint16_t* __restrict codes, int count,
+                            float* __restrict out) {
+  for (int i = 0; i < count; ++i) out[i] = row[codes[i]];
+}
+
+BEAMLINE_INLINE bool Score(const float* __restrict row, const uint16_t* __restrict codes, int count,
+                           const RowScale& scale, float threshold, float* __restrict log_probs,
+                           float* __restrict scores) {
+  const float max = scale.max;
+  const float log_sum = scale.log_sum;
+  const float parent_score = scale.parent_score;
+  // A parent with children of consecutive codes (dense upper levels) needs no gather.
+  if (codes[count - 1] - codes[0] == count - 1) {
+    const float* __restrict dense = row + codes[0];
+    for (int i = 0; i < count; ++i) log_probs[i] = (dense[i] - max) - log_sum;
+  } else {
+    for (int i = 0; i < count; ++i) log_probs[i] = (row[codes[i]] - max) - log_sum;
+  }
+  int32_t any = 0;
+  for (int i = 0; i < count; ++i) {
+    scores[i] = parent_score + log_probs[i];
+    any |= scores[i] >= threshold ? 1 : 0;
+  }
+  return any != 0;
+}
+
+}  // namespace beamline::kernels::body

@@ -1,40 +1,47 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// A request as the model sees it: integers only, made by runtime/feature_builder from events, user attributes and the
-// catalogue, the same way in training and in serving. Codes come from the catalogue snapshot the request is pinned to.
-// A plain value; thread-compatible.
-//
-// A pathway (2506.13695, "input pathways") is a sequence of elements, oldest first, at most its window long. Features
-// are stored column by column, so that a batch copies whole columns: feature f of element e is columns[f][e]. Which
-// columns there are, their order and their value ranges are those of model::ModelConfig.
+// A request as the model sees it: ids only, made by runtime/feature_builder from events, user attributes and the
+// catalogue, the same way in training and in serving. What the ids mean: model/feature_index.h. Plain values;
+// thread-compatible.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <string>
+#include <string_view>
 #include <vector>
+
+#include "absl/types/span.h"
+#include "beamline/request.h"
 
 namespace beamline::runtime {
 
+// What an input is made from. Views: the caller keeps what they point to.
+struct FeatureSource {
+  std::string_view user_id;
+  absl::Span<const UserAttribute> user_attributes;
+  absl::Span<const Event> history;  // oldest first
+  // What `age` counts back from, Unix milliseconds. 0: the newest event, so that equal histories give equal inputs.
+  int64_t request_time_ms = 0;
+};
+
+// The kept elements of one pathway, oldest first.
 struct EncodedPathway {
-  int length = 0;                             // elements, <= the pathway's window
-  std::vector<std::vector<int32_t>> columns;  // [features][length]
+  int length = 0;
+  std::vector<int32_t> features;  // [length, columns]
+  std::vector<int32_t> order;     // [length] place in the history, from 0 at the oldest event any pathway kept
 };
 
 struct EncodedRequest {
-  std::vector<int32_t> user_features;    // one bucket per user attribute of the model; 0 = absent
-  std::vector<EncodedPathway> pathways;  // in the order of the model's pathways (short-term, positive, ...)
-  int unknown_items = 0;                 // history items neither the catalogue nor the vocabulary has
-  int dropped_events = 0;                // oldest events beyond every window
+  std::vector<int32_t> static_features;    // [static columns]; empty where the model has no static token
+  std::array<EncodedPathway, 2> pathways;  // short-term, positive feedback: model::Pathway
+  int unknown_items = 0;                   // history items the catalogue does not have
+  int dropped_events = 0;                  // events that no pathway had room for
 
-  // Positions the encoder runs over: one for the user's static features and one per element.
-  int context_tokens() const {
-    int tokens = user_features.empty() ? 0 : 1;
-    for (const EncodedPathway& pathway : pathways) tokens += pathway.length;
-    return tokens;
-  }
+  int context_tokens() const { return (static_features.empty() ? 0 : 1) + pathways[0].length + pathways[1].length; }
 };
 
-// SHA-256 (hex) over everything the model reads; equal requests and only they have equal digests.
+// SHA-256 (hex) over everything the model reads; equal inputs and only they have equal digests.
 std::string Digest(const EncodedRequest& request);
 
 }  // namespace beamline::runtime

@@ -14,9 +14,9 @@
 #include <vector>
 
 #include "beamline/request.h"
-#include "beamline/types.h"
 #include "catalogue/eligibility.h"
 #include "catalogue/snapshot.h"
+#include "decode/hypothesis.h"
 #include "runtime/encoded_request.h"
 #include "scheduler/executor.h"
 
@@ -37,31 +37,25 @@ struct ContextKey {
 
 // Encoder output of one request on the runner's device; the runner alone knows what is inside. Immutable, shared by the
 // cache and by the jobs that use it.
-class ContextHandle {
+class RequestContext {
  public:
-  virtual ~ContextHandle() = default;
+  virtual ~RequestContext() = default;
   virtual int64_t bytes() const = 0;
 };
 
-// One leaf the search kept.
-struct Hypothesis {
-  uint32_t leaf = 0;  // leaf id in the snapshot: its SIDs in order
-  Sid sid;
-  std::vector<float> log_probs;  // [levels]
-  float score = 0;               // their left-to-right fp32 sum
-};
+using decode::Hypothesis;
 
 struct RequestJob : scheduler::Job {
   // Input; constant after Submit. `beam_rows` and `context_tokens` of the base are set by SetCosts.
   EncodedRequest input;
-  ContextKey context_key;  // an empty user_id: the context is not cached
+  ContextKey context_key;        // an empty user_id: the context is not cached
   std::vector<int> beam_widths;  // [levels], each >= 1; fixed before the batch forms
   ScoreRule score_rule = ScoreRule::kFull;
   std::shared_ptr<const catalogue::CatalogueSnapshot> snapshot;
   std::shared_ptr<const catalogue::CompiledEligibility> eligibility;  // of `snapshot`; null: unrestricted
 
   // Output of the runner.
-  std::shared_ptr<const ContextHandle> context;  // set by TryAttachContext or Encode
+  std::shared_ptr<const RequestContext> context;  // set by TryAttachContext or Encode
   bool context_cached = false;
   std::vector<Hypothesis> hypotheses;  // score descending, equal scores in SID order
 

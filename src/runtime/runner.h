@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// What the engine sees of a loaded model: a batch executor over RequestJobs, a description of the model, and how to turn
-// events into its input. Free of torch, so that the engine and its tests (with a fake runner) build without it.
+// What the engine sees of a loaded model: a batch executor over RequestJobs, a description of the model, and how to
+// turn events into its input. Free of torch, so that the engine and its tests (with a fake runner) build without it.
 // Thread-safety: const methods from any thread at any time; Encode, Decode and TryAttachContext as scheduler/executor.h
 // says.
 #pragma once
@@ -12,9 +12,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
-#include "absl/types/span.h"
 #include "beamline/catalogue.h"
-#include "beamline/request.h"
 #include "catalogue/snapshot.h"
 #include "runtime/encoded_request.h"
 #include "scheduler/executor.h"
@@ -47,21 +45,20 @@ class Runner : public scheduler::BatchExecutor {
   virtual const ModelInfo& info() const = 0;
   // The bundle's own catalogue.
   virtual std::shared_ptr<const catalogue::CatalogueSnapshot> catalogue() const = 0;
-  // Events, oldest first, and attributes -> the model's input. Never fails: what is unknown becomes index 0 and counts.
-  virtual EncodedRequest BuildInput(absl::Span<const Event> history, absl::Span<const UserAttribute> user_attributes,
-                                    const Catalogue& catalogue) const = 0;
+  // A request's history and user -> the model's input. Never fails: what is unknown becomes id 0 and is counted.
+  virtual EncodedRequest BuildInput(const FeatureSource& source, const Catalogue& catalogue) const = 0;
   virtual ContextCacheStats context_cache_stats() const { return {}; }
   // Runs a few synthetic requests through both stages so that the first real one is not slow; fails as they would.
   virtual absl::Status WarmUp() { return absl::OkStatus(); }
 };
 
 struct RunnerOptions {
-  std::string bundle;           // folder written by `beamline pack`
-  std::string catalogue;        // snapshot file used instead of the bundle's own; empty: the bundle's
-  std::string device = "cpu";   // "cpu", "cuda" or "auto"
-  std::string dtype = "fp32";   // "fp32" or "bf16"
-  int threads = 0;              // of the backend; 0: one per core
-  int workers = 1;              // concurrent Encode and Decode calls
+  std::string bundle;                      // folder written by `beamline pack`
+  std::string catalogue;                   // snapshot file used instead of the bundle's own; empty: the bundle's
+  std::string device = "cpu";              // "cpu", "cuda" or "auto"
+  std::string dtype = "fp32";              // "fp32" or "bf16"
+  int threads = 0;                         // of the backend; 0: one per core
+  int workers = 1;                         // concurrent Encode and Decode calls
   int64_t context_cache_bytes = 64 << 20;  // 0: no cache
   int64_t memory_limit_bytes = 0;          // weights + catalogue + cache; 0: what the machine has available
 };

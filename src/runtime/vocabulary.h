@@ -2,8 +2,8 @@
 //
 // Item and author ids of the training data -> dense indices of the model's embedding tables. Index 0 is "unknown": ids
 // not in the vocabulary, and padding; known ids are numbered from 1 in ascending order of id. Immutable, thread-safe,
-// 8 bytes per id. Saved beside the weights as vocabulary.safetensors: tensors "items" and "authors", I64, strictly
-// ascending as unsigned numbers.
+// 8 bytes per id. Saved beside the weights as vocabulary.safetensors: tensors "items" and "authors", U64, strictly
+// ascending.
 #pragma once
 
 #include <cstdint>
@@ -27,7 +27,7 @@ class Vocabulary {
   // Refuses files that are not exactly such a pair of tensors, naming the file and the tensor.
   static absl::StatusOr<Vocabulary> Load(const std::string& path);
   // From bytes already read and verified; `name` is for messages.
-  static absl::StatusOr<Vocabulary> Parse(std::string bytes, const std::string& name);
+  static absl::StatusOr<Vocabulary> Parse(absl::string_view bytes, const std::string& name);
   absl::Status Save(const std::string& path) const;
 
   uint32_t ItemIndex(ItemId item) const { return IndexOf(items_, item); }

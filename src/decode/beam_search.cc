@@ -1,0 +1,165 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "decode/beam_search.h"
+
+#include <algorithm>
+#include <numeric>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "backend/ops.h"
+
+namespace beamline::decode {
+namespace {
+
+// What a model and a request must agree on before a kernel sees either.
+absl::Status CheckRequest(const model::ModelConfig& config, const SearchRequest& request) {
+  if (request.constraint == nullptr) return absl::InvalidArgumentError("constraint: missing");
+  const int levels = config.levels();
+  if (request.constraint->trie.levels != levels) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("catalogue: ", request.constraint->trie.levels, " SID levels, the model has ", levels));
+  }
+  if (static_cast<int>(request.widths.size()) != levels) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("beam_widths: ", request.widths.size(), " entries, the model has ", levels, " levels"));
+  }
+  for (int level = 0; level < levels; ++level) {
+    const int width = request.widths[level];
+    if (width >= 1 && width <= kernels::kMaxBeamWidth) continue;
+    return absl::InvalidArgumentError(
+        absl::StrCat("beam_widths[", level, "]: ", width, " is outside 1..", kernels::kMaxBeamWidth));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status SelectionStatus(kernels::SelectError error, int level) {
+  switch (error) {
+    case kernels::SelectError::kOk:
+      return absl::OkStatus();
+    case kernels::SelectError::kNonFiniteLogits:
+      return absl::InternalError(absl::StrCat("non_finite_logits: NaN, +inf or nothing finite at level ", level));
+    case kernels::SelectError::kInvalidArgument:
+      break;
+  }
+  return absl::InternalError(
+      absl::StrCat("selection refused its arguments at level ", level, ": model and catalogue do not belong together"));
+}
+
+kernels::ScoreRule KernelRule(ScoreRule rule) {
+  return rule == ScoreRule::kFull ? kernels::ScoreRule::kFull : kernels::ScoreRule::kLegal;
+}
+
+}  // namespace
+
+// One request of a running batch.
+struct BeamSearch::Live {
+  const SearchRequest* request = nullptr;
+  SearchResult* result = nullptr;
+  BeamState beams;
+
+  bool active() const { return result->status.ok() && beams.count() > 0; }
+  void Fail(absl::Status status) {
+    result->status = std::move(status);
+    beams.Clear();
+  }
+};
+
+namespace {
+
+// The beams of the last level as the next step's input, padded with zeros to the widest active request.
+template <typename Batch>
+model::StepInput NextStep(backend::Context& ctx, int level, const Batch& batch) {
+  int rows = 0;
+  for (const auto& live : batch) rows = std::max(rows, live.active() ? live.beams.count() : 0);
+  std::vector<int32_t> codes(batch.size() * rows, 0);
+  std::vector<int32_t> parents(batch.size() * rows, 0);
+  for (size_t b = 0; b < batch.size(); ++b) {
+    if (!batch[b].active()) continue;
+    const kernels::BeamSlots& slots = *batch[b].beams.last();
+    std::copy_n(slots.code, slots.count, codes.begin() + b * rows);
+    std::copy_n(slots.parent, slots.count, parents.begin() + b * rows);
+  }
+  const int64_t shape[] = {static_cast<int64_t>(batch.size()), rows};
+  return {level, backend::UploadInts(ctx, codes, shape), backend::UploadInts(ctx, parents, shape)};
+}
+
+}  // namespace
+
+std::vector<SearchResult> BeamSearch::Run(backend::Context& ctx, model::EncodedContext context,
+                                          absl::Span<const SearchRequest> requests, SearchGate gate) const {
+  std::vector<SearchResult> results(requests.size());
+  std::vector<Live> batch(requests.size());
+  for (size_t b = 0; b < requests.size(); ++b) {
+    batch[b].request = &requests[b];
+    batch[b].result = &results[b];
+    if (absl::Status status = CheckRequest(model_.config(), requests[b]); !status.ok()) batch[b].Fail(status);
+  }
+  const auto any_active = [&] { return std::any_of(batch.begin(), batch.end(), [](auto& b) { return b.active(); }); };
+  if (!any_active()) return results;
+
+  model::DecodeState state = model_.BeginDecode(ctx, std::move(context));
+  for (int level = 0; level < model_.config().levels(); ++level) {
+    model::StepInput step;
+    if (level > 0) {
+      for (size_t b = 0; b < batch.size(); ++b) {
+        if (!batch[b].active()) continue;
+        if (absl::Status status = gate(static_cast<int>(b)); !status.ok()) batch[b].Fail(std::move(status));
+      }
+      if (!any_active()) return results;
+      step = NextStep(ctx, level, batch);
+    }
+    Select(ctx, model_.DecodeStep(ctx, state, step), level, batch);
+  }
+  const int last = model_.config().levels() - 1;
+  for (Live& live : batch) {
+    if (live.active()) live.result->hypotheses = live.beams.Hypotheses(live.request->constraint->snapshot_node[last]);
+  }
+  return results;
+}
+
+void BeamSearch::Select(backend::Context& ctx, const at::Tensor& logits, int level, std::vector<Live>& batch) const {
+  // One op call per score rule in use: requests of the other rule have width 0 and are skipped.
+  for (ScoreRule rule : {ScoreRule::kFull, ScoreRule::kLegal}) {
+    std::vector<backend::SelectRequest> selections(batch.size());
+    bool any = false;
+    for (size_t b = 0; b < batch.size(); ++b) {
+      Live& live = batch[b];
+      if (!live.active() || live.request->score_rule != rule || live.beams.levels() != level) continue;
+      int width = live.request->widths[level];
+      if (path_scorer_ != nullptr) width = std::max(width, path_scorer_->ExpandedWidth(level, width));
+      width = std::min({width, kernels::kMaxBeamWidth,
+                        static_cast<int>(std::min<uint32_t>(live.request->constraint->trie.level[level].num_nodes,
+                                                            kernels::kMaxBeamWidth))});
+      const BeamState::OpenedLevel opened = live.beams.OpenLevel(width);
+      selections[b] = {live.request->constraint, opened.in, opened.out, width};
+      any = any || width > 0;
+    }
+    if (!any) continue;
+    backend::SelectBeams(ctx, {logits, level, KernelRule(rule), absl::MakeSpan(selections)});
+    for (size_t b = 0; b < batch.size(); ++b) {
+      if (selections[b].out == nullptr) continue;
+      if (absl::Status status = SelectionStatus(selections[b].error, level); !status.ok()) {
+        batch[b].Fail(std::move(status));
+      } else if (path_scorer_ != nullptr) {
+        KeepBestPaths(static_cast<int>(b), level, batch[b].request->widths[level], batch[b].beams);
+      }
+    }
+  }
+}
+
+void BeamSearch::KeepBestPaths(int request, int level, int width, BeamState& beams) const {
+  const int count = beams.count();
+  if (count <= width) return;
+  std::vector<Sid> prefixes;
+  for (int row = 0; row < count; ++row) prefixes.push_back(beams.Prefix(row));
+  const std::vector<float> values =
+      path_scorer_->Score({request, level, prefixes, absl::MakeConstSpan(beams.last()->score, count)});
+  std::vector<int> rows(count);
+  std::iota(rows.begin(), rows.end(), 0);
+  std::stable_sort(rows.begin(), rows.end(), [&](int a, int b) { return values[a] > values[b]; });
+  rows.resize(width);
+  std::sort(rows.begin(), rows.end());
+  beams.KeepRows(rows);
+}
+
+}  // namespace beamline::decode

@@ -1,0 +1,63 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Trie-constrained beam search over a batch of requests (design: "Beam search contract"): one decode step per SID
+// level, and after each the best `width` eligible prefixes of every request over all its parents together. Widths,
+// score rules and constraints differ per request; nothing one request does changes another's answer. Step 1 runs one
+// row per request, later steps one row per beam; rows of requests with fewer beams, or dead ones, are inactive.
+//
+// Thread-safe: Run keeps all state in its own frame. c10::Error of the model leaves Run as an exception; the runtime
+// catches it at its border.
+#pragma once
+
+#include <vector>
+
+#include "absl/functional/function_ref.h"
+#include "absl/status/status.h"
+#include "absl/types/span.h"
+#include "backend/context.h"
+#include "beamline/kernels/trie_view.h"
+#include "beamline/request.h"
+#include "decode/beam_state.h"
+#include "decode/hypothesis.h"
+#include "decode/path_scorer.h"
+#include "model/model.h"
+
+namespace beamline::decode {
+
+// Pointers and spans outlive the search.
+struct SearchRequest {
+  const kernels::ConstraintView* constraint = nullptr;
+  absl::Span<const int> widths;  // [levels], 1..kernels::kMaxBeamWidth each
+  ScoreRule score_rule = ScoreRule::kFull;
+};
+
+struct SearchResult {
+  // INVALID_ARGUMENT: the request does not fit the model. INTERNAL `non_finite_logits`: a NaN, a +inf or a row without
+  // a finite log-sum-exp. Else what the gate said, or OK.
+  absl::Status status;
+  std::vector<Hypothesis> hypotheses;  // score descending, equal scores in SID order; empty unless OK
+};
+
+// Asked between steps for each request that still has beams; an error ends that request alone.
+using SearchGate = absl::FunctionRef<absl::Status(int request)>;
+
+class BeamSearch {
+ public:
+  // Both outlive the search. `path_scorer` may be null.
+  explicit BeamSearch(const model::Model& model, const PathScorer* path_scorer = nullptr)
+      : model_(model), path_scorer_(path_scorer) {}
+
+  // One result per request, in order. REQUIRES: context.batch() == requests.size().
+  std::vector<SearchResult> Run(backend::Context& ctx, model::EncodedContext context,
+                                absl::Span<const SearchRequest> requests, SearchGate gate) const;
+
+ private:
+  struct Live;
+  void Select(backend::Context& ctx, const at::Tensor& logits, int level, std::vector<Live>& batch) const;
+  void KeepBestPaths(int request, int level, int width, BeamState& beams) const;
+
+  const model::Model& model_;
+  const PathScorer* path_scorer_;
+};
+
+}  // namespace beamline::decode

@@ -1,0 +1,62 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "decode/beam_state.h"
+
+#include <utility>
+
+namespace beamline::decode {
+
+BeamState::OpenedLevel BeamState::OpenLevel(int capacity) {
+  Level level;
+  level.node.resize(capacity);
+  level.score.resize(capacity);
+  level.parent.resize(capacity);
+  level.code.resize(capacity);
+  level.log_prob.resize(capacity);
+  level.slots = {level.node.data(), level.score.data(),    level.parent.data(),
+                 level.code.data(), level.log_prob.data(), 0};
+  levels_.push_back(std::move(level));
+  const size_t last = levels_.size() - 1;
+  return {last == 0 ? nullptr : &levels_[last - 1].slots, &levels_[last].slots};
+}
+
+void BeamState::KeepRows(absl::Span<const int> rows) {
+  Level& level = levels_.back();
+  for (size_t to = 0; to < rows.size(); ++to) {
+    const int from = rows[to];
+    level.node[to] = level.node[from];
+    level.score[to] = level.score[from];
+    level.parent[to] = level.parent[from];
+    level.code[to] = level.code[from];
+    level.log_prob[to] = level.log_prob[from];
+  }
+  level.slots.count = static_cast<int32_t>(rows.size());
+}
+
+Sid BeamState::Prefix(int row) const {
+  Code codes[kMaxLevels] = {};
+  for (int level = levels() - 1; level >= 0; --level) {
+    codes[level] = levels_[level].code[row];
+    row = levels_[level].parent[row];
+  }
+  return Sid(absl::MakeConstSpan(codes, levels()));
+}
+
+std::vector<Hypothesis> BeamState::Hypotheses(const uint32_t* snapshot_leaf) const {
+  std::vector<Hypothesis> hypotheses(levels_.empty() ? 0 : count());
+  for (int leaf_row = 0; leaf_row < static_cast<int>(hypotheses.size()); ++leaf_row) {
+    Hypothesis& hypothesis = hypotheses[leaf_row];
+    const uint32_t node = levels_.back().node[leaf_row];
+    hypothesis.leaf = snapshot_leaf == nullptr ? node : snapshot_leaf[node];
+    hypothesis.sid = Prefix(leaf_row);
+    hypothesis.score = levels_.back().score[leaf_row];
+    hypothesis.log_probs.resize(levels());
+    int row = leaf_row;
+    for (int level = levels() - 1; level >= 0; --level) {
+      hypothesis.log_probs[level] = levels_[level].log_prob[row];
+      row = levels_[level].parent[row];
+    }
+  }
+  return hypotheses;
+}
+
+}  // namespace beamline::decode

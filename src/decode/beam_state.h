@@ -1,0 +1,55 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The beams of one request across the levels of a search: per level the trie node, cumulative score, parent row, code
+// and its log-probability. All levels are kept, so a finished leaf is traced back through its parents. Rows of a level
+// stand in the search's order: score descending, then code order. Belongs to one search; not thread-safe.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "absl/types/span.h"
+#include "beamline/kernels/beam_select.h"
+#include "beamline/types.h"
+#include "decode/hypothesis.h"
+
+namespace beamline::decode {
+
+class BeamState {
+ public:
+  // The level selected last; null before the first. Valid until OpenLevel.
+  const kernels::BeamSlots* last() const { return levels_.empty() ? nullptr : &levels_.back().slots; }
+  // Beams kept at the last level; 1, the root, before the first.
+  int count() const { return levels_.empty() ? 1 : levels_.back().slots.count; }
+  int levels() const { return static_cast<int>(levels_.size()); }
+
+  // Adds a level with room for `capacity` beams, to be filled by a selection that reads `in`: the level before it, null
+  // at the first. Both pointers are valid until the next OpenLevel.
+  struct OpenedLevel {
+    const kernels::BeamSlots* in = nullptr;
+    kernels::BeamSlots* out = nullptr;
+  };
+  OpenedLevel OpenLevel(int capacity);
+
+  // Keeps these rows of the last level and drops the others. REQUIRES: ascending rows below count().
+  void KeepRows(absl::Span<const int> rows);
+  void Clear() { levels_.clear(); }
+
+  // Codes from the root to a row of the last level.
+  Sid Prefix(int row) const;
+  // The rows of the last level as answers; `snapshot_leaf` maps leaf ids (null: identity).
+  std::vector<Hypothesis> Hypotheses(const uint32_t* snapshot_leaf) const;
+
+ private:
+  struct Level {
+    std::vector<uint32_t> node;
+    std::vector<float> score;
+    std::vector<int32_t> parent;
+    std::vector<uint16_t> code;
+    std::vector<float> log_prob;
+    kernels::BeamSlots slots;  // points into the vectors above, whose storage moves with the level
+  };
+  std::vector<Level> levels_;
+};
+
+}  // namespace beamline::decode

@@ -1,0 +1,180 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "runtime/feature_builder.h"
+
+#include <algorithm>
+#include <iterator>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <utility>
+
+#include "model/feature_index.h"
+
+namespace beamline::runtime {
+namespace {
+
+constexpr std::string_view kTagKey = "tag";
+constexpr uint32_t kPositiveLabels = kLike | kFollow | kComment | kForward | kLongView | kProfileEnter;
+
+// Seconds from `from_ms` to `to_ms`; negative, which is unknown, where either is.
+double SecondsBetween(int64_t from_ms, int64_t to_ms) {
+  if (from_ms <= 0 || to_ms <= 0) return -1;
+  return std::max(0.0, (static_cast<double>(to_ms) - static_cast<double>(from_ms)) / 1000.0);
+}
+
+// Of a time span in milliseconds; 0 is unknown.
+double Seconds(int64_t ms) { return ms <= 0 ? -1 : static_cast<double>(ms) / 1000.0; }
+
+bool ReadsAttributes(const model::PathwayConfig& pathway) {
+  return std::any_of(pathway.features.begin(), pathway.features.end(), [](const model::FeatureConfig& feature) {
+    return feature.kind == model::FeatureKind::kAuthor || feature.kind == model::FeatureKind::kTag ||
+           feature.kind == model::FeatureKind::kDuration;
+  });
+}
+
+// The newest `limit` of the events that pass, as ascending indices.
+template <typename Pass>
+std::vector<int> Newest(absl::Span<const Event> history, int limit, const Pass& pass) {
+  std::vector<int> kept;
+  for (int i = static_cast<int>(history.size()) - 1; i >= 0 && static_cast<int>(kept.size()) < limit; --i) {
+    if (pass(history[i])) kept.push_back(i);
+  }
+  std::reverse(kept.begin(), kept.end());
+  return kept;
+}
+
+}  // namespace
+
+bool IsPositive(const Event& event) { return (event.labels & kPositiveLabels) != 0 && (event.labels & kHate) == 0; }
+
+// An event with what the catalogue knows of its item.
+struct FeatureBuilder::Element {
+  const Event* event = nullptr;
+  std::optional<Sid> sid;
+  uint64_t author = 0;
+  int64_t duration_ms = 0;
+  std::string tag;
+  int64_t request_ms = 0;
+};
+
+FeatureBuilder::FeatureBuilder(model::ModelConfig config, std::shared_ptr<const Vocabulary> vocabulary)
+    : config_(std::move(config)),
+      vocabulary_(std::move(vocabulary)),
+      needs_attributes_(ReadsAttributes(config_.short_term) || ReadsAttributes(config_.positive)) {}
+
+EncodedRequest FeatureBuilder::Build(const FeatureSource& source, const Catalogue& catalogue) const {
+  const absl::Span<const Event> history = source.history;
+  const std::vector<int> recent = Newest(history, config_.short_term.length, [](const Event&) { return true; });
+  const std::vector<int> positive = Newest(history, config_.positive.length, IsPositive);
+  std::vector<int> kept;
+  std::set_union(recent.begin(), recent.end(), positive.begin(), positive.end(), std::back_inserter(kept));
+
+  EncodedRequest request;
+  request.static_features = StaticFeatures(source);
+  request.dropped_events = static_cast<int>(history.size() - kept.size());
+  int64_t request_ms = source.request_time_ms;
+  if (request_ms == 0 && !history.empty()) request_ms = history.back().timestamp_ms;
+
+  std::vector<Element> elements(history.size());
+  for (int i : kept) {
+    Element& element = elements[i];
+    element.event = &history[i];
+    element.request_ms = request_ms;
+    element.duration_ms = history[i].duration_ms;
+    if (!needs_attributes_) {
+      element.sid = catalogue.Encode(history[i].item);
+    } else if (std::optional<CatalogueItem> item = catalogue.GetItem(history[i].item); item.has_value()) {
+      element.sid = item->sid;
+      element.author = item->attributes.author;
+      if (element.duration_ms == 0) element.duration_ms = item->attributes.duration_ms;
+      for (auto& [key, value] : item->attributes.tags) {
+        if (key != kTagKey) continue;
+        element.tag = std::move(value);
+        break;
+      }
+    }
+    if (!element.sid.has_value()) ++request.unknown_items;
+  }
+  const int first = kept.empty() ? 0 : kept.front();
+  request.pathways[0] = BuildPathway(config_.short_term, recent, first, elements);
+  request.pathways[1] = BuildPathway(config_.positive, positive, first, elements);
+  return request;
+}
+
+std::vector<int32_t> FeatureBuilder::StaticFeatures(const FeatureSource& source) const {
+  std::vector<int32_t> ids;
+  if (!config_.user.enabled) return ids;
+  if (config_.user.user_buckets > 0) {
+    ids.push_back(source.user_id.empty() ? 0 : model::HashBucket(source.user_id, config_.user.user_buckets));
+  }
+  for (const std::string& name : config_.user.attributes) {
+    const auto found = std::find_if(source.user_attributes.begin(), source.user_attributes.end(),
+                                    [&](const UserAttribute& attribute) { return attribute.name == name; });
+    const bool present = found != source.user_attributes.end() && !found->value.empty();
+    ids.push_back(present ? model::HashBucket(found->value, config_.user.attribute_buckets) : 0);
+  }
+  return ids;
+}
+
+EncodedPathway FeatureBuilder::BuildPathway(const model::PathwayConfig& pathway, const std::vector<int>& kept,
+                                            int first_order, absl::Span<const Element> elements) const {
+  EncodedPathway encoded;
+  encoded.length = static_cast<int>(kept.size());
+  encoded.features.reserve(kept.size() * model::FeatureColumns(config_, pathway));
+  int64_t previous_ms = 0;
+  for (int index : kept) {
+    const Element& element = elements[index];
+    for (const model::FeatureConfig& feature : pathway.features) {
+      if (feature.kind == model::FeatureKind::kSid) {
+        AppendCodes(element, encoded.features);
+      } else {
+        encoded.features.push_back(FeatureId(feature, element, previous_ms));
+      }
+    }
+    encoded.order.push_back(index - first_order);
+    previous_ms = element.event->timestamp_ms;
+  }
+  return encoded;
+}
+
+void FeatureBuilder::AppendCodes(const Element& element, std::vector<int32_t>& features) const {
+  for (int level = 0; level < config_.levels(); ++level) {
+    const bool known = element.sid.has_value() && level < element.sid->levels();
+    features.push_back(known ? static_cast<int32_t>((*element.sid)[level]) + 1 : 0);
+  }
+}
+
+int32_t FeatureBuilder::FeatureId(const model::FeatureConfig& feature, const Element& element,
+                                  int64_t previous_ms) const {
+  const Event& event = *element.event;
+  const int64_t buckets = model::FeatureBuckets(feature);
+  switch (feature.kind) {
+    case model::FeatureKind::kItem: {
+      const int64_t index = vocabulary_->ItemIndex(event.item);
+      return index < buckets ? static_cast<int32_t>(index) : 0;
+    }
+    case model::FeatureKind::kAuthor: {
+      const int64_t index = element.sid.has_value() ? vocabulary_->AuthorIndex(element.author) : 0;
+      return index < buckets ? static_cast<int32_t>(index) : 0;
+    }
+    case model::FeatureKind::kTag:
+      return element.tag.empty() ? 0 : model::HashBucket(element.tag, buckets);
+    case model::FeatureKind::kAge:
+      return model::LogBucket(SecondsBetween(event.timestamp_ms, element.request_ms), buckets);
+    case model::FeatureKind::kGap:
+      return model::LogBucket(SecondsBetween(previous_ms, event.timestamp_ms), buckets);
+    case model::FeatureKind::kHour:
+      return model::HourIndex(event.timestamp_ms);
+    case model::FeatureKind::kPlay:
+      return model::LogBucket(Seconds(event.play_time_ms), buckets);
+    case model::FeatureKind::kDuration:
+      return model::LogBucket(Seconds(element.duration_ms), buckets);
+    case model::FeatureKind::kLabels:
+      return static_cast<int32_t>(event.labels & kAllLabels);
+    case model::FeatureKind::kSid:
+      break;  // several columns: AppendCodes
+  }
+  return 0;
+}
+
+}  // namespace beamline::runtime

@@ -1,0 +1,83 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "runtime/vocabulary.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "base/safetensors.h"
+#include "beamline/status.h"
+
+namespace beamline::runtime {
+namespace {
+
+// Embedding rows are addressed by int32, and row 0 is taken.
+constexpr int64_t kMaxIds = (int64_t{1} << 31) - 2;
+
+std::vector<uint64_t> SortedUnique(std::vector<uint64_t> ids) {
+  std::sort(ids.begin(), ids.end());
+  ids.erase(std::unique(ids.begin(), ids.end()), ids.end());
+  return ids;
+}
+
+absl::StatusOr<std::vector<uint64_t>> ReadIds(const SafetensorsFile& file, const std::string& tensor) {
+  BEAMLINE_ASSIGN_OR_RETURN(const TensorView view, file.Get(tensor, DType::kU64, {-1}));
+  const absl::Span<const uint64_t> ids = view.as<uint64_t>();
+  if (static_cast<int64_t>(ids.size()) > kMaxIds) {
+    return absl::InvalidArgumentError(
+        absl::StrCat(file.source(), ": tensor '", tensor, "' holds ", ids.size(), " ids, the limit is ", kMaxIds));
+  }
+  for (size_t i = 1; i < ids.size(); ++i) {
+    if (ids[i - 1] < ids[i]) continue;
+    return absl::InvalidArgumentError(absl::StrCat(file.source(), ": tensor '", tensor,
+                                                   "' is not strictly ascending: [", i - 1, "] = ", ids[i - 1], ", [",
+                                                   i, "] = ", ids[i], "; write it again with `beamline train`"));
+  }
+  return std::vector<uint64_t>(ids.begin(), ids.end());
+}
+
+absl::StatusOr<Vocabulary> FromFile(const SafetensorsFile& file) {
+  const ExpectedTensor expected[] = {{"items", {DType::kU64}, {-1}}, {"authors", {DType::kU64}, {-1}}};
+  BEAMLINE_RETURN_IF_ERROR(CheckTensors(file, expected));
+  BEAMLINE_ASSIGN_OR_RETURN(std::vector<uint64_t> items, ReadIds(file, "items"));
+  BEAMLINE_ASSIGN_OR_RETURN(std::vector<uint64_t> authors, ReadIds(file, "authors"));
+  return Vocabulary(std::move(items), std::move(authors));
+}
+
+SafetensorsLimits Limits() {
+  SafetensorsLimits limits;
+  limits.allow_empty = true;  // a log without authors
+  return limits;
+}
+
+}  // namespace
+
+Vocabulary::Vocabulary(std::vector<ItemId> items, std::vector<uint64_t> authors)
+    : items_(SortedUnique(std::move(items))), authors_(SortedUnique(std::move(authors))) {}
+
+absl::StatusOr<Vocabulary> Vocabulary::Load(const std::string& path) {
+  BEAMLINE_ASSIGN_OR_RETURN(const SafetensorsFile file, SafetensorsFile::Read(path, Limits()));
+  return FromFile(file);
+}
+
+absl::StatusOr<Vocabulary> Vocabulary::Parse(absl::string_view bytes, const std::string& name) {
+  BEAMLINE_ASSIGN_OR_RETURN(const SafetensorsFile file, SafetensorsFile::Parse(bytes, name, Limits()));
+  return FromFile(file);
+}
+
+absl::Status Vocabulary::Save(const std::string& path) const {
+  SafetensorsWriter writer;
+  BEAMLINE_RETURN_IF_ERROR(
+      writer.Add<uint64_t>("items", {static_cast<int64_t>(items_.size())}, absl::MakeConstSpan(items_)));
+  BEAMLINE_RETURN_IF_ERROR(
+      writer.Add<uint64_t>("authors", {static_cast<int64_t>(authors_.size())}, absl::MakeConstSpan(authors_)));
+  return writer.Write(path);
+}
+
+uint32_t Vocabulary::IndexOf(const std::vector<uint64_t>& sorted, uint64_t id) {
+  const auto found = std::lower_bound(sorted.begin(), sorted.end(), id);
+  if (found == sorted.end() || *found != id) return 0;
+  return static_cast<uint32_t>(found - sorted.begin()) + 1;
+}
+
+}  // namespace beamline::runtime

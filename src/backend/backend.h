@@ -47,7 +47,7 @@ class Backend {
   virtual Tensor ExtendLineage(Context&, const Tensor& lineage, const Tensor& parents) const = 0;
   virtual Tensor LineageAttention(Context&, const Tensor& x, const SelfAttentionWeights&, int64_t batch,
                                   const Tensor& lineage, bool last, LineageCache&) const = 0;
-  virtual Tensor TakeRow(Context&, const Tensor& x, int64_t row, int64_t count) const = 0;
+  virtual Tensor TakeVisible(Context&, const Tensor& x, const Tensor& order, int64_t row) const = 0;
   virtual Tensor StackPadded(Context&, absl::Span<const Tensor> rows, int64_t capacity, int32_t fill) const = 0;
 
   virtual void SelectBeams(Context&, const SelectBeamsArgs&) const = 0;

@@ -81,8 +81,8 @@ Tensor ExtendLineage(Context& ctx, const Tensor& lineage, const Tensor& parents)
 // x [batch * rows, d] attends to its ancestors and itself; unless `last`, its key and value are appended to the cache.
 Tensor LineageAttention(Context& ctx, const Tensor& x, const SelfAttentionWeights& w, int64_t batch,
                         const Tensor& lineage, bool last, LineageCache& cache);
-// The first `count` entries of row `row` of x [batch, capacity, ...], copied. -> [count, ...]
-Tensor TakeRow(Context& ctx, const Tensor& x, int64_t row, int64_t count);
+// The entries of row `row` of x [batch, capacity, ...] whose order is not kPaddingOrder, copied. -> [count, ...]
+Tensor TakeVisible(Context& ctx, const Tensor& x, const Tensor& order, int64_t row);
 // Rows [count_i, ...] padded with `fill` to `capacity` and stacked. -> [rows.size(), capacity, ...]
 Tensor StackPadded(Context& ctx, absl::Span<const Tensor> rows, int64_t capacity, int32_t fill);
 

@@ -41,10 +41,8 @@ struct ContextHandle {
   int64_t bytes() const;
 };
 
-// Row b of `encoded` keeps its first tokens[b] tokens. Padding must therefore be at the end of the whole row, or is
-// kept (harmlessly masked) where it lies between pathways.
-std::vector<ContextHandle> SplitContext(backend::Context& ctx, const EncodedContext& encoded,
-                                        absl::Span<const int> tokens);
+// One handle per request of the batch, without the batch's padding.
+std::vector<ContextHandle> SplitContext(backend::Context& ctx, const EncodedContext& encoded);
 // Stacks handles of any lengths to one padded batch. REQUIRES: at least one handle, all of one model.
 EncodedContext PackContexts(backend::Context& ctx, absl::Span<const ContextHandle* const> handles);
 

@@ -1,0 +1,48 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The op set on ATen: any device, differentiable, written for clarity. It is the oracle that faster backends are tested
+// against, and the backend the trainer uses. Stateless.
+#pragma once
+
+#include "backend/backend.h"
+
+namespace beamline::backend {
+
+class AtenBackend final : public Backend {
+ public:
+  Tensor UploadInts(Context&, absl::Span<const int32_t>, absl::Span<const int64_t> shape) const override;
+  Tensor UploadFloats(Context&, absl::Span<const float>, absl::Span<const int64_t> shape) const override;
+  Tensor UploadWeight(Context&, absl::Span<const float>, absl::Span<const int64_t> shape) const override;
+  std::vector<int32_t> DownloadInts(Context&, const Tensor& ints) const override;
+  std::vector<float> DownloadFloats(Context&, const Tensor& floats) const override;
+  Tensor EmbedFeatures(Context&, absl::Span<const FeatureTable>, FeatureFusion, const Tensor& features) const override;
+  Tensor JoinTokens(Context&, absl::Span<const Tensor> pathways, const Tensor& position_table,
+                    const Tensor& positions) const override;
+  Tensor EmbedPrefix(Context&, const CodeEmbedding&, const Tensor& codes) const override;
+  Tensor EmbedStep(Context&, const CodeEmbedding&, int level, int64_t batch, const Tensor& codes) const override;
+  Tensor EmbedPositions(Context&, const Tensor& positions, int64_t groups) const override;
+  Tensor TrunkRows(Context&, const Tensor& trunk, int levels, int level, int64_t batch, int64_t rows) const override;
+  Tensor GatedFusion(Context&, const Tensor& trunk, const Tensor& code, const DenseWeights& gate) const override;
+  Tensor RmsNorm(Context&, const Tensor& x, const Tensor& weight, double epsilon) const override;
+  Tensor Dense(Context&, const Tensor& x, const DenseWeights&, Activation) const override;
+  Tensor FeedForward(Context&, const Tensor& x, const FeedForwardWeights&) const override;
+  Tensor MoeFeedForward(Context&, const Tensor& x, const MoeWeights&) const override;
+  Tensor Residual(Context&, const Tensor& x, const Tensor& delta) const override;
+  Tensor LevelHead(Context&, const Tensor& x, const Tensor& weight, int levels, int level,
+                   int64_t batch) const override;
+  Tensor VisibilityMask(Context&, const Tensor& order, const Tensor& limit, int repeat) const override;
+  Tensor PaddingMask(Context&, const Tensor& order) const override;
+  Tensor SelfAttention(Context&, const Tensor& x, const SelfAttentionWeights&, const Tensor& mask) const override;
+  Tensor CausalSelfAttention(Context&, const Tensor& x, const SelfAttentionWeights&, int length) const override;
+  Tensor ContextKeyValue(Context&, const Tensor& x, const CrossAttentionWeights&, int64_t batch) const override;
+  Tensor CrossAttention(Context&, const Tensor& x, const CrossAttentionWeights&, const Tensor& context,
+                        const Tensor& mask) const override;
+  Tensor ExtendLineage(Context&, const Tensor& lineage, const Tensor& parents) const override;
+  Tensor LineageAttention(Context&, const Tensor& x, const SelfAttentionWeights&, int64_t batch, const Tensor& lineage,
+                          bool last, LineageCache&) const override;
+  Tensor TakeVisible(Context&, const Tensor& x, const Tensor& order, int64_t row) const override;
+  Tensor StackPadded(Context&, absl::Span<const Tensor> rows, int64_t capacity, int32_t fill) const override;
+  void SelectBeams(Context&, const SelectBeamsArgs&) const override;
+};
+
+}  // namespace beamline::backend

@@ -1,0 +1,15 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Inverted dropout from the context's own generator, so that a training run repeats from its seed.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include "backend/context.h"
+
+namespace beamline::backend {
+
+// x itself outside training.
+at::Tensor Dropout(Context& ctx, const at::Tensor& x);
+
+}  // namespace beamline::backend

@@ -1,0 +1,55 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <ATen/ops/gelu.h>
+#include <ATen/ops/leaky_relu.h>
+#include <ATen/ops/linear.h>
+#include <ATen/ops/relu.h>
+#include <ATen/ops/silu.h>
+
+#include "backend/aten/aten_backend.h"
+#include "backend/aten/dropout.h"
+
+namespace beamline::backend {
+namespace {
+
+Tensor Apply(Activation activation, const Tensor& x) {
+  switch (activation) {
+    case Activation::kNone:
+      return x;
+    case Activation::kRelu:
+      return at::relu(x);
+    case Activation::kGelu:
+      return at::gelu(x);
+    case Activation::kLeakyRelu:
+      return at::leaky_relu(x, 0.01);
+  }
+  return x;
+}
+
+}  // namespace
+
+Tensor AtenBackend::Dense(Context& ctx, const Tensor& x, const DenseWeights& w, Activation activation) const {
+  return Apply(activation, at::linear(x, w.weight, w.bias.defined() ? std::optional<Tensor>(w.bias) : std::nullopt));
+}
+
+Tensor AtenBackend::FeedForward(Context& ctx, const Tensor& x, const FeedForwardWeights& w) const {
+  Tensor hidden = at::linear(x, w.up);
+  if (w.gated) {
+    const auto halves = hidden.chunk(2, -1);
+    hidden = at::silu(halves[0]) * halves[1];
+  } else {
+    hidden = Apply(w.activation, hidden);
+  }
+  return at::linear(hidden, w.down);
+}
+
+Tensor AtenBackend::Residual(Context& ctx, const Tensor& x, const Tensor& delta) const {
+  return x + Dropout(ctx, delta);
+}
+
+Tensor AtenBackend::LevelHead(Context& ctx, const Tensor& x, const Tensor& weight, int levels, int level,
+                              int64_t batch) const {
+  const Tensor rows = x.view({-1, levels, x.size(1)}).select(1, level);
+  return at::linear(rows.to(c10::kFloat), weight.to(c10::kFloat)).view({batch, -1, weight.size(0)});
+}
+
+}  // namespace beamline::backend

@@ -1,0 +1,62 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <ATen/ops/bincount.h>
+#include <ATen/ops/cat.h>
+#include <ATen/ops/linear.h>
+#include <ATen/ops/sigmoid.h>
+#include <ATen/ops/silu.h>
+#include <ATen/ops/topk.h>
+
+#include "backend/aten/aten_backend.h"
+
+namespace beamline::backend {
+namespace {
+
+Tensor SwiGlu(const Tensor& x, const Tensor& up, const Tensor& down) {
+  const auto halves = at::linear(x, up).chunk(2, -1);
+  return at::linear(at::silu(halves[0]) * halves[1], down);
+}
+
+struct Routing {
+  Tensor experts;  // int64 [rows, top_k]
+  Tensor weights;  // fp32 [rows, top_k], summing to 1
+};
+
+Routing Route(const Tensor& x, const MoeWeights& w) {
+  const Tensor scores = at::sigmoid(at::linear(x.to(c10::kFloat), w.gate.to(c10::kFloat)));  // [rows, experts]
+  const Tensor experts = std::get<1>(at::topk(scores.detach() + w.bias, w.top_k, -1));
+  const Tensor chosen = scores.gather(1, experts);
+  return {experts, chosen / chosen.sum(-1, true)};
+}
+
+void RecordLoad(Context& ctx, const MoeWeights& w, const std::vector<int64_t>& tokens) {
+  if (ctx.expert_loads != nullptr) ctx.expert_loads->push_back({w.layer, tokens});
+}
+
+}  // namespace
+
+// Rows are sorted by expert, each expert runs once over its rows, and every row gathers its own results: no atomics.
+Tensor AtenBackend::MoeFeedForward(Context& ctx, const Tensor& x, const MoeWeights& w) const {
+  const Routing routing = Route(x, w);
+  const Tensor flat = routing.experts.reshape({-1});
+  const Tensor by_expert = flat.argsort(/*stable=*/true, /*dim=*/0, /*descending=*/false);
+  const Tensor tokens = at::bincount(flat, {}, w.gate.size(0)).to(c10::kCPU);
+  const std::vector<int64_t> counts(tokens.const_data_ptr<int64_t>(),
+                                    tokens.const_data_ptr<int64_t>() + tokens.numel());
+  RecordLoad(ctx, w, counts);
+
+  const Tensor rows = x.index_select(0, by_expert.floor_divide(w.top_k));  // [rows * top_k, d], grouped by expert
+  std::vector<Tensor> results;
+  int64_t begin = 0;
+  for (size_t expert = 0; expert < counts.size(); ++expert) {
+    if (counts[expert] == 0) continue;
+    results.push_back(SwiGlu(rows.narrow(0, begin, counts[expert]), w.up.select(0, expert), w.down.select(0, expert)));
+    begin += counts[expert];
+  }
+  const Tensor grouped = at::cat(results, 0).index_select(0, by_expert.argsort());  // back to token order
+  const Tensor weighted = grouped.view({x.size(0), w.top_k, -1}).to(c10::kFloat) * routing.weights.unsqueeze(-1);
+  Tensor y = weighted.sum(1).to(x.scalar_type());
+  if (w.shared_up.defined()) y = y + SwiGlu(x, w.shared_up, w.shared_down);
+  return y;
+}
+
+}  // namespace beamline::backend

@@ -1,0 +1,120 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "backend/ops.h"
+
+#include "backend/backend.h"
+
+namespace beamline::backend {
+
+Tensor UploadInts(Context& ctx, absl::Span<const int32_t> values, absl::Span<const int64_t> shape) {
+  return ctx.backend->UploadInts(ctx, values, shape);
+}
+
+Tensor UploadFloats(Context& ctx, absl::Span<const float> values, absl::Span<const int64_t> shape) {
+  return ctx.backend->UploadFloats(ctx, values, shape);
+}
+
+Tensor UploadWeight(Context& ctx, absl::Span<const float> values, absl::Span<const int64_t> shape) {
+  return ctx.backend->UploadWeight(ctx, values, shape);
+}
+
+std::vector<int32_t> DownloadInts(Context& ctx, const Tensor& ints) { return ctx.backend->DownloadInts(ctx, ints); }
+
+std::vector<float> DownloadFloats(Context& ctx, const Tensor& floats) {
+  return ctx.backend->DownloadFloats(ctx, floats);
+}
+
+Tensor EmbedFeatures(Context& ctx, absl::Span<const FeatureTable> tables, FeatureFusion fusion,
+                     const Tensor& features) {
+  return ctx.backend->EmbedFeatures(ctx, tables, fusion, features);
+}
+
+Tensor JoinTokens(Context& ctx, absl::Span<const Tensor> pathways, const Tensor& position_table,
+                  const Tensor& positions) {
+  return ctx.backend->JoinTokens(ctx, pathways, position_table, positions);
+}
+
+Tensor EmbedPrefix(Context& ctx, const CodeEmbedding& embedding, const Tensor& codes) {
+  return ctx.backend->EmbedPrefix(ctx, embedding, codes);
+}
+
+Tensor EmbedStep(Context& ctx, const CodeEmbedding& embedding, int level, int64_t batch, const Tensor& codes) {
+  return ctx.backend->EmbedStep(ctx, embedding, level, batch, codes);
+}
+
+Tensor EmbedPositions(Context& ctx, const Tensor& positions, int64_t groups) {
+  return ctx.backend->EmbedPositions(ctx, positions, groups);
+}
+
+Tensor TrunkRows(Context& ctx, const Tensor& trunk, int levels, int level, int64_t batch, int64_t rows) {
+  return ctx.backend->TrunkRows(ctx, trunk, levels, level, batch, rows);
+}
+
+Tensor GatedFusion(Context& ctx, const Tensor& trunk, const Tensor& code, const DenseWeights& gate) {
+  return ctx.backend->GatedFusion(ctx, trunk, code, gate);
+}
+
+Tensor RmsNorm(Context& ctx, const Tensor& x, const Tensor& weight, double epsilon) {
+  return ctx.backend->RmsNorm(ctx, x, weight, epsilon);
+}
+
+Tensor Dense(Context& ctx, const Tensor& x, const DenseWeights& w, Activation activation) {
+  return ctx.backend->Dense(ctx, x, w, activation);
+}
+
+Tensor FeedForward(Context& ctx, const Tensor& x, const FeedForwardWeights& w) {
+  return ctx.backend->FeedForward(ctx, x, w);
+}
+
+Tensor MoeFeedForward(Context& ctx, const Tensor& x, const MoeWeights& w) {
+  return ctx.backend->MoeFeedForward(ctx, x, w);
+}
+
+Tensor Residual(Context& ctx, const Tensor& x, const Tensor& delta) { return ctx.backend->Residual(ctx, x, delta); }
+
+Tensor LevelHead(Context& ctx, const Tensor& x, const Tensor& weight, int levels, int level, int64_t batch) {
+  return ctx.backend->LevelHead(ctx, x, weight, levels, level, batch);
+}
+
+Tensor VisibilityMask(Context& ctx, const Tensor& order, const Tensor& limit, int repeat) {
+  return ctx.backend->VisibilityMask(ctx, order, limit, repeat);
+}
+
+Tensor PaddingMask(Context& ctx, const Tensor& order) { return ctx.backend->PaddingMask(ctx, order); }
+
+Tensor SelfAttention(Context& ctx, const Tensor& x, const SelfAttentionWeights& w, const Tensor& mask) {
+  return ctx.backend->SelfAttention(ctx, x, w, mask);
+}
+
+Tensor CausalSelfAttention(Context& ctx, const Tensor& x, const SelfAttentionWeights& w, int length) {
+  return ctx.backend->CausalSelfAttention(ctx, x, w, length);
+}
+
+Tensor ContextKeyValue(Context& ctx, const Tensor& x, const CrossAttentionWeights& w, int64_t batch) {
+  return ctx.backend->ContextKeyValue(ctx, x, w, batch);
+}
+
+Tensor CrossAttention(Context& ctx, const Tensor& x, const CrossAttentionWeights& w, const Tensor& context,
+                      const Tensor& mask) {
+  return ctx.backend->CrossAttention(ctx, x, w, context, mask);
+}
+
+Tensor ExtendLineage(Context& ctx, const Tensor& lineage, const Tensor& parents) {
+  return ctx.backend->ExtendLineage(ctx, lineage, parents);
+}
+
+Tensor LineageAttention(Context& ctx, const Tensor& x, const SelfAttentionWeights& w, int64_t batch,
+                        const Tensor& lineage, bool last, LineageCache& cache) {
+  return ctx.backend->LineageAttention(ctx, x, w, batch, lineage, last, cache);
+}
+
+Tensor TakeVisible(Context& ctx, const Tensor& x, const Tensor& order, int64_t row) {
+  return ctx.backend->TakeVisible(ctx, x, order, row);
+}
+
+Tensor StackPadded(Context& ctx, absl::Span<const Tensor> rows, int64_t capacity, int32_t fill) {
+  return ctx.backend->StackPadded(ctx, rows, capacity, fill);
+}
+
+void SelectBeams(Context& ctx, const SelectBeamsArgs& args) { return ctx.backend->SelectBeams(ctx, args); }
+
+}  // namespace beamline::backend

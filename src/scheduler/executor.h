@@ -27,26 +27,30 @@ struct Job {
   absl::Time deadline = absl::InfiniteFuture();
   int context_tokens = 0;  // cost of encode
   int beam_rows = 1;       // cost of one decode step: the widest level
+  // Set by Scheduler::Cancel, read by every stage. Relaxed is enough: the flag carries no data with it.
   std::atomic<bool> cancelled{false};
   // Runs once, when the job has ended for whatever reason.
   absl::AnyInvocable<void(absl::Status, Job&)> done;
 
-  absl::Time submitted;
-  absl::Time encode_started, encode_ended;  // equal when the context was cached
-  absl::Time decode_started, decode_ended;
+  absl::Time submitted = absl::InfinitePast();
+  // InfinitePast: not reached. Encode's are equal when the context was cached.
+  absl::Time encode_started = absl::InfinitePast(), encode_ended = absl::InfinitePast();
+  absl::Time decode_started = absl::InfinitePast(), decode_ended = absl::InfinitePast();
 };
 
 // Called by an executor between decode steps with a job of the batch: a status other than OK (CANCELLED,
 // DEADLINE_EXCEEDED) means the job is dead and its rows need no further work.
 using StepGate = absl::FunctionRef<absl::Status(const Job&)>;
 
-// Thread-compatible: calls may come from several threads at once only if the executor says so (`max_concurrency`).
+// Thread-compatible: at most `max_concurrency` of the three calls below run at once, each from its own thread. They
+// must not throw and must not call back into the scheduler.
 class BatchExecutor {
  public:
   virtual ~BatchExecutor() = default;
   virtual int max_concurrency() const { return 1; }
 
-  // True when the job's context is at hand and is now attached to it: it goes straight to decode. Must be cheap.
+  // True when the job's context is at hand and is now attached to it: it goes straight to decode. Must be cheap. Asked
+  // once per job, just before it would be encoded.
   virtual bool TryAttachContext(Job& job) = 0;
   // One status per job, in order. A job that failed does not reach Decode.
   virtual std::vector<absl::Status> Encode(absl::Span<Job* const> jobs) = 0;

@@ -1,0 +1,77 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "scheduler/admission.h"
+
+#include <algorithm>
+
+#include "absl/strings/str_cat.h"
+#include "beamline/retry.h"
+
+namespace beamline::scheduler {
+namespace {
+
+// Time of `work` cut into as few equal batches as the limits allow.
+absl::Duration InBatches(WorkKind kind, const BatchSize& work, absl::Time now, const CostTable& cost,
+                         const BatchLimits& limits) {
+  if (work.requests == 0) return absl::ZeroDuration();
+  const auto parts = [](int64_t amount, int64_t limit) { return (amount - 1) / std::max<int64_t>(limit, 1) + 1; };
+  const int64_t by_size = kind == WorkKind::kEncode ? parts(work.context_tokens, limits.max_context_tokens)
+                                                    : parts(work.rows, limits.max_rows);
+  const int64_t batches = std::max(parts(work.requests, limits.max_requests), by_size);
+  const BatchSize one{.requests = parts(work.requests, batches),
+                      .rows = parts(work.rows, batches),
+                      .context_tokens = parts(work.context_tokens, batches)};
+  return batches * cost.Estimate(kind, one, now);
+}
+
+absl::Status Exhausted(absl::string_view message, absl::Duration retry_after) {
+  retry_after = std::max(retry_after, absl::Milliseconds(1));
+  absl::Status status = absl::ResourceExhaustedError(
+      absl::StrCat(message, "; retry after ", absl::ToInt64Milliseconds(absl::Ceil(retry_after, absl::Milliseconds(1))),
+                   " ms or send less"));
+  SetRetryAfter(status, retry_after);
+  return status;
+}
+
+// "12.5ms", without the nanoseconds nobody reads.
+std::string Readable(absl::Duration duration) {
+  return absl::FormatDuration(absl::Floor(duration, absl::Microseconds(100)));
+}
+
+}  // namespace
+
+absl::Duration EstimateLatency(const QueuedJob& job, const AdmissionView& view, absl::Time now, const CostTable& cost,
+                               const BatchLimits& limits) {
+  BatchSize alone;
+  alone.Add(job.rows, job.context_tokens);
+  const absl::Duration own =
+      cost.Estimate(WorkKind::kEncode, alone, now) + cost.Estimate(WorkKind::kDecode, alone, now);
+  const absl::Duration ahead = InBatches(WorkKind::kEncode, view.encode_ahead, now, cost, limits) +
+                               InBatches(WorkKind::kDecode, view.decode_ahead, now, cost, limits);
+  return view.until_worker_free + ahead / std::max(view.workers, 1) + own;
+}
+
+AdmissionDecision Admit(const QueuedJob& job, const AdmissionView& view, absl::Time now, const CostTable& cost,
+                        const BatchLimits& limits) {
+  if (view.stopping) return {absl::UnavailableError("the engine is stopping; ask another replica")};
+  if (job.deadline <= now) {
+    return {absl::DeadlineExceededError(
+        absl::StrCat("the deadline had passed ", Readable(now - job.deadline), " before the request was queued"))};
+  }
+  if (job.rows > limits.max_rows) {
+    return {absl::InvalidArgumentError(absl::StrCat("the request needs ", job.rows,
+                                                    " beam rows per decode step; a batch holds at most ",
+                                                    limits.max_rows, ": ask for narrower beams"))};
+  }
+  const absl::Duration latency = EstimateLatency(job, view, now, cost, limits);
+  if (job.deadline != absl::InfiniteFuture() && now + latency > job.deadline) {
+    return {Exhausted(absl::StrCat("the answer would take about ", Readable(latency), ", and the deadline is in ",
+                                   Readable(job.deadline - now)),
+                      now + latency - job.deadline)};
+  }
+  if (view.queued < view.capacity) return {};
+  if (view.lowest_queued.has_value() && *view.lowest_queued < job.priority) return {.evict_lowest = true};
+  return {Exhausted(absl::StrCat("the queue is full: ", view.queued, " requests wait, its capacity is ", view.capacity),
+                    latency)};
+}
+
+}  // namespace beamline::scheduler

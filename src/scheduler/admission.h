@@ -1,0 +1,45 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Whether a request gets in, as a pure function: refused at the door is cheap, dying in the queue is not. A request is
+// refused when its deadline has passed (DEADLINE_EXCEEDED), when by the cost table it cannot finish in time behind the
+// work ahead of it, or when the queue is full and nothing of lower priority waits in it (RESOURCE_EXHAUSTED, with a
+// retry hint as in beamline/retry.h), and when the scheduler is stopping (UNAVAILABLE).
+#pragma once
+
+#include <cstdint>
+#include <optional>
+
+#include "absl/status/status.h"
+#include "absl/time/time.h"
+#include "beamline/request.h"
+#include "scheduler/batch_policy.h"
+#include "scheduler/cost_table.h"
+
+namespace beamline::scheduler {
+
+// What the scheduler knows when a request knocks.
+struct AdmissionView {
+  int64_t queued = 0;
+  int64_t capacity = 0;
+  std::optional<Priority> lowest_queued;  // nullopt: nothing queued
+  BatchSize encode_ahead;                 // waiting work that goes before the request
+  BatchSize decode_ahead;
+  absl::Duration until_worker_free;  // by the cost table; zero where one is idle
+  int workers = 1;
+  bool stopping = false;
+};
+
+struct AdmissionDecision {
+  absl::Status status;        // OK: accepted
+  bool evict_lowest = false;  // accepted in place of the last waiting request of the lowest priority
+};
+
+// How long until the request would have its answer: a free worker, then the work ahead in full batches over all
+// workers, then its own. Zero where the table knows nothing.
+absl::Duration EstimateLatency(const QueuedJob& job, const AdmissionView& view, absl::Time now, const CostTable& cost,
+                               const BatchLimits& limits);
+
+AdmissionDecision Admit(const QueuedJob& job, const AdmissionView& view, absl::Time now, const CostTable& cost,
+                        const BatchLimits& limits);
+
+}  // namespace beamline::scheduler

@@ -1,0 +1,66 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// What a free worker does next, as a pure function of the queues, the time, the cost table and the limits. It reads no
+// clock and changes nothing, so its behaviour over hours of traffic is tested in milliseconds.
+//
+// Order: priority first, earliest deadline inside it, then submission; whoever waited `starvation_limit` comes before
+// all that, longest wait first. A batch takes jobs in this order while they fit. It closes when it is full, when one of
+// its jobs would otherwise miss its deadline, or when one has waited `max_queue_delay` since its submission (counted
+// once over both queues: a request waits for company only before its first batch). Of two closed batches the one with
+// the more urgent head runs; on a tie decode, which frees its contexts.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "absl/time/time.h"
+#include "absl/types/span.h"
+#include "beamline/request.h"
+#include "scheduler/cost_table.h"
+
+namespace beamline::scheduler {
+
+struct BatchLimits {
+  int64_t max_rows = 2048;             // beam rows per decode step of one batch
+  int64_t max_context_tokens = 65536;  // of one encode batch; a longer request is encoded alone
+  int64_t max_requests = 64;
+  absl::Duration max_queue_delay = absl::Milliseconds(2);
+  absl::Duration starvation_limit = absl::Seconds(10);
+};
+
+// One waiting job, as the policy sees it.
+struct QueuedJob {
+  uint64_t id = 0;  // in order of submission
+  Priority priority = Priority::kDefault;
+  absl::Time deadline = absl::InfiniteFuture();
+  absl::Time submitted = absl::InfinitePast();
+  int64_t rows = 1;
+  int64_t context_tokens = 0;
+  bool cancelled = false;
+};
+
+// Both in any order. `closing`: no further job will come, so waiting for company is pointless. Dead jobs (IsDead) are
+// for the caller to end first; they are not batched.
+struct QueueView {
+  absl::Span<const QueuedJob> encode;
+  absl::Span<const QueuedJob> decode;
+  bool closing = false;
+};
+
+// True when `a` goes before `b`.
+bool MoreUrgent(const QueuedJob& a, const QueuedJob& b, absl::Time now, const BatchLimits& limits);
+
+// True when the job must not run: cancelled, its deadline reached, or (by the cost table) not reachable any more even
+// if the job ran alone now.
+bool IsDead(const QueuedJob& job, bool encoded, absl::Time now, const CostTable& cost);
+
+struct BatchDecision {
+  enum class Action : uint8_t { kWait, kEncode, kDecode };
+  Action action = Action::kWait;
+  std::vector<uint64_t> batch;                     // ids to run, most urgent first; empty when waiting
+  absl::Time wait_until = absl::InfiniteFuture();  // when waiting: ask again then, or when a queue changes
+};
+
+BatchDecision DecideBatch(const QueueView& view, absl::Time now, const CostTable& cost, const BatchLimits& limits);
+
+}  // namespace beamline::scheduler

@@ -1,0 +1,66 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "scheduler/cost_table.h"
+
+#include <algorithm>
+#include <bit>
+#include <cmath>
+#include <cstdlib>
+
+namespace beamline::scheduler {
+namespace {
+
+int Bucket(int64_t size) { return std::bit_width(static_cast<uint64_t>(std::max<int64_t>(size, 1))) - 1; }
+
+}  // namespace
+
+CostTable::Cell CostTable::At(WorkKind kind, const BatchSize& size) {
+  return {Bucket(kind == WorkKind::kEncode ? size.requests : size.rows), Bucket(size.context_tokens),
+          absl::ZeroDuration()};
+}
+
+CostTable::Cell* CostTable::Find(WorkKind kind, const BatchSize& size) {
+  const Cell at = At(kind, size);
+  for (Cell& cell : kinds_[static_cast<int>(kind)].cells) {
+    if (cell.width_bucket == at.width_bucket && cell.tokens_bucket == at.tokens_bucket) return &cell;
+  }
+  return nullptr;
+}
+
+void CostTable::Observe(WorkKind kind, const BatchSize& size, absl::Duration duration, absl::Time now) {
+  Kind& table = kinds_[static_cast<int>(kind)];
+  table.refreshed = now;
+  if (Cell* cell = Find(kind, size)) {
+    cell->duration += (duration - cell->duration) * weight_;
+    return;
+  }
+  Cell cell = At(kind, size);
+  cell.duration = duration;
+  table.cells.push_back(cell);
+}
+
+void CostTable::ObserveAtLeast(WorkKind kind, const BatchSize& size, absl::Duration duration, absl::Time now) {
+  const Cell* cell = Find(kind, size);
+  if (cell == nullptr || cell->duration < duration) {
+    Observe(kind, size, duration, now);
+  } else {
+    kinds_[static_cast<int>(kind)].refreshed = now;
+  }
+}
+
+absl::Duration CostTable::Estimate(WorkKind kind, const BatchSize& size, absl::Time now) const {
+  const Kind& table = kinds_[static_cast<int>(kind)];
+  if (table.cells.empty() || now - table.refreshed > max_age_) return absl::ZeroDuration();
+  const Cell at = At(kind, size);
+  const auto distance = [&](const Cell& cell) {
+    return std::abs(cell.width_bucket - at.width_bucket) + std::abs(cell.tokens_bucket - at.tokens_bucket);
+  };
+  const Cell& nearest = *std::min_element(table.cells.begin(), table.cells.end(),
+                                          [&](const Cell& a, const Cell& b) { return distance(a) < distance(b); });
+  const int wider = at.width_bucket - nearest.width_bucket;
+  const int longer = at.tokens_bucket - nearest.tokens_bucket;
+  const int growth = std::max({0, wider, longer});
+  const int shrinkage = growth > 0 ? 0 : std::max(-wider, -longer);
+  return nearest.duration * std::exp2(growth - shrinkage / 2.0);
+}
+
+}  // namespace beamline::scheduler

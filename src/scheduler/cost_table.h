@@ -1,0 +1,70 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// What a batch costs: (rows, context tokens) -> duration, per kind of work, measured from the batches that ran. Steps
+// are fixed in number, so a batch's size predicts its time; sizes are bucketed by powers of two and each bucket keeps
+// an exponential average. A value: Observe changes it, Estimate is a pure function of it. Not thread-safe; the
+// scheduler guards its own.
+//
+// Zero means unknown. A table that nothing refreshed for `max_age` knows nothing: a request is then let through as a
+// probe, so that one slow batch (a cold start, a stall) can never make the engine refuse work for good.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <vector>
+
+#include "absl/time/time.h"
+
+namespace beamline::scheduler {
+
+enum class WorkKind : uint8_t { kEncode = 0, kDecode = 1 };
+
+// The size of a batch or of several: sums over its jobs.
+struct BatchSize {
+  int64_t requests = 0;
+  int64_t rows = 0;            // beam rows of one decode step
+  int64_t context_tokens = 0;  // encoder tokens
+
+  void Add(int64_t job_rows, int64_t job_tokens) {
+    ++requests;
+    rows += job_rows;
+    context_tokens += job_tokens;
+  }
+  friend bool operator==(const BatchSize&, const BatchSize&) = default;
+};
+
+class CostTable {
+ public:
+  // `weight` of a new observation in its bucket's average, in (0, 1].
+  explicit CostTable(absl::Duration max_age = absl::Seconds(1), double weight = 0.2)
+      : max_age_(max_age), weight_(weight) {}
+
+  // A batch ran to its end at `now` and took `duration`.
+  void Observe(WorkKind kind, const BatchSize& size, absl::Duration duration, absl::Time now);
+  // A batch stopped early after `duration`, because nobody waited for it any more: its cost is at least that.
+  void ObserveAtLeast(WorkKind kind, const BatchSize& size, absl::Duration duration, absl::Time now);
+
+  // Of the size's own bucket if it was measured; else of the nearest one, scaled: proportional to the growth where the
+  // size is larger, half-way between fixed and proportional (a square root) where it is smaller. Zero when unknown or
+  // stale.
+  absl::Duration Estimate(WorkKind kind, const BatchSize& size, absl::Time now) const;
+
+ private:
+  struct Cell {
+    int width_bucket;   // log2 of requests (encode) or rows (decode)
+    int tokens_bucket;  // log2 of context tokens
+    absl::Duration duration;
+  };
+  struct Kind {
+    std::vector<Cell> cells;  // those measured; a handful
+    absl::Time refreshed = absl::InfinitePast();
+  };
+  static Cell At(WorkKind kind, const BatchSize& size);
+  Cell* Find(WorkKind kind, const BatchSize& size);
+
+  absl::Duration max_age_;
+  double weight_;
+  std::array<Kind, 2> kinds_;
+};
+
+}  // namespace beamline::scheduler

@@ -1,0 +1,270 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "scheduler/scheduler.h"
+
+#include <algorithm>
+#include <chrono>
+#include <iterator>
+#include <optional>
+#include <tuple>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "beamline/retry.h"
+
+namespace beamline::scheduler {
+namespace {
+
+// An hour at most: callers look again anyway, and condition variables overflow on absurd times.
+void WaitUntil(std::condition_variable& changed, std::unique_lock<std::mutex>& lock, const Clock& clock,
+               absl::Time when) {
+  if (when == absl::InfiniteFuture()) {
+    changed.wait(lock);
+    return;
+  }
+  const absl::Duration left = std::clamp(when - clock.Now(), absl::ZeroDuration(), absl::Hours(1));
+  changed.wait_for(lock, absl::ToChronoNanoseconds(left));
+}
+
+QueuedJob Describe(uint64_t id, const Job& job) {
+  return {.id = id,
+          .priority = job.priority,
+          .deadline = job.deadline,
+          .submitted = job.submitted,
+          .rows = job.beam_rows,
+          .context_tokens = job.context_tokens,
+          .cancelled = job.cancelled.load(std::memory_order_relaxed)};
+}
+
+}  // namespace
+
+Scheduler::Scheduler(const SchedulerOptions& options, BatchExecutor* executor, const Clock* clock)
+    : options_(options), executor_(executor), clock_(clock), cost_(options.cost_max_age) {
+  if (options_.workers == 0) return;
+  const int workers = std::max(1, std::min(options_.workers, executor_->max_concurrency()));
+  for (int i = 0; i < workers; ++i) threads_.emplace_back([this] { WorkerLoop(); });
+  threads_.emplace_back([this] { SweeperLoop(); });
+}
+
+Scheduler::~Scheduler() {
+  Drain(absl::InfiniteFuture());
+  {
+    std::lock_guard lock(mu_);
+    joining_ = true;
+  }
+  work_changed_.notify_all();
+  sweep_changed_.notify_all();
+  for (std::thread& thread : threads_) thread.join();
+}
+
+Scheduler::JobId Scheduler::Submit(std::unique_ptr<Job> job) {
+  std::unique_lock lock(mu_);
+  const absl::Time now = clock_->Now();
+  const JobId id = ++last_id_;
+  job->submitted = now;
+  const QueuedJob queued = Describe(id, *job);
+  AdmissionDecision decision = Admit(queued, ViewForAdmission(queued, now), now, policy_cost(), options_.limits);
+  if (!decision.status.ok()) {
+    ++stats_.rejected;
+    lock.unlock();
+    job->done(std::move(decision.status), *job);
+    return id;
+  }
+  if (decision.evict_lowest) PushOutLowest();
+  ++stats_.accepted;
+  ++stats_.in_flight;
+  live_[id] = job.get();
+  encode_.emplace(id, Entry{id, std::move(job)});
+  const bool sweep_sooner = decision.evict_lowest || queued.deadline < sweep_at_;
+  lock.unlock();
+  work_changed_.notify_one();
+  if (sweep_sooner) sweep_changed_.notify_one();
+  return id;
+}
+
+void Scheduler::Cancel(JobId id) {
+  {
+    std::lock_guard lock(mu_);
+    const auto found = live_.find(id);
+    if (found == live_.end()) return;
+    found->second->cancelled.store(true, std::memory_order_relaxed);
+  }
+  sweep_changed_.notify_one();
+}
+
+absl::Time Scheduler::Step() {
+  std::unique_lock lock(mu_);
+  const absl::Time now = clock_->Now();
+  Work work = TakeWork(now);
+  const absl::Time again = std::min(work.wait_until, NextDeadline());
+  lock.unlock();
+  if (work.ended.empty() && work.batch.empty()) return again;
+  Execute(std::move(work));
+  return clock_->Now();
+}
+
+bool Scheduler::Drain(absl::Time deadline) {
+  std::unique_lock lock(mu_);
+  stopping_ = true;
+  while (stats_.in_flight > 0) {
+    if (clock_->Now() >= deadline) abandoned_.store(true, std::memory_order_relaxed);
+    work_changed_.notify_all();
+    sweep_changed_.notify_all();
+    if (threads_.empty()) {
+      lock.unlock();
+      Step();
+      lock.lock();
+    } else {
+      WaitUntil(ended_changed_, lock, *clock_,
+                abandoned_.load(std::memory_order_relaxed) ? absl::InfiniteFuture() : deadline);
+    }
+  }
+  return abandoned_jobs_ == 0;
+}
+
+SchedulerStats Scheduler::stats() const {
+  std::lock_guard lock(mu_);
+  SchedulerStats stats = stats_;
+  stats.queued = static_cast<int64_t>(encode_.size() + decode_.size());
+  return stats;
+}
+
+CostTable Scheduler::cost_table() const {
+  std::lock_guard lock(mu_);
+  return cost_;
+}
+
+void Scheduler::WorkerLoop() {
+  std::unique_lock lock(mu_);
+  while (true) {
+    Work work = TakeWork(clock_->Now());
+    if (!work.ended.empty() || !work.batch.empty()) {
+      lock.unlock();
+      Execute(std::move(work));
+      lock.lock();
+      continue;
+    }
+    if (joining_) return;
+    WaitUntil(work_changed_, lock, *clock_, work.wait_until);
+  }
+}
+
+void Scheduler::SweeperLoop() {
+  std::unique_lock lock(mu_);
+  while (true) {
+    std::vector<Ended> dead = TakeDead(clock_->Now());
+    if (!dead.empty()) {
+      lock.unlock();
+      End(std::move(dead));
+      lock.lock();
+      continue;
+    }
+    if (joining_) return;
+    sweep_at_ = NextDeadline();
+    WaitUntil(sweep_changed_, lock, *clock_, sweep_at_);
+  }
+}
+
+AdmissionView Scheduler::ViewForAdmission(const QueuedJob& job, absl::Time now) const {
+  AdmissionView view{.queued = static_cast<int64_t>(encode_.size() + decode_.size()),
+                     .capacity = options_.queue_capacity,
+                     .decode_ahead = encoding_,
+                     .until_worker_free = absl::ZeroDuration(),
+                     .workers = std::max(1, static_cast<int>(threads_.size()) - 1),
+                     .stopping = stopping_};
+  const auto add = [&](const Queue& queue, bool needs_encode) {
+    for (const auto& [id, entry] : queue) {
+      const QueuedJob other = Describe(id, *entry.job);
+      view.lowest_queued = std::min(view.lowest_queued.value_or(Priority::kCritical), other.priority);
+      if (!MoreUrgent(other, job, now, options_.limits)) continue;
+      if (needs_encode) view.encode_ahead.Add(other.rows, other.context_tokens);
+      view.decode_ahead.Add(other.rows, other.context_tokens);
+    }
+  };
+  add(encode_, true);
+  add(decode_, false);
+  if (static_cast<int>(busy_.size()) >= view.workers) {
+    view.until_worker_free = std::max(absl::ZeroDuration(), *busy_.begin() - now);
+  }
+  return view;
+}
+
+void Scheduler::PushOutLowest() {
+  // The least urgent of the lowest priority; one that still waits for encode before one whose encode would be lost.
+  const absl::Time now = clock_->Now();
+  Queue* from = nullptr;
+  Queue::iterator victim;
+  for (Queue* queue : {&encode_, &decode_}) {
+    for (auto it = queue->begin(); it != queue->end(); ++it) {
+      const Priority priority = it->second.job->priority;
+      const bool better = from == nullptr || priority < victim->second.job->priority ||
+                          (priority == victim->second.job->priority && from == queue &&
+                           MoreUrgent(Describe(victim->first, *victim->second.job),
+                                      Describe(it->first, *it->second.job), now, options_.limits));
+      if (better) std::tie(from, victim) = std::pair(queue, it);
+    }
+  }
+  absl::Status status =
+      absl::ResourceExhaustedError("the queue is full and a request of higher priority came; retry later");
+  SetRetryAfter(status, options_.limits.max_queue_delay);
+  pushed_out_.push_back({std::move(victim->second), std::move(status)});
+  from->erase(victim);
+  ++stats_.pushed_out;
+}
+
+std::vector<Scheduler::Ended> Scheduler::TakeDead(absl::Time now) {
+  std::vector<Ended> dead = std::exchange(pushed_out_, {});
+  const auto take = [&](Queue& queue, bool encoded) {
+    for (auto it = queue.begin(); it != queue.end();) {
+      absl::Status status = Gate(*it->second.job, now);
+      if (status.ok() && IsDead(Describe(it->first, *it->second.job), encoded, now, policy_cost())) {
+        status = absl::DeadlineExceededError("the request waited too long to be answered before its deadline");
+      }
+      if (status.ok()) {
+        ++it;
+        continue;
+      }
+      dead.push_back({std::move(it->second), std::move(status)});
+      it = queue.erase(it);
+    }
+  };
+  take(encode_, false);
+  take(decode_, true);
+  return dead;
+}
+
+absl::Time Scheduler::NextDeadline() const {
+  absl::Time next = absl::InfiniteFuture();
+  for (const Queue* queue : {&encode_, &decode_}) {
+    for (const auto& [id, entry] : *queue) next = std::min(next, entry.job->deadline);
+  }
+  return next;
+}
+
+Scheduler::Work Scheduler::TakeWork(absl::Time now) {
+  Work work;
+  work.ended = TakeDead(now);
+  std::vector<QueuedJob> encode, decode;
+  for (const auto& [id, entry] : encode_) encode.push_back(Describe(id, *entry.job));
+  for (const auto& [id, entry] : decode_) decode.push_back(Describe(id, *entry.job));
+  const QueueView view{.encode = encode, .decode = decode, .closing = stopping_};
+  const BatchDecision decision = DecideBatch(view, now, policy_cost(), options_.limits);
+  work.wait_until = decision.wait_until;
+  if (decision.action == BatchDecision::Action::kWait) return work;
+
+  work.kind = decision.action == BatchDecision::Action::kEncode ? WorkKind::kEncode : WorkKind::kDecode;
+  Queue& queue = work.kind == WorkKind::kEncode ? encode_ : decode_;
+  for (JobId id : decision.batch) {
+    work.batch.push_back(std::move(queue.extract(id).mapped()));
+    work.size.Add(work.batch.back().job->beam_rows, work.batch.back().job->context_tokens);
+  }
+  stats_.executing += work.size.requests;
+  if (work.kind == WorkKind::kEncode) {
+    encoding_.requests += work.size.requests;
+    encoding_.rows += work.size.rows;
+    encoding_.context_tokens += work.size.context_tokens;
+  }
+  work.busy = busy_.insert(now + cost_.Estimate(work.kind, work.size, now));
+  return work;
+}
+
+}  // namespace beamline::scheduler

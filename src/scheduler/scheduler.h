@@ -1,0 +1,162 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Runs jobs in batches on a BatchExecutor: two bounded queues (waiting for encode, waiting for decode), worker threads
+// that do what batch_policy decides, and one thread that ends waiting jobs whose deadline passes or whose caller
+// cancels. A decode batch is formed once and stays whole through all its steps. The scheduler measures batches into its
+// cost table and knows nothing of a job's payload.
+//
+// Every job whose Submit was called ends in exactly one call of its `done`: inside Submit when refused, else on a
+// scheduler thread, never under a lock, so `done` may submit again. A job's executor stages start before its deadline
+// or not at all; between decode steps StepGate tells the executor who has died since; an answer that comes after the
+// deadline is DEADLINE_EXCEEDED.
+//
+// With `workers` = 0 there are no threads: the owner calls Step, which makes one decision at the clock's time. That and
+// FakeClock make every test deterministic. With threads, the clock must move by itself (RealClock).
+//
+// Thread-safe. The executor and the clock belong to the caller and outlive the scheduler.
+#pragma once
+
+#include <atomic>
+#include <condition_variable>
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <set>
+#include <thread>
+#include <vector>
+
+#include "absl/container/flat_hash_map.h"
+#include "absl/status/status.h"
+#include "absl/time/time.h"
+#include "base/clock.h"
+#include "scheduler/admission.h"
+#include "scheduler/batch_policy.h"
+#include "scheduler/cost_table.h"
+#include "scheduler/executor.h"
+
+namespace beamline::scheduler {
+
+struct SchedulerOptions {
+  int workers = 1;  // threads; the executor's max_concurrency caps them; 0: Step
+  int64_t queue_capacity = 1024;
+  BatchLimits limits;
+  bool refuse_by_cost = true;  // false: the cost table never refuses or ends a job (benchmarks)
+  absl::Duration cost_max_age = absl::Seconds(1);
+};
+
+// Counts since the start; `queued`, `executing` and `in_flight` are of now.
+struct SchedulerStats {
+  int64_t queued = 0;
+  int64_t executing = 0;
+  int64_t in_flight = 0;  // accepted, `done` has not returned yet
+  uint64_t accepted = 0;
+  uint64_t rejected = 0;    // by Submit
+  uint64_t pushed_out = 0;  // accepted, then made to leave a full queue by a higher priority
+  uint64_t completed = 0;   // OK
+  uint64_t cancelled = 0;
+  uint64_t expired = 0;  // deadline passed, or could no longer be met
+  uint64_t failed = 0;   // any other status
+  uint64_t context_hits = 0;
+  uint64_t context_misses = 0;
+  uint64_t encode_batches = 0, encode_requests = 0;
+  uint64_t decode_batches = 0, decode_requests = 0, decode_rows = 0;
+};
+
+class Scheduler {
+ public:
+  using JobId = uint64_t;
+
+  Scheduler(const SchedulerOptions& options, BatchExecutor* executor, const Clock* clock);
+  // Drains without a deadline.
+  ~Scheduler();
+  Scheduler(const Scheduler&) = delete;
+  Scheduler& operator=(const Scheduler&) = delete;
+
+  // Never blocks on work. The id is for Cancel; it is valid, if useless, also when the job was refused.
+  JobId Submit(std::unique_ptr<Job> job);
+  // The job ends with CANCELLED soon, if it has not ended yet. A no-op for ended and unknown ids.
+  void Cancel(JobId id);
+
+  // Only with `workers` = 0. Makes one decision and carries it out. Returns when to call again: the clock's time if
+  // something was done, later if there is only waiting to do, InfiniteFuture when both queues are empty.
+  absl::Time Step();
+
+  // Refuses new jobs from now on and waits for the others until `deadline`; those then left fail with UNAVAILABLE. True
+  // when none was. Returns when every `done` has returned; must not be called from one. With `workers` = 0 it steps.
+  bool Drain(absl::Time deadline);
+
+  SchedulerStats stats() const;
+  // A copy; for status pages and tests.
+  CostTable cost_table() const;
+
+ private:
+  struct Entry {
+    JobId id = 0;
+    std::unique_ptr<Job> job;
+  };
+  struct Ended {
+    Entry entry;
+    absl::Status status;
+  };
+  using Queue = std::map<JobId, Entry>;  // in order of submission; the policy orders by urgency
+
+  // What one decision leaves to do without the lock.
+  struct Work {
+    std::vector<Ended> ended;
+    WorkKind kind = WorkKind::kDecode;
+    std::vector<Entry> batch;
+    BatchSize size;
+    std::multiset<absl::Time>::iterator busy;  // of `batch`
+    absl::Time wait_until = absl::InfiniteFuture();
+  };
+
+  void WorkerLoop();
+  void SweeperLoop();
+
+  // With mu_ held.
+  const CostTable& policy_cost() const { return options_.refuse_by_cost ? cost_ : unknown_cost_; }
+  AdmissionView ViewForAdmission(const QueuedJob& job, absl::Time now) const;
+  void PushOutLowest();
+  Work TakeWork(absl::Time now);
+  std::vector<Ended> TakeDead(absl::Time now);
+  absl::Time NextDeadline() const;
+  // The job's worker is done with it: it waits for decode, or `ended` takes it.
+  void Return(Work& work, absl::Span<const absl::Status> statuses, std::vector<Ended>& ended);
+
+  // Without mu_.
+  void Execute(Work work);
+  std::vector<absl::Status> Encode(Work& work);
+  std::vector<absl::Status> Decode(Work& work);
+  // Why the job must not go on at `now`; OK: it may.
+  absl::Status Gate(const Job& job, absl::Time now) const;
+  void End(std::vector<Ended> ended);
+
+  const SchedulerOptions options_;
+  BatchExecutor* const executor_;
+  const Clock* const clock_;
+  const CostTable unknown_cost_;
+
+  mutable std::mutex mu_;
+  std::condition_variable work_changed_;   // workers wait here
+  std::condition_variable sweep_changed_;  // the sweeper
+  std::condition_variable ended_changed_;  // Drain
+  // Guarded by mu_ down to the threads.
+  Queue encode_, decode_;
+  std::vector<Ended> pushed_out_;
+  absl::flat_hash_map<JobId, Job*> live_;  // accepted, `done` not begun
+  CostTable cost_;
+  SchedulerStats stats_;
+  BatchSize encoding_;              // being encoded: it will come back for decode
+  std::multiset<absl::Time> busy_;  // when each executing batch should end
+  absl::Time sweep_at_ = absl::InfiniteFuture();
+  JobId last_id_ = 0;
+  int64_t abandoned_jobs_ = 0;
+  bool stopping_ = false;  // refuse
+  bool joining_ = false;   // threads return
+  // Release/acquire is not needed: whoever sees it late only does a little more work.
+  std::atomic<bool> abandoned_{false};  // the drain deadline passed: end everything
+  std::vector<std::thread> threads_;
+};
+
+}  // namespace beamline::scheduler

@@ -1,0 +1,63 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The compiled rules of one snapshot: each is compiled once however many requests ask for it at the same time, and the
+// least recently used is dropped when the bound is reached (requests that hold it keep it). Thread-safe.
+#pragma once
+
+#include <cstdint>
+#include <list>
+#include <memory>
+#include <string>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/container/flat_hash_map.h"
+#include "absl/status/statusor.h"
+#include "absl/synchronization/mutex.h"
+#include "absl/types/span.h"
+#include "beamline/request.h"
+#include "catalogue/rule.h"
+#include "catalogue/snapshot.h"
+
+namespace beamline::catalogue {
+
+struct RuleCacheStats {
+  int64_t rules = 0;  // held now
+  uint64_t bytes = 0;
+  uint64_t hits = 0;
+  uint64_t misses = 0;
+  uint64_t evictions = 0;
+};
+
+class RuleCache {
+ public:
+  // Holds at most `max_rules` >= 1 compiled rules.
+  RuleCache(std::shared_ptr<const CatalogueSnapshot> snapshot, int max_rules);
+
+  const std::shared_ptr<const CatalogueSnapshot>& snapshot() const { return snapshot_; }
+
+  // The compiled rule; compiles in the caller's thread, outside the lock, when it is new. Null for a rule without
+  // clauses, which everything passes. Errors as CompileRule's; they are not remembered.
+  absl::StatusOr<std::shared_ptr<const CompiledRule>> Get(absl::Span<const TagClause> rule);
+
+  RuleCacheStats stats() const;
+
+ private:
+  struct Entry;
+  using Recency = std::list<std::string>;  // most recent first
+  struct Slot {
+    std::shared_ptr<Entry> entry;
+    Recency::iterator recency;
+  };
+
+  std::shared_ptr<Entry> FindOrInsert(const std::string& key);
+  void Remove(const std::string& key, const std::shared_ptr<Entry>& entry);
+
+  const std::shared_ptr<const CatalogueSnapshot> snapshot_;
+  const int max_rules_;
+  mutable absl::Mutex mutex_;
+  Recency recency_ ABSL_GUARDED_BY(mutex_);
+  absl::flat_hash_map<std::string, Slot> slots_ ABSL_GUARDED_BY(mutex_);
+  RuleCacheStats stats_ ABSL_GUARDED_BY(mutex_);
+};
+
+}  // namespace beamline::catalogue

@@ -1,0 +1,44 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Interned item tags: each distinct (key, value) pair has a number. Intern numbers pairs in order of arrival while a
+// snapshot is being built; Sorted renumbers them in (key, value) order, which is how a snapshot keeps them. Reading is
+// thread-safe once nothing is interned any more.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "absl/container/flat_hash_map.h"
+#include "absl/status/statusor.h"
+
+namespace beamline::catalogue {
+
+inline constexpr size_t kMaxTagKeyBytes = 128;
+inline constexpr size_t kMaxTagValueBytes = 512;
+inline constexpr uint32_t kMaxTags = 1u << 24;  // distinct pairs in one catalogue
+
+class TagDictionary {
+ public:
+  using Tag = std::pair<std::string, std::string>;
+
+  // The pair's number, new or old. InvalidArgument: an empty key, a text too long, not UTF-8 or with control
+  // characters; ResourceExhausted: kMaxTags reached.
+  absl::StatusOr<uint32_t> Intern(std::string_view key, std::string_view value);
+  std::optional<uint32_t> Find(std::string_view key, std::string_view value) const;
+
+  uint32_t size() const { return static_cast<uint32_t>(tags_.size()); }
+  const Tag& operator[](uint32_t id) const { return tags_[id]; }
+
+  // The same pairs in ascending order; new_ids[old id] = new id.
+  TagDictionary Sorted(std::vector<uint32_t>* new_ids) const;
+
+ private:
+  std::vector<Tag> tags_;
+  absl::flat_hash_map<Tag, uint32_t> ids_;
+};
+
+}  // namespace beamline::catalogue

@@ -1,0 +1,49 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "server/call.h"
+
+#include <algorithm>
+#include <chrono>
+#include <string_view>
+
+#include "absl/strings/str_cat.h"
+#include "beamline/status.h"
+#include "server/status_detail.h"
+
+namespace beamline::server {
+namespace {
+
+// HTTP/2 counts 32 bytes of overhead per header (RFC 9113, 6.5.2).
+absl::Status CheckMetadata(const grpc::ServerContextBase& context, int64_t limit) {
+  int64_t bytes = 0;
+  for (const auto& [key, value] : context.client_metadata()) bytes += key.size() + value.size() + 32;
+  if (bytes <= limit) return absl::OkStatus();
+  return WithReason(absl::ResourceExhaustedError(
+                        absl::StrCat("metadata: ", bytes, " bytes of headers, more than the limit of ", limit)),
+                    kMetadataTooLarge);
+}
+
+std::optional<TraceParent> ReadTrace(const grpc::ServerContextBase& context) {
+  const auto header = context.client_metadata().find("traceparent");
+  if (header == context.client_metadata().end()) return std::nullopt;
+  return ParseTraceParent(std::string_view(header->second.data(), header->second.size()));
+}
+
+}  // namespace
+
+absl::Time ClampDeadline(absl::Time now, std::optional<absl::Time> client, const CallLimits& limits) {
+  return std::min(client.value_or(now + limits.default_deadline), now + limits.max_deadline);
+}
+
+absl::StatusOr<CallContext> ReadCallContext(const grpc::ServerContextBase& context, const ServiceContext& service) {
+  if (service.stopping.load()) return absl::UnavailableError("the server is stopping; try another one");
+  BEAMLINE_RETURN_IF_ERROR(CheckMetadata(context, service.limits.max_metadata_bytes));
+  const std::chrono::system_clock::time_point raw = context.deadline();
+  std::optional<absl::Time> client;
+  if (raw != std::chrono::system_clock::time_point::max()) client = absl::FromChrono(raw);
+  const absl::Time now = service.clock->Now();
+  const absl::Time deadline = ClampDeadline(now, client, service.limits);
+  if (deadline <= now) return absl::DeadlineExceededError("the deadline passed before the call began");
+  return CallContext{deadline, ReadTrace(context)};
+}
+
+}  // namespace beamline::server

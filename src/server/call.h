@@ -1,0 +1,80 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// How every method begins: the headers' size, deadline and trace context are read once, the bytes are parsed, and the
+// method's own code gets a message. Its error, or an error before it, finishes the call. What services share lives here
+// too. Thread-safe.
+#pragma once
+
+#include <atomic>
+#include <functional>
+#include <memory>
+#include <optional>
+
+#include "absl/status/statusor.h"
+#include "base/clock.h"
+#include "beamline/engine.h"
+#include "grpcpp/server_context.h"
+#include "server/request_id.h"
+#include "server/server_counters.h"
+#include "server/translate.h"
+#include "server/unary_call.h"
+#include "server/wire.h"
+
+namespace beamline::server {
+
+struct CallLimits {
+  int64_t max_unknown_field_bytes = 4096;
+  int64_t max_metadata_bytes = 16384;
+  int max_batch_users = 256;
+  int max_lookup_items = 1000;
+  absl::Duration default_deadline = absl::Seconds(2);
+  absl::Duration max_deadline = absl::Minutes(1);
+  int64_t retry_after_ms = 50;
+};
+
+// What all services work with. The engine and the clock outlive the server.
+struct ServiceContext {
+  Engine* engine = nullptr;
+  const Clock* clock = nullptr;
+  CallLimits limits;
+  RequestLimits request_limits;  // levels are read from the catalogue per request
+  absl::Time started;
+  ServerCounters counters;
+  std::atomic<bool> stopping{false};  // seq_cst: a call that counted itself before the flag is seen by the stop
+};
+
+struct CallContext {
+  absl::Time deadline;
+  std::optional<TraceParent> trace;
+};
+
+// `client` is what the call brought. Pure.
+absl::Time ClampDeadline(absl::Time now, std::optional<absl::Time> client, const CallLimits& limits);
+
+// UNAVAILABLE while stopping, RESOURCE_EXHAUSTED for too much metadata, DEADLINE_EXCEEDED when it has passed.
+absl::StatusOr<CallContext> ReadCallContext(const grpc::ServerContextBase& context, const ServiceContext& service);
+
+// REQUIRES: `handle` finishes the call, now or later, unless it returns an error.
+template <typename Request>
+using MethodHandler =
+    std::function<absl::Status(const std::shared_ptr<UnaryCall>&, const CallContext&, const Request&)>;
+
+template <typename Request>
+grpc::ServerUnaryReactor* Serve(ServiceContext& service, const grpc::ServerContextBase& context,
+                                const grpc::ByteBuffer& bytes, grpc::ByteBuffer* response,
+                                const MethodHandler<Request>& handle) {
+  auto call = UnaryCall::Begin({service.clock, &service.counters, service.limits.retry_after_ms}, response);
+  grpc::ServerUnaryReactor* const reactor = call->reactor();
+  absl::StatusOr<CallContext> call_context = ReadCallContext(context, service);
+  absl::Status status = call_context.status();
+  if (status.ok()) {
+    call->set_deadline(call_context->deadline);
+    Request request;
+    status = ParseMessage(bytes, service.limits.max_unknown_field_bytes, &request);
+    if (status.ok()) status = handle(call, *call_context, request);
+  }
+  if (!status.ok()) call->Finish(status);
+  return reactor;
+}
+
+}  // namespace beamline::server

@@ -1,0 +1,113 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "server/config.h"
+
+#include <algorithm>
+#include <cstdint>
+
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "base/file.h"
+#include "beamline/status.h"
+#include "server/config_problems.h"
+
+namespace beamline::server {
+namespace {
+
+bool IsUtf8(std::string_view text) {
+  for (size_t i = 0; i < text.size();) {
+    const unsigned char lead = text[i];
+    const size_t length = lead < 0x80                   ? 1
+                          : lead >= 0xc2 && lead < 0xe0 ? 2
+                          : (lead & 0xf0) == 0xe0       ? 3
+                          : lead >= 0xf0 && lead < 0xf5 ? 4
+                                                        : 0;
+    if (length == 0 || i + length > text.size()) return false;
+    for (size_t j = 1; j < length; ++j) {
+      if ((static_cast<unsigned char>(text[i + j]) & 0xc0) != 0x80) return false;
+    }
+    i += length;
+  }
+  return true;
+}
+
+// What is no text file at all gets one line, not a list of the parser's misunderstandings.
+absl::Status CheckEncoding(const std::string& text, const std::string& name) {
+  const auto refuse = [&](std::string_view why) { return absl::InvalidArgumentError(absl::StrCat(name, ": ", why)); };
+  if (text.find_first_not_of(" \t\r\n") == std::string::npos) {
+    return refuse("the file is empty; configs/ has examples to start from");
+  }
+  if (absl::StartsWith(text, "\xff\xfe") || absl::StartsWith(text, "\xfe\xff")) {
+    return refuse("the file is UTF-16; save it as UTF-8");
+  }
+  if (absl::StartsWith(text, "\xef\xbb\xbf")) return refuse("the file starts with a byte order mark; save it without");
+  if (text.find('\0') != std::string::npos || !IsUtf8(text)) return refuse("not a text file in UTF-8");
+  if (const size_t at = text.find('\r'); at != std::string::npos) {
+    const auto line = 1 + std::count(text.begin(), text.begin() + at, '\n');
+    return absl::InvalidArgumentError(
+        absl::StrCat(name, ":", line, ": the line ends with CR; save the file with LF line ends"));
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+void ConfigProblems::Add(int line, std::string text) { problems_.push_back({line, std::move(text)}); }
+
+absl::Status ConfigProblems::ToStatus() const {
+  if (problems_.empty()) return absl::OkStatus();
+  std::vector<Problem> sorted = problems_;
+  // Problems without a line come last.
+  std::stable_sort(sorted.begin(), sorted.end(), [](const Problem& a, const Problem& b) {
+    return (a.line == 0 ? INT32_MAX : a.line) < (b.line == 0 ? INT32_MAX : b.line);
+  });
+  return absl::InvalidArgumentError(absl::StrJoin(sorted, "\n", [this](std::string* out, const Problem& problem) {
+    absl::StrAppend(out, name_, problem.line > 0 ? absl::StrCat(":", problem.line) : "", ": ", problem.text);
+  }));
+}
+
+absl::StatusOr<config::v1::ServerConfig> ParseServerConfig(const std::string& text, const std::string& name,
+                                                           const ConfigOverrides& overrides) {
+  BEAMLINE_RETURN_IF_ERROR(CheckEncoding(text, name));
+  ConfigProblems problems(name);
+  config::v1::ServerConfig config;
+  google::protobuf::TextFormat::ParseInfoTree locations;
+  ParseConfigText(text, &locations, &config, &problems);
+  if (overrides.bundle) config.mutable_engine()->set_bundle(*overrides.bundle);
+  if (overrides.port) config.mutable_listen()->set_port(*overrides.port);
+  CheckConfig(config, locations, overrides, &problems);
+  BEAMLINE_RETURN_IF_ERROR(problems.ToStatus());
+  return config;
+}
+
+absl::StatusOr<config::v1::ServerConfig> LoadServerConfig(const std::string& path, const ConfigOverrides& overrides) {
+  BEAMLINE_ASSIGN_OR_RETURN(const std::string text, ReadFile(path, kMaxConfigBytes));
+  return ParseServerConfig(text, path, overrides);
+}
+
+EngineOptions EngineOptionsOf(const config::v1::ServerConfig& config) {
+  const config::v1::Engine& engine = config.engine();
+  EngineOptions options;
+  options.bundle = engine.bundle();
+  options.catalogue = engine.catalogue();
+  options.device = engine.device();
+  options.dtype = engine.dtype();
+  options.threads = engine.threads();
+  options.workers = engine.workers();
+  options.score_rule = engine.score_rule() == config::v1::SCORE_RULE_LEGAL ? ScoreRule::kLegal : ScoreRule::kFull;
+  options.default_beam_width = engine.default_beam_width();
+  options.max_beam_width = engine.max_beam_width();
+  options.max_top_k = engine.max_top_k();
+  options.max_history = engine.max_history();
+  options.max_eligibility_items = engine.max_eligibility_items();
+  options.max_rules = engine.max_rules();
+  options.max_batch_rows = engine.max_batch_rows();
+  options.max_batch_requests = engine.max_batch_requests();
+  options.queue_capacity = engine.queue_capacity();
+  options.max_queue_delay = absl::Microseconds(engine.max_queue_delay_us());
+  options.default_deadline = absl::Milliseconds(config.limits().default_deadline_ms());
+  options.context_cache_bytes = engine.context_cache_bytes();
+  return options;
+}
+
+}  // namespace beamline::server

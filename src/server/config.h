@@ -1,0 +1,36 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Reads the configuration of `beamline serve`: protobuf text, checked in full against its schema and against ranges and
+// relations between fields. All that is wrong is reported at once, one line each: "FILE:LINE: field: what is wrong, the
+// limit, the value". The whole file is read before any of it is used. Pure but for reading the file.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "beamline/config/v1/server_config.pb.h"
+#include "beamline/engine.h"
+
+namespace beamline::server {
+
+inline constexpr uint64_t kMaxConfigBytes = 1 << 20;
+
+struct ConfigOverrides {  // the command line's, stronger than the file
+  std::optional<std::string> bundle;
+  std::optional<int> port;
+  bool any_port = false;        // allow port 0: the system chooses. For tests
+  bool check_artefacts = true;  // engine.bundle and engine.catalogue must exist
+};
+
+// NOT_FOUND or INVALID_ARGUMENT; the message has one line per problem.
+absl::StatusOr<config::v1::ServerConfig> LoadServerConfig(const std::string& path, const ConfigOverrides& overrides);
+// The same of text in memory; `name` stands where the path would.
+absl::StatusOr<config::v1::ServerConfig> ParseServerConfig(const std::string& text, const std::string& name,
+                                                           const ConfigOverrides& overrides);
+
+// REQUIRES: `config` came from the functions above.
+EngineOptions EngineOptionsOf(const config::v1::ServerConfig& config);
+
+}  // namespace beamline::server

@@ -1,0 +1,188 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <algorithm>
+#include <filesystem>
+
+#include <arpa/inet.h>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "absl/strings/str_split.h"
+#include "google/protobuf/descriptor.h"
+#include "server/config_problems.h"
+
+namespace beamline::server {
+namespace {
+
+using google::protobuf::FieldDescriptor;
+using google::protobuf::Message;
+using google::protobuf::TextFormat;
+
+struct Bounds {
+  const char* field;
+  int64_t low;
+  int64_t high;
+};
+
+// Of one field each, as the schema's comments say.
+constexpr Bounds kBounds[] = {
+    {"engine.threads", 0, 1024},
+    {"engine.workers", 1, 64},
+    {"engine.default_beam_width", 1, 65536},
+    {"engine.max_beam_width", 1, 65536},
+    {"engine.max_top_k", 1, 100000},
+    {"engine.max_history", 1, 1000000},
+    {"engine.max_eligibility_items", 0, 10000000},
+    {"engine.max_rules", 1, 65536},
+    {"engine.max_batch_rows", 1, 1048576},
+    {"engine.max_batch_requests", 1, 4096},
+    {"engine.queue_capacity", 1, 1000000},
+    {"engine.max_queue_delay_us", 0, 10000000},
+    {"engine.context_cache_bytes", 0, int64_t{1} << 40},
+    {"limits.max_receive_bytes", 1024, 1 << 30},
+    {"limits.max_send_bytes", 1024, 1 << 30},
+    {"limits.max_unknown_field_bytes", 0, 1 << 30},
+    {"limits.max_metadata_bytes", 1024, 1 << 20},
+    {"limits.max_concurrent_streams", 1, 1000000},
+    {"limits.max_batch_users", 1, 65536},
+    {"limits.max_lookup_items", 1, 1000000},
+    {"limits.default_deadline_ms", 1, 3600000},
+    {"limits.max_deadline_ms", 1, 3600000},
+    {"limits.retry_after_ms", 0, 60000},
+    {"lifecycle.drain_delay_ms", 0, 600000},
+    {"lifecycle.grace_ms", 0, 600000},
+};
+
+// `field <= other`, the other being a field too.
+struct AtMost {
+  const char* field;
+  const char* other;
+};
+constexpr AtMost kRelations[] = {
+    {"engine.default_beam_width", "engine.max_beam_width"},
+    {"engine.max_beam_width", "engine.max_batch_rows"},
+    {"engine.max_batch_requests", "engine.max_batch_rows"},
+    {"limits.max_unknown_field_bytes", "limits.max_receive_bytes"},
+    {"limits.max_batch_users", "engine.queue_capacity"},
+    {"limits.default_deadline_ms", "limits.max_deadline_ms"},
+};
+
+class Checker {
+ public:
+  Checker(const config::v1::ServerConfig& config, const TextFormat::ParseInfoTree& locations,
+          const ConfigOverrides& overrides, ConfigProblems* problems)
+      : config_(config), locations_(locations), overrides_(overrides), problems_(*problems) {}
+
+  void Run() {
+    for (const Bounds& bounds : kBounds) CheckBounds(bounds.field, bounds.low, bounds.high);
+    for (const AtMost& relation : kRelations) CheckRelation(relation);
+    CheckListen();
+    CheckEngine();
+    const int64_t deadline_us = Number("limits.default_deadline_ms") * 1000;
+    if (const int64_t delay = Number("engine.max_queue_delay_us"); delay > 0 && delay >= deadline_us) {
+      Add("engine.max_queue_delay_us",
+          absl::StrCat(delay, " is not below limits.default_deadline_ms (", deadline_us / 1000, " ms)"));
+    }
+  }
+
+ private:
+  struct Place {
+    const Message* message;
+    const FieldDescriptor* field;
+    int line;  // 0: the file does not set it
+  };
+
+  // REQUIRES: `path` is "section.field" of the schema.
+  Place Find(std::string_view path) const {
+    const std::vector<std::string> parts = absl::StrSplit(path, '.');
+    const FieldDescriptor* section = config_.GetDescriptor()->FindFieldByName(parts[0]);
+    const Message& message = config_.GetReflection()->GetMessage(config_, section);
+    const FieldDescriptor* field = message.GetDescriptor()->FindFieldByName(parts[1]);
+    const TextFormat::ParseInfoTree* tree = locations_.GetTreeForNested(section, -1);
+    return {&message, field, tree == nullptr ? 0 : tree->GetLocation(field, -1).line + 1};
+  }
+
+  int64_t Number(std::string_view path) const {
+    const Place place = Find(path);
+    const auto* reflection = place.message->GetReflection();
+    return place.field->cpp_type() == FieldDescriptor::CPPTYPE_INT32
+               ? reflection->GetInt32(*place.message, place.field)
+               : reflection->GetInt64(*place.message, place.field);
+  }
+
+  void Add(std::string_view path, std::string_view text) {
+    problems_.Add(Find(path).line, absl::StrCat(path, ": ", text));
+  }
+
+  void CheckBounds(std::string_view path, int64_t low, int64_t high) {
+    const int64_t value = Number(path);
+    if (value < low || value > high) Add(path, absl::StrCat(value, " is outside ", low, "..", high));
+  }
+
+  // Reported at whichever of the two the file sets.
+  void CheckRelation(const AtMost& relation) {
+    const int64_t value = Number(relation.field), limit = Number(relation.other);
+    if (value <= limit) return;
+    const std::string_view at = Find(relation.field).line > 0 ? relation.field : relation.other;
+    problems_.Add(Find(at).line, absl::StrCat(relation.field, ": ", value, " is more than ", relation.other, " (",
+                                              limit, Find(relation.other).line > 0 ? ")" : ", the default)"));
+  }
+
+  void CheckListen() {
+    const std::string& address = config_.listen().address();
+    unsigned char parsed[sizeof(in6_addr)];
+    if (address != "localhost" && inet_pton(AF_INET, address.c_str(), parsed) != 1 &&
+        inet_pton(AF_INET6, address.c_str(), parsed) != 1) {
+      Add("listen.address", "not an address; give IPv4 or IPv6 in figures (127.0.0.1, 0.0.0.0, ::1) or localhost");
+    }
+    const int port = config_.listen().port();
+    if (port >= (overrides_.any_port ? 0 : 1) && port <= 65535) return;
+    const std::string text = absl::StrCat(port, " is outside 1..65535");
+    if (overrides_.port) {
+      problems_.Add(0, absl::StrCat("--port: ", text));
+    } else {
+      Add("listen.port", text);
+    }
+  }
+
+  void CheckWord(std::string_view path, const std::string& value, const std::vector<std::string>& words) {
+    if (std::find(words.begin(), words.end(), value) != words.end()) return;
+    Add(path, absl::StrCat("\"", value, "\" is not one of ", absl::StrJoin(words, ", ")));
+  }
+
+  void CheckEngine() {
+    const config::v1::Engine& engine = config_.engine();
+    CheckWord("engine.device", engine.device(), {"cpu", "cuda", "auto"});
+    CheckWord("engine.dtype", engine.dtype(), {"fp32", "bf16"});
+    if (engine.bundle().empty()) {
+      Add("engine.bundle", "missing: give the folder that `beamline pack` wrote, here or as --bundle");
+      return;
+    }
+    if (!overrides_.check_artefacts) return;
+    std::error_code ignored;
+    if (!std::filesystem::is_directory(engine.bundle(), ignored)) {
+      const std::string text = absl::StrCat(engine.bundle(), " is not a folder; write one with `beamline pack`");
+      if (overrides_.bundle) {
+        problems_.Add(0, absl::StrCat("--bundle: ", text));
+      } else {
+        Add("engine.bundle", text);
+      }
+    }
+    if (!engine.catalogue().empty() && !std::filesystem::is_regular_file(engine.catalogue(), ignored)) {
+      Add("engine.catalogue", absl::StrCat(engine.catalogue(), " is not a file"));
+    }
+  }
+
+  const config::v1::ServerConfig& config_;
+  const TextFormat::ParseInfoTree& locations_;
+  const ConfigOverrides& overrides_;
+  ConfigProblems& problems_;
+};
+
+}  // namespace
+
+void CheckConfig(const config::v1::ServerConfig& config, const TextFormat::ParseInfoTree& locations,
+                 const ConfigOverrides& overrides, ConfigProblems* problems) {
+  Checker(config, locations, overrides, problems).Run();
+}
+
+}  // namespace beamline::server

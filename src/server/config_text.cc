@@ -1,0 +1,142 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Protobuf's text parser stops at its first error. Two tricks make it tell all: unknown fields are skipped and come as
+// warnings, which we turn into errors; and after any other error the line at fault is blanked and the text is parsed
+// again. A line with a brace cannot be blanked without making up errors behind it: there we stop.
+#include <algorithm>
+#include <cctype>
+#include <numeric>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "absl/strings/str_split.h"
+#include "google/protobuf/descriptor.h"
+#include "google/protobuf/io/tokenizer.h"
+#include "server/config_problems.h"
+
+namespace beamline::server {
+namespace {
+
+using google::protobuf::Descriptor;
+using google::protobuf::TextFormat;
+
+constexpr int kMaxErrors = 50;
+
+struct Message {
+  int line;  // from 1
+  std::string text;
+};
+
+class Collector final : public google::protobuf::io::ErrorCollector {
+ public:
+#if GOOGLE_PROTOBUF_VERSION < 4022000
+  void AddError(int line, int, const std::string& message) override { errors.push_back({line + 1, message}); }
+  void AddWarning(int line, int, const std::string& message) override { warnings.push_back({line + 1, message}); }
+#else
+  void RecordError(int line, int, absl::string_view message) override {
+    errors.push_back({line + 1, std::string(message)});
+  }
+  void RecordWarning(int line, int, absl::string_view message) override {
+    warnings.push_back({line + 1, std::string(message)});
+  }
+#endif
+  std::vector<Message> errors;
+  std::vector<Message> warnings;
+};
+
+// 'Message type "a.b.C" has no field named "d".' -> what is unknown, where, and what was probably meant.
+std::string ExplainUnknown(const std::string& warning) {
+  const std::vector<std::string> quoted = absl::StrSplit(warning, '"');
+  if (quoted.size() != 5) return warning;
+  const Descriptor* type = google::protobuf::DescriptorPool::generated_pool()->FindMessageTypeByName(quoted[1]);
+  if (type == nullptr) return warning;
+  std::vector<std::string> names;
+  for (int i = 0; i < type->field_count(); ++i) names.emplace_back(type->field(i)->name());
+  const std::string nearest = Nearest(quoted[3], names);
+  return absl::StrCat(quoted[3], ": ", std::string(type->name()), " has no such field; ",
+                      nearest.empty() ? absl::StrCat("known are ", absl::StrJoin(names, ", "))
+                                      : absl::StrCat("did you mean ", nearest, "?"));
+}
+
+// `line` without comment and with what is quoted replaced by blanks.
+std::string Bare(std::string line) {
+  char quote = 0;
+  for (size_t i = 0; i < line.size(); ++i) {
+    const char c = line[i];
+    if (quote == 0 && c == '#') return line.substr(0, i);
+    if (quote == 0 && (c == '"' || c == '\'')) {
+      quote = c;
+    } else if (quote != 0) {
+      line[i] = ' ';
+      if (c == '\\' && i + 1 < line.size()) line[++i] = ' ';
+      if (c == quote) quote = 0;
+    }
+  }
+  return line;
+}
+
+// The format reads 010 as 8 and 0x10 as 16: nobody means that in a configuration.
+void RefuseOddNumbers(const std::vector<std::string>& lines, ConfigProblems* problems) {
+  for (size_t i = 0; i < lines.size(); ++i) {
+    const std::string bare = Bare(lines[i]);
+    for (size_t at = bare.find('0'); at != std::string::npos; at = bare.find('0', at + 1)) {
+      const auto inside = [&](size_t j) {
+        return std::isalnum(static_cast<unsigned char>(bare[j])) || bare[j] == '_' || bare[j] == '.';
+      };
+      if ((at > 0 && inside(at - 1)) || at + 1 >= bare.size() || bare[at + 1] == '.' || !inside(at + 1)) continue;
+      problems->Add(static_cast<int>(i) + 1, "numbers are decimal and do not start with 0");
+    }
+  }
+}
+
+}  // namespace
+
+std::string Nearest(std::string_view word, const std::vector<std::string>& candidates) {
+  std::string nearest;
+  size_t best = std::max<size_t>(word.size() / 3, 1) + 1;
+  for (const std::string& candidate : candidates) {
+    std::vector<size_t> row(candidate.size() + 1);  // of the edit distance's table
+    std::iota(row.begin(), row.end(), size_t{0});
+    for (size_t i = 1; i <= word.size(); ++i) {
+      size_t diagonal = row[0];
+      row[0] = i;
+      for (size_t j = 1; j <= candidate.size(); ++j) {
+        const size_t replaced = diagonal + (word[i - 1] == candidate[j - 1] ? 0 : 1);
+        diagonal = row[j];
+        row[j] = std::min({replaced, row[j] + 1, row[j - 1] + 1});
+      }
+    }
+    if (row.back() < best) {
+      best = row.back();
+      nearest = candidate;
+    }
+  }
+  return nearest;
+}
+
+void ParseConfigText(const std::string& text, TextFormat::ParseInfoTree* locations, config::v1::ServerConfig* config,
+                     ConfigProblems* problems) {
+  std::vector<std::string> lines = absl::StrSplit(text, '\n');
+  RefuseOddNumbers(lines, problems);
+  std::vector<Message> unknown;
+  for (int round = 0; round < kMaxErrors; ++round) {
+    Collector collector;
+    TextFormat::Parser parser;
+    parser.AllowUnknownField(true);
+    parser.RecordErrorsTo(&collector);
+    parser.WriteLocationsTo(locations);
+    parser.SetRecursionLimit(16);
+    const bool parsed = parser.ParseFromString(absl::StrJoin(lines, "\n"), config);
+    unknown = collector.warnings;
+    if (parsed || collector.errors.empty()) break;
+    const Message& error = collector.errors.front();
+    problems->Add(error.line, error.text);
+    if (error.line > static_cast<int>(lines.size())) break;
+    std::string& line = lines[error.line - 1];
+    if (Bare(line).find_first_of("{}<>[]") != std::string::npos || line.empty()) break;
+    line.clear();
+  }
+  for (const Message& warning : unknown) problems->Add(warning.line, ExplainUnknown(warning.text));
+}
+
+}  // namespace beamline::server

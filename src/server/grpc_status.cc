@@ -1,0 +1,69 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "server/grpc_status.h"
+
+#include <string>
+#include <string_view>
+
+#include "server/status_detail.h"
+
+namespace beamline::server {
+namespace {
+
+constexpr char kTypeUrl[] = "type.googleapis.com/beamline.v1.ErrorDetail";
+// Trailers count against the client's metadata limit, 8 KiB by default.
+constexpr size_t kMaxMessageBytes = 1024;
+
+// The codes are the same numbers by definition (google.rpc.Code); these are the ones we produce.
+static_assert(int(absl::StatusCode::kCancelled) == int(grpc::StatusCode::CANCELLED));
+static_assert(int(absl::StatusCode::kInvalidArgument) == int(grpc::StatusCode::INVALID_ARGUMENT));
+static_assert(int(absl::StatusCode::kDeadlineExceeded) == int(grpc::StatusCode::DEADLINE_EXCEEDED));
+static_assert(int(absl::StatusCode::kResourceExhausted) == int(grpc::StatusCode::RESOURCE_EXHAUSTED));
+static_assert(int(absl::StatusCode::kInternal) == int(grpc::StatusCode::INTERNAL));
+static_assert(int(absl::StatusCode::kUnavailable) == int(grpc::StatusCode::UNAVAILABLE));
+
+// One line, bounded: an exception's text may hold a stack trace in its further lines, which is not for clients.
+std::string ClientMessage(const absl::Status& status) {
+  std::string_view message = status.message();
+  return std::string(message.substr(0, message.find('\n')).substr(0, kMaxMessageBytes));
+}
+
+v1::ErrorDetail ClientDetail(const absl::Status& status, int64_t retry_after_ms) {
+  v1::ErrorDetail detail = DetailOf(status);
+  if (status.code() == absl::StatusCode::kResourceExhausted) detail.set_retry_after_ms(retry_after_ms);
+  return detail;
+}
+
+}  // namespace
+
+grpc::Status ToGrpcStatus(const absl::Status& status, int64_t retry_after_ms) {
+  if (status.ok()) return grpc::Status::OK;
+  v1::StatusDetails details;
+  details.set_code(static_cast<int>(status.code()));
+  details.set_message(ClientMessage(status));
+  v1::StatusDetails::Detail& detail = *details.add_details();
+  detail.set_type_url(kTypeUrl);
+  detail.set_value(ClientDetail(status, retry_after_ms).SerializeAsString());
+  return grpc::Status(static_cast<grpc::StatusCode>(status.code()), details.message(), details.SerializeAsString());
+}
+
+v1::BatchRecommendResponse::Result ToBatchResult(const absl::Status& status, int64_t retry_after_ms) {
+  v1::BatchRecommendResponse::Result result;
+  result.set_code(static_cast<int>(status.code()));
+  result.set_message(ClientMessage(status));
+  *result.mutable_error() = ClientDetail(status, retry_after_ms);
+  return result;
+}
+
+absl::Status FromGrpcStatus(const grpc::Status& status) {
+  if (status.ok()) return absl::OkStatus();
+  absl::Status result(static_cast<absl::StatusCode>(status.error_code()), status.error_message());
+  v1::StatusDetails details;
+  if (details.ParseFromString(status.error_details())) {
+    for (const v1::StatusDetails::Detail& detail : details.details()) {
+      if (detail.type_url() == kTypeUrl) result.SetPayload(kTypeUrl, absl::Cord(detail.value()));
+    }
+  }
+  return result;
+}
+
+}  // namespace beamline::server

@@ -1,0 +1,24 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The one place where an absl::Status becomes what a client sees: a grpc::Status with the same code, one line of text
+// and, in the `grpc-status-details-bin` trailer, a google.rpc.Status whose detail is a beamline.v1.ErrorDetail; or the
+// same inside an entry of BatchRecommendResponse. Pure functions.
+#pragma once
+
+#include <cstdint>
+
+#include "absl/status/status.h"
+#include "beamline/v1/recommend.pb.h"
+#include "grpcpp/support/status.h"
+
+namespace beamline::server {
+
+// `retry_after_ms` is told to clients that were refused for load (RESOURCE_EXHAUSTED).
+grpc::Status ToGrpcStatus(const absl::Status& status, int64_t retry_after_ms);
+// REQUIRES: !status.ok().
+v1::BatchRecommendResponse::Result ToBatchResult(const absl::Status& status, int64_t retry_after_ms);
+
+// The way back, for our client: code, text and detail as they were sent.
+absl::Status FromGrpcStatus(const grpc::Status& status);
+
+}  // namespace beamline::server

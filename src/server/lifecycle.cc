@@ -1,0 +1,112 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "server/lifecycle.h"
+
+#include <algorithm>
+#include <atomic>
+
+#include <signal.h>
+#include <unistd.h>
+
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "beamline/status.h"
+#include "server/config.h"
+#include "server/server.h"
+#include "server/server_counters.h"
+#include "spdlog/spdlog.h"
+
+namespace beamline::server {
+namespace {
+
+constexpr absl::Duration kReadinessPeriod = absl::Milliseconds(250);
+constexpr absl::Duration kPoll = absl::Milliseconds(5);
+constexpr absl::Duration kWatchdogMargin = absl::Seconds(1);
+constexpr int kInterruptedExit = 130;
+
+// Waits for the last call, a stop of rank `stop_count` or the deadline; returns the calls still in flight.
+int64_t AwaitCalls(const Server& server, const StopRequests& stop, int stop_count, absl::Time deadline) {
+  while (server.in_flight() > 0 && absl::Now() < deadline) {
+    if (stop.WaitFor(stop_count, kPoll)) break;
+  }
+  return server.in_flight();
+}
+
+void LogStart(const config::v1::ServerConfig& config, const Server& server, const EngineStatus& status) {
+  const std::string& address = config.listen().address();
+  if (address != "localhost" && address != "::1" && address.rfind("127.", 0) != 0) {
+    spdlog::warn("listening beyond loopback without TLS or authentication: put a proxy in front");
+  }
+  spdlog::info(
+      "server started: address={} family={} parameters={} model_version={} catalogue_version={} items={} levels={} "
+      "device={} dtype={} reflection={} health={}",
+      server.address(), status.family, status.parameters, status.model_version, status.catalogue_version,
+      status.num_items, status.levels, config.engine().device(), config.engine().dtype(), config.reflection(),
+      config.health());
+}
+
+void LogStop(const Server& server, int64_t cut) {
+  const ServerCounters& counters = server.counters();
+  spdlog::info("server stopped: calls={} malformed={} invalid={} cancelled={} expired={} failed={} cut_off={}",
+               counters.calls.value(), counters.malformed.value(), counters.invalid.value(), counters.cancelled.value(),
+               counters.expired.value(), counters.failed.value(), cut);
+}
+
+}  // namespace
+
+absl::Status ServeUntilStopped(const config::v1::Lifecycle& lifecycle, Server& server, Engine& engine,
+                               const StopRequests& stop, Watchdog& watchdog) {
+  do {
+    server.SetServing(engine.GetStatus().ready);
+  } while (!stop.WaitFor(1, kReadinessPeriod));
+  server.SetServing(false);
+  const absl::Duration drain_delay = absl::Milliseconds(lifecycle.drain_delay_ms());
+  const absl::Duration grace = absl::Milliseconds(lifecycle.grace_ms());
+  spdlog::info("server stopping: in_flight={} drain_delay_ms={} grace_ms={}", server.in_flight(),
+               lifecycle.drain_delay_ms(), lifecycle.grace_ms());
+  stop.WaitFor(2, drain_delay);
+  watchdog.Arm(grace + kWatchdogMargin);
+  server.Refuse();
+  const absl::Time deadline = absl::Now() + grace;
+  const int64_t cut = AwaitCalls(server, stop, 2, deadline);
+  if (cut > 0) watchdog.Arm(kWatchdogMargin);
+  server.Shutdown();
+  engine.Drain(cut > 0 ? absl::Now() : std::max(deadline, absl::Now()));
+  LogStop(server, cut);
+  if (cut == 0) return absl::OkStatus();
+  return absl::AbortedError(absl::StrCat(cut, " calls in flight were cut off ",
+                                         stop.count() > 1 ? "by a second signal" : "after lifecycle.grace_ms (",
+                                         stop.count() > 1 ? "" : absl::StrCat(lifecycle.grace_ms(), " ms)")));
+}
+
+absl::Status RunServer(const config::v1::ServerConfig& config, const EngineFactory& create_engine) {
+  signal(SIGPIPE, SIG_IGN);
+  std::atomic<bool> loading{true};
+  StopRequests stop;
+  SignalWatcher signals([&](int number) {
+    spdlog::info("signal received: signal={}", number);
+    // Nothing is served and nothing is being written: there is nothing to wait for.
+    if (loading.load()) _exit(kInterruptedExit);
+    stop.Add();
+  });
+  std::atomic<const Server*> running{nullptr};
+  Watchdog watchdog([&] {
+    const Server* const server = running.load();
+    spdlog::critical("the server did not stop in time: exiting now; in_flight={}", server ? server->in_flight() : 0);
+    spdlog::default_logger()->flush();
+    _exit(1);
+  });
+  const RealClock clock;
+  spdlog::info("loading: bundle={} catalogue={} device={} dtype={}", config.engine().bundle(),
+               config.engine().catalogue().empty() ? "the bundle's" : config.engine().catalogue(),
+               config.engine().device(), config.engine().dtype());
+  BEAMLINE_ASSIGN_OR_RETURN(const std::unique_ptr<Engine> engine, create_engine(EngineOptionsOf(config)));
+  BEAMLINE_ASSIGN_OR_RETURN(const std::unique_ptr<Server> server, Server::Start(config, engine.get(), &clock));
+  running.store(server.get());
+  loading.store(false);
+  LogStart(config, *server, engine->GetStatus());
+  const absl::Status status = ServeUntilStopped(config.lifecycle(), *server, *engine, stop, watchdog);
+  running.store(nullptr);
+  return status;
+}
+
+}  // namespace beamline::server

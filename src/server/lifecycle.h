@@ -1,0 +1,82 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// From "the engine is wanted" to "the process may exit": loading, serving, draining. On the first SIGTERM or SIGINT
+// health says NOT_SERVING; after the drain delay new calls are refused; calls in flight get the grace time; then the
+// server and the engine stop. A second signal skips what is left of both times. A watchdog ends the process one second
+// after the grace time in case anything hangs. A signal while the engine still loads ends the process at once.
+#pragma once
+
+#include <condition_variable>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <thread>
+
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "beamline/config/v1/server_config.pb.h"
+#include "beamline/engine.h"
+
+namespace beamline::server {
+
+class Server;
+
+// How often the stop was asked for. Thread-safe.
+class StopRequests {
+ public:
+  void Add();
+  int count() const;
+  // True once the count has reached `count`; false when `timeout` is over first.
+  bool WaitFor(int count, absl::Duration timeout) const;
+
+ private:
+  mutable std::mutex mu_;
+  mutable std::condition_variable changed_;
+  int count_ = 0;  // guarded by mu_
+};
+
+// SIGTERM and SIGINT, taken by a thread of its own: everything may be done in `on_signal`. Blocks both signals in the
+// calling thread, hence in all threads it starts later: make it before them. One per process.
+class SignalWatcher {
+ public:
+  explicit SignalWatcher(std::function<void(int signal_number)> on_signal);
+  ~SignalWatcher();  // the signals stay blocked
+
+ private:
+  void Loop();
+
+  std::function<void(int)> on_signal_;
+  std::mutex mu_;
+  bool stopping_ = false;  // guarded by mu_
+  std::thread thread_;
+};
+
+// Calls `on_timeout` unless it is destroyed first. Arm starts the time, or starts it again. Thread-safe.
+class Watchdog {
+ public:
+  explicit Watchdog(std::function<void()> on_timeout);
+  ~Watchdog();
+  void Arm(absl::Duration timeout);
+
+ private:
+  void Loop();
+
+  std::function<void()> on_timeout_;
+  std::mutex mu_;
+  std::condition_variable changed_;
+  absl::Time expiry_ = absl::InfiniteFuture();  // guarded by mu_
+  bool stopping_ = false;                       // guarded by mu_
+  std::thread thread_;
+};
+
+// Serves until `stop` is asked for, then drains, shuts the server and drains the engine. Health follows the engine's
+// readiness. ABORTED when the grace time or a second stop cut calls off; the message says how many.
+absl::Status ServeUntilStopped(const config::v1::Lifecycle& lifecycle, Server& server, Engine& engine,
+                               const StopRequests& stop, Watchdog& watchdog);
+
+// All of `beamline serve` behind the configuration: signals, engine, server, log. Returns when the process should exit.
+using EngineFactory = std::function<absl::StatusOr<std::unique_ptr<Engine>>(const EngineOptions&)>;
+absl::Status RunServer(const config::v1::ServerConfig& config, const EngineFactory& create_engine);
+
+}  // namespace beamline::server

@@ -1,0 +1,139 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "server/recommend_service.h"
+
+#include <mutex>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "beamline/status.h"
+#include "beamline/v1/recommend.grpc.pb.h"
+#include "server/grpc_status.h"
+#include "server/status_detail.h"
+#include "spdlog/spdlog.h"
+
+namespace beamline::server {
+namespace {
+
+using RawService = v1::RecommendService::WithRawCallbackMethod_Recommend<
+    v1::RecommendService::WithRawCallbackMethod_BatchRecommend<v1::RecommendService::Service>>;
+
+RequestLimits LimitsNow(const ServiceContext& service) {
+  RequestLimits limits = service.request_limits;
+  limits.levels = service.engine->catalogue()->levels();
+  return limits;
+}
+
+// Our fault, not the caller's: worth a line. Ids only, never what the user did.
+void LogFailure(const absl::Status& status, const std::string& request_id, const std::optional<TraceParent>& trace) {
+  if (status.code() != absl::StatusCode::kInternal && status.code() != absl::StatusCode::kUnknown) return;
+  spdlog::error("request failed: request_id={} trace_id={} error=\"{}\"", request_id, trace ? trace->trace_id : "-",
+                status.ToString(absl::StatusToStringMode::kWithNoExtraData));
+}
+
+// The answers of one batch, filled in any order from the engine's threads; the last one finishes the call.
+class Batch {
+ public:
+  Batch(std::shared_ptr<UnaryCall> call, int users, int64_t retry_after_ms)
+      : call_(std::move(call)), retry_after_ms_(retry_after_ms), remaining_(users) {
+    for (int i = 0; i < users; ++i) response_.add_results();
+  }
+
+  void Set(int index, v1::BatchRecommendResponse::Result result) {
+    {
+      std::lock_guard lock(mu_);
+      *response_.mutable_results(index) = std::move(result);
+      if (--remaining_ > 0) return;
+    }
+    call_->Finish(response_);  // nobody writes any more
+  }
+  void Set(int index, const absl::Status& error) {
+    Set(index, ToBatchResult(PrefixField(error, absl::StrCat("requests[", index, "]")), retry_after_ms_));
+  }
+
+ private:
+  const std::shared_ptr<UnaryCall> call_;
+  const int64_t retry_after_ms_;
+  std::mutex mu_;
+  v1::BatchRecommendResponse response_;  // guarded by mu_ while remaining_ > 0
+  int remaining_;                        // guarded by mu_
+};
+
+class Service final : public RawService {
+ public:
+  explicit Service(ServiceContext* service) : service_(*service) {}
+
+  grpc::ServerUnaryReactor* Recommend(grpc::CallbackServerContext* context, const grpc::ByteBuffer* bytes,
+                                      grpc::ByteBuffer* response) override {
+    return Serve<v1::RecommendRequest>(service_, *context, *bytes, response,
+                                       [this](const auto& call, const CallContext& call_context, const auto& message) {
+                                         return HandleOne(call, call_context, message);
+                                       });
+  }
+
+  grpc::ServerUnaryReactor* BatchRecommend(grpc::CallbackServerContext* context, const grpc::ByteBuffer* bytes,
+                                           grpc::ByteBuffer* response) override {
+    return Serve<v1::BatchRecommendRequest>(
+        service_, *context, *bytes, response,
+        [this](const auto& call, const CallContext& call_context, const auto& message) {
+          return HandleBatch(call, call_context, message);
+        });
+  }
+
+ private:
+  absl::Status HandleOne(const std::shared_ptr<UnaryCall>& call, const CallContext& call_context,
+                         const v1::RecommendRequest& message) {
+    BEAMLINE_ASSIGN_OR_RETURN(RecommendRequest request, FromProto(message, LimitsNow(service_)));
+    request.deadline = call_context.deadline;
+    std::string id = request.request_id;
+    call->OnCancel(service_.engine->Submit(std::move(request), [call, id = std::move(id), trace = call_context.trace](
+                                                                   absl::StatusOr<RecommendResult> result) {
+      if (result.ok()) {
+        call->Finish(ToProto(*result, id));
+      } else {
+        LogFailure(result.status(), id, trace);
+        call->Finish(result.status());
+      }
+    }));
+    return absl::OkStatus();
+  }
+
+  absl::Status HandleBatch(const std::shared_ptr<UnaryCall>& call, const CallContext& call_context,
+                           const v1::BatchRecommendRequest& message) {
+    const int users = message.requests_size();
+    if (users == 0) return InvalidField({kFieldMissing, "requests", "", "", "missing: give at least one request"});
+    BEAMLINE_RETURN_IF_ERROR(CheckRange("requests", users, 1, service_.limits.max_batch_users));
+    auto batch = std::make_shared<Batch>(call, users, service_.limits.retry_after_ms);
+    const RequestLimits limits = LimitsNow(service_);
+    for (int i = 0; i < users; ++i) SubmitOne(call, call_context, FromProto(message.requests(i), limits), batch, i);
+    return absl::OkStatus();
+  }
+
+  void SubmitOne(const std::shared_ptr<UnaryCall>& call, const CallContext& call_context,
+                 absl::StatusOr<RecommendRequest> request, const std::shared_ptr<Batch>& batch, int index) {
+    if (!request.ok()) return batch->Set(index, request.status());
+    request->deadline = call_context.deadline;
+    std::string id = request->request_id;
+    call->OnCancel(service_.engine->Submit(
+        *std::move(request),
+        [batch, index, id = std::move(id), trace = call_context.trace](absl::StatusOr<RecommendResult> result) {
+          if (result.ok()) {
+            v1::BatchRecommendResponse::Result entry;
+            *entry.mutable_response() = ToProto(*result, id);
+            batch->Set(index, std::move(entry));
+          } else {
+            LogFailure(result.status(), id, trace);
+            batch->Set(index, result.status());
+          }
+        }));
+  }
+
+  ServiceContext& service_;
+};
+
+}  // namespace
+
+std::unique_ptr<grpc::Service> MakeRecommendService(ServiceContext* service) {
+  return std::make_unique<Service>(service);
+}
+
+}  // namespace beamline::server

@@ -1,0 +1,30 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// What is read from a call besides its message: the request id (cleaned, so that it can stand in a log line) and W3C
+// trace context. Both come from strangers; nothing here fails, what is unusable is replaced or ignored. Pure functions,
+// but for MakeRequestId.
+#pragma once
+
+#include <optional>
+#include <string>
+#include <string_view>
+
+namespace beamline::server {
+
+inline constexpr size_t kMaxRequestIdBytes = 128;
+
+// At most kMaxRequestIdBytes bytes; everything but printable ASCII without space and quotes becomes '_'.
+std::string CleanRequestId(std::string_view request_id);
+
+// 16 random hexadecimal digits.
+std::string MakeRequestId();
+
+// https://www.w3.org/TR/trace-context/: "00-<32 hex>-<16 hex>-<2 hex>".
+struct TraceParent {
+  std::string trace_id;  // 32 lower-case hexadecimal digits, not all zero
+  std::string span_id;   // 16, not all zero
+  bool sampled = false;
+};
+std::optional<TraceParent> ParseTraceParent(std::string_view header);
+
+}  // namespace beamline::server

@@ -1,0 +1,156 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "server/server.h"
+
+#include <cerrno>
+#include <cstring>
+
+#include <arpa/inet.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "absl/strings/str_cat.h"
+#include "google/protobuf/message.h"
+#include "grpcpp/ext/health_check_service_server_builder_option.h"
+#include "grpcpp/ext/proto_server_reflection_plugin.h"
+#include "grpcpp/grpcpp.h"
+#include "grpcpp/health_check_service_interface.h"
+#include "server/call.h"
+#include "server/lookup_services.h"
+#include "server/recommend_service.h"
+
+namespace beamline::server {
+namespace {
+
+// Linking the reflection library switches reflection on in every server of the process; this makes it a choice.
+class ReflectionOption final : public grpc::ServerBuilderOption {
+ public:
+  explicit ReflectionOption(bool enabled) : enabled_(enabled) {}
+  void UpdateArguments(grpc::ChannelArguments*) override {}
+  void UpdatePlugins(std::vector<std::unique_ptr<grpc::ServerBuilderPlugin>>* plugins) override {
+    std::erase_if(*plugins, [](const auto& plugin) { return plugin->name() == "proto_reflection"; });
+    if (enabled_) plugins->push_back(std::make_unique<grpc::reflection::ProtoServerReflectionPlugin>());
+  }
+
+ private:
+  const bool enabled_;
+};
+
+CallLimits CallLimitsOf(const config::v1::Limits& limits) {
+  CallLimits result;
+  result.max_unknown_field_bytes = limits.max_unknown_field_bytes();
+  result.max_metadata_bytes = limits.max_metadata_bytes();
+  result.max_batch_users = limits.max_batch_users();
+  result.max_lookup_items = limits.max_lookup_items();
+  result.default_deadline = absl::Milliseconds(limits.default_deadline_ms());
+  result.max_deadline = absl::Milliseconds(limits.max_deadline_ms());
+  result.retry_after_ms = limits.retry_after_ms();
+  return result;
+}
+
+RequestLimits RequestLimitsOf(const config::v1::ServerConfig& config) {
+  RequestLimits result;
+  result.max_history = config.engine().max_history();
+  result.max_top_k = config.engine().max_top_k();
+  result.max_beam_width = config.engine().max_beam_width();
+  result.max_eligibility_items = config.engine().max_eligibility_items();
+  result.accept_critical = config.limits().accept_critical();
+  return result;
+}
+
+// gRPC says only that binding failed; asking the system ourselves says why.
+std::string WhyNotListen(const std::string& address, int port) {
+  sockaddr_in v4{};
+  sockaddr_in6 v6{};
+  const bool is_v4 = inet_pton(AF_INET, address == "localhost" ? "127.0.0.1" : address.c_str(), &v4.sin_addr) == 1;
+  if (!is_v4 && inet_pton(AF_INET6, address.c_str(), &v6.sin6_addr) != 1) return "not an address of this machine";
+  v4.sin_family = AF_INET;
+  v6.sin6_family = AF_INET6;
+  v4.sin_port = v6.sin6_port = htons(static_cast<uint16_t>(port));
+  const int probe = socket(is_v4 ? AF_INET : AF_INET6, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  const int on = 1;  // as gRPC does: a port whose last owner has just ended is free
+  setsockopt(probe, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
+  const int failed = is_v4 ? bind(probe, reinterpret_cast<const sockaddr*>(&v4), sizeof(v4))
+                           : bind(probe, reinterpret_cast<const sockaddr*>(&v6), sizeof(v6));
+  const int error = failed != 0 || listen(probe, 1) != 0 ? errno : 0;
+  close(probe);
+  if (error == EADDRINUSE) return "another process listens there; stop it or choose another port";
+  return error == 0 ? "gRPC could not bind" : std::strerror(error);
+}
+
+void Configure(const config::v1::ServerConfig& config, grpc::ServerBuilder* builder) {
+  const config::v1::Limits& limits = config.limits();
+  builder->SetMaxReceiveMessageSize(limits.max_receive_bytes());
+  builder->SetMaxSendMessageSize(limits.max_send_bytes());
+  builder->AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
+  builder->AddChannelArgument(GRPC_ARG_MAX_METADATA_SIZE, limits.max_metadata_bytes());
+  builder->AddChannelArgument(GRPC_ARG_MAX_CONCURRENT_STREAMS, limits.max_concurrent_streams());
+  // A compressed message is inflated before its size is checked: take none.
+  builder->SetCompressionAlgorithmSupportStatus(GRPC_COMPRESS_GZIP, false);
+  builder->SetCompressionAlgorithmSupportStatus(GRPC_COMPRESS_DEFLATE, false);
+  builder->SetOption(std::make_unique<ReflectionOption>(config.reflection()));
+  if (config.health()) {
+    grpc::EnableDefaultHealthCheckService(true);
+  } else {
+    builder->SetOption(std::make_unique<grpc::HealthCheckServiceServerBuilderOption>(nullptr));
+  }
+}
+
+}  // namespace
+
+std::string HostPort(const std::string& address, int port) {
+  const bool v6 = address.find(':') != std::string::npos;
+  return v6 ? absl::StrCat("[", address, "]:", port) : absl::StrCat(address, ":", port);
+}
+
+Server::Server(std::unique_ptr<ServiceContext> context) : context_(std::move(context)) {}
+Server::~Server() { Shutdown(); }
+
+absl::StatusOr<std::unique_ptr<Server>> Server::Start(const config::v1::ServerConfig& config, Engine* engine,
+                                                      const Clock* clock) {
+  auto context = std::make_unique<ServiceContext>();
+  context->engine = engine;
+  context->clock = clock;
+  context->limits = CallLimitsOf(config.limits());
+  context->request_limits = RequestLimitsOf(config);
+  context->started = clock->Now();
+  std::unique_ptr<Server> server(new Server(std::move(context)));
+
+  grpc::ServerBuilder builder;
+  Configure(config, &builder);
+  server->services_.push_back(MakeRecommendService(server->context_.get()));
+  server->services_.push_back(MakeCatalogueService(server->context_.get()));
+  server->services_.push_back(MakeModelService(server->context_.get()));
+  for (const auto& service : server->services_) builder.RegisterService(service.get());
+  const std::string target = HostPort(config.listen().address(), config.listen().port());
+  builder.AddListeningPort(target, grpc::InsecureServerCredentials(), &server->port_);
+  server->server_ = builder.BuildAndStart();
+  if (server->server_ == nullptr || server->port_ <= 0) {
+    return absl::FailedPreconditionError(absl::StrCat("cannot listen on ", target, ": ",
+                                                      WhyNotListen(config.listen().address(), config.listen().port())));
+  }
+  server->address_ = HostPort(config.listen().address(), server->port_);
+  server->SetServing(false);
+  return server;
+}
+
+const ServerCounters& Server::counters() const { return context_->counters; }
+int64_t Server::in_flight() const { return context_->counters.in_flight.value(); }
+void Server::Refuse() { context_->stopping.store(true); }
+
+void Server::SetServing(bool serving) {
+  grpc::HealthCheckServiceInterface* const health = server_->GetHealthCheckService();
+  if (health == nullptr) return;
+  health->SetServingStatus("", serving);
+  for (const char* name :
+       {"beamline.v1.RecommendService", "beamline.v1.CatalogueService", "beamline.v1.ModelService"}) {
+    health->SetServingStatus(name, serving);
+  }
+}
+
+void Server::Shutdown() {
+  if (server_ == nullptr) return;
+  Refuse();
+  server_->Shutdown(std::chrono::system_clock::now());
+}
+
+}  // namespace beamline::server

@@ -1,0 +1,63 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The gRPC server: the three services of beamline.v1 on one listener, with the standard health service and reflection
+// where configured. It owns gRPC's threads and borrows the engine and the clock, which outlive it. Start refuses a port
+// that another process has (gRPC by default would share it silently). Stopping is three steps, driven by lifecycle.h:
+// SetServing(false), Refuse(), Shutdown(). Thread-safe.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "base/clock.h"
+#include "beamline/config/v1/server_config.pb.h"
+#include "beamline/engine.h"
+
+namespace grpc {
+class Server;
+class Service;
+}  // namespace grpc
+
+namespace beamline::server {
+
+struct ServiceContext;
+struct ServerCounters;
+
+class Server {
+ public:
+  // `config` has passed LoadServerConfig. Port 0: the system chooses, see address(). Health says NOT_SERVING.
+  // FAILED_PRECONDITION: the address cannot be listened on; the message names it, the reason and what to do.
+  static absl::StatusOr<std::unique_ptr<Server>> Start(const config::v1::ServerConfig& config, Engine* engine,
+                                                       const Clock* clock);
+  ~Server();  // Shutdown, cancelling what is still in flight
+
+  const std::string& address() const { return address_; }  // "127.0.0.1:50051", with the real port
+  int port() const { return port_; }
+  const ServerCounters& counters() const;
+
+  // What health says, of every service and of "". Cheap when nothing changes.
+  void SetServing(bool serving);
+  // New calls are answered UNAVAILABLE from now on.
+  void Refuse();
+  // Calls in flight, health's Watch streams not counted.
+  int64_t in_flight() const;
+  // Closes the listener and all connections; calls in flight are cancelled. Returns when the last has ended.
+  void Shutdown();
+
+ private:
+  explicit Server(std::unique_ptr<ServiceContext> context);
+
+  std::unique_ptr<ServiceContext> context_;
+  std::vector<std::unique_ptr<grpc::Service>> services_;
+  std::unique_ptr<grpc::Server> server_;
+  std::string address_;
+  int port_ = 0;
+};
+
+// "127.0.0.1:80", "[::1]:80".
+std::string HostPort(const std::string& address, int port);
+
+}  // namespace beamline::server

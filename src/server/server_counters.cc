@@ -1,0 +1,25 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "server/server_counters.h"
+
+#include "server/status_detail.h"
+
+namespace beamline::server {
+
+void ServerCounters::Ended(const absl::Status& status) {
+  switch (status.code()) {
+    case absl::StatusCode::kOk:
+      return;
+    case absl::StatusCode::kInvalidArgument: {
+      const std::string reason = DetailOf(status).reason();
+      return (reason == kMalformedMessage || reason == kUnknownFields ? malformed : invalid).Add();
+    }
+    case absl::StatusCode::kCancelled:
+      return cancelled.Add();
+    case absl::StatusCode::kDeadlineExceeded:
+      return expired.Add();
+    default:
+      return failed.Add();
+  }
+}
+
+}  // namespace beamline::server

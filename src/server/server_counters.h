@@ -1,0 +1,24 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// What the server counts about calls, told by ModelService.GetStatus and in the log at the end. Thread-safe.
+#pragma once
+
+#include "absl/status/status.h"
+#include "base/metrics.h"
+
+namespace beamline::server {
+
+struct ServerCounters {
+  Counter calls;
+  Counter malformed;  // not a message of the expected type, or too many unknown fields
+  Counter invalid;    // a field was wrong
+  Counter cancelled;
+  Counter expired;
+  Counter failed;  // everything else that was not OK
+  Gauge in_flight;
+
+  // Counts the end of a call; OK counts nowhere.
+  void Ended(const absl::Status& status);
+};
+
+}  // namespace beamline::server

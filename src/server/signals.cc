@@ -1,0 +1,101 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <utility>
+
+#include <signal.h>
+
+#include "absl/time/clock.h"
+#include "server/lifecycle.h"
+
+namespace beamline::server {
+namespace {
+
+sigset_t StopSignals() {
+  sigset_t set;
+  sigemptyset(&set);
+  sigaddset(&set, SIGTERM);
+  sigaddset(&set, SIGINT);
+  return set;
+}
+
+}  // namespace
+
+void StopRequests::Add() {
+  std::lock_guard lock(mu_);
+  ++count_;
+  changed_.notify_all();
+}
+
+int StopRequests::count() const {
+  std::lock_guard lock(mu_);
+  return count_;
+}
+
+bool StopRequests::WaitFor(int count, absl::Duration timeout) const {
+  std::unique_lock lock(mu_);
+  return changed_.wait_for(lock, absl::ToChronoNanoseconds(timeout), [&] { return count_ >= count; });
+}
+
+SignalWatcher::SignalWatcher(std::function<void(int)> on_signal) : on_signal_(std::move(on_signal)) {
+  const sigset_t set = StopSignals();
+  pthread_sigmask(SIG_BLOCK, &set, nullptr);
+  thread_ = std::thread([this] { Loop(); });
+}
+
+SignalWatcher::~SignalWatcher() {
+  {
+    std::lock_guard lock(mu_);
+    stopping_ = true;
+  }
+  pthread_kill(thread_.native_handle(), SIGTERM);  // to that thread alone: wakes it to see the flag
+  thread_.join();
+}
+
+void SignalWatcher::Loop() {
+  const sigset_t set = StopSignals();
+  for (;;) {
+    int signal_number = 0;
+    if (sigwait(&set, &signal_number) != 0) continue;
+    {
+      std::lock_guard lock(mu_);
+      if (stopping_) return;
+    }
+    on_signal_(signal_number);
+  }
+}
+
+Watchdog::Watchdog(std::function<void()> on_timeout) : on_timeout_(std::move(on_timeout)) {
+  thread_ = std::thread([this] { Loop(); });
+}
+
+Watchdog::~Watchdog() {
+  {
+    std::lock_guard lock(mu_);
+    stopping_ = true;
+    changed_.notify_all();
+  }
+  thread_.join();
+}
+
+void Watchdog::Arm(absl::Duration timeout) {
+  std::lock_guard lock(mu_);
+  expiry_ = absl::Now() + timeout;
+  changed_.notify_all();
+}
+
+void Watchdog::Loop() {
+  std::unique_lock lock(mu_);
+  while (!stopping_) {
+    const absl::Duration left = expiry_ - absl::Now();
+    if (left <= absl::ZeroDuration()) {
+      expiry_ = absl::InfiniteFuture();
+      lock.unlock();
+      on_timeout_();
+      lock.lock();
+    } else {
+      // Bounded, so that a step of the system's clock only delays.
+      changed_.wait_for(lock, absl::ToChronoNanoseconds(std::min(left, absl::Seconds(1))));
+    }
+  }
+}
+
+}  // namespace beamline::server

@@ -1,0 +1,73 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "server/status_detail.h"
+
+#include "absl/strings/cord.h"
+#include "absl/strings/str_cat.h"
+
+namespace beamline::server {
+namespace {
+
+constexpr char kTypeUrl[] = "type.googleapis.com/beamline.v1.ErrorDetail";
+
+std::string_view ReasonOfCode(absl::StatusCode code) {
+  switch (code) {
+    case absl::StatusCode::kInvalidArgument:
+      return kFieldInvalid;
+    case absl::StatusCode::kDeadlineExceeded:
+      return "DEADLINE_EXCEEDED";
+    case absl::StatusCode::kCancelled:
+      return "CANCELLED";
+    case absl::StatusCode::kNotFound:
+      return "NOT_FOUND";
+    case absl::StatusCode::kResourceExhausted:
+      return "OVERLOADED";
+    case absl::StatusCode::kUnavailable:
+      return "UNAVAILABLE";
+    default:
+      return "INTERNAL";
+  }
+}
+
+absl::Status Attach(absl::Status status, const v1::ErrorDetail& detail) {
+  status.SetPayload(kTypeUrl, absl::Cord(detail.SerializeAsString()));
+  return status;
+}
+
+}  // namespace
+
+absl::Status InvalidField(const FieldProblem& problem) {
+  v1::ErrorDetail detail;
+  detail.set_reason(std::string(problem.reason));
+  detail.set_field(problem.field);
+  detail.set_limit(problem.limit);
+  detail.set_actual(problem.actual);
+  const std::string text =
+      problem.text.empty() ? absl::StrCat(problem.actual, " is outside ", problem.limit) : problem.text;
+  return Attach(absl::InvalidArgumentError(absl::StrCat(problem.field, ": ", text)), detail);
+}
+
+absl::Status WithReason(absl::Status status, std::string_view reason, std::string_view field) {
+  v1::ErrorDetail detail = DetailOf(status);
+  detail.set_reason(std::string(reason));
+  if (!field.empty()) detail.set_field(std::string(field));
+  return Attach(std::move(status), detail);
+}
+
+absl::Status PrefixField(const absl::Status& status, std::string_view prefix) {
+  v1::ErrorDetail detail = DetailOf(status);
+  detail.set_field(detail.field().empty() ? std::string(prefix) : absl::StrCat(prefix, ".", detail.field()));
+  const std::string_view separator = detail.field().size() == prefix.size() ? ": " : ".";
+  return Attach(absl::Status(status.code(), absl::StrCat(prefix, separator, status.message())), detail);
+}
+
+v1::ErrorDetail DetailOf(const absl::Status& status) {
+  v1::ErrorDetail detail;
+  if (const auto payload = status.GetPayload(kTypeUrl); payload.has_value()) {
+    if (detail.ParseFromString(std::string(*payload))) return detail;
+    detail.Clear();
+  }
+  detail.set_reason(std::string(ReasonOfCode(status.code())));
+  return detail;
+}
+
+}  // namespace beamline::server

@@ -1,0 +1,52 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// beamline.v1 messages to the engine's values and back. Every field is checked against its limit before anything is
+// allocated for it; an error names the field's path, the limit and the actual value. Meaning that needs the model is
+// checked by the engine again. Pure functions, no gRPC.
+#pragma once
+
+#include <string>
+#include <string_view>
+
+#include "absl/status/statusor.h"
+#include "beamline/catalogue.h"
+#include "beamline/request.h"
+#include "beamline/v1/catalogue.pb.h"
+#include "beamline/v1/recommend.pb.h"
+
+namespace beamline::server {
+
+struct RequestLimits {
+  int levels = 0;  // of the catalogue that is served
+  int max_history = 4096;
+  int max_top_k = 1000;
+  int max_beam_width = 1024;
+  int max_eligibility_items = 50000;
+  bool accept_critical = false;  // else PRIORITY_CRITICAL counts as default
+};
+
+// Fixed limits; the proto states them beside the fields.
+inline constexpr int kMaxUserIdBytes = 256;
+inline constexpr int kMaxUserAttributes = 64;
+inline constexpr int kMaxNameBytes = 64;
+inline constexpr int kMaxValueBytes = 256;
+inline constexpr int kMaxLabelsPerEvent = 64;
+inline constexpr int kMaxClauses = 16;
+inline constexpr int kMaxValuesPerClause = 256;
+inline constexpr int kDefaultTopK = 10;
+
+// The deadline is the call's, not the message's: the caller sets it. `request_id` comes back cleaned (request_id.h).
+absl::StatusOr<RecommendRequest> FromProto(const v1::RecommendRequest& message, const RequestLimits& limits);
+
+v1::RecommendResponse ToProto(const RecommendResult& result, std::string_view request_id);
+
+void ToProto(const Sid& sid, v1::Sid* message);
+v1::Item ToProto(const CatalogueItem& item);
+
+// A SID of the catalogue's shape; errors name `field`.
+absl::StatusOr<Sid> SidFromProto(const v1::Sid& message, const Catalogue& catalogue, std::string_view field);
+
+// INVALID_ARGUMENT unless low <= value <= high.
+absl::Status CheckRange(std::string_view field, int64_t value, int64_t low, int64_t high);
+
+}  // namespace beamline::server

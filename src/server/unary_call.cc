@@ -1,0 +1,83 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "server/unary_call.h"
+
+#include <utility>
+
+#include "server/grpc_status.h"
+#include "server/wire.h"
+
+namespace beamline::server {
+
+// gRPC's view of the call. Its life is gRPC's: it ends with OnDone, after Finish and after every OnCancel.
+class UnaryCall::Reactor final : public grpc::ServerUnaryReactor {
+ public:
+  explicit Reactor(std::shared_ptr<UnaryCall> call) : call_(std::move(call)) {}
+
+  void OnCancel() override { call_->Cancel(); }
+  void OnDone() override {
+    call_->options_.counters->in_flight.Add(-1);
+    delete this;
+  }
+
+ private:
+  const std::shared_ptr<UnaryCall> call_;
+};
+
+std::shared_ptr<UnaryCall> UnaryCall::Begin(const Options& options, grpc::ByteBuffer* response) {
+  options.counters->calls.Add();
+  options.counters->in_flight.Add(1);
+  std::shared_ptr<UnaryCall> call(new UnaryCall(options, response));
+  call->reactor_ = std::make_unique<Reactor>(call).release();
+  return call;
+}
+
+void UnaryCall::OnCancel(Engine::Canceller canceller) {
+  {
+    std::lock_guard lock(mu_);
+    if (state_ == State::kEnded) return;
+    if (state_ == State::kOpen) {
+      cancellers_.push_back(std::move(canceller));
+      return;
+    }
+  }
+  canceller();
+}
+
+void UnaryCall::Cancel() {
+  std::vector<Engine::Canceller> cancellers;
+  {
+    std::lock_guard lock(mu_);
+    if (state_ != State::kOpen) return;
+    state_ = State::kCancelled;
+    cancellers.swap(cancellers_);
+  }
+  // Unlocked: a canceller may run the engine's callback, which finishes this call.
+  for (Engine::Canceller& canceller : cancellers) canceller();
+  const bool expired = options_.clock->Now() >= deadline_;
+  Finish(expired ? absl::DeadlineExceededError("the deadline passed") : absl::CancelledError("the client cancelled"));
+}
+
+bool UnaryCall::End() {
+  std::vector<Engine::Canceller> unused;  // destroyed unlocked
+  std::lock_guard lock(mu_);
+  if (state_ == State::kEnded) return false;
+  state_ = State::kEnded;
+  unused.swap(cancellers_);
+  return true;
+}
+
+bool UnaryCall::Finish(const google::protobuf::Message& response) {
+  if (!End()) return false;
+  *response_ = SerializeMessage(response);
+  reactor_->Finish(grpc::Status::OK);
+  return true;
+}
+
+bool UnaryCall::Finish(const absl::Status& error) {
+  if (!End()) return false;
+  options_.counters->Ended(error);
+  reactor_->Finish(ToGrpcStatus(error, options_.retry_after_ms));
+  return true;
+}
+
+}  // namespace beamline::server

@@ -37,8 +37,8 @@ if(BEAMLINE_WITH_TORCH)
   add_library(beamline_torch INTERFACE)
   add_library(beamline::torch ALIAS beamline_torch)
   target_compile_options(beamline_torch INTERFACE
-    $<$<COMPILE_LANGUAGE:CXX>:SHELL:-idirafter ${BEAMLINE_TORCH_ROOT}/include>
-    $<$<COMPILE_LANGUAGE:CXX>:SHELL:-idirafter ${BEAMLINE_TORCH_ROOT}/include/torch/csrc/api/include>)
+    "SHELL:$<$<COMPILE_LANGUAGE:CXX>:-idirafter ${BEAMLINE_TORCH_ROOT}/include>"
+    "SHELL:$<$<COMPILE_LANGUAGE:CXX>:-idirafter ${BEAMLINE_TORCH_ROOT}/include/torch/csrc/api/include>")
   target_link_libraries(beamline_torch INTERFACE ${BEAMLINE_TORCH_CPU} ${BEAMLINE_C10})
   target_link_options(beamline_torch INTERFACE -Wl,-rpath,${BEAMLINE_TORCH_ROOT}/lib)
 endif()

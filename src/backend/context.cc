@@ -18,7 +18,7 @@ const AtenBackend& SharedAtenBackend() {
 
 }  // namespace
 
-absl::StatusOr<Context> MakeContext(std::string_view device, std::string_view dtype) {
+absl::StatusOr<Context> MakeContext(absl::string_view device, absl::string_view dtype) {
   Context ctx;
   ctx.backend = &SharedAtenBackend();
   if (dtype == "fp32") {

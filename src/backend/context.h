@@ -9,7 +9,6 @@
 #include <memory>
 #include <optional>
 #include <string>
-#include <string_view>
 #include <vector>
 
 #include <ATen/core/Generator.h>
@@ -17,6 +16,7 @@
 #include <c10/core/InferenceMode.h>
 
 #include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
 
 namespace beamline::backend {
 
@@ -41,7 +41,7 @@ struct Context {
 };
 
 // device: "cpu", "cuda" or "cuda:N"; dtype: "fp32" or "bf16". Runs on the aten backend, the oracle of all others.
-absl::StatusOr<Context> MakeContext(std::string_view device, std::string_view dtype);
+absl::StatusOr<Context> MakeContext(absl::string_view device, absl::string_view dtype);
 
 // A seeded generator for dropout on the context's device.
 at::Generator MakeGenerator(const Context& ctx, uint64_t seed);

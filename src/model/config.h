@@ -7,10 +7,10 @@
 
 #include <cstdint>
 #include <string>
-#include <string_view>
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
 #include "beamline/types.h"
 
 namespace beamline::model {
@@ -95,14 +95,14 @@ struct ModelConfig {
 int FeatureColumns(const ModelConfig& config, const PathwayConfig& pathway);
 int64_t FeatureBuckets(const FeatureConfig& feature);
 int FeatureWidth(const ModelConfig& config, const PathwayConfig& pathway, const FeatureConfig& feature);
-std::string_view FeatureName(FeatureKind kind);
+absl::string_view FeatureName(FeatureKind kind);
 
 // Everything that is wrong, one line each: path, limit, value. Sizes above kMax* are refused as absurd.
 absl::Status ValidateConfig(const ModelConfig& config);
 
 // JSON text <-> config. Unknown keys, missing keys and wrong types are errors with their path; ToJson of a valid config
 // parses back to the same.
-absl::StatusOr<ModelConfig> ParseConfig(std::string_view json, std::string_view source_name);
+absl::StatusOr<ModelConfig> ParseConfig(absl::string_view json, absl::string_view source_name);
 absl::StatusOr<ModelConfig> LoadConfig(const std::string& path);
 std::string ConfigToJson(const ModelConfig& config);
 absl::Status SaveConfig(const ModelConfig& config, const std::string& path);

@@ -30,11 +30,11 @@ Tensor AdditiveMask(const Context& ctx, const Tensor& sees) {
 
 Tensor AtenBackend::VisibilityMask(Context& ctx, const Tensor& order, const Tensor& limit, int repeat) const {
   const Tensor limits = repeat == 1 ? limit : limit.repeat_interleave(repeat, 1);
-  return AdditiveMask(ctx, order.unsqueeze(1) <= limits.unsqueeze(2));
+  return AdditiveMask(ctx, order.unsqueeze(1).le(limits.unsqueeze(2)));
 }
 
 Tensor AtenBackend::PaddingMask(Context& ctx, const Tensor& order) const {
-  return AdditiveMask(ctx, (order <= kSeesAllOrders).unsqueeze(1));
+  return AdditiveMask(ctx, order.le(kSeesAllOrders).unsqueeze(1));
 }
 
 Tensor AtenBackend::SelfAttention(Context& ctx, const Tensor& x, const SelfAttentionWeights& w,

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <ATen/TensorOperators.h>
 #include <ATen/ops/arange.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/embedding.h>
@@ -18,7 +19,7 @@ Tensor LookUp(const FeatureTable& feature, const Tensor& ids) {
     case FeatureLookup::kIndex:
       return at::embedding(feature.table, ids);
     case FeatureLookup::kFromOne: {
-      const Tensor known = (ids > 0).to(feature.table.scalar_type()).unsqueeze(-1);
+      const Tensor known = ids.gt(0).to(feature.table.scalar_type()).unsqueeze(-1);
       return at::embedding(feature.table, (ids - 1).clamp_min(0)) * known;
     }
     case FeatureLookup::kBitSum: {

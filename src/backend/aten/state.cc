@@ -15,7 +15,7 @@ Tensor AtenBackend::ExtendLineage(Context& ctx, const Tensor& lineage, const Ten
 }
 
 Tensor AtenBackend::TakeVisible(Context& ctx, const Tensor& x, const Tensor& order, int64_t row) const {
-  const Tensor visible = (order.select(0, row) <= kSeesAllOrders).nonzero().view({-1});
+  const Tensor visible = order.select(0, row).le(kSeesAllOrders).nonzero().view({-1});
   return x.select(0, row).index_select(0, visible);
 }
 

@@ -51,7 +51,7 @@ Progress::~Progress() { Finish(); }
 
 void Progress::Start(std::string_view label, int64_t total, std::string_view unit) {
   Finish();
-  absl::MutexLock lock(&mutex_);
+  std::lock_guard lock(mutex_);
   label_ = std::string(label);
   unit_ = std::string(unit);
   note_.clear();
@@ -63,7 +63,7 @@ void Progress::Start(std::string_view label, int64_t total, std::string_view uni
 }
 
 void Progress::Update(int64_t done, std::string_view note) {
-  absl::MutexLock lock(&mutex_);
+  std::lock_guard lock(mutex_);
   if (!open_) return;
   done_ = std::max(done_, done);
   const absl::Time now = options_.now();
@@ -73,7 +73,7 @@ void Progress::Update(int64_t done, std::string_view note) {
 }
 
 void Progress::Finish(std::string_view note) {
-  absl::MutexLock lock(&mutex_);
+  std::lock_guard lock(mutex_);
   if (!open_) return;
   if (!note.empty()) note_ = std::string(note);
   Draw(options_.now(), true);

@@ -9,11 +9,10 @@
 #include <cstdint>
 #include <cstdio>
 #include <functional>
+#include <mutex>
 #include <string>
 #include <string_view>
 
-#include "absl/base/thread_annotations.h"
-#include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
 
 namespace beamline {
@@ -41,20 +40,20 @@ class Progress {
   void Finish(std::string_view note = {});
 
  private:
-  void Draw(absl::Time now, bool last) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void Draw(absl::Time now, bool last);  // with the mutex held
 
   const Options options_;
   const bool bar_;
-  absl::Mutex mutex_;
-  std::string label_ ABSL_GUARDED_BY(mutex_);
-  std::string unit_ ABSL_GUARDED_BY(mutex_);
-  std::string note_ ABSL_GUARDED_BY(mutex_);
-  int64_t total_ ABSL_GUARDED_BY(mutex_) = 0;
-  int64_t done_ ABSL_GUARDED_BY(mutex_) = 0;
-  size_t drawn_width_ ABSL_GUARDED_BY(mutex_) = 0;
-  bool open_ ABSL_GUARDED_BY(mutex_) = false;
-  absl::Time started_ ABSL_GUARDED_BY(mutex_);
-  absl::Time drawn_ ABSL_GUARDED_BY(mutex_);
+  std::mutex mutex_;  // guards what follows
+  std::string label_;
+  std::string unit_;
+  std::string note_;
+  int64_t total_ = 0;
+  int64_t done_ = 0;
+  size_t drawn_width_ = 0;
+  bool open_ = false;
+  absl::Time started_;
+  absl::Time drawn_;
 };
 
 // nullptr-safe forms for library code.

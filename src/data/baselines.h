@@ -23,6 +23,7 @@
 #include "absl/types/span.h"
 #include "base/item_sequences.h"
 #include "base/thread_pool.h"
+#include "data/ranking_metrics.h"
 #include "data/split.h"
 
 namespace beamline::data {

@@ -1,0 +1,115 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "data/baselines.h"
+
+#include <algorithm>
+#include <numeric>
+
+#include "absl/strings/str_cat.h"
+
+namespace beamline::data {
+namespace {
+
+bool Contains(absl::Span<const uint32_t> sorted, uint32_t item) {
+  return std::binary_search(sorted.begin(), sorted.end(), item);
+}
+
+std::vector<uint32_t> SortedUnique(absl::Span<const uint32_t> items) {
+  std::vector<uint32_t> sorted(items.begin(), items.end());
+  std::sort(sorted.begin(), sorted.end());
+  sorted.erase(std::unique(sorted.begin(), sorted.end()), sorted.end());
+  return sorted;
+}
+
+double MeanRank(int64_t better, int64_t equal_others) {
+  return static_cast<double>(better) + 1 + static_cast<double>(equal_others) / 2;
+}
+
+}  // namespace
+
+absl::Status CountingBaseline::Fit(const ItemSequences& training) {
+  for (const uint32_t item : training.items) {
+    if (item >= training.num_items) {
+      return absl::InvalidArgumentError(absl::StrCat("item index ", item, " of ", training.num_items, " items"));
+    }
+  }
+  popularity_.assign(training.num_items, 0);
+  for (const uint32_t item : training.items) ++popularity_[item];
+  by_popularity_.resize(training.num_items);
+  std::iota(by_popularity_.begin(), by_popularity_.end(), 0);
+  std::stable_sort(by_popularity_.begin(), by_popularity_.end(),
+                   [this](uint32_t a, uint32_t b) { return popularity_[a] > popularity_[b]; });
+  sorted_counts_ = popularity_;
+  std::sort(sorted_counts_.begin(), sorted_counts_.end());
+  Count(training);
+  return absl::OkStatus();
+}
+
+double CountingBaseline::Rank(absl::Span<const uint32_t> history, uint32_t target, SeenItems seen) const {
+  std::vector<uint32_t> removed;
+  if (seen == SeenItems::kRemove) removed = SortedUnique(history);
+  if (Contains(removed, target)) return kMissRank;
+  std::vector<Evidence> evidence;
+  Collect(history, &evidence);
+  std::erase_if(evidence, [&](const Evidence& entry) { return Contains(removed, entry.item); });
+
+  const auto own = std::find_if(evidence.begin(), evidence.end(), [&](const Evidence& e) { return e.item == target; });
+  if (own != evidence.end()) {
+    int64_t better = 0;
+    int64_t equal = -1;  // the target itself
+    for (const Evidence& entry : evidence) {
+      better += entry.key > own->key;
+      equal += entry.key == own->key;
+    }
+    return MeanRank(better, equal);
+  }
+
+  // In the background: every item with evidence is better; of the others count all, then take away what is not there.
+  int64_t better = 0;
+  int64_t equal = static_cast<int64_t>(popularity_.size()) - 1;
+  const uint32_t count = popularity_[target];
+  if (background_by_popularity()) {
+    const auto [low, high] = std::equal_range(sorted_counts_.begin(), sorted_counts_.end(), count);
+    better = sorted_counts_.end() - high;
+    equal = (high - low) - 1;
+  }
+  const auto take_away = [&](uint32_t item) {
+    if (background_by_popularity() && popularity_[item] > count) --better;
+    if (!background_by_popularity() || popularity_[item] == count) --equal;
+  };
+  for (const Evidence& entry : evidence) take_away(entry.item);
+  for (const uint32_t item : removed) take_away(item);
+  return MeanRank(static_cast<int64_t>(evidence.size()) + better, equal);
+}
+
+std::vector<uint32_t> CountingBaseline::Top(absl::Span<const uint32_t> history, int count, SeenItems seen) const {
+  std::vector<uint32_t> skipped;
+  if (seen == SeenItems::kRemove) skipped = SortedUnique(history);
+  std::vector<Evidence> evidence;
+  Collect(history, &evidence);
+  std::erase_if(evidence, [&](const Evidence& entry) { return Contains(skipped, entry.item); });
+  std::sort(evidence.begin(), evidence.end(),
+            [](const Evidence& a, const Evidence& b) { return a.key != b.key ? a.key > b.key : a.item < b.item; });
+  std::vector<uint32_t> top;
+  for (const Evidence& entry : evidence) {
+    if (static_cast<int>(top.size()) < count) top.push_back(entry.item);
+    skipped.push_back(entry.item);
+  }
+  std::sort(skipped.begin(), skipped.end());
+  for (uint32_t at = 0; at < popularity_.size() && static_cast<int>(top.size()) < count; ++at) {
+    const uint32_t item = background_by_popularity() ? by_popularity_[at] : at;
+    if (!Contains(skipped, item)) top.push_back(item);
+  }
+  return top;
+}
+
+std::vector<double> RankTargets(const CountingBaseline& baseline, absl::Span<const EvaluationCase> cases,
+                                SeenItems seen, ThreadPool* pool) {
+  constexpr int64_t kGrain = 256;
+  std::vector<double> ranks(cases.size());
+  ParallelFor(pool, static_cast<int64_t>(cases.size()), kGrain, [&](int64_t begin, int64_t end) {
+    for (int64_t at = begin; at < end; ++at) ranks[at] = baseline.Rank(cases[at].history, cases[at].target, seen);
+  });
+  return ranks;
+}
+
+}  // namespace beamline::data

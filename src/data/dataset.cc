@@ -1,0 +1,247 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "data/dataset.h"
+
+#include <algorithm>
+#include <numeric>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "beamline/status.h"
+#include "data/event_table.h"
+#include "data/item_table.h"
+#include "data/parse.h"
+#include "data/user_table.h"
+
+namespace beamline::data {
+namespace {
+
+uint32_t Cut(int64_t milliseconds) {
+  return static_cast<uint32_t>(std::clamp<int64_t>(milliseconds, 0, kMaxDurationMs));
+}
+
+std::filesystem::path FindTable(const std::filesystem::path& folder, const std::string& name) {
+  for (const char* extension : {".tsv", ".tsv.gz"}) {
+    std::filesystem::path path = folder / (name + extension);
+    std::error_code error;
+    if (std::filesystem::exists(path, error)) return path;
+  }
+  return {};
+}
+
+}  // namespace
+
+absl::StatusOr<DatasetFiles> FindDatasetFiles(const std::filesystem::path& folder) {
+  DatasetFiles files{FindTable(folder, "events"), FindTable(folder, "items"), FindTable(folder, "users")};
+  if (!files.events.empty()) return files;
+  return absl::NotFoundError(absl::StrCat(folder.string(),
+                                          ": no events.tsv or events.tsv.gz in this folder; make one with `beamline "
+                                          "import` or `beamline generate-data log`"));
+}
+
+// Collects the rows of the tables and puts them in order.
+class DatasetBuilder {
+ public:
+  explicit DatasetBuilder(const DatasetOptions& options) : options_(options) {}
+
+  absl::Status ReadEvents(const std::filesystem::path& path, Progress* progress) {
+    BEAMLINE_ASSIGN_OR_RETURN(EventTableReader reader, EventTableReader::Open(path, options_.bad_rows, progress));
+    EventRow row;
+    while (true) {
+      BEAMLINE_ASSIGN_OR_RETURN(const bool more, reader.Next(&row));
+      if (!more) return absl::OkStatus();
+      if (options_.any_of_labels != 0 && (row.event.labels & options_.any_of_labels) == 0) continue;
+      if (events_.size() >= options_.max_events) {
+        return absl::ResourceExhaustedError(
+            absl::StrCat(path.string(), ": more than the limit of ", options_.max_events, " events"));
+      }
+      Add(row);
+    }
+  }
+
+  absl::Status ReadItems(const std::filesystem::path& path, Progress* progress) {
+    BEAMLINE_ASSIGN_OR_RETURN(ItemTableReader reader, ItemTableReader::Open(path, options_.bad_rows, progress));
+    ItemRow row;
+    while (true) {
+      BEAMLINE_ASSIGN_OR_RETURN(const bool more, reader.Next(&row));
+      if (!more) return absl::OkStatus();
+      const std::optional<uint32_t> item = dataset_.FindItem(row.item);
+      if (item.has_value()) {
+        ItemAttributes& known = dataset_.item_attributes_[*item];
+        if (row.attributes.duration_ms == 0) row.attributes.duration_ms = known.duration_ms;
+        known = std::move(row.attributes);
+      } else if (options_.keep_unused_items) {
+        unused_.emplace_back(row.item, std::move(row.attributes));
+      }
+    }
+  }
+
+  absl::Status ReadUsers(const std::filesystem::path& path, Progress* progress) {
+    BEAMLINE_ASSIGN_OR_RETURN(UserTableReader reader, UserTableReader::Open(path, options_.bad_rows, progress));
+    UserRow row;
+    while (true) {
+      BEAMLINE_ASSIGN_OR_RETURN(const bool more, reader.Next(&row));
+      if (!more) return absl::OkStatus();
+      const std::optional<uint32_t> user = dataset_.FindUser(row.user_id);
+      if (user.has_value()) dataset_.user_attributes_[*user] = std::move(row.attributes);
+    }
+  }
+
+  // After the events: users' events together and in time order, items by ascending id.
+  void Arrange() {
+    ArrangeItems();
+    std::vector<uint64_t>& offsets = dataset_.offsets_;
+    offsets.assign(dataset_.user_ids_.size() + 1, 0);
+    for (const uint32_t user : event_users_) ++offsets[user + 1];
+    std::partial_sum(offsets.begin(), offsets.end(), offsets.begin());
+    std::vector<uint64_t> next(offsets.begin(), offsets.end() - 1);
+    dataset_.events_.resize(events_.size());
+    for (size_t at = 0; at < events_.size(); ++at) dataset_.events_[next[event_users_[at]]++] = events_[at];
+    events_ = {};
+    event_users_ = {};
+    for (size_t user = 0; user + 1 < offsets.size(); ++user) {
+      std::stable_sort(dataset_.events_.begin() + offsets[user], dataset_.events_.begin() + offsets[user + 1],
+                       [](const CompactEvent& a, const CompactEvent& b) { return a.timestamp_ms < b.timestamp_ms; });
+    }
+    dataset_.user_attributes_.resize(dataset_.user_ids_.size());
+    dataset_.item_attributes_.resize(dataset_.item_ids_.size());
+    for (const CompactEvent& event : dataset_.events_) {
+      int64_t& duration = dataset_.item_attributes_[event.item].duration_ms;
+      duration = std::max<int64_t>(duration, event.duration_ms);
+    }
+  }
+
+  // After the items.
+  Dataset Finish() {
+    std::sort(unused_.begin(), unused_.end(), [](const auto& a, const auto& b) { return a.first < b.first; });
+    for (auto& [item, attributes] : unused_) {
+      dataset_.item_index_.emplace(item, static_cast<uint32_t>(dataset_.item_ids_.size()));
+      dataset_.item_ids_.push_back(item);
+      dataset_.item_attributes_.push_back(std::move(attributes));
+    }
+    return std::move(dataset_);
+  }
+
+ private:
+  void Add(const EventRow& row) {
+    const auto [user, new_user] = dataset_.user_index_.try_emplace(
+        absl::string_view(row.user_id.data(), row.user_id.size()), static_cast<uint32_t>(dataset_.user_ids_.size()));
+    if (new_user) dataset_.user_ids_.emplace_back(row.user_id);
+    const auto [item, new_item] =
+        dataset_.item_index_.try_emplace(row.event.item, static_cast<uint32_t>(dataset_.item_ids_.size()));
+    if (new_item) dataset_.item_ids_.push_back(row.event.item);
+    event_users_.push_back(user->second);
+    events_.push_back({row.event.timestamp_ms, item->second, Cut(row.event.play_time_ms), Cut(row.event.duration_ms),
+                       row.event.labels});
+  }
+
+  void ArrangeItems() {
+    std::sort(dataset_.item_ids_.begin(), dataset_.item_ids_.end());
+    std::vector<uint32_t> sorted_index(dataset_.item_ids_.size());  // by order of appearance
+    for (uint32_t item = 0; item < dataset_.item_ids_.size(); ++item) {
+      uint32_t& index = dataset_.item_index_[dataset_.item_ids_[item]];
+      sorted_index[index] = item;
+      index = item;
+    }
+    for (CompactEvent& event : events_) event.item = sorted_index[event.item];
+  }
+
+  const DatasetOptions& options_;
+  Dataset dataset_;
+  std::vector<CompactEvent> events_;  // in file order
+  std::vector<uint32_t> event_users_;
+  std::vector<std::pair<ItemId, ItemAttributes>> unused_;
+};
+
+absl::StatusOr<Dataset> Dataset::Load(const DatasetFiles& files, const DatasetOptions& options, Progress* progress) {
+  DatasetBuilder builder(options);
+  BEAMLINE_RETURN_IF_ERROR(builder.ReadEvents(files.events, progress));
+  builder.Arrange();
+  if (!files.items.empty()) BEAMLINE_RETURN_IF_ERROR(builder.ReadItems(files.items, progress));
+  if (!files.users.empty()) BEAMLINE_RETURN_IF_ERROR(builder.ReadUsers(files.users, progress));
+  Dataset dataset = builder.Finish();
+  return options.k_core > 1 ? dataset.KCore(options.k_core) : std::move(dataset);
+}
+
+std::optional<uint32_t> Dataset::FindUser(std::string_view user_id) const {
+  const auto found = user_index_.find(absl::string_view(user_id.data(), user_id.size()));
+  return found == user_index_.end() ? std::nullopt : std::make_optional(found->second);
+}
+
+std::optional<uint32_t> Dataset::FindItem(ItemId item) const {
+  const auto found = item_index_.find(item);
+  return found == item_index_.end() ? std::nullopt : std::make_optional(found->second);
+}
+
+ItemSequences Dataset::Sequences() const {
+  ItemSequences sequences;
+  sequences.offsets = offsets_;
+  sequences.num_items = static_cast<uint32_t>(item_ids_.size());
+  sequences.items.reserve(events_.size());
+  for (const CompactEvent& event : events_) sequences.items.push_back(event.item);
+  return sequences;
+}
+
+Dataset Dataset::WithLabels(uint32_t any_of_labels) const {
+  std::vector<bool> keep(events_.size());
+  for (size_t at = 0; at < events_.size(); ++at) keep[at] = (events_[at].labels & any_of_labels) != 0;
+  return Keep(keep);
+}
+
+Dataset Dataset::KCore(int k) const {
+  std::vector<uint32_t> item_events(item_ids_.size(), 0);
+  std::vector<uint32_t> user_events(user_ids_.size(), 0);
+  for (const CompactEvent& event : events_) ++item_events[event.item];
+  for (size_t user = 0; user < user_ids_.size(); ++user) {
+    user_events[user] = static_cast<uint32_t>(offsets_[user + 1] - offsets_[user]);
+  }
+  std::vector<bool> keep(events_.size(), true);
+  const uint32_t least = static_cast<uint32_t>(std::max(k, 0));
+  for (bool changed = true; changed;) {
+    changed = false;
+    for (size_t user = 0; user < user_ids_.size(); ++user) {
+      for (uint64_t at = offsets_[user]; at < offsets_[user + 1]; ++at) {
+        if (!keep[at] || (user_events[user] >= least && item_events[events_[at].item] >= least)) continue;
+        keep[at] = false;
+        --user_events[user];
+        --item_events[events_[at].item];
+        changed = true;
+      }
+    }
+  }
+  return Keep(keep);
+}
+
+Dataset Dataset::Keep(const std::vector<bool>& keep_event) const {
+  constexpr uint32_t kDropped = 0xFFFFFFFF;
+  Dataset kept;
+  std::vector<uint32_t> new_item(item_ids_.size(), kDropped);
+  for (size_t at = 0; at < events_.size(); ++at) {
+    if (keep_event[at]) new_item[events_[at].item] = 0;
+  }
+  for (size_t item = 0; item < item_ids_.size(); ++item) {
+    if (new_item[item] == kDropped) continue;
+    new_item[item] = static_cast<uint32_t>(kept.item_ids_.size());
+    kept.item_ids_.push_back(item_ids_[item]);
+    kept.item_attributes_.push_back(item_attributes_[item]);
+  }
+  for (size_t user = 0; user < user_ids_.size(); ++user) {
+    for (uint64_t at = offsets_[user]; at < offsets_[user + 1]; ++at) {
+      if (!keep_event[at]) continue;
+      kept.events_.push_back(events_[at]);
+      kept.events_.back().item = new_item[events_[at].item];
+    }
+    if (kept.events_.size() == kept.offsets_.back()) continue;
+    kept.offsets_.push_back(kept.events_.size());
+    kept.user_ids_.push_back(user_ids_[user]);
+    kept.user_attributes_.push_back(user_attributes_[user]);
+  }
+  kept.IndexIds();
+  return kept;
+}
+
+void Dataset::IndexIds() {
+  for (uint32_t user = 0; user < user_ids_.size(); ++user) user_index_.emplace(user_ids_[user], user);
+  for (uint32_t item = 0; item < item_ids_.size(); ++item) item_index_.emplace(item_ids_[item], item);
+}
+
+}  // namespace beamline::data

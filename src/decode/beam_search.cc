@@ -2,6 +2,7 @@
 #include "decode/beam_search.h"
 
 #include <algorithm>
+#include <cmath>
 #include <numeric>
 #include <utility>
 
@@ -110,9 +111,8 @@ std::vector<SearchResult> BeamSearch::Run(backend::Context& ctx, model::EncodedC
     }
     Select(ctx, model_.DecodeStep(ctx, state, step), level, batch);
   }
-  const int last = model_.config().levels() - 1;
   for (Live& live : batch) {
-    if (live.active()) live.result->hypotheses = live.beams.Hypotheses(live.request->constraint->snapshot_node[last]);
+    if (live.active()) live.result->hypotheses = live.beams.Hypotheses();
   }
   return results;
 }
@@ -138,28 +138,34 @@ void BeamSearch::Select(backend::Context& ctx, const at::Tensor& logits, int lev
     backend::SelectBeams(ctx, {logits, level, KernelRule(rule), absl::MakeSpan(selections)});
     for (size_t b = 0; b < batch.size(); ++b) {
       if (selections[b].out == nullptr) continue;
-      if (absl::Status status = SelectionStatus(selections[b].error, level); !status.ok()) {
-        batch[b].Fail(std::move(status));
-      } else if (path_scorer_ != nullptr) {
-        KeepBestPaths(static_cast<int>(b), level, batch[b].request->widths[level], batch[b].beams);
+      absl::Status status = SelectionStatus(selections[b].error, level);
+      if (status.ok() && path_scorer_ != nullptr) {
+        status = KeepBestPaths(static_cast<int>(b), level, batch[b].request->widths[level], batch[b].beams);
       }
+      if (!status.ok()) batch[b].Fail(std::move(status));
     }
   }
 }
 
-void BeamSearch::KeepBestPaths(int request, int level, int width, BeamState& beams) const {
+absl::Status BeamSearch::KeepBestPaths(int request, int level, int width, BeamState& beams) const {
   const int count = beams.count();
-  if (count <= width) return;
+  if (count <= width) return absl::OkStatus();
   std::vector<Sid> prefixes;
   for (int row = 0; row < count; ++row) prefixes.push_back(beams.Prefix(row));
   const std::vector<float> values =
       path_scorer_->Score({request, level, prefixes, absl::MakeConstSpan(beams.last()->score, count)});
+  if (static_cast<int>(values.size()) != count ||
+      std::any_of(values.begin(), values.end(), [](float value) { return std::isnan(value); })) {
+    return absl::InternalError(
+        absl::StrCat("path scorer: NaN, or ", values.size(), " values for ", count, " candidates at level ", level));
+  }
   std::vector<int> rows(count);
   std::iota(rows.begin(), rows.end(), 0);
   std::stable_sort(rows.begin(), rows.end(), [&](int a, int b) { return values[a] > values[b]; });
   rows.resize(width);
   std::sort(rows.begin(), rows.end());
   beams.KeepRows(rows);
+  return absl::OkStatus();
 }
 
 }  // namespace beamline::decode

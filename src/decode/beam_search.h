@@ -54,7 +54,7 @@ class BeamSearch {
  private:
   struct Live;
   void Select(backend::Context& ctx, const at::Tensor& logits, int level, std::vector<Live>& batch) const;
-  void KeepBestPaths(int request, int level, int width, BeamState& beams) const;
+  absl::Status KeepBestPaths(int request, int level, int width, BeamState& beams) const;
 
   const model::Model& model_;
   const PathScorer* path_scorer_;

@@ -41,12 +41,11 @@ Sid BeamState::Prefix(int row) const {
   return Sid(absl::MakeConstSpan(codes, levels()));
 }
 
-std::vector<Hypothesis> BeamState::Hypotheses(const uint32_t* snapshot_leaf) const {
+std::vector<Hypothesis> BeamState::Hypotheses() const {
   std::vector<Hypothesis> hypotheses(levels_.empty() ? 0 : count());
   for (int leaf_row = 0; leaf_row < static_cast<int>(hypotheses.size()); ++leaf_row) {
     Hypothesis& hypothesis = hypotheses[leaf_row];
-    const uint32_t node = levels_.back().node[leaf_row];
-    hypothesis.leaf = snapshot_leaf == nullptr ? node : snapshot_leaf[node];
+    hypothesis.leaf = levels_.back().node[leaf_row];
     hypothesis.sid = Prefix(leaf_row);
     hypothesis.score = levels_.back().score[leaf_row];
     hypothesis.log_probs.resize(levels());

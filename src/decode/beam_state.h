@@ -37,8 +37,8 @@ class BeamState {
 
   // Codes from the root to a row of the last level.
   Sid Prefix(int row) const;
-  // The rows of the last level as answers; `snapshot_leaf` maps leaf ids (null: identity).
-  std::vector<Hypothesis> Hypotheses(const uint32_t* snapshot_leaf) const;
+  // The rows of the last level as answers, in order.
+  std::vector<Hypothesis> Hypotheses() const;
 
  private:
   struct Level {

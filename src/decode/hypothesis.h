@@ -11,7 +11,9 @@
 namespace beamline::decode {
 
 struct Hypothesis {
-  uint32_t leaf = 0;  // leaf id in the snapshot: its SIDs in order
+  // Leaf of the trie that was searched: the snapshot's, where leaf ids number the SIDs in order, or the request's own
+  // allow-list trie. CompiledEligibility::ResolveEligible takes it as it is.
+  uint32_t leaf = 0;
   Sid sid;
   std::vector<float> log_probs;  // [levels], of each code given the codes before it
   float score = 0;               // their left-to-right fp32 sum

@@ -1,0 +1,31 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Encoded requests of any lengths -> one padded model::EncoderInput. Capacities are the longest short-term and the
+// longest positive pathway of the batch; elements stand at the front of their pathway, padding behind them is masked.
+// Pure functions.
+#pragma once
+
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/types/span.h"
+#include "model/config.h"
+#include "model/inputs.h"
+#include "runtime/encoded_request.h"
+
+namespace beamline::runtime {
+
+struct EncoderBatchInput {
+  model::EncoderInput input;
+  // [batch] tokens of the row up to its last real one, at least 1: what a context keeps (model::SplitContext).
+  std::vector<int> tokens;
+};
+
+// Fits the model: sizes, windows and id ranges. INVALID_ARGUMENT names the field and index. Asked per request, so that
+// one bad input fails alone.
+absl::Status CheckEncodedRequest(const model::ModelConfig& config, const EncodedRequest& request);
+
+// REQUIRES: at least one request, all of which pass CheckEncodedRequest.
+EncoderBatchInput BuildEncoderBatch(const model::ModelConfig& config, absl::Span<const EncodedRequest* const> requests);
+
+}  // namespace beamline::runtime

@@ -1,0 +1,137 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "runtime/bundle_manifest.h"
+
+#include <algorithm>
+#include <array>
+#include <set>
+#include <utility>
+
+#include "absl/strings/ascii.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "absl/strings/string_view.h"
+#include "base/json.h"
+#include "beamline/status.h"
+
+namespace beamline::runtime {
+namespace {
+
+constexpr std::array<absl::string_view, 5> kFileNames = {kConfigFile, kWeightsFile, kCodebookFile, kVocabularyFile,
+                                                         kItemsFile};
+constexpr size_t kMaxVersionLength = 128;
+constexpr size_t kMaxTextLength = 256;
+constexpr uint64_t kMaxManifestBytes = 1 << 20;
+
+absl::Status Error(absl::string_view source, absl::string_view path, absl::string_view what) {
+  return absl::InvalidArgumentError(absl::StrCat(source, ": ", path, ": ", what));
+}
+
+absl::Status CheckKeys(const nlohmann::json& object, const std::set<std::string>& keys, absl::string_view source,
+                       absl::string_view path) {
+  if (!object.is_object()) return Error(source, path, absl::StrCat("must be an object, is ", object.type_name()));
+  for (const auto& [key, value] : object.items()) {
+    if (!keys.contains(key)) {
+      return Error(source, path, absl::StrCat("unknown key '", key, "'; known: ", absl::StrJoin(keys, ", ")));
+    }
+  }
+  for (const std::string& key : keys) {
+    if (!object.contains(key)) return Error(source, path, absl::StrCat("key '", key, "' is missing"));
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<std::string> Text(const nlohmann::json& object, const std::string& key, absl::string_view source) {
+  const nlohmann::json& value = object.at(key);
+  if (!value.is_string()) return Error(source, key, absl::StrCat("must be a string, is ", value.type_name()));
+  std::string text = value.get<std::string>();
+  if (text.empty() || text.size() > kMaxTextLength) {
+    return Error(source, key, absl::StrCat("must have 1..", kMaxTextLength, " bytes, has ", text.size()));
+  }
+  return text;
+}
+
+absl::StatusOr<BundleFileEntry> ParseFile(const nlohmann::json& entry, const std::string& path,
+                                          absl::string_view source) {
+  BEAMLINE_RETURN_IF_ERROR(CheckKeys(entry, {"bytes", "sha256"}, source, path));
+  const nlohmann::json& bytes = entry.at("bytes");
+  if (!bytes.is_number_unsigned()) return Error(source, path + ".bytes", "must be a number of bytes");
+  const nlohmann::json& sha256 = entry.at("sha256");
+  if (!sha256.is_string()) return Error(source, path + ".sha256", "must be a string");
+  BundleFileEntry file{bytes.get<uint64_t>(), sha256.get<std::string>()};
+  const bool hex = std::all_of(file.sha256.begin(), file.sha256.end(),
+                               [](char c) { return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'f'); });
+  if (!hex || file.sha256.size() != 64) {
+    return Error(source, path + ".sha256", "must be 64 lower-case hexadecimal digits");
+  }
+  return file;
+}
+
+absl::Status ParseSchemaVersion(const nlohmann::json& root, absl::string_view source) {
+  if (!root.is_object() || !root.contains("schema_version")) return Error(source, "schema_version", "is missing");
+  const nlohmann::json& version = root.at("schema_version");
+  if (!version.is_number_integer() || version != kBundleSchemaVersion) {
+    return Error(source, "schema_version",
+                 absl::StrCat("is ", version.dump(), ", this program reads ", kBundleSchemaVersion,
+                              "; pack the bundle again with this version's `beamline pack`, or upgrade"));
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+absl::Span<const absl::string_view> BundleFileNames() { return kFileNames; }
+
+absl::Status CheckModelVersion(absl::string_view version) {
+  const bool plain = std::all_of(version.begin(), version.end(), [](char c) {
+    return absl::ascii_isalnum(static_cast<unsigned char>(c)) || c == '.' || c == '_' || c == '-';
+  });
+  if (plain && !version.empty() && version.size() <= kMaxVersionLength) return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      absl::StrCat("model_version: must be 1..", kMaxVersionLength, " letters, digits, '.', '_' or '-', is '",
+                   version.substr(0, kMaxVersionLength), "' (", version.size(), " bytes)"));
+}
+
+absl::StatusOr<BundleManifest> ParseManifest(absl::string_view json, absl::string_view source_name) {
+  JsonLimits limits;
+  limits.max_depth = 4;
+  limits.max_bytes = kMaxManifestBytes;
+  const std::string source(source_name);
+  BEAMLINE_ASSIGN_OR_RETURN(const nlohmann::json root,
+                            ParseJson(json, source, limits));
+  // The version first: another version's other keys are no surprise.
+  BEAMLINE_RETURN_IF_ERROR(ParseSchemaVersion(root, source));
+  BEAMLINE_RETURN_IF_ERROR(CheckKeys(
+      root, {"schema_version", "family", "model_version", "codebook_fingerprint", "catalogue_version", "files"}, source,
+      "$"));
+  BundleManifest manifest;
+  BEAMLINE_ASSIGN_OR_RETURN(manifest.family, Text(root, "family", source));
+  BEAMLINE_ASSIGN_OR_RETURN(manifest.model_version, Text(root, "model_version", source));
+  BEAMLINE_ASSIGN_OR_RETURN(manifest.codebook_fingerprint, Text(root, "codebook_fingerprint", source));
+  BEAMLINE_ASSIGN_OR_RETURN(manifest.catalogue_version, Text(root, "catalogue_version", source));
+  if (absl::Status status = CheckModelVersion(manifest.model_version); !status.ok()) {
+    return absl::InvalidArgumentError(absl::StrCat(source, ": ", status.message()));
+  }
+  const nlohmann::json& files = root.at("files");
+  BEAMLINE_RETURN_IF_ERROR(
+      CheckKeys(files, std::set<std::string>(kFileNames.begin(), kFileNames.end()), source, "files"));
+  for (const auto& [name, entry] : files.items()) {
+    BEAMLINE_ASSIGN_OR_RETURN(manifest.files[name], ParseFile(entry, absl::StrCat("files.", name), source));
+  }
+  return manifest;
+}
+
+std::string ManifestToJson(const BundleManifest& manifest) {
+  nlohmann::ordered_json root;
+  root["schema_version"] = kBundleSchemaVersion;
+  root["family"] = manifest.family;
+  root["model_version"] = manifest.model_version;
+  root["codebook_fingerprint"] = manifest.codebook_fingerprint;
+  root["catalogue_version"] = manifest.catalogue_version;
+  root["files"] = nlohmann::ordered_json::object();
+  for (const auto& [name, entry] : manifest.files) {
+    root["files"][name] = {{"bytes", entry.bytes}, {"sha256", entry.sha256}};
+  }
+  return root.dump(2, ' ', false, nlohmann::ordered_json::error_handler_t::replace) + "\n";
+}
+
+}  // namespace beamline::runtime

@@ -1,0 +1,56 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// bundle.json: what a bundle is and the digest of every file in it. Written last, so a bundle without one is
+// unfinished. Parsing refuses unknown and missing keys, wrong types and other schema versions with the JSON path;
+// reading a folder's contents against it is runtime/bundle.h. A plain value.
+//
+//   {"schema_version": 1, "family": "onerec_v1", "model_version": "...", "codebook_fingerprint": "...",
+//    "catalogue_version": "...", "files": {"config.json": {"bytes": 812, "sha256": "..."}, ...}}
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <string>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+#include "absl/types/span.h"
+
+namespace beamline::runtime {
+
+inline constexpr int kBundleSchemaVersion = 1;
+inline constexpr char kManifestFile[] = "bundle.json";
+inline constexpr char kConfigFile[] = "config.json";
+inline constexpr char kWeightsFile[] = "model.safetensors";
+inline constexpr char kCodebookFile[] = "codebook.safetensors";
+inline constexpr char kVocabularyFile[] = "vocabulary.safetensors";
+inline constexpr char kItemsFile[] = "items";
+
+// The files of a bundle besides the manifest: these and no others.
+absl::Span<const absl::string_view> BundleFileNames();
+
+struct BundleFileEntry {
+  uint64_t bytes = 0;
+  std::string sha256;  // 64 lower-case hexadecimal digits
+
+  friend bool operator==(const BundleFileEntry&, const BundleFileEntry&) = default;
+};
+
+struct BundleManifest {
+  std::string family;
+  std::string model_version;  // 1..128 letters, digits, '.', '_' or '-'
+  std::string codebook_fingerprint;
+  std::string catalogue_version;
+  std::map<std::string, BundleFileEntry> files;
+
+  friend bool operator==(const BundleManifest&, const BundleManifest&) = default;
+};
+
+absl::StatusOr<BundleManifest> ParseManifest(absl::string_view json, absl::string_view source_name);
+std::string ManifestToJson(const BundleManifest& manifest);
+
+// INVALID_ARGUMENT unless `version` may name a model.
+absl::Status CheckModelVersion(absl::string_view version);
+
+}  // namespace beamline::runtime

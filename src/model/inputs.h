@@ -45,7 +45,7 @@ absl::Status CheckEncoderInput(const ModelConfig& config, const EncoderInput& in
 
 struct EncoderBatch {
   int64_t batch = 0;
-  at::Tensor static_features;                  // [batch, columns]; undefined where the static token is off
+  at::Tensor static_features;                  // [batch, 1, columns]; undefined where the static token is off
   std::array<at::Tensor, kPathways> features;  // [batch, length, columns]; undefined where length is 0
   at::Tensor positions;                        // [batch, tokens]
   at::Tensor order;                            // [batch, tokens]

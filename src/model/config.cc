@@ -1,0 +1,207 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "model/config.h"
+
+#include <map>
+#include <set>
+
+#include "absl/status/status.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "beamline/request.h"
+#include "beamline/status.h"
+
+namespace beamline::model {
+namespace {
+
+constexpr int kMaxLayers = 256;
+constexpr int kMaxDModel = 16384;
+constexpr int kMaxHeads = 256;
+constexpr int kMaxHeadDim = 1024;
+constexpr int kMaxFfnWidth = 262144;
+constexpr int kMaxExperts = 1024;
+constexpr int kMaxPathwayLength = 4096;
+constexpr int64_t kMaxBuckets = int64_t{1} << 31;
+constexpr int kMaxAttributes = 256;
+constexpr size_t kMaxAttributeName = 128;
+
+// Collects what is wrong, so that one look at the message is enough.
+class Problems {
+ public:
+  void Range(const std::string& path, int64_t value, int64_t low, int64_t high) {
+    if (value < low || value > high) Add(path, absl::StrCat("must lie in [", low, ", ", high, "], is ", value));
+  }
+  void Require(bool condition, const std::string& path, const std::string& what) {
+    if (!condition) Add(path, what);
+  }
+  absl::Status ToStatus() const {
+    if (lines_.empty()) return absl::OkStatus();
+    return absl::InvalidArgumentError(absl::StrJoin(lines_, "\n"));
+  }
+
+ private:
+  void Add(const std::string& path, const std::string& what) { lines_.push_back(absl::StrCat(path, ": ", what)); }
+  std::vector<std::string> lines_;
+};
+
+void CheckFfn(const std::string& path, const FeedForwardConfig& ffn, Problems& problems) {
+  problems.Range(absl::StrCat(path, ".width"), ffn.width, 1, kMaxFfnWidth);
+  problems.Range(absl::StrCat(path, ".experts"), ffn.experts, 0, kMaxExperts);
+  if (ffn.experts == 0) {
+    problems.Require(ffn.top_k == 0, absl::StrCat(path, ".top_k"),
+                     absl::StrCat("must be 0 where experts is 0, is ", ffn.top_k));
+    problems.Require(ffn.shared_experts == 0, absl::StrCat(path, ".shared_experts"),
+                     absl::StrCat("must be 0 where experts is 0, is ", ffn.shared_experts));
+    return;
+  }
+  problems.Range(absl::StrCat(path, ".top_k"), ffn.top_k, 1, ffn.experts);
+  problems.Range(absl::StrCat(path, ".shared_experts"), ffn.shared_experts, 0, kMaxExperts);
+  problems.Require(ffn.gated, absl::StrCat(path, ".gated"), "experts are SwiGLU: must be true where experts > 0");
+}
+
+bool FixedBuckets(FeatureKind kind) {
+  return kind == FeatureKind::kSid || kind == FeatureKind::kHour || kind == FeatureKind::kLabels;
+}
+
+void CheckFeature(const std::string& path, const ModelConfig& config, const PathwayConfig& pathway,
+                  const FeatureConfig& feature, Problems& problems) {
+  if (FixedBuckets(feature.kind)) {
+    problems.Require(feature.buckets == 0, absl::StrCat(path, ".buckets"),
+                     absl::StrCat("is fixed for ", FeatureName(feature.kind), ": leave it out, is ", feature.buckets));
+  } else {
+    problems.Range(absl::StrCat(path, ".buckets"), feature.buckets, 2, kMaxBuckets);
+  }
+  problems.Require(!feature.shared || feature.kind == FeatureKind::kSid, absl::StrCat(path, ".shared"),
+                   "only a sid feature shares the decoder's code embeddings");
+  if (pathway.fusion == InputFusion::kSum || feature.shared) {
+    problems.Require(feature.width == 0 || feature.width == config.d_model, absl::StrCat(path, ".width"),
+                     absl::StrCat("is d_model (", config.d_model, ") here: leave it out, is ", feature.width));
+  } else {
+    problems.Range(absl::StrCat(path, ".width"), feature.width, 1, kMaxDModel);
+  }
+  problems.Require(feature.kind != FeatureKind::kAge || !config.encoder.causal, absl::StrCat(path, ".kind"),
+                   "age depends on the time of the request, which a causal encoder must not: use gap");
+}
+
+void CheckPathway(const std::string& path, const ModelConfig& config, const PathwayConfig& pathway,
+                  Problems& problems) {
+  problems.Range(absl::StrCat(path, ".length"), pathway.length, 0, kMaxPathwayLength);
+  if (!pathway.enabled()) return;
+  problems.Require(!pathway.features.empty(), absl::StrCat(path, ".features"), "must not be empty where length > 0");
+  std::set<FeatureKind> seen;
+  for (size_t i = 0; i < pathway.features.size(); ++i) {
+    const std::string at = absl::StrCat(path, ".features[", i, "]");
+    CheckFeature(at, config, pathway, pathway.features[i], problems);
+    problems.Require(seen.insert(pathway.features[i].kind).second, absl::StrCat(at, ".kind"),
+                     absl::StrCat(FeatureName(pathway.features[i].kind), " is listed twice"));
+  }
+}
+
+// A feature's table is shared by the pathways that have it.
+void CheckSharedTables(const ModelConfig& config, Problems& problems) {
+  if (!config.short_term.enabled() || !config.positive.enabled()) return;
+  for (const FeatureConfig& a : config.short_term.features) {
+    for (const FeatureConfig& b : config.positive.features) {
+      if (a.kind != b.kind || a.shared || b.shared) continue;
+      const bool equal = FeatureBuckets(a) == FeatureBuckets(b) &&
+                         FeatureWidth(config, config.short_term, a) == FeatureWidth(config, config.positive, b);
+      problems.Require(equal, absl::StrCat("positive.features (", FeatureName(b.kind), ")"),
+                       "buckets and width must equal those in short_term: pathways share the table of a feature");
+    }
+  }
+}
+
+void CheckStatic(const StaticConfig& user, Problems& problems) {
+  if (!user.enabled) return;
+  problems.Require(user.columns() > 0, "static", "has neither user_buckets nor attributes: leave it out");
+  if (user.user_buckets != 0) problems.Range("static.user_buckets", user.user_buckets, 2, kMaxBuckets);
+  problems.Range("static.attributes", static_cast<int64_t>(user.attributes.size()), 0, kMaxAttributes);
+  if (!user.attributes.empty()) problems.Range("static.attribute_buckets", user.attribute_buckets, 2, kMaxBuckets);
+  problems.Range("static.width", user.width, 1, kMaxDModel);
+  std::set<std::string> names;
+  for (size_t i = 0; i < user.attributes.size(); ++i) {
+    const std::string at = absl::StrCat("static.attributes[", i, "]");
+    const std::string& name = user.attributes[i];
+    problems.Require(!name.empty() && name.size() <= kMaxAttributeName, at,
+                     absl::StrCat("must have 1 to ", kMaxAttributeName, " bytes, has ", name.size()));
+    problems.Require(names.insert(name).second, at, "is listed twice");
+  }
+}
+
+void CheckSizes(const ModelConfig& config, Problems& problems) {
+  problems.Require(config.family == "onerec_v1", "family",
+                   absl::StrCat("'", config.family, "' is unknown; this version knows onerec_v1"));
+  problems.Range("level_sizes", config.levels(), 1, kMaxLevels);
+  for (int level = 0; level < config.levels(); ++level) {
+    problems.Range(absl::StrCat("level_sizes[", level, "]"), config.level_sizes[level], 1, kMaxLevelSize);
+  }
+  problems.Range("d_model", config.d_model, 1, kMaxDModel);
+  problems.Range("heads", config.heads, 1, kMaxHeads);
+  problems.Range("head_dim", config.head_dim, 1, kMaxHeadDim);
+  problems.Require(config.norm_epsilon > 0 && config.norm_epsilon <= 0.1, "norm_epsilon",
+                   absl::StrCat("must lie in (0, 0.1], is ", config.norm_epsilon));
+}
+
+}  // namespace
+
+absl::string_view FeatureName(FeatureKind kind) {
+  switch (kind) {
+    case FeatureKind::kSid:
+      return "sid";
+    case FeatureKind::kItem:
+      return "item";
+    case FeatureKind::kAuthor:
+      return "author";
+    case FeatureKind::kTag:
+      return "tag";
+    case FeatureKind::kAge:
+      return "age";
+    case FeatureKind::kGap:
+      return "gap";
+    case FeatureKind::kHour:
+      return "hour";
+    case FeatureKind::kPlay:
+      return "play";
+    case FeatureKind::kDuration:
+      return "duration";
+    case FeatureKind::kLabels:
+      return "labels";
+  }
+  return "unknown";
+}
+
+int FeatureColumns(const ModelConfig& config, const PathwayConfig& pathway) {
+  int columns = 0;
+  for (const FeatureConfig& feature : pathway.features) {
+    columns += feature.kind == FeatureKind::kSid ? config.levels() : 1;
+  }
+  return columns;
+}
+
+int64_t FeatureBuckets(const FeatureConfig& feature) {
+  if (feature.kind == FeatureKind::kHour) return 25;
+  if (feature.kind == FeatureKind::kLabels) return kNumLabels;
+  return feature.buckets;
+}
+
+int FeatureWidth(const ModelConfig& config, const PathwayConfig& pathway, const FeatureConfig& feature) {
+  return pathway.fusion == InputFusion::kSum || feature.shared ? config.d_model : feature.width;
+}
+
+absl::Status ValidateConfig(const ModelConfig& config) {
+  Problems problems;
+  CheckSizes(config, problems);
+  CheckStatic(config.user, problems);
+  CheckPathway("short_term", config, config.short_term, problems);
+  CheckPathway("positive", config, config.positive, problems);
+  CheckSharedTables(config, problems);
+  problems.Require(config.max_tokens() > 0, "static, short_term, positive",
+                   "all pathways are off: the model sees nothing");
+  problems.Range("encoder.layers", config.encoder.layers, 0, kMaxLayers);
+  if (config.encoder.layers > 0) CheckFfn("encoder.ffn", config.encoder.ffn, problems);
+  problems.Range("decoder.layers", config.decoder.layers, 1, kMaxLayers);
+  problems.Range("decoder.trunk_layers", config.decoder.trunk_layers, 0, config.decoder.layers - 1);
+  CheckFfn("decoder.ffn", config.decoder.ffn, problems);
+  return problems.ToStatus();
+}
+
+}  // namespace beamline::model

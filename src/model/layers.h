@@ -1,0 +1,68 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The two layers of onerec_v1 (2506.13695, section on the network), as weights and functions over them. Every sublayer
+// is pre-normed, the decoder's two attentions too (the paper prints a norm only before the MoE); dropout sits on what
+// is added to the residual stream. Rows are `[rows, d]`, d = d_model.
+#pragma once
+
+#include <optional>
+#include <string>
+
+#include <ATen/core/Tensor.h>
+
+#include "backend/ops.h"
+#include "model/config.h"
+#include "model/weights.h"
+
+namespace beamline::model {
+
+// A dense or an MoE feed-forward.
+struct FeedForwardLayer {
+  backend::FeedForwardWeights dense;
+  std::optional<backend::MoeWeights> moe;
+};
+
+struct EncoderLayer {
+  at::Tensor attention_norm;  // [d]
+  backend::SelfAttentionWeights attention;
+  at::Tensor ffn_norm;  // [d]
+  FeedForwardLayer ffn;
+};
+
+struct DecoderLayer {
+  at::Tensor self_norm;  // [d]
+  backend::SelfAttentionWeights self;
+  at::Tensor cross_norm;  // [d]
+  backend::CrossAttentionWeights cross;
+  at::Tensor ffn_norm;  // [d]
+  FeedForwardLayer ffn;
+};
+
+EncoderLayer BindEncoderLayer(const ModelConfig& config, const Weights& weights, int layer);
+DecoderLayer BindDecoderLayer(const ModelConfig& config, const Weights& weights, int layer);
+
+// x [batch * tokens, d]
+at::Tensor RunEncoderLayer(backend::Context& ctx, const EncoderLayer& layer, double epsilon, at::Tensor x,
+                           const at::Tensor& mask);
+
+// One layer's view of the context.
+struct LayerContext {
+  const at::Tensor& key_value;  // [batch, tokens, 2 * heads * head_dim]
+  const at::Tensor& mask;
+  double epsilon;
+};
+
+// All levels of every target at once: x [groups * levels, d].
+at::Tensor RunDecoderLayer(backend::Context& ctx, const DecoderLayer& layer, const LayerContext& context, int levels,
+                           at::Tensor x);
+
+// One step of every beam: x [batch * rows, d]; the row's past is found through `lineage`.
+struct LayerStep {
+  const at::Tensor& lineage;
+  bool last;  // the last step writes no key and value
+  backend::LineageCache& cache;
+};
+at::Tensor RunDecoderLayerStep(backend::Context& ctx, const DecoderLayer& layer, const LayerContext& context,
+                               const LayerStep& step, at::Tensor x);
+
+}  // namespace beamline::model

@@ -1,0 +1,106 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "absl/status/status.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "beamline/status.h"
+#include "model/config.h"
+
+namespace beamline::model {
+namespace {
+
+// A model for a log of thousands of users: causal, so that every position trains; features summed.
+ModelConfig SmallModel(int d_model, int heads, int layers, const PresetOptions& options) {
+  ModelConfig config;
+  config.d_model = d_model;
+  config.heads = heads;
+  config.positive.length = 50;
+  config.positive.fusion = InputFusion::kSum;
+  config.positive.features = {{.kind = FeatureKind::kSid, .shared = true}};
+  if (options.items > 0) config.positive.features.push_back({.kind = FeatureKind::kItem, .buckets = options.items + 1});
+  if (options.authors > 0) {
+    config.positive.features.push_back({.kind = FeatureKind::kAuthor, .buckets = options.authors + 1});
+  }
+  config.encoder = {.layers = layers, .causal = true, .ffn = {.width = 2 * d_model}};
+  config.decoder = {.layers = layers, .ffn = {.width = 2 * d_model}};
+  return config;
+}
+
+// The feature set of the paper: video (here its SID, shared with the output embedding), author at half of d_model,
+// everything else at an eighth.
+std::vector<FeatureConfig> PaperFeatures(int d_model, const PresetOptions& options) {
+  const int author = d_model / 2, other = std::max(16, d_model / 8);
+  return {
+      {.kind = FeatureKind::kSid, .shared = true},
+      {.kind = FeatureKind::kAuthor, .buckets = options.authors > 0 ? options.authors + 1 : 100000, .width = author},
+      {.kind = FeatureKind::kTag, .buckets = 1000, .width = other},
+      {.kind = FeatureKind::kAge, .buckets = 64, .width = other},
+      {.kind = FeatureKind::kPlay, .buckets = 64, .width = other},
+      {.kind = FeatureKind::kDuration, .buckets = 64, .width = other},
+      {.kind = FeatureKind::kLabels, .width = other}};
+}
+
+struct PaperSize {
+  const char* name;
+  int layers;  // of encoder and of decoder
+  int d_model;
+  int heads;
+  FeedForwardConfig encoder_ffn;
+  FeedForwardConfig decoder_ffn;
+  bool tied_heads = true;
+};
+
+// The table of 2506.13695 with the widths that give its parameter counts: 2816 = 2/3 * 4 * 1024 rounded up to 128, not
+// the printed 2048. For 2.633B only experts of 1376 (2/3 of 2048, to 32) come near the total. In 0.015B the heads are
+// untied.
+const PaperSize kPaperSizes[] = {
+    {"0.015B", 2, 128, 4, {.width = 256, .gated = false}, {.width = 256, .gated = false}, false},
+    {"0.121B", 4, 1024, 8, {.width = 2816, .gated = false}, {.width = 2816, .gated = false}},
+    {"0.935B", 4, 1024, 8, {.width = 2816, .gated = false}, {.width = 2816, .experts = 24, .top_k = 2}},
+    {"2.633B", 12, 1024, 8, {.width = 1376, .experts = 24, .top_k = 4}, {.width = 1376, .experts = 24, .top_k = 4}},
+};
+
+ModelConfig PaperModel(const PaperSize& size, const PresetOptions& options) {
+  ModelConfig config;
+  config.d_model = size.d_model;
+  config.heads = size.heads;
+  config.level_sizes = {8192, 8192, 8192};
+  config.user = {.user_buckets = 100000,
+                 .attribute_buckets = 1024,
+                 .attributes = {"active_degree", "register_days", "region"},
+                 .width = 64,
+                 .enabled = true};
+  config.short_term = {.length = 20, .features = PaperFeatures(size.d_model, options)};
+  config.positive = {.length = 256, .features = PaperFeatures(size.d_model, options)};
+  config.encoder = {.layers = size.layers, .ffn = size.encoder_ffn};
+  config.decoder = {.layers = size.layers, .tied_heads = size.tied_heads, .ffn = size.decoder_ffn};
+  return config;
+}
+
+absl::StatusOr<ModelConfig> ByName(const PresetOptions& options) {
+  if (options.name == "demo") return SmallModel(64, 2, 2, options);
+  if (options.name == "small") return SmallModel(128, 4, 2, options);
+  for (const PaperSize& size : kPaperSizes) {
+    if (options.name == size.name) return PaperModel(size, options);
+  }
+  return absl::NotFoundError(
+      absl::StrCat("preset '", options.name, "' is unknown; known: ", absl::StrJoin(PresetNames(), ", ")));
+}
+
+}  // namespace
+
+std::vector<std::string> PresetNames() {
+  std::vector<std::string> names = {"demo", "small"};
+  for (const PaperSize& size : kPaperSizes) names.push_back(size.name);
+  return names;
+}
+
+absl::StatusOr<ModelConfig> PresetConfig(const PresetOptions& options) {
+  BEAMLINE_ASSIGN_OR_RETURN(ModelConfig config, ByName(options));
+  if (!options.level_sizes.empty()) config.level_sizes = options.level_sizes;
+  if (config.level_sizes.empty()) config.level_sizes = {256, 256, 256};
+  config.head_dim = config.d_model / config.heads;
+  BEAMLINE_RETURN_IF_ERROR(ValidateConfig(config));
+  return config;
+}
+
+}  // namespace beamline::model

@@ -1,0 +1,227 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "model/weight_schema.h"
+
+#include <algorithm>
+#include <cmath>
+#include <fstream>
+#include <limits>
+#include <set>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+
+namespace beamline::model {
+namespace {
+
+constexpr double kEmbeddingStddev = 0.02;
+
+class SchemaBuilder {
+ public:
+  explicit SchemaBuilder(const ModelConfig& config) : config_(config) {}
+
+  std::vector<WeightSpec> Build() {
+    Codes();
+    Static();
+    Pathway("short_term", config_.short_term);
+    Pathway("positive", config_.positive);
+    Table("position", config_.max_tokens(), config_.d_model);
+    Encoder();
+    Decoder();
+    return std::move(specs_);
+  }
+
+ private:
+  void Add(std::string name, std::vector<int64_t> shape, Initializer initializer, double stddev, WeightRole role) {
+    specs_.push_back({std::move(name), std::move(shape), initializer, stddev, role});
+  }
+  void Table(std::string name, int64_t rows, int64_t width) {
+    Add(std::move(name), {rows, width}, Initializer::kNormal, kEmbeddingStddev, WeightRole::kEmbedding);
+  }
+  // Normal with the variance of a matrix that keeps the scale of its input; what writes to the residual stream starts
+  // smaller the deeper the stack.
+  void Matrix(std::string name, int64_t out, int64_t in, double scale = 1) {
+    Add(std::move(name), {out, in}, Initializer::kNormal, scale / std::sqrt(3.0 * static_cast<double>(in)),
+        WeightRole::kMatrix);
+  }
+  void Vector(std::string name, int64_t size, Initializer initializer) {
+    Add(std::move(name), {size}, initializer, 0, WeightRole::kVector);
+  }
+  void Norm(std::string name) { Vector(std::move(name), config_.d_model, Initializer::kOnes); }
+  void Dense(const std::string& name, int64_t out, int64_t in) {
+    Matrix(absl::StrCat(name, ".weight"), out, in);
+    Vector(absl::StrCat(name, ".bias"), out, Initializer::kZeros);
+  }
+
+  // The last level's table is there only for who reads it: a tied head or a shared sid feature.
+  void Codes() {
+    bool last_level = config_.decoder.tied_heads;
+    for (const PathwayConfig* pathway : {&config_.short_term, &config_.positive}) {
+      if (!pathway->enabled()) continue;
+      for (const FeatureConfig& feature : pathway->features) last_level |= feature.shared;
+    }
+    for (int level = 0; level < config_.levels() - (last_level ? 0 : 1); ++level) {
+      Table(absl::StrCat("codes.", level), config_.level_sizes[level], config_.d_model);
+    }
+    Add("bos", {config_.d_model}, Initializer::kNormal, kEmbeddingStddev, WeightRole::kEmbedding);
+  }
+
+  void Static() {
+    const StaticConfig& user = config_.user;
+    if (!user.enabled) return;
+    if (user.user_buckets > 0) Table("static.user", user.user_buckets, user.width);
+    for (size_t i = 0; i < user.attributes.size(); ++i) {
+      Table(absl::StrCat("static.attribute.", i), user.attribute_buckets, user.width);
+    }
+    Dense("static.dense1", config_.d_model, static_cast<int64_t>(user.columns()) * user.width);
+    Dense("static.dense2", config_.d_model, config_.d_model);
+  }
+
+  void Pathway(const std::string& name, const PathwayConfig& pathway) {
+    if (!pathway.enabled()) return;
+    int64_t width = 0;
+    for (const FeatureConfig& feature : pathway.features) {
+      const int64_t w = FeatureWidth(config_, pathway, feature);
+      width += w * (feature.kind == FeatureKind::kSid ? config_.levels() : 1);
+      if (!feature.shared && tables_.insert(feature.kind).second) FeatureTables(feature, w);
+    }
+    if (pathway.fusion == InputFusion::kSum) return;
+    Dense(absl::StrCat(name, ".dense1"), config_.d_model, width);
+    Dense(absl::StrCat(name, ".dense2"), config_.d_model, config_.d_model);
+  }
+
+  void FeatureTables(const FeatureConfig& feature, int64_t width) {
+    if (feature.kind != FeatureKind::kSid) {
+      return Table(absl::StrCat("features.", FeatureName(feature.kind)), FeatureBuckets(feature), width);
+    }
+    for (int level = 0; level < config_.levels(); ++level) {
+      Table(absl::StrCat("features.sid.", level), config_.level_sizes[level], width);
+    }
+  }
+
+  void FeedForward(const std::string& layer, const FeedForwardConfig& ffn, double scale) {
+    const int64_t d = config_.d_model, width = ffn.width;
+    if (ffn.experts == 0) {
+      Matrix(absl::StrCat(layer, ".ffn.up"), ffn.gated ? 2 * width : width, d);
+      Matrix(absl::StrCat(layer, ".ffn.down"), d, width, scale);
+      return;
+    }
+    Matrix(absl::StrCat(layer, ".moe.gate"), ffn.experts, d);
+    Add(absl::StrCat(layer, ".moe.bias"), {ffn.experts}, Initializer::kZeros, 0, WeightRole::kBuffer);
+    Add(absl::StrCat(layer, ".moe.up"), {ffn.experts, 2 * width, d}, Initializer::kNormal,
+        1 / std::sqrt(3.0 * static_cast<double>(d)), WeightRole::kMatrix);
+    Add(absl::StrCat(layer, ".moe.down"), {ffn.experts, d, width}, Initializer::kNormal,
+        scale / std::sqrt(3.0 * static_cast<double>(width)), WeightRole::kMatrix);
+    if (ffn.shared_experts == 0) return;
+    Matrix(absl::StrCat(layer, ".moe.shared_up"), 2 * width * ffn.shared_experts, d);
+    Matrix(absl::StrCat(layer, ".moe.shared_down"), d, width * ffn.shared_experts, scale);
+  }
+
+  void Encoder() {
+    const double scale = 1 / std::sqrt(2.0 * std::max(1, config_.encoder.layers));
+    for (int layer = 0; layer < config_.encoder.layers; ++layer) {
+      const std::string name = absl::StrCat("encoder.", layer);
+      Norm(absl::StrCat(name, ".attention_norm"));
+      Matrix(absl::StrCat(name, ".attention.qkv"), 3 * config_.inner(), config_.d_model);
+      Matrix(absl::StrCat(name, ".attention.out"), config_.d_model, config_.inner(), scale);
+      Norm(absl::StrCat(name, ".ffn_norm"));
+      FeedForward(name, config_.encoder.ffn, scale);
+    }
+    Norm("encoder.norm");
+  }
+
+  void Decoder() {
+    const DecoderConfig& decoder = config_.decoder;
+    const double scale = 1 / std::sqrt(3.0 * decoder.layers);
+    Table("decoder.position", config_.levels(), config_.d_model);
+    for (int layer = 0; layer < decoder.layers; ++layer) {
+      const std::string name = absl::StrCat("decoder.", layer);
+      Norm(absl::StrCat(name, ".self_norm"));
+      Matrix(absl::StrCat(name, ".self.qkv"), 3 * config_.inner(), config_.d_model);
+      Matrix(absl::StrCat(name, ".self.out"), config_.d_model, config_.inner(), scale);
+      Norm(absl::StrCat(name, ".cross_norm"));
+      Matrix(absl::StrCat(name, ".cross.query"), config_.inner(), config_.d_model);
+      Matrix(absl::StrCat(name, ".cross.key_value"), 2 * config_.inner(), config_.d_model);
+      Matrix(absl::StrCat(name, ".cross.out"), config_.d_model, config_.inner(), scale);
+      Norm(absl::StrCat(name, ".ffn_norm"));
+      FeedForward(name, decoder.ffn, scale);
+    }
+    if (decoder.trunk_layers > 0) Dense("decoder.fusion", config_.d_model, 2 * config_.d_model);
+    Norm("decoder.norm");
+    if (decoder.tied_heads) return;
+    for (int level = 0; level < config_.levels(); ++level) {
+      Matrix(absl::StrCat("head.", level), config_.level_sizes[level], config_.d_model);
+    }
+  }
+
+  const ModelConfig& config_;
+  std::vector<WeightSpec> specs_;
+  std::set<FeatureKind> tables_;  // made so far: pathways share them
+};
+
+bool IsInput(const std::string& name) {
+  for (const char* prefix : {"static.", "short_term.", "positive.", "features."}) {
+    if (name.rfind(prefix, 0) == 0) return true;
+  }
+  return false;
+}
+
+}  // namespace
+
+int64_t WeightSpec::elements() const {
+  int64_t count = 1;
+  for (const int64_t size : shape) count *= size;
+  return count;
+}
+
+std::vector<WeightSpec> WeightSchema(const ModelConfig& config) { return SchemaBuilder(config).Build(); }
+
+ParameterCount CountParameters(const ModelConfig& config) {
+  ParameterCount count;
+  for (const WeightSpec& spec : WeightSchema(config)) {
+    count.total += spec.elements();
+    if (IsInput(spec.name)) {
+      count.input += spec.elements();
+      continue;
+    }
+    count.network += spec.elements();
+    const bool routed = spec.shape.size() == 3;  // [experts, ...]
+    const FeedForwardConfig& ffn = spec.name[0] == 'e' ? config.encoder.ffn : config.decoder.ffn;
+    count.active += routed ? spec.elements() / ffn.experts * ffn.top_k : spec.elements();
+  }
+  return count;
+}
+
+int64_t EstimateWeightBytes(const ModelConfig& config, bool bf16) {
+  int64_t bytes = 0, largest = 0;
+  for (const WeightSpec& spec : WeightSchema(config)) {
+    bytes += spec.elements() * (bf16 && spec.role != WeightRole::kBuffer ? 2 : 4);
+    largest = std::max(largest, spec.elements() * 4);
+  }
+  return bytes + largest;
+}
+
+namespace {
+
+// Memory that can be had without swapping; no limit where the system does not say.
+int64_t AvailableMemory() {
+  std::ifstream meminfo("/proc/meminfo");
+  std::string key, unit;
+  int64_t kilobytes = 0;
+  while (meminfo >> key >> kilobytes && std::getline(meminfo, unit)) {
+    if (key == "MemAvailable:") return kilobytes * 1024;
+  }
+  return std::numeric_limits<int64_t>::max();
+}
+
+}  // namespace
+
+absl::Status CheckMemory(const ModelConfig& config, bool bf16, int64_t available_bytes) {
+  if (available_bytes <= 0) available_bytes = AvailableMemory();
+  const int64_t needed = EstimateWeightBytes(config, bf16);
+  if (needed <= available_bytes) return absl::OkStatus();
+  return absl::ResourceExhaustedError(absl::StrFormat(
+      "the model's %d parameters need about %.2f GB, %.2f GB are free; use bf16, a smaller model, or more memory",
+      CountParameters(config).total, static_cast<double>(needed) * 1e-9, static_cast<double>(available_bytes) * 1e-9));
+}
+
+}  // namespace beamline::model

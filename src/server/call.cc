@@ -3,9 +3,9 @@
 
 #include <algorithm>
 #include <chrono>
-#include <string_view>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/string_view.h"
 #include "beamline/status.h"
 #include "server/status_detail.h"
 
@@ -25,7 +25,7 @@ absl::Status CheckMetadata(const grpc::ServerContextBase& context, int64_t limit
 std::optional<TraceParent> ReadTrace(const grpc::ServerContextBase& context) {
   const auto header = context.client_metadata().find("traceparent");
   if (header == context.client_metadata().end()) return std::nullopt;
-  return ParseTraceParent(std::string_view(header->second.data(), header->second.size()));
+  return ParseTraceParent(absl::string_view(header->second.data(), header->second.size()));
 }
 
 }  // namespace

@@ -14,7 +14,7 @@
 namespace beamline::server {
 namespace {
 
-bool IsUtf8(std::string_view text) {
+bool IsUtf8(absl::string_view text) {
   for (size_t i = 0; i < text.size();) {
     const unsigned char lead = text[i];
     const size_t length = lead < 0x80                   ? 1
@@ -33,7 +33,7 @@ bool IsUtf8(std::string_view text) {
 
 // What is no text file at all gets one line, not a list of the parser's misunderstandings.
 absl::Status CheckEncoding(const std::string& text, const std::string& name) {
-  const auto refuse = [&](std::string_view why) { return absl::InvalidArgumentError(absl::StrCat(name, ": ", why)); };
+  const auto refuse = [&](absl::string_view why) { return absl::InvalidArgumentError(absl::StrCat(name, ": ", why)); };
   if (text.find_first_not_of(" \t\r\n") == std::string::npos) {
     return refuse("the file is empty; configs/ has examples to start from");
   }

@@ -92,7 +92,7 @@ class Checker {
   };
 
   // REQUIRES: `path` is "section.field" of the schema.
-  Place Find(std::string_view path) const {
+  Place Find(absl::string_view path) const {
     const std::vector<std::string> parts = absl::StrSplit(path, '.');
     const FieldDescriptor* section = config_.GetDescriptor()->FindFieldByName(parts[0]);
     const Message& message = config_.GetReflection()->GetMessage(config_, section);
@@ -101,7 +101,7 @@ class Checker {
     return {&message, field, tree == nullptr ? 0 : tree->GetLocation(field, -1).line + 1};
   }
 
-  int64_t Number(std::string_view path) const {
+  int64_t Number(absl::string_view path) const {
     const Place place = Find(path);
     const auto* reflection = place.message->GetReflection();
     return place.field->cpp_type() == FieldDescriptor::CPPTYPE_INT32
@@ -109,11 +109,11 @@ class Checker {
                : reflection->GetInt64(*place.message, place.field);
   }
 
-  void Add(std::string_view path, std::string_view text) {
+  void Add(absl::string_view path, absl::string_view text) {
     problems_.Add(Find(path).line, absl::StrCat(path, ": ", text));
   }
 
-  void CheckBounds(std::string_view path, int64_t low, int64_t high) {
+  void CheckBounds(absl::string_view path, int64_t low, int64_t high) {
     const int64_t value = Number(path);
     if (value < low || value > high) Add(path, absl::StrCat(value, " is outside ", low, "..", high));
   }
@@ -122,7 +122,7 @@ class Checker {
   void CheckRelation(const AtMost& relation) {
     const int64_t value = Number(relation.field), limit = Number(relation.other);
     if (value <= limit) return;
-    const std::string_view at = Find(relation.field).line > 0 ? relation.field : relation.other;
+    const absl::string_view at = Find(relation.field).line > 0 ? relation.field : relation.other;
     problems_.Add(Find(at).line, absl::StrCat(relation.field, ": ", value, " is more than ", relation.other, " (",
                                               limit, Find(relation.other).line > 0 ? ")" : ", the default)"));
   }
@@ -144,7 +144,7 @@ class Checker {
     }
   }
 
-  void CheckWord(std::string_view path, const std::string& value, const std::vector<std::string>& words) {
+  void CheckWord(absl::string_view path, const std::string& value, const std::vector<std::string>& words) {
     if (std::find(words.begin(), words.end(), value) != words.end()) return;
     Add(path, absl::StrCat("\"", value, "\" is not one of ", absl::StrJoin(words, ", ")));
   }

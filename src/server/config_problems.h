@@ -5,10 +5,10 @@
 #pragma once
 
 #include <string>
-#include <string_view>
 #include <vector>
 
 #include "absl/status/status.h"
+#include "absl/strings/string_view.h"
 #include "beamline/config/v1/server_config.pb.h"
 #include "google/protobuf/text_format.h"
 #include "server/config.h"
@@ -42,6 +42,6 @@ void CheckConfig(const config::v1::ServerConfig& config, const google::protobuf:
                  const ConfigOverrides& overrides, ConfigProblems* problems);
 
 // The candidate with the smallest edit distance to `word`, if it is at most a third of the word's length.
-std::string Nearest(std::string_view word, const std::vector<std::string>& candidates);
+std::string Nearest(absl::string_view word, const std::vector<std::string>& candidates);
 
 }  // namespace beamline::server

@@ -91,7 +91,7 @@ void RefuseOddNumbers(const std::vector<std::string>& lines, ConfigProblems* pro
 
 }  // namespace
 
-std::string Nearest(std::string_view word, const std::vector<std::string>& candidates) {
+std::string Nearest(absl::string_view word, const std::vector<std::string>& candidates) {
   std::string nearest;
   size_t best = std::max<size_t>(word.size() / 3, 1) + 1;
   for (const std::string& candidate : candidates) {

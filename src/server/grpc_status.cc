@@ -2,8 +2,8 @@
 #include "server/grpc_status.h"
 
 #include <string>
-#include <string_view>
 
+#include "absl/strings/string_view.h"
 #include "server/status_detail.h"
 
 namespace beamline::server {
@@ -23,7 +23,7 @@ static_assert(int(absl::StatusCode::kUnavailable) == int(grpc::StatusCode::UNAVA
 
 // One line, bounded: an exception's text may hold a stack trace in its further lines, which is not for clients.
 std::string ClientMessage(const absl::Status& status) {
-  std::string_view message = status.message();
+  absl::string_view message = status.message();
   return std::string(message.substr(0, message.find('\n')).substr(0, kMaxMessageBytes));
 }
 

@@ -11,14 +11,14 @@ namespace beamline::server {
 namespace {
 
 // Lower-case only, as the standard demands.
-bool IsHex(std::string_view text) {
+bool IsHex(absl::string_view text) {
   return std::all_of(text.begin(), text.end(), [](char c) { return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'f'); });
 }
-bool AllZero(std::string_view text) { return text.find_first_not_of('0') == std::string_view::npos; }
+bool AllZero(absl::string_view text) { return text.find_first_not_of('0') == absl::string_view::npos; }
 
 }  // namespace
 
-std::string CleanRequestId(std::string_view request_id) {
+std::string CleanRequestId(absl::string_view request_id) {
   std::string clean(request_id.substr(0, kMaxRequestIdBytes));
   for (char& c : clean) {
     if (c <= ' ' || c >= 0x7f || c == '"' || c == '\'' || c == '\\') c = '_';
@@ -31,11 +31,11 @@ std::string MakeRequestId() {
   return absl::StrCat(absl::Hex(absl::Uniform<uint64_t>(bits), absl::kZeroPad16));
 }
 
-std::optional<TraceParent> ParseTraceParent(std::string_view header) {
+std::optional<TraceParent> ParseTraceParent(absl::string_view header) {
   constexpr size_t kLength = 2 + 1 + 32 + 1 + 16 + 1 + 2;
   if (header.size() < kLength || header[2] != '-' || header[35] != '-' || header[52] != '-') return std::nullopt;
-  const std::string_view version = header.substr(0, 2), trace = header.substr(3, 32), span = header.substr(36, 16),
-                         flags = header.substr(53, 2);
+  const absl::string_view version = header.substr(0, 2), trace = header.substr(3, 32), span = header.substr(36, 16),
+                          flags = header.substr(53, 2);
   // Version 00 ends here; a later one may go on behind a dash; ff is invalid for ever.
   if (!IsHex(version) || version == "ff") return std::nullopt;
   if (header.size() > kLength && (version == "00" || header[kLength] != '-')) return std::nullopt;

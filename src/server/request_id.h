@@ -7,14 +7,15 @@
 
 #include <optional>
 #include <string>
-#include <string_view>
+
+#include "absl/strings/string_view.h"
 
 namespace beamline::server {
 
 inline constexpr size_t kMaxRequestIdBytes = 128;
 
 // At most kMaxRequestIdBytes bytes; everything but printable ASCII without space and quotes becomes '_'.
-std::string CleanRequestId(std::string_view request_id);
+std::string CleanRequestId(absl::string_view request_id);
 
 // 16 random hexadecimal digits.
 std::string MakeRequestId();
@@ -25,6 +26,6 @@ struct TraceParent {
   std::string span_id;   // 16, not all zero
   bool sampled = false;
 };
-std::optional<TraceParent> ParseTraceParent(std::string_view header);
+std::optional<TraceParent> ParseTraceParent(absl::string_view header);
 
 }  // namespace beamline::server

@@ -9,7 +9,7 @@ namespace {
 
 constexpr char kTypeUrl[] = "type.googleapis.com/beamline.v1.ErrorDetail";
 
-std::string_view ReasonOfCode(absl::StatusCode code) {
+absl::string_view ReasonOfCode(absl::StatusCode code) {
   switch (code) {
     case absl::StatusCode::kInvalidArgument:
       return kFieldInvalid;
@@ -46,17 +46,17 @@ absl::Status InvalidField(const FieldProblem& problem) {
   return Attach(absl::InvalidArgumentError(absl::StrCat(problem.field, ": ", text)), detail);
 }
 
-absl::Status WithReason(absl::Status status, std::string_view reason, std::string_view field) {
+absl::Status WithReason(absl::Status status, absl::string_view reason, absl::string_view field) {
   v1::ErrorDetail detail = DetailOf(status);
   detail.set_reason(std::string(reason));
   if (!field.empty()) detail.set_field(std::string(field));
   return Attach(std::move(status), detail);
 }
 
-absl::Status PrefixField(const absl::Status& status, std::string_view prefix) {
+absl::Status PrefixField(const absl::Status& status, absl::string_view prefix) {
   v1::ErrorDetail detail = DetailOf(status);
   detail.set_field(detail.field().empty() ? std::string(prefix) : absl::StrCat(prefix, ".", detail.field()));
-  const std::string_view separator = detail.field().size() == prefix.size() ? ": " : ".";
+  const absl::string_view separator = detail.field().size() == prefix.size() ? ": " : ".";
   return Attach(absl::Status(status.code(), absl::StrCat(prefix, separator, status.message())), detail);
 }
 

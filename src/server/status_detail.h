@@ -6,23 +6,23 @@
 #pragma once
 
 #include <string>
-#include <string_view>
 
 #include "absl/status/status.h"
+#include "absl/strings/string_view.h"
 #include "beamline/v1/types.pb.h"
 
 namespace beamline::server {
 
 // Values of ErrorDetail.reason that more than one place uses; the proto lists all.
-inline constexpr std::string_view kMalformedMessage = "MALFORMED_MESSAGE";
-inline constexpr std::string_view kUnknownFields = "UNKNOWN_FIELDS";
-inline constexpr std::string_view kFieldMissing = "FIELD_MISSING";
-inline constexpr std::string_view kFieldOutOfRange = "FIELD_OUT_OF_RANGE";
-inline constexpr std::string_view kFieldInvalid = "FIELD_INVALID";
-inline constexpr std::string_view kMetadataTooLarge = "METADATA_TOO_LARGE";
+inline constexpr absl::string_view kMalformedMessage = "MALFORMED_MESSAGE";
+inline constexpr absl::string_view kUnknownFields = "UNKNOWN_FIELDS";
+inline constexpr absl::string_view kFieldMissing = "FIELD_MISSING";
+inline constexpr absl::string_view kFieldOutOfRange = "FIELD_OUT_OF_RANGE";
+inline constexpr absl::string_view kFieldInvalid = "FIELD_INVALID";
+inline constexpr absl::string_view kMetadataTooLarge = "METADATA_TOO_LARGE";
 
 struct FieldProblem {
-  std::string_view reason = kFieldInvalid;
+  absl::string_view reason = kFieldInvalid;
   std::string field;   // its path, e.g. "history[3].item_id"
   std::string limit;   // e.g. "1..1000"
   std::string actual;  // a number; never the request's text
@@ -33,10 +33,10 @@ struct FieldProblem {
 absl::Status InvalidField(const FieldProblem& problem);
 
 // `status` with the reason (and field, where given) attached.
-absl::Status WithReason(absl::Status status, std::string_view reason, std::string_view field = {});
+absl::Status WithReason(absl::Status status, absl::string_view reason, absl::string_view field = {});
 
 // Puts a path in front of the field, in detail and message: how an entry's error becomes its batch's.
-absl::Status PrefixField(const absl::Status& status, std::string_view prefix);
+absl::Status PrefixField(const absl::Status& status, absl::string_view prefix);
 
 // The detail attached, or one that says what the code alone says. REQUIRES: !status.ok().
 v1::ErrorDetail DetailOf(const absl::Status& status);

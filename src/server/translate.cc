@@ -19,7 +19,7 @@ constexpr int64_t kMaxSpanMs = std::numeric_limits<int32_t>::max();
 
 std::string Range(int64_t low, int64_t high) { return absl::StrCat(low, "..", high); }
 
-absl::Status CheckCount(std::string_view field, int64_t count, int64_t low, int64_t high, std::string_view unit) {
+absl::Status CheckCount(absl::string_view field, int64_t count, int64_t low, int64_t high, absl::string_view unit) {
   if (count >= low && count <= high) return absl::OkStatus();
   FieldProblem problem{kFieldOutOfRange, std::string(field), Range(low, high), absl::StrCat(count), ""};
   problem.text = absl::StrCat(count, " ", unit, " are outside ", problem.limit);
@@ -27,7 +27,7 @@ absl::Status CheckCount(std::string_view field, int64_t count, int64_t low, int6
 }
 
 // The path is put together only for an error: a history has thousands of fields.
-absl::Status CheckEvent(int index, std::string_view name, int64_t value, int64_t low, int64_t high) {
+absl::Status CheckEvent(int index, absl::string_view name, int64_t value, int64_t low, int64_t high) {
   if (value >= low && value <= high) return absl::OkStatus();
   return CheckRange(absl::StrCat("history[", index, "].", name), value, low, high);
 }
@@ -86,7 +86,7 @@ absl::Status ReadUser(const v1::RecommendRequest& message, RecommendRequest* req
   return absl::OkStatus();
 }
 
-absl::StatusOr<TagClause> ClauseFromProto(const v1::Eligibility::TagClause& message, std::string_view field) {
+absl::StatusOr<TagClause> ClauseFromProto(const v1::Eligibility::TagClause& message, absl::string_view field) {
   BEAMLINE_RETURN_IF_ERROR(CheckCount(absl::StrCat(field, ".key"), message.key().size(), 1, kMaxNameBytes, "bytes"));
   BEAMLINE_RETURN_IF_ERROR(
       CheckCount(absl::StrCat(field, ".any_of"), message.any_of_size(), 1, kMaxValuesPerClause, "values"));
@@ -160,7 +160,7 @@ v1::ShortReason ToProto(ShortReason reason) {
 
 }  // namespace
 
-absl::Status CheckRange(std::string_view field, int64_t value, int64_t low, int64_t high) {
+absl::Status CheckRange(absl::string_view field, int64_t value, int64_t low, int64_t high) {
   if (value >= low && value <= high) return absl::OkStatus();
   return InvalidField({kFieldOutOfRange, std::string(field), Range(low, high), absl::StrCat(value), ""});
 }
@@ -187,7 +187,7 @@ void ToProto(const Sid& sid, v1::Sid* message) {
   message->mutable_codes()->Assign(sid.codes().begin(), sid.codes().end());
 }
 
-v1::RecommendResponse ToProto(const RecommendResult& result, std::string_view request_id) {
+v1::RecommendResponse ToProto(const RecommendResult& result, absl::string_view request_id) {
   v1::RecommendResponse message;
   message.set_request_id(std::string(request_id));
   message.mutable_items()->Reserve(static_cast<int>(result.items.size()));
@@ -231,7 +231,7 @@ v1::Item ToProto(const CatalogueItem& item) {
   return message;
 }
 
-absl::StatusOr<Sid> SidFromProto(const v1::Sid& message, const Catalogue& catalogue, std::string_view field) {
+absl::StatusOr<Sid> SidFromProto(const v1::Sid& message, const Catalogue& catalogue, absl::string_view field) {
   const std::string codes = absl::StrCat(field, ".codes");
   BEAMLINE_RETURN_IF_ERROR(CheckCount(codes, message.codes_size(), catalogue.levels(), catalogue.levels(), "codes"));
   const std::vector<uint32_t> sizes = catalogue.level_sizes();

@@ -6,9 +6,9 @@
 #pragma once
 
 #include <string>
-#include <string_view>
 
 #include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
 #include "beamline/catalogue.h"
 #include "beamline/request.h"
 #include "beamline/v1/catalogue.pb.h"
@@ -38,15 +38,15 @@ inline constexpr int kDefaultTopK = 10;
 // The deadline is the call's, not the message's: the caller sets it. `request_id` comes back cleaned (request_id.h).
 absl::StatusOr<RecommendRequest> FromProto(const v1::RecommendRequest& message, const RequestLimits& limits);
 
-v1::RecommendResponse ToProto(const RecommendResult& result, std::string_view request_id);
+v1::RecommendResponse ToProto(const RecommendResult& result, absl::string_view request_id);
 
 void ToProto(const Sid& sid, v1::Sid* message);
 v1::Item ToProto(const CatalogueItem& item);
 
 // A SID of the catalogue's shape; errors name `field`.
-absl::StatusOr<Sid> SidFromProto(const v1::Sid& message, const Catalogue& catalogue, std::string_view field);
+absl::StatusOr<Sid> SidFromProto(const v1::Sid& message, const Catalogue& catalogue, absl::string_view field);
 
 // INVALID_ARGUMENT unless low <= value <= high.
-absl::Status CheckRange(std::string_view field, int64_t value, int64_t low, int64_t high);
+absl::Status CheckRange(absl::string_view field, int64_t value, int64_t low, int64_t high);
 
 }  // namespace beamline::server

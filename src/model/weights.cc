@@ -83,6 +83,11 @@ absl::StatusOr<Weights> LoadWeights(backend::Context& ctx, const ModelConfig& co
   BEAMLINE_RETURN_IF_ERROR(ValidateConfig(config));
   if (ctx.device.is_cpu()) BEAMLINE_RETURN_IF_ERROR(CheckMemory(config, ctx.dtype == c10::kBFloat16, 0));
   BEAMLINE_ASSIGN_OR_RETURN(const SafetensorsFile file, SafetensorsFile::Read(path));
+  return LoadWeights(ctx, config, file);
+}
+
+absl::StatusOr<Weights> LoadWeights(backend::Context& ctx, const ModelConfig& config, const SafetensorsFile& file) {
+  BEAMLINE_RETURN_IF_ERROR(ValidateConfig(config));
   BEAMLINE_RETURN_IF_ERROR(CheckFile(config, file));
   Weights weights;
   for (const WeightSpec& spec : WeightSchema(config)) {

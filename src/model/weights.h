@@ -17,6 +17,10 @@
 #include "model/config.h"
 #include "model/weight_schema.h"
 
+namespace beamline {
+class SafetensorsFile;
+}
+
 namespace beamline::model {
 
 class Weights {
@@ -36,6 +40,8 @@ Weights InitWeights(backend::Context& ctx, const ModelConfig& config, uint64_t s
 
 // Files hold fp32 or bf16; either is converted to the context's dtype (buffers stay fp32).
 absl::StatusOr<Weights> LoadWeights(backend::Context& ctx, const ModelConfig& config, const std::string& path);
+// Of a file that is in memory already.
+absl::StatusOr<Weights> LoadWeights(backend::Context& ctx, const ModelConfig& config, const SafetensorsFile& file);
 // Written as fp32 under a temporary name, then renamed.
 absl::Status SaveWeights(backend::Context& ctx, const ModelConfig& config, const Weights& weights,
                          const std::string& path);

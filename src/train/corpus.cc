@@ -1,0 +1,124 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "train/corpus.h"
+
+#include <optional>
+#include <string>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "data/labels.h"
+
+namespace beamline::train {
+namespace {
+
+constexpr int kTargetsOfACase = 3;  // users with fewer are never ranked
+
+// Which events of the dataset are targets, by the options.
+class TargetFilter {
+ public:
+  TargetFilter(const data::Dataset& dataset, const CorpusOptions& options) : labels_(options.target_labels) {
+    if (options.k_core <= 0) return;
+    const data::Dataset labelled = labels_ == 0 ? dataset : dataset.WithLabels(labels_);
+    const data::Dataset core = labelled.KCore(options.k_core);
+    users_.emplace(dataset.num_users());
+    for (int64_t user = 0; user < dataset.num_users(); ++user) {
+      (*users_)[user] = core.FindUser(dataset.user_id(user)).has_value();
+    }
+    items_.emplace(dataset.num_items());
+    for (int64_t item = 0; item < dataset.num_items(); ++item) {
+      (*items_)[item] = core.FindItem(dataset.item_id(item)).has_value();
+    }
+  }
+
+  bool operator()(int64_t user, const data::CompactEvent& event) const {
+    if (labels_ != 0 && (event.labels & labels_) == 0) return false;
+    return !users_.has_value() || ((*users_)[user] && (*items_)[event.item]);
+  }
+
+ private:
+  uint32_t labels_;
+  std::optional<std::vector<bool>> users_, items_;
+};
+
+}  // namespace
+
+absl::StatusOr<Corpus> Corpus::Create(std::shared_ptr<const data::Dataset> dataset, const CorpusOptions& options) {
+  Corpus corpus;
+  const TargetFilter is_target(*dataset, options);
+  uint32_t labels_seen = 0;
+  corpus.target_items_.num_items = static_cast<uint32_t>(dataset->num_items());
+  std::vector<uint32_t> items;
+  for (int64_t user = 0; user < dataset->num_users(); ++user) {
+    const absl::Span<const data::CompactEvent> events = dataset->events(user);
+    items.clear();
+    for (uint32_t i = 0; i < events.size(); ++i) {
+      labels_seen |= events[i].labels;
+      if (!is_target(user, events[i])) continue;
+      corpus.targets_.push_back(i);
+      items.push_back(events[i].item);
+    }
+    corpus.target_offsets_.push_back(corpus.targets_.size());
+    corpus.target_items_.Append(items);
+    const bool split = items.size() >= kTargetsOfACase;
+    corpus.training_end_.push_back(split ? corpus.targets_[corpus.targets_.size() - 2]
+                                         : static_cast<uint32_t>(events.size()));
+  }
+  if (corpus.targets_.empty()) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "nothing to learn: none of ", dataset->num_events(), " events is a target (labels wanted: '",
+        data::FormatLabels(options.target_labels), "', labels in the log: '", data::FormatLabels(labels_seen),
+        "', k-core ", options.k_core, "); choose other target labels or a smaller k-core"));
+  }
+  corpus.dataset_ = std::move(dataset);
+  return corpus;
+}
+
+int64_t Corpus::training_targets(int64_t user) const {
+  const int64_t count = static_cast<int64_t>(targets(user).size());
+  return count >= kTargetsOfACase ? count - 2 : count;
+}
+
+std::vector<CorpusCase> Corpus::Cases(data::HeldOut held_out) const {
+  std::vector<CorpusCase> cases;
+  const int from_end = held_out == data::HeldOut::kTest ? 1 : 2;
+  for (int64_t user = 0; user < num_users(); ++user) {
+    const absl::Span<const uint32_t> positions = targets(user);
+    if (positions.size() < kTargetsOfACase) continue;
+    cases.push_back({static_cast<uint32_t>(user), positions[positions.size() - from_end]});
+  }
+  return cases;
+}
+
+runtime::Vocabulary Corpus::FitVocabulary() const {
+  std::vector<bool> used(dataset_->num_items());
+  for (int64_t user = 0; user < num_users(); ++user) {
+    for (const data::CompactEvent& event : dataset_->events(user).subspan(0, training_end(user)))
+      used[event.item] = true;
+  }
+  std::vector<ItemId> items;
+  std::vector<uint64_t> authors;
+  for (int64_t item = 0; item < dataset_->num_items(); ++item) {
+    if (!used[item]) continue;
+    items.push_back(dataset_->item_id(item));
+    authors.push_back(dataset_->item_attributes(item).author);
+  }
+  return runtime::Vocabulary(std::move(items), std::move(authors));
+}
+
+std::vector<uint32_t> Corpus::TrainingPopularity() const {
+  std::vector<uint32_t> counts(dataset_->num_items());
+  for (int64_t user = 0; user < num_users(); ++user) {
+    for (uint32_t item : target_items_.user(user).subspan(0, training_targets(user))) ++counts[item];
+  }
+  return counts;
+}
+
+Event ToEvent(const data::Dataset& dataset, const data::CompactEvent& event) {
+  return {.item = dataset.item_id(event.item),
+          .timestamp_ms = event.timestamp_ms,
+          .play_time_ms = event.play_time_ms,
+          .duration_ms = event.duration_ms,
+          .labels = event.labels};
+}
+
+}  // namespace beamline::train

@@ -1,0 +1,77 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// A behaviour log as training and evaluation see it: every event is history, and the events with a target label (long
+// views by default) are what the model learns to predict. The leave-one-out split is over targets: a user's last target
+// is the test item, the last but one the validation item, and the *training part* ends with the event before the
+// validation item. Whatever is fitted (vocabulary, popularity, baselines, weights) is fitted on the training part;
+// users with fewer than three targets keep all of theirs, since nothing of them is ever ranked.
+//
+// Shares the dataset. Immutable, thread-safe.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "absl/types/span.h"
+#include "base/item_sequences.h"
+#include "beamline/request.h"
+#include "data/dataset.h"
+#include "data/split.h"
+#include "runtime/vocabulary.h"
+
+namespace beamline::train {
+
+struct CorpusOptions {
+  uint32_t target_labels = kLongView;  // targets carry one of these labels; 0: every event is a target
+  int k_core = 0;                      // targets are those of the k-core of the target events; 0: all of them
+  bool targets_only = false;           // histories hold target events alone
+};
+
+// A target to rank: the user's events before `event` are the history.
+struct CorpusCase {
+  uint32_t user = 0;
+  uint32_t event = 0;
+};
+
+class Corpus {
+ public:
+  // Errors: no target at all (naming the labels there are).
+  static absl::StatusOr<Corpus> Create(std::shared_ptr<const data::Dataset> dataset, const CorpusOptions& options = {});
+
+  const data::Dataset& dataset() const { return *dataset_; }
+  int64_t num_users() const { return static_cast<int64_t>(training_end_.size()); }
+  // Positions of the user's targets in the events, ascending.
+  absl::Span<const uint32_t> targets(int64_t user) const {
+    return absl::MakeConstSpan(targets_).subspan(target_offsets_[user],
+                                                 target_offsets_[user + 1] - target_offsets_[user]);
+  }
+  // Of them, how many are in the training part; and how many of the user's events are.
+  int64_t training_targets(int64_t user) const;
+  uint32_t training_end(int64_t user) const { return training_end_[user]; }
+
+  // One case per user with at least three targets, in user order.
+  std::vector<CorpusCase> Cases(data::HeldOut held_out) const;
+  // The items of all targets: what data::EvaluationCases and data::TrainingPart split the same way.
+  const ItemSequences& target_items() const { return target_items_; }
+
+  // Items and authors of the training part's events.
+  runtime::Vocabulary FitVocabulary() const;
+  // Targets per item in the training part, [num_items].
+  std::vector<uint32_t> TrainingPopularity() const;
+
+ private:
+  Corpus() = default;
+
+  std::shared_ptr<const data::Dataset> dataset_;
+  std::vector<uint64_t> target_offsets_{0};
+  std::vector<uint32_t> targets_;
+  std::vector<uint32_t> training_end_;
+  ItemSequences target_items_;
+};
+
+// The event as requests carry it.
+Event ToEvent(const data::Dataset& dataset, const data::CompactEvent& event);
+
+}  // namespace beamline::train

@@ -1,0 +1,123 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "train/evaluation.h"
+
+#include <algorithm>
+#include <memory>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "absl/time/clock.h"
+#include "base/digest.h"
+#include "base/thread_pool.h"
+#include "beamline/status.h"
+
+namespace beamline::train {
+namespace {
+
+constexpr char kItemKnn[] = "item-knn";
+
+struct NamedBaseline {
+  std::string name;
+  std::unique_ptr<data::CountingBaseline> baseline;
+};
+
+absl::StatusOr<std::vector<NamedBaseline>> FitBaselines(const Corpus& corpus) {
+  std::vector<NamedBaseline> baselines;
+  baselines.push_back({"popularity", data::MakePopularity()});
+  baselines.push_back({"markov", data::MakeMarkov()});
+  baselines.push_back({kItemKnn, data::MakeItemKnn()});
+  const ItemSequences training = data::TrainingPart(corpus.target_items());
+  for (NamedBaseline& one : baselines) BEAMLINE_RETURN_IF_ERROR(one.baseline->Fit(training));
+  return baselines;
+}
+
+// Cases as the model's ranker and as the baselines take them, aligned.
+struct AlignedCases {
+  std::vector<CorpusCase> model;
+  std::vector<data::EvaluationCase> counting;
+};
+
+AlignedCases SelectCases(const Corpus& corpus, const EvaluationOptions& options) {
+  AlignedCases cases;
+  const std::vector<CorpusCase> all = corpus.Cases(options.held_out);
+  const std::vector<data::EvaluationCase> counting = data::EvaluationCases(corpus.target_items(), options.held_out);
+  std::vector<size_t> chosen(all.size());
+  for (size_t i = 0; i < all.size(); ++i) chosen[i] = i;
+  if (options.max_users > 0 && static_cast<size_t>(options.max_users) < all.size()) {
+    const auto key = [&](size_t i) { return StableMix64(all[i].user, options.bootstrap.seed); };
+    std::sort(chosen.begin(), chosen.end(), [&](size_t a, size_t b) { return key(a) < key(b); });
+    chosen.resize(options.max_users);
+    std::sort(chosen.begin(), chosen.end());
+  }
+  for (size_t i : chosen) {
+    cases.model.push_back(all[i]);
+    cases.counting.push_back(counting[i]);
+  }
+  return cases;
+}
+
+}  // namespace
+
+absl::StatusOr<EvaluationReport> Evaluate(const backend::Context& ctx, const model::Model& model, const Corpus& corpus,
+                                          const ItemRanker& ranker, const catalogue::CatalogueSnapshot& snapshot,
+                                          const EvaluationOptions& options, Progress* progress) {
+  const AlignedCases cases = SelectCases(corpus, options);
+  if (cases.model.empty()) {
+    return absl::FailedPreconditionError("nothing to evaluate: no user has three targets, which the split needs");
+  }
+  BEAMLINE_ASSIGN_OR_RETURN(const std::vector<NamedBaseline> baselines, FitBaselines(corpus));
+  ThreadPool pool(ThreadsOrCores(options.threads) - 1);
+  EvaluationReport report;
+  report.split = options.held_out == data::HeldOut::kTest ? "test" : "validation";
+  report.users = static_cast<int64_t>(cases.model.size());
+  report.catalogue_items = static_cast<int64_t>(snapshot.num_items());
+  report.catalogue_sids = static_cast<int64_t>(snapshot.num_sids());
+  report.beam = options.beam;
+  report.confidence = options.bootstrap.confidence;
+  for (const data::SeenItems seen : {data::SeenItems::kRemove, data::SeenItems::kKeep}) {
+    RankOptions rank;
+    rank.beam = options.beam;
+    rank.threads = options.threads;
+    rank.exclude_seen = seen == data::SeenItems::kRemove;
+    const absl::Time start = absl::Now();
+    BEAMLINE_ASSIGN_OR_RETURN(const std::vector<double> ranks, ranker.Rank(ctx, model, cases.model, rank, progress));
+    report.seconds += absl::ToDoubleSeconds(absl::Now() - start);
+    RankingScores scores;
+    scores.seen = seen;
+    scores.systems.push_back({"model", data::BootstrapMetrics(ranks, options.bootstrap)});
+    for (const NamedBaseline& one : baselines) {
+      const std::vector<double> theirs = data::RankTargets(*one.baseline, cases.counting, seen, &pool);
+      scores.systems.push_back({one.name, data::BootstrapMetrics(theirs, options.bootstrap)});
+      if (one.name != kItemKnn) continue;
+      BEAMLINE_ASSIGN_OR_RETURN(scores.model_minus_item_knn, data::PairedBootstrap(ranks, theirs, options.bootstrap));
+    }
+    report.rankings.push_back(std::move(scores));
+  }
+  return report;
+}
+
+std::string EvaluationTable(const EvaluationReport& report) {
+  std::string table = absl::StrFormat(
+      "%s split: %d users, full ranking of %d items (%d SIDs), beam %d; model ranked in %.0f s\n", report.split,
+      report.users, report.catalogue_items, report.catalogue_sids, report.beam, report.seconds);
+  const auto row = [&](const std::string& name, const data::MetricIntervals& m, bool sign) {
+    const char* format = sign ? "%-18s %+8.4f %+8.4f %+8.4f [%+.4f, %+.4f] %+8.4f [%+.4f, %+.4f]\n"
+                              : "%-18s %8.4f %8.4f %8.4f [ %.4f,  %.4f] %8.4f [ %.4f,  %.4f]\n";
+    const absl::ParsedFormat<'s', 'f', 'f', 'f', 'f', 'f', 'f', 'f', 'f'> parsed =
+        *absl::ParsedFormat<'s', 'f', 'f', 'f', 'f', 'f', 'f', 'f', 'f'>::New(format);
+    absl::StrAppend(&table,
+                    absl::StrFormat(parsed, name, m.recall_5.mean, m.ndcg_5.mean, m.recall_10.mean, m.recall_10.low,
+                                    m.recall_10.high, m.ndcg_10.mean, m.ndcg_10.low, m.ndcg_10.high));
+  };
+  for (const RankingScores& ranking : report.rankings) {
+    absl::StrAppend(&table, absl::StrFormat("\nseen items %s %8s %8s %8s %19s %7s   (%.0f%% intervals)\n",
+                                            ranking.seen == data::SeenItems::kRemove ? "removed" : "kept   ", "R@5",
+                                            "N@5", "R@10", "", "N@10", 100 * report.confidence));
+    for (const SystemScores& system : ranking.systems) row(system.name, system.intervals, false);
+    row("model - item-knn", ranking.model_minus_item_knn, true);
+  }
+  return table;
+}
+
+}  // namespace beamline::train

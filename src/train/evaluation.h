@@ -1,0 +1,66 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// How good a model is: full ranking of every user's held-out item among the whole catalogue, at item level, by the
+// engine's own beam search, beside the counting baselines on the same cases, with bootstrap intervals and the paired
+// difference to item-KNN; once with the items of the history removed from the ranking and once with them kept. The
+// baselines count over the training part alone, as everything else does. Pure but for the time it takes.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include <nlohmann/json.hpp>
+
+#include "absl/status/statusor.h"
+#include "backend/context.h"
+#include "base/progress.h"
+#include "data/baselines.h"
+#include "data/ranking_metrics.h"
+#include "data/split.h"
+#include "train/corpus.h"
+#include "train/item_ranker.h"
+
+namespace beamline::train {
+
+struct EvaluationOptions {
+  data::HeldOut held_out = data::HeldOut::kTest;
+  int beam = 64;
+  int max_users = 0;  // 0: all; else a fixed random subset
+  int threads = 0;    // 0: one per core
+  data::BootstrapOptions bootstrap;
+};
+
+struct SystemScores {
+  std::string name;  // "model", "popularity", "markov", "item-knn"
+  data::MetricIntervals intervals;
+};
+
+// One ranking rule: seen items removed, or kept.
+struct RankingScores {
+  data::SeenItems seen = data::SeenItems::kRemove;
+  std::vector<SystemScores> systems;           // the model first
+  data::MetricIntervals model_minus_item_knn;  // paired
+};
+
+struct EvaluationReport {
+  std::string split;  // "test" or "validation"
+  int64_t users = 0;
+  int64_t catalogue_items = 0;
+  int64_t catalogue_sids = 0;
+  int beam = 0;
+  double confidence = 0.95;
+  double seconds = 0;  // of the model's ranking
+  std::vector<RankingScores> rankings;
+};
+
+absl::StatusOr<EvaluationReport> Evaluate(const backend::Context& ctx, const model::Model& model, const Corpus& corpus,
+                                          const ItemRanker& ranker, const catalogue::CatalogueSnapshot& snapshot,
+                                          const EvaluationOptions& options, Progress* progress = nullptr);
+
+std::string EvaluationTable(const EvaluationReport& report);
+nlohmann::json EvaluationToJson(const EvaluationReport& report);
+// Of a file written from EvaluationToJson; errors name `source` and the field.
+absl::StatusOr<EvaluationReport> EvaluationFromJson(const nlohmann::json& json, const std::string& source);
+
+}  // namespace beamline::train

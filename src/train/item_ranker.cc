@@ -1,0 +1,170 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "train/item_ranker.h"
+
+#include <algorithm>
+#include <atomic>
+#include <limits>
+#include <mutex>
+#include <numeric>
+#include <utility>
+
+#include <ATen/Parallel.h>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "base/interrupt.h"
+#include "base/thread_pool.h"
+#include "beamline/status.h"
+#include "catalogue/eligibility.h"
+#include "data/ranking_metrics.h"
+#include "decode/beam_search.h"
+#include "runtime/batch_builder.h"
+
+namespace beamline::train {
+namespace {
+
+double RankOf(ItemId target, absl::Span<const ItemId> items) {
+  const auto found = std::find(items.begin(), items.end(), target);
+  return found == items.end() ? data::kMissRank : static_cast<double>(found - items.begin() + 1);
+}
+
+// Torch threads of this process, put back at the end: workers set their own to one.
+class TorchThreads {
+ public:
+  TorchThreads() : threads_(at::get_num_threads()) {}
+  ~TorchThreads() { at::set_num_threads(threads_); }
+
+ private:
+  int threads_;
+};
+
+}  // namespace
+
+ItemRanker::ItemRanker(const Corpus& corpus, const runtime::FeatureBuilder& features,
+                       std::shared_ptr<const catalogue::CatalogueSnapshot> snapshot)
+    : corpus_(&corpus),
+      features_(&features),
+      snapshot_(std::move(snapshot)),
+      rules_(std::make_unique<catalogue::RuleCache>(snapshot_, 1)) {}
+
+absl::StatusOr<ItemRanker> ItemRanker::Create(const Corpus& corpus, const runtime::FeatureBuilder& features,
+                                              std::shared_ptr<const catalogue::CatalogueSnapshot> snapshot) {
+  if (snapshot->level_sizes() != features.config().level_sizes) {
+    return absl::FailedPreconditionError(absl::StrCat(
+        "the catalogue has levels of ", absl::StrJoin(snapshot->level_sizes(), ","), " codes, the model of ",
+        absl::StrJoin(features.config().level_sizes, ","), ": they come from different tokenizers"));
+  }
+  return ItemRanker(corpus, features, std::move(snapshot));
+}
+
+absl::StatusOr<std::vector<std::vector<ItemId>>> ItemRanker::RankedItems(backend::Context ctx,
+                                                                         const model::Model& model,
+                                                                         absl::Span<const CorpusCase> cases,
+                                                                         const RankOptions& options, int count) const {
+  const backend::InferenceGuard no_gradients;
+  const data::Dataset& dataset = corpus_->dataset();
+  std::vector<runtime::EncodedRequest> encoded;
+  std::vector<std::shared_ptr<const catalogue::CompiledEligibility>> eligibility;
+  for (const CorpusCase& one : cases) {
+    std::vector<Event> history;
+    const absl::Span<const data::CompactEvent> events = dataset.events(one.user).subspan(0, one.event);
+    for (const data::CompactEvent& event : events) history.push_back(ToEvent(dataset, event));
+    runtime::FeatureSource source;
+    source.user_id = dataset.user_id(one.user);
+    source.user_attributes = dataset.user_attributes(one.user);
+    source.history = history;
+    encoded.push_back(features_->Build(source, *snapshot_));
+    BEAMLINE_RETURN_IF_ERROR(runtime::CheckEncodedRequest(features_->config(), encoded.back()));
+
+    std::vector<ItemId> seen;
+    for (uint32_t target : corpus_->targets(one.user)) {
+      if (options.exclude_seen && target < one.event) seen.push_back(dataset.item_id(events[target].item));
+    }
+    BEAMLINE_ASSIGN_OR_RETURN(auto compiled, catalogue::CompileEligibility(*rules_, Eligibility{}, seen));
+    eligibility.push_back(std::move(compiled));
+  }
+
+  std::vector<const runtime::EncodedRequest*> inputs;
+  for (const runtime::EncodedRequest& one : encoded) inputs.push_back(&one);
+  const runtime::EncoderBatchInput batch = runtime::BuildEncoderBatch(features_->config(), inputs);
+  model::EncodedContext context = model.Encode(ctx, model::UploadEncoderInput(ctx, features_->config(), batch.input));
+  const std::vector<int> widths(features_->config().levels(), options.beam);
+  std::vector<decode::SearchRequest> requests(cases.size());
+  for (size_t i = 0; i < cases.size(); ++i) {
+    requests[i].constraint = &eligibility[i]->view();
+    requests[i].widths = widths;
+  }
+  const std::vector<decode::SearchResult> results =
+      decode::BeamSearch(model).Run(ctx, std::move(context), requests, [](int) { return absl::OkStatus(); });
+
+  std::vector<std::vector<ItemId>> lists(cases.size());
+  for (size_t i = 0; i < cases.size(); ++i) {
+    BEAMLINE_RETURN_IF_ERROR(results[i].status);
+    for (const decode::Hypothesis& hypothesis : results[i].hypotheses) {
+      const int room = count - static_cast<int>(lists[i].size());
+      if (room <= 0) break;
+      const std::vector<ItemId> items = eligibility[i]->ResolveEligible(hypothesis.leaf, room);
+      lists[i].insert(lists[i].end(), items.begin(), items.end());
+    }
+  }
+  return lists;
+}
+
+absl::StatusOr<std::vector<double>> ItemRanker::Rank(const backend::Context& ctx, const model::Model& model,
+                                                     absl::Span<const CorpusCase> cases, const RankOptions& options,
+                                                     Progress* progress) const {
+  // Cases of similar history length share a batch: less padding.
+  std::vector<uint32_t> order(cases.size());
+  std::iota(order.begin(), order.end(), 0);
+  std::stable_sort(order.begin(), order.end(), [&](uint32_t a, uint32_t b) { return cases[a].event < cases[b].event; });
+  std::vector<double> ranks(cases.size(), data::kMissRank);
+  std::mutex mutex;
+  absl::Status failure;  // the first one; guarded by mutex
+  std::atomic<int64_t> done{0};
+  StartProgress(progress, "rank", static_cast<int64_t>(cases.size()), "users");
+  {
+    const TorchThreads restored;
+    ThreadPool pool(ThreadsOrCores(options.threads) - 1);
+    ParallelFor(&pool, static_cast<int64_t>(cases.size()), options.batch, [&](int64_t begin, int64_t end) {
+      at::set_num_threads(1);
+      absl::Status status = CheckInterrupted();
+      {
+        const std::lock_guard<std::mutex> lock(mutex);
+        if (!failure.ok()) return;
+      }
+      std::vector<CorpusCase> batch;
+      for (int64_t i = begin; i < end; ++i) batch.push_back(cases[order[i]]);
+      absl::StatusOr<std::vector<std::vector<ItemId>>> lists = status;
+      if (status.ok()) {
+        try {
+          lists = RankedItems(ctx, model, batch, options, std::numeric_limits<int>::max());
+        } catch (const std::exception& error) {
+          lists = absl::InternalError(absl::StrCat("ranking: ", error.what()));
+        }
+      }
+      if (!lists.ok()) {
+        const std::lock_guard<std::mutex> lock(mutex);
+        if (failure.ok()) failure = lists.status();
+        return;
+      }
+      for (int64_t i = begin; i < end; ++i) {
+        const CorpusCase& one = cases[order[i]];
+        const data::Dataset& dataset = corpus_->dataset();
+        ranks[order[i]] = RankOf(dataset.item_id(dataset.events(one.user)[one.event].item), (*lists)[i - begin]);
+      }
+      UpdateProgress(progress, done += end - begin);
+    });
+  }
+  if (!failure.ok()) return failure;
+  FinishProgress(progress);
+  return ranks;
+}
+
+absl::StatusOr<std::vector<ItemId>> ItemRanker::Top(const backend::Context& ctx, const model::Model& model,
+                                                    const CorpusCase& one, const RankOptions& options,
+                                                    int count) const {
+  BEAMLINE_ASSIGN_OR_RETURN(auto lists, RankedItems(ctx, model, absl::MakeConstSpan(&one, 1), options, count));
+  return std::move(lists.front());
+}
+
+}  // namespace beamline::train

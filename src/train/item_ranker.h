@@ -1,0 +1,61 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Full-catalogue ranks of held-out items by the engine's own beam search: the rank of a case's target among the items
+// under the leaves the search returns, inside a SID by the snapshot's relevance (training popularity) and then id. A
+// target the search does not return has no rank (data::kMissRank): with B beams at least the first B items are exact as
+// far as the beam is, so B must exceed the cut-off. Seen items are denied before the search, which is exact.
+//
+// Thread-safe; Rank uses several threads of its own, each with one torch thread. The ranks do not depend on how many.
+#pragma once
+
+#include <memory>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "absl/types/span.h"
+#include "backend/context.h"
+#include "base/progress.h"
+#include "catalogue/rule_cache.h"
+#include "catalogue/snapshot.h"
+#include "model/model.h"
+#include "runtime/feature_builder.h"
+#include "train/corpus.h"
+
+namespace beamline::train {
+
+struct RankOptions {
+  int beam = 64;             // at every level
+  bool exclude_seen = true;  // target items of the history
+  int batch = 64;            // cases searched together
+  int threads = 0;           // 0: one per core
+};
+
+class ItemRanker {
+ public:
+  // `corpus` and `features` outlive the ranker. Errors: the catalogue's levels are not those of the model.
+  static absl::StatusOr<ItemRanker> Create(const Corpus& corpus, const runtime::FeatureBuilder& features,
+                                           std::shared_ptr<const catalogue::CatalogueSnapshot> snapshot);
+
+  // One rank per case, 1 being best. CancelledError after Ctrl-C; a model that yields NaN is an InternalError.
+  absl::StatusOr<std::vector<double>> Rank(const backend::Context& ctx, const model::Model& model,
+                                           absl::Span<const CorpusCase> cases, const RankOptions& options,
+                                           Progress* progress = nullptr) const;
+
+  // Items of the best leaves for one case, best first, at most `count`: what Rank looks the target up in.
+  absl::StatusOr<std::vector<ItemId>> Top(const backend::Context& ctx, const model::Model& model, const CorpusCase& one,
+                                          const RankOptions& options, int count) const;
+
+ private:
+  ItemRanker(const Corpus& corpus, const runtime::FeatureBuilder& features,
+             std::shared_ptr<const catalogue::CatalogueSnapshot> snapshot);
+  absl::StatusOr<std::vector<std::vector<ItemId>>> RankedItems(backend::Context ctx, const model::Model& model,
+                                                               absl::Span<const CorpusCase> cases,
+                                                               const RankOptions& options, int count) const;
+
+  const Corpus* corpus_;
+  const runtime::FeatureBuilder* features_;
+  std::shared_ptr<const catalogue::CatalogueSnapshot> snapshot_;
+  std::unique_ptr<catalogue::RuleCache> rules_;
+};
+
+}  // namespace beamline::train

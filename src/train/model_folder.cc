@@ -1,0 +1,67 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "train/model_folder.h"
+
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "base/json.h"
+#include "beamline/status.h"
+#include "catalogue/snapshot_builder.h"
+#include "sid/codebook.h"
+#include "sid/sid_index.h"
+
+namespace beamline::train {
+
+absl::StatusOr<std::shared_ptr<const catalogue::CatalogueSnapshot>> LoadTrainingCatalogue(const std::string& tokenizer,
+                                                                                          const Corpus& corpus) {
+  const std::string sids_path = tokenizer + "/sids.tsv";
+  BEAMLINE_ASSIGN_OR_RETURN(const sid::Codebook codebook, sid::Codebook::Load(tokenizer + "/codebook.safetensors"));
+  BEAMLINE_ASSIGN_OR_RETURN(const sid::SidTable table, sid::ReadSidTsv(sids_path));
+  if (!table.codebook_fingerprint.empty() && table.codebook_fingerprint != codebook.fingerprint()) {
+    return absl::FailedPreconditionError(absl::StrCat(sids_path, ": made with codebook ", table.codebook_fingerprint,
+                                                      ", but codebook.safetensors beside it is ",
+                                                      codebook.fingerprint(), "; run `beamline tokenize` again"));
+  }
+  BEAMLINE_ASSIGN_OR_RETURN(auto builder,
+                            catalogue::SnapshotBuilder::Create({.codebook_fingerprint = codebook.fingerprint(),
+                                                                .level_sizes = codebook.level_sizes(),
+                                                                .expected_items = table.items.size()}));
+  const data::Dataset& dataset = corpus.dataset();
+  const std::vector<uint32_t> popularity = corpus.TrainingPopularity();
+  for (size_t i = 0; i < table.items.size(); ++i) {
+    CatalogueItem item{.item = table.items[i], .sid = table.sids[i]};
+    if (const auto index = dataset.FindItem(item.item); index.has_value()) {
+      item.attributes = dataset.item_attributes(*index);
+      item.attributes.relevance = static_cast<float>(popularity[*index]);
+    }
+    if (absl::Status status = builder.Add(item); !status.ok()) {
+      return absl::Status(status.code(), absl::StrCat(sids_path, ": item ", item.item, ": ", status.message()));
+    }
+  }
+  return std::move(builder).Build();
+}
+
+int64_t TargetsWithoutSid(const Corpus& corpus, const Catalogue& catalogue) {
+  std::vector<bool> known(corpus.dataset().num_items());
+  for (int64_t item = 0; item < corpus.dataset().num_items(); ++item) {
+    known[item] = catalogue.Encode(corpus.dataset().item_id(item)).has_value();
+  }
+  int64_t count = 0;
+  for (uint32_t item : corpus.target_items().items) count += !known[item];
+  return count;
+}
+
+absl::StatusOr<LoadedModel> LoadModelFolder(backend::Context& ctx, const std::string& folder) {
+  const ModelFolder files(folder);
+  BEAMLINE_ASSIGN_OR_RETURN(const model::ModelConfig config, model::LoadConfig(files.config()));
+  BEAMLINE_ASSIGN_OR_RETURN(runtime::Vocabulary vocabulary, runtime::Vocabulary::Load(files.vocabulary()));
+  LoadedModel loaded;
+  BEAMLINE_ASSIGN_OR_RETURN(loaded.training, ReadJsonFile(files.training()));
+  BEAMLINE_ASSIGN_OR_RETURN(model::Weights weights, model::LoadWeights(ctx, config, files.weights()));
+  BEAMLINE_ASSIGN_OR_RETURN(loaded.model, model::MakeModel(config, std::move(weights)));
+  loaded.vocabulary = std::make_shared<const runtime::Vocabulary>(std::move(vocabulary));
+  return loaded;
+}
+
+}  // namespace beamline::train

@@ -1,0 +1,50 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The folder `beamline train` writes and `evaluate` and `pack` read: config.json, vocabulary.safetensors,
+// training.json (options, corpus, curve), and model.safetensors, written last. Beside them, while a run is not over,
+// checkpoint.safetensors. And what training needs besides: the catalogue of a tokenizer's SIDs over a corpus.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+
+#include <nlohmann/json.hpp>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "backend/context.h"
+#include "catalogue/snapshot.h"
+#include "model/model.h"
+#include "runtime/vocabulary.h"
+#include "train/corpus.h"
+
+namespace beamline::train {
+
+struct ModelFolder {
+  explicit ModelFolder(std::string folder) : path(std::move(folder)) {}
+  std::string path;
+  std::string config() const { return path + "/config.json"; }
+  std::string weights() const { return path + "/model.safetensors"; }
+  std::string vocabulary() const { return path + "/vocabulary.safetensors"; }
+  std::string training() const { return path + "/training.json"; }
+  std::string checkpoint() const { return path + "/checkpoint.safetensors"; }
+};
+
+// The corpus' items under the SIDs of `tokenizer` (a folder with sids.tsv and codebook.safetensors, as `beamline
+// tokenize` writes it), with the data set's attributes; relevance inside a SID = popularity in the training part. SIDs
+// of items the data set does not name are in it too, without attributes. Errors name file and line.
+absl::StatusOr<std::shared_ptr<const catalogue::CatalogueSnapshot>> LoadTrainingCatalogue(const std::string& tokenizer,
+                                                                                          const Corpus& corpus);
+
+// Targets whose item has no SID: they are neither trained on nor ever found.
+int64_t TargetsWithoutSid(const Corpus& corpus, const Catalogue& catalogue);
+
+struct LoadedModel {
+  std::unique_ptr<model::Model> model;
+  std::shared_ptr<const runtime::Vocabulary> vocabulary;
+  nlohmann::json training;  // training.json
+};
+absl::StatusOr<LoadedModel> LoadModelFolder(backend::Context& ctx, const std::string& folder);
+
+}  // namespace beamline::train

@@ -1,0 +1,79 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "train/optimizer.h"
+
+#include <cmath>
+
+#include <ATen/core/grad_mode.h>
+#include <ATen/ops/_foreach_mul.h>
+#include <ATen/ops/_foreach_norm.h>
+#include <ATen/ops/_fused_adamw.h>
+#include <ATen/ops/linalg_vector_norm.h>
+#include <ATen/ops/stack.h>
+#include <ATen/ops/zeros.h>
+#include <ATen/ops/zeros_like.h>
+
+#include "model/weight_schema.h"
+
+namespace beamline::train {
+
+AdamW::AdamW(const model::ModelConfig& config, const model::Weights& weights, const OptimizerOptions& options)
+    : options_(options), groups_(3) {
+  groups_[0].decay = options.weight_decay;
+  groups_[1].decay = options.embedding_decay;
+  groups_[2].decay = 0;
+  for (const model::WeightSpec& spec : model::WeightSchema(config)) {
+    if (spec.role == model::WeightRole::kBuffer) continue;
+    at::Tensor parameter = weights.Get(spec.name);
+    parameter.set_requires_grad(true);
+    Moment moment{spec.name, at::zeros_like(parameter.detach()), at::zeros_like(parameter.detach())};
+    Group& group = groups_[spec.role == model::WeightRole::kMatrix      ? 0
+                           : spec.role == model::WeightRole::kEmbedding ? 1
+                                                                        : 2];
+    group.parameters.push_back(parameter);
+    group.first.push_back(moment.first);
+    group.second.push_back(moment.second);
+    group.counts.push_back(at::zeros({}, parameter.options().dtype(at::kFloat).requires_grad(false)));
+    moments_.push_back(std::move(moment));
+  }
+}
+
+void AdamW::ZeroGradients() {
+  for (Group& group : groups_) {
+    for (at::Tensor& parameter : group.parameters) parameter.mutable_grad().reset();
+  }
+}
+
+double AdamW::Step(double learning_rate) {
+  const at::NoGradGuard no_gradients;
+  std::vector<at::Tensor> all;
+  for (Group& group : groups_) {
+    for (at::Tensor& parameter : group.parameters) {
+      if (!parameter.grad().defined()) parameter.mutable_grad() = at::zeros_like(parameter);
+      all.push_back(parameter.grad());
+    }
+  }
+  const double norm = at::linalg_vector_norm(at::stack(at::_foreach_norm(all, 2))).item<double>();
+  if (!std::isfinite(norm)) return norm;
+  if (options_.clip_norm > 0 && norm > options_.clip_norm) at::_foreach_mul_(all, options_.clip_norm / (norm + 1e-6));
+  ++steps_;
+  for (Group& group : groups_) {
+    if (group.parameters.empty()) continue;
+    std::vector<at::Tensor> gradients;
+    for (const at::Tensor& parameter : group.parameters) gradients.push_back(parameter.grad());
+    for (at::Tensor& count : group.counts) count.add_(1);
+    at::_fused_adamw_(group.parameters, gradients, group.first, group.second, {}, group.counts, learning_rate,
+                      options_.beta1, options_.beta2, group.decay, options_.epsilon, /*amsgrad=*/false,
+                      /*maximize=*/false);
+  }
+  return norm;
+}
+
+void AdamW::Restore(int64_t steps) {
+  const at::NoGradGuard no_gradients;
+  steps_ = steps;
+  for (Group& group : groups_) {
+    for (at::Tensor& count : group.counts) count.fill_(static_cast<double>(steps));
+  }
+}
+
+}  // namespace beamline::train

@@ -1,0 +1,99 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "train/train_options.h"
+
+#include <limits>
+#include <string_view>
+#include <type_traits>
+
+#include "absl/strings/str_cat.h"
+
+namespace beamline::train {
+namespace {
+
+// The one table of fields: name, member, smallest and largest value.
+template <typename Options, typename Visitor>
+void VisitFields(Options& o, Visitor&& visit) {
+  constexpr double kInfinity = std::numeric_limits<double>::infinity();
+  visit("seed", o.seed, 0, kInfinity);
+  visit("epochs", o.epochs, 1, 100000);
+  visit("batch_windows", o.batch_windows, 1, 65536);
+  visit("targets_per_window", o.targets_per_window, 1, 4096);
+  visit("learning_rate", o.learning_rate, 0, 10);
+  visit("warmup_fraction", o.warmup_fraction, 0, 1);
+  visit("max_warmup_steps", o.max_warmup_steps, 0, 1e9);
+  visit("final_rate_fraction", o.final_rate_fraction, 0, 1);
+  visit("weight_decay", o.weight_decay, 0, 10);
+  visit("embedding_decay", o.embedding_decay, 0, 10);
+  visit("beta1", o.beta1, 0, 0.99999);
+  visit("beta2", o.beta2, 0, 0.999999);
+  visit("epsilon", o.epsilon, 1e-15, 1);
+  visit("clip_norm", o.clip_norm, 0, 1e6);
+  visit("dropout", o.dropout, 0, 0.95);
+  visit("label_smoothing", o.label_smoothing, 0, 0.9);
+  visit("shuffle", o.shuffle, 0, 1);
+  visit("event_dropout", o.event_dropout, 0, 0.95);
+  visit("average_decay", o.average_decay, 0, 0.999999);
+  visit("balance_rate", o.balance_rate, 0, 1);
+  visit("validate_every", o.validate_every, 1, 100000);
+  visit("validation_users", o.validation_users, 0, 1e9);
+  visit("validation_beam", o.validation_beam, 10, 65536);
+  visit("exclude_seen", o.exclude_seen, 0, 1);
+  visit("patience", o.patience, 0, 100000);
+}
+
+}  // namespace
+
+absl::Status Validate(const TrainOptions& options) {
+  absl::Status status;
+  VisitFields(options, [&](std::string_view name, const auto& value, double low, double high) {
+    const double number = static_cast<double>(value);
+    if (status.ok() && !(number >= low && number <= high)) {
+      status = absl::InvalidArgumentError(
+          absl::StrCat("training option ", name, " is ", number, ", allowed are ", low, " to ", high));
+    }
+  });
+  return status;
+}
+
+nlohmann::json ToJson(const TrainOptions& options) {
+  nlohmann::json json = nlohmann::json::object();
+  VisitFields(options,
+              [&](std::string_view name, const auto& value, double, double) { json[std::string(name)] = value; });
+  return json;
+}
+
+absl::StatusOr<TrainOptions> TrainOptionsFromJson(const nlohmann::json& json, const std::string& source) {
+  if (!json.is_object()) return absl::InvalidArgumentError(absl::StrCat(source, ": the options are not an object"));
+  TrainOptions options;
+  absl::Status status;
+  size_t known = 0;
+  VisitFields(options, [&](std::string_view name, auto& value, double, double) {
+    const auto found = json.find(std::string(name));
+    if (found == json.end()) return;
+    ++known;
+    using Value = std::remove_reference_t<decltype(value)>;
+    const bool fits = std::is_same_v<Value, bool>       ? found->is_boolean()
+                      : std::is_floating_point_v<Value> ? found->is_number()
+                      : std::is_unsigned_v<Value>       ? found->is_number_unsigned()
+                                                        : found->is_number_integer();
+    if (fits) {
+      value = found->template get<Value>();
+    } else if (status.ok()) {
+      status =
+          absl::InvalidArgumentError(absl::StrCat(source, ": option ", name, " has the wrong type: ", found->dump()));
+    }
+  });
+  if (!status.ok()) return status;
+  if (known != json.size()) {
+    const nlohmann::json all = ToJson(options);
+    for (const auto& [name, value] : json.items()) {
+      if (!all.contains(name)) return absl::InvalidArgumentError(absl::StrCat(source, ": unknown option '", name, "'"));
+    }
+  }
+  if (absl::Status valid = Validate(options); !valid.ok()) {
+    return absl::InvalidArgumentError(absl::StrCat(source, ": ", valid.message()));
+  }
+  return options;
+}
+
+}  // namespace beamline::train

@@ -1,0 +1,239 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "train/trainer.h"
+
+#include <algorithm>
+#include <cmath>
+#include <exception>
+#include <utility>
+
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/from_blob.h>
+
+#include "absl/algorithm/container.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "absl/time/clock.h"
+#include "base/digest.h"
+#include "base/interrupt.h"
+#include "beamline/status.h"
+#include "model/weight_schema.h"
+#include "train/expert_balance.h"
+#include "train/loss.h"
+
+namespace beamline::train {
+namespace {
+
+// Streams of random numbers, so that none repeats another's.
+enum Stream : uint64_t { kDropoutStream = 0x64726f70, kExampleStream = 0x6578616d, kValidationStream = 0x76616c69 };
+
+absl::Status CheckFeatures(const model::ModelConfig& config) {
+  if (!config.encoder.causal) return absl::OkStatus();
+  for (const model::PathwayConfig* pathway : {&config.short_term, &config.positive}) {
+    for (const model::FeatureConfig& feature : pathway->features) {
+      if (pathway->enabled() && feature.kind == model::FeatureKind::kAge) {
+        return absl::InvalidArgumentError(
+            "config: a causal encoder trains on many positions of a history at once and cannot use the feature 'age', "
+            "which depends on the request's time; use 'gap', or set encoder.causal to false");
+      }
+    }
+  }
+  return absl::OkStatus();
+}
+
+std::vector<CorpusCase> ValidationSubset(const Corpus& corpus, int users, uint64_t seed) {
+  std::vector<CorpusCase> cases = corpus.Cases(data::HeldOut::kValidation);
+  if (users >= static_cast<int>(cases.size())) return cases;
+  const auto key = [seed](const CorpusCase& one) { return StableMix64(one.user, seed ^ kValidationStream); };
+  std::sort(cases.begin(), cases.end(), [&](const CorpusCase& a, const CorpusCase& b) { return key(a) < key(b); });
+  cases.resize(users);
+  std::sort(cases.begin(), cases.end(), [](const CorpusCase& a, const CorpusCase& b) { return a.user < b.user; });
+  return cases;
+}
+
+OptimizerOptions OptimizerFrom(const TrainOptions& options) {
+  return {.weight_decay = options.weight_decay,
+          .embedding_decay = options.embedding_decay,
+          .beta1 = options.beta1,
+          .beta2 = options.beta2,
+          .epsilon = options.epsilon,
+          .clip_norm = options.clip_norm};
+}
+
+at::Tensor UploadLabels(const backend::Context& ctx, const ExampleBatch& batch, int levels) {
+  const at::Tensor host = at::from_blob(const_cast<int64_t*>(batch.labels.data()),
+                                        {batch.teacher.batch, batch.teacher.targets, levels}, at::kLong);
+  return ctx.device.is_cpu() ? host.clone() : host.to(ctx.device);
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<Trainer>> Trainer::Create(backend::Context ctx, const TrainInputs& inputs,
+                                                         const TrainOptions& options) {
+  BEAMLINE_RETURN_IF_ERROR(Validate(options));
+  const model::ModelConfig& config = inputs.features->config();
+  BEAMLINE_RETURN_IF_ERROR(CheckFeatures(config));
+  if (ctx.dtype != at::kFloat) return absl::InvalidArgumentError("training runs in fp32: open the context with it");
+  BEAMLINE_ASSIGN_OR_RETURN(ItemRanker ranker, ItemRanker::Create(*inputs.corpus, *inputs.features, inputs.snapshot));
+  BEAMLINE_RETURN_IF_ERROR(model::CheckMemory(config, /*bf16=*/false, 0));
+  try {
+    model::Weights weights = model::InitWeights(ctx, config, options.seed);
+    BEAMLINE_ASSIGN_OR_RETURN(std::unique_ptr<model::Model> model, model::MakeModel(config, weights));
+    std::unique_ptr<Trainer> trainer(
+        new Trainer(std::move(ctx), inputs, options, std::move(ranker), std::move(weights), std::move(model)));
+    if (trainer->steps_per_epoch_ == 0) {
+      return absl::InvalidArgumentError("nothing to train on: the training part of the log holds no target");
+    }
+    return trainer;
+  } catch (const std::exception& error) {
+    return absl::InternalError(absl::StrCat("preparing the training: ", error.what()));
+  }
+}
+
+Trainer::Trainer(backend::Context ctx, const TrainInputs& inputs, const TrainOptions& options, ItemRanker ranker,
+                 model::Weights weights, std::unique_ptr<model::Model> model)
+    : ctx_(std::move(ctx)),
+      inputs_(inputs),
+      options_(options),
+      examples_(*inputs.corpus, *inputs.features, *inputs.snapshot, options),
+      ranker_(std::move(ranker)),
+      weights_(std::move(weights)),
+      model_(std::move(model)),
+      optimizer_(model_->config(), weights_, OptimizerFrom(options)),
+      validation_cases_(ValidationSubset(*inputs.corpus, options.validation_users, options.seed)),
+      steps_per_epoch_(examples_.batches_per_epoch()) {
+  if (options.average_decay > 0) average_.emplace(weights_, options.average_decay);
+  ctx_.training = true;
+  ctx_.dropout = options.dropout;
+  ctx_.generator = backend::MakeGenerator(ctx_, options.seed);
+  schedule_.peak = options.learning_rate;
+  schedule_.total_steps = steps_per_epoch_ * options.epochs;
+  schedule_.warmup_steps =
+      std::min(options.max_warmup_steps,
+               static_cast<int64_t>(options.warmup_fraction * static_cast<double>(schedule_.total_steps)));
+  schedule_.final_fraction = options.final_rate_fraction;
+  running_.level_losses.resize(model_->config().levels());
+}
+
+const model::Weights& Trainer::result() const { return best_.tensors().empty() ? current() : best_; }
+
+absl::StatusOr<double> Trainer::TrainStep(const ExampleBatch& batch) {
+  ctx_.generator->set_current_seed(StableMix64(static_cast<uint64_t>(step_), options_.seed ^ kDropoutStream));
+  std::vector<backend::ExpertLoad> loads;
+  ctx_.expert_loads = options_.balance_rate > 0 ? &loads : nullptr;
+  optimizer_.ZeroGradients();
+  const model::ModelConfig& config = model_->config();
+  const model::EncodedContext context = model_->Encode(ctx_, model::UploadEncoderInput(ctx_, config, batch.encoder));
+  const std::vector<at::Tensor> logits =
+      model_->TeacherForced(ctx_, context, model::UploadTeacherInput(ctx_, config, batch.teacher));
+  const Loss loss = CodeLoss(logits, UploadLabels(ctx_, batch, config.levels()), options_.label_smoothing);
+  loss.total.backward();
+  ctx_.expert_loads = nullptr;
+  const double norm = optimizer_.Step(schedule_.At(step_));
+  const double value = loss.total.item<double>();
+  if (!std::isfinite(norm) || !std::isfinite(value)) {
+    return absl::InternalError(absl::StrCat("step ", step_ + 1, ": the loss is ", value, " and the gradient's norm ",
+                                            norm, "; lower the learning rate (", schedule_.peak,
+                                            ") or the gradient clipping (", options_.clip_norm, ")"));
+  }
+  if (options_.balance_rate > 0) UpdateExpertBiases(ctx_, loads, options_.balance_rate, weights_);
+  if (average_.has_value()) average_->Update(step_);
+  ++step_;
+
+  const double targets = static_cast<double>(batch.targets);
+  running_.loss += value * targets;
+  for (size_t level = 0; level < loss.levels.size(); ++level) {
+    running_.level_losses[level] += loss.levels[level].item<double>() * targets;
+  }
+  running_.gradient_norm += norm * targets;
+  running_.targets += batch.targets;
+  return value;
+}
+
+absl::Status Trainer::RunEpoch(Progress* progress) {
+  const EpochPlan plan = examples_.Plan(epoch_);
+  const int64_t batches = static_cast<int64_t>(plan.size());
+  if (batch_ >= batches) return absl::OkStatus();
+  StartProgress(progress, absl::StrFormat("epoch %d/%d", epoch_ + 1, options_.epochs), batches, "batches");
+  absl::Time started = absl::Now();
+  for (; batch_ < batches; ++batch_) {
+    BEAMLINE_RETURN_IF_ERROR(CheckInterrupted());
+    if (step_ == stop_before_step_) return absl::CancelledError(absl::StrCat("stopped before step ", step_ + 1));
+    const uint64_t seed = StableMix64(StableMix64(epoch_, batch_), options_.seed ^ kExampleStream);
+    const ExampleBatch batch = examples_.Build(plan[batch_], seed);
+    if (batch.targets > 0) BEAMLINE_RETURN_IF_ERROR(TrainStep(batch).status());
+    const absl::Time now = absl::Now();
+    running_.seconds += absl::ToDoubleSeconds(now - started);
+    started = now;
+    UpdateProgress(progress, batch_ + 1,
+                   absl::StrFormat("loss %.4f, %.0f targets/s", running_.loss / std::max<int64_t>(1, running_.targets),
+                                   static_cast<double>(running_.targets) / std::max(1e-9, running_.seconds)));
+  }
+  FinishProgress(progress);
+  return absl::OkStatus();
+}
+
+absl::StatusOr<data::RankingMetrics> Trainer::ValidateWeights(Progress* progress) {
+  BEAMLINE_ASSIGN_OR_RETURN(const std::unique_ptr<model::Model> model, model::MakeModel(model_->config(), current()));
+  backend::Context ctx = ctx_;
+  ctx.training = false;
+  ctx.generator.reset();
+  RankOptions rank;
+  rank.beam = options_.validation_beam;
+  rank.exclude_seen = options_.exclude_seen;
+  BEAMLINE_ASSIGN_OR_RETURN(const std::vector<double> ranks,
+                            ranker_.Rank(ctx, *model, validation_cases_, rank, progress));
+  return data::MeanMetrics(ranks);
+}
+
+absl::Status Trainer::FinishEpoch(Progress* progress) {
+  EpochRecord record;
+  record.epoch = epoch_ + 1;
+  record.step = step_;
+  record.learning_rate = step_ == 0 ? 0 : schedule_.At(step_ - 1);
+  record.targets = running_.targets;
+  record.seconds = running_.seconds;
+  const double targets = static_cast<double>(std::max<int64_t>(1, running_.targets));
+  record.loss = running_.loss / targets;
+  record.gradient_norm = running_.gradient_norm / targets;
+  for (double loss : running_.level_losses) record.level_losses.push_back(loss / targets);
+
+  const bool due = (epoch_ + 1) % options_.validate_every == 0 || epoch_ + 1 == options_.epochs;
+  if (due && !validation_cases_.empty()) {
+    BEAMLINE_ASSIGN_OR_RETURN(record.validation, ValidateWeights(progress));
+    const double score = record.validation->recall_10 + record.validation->ndcg_10;
+    record.best = score > best_score_;
+    if (record.best) {
+      best_score_ = score;
+      worse_ = 0;
+      best_ = CloneWeights(current());
+    } else if (++worse_ >= options_.patience && options_.patience > 0) {
+      stopped_early_ = true;
+    }
+  }
+  curve_.push_back(std::move(record));
+  ++epoch_;
+  batch_ = 0;
+  running_ = Running{};
+  running_.level_losses.resize(model_->config().levels());
+  return absl::OkStatus();
+}
+
+absl::Status Trainer::Run(const std::string& checkpoint, Progress* progress,
+                          const std::function<void(const EpochRecord&)>& on_epoch) {
+  while (epoch_ < options_.epochs && !stopped_early_) {
+    absl::Status status;
+    try {
+      status = RunEpoch(progress);
+      if (status.ok()) status = FinishEpoch(progress);
+    } catch (const std::exception& error) {
+      return absl::InternalError(absl::StrCat("training, step ", step_ + 1, ": ", error.what()));
+    }
+    if (!status.ok() && !absl::IsCancelled(status)) return status;
+    if (!checkpoint.empty()) BEAMLINE_RETURN_IF_ERROR(Save(checkpoint));
+    BEAMLINE_RETURN_IF_ERROR(status);
+    if (on_epoch) on_epoch(curve_.back());
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace beamline::train

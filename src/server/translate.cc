@@ -3,7 +3,6 @@
 
 #include <algorithm>
 #include <cstdint>
-#include <limits>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -15,7 +14,7 @@ namespace beamline::server {
 namespace {
 
 constexpr int64_t kMaxTimestampMs = 253402300799999;  // the end of the year 9999
-constexpr int64_t kMaxSpanMs = std::numeric_limits<int32_t>::max();
+constexpr int64_t kMaxSpanMs = 4294967295;         // 49 days, as in the event table
 
 std::string Range(int64_t low, int64_t high) { return absl::StrCat(low, "..", high); }
 

@@ -1,0 +1,108 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "cli/history_input.h"
+
+#include <algorithm>
+#include <fstream>
+#include <iostream>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
+#include "absl/strings/strip.h"
+#include "beamline/status.h"
+#include "data/dataset.h"
+#include "data/event_table.h"
+#include "data/labels.h"
+#include "data/parse.h"
+#include "data/user_table.h"
+
+namespace beamline::cli {
+namespace {
+
+absl::StatusOr<Event> ParseEvent(const std::vector<std::string>& fields) {
+  if (fields.size() > 4) return absl::InvalidArgumentError(absl::StrCat(fields.size(), " fields, at most 4"));
+  Event event;
+  BEAMLINE_ASSIGN_OR_RETURN(event.item, data::ParseIdField("item_id", fields[0]));
+  if (fields.size() > 1) {
+    BEAMLINE_ASSIGN_OR_RETURN(event.timestamp_ms,
+                              data::ParseRangeField("timestamp_ms", fields[1], data::kMaxTimeMs, true));
+  }
+  if (fields.size() > 2) {
+    BEAMLINE_ASSIGN_OR_RETURN(event.play_time_ms,
+                              data::ParseRangeField("play_time_ms", fields[2], data::kMaxDurationMs, true));
+  }
+  if (fields.size() > 3) {
+    BEAMLINE_ASSIGN_OR_RETURN(event.labels, data::ParseLabels(fields[3]));
+  }
+  return event;
+}
+
+absl::Status ReadAttributes(const std::filesystem::path& path, const std::string& user,
+                            std::vector<UserAttribute>* attributes) {
+  BEAMLINE_ASSIGN_OR_RETURN(data::UserTableReader reader, data::UserTableReader::Open(path));
+  for (data::UserRow row;;) {
+    BEAMLINE_ASSIGN_OR_RETURN(const bool more, reader.Next(&row));
+    if (!more) return absl::OkStatus();
+    if (row.user_id != user) continue;
+    *attributes = row.attributes;
+    return absl::OkStatus();
+  }
+}
+
+}  // namespace
+
+absl::StatusOr<std::vector<Event>> ReadHistoryLines(std::istream& lines, const std::string& name) {
+  std::vector<Event> history;
+  int64_t number = 0;
+  for (std::string line; std::getline(lines, line);) {
+    ++number;
+    line.resize(std::min(line.size(), line.find('#')));
+    const std::vector<std::string> fields = absl::StrSplit(line, absl::ByAnyChar(" \t\r"), absl::SkipEmpty());
+    if (fields.empty()) continue;
+    absl::StatusOr<Event> event = ParseEvent(fields);
+    if (!event.ok()) {
+      return absl::InvalidArgumentError(absl::StrCat(name, ":", number, ": ", event.status().message()));
+    }
+    history.push_back(*event);
+  }
+  return history;
+}
+
+absl::StatusOr<std::vector<Event>> ReadHistoryFile(const std::string& path) {
+  if (path == "-") return ReadHistoryLines(std::cin, "standard input");
+  std::ifstream file(path);
+  if (!file) return absl::NotFoundError(absl::StrCat("--history: cannot read ", path));
+  return ReadHistoryLines(file, path);
+}
+
+absl::StatusOr<UserInput> ReadUserFromData(const std::string& folder, const std::string& user, size_t max_events) {
+  BEAMLINE_ASSIGN_OR_RETURN(const data::DatasetFiles files, data::FindDatasetFiles(folder));
+  BEAMLINE_ASSIGN_OR_RETURN(data::EventTableReader reader, data::EventTableReader::Open(files.events));
+  UserInput input;
+  for (data::EventRow row;;) {
+    BEAMLINE_ASSIGN_OR_RETURN(const bool more, reader.Next(&row));
+    if (!more) break;
+    if (row.user_id == user) input.history.push_back(row.event);
+  }
+  if (input.history.empty()) {
+    return absl::NotFoundError(absl::StrCat("--user: ", files.events.string(), " has no events of user ", user));
+  }
+  std::stable_sort(input.history.begin(), input.history.end(),
+                   [](const Event& a, const Event& b) { return a.timestamp_ms < b.timestamp_ms; });
+  if (input.history.size() > max_events) {
+    input.history.erase(input.history.begin(), input.history.end() - static_cast<std::ptrdiff_t>(max_events));
+  }
+  if (!files.users.empty()) BEAMLINE_RETURN_IF_ERROR(ReadAttributes(files.users, user, &input.attributes));
+  return input;
+}
+
+absl::StatusOr<std::vector<ItemId>> ParseItemList(const std::string& text, const std::string& what) {
+  std::vector<ItemId> items;
+  for (const std::string& part : std::vector<std::string>(absl::StrSplit(text, ',', absl::SkipEmpty()))) {
+    absl::StatusOr<uint64_t> item = data::ParseIdField("item id", part);
+    if (!item.ok()) return absl::InvalidArgumentError(absl::StrCat(what, ": ", item.status().message()));
+    items.push_back(*item);
+  }
+  return items;
+}
+
+}  // namespace beamline::cli

@@ -1,0 +1,129 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The `beamline` binary: finds the verb, runs it, prints its error, turns it into an exit code (see verb.h).
+#include <cstdio>
+#include <exception>
+#include <string>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
+#include "base/interrupt.h"
+#include "cli/verb.h"
+
+namespace beamline::cli {
+namespace {
+
+constexpr int kBadUsage = 2;
+constexpr int kInterrupted = 130;
+
+constexpr char kAbout[] =
+    "Beamline makes and serves generative recommenders: a user's behaviour goes in, ranked videos come out, found by\n"
+    "beam search over semantic IDs (SIDs) that can only reach items of the catalogue.";
+
+constexpr char kJourney[] =
+    R"(The whole way, from nothing to recommendations:
+
+  beamline generate-data log --users 3000 --out data           # or your own log: beamline import --help
+  beamline tokenize --events data --preset demo --out tokenizer          # items -> semantic IDs
+  beamline train --data data --tokenizer tokenizer --preset demo --out model
+  beamline evaluate --model model --data data --tokenizer tokenizer      # beside popularity, Markov, item-KNN
+  beamline pack --model model --tokenizer tokenizer --items data/items.tsv.gz --out bundle
+  beamline serve --config configs/demo.textproto --bundle bundle &
+  beamline recommend --target 127.0.0.1:50051 --user 7 --data data
+
+`beamline VERB --help` explains each step with examples. Every file is written under a temporary name and renamed when
+complete, so Ctrl-C leaves nothing half-written. Exit codes: 0 done; 2 bad usage, input or configuration; 130
+interrupted; 1 anything else.)";
+
+std::vector<Verb> AddVerbs(CLI::App& app) {
+  std::vector<Verb> verbs;
+#ifdef BEAMLINE_VERB_GENERATE_DATA
+  verbs.push_back(AddGenerateData(app));
+#endif
+#ifdef BEAMLINE_VERB_IMPORT
+  verbs.push_back(AddImport(app));
+#endif
+#ifdef BEAMLINE_VERB_TOKENIZE
+  verbs.push_back(AddTokenize(app));
+#endif
+#ifdef BEAMLINE_VERB_TRAIN
+  verbs.push_back(AddTrain(app));
+#endif
+#ifdef BEAMLINE_VERB_EVALUATE
+  verbs.push_back(AddEvaluate(app));
+#endif
+#ifdef BEAMLINE_VERB_PACK
+  verbs.push_back(AddPack(app));
+#endif
+#ifdef BEAMLINE_VERB_INSPECT
+  verbs.push_back(AddInspect(app));
+#endif
+  verbs.push_back(AddServe(app));
+  verbs.push_back(AddRecommend(app));
+  return verbs;
+}
+
+int ExitCode(const absl::Status& status) {
+  switch (status.code()) {
+    case absl::StatusCode::kOk:
+      return 0;
+    case absl::StatusCode::kInvalidArgument:
+    case absl::StatusCode::kNotFound:
+    case absl::StatusCode::kAlreadyExists:
+    case absl::StatusCode::kPermissionDenied:
+    case absl::StatusCode::kFailedPrecondition:
+    case absl::StatusCode::kOutOfRange:
+    case absl::StatusCode::kDataLoss:
+      return kBadUsage;
+    case absl::StatusCode::kCancelled:
+      return kInterrupted;
+    default:
+      return 1;
+  }
+}
+
+void PrintError(const std::string& verb, absl::string_view message) {
+  for (absl::string_view line : absl::StrSplit(message, '\n')) {
+    std::fprintf(stderr, "beamline %s: %.*s\n", verb.c_str(), static_cast<int>(line.size()), line.data());
+  }
+}
+
+int Run(const Verb& verb) {
+  const std::string name = verb.command->get_name();
+  try {
+    const absl::Status status = verb.run();
+    if (!status.ok()) PrintError(name, status.message());
+    return ExitCode(status);
+  } catch (const std::exception& error) {  // out of memory, or our own bug: nothing throws across layers
+    PrintError(name, absl::StrCat("internal error: ", error.what()));
+    return 1;
+  }
+}
+
+int Main(int argc, char** argv) {
+  InstallInterruptHandler();
+  CLI::App app(kAbout, "beamline");
+  app.footer(kJourney);
+  app.set_version_flag("--version", "beamline " BEAMLINE_VERSION, "Print the version and exit");
+  app.require_subcommand(1);
+  const std::vector<Verb> verbs = AddVerbs(app);
+  if (argc <= 1) {
+    std::fputs(app.help().c_str(), stdout);
+    return kBadUsage;
+  }
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    return app.exit(error) == 0 ? 0 : kBadUsage;
+  }
+  for (const Verb& verb : verbs) {
+    if (verb.command->parsed()) return Run(verb);
+  }
+  return kBadUsage;
+}
+
+}  // namespace
+}  // namespace beamline::cli
+
+int main(int argc, char** argv) { return beamline::cli::Main(argc, argv); }

@@ -1,0 +1,70 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <cstdio>
+#include <memory>
+#include <string>
+
+#include "beamline/engine.h"
+#include "beamline/status.h"
+#include "cli/verb.h"
+#include "server/config.h"
+#include "server/lifecycle.h"
+
+namespace beamline::cli {
+namespace {
+
+struct Options {
+  std::string config;
+  std::string bundle;
+  int port = 0;
+  bool any_port = false;
+  bool check_only = false;
+  CLI::Option* bundle_option = nullptr;
+  CLI::Option* port_option = nullptr;
+};
+
+absl::Status Run(const Options& options) {
+  server::ConfigOverrides overrides;
+  if (options.bundle_option->count() > 0) overrides.bundle = options.bundle;
+  if (options.port_option->count() > 0) overrides.port = options.port;
+  overrides.any_port = options.any_port;
+  BEAMLINE_ASSIGN_OR_RETURN(const config::v1::ServerConfig config, server::LoadServerConfig(options.config, overrides));
+  if (options.check_only) {
+    std::printf("%s: no problems found\n", options.config.c_str());
+    return absl::OkStatus();
+  }
+  return server::RunServer(config, [](const EngineOptions& engine) { return CreateEngine(engine); });
+}
+
+}  // namespace
+
+Verb AddServe(CLI::App& app) {
+  auto options = std::make_shared<Options>();
+  CLI::App* command = app.add_subcommand("serve", "Serve a bundle over gRPC");
+  command
+      ->add_option("--config", options->config, "Configuration: protobuf text, see configs/ and the schema in proto/")
+      ->required()
+      ->type_name("FILE");
+  options->bundle_option =
+      command->add_option("--bundle", options->bundle, "Bundle folder; overrides engine.bundle")->type_name("DIR");
+  options->port_option =
+      command->add_option("--port", options->port, "Port, 1..65535; overrides listen.port")->type_name("N");
+  command->add_flag("--check-config", options->check_only, "Say all that is wrong with the configuration, and exit");
+  command->add_flag("--any-port", options->any_port,
+                    "Allow port 0: the system chooses a free one and the log names it. For tests");
+  command->footer(R"(Examples:
+  beamline serve --config configs/demo.textproto --bundle bundle
+  beamline serve --config configs/server.textproto --check-config
+
+Try it, with this binary or with grpcurl (the server offers reflection unless configured otherwise):
+  beamline recommend --target 127.0.0.1:50051 --status
+  grpcurl -plaintext 127.0.0.1:50051 list
+  grpcurl -plaintext 127.0.0.1:50051 beamline.v1.ModelService/GetStatus
+  grpcurl -plaintext -d '{"service": "beamline.v1.RecommendService"}' 127.0.0.1:50051 grpc.health.v1.Health/Check
+
+On SIGTERM or Ctrl-C health says NOT_SERVING, calls in flight are finished (lifecycle.grace_ms), and the exit code is 0,
+or 1 if calls had to be cut off. A second signal ends it at once. The server speaks plaintext without authentication:
+beyond one machine put a proxy (Envoy, HAProxy, nginx) in front.)");
+  return {command, [options] { return Run(*options); }};
+}
+
+}  // namespace beamline::cli

@@ -1,8 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "backend/context.h"
 
+#include <algorithm>
+#include <thread>
+
 #include <ATen/CPUGeneratorImpl.h>
 #include <ATen/Context.h>
+#include <ATen/Parallel.h>
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
@@ -42,6 +46,10 @@ absl::StatusOr<Context> MakeContext(absl::string_view device, absl::string_view 
         absl::StrCat("device: '", device, "' asked for, but libtorch's CUDA backend is not loaded; use cpu"));
   }
   return ctx;
+}
+
+void SetThreads(int threads) {
+  at::set_num_threads(threads > 0 ? threads : std::max(1, static_cast<int>(std::thread::hardware_concurrency())));
 }
 
 at::Generator MakeGenerator(const Context& ctx, uint64_t seed) {

@@ -43,6 +43,9 @@ struct Context {
 // device: "cpu", "cuda" or "cuda:N"; dtype: "fp32" or "bf16". Runs on the aten backend, the oracle of all others.
 absl::StatusOr<Context> MakeContext(absl::string_view device, absl::string_view dtype);
 
+// Threads that CPU ops may use, for the whole process; 0: one per core. Call it before the first op.
+void SetThreads(int threads);
+
 // A seeded generator for dropout on the context's device.
 at::Generator MakeGenerator(const Context& ctx, uint64_t seed);
 

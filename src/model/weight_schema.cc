@@ -200,9 +200,6 @@ int64_t EstimateWeightBytes(const ModelConfig& config, bool bf16) {
   return bytes + largest;
 }
 
-namespace {
-
-// Memory that can be had without swapping; no limit where the system does not say.
 int64_t AvailableMemory() {
   std::ifstream meminfo("/proc/meminfo");
   std::string key, unit;
@@ -212,8 +209,6 @@ int64_t AvailableMemory() {
   }
   return std::numeric_limits<int64_t>::max();
 }
-
-}  // namespace
 
 absl::Status CheckMemory(const ModelConfig& config, bool bf16, int64_t available_bytes) {
   if (available_bytes <= 0) available_bytes = AvailableMemory();

@@ -96,8 +96,7 @@ absl::StatusOr<BundleManifest> ParseManifest(absl::string_view json, absl::strin
   limits.max_depth = 4;
   limits.max_bytes = kMaxManifestBytes;
   const std::string source(source_name);
-  BEAMLINE_ASSIGN_OR_RETURN(const nlohmann::json root,
-                            ParseJson(json, source, limits));
+  BEAMLINE_ASSIGN_OR_RETURN(const nlohmann::json root, ParseJson(json, source, limits));
   // The version first: another version's other keys are no surprise.
   BEAMLINE_RETURN_IF_ERROR(ParseSchemaVersion(root, source));
   BEAMLINE_RETURN_IF_ERROR(CheckKeys(

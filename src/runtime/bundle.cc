@@ -1,0 +1,130 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "runtime/bundle.h"
+
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "beamline/status.h"
+#include "catalogue/snapshot_file.h"
+#include "model/weight_schema.h"
+#include "runtime/bundle_folder.h"
+#include "sid/codebook.h"
+
+namespace beamline::runtime {
+namespace {
+
+namespace fs = std::filesystem;
+
+absl::Status CheckMemory(const fs::path& folder, const BundleManifest& manifest, const model::ModelConfig& config,
+                         const LoadBundleOptions& options) {
+  const bool limited = options.memory_limit_bytes > 0;
+  const int64_t limit = limited ? options.memory_limit_bytes : model::AvailableMemory();
+  const int64_t needed = EstimateBundleBytes(manifest, config, options.bf16) + options.further_bytes;
+  if (needed <= limit) return absl::OkStatus();
+  return absl::ResourceExhaustedError(
+      absl::StrFormat("%s: loading takes about %.2f GB of memory, the %s %.2f GB; use bf16, a smaller model or "
+                      "catalogue, a smaller context cache, or a larger machine",
+                      folder.string(), static_cast<double>(needed) * 1e-9,
+                      limited ? "limit is" : "machine has available", static_cast<double>(limit) * 1e-9));
+}
+
+absl::StatusOr<model::ModelConfig> LoadVerifiedConfig(const fs::path& folder, const BundleManifest& manifest) {
+  BEAMLINE_ASSIGN_OR_RETURN(const std::string json, ReadBundleFile(folder, manifest, kConfigFile));
+  const std::string path = (folder / kConfigFile).string();
+  BEAMLINE_ASSIGN_OR_RETURN(model::ModelConfig config, model::ParseConfig(json, path));
+  if (config.family != manifest.family) {
+    return absl::InvalidArgumentError(
+        absl::StrCat(path, ": family is '", config.family, "', ", kManifestFile, " says '", manifest.family, "'"));
+  }
+  return config;
+}
+
+absl::Status CheckCodebook(const fs::path& folder, const BundleManifest& manifest, const model::ModelConfig& config) {
+  BEAMLINE_RETURN_IF_ERROR(VerifyBundleFile(folder, manifest, kCodebookFile));
+  const std::string path = (folder / kCodebookFile).string();
+  BEAMLINE_ASSIGN_OR_RETURN(const sid::Codebook codebook, sid::Codebook::Load(path));
+  if (codebook.fingerprint() != manifest.codebook_fingerprint) {
+    return absl::InvalidArgumentError(absl::StrCat(path, ": fingerprint is ", codebook.fingerprint(), ", ",
+                                                   kManifestFile, " says ", manifest.codebook_fingerprint,
+                                                   "; pack the model with the codebook it was trained on"));
+  }
+  if (codebook.level_sizes() != config.level_sizes) {
+    return absl::InvalidArgumentError(absl::StrCat(path, ": level sizes are ",
+                                                   sid::FormatLevelSizes(codebook.level_sizes()), ", ", kConfigFile,
+                                                   " says ", sid::FormatLevelSizes(config.level_sizes)));
+  }
+  return absl::OkStatus();
+}
+
+// Every known id needs its row in the tables that are looked up by it.
+absl::Status CheckTables(const model::ModelConfig& config, const Vocabulary& vocabulary, const std::string& path) {
+  for (const model::PathwayConfig* pathway : {&config.short_term, &config.positive}) {
+    for (const model::FeatureConfig& feature : pathway->features) {
+      int64_t rows = 0;
+      if (feature.kind == model::FeatureKind::kItem) rows = vocabulary.num_items();
+      if (feature.kind == model::FeatureKind::kAuthor) rows = vocabulary.num_authors();
+      if (rows <= model::FeatureBuckets(feature)) continue;
+      return absl::InvalidArgumentError(
+          absl::StrCat(path, ": needs ", rows, " rows for ", std::string(model::FeatureName(feature.kind)),
+                       " ids, the model's table has ", model::FeatureBuckets(feature),
+                       "; take config, weights and vocabulary from the same training run"));
+    }
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<std::shared_ptr<const catalogue::CatalogueSnapshot>> LoadCatalogue(const fs::path& folder,
+                                                                                  const BundleManifest& manifest,
+                                                                                  const model::ModelConfig& config,
+                                                                                  const std::string& replacement) {
+  BEAMLINE_RETURN_IF_ERROR(VerifyBundleFile(folder, manifest, kItemsFile));
+  const fs::path path = replacement.empty() ? folder / kItemsFile : fs::path(replacement);
+  catalogue::LoadOptions options;
+  options.expected_fingerprint = manifest.codebook_fingerprint;
+  BEAMLINE_ASSIGN_OR_RETURN(auto snapshot, catalogue::LoadSnapshot(path, options));
+  if (snapshot->level_sizes() != config.level_sizes) {
+    return absl::InvalidArgumentError(absl::StrCat(path.string(), ": level sizes are ",
+                                                   sid::FormatLevelSizes(snapshot->level_sizes()), ", the model's ",
+                                                   sid::FormatLevelSizes(config.level_sizes)));
+  }
+  if (replacement.empty() && snapshot->version() != manifest.catalogue_version) {
+    return absl::InvalidArgumentError(absl::StrCat(path.string(), ": version is '", snapshot->version(), "', ",
+                                                   kManifestFile, " says '", manifest.catalogue_version, "'"));
+  }
+  return snapshot;
+}
+
+}  // namespace
+
+int64_t EstimateBundleBytes(const BundleManifest& manifest, const model::ModelConfig& config, bool bf16) {
+  const auto file_bytes = [&](const char* name) {
+    const auto found = manifest.files.find(name);
+    return found == manifest.files.end() ? int64_t{0} : static_cast<int64_t>(found->second.bytes);
+  };
+  // The weights' file once as read and once as parsed, then the tensors; the catalogue's file and its arrays.
+  return 2 * file_bytes(kWeightsFile) + model::EstimateWeightBytes(config, bf16) + 2 * file_bytes(kItemsFile) +
+         2 * file_bytes(kVocabularyFile);
+}
+
+absl::StatusOr<Bundle> LoadBundle(const fs::path& folder, const LoadBundleOptions& options) {
+  Bundle bundle;
+  BEAMLINE_ASSIGN_OR_RETURN(bundle.manifest, OpenBundleFolder(folder));
+  BEAMLINE_ASSIGN_OR_RETURN(bundle.config, LoadVerifiedConfig(folder, bundle.manifest));
+  BEAMLINE_RETURN_IF_ERROR(CheckMemory(folder, bundle.manifest, bundle.config, options));
+  BEAMLINE_RETURN_IF_ERROR(CheckCodebook(folder, bundle.manifest, bundle.config));
+
+  const std::string vocabulary_path = (folder / kVocabularyFile).string();
+  BEAMLINE_ASSIGN_OR_RETURN(const std::string vocabulary, ReadBundleFile(folder, bundle.manifest, kVocabularyFile));
+  BEAMLINE_ASSIGN_OR_RETURN(Vocabulary parsed, Vocabulary::Parse(vocabulary, vocabulary_path));
+  BEAMLINE_RETURN_IF_ERROR(CheckTables(bundle.config, parsed, vocabulary_path));
+  bundle.vocabulary = std::make_shared<const Vocabulary>(std::move(parsed));
+
+  BEAMLINE_ASSIGN_OR_RETURN(bundle.catalogue, LoadCatalogue(folder, bundle.manifest, bundle.config, options.catalogue));
+
+  BEAMLINE_ASSIGN_OR_RETURN(const std::string weights, ReadBundleFile(folder, bundle.manifest, kWeightsFile));
+  BEAMLINE_ASSIGN_OR_RETURN(bundle.weights, SafetensorsFile::Parse(weights, (folder / kWeightsFile).string()));
+  return bundle;
+}
+
+}  // namespace beamline::runtime

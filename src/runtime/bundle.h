@@ -1,0 +1,47 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// A bundle: the unit in which a model is deployed and reloaded (design, "Model repository"). A folder of bundle.json
+// (runtime/bundle_manifest.h), config.json (model/config.h), model.safetensors (model/weight_schema.h),
+// codebook.safetensors (sid/codebook.h), vocabulary.safetensors (runtime/vocabulary.h) and items, a catalogue snapshot
+// (catalogue/snapshot_file.h).
+//
+// LoadBundle verifies every file in full, and that the parts belong together (one codebook fingerprint, level sizes,
+// tables large enough), before it returns any of it; what it returns is private memory, independent of the folder. The
+// memory needed is estimated and compared with the limit before anything large is read.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <memory>
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "base/safetensors.h"
+#include "catalogue/snapshot.h"
+#include "model/config.h"
+#include "runtime/bundle_manifest.h"
+#include "runtime/vocabulary.h"
+
+namespace beamline::runtime {
+
+struct Bundle {
+  BundleManifest manifest;
+  model::ModelConfig config;
+  SafetensorsFile weights;  // names and shapes are checked when the model is made of them
+  std::shared_ptr<const Vocabulary> vocabulary;
+  std::shared_ptr<const catalogue::CatalogueSnapshot> catalogue;
+};
+
+struct LoadBundleOptions {
+  std::string catalogue;           // a snapshot file to use instead of the bundle's own
+  bool bf16 = false;               // weights will be kept in 2 bytes
+  int64_t further_bytes = 0;       // what the caller needs besides, e.g. a cache
+  int64_t memory_limit_bytes = 0;  // 0: what the machine has available
+};
+
+absl::StatusOr<Bundle> LoadBundle(const std::filesystem::path& folder, const LoadBundleOptions& options = {});
+
+// Bytes of memory that loading takes at its peak, about.
+int64_t EstimateBundleBytes(const BundleManifest& manifest, const model::ModelConfig& config, bool bf16);
+
+}  // namespace beamline::runtime

@@ -1,0 +1,31 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// A bundle's folder checked against its manifest: the files it lists and no others, regular files and no links, of the
+// listed sizes and digests. Nothing of a bundle is used before this has passed for it. Errors name the file, and what
+// to do; pickle and its relatives are refused with a hint. Functions are pure but for reading.
+#pragma once
+
+#include <filesystem>
+#include <string>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "runtime/bundle_manifest.h"
+
+namespace beamline::runtime {
+
+// Reads bundle.json and compares names, kinds and sizes of everything in the folder with it. Reads no other file.
+absl::StatusOr<BundleManifest> OpenBundleFolder(const std::filesystem::path& folder);
+
+// A file of the manifest in private memory, its digest checked. For small files and for those parsed from memory.
+absl::StatusOr<std::string> ReadBundleFile(const std::filesystem::path& folder, const BundleManifest& manifest,
+                                           const std::string& name);
+
+// The digest alone, in constant memory: for files whose own loader checks them again.
+absl::Status VerifyBundleFile(const std::filesystem::path& folder, const BundleManifest& manifest,
+                              const std::string& name);
+
+// What bundle.json says of the file at `path`: its size and digest, in constant memory. Stops when interrupted.
+absl::StatusOr<BundleFileEntry> DescribeFile(const std::filesystem::path& path);
+
+}  // namespace beamline::runtime

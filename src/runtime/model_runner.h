@@ -1,0 +1,61 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Runs a loaded model for the scheduler: encodes what the context cache does not hold, packs contexts to decode
+// batches, searches. Errors of the tensor library end here as statuses: a batch that fails as a whole fails its
+// requests with one status, a request with bad data fails alone. Immutable but for the cache; thread-safe.
+#pragma once
+
+#include <memory>
+#include <vector>
+
+#include "backend/context.h"
+#include "model/model.h"
+#include "runtime/bundle.h"
+#include "runtime/context_cache.h"
+#include "runtime/feature_builder.h"
+#include "runtime/request_job.h"
+#include "runtime/runner.h"
+
+namespace beamline::runtime {
+
+class ModelRunner final : public Runner {
+ public:
+  // What a runner is made of.
+  struct Parts {
+    backend::Context context;
+    std::unique_ptr<const model::Model> model;
+    std::shared_ptr<const Vocabulary> vocabulary;
+    std::shared_ptr<const catalogue::CatalogueSnapshot> catalogue;
+    std::string model_version;
+    std::string codebook_fingerprint;
+    int64_t context_cache_bytes = 0;
+    int workers = 1;
+  };
+  explicit ModelRunner(Parts parts);
+
+  const ModelInfo& info() const override { return info_; }
+  std::shared_ptr<const catalogue::CatalogueSnapshot> catalogue() const override { return parts_.catalogue; }
+  EncodedRequest BuildInput(const FeatureSource& source, const Catalogue& catalogue) const override {
+    return features_.Build(source, catalogue);
+  }
+  ContextCacheStats context_cache_stats() const override { return cache_.stats(); }
+  absl::Status WarmUp() override;
+
+  int max_concurrency() const override { return parts_.workers; }
+  bool TryAttachContext(scheduler::Job& job) override;
+  std::vector<absl::Status> Encode(absl::Span<scheduler::Job* const> jobs) override;
+  std::vector<absl::Status> Decode(absl::Span<scheduler::Job* const> jobs, scheduler::StepGate gate) override;
+
+ private:
+  void EncodeBatch(absl::Span<RequestJob* const> jobs);
+  void DecodeBatch(absl::Span<RequestJob* const> jobs, absl::Span<const kernels::ConstraintView> constraints,
+                   scheduler::StepGate gate, absl::Span<absl::Status*> statuses);
+  absl::StatusOr<kernels::ConstraintView> CheckDecode(const RequestJob& job) const;
+
+  const Parts parts_;
+  const ModelInfo info_;
+  const FeatureBuilder features_;
+  ContextCache cache_;
+};
+
+}  // namespace beamline::runtime

@@ -52,16 +52,18 @@ class CompiledEligibility {
  private:
   friend absl::StatusOr<std::shared_ptr<const CompiledEligibility>> CompileEligibility(RuleCache&, const Eligibility&,
                                                                                        absl::Span<const ItemId>);
-  explicit CompiledEligibility(std::shared_ptr<const CatalogueSnapshot> snapshot);
-  void ApplyRule(std::shared_ptr<const CompiledRule> rule);
-  void ApplyDeny(std::vector<uint32_t> positions);
-  void ApplyAllow(std::vector<uint32_t> positions);
+  CompiledEligibility(std::shared_ptr<const CatalogueSnapshot> snapshot, std::shared_ptr<const CompiledRule> rule);
+  bool PassesRule(uint32_t position) const { return rule_ == nullptr || rule_->items.Get(position); }
+  // Known positions of `items` that pass the rule, ascending and unique.
+  std::vector<uint32_t> PassingPositions(absl::Span<const ItemId> items) const;
+  void FindDeadNodes();
+  void BuildAllowTrie();
   uint32_t CountPassing(ItemRange range) const;
   uint32_t SnapshotLeaf(uint32_t leaf) const;
 
   const std::shared_ptr<const CatalogueSnapshot> snapshot_;
-  std::shared_ptr<const CompiledRule> rule_;  // null: everything passes
-  std::vector<uint32_t> denied_;              // positions that pass the rule, ascending
+  const std::shared_ptr<const CompiledRule> rule_;  // null: everything passes
+  std::vector<uint32_t> denied_;                    // positions that pass the rule, ascending
   std::vector<uint32_t> dead_[kernels::kMaxTrieLevels];
   bool restricted_ = false;        // to the allow list
   std::vector<uint32_t> allowed_;  // positions that pass rule and deny, ascending

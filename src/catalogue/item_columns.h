@@ -7,10 +7,10 @@
 
 #include <cstdint>
 #include <string>
-#include <string_view>
 #include <vector>
 
 #include "absl/status/status.h"
+#include "absl/strings/string_view.h"
 #include "absl/types/span.h"
 #include "beamline/catalogue.h"
 
@@ -32,9 +32,9 @@ struct ItemColumns {
   std::vector<uint32_t> tags;            // ids of the tag dictionary, ascending inside an item
 
   uint64_t size() const { return item_id.size(); }
-  std::string_view title(uint64_t position) const {
-    return std::string_view(titles).substr(title_offsets[position],
-                                           title_offsets[position + 1] - title_offsets[position]);
+  absl::string_view title(uint64_t position) const {
+    return absl::string_view(titles).substr(title_offsets[position],
+                                            title_offsets[position + 1] - title_offsets[position]);
   }
   absl::Span<const uint32_t> tag_ids(uint64_t position) const {
     return absl::MakeConstSpan(tags).subspan(tag_offsets[position], tag_offsets[position + 1] - tag_offsets[position]);
@@ -44,9 +44,9 @@ struct ItemColumns {
 
 // InvalidArgument, naming the field: a negative duration, a relevance that is not finite, a title that is too long, not
 // UTF-8 or has control characters.
-absl::Status CheckAttributes(int64_t duration_ms, float relevance, std::string_view title);
+absl::Status CheckAttributes(int64_t duration_ms, float relevance, absl::string_view title);
 
 // InvalidArgument unless `text` is UTF-8 without control characters and at most `max_bytes` long; `field` names it.
-absl::Status CheckText(std::string_view text, size_t max_bytes, std::string_view field);
+absl::Status CheckText(absl::string_view text, size_t max_bytes, absl::string_view field);
 
 }  // namespace beamline::catalogue

@@ -24,6 +24,7 @@ inline constexpr int kMaxClauseValues = 4096;
 struct CompiledRule {
   RankBitmap items;                           // by position
   std::vector<std::vector<uint64_t>> levels;  // [levels][nodes / 64]
+  uint64_t passing_leaves = 0;                // set bits of the last level
 
   uint64_t bytes() const;
 };

@@ -48,15 +48,18 @@ class RuleCache {
     std::shared_ptr<Entry> entry;
     Recency::iterator recency;
   };
+  using Slots = absl::flat_hash_map<std::string, Slot>;
 
   std::shared_ptr<Entry> FindOrInsert(const std::string& key);
-  void Remove(const std::string& key, const std::shared_ptr<Entry>& entry);
+  // Counts what was compiled, or forgets what could not be.
+  void Compiled(const std::string& key, const std::shared_ptr<Entry>& entry);
+  void Drop(Slots::iterator slot) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   const std::shared_ptr<const CatalogueSnapshot> snapshot_;
   const int max_rules_;
   mutable absl::Mutex mutex_;
   Recency recency_ ABSL_GUARDED_BY(mutex_);
-  absl::flat_hash_map<std::string, Slot> slots_ ABSL_GUARDED_BY(mutex_);
+  Slots slots_ ABSL_GUARDED_BY(mutex_);
   RuleCacheStats stats_ ABSL_GUARDED_BY(mutex_);
 };
 

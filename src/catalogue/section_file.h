@@ -15,11 +15,11 @@
 #include <cstdint>
 #include <filesystem>
 #include <string>
-#include <string_view>
 #include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
 #include "absl/types/span.h"
 #include "base/progress.h"
 
@@ -37,7 +37,7 @@ struct SectionInfo {
 
 struct Section {
   std::string name;  // 1..23 characters
-  std::string_view bytes;
+  absl::string_view bytes;
 };
 
 // Writes all sections through an AtomicFile; the views must stay valid during the call.
@@ -55,15 +55,15 @@ class SectionReader {
 
   const std::vector<SectionInfo>& sections() const { return sections_; }
   uint64_t file_bytes() const { return file_bytes_; }
-  absl::StatusOr<SectionInfo> Find(std::string_view name) const;
+  absl::StatusOr<SectionInfo> Find(absl::string_view name) const;
 
   // Reads the section `name` into `out`, which has its size, and checks its digest.
   absl::Status Read(const SectionInfo& section, char* out) const;
-  absl::StatusOr<std::string> ReadString(std::string_view name, uint64_t max_bytes) const;
+  absl::StatusOr<std::string> ReadString(absl::string_view name, uint64_t max_bytes) const;
 
   // A section as an array; its size must be a multiple of T's and hold exactly `count` entries.
   template <typename T>
-  absl::StatusOr<std::vector<T>> ReadArray(std::string_view name, uint64_t count) const {
+  absl::StatusOr<std::vector<T>> ReadArray(absl::string_view name, uint64_t count) const {
     absl::StatusOr<SectionInfo> section = FindSized(name, count, sizeof(T));
     if (!section.ok()) return section.status();
     std::vector<T> values(count);
@@ -71,11 +71,11 @@ class SectionReader {
     return values;
   }
 
-  absl::Status Error(std::string_view section, std::string_view what) const;  // "<file>: section 'x': what"
+  absl::Status Error(absl::string_view section, absl::string_view what) const;  // "<file>: section 'x': what"
 
  private:
   SectionReader(std::filesystem::path path, int descriptor) : path_(std::move(path)), descriptor_(descriptor) {}
-  absl::StatusOr<SectionInfo> FindSized(std::string_view name, uint64_t count, size_t size) const;
+  absl::StatusOr<SectionInfo> FindSized(absl::string_view name, uint64_t count, size_t size) const;
   absl::Status ReadHeader(uint64_t max_bytes);
   absl::Status CheckLayout() const;
   absl::Status ReadAt(uint64_t offset, char* out, uint64_t bytes) const;

@@ -12,10 +12,10 @@
 #include <memory>
 #include <optional>
 #include <string>
-#include <string_view>
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
 #include "absl/types/span.h"
 #include "beamline/catalogue.h"
 #include "beamline/kernels/trie_view.h"
@@ -82,7 +82,7 @@ class CatalogueSnapshot final : public Catalogue {
   int64_t duration_ms(uint32_t position) const { return contents_.items.duration_ms[position]; }
   int64_t created_ms(uint32_t position) const { return contents_.items.created_ms[position]; }
   float relevance(uint32_t position) const { return contents_.items.relevance[position]; }
-  std::string_view title(uint32_t position) const { return contents_.items.title(position); }
+  absl::string_view title(uint32_t position) const { return contents_.items.title(position); }
   absl::Span<const uint32_t> tag_ids(uint32_t position) const { return contents_.items.tag_ids(position); }
   const TagDictionary& tags() const { return contents_.tags; }
 

@@ -8,11 +8,11 @@
 #include <cstdint>
 #include <memory>
 #include <string>
-#include <string_view>
 #include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
 #include "absl/types/span.h"
 #include "base/progress.h"
 #include "beamline/catalogue.h"
@@ -36,7 +36,7 @@ struct ItemRow {
   int64_t duration_ms = 0;
   int64_t created_ms = 0;
   float relevance = 0;
-  std::string_view title;
+  absl::string_view title;
   absl::Span<const uint32_t> tags;  // from InternTag, any order, repetitions allowed
 };
 
@@ -47,7 +47,9 @@ class SnapshotBuilder {
 
   absl::Status Add(const CatalogueItem& item);
   absl::Status Add(const ItemRow& row);
-  absl::StatusOr<uint32_t> InternTag(std::string_view key, std::string_view value) { return tags_.Intern(key, value); }
+  absl::StatusOr<uint32_t> InternTag(absl::string_view key, absl::string_view value) {
+    return tags_.Intern(key, value);
+  }
   uint64_t size() const { return keys_.size(); }
 
   // Uses the builder up. InvalidArgument: no items, or an id that was added twice; CancelledError after Ctrl-C.

@@ -31,4 +31,7 @@ absl::StatusOr<std::shared_ptr<const CatalogueSnapshot>> LoadSnapshot(const std:
 absl::Status WriteSnapshot(const CatalogueSnapshot& snapshot, const std::filesystem::path& path,
                            Progress* progress = nullptr);
 
+// A version made from a digest of everything but the version: equal for equal contents, e.g. "c-4f1a09c2d3e4b5a6".
+std::string ContentVersion(const SnapshotContents& contents);
+
 }  // namespace beamline::catalogue

@@ -8,12 +8,12 @@
 #include <cstdint>
 #include <optional>
 #include <string>
-#include <string_view>
 #include <utility>
 #include <vector>
 
 #include "absl/container/flat_hash_map.h"
 #include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
 
 namespace beamline::catalogue {
 
@@ -27,14 +27,14 @@ class TagDictionary {
 
   // The pair's number, new or old. InvalidArgument: an empty key, a text too long, not UTF-8 or with control
   // characters; ResourceExhausted: kMaxTags reached.
-  absl::StatusOr<uint32_t> Intern(std::string_view key, std::string_view value);
-  std::optional<uint32_t> Find(std::string_view key, std::string_view value) const;
+  absl::StatusOr<uint32_t> Intern(absl::string_view key, absl::string_view value);
+  std::optional<uint32_t> Find(absl::string_view key, absl::string_view value) const;
 
   uint32_t size() const { return static_cast<uint32_t>(tags_.size()); }
   const Tag& operator[](uint32_t id) const { return tags_[id]; }
 
-  // The same pairs in ascending order; new_ids[old id] = new id.
-  TagDictionary Sorted(std::vector<uint32_t>* new_ids) const;
+  // The used ones of these pairs in ascending order; new_ids[old id] = new id. REQUIRES: used.size() == size().
+  TagDictionary Sorted(const std::vector<bool>& used, std::vector<uint32_t>* new_ids) const;
 
  private:
   std::vector<Tag> tags_;

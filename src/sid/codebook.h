@@ -63,6 +63,9 @@ class Codebook {
   std::string fingerprint_;
 };
 
+// Every row finite and of squared length at most 1e30, so that no distance overflows; the error names the row.
+absl::Status CheckVectors(const FloatMatrix& vectors);
+
 // "256,256,256" <-> {256, 256, 256}. Errors: no level, more than kMaxLevels, a size outside 1..kMaxLevelSize.
 absl::StatusOr<std::vector<uint32_t>> ParseLevelSizes(absl::string_view text);
 std::string FormatLevelSizes(absl::Span<const uint32_t> level_sizes);

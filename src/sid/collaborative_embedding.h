@@ -26,7 +26,7 @@ struct ItemAttributeKeys {
 };
 
 struct CollaborativeEmbeddingOptions {
-  int dim = 64;                    // 1..1024
+  int dim = 64;                    // 1..512
   int window = 0;                  // items at most this far apart in a user's sequence co-occur; 0 = anywhere in it
   int max_user_events = 512;       // the newest events of longer users
   double context_smoothing = .75;  // exponent on context counts in the PMI
@@ -44,7 +44,7 @@ struct CollaborativeEmbedding {
   std::vector<float> singular_values;  // [dim], falling
   int64_t cooccurrences = 0;           // entries kept
   int64_t attribute_columns = 0;
-  int64_t items_without_events = 0;
+  int64_t items_without_events = 0;    // none that co-occurs with another: the attributes decide
   int64_t items_without_anything = 0;  // they got the mean vector
 };
 

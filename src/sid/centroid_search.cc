@@ -1,0 +1,114 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "sid/centroid_search.h"
+
+#include <algorithm>
+#include <array>
+#include <limits>
+
+#include "base/interrupt.h"
+
+namespace beamline::sid {
+namespace {
+
+constexpr int64_t kGroupTiles = 40;         // points whose running best stays in the first cache level
+constexpr int64_t kCacheBytes = 128 << 10;  // of packed codes that stay cached while a group passes over them
+constexpr int64_t kPointsPerTask = 4096;
+
+}  // namespace
+
+const NearestKernels& BestKernels() {
+#ifdef BEAMLINE_SID_X86
+  if (__builtin_cpu_supports("avx512f")) return Avx512Kernels();
+  if (__builtin_cpu_supports("avx2")) return Avx2Kernels();
+#endif
+  return GenericKernels();
+}
+
+float SquaredNorm(absl::Span<const float> values) {
+  float sum = 0;
+  for (const float value : values) sum += value * value;
+  return sum;
+}
+
+CentroidSearch::CentroidSearch(const FloatMatrix& centroids, absl::Span<const float> prices,
+                               const NearestKernels& kernels)
+    : kernels_(kernels), size_(centroids.rows), dim_(centroids.cols) {
+  const int64_t blocks = (size_ + kLanes - 1) / kLanes;
+  packed_.assign(blocks * dim_, LaneFloats{});
+  bias_.assign(blocks, LaneFloats{});
+  for (int64_t code = 0; code < blocks * kLanes; ++code) {
+    const int64_t block = code / kLanes;
+    const int64_t lane = code % kLanes;
+    if (code >= size_) {
+      bias_[block].values[lane] = std::numeric_limits<float>::max();
+      continue;
+    }
+    const float price = prices.empty() ? 0.0f : prices[code];
+    bias_[block].values[lane] = SquaredNorm(centroids.row_span(code)) + price;
+    for (int64_t d = 0; d < dim_; ++d) packed_[block * dim_ + d].values[lane] = -2.0f * centroids.row(code)[d];
+  }
+}
+
+void CentroidSearch::Nearest(const float* points, int64_t count, uint32_t* codes, float* scores) const {
+  constexpr int64_t kGroup = kGroupTiles * kTile;
+  for (int64_t begin = 0; begin < count; begin += kGroup) {
+    const int64_t group = std::min(kGroup, count - begin);
+    NearestGroup(points + begin * dim_, group, codes + begin, scores == nullptr ? nullptr : scores + begin);
+  }
+}
+
+void CentroidSearch::NearestGroup(const float* points, int64_t count, uint32_t* codes, float* scores) const {
+  std::array<LaneFloats, kGroupTiles * kTile> best;
+  std::array<LaneCodes, kGroupTiles * kTile> best_block;
+  for (LaneFloats& lanes : best) std::fill_n(lanes.values, kLanes, std::numeric_limits<float>::max());
+  for (LaneCodes& lanes : best_block) std::fill_n(lanes.values, kLanes, 0);
+  // The last tile is filled up with copies of its first point, so every point goes through the same kernel.
+  const int64_t tail = count % kTile;
+  std::vector<float> padded;
+  if (tail != 0) {
+    padded.resize(kTile * dim_);
+    const float* first = points + (count - tail) * dim_;
+    for (int64_t p = 0; p < kTile; ++p) std::copy_n(first + (p < tail ? p : 0) * dim_, dim_, &padded[p * dim_]);
+  }
+  const int64_t step = std::max<int64_t>(1, kCacheBytes / (dim_ * static_cast<int64_t>(sizeof(LaneFloats))));
+  for (int64_t begin = 0; begin < blocks(); begin += step) {
+    const CodeBlocks range = {packed_.data(), bias_.data(), dim_, begin, std::min(begin + step, blocks())};
+    for (int64_t at = 0; at < count; at += kTile) {
+      const float* tile = at + kTile <= count ? points + at * dim_ : padded.data();
+      kernels_.nearest(range, tile, &best[at], &best_block[at]);
+    }
+  }
+  for (int64_t p = 0; p < count; ++p) {
+    float score = best[p].values[0];
+    uint32_t code = static_cast<uint32_t>(best_block[p].values[0]) * kLanes;
+    for (int lane = 1; lane < kLanes; ++lane) {
+      const uint32_t other = static_cast<uint32_t>(best_block[p].values[lane]) * kLanes + lane;
+      if (best[p].values[lane] < score || (best[p].values[lane] == score && other < code)) {
+        score = best[p].values[lane];
+        code = other;
+      }
+    }
+    codes[p] = std::min<uint32_t>(code, static_cast<uint32_t>(size_ - 1));
+    if (scores != nullptr) scores[p] = score;
+  }
+}
+
+void CentroidSearch::Scores(const float* point, int64_t begin, int64_t end, LaneFloats* out) const {
+  kernels_.scores({packed_.data(), bias_.data(), dim_, begin, end}, point, out);
+}
+
+Assignment AssignNearest(const CentroidSearch& search, const FloatMatrix& points, ThreadPool* pool) {
+  Assignment result;
+  result.codes.resize(points.rows);
+  result.distances.resize(points.rows);
+  ParallelFor(pool, points.rows, kPointsPerTask, [&](int64_t begin, int64_t end) {
+    if (Interrupted()) return;
+    search.Nearest(points.row(begin), end - begin, &result.codes[begin], &result.distances[begin]);
+    for (int64_t i = begin; i < end; ++i) {
+      result.distances[i] = std::max(0.0f, result.distances[i] + SquaredNorm(points.row_span(i)));
+    }
+  });
+  return result;
+}
+
+}  // namespace beamline::sid

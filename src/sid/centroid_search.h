@@ -1,0 +1,59 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Exact nearest-code search: for a point x the code c of least |c|^2 - 2 x.c + price_c, that is of least squared
+// distance plus price. Ties go to the lower code. Codes are packed in blocks for a vectorised kernel; the result does
+// not depend on the number of threads, on how points are grouped, or on the machine's vector width.
+// Immutable after construction, and then thread-safe.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "absl/types/span.h"
+#include "base/float_matrix.h"
+#include "base/thread_pool.h"
+#include "sid/nearest_kernel.h"
+
+namespace beamline::sid {
+
+// The widest kernels this CPU runs.
+const NearestKernels& BestKernels();
+
+class CentroidSearch {
+ public:
+  // prices: empty or one per code.
+  explicit CentroidSearch(const FloatMatrix& centroids, absl::Span<const float> prices = {},
+                          const NearestKernels& kernels = BestKernels());
+
+  int64_t size() const { return size_; }
+  int64_t dim() const { return dim_; }
+  int64_t blocks() const { return static_cast<int64_t>(bias_.size()); }
+
+  // points [count, dim] -> codes [count], scores [count] (may be null): squared distance + price - |x|^2.
+  void Nearest(const float* points, int64_t count, uint32_t* codes, float* scores) const;
+  // One point against the codes of blocks [begin, end), kLanes codes each; out [(end - begin) * kLanes], aligned to 64
+  // bytes. Lanes past size() hold the largest float.
+  void Scores(const float* point, int64_t begin, int64_t end, LaneFloats* out) const;
+
+ private:
+  void NearestGroup(const float* points, int64_t count, uint32_t* codes, float* scores) const;
+
+  const NearestKernels& kernels_;
+  int64_t size_;
+  int64_t dim_;
+  std::vector<LaneFloats> packed_;  // [blocks, dim], -2 * centroid
+  std::vector<LaneFloats> bias_;    // [blocks], |centroid|^2 + price
+};
+
+struct Assignment {
+  std::vector<uint32_t> codes;   // [n]
+  std::vector<float> distances;  // [n], squared distance + price, at least 0 where prices are
+};
+
+// Nearest code of every row, by several threads. Stops early when Interrupted(): check that afterwards.
+Assignment AssignNearest(const CentroidSearch& search, const FloatMatrix& points, ThreadPool* pool);
+
+// Sum of squares in index order.
+float SquaredNorm(absl::Span<const float> values);
+
+}  // namespace beamline::sid

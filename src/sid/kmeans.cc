@@ -1,0 +1,174 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "sid/kmeans.h"
+
+#include <algorithm>
+#include <limits>
+#include <numeric>
+
+#include "absl/strings/str_format.h"
+#include "base/interrupt.h"
+#include "beamline/status.h"
+#include "sid/balance.h"
+#include "sid/centroid_search.h"
+
+namespace beamline::sid {
+namespace {
+
+constexpr int64_t kSeedPointsPerCode = 16;  // k-means++ looks at a sample of this many points per code
+constexpr int64_t kSumChunk = 4096;
+// Rounds on fixed centroids after Lloyd's iterations, in which only prices move.
+constexpr int kPriceRounds = 15;
+
+FloatMatrix GatherRows(const FloatMatrix& points, const std::vector<int64_t>& rows) {
+  FloatMatrix gathered(static_cast<int64_t>(rows.size()), points.cols);
+  for (size_t i = 0; i < rows.size(); ++i) std::copy_n(points.row(rows[i]), points.cols, gathered.row(i));
+  return gathered;
+}
+
+double Sum(const std::vector<float>& values) {
+  double sum = 0;
+  for (const float value : values) sum += value;
+  return sum;
+}
+
+// Empty codes move to the points farthest from their centroid; ties go to the lower index.
+void ReseedEmpty(const FloatMatrix& points, const std::vector<int64_t>& counts, const std::vector<float>& distances,
+                 FloatMatrix& centroids) {
+  std::vector<int64_t> empty;
+  for (size_t code = 0; code < counts.size(); ++code) {
+    if (counts[code] == 0) empty.push_back(static_cast<int64_t>(code));
+  }
+  if (empty.empty()) return;
+  std::vector<int64_t> order(points.rows);
+  std::iota(order.begin(), order.end(), 0);
+  const auto farther = [&](int64_t a, int64_t b) {
+    return distances[a] != distances[b] ? distances[a] > distances[b] : a < b;
+  };
+  std::partial_sort(order.begin(), order.begin() + static_cast<int64_t>(empty.size()), order.end(), farther);
+  for (size_t i = 0; i < empty.size(); ++i) std::copy_n(points.row(order[i]), points.cols, centroids.row(empty[i]));
+}
+
+// Squared distances without prices, for the price unit and for re-seeding.
+void RemovePrices(const std::vector<float>& prices, Assignment& assignment) {
+  if (prices.empty()) return;
+  for (size_t i = 0; i < assignment.codes.size(); ++i) {
+    assignment.distances[i] = std::max(0.0f, assignment.distances[i] - prices[assignment.codes[i]]);
+  }
+}
+
+absl::StatusOr<Assignment> Assign(const FloatMatrix& points, const KMeansResult& state, ThreadPool* pool) {
+  Assignment assignment = AssignNearest(CentroidSearch(state.centroids, state.prices), points, pool);
+  BEAMLINE_RETURN_IF_ERROR(CheckInterrupted());
+  RemovePrices(state.prices, assignment);
+  return assignment;
+}
+
+absl::Status SettlePrices(const FloatMatrix& points, KMeansResult& state, ThreadPool* pool) {
+  for (int round = 0; round < kPriceRounds; ++round) {
+    BEAMLINE_ASSIGN_OR_RETURN(const Assignment assignment, Assign(points, state, pool));
+    const double unit = Sum(assignment.distances) / static_cast<double>(points.rows);
+    MovePrices(CountCodes(assignment.codes, state.centroids.rows), points.rows, unit / (1 + round), state.prices);
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+FloatMatrix SeedSampled(const FloatMatrix& points, uint32_t size, RandomSource& random) {
+  return GatherRows(points, random.Sample(points.rows, size));
+}
+
+FloatMatrix SeedPlusPlus(const FloatMatrix& points, uint32_t size, RandomSource& random, ThreadPool* pool) {
+  const int64_t count = std::min<int64_t>(points.rows, kSeedPointsPerCode * size);
+  const FloatMatrix sample = GatherRows(points, random.Sample(points.rows, count));
+  // The roles are swapped here: the sample is what is packed, and each new centroid is scored against it.
+  const CentroidSearch search(sample);
+  std::vector<LaneFloats> scores(search.blocks());
+  std::vector<float> distances(count, std::numeric_limits<float>::max());
+  std::vector<double> chunk_sums((count + kSumChunk - 1) / kSumChunk);
+  FloatMatrix centroids(size, points.cols);
+  int64_t chosen = static_cast<int64_t>(random.Below(static_cast<uint64_t>(count)));
+  for (uint32_t code = 0; code < size; ++code) {
+    std::copy_n(sample.row(chosen), sample.cols, centroids.row(code));
+    const float norm = SquaredNorm(centroids.row_span(code));
+    ParallelFor(pool, count, kSumChunk, [&](int64_t begin, int64_t end) {
+      search.Scores(centroids.row(code), begin / kLanes, (end + kLanes - 1) / kLanes, &scores[begin / kLanes]);
+      double sum = 0;
+      for (int64_t i = begin; i < end; ++i) {
+        const float distance = std::max(0.0f, scores[i / kLanes].values[i % kLanes] + norm);
+        distances[i] = std::min(distances[i], distance);
+        sum += distances[i];
+      }
+      chunk_sums[begin / kSumChunk] = sum;
+    });
+    // Its own distance is rounding error only, and must not be drawn.
+    chunk_sums[chosen / kSumChunk] -= distances[chosen];
+    distances[chosen] = 0;
+    const double total = std::accumulate(chunk_sums.begin(), chunk_sums.end(), 0.0);
+    if (!(total > 0)) {  // fewer distinct points than codes
+      chosen = static_cast<int64_t>(random.Below(static_cast<uint64_t>(count)));
+      continue;
+    }
+    double target = random.Unit() * total;
+    size_t chunk = 0;
+    while (chunk + 1 < chunk_sums.size() && target >= chunk_sums[chunk]) target -= chunk_sums[chunk++];
+    const int64_t last = std::min<int64_t>(count, (static_cast<int64_t>(chunk) + 1) * kSumChunk) - 1;
+    chosen = static_cast<int64_t>(chunk) * kSumChunk;
+    while (chosen < last && target >= distances[chosen]) target -= distances[chosen++];
+  }
+  return centroids;
+}
+
+std::vector<int64_t> UpdateCentroids(const FloatMatrix& points, const std::vector<uint32_t>& codes,
+                                     FloatMatrix& centroids, ThreadPool* pool) {
+  // A counting sort lists every code's points in index order; each code then sums its own, whatever thread runs it.
+  const std::vector<int64_t> counts = CountCodes(codes, centroids.rows);
+  std::vector<int64_t> begin(counts.size() + 1, 0);
+  std::partial_sum(counts.begin(), counts.end(), begin.begin() + 1);
+  std::vector<int64_t> members(codes.size());
+  std::vector<int64_t> next(begin.begin(), begin.end() - 1);
+  for (size_t i = 0; i < codes.size(); ++i) members[next[codes[i]]++] = static_cast<int64_t>(i);
+  ParallelFor(pool, centroids.rows, 16, [&](int64_t first, int64_t last) {
+    std::vector<double> sum(points.cols);
+    for (int64_t code = first; code < last; ++code) {
+      if (counts[code] == 0) continue;
+      std::fill(sum.begin(), sum.end(), 0.0);
+      for (int64_t m = begin[code]; m < begin[code + 1]; ++m) {
+        const float* point = points.row(members[m]);
+        for (int64_t d = 0; d < points.cols; ++d) sum[d] += point[d];
+      }
+      for (int64_t d = 0; d < points.cols; ++d) {
+        centroids.row(code)[d] = static_cast<float>(sum[d] / static_cast<double>(counts[code]));
+      }
+    }
+  });
+  return counts;
+}
+
+absl::StatusOr<KMeansResult> FitKMeans(const FloatMatrix& points, uint32_t size, const ResidualKMeansOptions& options,
+                                       RandomSource& random, ThreadPool* pool, Progress* progress) {
+  KMeansResult state;
+  state.centroids = options.init == KMeansInit::kPlusPlus ? SeedPlusPlus(points, size, random, pool)
+                                                          : SeedSampled(points, size, random);
+  if (options.balanced) state.prices.assign(size, 0.0f);
+  double previous = std::numeric_limits<double>::infinity();
+  while (state.iterations < options.iterations) {
+    BEAMLINE_ASSIGN_OR_RETURN(const Assignment assignment, Assign(points, state, pool));
+    const double error = Sum(assignment.distances) / static_cast<double>(points.rows);
+    const std::vector<int64_t> counts = UpdateCentroids(points, assignment.codes, state.centroids, pool);
+    ++state.iterations;
+    UpdateProgress(progress, state.iterations, absl::StrFormat("error %.5g", error));
+    if (options.balanced) {
+      MovePrices(counts, points.rows, error, state.prices);
+    } else {
+      ReseedEmpty(points, counts, assignment.distances, state.centroids);
+      // Prices make the error rise at times, so only free runs stop early.
+      if (error >= previous * (1 - options.tolerance)) break;
+    }
+    previous = error;
+  }
+  if (options.balanced) BEAMLINE_RETURN_IF_ERROR(SettlePrices(points, state, pool));
+  return state;
+}
+
+}  // namespace beamline::sid

@@ -1,0 +1,64 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "sid/semantic_tokenizer.h"
+
+#include <limits>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "beamline/status.h"
+#include "sid/centroid_search.h"
+
+namespace beamline::sid {
+
+absl::StatusOr<SemanticTokenizer> SemanticTokenizer::Create(Codebook codebook) {
+  if (!codebook.has_centroids()) {
+    return absl::FailedPreconditionError(
+        absl::StrCat("codebook '", codebook.name(), "' came from an index file without centroids and cannot encode"));
+  }
+  return SemanticTokenizer(std::move(codebook));
+}
+
+absl::Status SemanticTokenizer::Occupy(absl::Span<const Sid> sids) {
+  for (const Sid& sid : sids) BEAMLINE_RETURN_IF_ERROR(codebook_.CheckSid(sid));
+  for (const Sid& sid : sids) ++occupancy_[sid];
+  return absl::OkStatus();
+}
+
+absl::StatusOr<std::vector<Sid>> SemanticTokenizer::EncodeNew(const FloatMatrix& vectors, int max_items_per_sid,
+                                                              ThreadPool* pool) {
+  if (max_items_per_sid < 1) {
+    return absl::InvalidArgumentError(absl::StrCat("max_items_per_sid is ", max_items_per_sid, ", must be at least 1"));
+  }
+  BEAMLINE_ASSIGN_OR_RETURN(std::vector<Sid> sids, Encode(vectors, pool));
+  const int last = codebook_.levels() - 1;
+  const CentroidSearch search(codebook_.centroids(last));
+  std::vector<LaneFloats> scores(search.blocks());
+  std::vector<float> residual(codebook_.dim());
+  for (int64_t i = 0; i < vectors.rows; ++i) {
+    const auto taken = occupancy_.find(sids[i]);
+    if (taken != occupancy_.end() && taken->second >= max_items_per_sid) {
+      residual.assign(vectors.row(i), vectors.row(i) + vectors.cols);
+      for (int level = 0; level < last; ++level) {
+        const float* centroid = codebook_.centroids(level).row(sids[i][level]);
+        for (int64_t d = 0; d < vectors.cols; ++d) residual[d] -= centroid[d];
+      }
+      search.Scores(residual.data(), 0, search.blocks(), scores.data());
+      float best = std::numeric_limits<float>::infinity();
+      const Sid prefix(sids[i].codes().first(last));
+      for (Code code = 0; code < search.size(); ++code) {
+        const float score = scores[code / kLanes].values[code % kLanes];
+        if (!(score < best)) continue;
+        Sid candidate = prefix;
+        candidate.push_back(code);
+        const auto it = occupancy_.find(candidate);
+        if (it != occupancy_.end() && it->second >= max_items_per_sid) continue;
+        best = score;
+        sids[i] = candidate;
+      }
+    }
+    ++occupancy_[sids[i]];
+  }
+  return sids;
+}
+
+}  // namespace beamline::sid

@@ -19,19 +19,29 @@ uint32_t Cut(int64_t milliseconds) {
   return static_cast<uint32_t>(std::clamp<int64_t>(milliseconds, 0, kMaxDurationMs));
 }
 
-std::filesystem::path FindTable(const std::filesystem::path& folder, const std::string& name) {
+// The table's file, empty if there is none.
+absl::StatusOr<std::filesystem::path> FindTable(const std::filesystem::path& folder, const std::string& name) {
+  std::filesystem::path found;
   for (const char* extension : {".tsv", ".tsv.gz"}) {
-    std::filesystem::path path = folder / (name + extension);
+    const std::filesystem::path path = folder / (name + extension);
     std::error_code error;
-    if (std::filesystem::exists(path, error)) return path;
+    if (!std::filesystem::exists(path, error)) continue;
+    if (!found.empty()) {
+      return absl::InvalidArgumentError(absl::StrCat(folder.string(), " holds ", name, ".tsv and ", name,
+                                                     ".tsv.gz; remove the one that is not meant"));
+    }
+    found = path;
   }
-  return {};
+  return found;
 }
 
 }  // namespace
 
 absl::StatusOr<DatasetFiles> FindDatasetFiles(const std::filesystem::path& folder) {
-  DatasetFiles files{FindTable(folder, "events"), FindTable(folder, "items"), FindTable(folder, "users")};
+  DatasetFiles files;
+  BEAMLINE_ASSIGN_OR_RETURN(files.events, FindTable(folder, "events"));
+  BEAMLINE_ASSIGN_OR_RETURN(files.items, FindTable(folder, "items"));
+  BEAMLINE_ASSIGN_OR_RETURN(files.users, FindTable(folder, "users"));
   if (!files.events.empty()) return files;
   return absl::NotFoundError(absl::StrCat(folder.string(),
                                           ": no events.tsv or events.tsv.gz in this folder; make one with `beamline "
@@ -159,6 +169,7 @@ absl::StatusOr<Dataset> Dataset::Load(const DatasetFiles& files, const DatasetOp
   if (!files.items.empty()) BEAMLINE_RETURN_IF_ERROR(builder.ReadItems(files.items, progress));
   if (!files.users.empty()) BEAMLINE_RETURN_IF_ERROR(builder.ReadUsers(files.users, progress));
   Dataset dataset = builder.Finish();
+  if (options.drop_repeats) dataset = dataset.WithoutRepeats();
   return options.k_core > 1 ? dataset.KCore(options.k_core) : std::move(dataset);
 }
 
@@ -184,6 +195,17 @@ ItemSequences Dataset::Sequences() const {
 Dataset Dataset::WithLabels(uint32_t any_of_labels) const {
   std::vector<bool> keep(events_.size());
   for (size_t at = 0; at < events_.size(); ++at) keep[at] = (events_[at].labels & any_of_labels) != 0;
+  return Keep(keep);
+}
+
+Dataset Dataset::WithoutRepeats() const {
+  std::vector<bool> keep(events_.size());
+  std::vector<uint32_t> last_user(item_ids_.size(), 0);  // user + 1
+  for (uint32_t user = 0; user < user_ids_.size(); ++user) {
+    for (uint64_t at = offsets_[user]; at < offsets_[user + 1]; ++at) {
+      keep[at] = std::exchange(last_user[events_[at].item], user + 1) != user + 1;
+    }
+  }
   return Keep(keep);
 }
 

@@ -50,6 +50,7 @@ absl::StatusOr<DatasetFiles> FindDatasetFiles(const std::filesystem::path& folde
 
 struct DatasetOptions {
   uint32_t any_of_labels = 0;      // keep events that carry at least one of these labels; 0: every event
+  bool drop_repeats = false;       // of a user's events with the same item keep the first
   int k_core = 0;                  // then drop users and items with fewer events than this, until none is left
   bool keep_unused_items = false;  // keep items of the item table that no event names (after the last used index)
   uint64_t max_events = 2'000'000'000;
@@ -82,8 +83,10 @@ class Dataset {
   // The users' items in time order; users and items by the indices above.
   ItemSequences Sequences() const;
 
-  // A dataset of the events with one of these labels / of the k-core alone, users and items numbered anew.
+  // A dataset of some events alone, users and items numbered anew: those with one of these labels; each user's first
+  // with an item; the k-core, in which every user and every item has k events.
   Dataset WithLabels(uint32_t any_of_labels) const;
+  Dataset WithoutRepeats() const;
   Dataset KCore(int k) const;
 
  private:

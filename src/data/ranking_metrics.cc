@@ -27,9 +27,9 @@ Values MeanOf(const std::vector<Values>& users) {
   return sum;
 }
 
-// A counter-based generator: no state to share, the same draws on every platform.
+// A counter-based generator: no state to share, the same draws on every platform. REQUIRES: bound <= 2^32.
 uint64_t DrawBelow(uint64_t seed, uint64_t counter, uint64_t bound) {
-  return static_cast<uint64_t>((static_cast<unsigned __int128>(StableMix64(counter, seed)) * bound) >> 64);
+  return ((StableMix64(counter, seed) >> 32) * bound) >> 32;
 }
 
 double Percentile(const std::vector<double>& sorted, double fraction) {

@@ -1,0 +1,159 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <optional>
+
+#include <nlohmann/json.hpp>
+
+#include "absl/container/flat_hash_map.h"
+#include "absl/strings/str_cat.h"
+#include "base/json.h"
+#include "beamline/status.h"
+#include "data/event_table.h"
+#include "data/import.h"
+#include "data/item_table.h"
+#include "data/parse.h"
+#include "data/sequence_file.h"
+#include "data/table_folder.h"
+
+namespace beamline::data {
+namespace {
+
+absl::Status CopySequences(const std::filesystem::path& file, uint32_t labels, const std::filesystem::path& out,
+                           const ImportOptions& options, ImportReport* report) {
+  SequenceFileReader::Options reader_options;
+  reader_options.sequence_labels = labels;
+  reader_options.bad_rows = options.bad_rows;
+  reader_options.progress = options.progress;
+  BEAMLINE_ASSIGN_OR_RETURN(SequenceFileReader reader, SequenceFileReader::Open(file, reader_options));
+  BEAMLINE_ASSIGN_OR_RETURN(EventTableWriter events, EventTableWriter::Create(out));
+  UserSequence user;
+  int64_t users = 0;
+  while (true) {
+    BEAMLINE_ASSIGN_OR_RETURN(const bool more, reader.Next(&user));
+    if (!more) break;
+    ++users;
+    for (const Event& event : user.events) BEAMLINE_RETURN_IF_ERROR(events.Write(user.user_id, event));
+  }
+  report->events += events.rows();
+  report->notes.push_back(absl::StrCat(file.filename().string(), ": layout '", std::string(LayoutName(reader.layout())),
+                                       "', ", users, " users; times the file lacks are synthetic"));
+  if (reader.bad_rows().bad() > 0) report->notes.push_back(reader.bad_rows().Summary());
+  return events.Commit();
+}
+
+// The file in `folder` whose name ends so; empty if there is none, an error if there are several.
+absl::StatusOr<std::filesystem::path> FindOne(const std::filesystem::path& folder, std::string_view ending) {
+  std::filesystem::path found;
+  std::error_code error;
+  for (const auto& entry : std::filesystem::directory_iterator(folder, error)) {
+    const std::string name = entry.path().filename().string();
+    if (!name.ends_with(ending)) continue;
+    if (!found.empty()) {
+      return absl::InvalidArgumentError(absl::StrCat(folder.string(), ": more than one *", std::string(ending), ": ",
+                                                     found.filename().string(), " and ", name));
+    }
+    found = entry.path();
+  }
+  return found;
+}
+
+using Attributes = absl::flat_hash_map<ItemId, KeyValues>;
+
+// {"item": [attribute, ...], ...}
+absl::StatusOr<Attributes> ReadAttributes(const std::filesystem::path& path) {
+  BEAMLINE_ASSIGN_OR_RETURN(const nlohmann::json json, ReadJsonFile(path.string()));
+  if (!json.is_object()) return absl::InvalidArgumentError(absl::StrCat(path.string(), ": not a JSON object"));
+  Attributes attributes;
+  for (const auto& [key, values] : json.items()) {
+    const absl::StatusOr<ItemId> item = ParseIdField("key", key);
+    if (!item.ok()) return absl::InvalidArgumentError(absl::StrCat(path.string(), ": ", item.status().message()));
+    if (!values.is_array()) return absl::InvalidArgumentError(absl::StrCat(path.string(), ": ", key, ": not an array"));
+    KeyValues& tags = attributes[*item];
+    for (const nlohmann::json& value : values) {
+      if (!value.is_number_unsigned()) {
+        return absl::InvalidArgumentError(absl::StrCat(path.string(), ": ", key, ": not an array of whole numbers"));
+      }
+      if (tags.size() + 1 < kMaxTags) tags.emplace_back("attribute", absl::StrCat(value.get<uint64_t>()));
+    }
+  }
+  return attributes;
+}
+
+// One line: item<TAB>asin<TAB>title. Titles may hold further tabs.
+absl::StatusOr<ItemRow> ParseTitle(std::string_view line) {
+  const size_t first = line.find('\t');
+  const size_t second = first == std::string_view::npos ? first : line.find('\t', first + 1);
+  if (second == std::string_view::npos) return absl::InvalidArgumentError("not item<TAB>asin<TAB>title");
+  ItemRow row;
+  BEAMLINE_ASSIGN_OR_RETURN(row.item, ParseIdField("item", line.substr(0, first)));
+  const std::string asin = CleanText(line.substr(first + 1, second - first - 1), kMaxTagBytes, ";");
+  if (!asin.empty()) row.attributes.tags.emplace_back("asin", asin);
+  row.attributes.title = CleanText(line.substr(second + 1), kMaxTitleBytes);
+  return row;
+}
+
+absl::Status CopyTitles(const std::filesystem::path& path, const Attributes& attributes,
+                        const std::filesystem::path& out, const ImportOptions& options, ImportReport* report) {
+  BEAMLINE_ASSIGN_OR_RETURN(LineReader lines, LineReader::Open(path, kMaxLineBytes));
+  BEAMLINE_ASSIGN_OR_RETURN(ItemTableWriter items, ItemTableWriter::Create(out));
+  BadRows bad_rows(lines.name(), options.bad_rows);
+  absl::flat_hash_set<ItemId> seen;
+  std::string_view line;
+  while (true) {
+    BEAMLINE_ASSIGN_OR_RETURN(const bool more, lines.Next(&line));
+    if (!more) break;
+    absl::StatusOr<ItemRow> row = ParseTitle(line);
+    if (row.ok() && !seen.insert(row->item).second) row = absl::InvalidArgumentError("the item appears a second time");
+    if (!row.ok()) {
+      bad_rows.CountBad(lines.line_number(), std::string(row.status().message()));
+      continue;
+    }
+    bad_rows.CountGood();
+    const auto found = attributes.find(row->item);
+    if (found != attributes.end()) {
+      row->attributes.tags.insert(row->attributes.tags.end(), found->second.begin(), found->second.end());
+    }
+    BEAMLINE_RETURN_IF_ERROR(items.Write(*row));
+  }
+  BEAMLINE_RETURN_IF_ERROR(bad_rows.Verdict());
+  report->items = items.rows();
+  report->notes.push_back(absl::StrCat(path.filename().string(), ": ", items.rows(), " items"));
+  if (bad_rows.bad() > 0) report->notes.push_back(bad_rows.Summary());
+  return items.Commit();
+}
+
+}  // namespace
+
+absl::StatusOr<ImportReport> ImportSequences(const std::filesystem::path& file, uint32_t sequence_labels,
+                                             const ImportOptions& options) {
+  BEAMLINE_ASSIGN_OR_RETURN(const TableFolder out, TableFolder::Open(options.out, options.gzip, {"events"}));
+  ImportReport report;
+  BEAMLINE_RETURN_IF_ERROR(CopySequences(file, sequence_labels, out.Path("events"), options, &report));
+  return report;
+}
+
+absl::StatusOr<ImportReport> ImportAmazon(const std::filesystem::path& folder, const ImportOptions& options) {
+  BEAMLINE_ASSIGN_OR_RETURN(const std::filesystem::path sequences, FindOne(folder, ".txt"));
+  if (sequences.empty()) {
+    return absl::NotFoundError(absl::StrCat(folder.string(), ": no .txt file with lines 'user item item ...'"));
+  }
+  BEAMLINE_ASSIGN_OR_RETURN(const std::filesystem::path plain_titles, FindOne(folder, "titles.tsv"));
+  BEAMLINE_ASSIGN_OR_RETURN(const std::filesystem::path gzip_titles, FindOne(folder, "titles.tsv.gz"));
+  BEAMLINE_ASSIGN_OR_RETURN(const std::filesystem::path attribute_file, FindOne(folder, "_item2attributes.json"));
+  const std::filesystem::path& titles = plain_titles.empty() ? gzip_titles : plain_titles;
+  std::vector<std::string> tables = {"events"};
+  if (!titles.empty()) tables.push_back("items");
+  BEAMLINE_ASSIGN_OR_RETURN(const TableFolder out, TableFolder::Open(options.out, options.gzip, tables));
+  ImportReport report;
+  BEAMLINE_RETURN_IF_ERROR(CopySequences(sequences, kClick | kLongView, out.Path("events"), options, &report));
+  if (titles.empty()) return report;
+  Attributes attributes;
+  if (!attribute_file.empty()) {
+    BEAMLINE_ASSIGN_OR_RETURN(attributes, ReadAttributes(attribute_file));
+    report.notes.push_back(
+        absl::StrCat(attribute_file.filename().string(), ": attributes of ", attributes.size(), " items"));
+  }
+  BEAMLINE_RETURN_IF_ERROR(CopyTitles(titles, attributes, out.Path("items"), options, &report));
+  return report;
+}
+
+}  // namespace beamline::data

@@ -127,12 +127,12 @@ void BeamSearch::Select(backend::Context& ctx, const at::Tensor& logits, int lev
       if (!live.active() || live.request->score_rule != rule || live.beams.levels() != level) continue;
       int width = live.request->widths[level];
       if (path_scorer_ != nullptr) width = std::max(width, path_scorer_->ExpandedWidth(level, width));
-      width = std::min({width, kernels::kMaxBeamWidth,
-                        static_cast<int>(std::min<uint32_t>(live.request->constraint->trie.level[level].num_nodes,
-                                                            kernels::kMaxBeamWidth))});
+      // No more room than there are nodes; but a row is looked at even where nothing is eligible.
+      const uint32_t nodes = std::max(1u, live.request->constraint->trie.level[level].num_nodes);
+      width = static_cast<int>(std::min<uint32_t>(std::min(width, kernels::kMaxBeamWidth), nodes));
       const BeamState::OpenedLevel opened = live.beams.OpenLevel(width);
       selections[b] = {live.request->constraint, opened.in, opened.out, width};
-      any = any || width > 0;
+      any = true;
     }
     if (!any) continue;
     backend::SelectBeams(ctx, {logits, level, KernelRule(rule), absl::MakeSpan(selections)});

@@ -126,8 +126,8 @@ TEST(BeamSearch, IsExhaustiveWhereTheWidthsCoverEveryEligiblePrefix) {
     std::fill(request.widths.begin(), request.widths.end(), 64);
     request.widths.back() = testing::UniformInt(random, 1, 64);
     const NaiveAnswer naive =
-        NaiveExhaustive({catalogue.items, request.eligibility, request.score_rule, request.widths}, request.logits,
-                        request.widths.back());
+        testing::NaiveExhaustive({catalogue.items, request.eligibility, request.score_rule, request.widths},
+                                 request.logits, request.widths.back());
     if (naive.near_tie || naive.non_finite) continue;
     const std::vector<SearchResult> results = Search(catalogue, {request});
     ASSERT_TRUE(results[0].status.ok() || naive.list.empty()) << results[0].status;

@@ -36,14 +36,19 @@ class RealClock final : public Clock {
 // Stands still until told to move.
 class FakeClock final : public Clock {
  public:
-  explicit FakeClock(absl::Time now = absl::FromUnixSeconds(1'000'000)) : nanos_(absl::ToUnixNanos(now)) {}
+  explicit FakeClock(absl::Time now = absl::FromUnixSeconds(1'000'000)) : nanos_(CeilNanos(now)) {}
 
   absl::Time Now() const override { return absl::FromUnixNanos(nanos_.load(std::memory_order_acquire)); }
   void Advance(absl::Duration by) { nanos_.fetch_add(absl::ToInt64Nanoseconds(by), std::memory_order_acq_rel); }
-  // Moves to `time`, forward or backward.
-  void Set(absl::Time time) { nanos_.store(absl::ToUnixNanos(time), std::memory_order_release); }
+  // Moves to `time`, forward or backward: to the first whole nanosecond that is not before it.
+  void Set(absl::Time time) { nanos_.store(CeilNanos(time), std::memory_order_release); }
 
  private:
+  static int64_t CeilNanos(absl::Time time) {
+    const int64_t nanos = absl::ToUnixNanos(time);
+    return nanos + (absl::FromUnixNanos(nanos) < time ? 1 : 0);
+  }
+
   std::atomic<int64_t> nanos_;  // acquire/release: who sees a time also sees what was written before it was set
 };
 

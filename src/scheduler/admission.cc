@@ -9,10 +9,9 @@
 namespace beamline::scheduler {
 namespace {
 
-// Time of `work` cut into as few equal batches as the limits allow.
-absl::Duration InBatches(WorkKind kind, const BatchSize& work, absl::Time now, const CostTable& cost,
+// Time of `work` cut into as few equal batches as the limits allow, run by `workers` side by side.
+absl::Duration InBatches(WorkKind kind, const BatchSize& work, int workers, absl::Time now, const CostTable& cost,
                          const BatchLimits& limits) {
-  if (work.requests == 0) return absl::ZeroDuration();
   const auto parts = [](int64_t amount, int64_t limit) { return (amount - 1) / std::max<int64_t>(limit, 1) + 1; };
   const int64_t by_size = kind == WorkKind::kEncode ? parts(work.context_tokens, limits.max_context_tokens)
                                                     : parts(work.rows, limits.max_rows);
@@ -20,7 +19,7 @@ absl::Duration InBatches(WorkKind kind, const BatchSize& work, absl::Time now, c
   const BatchSize one{.requests = parts(work.requests, batches),
                       .rows = parts(work.rows, batches),
                       .context_tokens = parts(work.context_tokens, batches)};
-  return batches * cost.Estimate(kind, one, now);
+  return parts(batches, workers) * cost.Estimate(kind, one, now);
 }
 
 absl::Status Exhausted(absl::string_view message, absl::Duration retry_after) {
@@ -41,13 +40,11 @@ std::string Readable(absl::Duration duration) {
 
 absl::Duration EstimateLatency(const QueuedJob& job, const AdmissionView& view, absl::Time now, const CostTable& cost,
                                const BatchLimits& limits) {
-  BatchSize alone;
-  alone.Add(job.rows, job.context_tokens);
-  const absl::Duration own =
-      cost.Estimate(WorkKind::kEncode, alone, now) + cost.Estimate(WorkKind::kDecode, alone, now);
-  const absl::Duration ahead = InBatches(WorkKind::kEncode, view.encode_ahead, now, cost, limits) +
-                               InBatches(WorkKind::kDecode, view.decode_ahead, now, cost, limits);
-  return view.until_worker_free + ahead / std::max(view.workers, 1) + own;
+  BatchSize encode = view.encode_ahead, decode = view.decode_ahead;
+  encode.Add(job.rows, job.context_tokens);
+  decode.Add(job.rows, job.context_tokens);
+  return view.until_worker_free + InBatches(WorkKind::kEncode, encode, view.workers, now, cost, limits) +
+         InBatches(WorkKind::kDecode, decode, view.workers, now, cost, limits);
 }
 
 AdmissionDecision Admit(const QueuedJob& job, const AdmissionView& view, absl::Time now, const CostTable& cost,

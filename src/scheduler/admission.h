@@ -34,8 +34,8 @@ struct AdmissionDecision {
   bool evict_lowest = false;  // accepted in place of the last waiting request of the lowest priority
 };
 
-// How long until the request would have its answer: a free worker, then the work ahead in full batches over all
-// workers, then its own. Zero where the table knows nothing.
+// How long until the request would have its answer: a free worker, then the work ahead and its own in full batches over
+// all workers (it shares the last of them, and takes as long as that). Zero where the table knows nothing.
 absl::Duration EstimateLatency(const QueuedJob& job, const AdmissionView& view, absl::Time now, const CostTable& cost,
                                const BatchLimits& limits);
 

@@ -2,11 +2,39 @@
 #include "scheduler/batch_policy.h"
 
 #include <algorithm>
+#include <iterator>
+#include <utility>
 
 namespace beamline::scheduler {
 namespace {
 
 using Action = BatchDecision::Action;
+
+// What batches of one kind are measured by.
+struct Terms {
+  WorkKind kind;
+  absl::Time now;
+  const CostTable& cost;
+  const BatchLimits& limits;
+
+  bool Fits(const BatchSize& size, const QueuedJob& job) const {
+    if (size.requests == 0) return true;  // the most urgent job always goes, even alone above a limit
+    if (size.requests >= limits.max_requests) return false;
+    return kind == WorkKind::kEncode ? size.context_tokens + job.context_tokens <= limits.max_context_tokens
+                                     : size.rows + job.rows <= limits.max_rows;
+  }
+  bool Full(const BatchSize& size) const {
+    return size.requests >= limits.max_requests ||
+           (kind == WorkKind::kEncode ? size.context_tokens >= limits.max_context_tokens
+                                      : size.rows >= limits.max_rows);
+  }
+  // Until the answers of a batch: what follows an encode batch is one decode batch of the same jobs.
+  absl::Duration Needed(const BatchSize& size) const {
+    absl::Duration needed = cost.Estimate(WorkKind::kDecode, size, now);
+    if (kind == WorkKind::kEncode) needed += cost.Estimate(WorkKind::kEncode, size, now);
+    return needed;
+  }
+};
 
 // The best batch of one queue and the time at which it closes (`now` or earlier: closed).
 struct Candidate {
@@ -14,53 +42,54 @@ struct Candidate {
   absl::Time closes = absl::InfiniteFuture();
 };
 
-bool Fits(const BatchSize& size, const QueuedJob& job, WorkKind kind, const BatchLimits& limits) {
-  if (size.requests == 0) return true;  // the most urgent job always goes, even alone above a limit
-  if (size.requests >= limits.max_requests) return false;
-  return kind == WorkKind::kEncode ? size.context_tokens + job.context_tokens <= limits.max_context_tokens
-                                   : size.rows + job.rows <= limits.max_rows;
+// Drops the jobs that cannot afford a full batch where those of the head's priority alone overflow one.
+void PassOverTightJobs(std::vector<const QueuedJob*>& order, const Terms& terms) {
+  BatchSize full;
+  bool overflow = false;
+  for (const QueuedJob* job : order) {
+    if (job->priority < order[0]->priority) continue;
+    if (terms.Fits(full, *job)) {
+      full.Add(job->rows, job->context_tokens);
+    } else {
+      overflow = true;
+    }
+  }
+  if (!overflow) return;
+  const absl::Time end = terms.now + terms.Needed(full);
+  std::vector<const QueuedJob*> patient;
+  std::copy_if(order.begin(), order.end(), std::back_inserter(patient),
+               [&](const QueuedJob* job) { return job->deadline >= end; });
+  if (!patient.empty()) order = std::move(patient);
 }
 
-// The last moment at which this batch can start and still meet the deadlines of all its jobs. What follows an encode
-// batch is one decode batch of the same jobs.
-absl::Time LatestStart(const Candidate& batch, const BatchSize& size, WorkKind kind, absl::Time now,
-                       const CostTable& cost) {
-  absl::Duration needed = cost.Estimate(WorkKind::kDecode, size, now);
-  if (kind == WorkKind::kEncode) needed += cost.Estimate(WorkKind::kEncode, size, now);
-  absl::Time earliest = absl::InfiniteFuture();
-  for (const QueuedJob* job : batch.jobs) earliest = std::min(earliest, job->deadline);
-  return earliest - needed;
-}
-
-Candidate FormBatch(absl::Span<const QueuedJob> queue, WorkKind kind, bool closing, absl::Time now,
-                    const CostTable& cost, const BatchLimits& limits) {
+Candidate FormBatch(absl::Span<const QueuedJob> queue, bool closing, const Terms& terms) {
   std::vector<const QueuedJob*> order;
   order.reserve(queue.size());
   for (const QueuedJob& job : queue) {
-    if (!IsDead(job, kind == WorkKind::kDecode, now, cost)) order.push_back(&job);
+    if (!IsDead(job, terms.kind == WorkKind::kDecode, terms.now, terms.cost)) order.push_back(&job);
   }
-  std::sort(order.begin(), order.end(),
-            [&](const QueuedJob* a, const QueuedJob* b) { return MoreUrgent(*a, *b, now, limits); });
-
   Candidate batch;
+  if (order.empty()) return batch;
+  std::sort(order.begin(), order.end(),
+            [&](const QueuedJob* a, const QueuedJob* b) { return MoreUrgent(*a, *b, terms.now, terms.limits); });
+  PassOverTightJobs(order, terms);
+
   BatchSize size;
+  absl::Time tightest = absl::InfiniteFuture(), oldest = absl::InfiniteFuture();
   for (const QueuedJob* job : order) {
-    if (!Fits(size, *job, kind, limits)) continue;  // a smaller one further down may still fit
-    size.Add(job->rows, job->context_tokens);
+    if (!terms.Fits(size, *job)) continue;  // a smaller one further down may still fit
+    BatchSize grown = size;
+    grown.Add(job->rows, job->context_tokens);
+    const absl::Time end = terms.now + terms.Needed(grown);
+    if (size.requests > 0 && end > tightest) break;
+    if (size.requests > 0 && end > job->deadline) continue;  // its chance is a smaller batch
+    size = grown;
+    tightest = std::min(tightest, job->deadline);
+    oldest = std::min(oldest, job->submitted);
     batch.jobs.push_back(job);
   }
-  if (batch.jobs.empty()) return batch;
-  const bool full =
-      batch.jobs.size() < order.size() || size.requests >= limits.max_requests ||
-      (kind == WorkKind::kEncode ? size.context_tokens >= limits.max_context_tokens : size.rows >= limits.max_rows);
-  if (full || closing) {
-    batch.closes = now;
-    return batch;
-  }
-  batch.closes = LatestStart(batch, size, kind, now, cost);
-  for (const QueuedJob* job : batch.jobs) {
-    batch.closes = std::min(batch.closes, job->submitted + limits.max_queue_delay);
-  }
+  const bool full = closing || batch.jobs.size() < order.size() || terms.Full(size);
+  batch.closes = full ? terms.now : std::min(tightest - terms.Needed(size), oldest + terms.limits.max_queue_delay);
   return batch;
 }
 
@@ -88,8 +117,8 @@ bool IsDead(const QueuedJob& job, bool encoded, absl::Time now, const CostTable&
 
 BatchDecision DecideBatch(const QueueView& view, absl::Time now, const CostTable& cost, const BatchLimits& limits) {
   BatchDecision decision;
-  const Candidate encode = FormBatch(view.encode, WorkKind::kEncode, view.closing, now, cost, limits);
-  const Candidate decode = FormBatch(view.decode, WorkKind::kDecode, view.closing, now, cost, limits);
+  const Candidate encode = FormBatch(view.encode, view.closing, {WorkKind::kEncode, now, cost, limits});
+  const Candidate decode = FormBatch(view.decode, view.closing, {WorkKind::kDecode, now, cost, limits});
   const bool encode_closed = !encode.jobs.empty() && encode.closes <= now;
   const bool decode_closed = !decode.jobs.empty() && decode.closes <= now;
   const Candidate* chosen = nullptr;

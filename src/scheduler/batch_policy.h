@@ -4,10 +4,15 @@
 // clock and changes nothing, so its behaviour over hours of traffic is tested in milliseconds.
 //
 // Order: priority first, earliest deadline inside it, then submission; whoever waited `starvation_limit` comes before
-// all that, longest wait first. A batch takes jobs in this order while they fit. It closes when it is full, when one of
-// its jobs would otherwise miss its deadline, or when one has waited `max_queue_delay` since its submission (counted
-// once over both queues: a request waits for company only before its first batch). Of two closed batches the one with
-// the more urgent head runs; on a tie decode, which frees its contexts.
+// all that, longest wait first. A batch takes jobs in this order while they fit and while, by the cost table, the
+// growing batch still ends before the deadlines of those in it. Where jobs of the head's priority alone overflow a
+// batch, that rule would shrink batches to save the tightest jobs and lose all the others, so jobs that cannot afford a
+// full batch are passed over instead: goodput under overload is what full batches give.
+//
+// A batch closes when it is full, when one of its jobs would otherwise miss its deadline, or when one has waited
+// `max_queue_delay` since its submission (counted once over both queues: a request waits for company only before its
+// first batch). Of two closed batches the one with the more urgent head runs; on a tie decode, which frees its
+// contexts.
 #pragma once
 
 #include <cstdint>

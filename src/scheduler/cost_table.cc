@@ -2,14 +2,17 @@
 #include "scheduler/cost_table.h"
 
 #include <algorithm>
-#include <bit>
 #include <cmath>
 #include <cstdlib>
 
 namespace beamline::scheduler {
 namespace {
 
-int Bucket(int64_t size) { return std::bit_width(static_cast<uint64_t>(std::max<int64_t>(size, 1))) - 1; }
+constexpr int kBucketsPerOctave = 4;
+
+int Bucket(int64_t size) {
+  return static_cast<int>(std::log2(static_cast<double>(std::max<int64_t>(size, 1))) * kBucketsPerOctave);
+}
 
 }  // namespace
 
@@ -28,6 +31,7 @@ CostTable::Cell* CostTable::Find(WorkKind kind, const BatchSize& size) {
 
 void CostTable::Observe(WorkKind kind, const BatchSize& size, absl::Duration duration, absl::Time now) {
   Kind& table = kinds_[static_cast<int>(kind)];
+  if (now - table.refreshed > max_age_) table.cells.clear();  // as Estimate: old knowledge is none
   table.refreshed = now;
   if (Cell* cell = Find(kind, size)) {
     cell->duration += (duration - cell->duration) * weight_;
@@ -60,7 +64,7 @@ absl::Duration CostTable::Estimate(WorkKind kind, const BatchSize& size, absl::T
   const int longer = at.tokens_bucket - nearest.tokens_bucket;
   const int growth = std::max({0, wider, longer});
   const int shrinkage = growth > 0 ? 0 : std::max(-wider, -longer);
-  return nearest.duration * std::exp2(growth - shrinkage / 2.0);
+  return nearest.duration * std::exp2((growth - shrinkage / 2.0) / kBucketsPerOctave);
 }
 
 }  // namespace beamline::scheduler

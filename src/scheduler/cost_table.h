@@ -51,8 +51,8 @@ class CostTable {
 
  private:
   struct Cell {
-    int width_bucket;   // log2 of requests (encode) or rows (decode)
-    int tokens_bucket;  // log2 of context tokens
+    int width_bucket;   // of requests (encode) or rows (decode)
+    int tokens_bucket;  // of context tokens
     absl::Duration duration;
   };
   struct Kind {

@@ -1,0 +1,179 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Clock, thread pool, bounded queue, snapshot pointer and counters.
+#include <atomic>
+#include <cstdint>
+#include <memory>
+#include <set>
+#include <thread>
+#include <vector>
+
+#include "base/bounded_queue.h"
+#include "base/clock.h"
+#include "base/metrics.h"
+#include "base/snapshot_ptr.h"
+#include "base/thread_pool.h"
+#include "gtest/gtest.h"
+
+namespace beamline {
+namespace {
+
+TEST(ClockTest, FakeClockMovesOnlyWhenTold) {
+  FakeClock clock(absl::FromUnixSeconds(100));
+  EXPECT_EQ(clock.Now(), absl::FromUnixSeconds(100));
+  clock.Advance(absl::Milliseconds(1500));
+  EXPECT_EQ(clock.Now(), absl::FromUnixMillis(101'500));
+  clock.Set(absl::FromUnixSeconds(7));
+  EXPECT_EQ(clock.Now(), absl::FromUnixSeconds(7));
+  const absl::Time between = absl::FromUnixSeconds(8) + absl::Nanoseconds(1) / 4;
+  clock.Set(between);
+  EXPECT_GE(clock.Now(), between) << "who sets the time it waits for must not wait for ever";
+}
+
+TEST(ClockTest, RealClockAdvancesAndIsNearTheWallTime) {
+  RealClock clock;
+  const absl::Time first = clock.Now();
+  EXPECT_LT(absl::AbsDuration(first - absl::Now()), absl::Seconds(10));
+  absl::Time last = first;
+  for (int i = 0; i < 1000; ++i) {
+    const absl::Time now = clock.Now();
+    EXPECT_GE(now, last);
+    last = now;
+  }
+  std::this_thread::sleep_for(std::chrono::milliseconds(2));
+  EXPECT_GE(clock.Now() - first, absl::Milliseconds(2));
+}
+
+TEST(ThreadPoolTest, NoThreadsRunsInlineInOrder) {
+  ThreadPool pool(0);
+  std::vector<int> order;
+  for (int i = 0; i < 5; ++i) pool.Schedule([&order, i] { order.push_back(i); });
+  EXPECT_EQ(order, (std::vector<int>{0, 1, 2, 3, 4}));
+}
+
+TEST(ThreadPoolTest, DestructorRunsWhatWasScheduled) {
+  std::atomic<int> ran{0};
+  {
+    ThreadPool pool(3);
+    for (int i = 0; i < 1000; ++i) pool.Schedule([&ran] { ran.fetch_add(1); });
+  }
+  EXPECT_EQ(ran.load(), 1000);
+}
+
+TEST(ThreadPoolTest, ParallelForCoversEveryIndexOnceOnTheSameRanges) {
+  for (int threads : {0, 1, 4}) {
+    ThreadPool pool(threads);
+    for (int64_t n : {0, 1, 2, 63, 64, 65, 1000}) {
+      for (int64_t grain : {1, 7, 64, 5000}) {
+        std::vector<int> hits(n, 0);  // plain ints: a race here is a race in ParallelFor
+        std::mutex mu;
+        std::set<int64_t> begins;
+        ParallelFor(&pool, n, grain, [&](int64_t begin, int64_t end) {
+          ASSERT_LE(end - begin, grain);
+          for (int64_t i = begin; i < end; ++i) ++hits[i];
+          std::lock_guard lock(mu);
+          begins.insert(begin);
+        });
+        for (int64_t i = 0; i < n; ++i) ASSERT_EQ(hits[i], 1) << i << " of " << n << ", grain " << grain;
+        int64_t expected = 0;
+        for (int64_t begin : begins) {
+          EXPECT_EQ(begin, expected);
+          expected += grain;
+        }
+      }
+    }
+  }
+}
+
+TEST(ThreadPoolTest, NestedLoopsDoNotDeadlock) {
+  ThreadPool pool(2);
+  std::atomic<int> inner{0};
+  ParallelFor(&pool, 8, 1,
+              [&](int64_t, int64_t) { ParallelFor(&pool, 8, 1, [&](int64_t, int64_t) { inner.fetch_add(1); }); });
+  EXPECT_EQ(inner.load(), 64);
+  ParallelFor(nullptr, 3, 1, [&](int64_t, int64_t) { inner.fetch_add(1); });
+  EXPECT_EQ(inner.load(), 67);
+}
+
+TEST(BoundedQueueTest, RefusesWhenFullAndDrainsAfterClose) {
+  BoundedQueue<std::unique_ptr<int>> queue(2);
+  EXPECT_TRUE(queue.TryPush(std::make_unique<int>(1)));
+  EXPECT_TRUE(queue.TryPush(std::make_unique<int>(2)));
+  auto third = std::make_unique<int>(3);
+  EXPECT_FALSE(queue.TryPush(std::move(third)));
+  ASSERT_NE(third, nullptr) << "a refused value stays with its owner";
+  queue.Close();
+  EXPECT_FALSE(queue.Push(std::move(third)));
+  EXPECT_EQ(**queue.Pop(), 1);
+  EXPECT_EQ(**queue.TryPop(), 2);
+  EXPECT_EQ(queue.Pop(), std::nullopt);
+}
+
+TEST(BoundedQueueTest, ManyProducersAndConsumersLoseNothing) {
+  BoundedQueue<int> queue(4);
+  std::vector<std::thread> producers, consumers;
+  std::atomic<int64_t> sum{0}, count{0};
+  for (int p = 0; p < 3; ++p) {
+    producers.emplace_back([&queue, p] {
+      for (int i = 0; i < 2000; ++i) queue.Push(p * 2000 + i);
+    });
+  }
+  for (int c = 0; c < 3; ++c) {
+    consumers.emplace_back([&] {
+      while (auto value = queue.Pop()) {
+        sum.fetch_add(*value);
+        count.fetch_add(1);
+      }
+    });
+  }
+  for (std::thread& thread : producers) thread.join();
+  queue.Close();
+  for (std::thread& thread : consumers) thread.join();
+  EXPECT_EQ(count.load(), 6000);
+  EXPECT_EQ(sum.load(), 6000LL * 5999 / 2);
+}
+
+struct Pair {
+  int a = 0, b = 0;
+};
+
+TEST(SnapshotPtrTest, ReadersSeeWholeVersionsAndKeepWhatTheyHold) {
+  SnapshotPtr<Pair> current(std::make_shared<Pair>(Pair{0, 0}));
+  const std::shared_ptr<const Pair> held = current.Get();
+  std::atomic<bool> stop{false};
+  std::atomic<int> torn{0};
+  std::vector<std::thread> readers;
+  for (int i = 0; i < 3; ++i) {
+    readers.emplace_back([&] {
+      int last = 0;
+      while (!stop.load()) {
+        const auto pair = current.Get();
+        if (pair->a != pair->b || pair->a < last) torn.fetch_add(1);
+        last = pair->a;
+      }
+    });
+  }
+  for (int version = 1; version <= 2000; ++version) {
+    EXPECT_EQ(current.Swap(std::make_shared<Pair>(Pair{version, version}))->a, version - 1);
+  }
+  stop.store(true);
+  for (std::thread& reader : readers) reader.join();
+  EXPECT_EQ(torn.load(), 0);
+  EXPECT_EQ(held->a, 0);
+}
+
+TEST(MetricsTest, CountsFromManyThreads) {
+  Counter counter;
+  Gauge gauge;
+  ThreadPool pool(4);
+  ParallelFor(&pool, 10'000, 10, [&](int64_t begin, int64_t end) {
+    counter.Add(end - begin);
+    gauge.Add(2);
+    gauge.Add(-1);
+  });
+  EXPECT_EQ(counter.value(), 10'000u);
+  EXPECT_EQ(gauge.value(), 1000);
+}
+
+}  // namespace
+}  // namespace beamline

@@ -1,0 +1,112 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "scheduler/admission.h"
+
+#include "beamline/retry.h"
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+
+namespace beamline::scheduler {
+namespace {
+
+using ::testing::HasSubstr;
+
+constexpr absl::Duration kMs = absl::Milliseconds(1);
+const absl::Time kNow = absl::FromUnixSeconds(1000);
+const QueuedJob kJob{.id = 9, .deadline = kNow + 100 * kMs, .submitted = kNow, .rows = 8, .context_tokens = 100};
+
+// One request: 4 ms encode, 6 ms decode; a full batch of 4: 8 ms and 12 ms.
+CostTable Measured() {
+  CostTable cost;
+  cost.Observe(WorkKind::kEncode, {1, 8, 100}, 4 * kMs, kNow);
+  cost.Observe(WorkKind::kDecode, {1, 8, 100}, 6 * kMs, kNow);
+  cost.Observe(WorkKind::kEncode, {4, 32, 400}, 8 * kMs, kNow);
+  cost.Observe(WorkKind::kDecode, {4, 32, 400}, 12 * kMs, kNow);
+  return cost;
+}
+
+const BatchLimits kLimits{.max_rows = 32, .max_requests = 4};
+const AdmissionView kIdle{.queued = 0, .capacity = 10};
+
+TEST(AdmissionTest, AcceptsWhatFits) {
+  EXPECT_TRUE(Admit(kJob, kIdle, kNow, Measured(), kLimits).status.ok());
+  EXPECT_EQ(EstimateLatency(kJob, kIdle, kNow, Measured(), kLimits), 10 * kMs);
+}
+
+TEST(AdmissionTest, RefusesAPastDeadlineAtOnce) {
+  QueuedJob job = kJob;
+  for (absl::Time deadline : {kNow, kNow - kMs, absl::InfinitePast(), absl::UnixEpoch()}) {
+    job.deadline = deadline;
+    EXPECT_EQ(Admit(job, kIdle, kNow, CostTable(), kLimits).status.code(), absl::StatusCode::kDeadlineExceeded);
+  }
+}
+
+TEST(AdmissionTest, RefusesWhatCannotFinishEvenAlone) {
+  QueuedJob job = kJob;
+  job.deadline = kNow + 9 * kMs;
+  const absl::Status status = Admit(job, kIdle, kNow, Measured(), kLimits).status;
+  EXPECT_EQ(status.code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_THAT(std::string(status.message()), HasSubstr("about 10ms, and the deadline is in 9ms"));
+  EXPECT_EQ(GetRetryAfter(status), kMs);
+  EXPECT_TRUE(Admit(job, kIdle, kNow, CostTable(), kLimits).status.ok()) << "an empty table refuses nothing";
+  EXPECT_TRUE(Admit(job, kIdle, kNow + absl::Seconds(-2), Measured(), kLimits).status.ok());
+}
+
+TEST(AdmissionTest, CountsTheWorkAhead) {
+  AdmissionView view = kIdle;
+  view.until_worker_free = 5 * kMs;
+  view.encode_ahead = {7, 56, 700};    // with the job: two full batches
+  view.decode_ahead = {11, 88, 1100};  // three
+  EXPECT_EQ(EstimateLatency(kJob, view, kNow, Measured(), kLimits), (5 + 2 * 8 + 3 * 12) * kMs);
+  view.workers = 2;
+  EXPECT_EQ(EstimateLatency(kJob, view, kNow, Measured(), kLimits), (5 + 8 + 2 * 12) * kMs);
+  QueuedJob job = kJob;
+  job.deadline = kNow + 30 * kMs;
+  const absl::Status status = Admit(job, view, kNow, Measured(), kLimits).status;
+  EXPECT_EQ(status.code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_EQ(GetRetryAfter(status), 7 * kMs) << "when the backlog will have shrunk enough";
+  job.deadline = absl::InfiniteFuture();
+  EXPECT_TRUE(Admit(job, view, kNow, Measured(), kLimits).status.ok());
+}
+
+TEST(AdmissionTest, AFullQueueRefusesOrMakesTheLowestLeave) {
+  AdmissionView view = kIdle;
+  view.queued = view.capacity = 3;
+  view.lowest_queued = Priority::kDefault;
+  const absl::Status status = Admit(kJob, view, kNow, Measured(), kLimits).status;
+  EXPECT_EQ(status.code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_THAT(std::string(status.message()), HasSubstr("3 requests wait, its capacity is 3"));
+  EXPECT_TRUE(GetRetryAfter(status).has_value());
+  view.lowest_queued = Priority::kSheddable;
+  const AdmissionDecision decision = Admit(kJob, view, kNow, Measured(), kLimits);
+  EXPECT_TRUE(decision.status.ok());
+  EXPECT_TRUE(decision.evict_lowest);
+  view.queued = 2;
+  EXPECT_FALSE(Admit(kJob, view, kNow, Measured(), kLimits).evict_lowest);
+  view.capacity = 0;
+  view.queued = 0;
+  view.lowest_queued.reset();
+  EXPECT_FALSE(Admit(kJob, view, kNow, Measured(), kLimits).status.ok()) << "capacity 0 takes nothing";
+}
+
+TEST(AdmissionTest, TooManyRowsAndStopping) {
+  QueuedJob job = kJob;
+  job.rows = 33;
+  const absl::Status status = Admit(job, kIdle, kNow, CostTable(), kLimits).status;
+  EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_THAT(std::string(status.message()), HasSubstr("33 beam rows"));
+  AdmissionView view = kIdle;
+  view.stopping = true;
+  EXPECT_EQ(Admit(kJob, view, kNow, CostTable(), kLimits).status.code(), absl::StatusCode::kUnavailable);
+}
+
+TEST(RetryTest, RoundsUpAndIgnoresOthers) {
+  absl::Status status = absl::ResourceExhaustedError("x");
+  EXPECT_EQ(GetRetryAfter(status), std::nullopt);
+  SetRetryAfter(status, absl::Microseconds(10));
+  EXPECT_EQ(GetRetryAfter(status), kMs);
+  SetRetryAfter(status, absl::Microseconds(2001));
+  EXPECT_EQ(GetRetryAfter(status), 3 * kMs);
+}
+
+}  // namespace
+}  // namespace beamline::scheduler

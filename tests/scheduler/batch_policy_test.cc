@@ -1,0 +1,229 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "scheduler/batch_policy.h"
+
+#include <algorithm>
+#include <random>
+#include <vector>
+
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+
+namespace beamline::scheduler {
+namespace {
+
+using Action = BatchDecision::Action;
+using ::testing::ElementsAre;
+using ::testing::IsEmpty;
+
+constexpr absl::Duration kMs = absl::Milliseconds(1);
+const absl::Time kNow = absl::FromUnixSeconds(1000);
+
+QueuedJob At(uint64_t id, absl::Duration waited = absl::ZeroDuration()) {
+  return {.id = id, .submitted = kNow - waited, .rows = 8, .context_tokens = 100};
+}
+
+BatchDecision Decide(std::vector<QueuedJob> encode, std::vector<QueuedJob> decode, BatchLimits limits = {},
+                     CostTable cost = CostTable(), bool closing = false) {
+  return DecideBatch({.encode = encode, .decode = decode, .closing = closing}, kNow, cost, limits);
+}
+
+TEST(BatchPolicyTest, NothingToDo) {
+  const BatchDecision decision = Decide({}, {});
+  EXPECT_EQ(decision.action, Action::kWait);
+  EXPECT_EQ(decision.wait_until, absl::InfiniteFuture());
+}
+
+TEST(BatchPolicyTest, WaitsForCompanyUntilTheQueueDelay) {
+  const BatchDecision decision = Decide({At(1, kMs), At(2)}, {});
+  EXPECT_EQ(decision.action, Action::kWait);
+  EXPECT_EQ(decision.wait_until, kNow + kMs);
+  EXPECT_THAT(decision.batch, IsEmpty());
+  EXPECT_THAT(Decide({At(1, 2 * kMs), At(2)}, {}).batch, ElementsAre(1, 2));
+}
+
+TEST(BatchPolicyTest, NobodyWaitsWhenNobodyElseWillCome) {
+  EXPECT_THAT(Decide({At(1)}, {}, {}, CostTable(), true).batch, ElementsAre(1));
+}
+
+TEST(BatchPolicyTest, AFullBatchGoesAtOnce) {
+  BatchLimits limits{.max_rows = 16, .max_context_tokens = 250, .max_requests = 3};
+  EXPECT_THAT(Decide({At(1), At(2)}, {}, limits).batch, IsEmpty());
+  EXPECT_THAT(Decide({At(1), At(2), At(3)}, {}, limits).batch, ElementsAre(1, 2)) << "context tokens";
+  EXPECT_THAT(Decide({}, {At(1), At(2)}, limits).batch, ElementsAre(1, 2)) << "rows";
+  limits.max_rows = 1000;
+  EXPECT_THAT(Decide({}, {At(1), At(2)}, limits).batch, IsEmpty());
+  EXPECT_THAT(Decide({}, {At(1), At(2), At(3), At(4)}, limits).batch, ElementsAre(1, 2, 3)) << "requests";
+}
+
+TEST(BatchPolicyTest, SmallerJobsFillWhatABigOneLeaves) {
+  QueuedJob big = At(2);
+  big.rows = 30;
+  EXPECT_THAT(Decide({}, {At(1), big, At(3), At(4)}, {.max_rows = 32}).batch, ElementsAre(1, 3, 4));
+  big.id = 0;
+  EXPECT_THAT(Decide({}, {At(1), big, At(3)}, {.max_rows = 32}).batch, ElementsAre(0));
+}
+
+TEST(BatchPolicyTest, AJobAboveTheTokenBudgetIsEncodedAlone) {
+  QueuedJob huge = At(1);
+  huge.context_tokens = 1'000'000;
+  EXPECT_THAT(Decide({huge, At(2)}, {}).batch, ElementsAre(1));
+}
+
+TEST(BatchPolicyTest, PriorityThenDeadlineThenSubmission) {
+  QueuedJob critical = At(5), soon = At(4), later = At(3), sheddable = At(2), never = At(1);
+  critical.priority = Priority::kCritical;
+  soon.deadline = kNow + 50 * kMs;
+  later.deadline = kNow + 90 * kMs;
+  sheddable.priority = Priority::kSheddable;
+  sheddable.deadline = kNow + 10 * kMs;
+  EXPECT_THAT(Decide({sheddable, never, later, soon, critical, At(0)}, {}, {}, CostTable(), true).batch,
+              ElementsAre(5, 4, 3, 0, 1, 2));
+}
+
+TEST(BatchPolicyTest, WhoeverStarvesGoesFirst) {
+  QueuedJob starving = At(7, absl::Seconds(10)), longer = At(6, absl::Seconds(11)), critical = At(8);
+  starving.priority = longer.priority = Priority::kSheddable;
+  critical.priority = Priority::kCritical;
+  critical.deadline = kNow + 10 * kMs;
+  EXPECT_THAT(Decide({critical, starving, longer}, {}, {.max_requests = 2}).batch, ElementsAre(6, 7));
+}
+
+TEST(BatchPolicyTest, ClosesInTimeForTheTightestDeadline) {
+  CostTable cost;
+  cost.Observe(WorkKind::kEncode, {.requests = 1, .rows = 8, .context_tokens = 100}, 4 * kMs, kNow);
+  cost.Observe(WorkKind::kDecode, {.requests = 1, .rows = 8, .context_tokens = 100}, 6 * kMs, kNow);
+  QueuedJob job = At(1);
+  job.deadline = kNow + absl::Microseconds(10'500);
+  EXPECT_EQ(Decide({job}, {}, {}, cost).wait_until, kNow + absl::Microseconds(500)) << "encode and decode to come";
+  EXPECT_EQ(Decide({}, {job}, {}, cost).wait_until, kNow + 2 * kMs) << "only decode to come: the queue delay";
+  job.deadline = kNow + 10 * kMs;
+  EXPECT_THAT(Decide({job}, {}, {}, cost).batch, ElementsAre(1));
+}
+
+// Decode: 6 ms alone, 12 ms for four.
+TEST(BatchPolicyTest, GrowsOnlyWhileTheTightestJobStillMakesIt) {
+  CostTable cost;
+  cost.Observe(WorkKind::kDecode, {.requests = 1, .rows = 8, .context_tokens = 100}, 6 * kMs, kNow);
+  cost.Observe(WorkKind::kDecode, {.requests = 4, .rows = 32, .context_tokens = 400}, 12 * kMs, kNow);
+  QueuedJob tight = At(1, 5 * kMs);
+  tight.deadline = kNow + 7 * kMs;
+  const std::vector<QueuedJob> queue = {tight, At(2, 5 * kMs), At(3, 5 * kMs), At(4, 5 * kMs)};
+  EXPECT_THAT(Decide({}, queue, {.max_requests = 8}, cost).batch, ElementsAre(1)) << "the others have time";
+  EXPECT_THAT(Decide({}, queue, {.max_requests = 8}).batch, ElementsAre(1, 2, 3, 4)) << "nothing is known";
+}
+
+TEST(BatchPolicyTest, UnderOverloadFullBatchesPassOverWhoCannotAffordThem) {
+  CostTable cost;
+  cost.Observe(WorkKind::kDecode, {.requests = 1, .rows = 8, .context_tokens = 100}, 6 * kMs, kNow);
+  cost.Observe(WorkKind::kDecode, {.requests = 4, .rows = 32, .context_tokens = 400}, 12 * kMs, kNow);
+  const BatchLimits limits{.max_requests = 4};
+  std::vector<QueuedJob> queue;
+  for (uint64_t id = 1; id <= 6; ++id) {
+    queue.push_back(At(id, 5 * kMs));
+    queue.back().deadline = kNow + (id <= 2 ? 7 : 50) * kMs;
+  }
+  EXPECT_THAT(Decide({}, queue, limits, cost).batch, ElementsAre(3, 4, 5, 6));
+  queue[0].priority = Priority::kCritical;
+  EXPECT_THAT(Decide({}, queue, limits, cost).batch, ElementsAre(1)) << "lower classes do not cost it its deadline";
+  for (QueuedJob& job : queue) job.deadline = kNow + 7 * kMs;
+  queue[0].priority = Priority::kDefault;
+  EXPECT_THAT(Decide({}, queue, limits, cost).batch, ElementsAre(1)) << "nobody can afford a full batch";
+}
+
+TEST(BatchPolicyTest, TheMoreUrgentQueueRunsAndDecodeWinsTies) {
+  QueuedJob waiting = At(9, 5 * kMs), ready = At(3, 5 * kMs);
+  EXPECT_EQ(Decide({waiting}, {ready}).action, Action::kDecode);
+  waiting.deadline = kNow + 100 * kMs;
+  EXPECT_EQ(Decide({waiting}, {ready}).action, Action::kEncode);
+  ready.priority = Priority::kCritical;
+  EXPECT_EQ(Decide({waiting}, {ready}).action, Action::kDecode);
+  EXPECT_THAT(Decide({At(1)}, {ready}).batch, ElementsAre(3)) << "the other queue still waits for company";
+}
+
+TEST(BatchPolicyTest, TheDeadAreNotBatched) {
+  CostTable cost;
+  cost.Observe(WorkKind::kDecode, {.requests = 1, .rows = 8, .context_tokens = 100}, 6 * kMs, kNow);
+  QueuedJob cancelled = At(1), expired = At(2), hopeless = At(3), fine = At(4);
+  cancelled.cancelled = true;
+  expired.deadline = kNow;
+  hopeless.deadline = kNow + 5 * kMs;
+  fine.deadline = kNow + 6 * kMs;
+  for (const QueuedJob& job : {cancelled, expired, hopeless}) EXPECT_TRUE(IsDead(job, true, kNow, cost)) << job.id;
+  EXPECT_FALSE(IsDead(fine, true, kNow, cost));
+  EXPECT_FALSE(IsDead(hopeless, true, kNow, CostTable())) << "an empty table condemns nobody";
+  cost.Observe(WorkKind::kEncode, {.requests = 1, .rows = 8, .context_tokens = 100}, kMs, kNow);
+  EXPECT_TRUE(IsDead(fine, false, kNow, cost)) << "it still needs its encode";
+  EXPECT_THAT(Decide({}, {cancelled, expired, hopeless, fine}, {}, cost).batch, ElementsAre(4));
+  EXPECT_EQ(Decide({}, {cancelled, expired}, {}, cost).wait_until, absl::InfiniteFuture());
+}
+
+// Whatever the queues hold: a batch keeps the limits, is a prefix of the order but for jobs that do not fit, takes no
+// dead job, and a wait ends at a time at which something is then decided.
+TEST(BatchPolicyTest, HoldsItsRulesOnRandomQueues) {
+  std::mt19937_64 random(11);
+  const auto random_queue = [&](uint64_t& id) {
+    std::vector<QueuedJob> queue(random() % 12);
+    for (QueuedJob& job : queue) {
+      job = {.id = ++id,
+             .priority = static_cast<Priority>(random() % 3),
+             .deadline = random() % 3 ? kNow + kMs * (static_cast<int>(random() % 40) - 3) : absl::InfiniteFuture(),
+             .submitted = kNow - absl::Microseconds(random() % (random() % 8 ? 2500 : 20'000'000)),
+             .rows = static_cast<int64_t>(1 + random() % 40),
+             .context_tokens = static_cast<int64_t>(random() % 300),
+             .cancelled = random() % 10 == 0};
+    }
+    std::shuffle(queue.begin(), queue.end(), random);
+    return queue;
+  };
+  int waits = 0, batches = 0;
+  for (int round = 0; round < 5000; ++round) {
+    uint64_t id = 0;
+    const std::vector<QueuedJob> encode = random_queue(id), decode = random_queue(id);
+    CostTable cost;
+    if (random() % 2) {
+      cost.Observe(WorkKind::kEncode, {1, 10, 100}, absl::Microseconds(random() % 3000), kNow);
+      cost.Observe(WorkKind::kDecode, {1, 10, 100}, absl::Microseconds(random() % 5000), kNow);
+    }
+    const BatchLimits limits{.max_rows = static_cast<int64_t>(40 + random() % 100),
+                             .max_context_tokens = static_cast<int64_t>(300 + random() % 500),
+                             .max_requests = static_cast<int64_t>(1 + random() % 8)};
+    const QueueView view{.encode = encode, .decode = decode};
+    const BatchDecision decision = DecideBatch(view, kNow, cost, limits);
+    if (decision.action == Action::kWait) {
+      ++waits;
+      ASSERT_THAT(decision.batch, IsEmpty());
+      ASSERT_GT(decision.wait_until, kNow);
+      if (decision.wait_until == absl::InfiniteFuture()) continue;
+      const BatchDecision then = DecideBatch(view, decision.wait_until, cost, limits);
+      const bool somebody_died =
+          std::any_of(encode.begin(), encode.end(),
+                      [&](const QueuedJob& job) { return IsDead(job, false, decision.wait_until, cost); }) ||
+          std::any_of(decode.begin(), decode.end(),
+                      [&](const QueuedJob& job) { return IsDead(job, true, decision.wait_until, cost); });
+      ASSERT_TRUE(then.action != Action::kWait || somebody_died);
+      continue;
+    }
+    ++batches;
+    const bool is_encode = decision.action == Action::kEncode;
+    const std::vector<QueuedJob>& queue = is_encode ? encode : decode;
+    BatchSize size;
+    const QueuedJob* previous = nullptr;
+    for (uint64_t batched : decision.batch) {
+      const auto job = std::find_if(queue.begin(), queue.end(), [&](const QueuedJob& j) { return j.id == batched; });
+      ASSERT_NE(job, queue.end());
+      ASSERT_FALSE(IsDead(*job, !is_encode, kNow, cost));
+      ASSERT_TRUE(previous == nullptr || MoreUrgent(*previous, *job, kNow, limits));
+      previous = &*job;
+      size.Add(job->rows, job->context_tokens);
+    }
+    ASSERT_GE(size.requests, 1);
+    ASSERT_LE(size.requests, limits.max_requests);
+    const bool fits = is_encode ? size.context_tokens <= limits.max_context_tokens : size.rows <= limits.max_rows;
+    ASSERT_TRUE(fits || size.requests == 1);
+  }
+  EXPECT_GT(waits, 100);
+  EXPECT_GT(batches, 1000);
+}
+
+}  // namespace
+}  // namespace beamline::scheduler

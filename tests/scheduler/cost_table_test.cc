@@ -1,0 +1,77 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "scheduler/cost_table.h"
+
+#include <random>
+
+#include "gtest/gtest.h"
+
+namespace beamline::scheduler {
+namespace {
+
+constexpr absl::Duration kMs = absl::Milliseconds(1);
+const absl::Time kNow = absl::FromUnixSeconds(1000);
+
+BatchSize Size(int64_t requests, int64_t rows, int64_t tokens) {
+  return {.requests = requests, .rows = rows, .context_tokens = tokens};
+}
+
+TEST(CostTableTest, KnowsNothingAtFirst) {
+  CostTable cost;
+  EXPECT_EQ(cost.Estimate(WorkKind::kEncode, Size(1, 1, 1), kNow), absl::ZeroDuration());
+  cost.Observe(WorkKind::kEncode, Size(1, 8, 100), 5 * kMs, kNow);
+  EXPECT_EQ(cost.Estimate(WorkKind::kDecode, Size(1, 8, 100), kNow), absl::ZeroDuration()) << "kinds are apart";
+}
+
+TEST(CostTableTest, AveragesInsideABucket) {
+  CostTable cost(absl::Seconds(1), 0.5);
+  cost.Observe(WorkKind::kDecode, Size(4, 128, 1000), 10 * kMs, kNow);
+  cost.Observe(WorkKind::kDecode, Size(4, 140, 1010), 20 * kMs, kNow);
+  EXPECT_EQ(cost.Estimate(WorkKind::kDecode, Size(9, 145, 980), kNow), 15 * kMs);
+  for (int i = 0; i < 60; ++i) cost.Observe(WorkKind::kDecode, Size(4, 128, 1000), 40 * kMs, kNow);
+  EXPECT_LT(absl::AbsDuration(cost.Estimate(WorkKind::kDecode, Size(4, 128, 1000), kNow) - 40 * kMs),
+            absl::Microseconds(1));
+}
+
+TEST(CostTableTest, ScalesFromTheNearestBucket) {
+  CostTable cost;
+  cost.Observe(WorkKind::kDecode, Size(1, 64, 256), 8 * kMs, kNow);
+  EXPECT_EQ(cost.Estimate(WorkKind::kDecode, Size(2, 128, 256), kNow), 16 * kMs);
+  EXPECT_EQ(cost.Estimate(WorkKind::kDecode, Size(2, 128, 1024), kNow), 32 * kMs);
+  EXPECT_EQ(cost.Estimate(WorkKind::kDecode, Size(1, 16, 256), kNow), 4 * kMs);
+  cost.Observe(WorkKind::kDecode, Size(8, 512, 2048), 20 * kMs, kNow);
+  EXPECT_EQ(cost.Estimate(WorkKind::kDecode, Size(16, 1024, 4096), kNow), 40 * kMs);
+}
+
+TEST(CostTableTest, ForgetsWhatNothingRefreshes) {
+  CostTable cost(absl::Seconds(1));
+  cost.Observe(WorkKind::kEncode, Size(1, 8, 64), 500 * kMs, kNow);
+  EXPECT_EQ(cost.Estimate(WorkKind::kEncode, Size(1, 8, 64), kNow + absl::Seconds(1)), 500 * kMs);
+  EXPECT_EQ(cost.Estimate(WorkKind::kEncode, Size(1, 8, 64), kNow + absl::Milliseconds(1001)), absl::ZeroDuration());
+}
+
+TEST(CostTableTest, ABatchThatStoppedEarlyOnlyRaises) {
+  CostTable cost(absl::Seconds(1), 0.5);
+  cost.Observe(WorkKind::kDecode, Size(1, 8, 64), 20 * kMs, kNow);
+  cost.ObserveAtLeast(WorkKind::kDecode, Size(1, 8, 64), 2 * kMs, kNow + absl::Milliseconds(900));
+  EXPECT_EQ(cost.Estimate(WorkKind::kDecode, Size(1, 8, 64), kNow + absl::Milliseconds(1800)), 20 * kMs)
+      << "it refreshes";
+  cost.ObserveAtLeast(WorkKind::kDecode, Size(1, 8, 64), 40 * kMs, kNow + absl::Seconds(1));
+  EXPECT_EQ(cost.Estimate(WorkKind::kDecode, Size(1, 8, 64), kNow + absl::Seconds(1)), 30 * kMs);
+}
+
+TEST(CostTableTest, AnySizeGivesAFiniteEstimate) {
+  std::mt19937_64 random(7);
+  CostTable cost;
+  for (int i = 0; i < 2000; ++i) {
+    const BatchSize size = Size(random() % 3 ? random() % 100 : random() >> 2, random() >> (random() % 63 + 1),
+                                random() >> (random() % 63 + 1));
+    const auto kind = static_cast<WorkKind>(random() % 2);
+    if (random() % 4 == 0) cost.Observe(kind, size, absl::Microseconds(random() % 1'000'000), kNow);
+    const absl::Duration estimate = cost.Estimate(kind, size, kNow);
+    ASSERT_GE(estimate, absl::ZeroDuration());
+    ASSERT_LE(kNow + estimate, absl::InfiniteFuture());
+  }
+}
+
+}  // namespace
+}  // namespace beamline::scheduler

@@ -1,0 +1,163 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Hours of open-loop traffic on a fake clock: what the policies promise under overload, without threads or luck.
+#include <algorithm>
+#include <array>
+#include <functional>
+#include <map>
+#include <memory>
+#include <random>
+#include <utility>
+
+#include "gtest/gtest.h"
+#include "scheduler/fake_executor.h"
+#include "scheduler/scheduler.h"
+
+namespace beamline::scheduler {
+namespace {
+
+constexpr absl::Duration kMs = absl::Milliseconds(1);
+
+struct Outcome {
+  int64_t offered = 0, ok = 0;
+  absl::Duration longest_wait;  // of an answered job, from submission to the start of its decode
+  double goodput(double seconds) const { return ok / seconds; }
+};
+
+// Poisson arrivals at `rate` per second for `length`; `shape` fills priority, deadline and sizes of a job.
+class Traffic {
+ public:
+  Traffic(uint64_t seed, SchedulerOptions options) : random_(seed) {
+    options.workers = 0;
+    // One request alone: 2 + 1 = 3 ms encode, 3 * (1 + .5) = 4.5 ms decode; 64 at once: 18 ms and 99 ms.
+    executor_.encode_cost = [this](int64_t, int64_t, int64_t tokens) {
+      return std::exchange(cold_start_, absl::ZeroDuration()) + 2 * kMs + absl::Microseconds(tokens * 2.5);
+    };
+    executor_.step_cost = [](int64_t, int64_t rows, int64_t) { return kMs + absl::Microseconds(rows * 15.6); };
+    scheduler_ = std::make_unique<Scheduler>(options, &executor_, &clock_);
+  }
+
+  std::map<Priority, Outcome> Run(double rate, absl::Duration length,
+                                  std::function<void(FakeJob&, absl::Time now)> shape,
+                                  absl::Duration cold_start = absl::ZeroDuration()) {
+    cold_start_ = cold_start;
+    std::map<Priority, Outcome> outcomes;
+    std::exponential_distribution<double> gap(rate);
+    absl::Time arrival = clock_.Now();
+    const absl::Time end = clock_.Now() + length;
+    while (true) {
+      for (; arrival <= clock_.Now() && arrival < end; arrival += absl::Seconds(gap(random_))) {
+        auto job = std::make_unique<FakeJob>();
+        job->beam_rows = 32;
+        job->context_tokens = 100;
+        shape(*job, clock_.Now());
+        Outcome& outcome = outcomes[job->priority];
+        ++outcome.offered;
+        job->done = [&outcome](absl::Status status, Job& done) {
+          if (!status.ok()) return;
+          ++outcome.ok;
+          outcome.longest_wait = std::max(outcome.longest_wait, done.decode_started - done.submitted);
+        };
+        scheduler_->Submit(std::move(job));
+      }
+      const absl::Time again = scheduler_->Step();
+      const absl::Time next = std::min(again, arrival < end ? arrival : absl::InfiniteFuture());
+      if (next == absl::InfiniteFuture()) break;
+      if (next > clock_.Now()) clock_.Set(next);
+    }
+    const SchedulerStats stats = scheduler_->stats();
+    EXPECT_EQ(stats.in_flight, 0);
+    EXPECT_EQ(stats.accepted, stats.completed + stats.cancelled + stats.expired + stats.failed + stats.pushed_out);
+    EXPECT_EQ(executor_.executed_late.load(), 0);
+    return outcomes;
+  }
+
+  uint64_t Draw(uint64_t n) { return random_() % n; }
+  SchedulerStats stats() const { return scheduler_->stats(); }
+
+ private:
+  std::mt19937_64 random_;
+  absl::Duration cold_start_;  // more time for the first encode
+  FakeClock clock_;
+  FakeExecutor executor_{&clock_, &clock_};
+  std::unique_ptr<Scheduler> scheduler_;
+};
+
+constexpr double kCapacity = 550;  // requests a second: about 64 / 117 ms
+
+TEST(OverloadTest, GoodputHoldsAtTenTimesTheCapacity) {
+  double peak = 0;
+  for (double load : {1.0, 2.0, 3.0, 5.0, 10.0}) {
+    Traffic traffic(1, {});
+    const auto outcomes = traffic.Run(load * kCapacity, absl::Seconds(10),
+                                      [&](FakeJob& job, absl::Time now) { job.deadline = now + 400 * kMs; });
+    const double goodput = outcomes.at(Priority::kDefault).goodput(10);
+    peak = std::max(peak, goodput);
+    EXPECT_GE(goodput, 0.9 * peak) << "at " << load << " times the capacity";
+    EXPECT_GE(goodput, 0.8 * kCapacity);
+    // What is accepted is mostly answered: refusal happens at the door, not after the work.
+    EXPECT_LE(traffic.stats().expired, 0.1 * traffic.stats().accepted) << load;
+  }
+}
+
+TEST(OverloadTest, TheLowestPriorityLosesFirst) {
+  Traffic traffic(2, {});
+  auto outcomes = traffic.Run(2 * kCapacity, absl::Seconds(20), [&](FakeJob& job, absl::Time now) {
+    const uint64_t draw = traffic.Draw(10);
+    job.priority = draw < 2 ? Priority::kCritical : draw < 8 ? Priority::kDefault : Priority::kSheddable;
+    job.deadline = now + 400 * kMs;
+  });
+  const Outcome &critical = outcomes[Priority::kCritical], &shed = outcomes[Priority::kSheddable];
+  EXPECT_GE(critical.ok, 0.99 * critical.offered);
+  EXPECT_LE(shed.ok, 0.05 * shed.offered);
+  EXPECT_GT(outcomes[Priority::kDefault].ok, 0.2 * outcomes[Priority::kDefault].offered);
+}
+
+// A flood of critical work with deadlines cannot keep a patient, unimportant job waiting for ever, whatever its size.
+TEST(OverloadTest, NobodyStarves) {
+  for (uint64_t seed : {3, 4, 5}) {
+    SchedulerOptions options;
+    options.limits.starvation_limit = absl::Seconds(3);
+    Traffic traffic(seed, options);
+    auto outcomes = traffic.Run(1.5 * kCapacity, absl::Seconds(20), [&](FakeJob& job, absl::Time now) {
+      if (traffic.Draw(1000) == 0) {
+        job.priority = Priority::kSheddable;
+        job.deadline = absl::InfiniteFuture();
+        job.beam_rows = 1 + traffic.Draw(2048);
+        job.context_tokens = traffic.Draw(100'000);
+      } else {
+        job.priority = Priority::kCritical;
+        job.deadline = now + 400 * kMs;
+      }
+    });
+    const Outcome& patient = outcomes[Priority::kSheddable];
+    EXPECT_EQ(patient.ok + traffic.stats().pushed_out, patient.offered);
+    EXPECT_GE(patient.ok, 0.9 * patient.offered);
+    EXPECT_LE(patient.longest_wait, absl::Seconds(8));
+    EXPECT_GT(outcomes[Priority::kCritical].ok, 0.1 * outcomes[Priority::kCritical].offered);
+  }
+}
+
+TEST(OverloadTest, HoursOfLightTrafficMeetEveryDeadline) {
+  Traffic traffic(6, {});
+  auto outcomes = traffic.Run(10, absl::Hours(3), [&](FakeJob& job, absl::Time now) {
+    job.beam_rows = std::array<int, 3>{8, 64, 512}[traffic.Draw(3)];
+    job.deadline = now + 200 * kMs;
+  });
+  const Outcome& outcome = outcomes[Priority::kDefault];
+  EXPECT_GT(outcome.offered, 100'000);
+  EXPECT_GE(outcome.ok, 0.9999 * outcome.offered);
+}
+
+// One slow batch (a cold start) must not make the engine refuse for good.
+TEST(OverloadTest, RecoversFromAColdStart) {
+  Traffic traffic(7, {});
+  auto outcomes = traffic.Run(
+      20, absl::Seconds(60), [&](FakeJob& job, absl::Time now) { job.deadline = now + 100 * kMs; },
+      /*cold_start=*/absl::Seconds(30));
+  // Half of the requests come during the stall.
+  EXPECT_GE(outcomes[Priority::kDefault].ok, 0.45 * outcomes[Priority::kDefault].offered);
+}
+
+}  // namespace
+}  // namespace beamline::scheduler

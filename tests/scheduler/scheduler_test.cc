@@ -1,0 +1,304 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The mechanism without threads: every decision is one Step, the executor moves the fake clock.
+#include "scheduler/scheduler.h"
+
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "beamline/retry.h"
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "scheduler/fake_executor.h"
+
+namespace beamline::scheduler {
+namespace {
+
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+using ::testing::IsEmpty;
+using ::testing::SizeIs;
+using Code = absl::StatusCode;
+
+constexpr absl::Duration kMs = absl::Milliseconds(1);
+
+class SchedulerTest : public ::testing::Test {
+ protected:
+  void Start(int64_t capacity = 100, int64_t max_requests = 4) {
+    SchedulerOptions options{.workers = 0, .queue_capacity = capacity};
+    options.limits.max_requests = max_requests;
+    scheduler_ = std::make_unique<Scheduler>(options, &executor_, &clock_);
+  }
+
+  std::unique_ptr<FakeJob> Make(const std::string& name, absl::Duration deadline = absl::InfiniteDuration()) {
+    auto job = std::make_unique<FakeJob>();
+    job->name = name;
+    job->deadline = clock_.Now() + deadline;
+    job->beam_rows = 8;
+    job->context_tokens = 100;
+    job->done = [this, name](absl::Status status, Job& done) {
+      auto& fake = static_cast<FakeJob&>(done);
+      EXPECT_TRUE(ended_.emplace(name, status).second) << name << " ended twice";
+      steps_[name] = fake.steps;
+      if (status.ok()) {
+        EXPECT_LE(done.submitted, done.encode_started);
+        EXPECT_LE(done.encode_started, done.encode_ended);
+        EXPECT_LE(done.encode_ended, done.decode_started);
+        EXPECT_LT(done.decode_started, done.decode_ended);
+        EXPECT_LT(done.decode_ended, done.deadline);
+        EXPECT_EQ(fake.steps, executor_.steps);
+      }
+    };
+    return job;
+  }
+  Scheduler::JobId Submit(const std::string& name, absl::Duration deadline = absl::InfiniteDuration()) {
+    return scheduler_->Submit(Make(name, deadline));
+  }
+
+  // Steps until nothing is left, moving the clock over the waits.
+  void RunAll() {
+    for (int i = 0; i < 10'000; ++i) {
+      const absl::Time again = scheduler_->Step();
+      if (again == absl::InfiniteFuture()) return;
+      if (again > clock_.Now()) clock_.Set(again);
+    }
+    FAIL() << "never idle";
+  }
+  std::vector<std::vector<std::string>> Batches(bool encode) const {
+    std::vector<std::vector<std::string>> names;
+    for (const FakeBatch& batch : executor_.batches()) {
+      if (batch.encode == encode) names.push_back(batch.names);
+    }
+    return names;
+  }
+  Code Ended(const std::string& name) { return ended_.contains(name) ? ended_[name].code() : Code::kUnknown; }
+
+  FakeClock clock_;
+  FakeExecutor executor_{&clock_, &clock_};
+  std::map<std::string, absl::Status> ended_;
+  std::map<std::string, int> steps_;
+  std::unique_ptr<Scheduler> scheduler_;
+};
+
+TEST_F(SchedulerTest, EncodesThenDecodesInOneBatchEach) {
+  Start();
+  Submit("a");
+  clock_.Advance(kMs);
+  Submit("b");
+  EXPECT_EQ(scheduler_->Step(), clock_.Now() + kMs) << "the queue delay of a";
+  EXPECT_THAT(executor_.batches(), IsEmpty());
+  RunAll();
+  EXPECT_THAT(Batches(true), ElementsAre(ElementsAre("a", "b")));
+  EXPECT_THAT(Batches(false), ElementsAre(ElementsAre("a", "b")));
+  EXPECT_EQ(Ended("a"), Code::kOk);
+  EXPECT_EQ(Ended("b"), Code::kOk);
+  const SchedulerStats stats = scheduler_->stats();
+  EXPECT_EQ(stats.completed, 2u);
+  EXPECT_EQ(stats.in_flight, 0);
+  EXPECT_EQ(stats.queued, 0);
+  EXPECT_EQ(stats.executing, 0);
+  EXPECT_EQ(stats.decode_rows, 16u);
+  EXPECT_EQ(executor_.executed_late.load(), 0);
+}
+
+TEST_F(SchedulerTest, ACachedContextSkipsEncode) {
+  Start();
+  auto job = Make("hit");
+  job->cached = true;
+  scheduler_->Submit(std::move(job));
+  Submit("miss");
+  RunAll();
+  EXPECT_THAT(Batches(true), ElementsAre(ElementsAre("miss")));
+  EXPECT_THAT(Batches(false), ElementsAre(ElementsAre("hit", "miss")));
+  EXPECT_EQ(scheduler_->stats().context_hits, 1u);
+  EXPECT_EQ(scheduler_->stats().context_misses, 1u);
+}
+
+TEST_F(SchedulerTest, AFailureIsTheJobsOwn) {
+  Start();
+  auto bad_encode = Make("bad_encode"), bad_decode = Make("bad_decode");
+  bad_encode->encode_status = absl::InternalError("encode broke");
+  bad_decode->decode_status = absl::InternalError("non_finite_logits");
+  scheduler_->Submit(std::move(bad_encode));
+  Submit("good");
+  scheduler_->Submit(std::move(bad_decode));
+  RunAll();
+  EXPECT_EQ(ended_["bad_encode"], absl::InternalError("encode broke"));
+  EXPECT_EQ(ended_["bad_decode"], absl::InternalError("non_finite_logits"));
+  EXPECT_EQ(Ended("good"), Code::kOk);
+  EXPECT_THAT(Batches(false), ElementsAre(ElementsAre("good", "bad_decode")));
+  EXPECT_EQ(scheduler_->stats().failed, 2u);
+}
+
+TEST_F(SchedulerTest, RefusesInsideSubmit) {
+  Start(2);
+  Submit("late", absl::ZeroDuration());
+  EXPECT_EQ(Ended("late"), Code::kDeadlineExceeded);
+  Submit("a");
+  Submit("b");
+  Submit("c");
+  EXPECT_EQ(Ended("c"), Code::kResourceExhausted);
+  EXPECT_TRUE(GetRetryAfter(ended_["c"]).has_value());
+  RunAll();
+  EXPECT_EQ(Ended("a"), Code::kOk);
+  EXPECT_EQ(Ended("b"), Code::kOk);
+  EXPECT_EQ(scheduler_->stats().rejected, 2u);
+  EXPECT_EQ(scheduler_->stats().accepted, 2u);
+}
+
+TEST_F(SchedulerTest, AFullQueueMakesRoomForAHigherPriority) {
+  Start(3);
+  auto low = Make("low"), lower_later = Make("low_later"), high = Make("high");
+  low->priority = lower_later->priority = Priority::kSheddable;
+  high->priority = Priority::kCritical;
+  scheduler_->Submit(std::move(low));
+  scheduler_->Submit(std::move(lower_later));
+  Submit("default");
+  scheduler_->Submit(std::move(high));
+  EXPECT_THAT(ended_, IsEmpty()) << "not inside somebody else's Submit";
+  RunAll();
+  EXPECT_EQ(Ended("low_later"), Code::kResourceExhausted);
+  EXPECT_EQ(Ended("low"), Code::kOk);
+  EXPECT_EQ(Ended("high"), Code::kOk);
+  EXPECT_THAT(Batches(true), ElementsAre(ElementsAre("high", "default", "low")));
+  EXPECT_EQ(scheduler_->stats().pushed_out, 1u);
+  EXPECT_EQ(scheduler_->stats().in_flight, 0);
+}
+
+TEST_F(SchedulerTest, ADeadlineInTheQueueEndsTheJobUnexecuted) {
+  Start(100, 1);
+  Submit("first");
+  Submit("second", 5 * kMs);  // behind 10 ms of work that nothing has measured yet
+  auto critical = Make("critical");
+  critical->priority = Priority::kCritical;
+  scheduler_->Submit(std::move(critical));
+  RunAll();
+  EXPECT_EQ(Ended("second"), Code::kDeadlineExceeded);
+  EXPECT_EQ(Ended("first"), Code::kOk);
+  EXPECT_EQ(steps_["second"], 0);
+  for (const auto& names : Batches(false)) EXPECT_THAT(names, ::testing::Not(::testing::Contains("second")));
+  EXPECT_EQ(executor_.executed_late.load(), 0);
+}
+
+TEST_F(SchedulerTest, ADeadlineBetweenStepsStopsTheJobAndNotItsNeighbour) {
+  Start();
+  Submit("a", 7 * kMs);  // 2 wait + ... the queue delay closes early for nobody: costs are unknown
+  Submit("b");
+  RunAll();
+  EXPECT_EQ(Ended("a"), Code::kDeadlineExceeded);
+  EXPECT_EQ(steps_["a"], 1) << "2 ms queue, 4 ms encode, one step of 2 ms";
+  EXPECT_EQ(Ended("b"), Code::kOk);
+  EXPECT_EQ(executor_.executed_late.load(), 0);
+}
+
+TEST_F(SchedulerTest, AnAnswerAfterItsDeadlineIsNone) {
+  Start();
+  Submit("a", 11 * kMs);  // 2 + 4 + 3 * 2 = 12: dies inside the last step
+  RunAll();
+  EXPECT_EQ(Ended("a"), Code::kDeadlineExceeded);
+  EXPECT_EQ(steps_["a"], 3);
+}
+
+TEST_F(SchedulerTest, OnceMeasuredTheImpossibleIsRefusedAndTheHopelessDropped) {
+  Start();
+  Submit("teacher");
+  RunAll();
+  ASSERT_EQ(Ended("teacher"), Code::kOk);
+  Submit("impossible", 9 * kMs);
+  EXPECT_EQ(Ended("impossible"), Code::kResourceExhausted);
+  EXPECT_THAT(std::string(ended_["impossible"].message()), HasSubstr("about 10ms"));
+  Submit("possible", 11 * kMs);
+  clock_.Advance(2 * kMs);  // nobody stepped: now 9 ms are left for 10 ms of work
+  scheduler_->Step();
+  EXPECT_EQ(Ended("possible"), Code::kDeadlineExceeded);
+  EXPECT_EQ(steps_["possible"], 0);
+  clock_.Advance(absl::Seconds(2));
+  Submit("probe", 9 * kMs);
+  EXPECT_FALSE(ended_.contains("probe")) << "a stale table lets one try";
+}
+
+TEST_F(SchedulerTest, CancelsInTheQueueBetweenStagesAndBetweenSteps) {
+  Start();
+  const auto queued = Submit("queued"), stepping = Submit("stepping"), kept = Submit("kept");
+  scheduler_->Cancel(queued);
+  scheduler_->Cancel(queued);
+  executor_.before_step = [&](int step) {
+    if (step == 1) scheduler_->Cancel(stepping);
+  };
+  RunAll();
+  EXPECT_EQ(Ended("queued"), Code::kCancelled);
+  EXPECT_EQ(Ended("stepping"), Code::kCancelled);
+  EXPECT_EQ(steps_["stepping"], 1);
+  EXPECT_EQ(Ended("kept"), Code::kOk);
+  EXPECT_THAT(Batches(true), ElementsAre(ElementsAre("stepping", "kept")));
+  scheduler_->Cancel(kept);
+  scheduler_->Cancel(12345);
+  EXPECT_EQ(scheduler_->stats().cancelled, 2u);
+
+  const auto between = Submit("between");
+  clock_.Advance(2 * kMs);
+  scheduler_->Step();  // encode
+  ASSERT_THAT(Batches(true), SizeIs(2));
+  scheduler_->Cancel(between);
+  RunAll();
+  EXPECT_EQ(Ended("between"), Code::kCancelled);
+  EXPECT_THAT(Batches(false), SizeIs(1));
+}
+
+TEST_F(SchedulerTest, DoneMaySubmitAgain) {
+  Start();
+  auto first = Make("first");
+  first->done = [this](absl::Status, Job&) { Submit("second"); };
+  scheduler_->Submit(std::move(first));
+  RunAll();
+  EXPECT_EQ(Ended("second"), Code::kOk);
+}
+
+TEST_F(SchedulerTest, DrainFinishesWhatIsInFlightAndRefusesTheRest) {
+  Start();
+  Submit("a");
+  Submit("b");
+  EXPECT_TRUE(scheduler_->Drain(absl::InfiniteFuture()));
+  EXPECT_EQ(Ended("a"), Code::kOk);
+  EXPECT_EQ(Ended("b"), Code::kOk);
+  Submit("c");
+  EXPECT_EQ(Ended("c"), Code::kUnavailable);
+}
+
+TEST_F(SchedulerTest, DrainFailsWhatItsDeadlineCutsOff) {
+  Start(100, 1);
+  for (const char* name : {"a", "b", "c"}) Submit(name);
+  EXPECT_FALSE(scheduler_->Drain(clock_.Now() + 15 * kMs));  // 10 ms each; b's decode has begun by then
+  EXPECT_EQ(Ended("a"), Code::kOk);
+  EXPECT_EQ(Ended("b"), Code::kOk);
+  EXPECT_EQ(Ended("c"), Code::kUnavailable);
+  EXPECT_EQ(scheduler_->stats().in_flight, 0);
+}
+
+TEST_F(SchedulerTest, DestructionEndsEveryJob) {
+  Start();
+  for (int i = 0; i < 10; ++i) Submit(std::to_string(i));
+  scheduler_.reset();
+  EXPECT_THAT(ended_, SizeIs(10));
+  for (const auto& [name, status] : ended_) EXPECT_TRUE(status.ok()) << name;
+}
+
+class BrokenExecutor : public FakeExecutor {
+ public:
+  using FakeExecutor::FakeExecutor;
+  std::vector<absl::Status> Encode(absl::Span<Job* const>) override { return {}; }
+};
+
+TEST_F(SchedulerTest, AnExecutorThatBreaksItsContractFailsTheBatch) {
+  BrokenExecutor broken(&clock_, &clock_);
+  scheduler_ = std::make_unique<Scheduler>(SchedulerOptions{.workers = 0}, &broken, &clock_);
+  Submit("a");
+  RunAll();
+  EXPECT_EQ(Ended("a"), Code::kInternal);
+  scheduler_.reset();
+}
+
+}  // namespace
+}  // namespace beamline::scheduler

@@ -1,0 +1,172 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The mechanism with its threads, under random submits, cancels, deadlines and drains: every job ends exactly once, and
+// ThreadSanitizer watches.
+#include <atomic>
+#include <chrono>
+#include <memory>
+#include <random>
+#include <thread>
+#include <vector>
+
+#include "gtest/gtest.h"
+#include "scheduler/fake_executor.h"
+#include "scheduler/scheduler.h"
+
+namespace beamline::scheduler {
+namespace {
+
+struct Tally {
+  std::atomic<int64_t> ended{0}, ok{0}, cancelled{0}, expired{0}, rejected{0}, unavailable{0}, other{0}, twice{0};
+
+  void Count(const absl::Status& status) {
+    ended.fetch_add(1);
+    switch (status.code()) {
+      case absl::StatusCode::kOk:
+        ok.fetch_add(1);
+        break;
+      case absl::StatusCode::kCancelled:
+        cancelled.fetch_add(1);
+        break;
+      case absl::StatusCode::kDeadlineExceeded:
+        expired.fetch_add(1);
+        break;
+      case absl::StatusCode::kResourceExhausted:
+        rejected.fetch_add(1);
+        break;
+      case absl::StatusCode::kUnavailable:
+        unavailable.fetch_add(1);
+        break;
+      default:
+        other.fetch_add(1);
+    }
+  }
+};
+
+std::unique_ptr<FakeJob> RandomJob(std::mt19937_64& random, const Clock& clock, Tally& tally) {
+  auto job = std::make_unique<FakeJob>();
+  job->priority = static_cast<Priority>(random() % 3);
+  job->beam_rows = 1 + random() % 600;
+  job->context_tokens = random() % 300;
+  job->cached = random() % 4 == 0;
+  if (random() % 2) job->deadline = clock.Now() + absl::Microseconds(static_cast<int64_t>(random() % 20'000) - 500);
+  if (random() % 20 == 0) job->encode_status = absl::InternalError("encode");
+  if (random() % 20 == 0) job->decode_status = absl::InternalError("decode");
+  auto once = std::make_shared<std::atomic<int>>(0);
+  job->done = [&tally, once](absl::Status status, Job&) {
+    if (once->fetch_add(1) != 0) tally.twice.fetch_add(1);
+    tally.Count(status);
+  };
+  return job;
+}
+
+class ThreadsTest : public ::testing::TestWithParam<int> {
+ protected:
+  ThreadsTest() {
+    executor_.concurrency = GetParam();
+    executor_.encode_cost = [](int64_t, int64_t, int64_t) { return absl::Microseconds(100); };
+    executor_.step_cost = [](int64_t, int64_t, int64_t) { return absl::Microseconds(100); };
+    options_.workers = GetParam();
+    options_.queue_capacity = 64;
+    options_.limits.max_queue_delay = absl::Microseconds(200);
+  }
+  RealClock clock_;
+  FakeExecutor executor_{&clock_, nullptr};
+  SchedulerOptions options_;
+};
+
+TEST_P(ThreadsTest, EveryJobEndsExactlyOnce) {
+  constexpr int kSubmitters = 4, kJobs = 400;
+  Tally tally;
+  {
+    Scheduler scheduler(options_, &executor_, &clock_);
+    std::vector<std::thread> submitters;
+    for (int t = 0; t < kSubmitters; ++t) {
+      submitters.emplace_back([&, t] {
+        std::mt19937_64 random(100 + t);
+        std::vector<Scheduler::JobId> ids;
+        for (int i = 0; i < kJobs; ++i) {
+          ids.push_back(scheduler.Submit(RandomJob(random, clock_, tally)));
+          if (random() % 3 == 0) scheduler.Cancel(ids[random() % ids.size()]);
+          if (random() % 16 == 0) std::this_thread::sleep_for(std::chrono::microseconds(random() % 1500));
+          EXPECT_GE(scheduler.stats().in_flight, 0);
+        }
+      });
+    }
+    for (std::thread& submitter : submitters) submitter.join();
+    EXPECT_TRUE(scheduler.Drain(absl::InfiniteFuture()));
+    const SchedulerStats stats = scheduler.stats();
+    EXPECT_EQ(stats.in_flight, 0);
+    EXPECT_EQ(stats.queued, 0);
+    EXPECT_EQ(stats.executing, 0);
+    EXPECT_EQ(static_cast<int64_t>(stats.completed), tally.ok.load());
+    EXPECT_EQ(static_cast<int64_t>(stats.cancelled), tally.cancelled.load());
+  }
+  EXPECT_EQ(tally.ended.load(), kSubmitters * kJobs);
+  EXPECT_EQ(tally.twice.load(), 0);
+  EXPECT_EQ(tally.unavailable.load(), 0);
+  EXPECT_GT(tally.ok.load(), 0);
+}
+
+TEST_P(ThreadsTest, DrainCutsOffAndStillEndsEveryJob) {
+  for (int round = 0; round < 10; ++round) {
+    Tally tally;
+    std::atomic<int64_t> submitted{0};
+    std::atomic<bool> stop{false};
+    Scheduler scheduler(options_, &executor_, &clock_);
+    std::thread submitter([&] {
+      std::mt19937_64 random(round);
+      while (!stop.load()) {
+        scheduler.Submit(RandomJob(random, clock_, tally));
+        submitted.fetch_add(1);
+        std::this_thread::sleep_for(std::chrono::microseconds(20));
+      }
+    });
+    std::this_thread::sleep_for(std::chrono::milliseconds(5));
+    scheduler.Drain(clock_.Now() + absl::Microseconds(300));
+    EXPECT_EQ(scheduler.stats().in_flight, 0);
+    stop.store(true);
+    submitter.join();
+    EXPECT_EQ(tally.ended.load(), submitted.load());
+    EXPECT_EQ(tally.twice.load(), 0);
+  }
+}
+
+// The sweeper ends a waiting job while the only worker is busy with a long batch.
+TEST(SweeperTest, DeadlinesAndCancelsDoNotWaitForAWorker) {
+  RealClock clock;
+  FakeExecutor executor(&clock, nullptr);
+  std::atomic<bool> release{false};
+  std::atomic<bool> started{false};
+  executor.before_step = [&](int) {
+    started.store(true);
+    while (!release.load()) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  };
+  Tally long_one, short_ones;
+  std::mt19937_64 random(1);
+  Scheduler scheduler({.workers = 1}, &executor, &clock);
+  const auto submit = [&](absl::Time deadline, Tally& tally) {
+    auto job = RandomJob(random, clock, tally);
+    job->deadline = deadline;
+    job->encode_status = job->decode_status = absl::OkStatus();
+    return scheduler.Submit(std::move(job));
+  };
+  submit(absl::InfiniteFuture(), long_one);
+  while (!started.load()) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  submit(clock.Now() + absl::Milliseconds(20), short_ones);
+  scheduler.Cancel(submit(absl::InfiniteFuture(), short_ones));
+  for (int i = 0; i < 5000 && short_ones.ended.load() < 2; ++i) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  }
+  EXPECT_EQ(short_ones.expired.load(), 1);
+  EXPECT_EQ(short_ones.cancelled.load(), 1);
+  EXPECT_EQ(long_one.ended.load(), 0);
+  release.store(true);
+  EXPECT_TRUE(scheduler.Drain(absl::InfiniteFuture()));
+  EXPECT_EQ(long_one.ok.load(), 1);
+}
+
+INSTANTIATE_TEST_SUITE_P(Workers, ThreadsTest, ::testing::Values(1, 3));
+
+}  // namespace
+}  // namespace beamline::scheduler

@@ -1,0 +1,100 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// What is read from a call besides its message, and how errors go out: all pure.
+#include <string>
+
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "server/call.h"
+#include "server/grpc_status.h"
+#include "server/request_id.h"
+#include "server/status_detail.h"
+
+namespace beamline::server {
+namespace {
+
+TEST(RequestId, IsCleanedAndCut) {
+  EXPECT_EQ(CleanRequestId("abc-123_X.z"), "abc-123_X.z");
+  EXPECT_EQ(CleanRequestId("a\nb\r\tc\x01"), "a_b__c_");
+  EXPECT_EQ(CleanRequestId(std::string("a\0b", 3)), "a_b");
+  EXPECT_EQ(CleanRequestId("x=\"y\" \\z'"), "x=_y___z_");
+  EXPECT_EQ(CleanRequestId("\xc3\xa9\xff\x7f"), "____");
+  EXPECT_EQ(CleanRequestId(std::string(1 << 20, 'x')).size(), 128u);
+  EXPECT_EQ(MakeRequestId().size(), 16u);
+  EXPECT_NE(MakeRequestId(), MakeRequestId());
+}
+
+TEST(TraceParent, ParsesTheStandardForm) {
+  const auto trace = ParseTraceParent("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01");
+  ASSERT_TRUE(trace.has_value());
+  EXPECT_EQ(trace->trace_id, "4bf92f3577b34da6a3ce929d0e0e4736");
+  EXPECT_EQ(trace->span_id, "00f067aa0ba902b7");
+  EXPECT_TRUE(trace->sampled);
+  EXPECT_FALSE(ParseTraceParent("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-0a")->sampled);
+  EXPECT_TRUE(ParseTraceParent("cc-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01-more").has_value());
+}
+
+TEST(TraceParent, IgnoresWhatIsNotOne) {
+  for (const char* header : {"", "00", "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7",
+                             "00-00000000000000000000000000000000-00f067aa0ba902b7-01",
+                             "00-4bf92f3577b34da6a3ce929d0e0e4736-0000000000000000-01",
+                             "ff-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
+                             "00-4BF92F3577B34DA6A3CE929D0E0E4736-00f067aa0ba902b7-01",
+                             "00-4bf92f3577b34da6a3ce929d0e0e473x-00f067aa0ba902b7-01",
+                             "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01-more",
+                             "00_4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"}) {
+    EXPECT_FALSE(ParseTraceParent(header).has_value()) << header;
+  }
+}
+
+TEST(ClampDeadline, DefaultsAndClamps) {
+  CallLimits limits;
+  limits.default_deadline = absl::Seconds(2);
+  limits.max_deadline = absl::Seconds(60);
+  const absl::Time now = absl::FromUnixSeconds(1000);
+  EXPECT_EQ(ClampDeadline(now, std::nullopt, limits), now + absl::Seconds(2));
+  EXPECT_EQ(ClampDeadline(now, now + absl::Seconds(5), limits), now + absl::Seconds(5));
+  EXPECT_EQ(ClampDeadline(now, now + absl::Hours(99999), limits), now + absl::Seconds(60));
+  EXPECT_EQ(ClampDeadline(now, now - absl::Seconds(1), limits), now - absl::Seconds(1));
+}
+
+TEST(GrpcStatus, CarriesCodeTextAndDetail) {
+  const absl::Status status = InvalidField({kFieldOutOfRange, "top_k", "1..5", "9", ""});
+  const grpc::Status sent = ToGrpcStatus(status, 50);
+  EXPECT_EQ(sent.error_code(), grpc::StatusCode::INVALID_ARGUMENT);
+  EXPECT_EQ(sent.error_message(), "top_k: 9 is outside 1..5");
+  v1::StatusDetails details;
+  ASSERT_TRUE(details.ParseFromString(sent.error_details()));
+  EXPECT_EQ(details.code(), 3);
+  EXPECT_EQ(details.details(0).type_url(), "type.googleapis.com/beamline.v1.ErrorDetail");
+  const absl::Status received = FromGrpcStatus(sent);
+  EXPECT_EQ(received.code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(DetailOf(received).SerializeAsString(), DetailOf(status).SerializeAsString());
+  EXPECT_EQ(DetailOf(received).retry_after_ms(), 0);
+}
+
+TEST(GrpcStatus, OverloadHintsWhenToRetryAndCodesHaveReasons) {
+  const absl::Status full = FromGrpcStatus(ToGrpcStatus(absl::ResourceExhaustedError("queue is full"), 70));
+  EXPECT_EQ(DetailOf(full).reason(), "OVERLOADED");
+  EXPECT_EQ(DetailOf(full).retry_after_ms(), 70);
+  EXPECT_EQ(DetailOf(absl::InternalError("x")).reason(), "INTERNAL");
+  EXPECT_EQ(DetailOf(absl::UnavailableError("x")).reason(), "UNAVAILABLE");
+  EXPECT_TRUE(ToGrpcStatus(absl::OkStatus(), 70).ok());
+}
+
+TEST(GrpcStatus, ClientsSeeOneBoundedLine) {
+  EXPECT_EQ(ToGrpcStatus(absl::InternalError("decode failed\nstack frame 1\n"), 0).error_message(), "decode failed");
+  EXPECT_LE(ToGrpcStatus(absl::InternalError(std::string(100000, 'x')), 0).error_message().size(), 1024u);
+}
+
+TEST(PrefixField, PutsThePathInFront) {
+  const absl::Status field = PrefixField(InvalidField({kFieldOutOfRange, "top_k", "1..5", "9", ""}), "requests[3]");
+  EXPECT_EQ(DetailOf(field).field(), "requests[3].top_k");
+  EXPECT_EQ(field.message(), "requests[3].top_k: 9 is outside 1..5");
+  const absl::Status other = PrefixField(absl::ResourceExhaustedError("queue is full"), "requests[3]");
+  EXPECT_EQ(DetailOf(other).field(), "requests[3]");
+  EXPECT_EQ(other.message(), "requests[3]: queue is full");
+}
+
+}  // namespace
+}  // namespace beamline::server

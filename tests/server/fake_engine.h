@@ -1,0 +1,174 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// An engine and a catalogue without a model, for tests of the server. Answers come from a function the test sets, on a
+// thread of the fake's own (as a real engine's do), inside Submit, or only when the test says so. Thread-safe.
+#pragma once
+
+#include <atomic>
+#include <condition_variable>
+#include <functional>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include "absl/time/clock.h"
+#include "base/thread_pool.h"
+#include "beamline/engine.h"
+
+namespace beamline::server {
+
+// Items 1..8; item i has SID <i/4, i/2 mod 2, 0>, so that two items share each.
+class FakeCatalogue final : public Catalogue {
+ public:
+  const std::string& version() const override { return version_; }
+  const std::string& codebook_fingerprint() const override { return fingerprint_; }
+  int levels() const override { return 3; }
+  std::vector<uint32_t> level_sizes() const override { return {4, 2, 1}; }
+  uint64_t num_items() const override { return 8; }
+  uint64_t num_sids() const override { return 5; }
+  std::optional<Sid> Encode(ItemId item) const override {
+    if (item < 1 || item > 8) return std::nullopt;
+    return Sid{static_cast<Code>(item / 4), static_cast<Code>(item / 2 % 2), 0};
+  }
+  std::vector<ItemId> Resolve(const Sid& sid) const override {
+    std::vector<ItemId> items;
+    for (ItemId item = 1; item <= 8; ++item) {
+      if (Encode(item) == sid) items.push_back(item);
+    }
+    return items;
+  }
+  std::optional<CatalogueItem> GetItem(ItemId item) const override {
+    if (!Encode(item)) return std::nullopt;
+    ItemAttributes attributes{70 + item, 9000, 1650000000000, 0.5f, "title " + std::to_string(item), {{"tag", "39"}}};
+    return CatalogueItem{item, *Encode(item), attributes};
+  }
+
+ private:
+  const std::string version_ = "catalogue-1";
+  const std::string fingerprint_ = "abc123";
+};
+
+// One item per request, with everything an answer can carry.
+inline RecommendResult FakeResult() {
+  RecommendResult result;
+  result.items.push_back({5, Sid{1, 0, 0}, {-0.5f, -0.25f, -0.125f}, -0.875f});
+  result.items.push_back({2, Sid{0, 1, 0}, {-1.0f, -0.5f, 0.0f}, -1.5f});
+  result.short_reason = ShortReason::kBeamExhausted;
+  result.beam_widths = {2, 4, 4};
+  result.unknown_items = 3;
+  result.dropped_events = 7;
+  result.context_cached = true;
+  result.model_version = "model-1";
+  result.catalogue_version = "catalogue-1";
+  result.timings = {absl::Microseconds(11), absl::Microseconds(22), absl::Microseconds(33), absl::Microseconds(44),
+                    absl::Microseconds(110)};
+  return result;
+}
+
+class FakeEngine final : public Engine {
+ public:
+  using Answer = std::function<absl::StatusOr<RecommendResult>(const RecommendRequest&)>;
+  enum class Mode {
+    kThread,  // answers on the fake's thread
+    kInline,  // answers inside Submit
+    kHold,    // answers on Release or cancellation
+    kStuck,   // answers only on Release: cancellation is ignored
+  };
+
+  ~FakeEngine() override { Release(absl::UnavailableError("stopping")); }
+
+  Canceller Submit(RecommendRequest request, Callback done) override {
+    auto call = std::make_shared<Pending>();
+    call->done = std::move(done);
+    Mode mode;
+    Answer answer;
+    {
+      std::lock_guard lock(mu_);
+      requests_.push_back(request);
+      mode = mode_;
+      answer = answer_;
+      if (mode == Mode::kHold || mode == Mode::kStuck) held_.push_back(call);
+      changed_.notify_all();
+    }
+    if (mode == Mode::kInline) call->Run(answer(request));
+    if (mode == Mode::kThread) pool_.Schedule([call, answer, request] { call->Run(answer(request)); });
+    return [this, call, mode] {
+      cancelled_.fetch_add(1);
+      if (mode != Mode::kStuck) call->Run(absl::CancelledError("cancelled"));
+    };
+  }
+  std::shared_ptr<const Catalogue> catalogue() const override { return catalogue_; }
+  EngineStatus GetStatus() const override {
+    EngineStatus status;
+    status.ready = ready_.load();
+    status.model_version = "model-1";
+    status.catalogue_version = "catalogue-1";
+    status.family = "fake";
+    status.levels = 3;
+    status.level_sizes = {4, 2, 1};
+    status.parameters = 1234;
+    status.num_items = 8;
+    status.completed = 17;
+    return status;
+  }
+  bool Drain(absl::Time) override {
+    drained_.store(true);
+    return true;
+  }
+
+  void set_mode(Mode mode) {
+    std::lock_guard lock(mu_);
+    mode_ = mode;
+  }
+  void set_answer(Answer answer) {
+    std::lock_guard lock(mu_);
+    answer_ = std::move(answer);
+  }
+  void set_ready(bool ready) { ready_.store(ready); }
+  // Answers everything held.
+  void Release(absl::StatusOr<RecommendResult> result) {
+    std::vector<std::shared_ptr<Pending>> held;
+    {
+      std::lock_guard lock(mu_);
+      held.swap(held_);
+    }
+    for (const auto& call : held) call->Run(result);
+  }
+  // Waits until `count` requests have arrived since the start; false after ten seconds.
+  bool AwaitRequests(size_t count) {
+    std::unique_lock lock(mu_);
+    return changed_.wait_for(lock, std::chrono::seconds(10), [&] { return requests_.size() >= count; });
+  }
+  std::vector<RecommendRequest> requests() const {
+    std::lock_guard lock(mu_);
+    return requests_;
+  }
+  int cancelled() const { return cancelled_.load(); }
+  bool drained() const { return drained_.load(); }
+
+ private:
+  struct Pending {
+    Callback done;
+    std::atomic<bool> ran{false};
+    void Run(absl::StatusOr<RecommendResult> result) {
+      if (!ran.exchange(true)) done(std::move(result));
+    }
+  };
+
+  mutable std::mutex mu_;
+  std::condition_variable changed_;
+  Mode mode_ = Mode::kThread;                                             // guarded by mu_
+  Answer answer_ = [](const RecommendRequest&) { return FakeResult(); };  // guarded by mu_
+  std::vector<RecommendRequest> requests_;                                // guarded by mu_
+  std::vector<std::shared_ptr<Pending>> held_;                            // guarded by mu_
+  std::atomic<int> cancelled_{0};
+  std::atomic<bool> ready_{true};
+  std::atomic<bool> drained_{false};
+  const std::shared_ptr<const Catalogue> catalogue_ = std::make_shared<FakeCatalogue>();
+  ThreadPool pool_{1};
+};
+
+}  // namespace beamline::server

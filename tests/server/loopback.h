@@ -1,0 +1,108 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// A server on 127.0.0.1 and a free port with a fake engine, and what tests call it with.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <string>
+
+#include "absl/time/clock.h"
+#include "absl/time/time.h"
+#include "base/clock.h"
+#include "beamline/v1/catalogue.grpc.pb.h"
+#include "beamline/v1/model.grpc.pb.h"
+#include "beamline/v1/recommend.grpc.pb.h"
+#include "grpcpp/generic/generic_stub.h"
+#include "grpcpp/grpcpp.h"
+#include "gtest/gtest.h"
+#include "server/fake_engine.h"
+#include "server/server.h"
+
+namespace beamline::server {
+
+inline config::v1::ServerConfig LoopbackConfig() {
+  config::v1::ServerConfig config;
+  config.mutable_listen()->set_port(0);
+  return config;
+}
+
+inline std::shared_ptr<grpc::Channel> Connect(const std::string& address) {
+  grpc::ChannelArguments arguments;
+  arguments.SetInt(GRPC_ARG_ENABLE_HTTP_PROXY, 0);
+  arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);  // a connection of its own
+  return grpc::CreateCustomChannel(address, grpc::InsecureChannelCredentials(), arguments);
+}
+
+inline void SetTimeout(grpc::ClientContext& context, absl::Duration timeout = absl::Seconds(10)) {
+  context.set_deadline(absl::ToChronoTime(absl::Now() + timeout));
+}
+
+// One message there, one back, as bytes; `method` is "/package.Service/Method".
+inline grpc::Status RawCall(const std::shared_ptr<grpc::Channel>& channel, const std::string& method,
+                            const std::string& bytes, std::string* answer = nullptr) {
+  grpc::GenericStub stub(channel);
+  grpc::ClientContext context;
+  SetTimeout(context);
+  grpc::CompletionQueue queue;
+  const grpc::Slice slice(bytes);
+  auto call = stub.PrepareUnaryCall(&context, method, grpc::ByteBuffer(&slice, 1), &queue);
+  call->StartCall();
+  grpc::ByteBuffer response;
+  grpc::Status status;
+  call->Finish(&response, &status, nullptr);
+  void* tag;
+  bool ok;
+  queue.Next(&tag, &ok);
+  std::vector<grpc::Slice> slices;
+  if (status.ok() && answer != nullptr && response.Dump(&slices).ok()) {
+    for (const grpc::Slice& part : slices) answer->append(reinterpret_cast<const char*>(part.begin()), part.size());
+  }
+  return status;
+}
+
+// Polls until `condition` holds; false after ten seconds.
+inline bool Eventually(const std::function<bool()>& condition) {
+  for (const absl::Time end = absl::Now() + absl::Seconds(10); absl::Now() < end;
+       absl::SleepFor(absl::Milliseconds(2))) {
+    if (condition()) return true;
+  }
+  return condition();
+}
+
+class LoopbackTest : public ::testing::Test {
+ protected:
+  void SetUp() override { Start(LoopbackConfig()); }
+
+  void Start(const config::v1::ServerConfig& config) {
+    server_.reset();
+    absl::StatusOr<std::unique_ptr<Server>> server = Server::Start(config, &engine_, &clock_);
+    ASSERT_TRUE(server.ok()) << server.status();
+    server_ = *std::move(server);
+    channel_ = Connect(server_->address());
+    recommend_ = v1::RecommendService::NewStub(channel_);
+    catalogue_ = v1::CatalogueService::NewStub(channel_);
+    model_ = v1::ModelService::NewStub(channel_);
+  }
+
+  grpc::Status Recommend(const v1::RecommendRequest& request, v1::RecommendResponse* response) {
+    grpc::ClientContext context;
+    SetTimeout(context);
+    return recommend_->Recommend(&context, request, response);
+  }
+  static v1::RecommendRequest ValidRequest() {
+    v1::RecommendRequest request;
+    request.set_user_id("u");
+    return request;
+  }
+
+  const RealClock clock_;
+  FakeEngine engine_;
+  std::unique_ptr<Server> server_;
+  std::shared_ptr<grpc::Channel> channel_;
+  std::unique_ptr<v1::RecommendService::Stub> recommend_;
+  std::unique_ptr<v1::CatalogueService::Stub> catalogue_;
+  std::unique_ptr<v1::ModelService::Stub> model_;
+};
+
+}  // namespace beamline::server

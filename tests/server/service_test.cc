@@ -1,0 +1,316 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The services over real gRPC on the loopback interface, with a fake engine behind.
+#include <string>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "server/grpc_status.h"
+#include "server/loopback.h"
+#include "server/server_counters.h"
+#include "server/status_detail.h"
+
+namespace beamline::server {
+namespace {
+
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+
+constexpr char kRecommend[] = "/beamline.v1.RecommendService/Recommend";
+
+class ServiceTest : public LoopbackTest {
+ protected:
+  static v1::ErrorDetail Detail(const grpc::Status& status) { return DetailOf(FromGrpcStatus(status)); }
+};
+
+TEST_F(ServiceTest, RecommendAnswersWithAllTheEngineSaid) {
+  v1::RecommendRequest request = ValidRequest();
+  request.set_request_id("r 1");
+  v1::RecommendResponse response;
+  const grpc::Status status = Recommend(request, &response);
+  ASSERT_TRUE(status.ok()) << status.error_message();
+  EXPECT_EQ(response.request_id(), "r_1");
+  ASSERT_EQ(response.items_size(), 2);
+  EXPECT_THAT(response.items(0).sid().codes(), ElementsAre(1, 0, 0));
+  EXPECT_EQ(response.model_version(), "model-1");
+  EXPECT_EQ(response.timings().total_us(), 110);
+  EXPECT_EQ(server_->counters().calls.value(), 1u);
+  EXPECT_TRUE(Eventually([&] { return server_->in_flight() == 0; }));
+}
+
+TEST_F(ServiceTest, AnswersFromInsideSubmitToo) {
+  engine_.set_mode(FakeEngine::Mode::kInline);
+  v1::RecommendResponse response;
+  EXPECT_TRUE(Recommend(ValidRequest(), &response).ok());
+  engine_.set_answer([](const RecommendRequest&) { return absl::ResourceExhaustedError("the queue is full"); });
+  const grpc::Status status = Recommend(ValidRequest(), &response);
+  EXPECT_EQ(status.error_code(), grpc::StatusCode::RESOURCE_EXHAUSTED);
+  EXPECT_EQ(Detail(status).reason(), "OVERLOADED");
+  EXPECT_EQ(Detail(status).retry_after_ms(), 50);
+  EXPECT_EQ(server_->counters().failed.value(), 1u);
+}
+
+TEST_F(ServiceTest, BadFieldsAreNamedAndNeverReachTheEngine) {
+  v1::RecommendRequest request = ValidRequest();
+  request.set_top_k(1001);
+  v1::RecommendResponse response;
+  grpc::Status status = Recommend(request, &response);
+  EXPECT_EQ(status.error_code(), grpc::StatusCode::INVALID_ARGUMENT);
+  EXPECT_EQ(status.error_message(), "top_k: 1001 is outside 1..1000");
+  EXPECT_EQ(Detail(status).field(), "top_k");
+  status = Recommend(v1::RecommendRequest(), &response);  // an empty message
+  EXPECT_EQ(status.error_code(), grpc::StatusCode::INVALID_ARGUMENT);
+  EXPECT_EQ(Detail(status).field(), "user_id");
+  EXPECT_EQ(server_->counters().invalid.value(), 2u);
+  EXPECT_EQ(server_->counters().malformed.value(), 0u);
+  EXPECT_TRUE(engine_.requests().empty());
+}
+
+TEST_F(ServiceTest, LevelsComeFromTheCatalogue) {
+  v1::RecommendRequest request = ValidRequest();
+  for (int width : {1, 2, 3}) request.add_beam_widths(width);
+  v1::RecommendResponse response;
+  EXPECT_TRUE(Recommend(request, &response).ok());
+  request.add_beam_widths(4);
+  EXPECT_EQ(Detail(Recommend(request, &response)).field(), "beam_widths");
+}
+
+TEST_F(ServiceTest, MalformedBytesAreInvalidArgumentAndCounted) {
+  std::string groups;  // 200,000 nested groups of an unknown field
+  for (int i = 0; i < 200000; ++i) groups += "\xfb\x07";
+  const std::vector<std::pair<const char*, std::string>> cases = {
+      {"truncated varint", "\x28\xff"},
+      {"truncated string", std::string("\x12\x05"
+                                       "ab")},
+      {"length beyond the end", std::string("\x22\xff\xff\xff\x0f")},
+      {"length over 2 GiB", std::string("\x22\xff\xff\xff\xff\x0f")},
+      {"wire type 7", std::string("\x0f\x01", 2)},
+      {"wire type 6", std::string("\x0e\x01", 2)},
+      {"field number 0", std::string("\x00\x01", 2)},
+      {"varint of eleven bytes", std::string("\x28") + std::string(10, '\xff') + "\x01"},
+      {"not UTF-8", std::string("\x12\x02\xc3\x28")},
+      {"stray end group", std::string("\x0c")},
+      {"unclosed group", std::string("\xfb\x07")},
+      {"deep groups", groups},
+      {"garbage", "GET / HTTP/1.1\r\n\r\n"},
+  };
+  uint64_t malformed = 0;
+  for (const auto& [name, bytes] : cases) {
+    const grpc::Status status = RawCall(channel_, kRecommend, bytes);
+    EXPECT_EQ(status.error_code(), grpc::StatusCode::INVALID_ARGUMENT) << name << ": " << status.error_message();
+    EXPECT_EQ(Detail(status).reason(), "MALFORMED_MESSAGE") << name;
+    EXPECT_EQ(server_->counters().malformed.value(), ++malformed) << name;
+  }
+  EXPECT_TRUE(engine_.requests().empty());
+  v1::RecommendResponse response;
+  EXPECT_TRUE(Recommend(ValidRequest(), &response).ok());
+}
+
+TEST_F(ServiceTest, RepeatedScalarsTakeTheLastAsProtobufSays) {
+  v1::RecommendRequest first = ValidRequest(), second;
+  first.set_top_k(3);
+  second.set_top_k(4);
+  ASSERT_TRUE(RawCall(channel_, kRecommend, first.SerializeAsString() + second.SerializeAsString()).ok());
+  EXPECT_EQ(engine_.requests().at(0).top_k, 4);
+}
+
+TEST_F(ServiceTest, UnknownFieldsAreToleratedUpToALimit) {
+  const auto with_unknown = [](size_t bytes) {
+    std::string text = ValidRequest().SerializeAsString();
+    text += "\xa2\x06";  // field 100, length-delimited
+    for (size_t length = bytes; true; length >>= 7) {
+      text += static_cast<char>((length & 0x7f) | (length > 0x7f ? 0x80 : 0));
+      if (length <= 0x7f) break;
+    }
+    return text + std::string(bytes, 'x');
+  };
+  EXPECT_TRUE(RawCall(channel_, kRecommend, with_unknown(4000)).ok());
+  const grpc::Status status = RawCall(channel_, kRecommend, with_unknown(1 << 20));
+  EXPECT_EQ(status.error_code(), grpc::StatusCode::INVALID_ARGUMENT);
+  EXPECT_EQ(Detail(status).reason(), "UNKNOWN_FIELDS");
+  EXPECT_EQ(server_->counters().malformed.value(), 1u);
+}
+
+TEST_F(ServiceTest, MessagesOverTheLimitAreRefusedAndTheServerLives) {
+  const grpc::Status status = RawCall(channel_, kRecommend, std::string(4194305, '\0'));
+  EXPECT_EQ(status.error_code(), grpc::StatusCode::RESOURCE_EXHAUSTED);
+  v1::RecommendResponse response;
+  EXPECT_TRUE(Recommend(ValidRequest(), &response).ok());
+}
+
+TEST_F(ServiceTest, CompressedMessagesAreNotInflated) {
+  grpc::ClientContext context;
+  SetTimeout(context);
+  context.set_compression_algorithm(GRPC_COMPRESS_GZIP);
+  v1::RecommendRequest request = ValidRequest();
+  for (int i = 0; i < 1000; ++i) request.mutable_eligibility()->add_deny_item_ids(7);
+  v1::RecommendResponse response;
+  EXPECT_EQ(recommend_->Recommend(&context, request, &response).error_code(), grpc::StatusCode::UNIMPLEMENTED);
+}
+
+TEST_F(ServiceTest, MetadataOverTheLimitIsRefused) {
+  grpc::ClientContext context;
+  SetTimeout(context);
+  context.AddMetadata("x-filler", std::string(20000, 'x'));
+  v1::RecommendResponse response;
+  EXPECT_EQ(recommend_->Recommend(&context, ValidRequest(), &response).error_code(),
+            grpc::StatusCode::RESOURCE_EXHAUSTED);
+  EXPECT_TRUE(Recommend(ValidRequest(), &response).ok());
+}
+
+TEST_F(ServiceTest, DeadlinesAreTakenClampedOrDefaulted) {
+  v1::RecommendResponse response;
+  const auto deadline_of = [&](std::optional<absl::Duration> timeout) {
+    grpc::ClientContext context;
+    if (timeout) SetTimeout(context, *timeout);
+    EXPECT_TRUE(recommend_->Recommend(&context, ValidRequest(), &response).ok());
+    return engine_.requests().back().deadline - absl::Now();
+  };
+  EXPECT_NEAR(absl::ToDoubleSeconds(deadline_of(absl::Seconds(30))), 30, 1);
+  EXPECT_NEAR(absl::ToDoubleSeconds(deadline_of(std::nullopt)), 2, 1);
+  EXPECT_NEAR(absl::ToDoubleSeconds(deadline_of(absl::Hours(5000))), 60, 1);
+}
+
+TEST_F(ServiceTest, MalformedTraceParentIsIgnored) {
+  for (const std::string& header : {std::string("garbage"), std::string(1000, '0'), std::string("00-1-2-3")}) {
+    grpc::ClientContext context;
+    SetTimeout(context);
+    context.AddMetadata("traceparent", header);
+    v1::RecommendResponse response;
+    EXPECT_TRUE(recommend_->Recommend(&context, ValidRequest(), &response).ok());
+  }
+}
+
+TEST_F(ServiceTest, BatchGivesEveryUserItsOwnStatusInOrder) {
+  engine_.set_answer([](const RecommendRequest& request) -> absl::StatusOr<RecommendResult> {
+    if (request.user_id == "u2") return absl::InternalError("non_finite_logits");
+    RecommendResult result = FakeResult();
+    result.model_version = request.user_id;
+    return result;
+  });
+  v1::BatchRecommendRequest request;
+  for (int i = 0; i < 5; ++i) request.add_requests()->set_user_id(absl::StrCat("u", i));
+  request.mutable_requests(1)->add_beam_widths(0);
+  request.mutable_requests(4)->set_user_id("u0");  // the same user twice
+  v1::BatchRecommendResponse response;
+  grpc::ClientContext context;
+  SetTimeout(context);
+  const grpc::Status status = recommend_->BatchRecommend(&context, request, &response);
+  ASSERT_TRUE(status.ok()) << status.error_message();
+  ASSERT_EQ(response.results_size(), 5);
+  for (int i : {0, 3, 4}) {
+    EXPECT_EQ(response.results(i).code(), 0) << i;
+    EXPECT_EQ(response.results(i).response().model_version(), i == 4 ? "u0" : absl::StrCat("u", i));
+    EXPECT_FALSE(response.results(i).has_error());
+  }
+  EXPECT_EQ(response.results(1).code(), 3);
+  EXPECT_EQ(response.results(1).error().field(), "requests[1].beam_widths[0]");
+  EXPECT_FALSE(response.results(1).has_response());
+  EXPECT_EQ(response.results(2).code(), 13);
+  EXPECT_THAT(response.results(2).message(), HasSubstr("non_finite_logits"));
+  EXPECT_EQ(engine_.requests().size(), 4u);
+}
+
+TEST_F(ServiceTest, BatchSizeIsLimited) {
+  v1::BatchRecommendRequest request;
+  v1::BatchRecommendResponse response;
+  const auto call = [&] {
+    grpc::ClientContext context;
+    SetTimeout(context);
+    return recommend_->BatchRecommend(&context, request, &response);
+  };
+  EXPECT_EQ(Detail(call()).field(), "requests");
+  for (int i = 0; i < 256; ++i) *request.add_requests() = ValidRequest();
+  EXPECT_TRUE(call().ok());
+  EXPECT_EQ(response.results_size(), 256);
+  *request.add_requests() = ValidRequest();
+  EXPECT_EQ(Detail(call()).limit(), "1..256");
+}
+
+TEST_F(ServiceTest, CatalogueEncodesResolvesAndDescribes) {
+  v1::EncodeRequest encode;
+  for (ItemId item : {5, 99, 2}) encode.add_item_ids(item);
+  v1::EncodeResponse encoded;
+  grpc::ClientContext encode_context, resolve_context, item_context, missing_context;
+  ASSERT_TRUE(catalogue_->Encode(&encode_context, encode, &encoded).ok());
+  ASSERT_EQ(encoded.items_size(), 3);
+  EXPECT_TRUE(encoded.items(0).known());
+  EXPECT_THAT(encoded.items(0).sid().codes(), ElementsAre(1, 0, 0));
+  EXPECT_FALSE(encoded.items(1).known());
+  EXPECT_FALSE(encoded.items(1).has_sid());
+  EXPECT_EQ(encoded.catalogue_version(), "catalogue-1");
+
+  v1::ResolveRequest resolve;
+  *resolve.add_sids() = encoded.items(0).sid();
+
+  resolve.set_max_items_per_sid(1);
+  v1::ResolveResponse resolved;
+  ASSERT_TRUE(catalogue_->Resolve(&resolve_context, resolve, &resolved).ok());
+  EXPECT_THAT(resolved.sids(0).item_ids(), ElementsAre(4));
+  EXPECT_EQ(resolved.sids(0).total_items(), 2u);
+
+  v1::GetItemRequest get;
+  get.set_item_id(5);
+  v1::GetItemResponse item;
+  ASSERT_TRUE(catalogue_->GetItem(&item_context, get, &item).ok());
+  EXPECT_EQ(item.item().title(), "title 5");
+  EXPECT_EQ(item.item().author_id(), 75u);
+  EXPECT_EQ(item.item().tags(0).value(), "39");
+  get.set_item_id(99);
+  const grpc::Status missing = catalogue_->GetItem(&missing_context, get, &item);
+  EXPECT_EQ(missing.error_code(), grpc::StatusCode::NOT_FOUND);
+  EXPECT_EQ(Detail(missing).field(), "item_id");
+}
+
+TEST_F(ServiceTest, CatalogueRequestsAreChecked) {
+  const auto field = [&](const std::string& method, const google::protobuf::Message& message) {
+    return Detail(RawCall(channel_, "/beamline.v1.CatalogueService/" + method, message.SerializeAsString())).field();
+  };
+  v1::EncodeRequest encode;
+  EXPECT_EQ(field("Encode", encode), "item_ids");
+  for (int i = 0; i < 1001; ++i) encode.add_item_ids(i);
+  EXPECT_EQ(field("Encode", encode), "item_ids");
+  v1::ResolveRequest resolve;
+  EXPECT_EQ(field("Resolve", resolve), "sids");
+  resolve.add_sids()->add_codes(1);
+  EXPECT_EQ(field("Resolve", resolve), "sids[0].codes");
+  resolve.mutable_sids(0)->add_codes(1);
+  resolve.mutable_sids(0)->add_codes(1);
+  EXPECT_EQ(field("Resolve", resolve), "sids[0].codes[2]");
+  resolve.mutable_sids(0)->set_codes(2, 0);
+  resolve.set_max_items_per_sid(0);
+  EXPECT_EQ(field("Resolve", resolve), "max_items_per_sid");
+  EXPECT_EQ(field("GetItem", v1::GetItemRequest()), "item_id");
+  EXPECT_EQ(RawCall(channel_, "/beamline.v1.CatalogueService/GetItem", "\xff").error_code(),
+            grpc::StatusCode::INVALID_ARGUMENT);
+}
+
+TEST_F(ServiceTest, StatusTellsWhatIsLoadedAndCounted) {
+  v1::RecommendResponse ignored;
+  Recommend(ValidRequest(), &ignored);
+  Recommend(v1::RecommendRequest(), &ignored);
+  v1::GetStatusResponse status;
+  grpc::ClientContext context;
+  ASSERT_TRUE(model_->GetStatus(&context, {}, &status).ok());
+  EXPECT_TRUE(status.ready());
+  EXPECT_EQ(status.model_version(), "model-1");
+  EXPECT_EQ(status.codebook_fingerprint(), "abc123");
+  EXPECT_THAT(status.level_sizes(), ElementsAre(4, 2, 1));
+  EXPECT_EQ(status.items(), 8u);
+  EXPECT_EQ(status.sids(), 5u);
+  EXPECT_EQ(status.engine().completed(), 17u);
+  EXPECT_EQ(status.server().calls(), 3u);
+  EXPECT_EQ(status.server().invalid(), 1u);
+  EXPECT_EQ(status.server().in_flight(), 1);
+  EXPECT_FALSE(status.server_version().empty());
+}
+
+TEST_F(ServiceTest, UnknownMethodsAreUnimplemented) {
+  EXPECT_EQ(RawCall(channel_, "/beamline.v1.RecommendService/Nothing", "").error_code(),
+            grpc::StatusCode::UNIMPLEMENTED);
+}
+
+}  // namespace
+}  // namespace beamline::server

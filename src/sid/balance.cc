@@ -76,11 +76,22 @@ std::vector<int64_t> CountCodes(const std::vector<uint32_t>& codes, int64_t size
   return counts;
 }
 
-void MovePrices(const std::vector<int64_t>& counts, int64_t items, double unit, std::vector<float>& prices) {
+PriceBalancer::PriceBalancer(int64_t size, double first_step)
+    : prices_(size, 0.0f), steps_(size, first_step), sides_(size, 0) {}
+
+void PriceBalancer::Update(const std::vector<int64_t>& counts) {
+  constexpr double kGrow = 1.3;
+  constexpr double kShrink = 0.5;
+  int64_t items = 0;
+  for (const int64_t count : counts) items += count;
   const double share = static_cast<double>(items) / static_cast<double>(counts.size());
   for (size_t code = 0; code < counts.size(); ++code) {
-    const double count = static_cast<double>(counts[code]);
-    prices[code] += static_cast<float>(unit * (count - share) / (count + share));
+    const double load = (static_cast<double>(counts[code]) - share) / (static_cast<double>(counts[code]) + share);
+    const int side = load > 0 ? 1 : -1;
+    if (sides_[code] != 0) steps_[code] *= side == sides_[code] ? kGrow : kShrink;
+    sides_[code] = side;
+    // Close to the share the move shrinks too, so that a balanced code rests.
+    prices_[code] += static_cast<float>(steps_[code] * load);
   }
 }
 

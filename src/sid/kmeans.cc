@@ -16,8 +16,10 @@ namespace {
 
 constexpr int64_t kSeedPointsPerCode = 16;  // k-means++ looks at a sample of this many points per code
 constexpr int64_t kSumChunk = 4096;
-// Rounds on fixed centroids after Lloyd's iterations, in which only prices move.
-constexpr int kPriceRounds = 15;
+// Balancing, after Lloyd's iterations: so often prices move in rounds on fixed centroids, then centroids follow.
+constexpr int kBalanceSteps = 8;
+constexpr int kPriceRounds = 6;
+constexpr int kLastPriceRounds = 30;
 
 FloatMatrix GatherRows(const FloatMatrix& points, const std::vector<int64_t>& rows) {
   FloatMatrix gathered(static_cast<int64_t>(rows.size()), points.cols);
@@ -63,11 +65,25 @@ absl::StatusOr<Assignment> Assign(const FloatMatrix& points, const KMeansResult&
   return assignment;
 }
 
-absl::Status SettlePrices(const FloatMatrix& points, KMeansResult& state, ThreadPool* pool) {
-  for (int round = 0; round < kPriceRounds; ++round) {
-    BEAMLINE_ASSIGN_OR_RETURN(const Assignment assignment, Assign(points, state, pool));
-    const double unit = Sum(assignment.distances) / static_cast<double>(points.rows);
-    MovePrices(CountCodes(assignment.codes, state.centroids.rows), points.rows, unit / (1 + round), state.prices);
+// REQUIRES: centroids that fit the points, of mean squared distance `error`.
+absl::Status Balance(const FloatMatrix& points, double error, KMeansResult& state, ThreadPool* pool,
+                     Progress* progress) {
+  PriceBalancer balancer(state.centroids.rows, 0.01 * error);
+  state.prices = balancer.prices();
+  for (int step = 0; step <= kBalanceSteps; ++step) {
+    const int rounds = step < kBalanceSteps ? kPriceRounds : kLastPriceRounds;
+    std::vector<uint32_t> codes;
+    for (int round = 0; round < rounds; ++round) {
+      BEAMLINE_ASSIGN_OR_RETURN(Assignment assignment, Assign(points, state, pool));
+      codes = std::move(assignment.codes);
+      const std::vector<int64_t> counts = CountCodes(codes, state.centroids.rows);
+      balancer.Update(counts);
+      state.prices = balancer.prices();
+      UpdateProgress(progress, state.iterations,
+                     absl::StrFormat("balancing %d/%d, largest %d", step + 1, kBalanceSteps + 1,
+                                     *std::max_element(counts.begin(), counts.end())));
+    }
+    if (step < kBalanceSteps) UpdateCentroids(points, codes, state.centroids, pool);
   }
   return absl::OkStatus();
 }
@@ -150,7 +166,6 @@ absl::StatusOr<KMeansResult> FitKMeans(const FloatMatrix& points, uint32_t size,
   KMeansResult state;
   state.centroids = options.init == KMeansInit::kPlusPlus ? SeedPlusPlus(points, size, random, pool)
                                                           : SeedSampled(points, size, random);
-  if (options.balanced) state.prices.assign(size, 0.0f);
   double previous = std::numeric_limits<double>::infinity();
   while (state.iterations < options.iterations) {
     BEAMLINE_ASSIGN_OR_RETURN(const Assignment assignment, Assign(points, state, pool));
@@ -158,16 +173,11 @@ absl::StatusOr<KMeansResult> FitKMeans(const FloatMatrix& points, uint32_t size,
     const std::vector<int64_t> counts = UpdateCentroids(points, assignment.codes, state.centroids, pool);
     ++state.iterations;
     UpdateProgress(progress, state.iterations, absl::StrFormat("error %.5g", error));
-    if (options.balanced) {
-      MovePrices(counts, points.rows, error, state.prices);
-    } else {
-      ReseedEmpty(points, counts, assignment.distances, state.centroids);
-      // Prices make the error rise at times, so only free runs stop early.
-      if (error >= previous * (1 - options.tolerance)) break;
-    }
+    ReseedEmpty(points, counts, assignment.distances, state.centroids);
+    if (error >= previous * (1 - options.tolerance)) break;
     previous = error;
   }
-  if (options.balanced) BEAMLINE_RETURN_IF_ERROR(SettlePrices(points, state, pool));
+  if (options.balanced) BEAMLINE_RETURN_IF_ERROR(Balance(points, previous, state, pool, progress));
   return state;
 }
 

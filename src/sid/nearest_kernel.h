@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The inner loop of nearest-code search, as a template that each nearest_<instruction set>.cc compiles with its own
-// flags. Scores are bias_c + sum_d x_d * packed_{d,c}, summed in the order of d in every lane, so that all builds give
-// the same bits. A tile of kTile points against one block of kLanes codes stays in registers: 6 x 16 accumulators fit
-// AVX2's 16 registers as well as AVX-512's 32. Nothing here allocates; thread-safe.
+// The inner loop of nearest-code search, which each nearest_<instruction set>.cc compiles with its own flags. Scores
+// are bias_c + sum_d x_d * packed_{d,c}, summed in the order of d in every lane, so that all builds give the same bits.
+// A tile of kTile points against one machine vector of codes is summed in registers: six sums are as many as hide the
+// latency of an addition. Nothing here allocates; thread-safe.
 #pragma once
 
 #include <cstdint>

@@ -1,0 +1,90 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "runtime/pack.h"
+
+#include <cstdio>
+#include <memory>
+#include <string>
+
+#include <CLI/CLI.hpp>
+
+#include "absl/status/status.h"
+#include "base/progress.h"
+#include "beamline/status.h"
+#include "catalogue/snapshot_file.h"
+#include "cli/verb.h"
+
+namespace beamline::cli {
+namespace {
+
+struct PackFlags {
+  std::string model, tokenizer, items, out, model_version, catalogue_version;
+  bool catalogue_only = false;
+  bool overwrite = false;
+};
+
+void PrintCatalogue(const runtime::CatalogueJoin& join) {
+  if (!join.bad_rows_summary.empty()) std::fprintf(stderr, "%s\n", join.bad_rows_summary.c_str());
+  std::printf("catalogue   %s\n", join.snapshot->version().c_str());
+  std::printf("items       %llu in %llu SIDs of %d levels\n",
+              static_cast<unsigned long long>(join.snapshot->num_items()),
+              static_cast<unsigned long long>(join.snapshot->num_sids()), join.snapshot->levels());
+  if (join.without_sid > 0) {
+    std::printf("left out    %lld items of the table that have no SID\n", static_cast<long long>(join.without_sid));
+  }
+  if (join.without_attributes > 0) {
+    std::printf("bare        %lld items with a SID that the table does not have: no attributes\n",
+                static_cast<long long>(join.without_attributes));
+  }
+}
+
+absl::Status RunPack(const PackFlags& flags) {
+  Progress progress;
+  runtime::PackOptions options;
+  options.model = flags.model;
+  options.catalogue = {flags.tokenizer, flags.items, flags.catalogue_version};
+  options.out = flags.out;
+  options.model_version = flags.model_version;
+  options.overwrite = flags.overwrite;
+  if (flags.catalogue_only) {
+    BEAMLINE_ASSIGN_OR_RETURN(const runtime::CatalogueJoin join, runtime::JoinCatalogue(options.catalogue, &progress));
+    BEAMLINE_RETURN_IF_ERROR(catalogue::WriteSnapshot(*join.snapshot, flags.out, &progress));
+    PrintCatalogue(join);
+    std::printf("wrote       %s\n", flags.out.c_str());
+    return absl::OkStatus();
+  }
+  if (flags.model.empty()) {
+    return absl::InvalidArgumentError("--model: is missing; name a checkpoint folder, or use --catalogue-only");
+  }
+  BEAMLINE_ASSIGN_OR_RETURN(const runtime::PackResult result, runtime::Pack(options, &progress));
+  std::printf("model       %s (%s)\n", result.manifest.model_version.c_str(), result.manifest.family.c_str());
+  PrintCatalogue(result.catalogue);
+  std::printf("wrote       %s\n", flags.out.c_str());
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+Verb AddPack(CLI::App& app) {
+  auto flags = std::make_shared<PackFlags>();
+  CLI::App* command = app.add_subcommand("pack", "Join a trained model, its tokenizer and an item table into a bundle");
+  command->footer(
+      "A bundle is the folder a server loads: weights, codebook, catalogue and the digest of each. It appears under "
+      "its\n"
+      "name only when it is whole and has passed the checks a server makes.\n\n"
+      "Example: beamline pack --model run/checkpoint --tokenizer run/tokenizer --items data/items.tsv --out "
+      "run/bundle");
+  command->add_option("--model", flags->model, "Checkpoint folder of `beamline train`");
+  command->add_option("--tokenizer", flags->tokenizer, "Folder of `beamline tokenize`: codebook.safetensors, sids.tsv")
+      ->required();
+  command->add_option("--items", flags->items, "Item table (TSV, plain or gzip); without it items have no attributes");
+  command->add_option("--out", flags->out, "Bundle folder to make (or snapshot file, with --catalogue-only)")
+      ->required();
+  command->add_option("--model-version", flags->model_version, "Name of the model; default: from the parts' digests");
+  command->add_option("--catalogue-version", flags->catalogue_version,
+                      "Name of the catalogue; default: from its contents");
+  command->add_flag("--catalogue-only", flags->catalogue_only, "Write a catalogue snapshot file alone");
+  command->add_flag("--overwrite", flags->overwrite, "Replace an existing bundle");
+  return {command, [flags] { return RunPack(*flags); }};
+}
+
+}  // namespace beamline::cli

@@ -1,0 +1,165 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "runtime/bundle_writer.h"
+
+#include <cerrno>
+#include <cstdio>
+#include <fstream>
+#include <system_error>
+#include <utility>
+#include <vector>
+
+#include <fcntl.h>
+#include <unistd.h>
+
+#include "absl/strings/str_cat.h"
+#include "base/digest.h"
+#include "base/file.h"
+#include "base/interrupt.h"
+#include "beamline/status.h"
+#include "catalogue/snapshot_file.h"
+#include "model/weight_schema.h"
+#include "runtime/bundle.h"
+#include "runtime/bundle_folder.h"
+#include "sid/codebook.h"
+
+namespace beamline::runtime {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr size_t kChunkBytes = 1 << 20;
+constexpr size_t kVersionDigits = 12;
+
+// A folder that goes away with its contents unless it was renamed into place.
+class TemporaryFolder {
+ public:
+  static absl::StatusOr<TemporaryFolder> CreateBeside(const fs::path& target) {
+    BEAMLINE_RETURN_IF_ERROR(MakeFolder(target.has_parent_path() ? target.parent_path() : fs::path(".")));
+    std::string name = target.string() + ".tmp-XXXXXX";
+    if (mkdtemp(name.data()) == nullptr) return absl::ErrnoToStatus(errno, absl::StrCat("cannot create ", name));
+    if (chmod_readable(name) != 0) return absl::ErrnoToStatus(errno, absl::StrCat("cannot set the mode of ", name));
+    return TemporaryFolder(name);
+  }
+  TemporaryFolder(TemporaryFolder&& other) noexcept : path_(std::exchange(other.path_, fs::path())) {}
+  TemporaryFolder& operator=(TemporaryFolder&&) = delete;
+  ~TemporaryFolder() {
+    std::error_code ignored;
+    if (!path_.empty()) fs::remove_all(path_, ignored);
+  }
+  const fs::path& path() const { return path_; }
+
+  // Puts the folder in `target`'s place; what stood there before is removed.
+  absl::Status MoveTo(const fs::path& target) {
+    if (renameat2(AT_FDCWD, path_.c_str(), AT_FDCWD, target.c_str(), RENAME_NOREPLACE) == 0) {
+      path_.clear();
+    } else if (renameat2(AT_FDCWD, path_.c_str(), AT_FDCWD, target.c_str(), RENAME_EXCHANGE) != 0) {
+      return absl::ErrnoToStatus(errno, absl::StrCat("cannot rename ", path_.string(), " to ", target.string()));
+    }
+    return absl::OkStatus();  // after an exchange, path_ is the old bundle: the destructor removes it
+  }
+
+ private:
+  explicit TemporaryFolder(fs::path path) : path_(std::move(path)) {}
+  static int chmod_readable(const std::string& name) {
+    std::error_code error;
+    fs::permissions(name,
+                    fs::perms::owner_all | fs::perms::group_read | fs::perms::group_exec | fs::perms::others_read |
+                        fs::perms::others_exec,
+                    error);
+    return error.value();
+  }
+  fs::path path_;
+};
+
+absl::Status CopyFile(const fs::path& from, const fs::path& to) {
+  std::error_code error;
+  if (!fs::is_regular_file(from, error)) {
+    return absl::NotFoundError(absl::StrCat(from.string(), ": no such regular file; it is a part of every bundle"));
+  }
+  std::ifstream in(from, std::ios::binary);
+  if (!in) return absl::PermissionDeniedError(absl::StrCat(from.string(), ": cannot be opened for reading"));
+  BEAMLINE_ASSIGN_OR_RETURN(AtomicFile out, AtomicFile::Create(to));
+  std::string chunk(kChunkBytes, '\0');
+  while (in) {
+    BEAMLINE_RETURN_IF_ERROR(CheckInterrupted());
+    in.read(chunk.data(), static_cast<std::streamsize>(chunk.size()));
+    BEAMLINE_RETURN_IF_ERROR(out.Write({chunk.data(), static_cast<size_t>(in.gcount())}));
+  }
+  if (in.bad()) return absl::DataLossError(absl::StrCat(from.string(), ": reading failed"));
+  return out.Commit();
+}
+
+// Names and shapes of the weights against the model's schema: all differences at once, before a server meets them.
+absl::Status CheckWeights(const Bundle& bundle) {
+  std::vector<ExpectedTensor> expected;
+  for (const model::WeightSpec& spec : model::WeightSchema(bundle.config)) {
+    expected.push_back({spec.name, {DType::kF32, DType::kBF16}, spec.shape});
+  }
+  return CheckTensors(bundle.weights, expected);
+}
+
+// Of everything but the catalogue: the same model keeps its version when only items changed.
+std::string DerivedVersion(const BundleManifest& manifest) {
+  Sha256 digest;
+  for (const auto& [name, entry] : manifest.files) {
+    if (name != kItemsFile) digest.Update(name).Update(entry.sha256);
+  }
+  return absl::StrCat(manifest.family, "-", digest.HexDigest().substr(0, kVersionDigits));
+}
+
+absl::Status CheckTarget(const fs::path& folder, bool overwrite) {
+  std::error_code error;
+  if (fs::symlink_status(folder, error).type() == fs::file_type::not_found) return absl::OkStatus();
+  if (!overwrite) {
+    return absl::AlreadyExistsError(
+        absl::StrCat(folder.string(), ": exists; choose another name, or ask to overwrite it"));
+  }
+  if (fs::is_regular_file(folder / kManifestFile, error)) return absl::OkStatus();
+  return absl::AlreadyExistsError(absl::StrCat(folder.string(), ": exists and is no bundle (it has no ", kManifestFile,
+                                               "), so it is not replaced"));
+}
+
+absl::StatusOr<BundleManifest> DescribeParts(const BundleParts& parts, const fs::path& folder, Progress* progress) {
+  BundleManifest manifest;
+  BEAMLINE_ASSIGN_OR_RETURN(const model::ModelConfig config, model::LoadConfig((folder / kConfigFile).string()));
+  BEAMLINE_ASSIGN_OR_RETURN(const sid::Codebook codebook, sid::Codebook::Load((folder / kCodebookFile).string()));
+  manifest.family = config.family;
+  manifest.codebook_fingerprint = codebook.fingerprint();
+  manifest.catalogue_version = parts.catalogue->version();
+  int64_t done = 0;
+  StartProgress(progress, "digests", static_cast<int64_t>(BundleFileNames().size()), "files");
+  for (absl::string_view name : BundleFileNames()) {
+    const std::string file(name);
+    BEAMLINE_ASSIGN_OR_RETURN(manifest.files[file], DescribeFile(folder / file));
+    UpdateProgress(progress, ++done);
+  }
+  FinishProgress(progress);
+  manifest.model_version = parts.model_version.empty() ? DerivedVersion(manifest) : parts.model_version;
+  return manifest;
+}
+
+}  // namespace
+
+absl::StatusOr<BundleManifest> WriteBundle(const BundleParts& parts, const fs::path& folder,
+                                           const WriteBundleOptions& options) {
+  if (parts.catalogue == nullptr) return absl::InvalidArgumentError("catalogue: a bundle needs one");
+  if (!parts.model_version.empty()) BEAMLINE_RETURN_IF_ERROR(CheckModelVersion(parts.model_version));
+  BEAMLINE_RETURN_IF_ERROR(CheckTarget(folder, options.overwrite));
+  BEAMLINE_ASSIGN_OR_RETURN(TemporaryFolder temporary, TemporaryFolder::CreateBeside(folder));
+  const fs::path& path = temporary.path();
+  BEAMLINE_RETURN_IF_ERROR(CopyFile(parts.config, path / kConfigFile));
+  BEAMLINE_RETURN_IF_ERROR(CopyFile(parts.weights, path / kWeightsFile));
+  BEAMLINE_RETURN_IF_ERROR(CopyFile(parts.vocabulary, path / kVocabularyFile));
+  BEAMLINE_RETURN_IF_ERROR(CopyFile(parts.codebook, path / kCodebookFile));
+  BEAMLINE_RETURN_IF_ERROR(catalogue::WriteSnapshot(*parts.catalogue, path / kItemsFile, options.progress));
+  BEAMLINE_ASSIGN_OR_RETURN(const BundleManifest manifest, DescribeParts(parts, path, options.progress));
+  BEAMLINE_RETURN_IF_ERROR(WriteFileAtomically(path / kManifestFile, ManifestToJson(manifest)));
+
+  BEAMLINE_ASSIGN_OR_RETURN(const Bundle bundle, LoadBundle(path));
+  BEAMLINE_RETURN_IF_ERROR(CheckWeights(bundle));
+  BEAMLINE_RETURN_IF_ERROR(CheckInterrupted());
+  BEAMLINE_RETURN_IF_ERROR(temporary.MoveTo(folder));
+  return manifest;
+}
+
+}  // namespace beamline::runtime

@@ -1,0 +1,37 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Writes a bundle all or nothing: the parts go to a temporary folder beside the target, bundle.json with their digests
+// last; the whole is then loaded as a server would load it, and only then renamed into place. An error, or Ctrl-C,
+// leaves nothing under the final name. Errors name the part at fault.
+#pragma once
+
+#include <filesystem>
+#include <memory>
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "base/progress.h"
+#include "catalogue/snapshot.h"
+#include "runtime/bundle_manifest.h"
+
+namespace beamline::runtime {
+
+struct BundleParts {
+  std::filesystem::path config;  // as written by training: copied byte for byte
+  std::filesystem::path weights;
+  std::filesystem::path vocabulary;
+  std::filesystem::path codebook;
+  std::shared_ptr<const catalogue::CatalogueSnapshot> catalogue;
+  std::string model_version;  // empty: derived from the parts, equal for equal parts
+};
+
+struct WriteBundleOptions {
+  bool overwrite = false;  // replace an existing bundle; any other existing thing is refused
+  Progress* progress = nullptr;
+};
+
+// Returns the manifest written.
+absl::StatusOr<BundleManifest> WriteBundle(const BundleParts& parts, const std::filesystem::path& folder,
+                                           const WriteBundleOptions& options = {});
+
+}  // namespace beamline::runtime

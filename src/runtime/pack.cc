@@ -1,0 +1,108 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "runtime/pack.h"
+
+#include <utility>
+
+#include "absl/container/flat_hash_map.h"
+#include "absl/strings/str_cat.h"
+#include "base/interrupt.h"
+#include "beamline/status.h"
+#include "catalogue/snapshot_builder.h"
+#include "data/item_table.h"
+#include "runtime/bundle_writer.h"
+#include "sid/codebook.h"
+#include "sid/sid_index.h"
+
+namespace beamline::runtime {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr char kSidsFile[] = "sids.tsv";
+constexpr int64_t kInterruptEvery = 4096;
+
+absl::StatusOr<sid::SidTable> ReadSids(const fs::path& path, const sid::Codebook& codebook) {
+  BEAMLINE_ASSIGN_OR_RETURN(sid::SidTable table, sid::ReadSidTsv(path.string()));
+  if (table.level_sizes != codebook.level_sizes()) {
+    return absl::InvalidArgumentError(
+        absl::StrCat(path.string(), ": level sizes are ", sid::FormatLevelSizes(table.level_sizes), ", the codebook's ",
+                     sid::FormatLevelSizes(codebook.level_sizes()), "; take both from one `beamline tokenize`"));
+  }
+  if (!table.codebook_fingerprint.empty() && table.codebook_fingerprint != codebook.fingerprint()) {
+    return absl::InvalidArgumentError(absl::StrCat(path.string(), ": made with codebook ", table.codebook_fingerprint,
+                                                   ", the codebook beside it is ", codebook.fingerprint(),
+                                                   "; take both from one `beamline tokenize`"));
+  }
+  return table;
+}
+
+// Adds every row of the item table that has a SID, and takes it out of `pending`.
+absl::Status AddItemTable(const fs::path& path, const sid::SidTable& sids, absl::flat_hash_map<ItemId, size_t>& pending,
+                          catalogue::SnapshotBuilder& builder, CatalogueJoin& join, Progress* progress) {
+  BEAMLINE_ASSIGN_OR_RETURN(data::ItemTableReader reader, data::ItemTableReader::Open(path, {}, progress));
+  data::ItemRow row;
+  while (true) {
+    BEAMLINE_ASSIGN_OR_RETURN(const bool more, reader.Next(&row));
+    if (!more) break;
+    const auto found = pending.find(row.item);
+    if (found == pending.end()) {
+      ++join.without_sid;
+      continue;
+    }
+    if (absl::Status status = builder.Add({row.item, sids.sids[found->second], row.attributes}); !status.ok()) {
+      return absl::Status(status.code(), absl::StrCat(path.string(), ": item ", row.item, ": ", status.message()));
+    }
+    pending.erase(found);
+  }
+  join.bad_rows = reader.bad_rows().bad();
+  join.bad_rows_summary = reader.bad_rows().Summary();
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+absl::StatusOr<CatalogueJoin> JoinCatalogue(const CatalogueSources& sources, Progress* progress) {
+  const fs::path codebook_path = sources.tokenizer / kCodebookFile;
+  const fs::path sids_path = sources.tokenizer / kSidsFile;
+  BEAMLINE_ASSIGN_OR_RETURN(const sid::Codebook codebook, sid::Codebook::Load(codebook_path.string()));
+  BEAMLINE_ASSIGN_OR_RETURN(const sid::SidTable sids, ReadSids(sids_path, codebook));
+
+  catalogue::SnapshotOptions options;
+  options.codebook_fingerprint = codebook.fingerprint();
+  options.level_sizes = codebook.level_sizes();
+  options.version = sources.version;
+  options.expected_items = sids.items.size();
+  BEAMLINE_ASSIGN_OR_RETURN(catalogue::SnapshotBuilder builder, catalogue::SnapshotBuilder::Create(std::move(options)));
+
+  absl::flat_hash_map<ItemId, size_t> pending;
+  pending.reserve(sids.items.size());
+  for (size_t i = 0; i < sids.items.size(); ++i) pending.emplace(sids.items[i], i);
+  CatalogueJoin join;
+  if (!sources.items.empty()) {
+    BEAMLINE_RETURN_IF_ERROR(AddItemTable(sources.items, sids, pending, builder, join, progress));
+  }
+  join.without_attributes = static_cast<int64_t>(pending.size());
+  for (size_t i = 0; i < sids.items.size(); ++i) {
+    if (i % kInterruptEvery == 0) BEAMLINE_RETURN_IF_ERROR(CheckInterrupted());
+    if (!pending.contains(sids.items[i])) continue;
+    BEAMLINE_RETURN_IF_ERROR(builder.Add(CatalogueItem{sids.items[i], sids.sids[i], {}}));
+  }
+  BEAMLINE_ASSIGN_OR_RETURN(join.snapshot, std::move(builder).Build(progress));
+  return join;
+}
+
+absl::StatusOr<PackResult> Pack(const PackOptions& options, Progress* progress) {
+  PackResult result;
+  BEAMLINE_ASSIGN_OR_RETURN(result.catalogue, JoinCatalogue(options.catalogue, progress));
+  BundleParts parts;
+  parts.config = options.model / kConfigFile;
+  parts.weights = options.model / kWeightsFile;
+  parts.vocabulary = options.model / kVocabularyFile;
+  parts.codebook = options.catalogue.tokenizer / kCodebookFile;
+  parts.catalogue = result.catalogue.snapshot;
+  parts.model_version = options.model_version;
+  BEAMLINE_ASSIGN_OR_RETURN(result.manifest, WriteBundle(parts, options.out, {options.overwrite, progress}));
+  return result;
+}
+
+}  // namespace beamline::runtime

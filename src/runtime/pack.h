@@ -1,0 +1,52 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// From what the other commands leave behind to a bundle: the checkpoint of `beamline train` (config.json,
+// model.safetensors, vocabulary.safetensors), the codebook and SIDs of `beamline tokenize` (codebook.safetensors,
+// sids.tsv), and an item table for the attributes. An item gets into the catalogue iff it has a SID; what only one of
+// the two tables has is counted.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <memory>
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "base/progress.h"
+#include "catalogue/snapshot.h"
+#include "runtime/bundle_manifest.h"
+
+namespace beamline::runtime {
+
+struct CatalogueSources {
+  std::filesystem::path tokenizer;  // folder with codebook.safetensors and sids.tsv
+  std::filesystem::path items;      // item table; empty: items without attributes
+  std::string version;              // of the catalogue; empty: derived from its contents
+};
+
+struct CatalogueJoin {
+  std::shared_ptr<const catalogue::CatalogueSnapshot> snapshot;
+  int64_t without_sid = 0;         // rows of the item table
+  int64_t without_attributes = 0;  // items with a SID that the table does not have
+  int64_t bad_rows = 0;
+  std::string bad_rows_summary;  // empty: none
+};
+
+absl::StatusOr<CatalogueJoin> JoinCatalogue(const CatalogueSources& sources, Progress* progress = nullptr);
+
+struct PackOptions {
+  std::filesystem::path model;  // checkpoint folder
+  CatalogueSources catalogue;
+  std::filesystem::path out;
+  std::string model_version;  // empty: derived
+  bool overwrite = false;
+};
+
+struct PackResult {
+  BundleManifest manifest;
+  CatalogueJoin catalogue;
+};
+
+absl::StatusOr<PackResult> Pack(const PackOptions& options, Progress* progress = nullptr);
+
+}  // namespace beamline::runtime

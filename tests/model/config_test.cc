@@ -1,0 +1,150 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "model/config.h"
+
+#include <fstream>
+
+#include "gmock/gmock.h"
+#include "model/model_test_util.h"
+#include "nlohmann/json.hpp"
+
+namespace beamline::model {
+namespace {
+
+using testing::HasSubstr;
+
+TEST(ConfigTest, JsonRoundTrip) {
+  for (const ModelCase& model_case : ModelCases()) {
+    const std::string json = ConfigToJson(model_case.config);
+    const auto parsed = ParseConfig(json, "test");
+    ASSERT_TRUE(parsed.ok()) << model_case.name << parsed.status();
+    EXPECT_EQ(ConfigToJson(*parsed), json) << model_case.name;
+  }
+}
+
+TEST(ConfigTest, SavesAndLoads) {
+  const std::string path = testing::TempDir() + "/config_test.json";
+  ASSERT_TRUE(SaveConfig(TinyConfig(), path).ok());
+  EXPECT_EQ(ConfigToJson(*LoadConfig(path)), ConfigToJson(TinyConfig()));
+  EXPECT_FALSE(LoadConfig(path + ".missing").ok());
+}
+
+struct BadConfig {
+  const char* pointer;  // JSON pointer to set
+  const char* value;    // JSON text; "" removes the key
+  const char* message;
+};
+
+class BadConfigTest : public testing::TestWithParam<BadConfig> {};
+
+TEST_P(BadConfigTest, IsRefusedWithItsPath) {
+  nlohmann::json json = nlohmann::json::parse(ConfigToJson(TinyConfig()));
+  const nlohmann::json::json_pointer pointer(GetParam().pointer);
+  if (*GetParam().value == '\0') {
+    json[pointer.parent_pointer()].erase(pointer.back());
+  } else {
+    json[pointer] = nlohmann::json::parse(GetParam().value);
+  }
+  const auto config = ParseConfig(json.dump(), "bundle/config.json");
+  ASSERT_FALSE(config.ok());
+  EXPECT_EQ(config.status().code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_THAT(config.status().message(), HasSubstr("bundle/config.json"));
+  EXPECT_THAT(config.status().message(), HasSubstr(GetParam().message));
+}
+
+const BadConfig kBadConfigs[] = {
+    {"/schema_version", "2", "schema_version: this program reads version 1, is 2"},
+    {"/schema_version", "", "schema_version: is missing"},
+    {"/family", "\"onerec_v9\"", "family: 'onerec_v9' is unknown"},
+    {"/family", "7", "family: must be a string, is number"},
+    {"/level_sizes", "[]", "level_sizes: must lie in [1, 8], is 0"},
+    {"/level_sizes", "[1,1,1,1,1,1,1,1,1]", "level_sizes: must lie in [1, 8], is 9"},
+    {"/level_sizes/1", "0", "level_sizes[1]: must lie in [1, 65536], is 0"},
+    {"/level_sizes/1", "2147483648", "level_sizes[1]: must lie in [1, 65536], is 2147483648"},
+    {"/level_sizes/1", "-1", "level_sizes[1]: must lie in [0, 4294967295], is -1"},
+    {"/level_sizes/1", "1.5", "level_sizes[1]: must be an integer, is 1.5"},
+    {"/d_model", "0", "d_model: must lie in [1, 16384], is 0"},
+    {"/d_model", "99999999999999999999", "d_model: must be an integer"},
+    {"/d_model", "\"16\"", "d_model: must be an integer, is \"16\""},
+    {"/heads", "0", "heads: must lie in [1, 256], is 0"},
+    {"/head_dim", "-8", "head_dim: must lie in [1, 1024], is -8"},
+    {"/norm_epsilon", "0", "norm_epsilon: must lie in (0, 0.1], is 0"},
+    {"/encoder/layers", "1000000", "encoder.layers: must lie in [0, 256], is 1000000"},
+    {"/encoder/causal", "1", "encoder.causal: must be true or false"},
+    {"/decoder/layers", "0", "decoder.layers: must lie in [1, 256], is 0"},
+    {"/decoder/trunk_layers", "3", "decoder.trunk_layers: must lie in [0, 2], is 3"},
+    {"/decoder/ffn/width", "0", "decoder.ffn.width: must lie in [1, 262144], is 0"},
+    {"/decoder/ffn/top_k", "1", "decoder.ffn.top_k: must be 0 where experts is 0, is 1"},
+    {"/decoder/ffn", "{\"width\":4,\"experts\":4,\"top_k\":5}", "decoder.ffn.top_k: must lie in [1, 4], is 5"},
+    {"/decoder/ffn", "{\"width\":4,\"experts\":4,\"top_k\":1,\"gated\":false}", "decoder.ffn.gated"},
+    {"/decoder", "", "decoder: is missing"},
+    {"/decoder/beams", "5", "decoder.beams: is unknown; known here:"},
+    {"/positive/length", "5000", "positive.length: must lie in [0, 4096], is 5000"},
+    {"/positive/features", "[]", "positive.features: must not be empty"},
+    {"/positive/features/0/kind", "\"colour\"", "positive.features[0].kind: 'colour' is unknown"},
+    {"/positive/features/1/buckets", "1", "positive.features[1].buckets: must lie in [2, 2147483648], is 1"},
+    {"/positive/features/2/buckets", "3", "positive.features[2].buckets: is fixed for hour"},
+    {"/positive/features/1/shared", "true", "positive.features[1].shared: only a sid feature"},
+    {"/positive/features/1/width", "0", "positive.features[1].width: must lie in [1, 16384], is 0"},
+    {"/positive/features/1/kind", "\"sid\"", "positive.features[1].kind: sid is listed twice"},
+    {"/positive/fusion", "\"product\"", "positive.fusion: 'product' is unknown"},
+    {"/static/attributes", "[\"a\",\"a\"]", "static.attributes[1]: is listed twice"},
+    {"/static/user_buckets", "1", "static.user_buckets: must lie in [2, 2147483648], is 1"},
+    {"/static/width", "0", "static.width: must lie in [1, 16384], is 0"},
+    {"/static", "[]", "static: must be an object, is array"},
+};
+
+INSTANTIATE_TEST_SUITE_P(Table, BadConfigTest, testing::ValuesIn(kBadConfigs));
+
+TEST(ConfigTest, AllProblemsComeAtOnce) {
+  ModelConfig config = TinyConfig();
+  config.d_model = 0;
+  config.decoder.layers = 0;
+  config.user = {};
+  config.short_term = {};
+  config.positive = {};
+  const std::string message(ValidateConfig(config).message());
+  EXPECT_THAT(message, HasSubstr("d_model: "));
+  EXPECT_THAT(message, HasSubstr("decoder.layers: "));
+  EXPECT_THAT(message, HasSubstr("all pathways are off"));
+}
+
+TEST(ConfigTest, CausalEncoderRefusesAge) {
+  ModelConfig config = TinyConfig();
+  config.positive.features.push_back({.kind = FeatureKind::kAge, .buckets = 8, .width = 2});
+  EXPECT_TRUE(ValidateConfig(config).ok());
+  config.encoder.causal = true;
+  EXPECT_THAT(std::string(ValidateConfig(config).message()), HasSubstr("use gap"));
+}
+
+TEST(ConfigTest, PathwaysShareAFeatureTable) {
+  ModelConfig config = TinyConfig();
+  config.short_term.features.push_back({.kind = FeatureKind::kItem, .buckets = 30, .width = 4});
+  EXPECT_TRUE(ValidateConfig(config).ok());
+  config.short_term.features.back().buckets = 31;
+  EXPECT_THAT(std::string(ValidateConfig(config).message()), HasSubstr("pathways share the table"));
+}
+
+TEST(PresetTest, AllAreValidAndUnknownOnesListThem) {
+  for (const std::string& name : PresetNames()) {
+    EXPECT_TRUE(PresetConfig({.name = name, .items = 100, .authors = 10}).ok()) << name;
+  }
+  const auto unknown = PresetConfig({.name = "huge"});
+  EXPECT_EQ(unknown.status().code(), absl::StatusCode::kNotFound);
+  EXPECT_THAT(std::string(unknown.status().message()), HasSubstr("0.935B"));
+  EXPECT_EQ(PresetConfig({.name = "demo", .level_sizes = {4, 9}})->level_sizes, (std::vector<uint32_t>{4, 9}));
+}
+
+// The paper's sizes count the network (without the feature tables, which live elsewhere). 0.015B cannot be met by its
+// own row of the table (d 128, 4 layers, FFN 256): most of it must be those tables.
+TEST(PresetTest, PaperSizes) {
+  const auto network = [](const char* name) { return CountParameters(*PresetConfig({.name = name})).network * 1e-9; };
+  EXPECT_NEAR(network("0.121B"), 0.121, 0.121 * 0.01);
+  EXPECT_NEAR(network("0.935B"), 0.935, 0.935 * 0.01);
+  EXPECT_NEAR(network("2.633B"), 2.633, 2.633 * 0.01);
+  EXPECT_NEAR(CountParameters(*PresetConfig({.name = "0.015B"})).total * 1e-9, 0.015, 0.002);
+  const ParameterCount moe = CountParameters(*PresetConfig({.name = "0.935B"}));
+  EXPECT_NEAR(static_cast<double>(moe.active) / moe.network, 0.18, 0.02);
+}
+
+}  // namespace
+}  // namespace beamline::model

@@ -1,0 +1,242 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "server/config.h"
+
+#include <clocale>
+#include <filesystem>
+#include <fstream>
+#include <string>
+#include <vector>
+
+#include "absl/strings/str_split.h"
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "server/config_problems.h"
+
+namespace beamline::server {
+namespace {
+
+using ::testing::AllOf;
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+using ::testing::StartsWith;
+
+ConfigOverrides NoFiles() {
+  ConfigOverrides overrides;
+  overrides.check_artefacts = false;
+  return overrides;
+}
+
+// One string per problem; empty when there is none. A bundle is given, so that its lack is not among them.
+std::vector<std::string> Problems(const std::string& text) {
+  ConfigOverrides overrides = NoFiles();
+  overrides.bundle = "b";
+  const auto config = ParseServerConfig(text, "c.textproto", overrides);
+  if (config.ok()) return {};
+  EXPECT_EQ(config.status().code(), absl::StatusCode::kInvalidArgument);
+  return absl::StrSplit(config.status().message(), '\n');
+}
+
+TEST(Config, DefaultsAreTheEnginesOwn) {
+  const auto config = ParseServerConfig("engine { bundle: 'b' }", "c", NoFiles());
+  ASSERT_TRUE(config.ok()) << config.status();
+  const EngineOptions options = EngineOptionsOf(*config), defaults;
+  EXPECT_EQ(options.bundle, "b");
+  EXPECT_EQ(options.catalogue, defaults.catalogue);
+  EXPECT_EQ(options.device, defaults.device);
+  EXPECT_EQ(options.dtype, defaults.dtype);
+  EXPECT_EQ(options.threads, defaults.threads);
+  EXPECT_EQ(options.workers, defaults.workers);
+  EXPECT_EQ(options.score_rule, defaults.score_rule);
+  EXPECT_EQ(options.default_beam_width, defaults.default_beam_width);
+  EXPECT_EQ(options.max_beam_width, defaults.max_beam_width);
+  EXPECT_EQ(options.max_top_k, defaults.max_top_k);
+  EXPECT_EQ(options.max_history, defaults.max_history);
+  EXPECT_EQ(options.max_eligibility_items, defaults.max_eligibility_items);
+  EXPECT_EQ(options.max_rules, defaults.max_rules);
+  EXPECT_EQ(options.max_batch_rows, defaults.max_batch_rows);
+  EXPECT_EQ(options.max_batch_requests, defaults.max_batch_requests);
+  EXPECT_EQ(options.queue_capacity, defaults.queue_capacity);
+  EXPECT_EQ(options.max_queue_delay, defaults.max_queue_delay);
+  EXPECT_EQ(options.default_deadline, defaults.default_deadline);
+  EXPECT_EQ(options.context_cache_bytes, defaults.context_cache_bytes);
+}
+
+TEST(Config, EveryEngineFieldArrives) {
+  const auto config = ParseServerConfig(R"(
+engine {
+  bundle: "b" catalogue: "c" device: "auto" dtype: "bf16" threads: 3 workers: 2 score_rule: SCORE_RULE_LEGAL
+  default_beam_width: 11 max_beam_width: 12 max_top_k: 13 max_history: 14 max_eligibility_items: 15 max_rules: 16
+  max_batch_rows: 170 max_batch_requests: 18 queue_capacity: 1900 max_queue_delay_us: 20 context_cache_bytes: 0
+}
+limits { default_deadline_ms: 21 })",
+                                        "c", NoFiles());
+  ASSERT_TRUE(config.ok()) << config.status();
+  const EngineOptions options = EngineOptionsOf(*config);
+  EXPECT_EQ(options.catalogue, "c");
+  EXPECT_EQ(options.device, "auto");
+  EXPECT_EQ(options.dtype, "bf16");
+  EXPECT_EQ(options.threads, 3);
+  EXPECT_EQ(options.workers, 2);
+  EXPECT_EQ(options.score_rule, ScoreRule::kLegal);
+  EXPECT_EQ(options.default_beam_width, 11);
+  EXPECT_EQ(options.max_beam_width, 12);
+  EXPECT_EQ(options.max_top_k, 13);
+  EXPECT_EQ(options.max_history, 14);
+  EXPECT_EQ(options.max_eligibility_items, 15);
+  EXPECT_EQ(options.max_rules, 16);
+  EXPECT_EQ(options.max_batch_rows, 170);
+  EXPECT_EQ(options.max_batch_requests, 18);
+  EXPECT_EQ(options.queue_capacity, 1900);
+  EXPECT_EQ(options.max_queue_delay, absl::Microseconds(20));
+  EXPECT_EQ(options.context_cache_bytes, 0);
+  EXPECT_EQ(options.default_deadline, absl::Milliseconds(21));
+}
+
+TEST(Config, AllProblemsAreReportedAtOnceWithTheirLines) {
+  EXPECT_THAT(Problems("listen {\n"
+                       "  adress: \"127.0.0.1\"\n"
+                       "  port: 99999\n"
+                       "}\n"
+                       "engine {\n"
+                       "  max_beam_width: \"8gb\"\n"
+                       "  threads: -1\n"
+                       "  device: \"tpu\"\n"
+                       "  queue_capacity: 1e3\n"
+                       "}\n"
+                       "limit { max_batch_users: 0 }\n"
+                       "lifecycle { grace_ms: 600001 }\n"),
+              ElementsAre(AllOf(StartsWith("c.textproto:2: "), HasSubstr("did you mean address?")),
+                          AllOf(StartsWith("c.textproto:3: listen.port: 99999"), HasSubstr("1..65535")),
+                          StartsWith("c.textproto:6: "),  //
+                          AllOf(StartsWith("c.textproto:7: engine.threads: -1"), HasSubstr("0..1024")),
+                          AllOf(StartsWith("c.textproto:8: engine.device: \"tpu\""), HasSubstr("cpu, cuda, auto")),
+                          StartsWith("c.textproto:9: "),
+                          AllOf(StartsWith("c.textproto:11: "), HasSubstr("did you mean limits?")),
+                          StartsWith("c.textproto:12: lifecycle.grace_ms: 600001")));
+}
+
+struct BadConfig {
+  const char* text;
+  const char* line;     // how the problem's line begins
+  const char* mention;  // and what it names
+};
+
+TEST(Config, EachProblemIsFoundAlone) {
+  const BadConfig cases[] = {
+      {"listen { port: 0 }", "c.textproto:1: listen.port: 0", "1..65535"},
+      {"listen { port: -1 }", "c.textproto:1: listen.port: -1", "1..65535"},
+      {"listen { port: 65536 }", "c.textproto:1: listen.port: 65536", "1..65535"},
+      {"listen { address: 'example.com' }", "c.textproto:1: listen.address", "localhost"},
+      {"listen { address: 'unix:/tmp/x' }", "c.textproto:1: listen.address", "not an address"},
+      {"listen { address: '' }", "c.textproto:1: listen.address", "not an address"},
+      {"listen { address: '127.0.0.1:80' }", "c.textproto:1: listen.address", "not an address"},
+      {"listen { port: 1 port: 2 }", "c.textproto:1: ", "port"},
+      {"listen { port: 0x50 }", "c.textproto:1: ", "decimal"},
+      {"listen { port: 0123 }", "c.textproto:1: ", "decimal"},
+      {"listen { port: 80.5 }", "c.textproto:1: ", "integer"},
+      {"listen { port: 99999999999 }", "c.textproto:1: ", "range"},
+      {"listen { port: }", "c.textproto:1: ", ""},
+      {"listen { port: 80 } trailing junk", "c.textproto:1: ", ""},
+      {"listen {", "c.textproto:1: ", ""},
+      {"engine { score_rule: FULL }", "c.textproto:1: ", "FULL"},
+      {"engine { dtype: 'FP32' }", "c.textproto:1: engine.dtype", "fp32, bf16"},
+      {"engine { threads: 1000000 }", "c.textproto:1: engine.threads: 1000000", "0..1024"},
+      {"engine { workers: 0 }", "c.textproto:1: engine.workers: 0", "1..64"},
+      {"engine { max_batch_requests: 0 }", "c.textproto:1: engine.max_batch_requests: 0", "1..4096"},
+      {"engine { queue_capacity: 0 }", "c.textproto:1: engine.queue_capacity: 0", "1..1000000"},
+      {"engine { max_beam_width: 8 }", "c.textproto:1: engine.default_beam_width: 32", "engine.max_beam_width (8)"},
+      {"engine { default_beam_width: 2000 }", "c.textproto:1: engine.default_beam_width: 2000", "1024, the default"},
+      {"engine { max_batch_rows: 512 }", "c.textproto:1: engine.max_beam_width: 1024", "engine.max_batch_rows (512)"},
+      {"engine { queue_capacity: 100 }", "c.textproto:1: limits.max_batch_users: 256", "engine.queue_capacity (100)"},
+      {"engine { max_queue_delay_us: 2000000 }", "c.textproto:1: engine.max_queue_delay_us: 2000000", "2000 ms"},
+      {"engine { context_cache_bytes: -1 }", "c.textproto:1: engine.context_cache_bytes: -1", "0.."},
+      {"limits { default_deadline_ms: 70000 }", "c.textproto:1: limits.default_deadline_ms: 70000", "max_deadline_ms"},
+      {"limits { max_receive_bytes: 1023 }", "c.textproto:1: limits.max_receive_bytes: 1023", "1024.."},
+      {"lifecycle { grace_ms: -1 }", "c.textproto:1: lifecycle.grace_ms: -1", "0..600000"},
+      {"reflection: 2", "c.textproto:1: ", ""},
+      {"reflection: 'true'", "c.textproto:1: ", ""},
+      {"zzzzzzzzzz: 1", "c.textproto:1: zzzzzzzzzz", "known are listen, engine, limits"},
+      {"# a comment\n\nrefection: true", "c.textproto:3: refection", "did you mean reflection?"},
+  };
+  for (const BadConfig& bad : cases) {
+    const std::vector<std::string> problems = Problems(bad.text);
+    ASSERT_EQ(problems.size(), 1u) << bad.text << ": " << ::testing::PrintToString(problems);
+    EXPECT_THAT(problems[0], AllOf(StartsWith(bad.line), HasSubstr(bad.mention))) << bad.text;
+  }
+}
+
+TEST(Config, NumbersInTextAndCommentsAreNotNumbers) {
+  EXPECT_THAT(Problems("# 0x10 and 007\nengine { catalogue: \"/data/007/0x10\" }  # 08\nlisten { port: 5005 }"),
+              ElementsAre());
+}
+
+TEST(Config, OverridesWinAndAreCheckedUnderTheirOwnName) {
+  ConfigOverrides overrides = NoFiles();
+  overrides.bundle = "other";
+  overrides.port = 1234;
+  const auto config = ParseServerConfig("engine { bundle: 'b' } listen { port: 1 }", "c", overrides);
+  ASSERT_TRUE(config.ok()) << config.status();
+  EXPECT_EQ(config->engine().bundle(), "other");
+  EXPECT_EQ(config->listen().port(), 1234);
+  overrides.port = 0;
+  EXPECT_THAT(std::string(ParseServerConfig("health: true", "c", overrides).status().message()),
+              StartsWith("c: --port: 0 is outside 1..65535"));
+  overrides.any_port = true;
+  EXPECT_TRUE(ParseServerConfig("health: true", "c", overrides).ok());
+}
+
+TEST(Config, TheBundleMustBeGivenAndExist) {
+  EXPECT_THAT(std::string(ParseServerConfig("health: true", "c", NoFiles()).status().message()),
+              AllOf(StartsWith("c: engine.bundle: missing"), HasSubstr("--bundle")));
+  EXPECT_THAT(std::string(ParseServerConfig("\nengine {\n bundle: '/nowhere' }", "c", {}).status().message()),
+              StartsWith("c:3: engine.bundle: /nowhere is not a folder"));
+}
+
+TEST(Config, WhatIsNoTextGetsOneLine) {
+  const std::pair<std::string, const char*> cases[] = {
+      {"", "empty"},
+      {" \n\t\n", "empty"},
+      {"\xef\xbb\xbfhealth: true", "byte order mark"},
+      {std::string("\xff\xfeh\0e\0", 6), "UTF-16"},
+      {std::string("\x7f\x45LF\0\0\1", 7), "not a text file"},
+      {"health: true # \xc3\x28", "not a text file"},
+      {"health: true\nreflection: true\r\n", "c.textproto:2: the line ends with CR"},
+  };
+  for (const auto& [text, mention] : cases) {
+    const std::vector<std::string> problems = Problems(text);
+    ASSERT_EQ(problems.size(), 1u) << mention;
+    EXPECT_THAT(problems[0], HasSubstr(mention));
+  }
+}
+
+TEST(Config, FilesThatCannotBeReadAreNamed) {
+  const std::filesystem::path folder = ::testing::TempDir();
+  for (const auto& path : {folder / "missing.textproto", folder}) {
+    const auto config = LoadServerConfig(path.string(), {});
+    ASSERT_FALSE(config.ok());
+    EXPECT_THAT(std::string(config.status().message()), HasSubstr(path.string()));
+  }
+  const std::string large = (folder / "large.textproto").string();
+  std::ofstream(large) << std::string(kMaxConfigBytes + 1, '#');
+  EXPECT_FALSE(LoadServerConfig(large, {}).ok());
+}
+
+TEST(Config, TheExamplesAreValid) {
+  ConfigOverrides overrides;
+  overrides.bundle = ::testing::TempDir();
+  for (const char* name : {"demo.textproto", "server.textproto"}) {
+    const std::string path = std::string(BEAMLINE_SOURCE_DIR "/configs/") + name;
+    EXPECT_TRUE(LoadServerConfig(path, overrides).ok()) << LoadServerConfig(path, overrides).status();
+  }
+}
+
+TEST(Nearest, FindsTyposAndNothingElse) {
+  const std::vector<std::string> names = {"max_beam_width", "max_batch_rows", "port"};
+  EXPECT_EQ(Nearest("max_beem_width", names), "max_beam_width");
+  EXPECT_EQ(Nearest("prot", names), "");
+  EXPECT_EQ(Nearest("por", names), "port");
+  EXPECT_EQ(Nearest("entirely_different", names), "");
+}
+
+}  // namespace
+}  // namespace beamline::server

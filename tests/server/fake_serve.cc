@@ -1,0 +1,59 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// `beamline serve` with a fake engine, for process_test.cc: fake_serve MODE GRACE_MS. The log goes to standard output.
+#include <cstdlib>
+#include <string>
+
+#include "absl/time/clock.h"
+#include "server/fake_engine.h"
+#include "server/lifecycle.h"
+#include "spdlog/sinks/stdout_sinks.h"
+#include "spdlog/spdlog.h"
+
+namespace beamline::server {
+namespace {
+
+// Ends only by force, like one whose device hangs.
+class HangingEngine final : public Engine {
+ public:
+  ~HangingEngine() override {
+    for (;;) absl::SleepFor(absl::Seconds(1));
+  }
+  Canceller Submit(RecommendRequest, Callback) override {
+    return [] {};
+  }
+  std::shared_ptr<const Catalogue> catalogue() const override { return fake_.catalogue(); }
+  EngineStatus GetStatus() const override { return fake_.GetStatus(); }
+  bool Drain(absl::Time) override { return false; }
+
+ private:
+  FakeEngine fake_;
+};
+
+absl::StatusOr<std::unique_ptr<Engine>> Make(const std::string& mode) {
+  if (mode == "hang") return std::make_unique<HangingEngine>();
+  if (mode == "slow-load") absl::SleepFor(absl::Seconds(60));
+  if (mode == "bad-bundle") return absl::InvalidArgumentError("bundle.json: missing");
+  auto engine = std::make_unique<FakeEngine>();
+  if (mode == "slow-answer") {
+    engine->set_answer([](const RecommendRequest&) {
+      absl::SleepFor(absl::Milliseconds(500));
+      return FakeResult();
+    });
+  }
+  return engine;
+}
+
+}  // namespace
+}  // namespace beamline::server
+
+int main(int, char** argv) {
+  spdlog::set_default_logger(spdlog::stdout_logger_mt("test"));
+  spdlog::flush_on(spdlog::level::info);
+  beamline::config::v1::ServerConfig config;
+  config.mutable_listen()->set_port(0);
+  config.mutable_lifecycle()->set_grace_ms(std::atoi(argv[2]));
+  const absl::Status status = beamline::server::RunServer(
+      config, [&](const beamline::EngineOptions&) { return beamline::server::Make(argv[1]); });
+  return status.ok() ? 0 : 7;
+}

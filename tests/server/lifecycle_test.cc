@@ -1,0 +1,218 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Health, reflection, ports, draining and the watchdog, in one process. Signals: see process_test.cc.
+#include "server/lifecycle.h"
+
+#include <future>
+#include <string>
+#include <thread>
+
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "server/loopback.h"
+
+namespace beamline::server {
+namespace {
+
+using ::testing::HasSubstr;
+using ::testing::Not;
+
+constexpr char kServing[] = "\x08\x01";  // grpc.health.v1.HealthCheckResponse
+constexpr char kNotServing[] = "\x08\x02";
+constexpr char kRecommendName[] = "beamline.v1.RecommendService";
+
+class LifecycleTest : public LoopbackTest {
+ protected:
+  static std::string HealthRequest(const std::string& service) {
+    return service.empty() ? "" : std::string("\x0a") + static_cast<char>(service.size()) + service;
+  }
+  std::string Health(const std::string& service) {
+    std::string answer;
+    const grpc::Status status = RawCall(channel_, "/grpc.health.v1.Health/Check", HealthRequest(service), &answer);
+    return status.ok() ? answer : status.error_code() == grpc::StatusCode::NOT_FOUND ? "not found" : "failed";
+  }
+  std::string ListServices(grpc::Status* status) {
+    std::string answer;  // list_services is field 7 of ServerReflectionRequest
+    *status = RawCall(channel_, "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo", "\x3a\x01*", &answer);
+    return answer;
+  }
+  // ServeUntilStopped in a thread of its own.
+  std::future<absl::Status> Run(int64_t drain_delay_ms, int64_t grace_ms) {
+    config::v1::Lifecycle lifecycle;
+    lifecycle.set_drain_delay_ms(drain_delay_ms);
+    lifecycle.set_grace_ms(grace_ms);
+    return std::async(std::launch::async,
+                      [this, lifecycle] { return ServeUntilStopped(lifecycle, *server_, engine_, stop_, watchdog_); });
+  }
+  std::future<grpc::Status> Hold() {
+    engine_.set_mode(FakeEngine::Mode::kHold);
+    auto call = std::async(std::launch::async, [this] {
+      v1::RecommendResponse response;
+      return Recommend(ValidRequest(), &response);
+    });
+    EXPECT_TRUE(engine_.AwaitRequests(1));
+    return call;
+  }
+
+  StopRequests stop_;
+  std::atomic<int> watchdog_fired_{0};
+  Watchdog watchdog_{[this] { watchdog_fired_.fetch_add(1); }};
+};
+
+TEST_F(LifecycleTest, HealthFollowsTheEnginesReadinessAndTheStop) {
+  EXPECT_EQ(Health(""), kNotServing);
+  std::future<absl::Status> run = Run(0, 1000);
+  EXPECT_TRUE(Eventually([&] { return Health("") == kServing; }));
+  for (const char* service : {kRecommendName, "beamline.v1.CatalogueService", "beamline.v1.ModelService"}) {
+    EXPECT_EQ(Health(service), kServing) << service;
+  }
+  EXPECT_EQ(Health("unknown.Service"), "not found");
+  engine_.set_ready(false);
+  EXPECT_TRUE(Eventually([&] { return Health(kRecommendName) == kNotServing; }));
+  engine_.set_ready(true);
+  EXPECT_TRUE(Eventually([&] { return Health(kRecommendName) == kServing; }));
+  stop_.Add();
+  EXPECT_TRUE(run.get().ok());
+  EXPECT_TRUE(engine_.drained());
+}
+
+TEST_F(LifecycleTest, WatchIsToldWithinFiftyMilliseconds) {
+  std::future<absl::Status> run = Run(500, 1000);
+  ASSERT_TRUE(Eventually([&] { return Health("") == kServing; }));
+  grpc::GenericStub stub(channel_);
+  grpc::ClientContext context;
+  SetTimeout(context);
+  grpc::CompletionQueue queue;
+  const auto step = [&queue] {
+    void* tag;
+    bool ok = false;
+    return queue.Next(&tag, &ok) && ok;
+  };
+  auto stream = stub.PrepareCall(&context, "/grpc.health.v1.Health/Watch", &queue);
+  stream->StartCall(nullptr);
+  ASSERT_TRUE(step());
+  const grpc::Slice request(HealthRequest(kRecommendName));
+  stream->Write(grpc::ByteBuffer(&request, 1), nullptr);
+  ASSERT_TRUE(step());
+  const auto read = [&] {
+    grpc::ByteBuffer message;
+    grpc::Slice slice;
+    stream->Read(&message, nullptr);
+    if (!step() || !message.DumpToSingleSlice(&slice).ok()) return std::string();
+    return std::string(reinterpret_cast<const char*>(slice.begin()), slice.size());
+  };
+  EXPECT_EQ(read(), kServing);
+  const absl::Time stopped = absl::Now();
+  stop_.Add();
+  EXPECT_EQ(read(), kNotServing);
+  EXPECT_LT(absl::Now() - stopped, absl::Milliseconds(50));
+  EXPECT_TRUE(run.get().ok());  // an open Watch does not hold the stop up
+  context.TryCancel();
+  queue.Shutdown();
+}
+
+TEST_F(LifecycleTest, HealthCanBeSwitchedOff) {
+  config::v1::ServerConfig config = LoopbackConfig();
+  config.set_health(false);
+  Start(config);
+  server_->SetServing(true);
+  EXPECT_EQ(Health(""), "failed");
+}
+
+TEST_F(LifecycleTest, ReflectionIsAChoice) {
+  grpc::Status status;
+  EXPECT_THAT(ListServices(&status), HasSubstr(kRecommendName));
+  EXPECT_TRUE(status.ok()) << status.error_message();
+  config::v1::ServerConfig config = LoopbackConfig();
+  config.set_reflection(false);
+  Start(config);
+  ListServices(&status);
+  EXPECT_EQ(status.error_code(), grpc::StatusCode::UNIMPLEMENTED);
+}
+
+TEST_F(LifecycleTest, APortInUseIsAClearError) {
+  config::v1::ServerConfig config = LoopbackConfig();
+  config.mutable_listen()->set_port(server_->port());
+  const auto second = Server::Start(config, &engine_, &clock_);
+  ASSERT_FALSE(second.ok());
+  EXPECT_THAT(std::string(second.status().message()), HasSubstr(server_->address()));
+  EXPECT_THAT(std::string(second.status().message()), HasSubstr("another process listens there"));
+  EXPECT_EQ(Health(""), kNotServing);  // the first one is unhurt
+}
+
+TEST_F(LifecycleTest, AnAddressOfAnotherMachineIsAClearError) {
+  config::v1::ServerConfig config = LoopbackConfig();
+  config.mutable_listen()->set_address("192.0.2.1");
+  config.mutable_listen()->set_port(50999);
+  const auto server = Server::Start(config, &engine_, &clock_);
+  ASSERT_FALSE(server.ok());
+  EXPECT_THAT(std::string(server.status().message()), HasSubstr("192.0.2.1:50999: "));
+}
+
+TEST_F(LifecycleTest, CallsInFlightAreFinishedAndNewOnesRefused) {
+  std::future<absl::Status> run = Run(0, 10000);
+  std::future<grpc::Status> call = Hold();
+  stop_.Add();
+  v1::RecommendResponse response;
+  grpc::Status refused;
+  EXPECT_TRUE(Eventually([&] {
+    grpc::ClientContext context;
+    SetTimeout(context, absl::Milliseconds(100));
+    refused = recommend_->Recommend(&context, ValidRequest(), &response);
+    return refused.error_code() == grpc::StatusCode::UNAVAILABLE;
+  }));
+  EXPECT_THAT(refused.error_message(), HasSubstr("stopping"));
+  engine_.Release(FakeResult());
+  EXPECT_TRUE(call.get().ok());
+  EXPECT_TRUE(run.get().ok());
+  EXPECT_EQ(watchdog_fired_.load(), 0);
+}
+
+TEST_F(LifecycleTest, TheGraceTimeIsALimit) {
+  std::future<absl::Status> run = Run(0, 100);
+  std::future<grpc::Status> call = Hold();
+  const absl::Time start = absl::Now();
+  stop_.Add();
+  const absl::Status status = run.get();
+  EXPECT_LT(absl::Now() - start, absl::Seconds(5));
+  EXPECT_EQ(status.code(), absl::StatusCode::kAborted);
+  EXPECT_THAT(std::string(status.message()), HasSubstr("1 calls"));
+  EXPECT_FALSE(call.get().ok());
+}
+
+TEST_F(LifecycleTest, ASecondStopDoesNotWait) {
+  std::future<absl::Status> run = Run(60000, 60000);
+  std::future<grpc::Status> call = Hold();
+  const absl::Time start = absl::Now();
+  stop_.Add();
+  stop_.Add();
+  EXPECT_THAT(std::string(run.get().message()), HasSubstr("second signal"));
+  EXPECT_LT(absl::Now() - start, absl::Seconds(5));
+  EXPECT_FALSE(call.get().ok());
+}
+
+TEST(Watchdog, FiresOnceAfterItsTimeUnlessItIsGone) {
+  std::atomic<int> fired{0};
+  {
+    Watchdog watchdog([&] { fired.fetch_add(1); });
+    absl::SleepFor(absl::Milliseconds(30));
+    EXPECT_EQ(fired.load(), 0);  // not armed
+    watchdog.Arm(absl::Milliseconds(20));
+    EXPECT_TRUE(Eventually([&] { return fired.load() == 1; }));
+    absl::SleepFor(absl::Milliseconds(50));
+  }
+  {
+    Watchdog watchdog([&] { fired.fetch_add(1); });
+    watchdog.Arm(absl::Hours(1));
+    watchdog.Arm(absl::Minutes(1));
+  }
+  EXPECT_EQ(fired.load(), 1);
+}
+
+TEST(HostPort, BracketsIpv6) {
+  EXPECT_EQ(HostPort("127.0.0.1", 80), "127.0.0.1:80");
+  EXPECT_EQ(HostPort("::1", 80), "[::1]:80");
+}
+
+}  // namespace
+}  // namespace beamline::server

@@ -40,11 +40,11 @@ absl::Status CheckEncodedRequest(const model::ModelConfig& config, const Encoded
     BEAMLINE_RETURN_IF_ERROR(CheckSize(absl::StrCat(kPathwayNames[p], ".order"), encoded.order.size(), encoded.length));
   }
   const EncodedRequest* const one[] = {&request};
-  return model::CheckEncoderInput(config, BuildEncoderBatch(config, one).input);
+  return model::CheckEncoderInput(config, BuildEncoderBatch(config, one));
 }
 
-EncoderBatchInput BuildEncoderBatch(const model::ModelConfig& config,
-                                    absl::Span<const EncodedRequest* const> requests) {
+model::EncoderInput BuildEncoderBatch(const model::ModelConfig& config,
+                                      absl::Span<const EncodedRequest* const> requests) {
   std::array<int, model::kPathways> capacity = {0, 0};
   for (const EncodedRequest* request : requests) {
     for (int p = 0; p < model::kPathways; ++p) capacity[p] = std::max(capacity[p], request->pathways[p].length);
@@ -53,29 +53,25 @@ EncoderBatchInput BuildEncoderBatch(const model::ModelConfig& config,
   // An encoder over nothing is no batch: one padding element stands in.
   if (static_tokens + capacity[0] + capacity[1] == 0) capacity[config.short_term.enabled() ? 0 : 1] = 1;
 
-  EncoderBatchInput batch;
   const int batch_size = static_cast<int>(requests.size());
-  batch.input = model::MakeEncoderInput(config, batch_size, capacity[0], capacity[1]);
+  model::EncoderInput input = model::MakeEncoderInput(config, batch_size, capacity[0], capacity[1]);
   const int row_tokens = static_tokens + capacity[0] + capacity[1];
   for (int b = 0; b < batch_size; ++b) {
     const EncodedRequest& request = *requests[b];
     std::copy(request.static_features.begin(), request.static_features.end(),
-              batch.input.static_features.begin() + b * config.user.columns());
-    if (static_tokens == 1) batch.input.order[b * row_tokens] = -1;
+              input.static_features.begin() + b * config.user.columns());
+    if (static_tokens == 1) input.order[b * row_tokens] = -1;
     int first_token = static_tokens;
-    int tokens = static_tokens;
     for (int p = 0; p < model::kPathways; ++p) {
       const EncodedPathway& pathway = request.pathways[p];
       const int64_t columns = model::FeatureColumns(config, *Pathways(config)[p]);
       std::copy(pathway.features.begin(), pathway.features.end(),
-                batch.input.pathways[p].features.begin() + b * capacity[p] * columns);
-      std::copy(pathway.order.begin(), pathway.order.end(), batch.input.order.begin() + b * row_tokens + first_token);
-      if (pathway.length > 0) tokens = first_token + pathway.length;
+                input.pathways[p].features.begin() + b * capacity[p] * columns);
+      std::copy(pathway.order.begin(), pathway.order.end(), input.order.begin() + b * row_tokens + first_token);
       first_token += capacity[p];
     }
-    batch.tokens.push_back(std::max(tokens, 1));
   }
-  return batch;
+  return input;
 }
 
 }  // namespace beamline::runtime

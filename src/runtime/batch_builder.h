@@ -5,8 +5,6 @@
 // Pure functions.
 #pragma once
 
-#include <vector>
-
 #include "absl/status/status.h"
 #include "absl/types/span.h"
 #include "model/config.h"
@@ -15,17 +13,12 @@
 
 namespace beamline::runtime {
 
-struct EncoderBatchInput {
-  model::EncoderInput input;
-  // [batch] tokens of the row up to its last real one, at least 1: what a context keeps (model::SplitContext).
-  std::vector<int> tokens;
-};
-
 // Fits the model: sizes, windows and id ranges. INVALID_ARGUMENT names the field and index. Asked per request, so that
 // one bad input fails alone.
 absl::Status CheckEncodedRequest(const model::ModelConfig& config, const EncodedRequest& request);
 
 // REQUIRES: at least one request, all of which pass CheckEncodedRequest.
-EncoderBatchInput BuildEncoderBatch(const model::ModelConfig& config, absl::Span<const EncodedRequest* const> requests);
+model::EncoderInput BuildEncoderBatch(const model::ModelConfig& config,
+                                      absl::Span<const EncodedRequest* const> requests);
 
 }  // namespace beamline::runtime

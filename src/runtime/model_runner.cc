@@ -93,9 +93,8 @@ void ModelRunner::EncodeBatch(absl::Span<RequestJob* const> jobs) {
   std::vector<const EncodedRequest*> requests;
   for (const RequestJob* job : jobs) requests.push_back(&job->input);
   const model::ModelConfig& config = parts_.model->config();
-  const EncoderBatchInput batch = BuildEncoderBatch(config, requests);
-  const model::EncodedContext encoded = parts_.model->Encode(ctx, model::UploadEncoderInput(ctx, config, batch.input));
-  std::vector<model::ContextHandle> handles = model::SplitContext(ctx, encoded, batch.tokens);
+  const model::EncoderBatch batch = model::UploadEncoderInput(ctx, config, BuildEncoderBatch(config, requests));
+  std::vector<model::ContextHandle> handles = model::SplitContext(ctx, parts_.model->Encode(ctx, batch));
   for (size_t i = 0; i < jobs.size(); ++i) {
     jobs[i]->context = std::make_shared<const ModelContext>(std::move(handles[i]));
     jobs[i]->context_cached = false;

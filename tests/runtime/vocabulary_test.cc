@@ -1,0 +1,72 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "runtime/vocabulary.h"
+
+#include <limits>
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "base/file.h"
+#include "base/safetensors.h"
+
+namespace beamline::runtime {
+namespace {
+
+constexpr uint64_t kLargest = std::numeric_limits<uint64_t>::max();
+
+std::string TempPath(const std::string& name) { return ::testing::TempDir() + "/" + name; }
+
+TEST(Vocabulary, NumbersIdsFromOneInAscendingOrder) {
+  const Vocabulary vocabulary({70, 5, kLargest, 0, 5}, {9, 3});
+  EXPECT_THAT(vocabulary.items(), ::testing::ElementsAre(0, 5, 70, kLargest));
+  EXPECT_EQ(vocabulary.ItemIndex(0), 1);
+  EXPECT_EQ(vocabulary.ItemIndex(70), 3);
+  EXPECT_EQ(vocabulary.ItemIndex(kLargest), 4);
+  EXPECT_EQ(vocabulary.ItemIndex(6), 0) << "unknown";
+  EXPECT_EQ(vocabulary.num_items(), 5) << "known ids and the unknown one";
+  EXPECT_EQ(vocabulary.AuthorIndex(9), 2);
+  EXPECT_EQ(vocabulary.AuthorIndex(1), 0);
+}
+
+TEST(Vocabulary, SavedAndLoadedIsTheSame) {
+  const std::string path = TempPath("vocabulary.safetensors");
+  for (const Vocabulary& vocabulary : {Vocabulary({1, 2, kLargest}, {7}), Vocabulary({4}, {})}) {
+    ASSERT_TRUE(vocabulary.Save(path).ok());
+    const absl::StatusOr<Vocabulary> loaded = Vocabulary::Load(path);
+    ASSERT_TRUE(loaded.ok()) << loaded.status();
+    EXPECT_EQ(loaded->items(), vocabulary.items());
+    EXPECT_EQ(loaded->authors(), vocabulary.authors());
+  }
+}
+
+absl::Status LoadOf(const SafetensorsWriter& writer) {
+  const std::string path = TempPath("bad_vocabulary.safetensors");
+  EXPECT_TRUE(writer.Write(path).ok());
+  return Vocabulary::Load(path).status();
+}
+
+TEST(Vocabulary, RefusesWhatIsNotOne) {
+  const std::vector<uint64_t> ascending = {1, 2, 3};
+  const std::vector<uint64_t> repeated = {1, 2, 2};
+  const std::vector<int64_t> of_other_type = {1, 2, 3};
+  {
+    SafetensorsWriter writer;
+    ASSERT_TRUE(writer.Add<uint64_t>("items", {3}, ascending).ok());
+    EXPECT_THAT(std::string(LoadOf(writer).message()), ::testing::HasSubstr("authors")) << "missing";
+    ASSERT_TRUE(writer.Add<uint64_t>("authors", {3}, repeated).ok());
+    EXPECT_THAT(std::string(LoadOf(writer).message()), ::testing::HasSubstr("'authors' is not strictly ascending"));
+  }
+  {
+    SafetensorsWriter writer;
+    ASSERT_TRUE(writer.Add<int64_t>("items", {3}, of_other_type).ok());
+    ASSERT_TRUE(writer.Add<uint64_t>("authors", {3, 1}, ascending).ok());
+    ASSERT_TRUE(writer.Add<uint64_t>("extra", {3}, ascending).ok());
+    const std::string message(LoadOf(writer).message());
+    for (const char* name : {"items", "authors", "extra"}) EXPECT_THAT(message, ::testing::HasSubstr(name));
+  }
+  EXPECT_FALSE(Vocabulary::Parse("not a safetensors file", "here").ok());
+  EXPECT_EQ(Vocabulary::Load(TempPath("no-such-file")).status().code(), absl::StatusCode::kNotFound);
+}
+
+}  // namespace
+}  // namespace beamline::runtime

@@ -14,6 +14,7 @@
 #include "absl/time/time.h"
 #include "beamline/catalogue.h"
 #include "beamline/request.h"
+#include "beamline/user_history.h"
 
 namespace beamline {
 
@@ -37,6 +38,7 @@ struct EngineOptions {
   absl::Duration max_queue_delay = absl::Milliseconds(2);
   absl::Duration default_deadline = absl::Seconds(2);
   int64_t context_cache_bytes = 64 << 20;  // 0: no cache
+  std::shared_ptr<UserHistoryStore> history_store;  // asked for the history of requests that bring none; null: none
 };
 
 struct EngineStatus {
@@ -51,8 +53,8 @@ struct EngineStatus {
   int64_t queued = 0;      // waiting for encode or decode
   int64_t in_flight = 0;   // accepted, callback not run yet
   uint64_t completed = 0;
-  uint64_t failed = 0;
-  uint64_t rejected = 0;
+  uint64_t failed = 0;     // accepted, then cancelled, expired or broken
+  uint64_t rejected = 0;   // refused: invalid, queue full, cannot finish in time, stopping
   uint64_t context_hits = 0;
   uint64_t context_misses = 0;
 };

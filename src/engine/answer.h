@@ -1,0 +1,28 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// From the hypotheses of a finished job to the ranked items of the answer: SIDs -> items, up to `items_per_sid` each by
+// relevance, `top_k` in all, and why there are fewer. Pure. An item has one SID and a hypothesis names each SID once,
+// so no item can come twice.
+#pragma once
+
+#include "absl/time/time.h"
+#include "beamline/request.h"
+#include "runtime/request_job.h"
+
+namespace beamline::engine {
+
+struct AnswerLimits {
+  int top_k = 10;
+  int items_per_sid = 1;
+};
+
+// SIDs that hold an eligible item.
+uint64_t EligibleSids(const runtime::RequestJob& job);
+
+// Items, short_reason, beam_widths, counts and catalogue version; the caller adds timings and the model's version.
+RecommendResult AssembleAnswer(const runtime::RequestJob& job, const AnswerLimits& limits);
+
+// Where a finished job's time went; `resolve` and `total` are the caller's.
+StageTimings TimingsOf(const scheduler::Job& job);
+
+}  // namespace beamline::engine

@@ -1,0 +1,156 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "engine/request_check.h"
+
+#include <algorithm>
+#include <string>
+
+#include "absl/strings/str_cat.h"
+#include "beamline/status.h"
+#include "catalogue/rule.h"
+
+namespace beamline::engine {
+namespace {
+
+absl::Status OutOfRange(absl::string_view field, int64_t value, int64_t low, int64_t high, absl::string_view unit) {
+  return absl::InvalidArgumentError(absl::StrCat(field, ": ", value, unit, " is outside ", low, "..", high));
+}
+
+absl::Status CheckRange(absl::string_view field, int64_t value, int64_t low, int64_t high,
+                        absl::string_view unit = "") {
+  if (value >= low && value <= high) return absl::OkStatus();
+  return OutOfRange(field, value, low, high, unit);
+}
+
+absl::Status CheckEvent(const Event& event, int64_t latest, absl::string_view field, size_t index) {
+  // Paths are put together only for an error: a history has thousands of fields.
+  const auto path = [&](absl::string_view name) { return absl::StrCat(field, "[", index, "].", name); };
+  if (event.timestamp_ms < 0 || event.timestamp_ms > kMaxTimestampMs) {
+    return OutOfRange(path("timestamp_ms"), event.timestamp_ms, 0, kMaxTimestampMs, "");
+  }
+  if (event.timestamp_ms != 0 && event.timestamp_ms < latest) {
+    return absl::InvalidArgumentError(absl::StrCat(path("timestamp_ms"), ": ", event.timestamp_ms, " is earlier than ",
+                                                   latest, " of an event before it; sort the history, oldest first"));
+  }
+  if (event.play_time_ms < 0 || event.play_time_ms > kMaxSpanMs) {
+    return OutOfRange(path("play_time_ms"), event.play_time_ms, 0, kMaxSpanMs, "");
+  }
+  if (event.duration_ms < 0 || event.duration_ms > kMaxSpanMs) {
+    return OutOfRange(path("duration_ms"), event.duration_ms, 0, kMaxSpanMs, "");
+  }
+  if ((event.labels & ~kAllLabels) != 0) {
+    return absl::InvalidArgumentError(absl::StrCat(path("labels"), ": ", event.labels,
+                                                   " has bits that are no label; the labels are ", kAllLabels));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CheckAttributes(const std::vector<UserAttribute>& attributes) {
+  BEAMLINE_RETURN_IF_ERROR(CheckRange("user_attributes", attributes.size(), 0, kMaxUserAttributes, " attributes"));
+  for (size_t i = 0; i < attributes.size(); ++i) {
+    const std::string field = absl::StrCat("user_attributes[", i, "]");
+    BEAMLINE_RETURN_IF_ERROR(
+        CheckRange(absl::StrCat(field, ".name"), attributes[i].name.size(), 1, kMaxNameBytes, " bytes"));
+    BEAMLINE_RETURN_IF_ERROR(
+        CheckRange(absl::StrCat(field, ".value"), attributes[i].value.size(), 0, kMaxValueBytes, " bytes"));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CheckEligibility(const Eligibility& eligibility, int max_items) {
+  BEAMLINE_RETURN_IF_ERROR(
+      CheckRange("eligibility.rule", eligibility.rule.size(), 0, catalogue::kMaxRuleClauses, " clauses"));
+  for (size_t i = 0; i < eligibility.rule.size(); ++i) {
+    const TagClause& clause = eligibility.rule[i];
+    const std::string field = absl::StrCat("eligibility.rule[", i, "]");
+    BEAMLINE_RETURN_IF_ERROR(CheckRange(absl::StrCat(field, ".key"), clause.key.size(), 1, kMaxNameBytes, " bytes"));
+    BEAMLINE_RETURN_IF_ERROR(CheckRange(absl::StrCat(field, ".any_of"), clause.any_of.size(), 1,
+                                        catalogue::kMaxClauseValues, " values"));
+    for (size_t v = 0; v < clause.any_of.size(); ++v) {
+      if (clause.any_of[v].size() <= kMaxValueBytes) continue;
+      return OutOfRange(absl::StrCat(field, ".any_of[", v, "]"), clause.any_of[v].size(), 0, kMaxValueBytes, " bytes");
+    }
+  }
+  BEAMLINE_RETURN_IF_ERROR(CheckRange("eligibility.deny", eligibility.deny.size(), 0, max_items, " items"));
+  BEAMLINE_RETURN_IF_ERROR(CheckRange("eligibility.allow", eligibility.allow.size(), 0, max_items, " items"));
+  if (!eligibility.restrict_to_allow && !eligibility.allow.empty()) {
+    return absl::InvalidArgumentError(
+        "eligibility.allow: is given, but restrict_to_allow is not set, so it would mean nothing; set both or neither");
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CheckWidths(const std::vector<int>& widths, int max_width, int levels) {
+  if (widths.size() > 1 && static_cast<int>(widths.size()) != levels) {
+    return absl::InvalidArgumentError(absl::StrCat("beam_widths: has ", widths.size(),
+                                                   " entries; give none, one, or one per level (the model has ",
+                                                   levels, " levels)"));
+  }
+  for (size_t level = 0; level < widths.size(); ++level) {
+    BEAMLINE_RETURN_IF_ERROR(CheckRange(absl::StrCat("beam_widths[", level, "]"), widths[level], 1, max_width));
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+absl::Status CheckOptions(const EngineOptions& options) {
+  constexpr int64_t kMany = 1 << 20;
+  const struct {
+    absl::string_view field;
+    int64_t value, low, high;
+  } ranges[] = {
+      {"threads", options.threads, 0, 4096},
+      {"workers", options.workers, 1, 256},
+      {"max_beam_width", options.max_beam_width, 1, kMaxLevelSize},
+      {"default_beam_width", options.default_beam_width, 1, options.max_beam_width},
+      {"max_top_k", options.max_top_k, 1, kMany},
+      {"max_history", options.max_history, 0, kMany},
+      {"max_eligibility_items", options.max_eligibility_items, 0, kMany},
+      {"max_rules", options.max_rules, 1, kMany},
+      {"max_batch_rows", options.max_batch_rows, options.max_beam_width, 16 * kMany},
+      {"max_batch_requests", options.max_batch_requests, 1, kMany},
+      {"queue_capacity", options.queue_capacity, 1, kMany},
+      {"max_queue_delay in microseconds", absl::ToInt64Microseconds(options.max_queue_delay), 0, 60'000'000},
+      {"default_deadline in milliseconds", absl::ToInt64Milliseconds(options.default_deadline), 1, 3'600'000},
+      {"context_cache_bytes", options.context_cache_bytes, 0, int64_t{1} << 50},
+  };
+  for (const auto& range : ranges) {
+    BEAMLINE_RETURN_IF_ERROR(CheckRange(range.field, range.value, range.low, range.high));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CheckHistory(absl::Span<const Event> history, int max_events, absl::string_view field) {
+  BEAMLINE_RETURN_IF_ERROR(CheckRange(field, history.size(), 0, max_events, " events"));
+  int64_t latest = 0;
+  for (size_t i = 0; i < history.size(); ++i) {
+    BEAMLINE_RETURN_IF_ERROR(CheckEvent(history[i], latest, field, i));
+    latest = std::max(latest, history[i].timestamp_ms);
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CheckRequest(const RecommendRequest& request, const EngineOptions& options, int levels) {
+  BEAMLINE_RETURN_IF_ERROR(CheckRange("request_id", request.request_id.size(), 0, kMaxRequestIdBytes, " bytes"));
+  BEAMLINE_RETURN_IF_ERROR(CheckRange("user_id", request.user_id.size(), 0, kMaxUserIdBytes, " bytes"));
+  BEAMLINE_RETURN_IF_ERROR(CheckAttributes(request.user_attributes));
+  BEAMLINE_RETURN_IF_ERROR(CheckHistory(request.history, options.max_history, "history"));
+  BEAMLINE_RETURN_IF_ERROR(CheckRange("top_k", request.top_k, 1, options.max_top_k));
+  BEAMLINE_RETURN_IF_ERROR(CheckRange("items_per_sid", request.items_per_sid, 1, options.max_top_k));
+  BEAMLINE_RETURN_IF_ERROR(CheckWidths(request.beam_widths, options.max_beam_width, levels));
+  BEAMLINE_RETURN_IF_ERROR(CheckEligibility(request.eligibility, options.max_eligibility_items));
+  if (request.priority > Priority::kCritical) {
+    return OutOfRange("priority", static_cast<int64_t>(request.priority), 0, 2, "");
+  }
+  return absl::OkStatus();
+}
+
+std::vector<int> BeamWidths(const RecommendRequest& request, const EngineOptions& options, int levels) {
+  if (static_cast<int>(request.beam_widths.size()) == levels) return request.beam_widths;
+  int width = std::max(options.default_beam_width, (request.top_k - 1) / request.items_per_sid + 1);
+  width = std::min(width, options.max_beam_width);
+  if (!request.beam_widths.empty()) width = request.beam_widths[0];
+  return std::vector<int>(levels, width);
+}
+
+}  // namespace beamline::engine

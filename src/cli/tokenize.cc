@@ -1,0 +1,298 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <cstdio>
+#include <filesystem>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include <CLI/CLI.hpp>
+
+#include "absl/container/flat_hash_map.h"
+#include "absl/status/status.h"
+#include "absl/strings/str_cat.h"
+#include "base/digest.h"
+#include "base/file.h"
+#include "base/progress.h"
+#include "base/thread_pool.h"
+#include "beamline/status.h"
+#include "cli/tokenize_events.h"
+#include "cli/verb.h"
+#include "data/labels.h"
+#include "sid/codebook.h"
+#include "sid/item_vectors.h"
+#include "sid/residual_kmeans.h"
+#include "sid/semantic_tokenizer.h"
+#include "sid/sid_index.h"
+#include "sid/tokenizer_report.h"
+
+namespace beamline::cli {
+namespace {
+
+constexpr char kExamples[] =
+    R"(An item's semantic ID (SID) is a short tuple of codes; similar items share prefixes. Item vectors are clustered,
+then what is left over is clustered again, level by level (residual k-means).
+
+From a behaviour log (events.tsv[.gz], items.tsv[.gz] of `beamline import` or `generate-data`). Vectors come from
+which items the same users watched, mixed with authors and tags; nothing from a user's validation event on is looked at
+(give --targets and --k-core as to `beamline train`, which splits the same way):
+  beamline tokenize --events data --levels 256,256,256 --collision-free --out tokenizer
+
+From vectors of your own (row = item id, or ids in a text file or in the safetensors tensor "item_ids"):
+  beamline tokenize --vectors items.npy --ids ids.txt --levels 1024,1024,1024 --balanced --out tokenizer
+
+From SIDs that somebody else made (LETTER's Beauty.index.json numbers items from 0, its logs from 1):
+  beamline tokenize --from-index Beauty.index.json --dialect letter --id-offset 1 --levels 256,256,256,256 --out tokenizer
+
+New items, with the codebook of an earlier run; with --collision-free they take SIDs that are still free:
+  beamline tokenize --encode tokenizer --vectors new.npy --ids new_ids.txt --collision-free --out new_sids.tsv
+
+--out holds codebook.safetensors, sids.tsv, report.json and, with --events, vectors.safetensors.)";
+
+struct TokenizeFlags {
+  sid::ItemVectorsFile vectors;
+  std::string events, from_index, encode, out, levels, preset, write_index;
+  std::string targets = "long_view", dialect = "letter";
+  int64_t id_offset = 0;
+  int64_t max_bad_rows = 0;
+  int threads = 0;
+  bool sampled_init = false;
+  EventVectorsOptions embedding;
+  sid::ResidualKMeansOptions kmeans;
+};
+
+struct Tokenization {
+  sid::Codebook codebook;
+  sid::SidTable table;
+};
+
+std::string InFolder(const std::string& folder, const std::string& name) {
+  return (std::filesystem::path(folder) / name).string();
+}
+
+void PrintBadRows(const sid::BadRows& bad_rows) {
+  for (const std::string& message : bad_rows.messages) std::fprintf(stderr, "skipped %s\n", message.c_str());
+  if (bad_rows.count > 0) std::fprintf(stderr, "%lld bad rows skipped\n", static_cast<long long>(bad_rows.count));
+}
+
+absl::StatusOr<sid::SidTable> ReadIndex(const TokenizeFlags& flags, const sid::SidIndexOptions& options) {
+  sid::BadRows bad_rows;
+  absl::StatusOr<sid::SidTable> table = absl::InvalidArgumentError(
+      absl::StrCat("--dialect: '", flags.dialect, "' must be letter, minionerec, minionerec-info or tsv"));
+  if (flags.dialect == "letter" || flags.dialect == "minionerec") {
+    table = sid::ReadIndexJson(flags.from_index, options, &bad_rows);
+  } else if (flags.dialect == "minionerec-info") {
+    table = sid::ReadInfoText(flags.from_index, options, &bad_rows);
+  } else if (flags.dialect == "tsv") {
+    table = sid::ReadSidTsv(flags.from_index, options, &bad_rows);
+  }
+  PrintBadRows(bad_rows);
+  return table;
+}
+
+absl::Status WriteIndex(const TokenizeFlags& flags, const sid::SidTable& table) {
+  if (flags.write_index.empty()) return absl::OkStatus();
+  if (flags.dialect == "minionerec-info") return sid::WriteInfoText(flags.write_index, table, flags.id_offset);
+  if (flags.dialect == "tsv") return sid::WriteSidTsv(flags.write_index, table);
+  return sid::WriteIndexJson(flags.write_index, table, flags.id_offset);
+}
+
+// Codebook before table: whoever finds the table finds the codebook it names.
+absl::Status WriteFolder(const TokenizeFlags& flags, const Tokenization& result, const FloatMatrix* vectors) {
+  BEAMLINE_ASSIGN_OR_RETURN(const sid::TokenizerReport report,
+                            sid::ReportTokenizer(result.codebook, result.table.sids, vectors, flags.kmeans.seed));
+  BEAMLINE_RETURN_IF_ERROR(result.codebook.Save(InFolder(flags.out, "codebook.safetensors")));
+  BEAMLINE_RETURN_IF_ERROR(sid::WriteSidTsv(InFolder(flags.out, "sids.tsv"), result.table));
+  BEAMLINE_RETURN_IF_ERROR(WriteFileAtomically(InFolder(flags.out, "report.json"), sid::ReportJson(report)));
+  BEAMLINE_RETURN_IF_ERROR(WriteIndex(flags, result.table));
+  std::printf("%s\ncodebook  %s\nlevels    %s\nwrote     %s\n", sid::ReportText(report).c_str(),
+              result.codebook.fingerprint().c_str(), sid::FormatLevelSizes(result.codebook.level_sizes()).c_str(),
+              flags.out.c_str());
+  return absl::OkStatus();
+}
+
+absl::Status ConvertIndex(const TokenizeFlags& flags) {
+  sid::SidIndexOptions options;
+  options.id_offset = flags.id_offset;
+  options.max_bad_rows = flags.max_bad_rows;
+  if (!flags.levels.empty()) {
+    BEAMLINE_ASSIGN_OR_RETURN(options.level_sizes, sid::ParseLevelSizes(flags.levels));
+  }
+  BEAMLINE_ASSIGN_OR_RETURN(sid::SidTable table, ReadIndex(flags, options));
+  if (flags.levels.empty()) {
+    std::fprintf(stderr, "level sizes %s are those of the codes seen; state them with --levels if there are more\n",
+                 sid::FormatLevelSizes(table.level_sizes).c_str());
+  }
+  BEAMLINE_ASSIGN_OR_RETURN(const std::string bytes, ReadFile(flags.from_index, options.max_file_bytes));
+  BEAMLINE_ASSIGN_OR_RETURN(sid::Codebook codebook,
+                            sid::Codebook::Foreign(flags.dialect, table.level_sizes, Sha256Hex(bytes)));
+  table.codebook_fingerprint = codebook.fingerprint();
+  BEAMLINE_RETURN_IF_ERROR(MakeFolder(flags.out));
+  return WriteFolder(flags, {std::move(codebook), std::move(table)}, nullptr);
+}
+
+absl::Status Fit(TokenizeFlags flags) {
+  Progress progress;
+  ThreadPool pool(ThreadsOrCores(flags.threads));
+  BEAMLINE_ASSIGN_OR_RETURN(flags.kmeans.level_sizes, sid::ParseLevelSizes(flags.levels));
+  BEAMLINE_RETURN_IF_ERROR(MakeFolder(flags.out));
+  sid::ItemVectors items;
+  if (!flags.events.empty()) {
+    flags.embedding.embedding.seed = flags.kmeans.seed;
+    flags.embedding.corpus.target_labels = 0;
+    if (flags.targets != "any") {
+      BEAMLINE_ASSIGN_OR_RETURN(flags.embedding.corpus.target_labels, data::ParseLabels(flags.targets));
+    }
+    BEAMLINE_ASSIGN_OR_RETURN(items, EmbedEvents(flags.events, flags.embedding, &pool, &progress));
+    BEAMLINE_RETURN_IF_ERROR(sid::WriteItemVectors(InFolder(flags.out, "vectors.safetensors"), items));
+  } else {
+    BEAMLINE_ASSIGN_OR_RETURN(items, sid::ReadItemVectors(flags.vectors));
+  }
+  if (flags.sampled_init) flags.kmeans.init = sid::KMeansInit::kSampled;
+  BEAMLINE_ASSIGN_OR_RETURN(sid::ResidualKMeansResult fit,
+                            sid::FitResidualKMeans(items.vectors, flags.kmeans, &pool, &progress));
+  sid::SidTable table{
+      fit.codebook.level_sizes(), fit.codebook.fingerprint(), std::move(items.items), std::move(fit.sids), {}};
+  return WriteFolder(flags, {std::move(fit.codebook), std::move(table)}, &items.vectors);
+}
+
+// Items the folder already knows keep their SIDs in collision-free mode; the others take free ones, in row order.
+absl::StatusOr<std::vector<Sid>> EncodeFree(sid::SemanticTokenizer& tokenizer, const sid::SidTable& known,
+                                            const sid::ItemVectors& items, int max_items_per_sid, ThreadPool* pool) {
+  absl::flat_hash_map<ItemId, Sid> sid_of;
+  for (size_t i = 0; i < known.items.size(); ++i) sid_of.emplace(known.items[i], known.sids[i]);
+  BEAMLINE_RETURN_IF_ERROR(tokenizer.Occupy(known.sids));
+  FloatMatrix added(0, items.vectors.cols);
+  for (int64_t i = 0; i < items.vectors.rows; ++i) {
+    if (sid_of.contains(items.items[i])) continue;
+    added.values.insert(added.values.end(), items.vectors.row(i), items.vectors.row(i + 1));
+    ++added.rows;
+  }
+  BEAMLINE_ASSIGN_OR_RETURN(const std::vector<Sid> fresh, tokenizer.EncodeNew(added, max_items_per_sid, pool));
+  std::vector<Sid> sids;
+  size_t next = 0;
+  for (const ItemId item : items.items) {
+    const auto it = sid_of.find(item);
+    sids.push_back(it != sid_of.end() ? it->second : fresh[next++]);
+  }
+  return sids;
+}
+
+absl::Status Encode(const TokenizeFlags& flags) {
+  ThreadPool pool(ThreadsOrCores(flags.threads));
+  BEAMLINE_ASSIGN_OR_RETURN(sid::Codebook codebook,
+                            sid::Codebook::Load(InFolder(flags.encode, "codebook.safetensors")));
+  BEAMLINE_ASSIGN_OR_RETURN(sid::SemanticTokenizer tokenizer, sid::SemanticTokenizer::Create(std::move(codebook)));
+  BEAMLINE_ASSIGN_OR_RETURN(sid::ItemVectors items, sid::ReadItemVectors(flags.vectors));
+  sid::SidTable table{tokenizer.codebook().level_sizes(), tokenizer.codebook().fingerprint(), {}, {}, {}};
+  if (flags.kmeans.collision_free) {
+    const std::string path = InFolder(flags.encode, "sids.tsv");
+    BEAMLINE_ASSIGN_OR_RETURN(const sid::SidTable known, sid::ReadSidTsv(path));
+    if (known.codebook_fingerprint != table.codebook_fingerprint) {
+      return absl::FailedPreconditionError(absl::StrCat(path, ": belongs to codebook ", known.codebook_fingerprint,
+                                                        ", codebook.safetensors is ", table.codebook_fingerprint));
+    }
+    BEAMLINE_ASSIGN_OR_RETURN(table.sids, EncodeFree(tokenizer, known, items, flags.kmeans.max_items_per_sid, &pool));
+  } else {
+    BEAMLINE_ASSIGN_OR_RETURN(table.sids, tokenizer.Encode(items.vectors, &pool));
+  }
+  table.items = std::move(items.items);
+  BEAMLINE_RETURN_IF_ERROR(sid::WriteSidTsv(flags.out, table));
+  BEAMLINE_RETURN_IF_ERROR(WriteIndex(flags, table));
+  std::printf("encoded   %zu items\nwrote     %s\n", table.items.size(), flags.out.c_str());
+  return absl::OkStatus();
+}
+
+absl::Status RunTokenize(TokenizeFlags flags) {
+  const bool has_vectors = !flags.vectors.path.empty();
+  if (!flags.encode.empty() && has_vectors && flags.events.empty() && flags.from_index.empty()) return Encode(flags);
+  const int sources = (has_vectors ? 1 : 0) + (flags.events.empty() ? 0 : 1) + (flags.from_index.empty() ? 0 : 1);
+  if (!flags.encode.empty() || sources != 1) {
+    return absl::InvalidArgumentError(
+        "give one of --events, --vectors and --from-index, or --encode together with --vectors; see `beamline tokenize "
+        "--help`");
+  }
+  if (!flags.from_index.empty()) return ConvertIndex(flags);
+  if (flags.levels.empty()) flags.levels = flags.preset == "demo" ? "64,64,64" : "256,256,256";
+  if (flags.preset == "demo") {
+    flags.embedding.embedding.dim = 32;
+    flags.kmeans.collision_free = true;
+  } else if (!flags.preset.empty()) {
+    return absl::InvalidArgumentError(absl::StrCat("--preset: '", flags.preset, "' must be demo"));
+  }
+  return Fit(std::move(flags));
+}
+
+void AddInputFlags(CLI::App* command, TokenizeFlags* flags) {
+  command->add_option("--events", flags->events, "Folder with events.tsv and items.tsv (plain or gzip)");
+  command->add_option("--vectors", flags->vectors.path, "Item vectors: .npy or .safetensors, one row per item");
+  command->add_option("--ids", flags->vectors.ids_path, "Item ids of the rows, one per line");
+  command->add_option("--tensor", flags->vectors.tensor, "Tensor of the safetensors file; default: vectors");
+  command->add_option("--from-index", flags->from_index, "SID index of another tokenizer");
+  command->add_option("--encode", flags->encode, "Folder of an earlier run whose codebook encodes --vectors");
+  command->add_option("--dialect", flags->dialect, "letter, minionerec (JSON), minionerec-info (text) or tsv")
+      ->capture_default_str();
+  command->add_option("--id-offset", flags->id_offset, "Item id = key of the index + this")->capture_default_str();
+  command->add_option("--max-bad-rows", flags->max_bad_rows, "More bad rows refuse the index")->capture_default_str();
+}
+
+void AddEmbeddingFlags(CLI::App* command, TokenizeFlags* flags) {
+  EventVectorsOptions& events = flags->embedding;
+  command->add_option("--dim", events.embedding.dim, "Dimension of the vectors from --events")->capture_default_str();
+  command
+      ->add_option("--attributes-weight", events.embedding.attributes_weight,
+                   "Energy of authors and tags over that of behaviour; 0: behaviour alone")
+      ->capture_default_str();
+  command->add_option("--window", events.embedding.window, "Items of a user co-occur this far apart; 0: anywhere")
+      ->capture_default_str();
+  command->add_flag("--normalize", events.embedding.normalize, "Vectors of unit length");
+  command
+      ->add_option("--targets", flags->targets,
+                   "As for train: labels of events to predict, joined by |; 'any': every event")
+      ->capture_default_str();
+  command->add_option("--k-core", events.corpus.k_core,
+                      "As for train: targets' users and items with at least this many; 0: all");
+  command->add_flag("--target-items-only", events.target_items_only, "SIDs for the items of targets alone");
+  command->add_flag("--all-events", events.all_events, "Co-occurrence of all events, not of targets alone");
+  command->add_flag("--unused-items", events.unused_items, "SIDs also for items of items.tsv without events");
+}
+
+void AddClusteringFlags(CLI::App* command, TokenizeFlags* flags) {
+  sid::ResidualKMeansOptions& kmeans = flags->kmeans;
+  command->add_option("--preset", flags->preset, "demo: 64,64,64 codes, 32 dimensions, collision-free");
+  command->add_option("--levels", flags->levels, "Codes per level, 1 to 8 levels; default 256,256,256");
+  command->add_flag("--balanced", kmeans.balanced, "Every code gets about the same number of items");
+  command->add_option("--balance-slack", kmeans.balance_slack, "Most items of a code over the equal share")
+      ->capture_default_str();
+  command->add_flag("--collision-free", kmeans.collision_free,
+                    "Items with one prefix are dealt last codes anew, so that few share a SID");
+  command->add_option("--max-items-per-sid", kmeans.max_items_per_sid, "With --collision-free")->capture_default_str();
+  command->add_option("--max-move-error", kmeans.max_move_error,
+                      "With --collision-free: moves that cost more than this many mean squared errors are left undone");
+  command->add_option("--iterations", kmeans.iterations, "Of Lloyd's algorithm per level, at most")
+      ->capture_default_str();
+  command
+      ->add_option("--max-points-per-centroid", kmeans.max_points_per_centroid,
+                   "Training sample; 0: all. Every item is assigned either way")
+      ->capture_default_str();
+  command->add_flag("--sampled-init", flags->sampled_init, "Start from random items, not k-means++: faster");
+  command->add_option("--seed", kmeans.seed, "The same seed gives the same SIDs, with any number of threads")
+      ->capture_default_str();
+  command->add_option("--threads", flags->threads, "0: one per core")->capture_default_str();
+}
+
+}  // namespace
+
+Verb AddTokenize(CLI::App& app) {
+  auto flags = std::make_shared<TokenizeFlags>();
+  CLI::App* command = app.add_subcommand("tokenize", "Give every item a semantic ID");
+  command->footer(kExamples);
+  AddInputFlags(command, flags.get());
+  AddEmbeddingFlags(command, flags.get());
+  AddClusteringFlags(command, flags.get());
+  command->add_option("--out", flags->out, "Folder to write (a TSV file with --encode)")->required();
+  command->add_option("--write-index", flags->write_index, "Also write the SIDs as an index in --dialect");
+  return {command, [flags] { return RunTokenize(*flags); }};
+}
+
+}  // namespace beamline::cli

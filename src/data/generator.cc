@@ -32,12 +32,12 @@ constexpr std::array<double, kInterests> kInterestWeights = {0.5, 0.8, 1.0};  //
 constexpr double kSessionEvents = 8;                                          // mean
 constexpr double kDriftPerSession = 0.3;
 constexpr double kDriftAlongPath = 0.75;  // else to any topic
-constexpr double kShownByInterest = 0.4;
-constexpr double kShownBySession = 0.85;  // of those, about the session's interest
+constexpr double kShownByInterest = 0.34;
+constexpr double kShownBySession = 0.9;  // of those, about the session's interest
 constexpr double kFavouriteStyle = 0.6;
 constexpr double kRepeat = 0.3;  // chance that a video drawn again is shown again
-constexpr double kLongViewLogit = -1.4;
-constexpr double kInterestLogit = 1.0;
+constexpr double kLongViewLogit = -1.8;
+constexpr double kInterestLogit = 1.7;
 constexpr double kFavouriteLogit = 0.5;
 constexpr int kAgeGroups = 6;
 

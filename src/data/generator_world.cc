@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "data/generator_world.h"
 
+#include <algorithm>
 #include <array>
 #include <cmath>
 #include <numeric>
@@ -12,7 +13,7 @@
 namespace beamline::data {
 namespace {
 
-constexpr double kTopicsPerRoot = 0.55;  // topics = this * sqrt(videos)
+constexpr double kTopicsPerRoot = 0.28;  // topics = this * sqrt(videos)
 constexpr int kMostTopics = 4000;
 // Zipf-Mandelbrot over the rank r of n: (r / n + shift)^-exponent, the same curve for every n.
 constexpr double kPopularityShift = 0.006;
@@ -56,10 +57,18 @@ std::vector<uint32_t> Shuffled(uint32_t count, Random* random) {
   return order;
 }
 
+double Fraction(double x) { return x - std::floor(x); }
+
+uint32_t PickAt(const std::vector<double>& cumulative, double part) {
+  const auto found = std::upper_bound(cumulative.begin(), cumulative.end(), part * cumulative.back());
+  return static_cast<uint32_t>(std::min<size_t>(found - cumulative.begin(), cumulative.size() - 1));
+}
+
 void MakeTopics(int topics, Random* random, World* world) {
+  const std::vector<uint32_t> weights = Shuffled(static_cast<uint32_t>(topics), random);
   double sum = 0;
   for (int topic = 0; topic < topics; ++topic) {
-    sum += std::exp(0.6 * random->Normal());
+    sum += 1.0 / (weights[topic] + 0.2 * topics);  // some topics are liked more, the same number in every world
     world->topic_cumulative.push_back(sum);
     for (int i = 0; i < kSuccessors; ++i) world->successors.push_back(static_cast<uint32_t>(random->Below(topics)));
   }
@@ -110,8 +119,11 @@ World MakeWorld(int64_t num_items, uint64_t seed) {
   const std::vector<uint32_t> ranks = Shuffled(static_cast<uint32_t>(num_items), &random);
   for (uint32_t index = 0; index < num_items; ++index) {
     World::Video video;
-    video.topic = static_cast<uint32_t>(random.Pick(world.topic_cumulative));
-    video.style = static_cast<uint32_t>(random.Below(kStylesPerTopic));
+    // Along the ranks topics and styles take turns (golden ratios), so that popular videos are spread over all of them
+    // and worlds of different seeds are alike.
+    const double turn = ranks[index] + 0.5;
+    video.topic = PickAt(world.topic_cumulative, Fraction(turn * 0.6180339887498949));
+    video.style = static_cast<uint32_t>(Fraction(turn * 0.7548776662466927) * kStylesPerTopic);
     uint64_t author = 1'000'000 + authors.size();
     if (!authors.empty() && random.Chance(kAuthorReuse)) {
       const Author& known = authors[random.Below(authors.size())];
@@ -123,8 +135,8 @@ World MakeWorld(int64_t num_items, uint64_t seed) {
     } else {
       authors.push_back({author, video.topic, video.style});
     }
-    video.appeal = 0.5 * random.Normal();
-    video.like_rate = 0.05 * std::exp(0.7 * random.Normal());
+    video.appeal = 0.3 * random.Normal();
+    video.like_rate = 0.045 * std::exp(0.7 * random.Normal());
     ItemRow row;
     row.item = index + 1;
     row.attributes = MakeAttributes(index, video, topics, &random);

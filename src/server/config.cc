@@ -71,11 +71,10 @@ absl::StatusOr<config::v1::ServerConfig> ParseServerConfig(const std::string& te
   BEAMLINE_RETURN_IF_ERROR(CheckEncoding(text, name));
   ConfigProblems problems(name);
   config::v1::ServerConfig config;
-  google::protobuf::TextFormat::ParseInfoTree locations;
-  ParseConfigText(text, &locations, &config, &problems);
+  const auto locations = ParseConfigText(text, &config, &problems);
   if (overrides.bundle) config.mutable_engine()->set_bundle(*overrides.bundle);
   if (overrides.port) config.mutable_listen()->set_port(*overrides.port);
-  CheckConfig(config, locations, overrides, &problems);
+  CheckConfig(config, *locations, overrides, &problems);
   BEAMLINE_RETURN_IF_ERROR(problems.ToStatus());
   return config;
 }

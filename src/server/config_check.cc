@@ -118,10 +118,17 @@ class Checker {
     if (value < low || value > high) Add(path, absl::StrCat(value, " is outside ", low, "..", high));
   }
 
-  // Reported at whichever of the two the file sets.
+  bool InBounds(absl::string_view path) const {
+    const int64_t value = Number(path);
+    return std::any_of(std::begin(kBounds), std::end(kBounds), [&](const Bounds& bounds) {
+      return path == bounds.field && value >= bounds.low && value <= bounds.high;
+    });
+  }
+
+  // Reported at whichever of the two the file sets, unless one is wrong by itself.
   void CheckRelation(const AtMost& relation) {
     const int64_t value = Number(relation.field), limit = Number(relation.other);
-    if (value <= limit) return;
+    if (value <= limit || !InBounds(relation.field) || !InBounds(relation.other)) return;
     const absl::string_view at = Find(relation.field).line > 0 ? relation.field : relation.other;
     problems_.Add(Find(at).line, absl::StrCat(relation.field, ": ", value, " is more than ", relation.other, " (",
                                               limit, Find(relation.other).line > 0 ? ")" : ", the default)"));

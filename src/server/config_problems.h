@@ -4,6 +4,7 @@
 // after an error, and the checks of meaning. Pure.
 #pragma once
 
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -33,9 +34,10 @@ class ConfigProblems {
   std::vector<Problem> problems_;
 };
 
-// Parses what can be parsed; `locations` tells where each field stood.
-void ParseConfigText(const std::string& text, google::protobuf::TextFormat::ParseInfoTree* locations,
-                     config::v1::ServerConfig* config, ConfigProblems* problems);
+// Parses what can be parsed and tells where each field stood.
+std::unique_ptr<google::protobuf::TextFormat::ParseInfoTree> ParseConfigText(const std::string& text,
+                                                                             config::v1::ServerConfig* config,
+                                                                             ConfigProblems* problems);
 
 // Ranges, words, relations between fields, and files that must exist.
 void CheckConfig(const config::v1::ServerConfig& config, const google::protobuf::TextFormat::ParseInfoTree& locations,

@@ -114,8 +114,9 @@ std::string Nearest(absl::string_view word, const std::vector<std::string>& cand
   return nearest;
 }
 
-void ParseConfigText(const std::string& text, TextFormat::ParseInfoTree* locations, config::v1::ServerConfig* config,
-                     ConfigProblems* problems) {
+std::unique_ptr<TextFormat::ParseInfoTree> ParseConfigText(const std::string& text, config::v1::ServerConfig* config,
+                                                           ConfigProblems* problems) {
+  std::unique_ptr<TextFormat::ParseInfoTree> locations;
   std::vector<std::string> lines = absl::StrSplit(text, '\n');
   RefuseOddNumbers(lines, problems);
   std::vector<Message> unknown;
@@ -124,7 +125,8 @@ void ParseConfigText(const std::string& text, TextFormat::ParseInfoTree* locatio
     TextFormat::Parser parser;
     parser.AllowUnknownField(true);
     parser.RecordErrorsTo(&collector);
-    parser.WriteLocationsTo(locations);
+    locations = std::make_unique<TextFormat::ParseInfoTree>();
+    parser.WriteLocationsTo(locations.get());
     parser.SetRecursionLimit(16);
     const bool parsed = parser.ParseFromString(absl::StrJoin(lines, "\n"), config);
     unknown = collector.warnings;
@@ -137,6 +139,7 @@ void ParseConfigText(const std::string& text, TextFormat::ParseInfoTree* locatio
     line.clear();
   }
   for (const Message& warning : unknown) problems->Add(warning.line, ExplainUnknown(warning.text));
+  return locations;
 }
 
 }  // namespace beamline::server

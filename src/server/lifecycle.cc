@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <cstdlib>
 
 #include <signal.h>
 #include <unistd.h>
@@ -51,6 +52,15 @@ void LogStop(const Server& server, int64_t cut) {
                counters.expired.value(), counters.failed.value(), cut);
 }
 
+// gRPC and protobuf write a line to standard error for what any client can do wrong: a way to fill a disk. What matters
+// comes back to us as a status. GRPC_VERBOSITY, where the operator sets it, still rules.
+void SilenceLibraries() {
+  setenv("GRPC_VERBOSITY", "NONE", 0);
+#if GOOGLE_PROTOBUF_VERSION < 4022000
+  google::protobuf::SetLogHandler(nullptr);
+#endif
+}
+
 }  // namespace
 
 absl::Status ServeUntilStopped(const config::v1::Lifecycle& lifecycle, Server& server, Engine& engine,
@@ -80,6 +90,7 @@ absl::Status ServeUntilStopped(const config::v1::Lifecycle& lifecycle, Server& s
 
 absl::Status RunServer(const config::v1::ServerConfig& config, const EngineFactory& create_engine) {
   signal(SIGPIPE, SIG_IGN);
+  SilenceLibraries();
   std::atomic<bool> loading{true};
   StopRequests stop;
   SignalWatcher signals([&](int number) {

@@ -27,8 +27,11 @@ class ReflectionOption final : public grpc::ServerBuilderOption {
   explicit ReflectionOption(bool enabled) : enabled_(enabled) {}
   void UpdateArguments(grpc::ChannelArguments*) override {}
   void UpdatePlugins(std::vector<std::unique_ptr<grpc::ServerBuilderPlugin>>* plugins) override {
-    std::erase_if(*plugins, [](const auto& plugin) { return plugin->name() == "proto_reflection"; });
-    if (enabled_) plugins->push_back(std::make_unique<grpc::reflection::ProtoServerReflectionPlugin>());
+    using grpc::reflection::ProtoServerReflectionPlugin;
+    std::erase_if(*plugins, [](const auto& plugin) {
+      return dynamic_cast<const ProtoServerReflectionPlugin*>(plugin.get()) != nullptr;
+    });
+    if (enabled_) plugins->push_back(std::make_unique<ProtoServerReflectionPlugin>());
   }
 
  private:

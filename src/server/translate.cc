@@ -14,7 +14,7 @@ namespace beamline::server {
 namespace {
 
 constexpr int64_t kMaxTimestampMs = 253402300799999;  // the end of the year 9999
-constexpr int64_t kMaxSpanMs = 4294967295;         // 49 days, as in the event table
+constexpr int64_t kMaxSpanMs = 4294967295;            // 49 days, as in the event table
 
 std::string Range(int64_t low, int64_t high) { return absl::StrCat(low, "..", high); }
 

@@ -13,7 +13,10 @@ class UnaryCall::Reactor final : public grpc::ServerUnaryReactor {
  public:
   explicit Reactor(std::shared_ptr<UnaryCall> call) : call_(std::move(call)) {}
 
-  void OnCancel() override { call_->Cancel(); }
+  void OnCancel() override {
+    const std::shared_ptr<UnaryCall> call = call_;  // Cancel finishes this reactor
+    call->Cancel();
+  }
   void OnDone() override {
     call_->options_.counters->in_flight.Add(-1);
     delete this;
@@ -51,16 +54,17 @@ void UnaryCall::Cancel() {
     state_ = State::kCancelled;
     cancellers.swap(cancellers_);
   }
-  // Unlocked: a canceller may run the engine's callback, which finishes this call.
-  for (Engine::Canceller& canceller : cancellers) canceller();
   const bool expired = options_.clock->Now() >= deadline_;
-  Finish(expired ? absl::DeadlineExceededError("the deadline passed") : absl::CancelledError("the client cancelled"));
+  FinishWith(expired ? absl::DeadlineExceededError("the deadline passed")
+                     : absl::CancelledError("the client cancelled"));
+  // Unlocked: a canceller may run the engine's callback, which comes back to Finish.
+  for (Engine::Canceller& canceller : cancellers) canceller();
 }
 
 bool UnaryCall::End() {
   std::vector<Engine::Canceller> unused;  // destroyed unlocked
   std::lock_guard lock(mu_);
-  if (state_ == State::kEnded) return false;
+  if (state_ != State::kOpen) return false;
   state_ = State::kEnded;
   unused.swap(cancellers_);
   return true;
@@ -75,9 +79,13 @@ bool UnaryCall::Finish(const google::protobuf::Message& response) {
 
 bool UnaryCall::Finish(const absl::Status& error) {
   if (!End()) return false;
+  FinishWith(error);
+  return true;
+}
+
+void UnaryCall::FinishWith(const absl::Status& error) {
   options_.counters->Ended(error);
   reactor_->Finish(ToGrpcStatus(error, options_.retry_after_ms));
-  return true;
 }
 
 }  // namespace beamline::server

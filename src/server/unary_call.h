@@ -49,10 +49,11 @@ class UnaryCall {
 
  private:
   class Reactor;
-  enum class State { kOpen, kCancelled, kEnded };
+  enum class State { kOpen, kCancelled, kEnded };  // the last two have finished the reactor, or are about to
 
   UnaryCall(const Options& options, grpc::ByteBuffer* response) : options_(options), response_(response) {}
   bool End();  // true for the one caller that may use the reactor and the response afterwards
+  void FinishWith(const absl::Status& error);  // REQUIRES: the caller ended the call
   void Cancel();
 
   const Options options_;

@@ -136,7 +136,7 @@ TEST(Config, EachProblemIsFoundAlone) {
       {"listen { port: 80.5 }", "c.textproto:1: ", "integer"},
       {"listen { port: 99999999999 }", "c.textproto:1: ", "range"},
       {"listen { port: }", "c.textproto:1: ", ""},
-      {"listen { port: 80 } trailing junk", "c.textproto:1: ", ""},
+      {"listen { port: 80 } }", "c.textproto:1: ", ""},
       {"listen {", "c.textproto:1: ", ""},
       {"engine { score_rule: FULL }", "c.textproto:1: ", "FULL"},
       {"engine { dtype: 'FP32' }", "c.textproto:1: engine.dtype", "fp32, bf16"},

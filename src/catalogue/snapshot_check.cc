@@ -50,7 +50,7 @@ absl::Status CheckItemOrder(const SnapshotContents& contents) {
     for (uint32_t at = contents.leaf_items[leaf] + 1; at < contents.leaf_items[leaf + 1]; ++at) {
       const float before = items.relevance[at - 1];
       const float here = items.relevance[at];
-      if (before < here || (before == here && items.item_id[at - 1] >= items.item_id[at])) {
+      if (before < here || (before == here && items.item_id[at - 1] > items.item_id[at])) {
         return Error("items: position ", at, " is not in order of relevance and id within leaf ", leaf);
       }
     }

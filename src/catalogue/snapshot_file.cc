@@ -88,10 +88,10 @@ std::vector<Section> ArraySections(const SnapshotContents& contents, absl::strin
   return sections;
 }
 
-std::string EncodeManifest(const SnapshotContents& contents) {
+std::string EncodeManifest(const SnapshotContents& contents, const std::string& version) {
   nlohmann::json nodes = nlohmann::json::array();
   for (const ItemTrieLevel& level : contents.trie.levels) nodes.push_back(level.codes.size());
-  return nlohmann::json({{"version", contents.version},
+  return nlohmann::json({{"version", version},
                          {"codebook_fingerprint", contents.codebook_fingerprint},
                          {"level_sizes", contents.level_sizes},
                          {"trie_nodes", nodes},
@@ -301,7 +301,7 @@ absl::StatusOr<std::shared_ptr<const CatalogueSnapshot>> LoadSnapshot(const std:
 }
 
 absl::Status WriteSnapshot(const CatalogueSnapshot& snapshot, const std::filesystem::path& path, Progress* progress) {
-  const std::string manifest = EncodeManifest(snapshot.contents());
+  const std::string manifest = EncodeManifest(snapshot.contents(), snapshot.version());
   const std::string tags = EncodeTags(snapshot.tags());
   std::vector<Section> sections = {{"manifest", manifest}};
   for (Section& section : ArraySections(snapshot.contents(), tags)) sections.push_back(std::move(section));
@@ -311,7 +311,7 @@ absl::Status WriteSnapshot(const CatalogueSnapshot& snapshot, const std::filesys
 std::string ContentVersion(const SnapshotContents& contents) {
   const std::string tags = EncodeTags(contents.tags);
   Sha256 digest;
-  digest.Update(EncodeManifest(contents));
+  digest.Update(EncodeManifest(contents, ""));
   for (const Section& section : ArraySections(contents, tags))
     digest.Update(section.name).Update({section.bytes.data(), section.bytes.size()});
   return absl::StrCat("c-", digest.HexDigest().substr(0, 16));

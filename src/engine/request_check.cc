@@ -38,8 +38,8 @@ absl::Status CheckEvent(const Event& event, int64_t latest, absl::string_view fi
     return OutOfRange(path("duration_ms"), event.duration_ms, 0, kMaxSpanMs, "");
   }
   if ((event.labels & ~kAllLabels) != 0) {
-    return absl::InvalidArgumentError(absl::StrCat(path("labels"), ": ", event.labels,
-                                                   " has bits that are no label; the labels are ", kAllLabels));
+    return absl::InvalidArgumentError(
+        absl::StrCat(path("labels"), ": ", event.labels, " has bits that are no label; the labels are ", kAllLabels));
   }
   return absl::OkStatus();
 }
@@ -63,8 +63,8 @@ absl::Status CheckEligibility(const Eligibility& eligibility, int max_items) {
     const TagClause& clause = eligibility.rule[i];
     const std::string field = absl::StrCat("eligibility.rule[", i, "]");
     BEAMLINE_RETURN_IF_ERROR(CheckRange(absl::StrCat(field, ".key"), clause.key.size(), 1, kMaxNameBytes, " bytes"));
-    BEAMLINE_RETURN_IF_ERROR(CheckRange(absl::StrCat(field, ".any_of"), clause.any_of.size(), 1,
-                                        catalogue::kMaxClauseValues, " values"));
+    BEAMLINE_RETURN_IF_ERROR(
+        CheckRange(absl::StrCat(field, ".any_of"), clause.any_of.size(), 1, catalogue::kMaxClauseValues, " values"));
     for (size_t v = 0; v < clause.any_of.size(); ++v) {
       if (clause.any_of[v].size() <= kMaxValueBytes) continue;
       return OutOfRange(absl::StrCat(field, ".any_of[", v, "]"), clause.any_of[v].size(), 0, kMaxValueBytes, " bytes");
@@ -82,8 +82,8 @@ absl::Status CheckEligibility(const Eligibility& eligibility, int max_items) {
 absl::Status CheckWidths(const std::vector<int>& widths, int max_width, int levels) {
   if (widths.size() > 1 && static_cast<int>(widths.size()) != levels) {
     return absl::InvalidArgumentError(absl::StrCat("beam_widths: has ", widths.size(),
-                                                   " entries; give none, one, or one per level (the model has ",
-                                                   levels, " levels)"));
+                                                   " entries; give none, one, or one per level (the model has ", levels,
+                                                   " levels)"));
   }
   for (size_t level = 0; level < widths.size(); ++level) {
     BEAMLINE_RETURN_IF_ERROR(CheckRange(absl::StrCat("beam_widths[", level, "]"), widths[level], 1, max_width));

@@ -134,14 +134,15 @@ TEST(PresetTest, AllAreValidAndUnknownOnesListThem) {
   EXPECT_EQ(PresetConfig({.name = "demo", .level_sizes = {4, 9}})->level_sizes, (std::vector<uint32_t>{4, 9}));
 }
 
-// The paper's sizes count the network (without the feature tables, which live elsewhere). 0.015B cannot be met by its
-// own row of the table (d 128, 4 layers, FFN 256): most of it must be those tables.
+// The paper's sizes count the network, without the feature tables, which live elsewhere. Its row for 0.015B (d 128, 4
+// layers, FFN 256) gives 7 M with untied heads over 3 x 8192 codes; the rest must be such tables.
 TEST(PresetTest, PaperSizes) {
   const auto network = [](const char* name) { return CountParameters(*PresetConfig({.name = name})).network * 1e-9; };
   EXPECT_NEAR(network("0.121B"), 0.121, 0.121 * 0.01);
   EXPECT_NEAR(network("0.935B"), 0.935, 0.935 * 0.01);
   EXPECT_NEAR(network("2.633B"), 2.633, 2.633 * 0.01);
-  EXPECT_NEAR(CountParameters(*PresetConfig({.name = "0.015B"})).total * 1e-9, 0.015, 0.002);
+  EXPECT_NEAR(network("0.015B"), 0.007, 0.0005);
+  EXPECT_GT(CountParameters(*PresetConfig({.name = "0.015B"})).total, 15'000'000);
   const ParameterCount moe = CountParameters(*PresetConfig({.name = "0.935B"}));
   EXPECT_NEAR(static_cast<double>(moe.active) / moe.network, 0.18, 0.02);
 }

@@ -1,0 +1,325 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The engine without threads over a fake runner: what goes in, what comes out, and why not.
+#include "engine/engine_core.h"
+
+#include <algorithm>
+#include <map>
+#include <memory>
+#include <random>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "engine/fake_runner.h"
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "history/memory_history_store.h"
+
+namespace beamline::engine {
+namespace {
+
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+using ::testing::IsEmpty;
+using ::testing::SizeIs;
+using Code = absl::StatusCode;
+
+constexpr int kItems = 150;
+constexpr absl::Duration kMs = absl::Milliseconds(1);
+
+class EngineCoreTest : public ::testing::Test {
+ protected:
+  EngineCoreTest() { Start({}); }
+
+  void Start(EngineOptions options) {
+    engine_.reset();
+    auto runner = std::make_unique<FakeRunner>(MakeCatalogue(kItems), clock_.get(), clock_.get());
+    runner_ = runner.get();
+    auto engine = EngineCore::Create({.options = std::move(options),
+                                      .runner = std::move(runner),
+                                      .clock = clock_,
+                                      .preparation_threads = 0,
+                                      .inline_execution = true});
+    ASSERT_TRUE(engine.ok()) << engine.status();
+    engine_ = *std::move(engine);
+  }
+  void RunAll() {
+    while (true) {
+      const absl::Time again = engine_->Step();
+      if (again == absl::InfiniteFuture()) return;
+      if (again > clock_->Now()) clock_->Set(again);
+    }
+  }
+  absl::StatusOr<RecommendResult> Ask(RecommendRequest request) {
+    absl::StatusOr<RecommendResult> answer = absl::UnknownError("no callback");
+    int calls = 0;
+    engine_->Submit(std::move(request), [&](absl::StatusOr<RecommendResult> result) {
+      answer = std::move(result);
+      ++calls;
+    });
+    RunAll();
+    EXPECT_EQ(calls, 1);
+    return answer;
+  }
+  static RecommendRequest User(const std::string& user) {
+    RecommendRequest request;
+    request.user_id = user;
+    return request;
+  }
+
+  std::shared_ptr<FakeClock> clock_ = std::make_shared<FakeClock>();
+  FakeRunner* runner_ = nullptr;
+  std::unique_ptr<EngineCore> engine_;
+};
+
+bool MatchesRule(const CatalogueItem& item, const std::vector<TagClause>& rule) {
+  return std::all_of(rule.begin(), rule.end(), [&](const TagClause& clause) {
+    return std::any_of(item.attributes.tags.begin(), item.attributes.tags.end(), [&](const auto& tag) {
+      return tag.first == clause.key && std::count(clause.any_of.begin(), clause.any_of.end(), tag.second) > 0;
+    });
+  });
+}
+
+// The answer by definition: filter all items, group by SID, rank the SIDs, keep the beam, take items by relevance.
+RecommendResult Oracle(const RecommendRequest& request, int width) {
+  std::map<Sid, std::vector<CatalogueItem>> sids;
+  for (ItemId id = 1; id <= kItems; ++id) {
+    const CatalogueItem item = ItemOf(id);
+    const Eligibility& rules = request.eligibility;
+    if (!MatchesRule(item, rules.rule) || std::count(rules.deny.begin(), rules.deny.end(), id)) continue;
+    if (rules.restrict_to_allow && !std::count(rules.allow.begin(), rules.allow.end(), id)) continue;
+    const bool seen = std::any_of(request.history.begin(), request.history.end(),
+                                  [&](const Event& event) { return event.item == id; });
+    if (request.exclude_history && seen) continue;
+    sids[item.sid].push_back(item);
+  }
+  std::vector<runtime::Hypothesis> ranked;
+  for (const auto& [sid, items] : sids) ranked.push_back(FakeHypothesis(request.user_id, 0, sid));
+  std::sort(ranked.begin(), ranked.end(), Before);
+  ranked.resize(std::min<size_t>(ranked.size(), width));
+  RecommendResult result;
+  for (const runtime::Hypothesis& hypothesis : ranked) {
+    std::vector<CatalogueItem>& items = sids[hypothesis.sid];
+    std::sort(items.begin(), items.end(), [](const CatalogueItem& a, const CatalogueItem& b) {
+      return a.attributes.relevance != b.attributes.relevance ? a.attributes.relevance > b.attributes.relevance
+                                                              : a.item < b.item;
+    });
+    for (size_t i = 0; i < items.size() && static_cast<int>(i) < request.items_per_sid; ++i) {
+      if (static_cast<int>(result.items.size()) == request.top_k) break;
+      result.items.push_back({items[i].item, hypothesis.sid, hypothesis.log_probs, hypothesis.score});
+    }
+  }
+  if (static_cast<int>(result.items.size()) < request.top_k) {
+    result.short_reason = sids.empty()                   ? ShortReason::kNoEligibleItems
+                          : ranked.size() == sids.size() ? ShortReason::kEligibleItemsExhausted
+                                                         : ShortReason::kBeamExhausted;
+  }
+  return result;
+}
+
+TEST_F(EngineCoreTest, AnswersEqualTheDefinitionOnRandomRequests) {
+  std::mt19937_64 random(3);
+  std::map<ShortReason, int> reasons;
+  for (int round = 0; round < 600; ++round) {
+    RecommendRequest request = User(absl::StrCat("user", round));
+    request.top_k = 1 + random() % 60;
+    request.items_per_sid = 1 + random() % 4;
+    request.beam_widths = {static_cast<int>(1 + random() % 70)};
+    request.exclude_history = random() % 2;
+    for (uint64_t i = random() % 30; i > 0; --i) request.history.push_back({.item = random() % (kItems + 20)});
+    if (random() % 2) request.eligibility.rule.push_back({"region", {"DE"}});
+    if (random() % 3 == 0) request.eligibility.rule.push_back({"kind", {absl::StrCat(random() % 7), "3"}});
+    for (uint64_t i = random() % 100; i > 0; --i) request.eligibility.deny.push_back(random() % kItems);
+    request.eligibility.restrict_to_allow = random() % 3 == 0;
+    if (request.eligibility.restrict_to_allow) {
+      for (uint64_t i = random() % 40; i > 0; --i) request.eligibility.allow.push_back(random() % (kItems + 9));
+    }
+    const RecommendResult expected = Oracle(request, request.beam_widths[0]);
+    const absl::StatusOr<RecommendResult> actual = Ask(request);
+    ASSERT_TRUE(actual.ok()) << actual.status();
+    ASSERT_EQ(actual->items.size(), expected.items.size()) << round;
+    for (size_t i = 0; i < expected.items.size(); ++i) {
+      ASSERT_EQ(actual->items[i].item, expected.items[i].item) << round << " rank " << i;
+      ASSERT_EQ(actual->items[i].sid, expected.items[i].sid);
+      ASSERT_EQ(actual->items[i].log_probs, expected.items[i].log_probs);
+      ASSERT_EQ(actual->items[i].score, expected.items[i].score);
+    }
+    ASSERT_EQ(actual->short_reason, expected.short_reason) << round;
+    ++reasons[expected.short_reason];
+  }
+  EXPECT_THAT(reasons, SizeIs(4)) << "every reason came up";
+  for (const auto& [reason, count] : reasons) EXPECT_GE(count, 5) << static_cast<int>(reason);
+}
+
+TEST_F(EngineCoreTest, TellsVersionsWidthsCountsAndTimes) {
+  RecommendRequest request = User("u");
+  request.history = {{.item = 1}, {.item = 100'000}, {.item = 2}, {.item = 0}};
+  const auto answer = Ask(request);
+  ASSERT_TRUE(answer.ok());
+  EXPECT_EQ(answer->model_version, "model-1");
+  EXPECT_EQ(answer->catalogue_version, "catalogue-1");
+  EXPECT_THAT(answer->beam_widths, ElementsAre(32, 32, 32));
+  EXPECT_EQ(answer->unknown_items, 2);
+  EXPECT_FALSE(answer->context_cached);
+  EXPECT_EQ(answer->timings.queue, 2 * kMs);
+  EXPECT_EQ(answer->timings.encode, kMs);
+  EXPECT_EQ(answer->timings.decode, 3 * kMs);
+  EXPECT_EQ(answer->timings.total, 6 * kMs);
+  const auto cached = Ask(User("cached"));
+  EXPECT_TRUE(cached->context_cached);
+  EXPECT_EQ(cached->timings.encode, absl::ZeroDuration());
+  const EngineStatus status = engine_->GetStatus();
+  EXPECT_TRUE(status.ready);
+  EXPECT_EQ(status.completed, 2u);
+  EXPECT_EQ(status.context_hits, 1u);
+  EXPECT_EQ(status.context_misses, 1u);
+  EXPECT_EQ(status.in_flight, 0);
+  EXPECT_EQ(status.levels, 3);
+  EXPECT_EQ(status.num_items, static_cast<uint64_t>(kItems));
+  EXPECT_EQ(status.parameters, 7u);
+  EXPECT_EQ(engine_->catalogue()->version(), "catalogue-1");
+}
+
+TEST_F(EngineCoreTest, AColdUserGetsAnAnswer) {
+  RecommendRequest unknown = User("u");
+  unknown.history.assign(100, {.item = 424242});
+  for (const RecommendRequest& request : {User("u"), RecommendRequest(), unknown}) {
+    const auto answer = Ask(request);
+    ASSERT_TRUE(answer.ok());
+    EXPECT_THAT(answer->items, SizeIs(10));
+    EXPECT_EQ(answer->unknown_items, static_cast<int>(request.history.size()));
+  }
+}
+
+TEST_F(EngineCoreTest, RefusesBeforeAnythingRuns) {
+  RecommendRequest request = User("u");
+  request.top_k = 0;
+  EXPECT_THAT(std::string(Ask(request).status().message()), HasSubstr("top_k"));
+  request = User("u");
+  request.deadline = clock_->Now();
+  EXPECT_EQ(Ask(request).status().code(), Code::kDeadlineExceeded);
+  EXPECT_EQ(runner_->encoded.load(), 0);
+  EXPECT_EQ(engine_->GetStatus().rejected, 1u);
+  EXPECT_EQ(engine_->GetStatus().failed, 1u);
+}
+
+TEST_F(EngineCoreTest, NothingEligibleNeedsNoModel) {
+  RecommendRequest request = User("u");
+  request.eligibility.restrict_to_allow = true;
+  const auto answer = Ask(request);
+  ASSERT_TRUE(answer.ok());
+  EXPECT_THAT(answer->items, IsEmpty());
+  EXPECT_EQ(answer->short_reason, ShortReason::kNoEligibleItems);
+  EXPECT_THAT(answer->beam_widths, ElementsAre(32, 32, 32));
+  EXPECT_EQ(runner_->encoded.load(), 0);
+}
+
+TEST_F(EngineCoreTest, AFailingRequestLeavesItsNeighboursAlone) {
+  std::map<std::string, absl::StatusOr<RecommendResult>> answers;
+  for (const std::string user : {"a", "bad encode", "b", "bad decode", "c"}) {
+    engine_->Submit(User(user), [&answers, user](auto result) { answers.emplace(user, std::move(result)); });
+  }
+  RunAll();
+  EXPECT_EQ(answers.at("bad encode").status(), absl::InternalError("encode broke"));
+  EXPECT_EQ(answers.at("bad decode").status(), absl::InternalError("non_finite_logits"));
+  for (const std::string user : {"a", "b", "c"}) {
+    const auto& answer = answers.at(user);
+    ASSERT_TRUE(answer.ok());
+    const auto expected = Oracle(User(user), 32);
+    for (int i = 0; i < 10; ++i) EXPECT_EQ(answer->items[i].item, expected.items[i].item);
+  }
+  EXPECT_EQ(engine_->scheduler_stats().encode_batches, 1u);
+}
+
+TEST_F(EngineCoreTest, TheStoreSpeaksOnlyForRequestsWithoutHistory) {
+  auto store = std::make_shared<history::MemoryHistoryStore>();
+  ASSERT_TRUE(store->Append("u", {{.item = 3}, {.item = 777'777}}).ok());
+  Start({.history_store = store});
+  EXPECT_EQ(Ask(User("u"))->unknown_items, 1);
+  EXPECT_EQ(Ask(User("stranger"))->unknown_items, 0);
+  RecommendRequest own = User("u");
+  own.history = {{.item = 5}};
+  EXPECT_EQ(Ask(own)->unknown_items, 0);
+  RecommendRequest request = User("u");
+  request.exclude_history = true;
+  request.top_k = 1000;
+  request.items_per_sid = 1000;
+  request.beam_widths = {64};  // every SID
+  const auto answer = Ask(request);
+  for (const RecommendedItem& item : answer->items) EXPECT_NE(item.item, 3u) << "what the store knows was excluded";
+  EXPECT_EQ(answer->items.size(), kItems - 1);
+}
+
+TEST_F(EngineCoreTest, CancelAtEveryStage) {
+  for (int stage = -2; stage < 3; ++stage) {
+    absl::Status status = absl::UnknownError("no callback");
+    Engine::Canceller cancel =
+        engine_->Submit(User("u"), [&](absl::StatusOr<RecommendResult> result) { status = result.status(); });
+    runner_->before_step = [&](int step) {
+      if (step == stage) cancel();
+    };
+    if (stage == -2) cancel();
+    if (stage == -1) {
+      clock_->Advance(2 * kMs);
+      engine_->Step();  // encode
+      cancel();
+    }
+    RunAll();
+    EXPECT_EQ(status.code(), Code::kCancelled) << stage;
+    cancel();
+    cancel();
+  }
+  runner_->before_step = nullptr;
+  EXPECT_EQ(engine_->GetStatus().in_flight, 0);
+}
+
+TEST_F(EngineCoreTest, ACancellerMayOutliveItsEngine) {
+  Engine::Canceller cancel = engine_->Submit(User("u"), [](auto result) { EXPECT_TRUE(result.ok()); });
+  engine_.reset();
+  cancel();
+}
+
+TEST_F(EngineCoreTest, DrainRefusesAndFinishes) {
+  int ok = 0;
+  for (int i = 0; i < 3; ++i) engine_->Submit(User("u"), [&](auto result) { ok += result.ok(); });
+  EXPECT_TRUE(engine_->Drain(absl::InfiniteFuture()));
+  EXPECT_EQ(ok, 3);
+  EXPECT_FALSE(engine_->GetStatus().ready);
+  EXPECT_EQ(Ask(User("late")).status().code(), Code::kUnavailable);
+}
+
+TEST_F(EngineCoreTest, RefusesPartsThatDoNotBelongTogether) {
+  auto runner = std::make_unique<FakeRunner>(MakeCatalogue(5));
+  runner->info_.codebook_fingerprint = "another";
+  auto engine = EngineCore::Create({.runner = std::move(runner)});
+  EXPECT_EQ(engine.status().code(), Code::kFailedPrecondition);
+  EXPECT_THAT(std::string(engine.status().message()), HasSubstr("another"));
+  runner = std::make_unique<FakeRunner>(MakeCatalogue(5));
+  runner->info_.level_sizes = {4, 4};
+  EXPECT_EQ(EngineCore::Create({.runner = std::move(runner)}).status().code(), Code::kFailedPrecondition);
+  EXPECT_EQ(EngineCore::Create({.options = {.workers = 0}, .runner = std::make_unique<FakeRunner>(MakeCatalogue(5))})
+                .status()
+                .code(),
+            Code::kInvalidArgument);
+}
+
+// A1.7: 50 ms deadlines before 500 ms of queued work.
+TEST_F(EngineCoreTest, NothingRunsAfterItsDeadline) {
+  runner_->cost = 10 * kMs;
+  Start({.max_batch_requests = 1});
+  runner_->cost = 10 * kMs;
+  std::map<Code, int> codes;
+  for (int i = 0; i < 40; ++i) {
+    RecommendRequest request = User("u");
+    request.deadline = clock_->Now() + 50 * kMs;
+    engine_->Submit(request, [&](auto result) { ++codes[result.status().code()]; });
+  }
+  RunAll();
+  EXPECT_EQ(runner_->executed_late.load(), 0);
+  EXPECT_GE(codes[Code::kOk], 1);
+  EXPECT_EQ(codes[Code::kOk] + codes[Code::kDeadlineExceeded] + codes[Code::kResourceExhausted], 40);
+}
+
+}  // namespace
+}  // namespace beamline::engine

@@ -1,0 +1,140 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The engine with all its threads over a fake runner, for ThreadSanitizer: every accepted request's callback runs
+// exactly once, whatever is cancelled, expires, fails or is drained, and a neighbour's fate changes no answer.
+#include <atomic>
+#include <chrono>
+#include <memory>
+#include <random>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "engine/engine_core.h"
+#include "engine/fake_runner.h"
+#include "gtest/gtest.h"
+
+namespace beamline::engine {
+namespace {
+
+std::unique_ptr<EngineCore> Start(EngineOptions options, absl::Duration cost) {
+  auto runner = std::make_unique<FakeRunner>(MakeCatalogue(150));
+  runner->cost = cost;
+  options.max_queue_delay = absl::Microseconds(200);
+  auto engine = EngineCore::Create({.options = std::move(options), .runner = std::move(runner)});
+  EXPECT_TRUE(engine.ok()) << engine.status();
+  return *std::move(engine);
+}
+
+RecommendRequest RandomRequest(std::mt19937_64& random) {
+  RecommendRequest request;
+  const uint64_t kind = random() % 12;
+  request.user_id = kind == 0 ? "bad encode" : kind == 1 ? "bad decode" : kind == 2 ? "cached" : "good";
+  request.top_k = kind == 3 ? -1 : 5;
+  request.priority = static_cast<Priority>(random() % 3);
+  request.beam_widths = {static_cast<int>(1 + random() % 64)};
+  if (random() % 3 == 0) request.deadline = absl::Now() + absl::Microseconds(static_cast<int>(random() % 20'000) - 200);
+  if (random() % 3 == 0) request.eligibility.rule = {{"kind", {absl::StrCat(random() % 5)}}};
+  if (random() % 3 == 0) request.eligibility.deny = {random() % 150, random() % 150};
+  return request;
+}
+
+TEST(EngineThreadsTest, EveryCallbackRunsExactlyOnce) {
+  constexpr int kSubmitters = 4, kRequests = 300;
+  std::atomic<int> calls{0}, twice{0}, ok{0}, wrong{0};
+  std::vector<Engine::Canceller> survivors;
+  std::mutex mu;
+  {
+    auto engine = Start({.queue_capacity = 100}, absl::Microseconds(50));
+    std::vector<std::thread> submitters;
+    for (int t = 0; t < kSubmitters; ++t) {
+      submitters.emplace_back([&, t] {
+        std::mt19937_64 random(t);
+        std::vector<Engine::Canceller> cancellers;
+        for (int i = 0; i < kRequests; ++i) {
+          auto once = std::make_shared<std::atomic<int>>(0);
+          RecommendRequest request = RandomRequest(random);
+          const bool bad = request.user_id.starts_with("bad") || request.top_k < 0;
+          cancellers.push_back(engine->Submit(std::move(request), [&, once, bad](auto result) {
+            if (once->fetch_add(1) != 0) twice.fetch_add(1);
+            calls.fetch_add(1);
+            if (result.ok()) ok.fetch_add(1);
+            if (result.ok() && (bad || result->items.empty() || result->items.size() > 5)) wrong.fetch_add(1);
+          }));
+          if (random() % 4 == 0) cancellers[random() % cancellers.size()]();
+          if (random() % 8 == 0) std::this_thread::sleep_for(std::chrono::microseconds(random() % 800));
+          EXPECT_GE(engine->GetStatus().in_flight, 0);
+        }
+        std::lock_guard lock(mu);
+        for (Engine::Canceller& canceller : cancellers) survivors.push_back(std::move(canceller));
+      });
+    }
+    for (std::thread& submitter : submitters) submitter.join();
+    EXPECT_TRUE(engine->Drain(absl::InfiniteFuture()));
+    const EngineStatus status = engine->GetStatus();
+    EXPECT_EQ(status.in_flight, 0);
+    EXPECT_EQ(status.queued, 0);
+    EXPECT_EQ(status.completed + status.failed + status.rejected, static_cast<uint64_t>(kSubmitters * kRequests));
+    EXPECT_EQ(static_cast<int>(status.completed), ok.load());
+  }
+  for (Engine::Canceller& canceller : survivors) canceller();
+  EXPECT_EQ(calls.load(), kSubmitters * kRequests);
+  EXPECT_EQ(twice.load(), 0);
+  EXPECT_EQ(wrong.load(), 0);
+  EXPECT_GT(ok.load(), 0);
+}
+
+TEST(EngineThreadsTest, DrainWithADeadlineEndsEverything) {
+  for (int round = 0; round < 5; ++round) {
+    std::atomic<int> calls{0}, submitted{0};
+    std::atomic<bool> stop{false};
+    auto engine = Start({.max_batch_requests = 2}, absl::Milliseconds(1));
+    std::thread submitter([&] {
+      std::mt19937_64 random(round);
+      while (!stop.load()) {
+        engine->Submit(RandomRequest(random), [&](auto) { calls.fetch_add(1); });
+        submitted.fetch_add(1);
+        std::this_thread::sleep_for(std::chrono::microseconds(50));
+      }
+    });
+    std::this_thread::sleep_for(std::chrono::milliseconds(10));
+    engine->Drain(absl::Now() + absl::Milliseconds(2));
+    EXPECT_EQ(engine->GetStatus().in_flight, 0);
+    stop.store(true);
+    submitter.join();
+    EXPECT_EQ(calls.load(), submitted.load());
+  }
+}
+
+TEST(EngineThreadsTest, AFullQueueRefusesAtOnce) {
+  auto engine = Start({.max_batch_requests = 1, .queue_capacity = 3}, absl::Milliseconds(5));
+  std::atomic<int> refused{0}, calls{0};
+  for (int i = 0; i < 60; ++i) {
+    engine->Submit({.user_id = "good"}, [&](auto result) {
+      calls.fetch_add(1);
+      if (absl::IsResourceExhausted(result.status())) refused.fetch_add(1);
+    });
+  }
+  EXPECT_TRUE(engine->Drain(absl::InfiniteFuture()));
+  EXPECT_EQ(calls.load(), 60);
+  EXPECT_GE(refused.load(), 40);
+  EXPECT_LT(refused.load(), 60);
+}
+
+TEST(EngineThreadsTest, RecommendWaitsForItsAnswer) {
+  auto engine = Start({}, absl::Microseconds(100));
+  std::vector<std::thread> callers;
+  for (int t = 0; t < 4; ++t) {
+    callers.emplace_back([&engine] {
+      for (int i = 0; i < 20; ++i) {
+        const auto answer = engine->Recommend({.user_id = "good", .top_k = 3});
+        ASSERT_TRUE(answer.ok()) << answer.status();
+        EXPECT_EQ(answer->items.size(), 3u);
+      }
+    });
+  }
+  for (std::thread& caller : callers) caller.join();
+}
+
+}  // namespace
+}  // namespace beamline::engine

@@ -1,0 +1,165 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// A runner without a model, over a small catalogue: 4 x 4 x 4 codes, items 1..`items`, several to a SID. A SID's
+// log-probabilities are a fixed function of its codes and the user, and the "search" is exhaustive, so a test can say
+// what every answer must be. It checks what the engine promises to runners as it runs.
+#pragma once
+
+#include <algorithm>
+#include <atomic>
+#include <chrono>
+#include <functional>
+#include <memory>
+#include <string>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "base/clock.h"
+#include "base/digest.h"
+#include "catalogue/snapshot_builder.h"
+#include "gtest/gtest.h"
+#include "runtime/request_job.h"
+#include "runtime/runner.h"
+
+namespace beamline::engine {
+
+inline CatalogueItem ItemOf(ItemId id) {
+  CatalogueItem item;
+  item.item = id;
+  const uint32_t code = static_cast<uint32_t>(id * 2654435761u >> 7) % 64;
+  item.sid = Sid({code / 16, code / 4 % 4, code % 4});
+  item.attributes.relevance = static_cast<float>(id % 7);
+  item.attributes.tags = {{"region", id % 2 ? "DE" : "AT"}, {"kind", absl::StrCat(id % 5)}};
+  return item;
+}
+
+inline std::shared_ptr<const catalogue::CatalogueSnapshot> MakeCatalogue(int items) {
+  auto builder = catalogue::SnapshotBuilder::Create(
+      {.codebook_fingerprint = "codebook", .level_sizes = {4, 4, 4}, .version = "catalogue-1"});
+  for (ItemId id = 1; id <= static_cast<ItemId>(items); ++id) EXPECT_TRUE(builder->Add(ItemOf(id)).ok());
+  return *std::move(*builder).Build();
+}
+
+// Of a code at a level for a user: distinct enough that ties are rare, and negative.
+inline float FakeLogProb(const std::string& user, int level, Code code) {
+  return -static_cast<float>(StableHash64(absl::StrCat(user, "/", level, "/", code), 1) % 10'000 + 1) / 1000.0f;
+}
+
+inline runtime::Hypothesis FakeHypothesis(const std::string& user, uint32_t leaf, const Sid& sid) {
+  runtime::Hypothesis hypothesis{.leaf = leaf, .sid = sid};
+  for (int level = 0; level < sid.levels(); ++level) {
+    hypothesis.log_probs.push_back(FakeLogProb(user, level, sid[level]));
+    hypothesis.score += hypothesis.log_probs.back();
+  }
+  return hypothesis;
+}
+
+inline bool Before(const runtime::Hypothesis& a, const runtime::Hypothesis& b) {
+  return a.score != b.score ? a.score > b.score : a.sid < b.sid;
+}
+
+class FakeRunner final : public runtime::Runner {
+ public:
+  explicit FakeRunner(std::shared_ptr<const catalogue::CatalogueSnapshot> catalogue, const Clock* clock = nullptr,
+                      FakeClock* mover = nullptr)
+      : catalogue_(std::move(catalogue)), clock_(clock), mover_(mover) {
+    info_.family = "fake";
+    info_.version = "model-1";
+    info_.level_sizes = {4, 4, 4};
+    info_.codebook_fingerprint = "codebook";
+    info_.parameters = 7;
+  }
+
+  runtime::ModelInfo info_;
+  absl::Duration cost = absl::Milliseconds(1);  // of encode, and of each step
+  std::function<void(int step)> before_step;    // on the worker
+  std::atomic<int64_t> executed_late{0};
+  std::atomic<int64_t> encoded{0}, decoded{0};
+
+  const runtime::ModelInfo& info() const override { return info_; }
+  std::shared_ptr<const catalogue::CatalogueSnapshot> catalogue() const override { return catalogue_; }
+
+  runtime::EncodedRequest BuildInput(const runtime::FeatureSource& source, const Catalogue& catalogue) const override {
+    runtime::EncodedRequest input;
+    input.static_features = {static_cast<int32_t>(StableHash64(source.user_id, 1) & 0xffff)};
+    runtime::EncodedPathway& pathway = input.pathways[0];
+    for (const Event& event : source.history) {
+      if (!catalogue.Encode(event.item).has_value()) ++input.unknown_items;
+      pathway.features.push_back(static_cast<int32_t>(event.item));
+      pathway.order.push_back(pathway.length++);
+    }
+    return input;
+  }
+
+  // "cached" users have a context at hand; "bad encode" and "bad decode" users fail there.
+  bool TryAttachContext(scheduler::Job& job) override {
+    auto& request = static_cast<runtime::RequestJob&>(job);
+    request.context_cached = request.context_key.user_id == "cached";
+    return request.context_cached;
+  }
+  std::vector<absl::Status> Encode(absl::Span<scheduler::Job* const> jobs) override {
+    std::vector<absl::Status> statuses(jobs.size());
+    for (size_t i = 0; i < jobs.size(); ++i) {
+      const auto& request = static_cast<const runtime::RequestJob&>(*jobs[i]);
+      encoded.fetch_add(1);
+      EXPECT_EQ(request.beam_rows, *std::max_element(request.beam_widths.begin(), request.beam_widths.end()));
+      EXPECT_EQ(request.context_tokens, request.input.context_tokens());
+      if (Late(request)) executed_late.fetch_add(1);
+      if (request.context_key.user_id == "bad encode") statuses[i] = absl::InternalError("encode broke");
+    }
+    Spend();
+    return statuses;
+  }
+  std::vector<absl::Status> Decode(absl::Span<scheduler::Job* const> jobs, scheduler::StepGate gate) override {
+    std::vector<absl::Status> statuses(jobs.size());
+    for (int step = 0; step < info_.levels(); ++step) {
+      if (before_step) before_step(step);
+      for (size_t i = 0; i < jobs.size(); ++i) {
+        if (step > 0 && statuses[i].ok()) statuses[i] = gate(*jobs[i]);
+        if (statuses[i].ok() && Late(*jobs[i])) executed_late.fetch_add(1);
+      }
+      Spend();
+    }
+    for (size_t i = 0; i < jobs.size(); ++i) {
+      auto& request = static_cast<runtime::RequestJob&>(*jobs[i]);
+      if (!statuses[i].ok()) continue;
+      decoded.fetch_add(1);
+      if (request.context_key.user_id == "bad decode") {
+        statuses[i] = absl::InternalError("non_finite_logits");
+      } else {
+        request.hypotheses = Search(request);
+      }
+    }
+    return statuses;
+  }
+
+ private:
+  static std::vector<runtime::Hypothesis> Search(const runtime::RequestJob& job) {
+    std::vector<runtime::Hypothesis> found;
+    const kernels::TrieView trie = job.eligibility ? job.eligibility->view().trie : job.snapshot->trie();
+    for (uint32_t leaf = 0; leaf < trie.level[trie.levels - 1].num_nodes; ++leaf) {
+      if (job.eligibility && job.eligibility->ResolveEligible(leaf, 1).empty()) continue;
+      const Sid sid = job.eligibility ? job.eligibility->SidOf(leaf) : job.snapshot->SidOfLeaf(leaf);
+      found.push_back(FakeHypothesis(job.context_key.user_id, leaf, sid));
+    }
+    std::sort(found.begin(), found.end(), Before);
+    found.resize(std::min<size_t>(found.size(), job.beam_widths.back()));
+    return found;
+  }
+  bool Late(const scheduler::Job& job) const { return mover_ != nullptr && clock_->Now() >= job.deadline; }
+  void Spend() {
+    if (mover_ != nullptr) {
+      mover_->Advance(cost);
+    } else if (cost > absl::ZeroDuration()) {
+      std::this_thread::sleep_for(absl::ToChronoNanoseconds(cost));
+    }
+  }
+
+  std::shared_ptr<const catalogue::CatalogueSnapshot> catalogue_;
+  const Clock* clock_;
+  FakeClock* mover_;
+};
+
+}  // namespace beamline::engine

@@ -1,0 +1,196 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <algorithm>
+
+#include "backend/reference.h"
+
+namespace beamline::backend {
+namespace {
+
+class AttentionTest : public OpsTest {
+ protected:
+  static constexpr int kHeads = 2;
+  static constexpr int64_t kDim = 6, kInner = 8;
+
+  struct Weights {
+    Pair in, key_value, out;
+  };
+  Weights RandomWeights() {
+    return {Random(3 * kInner, kDim, 0.7), Random(2 * kInner, kDim, 0.7), Random(kDim, kInner, 0.7)};
+  }
+  static SelfAttentionWeights Self(const Weights& w) { return {w.in.tensor, w.out.tensor, kHeads}; }
+
+  // Rows [begin, begin + count) of a matrix.
+  static Matrix Slice(const Matrix& x, int64_t begin, int64_t count) {
+    Matrix y(count, x.cols);
+    std::copy_n(x.v.begin() + begin * x.cols, count * x.cols, y.v.begin());
+    return y;
+  }
+  static void Paste(const Matrix& from, Matrix& to, int64_t begin) {
+    std::copy(from.v.begin(), from.v.end(), to.v.begin() + begin * to.cols);
+  }
+  static Matrix SelfReference(const Matrix& x, const Weights& w, const std::function<bool(int64_t, int64_t)>& sees) {
+    const Matrix qkv = MatMul(x, w.in.matrix);
+    return MatMul(beamline::backend::Attend(Columns(qkv, 0, kInner), Columns(qkv, kInner, kInner),
+                                            Columns(qkv, 2 * kInner, kInner), kHeads, sees),
+                  w.out.matrix);
+  }
+};
+
+INSTANTIATE_TEST_SUITE_P(Aten, AttentionTest,
+                         testing::Values(OpsCase{"cpu", "fp32"}, OpsCase{"cpu", "bf16"}, OpsCase{"cuda", "fp32"},
+                                         OpsCase{"cuda", "bf16"}),
+                         [](const auto& info) { return info.param.device + "_" + info.param.dtype; });
+
+// One rule of visibility: order[key] <= limit; the second history is all padding, whose rows see nothing.
+TEST_P(AttentionTest, SelfAttentionUnderBothMasks) {
+  const int64_t batch = 2, tokens = 5;
+  const std::vector<int32_t> order = {
+      -1, 0, 1, 0, kPaddingOrder, kPaddingOrder, kPaddingOrder, kPaddingOrder, kPaddingOrder, kPaddingOrder};
+  const Tensor order_tensor = Ints(order, {batch, tokens});
+  const Weights w = RandomWeights();
+  const Pair x = Random(batch * tokens, kDim);
+  for (const bool causal : {false, true}) {
+    Matrix expected(batch * tokens, kDim);
+    for (int64_t b = 0; b < batch; ++b) {
+      const auto sees = [&](int64_t q, int64_t k) {
+        return order[b * tokens + k] <= (causal ? order[b * tokens + q] : kSeesAllOrders);
+      };
+      Paste(SelfReference(Slice(x.matrix, b * tokens, tokens), w, sees), expected, b * tokens);
+    }
+    const Tensor mask = causal ? VisibilityMask(ctx_, order_tensor, order_tensor, 1) : PaddingMask(ctx_, order_tensor);
+    ExpectNear(SelfAttention(ctx_, x.tensor, Self(w), mask), expected);
+  }
+}
+
+TEST_P(AttentionTest, CausalSelfAttention) {
+  for (const int length : {1, 3, 8}) {
+    const int64_t groups = 4;
+    const Weights w = RandomWeights();
+    const Pair x = Random(groups * length, kDim);
+    Matrix expected(groups * length, kDim);
+    for (int64_t g = 0; g < groups; ++g) {
+      Paste(SelfReference(Slice(x.matrix, g * length, length), w, [](int64_t q, int64_t k) { return k <= q; }),
+            expected, g * length);
+    }
+    ExpectNear(CausalSelfAttention(ctx_, x.tensor, Self(w), length), expected);
+  }
+}
+
+TEST_P(AttentionTest, CrossAttentionWithLimitsPerGroup) {
+  const int64_t batch = 2, tokens = 4, groups = 3;
+  const int repeat = 2;
+  const std::vector<int32_t> order = {-1, 0, 1, 2, -1, 0, kPaddingOrder, kPaddingOrder};
+  const std::vector<int32_t> limit = {-2, 0, kSeesAllOrders, -1, kSeesAllOrders, 5};  // -2 sees nothing
+  const Weights w = RandomWeights();
+  const Pair query = Random(kInner, kDim, 0.7), x = Random(batch * groups * repeat, kDim),
+             c = Random(batch * tokens, kDim);
+  const CrossAttentionWeights weights{query.tensor, w.key_value.tensor, w.out.tensor, kHeads};
+
+  const Tensor context = ContextKeyValue(ctx_, c.tensor, weights, batch);
+  EXPECT_EQ(context.sizes(), at::IntArrayRef({batch, tokens, 2 * kInner}));
+  const Matrix kv = ToMatrix(context, batch * tokens, 2 * kInner);
+  ExpectNear(context, MatMul(c.matrix, w.key_value.matrix));
+
+  Matrix expected(batch * groups * repeat, kDim);
+  for (int64_t b = 0; b < batch; ++b) {
+    const int64_t rows = groups * repeat;
+    const Matrix q = MatMul(Slice(x.matrix, b * rows, rows), query.matrix), own = Slice(kv, b * tokens, tokens);
+    const auto sees = [&](int64_t row, int64_t k) { return order[b * tokens + k] <= limit[b * groups + row / repeat]; };
+    const Matrix y = beamline::backend::Attend(q, Columns(own, 0, kInner), Columns(own, kInner, kInner), kHeads, sees);
+    Paste(MatMul(y, w.out.matrix), expected, b * rows);
+  }
+  const Tensor mask = VisibilityMask(ctx_, Ints(order, {batch, tokens}), Ints(limit, {batch, groups}), repeat);
+  ExpectNear(CrossAttention(ctx_, x.tensor, weights, context, mask), expected);
+}
+
+// Three steps with crossing parents: every row must attend to exactly its own ancestors.
+TEST_P(AttentionTest, LineageAttention) {
+  const int64_t batch = 2, widths[] = {1, 3, 2};
+  const std::vector<int32_t> parents[] = {{}, {0, 0, 0, 0, 0, 0}, {2, 0, 1, 1}};
+  const Weights w = RandomWeights();
+  Tensor lineage;
+  LineageCache cache;
+  std::vector<Pair> inputs;
+  for (int step = 0; step < 3; ++step) {
+    const int64_t rows = widths[step];
+    inputs.push_back(Random(batch * rows, kDim));
+    if (step > 0) lineage = ExtendLineage(ctx_, lineage, Ints(parents[step], {batch, rows}));
+    const Tensor y = LineageAttention(ctx_, inputs.back().tensor, Self(w), batch, lineage, step == 2, cache);
+
+    Matrix expected(batch * rows, kDim);
+    for (int64_t b = 0; b < batch; ++b) {
+      for (int64_t row = 0; row < rows; ++row) {
+        Matrix path(step + 1, kDim);
+        for (int64_t s = step, r = row; s >= 0; --s) {
+          Paste(Slice(inputs[s].matrix, b * widths[s] + r, 1), path, s);
+          if (s > 0) r = parents[s][b * widths[s] + r];
+        }
+        const Matrix all = SelfReference(path, w, [](int64_t q, int64_t k) { return k <= q; });
+        Paste(Slice(all, step, 1), expected, b * rows + row);
+      }
+    }
+    ExpectNear(y, expected);
+  }
+  EXPECT_EQ(cache.steps.size(), 2) << "the last step appends nothing";
+}
+
+TEST_P(AttentionTest, TakeVisibleAndStackPadded) {
+  const Pair x = Random(6, 2);  // [2, 3, 2]
+  const Tensor order = Ints({-1, kPaddingOrder, 4, kPaddingOrder, kPaddingOrder, kPaddingOrder}, {2, 3});
+  const Tensor cube = x.tensor.view({2, 3, 2});
+  const Tensor first = TakeVisible(ctx_, cube, order, 0), second = TakeVisible(ctx_, cube, order, 1);
+  EXPECT_EQ(second.size(0), 0);
+  Matrix expected(6, 2);
+  std::fill(expected.v.begin(), expected.v.end(), 7.0);
+  for (int64_t i = 0; i < 2; ++i) expected(3, i) = x.matrix(0, i), expected(4, i) = x.matrix(2, i);
+  const Tensor stacked = StackPadded(ctx_, {second, first}, 3, 7);
+  EXPECT_EQ(stacked.sizes(), at::IntArrayRef({2, 3, 2}));
+  ExpectNear(stacked, expected);
+  EXPECT_EQ(DownloadInts(ctx_, TakeVisible(ctx_, order, order, 0)), (std::vector<int32_t>{-1, 4}));
+}
+
+// Two requests over one two-level trie: widths of their own, an idle request skipped, a NaN failing its own row only.
+TEST_P(AttentionTest, SelectBeams) {
+  const uint16_t codes[] = {0, 2, 3};
+  kernels::ConstraintView constraint;
+  constraint.trie.levels = 1;
+  constraint.trie.level[0] = {.codes = codes, .offsets = nullptr, .num_nodes = 3};
+  constraint.snapshot_trie = constraint.trie;
+  const float nan = std::numeric_limits<float>::quiet_NaN();
+  const Tensor logits = UploadFloats(ctx_, {1, 9, 3, 2, 0, 0, 0, 0, nan, 1, 1, 1, 1, 1, 1, 1}, {4, 1, 4});
+
+  struct Slots {
+    std::vector<uint32_t> node = std::vector<uint32_t>(4);
+    std::vector<float> score = std::vector<float>(4), log_prob = std::vector<float>(4);
+    std::vector<int32_t> parent = std::vector<int32_t>(4);
+    std::vector<uint16_t> code = std::vector<uint16_t>(4);
+    kernels::BeamSlots view;
+    Slots() { view = {node.data(), score.data(), parent.data(), code.data(), log_prob.data(), 0}; }
+  };
+  std::vector<Slots> slots(4);
+  std::vector<SelectRequest> requests(4);
+  const int widths[] = {2, 4, 2, 0};
+  for (int b = 0; b < 4; ++b) requests[b] = {.constraint = &constraint, .out = &slots[b].view, .width = widths[b]};
+  SelectBeams(ctx_, {.logits = logits, .level = 0, .requests = absl::MakeSpan(requests)});
+
+  ASSERT_EQ(slots[0].view.count, 2);  // code 1 is the likeliest, but not in the trie
+  EXPECT_EQ(slots[0].code[0], 2);
+  EXPECT_EQ(slots[0].code[1], 3);
+  const double normaliser = std::log(std::exp(1.0) + std::exp(9.0) + std::exp(3.0) + std::exp(2.0));
+  EXPECT_NEAR(slots[0].score[0], 3 - normaliser, 1e-5);
+  ASSERT_EQ(slots[1].view.count, 3);
+  for (int i = 0; i < 3; ++i) EXPECT_EQ(slots[1].code[i], codes[i]) << "ties in code order";
+  EXPECT_EQ(requests[1].error, kernels::SelectError::kOk);
+  EXPECT_EQ(requests[2].error, kernels::SelectError::kNonFiniteLogits);
+  EXPECT_EQ(slots[2].view.count, 0);
+  EXPECT_EQ(slots[3].view.count, 0);
+}
+
+TEST(ContextTest, UnknownDevicesAndDtypesAreRefused) {
+  EXPECT_FALSE(MakeContext("tpu", "fp32").ok());
+  EXPECT_FALSE(MakeContext("meta", "fp32").ok());
+  EXPECT_FALSE(MakeContext("cpu", "fp64").ok());
+}
+
+}  // namespace
+}  // namespace beamline::backend

@@ -1,0 +1,134 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Naive double-precision forms of the ops, and the fixture every op test runs on: one suite, parametrised by device and
+// dtype, so that each backend and device runs the same tests. Inputs are rounded to the dtype before the reference sees
+// them; only the arithmetic differs.
+#pragma once
+
+#include <cmath>
+#include <functional>
+#include <limits>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "backend/ops.h"
+#include "gtest/gtest.h"
+
+namespace beamline::backend {
+
+struct Matrix {
+  int64_t rows = 0, cols = 0;
+  std::vector<double> v;
+  Matrix(int64_t r, int64_t c) : rows(r), cols(c), v(r * c, 0.0) {}
+  double& operator()(int64_t r, int64_t c) { return v[r * cols + c]; }
+  double operator()(int64_t r, int64_t c) const { return v[r * cols + c]; }
+};
+
+// x times w transposed: w is [out, in].
+inline Matrix MatMul(const Matrix& x, const Matrix& w) {
+  Matrix y(x.rows, w.rows);
+  for (int64_t r = 0; r < x.rows; ++r) {
+    for (int64_t o = 0; o < w.rows; ++o) {
+      for (int64_t i = 0; i < x.cols; ++i) y(r, o) += x(r, i) * w(o, i);
+    }
+  }
+  return y;
+}
+
+inline double Silu(double x) { return x / (1 + std::exp(-x)); }
+inline double Sigmoid(double x) { return 1 / (1 + std::exp(-x)); }
+
+inline Matrix SwiGlu(const Matrix& x, const Matrix& up, const Matrix& down) {
+  const Matrix both = MatMul(x, up);
+  Matrix hidden(x.rows, down.cols);
+  for (int64_t r = 0; r < x.rows; ++r) {
+    for (int64_t i = 0; i < down.cols; ++i) hidden(r, i) = Silu(both(r, i)) * both(r, down.cols + i);
+  }
+  return MatMul(hidden, down);
+}
+
+inline Matrix Columns(const Matrix& x, int64_t begin, int64_t count) {
+  Matrix y(x.rows, count);
+  for (int64_t r = 0; r < x.rows; ++r) {
+    for (int64_t c = 0; c < count; ++c) y(r, c) = x(r, begin + c);
+  }
+  return y;
+}
+
+// Row q attends, per head, to the rows k for which sees(q, k).
+inline Matrix Attend(const Matrix& q, const Matrix& k, const Matrix& v, int heads,
+                     const std::function<bool(int64_t, int64_t)>& sees) {
+  Matrix out(q.rows, q.cols);
+  const int64_t dim = q.cols / heads;
+  for (int64_t r = 0; r < q.rows; ++r) {
+    for (int h = 0; h < heads; ++h) {
+      std::vector<double> p(k.rows, 0.0);
+      double sum = 0;
+      for (int64_t j = 0; j < k.rows; ++j) {
+        if (!sees(r, j)) continue;
+        double score = 0;
+        for (int64_t i = 0; i < dim; ++i) score += q(r, h * dim + i) * k(j, h * dim + i);
+        sum += p[j] = std::exp(score / std::sqrt(static_cast<double>(dim)));
+      }
+      for (int64_t j = 0; j < k.rows && sum > 0; ++j) {
+        for (int64_t i = 0; i < dim; ++i) out(r, h * dim + i) += p[j] / sum * v(j, h * dim + i);
+      }
+    }
+  }
+  return out;
+}
+
+struct OpsCase {
+  std::string device, dtype;
+  friend void PrintTo(const OpsCase& c, std::ostream* out) { *out << c.device << '_' << c.dtype; }
+};
+
+class OpsTest : public testing::TestWithParam<OpsCase> {
+ protected:
+  void SetUp() override {
+    const auto ctx = MakeContext(GetParam().device, GetParam().dtype);
+    if (!ctx.ok()) GTEST_SKIP() << ctx.status();
+    ctx_ = *ctx;
+  }
+
+  // A random matrix of the context's dtype, and the same numbers in double.
+  struct Pair {
+    Tensor tensor;
+    Matrix matrix;
+  };
+  Pair Random(int64_t rows, int64_t cols, double scale = 1) {
+    std::normal_distribution<float> noise(0, static_cast<float>(scale));
+    std::vector<float> values(rows * cols);
+    for (float& value : values) value = noise(rng_);
+    const Tensor tensor = UploadWeight(ctx_, values, {rows, cols});
+    return {tensor, ToMatrix(tensor, rows, cols)};
+  }
+  Matrix ToMatrix(const Tensor& tensor, int64_t rows, int64_t cols) {
+    const std::vector<float> values = DownloadFloats(ctx_, tensor);
+    Matrix matrix(rows, cols);
+    EXPECT_EQ(static_cast<int64_t>(values.size()), rows * cols);
+    for (size_t i = 0; i < std::min(values.size(), matrix.v.size()); ++i) matrix.v[i] = values[i];
+    return matrix;
+  }
+  Tensor Ints(const std::vector<int32_t>& values, const std::vector<int64_t>& shape) {
+    return UploadInts(ctx_, values, shape);
+  }
+
+  // Relative to the largest expected value, a few roundings of the dtype.
+  void ExpectNear(const Tensor& actual, const Matrix& expected) {
+    const Matrix got = ToMatrix(actual, expected.rows, expected.cols);
+    double largest = 1e-3, worst = 0;
+    for (size_t i = 0; i < got.v.size(); ++i) {
+      largest = std::max(largest, std::abs(expected.v[i]));
+      const double error = std::abs(got.v[i] - expected.v[i]);
+      worst = std::isnan(error) ? std::numeric_limits<double>::infinity() : std::max(worst, error);
+    }
+    EXPECT_LE(worst, largest * (GetParam().dtype == "bf16" ? 2.5e-2 : 5e-6));
+  }
+
+  Context ctx_;
+  std::mt19937_64 rng_{11};
+};
+
+}  // namespace beamline::backend

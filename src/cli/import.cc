@@ -1,0 +1,123 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "data/import.h"
+
+#include <cstdio>
+#include <memory>
+#include <string>
+
+#include "absl/strings/str_cat.h"
+#include "base/interrupt.h"
+#include "base/progress.h"
+#include "beamline/status.h"
+#include "cli/verb.h"
+#include "data/labels.h"
+#include "sid/sid_index.h"
+
+namespace beamline::cli {
+namespace {
+
+constexpr char kExamples[] =
+    R"(Writes DIR/events.tsv.gz and, where the source has them, items.tsv.gz and users.tsv.gz: the tables all other verbs
+read. Bad rows are counted and shown with their line; a file with more than --max-bad-rows of them is refused.
+
+The official KuaiRand archive, or any subset of its files, plain or gzip:
+  beamline import kuairand KuaiRand-Pure/data --out data
+
+A file with one user per line, items in time order (four layouts, recognised by the first line):
+  beamline import sequences long_view_5core.tsv.gz --labels long_view --out data
+
+Amazon 5-core (Beauty.txt, item_titles.tsv, Beauty_item2attributes.json) with the SIDs of the LETTER authors:
+  beamline import amazon amazon-beauty --sid-index amazon-beauty/Beauty.index.json --out data
+
+Your own log needs no import: write events.tsv with the header line
+  user_id<TAB>item_id<TAB>timestamp_ms<TAB>play_time_ms<TAB>duration_ms<TAB>labels
+(the first three are required; labels are names joined by '|', e.g. click|long_view) and, if you like, items.tsv with
+  item_id<TAB>author_id<TAB>duration_ms<TAB>created_ms<TAB>relevance<TAB>tags<TAB>title   (tags: key=value;key=value)
+and users.tsv with user_id and one column per attribute.)";
+
+struct ImportFlags {
+  std::string source;
+  std::string labels = "click|long_view";
+  std::string sid_index;
+  int64_t id_offset = 1;
+  bool plain = false;
+  data::KuaiRandOptions kuairand;
+  data::ImportOptions import;
+};
+
+// LETTER's index as our SID table beside the events: what `beamline pack` takes.
+absl::Status CopySidIndex(const ImportFlags& flags) {
+  sid::SidIndexOptions options;
+  options.id_offset = flags.id_offset;
+  BEAMLINE_ASSIGN_OR_RETURN(const sid::SidTable table, sid::ReadIndexJson(flags.sid_index, options));
+  const std::string path = (flags.import.out / "sids.tsv").string();
+  BEAMLINE_RETURN_IF_ERROR(sid::WriteSidTsv(path, table));
+  std::printf("%s: SIDs of %zu items -> %s\n", flags.sid_index.c_str(), table.items.size(), path.c_str());
+  return absl::OkStatus();
+}
+
+absl::Status Run(const CLI::App& command, ImportFlags& flags) {
+  InstallInterruptHandler();
+  Progress progress;
+  flags.import.gzip = !flags.plain;
+  flags.import.progress = &progress;
+  absl::StatusOr<data::ImportReport> report = absl::InternalError("no source");
+  if (command.got_subcommand("kuairand")) {
+    report = data::ImportKuaiRand(flags.source, flags.kuairand, flags.import);
+  } else if (command.got_subcommand("sequences")) {
+    BEAMLINE_ASSIGN_OR_RETURN(const uint32_t labels, data::ParseLabels(flags.labels));
+    report = data::ImportSequences(flags.source, labels, flags.import);
+  } else {
+    report = data::ImportAmazon(flags.source, flags.import);
+  }
+  if (!report.ok()) return report.status();
+  for (const std::string& note : report->notes) std::printf("%s\n", note.c_str());
+  std::printf("%s: %lld events, %lld items, %lld users\n", flags.import.out.c_str(),
+              static_cast<long long>(report->events), static_cast<long long>(report->items),
+              static_cast<long long>(report->users));
+  return flags.sid_index.empty() ? absl::OkStatus() : CopySidIndex(flags);
+}
+
+void AddCommonFlags(CLI::App* source, const char* positional, const char* help, ImportFlags& flags) {
+  source->add_option(positional, flags.source, help)->required();
+  source->add_option("--out", flags.import.out, "Folder for the tables; made if it does not exist")->required();
+  source->add_flag("--plain", flags.plain, "Write .tsv instead of .tsv.gz");
+  source->add_option("--max-bad-rows", flags.import.bad_rows.max_fraction, "Fraction of a file's rows that may be bad")
+      ->check(CLI::Range(0.0, 1.0))
+      ->capture_default_str();
+  source->add_option("--show-bad-rows", flags.import.bad_rows.max_shown, "Bad rows to show per file")
+      ->check(CLI::Range(0, 1000))
+      ->capture_default_str();
+}
+
+}  // namespace
+
+Verb AddImport(CLI::App& app) {
+  auto flags = std::make_shared<ImportFlags>();
+  CLI::App* command = app.add_subcommand("import", "Turn somebody's data set into event, item and user tables");
+  command->footer(kExamples);
+  command->require_subcommand(1);
+
+  CLI::App* kuairand = command->add_subcommand("kuairand", "The official KuaiRand archive (Pure, 1K or 27K)");
+  AddCommonFlags(kuairand, "DIR", "Folder with log_*.csv, video_features_*.csv, user_features_*.csv, plain or .gz",
+                 *flags);
+  kuairand->add_flag("--include-random", flags->kuairand.include_random,
+                     "Also take log_random_*: videos shown at random, another distribution than the standard log's");
+  kuairand->add_flag(
+      "--statistic-relevance", flags->kuairand.statistic_relevance,
+      "Items' relevance from video_features_statistic; it covers the test period, so not for evaluation");
+
+  CLI::App* sequences = command->add_subcommand("sequences", "A file with one user per line, items in time order");
+  AddCommonFlags(sequences, "FILE", "The sequence file, plain or .gz", *flags);
+  sequences->add_option("--labels", flags->labels, "Labels of events whose file has none")->capture_default_str();
+
+  CLI::App* amazon = command->add_subcommand("amazon", "Amazon 5-core in the LETTER authors' layout");
+  AddCommonFlags(amazon, "DIR", "Folder with one .txt of lines 'user item item ...'; titles and attributes if there",
+                 *flags);
+  amazon->add_option("--sid-index", flags->sid_index, "LETTER's .index.json, written to sids.tsv beside the tables");
+  amazon->add_option("--id-offset", flags->id_offset, "Item id = key of the SID index + this")->capture_default_str();
+
+  return {command, [command, flags] { return Run(*command, *flags); }};
+}
+
+}  // namespace beamline::cli

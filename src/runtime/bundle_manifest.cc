@@ -10,6 +10,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/strings/string_view.h"
+#include "base/digest.h"
 #include "base/json.h"
 #include "beamline/status.h"
 
@@ -66,6 +67,24 @@ absl::StatusOr<BundleFileEntry> ParseFile(const nlohmann::json& entry, const std
   return file;
 }
 
+nlohmann::ordered_json WithoutDigest(const BundleManifest& manifest) {
+  nlohmann::ordered_json root;
+  root["schema_version"] = kBundleSchemaVersion;
+  root["family"] = manifest.family;
+  root["model_version"] = manifest.model_version;
+  root["codebook_fingerprint"] = manifest.codebook_fingerprint;
+  root["catalogue_version"] = manifest.catalogue_version;
+  root["files"] = nlohmann::ordered_json::object();
+  for (const auto& [name, entry] : manifest.files) {
+    root["files"][name] = {{"bytes", entry.bytes}, {"sha256", entry.sha256}};
+  }
+  return root;
+}
+
+std::string ToText(const nlohmann::ordered_json& root) {
+  return root.dump(2, ' ', false, nlohmann::ordered_json::error_handler_t::replace) + "\n";
+}
+
 absl::Status ParseSchemaVersion(const nlohmann::json& root, absl::string_view source) {
   if (!root.is_object() || !root.contains("schema_version")) return Error(source, "schema_version", "is missing");
   const nlohmann::json& version = root.at("schema_version");
@@ -100,8 +119,9 @@ absl::StatusOr<BundleManifest> ParseManifest(absl::string_view json, absl::strin
   // The version first: another version's other keys are no surprise.
   BEAMLINE_RETURN_IF_ERROR(ParseSchemaVersion(root, source));
   BEAMLINE_RETURN_IF_ERROR(CheckKeys(
-      root, {"schema_version", "family", "model_version", "codebook_fingerprint", "catalogue_version", "files"}, source,
-      "$"));
+      root,
+      {"schema_version", "family", "model_version", "codebook_fingerprint", "catalogue_version", "files", "digest"},
+      source, "$"));
   BundleManifest manifest;
   BEAMLINE_ASSIGN_OR_RETURN(manifest.family, Text(root, "family", source));
   BEAMLINE_ASSIGN_OR_RETURN(manifest.model_version, Text(root, "model_version", source));
@@ -116,21 +136,17 @@ absl::StatusOr<BundleManifest> ParseManifest(absl::string_view json, absl::strin
   for (const auto& [name, entry] : files.items()) {
     BEAMLINE_ASSIGN_OR_RETURN(manifest.files[name], ParseFile(entry, absl::StrCat("files.", name), source));
   }
+  BEAMLINE_ASSIGN_OR_RETURN(const std::string digest, Text(root, "digest", source));
+  if (digest != Sha256Hex(ToText(WithoutDigest(manifest)))) {
+    return Error(source, "digest", "does not fit the rest; the manifest was damaged or edited: copy the bundle again");
+  }
   return manifest;
 }
 
 std::string ManifestToJson(const BundleManifest& manifest) {
-  nlohmann::ordered_json root;
-  root["schema_version"] = kBundleSchemaVersion;
-  root["family"] = manifest.family;
-  root["model_version"] = manifest.model_version;
-  root["codebook_fingerprint"] = manifest.codebook_fingerprint;
-  root["catalogue_version"] = manifest.catalogue_version;
-  root["files"] = nlohmann::ordered_json::object();
-  for (const auto& [name, entry] : manifest.files) {
-    root["files"][name] = {{"bytes", entry.bytes}, {"sha256", entry.sha256}};
-  }
-  return root.dump(2, ' ', false, nlohmann::ordered_json::error_handler_t::replace) + "\n";
+  nlohmann::ordered_json root = WithoutDigest(manifest);
+  root["digest"] = Sha256Hex(ToText(root));
+  return ToText(root);
 }
 
 }  // namespace beamline::runtime

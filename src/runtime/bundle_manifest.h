@@ -5,7 +5,9 @@
 // reading a folder's contents against it is runtime/bundle.h. A plain value.
 //
 //   {"schema_version": 1, "family": "onerec_v1", "model_version": "...", "codebook_fingerprint": "...",
-//    "catalogue_version": "...", "files": {"config.json": {"bytes": 812, "sha256": "..."}, ...}}
+//    "catalogue_version": "...", "files": {"config.json": {"bytes": 812, "sha256": "..."}, ...}, "digest": "..."}
+//
+// `digest` is the SHA-256 of the same document without it, as ManifestToJson writes it: a damaged manifest is refused.
 #pragma once
 
 #include <cstdint>

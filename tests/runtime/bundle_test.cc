@@ -1,1 +1,258 @@
 // SPDX-License-Identifier: Apache-2.0
+//
+// Bundles that are whole load to what was written; every other kind is refused by the name of the file at fault.
+#include "runtime/bundle.h"
+
+#include <filesystem>
+#include <fstream>
+#include <random>
+#include <string>
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <sys/stat.h>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_replace.h"
+#include "base/file.h"
+#include "catalogue/generate.h"
+#include "runtime/bundle_folder.h"
+#include "runtime/bundle_writer.h"
+#include "runtime/tiny_bundle.h"
+
+namespace beamline::runtime {
+namespace {
+
+namespace fs = std::filesystem;
+using ::testing::HasSubstr;
+
+class BundleTest : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    root_ = fs::path(::testing::TempDir()) /
+            absl::StrCat("bundle_test_", ::testing::UnitTest::GetInstance()->current_test_info()->name());
+    fs::remove_all(root_);
+    bundle_ = root_ / "bundle";
+    const auto manifest = testing::WriteTinyBundle(bundle_);
+    ASSERT_TRUE(manifest.ok()) << manifest.status();
+    manifest_ = *manifest;
+  }
+  void TearDown() override { fs::remove_all(root_); }
+
+  void ExpectRefused(const std::string& part, absl::StatusCode code = absl::StatusCode::kInvalidArgument) {
+    const absl::Status status = LoadBundle(bundle_).status();
+    EXPECT_EQ(status.code(), code) << status;
+    EXPECT_THAT(std::string(status.message()), HasSubstr(part));
+  }
+  std::string Read(const std::string& name) { return *ReadFile(bundle_ / name, 1 << 30); }
+  void Write(const std::string& name, const std::string& contents) {
+    std::ofstream(bundle_ / name, std::ios::binary) << contents;
+  }
+  // Leftovers of an unfinished write would stand beside the bundle.
+  int EntriesInRoot() {
+    return static_cast<int>(std::distance(fs::directory_iterator(root_), fs::directory_iterator()));
+  }
+
+  fs::path root_, bundle_;
+  BundleManifest manifest_;
+};
+
+TEST_F(BundleTest, RoundTrip) {
+  const absl::StatusOr<Bundle> bundle = LoadBundle(bundle_);
+  ASSERT_TRUE(bundle.ok()) << bundle.status();
+  EXPECT_EQ(bundle->manifest, manifest_);
+  EXPECT_EQ(model::ConfigToJson(bundle->config), model::ConfigToJson(testing::TinyConfig()));
+  EXPECT_EQ(bundle->catalogue->num_items(), testing::TinyItems().size());
+  for (const CatalogueItem& item : testing::TinyItems()) EXPECT_EQ(bundle->catalogue->Encode(item.item), item.sid);
+  EXPECT_EQ(bundle->vocabulary->ItemIndex(1000), 1);
+  EXPECT_TRUE(bundle->weights.contains("decoder.bos") || bundle->weights.tensors().size() > 10);
+  EXPECT_EQ(EntriesInRoot(), 1);
+}
+
+TEST_F(BundleTest, TheSamePartsGiveTheSameBytesAndVersion) {
+  const auto again = testing::WriteTinyBundle(root_ / "again");
+  ASSERT_TRUE(again.ok()) << again.status();
+  EXPECT_EQ(*again, manifest_);
+  testing::TinyBundleOptions other;
+  other.seed = 2;
+  EXPECT_NE(testing::WriteTinyBundle(root_ / "other", other)->model_version, manifest_.model_version);
+}
+
+TEST_F(BundleTest, AFlippedBitAnywhereIsRefusedByTheFilesName) {
+  std::mt19937_64 random(1);
+  std::vector<std::string> names(BundleFileNames().begin(), BundleFileNames().end());
+  names.push_back(kManifestFile);
+  for (const std::string& name : names) {
+    const std::string good = Read(name);
+    std::vector<size_t> offsets = {0, 7, 8, good.size() / 2, good.size() - 1};
+    for (int i = 0; i < 8; ++i) offsets.push_back(random() % good.size());
+    for (size_t offset : offsets) {
+      std::string bad = good;
+      bad[offset] = static_cast<char>(bad[offset] ^ (1 << (random() % 8)));
+      Write(name, bad);
+      const absl::Status status = LoadBundle(bundle_).status();
+      EXPECT_FALSE(status.ok()) << name << " byte " << offset;
+      EXPECT_THAT(std::string(status.message()), HasSubstr(name)) << offset;
+    }
+    Write(name, good);
+    EXPECT_TRUE(LoadBundle(bundle_).ok());
+  }
+}
+
+TEST_F(BundleTest, TruncatedAndGrownFilesAreRefused) {
+  for (absl::string_view view : BundleFileNames()) {
+    const std::string name(view);
+    const std::string good = Read(name);
+    Write(name, good.substr(0, good.size() - 1));
+    ExpectRefused(name, absl::StatusCode::kDataLoss);
+    Write(name, good + "PK\x03\x04");
+    ExpectRefused(name, absl::StatusCode::kDataLoss);
+    fs::remove(bundle_ / name);
+    ExpectRefused(name, absl::StatusCode::kNotFound);
+    Write(name, good);
+  }
+}
+
+TEST_F(BundleTest, OtherThingsInTheFolderAreRefused) {
+  Write("notes.txt", "hello");
+  ExpectRefused("notes.txt");
+  fs::remove(bundle_ / "notes.txt");
+  Write("model.pt", "PK");
+  ExpectRefused("pickle and its like are never read");
+  fs::remove(bundle_ / "model.pt");
+  fs::create_directory(bundle_ / "folder");
+  ExpectRefused("folder: is not a regular file");
+  fs::remove(bundle_ / "folder");
+  ASSERT_EQ(mkfifo((bundle_ / "pipe").c_str(), 0600), 0);
+  ExpectRefused("pipe: is not a regular file");
+  fs::remove(bundle_ / "pipe");
+  fs::rename(bundle_ / "items", root_ / "items");
+  fs::create_symlink(root_ / "items", bundle_ / "items");
+  ExpectRefused("items: is a symbolic link");
+  fs::remove(bundle_ / "items");
+  ASSERT_EQ(mkfifo((bundle_ / "items").c_str(), 0600), 0);
+  ExpectRefused("items: is not a regular file");
+}
+
+TEST_F(BundleTest, NoBundleAtAll) {
+  EXPECT_EQ(LoadBundle(root_ / "nothing").status().code(), absl::StatusCode::kNotFound);
+  EXPECT_EQ(LoadBundle(bundle_ / "items").status().code(), absl::StatusCode::kInvalidArgument);
+  fs::remove(bundle_ / kManifestFile);
+  ExpectRefused("has no bundle.json");
+}
+
+TEST_F(BundleTest, ManifestsThatAreNotOursAreRefusedByPath) {
+  const std::string good = Read(kManifestFile);
+  const auto replaced = [&](const std::string& from, const std::string& to) {
+    EXPECT_THAT(good, HasSubstr(from));
+    return absl::StrReplaceAll(good, {{from, to}});
+  };
+  const std::pair<std::string, std::string> cases[] = {
+      {replaced("\"schema_version\": 1", "\"schema_version\": 2"), "schema_version: is 2, this program reads 1"},
+      {replaced("\"schema_version\": 1", "\"schema_version\": 1.5"), "schema_version: is 1.5"},
+      {replaced("\"schema_version\": 1", "\"schema_version\": \"1\""), "schema_version"},
+      {replaced("\"schema_version\": 1,", ""), "schema_version: is missing"},
+      {replaced("\"family\"", "\"famly\""), "unknown key 'famly'"},
+      {replaced("\"family\": \"onerec_v1\"", "\"family\": 7"), "family: must be a string"},
+      {replaced("\"family\": \"onerec_v1\"", "\"family\": \"t5\""), "digest"},
+      {replaced("\"family\": \"onerec_v1\",", ""), "key 'family' is missing"},
+      {replaced("\"family\": \"onerec_v1\",", "\"family\": \"a\", \"family\": \"b\","), "family"},
+      {replaced("\"items\": {", "\"../items\": {"), "unknown key '../items'"},
+      {replaced("\"bytes\": ", "\"bytes\": -"), "bytes"},
+      {replaced("\"bytes\": ", "\"bytes\": 1e400, \"more\": "), "bundle.json"},
+      {replaced("\"sha256\": \"", "\"sha256\": \"Z"), "sha256: must be 64"},
+      {"[" + good + "]", "schema_version"},
+      {good + "// a comment", "bundle.json"},
+      {"", "bundle.json"},
+      {std::string(2 << 20, ' '), "bundle.json"}};
+  for (const auto& [json, part] : cases) {
+    Write(kManifestFile, json);
+    ExpectRefused(part);
+  }
+}
+
+TEST_F(BundleTest, MemoryIsEstimatedBeforeAnythingLargeIsRead) {
+  LoadBundleOptions options;
+  options.memory_limit_bytes = 1000;
+  const absl::Status status = LoadBundle(bundle_, options).status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_THAT(std::string(status.message()), HasSubstr("limit is"));
+  options.memory_limit_bytes = int64_t{1} << 40;
+  EXPECT_TRUE(LoadBundle(bundle_, options).ok());
+  options.further_bytes = int64_t{1} << 40;
+  EXPECT_EQ(LoadBundle(bundle_, options).status().code(), absl::StatusCode::kResourceExhausted);
+}
+
+TEST_F(BundleTest, ACatalogueOfAnotherCodebookIsRefused) {
+  catalogue::GenerateOptions generate;
+  generate.items = 50;
+  generate.codes = 8;
+  const auto other = catalogue::GenerateCatalogue(generate);
+  ASSERT_TRUE(other.ok()) << other.status();
+  const fs::path parts_folder = root_ / "parts";
+  ASSERT_TRUE(testing::WriteTinyParts(parts_folder).ok());
+  BundleParts parts = {parts_folder / kConfigFile, parts_folder / kWeightsFile, parts_folder / kVocabularyFile,
+                       parts_folder / kCodebookFile, *other};
+  const absl::Status status = WriteBundle(parts, root_ / "mixed").status();
+  EXPECT_FALSE(status.ok());
+  EXPECT_THAT(std::string(status.message()), HasSubstr("codebook"));
+  EXPECT_FALSE(fs::exists(root_ / "mixed"));
+  EXPECT_EQ(EntriesInRoot(), 2) << "the temporary folder is gone";
+}
+
+TEST_F(BundleTest, PartsOfDifferentModelsAreRefused) {
+  const auto with = [&](const char* name, const testing::TinyBundleOptions& options) {
+    EXPECT_TRUE(testing::WriteTinyParts(root_ / "parts").ok());
+    EXPECT_TRUE(testing::WriteTinyParts(root_ / "foreign", options).ok());
+    fs::copy_file(root_ / "foreign" / name, root_ / "parts" / name, fs::copy_options::overwrite_existing);
+    const fs::path folder = root_ / "parts";
+    const BundleParts parts = {folder / kConfigFile, folder / kWeightsFile, folder / kVocabularyFile,
+                               folder / kCodebookFile, LoadBundle(bundle_)->catalogue};
+    const absl::Status status = WriteBundle(parts, root_ / "mixed").status();
+    EXPECT_FALSE(status.ok());
+    EXPECT_FALSE(fs::exists(root_ / "mixed"));
+    return std::string(status.message());
+  };
+  testing::TinyBundleOptions sizes;
+  sizes.level_sizes = {8, 6, 11};
+  EXPECT_THAT(with(kCodebookFile, sizes), HasSubstr("level sizes"));
+  EXPECT_THAT(with(kConfigFile, sizes), HasSubstr("level sizes"));
+  testing::TinyBundleOptions moe;
+  moe.moe = true;
+  EXPECT_THAT(with(kWeightsFile, moe), HasSubstr("moe"));
+  testing::TinyBundleOptions more_items;
+  more_items.items = 200;
+  EXPECT_THAT(with(kVocabularyFile, more_items), HasSubstr("needs 201 rows for item ids, the model's table has 151"));
+  testing::TinyBundleOptions other_codebook;
+  other_codebook.seed = 9;
+  EXPECT_THAT(with(kCodebookFile, other_codebook), HasSubstr("codebook"));
+}
+
+TEST_F(BundleTest, PickledWeightsAreRefusedWithAHint) {
+  ASSERT_TRUE(testing::WriteTinyParts(root_ / "parts").ok());
+  std::ofstream(root_ / "parts" / kWeightsFile, std::ios::binary) << "PK\x03\x04" << std::string(100, 'x');
+  const fs::path folder = root_ / "parts";
+  const BundleParts parts = {folder / kConfigFile, folder / kWeightsFile, folder / kVocabularyFile,
+                             folder / kCodebookFile, LoadBundle(bundle_)->catalogue};
+  EXPECT_THAT(std::string(WriteBundle(parts, root_ / "pickled").status().message()), HasSubstr("safetensors"));
+}
+
+TEST_F(BundleTest, OverwritesOnlyBundlesAndOnlyWhenAsked) {
+  ASSERT_TRUE(testing::WriteTinyParts(root_ / "parts").ok());
+  const fs::path folder = root_ / "parts";
+  BundleParts parts = {folder / kConfigFile,   folder / kWeightsFile,          folder / kVocabularyFile,
+                       folder / kCodebookFile, LoadBundle(bundle_)->catalogue, "v2"};
+  EXPECT_EQ(WriteBundle(parts, bundle_).status().code(), absl::StatusCode::kAlreadyExists);
+  EXPECT_EQ(WriteBundle(parts, folder, {.overwrite = true}).status().code(), absl::StatusCode::kAlreadyExists);
+  ASSERT_TRUE(WriteBundle(parts, bundle_, {.overwrite = true}).ok());
+  EXPECT_EQ(LoadBundle(bundle_)->manifest.model_version, "v2");
+  EXPECT_EQ(EntriesInRoot(), 2);
+  parts.model_version = "no/slashes";
+  EXPECT_THAT(std::string(WriteBundle(parts, root_ / "new").status().message()), HasSubstr("model_version"));
+  parts.model_version = "v3";
+  parts.weights = root_ / "nothing";
+  EXPECT_THAT(std::string(WriteBundle(parts, root_ / "new").status().message()), HasSubstr("nothing"));
+}
+
+}  // namespace
+}  // namespace beamline::runtime

@@ -103,7 +103,8 @@ std::vector<Event> TinyHistory(uint64_t seed, int length, const TinyBundleOption
     event.item = kFirstItem + Uniform(random, 0, options.items - 1);
     event.timestamp_ms = now;
     event.play_time_ms = Uniform(random, 0, 60) * 1000;
-    event.labels = kClick | (Uniform(random, 0, 1) == 1 ? kLongView : 0);
+    event.labels = kClick;
+    if (Uniform(random, 0, 1) == 1) event.labels |= kLongView;
   }
   return history;
 }

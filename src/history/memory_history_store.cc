@@ -19,8 +19,8 @@ absl::StatusOr<std::vector<Event>> MemoryHistoryStore::Get(absl::string_view use
 
 absl::Status MemoryHistoryStore::Append(absl::string_view user_id, absl::Span<const Event> events) {
   if (user_id.empty() || user_id.size() > options_.max_user_id_bytes) {
-    return absl::InvalidArgumentError(absl::StrCat("user_id: has ", user_id.size(), " bytes; give 1..",
-                                                   options_.max_user_id_bytes));
+    return absl::InvalidArgumentError(
+        absl::StrCat("user_id: has ", user_id.size(), " bytes; give 1..", options_.max_user_id_bytes));
   }
   std::lock_guard lock(mu_);
   auto found = users_.find(user_id);

@@ -171,6 +171,46 @@ TEST_P(EquivalenceTest, LogitsDependOnContextAndCodes) {
   EXPECT_GT(MaxDifference(logits[2], other[2]), 1e-2);
 }
 
+TEST_P(EquivalenceTest, InferenceModeChangesNothing) {
+  const auto model = RandomModel(ctx_, config_, 8);
+  const EncoderInput input = BatchOf(config_, {RandomHistory(config_, 4, rng_)});
+  const std::vector<int32_t> codes = RandomCodes(config_, 1, rng_);
+  const auto outside = Teacher(ctx_, *model, EncodeAll(ctx_, *model, input), 1, codes, {backend::kSeesAllOrders});
+  const backend::InferenceGuard guard;
+  const auto inside = Teacher(ctx_, *model, EncodeAll(ctx_, *model, input), 1, codes, {backend::kSeesAllOrders});
+  EXPECT_EQ(inside, outside);
+}
+
+// Every weight but the expert biases, which a rule moves, learns from the loss of a training pass with dropout.
+TEST_P(EquivalenceTest, GradientsReachEveryWeight) {
+  const auto model = RandomModel(ctx_, config_, 9);
+  for (const auto& [name, tensor] : model->weights().tensors()) {
+    if (name.find("moe.bias") == std::string::npos) at::Tensor(tensor).requires_grad_(true);
+  }
+  std::vector<History> histories;
+  for (int i = 0; i < 12; ++i) histories.push_back(RandomHistory(config_, 4, rng_));
+  ctx_.training = true;
+  ctx_.dropout = 0.1;
+  ctx_.generator = backend::MakeGenerator(ctx_, 1);
+  std::vector<backend::ExpertLoad> loads;
+  ctx_.expert_loads = &loads;
+  const EncodedContext context = EncodeAll(ctx_, *model, BatchOf(config_, histories));
+  const TeacherInput targets{12, 2, RandomCodes(config_, 24, rng_), std::vector<int32_t>(24, backend::kSeesAllOrders)};
+  at::Tensor loss;
+  for (const at::Tensor& logits : model->TeacherForced(ctx_, context, UploadTeacherInput(ctx_, config_, targets))) {
+    const at::Tensor level = logits.log_softmax(-1).select(-1, 0).sum();
+    loss = loss.defined() ? loss.add(level) : level;
+  }
+  loss.backward();
+  for (const auto& [name, tensor] : model->weights().tensors()) {
+    if (name.find("moe.bias") != std::string::npos) continue;
+    ASSERT_TRUE(tensor.grad().defined()) << name;
+    EXPECT_TRUE(tensor.grad().isfinite().all().item<bool>()) << name;
+    EXPECT_GT(tensor.grad().abs().max().item<float>(), 0) << name;
+  }
+  EXPECT_EQ(loads.size(), GetParam().name == "moe" ? 5 : 0);
+}
+
 TEST_P(EquivalenceTest, Bf16IsCloseToFp32) {
   backend::Context bf16 = TestContext("bf16");
   const auto exact = RandomModel(ctx_, config_, 6);

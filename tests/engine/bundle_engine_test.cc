@@ -1,0 +1,134 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// CreateEngine over a real, tiny bundle, and the example program run as its reader would.
+#include <array>
+#include <atomic>
+#include <cstdio>
+#include <filesystem>
+#include <memory>
+#include <sstream>
+#include <string>
+#include <vector>
+
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "beamline/engine.h"
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "runtime/tiny_bundle.h"
+
+namespace beamline {
+namespace {
+
+using ::testing::HasSubstr;
+using ::testing::SizeIs;
+namespace fs = std::filesystem;
+
+class BundleEngineTest : public ::testing::Test {
+ protected:
+  BundleEngineTest() : folder_(fs::path(::testing::TempDir()) / absl::StrCat("bundle_engine_", ::getpid())) {
+    fs::create_directories(folder_);
+    const auto manifest = runtime::testing::WriteTinyBundle(folder_ / "bundle");
+    EXPECT_TRUE(manifest.ok()) << manifest.status();
+  }
+  ~BundleEngineTest() override { fs::remove_all(folder_); }
+
+  std::unique_ptr<Engine> Start(EngineOptions options = {}) {
+    options.bundle = folder_ / "bundle";
+    options.threads = 1;
+    auto engine = CreateEngine(options);
+    EXPECT_TRUE(engine.ok()) << engine.status();
+    return *std::move(engine);
+  }
+  static RecommendRequest Request(uint64_t seed) {
+    RecommendRequest request;
+    request.user_id = absl::StrCat("user", seed);
+    request.history = runtime::testing::TinyHistory(seed, static_cast<int>(seed * 5 % 23));
+    request.beam_widths = {static_cast<int>(4 + seed % 3 * 6)};
+    request.top_k = 8;
+    request.exclude_history = seed % 2 == 0;
+    if (seed % 3 == 0) request.eligibility.rule = {{"region", {"DE"}}};
+    request.deadline = absl::Now() + absl::Seconds(60);
+    return request;
+  }
+
+  const fs::path folder_;
+};
+
+void ExpectSameAnswer(const RecommendResult& a, const RecommendResult& b) {
+  ASSERT_EQ(a.items.size(), b.items.size());
+  for (size_t i = 0; i < a.items.size(); ++i) {
+    EXPECT_EQ(a.items[i].item, b.items[i].item) << i;
+    EXPECT_NEAR(a.items[i].score, b.items[i].score, 1e-5);
+  }
+}
+
+TEST_F(BundleEngineTest, AnswersAreTheSameAloneInCompanyAndFromTheCache) {
+  constexpr int kUsers = 12;
+  auto alone = Start({.context_cache_bytes = 0});
+  std::vector<RecommendResult> expected;
+  for (int user = 0; user < kUsers; ++user) {
+    const auto answer = alone->Recommend(Request(user));
+    ASSERT_TRUE(answer.ok()) << answer.status();
+    EXPECT_THAT(answer->items, ::testing::Not(::testing::IsEmpty()));
+    EXPECT_FALSE(answer->context_cached);
+    for (const RecommendedItem& item : answer->items) {
+      EXPECT_EQ(alone->catalogue()->Encode(item.item), item.sid);
+      float score = 0;
+      for (float log_prob : item.log_probs) score += log_prob;
+      EXPECT_EQ(score, item.score);
+    }
+    expected.push_back(*answer);
+  }
+  auto engine = Start({.max_queue_delay = absl::Milliseconds(50)});
+  for (int round = 0; round < 2; ++round) {
+    std::vector<absl::StatusOr<RecommendResult>> answers(kUsers, absl::UnknownError(""));
+    for (int user = 0; user < kUsers; ++user) {
+      engine->Submit(Request(user), [&answers, user](auto result) { answers[user] = std::move(result); });
+    }
+    if (round == 1) ASSERT_TRUE(engine->Drain(absl::InfiniteFuture()));
+    while (engine->GetStatus().in_flight > 0) absl::SleepFor(absl::Milliseconds(1));
+    for (int user = 0; user < kUsers; ++user) {
+      ASSERT_TRUE(answers[user].ok()) << answers[user].status();
+      ExpectSameAnswer(*answers[user], expected[user]);
+      EXPECT_EQ(answers[user]->context_cached, round == 1);
+    }
+  }
+}
+
+TEST_F(BundleEngineTest, ErrorsNameTheirCause) {
+  EXPECT_THAT(CreateEngine({.bundle = folder_ / "nothing"}).status().ToString(), HasSubstr("nothing"));
+  EXPECT_THAT(CreateEngine({.bundle = folder_ / "bundle", .workers = 0}).status().ToString(), HasSubstr("workers"));
+  EXPECT_THAT(CreateEngine({.bundle = folder_ / "bundle", .device = "abacus"}).status().ToString(),
+              HasSubstr("abacus"));
+}
+
+// Runs the example; its standard output, or an empty string when it fails.
+std::string RunExample(const std::string& arguments) {
+  const std::string command = absl::StrCat(BEAMLINE_EMBED_EXAMPLE, " ", arguments, " 2>&1");
+  FILE* pipe = ::popen(command.c_str(), "r");
+  if (pipe == nullptr) return "";
+  std::string output;
+  std::array<char, 4096> buffer;
+  while (const size_t n = std::fread(buffer.data(), 1, buffer.size(), pipe)) output.append(buffer.data(), n);
+  const int status = ::pclose(pipe);
+  return absl::StrCat(output, "exit ", WEXITSTATUS(status), "\n");
+}
+
+TEST_F(BundleEngineTest, TheExampleRuns) {
+  const std::string output = RunExample(absl::StrCat((folder_ / "bundle").string(), " 1000 1001 1002"));
+  std::istringstream lines(output);
+  std::string line;
+  for (int rank = 0; rank < 5; ++rank) {
+    ASSERT_TRUE(std::getline(lines, line)) << output;
+    EXPECT_THAT(line, ::testing::MatchesRegex("1[0-9]+ <[0-9,]+> -[0-9.]+")) << output;
+    EXPECT_FALSE(line.starts_with("1000 ") || line.starts_with("1001 ") || line.starts_with("1002 ")) << output;
+  }
+  EXPECT_THAT(output, HasSubstr("model "));
+  EXPECT_THAT(output, HasSubstr("exit 0"));
+  EXPECT_THAT(RunExample((folder_ / "nothing").string()), HasSubstr("exit 1"));
+}
+
+}  // namespace
+}  // namespace beamline

@@ -1,0 +1,196 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <cstdio>
+#include <filesystem>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include <CLI/CLI.hpp>
+
+#include "absl/status/status.h"
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "absl/strings/str_join.h"
+#include "absl/strings/str_split.h"
+#include "absl/strings/strip.h"
+#include "absl/time/time.h"
+#include "base/progress.h"
+#include "base/safetensors.h"
+#include "beamline/status.h"
+#include "catalogue/section_file.h"
+#include "catalogue/snapshot_file.h"
+#include "cli/verb.h"
+#include "runtime/bundle_folder.h"
+
+namespace beamline::cli {
+namespace {
+
+constexpr char kExamples[] =
+    R"(Reads and checks the whole of what it is given, then says what it is:
+  beamline inspect run/bundle                        a bundle and its catalogue
+  beamline inspect run/bundle --item 4711            an item: SID, attributes, tags
+  beamline inspect catalogue.bin --sid 12,7          what lies under a SID or the beginning of one
+  beamline inspect run/bundle/model.safetensors      tensors, shapes, metadata)";
+
+// Items printed under a SID.
+constexpr uint32_t kMaxListed = 20;
+
+struct InspectFlags {
+  std::string path;
+  std::optional<uint64_t> item;
+  std::string sid;
+};
+
+template <typename... Args>
+void Print(const absl::FormatSpec<Args...>& format, const Args&... args) {
+  absl::PrintF(format, args...);
+}
+
+// "12,7,255" or "<12,7,255>".
+absl::StatusOr<Sid> ParseSid(absl::string_view text, const std::vector<uint32_t>& level_sizes) {
+  absl::string_view inner = text;
+  if (absl::ConsumePrefix(&inner, "<")) absl::ConsumeSuffix(&inner, ">");
+  const std::vector<absl::string_view> parts = absl::StrSplit(inner, ',');
+  if (parts.size() > level_sizes.size()) {
+    return absl::InvalidArgumentError(absl::StrCat("--sid: '", text, "' has ", parts.size(), " codes, the catalogue ",
+                                                   level_sizes.size(), " levels"));
+  }
+  Sid sid;
+  for (size_t level = 0; level < parts.size(); ++level) {
+    uint32_t code = 0;
+    if (!absl::SimpleAtoi(parts[level], &code) || code >= level_sizes[level]) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("--sid: code ", level, " is '", parts[level], "', must be a number below ", level_sizes[level]));
+    }
+    sid.push_back(code);
+  }
+  return sid;
+}
+
+absl::Status PrintItem(const catalogue::CatalogueSnapshot& snapshot, ItemId id) {
+  const std::optional<CatalogueItem> item = snapshot.GetItem(id);
+  if (!item) return absl::NotFoundError(absl::StrCat("--item: the catalogue has no item ", id));
+  const ItemAttributes& attributes = item->attributes;
+  Print("item        %d\nSID         %s\nauthor      %d\nduration    %s\n", id, item->sid.ToString(), attributes.author,
+        absl::FormatDuration(absl::Milliseconds(attributes.duration_ms)));
+  if (attributes.created_ms != 0) {
+    Print("created     %s\n", absl::FormatTime(absl::FromUnixMillis(attributes.created_ms), absl::UTCTimeZone()));
+  }
+  Print("relevance   %g\ntitle       %s\n", attributes.relevance, attributes.title);
+  Print("tags        %s\n", absl::StrJoin(attributes.tags, " ", absl::PairFormatter("=")));
+  Print("same SID    %d items\n", snapshot.Resolve(item->sid).size());
+  return absl::OkStatus();
+}
+
+absl::Status PrintSid(const catalogue::CatalogueSnapshot& snapshot, const std::string& text) {
+  BEAMLINE_ASSIGN_OR_RETURN(const Sid sid, ParseSid(text, snapshot.level_sizes()));
+  const std::optional<uint32_t> node = snapshot.contents().trie.Find(sid);
+  if (!node) return absl::NotFoundError(absl::StrCat("--sid: no SID of the catalogue begins with ", sid.ToString()));
+  const int level = sid.levels() - 1;
+  const catalogue::ItemRange items = snapshot.NodeItems(level, *node);
+  Print("SID         %s%s\n", sid.ToString(), sid.levels() < snapshot.levels() ? ", the beginning of one" : "");
+  Print("node        %d of level %d\n", *node, level);
+  if (sid.levels() < snapshot.levels()) {
+    const uint32_t* offsets = snapshot.trie().level[level].offsets;
+    Print("children    %d\n", offsets[*node + 1] - offsets[*node]);
+  }
+  Print("items       %d\n", items.size());
+  for (uint32_t position = items.begin; position < items.end && position - items.begin < kMaxListed; ++position) {
+    Print("  %-12d  %s  relevance %-10g  %s\n", snapshot.item_id(position),
+          snapshot.SidOfLeaf(snapshot.LeafOf(position)).ToString(), snapshot.relevance(position),
+          snapshot.title(position));
+  }
+  if (items.size() > kMaxListed) Print("  and %d more\n", items.size() - kMaxListed);
+  return absl::OkStatus();
+}
+
+absl::Status PrintSummary(const catalogue::CatalogueSnapshot& snapshot, const std::string& path) {
+  BEAMLINE_ASSIGN_OR_RETURN(const catalogue::SectionReader file,
+                            catalogue::SectionReader::Open(path, catalogue::LoadOptions().max_bytes));
+  std::vector<uint32_t> nodes;
+  for (int level = 0; level < snapshot.levels(); ++level) nodes.push_back(snapshot.num_nodes(level));
+  Print("catalogue   %s\nfile        %s, %d bytes\n", snapshot.version(), path, file.file_bytes());
+  Print("codebook    %s\nlevels      %d, of %s codes\n", snapshot.codebook_fingerprint(), snapshot.levels(),
+        absl::StrJoin(snapshot.level_sizes(), " x "));
+  Print("items       %d in %d SIDs\n", snapshot.num_items(), snapshot.num_sids());
+  Print("trie nodes  %s; codes and offsets take %d bytes\n", absl::StrJoin(nodes, ", "),
+        snapshot.contents().trie.bytes());
+  Print("tags        %d distinct, %d on items\n", snapshot.tags().size(), snapshot.contents().items.tags.size());
+  Print("memory      %.1f MiB when loaded\n", static_cast<double>(snapshot.bytes()) / (1 << 20));
+  Print("sections    %-16s %14s  sha256\n", "", "bytes");
+  for (const catalogue::SectionInfo& section : file.sections()) {
+    Print("            %-16s %14d  %s\n", section.name, section.bytes, section.sha256);
+  }
+  return absl::OkStatus();
+}
+
+absl::Status InspectCatalogue(const InspectFlags& flags, const std::string& path, const std::string& fingerprint) {
+  Progress progress;
+  BEAMLINE_ASSIGN_OR_RETURN(
+      const auto snapshot, catalogue::LoadSnapshot(path, {fingerprint, catalogue::LoadOptions().max_bytes, &progress}));
+  if (!flags.item && flags.sid.empty()) return PrintSummary(*snapshot, path);
+  if (flags.item) BEAMLINE_RETURN_IF_ERROR(PrintItem(*snapshot, *flags.item));
+  if (!flags.sid.empty()) BEAMLINE_RETURN_IF_ERROR(PrintSid(*snapshot, flags.sid));
+  return absl::OkStatus();
+}
+
+absl::Status InspectSafetensors(const std::string& path) {
+  BEAMLINE_ASSIGN_OR_RETURN(const SafetensorsFile file,
+                            SafetensorsFile::Read(path, {.allow_scalars = true, .allow_empty = true}));
+  Print("file        %s\n", path);
+  for (const auto& [key, value] : file.metadata()) Print("metadata    %s = %s\n", key, value);
+  int64_t elements = 0;
+  int64_t bytes = 0;
+  int64_t non_finite = 0;
+  for (const auto& [name, tensor] : file.tensors()) {
+    Print("            %-48s %s\n", name, tensor.ToString());
+    elements += tensor.elements();
+    bytes += static_cast<int64_t>(tensor.bytes.size());
+    non_finite += CountNonFinite(tensor);
+  }
+  Print("tensors     %d with %d values in %d bytes, %d of them NaN or infinite\n", file.tensors().size(), elements,
+        bytes, non_finite);
+  return absl::OkStatus();
+}
+
+absl::Status InspectBundle(const InspectFlags& flags) {
+  BEAMLINE_ASSIGN_OR_RETURN(const runtime::BundleManifest manifest, runtime::OpenBundleFolder(flags.path));
+  const std::string items = (std::filesystem::path(flags.path) / runtime::kItemsFile).string();
+  if (flags.item || !flags.sid.empty()) return InspectCatalogue(flags, items, manifest.codebook_fingerprint);
+  Print("bundle      %s\nmodel       %s (%s)\ncodebook    %s\ncatalogue   %s\n", flags.path, manifest.model_version,
+        manifest.family, manifest.codebook_fingerprint, manifest.catalogue_version);
+  Print("files       %-24s %14s  sha256\n", "", "bytes");
+  for (const auto& [name, entry] : manifest.files) {
+    BEAMLINE_RETURN_IF_ERROR(runtime::VerifyBundleFile(flags.path, manifest, name));
+    Print("            %-24s %14d  %s\n", name, entry.bytes, entry.sha256);
+  }
+  Print("digests     all match\n\n");
+  return InspectCatalogue(flags, items, manifest.codebook_fingerprint);
+}
+
+absl::Status RunInspect(const InspectFlags& flags) {
+  if (std::error_code error; std::filesystem::is_directory(flags.path, error)) return InspectBundle(flags);
+  if (!absl::EndsWith(flags.path, ".safetensors")) return InspectCatalogue(flags, flags.path, "");
+  if (flags.item || !flags.sid.empty()) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("--item and --sid: ", flags.path, " is no catalogue; name a bundle or a catalogue file"));
+  }
+  return InspectSafetensors(flags.path);
+}
+
+}  // namespace
+
+Verb AddInspect(CLI::App& app) {
+  auto flags = std::make_shared<InspectFlags>();
+  CLI::App* command =
+      app.add_subcommand("inspect", "Check a bundle, a catalogue or a safetensors file and describe it");
+  command->footer(kExamples);
+  command->add_option("path", flags->path, "Bundle folder, catalogue file, or file named *.safetensors")->required();
+  command->add_option("--item", flags->item, "Describe the item with this id");
+  command->add_option("--sid", flags->sid, "Describe this SID, or the beginning of one: codes separated by commas");
+  return {command, [flags] { return RunInspect(*flags); }};
+}
+
+}  // namespace beamline::cli

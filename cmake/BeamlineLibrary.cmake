@@ -54,7 +54,7 @@ endfunction()
 
 # beamline_test(NAME data SOURCES a_test.cc DEPS beamline::data [LABELS slow])
 # One executable beamline_<NAME>_test; every gtest case becomes one ctest test. Tests find shared data through
-# BEAMLINE_SHARED_DIR and the source tree through BEAMLINE_SOURCE_DIR.
+# BEAMLINE_SHARED_DIR and the source tree through BEAMLINE_SOURCE_DIR (std::string, tests/testing/paths.h).
 function(beamline_test)
   cmake_parse_arguments(ARG "" "NAME" "SOURCES;DEPS;LIBS;LABELS" ${ARGN})
   if(NOT BEAMLINE_BUILD_TESTS)
@@ -64,8 +64,7 @@ function(beamline_test)
   add_executable(${target} ${ARG_SOURCES})
   beamline_set_compile_options(${target})
   target_include_directories(${target} PRIVATE ${PROJECT_SOURCE_DIR}/tests)
-  target_compile_definitions(${target} PRIVATE
-    BEAMLINE_SOURCE_DIR="${PROJECT_SOURCE_DIR}" BEAMLINE_SHARED_DIR="${PROJECT_SOURCE_DIR}/../shared")
-  target_link_libraries(${target} PRIVATE ${ARG_DEPS} ${ARG_LIBS} GTest::gmock GTest::gtest_main)
+  target_compile_options(${target} PRIVATE "SHELL:-include testing/paths.h")
+  target_link_libraries(${target} PRIVATE ${ARG_DEPS} ${ARG_LIBS} beamline_test_paths GTest::gmock GTest::gtest_main)
   gtest_discover_tests(${target} DISCOVERY_MODE PRE_TEST TEST_PREFIX ${ARG_NAME}. PROPERTIES LABELS "${ARG_LABELS}" TIMEOUT 900)
 endfunction()

@@ -105,7 +105,7 @@ TEST(Npy, RefusesEverythingElse) {
 }
 
 TEST(Npy, ReadsAFileNumPyWrote) {
-  const std::string path = BEAMLINE_SHARED_DIR "/data/kuairand-pure/twotower_item_vectors.npy";
+  const std::string path = BEAMLINE_SHARED_DIR + "/data/kuairand-pure/twotower_item_vectors.npy";
   if (!std::filesystem::exists(path)) GTEST_SKIP() << "missing " << path;
   const auto matrix = ReadNpy(path);
   ASSERT_TRUE(matrix.ok()) << matrix.status();

@@ -225,7 +225,7 @@ TEST(Config, TheExamplesAreValid) {
   ConfigOverrides overrides;
   overrides.bundle = ::testing::TempDir();
   for (const char* name : {"demo.textproto", "server.textproto"}) {
-    const std::string path = std::string(BEAMLINE_SOURCE_DIR "/configs/") + name;
+    const std::string path = BEAMLINE_SOURCE_DIR + "/configs/" + name;
     EXPECT_TRUE(LoadServerConfig(path, overrides).ok()) << LoadServerConfig(path, overrides).status();
   }
 }

@@ -1,0 +1,17 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Where tests find the source tree and the shared data beside it. Included into every test by beamline_test(). The two
+// paths are compiled into one small library and nowhere else, so that a compiler cache serves any checkout.
+#pragma once
+
+#include <string>
+
+namespace beamline::testing {
+
+const std::string& SourceDir();
+const std::string& SharedDir();  // may not exist: tests that need it skip and say so
+
+}  // namespace beamline::testing
+
+#define BEAMLINE_SOURCE_DIR ::beamline::testing::SourceDir()
+#define BEAMLINE_SHARED_DIR ::beamline::testing::SharedDir()

@@ -25,7 +25,7 @@ if(BEAMLINE_WITH_TORCH)
   find_path(BEAMLINE_TORCH_INCLUDE ATen/core/Tensor.h
     HINTS ${Torch_DIR}/../../../include ENV Torch_DIR PATHS $ENV{BEAMLINE_TORCH_ROOT}/include
     $ENV{HOME}/.cache/beamline/venv/lib/python3.11/site-packages/torch/include
-    PATH_SUFFIXES include ../../../include)
+    PATH_SUFFIXES include ../../include ../../../include)
   if(NOT BEAMLINE_TORCH_INCLUDE)
     message(FATAL_ERROR "libtorch not found. Run scripts/setup.sh, or point CMAKE_PREFIX_PATH or Torch_DIR at one, "
       "or configure with -DBEAMLINE_WITH_TORCH=OFF to build levels 0-2 only.")

@@ -36,32 +36,10 @@ constexpr char kJourney[] =
 complete, so Ctrl-C leaves nothing half-written. Exit codes: 0 done; 2 bad usage, input or configuration; 130
 interrupted; 1 anything else.)";
 
+// In the order of the journey.
 std::vector<Verb> AddVerbs(CLI::App& app) {
-  std::vector<Verb> verbs;
-#ifdef BEAMLINE_VERB_GENERATE_DATA
-  verbs.push_back(AddGenerateData(app));
-#endif
-#ifdef BEAMLINE_VERB_IMPORT
-  verbs.push_back(AddImport(app));
-#endif
-#ifdef BEAMLINE_VERB_TOKENIZE
-  verbs.push_back(AddTokenize(app));
-#endif
-#ifdef BEAMLINE_VERB_TRAIN
-  verbs.push_back(AddTrain(app));
-#endif
-#ifdef BEAMLINE_VERB_EVALUATE
-  verbs.push_back(AddEvaluate(app));
-#endif
-#ifdef BEAMLINE_VERB_PACK
-  verbs.push_back(AddPack(app));
-#endif
-#ifdef BEAMLINE_VERB_INSPECT
-  verbs.push_back(AddInspect(app));
-#endif
-  verbs.push_back(AddServe(app));
-  verbs.push_back(AddRecommend(app));
-  return verbs;
+  return {AddGenerateData(app), AddImport(app),  AddTokenize(app), AddTrain(app),    AddEvaluate(app),
+          AddPack(app),         AddInspect(app), AddServe(app),    AddRecommend(app)};
 }
 
 int ExitCode(const absl::Status& status) {

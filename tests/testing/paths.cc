@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "testing/paths.h"
 
-namespace beamline::testing {
+namespace beamline::test_paths {
 
 const std::string& SourceDir() {
   static const std::string path = BEAMLINE_TEST_SOURCE_DIR;
@@ -13,4 +13,4 @@ const std::string& SharedDir() {
   return path;
 }
 
-}  // namespace beamline::testing
+}  // namespace beamline::test_paths

@@ -6,12 +6,12 @@
 
 #include <string>
 
-namespace beamline::testing {
+namespace beamline::test_paths {
 
 const std::string& SourceDir();
 const std::string& SharedDir();  // may not exist: tests that need it skip and say so
 
-}  // namespace beamline::testing
+}  // namespace beamline::test_paths
 
-#define BEAMLINE_SOURCE_DIR ::beamline::testing::SourceDir()
-#define BEAMLINE_SHARED_DIR ::beamline::testing::SharedDir()
+#define BEAMLINE_SOURCE_DIR ::beamline::test_paths::SourceDir()
+#define BEAMLINE_SHARED_DIR ::beamline::test_paths::SharedDir()

@@ -26,7 +26,6 @@ namespace beamline::train {
 struct CorpusOptions {
   uint32_t target_labels = kLongView;  // targets carry one of these labels; 0: every event is a target
   int k_core = 0;                      // targets are those of the k-core of the target events; 0: all of them
-  bool targets_only = false;           // histories hold target events alone
 };
 
 // A target to rank: the user's events before `event` are the history.

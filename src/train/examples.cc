@@ -48,15 +48,6 @@ struct Step {
   bool target = false;
 };
 
-// Exchanges what happened at random, leaving the times where they are.
-void ShuffleContents(std::vector<Step>& steps, Generator& generator) {
-  for (size_t i = steps.size(); i > 1; --i) {
-    const size_t j = Below(generator, i);
-    std::swap(steps[i - 1], steps[j]);
-    std::swap(steps[i - 1].event.timestamp_ms, steps[j].event.timestamp_ms);
-  }
-}
-
 }  // namespace
 
 // One window made ready: the model's input, and targets as (order limit, item).
@@ -152,12 +143,6 @@ ExampleBuilder::Example ExampleBuilder::MakeExample(const Window& window, uint64
     if (i < window.last_target && Chance(generator, options_.event_dropout)) continue;
     steps.push_back({ToEvent(dataset, events[i]), events[i].item, target});
   }
-  if (Chance(generator, options_.shuffle)) {
-    ShuffleContents(steps, generator);
-    // The history ends before a target whatever the order.
-    const auto last = std::find_if(steps.rbegin(), steps.rend(), [](const Step& step) { return step.target; });
-    std::swap(*last, steps.back());
-  }
 
   std::vector<Event> history;
   for (const Step& step : steps) history.push_back(step.event);
@@ -196,7 +181,7 @@ ExampleBatch ExampleBuilder::Build(absl::Span<const Window> windows, uint64_t se
     capacity = std::max(capacity, examples.back().targets.size());
   }
   ExampleBatch batch;
-  batch.encoder = runtime::BuildEncoderBatch(features_.config(), inputs).input;
+  batch.encoder = runtime::BuildEncoderBatch(features_.config(), inputs);
   batch.teacher.batch = static_cast<int>(windows.size());
   batch.teacher.targets = static_cast<int>(capacity);
   const int levels = features_.config().levels();

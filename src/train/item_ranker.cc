@@ -86,8 +86,8 @@ absl::StatusOr<std::vector<std::vector<ItemId>>> ItemRanker::RankedItems(backend
 
   std::vector<const runtime::EncodedRequest*> inputs;
   for (const runtime::EncodedRequest& one : encoded) inputs.push_back(&one);
-  const runtime::EncoderBatchInput batch = runtime::BuildEncoderBatch(features_->config(), inputs);
-  model::EncodedContext context = model.Encode(ctx, model::UploadEncoderInput(ctx, features_->config(), batch.input));
+  const model::EncoderInput batch = runtime::BuildEncoderBatch(features_->config(), inputs);
+  model::EncodedContext context = model.Encode(ctx, model::UploadEncoderInput(ctx, features_->config(), batch));
   const std::vector<int> widths(features_->config().levels(), options.beam);
   std::vector<decode::SearchRequest> requests(cases.size());
   for (size_t i = 0; i < cases.size(); ++i) {

@@ -2,10 +2,10 @@
 #include "train/train_options.h"
 
 #include <limits>
-#include <string_view>
 #include <type_traits>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/string_view.h"
 
 namespace beamline::train {
 namespace {
@@ -30,7 +30,6 @@ void VisitFields(Options& o, Visitor&& visit) {
   visit("clip_norm", o.clip_norm, 0, 1e6);
   visit("dropout", o.dropout, 0, 0.95);
   visit("label_smoothing", o.label_smoothing, 0, 0.9);
-  visit("shuffle", o.shuffle, 0, 1);
   visit("event_dropout", o.event_dropout, 0, 0.95);
   visit("average_decay", o.average_decay, 0, 0.999999);
   visit("balance_rate", o.balance_rate, 0, 1);
@@ -45,7 +44,7 @@ void VisitFields(Options& o, Visitor&& visit) {
 
 absl::Status Validate(const TrainOptions& options) {
   absl::Status status;
-  VisitFields(options, [&](std::string_view name, const auto& value, double low, double high) {
+  VisitFields(options, [&](absl::string_view name, const auto& value, double low, double high) {
     const double number = static_cast<double>(value);
     if (status.ok() && !(number >= low && number <= high)) {
       status = absl::InvalidArgumentError(
@@ -58,7 +57,7 @@ absl::Status Validate(const TrainOptions& options) {
 nlohmann::json ToJson(const TrainOptions& options) {
   nlohmann::json json = nlohmann::json::object();
   VisitFields(options,
-              [&](std::string_view name, const auto& value, double, double) { json[std::string(name)] = value; });
+              [&](absl::string_view name, const auto& value, double, double) { json[std::string(name)] = value; });
   return json;
 }
 
@@ -67,7 +66,7 @@ absl::StatusOr<TrainOptions> TrainOptionsFromJson(const nlohmann::json& json, co
   TrainOptions options;
   absl::Status status;
   size_t known = 0;
-  VisitFields(options, [&](std::string_view name, auto& value, double, double) {
+  VisitFields(options, [&](absl::string_view name, auto& value, double, double) {
     const auto found = json.find(std::string(name));
     if (found == json.end()) return;
     ++known;

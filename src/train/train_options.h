@@ -33,9 +33,6 @@ struct TrainOptions {
 
   double dropout = 0.2;
   double label_smoothing = 0.05;
-  // Probability that a training history is presented in random order: sets of items rather than sequences, where the
-  // log's order says little. Labels, play times and durations move with their event, times stay in place.
-  double shuffle = 0.0;
   double event_dropout = 0.0;  // probability that an event is left out of a training history
   double average_decay = 0.0;  // exponential moving average of the weights; 0: off. The average is what is kept
   double balance_rate = 1e-3;  // step of the experts' biases (MoE); 0: off

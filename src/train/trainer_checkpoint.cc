@@ -2,10 +2,10 @@
 //
 // A trainer's state to and from its checkpoint.
 #include <string>
-#include <string_view>
 
 #include "absl/algorithm/container.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/string_view.h"
 #include "beamline/status.h"
 #include "model/config.h"
 #include "train/trainer.h"
@@ -35,7 +35,7 @@ json ToJson(const data::RankingMetrics& metrics) {
           {"ndcg_10", metrics.ndcg_10}};
 }
 
-absl::Status CheckSame(std::string_view what, const json& saved, const json& ours, const std::string& source) {
+absl::Status CheckSame(absl::string_view what, const json& saved, const json& ours, const std::string& source) {
   for (const auto& [name, value] : ours.items()) {
     const auto found = saved.find(name);
     const std::string other = found == saved.end() ? "absent" : found->dump();

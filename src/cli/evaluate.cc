@@ -1,0 +1,86 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <cstdio>
+#include <map>
+#include <memory>
+#include <string>
+
+#include <CLI/CLI.hpp>
+
+#include "absl/status/status.h"
+#include "base/file.h"
+#include "base/json.h"
+#include "base/progress.h"
+#include "beamline/status.h"
+#include "cli/verb.h"
+#include "train/training_run.h"
+
+namespace beamline::cli {
+namespace {
+
+constexpr char kExamples[] =
+    R"(Ranks every user's held-out item among the whole catalogue with the engine's own beam search, and prints R@5, N@5,
+R@10 and N@10 with bootstrap intervals beside popularity, Markov and item-KNN counted on the same training part, with the
+items of the history removed from the ranking and with them kept. Which events are targets comes from the model folder.
+
+Examples:
+  beamline evaluate --model model --data data --tokenizer tokenizer
+  beamline evaluate --model model --data data --tokenizer tokenizer --beam 128 --split validation --out evaluation.json
+  beamline evaluate --show evaluation.json)";
+
+struct EvaluateFlags {
+  train::EvaluationRun run;
+  std::string out, show;
+};
+
+absl::Status Show(const std::string& path) {
+  BEAMLINE_ASSIGN_OR_RETURN(const nlohmann::json json, ReadJsonFile(path));
+  BEAMLINE_ASSIGN_OR_RETURN(const train::EvaluationReport report, train::EvaluationFromJson(json, path));
+  std::fputs(train::EvaluationTable(report).c_str(), stdout);
+  return absl::OkStatus();
+}
+
+absl::Status RunEvaluate(const EvaluateFlags& flags) {
+  if (!flags.show.empty()) return Show(flags.show);
+  for (const auto& [name, value] : std::map<std::string, std::string>{{"--model", flags.run.model},
+                                                                      {"--data", flags.run.source.data},
+                                                                      {"--tokenizer", flags.run.source.tokenizer}}) {
+    if (value.empty()) return absl::InvalidArgumentError(name + ": is missing (see beamline evaluate --help)");
+  }
+  Progress progress;
+  BEAMLINE_ASSIGN_OR_RETURN(const train::EvaluationReport report, train::RunEvaluation(flags.run, &progress));
+  std::fputs(train::EvaluationTable(report).c_str(), stdout);
+  if (flags.out.empty()) return absl::OkStatus();
+  return WriteFileAtomically(flags.out, train::EvaluationToJson(report).dump(1) + "\n");
+}
+
+}  // namespace
+
+Verb AddEvaluate(CLI::App& app) {
+  auto flags = std::make_shared<EvaluateFlags>();
+  train::EvaluationRun& run = flags->run;
+  CLI::App* command = app.add_subcommand("evaluate", "Rank held-out items with a model, beside counting baselines");
+  command->footer(kExamples);
+  command->add_option("--model", run.model, "Folder of `beamline train`");
+  command->add_option("--data", run.source.data, "The data folder it was trained on");
+  command->add_option("--tokenizer", run.source.tokenizer, "The tokenizer folder it was trained with");
+  command->add_option("--beam", run.options.beam, "Beam width at every level")
+      ->check(CLI::Range(10, 65536))
+      ->capture_default_str();
+  const std::map<std::string, data::HeldOut> splits = {{"test", data::HeldOut::kTest},
+                                                       {"validation", data::HeldOut::kValidation}};
+  command->add_option("--split", run.options.held_out, "test (a user's last target) or validation (the one before)")
+      ->transform(CLI::CheckedTransformer(splits, CLI::ignore_case));
+  command->add_option("--max-users", run.options.max_users, "A fixed random subset of the users; 0: all")
+      ->check(CLI::NonNegativeNumber);
+  command->add_option("--resamples", run.options.bootstrap.resamples, "Of the bootstrap")
+      ->check(CLI::Range(1, 1000000))
+      ->capture_default_str();
+  command->add_option("--seed", run.options.bootstrap.seed, "Of the bootstrap and of --max-users");
+  command->add_option("--device", run.device.device, "cpu, cuda or cuda:N")->capture_default_str();
+  command->add_option("--threads", run.device.threads, "CPU threads; 0: one per core");
+  command->add_option("--out", flags->out, "Write the numbers as JSON, too");
+  command->add_option("--show", flags->show, "Print a file written with --out again; nothing else is needed");
+  return {command, [flags] { return RunEvaluate(*flags); }};
+}
+
+}  // namespace beamline::cli

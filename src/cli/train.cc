@@ -1,0 +1,131 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <cstdio>
+#include <memory>
+#include <string>
+
+#include <CLI/CLI.hpp>
+
+#include "absl/strings/str_join.h"
+#include "base/progress.h"
+#include "beamline/status.h"
+#include "cli/verb.h"
+#include "data/labels.h"
+#include "model/config.h"
+#include "train/train_presets.h"
+#include "train/training_run.h"
+
+namespace beamline::cli {
+namespace {
+
+constexpr char kExamples[] =
+    R"(Reads events.tsv(.gz), items.tsv(.gz), users.tsv(.gz) of --data and sids.tsv, codebook.safetensors of --tokenizer.
+Writes config.json, vocabulary.safetensors, training.json (options and curve) and, last, model.safetensors to --out.
+Ctrl-C saves checkpoint.safetensors there; the same command goes on from it and ends with the same bits.
+
+A user's last target is kept for the test and the one before it for validation: nothing from the validation event on is
+trained on. Targets are the events with a --targets label; all events are history.
+
+Examples:
+  beamline train --data data --tokenizer tokenizer --preset demo --out model
+  beamline train --data data --tokenizer tokenizer --preset small --epochs 30 --dropout 0.3 --average-decay 0.999 --out m
+  beamline train --data data --tokenizer tokenizer --config my_model.json --targets 'like|follow' --out model)";
+
+struct TrainFlags {
+  train::TrainingRun run;
+  std::string targets = "long_view";
+};
+
+// The options given on the command line, over those of the preset.
+void AddTrainingOptions(CLI::App& command, train::TrainOptions& options) {
+  const auto group = [](CLI::Option* option) { option->group("Training"); };
+  group(command.add_option("--epochs", options.epochs, "Passes over the training part"));
+  group(command.add_option("--seed", options.seed, "Of weights, order, dropout: equal seeds give equal models"));
+  group(command.add_option("--batch", options.batch_windows, "Histories per step"));
+  group(command.add_option("--targets-per-history", options.targets_per_window,
+                           "Positions of one history trained in one pass (causal encoder)"));
+  group(command.add_option("--learning-rate", options.learning_rate, "Peak of warm-up and cosine"));
+  group(command.add_option("--warmup", options.warmup_fraction, "Part of all steps spent warming up"));
+  group(command.add_option("--weight-decay", options.weight_decay, "Of matrices (AdamW)"));
+  group(command.add_option("--embedding-decay", options.embedding_decay, "Of embedding tables"));
+  group(command.add_option("--clip", options.clip_norm, "Largest gradient norm; 0: off"));
+  group(command.add_option("--dropout", options.dropout, "Probability of dropping an activation"));
+  group(command.add_option("--label-smoothing", options.label_smoothing, "Probability spread over all codes"));
+  group(command.add_option("--event-dropout", options.event_dropout, "Probability of leaving an event out"));
+  group(command.add_option("--average-decay", options.average_decay, "Moving average of the weights; 0: off"));
+  group(command.add_option("--balance-rate", options.balance_rate, "Step of the experts' biases (MoE)"));
+  group(command.add_option("--validate-every", options.validate_every, "Epochs between validations"));
+  group(command.add_option("--validation-users", options.validation_users, "Users ranked per validation; 0: none"));
+  group(command.add_option("--validation-beam", options.validation_beam, "Beam width of the validation"));
+  group(command.add_option("--patience", options.patience, "Validations without gain before stopping; 0: never"));
+}
+
+void PrintStart(const train::RunSummary& summary) {
+  const auto number = [](int64_t value) { return static_cast<long long>(value); };
+  std::printf("log         %lld users, %lld events, %lld targets, of them %lld to train on\n", number(summary.users),
+              number(summary.events), number(summary.targets), number(summary.training_targets));
+  if (summary.targets_without_sid > 0) {
+    std::printf("left out    %lld targets whose item has no semantic ID\n", number(summary.targets_without_sid));
+  }
+  std::printf("catalogue   %lld items in %lld SIDs\n", number(summary.items), number(summary.sids));
+  std::printf("model       %lld parameters, %lld steps per epoch\n", number(summary.parameters),
+              number(summary.steps_per_epoch));
+  if (summary.resumed_epoch >= 0) {
+    std::printf("resumed     from the checkpoint in --out, %d epochs done (--fresh starts over)\n",
+                summary.resumed_epoch);
+  }
+  std::fflush(stdout);
+}
+
+void PrintEpoch(const train::EpochRecord& record) {
+  std::printf("epoch %3d   loss %.4f   %6.0f s", record.epoch, record.loss, record.seconds);
+  if (record.validation.has_value()) {
+    std::printf("   validation %s%s", data::FormatMetrics(*record.validation).c_str(), record.best ? "  best" : "");
+  }
+  std::printf("\n");
+  std::fflush(stdout);
+}
+
+absl::Status RunTrain(TrainFlags& flags) {
+  flags.run.corpus.target_labels = 0;
+  if (flags.targets != "any") {
+    BEAMLINE_ASSIGN_OR_RETURN(flags.run.corpus.target_labels, data::ParseLabels(flags.targets));
+  }
+  Progress progress;
+  BEAMLINE_RETURN_IF_ERROR(train::RunTraining(flags.run, {PrintStart, PrintEpoch}, &progress));
+  std::printf("wrote       %s/model.safetensors\n", flags.run.out.c_str());
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+Verb AddTrain(CLI::App& app) {
+  auto flags = std::make_shared<TrainFlags>();
+  train::TrainingRun& run = flags->run;
+  CLI::App* command = app.add_subcommand("train", "Train a model on a behaviour log and its semantic IDs");
+  command->footer(kExamples);
+  command->add_option("--data", run.source.data, "Folder of `beamline import` or `generate-data`")->required();
+  command->add_option("--tokenizer", run.source.tokenizer, "Folder of `beamline tokenize`")->required();
+  command->add_option("--out", run.out, "Folder of the model")->required();
+  // Defined before the training options, so that its callback runs before theirs wherever it stands.
+  command
+      ->add_option_function<std::string>(
+          "--preset",
+          [flags](const std::string& name) {
+            flags->run.preset = name;
+            flags->run.options = train::PresetTrainOptions(name);
+          },
+          "Model and training options by name: " + absl::StrJoin(model::PresetNames(), ", "))
+      ->default_str(run.preset);
+  command->add_option("--config", run.config, "Model configuration (JSON) instead of the preset's model");
+  command->add_option("--targets", flags->targets, "Labels of events to predict, joined by |; 'any': every event")
+      ->capture_default_str();
+  command->add_option("--k-core", run.corpus.k_core, "Targets: users and items with at least this many; 0: all");
+  command->add_option("--device", run.device.device, "cpu, cuda or cuda:N")->capture_default_str();
+  command->add_option("--threads", run.device.threads, "CPU threads; 0: one per core");
+  command->add_flag("--fresh", run.fresh, "Replace the model and forget the checkpoint of an earlier run");
+  run.options = train::PresetTrainOptions(run.preset);
+  AddTrainingOptions(*command, run.options);
+  return {command, [flags] { return RunTrain(*flags); }};
+}
+
+}  // namespace beamline::cli

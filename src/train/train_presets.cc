@@ -1,0 +1,37 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "train/train_presets.h"
+
+namespace beamline::train {
+
+TrainOptions PresetTrainOptions(const std::string& preset) {
+  TrainOptions options;
+  if (preset == "demo") {  // thousands of users, a few minutes on two cores
+    options.epochs = 14;
+    options.batch_windows = 64;
+    options.learning_rate = 2e-3;
+    options.dropout = 0.2;
+    options.label_smoothing = 0.05;
+    options.average_decay = 0.99;
+    options.validate_every = 2;
+    options.validation_users = 1000;
+    options.patience = 3;
+  } else if (preset == "small") {  // tens of thousands of users, an hour on two cores
+    options.epochs = 40;
+    options.batch_windows = 128;
+    options.learning_rate = 1e-3;
+    options.dropout = 0.3;
+    options.label_smoothing = 0.05;
+    options.average_decay = 0.998;
+    options.validate_every = 2;
+    options.validation_users = 4000;
+    options.patience = 4;
+  } else if (!preset.empty() && preset.back() == 'B') {  // the paper's sizes
+    options.learning_rate = 2e-4;
+    options.dropout = 0.1;
+    options.targets_per_window = 4;
+    options.batch_windows = 16;
+  }
+  return options;
+}
+
+}  // namespace beamline::train

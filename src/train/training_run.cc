@@ -1,0 +1,174 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "train/training_run.h"
+
+#include <filesystem>
+#include <memory>
+#include <optional>
+#include <system_error>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "base/file.h"
+#include "beamline/status.h"
+#include "data/labels.h"
+#include "model/weight_schema.h"
+#include "train/model_folder.h"
+
+namespace beamline::train {
+namespace {
+
+using nlohmann::json;
+
+absl::StatusOr<Corpus> LoadCorpus(const std::string& folder, const CorpusOptions& options, Progress* progress) {
+  BEAMLINE_ASSIGN_OR_RETURN(const data::DatasetFiles files, data::FindDatasetFiles(folder));
+  BEAMLINE_ASSIGN_OR_RETURN(data::Dataset dataset, data::Dataset::Load(files, {.keep_unused_items = true}, progress));
+  absl::StatusOr<Corpus> corpus = Corpus::Create(std::make_shared<const data::Dataset>(std::move(dataset)), options);
+  if (corpus.ok()) return corpus;
+  return absl::Status(corpus.status().code(), absl::StrCat(files.events.string(), ": ", corpus.status().message()));
+}
+
+json CorpusToJson(const CorpusOptions& options) {
+  return {{"target_labels", data::FormatLabels(options.target_labels)}, {"k_core", options.k_core}};
+}
+
+absl::StatusOr<CorpusOptions> CorpusFromJson(const json& training, const std::string& source) {
+  CorpusOptions options;
+  try {
+    const json& corpus = training.at("corpus");
+    BEAMLINE_ASSIGN_OR_RETURN(options.target_labels, data::ParseLabels(corpus.at("target_labels").get<std::string>()));
+    options.k_core = corpus.at("k_core").get<int>();
+  } catch (const json::exception& error) {
+    return absl::InvalidArgumentError(absl::StrCat(source, ": not written by `beamline train`: ", error.what()));
+  }
+  return options;
+}
+
+absl::StatusOr<model::ModelConfig> MakeConfig(const TrainingRun& run, const Catalogue& catalogue,
+                                              const runtime::Vocabulary& vocabulary) {
+  if (run.config.empty()) {
+    // One author for all says nothing.
+    const int64_t authors = static_cast<int64_t>(vocabulary.authors().size());
+    return model::PresetConfig({.name = run.preset,
+                                .level_sizes = catalogue.level_sizes(),
+                                .items = static_cast<int64_t>(vocabulary.items().size()),
+                                .authors = authors > 1 ? authors : 0});
+  }
+  BEAMLINE_ASSIGN_OR_RETURN(model::ModelConfig config, model::LoadConfig(run.config));
+  if (config.level_sizes != catalogue.level_sizes()) {
+    return absl::FailedPreconditionError(absl::StrCat(run.config, ": level_sizes are ",
+                                                      absl::StrJoin(config.level_sizes, ","), ", the tokenizer's ",
+                                                      absl::StrJoin(catalogue.level_sizes(), ",")));
+  }
+  return config;
+}
+
+// Everything a run needs, alive for its whole length.
+struct Prepared {
+  std::optional<Corpus> corpus;
+  std::shared_ptr<const catalogue::CatalogueSnapshot> snapshot;
+  std::unique_ptr<runtime::FeatureBuilder> features;
+  std::unique_ptr<Trainer> trainer;
+};
+
+json TrainingJson(const TrainingRun& run, const Prepared& prepared) {
+  json curve = json::array();
+  for (const EpochRecord& record : prepared.trainer->curve()) curve.push_back(ToJson(record));
+  return {{"preset", run.config.empty() ? run.preset : ""},
+          {"parameters", model::CountParameters(prepared.features->config()).total},
+          {"corpus", CorpusToJson(run.corpus)},
+          {"codebook_fingerprint", prepared.snapshot->codebook_fingerprint()},
+          {"options", ToJson(run.options)},
+          {"stopped_early", prepared.trainer->stopped_early()},
+          {"curve", curve}};
+}
+
+absl::Status RefuseOrClear(const TrainingRun& run, const ModelFolder& files) {
+  std::error_code ignored;
+  if (run.fresh) {
+    for (const std::string& file : {files.weights(), files.checkpoint()}) std::filesystem::remove(file, ignored);
+  }
+  if (!std::filesystem::exists(files.weights(), ignored)) return absl::OkStatus();
+  return absl::AlreadyExistsError(
+      absl::StrCat(files.weights(), " is there already; pass --fresh to replace it, or name another --out"));
+}
+
+RunSummary Summarise(const Prepared& prepared, int resumed_epoch) {
+  const Corpus& corpus = *prepared.corpus;
+  RunSummary summary;
+  summary.users = corpus.num_users();
+  summary.events = corpus.dataset().num_events();
+  summary.targets = static_cast<int64_t>(corpus.target_items().items.size());
+  for (int64_t user = 0; user < corpus.num_users(); ++user) summary.training_targets += corpus.training_targets(user);
+  summary.targets_without_sid = TargetsWithoutSid(corpus, *prepared.snapshot);
+  summary.items = static_cast<int64_t>(prepared.snapshot->num_items());
+  summary.sids = static_cast<int64_t>(prepared.snapshot->num_sids());
+  summary.parameters = model::CountParameters(prepared.features->config()).total;
+  summary.steps_per_epoch = prepared.trainer->steps_per_epoch();
+  summary.resumed_epoch = resumed_epoch;
+  return summary;
+}
+
+}  // namespace
+
+absl::Status RunTraining(const TrainingRun& run, const RunObserver& observer, Progress* progress) {
+  const ModelFolder files(run.out);
+  BEAMLINE_RETURN_IF_ERROR(Validate(run.options));
+  BEAMLINE_RETURN_IF_ERROR(RefuseOrClear(run, files));
+  backend::SetThreads(run.device.threads);
+  BEAMLINE_ASSIGN_OR_RETURN(backend::Context ctx, backend::MakeContext(run.device.device, "fp32"));
+
+  Prepared prepared;
+  BEAMLINE_ASSIGN_OR_RETURN(prepared.corpus, LoadCorpus(run.source.data, run.corpus, progress));
+  BEAMLINE_ASSIGN_OR_RETURN(prepared.snapshot, LoadTrainingCatalogue(run.source.tokenizer, *prepared.corpus));
+  auto vocabulary = std::make_shared<const runtime::Vocabulary>(prepared.corpus->FitVocabulary());
+  BEAMLINE_ASSIGN_OR_RETURN(const model::ModelConfig config, MakeConfig(run, *prepared.snapshot, *vocabulary));
+  prepared.features = std::make_unique<runtime::FeatureBuilder>(config, vocabulary);
+  BEAMLINE_ASSIGN_OR_RETURN(
+      prepared.trainer,
+      Trainer::Create(ctx, {&*prepared.corpus, prepared.features.get(), prepared.snapshot}, run.options));
+
+  BEAMLINE_RETURN_IF_ERROR(MakeFolder(files.path));
+  int resumed_epoch = -1;
+  if (std::filesystem::exists(files.checkpoint())) {
+    BEAMLINE_RETURN_IF_ERROR(prepared.trainer->Restore(files.checkpoint()));
+    resumed_epoch = static_cast<int>(prepared.trainer->curve().size());
+  }
+  BEAMLINE_RETURN_IF_ERROR(model::SaveConfig(config, files.config()));
+  BEAMLINE_RETURN_IF_ERROR(vocabulary->Save(files.vocabulary()));
+  if (observer.on_start) observer.on_start(Summarise(prepared, resumed_epoch));
+  absl::Status written;
+  BEAMLINE_RETURN_IF_ERROR(prepared.trainer->Run(files.checkpoint(), progress, [&](const EpochRecord& record) {
+    written.Update(WriteFileAtomically(files.training(), TrainingJson(run, prepared).dump(1)));
+    if (observer.on_epoch) observer.on_epoch(record);
+  }));
+  BEAMLINE_RETURN_IF_ERROR(written);
+  BEAMLINE_RETURN_IF_ERROR(WriteFileAtomically(files.training(), TrainingJson(run, prepared).dump(1)));
+  BEAMLINE_RETURN_IF_ERROR(model::SaveWeights(ctx, config, prepared.trainer->result(), files.weights()));
+  std::error_code ignored;
+  std::filesystem::remove(files.checkpoint(), ignored);
+  return absl::OkStatus();
+}
+
+absl::StatusOr<EvaluationReport> RunEvaluation(const EvaluationRun& run, Progress* progress) {
+  backend::SetThreads(run.device.threads);
+  BEAMLINE_ASSIGN_OR_RETURN(backend::Context ctx, backend::MakeContext(run.device.device, "fp32"));
+  BEAMLINE_ASSIGN_OR_RETURN(const LoadedModel loaded, LoadModelFolder(ctx, run.model));
+  BEAMLINE_ASSIGN_OR_RETURN(const CorpusOptions options,
+                            CorpusFromJson(loaded.training, ModelFolder(run.model).training()));
+  BEAMLINE_ASSIGN_OR_RETURN(const Corpus corpus, LoadCorpus(run.source.data, options, progress));
+  BEAMLINE_ASSIGN_OR_RETURN(const auto snapshot, LoadTrainingCatalogue(run.source.tokenizer, corpus));
+  const auto fingerprint = loaded.training.find("codebook_fingerprint");
+  if (fingerprint == loaded.training.end() || *fingerprint != snapshot->codebook_fingerprint()) {
+    return absl::FailedPreconditionError(absl::StrCat(run.model, ": trained with another codebook than that of ",
+                                                      run.source.tokenizer, " (", snapshot->codebook_fingerprint(),
+                                                      "); name the tokenizer it was trained with"));
+  }
+  const runtime::FeatureBuilder features(loaded.model->config(), loaded.vocabulary);
+  BEAMLINE_ASSIGN_OR_RETURN(const ItemRanker ranker, ItemRanker::Create(corpus, features, snapshot));
+  EvaluationOptions evaluation = run.options;
+  evaluation.threads = run.device.threads;
+  return Evaluate(ctx, *loaded.model, corpus, ranker, *snapshot, evaluation, progress);
+}
+
+}  // namespace beamline::train

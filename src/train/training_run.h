@@ -1,0 +1,73 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// From files to files: what `beamline train` and `beamline evaluate` do. Training reads a data folder and a tokenizer
+// folder and writes a model folder (model_folder.h); everything is written atomically, the weights last. A run that was
+// interrupted leaves its checkpoint, and the same command goes on from it. Errors name the file and what to do.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <string>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "base/progress.h"
+#include "train/corpus.h"
+#include "train/evaluation.h"
+#include "train/train_options.h"
+#include "train/trainer.h"
+
+namespace beamline::train {
+
+struct DataSource {
+  std::string data;       // folder of events.tsv(.gz), items.tsv(.gz), users.tsv(.gz)
+  std::string tokenizer;  // folder of codebook.safetensors and sids.tsv
+};
+
+struct DeviceOptions {
+  std::string device = "cpu";
+  int threads = 0;  // 0: one per core
+};
+
+struct TrainingRun {
+  DataSource source;
+  std::string out;
+  std::string preset = "small";  // of the model; ignored where `config` is set
+  std::string config;            // model configuration file
+  CorpusOptions corpus;
+  TrainOptions options;
+  DeviceOptions device;
+  bool fresh = false;  // forget an earlier run's checkpoint and model
+};
+
+// What a run says before its first step.
+struct RunSummary {
+  int64_t users = 0;
+  int64_t events = 0;
+  int64_t targets = 0;
+  int64_t training_targets = 0;
+  int64_t targets_without_sid = 0;
+  int64_t items = 0;
+  int64_t sids = 0;
+  int64_t parameters = 0;
+  int64_t steps_per_epoch = 0;
+  int resumed_epoch = -1;  // finished epochs of the checkpoint; -1: a new run
+};
+
+struct RunObserver {
+  std::function<void(const RunSummary&)> on_start;
+  std::function<void(const EpochRecord&)> on_epoch;
+};
+
+absl::Status RunTraining(const TrainingRun& run, const RunObserver& observer, Progress* progress = nullptr);
+
+struct EvaluationRun {
+  DataSource source;
+  std::string model;  // folder written by RunTraining; its training.json says which events are targets
+  EvaluationOptions options;
+  DeviceOptions device;
+};
+
+absl::StatusOr<EvaluationReport> RunEvaluation(const EvaluationRun& run, Progress* progress = nullptr);
+
+}  // namespace beamline::train

@@ -1,0 +1,86 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "train/examples.h"
+
+#include <map>
+#include <set>
+
+#include <gtest/gtest.h>
+
+#include "train/loss.h"
+#include "train/train_test_util.h"
+
+namespace beamline::train {
+namespace {
+
+// Every training target occurs once per epoch where windows do not drop any.
+TEST(ExamplesTest, CausalWindowsCoverEveryTrainingTargetOnce) {
+  for (const int length : {1, 2, 3, 12, 13, 14, 15, 40, 100}) {
+    const World world(RingLog(5, 30, length), "cover");
+    TrainOptions options = QuickOptions();
+    options.targets_per_window = 100;
+    const ExampleBuilder examples(*world.corpus, *world.features, *world.snapshot, options);
+    for (const int epoch : {0, 1, 2}) {
+      int64_t targets = 0;
+      for (const auto& windows : examples.Plan(epoch)) {
+        for (const Window& window : windows) {
+          EXPECT_LE(window.first_target, window.last_target);
+          EXPECT_LT(window.last_target, world.corpus->training_end(window.user));
+        }
+        targets += examples.Build(windows, 1).targets;
+      }
+      int64_t expected = 0;
+      for (int user = 0; user < 5; ++user) expected += world.corpus->training_targets(user);
+      EXPECT_EQ(targets, expected) << "length " << length << ", epoch " << epoch;
+    }
+  }
+}
+
+// A target sees exactly the kept events before it, under the items that were there.
+TEST(ExamplesTest, OrderLimitsNameTheEventBeforeTheTarget) {
+  const Log log = {{{10}, {11, "click"}, {12}, {13, "click"}, {14}, {15}, {16}, {17}}};
+  const World world(log, "limits");
+  TrainOptions options = QuickOptions();
+  const ExampleBuilder examples(*world.corpus, *world.features, *world.snapshot, options);
+  const EpochPlan plan = examples.Plan(0);
+  ASSERT_EQ(plan.size(), 1u);
+  const ExampleBatch batch = examples.Build(plan[0], 3);
+  // Targets 10 12 14 15 (16 and 17 are held out); positive events before 15: 10 12 14, orders 0 2 4.
+  ASSERT_EQ(batch.targets, 4);
+  EXPECT_EQ(batch.encoder.order, (std::vector<int32_t>{0, 2, 4}));
+  EXPECT_EQ(batch.teacher.order_limit, (std::vector<int32_t>{-1, 1, 3, 4}));
+  const Sid last = SidOf(15);
+  for (int level = 0; level < 3; ++level) EXPECT_EQ(batch.labels[3 * 3 + level], static_cast<int64_t>(last[level]));
+}
+
+TEST(ExamplesTest, BidirectionalWindowsHoldOneTargetThatSeesAll) {
+  const World world(RingLog(4, 30, 9), "bidirectional", {.causal = false});
+  const ExampleBuilder examples(*world.corpus, *world.features, *world.snapshot, QuickOptions());
+  for (const auto& windows : examples.Plan(0)) {
+    const ExampleBatch batch = examples.Build(windows, 1);
+    EXPECT_EQ(batch.teacher.targets, 1);
+    for (int32_t limit : batch.teacher.order_limit) EXPECT_EQ(limit, backend::kSeesAllOrders);
+    for (const Window& window : windows) EXPECT_EQ(window.first_target, window.last_target);
+  }
+}
+
+TEST(ExamplesTest, BatchesAreFunctionsOfSeedAndEpoch) {
+  const World world(RingLog(40, 30, 30), "repeat");
+  const ExampleBuilder first(*world.corpus, *world.features, *world.snapshot, QuickOptions());
+  const ExampleBuilder second(*world.corpus, *world.features, *world.snapshot, QuickOptions());
+  const EpochPlan plan = first.Plan(4), again = second.Plan(4), other = first.Plan(5);
+  ASSERT_EQ(plan.size(), again.size());
+  const auto users = [](const EpochPlan& one) {
+    std::vector<uint32_t> all;
+    for (const auto& windows : one) {
+      for (const Window& window : windows) all.push_back(window.user);
+    }
+    return all;
+  };
+  EXPECT_EQ(users(plan), users(again));
+  EXPECT_NE(users(plan), users(other));
+  EXPECT_EQ(first.Build(plan[0], 9).labels, second.Build(again[0], 9).labels);
+  EXPECT_NE(first.Build(plan[0], 9).labels, second.Build(again[0], 10).labels);
+}
+
+}  // namespace
+}  // namespace beamline::train

@@ -1,0 +1,188 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "train/trainer.h"
+
+#include <fstream>
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "base/file.h"
+#include "base/interrupt.h"
+#include "train/train_test_util.h"
+
+namespace beamline::train {
+namespace {
+
+using ::testing::HasSubstr;
+
+std::unique_ptr<Trainer> MakeTrainer(const World& world, const TrainOptions& options) {
+  absl::StatusOr<std::unique_ptr<Trainer>> trainer = Trainer::Create(CpuContext(), world.inputs(), options);
+  EXPECT_TRUE(trainer.ok()) << trainer.status();
+  return *std::move(trainer);
+}
+
+void ExpectSameBits(const model::Weights& a, const model::Weights& b) {
+  ASSERT_EQ(a.tensors().size(), b.tensors().size());
+  for (const auto& [name, tensor] : a.tensors()) EXPECT_EQ(Values(tensor), Values(b.Get(name))) << name;
+}
+
+TEST(TrainerTest, MemorisesARing) {
+  for (const bool causal : {true, false}) {
+    const World world(RingLog(24, 24, 14), "ring", {.causal = causal});
+    TrainOptions options = QuickOptions();
+    options.epochs = causal ? 60 : 12;
+    options.dropout = 0;
+    options.label_smoothing = 0;
+    options.validate_every = options.epochs;
+    options.validation_users = 24;
+    options.exclude_seen = false;
+    const std::unique_ptr<Trainer> trainer = MakeTrainer(world, options);
+    ASSERT_TRUE(trainer->Run("").ok());
+    const std::vector<EpochRecord>& curve = trainer->curve();
+    EXPECT_LT(curve.back().loss, 0.5 * curve.front().loss);
+    ASSERT_TRUE(curve.back().validation.has_value());
+    EXPECT_GT(curve.back().validation->recall_5, 0.9) << "causal " << causal << ", loss " << curve.back().loss;
+  }
+}
+
+TEST(TrainerTest, MixtureOfExpertsTrains) {
+  const World world(RingLog(24, 24, 14), "moe", {.experts = 4});
+  TrainOptions options = QuickOptions();
+  options.epochs = 10;
+  const std::unique_ptr<Trainer> trainer = MakeTrainer(world, options);
+  const std::string bias = "decoder.0.moe.bias";
+  ASSERT_TRUE(trainer->Run("").ok());
+  EXPECT_LT(trainer->curve().back().loss, trainer->curve().front().loss);
+  double moved = 0;
+  for (float value : Values(trainer->result().Get(bias))) moved += std::abs(value);
+  EXPECT_GT(moved, 0);
+}
+
+TEST(TrainerTest, RepeatsFromItsSeed) {
+  const World world(RingLog(20, 24, 14), "repeat_run");
+  TrainOptions options = QuickOptions();
+  const auto first = MakeTrainer(world, options), second = MakeTrainer(world, options);
+  ASSERT_TRUE(first->Run("").ok());
+  ASSERT_TRUE(second->Run("").ok());
+  ExpectSameBits(first->result(), second->result());
+  options.seed = 2;
+  const auto other = MakeTrainer(world, options);
+  ASSERT_TRUE(other->Run("").ok());
+  EXPECT_NE(Values(other->result().Get("bos")), Values(first->result().Get("bos")));
+}
+
+// Stopped before any step, in the middle of an epoch or at its end, a run resumes to the same bits.
+TEST(TrainerTest, ResumedEqualsUninterrupted) {
+  const World world(RingLog(20, 24, 14), "resume", {.experts = 4});
+  TrainOptions options = QuickOptions();
+  options.average_decay = 0.9;
+  const auto whole = MakeTrainer(world, options);
+  ASSERT_TRUE(whole->Run("").ok());
+  ASSERT_EQ(whole->steps_per_epoch(), 3);
+  const std::string checkpoint = (TempFolder("resume_out") / "checkpoint.safetensors").string();
+  for (const int64_t stop : {0, 1, 3, 4, 8}) {
+    std::filesystem::remove(checkpoint);
+    const auto stopped = MakeTrainer(world, options);
+    stopped->StopBeforeStep(stop);
+    EXPECT_EQ(stopped->Run(checkpoint).code(), absl::StatusCode::kCancelled);
+    const auto resumed = MakeTrainer(world, options);
+    ASSERT_TRUE(resumed->Restore(checkpoint).ok()) << resumed->Restore(checkpoint);
+    ASSERT_TRUE(resumed->Run(checkpoint).ok());
+    ExpectSameBits(resumed->result(), whole->result());
+    ASSERT_EQ(resumed->curve().size(), whole->curve().size());
+    for (size_t i = 0; i < whole->curve().size(); ++i) {
+      EXPECT_EQ(resumed->curve()[i].loss, whole->curve()[i].loss) << "stopped before step " << stop;
+      EXPECT_EQ(resumed->curve()[i].validation->recall_10, whole->curve()[i].validation->recall_10);
+    }
+  }
+}
+
+TEST(TrainerTest, InterruptSavesACheckpoint) {
+  const World world(RingLog(20, 24, 14), "interrupt");
+  const auto trainer = MakeTrainer(world, QuickOptions());
+  const std::filesystem::path folder = TempFolder("interrupt_out");
+  const std::string checkpoint = (folder / "checkpoint.safetensors").string();
+  SetInterrupted(true);
+  const absl::Status status = trainer->Run(checkpoint);
+  SetInterrupted(false);
+  EXPECT_EQ(status.code(), absl::StatusCode::kCancelled);
+  int files = 0;
+  for (const auto& entry : std::filesystem::directory_iterator(folder)) {
+    EXPECT_EQ(entry.path().filename(), "checkpoint.safetensors");
+    ++files;
+  }
+  EXPECT_EQ(files, 1);
+  EXPECT_TRUE(MakeTrainer(world, QuickOptions())->Restore(checkpoint).ok());
+}
+
+TEST(TrainerTest, StopsEarlyWithTheBestWeights) {
+  const World world(RingLog(24, 24, 14), "early");
+  TrainOptions options = QuickOptions();
+  options.epochs = 50;
+  options.learning_rate = 0;  // nothing gets better
+  options.patience = 2;
+  const auto trainer = MakeTrainer(world, options);
+  const std::vector<float> before = Values(trainer->model().weights().Get("bos"));
+  ASSERT_TRUE(trainer->Run("").ok());
+  EXPECT_TRUE(trainer->stopped_early());
+  EXPECT_EQ(trainer->curve().size(), 3u);  // the first is the best, then two without gain
+  EXPECT_TRUE(trainer->curve()[0].best);
+  EXPECT_FALSE(trainer->curve()[2].best);
+  EXPECT_EQ(Values(trainer->result().Get("bos")), before);
+}
+
+TEST(TrainerTest, RefusesTheCheckpointOfAnotherRun) {
+  const World world(RingLog(20, 24, 14), "other_run");
+  const std::string checkpoint = (TempFolder("other_out") / "checkpoint.safetensors").string();
+  TrainOptions options = QuickOptions();
+  options.epochs = 1;
+  ASSERT_TRUE(MakeTrainer(world, options)->Run(checkpoint).ok());
+  options.dropout = 0.5;
+  const absl::Status status = MakeTrainer(world, options)->Restore(checkpoint);
+  EXPECT_EQ(status.code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_THAT(std::string(status.message()), HasSubstr("dropout is 0.1, this run has 0.5"));
+
+  const World wider(RingLog(20, 24, 14), "other_model", {.length = 20});
+  EXPECT_THAT(std::string(MakeTrainer(wider, options)->Restore(checkpoint).message()), HasSubstr("position"));
+}
+
+TEST(TrainerTest, RefusesADamagedCheckpoint) {
+  const World world(RingLog(20, 24, 14), "damaged");
+  const std::string checkpoint = (TempFolder("damaged_out") / "checkpoint.safetensors").string();
+  TrainOptions options = QuickOptions();
+  options.epochs = 1;
+  ASSERT_TRUE(MakeTrainer(world, options)->Run(checkpoint).ok());
+  const std::string bytes = ReadFile(checkpoint, 1 << 30).value();
+  for (const std::string& damaged : {std::string(), bytes.substr(0, 100), bytes.substr(0, bytes.size() - 1),
+                                     std::string(8, '\xff') + bytes.substr(8), bytes + "x"}) {
+    std::ofstream(checkpoint, std::ios::binary) << damaged;
+    const absl::Status status = MakeTrainer(world, options)->Restore(checkpoint);
+    EXPECT_FALSE(status.ok());
+    EXPECT_THAT(std::string(status.message()), HasSubstr("checkpoint.safetensors"));
+  }
+  EXPECT_EQ(MakeTrainer(world, options)->Restore(checkpoint + "x").code(), absl::StatusCode::kNotFound);
+}
+
+TEST(TrainerTest, RefusesOptionsAndModelsItCannotTrain) {
+  const World world(RingLog(4, 24, 8), "refuse");
+  TrainOptions options = QuickOptions();
+  options.epochs = 0;
+  EXPECT_THAT(std::string(Trainer::Create(CpuContext(), world.inputs(), options).status().message()),
+              HasSubstr("epochs is 0"));
+  model::ModelConfig config = world.features->config();
+  config.positive.features.push_back({.kind = model::FeatureKind::kAge, .buckets = 8});
+  const runtime::FeatureBuilder aged(config, world.vocabulary);
+  TrainInputs inputs = world.inputs();
+  inputs.features = &aged;
+  EXPECT_THAT(std::string(Trainer::Create(CpuContext(), inputs, QuickOptions()).status().message()),
+              HasSubstr("'age'"));
+  config = world.features->config();
+  config.level_sizes = {8, 8, 8};
+  const runtime::FeatureBuilder other(config, world.vocabulary);
+  inputs.features = &other;
+  EXPECT_THAT(std::string(Trainer::Create(CpuContext(), inputs, QuickOptions()).status().message()),
+              HasSubstr("different tokenizers"));
+}
+
+}  // namespace
+}  // namespace beamline::train

@@ -1,0 +1,195 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The search over real, tiny onerec_v1 models: the naive beam on teacher-forced logits gives the same lists, and the
+// same request alone and among others the same answer, by promise 4.
+#include "model/model.h"
+
+#include <algorithm>
+#include <map>
+#include <memory>
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "decode/beam_search.h"
+#include "decode/random_case.h"
+
+namespace beamline::decode {
+namespace {
+
+using testing::LogitsOf;
+using testing::NaiveAnswer;
+using testing::TinyCatalogue;
+using testing::UniformInt;
+
+constexpr double kTolerance = 1e-5;
+
+// Dense or MoE, causal or not, with or without a trunk. Embeddings are made large, so that logits are far from uniform.
+std::unique_ptr<model::Model> RandomModel(backend::Context& ctx, std::mt19937_64& random,
+                                          const std::vector<uint32_t>& level_sizes) {
+  model::ModelConfig config;
+  config.level_sizes = level_sizes;
+  config.d_model = 16;
+  config.heads = 2;
+  config.head_dim = 8;
+  config.short_term.length = 6;
+  config.short_term.features = {{model::FeatureKind::kSid, 0, 0, true}, {model::FeatureKind::kLabels, 0, 4, false}};
+  config.encoder.layers = UniformInt(random, 0, 2);
+  config.encoder.causal = UniformInt(random, 0, 1) == 1;
+  config.encoder.ffn.width = 32;
+  config.decoder.layers = 2;
+  config.decoder.trunk_layers = UniformInt(random, 0, 1);
+  config.decoder.tied_heads = UniformInt(random, 0, 1) == 1;
+  config.decoder.ffn.width = 32;
+  if (UniformInt(random, 0, 1) == 1) {
+    config.decoder.ffn.experts = 4;
+    config.decoder.ffn.top_k = 2;
+  }
+  model::Weights weights;
+  const model::Weights initial = model::InitWeights(ctx, config, random());
+  for (const model::WeightSpec& spec : model::WeightSchema(config)) {
+    std::vector<float> values = backend::DownloadFloats(ctx, initial.Get(spec.name));
+    if (spec.initializer == model::Initializer::kNormal) {
+      for (float& value : values) value *= 3;
+    }
+    weights.Set(spec.name, backend::UploadFloats(ctx, values, spec.shape));
+  }
+  auto made = model::MakeModel(config, std::move(weights));
+  EXPECT_TRUE(made.ok()) << made.status();
+  return made.ok() ? *std::move(made) : nullptr;
+}
+
+// A history of `length` random elements, in a batch of one.
+model::ContextHandle RandomContext(backend::Context& ctx, const model::Model& model, std::mt19937_64& random,
+                                   int length) {
+  const model::ModelConfig& config = model.config();
+  model::EncoderInput input = model::MakeEncoderInput(config, 1, std::max(1, length), 0);
+  const int columns = model::FeatureColumns(config, config.short_term);
+  for (int element = 0; element < length; ++element) {
+    int32_t* features = input.pathways[model::kShortTerm].features.data() + element * columns;
+    for (int level = 0; level < config.levels(); ++level) {
+      features[level] = UniformInt(random, 0, static_cast<int>(config.level_sizes[level]));
+    }
+    features[config.levels()] = UniformInt(random, 0, 255);
+    input.order[element] = element;
+  }
+  EXPECT_TRUE(model::CheckEncoderInput(config, input).ok());
+  return model::SplitContext(ctx, model.Encode(ctx, model::UploadEncoderInput(ctx, config, input)))[0];
+}
+
+// Teacher-forced logits after every prefix of the catalogue, from one pass.
+LogitsOf TeacherForcedLogits(backend::Context& ctx, const model::Model& model, const model::ContextHandle& handle,
+                             const TinyCatalogue& catalogue) {
+  const int levels = model.config().levels();
+  std::vector<std::vector<Code>> prefixes = {{}};
+  for (const std::vector<Code>& prefix : catalogue.Prefixes()) {
+    if (static_cast<int>(prefix.size()) < levels) prefixes.push_back(prefix);
+  }
+  model::TeacherInput input;
+  input.batch = 1;
+  input.targets = static_cast<int>(prefixes.size());
+  input.codes.assign(prefixes.size() * levels, 0);
+  input.order_limit.assign(prefixes.size(), backend::kSeesAllOrders);
+  for (size_t i = 0; i < prefixes.size(); ++i) {
+    std::copy(prefixes[i].begin(), prefixes[i].end(), input.codes.begin() + i * levels);
+  }
+  const model::ContextHandle* const handles[] = {&handle};
+  const std::vector<at::Tensor> per_level = model.TeacherForced(ctx, model::PackContexts(ctx, handles),
+                                                                model::UploadTeacherInput(ctx, model.config(), input));
+  std::map<std::vector<Code>, std::vector<float>> known;
+  for (int level = 0; level < levels; ++level) {
+    const std::vector<float> logits = backend::DownloadFloats(ctx, per_level[level]);
+    const size_t size = model.config().level_sizes[level];
+    for (size_t i = 0; i < prefixes.size(); ++i) {
+      if (static_cast<int>(prefixes[i].size()) != level) continue;
+      known[prefixes[i]].assign(logits.begin() + i * size, logits.begin() + (i + 1) * size);
+    }
+  }
+  return [known](absl::Span<const Code> prefix) { return known.at({prefix.begin(), prefix.end()}); };
+}
+
+struct Request {
+  model::ContextHandle context;
+  Eligibility eligibility;
+  std::shared_ptr<const catalogue::CompiledEligibility> compiled;
+  std::vector<int> widths;
+  ScoreRule score_rule = ScoreRule::kFull;
+};
+
+std::vector<SearchResult> Search(backend::Context& ctx, const model::Model& model, absl::Span<const Request> requests) {
+  std::vector<const model::ContextHandle*> handles;
+  std::vector<SearchRequest> searches;
+  for (const Request& request : requests) {
+    handles.push_back(&request.context);
+    searches.push_back({&request.compiled->view(), request.widths, request.score_rule});
+  }
+  return BeamSearch(model).Run(ctx, model::PackContexts(ctx, handles), searches, [](int) { return absl::OkStatus(); });
+}
+
+// The order may differ only between scores closer than 2e-5.
+void ExpectByPromise4(const SearchResult& alone, const SearchResult& together, const std::string& where) {
+  ASSERT_EQ(alone.status, together.status) << where;
+  ASSERT_EQ(alone.hypotheses.size(), together.hypotheses.size()) << where;
+  std::map<Sid, float> scores;
+  for (const Hypothesis& hypothesis : together.hypotheses) scores[hypothesis.sid] = hypothesis.score;
+  for (size_t i = 0; i < alone.hypotheses.size(); ++i) {
+    EXPECT_NEAR(alone.hypotheses[i].score, together.hypotheses[i].score, 2e-5) << where;
+    const auto found = scores.find(alone.hypotheses[i].sid);
+    ASSERT_NE(found, scores.end()) << where << ": " << alone.hypotheses[i].sid.ToString();
+    EXPECT_NEAR(alone.hypotheses[i].score, found->second, kTolerance) << where;
+  }
+}
+
+TEST(RealModels, EqualTheNaiveBeamAloneAndInBatches) {
+  backend::Context ctx = *backend::MakeContext("cpu", "fp32");
+  backend::SetThreads(1);
+  const backend::InferenceGuard guard;
+  int compared = 0;
+  int near_ties = 0;
+  double widest_gap = 0;
+  for (uint64_t seed = 0; seed < 80; ++seed) {
+    std::mt19937_64 random(seed);
+    const TinyCatalogue catalogue = testing::RandomCatalogue(random, 40);
+    const auto model = RandomModel(ctx, random, catalogue.level_sizes);
+    ASSERT_NE(model, nullptr);
+    std::vector<Request> requests(UniformInt(random, 2, 16));
+    for (Request& request : requests) {
+      request.context = RandomContext(ctx, *model, random, UniformInt(random, 0, 6));
+      request.eligibility = RandomEligibility(random, catalogue);
+      request.compiled = Compile(catalogue, request.eligibility);
+      request.widths = testing::RandomWidths(random, catalogue.snapshot->levels(), 10);
+      request.score_rule = UniformInt(random, 0, 1) == 0 ? ScoreRule::kFull : ScoreRule::kLegal;
+    }
+    const std::vector<SearchResult> together = Search(ctx, *model, requests);
+    for (size_t b = 0; b < requests.size(); ++b) {
+      const std::string where = absl::StrCat("seed ", seed, " request ", b);
+      const NaiveAnswer naive =
+          testing::NaiveBeam({catalogue.items, requests[b].eligibility, requests[b].score_rule, requests[b].widths},
+                             TeacherForcedLogits(ctx, *model, requests[b].context, catalogue));
+      if (naive.near_tie) {
+        ++near_ties;
+        continue;
+      }
+      ASSERT_FALSE(naive.non_finite);
+      ++compared;
+      const SearchResult alone = Search(ctx, *model, absl::MakeConstSpan(&requests[b], 1))[0];
+      ExpectByPromise4(alone, together[b], where);
+      ASSERT_TRUE(alone.status.ok()) << alone.status;
+      ASSERT_EQ(alone.hypotheses.size(), naive.list.size()) << where;
+      for (size_t i = 0; i < naive.list.size(); ++i) {
+        EXPECT_EQ(alone.hypotheses[i].sid.ToString(), naive.list[i].sid.ToString()) << where << " rank " << i;
+        EXPECT_NEAR(alone.hypotheses[i].score, naive.list[i].score, kTolerance) << where << " rank " << i;
+        for (size_t level = 0; level < naive.list[i].log_probs.size(); ++level) {
+          EXPECT_NEAR(alone.hypotheses[i].log_probs[level], naive.list[i].log_probs[level], kTolerance) << where;
+        }
+      }
+      if (!naive.list.empty()) widest_gap = std::max(widest_gap, naive.list.front().score - naive.list.back().score);
+    }
+  }
+  EXPECT_GT(compared, 400);
+  EXPECT_LT(near_ties, compared / 10);
+  EXPECT_GT(widest_gap, 1.0) << "the models prefer nothing: this test would not notice a wrong order";
+}
+
+}  // namespace
+}  // namespace beamline::decode

@@ -40,6 +40,15 @@ uint32_t CompiledEligibility::CountPassing(ItemRange range) const {
   return rule_ == nullptr ? range.size() : rule_->items.Count(range.begin, range.end);
 }
 
+bool CompiledEligibility::AllDenied(int level, uint32_t node, uint32_t denied) const {
+  // Every child has an item, so without a rule a node of many children is decided without looking up its interval.
+  if (rule_ == nullptr && level + 1 < snapshot_->levels()) {
+    const uint32_t* offsets = snapshot_->trie().level[level].offsets;
+    if (offsets[node + 1] - offsets[node] > denied) return false;
+  }
+  return denied == CountPassing(snapshot_->NodeItems(level, node));
+}
+
 // Leaves first. Upwards only dead children need carrying: a node whose passing items are all denied has none but dead
 // ones among its passing children, so their groups add up to its own.
 void CompiledEligibility::FindDeadNodes() {
@@ -50,9 +59,7 @@ void CompiledEligibility::FindDeadNodes() {
     ++groups.back().denied;
   }
   for (int level = snapshot_->levels() - 1;; --level) {
-    const auto alive = [this, level](const Group& group) {
-      return group.denied != CountPassing(snapshot_->NodeItems(level, group.node));
-    };
+    const auto alive = [this, level](const Group& group) { return !AllDenied(level, group.node, group.denied); };
     groups.erase(std::remove_if(groups.begin(), groups.end(), alive), groups.end());
     std::vector<uint32_t>& dead = dead_[level];
     dead.reserve(groups.size());

@@ -56,6 +56,8 @@ class CompiledEligibility {
   bool PassesRule(uint32_t position) const { return rule_ == nullptr || rule_->items.Get(position); }
   // Known positions of `items` that pass the rule, ascending and unique.
   std::vector<uint32_t> PassingPositions(absl::Span<const ItemId> items) const;
+  // Whether `denied`, the number of denied, rule-passing items under a node, is that of all its rule-passing items.
+  bool AllDenied(int level, uint32_t node, uint32_t denied) const;
   void FindDeadNodes();
   void BuildAllowTrie();
   uint32_t CountPassing(ItemRange range) const;

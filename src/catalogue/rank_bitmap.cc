@@ -4,14 +4,18 @@
 namespace beamline::catalogue {
 
 void RankBitmap::BuildRanks() {
-  ranks_.resize(words_.size() / 8 + 1);
+  blocks_.assign(words_.size() / 8 + 1, Block());
   uint32_t rank = 0;
-  for (uint64_t word = 0; word < words_.size(); ++word) {
-    if (word % 8 == 0) ranks_[word / 8] = rank;
-    rank += static_cast<uint32_t>(std::popcount(words_[word]));
+  // One word further than there are, because Rank(size()) may fall behind the last.
+  for (uint64_t word = 0; word <= words_.size(); ++word) {
+    Block& block = blocks_[word / 8];
+    if (word % 8 == 0) {
+      block.before = rank;
+    } else {
+      block.within |= (rank - block.before) << (9 * (word % 8 - 1));
+    }
+    if (word < words_.size()) rank += static_cast<uint32_t>(std::popcount(words_[word]));
   }
-  // Rank(size()) may fall into a directory entry behind the last word.
-  if (words_.size() % 8 == 0) ranks_[words_.size() / 8] = rank;
   ones_ = rank;
 }
 

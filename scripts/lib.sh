@@ -14,10 +14,11 @@ fi
 
 say() { printf '\n\033[1m== %s\033[0m\n' "$*"; }
 
-# build PRESET DIR [cmake arguments --] TARGET ...: configures DIR when it must and builds the targets.
+# configure PRESET DIR [cmake arguments]: quiet unless it fails.
 configure() {
   local preset=$1 dir=$2
   shift 2
+  mkdir -p "$dir"
   (cd "$root" && cmake --preset "$preset" -B "$dir" "$@" >"$dir.configure.log" 2>&1) || {
     cat "$dir.configure.log" >&2
     return 1

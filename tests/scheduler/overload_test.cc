@@ -9,6 +9,7 @@
 #include <random>
 #include <utility>
 
+#include "absl/strings/str_cat.h"
 #include "gtest/gtest.h"
 #include "scheduler/fake_executor.h"
 #include "scheduler/scheduler.h"
@@ -93,6 +94,7 @@ TEST(OverloadTest, GoodputHoldsAtTenTimesTheCapacity) {
                                       [&](FakeJob& job, absl::Time now) { job.deadline = now + 400 * kMs; });
     const double goodput = outcomes.at(Priority::kDefault).goodput(10);
     peak = std::max(peak, goodput);
+    RecordProperty(absl::StrCat("goodput_at_", load, "x"), absl::StrCat(goodput));
     EXPECT_GE(goodput, 0.9 * peak) << "at " << load << " times the capacity";
     EXPECT_GE(goodput, 0.8 * kCapacity);
     // What is accepted is mostly answered: refusal happens at the door, not after the work.

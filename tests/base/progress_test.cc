@@ -1,0 +1,100 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "base/progress.h"
+
+#include <algorithm>
+#include <csignal>
+#include <memory>
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "base/interrupt.h"
+
+namespace beamline {
+namespace {
+
+using ::testing::HasSubstr;
+using ::testing::Not;
+
+class ProgressTest : public ::testing::Test {
+ protected:
+  ProgressTest() : out_(std::tmpfile(), std::fclose) {}
+
+  Progress::Options Options(Progress::Options::Style style) {
+    Progress::Options options;
+    options.out = out_.get();
+    options.style = style;
+    options.now = [this] { return now_; };
+    return options;
+  }
+  std::string Written() {
+    std::string text(static_cast<size_t>(std::ftell(out_.get())), '\0');
+    std::rewind(out_.get());
+    EXPECT_EQ(std::fread(text.data(), 1, text.size(), out_.get()), text.size());
+    return text;
+  }
+
+  std::unique_ptr<std::FILE, int (*)(std::FILE*)> out_;
+  absl::Time now_ = absl::UnixEpoch();
+};
+
+TEST_F(ProgressTest, ALineEveryFewSecondsInALog) {
+  Progress progress(Options(Progress::Options::Style::kLines));
+  progress.Start("training", 200, "batches");
+  for (int batch = 1; batch <= 20; ++batch) {
+    now_ += absl::Seconds(1);
+    progress.Update(batch, "loss 3.2");
+  }
+  progress.Finish("loss 3.1");
+  EXPECT_EQ(Written(),
+            "training   2% 5/200 batches, 1.0/s, 3:15 left, loss 3.2\n"
+            "training   5% 10/200 batches, 1.0/s, 3:10 left, loss 3.2\n"
+            "training   8% 15/200 batches, 1.0/s, 3:05 left, loss 3.2\n"
+            "training  10% 20/200 batches, 1.0/s, 3:00 left, loss 3.2\n"
+            "training  10% 20/200 batches, 1.0/s, 20.0 s, loss 3.1\n");
+}
+
+TEST_F(ProgressTest, ABarThatRedrawsOnATerminal) {
+  Progress progress(Options(Progress::Options::Style::kBar));
+  progress.Start("reading", 4, "rows");
+  now_ += absl::Seconds(1);
+  progress.Update(2);
+  progress.Update(3);  // too soon to draw
+  now_ += absl::Seconds(1);
+  progress.Update(4);
+  progress.Finish();
+  const std::string written = Written();
+  EXPECT_THAT(written, HasSubstr("\rreading [############............]  50% 2/4 rows"));
+  EXPECT_THAT(written, Not(HasSubstr("3/4")));
+  EXPECT_EQ(std::count(written.begin(), written.end(), '\n'), 1);
+  EXPECT_EQ(written.back(), '\n');
+}
+
+TEST_F(ProgressTest, UnknownTotalsAndNullAreFine) {
+  {
+    Progress progress(Options(Progress::Options::Style::kLines));
+    progress.Update(7);  // no phase open
+    progress.Start("scanning", 0, "files");
+    now_ += absl::Seconds(2);
+    progress.Update(123456);  // drawn by the destructor at the latest
+  }
+  EXPECT_EQ(Written(), "scanning 123.5 k files, 61.7 k/s, 2.0 s\n");
+  StartProgress(nullptr, "nothing", 1, "x");
+  UpdateProgress(nullptr, 1);
+  FinishProgress(nullptr);
+}
+
+TEST(InterruptTest, ASignalSetsTheFlag) {
+  SetInterrupted(false);
+  EXPECT_TRUE(CheckInterrupted().ok());
+  InstallInterruptHandler();
+  std::raise(SIGINT);
+  EXPECT_TRUE(Interrupted());
+  EXPECT_TRUE(absl::IsCancelled(CheckInterrupted()));
+  SetInterrupted(false);
+  std::signal(SIGINT, SIG_DFL);
+  std::signal(SIGTERM, SIG_DFL);
+}
+
+}  // namespace
+}  // namespace beamline

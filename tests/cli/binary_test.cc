@@ -1,0 +1,183 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The `beamline` binary as its users meet it: help, exit codes, --check-config, and the client against a server with a
+// fake engine. The verbs' own work is tested in their libraries.
+#include <array>
+#include <cstdio>
+#include <filesystem>
+#include <fstream>
+#include <string>
+
+#include <sys/wait.h>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "server/loopback.h"
+
+namespace beamline::server {
+namespace {
+
+using ::testing::AllOf;
+using ::testing::HasSubstr;
+using ::testing::Not;
+using ::testing::StartsWith;
+
+struct Outcome {
+  int exit_code;
+  std::string text;  // standard output and error
+};
+
+Outcome Beamline(const std::string& arguments) {
+  std::FILE* pipe = popen(absl::StrCat(BEAMLINE_BINARY, " ", arguments, " 2>&1").c_str(), "r");
+  Outcome outcome{-1, ""};
+  std::array<char, 4096> buffer;
+  while (const size_t read = std::fread(buffer.data(), 1, buffer.size(), pipe))
+    outcome.text.append(buffer.data(), read);
+  const int status = pclose(pipe);
+  if (WIFEXITED(status)) outcome.exit_code = WEXITSTATUS(status);
+  return outcome;
+}
+
+std::string WriteConfig(const std::string& text) {
+  const std::string path = ::testing::TempDir() + "/config.textproto";
+  std::ofstream(path) << text;
+  return path;
+}
+
+TEST(Help, TeachesTheWholeJourneyInOrder) {
+  const Outcome help = Beamline("--help");
+  EXPECT_EQ(help.exit_code, 0);
+  size_t at = 0;
+  for (const char* step : {"beamline generate-data", "beamline tokenize", "beamline train", "beamline evaluate",
+                           "beamline pack", "beamline serve", "beamline recommend"}) {
+    const size_t found = help.text.find(step, at);
+    ASSERT_NE(found, std::string::npos) << step;
+    at = found;
+  }
+  EXPECT_EQ(Beamline("").exit_code, 2);
+}
+
+TEST(Help, EveryVerbHasItsOwn) {
+  for (const char* verb :
+       {"serve", "recommend", "import", "generate-data", "tokenize", "train", "evaluate", "pack", "inspect"}) {
+    const Outcome help = Beamline(absl::StrCat(verb, " --help"));
+    EXPECT_EQ(help.exit_code, 0) << verb;
+    EXPECT_THAT(help.text, HasSubstr(absl::StrCat("beamline ", verb))) << verb;
+  }
+}
+
+TEST(Usage, MistakesExitWithTwoAndSayWhatIsWrong) {
+  EXPECT_THAT(Beamline("--version").text, StartsWith("beamline "));
+  for (const char* arguments : {"fly", "serve", "serve --config", "serve --config a --nonsense", "recommend --top-k x",
+                                "recommend --timeout-ms 0", "recommend --data a --items 1"}) {
+    const Outcome outcome = Beamline(arguments);
+    EXPECT_EQ(outcome.exit_code, 2) << arguments;
+    EXPECT_FALSE(outcome.text.empty()) << arguments;
+  }
+}
+
+TEST(CheckConfig, SaysAllThatIsWrongAtOnce) {
+  const std::string path =
+      WriteConfig("listen { port: 99999 }\nengine { thread: 2 }\nlimits { max_batch_users: -1 }\n");
+  const Outcome outcome = Beamline(absl::StrCat("serve --check-config --config ", path));
+  EXPECT_EQ(outcome.exit_code, 2);
+  const std::vector<std::string> lines = absl::StrSplit(outcome.text, '\n', absl::SkipEmpty());
+  ASSERT_EQ(lines.size(), 4u) << outcome.text;
+  const std::string prefix = absl::StrCat("beamline serve: ", path);
+  EXPECT_THAT(lines[0], AllOf(StartsWith(prefix + ":1: listen.port: 99999"), HasSubstr("1..65535")));
+  EXPECT_THAT(lines[1], AllOf(StartsWith(prefix + ":2: thread"), HasSubstr("did you mean threads?")));
+  EXPECT_THAT(lines[2], StartsWith(prefix + ":3: limits.max_batch_users: -1"));
+  EXPECT_THAT(lines[3], AllOf(StartsWith(prefix + ": engine.bundle: missing"), HasSubstr("--bundle")));
+}
+
+TEST(CheckConfig, AcceptsTheExamples) {
+  for (const char* name : {"demo", "server"}) {
+    const Outcome outcome = Beamline(absl::StrCat("serve --check-config --config ", BEAMLINE_SOURCE_DIR, "/configs/",
+                                                  name, ".textproto --bundle ", ::testing::TempDir()));
+    EXPECT_EQ(outcome.exit_code, 0) << outcome.text;
+    EXPECT_THAT(outcome.text, HasSubstr("no problems found"));
+  }
+}
+
+TEST(CheckConfig, FilesThatAreNoneExitWithTwoAndOneLine) {
+  const std::string folder = ::testing::TempDir();
+  for (const std::string& path : {folder + "/missing.textproto", folder, WriteConfig(""), std::string("/dev/zero"),
+                                  std::string(BEAMLINE_BINARY)}) {
+    const Outcome outcome = Beamline(absl::StrCat("serve --check-config --config ", path));
+    EXPECT_EQ(outcome.exit_code, 2) << path;
+    EXPECT_THAT(outcome.text, AllOf(StartsWith("beamline serve: "), HasSubstr(path)));
+    EXPECT_EQ(std::count(outcome.text.begin(), outcome.text.end(), '\n'), 1) << outcome.text;
+  }
+}
+
+TEST(Serve, RefusesABundleThatIsNone) {
+  const std::string folder = ::testing::TempDir() + "/no_bundle";
+  std::filesystem::create_directories(folder);
+  const Outcome outcome = Beamline(absl::StrCat("serve --config ", BEAMLINE_SOURCE_DIR,
+                                                "/configs/demo.textproto --port 0 --any-port --bundle ", folder));
+  EXPECT_EQ(outcome.exit_code, 2) << outcome.text;
+  EXPECT_THAT(outcome.text, HasSubstr(folder));
+}
+
+class RecommendVerb : public LoopbackTest {
+ protected:
+  Outcome Ask(const std::string& arguments) {
+    return Beamline(absl::StrCat("recommend --target ", server_->address(), " ", arguments));
+  }
+};
+
+TEST_F(RecommendVerb, SendsWhatItIsToldAndPrintsTheAnswer) {
+  const Outcome outcome =
+      Ask("--user u7 --items 5,99 --top-k 4 --beam 8,16,32 --items-per-sid 2 --exclude-history --deny 1,2 --allow 5,6 "
+          "--rule region=DE,AT --rule kind=a --priority sheddable --attribute degree=full --request-id r1");
+  ASSERT_EQ(outcome.exit_code, 0) << outcome.text;
+  for (const char* part :
+       {"user u7", "title 5", "(not in the catalogue)", "rank", "<1,0,0>", "-0.8750", "0.607 0.779 0.882", "title 2",
+        "model model-1", "catalogue catalogue-1", "request r1", "beams 2,4,4", "encode cached", "ask for wider ones"}) {
+    EXPECT_THAT(outcome.text, HasSubstr(part));
+  }
+  const RecommendRequest request = engine_.requests().at(0);
+  EXPECT_EQ(request.user_id, "u7");
+  EXPECT_EQ(request.history.size(), 2u);
+  EXPECT_EQ(request.top_k, 4);
+  EXPECT_EQ(request.items_per_sid, 2);
+  EXPECT_EQ(request.beam_widths, (std::vector<int>{8, 16, 32}));
+  EXPECT_TRUE(request.exclude_history);
+  EXPECT_EQ(request.eligibility.deny, (std::vector<ItemId>{1, 2}));
+  EXPECT_EQ(request.eligibility.allow, (std::vector<ItemId>{5, 6}));
+  ASSERT_EQ(request.eligibility.rule.size(), 2u);
+  EXPECT_EQ(request.eligibility.rule[0].any_of, (std::vector<std::string>{"DE", "AT"}));
+  EXPECT_EQ(request.priority, Priority::kSheddable);
+  EXPECT_EQ(request.user_attributes.at(0).value, "full");
+}
+
+TEST_F(RecommendVerb, ReadsHistoryFromStandardInputAndPrintsJson) {
+  const Outcome outcome = Beamline(
+      absl::StrCat("recommend --json --history - --target ", server_->address(), " <<'END'\n5 100 9 like\n6\nEND\n"));
+  ASSERT_EQ(outcome.exit_code, 0) << outcome.text;
+  EXPECT_THAT(outcome.text, AllOf(StartsWith("{"), HasSubstr("\"model_version\": \"model-1\"")));
+  EXPECT_EQ(engine_.requests().at(0).history.at(0).labels, uint32_t{kLike});
+}
+
+TEST_F(RecommendVerb, StatusAndErrorsAreReadable) {
+  EXPECT_THAT(Ask("--status").text, AllOf(StartsWith("ready, "), HasSubstr("model-1"), HasSubstr("4 x 2 x 1")));
+  const Outcome invalid = Ask("--user u --top-k 0");
+  EXPECT_EQ(invalid.exit_code, 2);
+  EXPECT_THAT(invalid.text, HasSubstr("INVALID_ARGUMENT: top_k: 0 is outside 1..1000"));
+  engine_.set_answer([](const RecommendRequest&) { return absl::InternalError("non_finite_logits"); });
+  EXPECT_EQ(Ask("--user u").exit_code, 1);
+  engine_.set_mode(FakeEngine::Mode::kHold);
+  const Outcome late = Ask("--user u --timeout-ms 200");
+  EXPECT_EQ(late.exit_code, 1);
+  EXPECT_THAT(late.text, HasSubstr("--timeout-ms"));
+  const std::string target = server_->address();
+  server_->Shutdown();
+  const Outcome gone = Beamline(absl::StrCat("recommend --user u --target ", target));
+  EXPECT_EQ(gone.exit_code, 1);
+  EXPECT_THAT(gone.text, HasSubstr("is `beamline serve` running there?"));
+}
+
+}  // namespace
+}  // namespace beamline::server

@@ -34,7 +34,7 @@ absl::StatusOr<std::shared_ptr<const CompiledRule>> RuleCache::Get(absl::Span<co
 }
 
 std::shared_ptr<RuleCache::Entry> RuleCache::FindOrInsert(const std::string& key) {
-  absl::MutexLock lock(&mutex_);
+  std::lock_guard lock(mutex_);
   const auto found = slots_.find(key);
   if (found != slots_.end()) {
     ++stats_.hits;
@@ -53,7 +53,7 @@ std::shared_ptr<RuleCache::Entry> RuleCache::FindOrInsert(const std::string& key
 }
 
 void RuleCache::Compiled(const std::string& key, const std::shared_ptr<Entry>& entry) {
-  absl::MutexLock lock(&mutex_);
+  std::lock_guard lock(mutex_);
   const auto found = slots_.find(key);
   if (found == slots_.end() || found->second.entry != entry) return;  // evicted in the meantime
   if (!entry->status.ok()) {
@@ -71,7 +71,7 @@ void RuleCache::Drop(Slots::iterator slot) {
 }
 
 RuleCacheStats RuleCache::stats() const {
-  absl::MutexLock lock(&mutex_);
+  std::lock_guard lock(mutex_);
   RuleCacheStats stats = stats_;
   stats.rules = static_cast<int64_t>(slots_.size());
   return stats;

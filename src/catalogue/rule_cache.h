@@ -7,12 +7,11 @@
 #include <cstdint>
 #include <list>
 #include <memory>
+#include <mutex>
 #include <string>
 
-#include "absl/base/thread_annotations.h"
 #include "absl/container/flat_hash_map.h"
 #include "absl/status/statusor.h"
-#include "absl/synchronization/mutex.h"
 #include "absl/types/span.h"
 #include "beamline/request.h"
 #include "catalogue/rule.h"
@@ -53,14 +52,14 @@ class RuleCache {
   std::shared_ptr<Entry> FindOrInsert(const std::string& key);
   // Counts what was compiled, or forgets what could not be.
   void Compiled(const std::string& key, const std::shared_ptr<Entry>& entry);
-  void Drop(Slots::iterator slot) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void Drop(Slots::iterator slot);  // with mutex_ held
 
   const std::shared_ptr<const CatalogueSnapshot> snapshot_;
   const int max_rules_;
-  mutable absl::Mutex mutex_;
-  Recency recency_ ABSL_GUARDED_BY(mutex_);
-  Slots slots_ ABSL_GUARDED_BY(mutex_);
-  RuleCacheStats stats_ ABSL_GUARDED_BY(mutex_);
+  mutable std::mutex mutex_;  // not absl's: ThreadSanitizer cannot see into the system's library
+  Recency recency_;           // guarded by mutex_, as all below
+  Slots slots_;
+  RuleCacheStats stats_;
 };
 
 }  // namespace beamline::catalogue

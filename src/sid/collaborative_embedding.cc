@@ -51,8 +51,8 @@ double Energy(const SparseMatrix& matrix) {
   return energy;
 }
 
-// [left | right], right scaled.
-SparseMatrix SideBySide(const SparseMatrix& left, const SparseMatrix& right, float scale) {
+// [left | right], right scaled. Rows empty on the left stay empty unless `all_rows`.
+SparseMatrix SideBySide(const SparseMatrix& left, const SparseMatrix& right, float scale, bool all_rows) {
   SparseMatrix joined;
   joined.cols = left.cols + right.cols;
   joined.columns.reserve(left.columns.size() + right.columns.size());
@@ -62,7 +62,7 @@ SparseMatrix SideBySide(const SparseMatrix& left, const SparseMatrix& right, flo
       joined.columns.push_back(left.columns[e]);
       joined.values.push_back(left.values[e]);
     }
-    for (uint64_t e = right.offsets[row]; e < right.offsets[row + 1]; ++e) {
+    for (uint64_t e = right.offsets[row]; e < right.offsets[row + 1] && (all_rows || !left.row_empty(row)); ++e) {
       joined.columns.push_back(static_cast<uint32_t>(left.cols + right.columns[e]));
       joined.values.push_back(right.values[e] * scale);
     }
@@ -71,43 +71,57 @@ SparseMatrix SideBySide(const SparseMatrix& left, const SparseMatrix& right, flo
   return joined;
 }
 
-void ScaleRow(float* row, int64_t cols, double scale) {
-  for (int64_t d = 0; d < cols; ++d) row[d] = static_cast<float>(row[d] * scale);
+double Length(const FloatMatrix& vectors, int64_t row) { return std::sqrt(double{SquaredNorm(vectors.row_span(row))}); }
+
+void SetLength(FloatMatrix& vectors, int64_t row, double length) {
+  const double norm = Length(vectors, row);
+  if (norm == 0) return;
+  for (int64_t d = 0; d < vectors.cols; ++d)
+    vectors.row(row)[d] = static_cast<float>(vectors.row(row)[d] * length / norm);
 }
 
-// Items without co-occurrences have only the attribute part of a row and would huddle around the origin: they get the
-// mean length of the others, or unit length where all rows do.
-void ScaleRows(const SparseMatrix& ppmi, bool normalize, FloatMatrix& vectors) {
+// An item without co-occurrences stands at the weighted mean of its attributes, each of which stands at the weighted
+// mean of its items that have some; its length is the mean one. In the decomposition itself such items would open
+// directions of their own, far from the items they resemble.
+void PlaceByAttributes(const SparseMatrix& ppmi, const SparseMatrix& block, ThreadPool* pool, FloatMatrix& vectors) {
+  const SparseMatrix holders = Transpose(block);
+  FloatMatrix means = Multiply(holders, vectors, pool);  // rows without co-occurrences are zero
   double length = 0;
   int64_t warm = 0;
   for (int64_t i = 0; i < vectors.rows; ++i) {
     if (ppmi.row_empty(i)) continue;
-    length += std::sqrt(double{SquaredNorm(vectors.row_span(i))});
+    length += Length(vectors, i);
     ++warm;
   }
-  const double target = normalize || warm == 0 ? 1.0 : length / static_cast<double>(warm);
+  for (int64_t key = 0; key < means.rows; ++key) {
+    double weight = 0;
+    for (uint64_t e = holders.offsets[key]; e < holders.offsets[key + 1]; ++e) {
+      if (!ppmi.row_empty(holders.columns[e])) weight += holders.values[e];
+    }
+    if (weight == 0) continue;
+    for (int64_t d = 0; d < means.cols; ++d) means.row(key)[d] = static_cast<float>(means.row(key)[d] / weight);
+  }
+  const FloatMatrix placed = Multiply(block, means, pool);
   for (int64_t i = 0; i < vectors.rows; ++i) {
-    const double norm = std::sqrt(double{SquaredNorm(vectors.row_span(i))});
-    if (norm > 0 && (normalize || ppmi.row_empty(i))) ScaleRow(vectors.row(i), vectors.cols, target / norm);
+    if (!ppmi.row_empty(i)) continue;
+    std::copy_n(placed.row(i), vectors.cols, vectors.row(i));
+    SetLength(vectors, i, length / static_cast<double>(std::max<int64_t>(1, warm)));
   }
 }
 
 // Returns how many items had nothing to go by and got the mean of the others.
-int64_t FillWithMean(const SparseMatrix& matrix, FloatMatrix& vectors) {
+int64_t FillWithMean(FloatMatrix& vectors) {
   std::vector<double> mean(vectors.cols, 0.0);
-  int64_t known = 0;
+  std::vector<int64_t> unknown;
   for (int64_t i = 0; i < vectors.rows; ++i) {
-    if (matrix.row_empty(i)) continue;
-    ++known;
+    if (Length(vectors, i) == 0) unknown.push_back(i);
     for (int64_t d = 0; d < vectors.cols; ++d) mean[d] += vectors.row(i)[d];
   }
-  for (int64_t i = 0; i < vectors.rows; ++i) {
-    if (!matrix.row_empty(i)) continue;
-    for (int64_t d = 0; d < vectors.cols; ++d) {
-      vectors.row(i)[d] = static_cast<float>(mean[d] / static_cast<double>(known));
-    }
+  const auto known = static_cast<double>(vectors.rows - static_cast<int64_t>(unknown.size()));
+  for (const int64_t i : unknown) {
+    for (int64_t d = 0; d < vectors.cols; ++d) vectors.row(i)[d] = static_cast<float>(mean[d] / std::max(1.0, known));
   }
-  return vectors.rows - known;
+  return static_cast<int64_t>(unknown.size());
 }
 
 }  // namespace
@@ -128,7 +142,7 @@ absl::StatusOr<CollaborativeEmbedding> EmbedItems(const ItemSequences& sequences
   }
   const double scale =
       ppmi_energy > 0 && block_energy > 0 ? std::sqrt(options.attributes_weight * ppmi_energy / block_energy) : 1.0;
-  const SparseMatrix matrix = SideBySide(ppmi, block, static_cast<float>(scale));
+  const SparseMatrix matrix = SideBySide(ppmi, block, static_cast<float>(scale), ppmi_energy == 0);
 
   const SparseSvdOptions svd_options{.rank = options.dim, .iterations = options.iterations, .seed = options.seed};
   BEAMLINE_ASSIGN_OR_RETURN(SparseSvd svd, ComputeSparseSvd(matrix, svd_options, pool, progress));
@@ -140,8 +154,9 @@ absl::StatusOr<CollaborativeEmbedding> EmbedItems(const ItemSequences& sequences
     }
     result.items_without_events += ppmi.row_empty(i) ? 1 : 0;
   }
-  ScaleRows(ppmi, options.normalize, result.vectors);
-  result.items_without_anything = FillWithMean(matrix, result.vectors);
+  if (ppmi_energy > 0 && block_energy > 0) PlaceByAttributes(ppmi, block, pool, result.vectors);
+  for (int64_t i = 0; options.normalize && i < result.vectors.rows; ++i) SetLength(result.vectors, i, 1.0);
+  result.items_without_anything = FillWithMean(result.vectors);
   result.singular_values = std::move(svd.singular_values);
   result.cooccurrences = static_cast<int64_t>(ppmi.values.size());
   result.attribute_columns = block.cols;

@@ -64,12 +64,12 @@ std::vector<uint32_t> DealExactly(const CentroidSearch& search, const FloatMatri
 absl::StatusOr<std::vector<uint32_t>> DealGroup(const CentroidSearch& search, const FloatMatrix& points,
                                                 const std::vector<uint32_t>& nearest, int64_t capacity,
                                                 double move_limit) {
-  capacity = std::max(capacity, (points.rows + search.size() - 1) / search.size());
+  const int64_t needed = std::max(capacity, (points.rows + search.size() - 1) / search.size());
   std::vector<uint32_t> codes = nearest;
-  if (points.rows <= kExactGroup && points.rows * search.size() * std::min(capacity, points.rows) <= kExactEntries) {
+  if (points.rows <= kExactGroup && points.rows * search.size() * std::min(needed, points.rows) <= kExactEntries) {
     codes = DealExactly(search, points, capacity);
   } else {
-    BEAMLINE_RETURN_IF_ERROR(EnforceCapacity(search, points, capacity, codes, nullptr));
+    BEAMLINE_RETURN_IF_ERROR(EnforceCapacity(search, points, needed, codes, nullptr));
   }
   std::vector<LaneFloats> row(search.blocks());
   for (int64_t i = 0; i < points.rows; ++i) {
@@ -84,17 +84,25 @@ absl::StatusOr<std::vector<uint32_t>> DealGroup(const CentroidSearch& search, co
 }  // namespace
 
 std::vector<uint32_t> DealCodes(const std::vector<float>& costs, int64_t items, int64_t size, int64_t capacity) {
-  capacity = std::min(capacity, items);
+  int64_t required = 0;  // places of each code that must be taken
+  float bonus = 0;       // for taking one: more than all else could save
+  if (items > size * capacity) {
+    required = items / size;
+    capacity = (items + size - 1) / size;
+    const auto [least, most] = std::minmax_element(costs.begin(), costs.end());
+    bonus = (*most - *least + 1e-30f) * static_cast<float>(items);
+  }
+  const int64_t places = std::min(capacity, items);
   std::vector<float> repeated;
-  if (capacity > 1) {  // one column per place
-    repeated.reserve(items * size * capacity);
-    for (int64_t i = 0; i < items; ++i) {
-      for (int64_t place = 0; place < size * capacity; ++place) repeated.push_back(costs[i * size + place / capacity]);
+  if (places > 1) {  // one column per place
+    repeated.reserve(items * size * places);
+    for (const float cost : costs) {
+      for (int64_t place = 0; place < places; ++place) repeated.push_back(place < required ? cost - bonus : cost);
     }
   }
-  const std::vector<int64_t> columns = SolveAssignment(capacity > 1 ? repeated : costs, items, size * capacity);
+  const std::vector<int64_t> columns = SolveAssignment(places > 1 ? repeated : costs, items, size * places);
   std::vector<uint32_t> codes(items);
-  for (int64_t i = 0; i < items; ++i) codes[i] = static_cast<uint32_t>(columns[i] / capacity);
+  for (int64_t i = 0; i < items; ++i) codes[i] = static_cast<uint32_t>(columns[i] / places);
   return codes;
 }
 

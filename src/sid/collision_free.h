@@ -22,7 +22,7 @@ inline constexpr int64_t kExactEntries = int64_t{1} << 24;  // of the cost matri
 struct CollisionFreeProblem {
   const FloatMatrix* residuals = nullptr;  // [n, dim], what the levels before the last left over
   const FloatMatrix* centroids = nullptr;  // [size, dim], of the last level
-  int64_t capacity = 1;                    // items per SID; a prefix of more than size * capacity items gets more
+  int64_t capacity = 1;                    // items per SID; of a prefix with more than size * capacity items, more do
   double max_move_error = 1e30;            // see ResidualKMeansOptions
 };
 
@@ -30,8 +30,8 @@ struct CollisionFreeProblem {
 // have another than their nearest last code. Error: CancelledError when interrupted.
 absl::StatusOr<int64_t> RemoveCollisions(const CollisionFreeProblem& problem, std::vector<Sid>& sids, ThreadPool* pool);
 
-// costs [items, size] -> code of each item, at most `capacity` per code, at the least total cost.
-// REQUIRES: items <= size * capacity.
+// costs [items, size] -> code of each item, at most `capacity` per code, at the least total cost. More items than that
+// are spread evenly: every code gets floor or ceil of items / size.
 std::vector<uint32_t> DealCodes(const std::vector<float>& costs, int64_t items, int64_t size, int64_t capacity);
 
 }  // namespace beamline::sid

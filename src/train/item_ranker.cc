@@ -118,6 +118,23 @@ absl::StatusOr<std::vector<double>> ItemRanker::Rank(const backend::Context& ctx
   std::iota(order.begin(), order.end(), 0);
   std::stable_sort(order.begin(), order.end(), [&](uint32_t a, uint32_t b) { return cases[a].event < cases[b].event; });
   std::vector<double> ranks(cases.size(), data::kMissRank);
+  const auto rank_batch = [&](int64_t begin, int64_t end) -> absl::Status {
+    BEAMLINE_RETURN_IF_ERROR(CheckInterrupted());
+    std::vector<CorpusCase> batch;
+    for (int64_t i = begin; i < end; ++i) batch.push_back(cases[order[i]]);
+    try {
+      BEAMLINE_ASSIGN_OR_RETURN(const auto lists,
+                                RankedItems(ctx, model, batch, options, std::numeric_limits<int>::max()));
+      for (int64_t i = begin; i < end; ++i) {
+        const data::CompactEvent& target = corpus_->dataset().events(batch[i - begin].user)[batch[i - begin].event];
+        ranks[order[i]] = RankOf(corpus_->dataset().item_id(target.item), lists[i - begin]);
+      }
+    } catch (const std::exception& error) {
+      return absl::InternalError(absl::StrCat("ranking: ", error.what()));
+    }
+    return absl::OkStatus();
+  };
+
   std::mutex mutex;
   absl::Status failure;  // the first one; guarded by mutex
   std::atomic<int64_t> done{0};
@@ -127,30 +144,14 @@ absl::StatusOr<std::vector<double>> ItemRanker::Rank(const backend::Context& ctx
     ThreadPool pool(ThreadsOrCores(options.threads) - 1);
     ParallelFor(&pool, static_cast<int64_t>(cases.size()), options.batch, [&](int64_t begin, int64_t end) {
       at::set_num_threads(1);
-      absl::Status status = CheckInterrupted();
       {
         const std::lock_guard<std::mutex> lock(mutex);
         if (!failure.ok()) return;
       }
-      std::vector<CorpusCase> batch;
-      for (int64_t i = begin; i < end; ++i) batch.push_back(cases[order[i]]);
-      absl::StatusOr<std::vector<std::vector<ItemId>>> lists = status;
-      if (status.ok()) {
-        try {
-          lists = RankedItems(ctx, model, batch, options, std::numeric_limits<int>::max());
-        } catch (const std::exception& error) {
-          lists = absl::InternalError(absl::StrCat("ranking: ", error.what()));
-        }
-      }
-      if (!lists.ok()) {
+      const absl::Status status = rank_batch(begin, end);
+      {
         const std::lock_guard<std::mutex> lock(mutex);
-        if (failure.ok()) failure = lists.status();
-        return;
-      }
-      for (int64_t i = begin; i < end; ++i) {
-        const CorpusCase& one = cases[order[i]];
-        const data::Dataset& dataset = corpus_->dataset();
-        ranks[order[i]] = RankOf(dataset.item_id(dataset.events(one.user)[one.event].item), (*lists)[i - begin]);
+        failure.Update(status);
       }
       UpdateProgress(progress, done += end - begin);
     });

@@ -81,7 +81,7 @@ TEST_F(TablesTest, BadEventRowsAreCountedWithLineAndReason) {
       {"u\t1\t2\t3\t4\tliked", "unknown label 'liked'"},
       {"u\t1\t2\t3\t4", "5 fields where the header has 6"},
       {"u\t1\t2\t3\t4\t\t", "7 fields where the header has 6"},
-      {"\xC3\x28\t1\t2\t3\t4\t", "is not UTF-8"},
+      {"\xC3\x28\t1\t2\t3\t4\t", "user_id '\\xc3(' is not UTF-8"},
   };
   const std::string header = "user_id\titem_id\ttimestamp_ms\tplay_time_ms\tduration_ms\tlabels\n";
   for (const auto& [row, reason] : cases) {

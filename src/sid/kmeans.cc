@@ -79,7 +79,7 @@ absl::Status Balance(const FloatMatrix& points, double error, KMeansResult& stat
       const std::vector<int64_t> counts = CountCodes(codes, state.centroids.rows);
       balancer.Update(counts);
       state.prices = balancer.prices();
-      UpdateProgress(progress, state.iterations,
+      UpdateProgress(progress, options.iterations,
                      absl::StrFormat("balancing %d/%d, largest %d", step + 1, kBalanceSteps + 1,
                                      *std::max_element(counts.begin(), counts.end())));
     }
@@ -177,6 +177,7 @@ absl::StatusOr<KMeansResult> FitKMeans(const FloatMatrix& points, uint32_t size,
     if (error >= previous * (1 - options.tolerance)) break;
     previous = error;
   }
+  UpdateProgress(progress, options.iterations, absl::StrFormat("settled after %d", state.iterations));
   if (options.balanced) BEAMLINE_RETURN_IF_ERROR(Balance(points, previous, state, pool, progress));
   return state;
 }

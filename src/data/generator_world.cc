@@ -82,7 +82,9 @@ ItemAttributes MakeAttributes(uint32_t index, const World::Video& video, int top
       static_cast<int64_t>(1000 * std::max(3.0, topic_tempo * DrawByQuantiles(kDurationSeconds, random)));
   attributes.created_ms = kFirstMs - static_cast<int64_t>(random->Uniform() * 3 * static_cast<double>(kDayMs));
   const bool honest = random->Chance(kTagTells);
-  const uint32_t tag_topic = honest ? video.topic : static_cast<uint32_t>(random->Below(topics));
+  // A tag that does not tell the style still tells the topic two times in three.
+  const uint64_t any_topic = honest ? 3 * topics : random->Below(3 * static_cast<uint64_t>(topics));
+  const uint32_t tag_topic = any_topic < static_cast<uint64_t>(topics) ? static_cast<uint32_t>(any_topic) : video.topic;
   const uint32_t tag_style = honest ? video.style : static_cast<uint32_t>(random->Below(kStylesPerTopic));
   attributes.tags.emplace_back("tag", TagName(tag_topic, tag_style));
   attributes.tags.emplace_back("kind", random->Chance(0.01) ? "AD" : "NORMAL");

@@ -8,6 +8,7 @@ namespace beamline::server {
 void ServerCounters::Ended(const absl::Status& status) {
   switch (status.code()) {
     case absl::StatusCode::kOk:
+    case absl::StatusCode::kNotFound:
       return;
     case absl::StatusCode::kInvalidArgument: {
       const std::string reason = DetailOf(status).reason();

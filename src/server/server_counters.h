@@ -14,10 +14,10 @@ struct ServerCounters {
   Counter invalid;    // a field was wrong
   Counter cancelled;
   Counter expired;
-  Counter failed;  // everything else that was not OK
+  Counter failed;  // everything else that was neither OK nor NOT_FOUND
   Gauge in_flight;
 
-  // Counts the end of a call; OK counts nowhere.
+  // Counts the end of a call; OK and NOT_FOUND, an answer too, count nowhere.
   void Ended(const absl::Status& status);
 };
 

@@ -245,7 +245,11 @@ void AddEmbeddingFlags(CLI::App* command, TokenizeFlags* flags) {
       ->capture_default_str();
   command->add_option("--window", events.embedding.window, "Items of a user co-occur this far apart; 0: anywhere")
       ->capture_default_str();
-  command->add_flag("--normalize", events.embedding.normalize, "Vectors of unit length");
+  command
+      ->add_option("--context-smoothing", events.embedding.context_smoothing,
+                   "Exponent on the counts of co-occurring items; lower favours frequent ones less")
+      ->capture_default_str();
+  command->add_flag("--normalize,!--no-normalize", events.embedding.normalize, "Vectors of unit length (the default)");
   command
       ->add_option("--targets", flags->targets,
                    "As for train: labels of events to predict, joined by |; 'any': every event")

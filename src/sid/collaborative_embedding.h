@@ -27,7 +27,7 @@ struct ItemAttributeKeys {
 
 struct CollaborativeEmbeddingOptions {
   int dim = 64;                    // 1..512
-  int window = 0;                  // items at most this far apart in a user's sequence co-occur; 0 = anywhere in it
+  int window = 5;                  // items at most this far apart in a user's sequence co-occur; 0 = anywhere in it
   int max_user_events = 512;       // the newest events of longer users
   double context_smoothing = .75;  // exponent on context counts in the PMI
   double shift = 0;                // subtracted from every PMI (log of the negative samples of word2vec)
@@ -35,7 +35,7 @@ struct CollaborativeEmbeddingOptions {
   double singular_exponent = .5;   // vectors = U * Sigma^exponent
   double attributes_weight = .3;   // energy of the attribute columns over that of the co-occurrences; 0 = off
   int iterations = 6;              // of subspace iteration
-  bool normalize = false;          // rows to unit length
+  bool normalize = true;           // rows to unit length: lengths tell how often, directions what
   uint64_t seed = 1;
 };
 

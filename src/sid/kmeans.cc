@@ -68,6 +68,7 @@ absl::StatusOr<Assignment> Assign(const FloatMatrix& points, const KMeansResult&
 // REQUIRES: centroids that fit the points, of mean squared distance `error`.
 absl::Status Balance(const FloatMatrix& points, double error, KMeansResult& state, ThreadPool* pool,
                      Progress* progress) {
+  const int iterations = state.iterations;
   PriceBalancer balancer(state.centroids.rows, 0.01 * error);
   state.prices = balancer.prices();
   for (int step = 0; step <= kBalanceSteps; ++step) {
@@ -79,7 +80,7 @@ absl::Status Balance(const FloatMatrix& points, double error, KMeansResult& stat
       const std::vector<int64_t> counts = CountCodes(codes, state.centroids.rows);
       balancer.Update(counts);
       state.prices = balancer.prices();
-      UpdateProgress(progress, options.iterations,
+      UpdateProgress(progress, iterations,
                      absl::StrFormat("balancing %d/%d, largest %d", step + 1, kBalanceSteps + 1,
                                      *std::max_element(counts.begin(), counts.end())));
     }
@@ -177,7 +178,6 @@ absl::StatusOr<KMeansResult> FitKMeans(const FloatMatrix& points, uint32_t size,
     if (error >= previous * (1 - options.tolerance)) break;
     previous = error;
   }
-  UpdateProgress(progress, options.iterations, absl::StrFormat("settled after %d", state.iterations));
   if (options.balanced) BEAMLINE_RETURN_IF_ERROR(Balance(points, previous, state, pool, progress));
   return state;
 }

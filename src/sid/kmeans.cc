@@ -68,7 +68,6 @@ absl::StatusOr<Assignment> Assign(const FloatMatrix& points, const KMeansResult&
 // REQUIRES: centroids that fit the points, of mean squared distance `error`.
 absl::Status Balance(const FloatMatrix& points, double error, KMeansResult& state, ThreadPool* pool,
                      Progress* progress) {
-  const int iterations = state.iterations;
   PriceBalancer balancer(state.centroids.rows, 0.01 * error);
   state.prices = balancer.prices();
   for (int step = 0; step <= kBalanceSteps; ++step) {
@@ -80,7 +79,7 @@ absl::Status Balance(const FloatMatrix& points, double error, KMeansResult& stat
       const std::vector<int64_t> counts = CountCodes(codes, state.centroids.rows);
       balancer.Update(counts);
       state.prices = balancer.prices();
-      UpdateProgress(progress, iterations,
+      UpdateProgress(progress, state.iterations,
                      absl::StrFormat("balancing %d/%d, largest %d", step + 1, kBalanceSteps + 1,
                                      *std::max_element(counts.begin(), counts.end())));
     }

@@ -31,7 +31,7 @@ bool WantsBar(const Progress::Options& options) {
 
 // 950, 12.3 k, 4.56 M: short enough for a bar.
 std::string Short(double value) {
-  if (value < 1e4) return absl::StrFormat(value < 10 ? "%.1f" : "%.0f", value);
+  if (value < 1e4) return value < 10 ? absl::StrFormat("%.1f", value) : absl::StrFormat("%.0f", value);
   return value < 1e6 ? absl::StrFormat("%.1f k", value / 1e3) : absl::StrFormat("%.2f M", value / 1e6);
 }
 

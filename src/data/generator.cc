@@ -62,6 +62,7 @@ class Behaviour {
     const double span = static_cast<double>(kLogDays) * static_cast<double>(kDayMs);
     std::vector<int64_t> starts;  // of sessions
     const int sessions = std::max(1, static_cast<int>(std::lround(exposures / kSessionEvents)));
+    starts.reserve(sessions);
     for (int i = 0; i < sessions; ++i) {
       starts.push_back(world_.first_ms + static_cast<int64_t>(random_.Uniform() * span * 0.99));
     }
@@ -130,7 +131,9 @@ class Behaviour {
       if (interest.topic != video.topic) continue;
       fit = std::max(fit, kInterestLogit + (interest.style == video.style ? kFavouriteLogit : 0));
     }
-    const bool long_view = random_.Chance(Logistic(logit + fit));
+    // Nobody watches a video through twice, so that sequences of long views hold no repeats, as KuaiRand's derived
+    // sets.
+    const bool long_view = random_.Chance(Logistic(logit + fit)) && long_viewed_.insert(index).second;
     Event event;
     event.item = world_.items[index].item;
     event.timestamp_ms = now;
@@ -164,6 +167,7 @@ class Behaviour {
   double patience_;
   double generosity_;
   absl::flat_hash_set<uint32_t> shown_;
+  absl::flat_hash_set<uint32_t> long_viewed_;
 };
 
 const std::vector<std::string>& UserColumns() {

@@ -128,11 +128,13 @@ TEST_F(GeneratorTest, EventsMakeSense) {
     const LogGenerator::User user = generator.MakeUser(index);
     ASSERT_FALSE(user.events.empty());
     int64_t last = 0;
+    std::set<ItemId> long_viewed;
     for (const Event& event : user.events) {
       ASSERT_GE(event.timestamp_ms, last);
       last = event.timestamp_ms + event.play_time_ms;
       const int64_t needed = std::min<int64_t>(event.duration_ms, 18'000);
       ASSERT_EQ((event.labels & kLongView) != 0, event.play_time_ms >= needed);
+      ASSERT_TRUE((event.labels & kLongView) == 0 || long_viewed.insert(event.item).second);
       ASSERT_GE(event.item, 1u);
       ASSERT_LE(event.item, static_cast<uint64_t>(generator.options().items));
     }

@@ -1,0 +1,36 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The parts of the KuaiRand importer (import.h) that its two sources share: reading the archive's CSVs, which pandas
+// wrote, and copying video and user features. For import_kuairand*.cc only.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "data/delimited_reader.h"
+#include "data/import.h"
+
+namespace beamline::data::kuairand {
+
+using Paths = std::vector<std::filesystem::path>;
+
+absl::StatusOr<DelimitedReader> OpenCsv(const std::filesystem::path& path, std::vector<std::string> required,
+                                        const ImportOptions& options);
+
+// "87433.0" -> 87433; 0 where it is missing.
+absl::StatusOr<int64_t> ParseMilliseconds(std::string_view name, std::string_view text);
+
+// video_features_basic -> the item table at `out`; relevance from the files of `statistic`, which may be none.
+absl::Status CopyVideos(const Paths& paths, const Paths& statistic, const std::filesystem::path& out,
+                        const ImportOptions& options, ImportReport* report);
+
+// user_features -> the user table at `out`.
+absl::Status CopyUsers(const std::filesystem::path& path, const std::filesystem::path& out,
+                       const ImportOptions& options, ImportReport* report);
+
+}  // namespace beamline::data::kuairand

@@ -247,7 +247,7 @@ void AddEmbeddingFlags(CLI::App* command, TokenizeFlags* flags) {
       ->capture_default_str();
   command
       ->add_option("--context-smoothing", events.embedding.context_smoothing,
-                   "Exponent on the counts of co-occurring items; lower favours frequent ones less")
+                   "Exponent on the counts of co-occurring items; below 1 takes weight from rare ones")
       ->capture_default_str();
   command->add_flag("--normalize,!--no-normalize", events.embedding.normalize, "Vectors of unit length (the default)");
   command

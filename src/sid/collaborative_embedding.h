@@ -26,16 +26,16 @@ struct ItemAttributeKeys {
 };
 
 struct CollaborativeEmbeddingOptions {
-  int dim = 64;                    // 1..512
-  int window = 5;                  // items at most this far apart in a user's sequence co-occur; 0 = anywhere in it
-  int max_user_events = 512;       // the newest events of longer users
-  double context_smoothing = .75;  // exponent on context counts in the PMI
-  double shift = 0;                // subtracted from every PMI (log of the negative samples of word2vec)
-  int max_neighbours = 2048;       // co-occurrences kept per item, largest PPMI first
-  double singular_exponent = .5;   // vectors = U * Sigma^exponent
-  double attributes_weight = .3;   // energy of the attribute columns over that of the co-occurrences; 0 = off
-  int iterations = 6;              // of subspace iteration
-  bool normalize = true;           // rows to unit length: lengths tell how often, directions what
+  int dim = 64;                   // 1..512
+  int window = 10;                // items at most this far apart in a user's sequence co-occur; 0 = anywhere in it
+  int max_user_events = 512;      // the newest events of longer users
+  double context_smoothing = 1;   // exponent on context counts in the PMI; below 1 takes weight from rare items
+  double shift = 0;               // subtracted from every PMI (log of the negative samples of word2vec)
+  int max_neighbours = 2048;      // co-occurrences kept per item, largest PPMI first
+  double singular_exponent = .5;  // vectors = U * Sigma^exponent
+  double attributes_weight = .3;  // energy of the attribute columns over that of the co-occurrences; 0 = off
+  int iterations = 6;             // of subspace iteration
+  bool normalize = true;          // rows to unit length: lengths tell how often, directions what
   uint64_t seed = 1;
 };
 

@@ -15,7 +15,7 @@ struct SidKey {
   uint64_t high = 0;  // levels 0-3
   uint64_t low = 0;   // levels 4-7
 
-  friend auto operator<=>(const SidKey&, const SidKey&) = default;
+  friend auto operator<=>(const SidKey&, const SidKey&) = default;  // NOLINT(modernize-use-nullptr): false positive
 
   uint16_t code(int level) const { return static_cast<uint16_t>((level < 4 ? high : low) >> (48 - 16 * (level & 3))); }
   void set_code(int level, uint16_t code) {

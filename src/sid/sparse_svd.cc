@@ -126,14 +126,14 @@ absl::StatusOr<SparseSvd> ComputeSparseSvd(const SparseMatrix& matrix, const Spa
       std::min({int64_t{options.rank} + options.oversampling, matrix.rows(), std::max<int64_t>(1, matrix.cols)});
   StartProgress(progress, "singular vectors", options.iterations + 1, "iterations");
   FloatMatrix basis = Orthonormalize(Multiply(matrix, RandomSigns(matrix.cols, width, options.seed), pool), pool);
-  FloatMatrix right;
-  for (int iteration = 0; iteration <= options.iterations; ++iteration) {
-    right = Multiply(transposed, basis, pool);
+  for (int iteration = 0; iteration < options.iterations; ++iteration) {
+    basis = Orthonormalize(Multiply(matrix, Orthonormalize(Multiply(transposed, basis, pool), pool), pool), pool);
     BEAMLINE_RETURN_IF_ERROR(CheckInterrupted());
     UpdateProgress(progress, iteration + 1);
-    if (iteration == options.iterations) break;
-    basis = Orthonormalize(Multiply(matrix, Orthonormalize(std::move(right), pool), pool), pool);
   }
+  const FloatMatrix right = Multiply(transposed, basis, pool);
+  BEAMLINE_RETURN_IF_ERROR(CheckInterrupted());
+  UpdateProgress(progress, options.iterations + 1);
   // basis' * matrix = right': its left singular vectors turn the basis into the matrix's.
   const SymmetricEigen eigen = EigenDecompose(Gram(right, pool), width);
   const int64_t found = std::min<int64_t>(width, options.rank);

@@ -6,6 +6,7 @@
 #include <exception>
 #include <utility>
 
+#include <ATen/Parallel.h>
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/from_blob.h>
 
@@ -180,6 +181,7 @@ absl::StatusOr<data::RankingMetrics> Trainer::ValidateWeights(Progress* progress
   RankOptions rank;
   rank.beam = options_.validation_beam;
   rank.exclude_seen = options_.exclude_seen;
+  rank.threads = at::get_num_threads();
   BEAMLINE_ASSIGN_OR_RETURN(const std::vector<double> ranks,
                             ranker_.Rank(ctx, *model, validation_cases_, rank, progress));
   return data::MeanMetrics(ranks);

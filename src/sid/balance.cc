@@ -2,6 +2,7 @@
 #include "sid/balance.h"
 
 #include <algorithm>
+#include <cmath>
 #include <limits>
 
 #include "base/interrupt.h"
@@ -76,23 +77,9 @@ std::vector<int64_t> CountCodes(const std::vector<uint32_t>& codes, int64_t size
   return counts;
 }
 
-PriceBalancer::PriceBalancer(int64_t size, double first_step)
-    : prices_(size, 0.0f), steps_(size, first_step), sides_(size, 0) {}
-
-void PriceBalancer::Update(const std::vector<int64_t>& counts) {
-  constexpr double kGrow = 1.3;
-  constexpr double kShrink = 0.5;
-  int64_t items = 0;
-  for (const int64_t count : counts) items += count;
-  const double share = static_cast<double>(items) / static_cast<double>(counts.size());
-  for (size_t code = 0; code < counts.size(); ++code) {
-    const double load = (static_cast<double>(counts[code]) - share) / (static_cast<double>(counts[code]) + share);
-    const int side = load > 0 ? 1 : -1;
-    if (sides_[code] != 0) steps_[code] *= side == sides_[code] ? kGrow : kShrink;
-    sides_[code] = side;
-    // Close to the share the move shrinks too, so that a balanced code rests.
-    prices_[code] += static_cast<float>(steps_[code] * load);
-  }
+int64_t CodeCapacity(int64_t items, int64_t size, double slack) {
+  const double share = static_cast<double>(items) / static_cast<double>(size);
+  return std::max((items + size - 1) / size, static_cast<int64_t>(std::ceil(slack * share)));
 }
 
 absl::Status EnforceCapacity(const CentroidSearch& search, const FloatMatrix& points, int64_t capacity,

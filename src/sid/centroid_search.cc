@@ -30,8 +30,7 @@ float SquaredNorm(absl::Span<const float> values) {
   return sum;
 }
 
-CentroidSearch::CentroidSearch(const FloatMatrix& centroids, absl::Span<const float> prices,
-                               const NearestKernels& kernels)
+CentroidSearch::CentroidSearch(const FloatMatrix& centroids, const NearestKernels& kernels)
     : kernels_(kernels), size_(centroids.rows), dim_(centroids.cols) {
   const int64_t blocks = (size_ + kLanes - 1) / kLanes;
   packed_.assign(blocks * dim_, LaneFloats{});
@@ -43,8 +42,7 @@ CentroidSearch::CentroidSearch(const FloatMatrix& centroids, absl::Span<const fl
       bias_[block].values[lane] = std::numeric_limits<float>::max();
       continue;
     }
-    const float price = prices.empty() ? 0.0f : prices[code];
-    bias_[block].values[lane] = SquaredNorm(centroids.row_span(code)) + price;
+    bias_[block].values[lane] = SquaredNorm(centroids.row_span(code));
     for (int64_t d = 0; d < dim_; ++d) packed_[block * dim_ + d].values[lane] = -2.0f * centroids.row(code)[d];
   }
 }

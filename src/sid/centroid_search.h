@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Exact nearest-code search: for a point x the code c of least |c|^2 - 2 x.c + price_c, that is of least squared
-// distance plus price. Ties go to the lower code. Codes are packed in blocks for a vectorised kernel; the result does
-// not depend on the number of threads, on how points are grouped, or on the machine's vector width.
+// Exact nearest-code search: for a point x the code c of least |c|^2 - 2 x.c, that is of least squared distance. Ties
+// go to the lower code. Codes are packed in blocks for a vectorised kernel; the result does not depend on the number of
+// threads, on how points are grouped, or on the machine's vector width.
 // Immutable after construction, and then thread-safe.
 #pragma once
 
@@ -21,15 +21,13 @@ const NearestKernels& BestKernels();
 
 class CentroidSearch {
  public:
-  // prices: empty or one per code.
-  explicit CentroidSearch(const FloatMatrix& centroids, absl::Span<const float> prices = {},
-                          const NearestKernels& kernels = BestKernels());
+  explicit CentroidSearch(const FloatMatrix& centroids, const NearestKernels& kernels = BestKernels());
 
   int64_t size() const { return size_; }
   int64_t dim() const { return dim_; }
   int64_t blocks() const { return static_cast<int64_t>(bias_.size()); }
 
-  // points [count, dim] -> codes [count], scores [count] (may be null): squared distance + price - |x|^2.
+  // points [count, dim] -> codes [count], scores [count] (may be null): squared distance - |x|^2.
   void Nearest(const float* points, int64_t count, uint32_t* codes, float* scores) const;
   // One point against the codes of blocks [begin, end), kLanes codes each; out [(end - begin) * kLanes], aligned to 64
   // bytes. Lanes past size() hold the largest float.
@@ -42,12 +40,12 @@ class CentroidSearch {
   int64_t size_;
   int64_t dim_;
   std::vector<LaneFloats> packed_;  // [blocks, dim], -2 * centroid
-  std::vector<LaneFloats> bias_;    // [blocks], |centroid|^2 + price
+  std::vector<LaneFloats> bias_;    // [blocks], |centroid|^2
 };
 
 struct Assignment {
   std::vector<uint32_t> codes;   // [n]
-  std::vector<float> distances;  // [n], squared distance + price, at least 0 where prices are
+  std::vector<float> distances;  // [n], squared, at least 0
 };
 
 // Nearest code of every row, by several threads. Stops early when Interrupted(): check that afterwards.

@@ -16,10 +16,7 @@ namespace {
 
 constexpr int64_t kSeedPointsPerCode = 16;  // k-means++ looks at a sample of this many points per code
 constexpr int64_t kSumChunk = 4096;
-// Balancing, after Lloyd's iterations: so often prices move in rounds on fixed centroids, then centroids follow.
-constexpr int kBalanceSteps = 8;
-constexpr int kPriceRounds = 6;
-constexpr int kLastPriceRounds = 30;
+constexpr int kBalanceSteps = 25;  // at most
 
 FloatMatrix GatherRows(const FloatMatrix& points, const std::vector<int64_t>& rows) {
   FloatMatrix gathered(static_cast<int64_t>(rows.size()), points.cols);
@@ -50,40 +47,36 @@ void ReseedEmpty(const FloatMatrix& points, const std::vector<int64_t>& counts, 
   for (size_t i = 0; i < empty.size(); ++i) std::copy_n(points.row(order[i]), points.cols, centroids.row(empty[i]));
 }
 
-// Squared distances without prices, for the price unit and for re-seeding.
-void RemovePrices(const std::vector<float>& prices, Assignment& assignment) {
-  if (prices.empty()) return;
-  for (size_t i = 0; i < assignment.codes.size(); ++i) {
-    assignment.distances[i] = std::max(0.0f, assignment.distances[i] - prices[assignment.codes[i]]);
-  }
-}
-
-absl::StatusOr<Assignment> Assign(const FloatMatrix& points, const KMeansResult& state, ThreadPool* pool) {
-  Assignment assignment = AssignNearest(CentroidSearch(state.centroids, state.prices), points, pool);
-  BEAMLINE_RETURN_IF_ERROR(CheckInterrupted());
-  RemovePrices(state.prices, assignment);
-  return assignment;
-}
-
-// REQUIRES: centroids that fit the points, of mean squared distance `error`.
-absl::Status Balance(const FloatMatrix& points, double error, KMeansResult& state, ThreadPool* pool,
-                     Progress* progress) {
-  PriceBalancer balancer(state.centroids.rows, 0.01 * error);
-  state.prices = balancer.prices();
-  for (int step = 0; step <= kBalanceSteps; ++step) {
-    const int rounds = step < kBalanceSteps ? kPriceRounds : kLastPriceRounds;
-    std::vector<uint32_t> codes;
-    for (int round = 0; round < rounds; ++round) {
-      BEAMLINE_ASSIGN_OR_RETURN(Assignment assignment, Assign(points, state, pool));
-      codes = std::move(assignment.codes);
-      const std::vector<int64_t> counts = CountCodes(codes, state.centroids.rows);
-      balancer.Update(counts);
-      state.prices = balancer.prices();
-      UpdateProgress(progress, state.iterations,
-                     absl::StrFormat("balancing %d/%d, largest %d", step + 1, kBalanceSteps + 1,
-                                     *std::max_element(counts.begin(), counts.end())));
+double MeanError(const FloatMatrix& points, const std::vector<uint32_t>& codes, const FloatMatrix& centroids) {
+  double sum = 0;
+  for (int64_t i = 0; i < points.rows; ++i) {
+    const float* centroid = centroids.row(codes[i]);
+    float distance = 0;
+    for (int64_t d = 0; d < points.cols; ++d) {
+      const float difference = points.row(i)[d] - centroid[d];
+      distance += difference * difference;
     }
-    if (step < kBalanceSteps) UpdateCentroids(points, codes, state.centroids, pool);
+    sum += distance;
+  }
+  return sum / static_cast<double>(points.rows);
+}
+
+// Lloyd's iterations with strict shares: codes with room draw the points that others must give up, and so their
+// centroids move to where the points are.
+absl::Status Balance(const FloatMatrix& points, const ResidualKMeansOptions& options, KMeansResult& state,
+                     ThreadPool* pool, Progress* progress) {
+  const int64_t capacity = CodeCapacity(points.rows, state.centroids.rows, options.balance_slack);
+  double previous = std::numeric_limits<double>::infinity();
+  for (int step = 1; step <= kBalanceSteps; ++step) {
+    const CentroidSearch search(state.centroids);
+    Assignment assignment = AssignNearest(search, points, pool);
+    BEAMLINE_RETURN_IF_ERROR(CheckInterrupted());
+    BEAMLINE_RETURN_IF_ERROR(EnforceCapacity(search, points, capacity, assignment.codes, pool));
+    const double error = MeanError(points, assignment.codes, state.centroids);
+    UpdateCentroids(points, assignment.codes, state.centroids, pool);
+    UpdateProgress(progress, state.iterations, absl::StrFormat("balancing %d, error %.5g", step, error));
+    if (error >= previous * (1 - options.tolerance)) break;
+    previous = error;
   }
   return absl::OkStatus();
 }
@@ -168,7 +161,8 @@ absl::StatusOr<KMeansResult> FitKMeans(const FloatMatrix& points, uint32_t size,
                                                           : SeedSampled(points, size, random);
   double previous = std::numeric_limits<double>::infinity();
   while (state.iterations < options.iterations) {
-    BEAMLINE_ASSIGN_OR_RETURN(const Assignment assignment, Assign(points, state, pool));
+    const Assignment assignment = AssignNearest(CentroidSearch(state.centroids), points, pool);
+    BEAMLINE_RETURN_IF_ERROR(CheckInterrupted());
     const double error = Sum(assignment.distances) / static_cast<double>(points.rows);
     const std::vector<int64_t> counts = UpdateCentroids(points, assignment.codes, state.centroids, pool);
     ++state.iterations;
@@ -177,7 +171,7 @@ absl::StatusOr<KMeansResult> FitKMeans(const FloatMatrix& points, uint32_t size,
     if (error >= previous * (1 - options.tolerance)) break;
     previous = error;
   }
-  if (options.balanced) BEAMLINE_RETURN_IF_ERROR(Balance(points, previous, state, pool, progress));
+  if (options.balanced) BEAMLINE_RETURN_IF_ERROR(Balance(points, options, state, pool, progress));
   return state;
 }
 

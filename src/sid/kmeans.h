@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// One level of residual k-means: seeding, Lloyd's iterations with re-seeded empty clusters and, when balancing, a price
-// per code that rises while the code has more than its share (sid/balance.h). Deterministic as residual_kmeans.h says.
+// One level of residual k-means: seeding, Lloyd's iterations with re-seeded empty clusters and, when balancing, more of
+// them in which every assignment is held to the codes' capacity (sid/balance.h). Deterministic as residual_kmeans.h
+// says.
 #pragma once
 
 #include <cstdint>
@@ -17,8 +18,7 @@
 namespace beamline::sid {
 
 struct KMeansResult {
-  FloatMatrix centroids;      // [size, dim]
-  std::vector<float> prices;  // [size] when balanced, else empty
+  FloatMatrix centroids;  // [size, dim]
   int iterations = 0;
 };
 

@@ -2,7 +2,6 @@
 #include "sid/residual_kmeans.h"
 
 #include <algorithm>
-#include <cmath>
 
 #include "absl/strings/str_cat.h"
 #include "base/interrupt.h"
@@ -54,14 +53,11 @@ FloatMatrix TrainingSample(const FloatMatrix& points, uint32_t size, int64_t per
 
 absl::StatusOr<std::vector<uint32_t>> AssignAll(const FloatMatrix& residuals, const KMeansResult& level,
                                                 const ResidualKMeansOptions& options, ThreadPool* pool) {
-  const CentroidSearch search(level.centroids, level.prices);
+  const CentroidSearch search(level.centroids);
   Assignment assignment = AssignNearest(search, residuals, pool);
   BEAMLINE_RETURN_IF_ERROR(CheckInterrupted());
   if (options.balanced) {
-    const double share = static_cast<double>(residuals.rows) / static_cast<double>(search.size());
-    // The least capacity that fits everything, whatever the slack rounds to.
-    const int64_t least = (residuals.rows + search.size() - 1) / search.size();
-    const auto capacity = std::max(least, static_cast<int64_t>(std::ceil(options.balance_slack * share)));
+    const int64_t capacity = CodeCapacity(residuals.rows, search.size(), options.balance_slack);
     BEAMLINE_RETURN_IF_ERROR(EnforceCapacity(search, residuals, capacity, assignment.codes, pool));
   }
   return std::move(assignment.codes);

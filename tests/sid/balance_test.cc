@@ -7,6 +7,7 @@
 #include <gtest/gtest.h>
 
 #include "base/interrupt.h"
+#include "sid/linear_assignment.h"
 #include "sid/sid_test_util.h"
 
 namespace beamline::sid {
@@ -57,31 +58,39 @@ TEST(Balance, ThreadsDoNotMatter) {
   EXPECT_EQ(inline_codes, pool_codes);
 }
 
-// Prices must bring loads close to equal, and the exact balancing after them must cost less than without them.
-TEST(Balance, PricesEqualizeLoadsCheaply) {
-  const int64_t n = 4000;
-  const FloatMatrix points = ClusteredVectors(n, 8, 12, 0.6f, 3);
-  const FloatMatrix centroids = ClusteredVectors(32, 8, 12, 0.6f, 4);
-  const CentroidSearch plain(centroids);
-  const Assignment nearest = AssignNearest(plain, points, nullptr);
-  double mean = 0;
-  for (const float distance : nearest.distances) mean += distance / static_cast<double>(n);
-  PriceBalancer balancer(32, 0.01 * mean);
-  std::vector<uint32_t> codes = nearest.codes;
-  for (int round = 0; round < 80; ++round) {
-    balancer.Update(CountCodes(codes, 32));
-    codes = AssignNearest(CentroidSearch(centroids, balancer.prices()), points, nullptr).codes;
+// Against the exact solution of the same problem, every code repeated `capacity` times.
+TEST(Balance, CostIsCloseToTheOptimum) {
+  for (uint64_t seed = 0; seed < 5; ++seed) {
+    const FloatMatrix points = ClusteredVectors(120, 4, 6, 0.5f, seed);
+    const FloatMatrix centroids = ClusteredVectors(10, 4, 6, 0.5f, seed + 50);
+    const CentroidSearch search(centroids);
+    std::vector<uint32_t> codes = AssignNearest(search, points, nullptr).codes;
+    const double nearest = Cost(points, centroids, codes);
+    ASSERT_TRUE(EnforceCapacity(search, points, 12, codes, nullptr).ok());
+    std::vector<float> costs;
+    for (int64_t i = 0; i < 120; ++i) {
+      for (int64_t place = 0; place < 120; ++place) {
+        float distance = 0;
+        for (int64_t d = 0; d < 4; ++d) {
+          const float difference = points.row(i)[d] - centroids.row(place / 12)[d];
+          distance += difference * difference;
+        }
+        costs.push_back(distance);
+      }
+    }
+    std::vector<uint32_t> best;
+    for (const int64_t place : SolveAssignment(costs, 120, 120)) best.push_back(static_cast<uint32_t>(place / 12));
+    const double optimum = Cost(points, centroids, best);
+    EXPECT_GE(Cost(points, centroids, codes), optimum * (1 - 1e-5));
+    EXPECT_LT(Cost(points, centroids, codes), 1.5 * optimum) << "nearest " << nearest << ", seed " << seed;
   }
-  const std::vector<int64_t> counts = CountCodes(codes, 32);
-  const std::vector<int64_t> before = CountCodes(nearest.codes, 32);
-  EXPECT_GT(*std::max_element(before.begin(), before.end()), 3 * n / 32) << "the test needs uneven loads";
-  EXPECT_LT(*std::max_element(counts.begin(), counts.end()), 1.1 * n / 32);
-  EXPECT_GT(*std::min_element(counts.begin(), counts.end()), 0.9 * n / 32);
+}
 
-  std::vector<uint32_t> without = nearest.codes;
-  ASSERT_TRUE(EnforceCapacity(plain, points, n / 32, without, nullptr).ok());
-  ASSERT_TRUE(EnforceCapacity(CentroidSearch(centroids, balancer.prices()), points, n / 32, codes, nullptr).ok());
-  EXPECT_LT(Cost(points, centroids, codes), Cost(points, centroids, without));
+TEST(Balance, CapacityAlwaysFits) {
+  EXPECT_EQ(CodeCapacity(10, 3, 1.0), 4);
+  EXPECT_EQ(CodeCapacity(9, 3, 1.0), 3);
+  EXPECT_EQ(CodeCapacity(10, 3, 1.5), 5);
+  EXPECT_EQ(CodeCapacity(1, 3, 1.0), 1);
 }
 
 TEST(Balance, InterruptStops) {

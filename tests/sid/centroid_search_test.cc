@@ -30,15 +30,13 @@ TEST(CentroidSearch, FindsTheNearestOfADoublePrecisionSearch) {
   for (const Shape& shape : kShapes) {
     const FloatMatrix points = ClusteredVectors(shape.points, shape.dim, 10, 0.5f, 1);
     const FloatMatrix centroids = ClusteredVectors(shape.size, shape.dim, 10, 0.5f, 2);
-    std::vector<float> prices(shape.size);
-    for (int64_t c = 0; c < shape.size; ++c) prices[c] = 0.01f * static_cast<float>(c % 7);
-    const Assignment assignment = AssignNearest(CentroidSearch(centroids, prices), points, nullptr);
+    const Assignment assignment = AssignNearest(CentroidSearch(centroids), points, nullptr);
     for (int64_t i = 0; i < shape.points; ++i) {
       double best = std::numeric_limits<double>::infinity();
-      for (int64_t c = 0; c < shape.size; ++c) best = std::min(best, Distance(points, i, centroids, c) + prices[c]);
+      for (int64_t c = 0; c < shape.size; ++c) best = std::min(best, Distance(points, i, centroids, c));
       const double tolerance = 1e-5 * (1 + static_cast<double>(shape.dim));
       ASSERT_LT(assignment.codes[i], shape.size);
-      const double chosen = Distance(points, i, centroids, assignment.codes[i]) + prices[assignment.codes[i]];
+      const double chosen = Distance(points, i, centroids, assignment.codes[i]);
       EXPECT_NEAR(chosen, best, tolerance) << shape.size << " codes, point " << i;
       EXPECT_NEAR(assignment.distances[i], best, tolerance);
     }
@@ -60,7 +58,7 @@ TEST(CentroidSearch, EveryInstructionSetGivesTheSameBits) {
     const FloatMatrix centroids = ClusteredVectors(shape.size, shape.dim, 10, 0.5f, 4);
     const auto run = [&](const NearestKernels& kernels) {
       Assignment result{std::vector<uint32_t>(shape.points), std::vector<float>(shape.points)};
-      CentroidSearch(centroids, {}, kernels)
+      CentroidSearch(centroids, kernels)
           .Nearest(points.row(0), shape.points, result.codes.data(), result.distances.data());
       return result;
     };

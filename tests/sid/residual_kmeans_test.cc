@@ -179,6 +179,20 @@ TEST(ResidualKMeans, BalancedCodesHoldTheirShareAtLittleCost) {
   EXPECT_LE(*std::max_element(counts.begin(), counts.end()), std::ceil(1.5 * 5000 / 32));
 }
 
+// Fewer codes than tight, uneven clusters, so that balance has to cut clusters: still far better than no codes at all.
+TEST(ResidualKMeans, BalanceSurvivesLumpyData) {
+  const FloatMatrix vectors = ClusteredVectors(6000, 32, 400, 0.2f, 10);
+  ResidualKMeansOptions options = Levels({200});
+  const double free_error = MeanSquaredError(vectors, *FitResidualKMeans(vectors, options));
+  options.balanced = true;
+  const auto fit = FitResidualKMeans(vectors, options);
+  std::vector<int> counts(200, 0);
+  for (const Sid& sid : fit->sids) ++counts[sid[0]];
+  EXPECT_EQ(*std::max_element(counts.begin(), counts.end()), 30);
+  EXPECT_LT(MeanSquaredError(vectors, *fit), 2 * free_error);
+  EXPECT_LT(ReportTokenizer(fit->codebook, fit->sids, &vectors)->tokenizer.error, 0.6);
+}
+
 TEST(ResidualKMeans, CollisionFreeSidsAreUniqueAtLittleCost) {
   const FloatMatrix vectors = ClusteredVectors(3000, 16, 40, 0.5f, 7);
   ResidualKMeansOptions options = Levels({16, 16, 64});

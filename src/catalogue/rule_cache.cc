@@ -2,15 +2,14 @@
 #include "catalogue/rule_cache.h"
 
 #include <algorithm>
+#include <mutex>
 #include <utility>
-
-#include "absl/base/call_once.h"
 
 namespace beamline::catalogue {
 
 // `status` and `rule` are written inside `once` and constant after it; `bytes` belongs to the cache's lock.
 struct RuleCache::Entry {
-  absl::once_flag once;
+  std::once_flag once;
   absl::Status status;
   std::shared_ptr<const CompiledRule> rule;
   uint64_t bytes = 0;
@@ -23,7 +22,7 @@ absl::StatusOr<std::shared_ptr<const CompiledRule>> RuleCache::Get(absl::Span<co
   if (rule.empty()) return std::shared_ptr<const CompiledRule>();
   const std::string key = CanonicalRule(rule);
   const std::shared_ptr<Entry> entry = FindOrInsert(key);
-  absl::call_once(entry->once, [&] {
+  std::call_once(entry->once, [&] {
     absl::StatusOr<CompiledRule> compiled = CompileRule(*snapshot_, rule);
     entry->status = compiled.status();
     if (compiled.ok()) entry->rule = std::make_shared<const CompiledRule>(*std::move(compiled));

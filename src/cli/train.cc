@@ -51,6 +51,8 @@ void AddTrainingOptions(CLI::App& command, train::TrainOptions& options) {
   group(command.add_option("--dropout", options.dropout, "Probability of dropping an activation"));
   group(command.add_option("--label-smoothing", options.label_smoothing, "Probability spread over all codes"));
   group(command.add_option("--event-dropout", options.event_dropout, "Probability of leaving an event out"));
+  group(
+      command.add_option("--hide-newest", options.hide_newest, "Probability of hiding the newest event from a target"));
   group(command.add_option("--average-decay", options.average_decay, "Moving average of the weights; 0: off"));
   group(command.add_option("--balance-rate", options.balance_rate, "Step of the experts' biases (MoE)"));
   group(command.add_option("--validate-every", options.validate_every, "Epochs between validations"));

@@ -20,6 +20,7 @@ ModelConfig SmallModel(int d_model, int heads, int layers, const PresetOptions& 
   if (options.authors > 0) {
     config.positive.features.push_back({.kind = FeatureKind::kAuthor, .buckets = options.authors + 1});
   }
+  config.positive.features.push_back({.kind = FeatureKind::kTag, .buckets = 512});
   config.encoder = {.layers = layers, .causal = true, .ffn = {.width = 2 * d_model}};
   config.decoder = {.layers = layers, .ffn = {.width = 2 * d_model}};
   return config;

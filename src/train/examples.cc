@@ -164,7 +164,12 @@ ExampleBuilder::Example ExampleBuilder::MakeExample(const Window& window, uint64
     std::sort(positions.begin(), positions.end());
   }
   for (uint32_t position : positions) {
-    const int32_t limit = causal_ ? std::max(-1, static_cast<int32_t>(position) - 1 - first) : backend::kSeesAllOrders;
+    int32_t limit = backend::kSeesAllOrders;
+    if (causal_) {
+      limit = static_cast<int32_t>(position) - 1 - first;
+      while (limit > 0 && Chance(generator, options_.hide_newest)) --limit;
+      limit = std::max(-1, limit);
+    }
     example.targets.emplace_back(limit, steps[position].item);
   }
   return example;

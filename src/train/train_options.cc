@@ -31,6 +31,7 @@ void VisitFields(Options& o, Visitor&& visit) {
   visit("dropout", o.dropout, 0, 0.95);
   visit("label_smoothing", o.label_smoothing, 0, 0.9);
   visit("event_dropout", o.event_dropout, 0, 0.95);
+  visit("hide_newest", o.hide_newest, 0, 0.95);
   visit("average_decay", o.average_decay, 0, 0.999999);
   visit("balance_rate", o.balance_rate, 0, 1);
   visit("validate_every", o.validate_every, 1, 100000);

@@ -34,6 +34,9 @@ struct TrainOptions {
   double dropout = 0.2;
   double label_smoothing = 0.05;
   double event_dropout = 0.0;  // probability that an event is left out of a training history
+  // Causal encoder: probability that a target does not see the newest event before it; again for the one before that,
+  // and so on. Teaches what comes soon, not only what comes next.
+  double hide_newest = 0.0;
   double average_decay = 0.0;  // exponential moving average of the weights; 0: off. The average is what is kept
   double balance_rate = 1e-3;  // step of the experts' biases (MoE); 0: off
 

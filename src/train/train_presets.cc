@@ -6,15 +6,15 @@ namespace beamline::train {
 TrainOptions PresetTrainOptions(const std::string& preset) {
   TrainOptions options;
   if (preset == "demo") {  // thousands of users, a few minutes on two cores
-    options.epochs = 14;
-    options.batch_windows = 64;
+    options.epochs = 40;
+    options.batch_windows = 32;
     options.learning_rate = 2e-3;
-    options.dropout = 0.2;
+    options.dropout = 0.3;
+    options.event_dropout = 0.2;
     options.label_smoothing = 0.05;
-    options.average_decay = 0.99;
-    options.validate_every = 2;
-    options.validation_users = 1000;
-    options.patience = 3;
+    options.average_decay = 0.995;
+    options.validate_every = 8;
+    options.validation_users = 3000;
   } else if (preset == "small") {  // tens of thousands of users, an hour on two cores
     options.epochs = 40;
     options.batch_windows = 128;

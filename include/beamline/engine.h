@@ -19,12 +19,12 @@
 namespace beamline {
 
 struct EngineOptions {
-  std::string bundle;                 // folder written by `beamline pack`
-  std::string catalogue;              // snapshot file; empty: the bundle's own
-  std::string device = "cpu";         // "cpu", "cuda" or "auto"
-  std::string dtype = "fp32";         // "fp32" or "bf16"
-  int threads = 0;                    // of the CPU backend; 0: one per core
-  int workers = 1;                    // batches executed at once
+  std::string bundle;          // folder written by `beamline pack`
+  std::string catalogue;       // snapshot file; empty: the bundle's own
+  std::string device = "cpu";  // "cpu", "cuda" or "auto"
+  std::string dtype = "fp32";  // "fp32" or "bf16"
+  int threads = 0;             // of the CPU backend; 0: one per core
+  int workers = 1;             // batches executed at once
   ScoreRule score_rule = ScoreRule::kFull;
   int default_beam_width = 32;
   int max_beam_width = 1024;
@@ -34,10 +34,10 @@ struct EngineOptions {
   int max_rules = 256;                // distinct compiled rules kept per snapshot
   int max_batch_rows = 2048;          // beam rows per decode step of one batch
   int max_batch_requests = 64;
-  int queue_capacity = 1024;          // requests waiting; more are refused
+  int queue_capacity = 1024;  // requests waiting; more are refused
   absl::Duration max_queue_delay = absl::Milliseconds(2);
   absl::Duration default_deadline = absl::Seconds(2);
-  int64_t context_cache_bytes = 64 << 20;  // 0: no cache
+  int64_t context_cache_bytes = 64 << 20;           // 0: no cache
   std::shared_ptr<UserHistoryStore> history_store;  // asked for the history of requests that bring none; null: none
 };
 
@@ -50,11 +50,11 @@ struct EngineStatus {
   std::vector<uint32_t> level_sizes;
   uint64_t parameters = 0;
   uint64_t num_items = 0;
-  int64_t queued = 0;      // waiting for encode or decode
-  int64_t in_flight = 0;   // accepted, callback not run yet
+  int64_t queued = 0;     // waiting for encode or decode
+  int64_t in_flight = 0;  // accepted, callback not run yet
   uint64_t completed = 0;
-  uint64_t failed = 0;     // accepted, then cancelled, expired or broken
-  uint64_t rejected = 0;   // refused: invalid, queue full, cannot finish in time, stopping
+  uint64_t failed = 0;    // accepted, then cancelled, expired or broken
+  uint64_t rejected = 0;  // refused: invalid, queue full, cannot finish in time, stopping
   uint64_t context_hits = 0;
   uint64_t context_misses = 0;
 };

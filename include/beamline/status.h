@@ -10,8 +10,8 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 
-#define BEAMLINE_RETURN_IF_ERROR(expr)                    \
-  do {                                                    \
+#define BEAMLINE_RETURN_IF_ERROR(expr)                                                           \
+  do {                                                                                           \
     if (absl::Status beamline_status_ = (expr); !beamline_status_.ok()) return beamline_status_; \
   } while (false)
 

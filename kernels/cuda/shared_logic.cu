@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Compiles the walk and the order that CPU and CUDA selection share (constraint.h, candidate_order.h) for the device, so
-// that a change which only a host compiler accepts is found where nvcc is and no GPU. One thread per candidate child:
-// its sort key, or the largest key where it is not alive.
+// Compiles the walk and the order that CPU and CUDA selection share (constraint.h, candidate_order.h) for the device,
+// so that a change which only a host compiler accepts is found where nvcc is and no GPU. One thread per candidate
+// child: its sort key, or the largest key where it is not alive.
 #include "beamline/kernels/candidate_order.h"
 #include "beamline/kernels/constraint.h"
 

@@ -2,15 +2,16 @@
 # SPDX-License-Identifier: Apache-2.0
 # Runs all tests; installs what they need. CI runs exactly this.
 #
-#   scripts/test.sh           everything: format, build, tests, architecture, clang-tidy, ThreadSanitizer over what has no
-#                             torch or gRPC, AddressSanitizer and UBSan over everything
-#   scripts/test.sh --fast    a developer's minute: format, layers 0-2 and the engine's core, without torch and gRPC
+#   scripts/test.sh             format, build, all tests, architecture, ThreadSanitizer over what has no torch or gRPC,
+#                               AddressSanitizer and UBSan over what has no torch
+#   scripts/test.sh --thorough  and clang-tidy, and AddressSanitizer and UBSan over the rest
+#   scripts/test.sh --fast      a developer's minute: format, layers 0-2 and the engine's core, without torch and gRPC
 #
 # BEAMLINE_JOBS=N compiles with N jobs; BEAMLINE_BUILD_ROOT and BEAMLINE_CACHE move the builds and the caches.
 set -euo pipefail
 case ${1:-} in
-  "" | --fast) mode=${1:---full} ;;
-  *) sed -n '3,9p' "$0" | cut -c3-; [[ $1 == --help || $1 == -h ]] && exit 0 || exit 2 ;;
+  "" | --fast | --thorough) mode=${1:---full} ;;
+  *) sed -n '3,11p' "$0" | cut -c3-; [[ $1 == --help || $1 == -h ]] && exit 0 || exit 2 ;;
 esac
 cd "$(dirname "$0")/.."
 bash scripts/setup.sh --dev
@@ -66,21 +67,29 @@ stage "tests: cpu-release"
 run_ctest "$build_root/cpu-release"
 stage_end
 
-stage "clang-tidy"
-bash scripts/lint.sh "$build_root/cpu-release"
-stage_end
-
 stage "ThreadSanitizer: levels 0-2, scheduler, engine with a fake backend"
 configure cpu-tsan "$build_root/cpu-tsan"
 cmake --build "$build_root/cpu-tsan" -j "$jobs" | tail -n 1
 run_ctest "$build_root/cpu-tsan" -LE no_sanitizer
 stage_end
 
-stage "AddressSanitizer and UBSan: everything"
-configure cpu-asan "$build_root/cpu-asan"
-cmake --build "$build_root/cpu-asan" -j "$jobs" | tail -n 1
 # libtorch keeps memory for the life of the process by design; its leaks are not ours.
 export LSAN_OPTIONS=suppressions=$root/tests/lsan.supp:print_suppressions=0 ASAN_OPTIONS=detect_odr_violation=0
+stage "AddressSanitizer and UBSan: what has no torch, the server included"
+configure cpu-asan "$build_root/cpu-asan" -DBEAMLINE_WITH_TORCH=OFF
+cmake --build "$build_root/cpu-asan" -j "$jobs" | tail -n 1
 run_ctest "$build_root/cpu-asan" -LE no_sanitizer
 stage_end
+
+if [[ $mode == --thorough ]]; then
+  stage "clang-tidy"
+  bash scripts/lint.sh "$build_root/cpu-release"
+  stage_end
+
+  stage "AddressSanitizer and UBSan: everything"
+  configure cpu-asan "$build_root/cpu-asan-torch"
+  cmake --build "$build_root/cpu-asan-torch" -j "$jobs" | tail -n 1
+  run_ctest "$build_root/cpu-asan-torch" -LE no_sanitizer
+  stage_end
+fi
 finish

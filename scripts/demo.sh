@@ -30,7 +30,7 @@ start=$SECONDS
 
 say "Build (only what the demo runs)"
 configure cpu-release "$build_root/demo" -DBEAMLINE_BUILD_TESTS=OFF
-cmake --build "$build_root/demo" -j "$jobs" --target beamline | tail -n 1
+cmake --build "$build_root/demo" -j "$jobs" --target beamline | tail -n 3
 beamline=$build_root/demo/bin/beamline
 echo "built in $((SECONDS - start)) s"
 

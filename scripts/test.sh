@@ -25,6 +25,15 @@ stage() {
 }
 stage_end() { echo "-- ${SECONDS} s in all, $((SECONDS - stage_start)) s for this stage"; }
 
+# build DIR: prints the last line, or, where it fails, everything.
+build() {
+  cmake --build "$1" -j "$jobs" >"$1/build.log" 2>&1 || {
+    grep -vE '^\[[0-9]+/[0-9]+\] (Building|Linking|Generating)' "$1/build.log" | tail -n 100 >&2
+    return 1
+  }
+  tail -n 1 "$1/build.log"
+}
+
 # run_ctest DIR [ctest arguments]: adds to the totals, keeps going when tests fail.
 run_ctest() {
   local dir=$1 log summary
@@ -52,7 +61,7 @@ stage_end
 if [[ $mode == --fast ]]; then
   stage "build and test without torch and gRPC"
   configure cpu-release "$build_root/fast" -DBEAMLINE_WITH_TORCH=OFF -DBEAMLINE_WITH_GRPC=OFF
-  cmake --build "$build_root/fast" -j "$jobs" | tail -n 1
+  build "$build_root/fast"
   run_ctest "$build_root/fast" -LE slow
   stage_end
   finish
@@ -61,7 +70,7 @@ fi
 
 stage "build: cpu-release, binary and tests"
 configure cpu-release "$build_root/cpu-release"
-cmake --build "$build_root/cpu-release" -j "$jobs" | tail -n 1
+build "$build_root/cpu-release"
 stage_end
 stage "tests: cpu-release"
 run_ctest "$build_root/cpu-release"
@@ -69,7 +78,7 @@ stage_end
 
 stage "ThreadSanitizer: levels 0-2, scheduler, engine with a fake backend"
 configure cpu-tsan "$build_root/cpu-tsan"
-cmake --build "$build_root/cpu-tsan" -j "$jobs" | tail -n 1
+build "$build_root/cpu-tsan"
 run_ctest "$build_root/cpu-tsan" -LE no_sanitizer
 stage_end
 
@@ -77,7 +86,7 @@ stage_end
 export LSAN_OPTIONS=suppressions=$root/tests/lsan.supp:print_suppressions=0 ASAN_OPTIONS=detect_odr_violation=0
 stage "AddressSanitizer and UBSan: what has no torch, the server included"
 configure cpu-asan "$build_root/cpu-asan" -DBEAMLINE_WITH_TORCH=OFF
-cmake --build "$build_root/cpu-asan" -j "$jobs" | tail -n 1
+build "$build_root/cpu-asan"
 run_ctest "$build_root/cpu-asan" -LE no_sanitizer
 stage_end
 
@@ -88,7 +97,7 @@ if [[ $mode == --thorough ]]; then
 
   stage "AddressSanitizer and UBSan: everything"
   configure cpu-asan "$build_root/cpu-asan-torch"
-  cmake --build "$build_root/cpu-asan-torch" -j "$jobs" | tail -n 1
+  build "$build_root/cpu-asan-torch"
   run_ctest "$build_root/cpu-asan-torch" -LE no_sanitizer
   stage_end
 fi

@@ -77,7 +77,7 @@ done
 cat "$out/status.txt"
 
 say "6. Ask it, over gRPC, for a few users"
-for user in 7 42 1234; do
+for user in u4 u42 u1234; do
   "$beamline" recommend --target "127.0.0.1:$port" --user "$user" --data "$out/data" --top-k 5 --beam 64
 done
 
@@ -90,7 +90,7 @@ if [[ $keep == yes ]]; then
   trap - EXIT
   cat <<EOT
 The server stays up on 127.0.0.1:$port (log: ${out#"$root"/}/server.log; stop it with: kill $server). Call it:
-  ${beamline#"$root"/} recommend --target 127.0.0.1:$port --user 99 --data ${out#"$root"/}/data --top-k 10
-  grpcurl -plaintext -d '{"user_id": "99", "history": [{"item_id": 5}, {"item_id": 17}], "top_k": 10}' 127.0.0.1:$port beamline.v1.RecommendService/Recommend
+  ${beamline#"$root"/} recommend --target 127.0.0.1:$port --user u99 --data ${out#"$root"/}/data --top-k 10
+  grpcurl -plaintext -d '{"user_id": "u99", "history": [{"item_id": 5}, {"item_id": 17}], "top_k": 10}' 127.0.0.1:$port beamline.v1.RecommendService/Recommend
 EOT
 fi

@@ -14,6 +14,10 @@ fi
 
 say() { printf '\n\033[1m== %s\033[0m\n' "$*"; }
 
+# OpenMP threads that wait for each other sleep instead of spinning: on a machine that does other work too, spinning
+# makes two threads many times slower than one.
+export OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-passive}
+
 # configure PRESET DIR [cmake arguments]: quiet unless it fails.
 configure() {
   local preset=$1 dir=$2

@@ -30,7 +30,7 @@ constexpr char kJourney[] =
   beamline evaluate --model model --data data --tokenizer tokenizer      # beside popularity, Markov, item-KNN
   beamline pack --model model --tokenizer tokenizer --items data/items.tsv.gz --out bundle
   beamline serve --config configs/demo.textproto --bundle bundle &
-  beamline recommend --target 127.0.0.1:50051 --user 7 --data data
+  beamline recommend --target 127.0.0.1:50051 --user u7 --data data
 
 `beamline VERB --help` explains each step with examples. Every file is written under a temporary name and renamed when
 complete, so Ctrl-C leaves nothing half-written. Exit codes: 0 done; 2 bad usage, input or configuration; 130

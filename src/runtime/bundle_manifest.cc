@@ -17,7 +17,8 @@
 namespace beamline::runtime {
 namespace {
 
-constexpr std::array<absl::string_view, 5> kFileNames = {kConfigFile, kWeightsFile, kCodebookFile, kVocabularyFile,
+// Not constexpr: under UBSan gcc 12 does not take a null check of an array for a constant.
+const std::array<absl::string_view, 5> kFileNames = {kConfigFile, kWeightsFile, kCodebookFile, kVocabularyFile,
                                                          kItemsFile};
 constexpr size_t kMaxVersionLength = 128;
 constexpr size_t kMaxTextLength = 256;

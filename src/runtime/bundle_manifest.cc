@@ -19,7 +19,7 @@ namespace {
 
 // Not constexpr: under UBSan gcc 12 does not take a null check of an array for a constant.
 const std::array<absl::string_view, 5> kFileNames = {kConfigFile, kWeightsFile, kCodebookFile, kVocabularyFile,
-                                                         kItemsFile};
+                                                     kItemsFile};
 constexpr size_t kMaxVersionLength = 128;
 constexpr size_t kMaxTextLength = 256;
 constexpr uint64_t kMaxManifestBytes = 1 << 20;

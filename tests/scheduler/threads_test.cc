@@ -20,7 +20,6 @@ struct Tally {
   std::atomic<int64_t> ended{0}, ok{0}, cancelled{0}, expired{0}, rejected{0}, unavailable{0}, other{0}, twice{0};
 
   void Count(const absl::Status& status) {
-    ended.fetch_add(1);
     switch (status.code()) {
       case absl::StatusCode::kOk:
         ok.fetch_add(1);
@@ -40,6 +39,7 @@ struct Tally {
       default:
         other.fetch_add(1);
     }
+    ended.fetch_add(1);  // last: whoever sees the end sees its kind
   }
 };
 

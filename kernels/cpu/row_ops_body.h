@@ -6,9 +6,9 @@
 #pragma once
 
 #include <cstdint>
-#include <cstring>
 #include <limits>
 
+#include "beamline/kernels/exp_non_positive.h"
 #include "cpu/row_ops.h"
 
 #define BEAMLINE_INLINE static inline __attribute__((always_inline))
@@ -17,30 +17,6 @@ namespace beamline::kernels::body {
 
 inline constexpr int kLanes = 32;      // of the running maximum
 inline constexpr int kSumBlock = 128;  // exponentials added pairwise in fp32
-
-// exp(x) for x <= 0 within 2 ulp; 0 below the smallest normal number. Cody-Waite reduction by log 2 and the Cephes
-// polynomial of degree 5.
-BEAMLINE_INLINE float ExpNonPositive(float x) {
-  constexpr float kRound = 12582912.0f;  // 1.5 * 2^23: adding it rounds to an integer in the low mantissa bits
-  const float clamped = x < -87.0f ? -87.0f : x;
-  const float shifted = clamped * 1.44269504088896341f + kRound;
-  const float n = shifted - kRound;
-  const float r = (clamped - n * 0.693359375f) - n * -2.12194440e-4f;
-  float p = 1.9875691500e-4f;
-  p = p * r + 1.3981999507e-3f;
-  p = p * r + 8.3334519073e-3f;
-  p = p * r + 4.1665795894e-2f;
-  p = p * r + 1.6666665459e-1f;
-  p = p * r + 5.0000001201e-1f;
-  p = p * (r * r) + r + 1.0f;
-  int32_t exponent;
-  std::memcpy(&exponent, &shifted, sizeof(exponent));
-  exponent = static_cast<int32_t>(static_cast<uint32_t>(exponent) << 23) + 0x3f800000;
-  float scale;
-  std::memcpy(&scale, &exponent, sizeof(scale));
-  const float result = p * scale;
-  return x < -87.0f ? 0.0f : result;
-}
 
 BEAMLINE_INLINE bool Scan(const float* __restrict row, int count, float* __restrict max) {
   constexpr float kInfinity = std::numeric_limits<float>::infinity();

@@ -1,0 +1,151 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "repository/model_repository.h"
+
+#include <algorithm>
+#include <utility>
+
+#include <sys/resource.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "absl/strings/str_cat.h"
+#include "beamline/status.h"
+
+namespace beamline::repository {
+namespace {
+
+constexpr int kLoadingNice = 10;
+
+// Threads that a loading library starts from here inherit it. Input and output priority follows on Linux.
+void LowerPriority() {
+  setpriority(PRIO_PROCESS, static_cast<id_t>(syscall(SYS_gettid)), kLoadingNice);  // best effort
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<ModelRepository>> ModelRepository::Start(RepositoryOptions options,
+                                                                        std::unique_ptr<Loader> loader,
+                                                                        std::shared_ptr<const Clock> clock) {
+  std::unique_ptr<ModelRepository> repository(
+      new ModelRepository(std::move(options), std::move(loader), std::move(clock)));
+  BEAMLINE_RETURN_IF_ERROR(repository->ServeFirst());
+  if (!repository->options_.inline_execution) {
+    repository->thread_ = std::thread([self = repository.get()] { self->Loop(); });
+  }
+  return repository;
+}
+
+ModelRepository::ModelRepository(RepositoryOptions options, std::unique_ptr<Loader> loader,
+                                 std::shared_ptr<const Clock> clock)
+    : options_(std::move(options)), loader_(std::move(loader)), clock_(std::move(clock)) {}
+
+ModelRepository::~ModelRepository() { Stop(); }
+
+absl::Status ModelRepository::ServeFirst() {
+  if (options_.folder.empty()) return ServeBundle(options_.bundle).status();
+  next_poll_ = clock_->Now() + options_.poll_period;
+  absl::Status first_error;
+  BEAMLINE_ASSIGN_OR_RETURN(const std::vector<FolderVersion> available,
+                            ListVersions(options_.folder, options_.manifest, floor_));
+  while (const FolderVersion* version = NextVersion(available, floor_, refusals_, absl::InfinitePast())) {
+    const absl::Status status = ServeBundle(version->path).status();
+    if (status.ok()) {
+      floor_ = version->number;
+      return status;
+    }
+    first_error.Update(status);
+    refusals_[version->number] = {version->stamp, RetryAt(status, clock_->Now(), options_.retry_delay)};
+  }
+  if (!options_.bundle.empty()) return ServeBundle(options_.bundle).status();
+  if (!first_error.ok()) return first_error;
+  return absl::NotFoundError(absl::StrCat(options_.folder,
+                                          ": holds no version; put bundles into subfolders named 1, 2, "
+                                          "... (written elsewhere, then renamed)"));
+}
+
+void ModelRepository::Reload(std::string path, Done done) {
+  Submit({.path = std::move(path), .done = std::move(done)});
+}
+
+void ModelRepository::Rollback(Done done) { Submit({.rollback = true, .done = std::move(done)}); }
+
+void ModelRepository::Submit(Request request) {
+  absl::Status refusal;
+  {
+    std::lock_guard lock(inbox_->mu);
+    if (inbox_->stopping) {
+      refusal = absl::UnavailableError("the server is stopping");
+    } else if (inbox_->requests.size() >= options_.max_waiting) {
+      refusal = absl::ResourceExhaustedError(
+          absl::StrCat(options_.max_waiting, " reloads are waiting already; versions are loaded one at a time"));
+    } else {
+      inbox_->requests.push_back(std::move(request));
+      inbox_->changed.notify_one();
+    }
+  }
+  if (!refusal.ok()) request.done(std::move(refusal));
+}
+
+void ModelRepository::Stop() {
+  std::deque<Request> waiting;
+  {
+    std::lock_guard lock(inbox_->mu);
+    inbox_->stopping = true;
+    waiting.swap(inbox_->requests);
+    inbox_->changed.notify_all();
+  }
+  for (Request& request : waiting) request.done(absl::UnavailableError("the server is stopping"));
+  if (thread_.joinable()) thread_.join();
+}
+
+void ModelRepository::Loop() {
+  LowerPriority();
+  while (true) {
+    while (Work()) {
+    }
+    std::unique_lock lock(inbox_->mu);
+    if (inbox_->stopping) return;
+    const auto awake = [this] { return inbox_->stopping || !inbox_->requests.empty() || !inbox_->dead.empty(); };
+    if (next_poll_ == absl::InfiniteFuture()) {
+      inbox_->changed.wait(lock, awake);
+    } else {
+      const absl::Duration left = std::clamp(next_poll_ - clock_->Now(), absl::ZeroDuration(), absl::Hours(1));
+      inbox_->changed.wait_for(lock, absl::ToChronoNanoseconds(left), awake);
+    }
+  }
+}
+
+bool ModelRepository::Work() {
+  std::optional<Request> request;
+  bool buried = false;
+  {
+    std::lock_guard lock(inbox_->mu);
+    if (inbox_->stopping) return false;
+    buried = !inbox_->dead.empty();
+    if (!inbox_->requests.empty()) {
+      request = std::move(inbox_->requests.front());
+      inbox_->requests.pop_front();
+    }
+  }
+  Bury();
+  if (request) {
+    request->done(request->rollback ? RollbackNow() : ReloadNow(request->path));
+    return true;
+  }
+  if (clock_->Now() < next_poll_) return buried;
+  Poll();
+  next_poll_ = clock_->Now() + options_.poll_period;
+  return true;
+}
+
+std::vector<VersionStatus> ModelRepository::versions() const {
+  std::lock_guard lock(mu_);
+  return versions_;
+}
+
+RepositoryStats ModelRepository::stats() const {
+  std::lock_guard lock(mu_);
+  return stats_;
+}
+
+}  // namespace beamline::repository

@@ -1,0 +1,223 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The part of ModelRepository that runs on its own thread: what it loads, serves, and lets go.
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "beamline/status.h"
+#include "repository/model_repository.h"
+#include "spdlog/spdlog.h"
+
+namespace beamline::repository {
+namespace {
+
+constexpr size_t kRememberedVersions = 32;
+constexpr size_t kRememberedBefore = 16;
+
+bool Gone(const VersionStatus& version) {
+  return version.state == VersionState::kUnloaded || version.state == VersionState::kRefused;
+}
+
+}  // namespace
+
+absl::StatusOr<VersionStatus> ModelRepository::ReloadNow(const std::string& path) {
+  std::string bundle = path.empty() ? options_.bundle : path;
+  if (path.empty() && !options_.folder.empty()) {
+    BEAMLINE_ASSIGN_OR_RETURN(const std::vector<FolderVersion> all,
+                              ListVersions(options_.folder, options_.manifest, 0));
+    if (all.empty()) return absl::NotFoundError(absl::StrCat(options_.folder, ": holds no version"));
+    bundle = all.back().path;
+  }
+  absl::StatusOr<VersionStatus> result = ServeBundle(bundle);
+  if (result.ok()) RaiseFloor();
+  return result;
+}
+
+absl::StatusOr<VersionStatus> ModelRepository::RollbackNow() {
+  if (before_.empty()) return absl::FailedPreconditionError("no version served before this one: nothing to go back to");
+  Loaded target = before_.back();
+  if (standby_ && standby_->id == target.id) {
+    target = *std::exchange(standby_, std::nullopt);
+  } else {
+    BEAMLINE_ASSIGN_OR_RETURN(const std::string digest, loader_->Identify(target.path));
+    if (digest != target.digest) {
+      return absl::FailedPreconditionError(
+          absl::StrCat(target.path, ": is no longer the bundle that served before; reload the one you want by path"));
+    }
+    Retire(standby_);
+    BEAMLINE_ASSIGN_OR_RETURN(target, Load(target.path, digest));
+  }
+  before_.pop_back();
+  RaiseFloor();
+  spdlog::warn("model rolled back: from={} to={}", serving_->path, target.path);
+  {
+    std::lock_guard lock(mu_);
+    ++stats_.rollbacks;
+  }
+  return Serve(std::move(target), /*keep_old=*/false);
+}
+
+void ModelRepository::Poll() {
+  const auto available = ListVersions(options_.folder, options_.manifest, floor_);
+  if (!available.ok()) {
+    const std::string error(available.status().message());
+    if (error != poll_error_) spdlog::error("model folder: {}", error);
+    poll_error_ = error;
+    return;
+  }
+  poll_error_.clear();
+  const FolderVersion* version = NextVersion(*available, floor_, refusals_, clock_->Now());
+  if (version == nullptr) return;
+  const absl::Status status = ServeBundle(version->path).status();
+  if (status.ok()) {
+    floor_ = version->number;
+    std::erase_if(refusals_, [&](const auto& refusal) { return refusal.first <= floor_; });
+  } else {
+    refusals_[version->number] = {version->stamp, RetryAt(status, clock_->Now(), options_.retry_delay)};
+  }
+}
+
+void ModelRepository::RaiseFloor() {
+  if (options_.folder.empty()) return;
+  const auto available = ListVersions(options_.folder, options_.manifest, floor_);
+  if (available.ok() && !available->empty()) floor_ = available->back().number;
+}
+
+absl::StatusOr<VersionStatus> ModelRepository::ServeBundle(const std::string& path) {
+  const absl::StatusOr<std::string> digest = loader_->Identify(path);
+  if (!digest.ok()) return Refuse(AddVersion(path, ""), digest.status());
+  if (serving_ && serving_->digest == *digest) {
+    std::lock_guard lock(mu_);
+    ++stats_.unchanged;
+    return StatusOf(serving_->id);
+  }
+  Loaded next;
+  if (standby_ && standby_->digest == *digest) {
+    next = *std::exchange(standby_, std::nullopt);
+  } else {
+    Retire(standby_);  // room for the next
+    BEAMLINE_ASSIGN_OR_RETURN(next, Load(path, *digest));
+  }
+  if (serving_) {
+    before_.push_back({serving_->id, serving_->path, serving_->digest, nullptr});
+    if (before_.size() > kRememberedBefore) before_.erase(before_.begin());
+  }
+  {
+    std::lock_guard lock(mu_);
+    ++stats_.served;
+  }
+  return Serve(std::move(next), options_.keep_previous);
+}
+
+absl::StatusOr<ModelRepository::Loaded> ModelRepository::Load(const std::string& path, const std::string& digest) {
+  const int64_t id = AddVersion(path, digest);
+  spdlog::info("model loading: id={} path={}", id, path);
+  const absl::Time start = clock_->Now();
+  absl::StatusOr<std::unique_ptr<Model>> model = loader_->Load(path);
+  if (!model.ok()) return Refuse(id, model.status());
+  const absl::Time loaded = clock_->Now();
+  SetState(id, VersionState::kWarming);
+  {
+    std::lock_guard lock(mu_);
+    StatusOf(id).model_version = (*model)->version();
+    StatusOf(id).load_time = loaded - start;
+  }
+  if (absl::Status status = loader_->WarmUp(**model); !status.ok()) {
+    return Refuse(id, absl::Status(status.code(), absl::StrCat(path, ": failed in the warm-up: ", status.message())));
+  }
+  std::lock_guard lock(mu_);
+  StatusOf(id).warm_up_time = clock_->Now() - loaded;
+  ++stats_.loaded;
+  return Loaded{id, path, digest, Share(id, *std::move(model))};
+}
+
+// The last user, whoever it is, only leaves the model in the inbox: freeing gigabytes is no request's work.
+ModelHandle ModelRepository::Share(int64_t id, std::unique_ptr<Model> model) {
+  return ModelHandle(model.release(), [id, inbox = inbox_](const Model* last) {
+    std::unique_ptr<const Model> dead(last);
+    std::lock_guard lock(inbox->mu);
+    if (inbox->stopping) return;  // nobody empties it any more; `dead` is destroyed after the lock
+    inbox->dead.push_back({id, std::move(dead)});
+    inbox->changed.notify_one();
+  });
+}
+
+VersionStatus ModelRepository::Serve(Loaded next, bool keep_old) {
+  current_.Swap(next.model);
+  std::optional<Loaded> old = std::exchange(serving_, std::move(next));
+  const VersionStatus status = SetState(serving_->id, VersionState::kServing);
+  if (keep_old && old) {
+    SetState(old->id, VersionState::kStandby);
+    standby_ = std::move(old);
+  } else {
+    Retire(old);
+  }
+  {
+    std::lock_guard lock(mu_);
+    stats_.last_swap = status.changed;
+  }
+  spdlog::info("model serving: id={} model_version={} path={} load_ms={} warm_up_ms={}", status.id,
+               status.model_version, status.path, absl::ToInt64Milliseconds(status.load_time),
+               absl::ToInt64Milliseconds(status.warm_up_time));
+  return status;
+}
+
+void ModelRepository::Retire(std::optional<Loaded>& version) {
+  if (!version) return;
+  SetState(version->id, VersionState::kDraining);
+  version.reset();
+  Bury();  // where nobody uses it, the memory is free before the next load
+}
+
+void ModelRepository::Bury() {
+  std::vector<Dead> dead;
+  {
+    std::lock_guard lock(inbox_->mu);
+    dead.swap(inbox_->dead);
+  }
+  for (Dead& version : dead) {
+    version.model.reset();
+    SetState(version.id, VersionState::kUnloaded);
+    std::lock_guard lock(mu_);
+    --stats_.loaded;
+  }
+}
+
+VersionStatus& ModelRepository::StatusOf(int64_t id) {
+  return *std::find_if(versions_.begin(), versions_.end(), [&](const VersionStatus& v) { return v.id == id; });
+}
+
+int64_t ModelRepository::AddVersion(const std::string& path, const std::string& digest) {
+  std::lock_guard lock(mu_);
+  if (versions_.size() >= kRememberedVersions) {
+    const auto gone = std::find_if(versions_.begin(), versions_.end(), Gone);
+    if (gone != versions_.end()) versions_.erase(gone);
+  }
+  VersionStatus& status = versions_.emplace_back();
+  status.id = ++last_id_;
+  status.path = path;
+  status.digest = digest;
+  status.changed = clock_->Now();
+  return status.id;
+}
+
+VersionStatus ModelRepository::SetState(int64_t id, VersionState state) {
+  std::lock_guard lock(mu_);
+  VersionStatus& status = StatusOf(id);
+  status.state = state;
+  status.changed = clock_->Now();
+  return status;
+}
+
+absl::Status ModelRepository::Refuse(int64_t id, absl::Status error) {
+  SetState(id, VersionState::kRefused);
+  std::lock_guard lock(mu_);
+  StatusOf(id).error = error;
+  ++stats_.refused;
+  spdlog::error("model refused: id={} path={} error=\"{}\"", id, StatusOf(id).path,
+                error.ToString(absl::StatusToStringMode::kWithNoExtraData));
+  return error;
+}
+
+}  // namespace beamline::repository

@@ -1,0 +1,64 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "repository/version_folder.h"
+
+#include <algorithm>
+#include <system_error>
+
+#include "absl/strings/ascii.h"
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+
+namespace beamline::repository {
+namespace {
+
+namespace fs = std::filesystem;
+
+// Sorted, because a folder lists its files in any order. A file that vanishes meanwhile changes the stamp too.
+std::string StampOf(const fs::path& folder) {
+  std::vector<std::string> files;
+  std::error_code error;
+  for (fs::directory_iterator entry(folder, error), end; !error && entry != end; entry.increment(error)) {
+    std::error_code ignored;
+    const auto size = entry->file_size(ignored);
+    const auto time = entry->last_write_time(ignored).time_since_epoch().count();
+    files.push_back(absl::StrCat(entry->path().filename().string(), ":", size, ":", time, ";"));
+  }
+  std::sort(files.begin(), files.end());
+  std::string stamp;
+  for (const std::string& file : files) stamp += file;
+  return stamp;
+}
+
+}  // namespace
+
+std::optional<int64_t> ParseVersionNumber(absl::string_view name) {
+  int64_t number = 0;
+  if (name.empty() || name[0] == '0' || !std::all_of(name.begin(), name.end(), absl::ascii_isdigit)) return {};
+  if (!absl::SimpleAtoi(name, &number)) return {};  // beyond 64 bits
+  return number;
+}
+
+absl::StatusOr<std::vector<FolderVersion>> ListVersions(const fs::path& folder, absl::string_view manifest,
+                                                        int64_t floor) {
+  std::vector<FolderVersion> versions;
+  std::error_code error;
+  fs::directory_iterator entry(folder, error);
+  if (error) {
+    return absl::UnavailableError(absl::StrCat(folder.string(), ": cannot list the versions: ", error.message()));
+  }
+  for (const fs::directory_iterator end; entry != end; entry.increment(error)) {
+    const std::optional<int64_t> number = ParseVersionNumber(entry->path().filename().string());
+    std::error_code ignored;
+    if (!number || *number <= floor || !fs::exists(entry->path() / std::string(manifest), ignored)) continue;
+    versions.push_back({*number, entry->path().string(), StampOf(entry->path())});
+  }
+  // Half a list could make an old version look like the newest.
+  if (error) {
+    return absl::UnavailableError(absl::StrCat(folder.string(), ": cannot list the versions: ", error.message()));
+  }
+  std::sort(versions.begin(), versions.end(),
+            [](const FolderVersion& a, const FolderVersion& b) { return a.number < b.number; });
+  return versions;
+}
+
+}  // namespace beamline::repository

@@ -1,0 +1,34 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// A watched folder of versions, as TensorFlow Serving and Triton lay it out: each subfolder is a bundle and is named by
+// a whole number, the highest being the newest. A version appears when its manifest does: write it under another name
+// (anything that is not a number) and rename it, as `beamline pack` does. Numbers are canonical, 1..2^63-1 without sign
+// or leading zeros; all other names ("latest", "01", "1e3", hidden folders) are passed over. Reads names, sizes and
+// times only, never contents. Functions are stateless.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+
+namespace beamline::repository {
+
+struct FolderVersion {
+  int64_t number = 0;
+  std::string path;
+  // Of the names, sizes and times of its files: changes whenever somebody writes there, e.g. while a copy goes on.
+  std::string stamp;
+};
+
+std::optional<int64_t> ParseVersionNumber(absl::string_view name);
+
+// The versions above `floor` that have a file named `manifest`, in ascending order.
+absl::StatusOr<std::vector<FolderVersion>> ListVersions(const std::filesystem::path& folder, absl::string_view manifest,
+                                                        int64_t floor);
+
+}  // namespace beamline::repository

@@ -1,0 +1,23 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "repository/version_policy.h"
+
+namespace beamline::repository {
+
+absl::Time RetryAt(const absl::Status& error, absl::Time now, absl::Duration delay) {
+  const bool transient = absl::IsUnavailable(error) || absl::IsResourceExhausted(error);
+  return transient ? now + delay : absl::InfiniteFuture();
+}
+
+const FolderVersion* NextVersion(absl::Span<const FolderVersion> available, int64_t floor, const Refusals& refusals,
+                                 absl::Time now) {
+  for (auto version = available.rbegin(); version != available.rend(); ++version) {
+    if (version->number <= floor) break;
+    const auto refusal = refusals.find(version->number);
+    if (refusal == refusals.end() || refusal->second.stamp != version->stamp || refusal->second.retry_at <= now) {
+      return &*version;
+    }
+  }
+  return nullptr;
+}
+
+}  // namespace beamline::repository

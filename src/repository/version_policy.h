@@ -1,0 +1,35 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Which version of a watched folder to load next, as a pure function. It only ever goes up: the newest version that was
+// not refused, above the floor. The floor is the newest version served so far, or, once an operator has reloaded or
+// rolled back by hand, the newest there was then: a hand's choice holds until somebody publishes something newer. A
+// version that disappears from the folder changes nothing; what is served stays served.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <string>
+
+#include "absl/status/status.h"
+#include "absl/time/time.h"
+#include "absl/types/span.h"
+#include "repository/version_folder.h"
+
+namespace beamline::repository {
+
+// Why a version is passed over. It is tried again when its files change, or at `retry_at`.
+struct Refusal {
+  std::string stamp;
+  absl::Time retry_at = absl::InfiniteFuture();
+};
+using Refusals = std::map<int64_t, Refusal>;  // by number
+
+// When to try again what failed with `error`: never where the bundle is at fault, after `delay` where the machine is
+// (memory, input and output).
+absl::Time RetryAt(const absl::Status& error, absl::Time now, absl::Duration delay);
+
+// Null: nothing to do. `available` is ascending.
+const FolderVersion* NextVersion(absl::Span<const FolderVersion> available, int64_t floor, const Refusals& refusals,
+                                 absl::Time now);
+
+}  // namespace beamline::repository

@@ -1,0 +1,296 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The repository without threads, under a clock that stands still: what is loaded, served, kept and refused, and when.
+#include "repository/model_repository.h"
+
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "repository/fake_loader.h"
+
+namespace beamline::repository {
+namespace {
+
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+using Code = absl::StatusCode;
+
+class ModelRepositoryTest : public ::testing::Test {
+ protected:
+  absl::Status Start(RepositoryOptions options) {
+    options.inline_execution = true;
+    auto repository = ModelRepository::Start(std::move(options), std::make_unique<FakeLoader>(&counts_), clock_);
+    if (repository.ok()) repository_ = *std::move(repository);
+    return repository.status();
+  }
+  void RunAll() {
+    while (repository_->Step()) {
+    }
+  }
+  absl::StatusOr<VersionStatus> Reload(const std::string& path = "") {
+    absl::StatusOr<VersionStatus> answer = absl::UnknownError("no callback");
+    repository_->Reload(path, [&](auto result) { answer = std::move(result); });
+    RunAll();
+    return answer;
+  }
+  absl::StatusOr<VersionStatus> Rollback() {
+    absl::StatusOr<VersionStatus> answer = absl::UnknownError("no callback");
+    repository_->Rollback([&](auto result) { answer = std::move(result); });
+    RunAll();
+    return answer;
+  }
+  // A poll period passes.
+  void Poll() {
+    clock_->Advance(absl::Seconds(5));
+    RunAll();
+  }
+  std::string Serving() { return repository_->current()->version(); }
+  // "1 a standby, 2 b serving"
+  std::vector<std::string> States() {
+    std::vector<std::string> states;
+    for (const VersionStatus& version : repository_->versions()) {
+      states.push_back(absl::StrCat(version.id, " ", version.model_version, " ", NameOf(version.state)));
+    }
+    return states;
+  }
+
+  const std::filesystem::path folder_ = TestFolder();
+  FakeCounts counts_;
+  std::shared_ptr<FakeClock> clock_ = std::make_shared<FakeClock>();
+  std::unique_ptr<ModelRepository> repository_;
+};
+
+TEST_F(ModelRepositoryTest, ServesTheBundleOrSaysWhyNot) {
+  EXPECT_EQ(Start({.bundle = (folder_ / "absent").string()}).code(), Code::kNotFound);
+  EXPECT_EQ(Start({.bundle = WriteBundle(folder_ / "x", "broken")}).code(), Code::kDataLoss);
+  EXPECT_EQ(Start({.bundle = WriteBundle(folder_ / "x", "cold")}).code(), Code::kInternal);
+  ASSERT_TRUE(Start({.bundle = WriteBundle(folder_ / "x", "a")}).ok());
+  EXPECT_EQ(Serving(), "a");
+  EXPECT_EQ(counts_.warm_ups, 2);
+  EXPECT_THAT(States(), ElementsAre("1 a serving"));
+}
+
+TEST_F(ModelRepositoryTest, ReloadSwapsAndKeepsTheLastGoodOne) {
+  ASSERT_TRUE(Start({.bundle = WriteBundle(folder_ / "a", "a")}).ok());
+  const auto b = Reload(WriteBundle(folder_ / "b", "b"));
+  ASSERT_TRUE(b.ok()) << b.status();
+  EXPECT_EQ(b->model_version, "b");
+  EXPECT_EQ(b->state, VersionState::kServing);
+  EXPECT_EQ(Serving(), "b");
+  EXPECT_THAT(States(), ElementsAre("1 a standby", "2 b serving"));
+  ASSERT_TRUE(Reload(WriteBundle(folder_ / "c", "c")).ok());
+  EXPECT_THAT(States(), ElementsAre("1 a unloaded", "2 b standby", "3 c serving"));
+  EXPECT_EQ(counts_.alive, 2);
+  EXPECT_EQ(counts_.most_alive, 2);  // the standby goes before the next is loaded
+  EXPECT_EQ(repository_->stats().served, 3u);
+  EXPECT_EQ(repository_->stats().loaded, 2);
+}
+
+TEST_F(ModelRepositoryTest, WithoutAPathTheConfiguredBundleIsReadAgain) {
+  ASSERT_TRUE(Start({.bundle = WriteBundle(folder_ / "a", "a")}).ok());
+  WriteBundle(folder_ / "a", "a2");
+  ASSERT_TRUE(Reload().ok());
+  EXPECT_EQ(Serving(), "a2");
+}
+
+TEST_F(ModelRepositoryTest, TheSameBundleIsNotLoadedAgain) {
+  ASSERT_TRUE(Start({.bundle = WriteBundle(folder_ / "a", "a")}).ok());
+  const auto again = Reload(WriteBundle(folder_ / "copy", "a"));
+  ASSERT_TRUE(again.ok());
+  EXPECT_EQ(again->id, 1);
+  EXPECT_EQ(counts_.loads, 1);
+  EXPECT_EQ(repository_->stats().unchanged, 1u);
+  // Nor is the standby: to and fro without a load.
+  ASSERT_TRUE(Reload(WriteBundle(folder_ / "b", "b")).ok());
+  ASSERT_TRUE(Reload((folder_ / "a").string()).ok());
+  EXPECT_EQ(Serving(), "a");
+  EXPECT_EQ(counts_.loads, 2);
+  EXPECT_THAT(States(), ElementsAre("1 a serving", "2 b standby"));
+}
+
+TEST_F(ModelRepositoryTest, ARefusedBundleLeavesTheOldOneServing) {
+  ASSERT_TRUE(Start({.bundle = WriteBundle(folder_ / "a", "a")}).ok());
+  EXPECT_EQ(Reload((folder_ / "absent").string()).status().code(), Code::kNotFound);
+  EXPECT_EQ(Reload(WriteBundle(folder_ / "b", "broken")).status().code(), Code::kDataLoss);
+  const absl::Status cold = Reload(WriteBundle(folder_ / "c", "cold")).status();
+  EXPECT_EQ(cold.code(), Code::kInternal);
+  EXPECT_THAT(cold.message(), HasSubstr("failed in the warm-up: non_finite_logits"));
+  EXPECT_EQ(Serving(), "a");
+  EXPECT_EQ(counts_.alive, 1);
+  EXPECT_THAT(States(), ElementsAre("1 a serving", "2  refused", "3  refused", "4 cold refused"));
+  EXPECT_THAT(repository_->versions()[2].error.message(), HasSubstr("is broken"));
+  EXPECT_EQ(repository_->stats().refused, 3u);
+}
+
+TEST_F(ModelRepositoryTest, RollsBackAtOnceAndThenFurther) {
+  ASSERT_TRUE(Start({.bundle = WriteBundle(folder_ / "a", "a")}).ok());
+  EXPECT_EQ(Rollback().status().code(), Code::kFailedPrecondition);
+  ASSERT_TRUE(Reload(WriteBundle(folder_ / "b", "b")).ok());
+  ASSERT_TRUE(Reload(WriteBundle(folder_ / "c", "c")).ok());
+  ASSERT_TRUE(Rollback().ok());
+  EXPECT_EQ(Serving(), "b");
+  EXPECT_EQ(counts_.loads, 3);  // from the standby
+  EXPECT_THAT(States(), ElementsAre("1 a unloaded", "2 b serving", "3 c unloaded"));
+  ASSERT_TRUE(Rollback().ok());
+  EXPECT_EQ(Serving(), "a");
+  EXPECT_EQ(counts_.loads, 4);
+  EXPECT_EQ(counts_.alive, 1);
+  EXPECT_EQ(Rollback().status().code(), Code::kFailedPrecondition);
+  EXPECT_EQ(repository_->stats().rollbacks, 2u);
+}
+
+TEST_F(ModelRepositoryTest, RollsBackToNothingElseThanWhatServed) {
+  ASSERT_TRUE(Start({.bundle = WriteBundle(folder_ / "a", "a"), .keep_previous = false}).ok());
+  ASSERT_TRUE(Reload(WriteBundle(folder_ / "b", "b")).ok());
+  EXPECT_THAT(States(), ElementsAre("1 a unloaded", "2 b serving"));
+  WriteBundle(folder_ / "a", "something else");
+  const absl::Status changed = Rollback().status();
+  EXPECT_EQ(changed.code(), Code::kFailedPrecondition);
+  EXPECT_THAT(changed.message(), HasSubstr("no longer the bundle"));
+  EXPECT_EQ(Serving(), "b");
+  WriteBundle(folder_ / "a", "a");
+  ASSERT_TRUE(Rollback().ok());
+  EXPECT_EQ(Serving(), "a");
+}
+
+TEST_F(ModelRepositoryTest, AVersionDrainsUntilItsLastRequestEnds) {
+  ASSERT_TRUE(Start({.bundle = WriteBundle(folder_ / "a", "a"), .keep_previous = false}).ok());
+  ModelHandle request = repository_->current();
+  ASSERT_TRUE(Reload(WriteBundle(folder_ / "b", "b")).ok());
+  EXPECT_THAT(States(), ElementsAre("1 a draining", "2 b serving"));
+  EXPECT_TRUE(static_cast<const FakeModel&>(*request).usable);
+  request.reset();
+  EXPECT_EQ(counts_.alive, 2);  // the request's thread frees nothing
+  RunAll();
+  EXPECT_EQ(counts_.alive, 1);
+  EXPECT_THAT(States(), ElementsAre("1 a unloaded", "2 b serving"));
+}
+
+TEST_F(ModelRepositoryTest, AHandleMayOutliveTheRepository) {
+  ASSERT_TRUE(Start({.bundle = WriteBundle(folder_ / "a", "a")}).ok());
+  ModelHandle request = repository_->current();
+  repository_.reset();
+  EXPECT_TRUE(static_cast<const FakeModel&>(*request).usable);
+  request.reset();
+  EXPECT_EQ(counts_.alive, 0);
+}
+
+TEST_F(ModelRepositoryTest, WatchesAFolder) {
+  WriteBundle(folder_ / "1", "one");
+  WriteBundle(folder_ / "2", "two");
+  ASSERT_TRUE(Start({.folder = folder_.string()}).ok());
+  EXPECT_EQ(Serving(), "two");
+  WriteBundle(folder_ / "10", "ten");
+  RunAll();
+  EXPECT_EQ(Serving(), "two");  // not before its time
+  Poll();
+  EXPECT_EQ(Serving(), "ten");
+  WriteBundle(folder_ / "9", "nine");  // leap-frogged: too late
+  std::filesystem::remove_all(folder_ / "10");
+  Poll();
+  EXPECT_EQ(Serving(), "ten");
+  EXPECT_EQ(counts_.loads, 2);
+}
+
+TEST_F(ModelRepositoryTest, StartsWithTheNewestVersionThatCanBeServed) {
+  EXPECT_EQ(Start({.folder = folder_.string()}).code(), Code::kNotFound);
+  WriteBundle(folder_ / "3", "broken");
+  EXPECT_EQ(Start({.folder = folder_.string()}).code(), Code::kDataLoss);
+  ASSERT_TRUE(Start({.bundle = WriteBundle(folder_ / "spare", "spare"), .folder = folder_.string()}).ok());
+  EXPECT_EQ(Serving(), "spare");
+  WriteBundle(folder_ / "2", "two");
+  ASSERT_TRUE(Start({.folder = folder_.string()}).ok());
+  EXPECT_EQ(Serving(), "two");
+  WriteBundle(folder_ / "3", "mended");
+  Poll();
+  EXPECT_EQ(Serving(), "mended");
+}
+
+TEST_F(ModelRepositoryTest, ARefusedVersionIsTriedAgainOnlyWhenItChanges) {
+  WriteBundle(folder_ / "1", "one");
+  ASSERT_TRUE(Start({.folder = folder_.string()}).ok());
+  WriteBundle(folder_ / "2", "broken");
+  Poll();
+  const int loads = counts_.loads;
+  for (int i = 0; i < 100; ++i) Poll();
+  EXPECT_EQ(counts_.loads, loads);
+  WriteBundle(folder_ / "2", "mended");
+  Poll();
+  EXPECT_EQ(Serving(), "mended");
+}
+
+TEST_F(ModelRepositoryTest, WhatTheMachineRefusedIsTriedAgainAfterAWhile) {
+  WriteBundle(folder_ / "1", "one");
+  ASSERT_TRUE(Start({.folder = folder_.string()}).ok());
+  WriteBundle(folder_ / "2", "busy");
+  Poll();
+  EXPECT_EQ(counts_.loads, 2);
+  for (int i = 0; i < 5; ++i) Poll();  // 25 s
+  EXPECT_EQ(counts_.loads, 2);
+  Poll();
+  EXPECT_EQ(counts_.loads, 3);
+}
+
+TEST_F(ModelRepositoryTest, ARollbackHoldsUntilSomethingNewerComes) {
+  WriteBundle(folder_ / "1", "one");
+  ASSERT_TRUE(Start({.folder = folder_.string()}).ok());
+  WriteBundle(folder_ / "2", "two");
+  Poll();
+  ASSERT_EQ(Serving(), "two");
+  ASSERT_TRUE(Rollback().ok());
+  for (int i = 0; i < 3; ++i) Poll();
+  EXPECT_EQ(Serving(), "one");
+  ASSERT_TRUE(Reload().ok());  // by hand, the newest again
+  EXPECT_EQ(Serving(), "two");
+  ASSERT_TRUE(Rollback().ok());
+  WriteBundle(folder_ / "3", "three");
+  Poll();
+  EXPECT_EQ(Serving(), "three");
+}
+
+TEST_F(ModelRepositoryTest, AHandsChoiceHoldsToo) {
+  WriteBundle(folder_ / "1", "one");
+  WriteBundle(folder_ / "2", "two");
+  ASSERT_TRUE(Start({.folder = folder_.string()}).ok());
+  ASSERT_TRUE(Reload((folder_ / "1").string()).ok());
+  Poll();
+  EXPECT_EQ(Serving(), "one");
+}
+
+TEST_F(ModelRepositoryTest, AFolderThatCannotBeListedChangesNothing) {
+  WriteBundle(folder_ / "versions/1", "one");
+  ASSERT_TRUE(Start({.folder = (folder_ / "versions").string()}).ok());
+  std::filesystem::rename(folder_ / "versions", folder_ / "away");
+  Poll();
+  EXPECT_EQ(Serving(), "one");
+  EXPECT_EQ(Reload().status().code(), Code::kUnavailable);
+  std::filesystem::rename(folder_ / "away", folder_ / "versions");
+  WriteBundle(folder_ / "versions/2", "two");
+  Poll();
+  EXPECT_EQ(Serving(), "two");
+}
+
+TEST_F(ModelRepositoryTest, WaitingRequestsAreBoundedAndEndAtTheStop) {
+  ASSERT_TRUE(Start({.bundle = WriteBundle(folder_ / "a", "a")}).ok());
+  std::vector<Code> codes;
+  for (int i = 0; i < 10; ++i) {
+    repository_->Reload("", [&](const auto& result) { codes.push_back(result.status().code()); });
+  }
+  EXPECT_THAT(codes, ElementsAre(Code::kResourceExhausted, Code::kResourceExhausted));
+  repository_->Stop();
+  EXPECT_EQ(codes.size(), 10u);
+  EXPECT_EQ(codes.back(), Code::kUnavailable);
+  repository_->Rollback([&](const auto& result) { codes.push_back(result.status().code()); });
+  EXPECT_EQ(codes.back(), Code::kUnavailable);
+  EXPECT_EQ(Serving(), "a");
+}
+
+TEST_F(ModelRepositoryTest, ForgetsWhatIsLongGone) {
+  ASSERT_TRUE(Start({.bundle = WriteBundle(folder_ / "a", "a")}).ok());
+  for (int i = 0; i < 100; ++i) ASSERT_TRUE(Reload(WriteBundle(folder_ / "b", absl::StrCat("b", i))).ok());
+  EXPECT_LE(repository_->versions().size(), 32u);
+  EXPECT_EQ(repository_->versions().back().model_version, "b99");
+  EXPECT_EQ(counts_.alive, 2);
+}
+
+}  // namespace
+}  // namespace beamline::repository

@@ -1,0 +1,130 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The repository with its thread, for ThreadSanitizer: requests hold handles while versions are loaded, refused, rolled
+// back and freed beneath them.
+#include <atomic>
+#include <chrono>
+#include <thread>
+#include <vector>
+
+#include "gtest/gtest.h"
+#include "repository/fake_loader.h"
+#include "repository/model_repository.h"
+
+namespace beamline::repository {
+namespace {
+
+struct Readers {
+  explicit Readers(ModelRepository* repository) {
+    for (int i = 0; i < 3; ++i) {
+      threads.emplace_back([this, repository] {
+        while (!stop) {
+          const ModelHandle handle = repository->current();
+          const std::string version = handle->version();
+          std::this_thread::sleep_for(std::chrono::microseconds(50));
+          if (handle->version() != version || !static_cast<const FakeModel&>(*handle).usable) ++wrong;
+          ++reads;
+        }
+      });
+    }
+  }
+  void Join() {
+    stop = true;
+    for (std::thread& thread : threads) thread.join();
+  }
+  std::atomic<bool> stop{false};
+  std::atomic<int> wrong{0}, reads{0};
+  std::vector<std::thread> threads;
+};
+
+TEST(RepositoryThreadsTest, ReloadsAndRollbacksRaceWithRequests) {
+  const auto folder = TestFolder();
+  FakeCounts counts;
+  {
+    auto started = ModelRepository::Start({.bundle = WriteBundle(folder / "first", "first"), .max_waiting = 1000},
+                                          std::make_unique<FakeLoader>(&counts), std::make_shared<RealClock>());
+    ASSERT_TRUE(started.ok()) << started.status();
+    const std::unique_ptr<ModelRepository> repository = *std::move(started);
+    Readers readers(repository.get());
+    std::vector<std::string> bundles;
+    for (const char* text : {"a", "b", "broken", "c", "cold", "d"}) bundles.push_back(WriteBundle(folder / text, text));
+    std::atomic<int> ended{0}, ok{0};
+    std::vector<std::thread> operators;
+    for (int t = 0; t < 3; ++t) {
+      operators.emplace_back([&, t] {
+        for (int i = 0; i < 100; ++i) {
+          const auto done = [&](const absl::StatusOr<VersionStatus>& result) {
+            ++ended;
+            if (result.ok()) ++ok;
+          };
+          if ((i + t) % 4 == 3) {
+            repository->Rollback(done);
+          } else {
+            repository->Reload(bundles[(i * 7 + t) % bundles.size()], done);
+          }
+          EXPECT_LE(repository->stats().loaded, 4);
+          EXPECT_FALSE(repository->versions().empty());
+        }
+      });
+    }
+    for (std::thread& thread : operators) thread.join();
+    for (int i = 0; i < 2000 && ended < 300; ++i) std::this_thread::sleep_for(std::chrono::milliseconds(10));
+    EXPECT_EQ(ended, 300);
+    EXPECT_GT(ok, 50);
+    readers.Join();
+    EXPECT_EQ(readers.wrong, 0);
+    EXPECT_GT(readers.reads, 0);
+    for (int i = 0; i < 2000 && counts.alive > 2; ++i) std::this_thread::sleep_for(std::chrono::milliseconds(10));
+    EXPECT_LE(counts.alive, 2);
+    // Three readers hold at most one each besides the served, the standby and the one being loaded.
+    EXPECT_LE(counts.most_alive, 6);
+  }
+  EXPECT_EQ(counts.alive, 0);
+}
+
+TEST(RepositoryThreadsTest, WatchesWhileRequestsRun) {
+  const auto folder = TestFolder();
+  FakeCounts counts;
+  WriteBundle(folder / "1", "v1");
+  auto repository = ModelRepository::Start({.folder = folder.string(), .poll_period = absl::Milliseconds(2)},
+                                           std::make_unique<FakeLoader>(&counts), std::make_shared<RealClock>());
+  ASSERT_TRUE(repository.ok()) << repository.status();
+  Readers readers(repository->get());
+  for (int version = 2; version <= 20; ++version) {
+    const std::string text = absl::StrCat("v", version, version % 5 == 0 ? " broken" : "");
+    WriteBundle(folder / std::to_string(version), text);
+    const std::string expected = version % 5 == 0 ? absl::StrCat("v", version - 1) : text;
+    for (int i = 0; i < 1000 && (*repository)->current()->version() != expected; ++i) {
+      std::this_thread::sleep_for(std::chrono::milliseconds(5));
+    }
+    ASSERT_EQ((*repository)->current()->version(), expected);
+  }
+  readers.Join();
+  EXPECT_EQ(readers.wrong, 0);
+}
+
+TEST(RepositoryThreadsTest, StopsWhileLoading) {
+  const auto folder = TestFolder();
+  for (int round = 0; round < 20; ++round) {
+    FakeCounts counts;
+    auto loader = std::make_unique<FakeLoader>(&counts);
+    loader->during_load = [&] { std::this_thread::sleep_for(std::chrono::milliseconds(2)); };
+    std::atomic<int> ended{0};
+    {
+      auto repository = ModelRepository::Start({.bundle = WriteBundle(folder / "a", "a")}, std::move(loader),
+                                               std::make_shared<RealClock>());
+      ASSERT_TRUE(repository.ok()) << repository.status();
+      for (int i = 0; i < 5; ++i) {
+        (*repository)->Reload(WriteBundle(folder / std::to_string(i), std::to_string(i)), [&](const auto&) {
+          ++ended;
+        });
+      }
+      std::this_thread::sleep_for(std::chrono::milliseconds(round % 4));
+    }
+    EXPECT_EQ(ended, 5);
+    EXPECT_EQ(counts.alive, 0);
+  }
+}
+
+}  // namespace
+}  // namespace beamline::repository

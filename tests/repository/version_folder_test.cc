@@ -1,0 +1,68 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "repository/version_folder.h"
+
+#include <fstream>
+
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "repository/fake_loader.h"
+
+namespace beamline::repository {
+namespace {
+
+using ::testing::ElementsAre;
+
+std::vector<int64_t> Numbers(const std::filesystem::path& folder, int64_t floor = 0) {
+  const auto versions = ListVersions(folder, "bundle.json", floor);
+  EXPECT_TRUE(versions.ok()) << versions.status();
+  std::vector<int64_t> numbers;
+  for (const FolderVersion& version : *versions) numbers.push_back(version.number);
+  return numbers;
+}
+
+TEST(VersionFolderTest, NumbersAreCanonical) {
+  EXPECT_EQ(ParseVersionNumber("1"), 1);
+  EXPECT_EQ(ParseVersionNumber("20261125"), 20261125);
+  EXPECT_EQ(ParseVersionNumber("9223372036854775807"), INT64_MAX);
+  for (const char* name : {"", "0", "01", "-1", "+1", "1e3", "1.0", " 1", "1 ", "latest", "v1", "1.tmp", ".1",
+                           "9223372036854775808", "99999999999999999999999"}) {
+    EXPECT_EQ(ParseVersionNumber(name), std::nullopt) << name;
+  }
+}
+
+TEST(VersionFolderTest, OrdersByNumberAndPassesOverTheRest) {
+  const auto folder = TestFolder();
+  for (const char* name : {"9", "10", "2", "011", "latest", "3.partial"}) WriteBundle(folder / name, name);
+  std::filesystem::create_directories(folder / "77");  // no manifest yet
+  std::ofstream(folder / "88") << "a file";
+  EXPECT_THAT(Numbers(folder), ElementsAre(2, 9, 10));
+  EXPECT_THAT(Numbers(folder, 2), ElementsAre(9, 10));
+  EXPECT_THAT(Numbers(folder, 10), ElementsAre());
+}
+
+TEST(VersionFolderTest, TheStampFollowsTheFiles) {
+  const auto folder = TestFolder();
+  const auto stamp = [&] { return (*ListVersions(folder, "bundle.json", 0))[0].stamp; };
+  WriteBundle(folder / "1", "text");
+  const std::string before = stamp();
+  EXPECT_EQ(stamp(), before);
+  std::ofstream(folder / "1" / "model.safetensors") << "ab";
+  const std::string more = stamp();
+  EXPECT_NE(more, before);
+  std::ofstream(folder / "1" / "model.safetensors", std::ios::app) << "cd";
+  EXPECT_NE(stamp(), more);
+}
+
+TEST(VersionFolderTest, AFolderThatCannotBeListedIsAnError) {
+  EXPECT_EQ(ListVersions(TestFolder() / "absent", "bundle.json", 0).status().code(), absl::StatusCode::kUnavailable);
+}
+
+TEST(VersionFolderTest, TenThousandVersions) {
+  const auto folder = TestFolder();
+  for (int i = 1; i <= 10'000; ++i) std::filesystem::create_directory(folder / std::to_string(i));
+  WriteBundle(folder / "9999", "text");
+  EXPECT_THAT(Numbers(folder), ElementsAre(9999));
+}
+
+}  // namespace
+}  // namespace beamline::repository

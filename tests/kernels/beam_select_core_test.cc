@@ -1,0 +1,210 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The algorithm of the CUDA selection, run on the host: blocks of each kernel one after the other in random order, each
+// thread's work in sequence. What this leaves to a GPU is races, and the two reductions that CudaBlock does with
+// shuffles.
+#include "cuda/beam_select_core.h"
+
+#include <numeric>
+
+#include "cpu/row_ops.h"
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "kernels/select_batch.h"
+
+namespace beamline::kernels {
+namespace {
+
+template <int kPerSlot, int kSpare>
+class HostBlock {
+ public:
+  static constexpr int kCandidatesPerSlot = kPerSlot;
+  static constexpr int kSpareCandidates = kSpare;
+  struct ScanResult {
+    float max;
+    bool bad;
+  };
+
+  select::Shared& shared() { return shared_; }
+  template <class F>
+  void ForEach(int32_t n, F f) {
+    for (int32_t i = n; i > 0; --i) f(i - 1);
+  }
+  template <class F>
+  void Once(F f) {
+    f();
+  }
+  template <class At>
+  ScanResult Scan(int32_t n, At at) {
+    const std::vector<float> values = Values(n, at);
+    ScanResult result;
+    result.bad = !BestRowOps().scan(values.data(), n, &result.max);
+    return result;
+  }
+  template <class At>
+  double SumExp(int32_t n, At at, float max) {
+    return BestRowOps().sum_exp(Values(n, at).data(), n, max);
+  }
+  bool IsLast(uint32_t* counter, int32_t n) {
+    if (++*counter != static_cast<uint32_t>(n)) return false;
+    *counter = 0;
+    return true;
+  }
+  template <class T>
+  T Load(const T* p) {
+    return *p;
+  }
+  uint32_t Add(uint32_t* p, uint32_t value) { return std::exchange(*p, *p + value); }
+  void Max(uint32_t* p, uint32_t value) { *p = std::max(*p, value); }
+
+ private:
+  template <class At>
+  static std::vector<float> Values(int32_t n, At at) {
+    std::vector<float> values(n);
+    for (int32_t i = 0; i < n; ++i) values[i] = at(i);
+    return values;
+  }
+  select::Shared shared_ = {};
+};
+
+// Runs the three kernels and counts how often the second one had work, and how deep it went.
+template <class Block>
+class HostLauncher {
+ public:
+  explicit HostLauncher(SelectBatch* batch) : batch_(*batch) {
+    layout_ = {batch_.requests(), batch_.rows};
+    workspace_.resize(layout_.bytes(), 0xee);
+    std::fill_n(workspace_.begin(), layout_.state_bytes(), 0);
+  }
+
+  void Step(std::mt19937& random) {
+    BeamSelectBatch view = batch_.view();
+    view.workspace = workspace_.data();
+    std::vector<int32_t> rows(batch_.logit_rows());
+    std::iota(rows.begin(), rows.end(), 0);
+    const auto for_each_block = [&](auto kernel) {
+      std::shuffle(rows.begin(), rows.end(), random);
+      for (int32_t row : rows) {
+        auto block = std::make_unique<Block>();
+        kernel(*block, row);
+      }
+    };
+    for_each_block([&](Block& block, int32_t row) { select::NormaliseRow(block, view, row); });
+    const select::Workspace work = layout_.At(workspace_.data());
+    for (int b = 0; b < batch_.requests(); ++b) refined += work.state[b].collectable == 0 && work.state[b].digits > 0;
+    for_each_block([&](Block& block, int32_t row) { select::RefineRow(block, view, row); });
+    for (int b = 0; b < batch_.requests(); ++b) settled += work.state[b].digits > 2;
+    std::vector<select::Candidate> sort_space(select::kSortShared);
+    for_each_block([&](Block& block, int32_t row) { select::CollectRow(block, view, row, sort_space.data()); });
+  }
+
+  bool StateIsZero() const {
+    return std::all_of(workspace_.begin(), workspace_.begin() + static_cast<int64_t>(layout_.state_bytes()),
+                       [](unsigned char byte) { return byte == 0; });
+  }
+
+  int refined = 0;  // requests for which the first digit did not settle the beams
+  int settled = 0;  // requests that needed more digits than two kernels count
+
+ private:
+  SelectBatch& batch_;
+  select::Layout<Block> layout_;
+  std::vector<unsigned char> workspace_;
+};
+
+template <class Block>
+void CheckRandomBatches(uint32_t seeds, int max_width, int* refined, int* settled) {
+  for (uint32_t seed = 0; seed < seeds; ++seed) {
+    RandomBatch problem(seed, /*max_vocab=*/12, /*max_leaves=*/60, max_width);
+    HostLauncher<Block> launcher(&problem.batch);
+    std::vector<SelectError> failed;
+    for (int level = 0; level < problem.levels; ++level) {
+      problem.BeginStep(level);
+      launcher.Step(problem.random);
+      ASSERT_EQ(problem.batch.Wrong(&failed), "") << "seed " << seed;
+      ASSERT_TRUE(launcher.StateIsZero()) << "seed " << seed;
+    }
+    *refined += launcher.refined;
+    *settled += launcher.settled;
+  }
+}
+
+// No spare candidates: the radix passes decide everything.
+TEST(BeamSelectCore, EqualsTheCpuOnRandomBatches) {
+  int refined = 0, settled = 0;
+  CheckRandomBatches<HostBlock<1, 0>>(1000, /*max_width=*/24, &refined, &settled);
+  CheckRandomBatches<HostBlock<1, 0>>(3000, /*max_width=*/4, &refined, &settled);
+  EXPECT_GT(refined, 500);
+  EXPECT_GT(settled, 200);
+}
+
+TEST(BeamSelectCore, EqualsTheCpuWithTheDevicesBuffers) {
+  int refined = 0, settled = 0;
+  CheckRandomBatches<HostBlock<2, 1024>>(500, /*max_width=*/24, &refined, &settled);
+}
+
+// Four parents of 750 to 3000 children, more than the device's buffer holds, with every order and with all scores
+// equal.
+TEST(BeamSelectCore, IsExactWhenCandidatesOutnumberTheBuffer) {
+  std::mt19937 random(5);
+  const int vocab = 3000, parents = 4;
+  std::vector<uint16_t> roots, codes;
+  std::vector<uint32_t> offsets = {0};
+  for (int parent = 0; parent < parents; ++parent) {
+    roots.push_back(static_cast<uint16_t>(parent));
+    for (int code = parent; code < vocab; code += 1 + parent) codes.push_back(static_cast<uint16_t>(code));
+    offsets.push_back(static_cast<uint32_t>(codes.size()));
+  }
+  ConstraintView constraint;
+  constraint.trie.levels = 2;
+  constraint.trie.level[0] = {roots.data(), offsets.data(), parents};
+  constraint.trie.level[1] = {codes.data(), nullptr, static_cast<uint32_t>(codes.size())};
+  constraint.snapshot_trie = constraint.trie;
+  int settled = 0;
+  for (int order = 0; order < 4; ++order) {
+    for (int width : {1, 7, 511, 512, 2048, 6250, 6300}) {
+      SelectBatch batch;
+      batch.vocab = vocab;
+      batch.Add(constraint, ScoreRule::kFull, {parents, width}, 0);
+      HostLauncher<HostBlock<2, 1024>> launcher(&batch);
+      std::vector<SelectError> failed;
+      for (int level = 0; level < 2; ++level) {
+        batch.BeginStep(level);
+        batch.logits.resize(static_cast<size_t>(batch.logit_rows()) * vocab);
+        for (size_t i = 0; i < std::min<size_t>(batch.logits.size(), parents * vocab); ++i) {
+          const float ramp = 0.001f * static_cast<float>(i % vocab);
+          batch.logits[i] = order == 0 ? 0.01f * static_cast<float>(random() % 1000)
+                                       : (order == 1   ? ramp
+                                          : order == 2 ? -ramp
+                                                       : 0.0f);
+        }
+        launcher.Step(random);
+        ASSERT_EQ(batch.Wrong(&failed), "") << "order " << order << " width " << width;
+      }
+      settled += launcher.settled;
+    }
+  }
+  EXPECT_GT(settled, 0);
+}
+
+TEST(BeamSelectCore, RequestOfRow) {
+  const std::vector<int32_t> begin = {0, 3, 4, 9};
+  for (int32_t row = 0; row < 12; ++row) {
+    EXPECT_EQ(select::RequestOfRow(begin.data(), 3, row), row < 3 ? 0 : row < 4 ? 1 : row < 9 ? 2 : 3) << row;
+  }
+}
+
+TEST(BeamSelectCore, DigitsAreTheKey) {
+  const uint64_t key = 0x8123456789abcdefu;
+  uint64_t joined = 0;
+  for (uint32_t digit = 0; digit < select::kDigits; ++digit) {
+    const uint32_t bits = select::UndecidedBits(digit) - select::UndecidedBits(digit + 1);
+    EXPECT_LT(select::Digit(key, digit), select::kBins);
+    joined = joined << bits | select::Digit(key, digit);
+    EXPECT_EQ(joined, select::Prefix(key, digit + 1));
+  }
+  EXPECT_EQ(joined, key);
+}
+
+}  // namespace
+}  // namespace beamline::kernels

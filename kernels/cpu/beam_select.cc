@@ -14,7 +14,7 @@ namespace beamline::kernels {
 namespace {
 
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
-constexpr int32_t kMaxVocab = 65536;
+constexpr int32_t kMaxVocab = 1 << 24;
 
 struct Candidate {
   uint64_t key = 0;  // OrderKey(score, node): the smaller the better
@@ -70,6 +70,7 @@ bool ValidArguments(const BeamSelectArgs& args) {
   if (levels < 1 || levels > kMaxTrieLevels || args.level < 0 || args.level >= levels) return false;
   if (args.width < 0 || args.width > kMaxBeamWidth) return false;
   if (args.vocab < 1 || args.vocab > kMaxVocab || args.ld < args.vocab) return false;
+  if (args.first_code < 0 || args.first_code >= args.vocab) return false;
   return args.level == 0 || (args.in != nullptr && args.in->count >= 0);
 }
 
@@ -78,6 +79,7 @@ class Step {
  public:
   explicit Step(const BeamSelectArgs& args)
       : args_(args),
+        codes_end_(args.vocab - args.first_code),
         ops_(BestRowOps()),
         level_(args.constraint->trie.level[args.level]),
         eligibility_(args.constraint->eligibility[args.level]),
@@ -92,10 +94,10 @@ class Step {
     if (const SelectError error = Normalise(logits, parent, &scale); error != SelectError::kOk) return error;
     const NodeRange children = Children(args_.constraint->trie, args_.level, parent);
     if (children.begin >= children.end) return SelectError::kOk;
-    if (level_.codes[children.end - 1] >= args_.vocab) return SelectError::kInvalidArgument;
+    if (level_.codes[children.end - 1] >= codes_end_) return SelectError::kInvalidArgument;
     // The row's largest logit scores (max - max) - log_sum; rounding is monotone, so no child scores more.
     if (parent_score + (0.0f - scale.log_sum) < best_.threshold()) return SelectError::kOk;
-    AddChildren(logits, row, children, scale);
+    AddChildren(logits + args_.first_code, row, children, scale);
     return SelectError::kOk;
   }
 
@@ -122,13 +124,13 @@ class Step {
     if (args_.rule == ScoreRule::kLegal) {
       const NodeRange children = SnapshotChildren(*args_.constraint, args_.level, parent);
       const uint16_t* codes = args_.constraint->snapshot_trie.level[args_.level].codes;
-      if (children.begin >= children.end || children.end - children.begin > static_cast<uint32_t>(args_.vocab) ||
-          codes[children.end - 1] >= args_.vocab) {
+      if (children.begin >= children.end || children.end - children.begin > static_cast<uint32_t>(codes_end_) ||
+          codes[children.end - 1] >= codes_end_) {
         return SelectError::kInvalidArgument;
       }
       count = static_cast<int>(children.end - children.begin);
       gathered_.resize(count);
-      ops_.gather(logits, codes + children.begin, count, gathered_.data());
+      ops_.gather(logits + args_.first_code, codes + children.begin, count, gathered_.data());
       summed = gathered_.data();
       ops_.scan(summed, count, &max);
     }
@@ -138,6 +140,7 @@ class Step {
     return SelectError::kOk;
   }
 
+  // `logits` begins at the column of code 0.
   void AddChildren(const float* logits, int32_t row, NodeRange children, const RowScale& scale) {
     const DeadSlice dead = DeadAmong(eligibility_, children);
     float log_probs[kScoreBlock];
@@ -155,6 +158,7 @@ class Step {
   }
 
   const BeamSelectArgs& args_;
+  const int32_t codes_end_;  // codes lie below it
   const RowOps& ops_;
   const TrieLevelView& level_;
   const EligibilityLevelView& eligibility_;

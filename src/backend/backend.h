@@ -22,7 +22,7 @@ class Backend {
                                const Tensor& features) const = 0;
   virtual Tensor JoinTokens(Context&, absl::Span<const Tensor> pathways, const Tensor& position_table,
                             const Tensor& positions) const = 0;
-  virtual Tensor EmbedPrefix(Context&, const CodeEmbedding&, const Tensor& codes) const = 0;
+  virtual Tensor EmbedPrefix(Context&, const CodeEmbedding&, const Tensor& codes, int steps) const = 0;
   virtual Tensor EmbedStep(Context&, const CodeEmbedding&, int level, int64_t batch, const Tensor& codes) const = 0;
   virtual Tensor EmbedPositions(Context&, const Tensor& positions, int64_t groups) const = 0;
   virtual Tensor TrunkRows(Context&, const Tensor& trunk, int levels, int level, int64_t batch, int64_t rows) const = 0;
@@ -33,7 +33,7 @@ class Backend {
   virtual Tensor FeedForward(Context&, const Tensor& x, const FeedForwardWeights&) const = 0;
   virtual Tensor MoeFeedForward(Context&, const Tensor& x, const MoeWeights&) const = 0;
   virtual Tensor Residual(Context&, const Tensor& x, const Tensor& delta) const = 0;
-  virtual Tensor LevelHead(Context&, const Tensor& x, const Tensor& weight, int levels, int level,
+  virtual Tensor LevelHead(Context&, const Tensor& x, const HeadWeights&, int levels, int level,
                            int64_t batch) const = 0;
 
   virtual Tensor VisibilityMask(Context&, const Tensor& order, const Tensor& limit, int repeat) const = 0;

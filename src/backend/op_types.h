@@ -13,10 +13,12 @@
 
 #include "absl/types/span.h"
 #include "beamline/kernels/beam_select.h"
+#include "beamline/kernels/relative_position.h"
 
 namespace beamline::backend {
 
-enum class Activation { kNone, kRelu, kGelu, kLeakyRelu };  // gelu: the exact (erf) form; leaky slope 0.01
+// gelu: the exact (erf) form; gelu_tanh: its approximation by tanh, "gelu_new" of transformers; leaky slope 0.01.
+enum class Activation { kNone, kRelu, kGelu, kGeluTanh, kSilu, kLeakyRelu };
 
 // How a feature column becomes a row of its table's width.
 enum class FeatureLookup {
@@ -37,10 +39,19 @@ struct DenseWeights {
   at::Tensor bias;    // [out] or undefined
 };
 
+// Added to the scores of self-attention by the distance of key and query rows inside their sequence (T5). Layers of a
+// stack share one table.
+struct RelativeBias {
+  at::Tensor table;  // [buckets.count, heads]; undefined: no bias
+  kernels::RelativeBuckets buckets;
+};
+
 struct SelfAttentionWeights {
   at::Tensor qkv;  // [3 * heads * head_dim, d]: all queries, all keys, all values
   at::Tensor out;  // [d, heads * head_dim]
   int heads = 1;
+  double scale = 0;  // of the scores; 0: 1 / sqrt(head_dim)
+  RelativeBias bias;
 };
 
 struct CrossAttentionWeights {
@@ -48,13 +59,14 @@ struct CrossAttentionWeights {
   at::Tensor key_value;  // [2 * heads * head_dim, d]: all keys, all values
   at::Tensor out;        // [d, heads * head_dim]
   int heads = 1;
+  double scale = 0;  // of the scores; 0: 1 / sqrt(head_dim)
 };
 
 struct FeedForwardWeights {
-  bool gated = true;                          // SwiGLU: down(silu(gate x) * up x); else down(activation(up x))
-  Activation activation = Activation::kGelu;  // of the ungated form
-  at::Tensor up;                              // gated: [2 * width, d], gate rows first; else [width, d]
-  at::Tensor down;                            // [d, width]
+  bool gated = true;  // down(activation(gate x) * up x), with silu SwiGLU; else down(activation(up x))
+  Activation activation = Activation::kSilu;
+  at::Tensor up;    // gated: [2 * width, d], gate rows first; else [width, d]
+  at::Tensor down;  // [d, width]
 };
 
 // SwiGLU experts behind a sigmoid gate (DeepSeek-V3): experts are chosen by score + bias, weighted by score alone,
@@ -70,11 +82,21 @@ struct MoeWeights {
   std::string layer;  // names the entry in Context::expert_loads
 };
 
-// Decoder input embeddings: level t's input is the code chosen at level t - 1, at level 0 the BOS vector.
+// Decoder input embeddings: level t's input is the code chosen at level t - 1, at level 0 the BOS vector. A family with
+// one vocabulary has one table at every level, in which code c of level l is row first_rows[l] + c.
 struct CodeEmbedding {
-  at::Tensor bos;                  // [d]
-  std::vector<at::Tensor> tables;  // per level [level size, d]
-  at::Tensor positions;            // [levels, d] or undefined: not added
+  at::Tensor bos;                   // [d]; undefined: row bos_row of tables[0]
+  std::vector<at::Tensor> tables;   // per level [rows, d]
+  at::Tensor positions;             // [levels, d] or undefined: not added
+  std::vector<int32_t> first_rows;  // per level, row of code 0; empty: 0 everywhere
+  int32_t bos_row = 0;
+};
+
+// logits = weight (scale * x) + bias
+struct HeadWeights {
+  at::Tensor weight;  // [vocab, d]
+  at::Tensor bias;    // fp32 [vocab] or undefined; finite
+  double scale = 1;
 };
 
 // Keys and values of one decoder layer, one entry per step taken: written once, in step order, and found by lineage.
@@ -92,8 +114,9 @@ struct SelectRequest {
 };
 
 struct SelectBeamsArgs {
-  at::Tensor logits;  // fp32 [batch, rows, vocab]; request b uses its first in->count rows
-  int32_t level = 0;  // 0-based
+  at::Tensor logits;       // fp32 [batch, rows, vocab]; request b uses its first in->count rows
+  int32_t level = 0;       // 0-based
+  int32_t first_code = 0;  // column of the level's code 0
   kernels::ScoreRule rule = kernels::ScoreRule::kFull;
   absl::Span<SelectRequest> requests;  // [batch]; width 0 skips one
 };

@@ -33,8 +33,8 @@ Tensor JoinTokens(Context& ctx, absl::Span<const Tensor> pathways, const Tensor&
   return ctx.backend->JoinTokens(ctx, pathways, position_table, positions);
 }
 
-Tensor EmbedPrefix(Context& ctx, const CodeEmbedding& embedding, const Tensor& codes) {
-  return ctx.backend->EmbedPrefix(ctx, embedding, codes);
+Tensor EmbedPrefix(Context& ctx, const CodeEmbedding& embedding, const Tensor& codes, int steps) {
+  return ctx.backend->EmbedPrefix(ctx, embedding, codes, steps);
 }
 
 Tensor EmbedStep(Context& ctx, const CodeEmbedding& embedding, int level, int64_t batch, const Tensor& codes) {
@@ -71,8 +71,8 @@ Tensor MoeFeedForward(Context& ctx, const Tensor& x, const MoeWeights& w) {
 
 Tensor Residual(Context& ctx, const Tensor& x, const Tensor& delta) { return ctx.backend->Residual(ctx, x, delta); }
 
-Tensor LevelHead(Context& ctx, const Tensor& x, const Tensor& weight, int levels, int level, int64_t batch) {
-  return ctx.backend->LevelHead(ctx, x, weight, levels, level, batch);
+Tensor LevelHead(Context& ctx, const Tensor& x, const HeadWeights& head, int levels, int level, int64_t batch) {
+  return ctx.backend->LevelHead(ctx, x, head, levels, level, batch);
 }
 
 Tensor VisibilityMask(Context& ctx, const Tensor& order, const Tensor& limit, int repeat) {

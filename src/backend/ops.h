@@ -34,11 +34,13 @@ std::vector<float> DownloadFloats(Context& ctx, const Tensor& floats);  // any f
 // Column c of features [batch, length, columns] looked up in tables[c]: [batch * length, sum of widths], or, summed,
 // [batch * length, width].
 Tensor EmbedFeatures(Context& ctx, absl::Span<const FeatureTable> tables, FeatureFusion fusion, const Tensor& features);
-// Pathways [batch * length_i, d] side by side plus position_table[positions]; dropout. -> [batch * tokens, d]
+// Pathways [batch * length_i, d] side by side plus position_table[positions]; dropout. -> [batch * tokens, d]. An
+// undefined table adds nothing; `positions` [batch, tokens] still tells the shape.
 Tensor JoinTokens(Context& ctx, absl::Span<const Tensor> pathways, const Tensor& position_table,
                   const Tensor& positions);
-// [BOS] + codes[:, :-1] of codes [batch, targets, levels]; dropout. -> [batch * targets * levels, d]
-Tensor EmbedPrefix(Context& ctx, const CodeEmbedding& embedding, const Tensor& codes);
+// [BOS] + the first steps - 1 codes of codes [batch, targets, levels]; dropout. -> [batch * targets * steps, d].
+// REQUIRES: steps <= levels + 1.
+Tensor EmbedPrefix(Context& ctx, const CodeEmbedding& embedding, const Tensor& codes, int steps);
 // Input of one decode step: BOS of each of `batch` requests at level 0, else codes [batch, rows] of the level before.
 Tensor EmbedStep(Context& ctx, const CodeEmbedding& embedding, int level, int64_t batch, const Tensor& codes);
 // Trunk input: position rows alone, once per group. -> [groups * levels, d]
@@ -54,11 +56,13 @@ Tensor Dense(Context& ctx, const Tensor& x, const DenseWeights& w, Activation ac
 Tensor FeedForward(Context& ctx, const Tensor& x, const FeedForwardWeights& w);
 Tensor MoeFeedForward(Context& ctx, const Tensor& x, const MoeWeights& w);
 Tensor Residual(Context& ctx, const Tensor& x, const Tensor& delta);  // x + dropout(delta)
-// Rows level, level + levels, ... of x [batch * rows * levels, d] times weight [vocab, d].
+// The head over rows level, level + levels, ... of x [batch * rows * levels, d].
 // -> fp32 [batch, rows, vocab], fp32 accumulators never rounded to the context's dtype
-Tensor LevelHead(Context& ctx, const Tensor& x, const Tensor& weight, int levels, int level, int64_t batch);
+Tensor LevelHead(Context& ctx, const Tensor& x, const HeadWeights& head, int levels, int level, int64_t batch);
 
 // -- Attention ---------------------------------------------------------------------------------------------------
+// Scores are scaled and get a relative bias as the weights say; a row's place in its sequence is its position: the
+// token's in SelfAttention, the row's in its run of `length`, the step in LineageAttention.
 // Masks are opaque to the caller; made once per pass, used by every layer.
 // limit [batch, groups], each for `repeat` consecutive query rows.
 Tensor VisibilityMask(Context& ctx, const Tensor& order, const Tensor& limit, int repeat);

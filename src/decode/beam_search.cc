@@ -135,7 +135,8 @@ void BeamSearch::Select(backend::Context& ctx, const at::Tensor& logits, int lev
       any = true;
     }
     if (!any) continue;
-    backend::SelectBeams(ctx, {logits, level, KernelRule(rule), absl::MakeSpan(selections)});
+    backend::SelectBeams(
+        ctx, {.logits = logits, .level = level, .rule = KernelRule(rule), .requests = absl::MakeSpan(selections)});
     for (size_t b = 0; b < batch.size(); ++b) {
       if (selections[b].out == nullptr) continue;
       absl::Status status = SelectionStatus(selections[b].error, level);

@@ -14,7 +14,7 @@ FeedForwardLayer BindFeedForward(const FeedForwardConfig& config, const Weights&
   FeedForwardLayer ffn;
   if (config.experts == 0) {
     ffn.dense = {.gated = config.gated,
-                 .activation = backend::Activation::kGelu,
+                 .activation = config.gated ? backend::Activation::kSilu : backend::Activation::kGelu,
                  .up = weights.Get(absl::StrCat(layer, ".ffn.up")),
                  .down = weights.Get(absl::StrCat(layer, ".ffn.down"))};
     return ffn;

@@ -146,14 +146,14 @@ Tensor OneRecV1::DecodeStep(Context& ctx, DecodeState& state, const StepInput& s
                             x);
   }
   x = backend::RmsNorm(ctx, x, decoder_norm_, config_.norm_epsilon);
-  return backend::LevelHead(ctx, x, heads_[step.level], 1, 0, batch);  // [batch, rows, level size]
+  return backend::LevelHead(ctx, x, {.weight = heads_[step.level]}, 1, 0, batch);  // [batch, rows, level size]
 }
 
 std::vector<Tensor> OneRecV1::TeacherForced(Context& ctx, const EncodedContext& context,
                                             const TeacherBatch& targets) const {
   const int levels = config_.levels(), trunk_layers = config_.decoder.trunk_layers;
   const Tensor mask = backend::VisibilityMask(ctx, context.order, targets.order_limit, levels);
-  Tensor x = backend::EmbedPrefix(ctx, codes_, targets.codes);  // [batch * targets * levels, d]
+  Tensor x = backend::EmbedPrefix(ctx, codes_, targets.codes, levels);  // [batch * targets * levels, d]
   if (trunk_layers > 0) {
     const Tensor trunk = RunTrunk(ctx, context, mask, targets.batch * targets.targets);
     x = backend::GatedFusion(ctx, trunk, x, fusion_);
@@ -165,7 +165,7 @@ std::vector<Tensor> OneRecV1::TeacherForced(Context& ctx, const EncodedContext& 
 
   std::vector<Tensor> logits;
   for (int level = 0; level < levels; ++level) {
-    logits.push_back(backend::LevelHead(ctx, x, heads_[level], levels, level, targets.batch));
+    logits.push_back(backend::LevelHead(ctx, x, {.weight = heads_[level]}, levels, level, targets.batch));
   }
   return logits;  // per level [batch, targets, level size]
 }

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <algorithm>
+#include <optional>
 
 #include "backend/reference.h"
 
@@ -11,13 +12,40 @@ class AttentionTest : public OpsTest {
   static constexpr int kHeads = 2;
   static constexpr int64_t kDim = 6, kInner = 8;
 
+  static constexpr kernels::RelativeBuckets kBuckets[] = {{.count = 8, .max_distance = 5, .bidirectional = false},
+                                                          {.count = 8, .max_distance = 5, .bidirectional = true}};
+
   struct Weights {
     Pair in, key_value, out;
+    std::optional<Pair> bias;  // T5: relative positions and scores as they are
+    kernels::RelativeBuckets buckets;
   };
   Weights RandomWeights() {
-    return {Random(3 * kInner, kDim, 0.7), Random(2 * kInner, kDim, 0.7), Random(kDim, kInner, 0.7)};
+    return {Random(3 * kInner, kDim, 0.7), Random(2 * kInner, kDim, 0.7), Random(kDim, kInner, 0.7), std::nullopt, {}};
   }
-  static SelfAttentionWeights Self(const Weights& w) { return {w.in.tensor, w.out.tensor, kHeads}; }
+  Weights RandomT5Weights(const kernels::RelativeBuckets& buckets) {
+    Weights w = RandomWeights();
+    w.bias = Random(buckets.count, kHeads);
+    w.buckets = buckets;
+    return w;
+  }
+  // Every form of scoring an op must know.
+  std::vector<Weights> EveryWeights() {
+    return {RandomWeights(), RandomT5Weights(kBuckets[0]), RandomT5Weights(kBuckets[1])};
+  }
+  static SelfAttentionWeights Self(const Weights& w) {
+    SelfAttentionWeights self{.qkv = w.in.tensor, .out = w.out.tensor, .heads = kHeads};
+    if (!w.bias) return self;
+    self.scale = 1;
+    self.bias = {w.bias->tensor, w.buckets};
+    return self;
+  }
+  static Scoring ScoringOf(const Weights& w) {
+    if (!w.bias) return {};
+    return {1, [table = w.bias->matrix, buckets = w.buckets](int head, int64_t distance) {
+              return table(kernels::RelativePositionBucket(static_cast<int32_t>(distance), buckets), head);
+            }};
+  }
 
   // Rows [begin, begin + count) of a matrix.
   static Matrix Slice(const Matrix& x, int64_t begin, int64_t count) {
@@ -31,7 +59,7 @@ class AttentionTest : public OpsTest {
   static Matrix SelfReference(const Matrix& x, const Weights& w, const std::function<bool(int64_t, int64_t)>& sees) {
     const Matrix qkv = MatMul(x, w.in.matrix);
     return MatMul(beamline::backend::Attend(Columns(qkv, 0, kInner), Columns(qkv, kInner, kInner),
-                                            Columns(qkv, 2 * kInner, kInner), kHeads, sees),
+                                            Columns(qkv, 2 * kInner, kInner), kHeads, sees, ScoringOf(w)),
                   w.out.matrix);
   }
 };
@@ -47,32 +75,67 @@ TEST_P(AttentionTest, SelfAttentionUnderBothMasks) {
   const std::vector<int32_t> order = {
       -1, 0, 1, 0, kPaddingOrder, kPaddingOrder, kPaddingOrder, kPaddingOrder, kPaddingOrder, kPaddingOrder};
   const Tensor order_tensor = Ints(order, {batch, tokens});
-  const Weights w = RandomWeights();
   const Pair x = Random(batch * tokens, kDim);
-  for (const bool causal : {false, true}) {
-    Matrix expected(batch * tokens, kDim);
-    for (int64_t b = 0; b < batch; ++b) {
-      const auto sees = [&](int64_t q, int64_t k) {
-        return order[b * tokens + k] <= (causal ? order[b * tokens + q] : kSeesAllOrders);
-      };
-      Paste(SelfReference(Slice(x.matrix, b * tokens, tokens), w, sees), expected, b * tokens);
+  for (const Weights& w : EveryWeights()) {
+    for (const bool causal : {false, true}) {
+      Matrix expected(batch * tokens, kDim);
+      for (int64_t b = 0; b < batch; ++b) {
+        const auto sees = [&](int64_t q, int64_t k) {
+          return order[b * tokens + k] <= (causal ? order[b * tokens + q] : kSeesAllOrders);
+        };
+        Paste(SelfReference(Slice(x.matrix, b * tokens, tokens), w, sees), expected, b * tokens);
+      }
+      const Tensor mask =
+          causal ? VisibilityMask(ctx_, order_tensor, order_tensor, 1) : PaddingMask(ctx_, order_tensor);
+      ExpectNear(SelfAttention(ctx_, x.tensor, Self(w), mask), expected);
     }
-    const Tensor mask = causal ? VisibilityMask(ctx_, order_tensor, order_tensor, 1) : PaddingMask(ctx_, order_tensor);
-    ExpectNear(SelfAttention(ctx_, x.tensor, Self(w), mask), expected);
   }
 }
 
 TEST_P(AttentionTest, CausalSelfAttention) {
   for (const int length : {1, 3, 8}) {
     const int64_t groups = 4;
-    const Weights w = RandomWeights();
     const Pair x = Random(groups * length, kDim);
-    Matrix expected(groups * length, kDim);
-    for (int64_t g = 0; g < groups; ++g) {
-      Paste(SelfReference(Slice(x.matrix, g * length, length), w, [](int64_t q, int64_t k) { return k <= q; }),
-            expected, g * length);
+    for (const Weights& w : EveryWeights()) {
+      Matrix expected(groups * length, kDim);
+      for (int64_t g = 0; g < groups; ++g) {
+        Paste(SelfReference(Slice(x.matrix, g * length, length), w, [](int64_t q, int64_t k) { return k <= q; }),
+              expected, g * length);
+      }
+      ExpectNear(CausalSelfAttention(ctx_, x.tensor, Self(w), length), expected);
     }
-    ExpectNear(CausalSelfAttention(ctx_, x.tensor, Self(w), length), expected);
+  }
+}
+
+// Training: the bias table gets the gradient that central differences of the double-precision form say, under both
+// kinds of mask.
+TEST_P(AttentionTest, RelativeBiasGradient) {
+  if (GetParam().dtype == "bf16") return;
+  const int64_t length = 7;
+  const Weights w = RandomT5Weights(kBuckets[0]);
+  const Pair x = Random(length, kDim), g = Random(length, kDim);
+  const Tensor mask = PaddingMask(ctx_, Ints({0, 1, 2, 3, 4, 5, kPaddingOrder}, {1, length}));
+  for (const bool causal : {false, true}) {
+    SelfAttentionWeights self = Self(w);
+    self.bias.table = w.bias->tensor.clone().requires_grad_(true);
+    const Tensor y =
+        causal ? CausalSelfAttention(ctx_, x.tensor, self, length) : SelfAttention(ctx_, x.tensor, self, mask);
+    y.backward(g.tensor);
+    const Matrix gradient = ToMatrix(self.bias.table.grad(), kBuckets[0].count, kHeads);
+    const auto loss = [&](size_t index, double step) {
+      Weights moved = w;
+      moved.bias->matrix.v[index] += step;
+      const Matrix out = SelfReference(x.matrix, moved, [&](int64_t q, int64_t k) { return causal ? k <= q : k < 6; });
+      double sum = 0;
+      for (size_t i = 0; i < out.v.size(); ++i) sum += out.v[i] * g.matrix.v[i];
+      return sum;
+    };
+    double largest = 0;
+    for (size_t index = 0; index < gradient.v.size(); ++index) {
+      EXPECT_NEAR(gradient.v[index], (loss(index, 1e-4) - loss(index, -1e-4)) / 2e-4, 1e-3);
+      largest = std::max(largest, std::abs(gradient.v[index]));
+    }
+    EXPECT_GT(largest, 0.01);
   }
 }
 
@@ -84,54 +147,61 @@ TEST_P(AttentionTest, CrossAttentionWithLimitsPerGroup) {
   const Weights w = RandomWeights();
   const Pair query = Random(kInner, kDim, 0.7), x = Random(batch * groups * repeat, kDim),
              c = Random(batch * tokens, kDim);
-  const CrossAttentionWeights weights{query.tensor, w.key_value.tensor, w.out.tensor, kHeads};
+  CrossAttentionWeights weights{query.tensor, w.key_value.tensor, w.out.tensor, kHeads};
 
   const Tensor context = ContextKeyValue(ctx_, c.tensor, weights, batch);
   EXPECT_EQ(context.sizes(), at::IntArrayRef({batch, tokens, 2 * kInner}));
   const Matrix kv = ToMatrix(context, batch * tokens, 2 * kInner);
   ExpectNear(context, MatMul(c.matrix, w.key_value.matrix));
 
-  Matrix expected(batch * groups * repeat, kDim);
-  for (int64_t b = 0; b < batch; ++b) {
-    const int64_t rows = groups * repeat;
-    const Matrix q = MatMul(Slice(x.matrix, b * rows, rows), query.matrix), own = Slice(kv, b * tokens, tokens);
-    const auto sees = [&](int64_t row, int64_t k) { return order[b * tokens + k] <= limit[b * groups + row / repeat]; };
-    const Matrix y = beamline::backend::Attend(q, Columns(own, 0, kInner), Columns(own, kInner, kInner), kHeads, sees);
-    Paste(MatMul(y, w.out.matrix), expected, b * rows);
-  }
   const Tensor mask = VisibilityMask(ctx_, Ints(order, {batch, tokens}), Ints(limit, {batch, groups}), repeat);
-  ExpectNear(CrossAttention(ctx_, x.tensor, weights, context, mask), expected);
+  for (const double scale : {0.0, 1.0}) {
+    Matrix expected(batch * groups * repeat, kDim);
+    for (int64_t b = 0; b < batch; ++b) {
+      const int64_t rows = groups * repeat;
+      const Matrix q = MatMul(Slice(x.matrix, b * rows, rows), query.matrix), own = Slice(kv, b * tokens, tokens);
+      const auto sees = [&](int64_t row, int64_t k) {
+        return order[b * tokens + k] <= limit[b * groups + row / repeat];
+      };
+      const Matrix y = beamline::backend::Attend(q, Columns(own, 0, kInner), Columns(own, kInner, kInner), kHeads, sees,
+                                                 {.scale = scale});
+      Paste(MatMul(y, w.out.matrix), expected, b * rows);
+    }
+    weights.scale = scale;
+    ExpectNear(CrossAttention(ctx_, x.tensor, weights, context, mask), expected);
+  }
 }
 
 // Three steps with crossing parents: every row must attend to exactly its own ancestors.
 TEST_P(AttentionTest, LineageAttention) {
   const int64_t batch = 2, widths[] = {1, 3, 2};
   const std::vector<int32_t> parents[] = {{}, {0, 0, 0, 0, 0, 0}, {2, 0, 1, 1}};
-  const Weights w = RandomWeights();
-  Tensor lineage;
-  LineageCache cache;
-  std::vector<Pair> inputs;
-  for (int step = 0; step < 3; ++step) {
-    const int64_t rows = widths[step];
-    inputs.push_back(Random(batch * rows, kDim));
-    if (step > 0) lineage = ExtendLineage(ctx_, lineage, Ints(parents[step], {batch, rows}));
-    const Tensor y = LineageAttention(ctx_, inputs.back().tensor, Self(w), batch, lineage, step == 2, cache);
+  for (const Weights& w : EveryWeights()) {
+    Tensor lineage;
+    LineageCache cache;
+    std::vector<Pair> inputs;
+    for (int step = 0; step < 3; ++step) {
+      const int64_t rows = widths[step];
+      inputs.push_back(Random(batch * rows, kDim));
+      if (step > 0) lineage = ExtendLineage(ctx_, lineage, Ints(parents[step], {batch, rows}));
+      const Tensor y = LineageAttention(ctx_, inputs.back().tensor, Self(w), batch, lineage, step == 2, cache);
 
-    Matrix expected(batch * rows, kDim);
-    for (int64_t b = 0; b < batch; ++b) {
-      for (int64_t row = 0; row < rows; ++row) {
-        Matrix path(step + 1, kDim);
-        for (int64_t s = step, r = row; s >= 0; --s) {
-          Paste(Slice(inputs[s].matrix, b * widths[s] + r, 1), path, s);
-          if (s > 0) r = parents[s][b * widths[s] + r];
+      Matrix expected(batch * rows, kDim);
+      for (int64_t b = 0; b < batch; ++b) {
+        for (int64_t row = 0; row < rows; ++row) {
+          Matrix path(step + 1, kDim);
+          for (int64_t s = step, r = row; s >= 0; --s) {
+            Paste(Slice(inputs[s].matrix, b * widths[s] + r, 1), path, s);
+            if (s > 0) r = parents[s][b * widths[s] + r];
+          }
+          const Matrix all = SelfReference(path, w, [](int64_t q, int64_t k) { return k <= q; });
+          Paste(Slice(all, step, 1), expected, b * rows + row);
         }
-        const Matrix all = SelfReference(path, w, [](int64_t q, int64_t k) { return k <= q; });
-        Paste(Slice(all, step, 1), expected, b * rows + row);
       }
+      ExpectNear(y, expected);
     }
-    ExpectNear(y, expected);
+    EXPECT_EQ(cache.steps.size(), 2) << "the last step appends nothing";
   }
-  EXPECT_EQ(cache.steps.size(), 2) << "the last step appends nothing";
 }
 
 TEST_P(AttentionTest, TakeVisibleAndStackPadded) {
@@ -157,7 +227,8 @@ TEST_P(AttentionTest, SelectBeams) {
   constraint.trie.level[0] = {.codes = codes, .offsets = nullptr, .num_nodes = 3};
   constraint.snapshot_trie = constraint.trie;
   const float nan = std::numeric_limits<float>::quiet_NaN();
-  const Tensor logits = UploadFloats(ctx_, {1, 9, 3, 2, 0, 0, 0, 0, nan, 1, 1, 1, 1, 1, 1, 1}, {4, 1, 4});
+  const std::vector<float> values = {1, 9, 3, 2, 0, 0, 0, 0, nan, 1, 1, 1, 1, 1, 1, 1};
+  const Tensor logits = UploadFloats(ctx_, values, {4, 1, 4});
 
   struct Slots {
     std::vector<uint32_t> node = std::vector<uint32_t>(4);
@@ -184,6 +255,22 @@ TEST_P(AttentionTest, SelectBeams) {
   EXPECT_EQ(requests[2].error, kernels::SelectError::kNonFiniteLogits);
   EXPECT_EQ(slots[2].view.count, 0);
   EXPECT_EQ(slots[3].view.count, 0);
+
+  // The same logits behind three columns of another level's: the codes begin at column 3, the sum runs over all.
+  std::vector<float> wide;
+  for (int b = 0; b < 4; ++b) {
+    wide.insert(wide.end(), {8, -1, 2});
+    wide.insert(wide.end(), values.begin() + 4 * b, values.begin() + 4 * b + 4);
+  }
+  SelectBeams(ctx_, {.logits = UploadFloats(ctx_, wide, {4, 1, 7}),
+                     .level = 0,
+                     .first_code = 3,
+                     .requests = absl::MakeSpan(requests)});
+  ASSERT_EQ(slots[0].view.count, 2);
+  EXPECT_EQ(slots[0].code[0], 2);
+  EXPECT_EQ(slots[0].code[1], 3);
+  const double whole = std::log(std::exp(normaliser) + std::exp(8.0) + std::exp(-1.0) + std::exp(2.0));
+  EXPECT_NEAR(slots[0].score[0], 3 - whole, 1e-5);
 }
 
 TEST(ContextTest, UnknownDevicesAndDtypesAreRefused) {

@@ -69,6 +69,8 @@ TEST_P(OpsTest, DenseWithEveryActivation) {
       {Activation::kNone, [](double v) { return v; }},
       {Activation::kRelu, [](double v) { return std::max(v, 0.0); }},
       {Activation::kGelu, [](double v) { return 0.5 * v * (1 + std::erf(v / std::sqrt(2.0))); }},
+      {Activation::kGeluTanh, GeluTanh},
+      {Activation::kSilu, Silu},
       {Activation::kLeakyRelu, [](double v) { return v > 0 ? v : 0.01 * v; }}};
   for (const auto& [activation, f] : activations) {
     Matrix expected = MatMul(x.matrix, w.matrix);
@@ -89,6 +91,14 @@ TEST_P(OpsTest, FeedForward) {
   ExpectNear(FeedForward(ctx_, x.tensor,
                          {.gated = false, .activation = Activation::kRelu, .up = up.tensor, .down = down2.tensor}),
              MatMul(hidden, down2.matrix));
+  const Matrix both = MatMul(x.matrix, up.matrix);
+  Matrix product(7, 5);
+  for (int64_t r = 0; r < 7; ++r) {
+    for (int64_t i = 0; i < 5; ++i) product(r, i) = GeluTanh(both(r, i)) * both(r, 5 + i);
+  }
+  ExpectNear(FeedForward(ctx_, x.tensor,
+                         {.gated = true, .activation = Activation::kGeluTanh, .up = up.tensor, .down = down.tensor}),
+             MatMul(product, down.matrix));
 }
 
 TEST_P(OpsTest, MoeChoosesWithBiasAndWeighsWithout) {
@@ -169,11 +179,19 @@ TEST_P(OpsTest, LevelHeadTakesItsLevelAndStaysFp32) {
     for (int64_t r = 0; r < batch * rows; ++r) {
       for (int64_t i = 0; i < d; ++i) own(r, i) = x.matrix(r * levels + level, i);
     }
-    const Tensor logits = LevelHead(ctx_, x.tensor, w.tensor, levels, level, batch);
+    const Tensor logits = LevelHead(ctx_, x.tensor, {.weight = w.tensor}, levels, level, batch);
     EXPECT_EQ(logits.sizes(), at::IntArrayRef({batch, rows, vocab}));
     EXPECT_EQ(logits.scalar_type(), c10::kFloat);
     const Matrix expected = MatMul(own, w.matrix), got = ToMatrix(logits, batch * rows, vocab);
     for (size_t i = 0; i < got.v.size(); ++i) EXPECT_NEAR(got.v[i], expected.v[i], 2e-5) << "in bf16 too";
+
+    const std::vector<float> bias = {0, 0, -1e30f, 3, 0, 0, 0, 0, 0.5f};
+    const HeadWeights scaled{.weight = w.tensor, .bias = UploadFloats(ctx_, bias, {vocab}), .scale = 0.25};
+    const Matrix other = ToMatrix(LevelHead(ctx_, x.tensor, scaled, levels, level, batch), batch * rows, vocab);
+    for (size_t i = 0; i < other.v.size(); ++i) {
+      const double wanted = 0.25 * expected.v[i] + bias[i % vocab];
+      EXPECT_NEAR(other.v[i], wanted, std::max(2e-5, std::abs(wanted) * 1e-6));
+    }
   }
 }
 
@@ -209,6 +227,7 @@ TEST_P(OpsTest, JoinTokensSetsPathwaysSideBySide) {
     }
   }
   ExpectNear(JoinTokens(ctx_, {a.tensor, b.tensor}, table.tensor, Ints(positions, {2, 3})), expected);
+  ExpectNear(JoinTokens(ctx_, {b.tensor}, {}, Ints({0, 0, 0, 0}, {2, 2})), b.matrix);
 }
 
 TEST_P(OpsTest, CodeEmbeddings) {
@@ -223,13 +242,30 @@ TEST_P(OpsTest, CodeEmbeddings) {
       expected(3 * g + 2, i) = t1.matrix(codes[3 * g + 1], i) + positions.matrix(2, i);
     }
   }
-  ExpectNear(EmbedPrefix(ctx_, embedding, Ints(codes, {1, 2, 3})), expected);
+  ExpectNear(EmbedPrefix(ctx_, embedding, Ints(codes, {1, 2, 3}), 3), expected);
   for (int64_t r = 0; r < 4; ++r) {
     for (int64_t i = 0; i < 3; ++i) step(r, i) = t1.matrix(r, i) + positions.matrix(2, i);
   }
   ExpectNear(EmbedStep(ctx_, embedding, 2, 2, Ints({0, 1, 2, 3}, {2, 2})), step);
   Matrix first(2, 3);
   for (int64_t i = 0; i < 6; ++i) first.v[i] = bos.matrix(0, i % 3) + positions.matrix(0, i % 3);
+  ExpectNear(EmbedStep(ctx_, embedding, 0, 2, {}), first);
+}
+
+// One table for all levels: codes of level 0 from row 2, of level 1 from row 6, BOS in row 1; one step more than
+// levels.
+TEST_P(OpsTest, CodeEmbeddingsOfOneVocabulary) {
+  const Pair table = Random(9, 3);
+  const CodeEmbedding embedding{.tables = {table.tensor, table.tensor}, .first_rows = {2, 6}, .bos_row = 1};
+  const std::vector<int32_t> codes = {3, 2, 0, 1};  // [1, 2, 2]
+  const int rows[] = {1, 5, 8, 1, 2, 7};
+  Matrix expected(6, 3), step(2, 3), first(2, 3);
+  for (int64_t i = 0; i < 3; ++i) {
+    for (int64_t r = 0; r < 6; ++r) expected(r, i) = table.matrix(rows[r], i);
+    for (int64_t r = 0; r < 2; ++r) step(r, i) = table.matrix(rows[3 * r + 2], i), first(r, i) = table.matrix(1, i);
+  }
+  ExpectNear(EmbedPrefix(ctx_, embedding, Ints(codes, {1, 2, 2}), 3), expected);
+  ExpectNear(EmbedStep(ctx_, embedding, 2, 1, Ints({2, 1}, {1, 2})), step);
   ExpectNear(EmbedStep(ctx_, embedding, 0, 2, {}), first);
 }
 

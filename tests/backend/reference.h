@@ -37,6 +37,9 @@ inline Matrix MatMul(const Matrix& x, const Matrix& w) {
 }
 
 inline double Silu(double x) { return x / (1 + std::exp(-x)); }
+inline double GeluTanh(double x) {
+  return 0.5 * x * (1 + std::tanh(std::sqrt(2 / std::acos(-1.0)) * (x + 0.044715 * x * x * x)));
+}
 inline double Sigmoid(double x) { return 1 / (1 + std::exp(-x)); }
 
 inline Matrix SwiGlu(const Matrix& x, const Matrix& up, const Matrix& down) {
@@ -56,11 +59,18 @@ inline Matrix Columns(const Matrix& x, int64_t begin, int64_t count) {
   return y;
 }
 
-// Row q attends, per head, to the rows k for which sees(q, k).
+// How scores are made of products: as onerec_v1 does it, or with T5's scale and relative bias.
+struct Scoring {
+  double scale = 0;  // 0: 1 / sqrt(head_dim)
+  std::function<double(int, int64_t)> bias = [](int head, int64_t distance) { return 0.0; };
+};
+
+// Row q attends, per head, to the rows k for which sees(q, k); rows are positions.
 inline Matrix Attend(const Matrix& q, const Matrix& k, const Matrix& v, int heads,
-                     const std::function<bool(int64_t, int64_t)>& sees) {
+                     const std::function<bool(int64_t, int64_t)>& sees, const Scoring& scoring = {}) {
   Matrix out(q.rows, q.cols);
   const int64_t dim = q.cols / heads;
+  const double scale = scoring.scale == 0 ? 1 / std::sqrt(static_cast<double>(dim)) : scoring.scale;
   for (int64_t r = 0; r < q.rows; ++r) {
     for (int h = 0; h < heads; ++h) {
       std::vector<double> p(k.rows, 0.0);
@@ -69,7 +79,7 @@ inline Matrix Attend(const Matrix& q, const Matrix& k, const Matrix& v, int head
         if (!sees(r, j)) continue;
         double score = 0;
         for (int64_t i = 0; i < dim; ++i) score += q(r, h * dim + i) * k(j, h * dim + i);
-        sum += p[j] = std::exp(score / std::sqrt(static_cast<double>(dim)));
+        sum += p[j] = std::exp(score * scale + scoring.bias(h, j - r));
       }
       for (int64_t j = 0; j < k.rows && sum > 0; ++j) {
         for (int64_t i = 0; i < dim; ++i) out(r, h * dim + i) += p[j] / sum * v(j, h * dim + i);

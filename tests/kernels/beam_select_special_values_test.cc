@@ -164,6 +164,15 @@ TEST_F(OneLevel, InvalidArgumentsAreRefused) {
   bad.rule = ScoreRule::kLegal;
   EXPECT_EQ(Select(bad).error, SelectError::kInvalidArgument);
   bad = input_;
+  bad.first_code = 1;  // code 3 would be column 4
+  EXPECT_EQ(Select(bad).error, SelectError::kInvalidArgument);
+  bad.rule = ScoreRule::kLegal;
+  EXPECT_EQ(Select(bad).error, SelectError::kInvalidArgument);
+  for (const int outside : {-1, 4}) {
+    bad.first_code = outside;
+    EXPECT_EQ(Select(bad).error, SelectError::kInvalidArgument);
+  }
+  bad = input_;
   bad.constraint = nullptr;
   EXPECT_EQ(Select(bad).error, SelectError::kInvalidArgument);
   const TestTrie trie({{0, 0}}, 2);

@@ -198,6 +198,41 @@ TEST(BeamSelect, IsExactWhenCandidatesOutnumberTheBuffer) {
   }
 }
 
+// Codes that begin at a later column: the same beams with the other columns' weight taken off, under `legal` bit for
+// bit.
+TEST(BeamSelect, CodesBeginAtFirstCode) {
+  int compared = 0;
+  for (uint32_t seed = 0; seed < 300; ++seed) {
+    SCOPED_TRACE(seed);
+    Problem problem(seed);
+    const int before = 1 + static_cast<int>(seed % 7), after = static_cast<int>(seed % 3);
+    for (const ScoreRule rule : {ScoreRule::kFull, ScoreRule::kLegal}) {
+      StepInput plain{.constraint = &problem.constraint, .vocab = problem.vocab, .width = 200, .rule = rule};
+      plain.logits = problem.RandomLogits(1);
+      StepInput wide = plain;
+      wide.vocab = before + problem.vocab + after;
+      wide.first_code = before;
+      wide.logits.insert(wide.logits.begin(), before, 1.0f);
+      wide.logits.insert(wide.logits.end(), after, 1.0f);
+      const StepOutput expected = Select(plain), actual = Select(wide);
+      ASSERT_EQ(actual.error, expected.error);
+      if (rule == ScoreRule::kLegal) {
+        EXPECT_EQ(actual.beams, expected.beams);
+        continue;
+      }
+      double own = 0;
+      for (const float x : plain.logits) own += std::exp(x);
+      const double lost = std::log(own + (before + after) * std::exp(1.0)) - std::log(own);
+      ASSERT_EQ(actual.beams.size(), expected.beams.size());
+      for (size_t i = 0; i < actual.beams.size(); ++i, ++compared) {
+        EXPECT_EQ(actual.beams[i].node, expected.beams[i].node);
+        EXPECT_NEAR(actual.beams[i].score, expected.beams[i].score - lost, 2e-6);
+      }
+    }
+  }
+  EXPECT_GT(compared, 500);
+}
+
 // An allow-list trie has node ids of its own; sums of the `legal` rule still run over the snapshot's children.
 TEST(BeamSelect, AllowListTrieScoresAsTheSnapshotDoes) {
   for (uint32_t seed = 0; seed < 300; ++seed) {

@@ -84,6 +84,7 @@ struct StepInput {
   const ConstraintView* constraint = nullptr;
   int level = 0;
   int vocab = 0;
+  int first_code = 0;
   int width = 0;
   ScoreRule rule = ScoreRule::kFull;
   std::vector<float> logits;  // [max(1, parents), vocab]
@@ -110,6 +111,7 @@ inline StepOutput Select(const StepInput& input) {
   result.error = BeamSelectCpu({.logits = input.logits.data(),
                                 .ld = input.vocab,
                                 .vocab = input.vocab,
+                                .first_code = input.first_code,
                                 .level = input.level,
                                 .width = input.width,
                                 .rule = input.rule,

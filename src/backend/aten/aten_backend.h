@@ -18,7 +18,7 @@ class AtenBackend final : public Backend {
   Tensor EmbedFeatures(Context&, absl::Span<const FeatureTable>, FeatureFusion, const Tensor& features) const override;
   Tensor JoinTokens(Context&, absl::Span<const Tensor> pathways, const Tensor& position_table,
                     const Tensor& positions) const override;
-  Tensor EmbedPrefix(Context&, const CodeEmbedding&, const Tensor& codes) const override;
+  Tensor EmbedPrefix(Context&, const CodeEmbedding&, const Tensor& codes, int steps) const override;
   Tensor EmbedStep(Context&, const CodeEmbedding&, int level, int64_t batch, const Tensor& codes) const override;
   Tensor EmbedPositions(Context&, const Tensor& positions, int64_t groups) const override;
   Tensor TrunkRows(Context&, const Tensor& trunk, int levels, int level, int64_t batch, int64_t rows) const override;
@@ -28,8 +28,7 @@ class AtenBackend final : public Backend {
   Tensor FeedForward(Context&, const Tensor& x, const FeedForwardWeights&) const override;
   Tensor MoeFeedForward(Context&, const Tensor& x, const MoeWeights&) const override;
   Tensor Residual(Context&, const Tensor& x, const Tensor& delta) const override;
-  Tensor LevelHead(Context&, const Tensor& x, const Tensor& weight, int levels, int level,
-                   int64_t batch) const override;
+  Tensor LevelHead(Context&, const Tensor& x, const HeadWeights&, int levels, int level, int64_t batch) const override;
   Tensor VisibilityMask(Context&, const Tensor& order, const Tensor& limit, int repeat) const override;
   Tensor PaddingMask(Context&, const Tensor& order) const override;
   Tensor SelfAttention(Context&, const Tensor& x, const SelfAttentionWeights&, const Tensor& mask) const override;

@@ -1,9 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <limits>
 
+#include <ATen/TensorOperators.h>
+#include <ATen/ops/_scaled_dot_product_attention_math.h>
 #include <ATen/ops/linear.h>
+#include <ATen/ops/ones.h>
 #include <ATen/ops/scaled_dot_product_attention.h>
 #include <ATen/ops/stack.h>
+#include <ATen/ops/tensor.h>
 #include <ATen/ops/zeros.h>
 
 #include "backend/aten/aten_backend.h"
@@ -11,12 +15,24 @@
 namespace beamline::backend {
 namespace {
 
+struct Scores {
+  std::optional<Tensor> mask;  // additive, broadcastable to [batch, heads, queries, keys]
+  bool causal = false;
+  double scale = 0;  // 0: 1 / sqrt(head_dim)
+};
+
 // [batch, queries, heads, head_dim] and [batch, keys, 2, heads, head_dim] -> [batch * queries, heads * head_dim].
 // A query whose keys are all masked gets 0 (ATen's safe softmax).
-Tensor Attend(const Tensor& query, const Tensor& key_value, const std::optional<Tensor>& mask, bool causal) {
-  const Tensor key = key_value.select(2, 0), value = key_value.select(2, 1);
-  const Tensor attended = at::scaled_dot_product_attention(query.transpose(1, 2), key.transpose(1, 2),
-                                                           value.transpose(1, 2), mask, /*dropout_p=*/0.0, causal);
+Tensor Attend(const Tensor& query, const Tensor& key_value, const Scores& scores) {
+  const Tensor q = query.transpose(1, 2), k = key_value.select(2, 0).transpose(1, 2),
+               v = key_value.select(2, 1).transpose(1, 2);
+  const std::optional<double> scale = scores.scale == 0 ? std::nullopt : std::optional<double>(scores.scale);
+  // The fused kernels have no gradient for the mask.
+  const bool learned_mask = scores.mask && scores.mask->requires_grad();
+  const Tensor attended =
+      learned_mask
+          ? std::get<0>(at::_scaled_dot_product_attention_math(q, k, v, scores.mask, 0.0, scores.causal, {}, scale))
+          : at::scaled_dot_product_attention(q, k, v, scores.mask, /*dropout_p=*/0.0, scores.causal, scale);
   return attended.transpose(1, 2).reshape({query.size(0) * query.size(1), query.size(2) * query.size(3)});
 }
 
@@ -24,6 +40,19 @@ Tensor Attend(const Tensor& query, const Tensor& key_value, const std::optional<
 Tensor AdditiveMask(const Context& ctx, const Tensor& sees) {
   const Tensor zeros = at::zeros(sees.sizes(), c10::TensorOptions().dtype(ctx.dtype).device(ctx.device));
   return zeros.masked_fill_(sees.logical_not(), -std::numeric_limits<double>::infinity()).unsqueeze(1);
+}
+
+// [1, heads, queries, keys]: of keys 0..keys-1 for the last `queries` of as many positions.
+Tensor BiasMatrix(const RelativeBias& bias, int64_t queries, int64_t keys) {
+  std::vector<int64_t> bucket(queries * keys);
+  for (int64_t q = 0; q < queries; ++q) {
+    for (int64_t k = 0; k < keys; ++k) {
+      const int64_t distance = k - (keys - queries + q);
+      bucket[q * keys + k] = kernels::RelativePositionBucket(static_cast<int32_t>(distance), bias.buckets);
+    }
+  }
+  const Tensor index = at::tensor(bucket, at::kLong).to(bias.table.device());
+  return bias.table.index_select(0, index).t().reshape({1, bias.table.size(1), queries, keys});
 }
 
 }  // namespace
@@ -41,15 +70,22 @@ Tensor AtenBackend::SelfAttention(Context& ctx, const Tensor& x, const SelfAtten
                                   const Tensor& mask) const {
   const int64_t batch = mask.size(0), tokens = mask.size(3);
   const Tensor qkv = at::linear(x, w.qkv).view({batch, tokens, 3, w.heads, -1});
-  const Tensor attended =
-      Attend(qkv.select(2, 0), qkv.narrow(2, 1, 2), mask.expand({batch, 1, tokens, tokens}), /*causal=*/false);
+  Tensor added = mask.expand({batch, 1, tokens, tokens});
+  if (w.bias.table.defined()) added = added + BiasMatrix(w.bias, tokens, tokens);
+  const Tensor attended = Attend(qkv.select(2, 0), qkv.narrow(2, 1, 2), {.mask = added, .scale = w.scale});
   return at::linear(attended, w.out);
 }
 
 Tensor AtenBackend::CausalSelfAttention(Context& ctx, const Tensor& x, const SelfAttentionWeights& w,
                                         int length) const {
   const Tensor qkv = at::linear(x, w.qkv).view({-1, length, 3, w.heads, w.out.size(1) / w.heads});
-  const Tensor attended = Attend(qkv.select(2, 0), qkv.narrow(2, 1, 2), std::nullopt, /*causal=*/true);
+  Scores scores{.causal = true, .scale = w.scale};
+  if (w.bias.table.defined()) {
+    const Tensor later = at::ones({length, length}, x.options().dtype(at::kBool)).triu(1);
+    scores.mask = BiasMatrix(w.bias, length, length).masked_fill(later, -std::numeric_limits<double>::infinity());
+    scores.causal = false;  // in the mask
+  }
+  const Tensor attended = Attend(qkv.select(2, 0), qkv.narrow(2, 1, 2), scores);
   return at::linear(attended, w.out);
 }
 
@@ -63,7 +99,7 @@ Tensor AtenBackend::CrossAttention(Context& ctx, const Tensor& x, const CrossAtt
   const int64_t batch = context.size(0), tokens = context.size(1), head_dim = w.out.size(1) / w.heads;
   const Tensor query = at::linear(x, w.query).view({batch, -1, w.heads, head_dim});
   const Tensor attended = Attend(query, context.view({batch, tokens, 2, w.heads, head_dim}),
-                                 mask.expand({batch, 1, query.size(1), tokens}), /*causal=*/false);
+                                 {.mask = mask.expand({batch, 1, query.size(1), tokens}), .scale = w.scale});
   return at::linear(attended, w.out);
 }
 
@@ -84,7 +120,9 @@ Tensor AtenBackend::LineageAttention(Context& ctx, const Tensor& x, const SelfAt
   const int64_t steps = static_cast<int64_t>(visible.size());
   const Tensor key_value = at::stack(visible, 2).view({rows, steps, 2, w.heads, head_dim});
   const Tensor query = qkv.narrow(2, 0, inner).reshape({rows, 1, w.heads, head_dim});
-  return at::linear(Attend(query, key_value, std::nullopt, /*causal=*/false), w.out);
+  Scores scores{.scale = w.scale};
+  if (w.bias.table.defined()) scores.mask = BiasMatrix(w.bias, 1, steps);
+  return at::linear(Attend(query, key_value, scores), w.out);
 }
 
 }  // namespace beamline::backend

@@ -34,6 +34,18 @@ Tensor LookUp(const FeatureTable& feature, const Tensor& ids) {
   return {};
 }
 
+// -> [count, d]
+Tensor BosRows(const CodeEmbedding& embedding, int64_t count) {
+  const Tensor bos = embedding.bos.defined() ? embedding.bos : embedding.tables[0].select(0, embedding.bos_row);
+  return bos.expand({count, bos.size(0)});
+}
+
+// codes [...] of `level` -> [elements, d]
+Tensor CodeRows(const CodeEmbedding& embedding, int level, const Tensor& codes) {
+  const int32_t first = embedding.first_rows.empty() ? 0 : embedding.first_rows[level];
+  return at::embedding(embedding.tables[level], codes.reshape({-1}) + first);
+}
+
 }  // namespace
 
 Tensor AtenBackend::EmbedFeatures(Context& ctx, absl::Span<const FeatureTable> tables, FeatureFusion fusion,
@@ -51,28 +63,28 @@ Tensor AtenBackend::EmbedFeatures(Context& ctx, absl::Span<const FeatureTable> t
 
 Tensor AtenBackend::JoinTokens(Context& ctx, absl::Span<const Tensor> pathways, const Tensor& position_table,
                                const Tensor& positions) const {
-  const int64_t batch = positions.size(0), d = position_table.size(1);
+  const int64_t batch = positions.size(0), d = pathways[0].size(1);
   std::vector<Tensor> parts;
   for (const Tensor& pathway : pathways) parts.push_back(pathway.view({batch, -1, d}));
-  const Tensor tokens = at::cat(parts, 1) + at::embedding(position_table, positions);  // [batch, tokens, d]
+  Tensor tokens = at::cat(parts, 1);  // [batch, tokens, d]
+  if (position_table.defined()) tokens = tokens + at::embedding(position_table, positions);
   return Dropout(ctx, tokens.view({-1, d}));
 }
 
-Tensor AtenBackend::EmbedPrefix(Context& ctx, const CodeEmbedding& embedding, const Tensor& codes) const {
-  const int64_t groups = codes.size(0) * codes.size(1), levels = codes.size(2), d = embedding.bos.size(0);
-  std::vector<Tensor> inputs = {embedding.bos.expand({groups, d})};
-  for (int64_t level = 0; level + 1 < levels; ++level) {
-    inputs.push_back(at::embedding(embedding.tables[level], codes.select(2, level).reshape({groups})));
+Tensor AtenBackend::EmbedPrefix(Context& ctx, const CodeEmbedding& embedding, const Tensor& codes, int steps) const {
+  const int64_t groups = codes.size(0) * codes.size(1);
+  std::vector<Tensor> inputs = {BosRows(embedding, groups)};
+  for (int level = 0; level + 1 < steps; ++level) {
+    inputs.push_back(CodeRows(embedding, level, codes.select(2, level)));
   }
-  Tensor rows = at::stack(inputs, 1);  // [groups, levels, d]
+  Tensor rows = at::stack(inputs, 1);  // [groups, steps, d]
   if (embedding.positions.defined()) rows = rows + embedding.positions;
-  return Dropout(ctx, rows.view({groups * levels, d}));
+  return Dropout(ctx, rows.view({groups * steps, -1}));
 }
 
 Tensor AtenBackend::EmbedStep(Context& ctx, const CodeEmbedding& embedding, int level, int64_t batch,
                               const Tensor& codes) const {
-  const Tensor rows = level == 0 ? embedding.bos.expand({batch, embedding.bos.size(0)})
-                                 : at::embedding(embedding.tables[level - 1], codes.reshape({-1}));
+  const Tensor rows = level == 0 ? BosRows(embedding, batch) : CodeRows(embedding, level - 1, codes);
   return embedding.positions.defined() ? rows + embedding.positions.select(0, level) : rows;
 }
 

@@ -20,6 +20,10 @@ Tensor Apply(Activation activation, const Tensor& x) {
       return at::relu(x);
     case Activation::kGelu:
       return at::gelu(x);
+    case Activation::kGeluTanh:
+      return at::gelu(x, "tanh");
+    case Activation::kSilu:
+      return at::silu(x);
     case Activation::kLeakyRelu:
       return at::leaky_relu(x, 0.01);
   }
@@ -36,7 +40,7 @@ Tensor AtenBackend::FeedForward(Context& ctx, const Tensor& x, const FeedForward
   Tensor hidden = at::linear(x, w.up);
   if (w.gated) {
     const auto halves = hidden.chunk(2, -1);
-    hidden = at::silu(halves[0]) * halves[1];
+    hidden = Apply(w.activation, halves[0]) * halves[1];
   } else {
     hidden = Apply(w.activation, hidden);
   }
@@ -47,10 +51,12 @@ Tensor AtenBackend::Residual(Context& ctx, const Tensor& x, const Tensor& delta)
   return x + Dropout(ctx, delta);
 }
 
-Tensor AtenBackend::LevelHead(Context& ctx, const Tensor& x, const Tensor& weight, int levels, int level,
+Tensor AtenBackend::LevelHead(Context& ctx, const Tensor& x, const HeadWeights& head, int levels, int level,
                               int64_t batch) const {
-  const Tensor rows = x.view({-1, levels, x.size(1)}).select(1, level);
-  return at::linear(rows.to(c10::kFloat), weight.to(c10::kFloat)).view({batch, -1, weight.size(0)});
+  Tensor rows = x.view({-1, levels, x.size(1)}).select(1, level).to(c10::kFloat);
+  if (head.scale != 1) rows = rows * head.scale;
+  const std::optional<Tensor> bias = head.bias.defined() ? std::optional<Tensor>(head.bias) : std::nullopt;
+  return at::linear(rows, head.weight.to(c10::kFloat), bias).view({batch, -1, head.weight.size(0)});
 }
 
 }  // namespace beamline::backend

@@ -18,6 +18,7 @@ void AtenBackend::SelectBeams(Context& ctx, const SelectBeamsArgs& args) const {
       request.error = kernels::BeamSelectCpu({.logits = data + b * rows * vocab,
                                               .ld = vocab,
                                               .vocab = static_cast<int32_t>(vocab),
+                                              .first_code = args.first_code,
                                               .level = args.level,
                                               .width = request.width,
                                               .rule = args.rule,

@@ -11,8 +11,9 @@
 // probability zero and never selected; neither is a child whose score leaves the range of fp32. A NaN or +inf anywhere
 // in the row of an active parent, eligible or not, or a sum over nothing but -inf, fails the request.
 //
-// Limits: width <= 65536, vocabulary <= 65536, levels <= kMaxTrieLevels. Codes are below `vocab`: the caller has paired
-// the model with the catalogue; a violation is an error, not a read past the row. Thread-safe: no state is shared.
+// Limits: width <= 65536, vocabulary <= 2^24, levels <= kMaxTrieLevels. Code c is column `first_code` + c of a row,
+// below `vocab`: the caller has paired the model with the catalogue; a violation is an error, not a read past the row.
+// Thread-safe: no state is shared.
 #pragma once
 
 #include <cstdint>
@@ -44,7 +45,8 @@ struct BeamSlots {
 struct BeamSelectArgs {
   const float* logits = nullptr;  // [rows, ld]; row r belongs to active parent r (step 1: one row, the root)
   int64_t ld = 0;                 // elements between rows, >= vocab
-  int32_t vocab = 0;              // size of this level
+  int32_t vocab = 0;              // columns of a row: this level's codes and whatever `kFull` sums over besides
+  int32_t first_code = 0;         // column of code 0
   int32_t level = 0;              // 0-based level being selected
   int32_t width = 0;              // beams to keep; `out` has at least this capacity
   ScoreRule rule = ScoreRule::kFull;

@@ -2,11 +2,11 @@
 # SPDX-License-Identifier: Apache-2.0
 # clang-format and clang-tidy over every C++ source; any finding is an error.
 #
-#   scripts/lint.sh --format         clang-format only (seconds); --fix rewrites the files
-#   scripts/lint.sh BUILD_DIR        both; BUILD_DIR holds compile_commands.json
+#   scripts/lint.sh --format             clang-format only (seconds); --fix rewrites the files
+#   scripts/lint.sh BUILD_DIR [FILE...]  both, of these sources or of all; BUILD_DIR is a finished Ninja build
 #
-# A file that was clean is not looked at again until it, a header of ours, .clang-tidy or clang-tidy itself changes: the
-# keys of clean files are kept in the cache folder.
+# A source that was clean is not looked at again until it, a header of ours that it includes, .clang-tidy or clang-tidy
+# itself changes: the keys of clean sources are kept in the cache folder.
 set -euo pipefail
 . "$(dirname "$0")/lib.sh"
 cd "$root"
@@ -20,20 +20,35 @@ echo "clang-format: ${#sources[@]} files"
 clang-format --dry-run --Werror "${sources[@]}"
 [[ ${1:-} == --format ]] && exit
 
-build=${1:?usage: scripts/lint.sh --format | --fix | BUILD_DIR}
+build=$(cd "${1:?usage: scripts/lint.sh --format | --fix | BUILD_DIR [FILE...]}" && pwd)
+shift
 [[ -f $build/compile_commands.json ]] || { echo "lint: $build/compile_commands.json is missing: configure first" >&2; exit 2; }
 keys=$cache/tidy
 mkdir -p "$keys"
 find "$keys" -type f -mtime +30 -delete
-shared_key=$({ clang-tidy --version; cat .clang-tidy; git ls-files -co --exclude-standard '*.h' '*.proto' | sort | xargs cat; } | sha256sum)
-export build keys shared_key
+
+# What each source includes of ours, as the last build saw it: "SOURCE HEADER..." per line.
+included=$(mktemp)
+trap 'rm -f "$included"' EXIT
+ninja -C "$build" -t deps | python3 -c '
+import os, sys
+root, build = sys.argv[1:]
+for block in sys.stdin.read().split("\n\n"):
+    paths = [os.path.normpath(os.path.join(build, line.strip())) for line in block.splitlines()[1:]]
+    ours = [os.path.relpath(path, root) for path in paths if path.startswith((root + "/", build + "/"))]
+    if ours: print(*ours)
+' "$root" "$build" >"$included"
+shared_key=$({ clang-tidy --version; cat .clang-tidy; } | sha256sum)
+export build keys included shared_key
 
 tidy_one() {
-  local file=$1 key log
-  key=$({ echo "$shared_key"; echo "$file"; cat "$file"; } | sha256sum | cut -d' ' -f1)
+  local file=$1 key log headers
+  headers=$(grep -m1 -- "^$file " "$included") || headers=$(git ls-files -co --exclude-standard '*.h' '*.proto')
+  # shellcheck disable=SC2086
+  key=$({ echo "$shared_key"; echo "$file"; cat "$file"; cat $headers 2>/dev/null; } | sha256sum | cut -d' ' -f1)
   [[ -e $keys/$key ]] && return 0
   log=$(mktemp)
-  if clang-tidy -p "$build" --quiet --extra-arg=-Wno-unknown-warning-option --extra-arg=-Wno-everything "$file" >"$log" 2>/dev/null; then
+  if clang-tidy -p "$build" --quiet --extra-arg=-Wno-unknown-warning-option --extra-arg=-Wno-everything "$file" >"$log" 2>&1; then
     touch "$keys/$key"
     rm -f "$log"
   else
@@ -43,7 +58,8 @@ tidy_one() {
   fi
 }
 export -f tidy_one
-mapfile -t units < <(printf '%s\n' "${sources[@]}" | grep -E '^(src|kernels)/.*\.cc$' |
+mapfile -t units < <(printf '%s\n' "${sources[@]}" | grep -E '\.cc$' |
   while read -r file; do grep -q "\"file\": \".*/$file\"" "$build/compile_commands.json" && echo "$file"; done)
+(($# > 0)) && units=("$@")
 echo "clang-tidy: ${#units[@]} translation units"
 printf '%s\0' "${units[@]}" | xargs -0 -P "$jobs" -I{} bash -c 'tidy_one {}'

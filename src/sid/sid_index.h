@@ -6,6 +6,9 @@
 //   LETTER        X.index.json: {"0": ["<a_183>", "<b_70>", ...], ...}; key = item id as text, often shifted by a
 //                 constant (Beauty: key = text id - 1, so id_offset = 1)
 //   MiniOneRec    the same JSON with three levels, and an info text of "SID<TAB>title<TAB>id" lines
+//   OpenOneRec    sid2pid.json, sid2iid.json: {"67125256": [{"pid": 17, "count": 9, ...}, ...], ...}; key = the codes
+//   as
+//                 one number, (c1 * 8192 + c2) * 8192 + c3; only read
 // Any number of levels 1..8. Every row is checked: token prefix and order, code range, tuple length, duplicate item.
 // Bad rows are counted and shown with line or key; more than max_bad_rows refuse the file. Several items may share a
 // SID. Files are streamed; memory grows with the items kept. Pure functions; thread-safe.
@@ -59,6 +62,11 @@ absl::Status WriteIndexJson(const std::string& path, const SidTable& table, int6
 absl::StatusOr<SidTable> ReadInfoText(const std::string& path, const SidIndexOptions& options = {},
                                       BadRows* bad_rows = nullptr);
 absl::Status WriteInfoText(const std::string& path, const SidTable& table, int64_t id_offset = 0);
+
+// OpenOneRec's map from SIDs to items. Level sizes are the bases of the key's digits: 3 x 8192 where the options name
+// none. Of a record only pid or iid is taken; items stay in the file's order.
+absl::StatusOr<SidTable> ReadSidMapJson(const std::string& path, const SidIndexOptions& options = {},
+                                        BadRows* bad_rows = nullptr);
 
 // "<a_183>" for code 183 of level 0; the letter is the level: a, b, c, ...
 std::string SidToken(int level, Code code);

@@ -18,18 +18,14 @@
 namespace beamline::sid {
 namespace {
 
-std::string Quoted(const std::string& key) {
-  std::string shown;
-  for (const char c : key.substr(0, 40)) shown += (c >= 0x20 && c < 0x7f) ? c : '?';
-  return absl::StrCat(" key \"", shown, "\"");
-}
-
 // An object of arrays of strings; anything else stops the parse.
 class IndexHandler final : public JsonHandler {
  public:
   explicit IndexHandler(SidTableBuilder& builder) : builder_(builder) {}
 
   absl::Status status() const override { return status_; }
+  // Too many bad rows: in the builder's words, which name the file.
+  const absl::Status& row_error() const { return row_error_; }
 
   bool start_object(size_t) override {
     if (depth_ != 0) return Stop("an object inside the index");
@@ -55,16 +51,16 @@ class IndexHandler final : public JsonHandler {
   }
   bool end_array() override {
     --depth_;
-    SidTableBuilder::ParsedRow row{Quoted(key_), 0, sid_};
+    SidTableBuilder::ParsedRow row{QuotedKey(key_), 0, sid_};
     bool plain = !key_.empty() && (key_.size() == 1 || key_[0] != '0');
     for (const char c : key_) plain &= c >= '0' && c <= '9';
     if (!fault_.has_value() && (!plain || !absl::SimpleAtoi(key_, &row.key))) fault_ = "the key is not an item id";
     if (fault_.has_value()) {
-      status_ = builder_.Refuse(row.where, *fault_);
+      row_error_ = builder_.Refuse(row.where, *fault_);
     } else {
-      status_ = builder_.Add(row).status();
+      row_error_ = builder_.Add(row).status();
     }
-    return status_.ok();
+    return row_error_.ok();
   }
   bool null() override { return Stop("null where tokens are expected"); }
   bool boolean(bool) override { return Stop("a boolean where tokens are expected"); }
@@ -76,7 +72,7 @@ class IndexHandler final : public JsonHandler {
 
  private:
   bool Stop(absl::string_view why) {
-    status_ = absl::InvalidArgumentError(absl::StrCat(key_.empty() ? "" : Quoted(key_), ": ", why));
+    status_ = absl::InvalidArgumentError(absl::StrCat(key_.empty() ? "" : QuotedKey(key_), ": ", why));
     return false;
   }
 
@@ -85,7 +81,7 @@ class IndexHandler final : public JsonHandler {
   std::string key_;
   Sid sid_;
   std::optional<std::string> fault_;
-  absl::Status status_;
+  absl::Status status_, row_error_;
 };
 
 }  // namespace
@@ -99,7 +95,9 @@ absl::StatusOr<SidTable> ReadIndexJson(const std::string& path, const SidIndexOp
   limits.max_elements = UINT64_MAX;  // rows are limited by the builder
   limits.max_string_bytes = 4096;
   limits.max_depth = 2;
-  BEAMLINE_RETURN_IF_ERROR(ParseJsonInto(text, path, handler, limits));
+  const absl::Status parsed = ParseJsonInto(text, path, handler, limits);
+  BEAMLINE_RETURN_IF_ERROR(handler.row_error());
+  BEAMLINE_RETURN_IF_ERROR(parsed);
   return builder.Finish(bad_rows);
 }
 

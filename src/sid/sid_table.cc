@@ -50,6 +50,12 @@ absl::StatusOr<uint64_t> KeyOfItem(ItemId item, int64_t id_offset) {
       absl::StrCat("item ", item, " minus the id offset of ", id_offset, " is not a key"));
 }
 
+std::string QuotedKey(absl::string_view key) {
+  std::string shown;
+  for (const char c : key.substr(0, 40)) shown += (c >= 0x20 && c < 0x7f) ? c : '?';
+  return absl::StrCat(" key \"", shown, "\"");
+}
+
 SidTableBuilder::SidTableBuilder(std::string source, const SidIndexOptions& options)
     : source_(std::move(source)), options_(options) {
   table_.level_sizes = options.level_sizes;

@@ -24,6 +24,9 @@ std::string CheckSidAgainst(const Sid& sid, absl::Span<const uint32_t> level_siz
 // The key a file has for an item: item - id_offset. Error: outside 0..2^64-1.
 absl::StatusOr<uint64_t> KeyOfItem(ItemId item, int64_t id_offset);
 
+// ' key "17"' for messages: printable, cut to 40 bytes.
+std::string QuotedKey(absl::string_view key);
+
 class SidTableBuilder {
  public:
   struct ParsedRow {

@@ -7,6 +7,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "absl/strings/str_cat.h"
 #include "sid/sid_test_util.h"
 
 namespace beamline::sid {
@@ -189,6 +190,52 @@ TEST(InfoText, RefusesBadRows) {
   EXPECT_THAT(message("<a_60>\tPens\t0\n<a_61>\tPens\t0\n"), HasSubstr("info.txt:2: item 0 is there twice"));
   EXPECT_THAT(message("a_60\tPens\t0\n"), HasSubstr("info.txt:1"));
   EXPECT_THAT(message("<a_60>\tPens\tx\n"), HasSubstr("info.txt:1"));
+}
+
+TEST(SidMapJson, ReadsWhatOpenOneRecWrites) {
+  const TempFolder folder;
+  // 340 * 8192^2 + 6566 * 8192 + 5603, and 1: by views, the last one a product's id.
+  const auto table = ReadSidMapJson(folder.Write(
+      "good.json", R"({"22870808035": [{"pid": 17, "count": 9, "count_after_downsample": -2.5, "note": "x"}, )"
+                   R"({"count": null, "pid": 18446744073709551615}], "1": [{"iid": 5}], "2": []})"));
+  ASSERT_TRUE(table.ok()) << table.status();
+  EXPECT_THAT(table->level_sizes, ElementsAre(8192, 8192, 8192));
+  EXPECT_THAT(table->items, ElementsAre(17, 18446744073709551615u, 5));
+  EXPECT_THAT(table->sids, ElementsAre(Sid{340, 6566, 5603}, Sid{340, 6566, 5603}, Sid{0, 0, 1}));
+}
+
+TEST(SidMapJson, OtherBasesAndBadEntries) {
+  const TempFolder folder;
+  SidIndexOptions options;
+  options.level_sizes = {2, 10};
+  const auto read = [&](const std::string& contents) {
+    return ReadSidMapJson(folder.Write("map.json", contents), options);
+  };
+  EXPECT_EQ(read(R"({"19": [{"pid": 4}]})")->sids[0], (Sid{1, 9}));
+  const auto message = [&](const std::string& contents) { return Message(read(contents).status()); };
+  EXPECT_THAT(message(R"({"20": [{"pid": 4}]})"), HasSubstr("map.json: key \"20\": SID number 20 is beyond"));
+  for (const char* key : {"", "x", "-1", "1.0", " 1", "18446744073709551616"}) {
+    EXPECT_THAT(message(absl::StrCat("{\"", key, "\": [{\"pid\": 4}]}")), HasSubstr("not a SID number")) << key;
+  }
+  for (const char* record : {"{}", R"({"pid": "4"})", R"({"pid": -4})", R"({"pid": 4.0})", R"({"pid": null})"}) {
+    EXPECT_THAT(message(absl::StrCat("{\"1\": [", record, "]}")), HasSubstr("no whole number 'pid'")) << record;
+  }
+  EXPECT_THAT(message(R"({"1": [{"pid": 4}], "2": [{"pid": 4}]})"), HasSubstr("item 4 is there twice"));
+  for (const char* shape : {"[]", "1", R"({"1": 4})", R"({"1": {"pid": 4}})", R"({"1": [4]})", R"({"1": [[]]})"}) {
+    EXPECT_THAT(message(shape), HasSubstr("the map must be")) << shape;
+  }
+  EXPECT_THAT(message("{}"), HasSubstr("holds no item"));
+  EXPECT_THAT(message(R"({"1": [{"pid": 4)"), HasSubstr("not valid JSON"));
+  EXPECT_THAT(message(R"({"1": [{"pid": 4, "other": [1.5]}]})"), HasSubstr("nested deeper"));
+  options.max_bad_rows = 2;
+  BadRows bad_rows;
+  const auto some =
+      ReadSidMapJson(folder.Write("some.json", R"({"x": [{"pid": 1}], "1": [{}, {"pid": 2}]})"), options, &bad_rows);
+  ASSERT_TRUE(some.ok()) << some.status();
+  EXPECT_THAT(some->items, ElementsAre(2));
+  EXPECT_EQ(bad_rows.count, 2);
+  options.level_sizes = {0, 10};
+  EXPECT_FALSE(read(R"({"1": [{"pid": 4}]})").ok());
 }
 
 TEST(SidTable, WritersRefuseInvalidTables) {

@@ -66,6 +66,16 @@ absl::StatusOr<DelimitedReader> DelimitedReader::Open(const std::filesystem::pat
   return reader;
 }
 
+absl::StatusOr<DelimitedReader> DelimitedReader::OpenTsv(const std::filesystem::path& path,
+                                                         std::vector<std::string> required,
+                                                         const BadRowPolicy& bad_rows, Progress* progress) {
+  Options options;
+  options.required = std::move(required);
+  options.bad_rows = bad_rows;
+  options.progress = progress;
+  return Open(path, options);
+}
+
 absl::Status DelimitedReader::ReadHeader() {
   const std::string& name = reader_.name();
   std::string_view line;

@@ -36,10 +36,25 @@ class DelimitedReader {
   };
 
   static absl::StatusOr<DelimitedReader> Open(const std::filesystem::path& path, const Options& options);
+  // A table of our own: tab-separated, no quotes.
+  static absl::StatusOr<DelimitedReader> OpenTsv(const std::filesystem::path& path, std::vector<std::string> required,
+                                                 const BadRowPolicy& bad_rows, Progress* progress);
 
   // The next row with as many fields as the header; false at the end, or the verdict's error there. Cancelled when the
   // process was interrupted.
   absl::StatusOr<bool> Next();
+
+  // The next row for which parse() is OK; rows it refuses are counted as bad and skipped.
+  template <typename Parse>
+  absl::StatusOr<bool> NextAccepted(const Parse& parse) {
+    while (true) {
+      absl::StatusOr<bool> more = Next();
+      if (!more.ok() || !*more) return more;
+      const absl::Status parsed = parse();
+      if (parsed.ok()) return true;
+      Refuse(parsed);
+    }
+  }
 
   // Counts the current row as bad.
   void Refuse(const absl::Status& reason);

@@ -21,11 +21,8 @@ EventTableReader::EventTableReader(DelimitedReader reader)
 
 absl::StatusOr<EventTableReader> EventTableReader::Open(const std::filesystem::path& path, const BadRowPolicy& policy,
                                                         Progress* progress) {
-  DelimitedReader::Options options;
-  options.required = {"user_id", "item_id", "timestamp_ms"};
-  options.bad_rows = policy;
-  options.progress = progress;
-  BEAMLINE_ASSIGN_OR_RETURN(DelimitedReader reader, DelimitedReader::Open(path, options));
+  BEAMLINE_ASSIGN_OR_RETURN(DelimitedReader reader,
+                            DelimitedReader::OpenTsv(path, {"user_id", "item_id", "timestamp_ms"}, policy, progress));
   return EventTableReader(std::move(reader));
 }
 
@@ -44,13 +41,7 @@ absl::Status EventTableReader::Parse(EventRow* row) const {
 }
 
 absl::StatusOr<bool> EventTableReader::Next(EventRow* row) {
-  while (true) {
-    BEAMLINE_ASSIGN_OR_RETURN(const bool more, reader_.Next());
-    if (!more) return false;
-    const absl::Status parsed = Parse(row);
-    if (parsed.ok()) return true;
-    reader_.Refuse(parsed);
-  }
+  return reader_.NextAccepted([&] { return Parse(row); });
 }
 
 absl::StatusOr<EventTableWriter> EventTableWriter::Create(const std::filesystem::path& path) {

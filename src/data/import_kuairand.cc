@@ -129,18 +129,19 @@ absl::StatusOr<ImportReport> ImportKuaiRand(const std::filesystem::path& folder,
                      ": no log_standard_*, log_random_*, video_features_basic_* or user_features_* .csv or .csv.gz"));
   }
   BEAMLINE_ASSIGN_OR_RETURN(const TableFolder out, TableFolder::Open(options.out, options.gzip, tables));
-  if (!logs.empty()) {
-    BEAMLINE_ASSIGN_OR_RETURN(EventTableWriter events, EventTableWriter::Create(out.Path("events")));
-    for (const std::filesystem::path& log : logs) BEAMLINE_RETURN_IF_ERROR(CopyLog(log, options, &events, &report));
-    report.events = events.rows();
-    BEAMLINE_RETURN_IF_ERROR(events.Commit());
-  }
+  // Events last: a folder that has them has all its tables.
   if (!archive.video_basic.empty()) {
     const Paths statistic = which.statistic_relevance ? archive.video_statistic : Paths();
     BEAMLINE_RETURN_IF_ERROR(kuairand::CopyVideos(archive.video_basic, statistic, out.Path("items"), options, &report));
   }
   if (!archive.user_features.empty()) {
     BEAMLINE_RETURN_IF_ERROR(kuairand::CopyUsers(archive.user_features[0], out.Path("users"), options, &report));
+  }
+  if (!logs.empty()) {
+    BEAMLINE_ASSIGN_OR_RETURN(EventTableWriter events, EventTableWriter::Create(out.Path("events")));
+    for (const std::filesystem::path& log : logs) BEAMLINE_RETURN_IF_ERROR(CopyLog(log, options, &events, &report));
+    report.events = events.rows();
+    BEAMLINE_RETURN_IF_ERROR(events.Commit());
   }
   return report;
 }

@@ -99,8 +99,13 @@ absl::Status CopyTitles(const std::filesystem::path& path, const Attributes& att
   absl::flat_hash_set<ItemId> seen;
   std::string_view line;
   while (true) {
-    BEAMLINE_ASSIGN_OR_RETURN(const bool more, lines.Next(&line));
-    if (!more) break;
+    const absl::StatusOr<bool> more = lines.Next(&line);
+    if (absl::IsOutOfRange(more.status())) {
+      bad_rows.CountBad(lines.line_number(), absl::StrCat("longer than ", kMaxLineBytes, " bytes"));
+      continue;
+    }
+    if (!more.ok()) return more.status();
+    if (!*more) break;
     absl::StatusOr<ItemRow> row = ParseTitle(line);
     if (row.ok() && !seen.insert(row->item).second) row = absl::InvalidArgumentError("the item appears a second time");
     if (!row.ok()) {
@@ -144,15 +149,17 @@ absl::StatusOr<ImportReport> ImportAmazon(const std::filesystem::path& folder, c
   if (!titles.empty()) tables.push_back("items");
   BEAMLINE_ASSIGN_OR_RETURN(const TableFolder out, TableFolder::Open(options.out, options.gzip, tables));
   ImportReport report;
-  BEAMLINE_RETURN_IF_ERROR(CopySequences(sequences, kClick | kLongView, out.Path("events"), options, &report));
-  if (titles.empty()) return report;
   Attributes attributes;
-  if (!attribute_file.empty()) {
+  if (!titles.empty() && !attribute_file.empty()) {
     BEAMLINE_ASSIGN_OR_RETURN(attributes, ReadAttributes(attribute_file));
     report.notes.push_back(
         absl::StrCat(attribute_file.filename().string(), ": attributes of ", attributes.size(), " items"));
   }
-  BEAMLINE_RETURN_IF_ERROR(CopyTitles(titles, attributes, out.Path("items"), options, &report));
+  if (!titles.empty()) {
+    BEAMLINE_RETURN_IF_ERROR(CopyTitles(titles, attributes, out.Path("items"), options, &report));
+  }
+  // Events last: a folder that has them has all its tables.
+  BEAMLINE_RETURN_IF_ERROR(CopySequences(sequences, kClick | kLongView, out.Path("events"), options, &report));
   return report;
 }
 

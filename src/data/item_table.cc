@@ -78,11 +78,7 @@ ItemTableReader::ItemTableReader(DelimitedReader reader)
 
 absl::StatusOr<ItemTableReader> ItemTableReader::Open(const std::filesystem::path& path, const BadRowPolicy& policy,
                                                       Progress* progress) {
-  DelimitedReader::Options options;
-  options.required = {"item_id"};
-  options.bad_rows = policy;
-  options.progress = progress;
-  BEAMLINE_ASSIGN_OR_RETURN(DelimitedReader reader, DelimitedReader::Open(path, options));
+  BEAMLINE_ASSIGN_OR_RETURN(DelimitedReader reader, DelimitedReader::OpenTsv(path, {"item_id"}, policy, progress));
   return ItemTableReader(std::move(reader));
 }
 
@@ -106,13 +102,7 @@ absl::Status ItemTableReader::Parse(ItemRow* row) {
 }
 
 absl::StatusOr<bool> ItemTableReader::Next(ItemRow* row) {
-  while (true) {
-    BEAMLINE_ASSIGN_OR_RETURN(const bool more, reader_.Next());
-    if (!more) return false;
-    const absl::Status parsed = Parse(row);
-    if (parsed.ok()) return true;
-    reader_.Refuse(parsed);
-  }
+  return reader_.NextAccepted([&] { return Parse(row); });
 }
 
 absl::StatusOr<ItemTableWriter> ItemTableWriter::Create(const std::filesystem::path& path) {

@@ -9,11 +9,7 @@ namespace beamline::data {
 
 absl::StatusOr<UserTableReader> UserTableReader::Open(const std::filesystem::path& path, const BadRowPolicy& policy,
                                                       Progress* progress) {
-  DelimitedReader::Options options;
-  options.required = {"user_id"};
-  options.bad_rows = policy;
-  options.progress = progress;
-  BEAMLINE_ASSIGN_OR_RETURN(DelimitedReader reader, DelimitedReader::Open(path, options));
+  BEAMLINE_ASSIGN_OR_RETURN(DelimitedReader reader, DelimitedReader::OpenTsv(path, {"user_id"}, policy, progress));
   if (reader.header().size() > kMaxTags + 1) {
     return absl::InvalidArgumentError(absl::StrCat(path.string(), ":1: ", reader.header().size() - 1,
                                                    " attribute columns, more than the limit of ", kMaxTags));
@@ -40,13 +36,7 @@ absl::Status UserTableReader::Parse(UserRow* row) {
 }
 
 absl::StatusOr<bool> UserTableReader::Next(UserRow* row) {
-  while (true) {
-    BEAMLINE_ASSIGN_OR_RETURN(const bool more, reader_.Next());
-    if (!more) return false;
-    const absl::Status parsed = Parse(row);
-    if (parsed.ok()) return true;
-    reader_.Refuse(parsed);
-  }
+  return reader_.NextAccepted([&] { return Parse(row); });
 }
 
 absl::StatusOr<UserTableWriter> UserTableWriter::Create(const std::filesystem::path& path,

@@ -6,9 +6,9 @@
 //   LETTER        X.index.json: {"0": ["<a_183>", "<b_70>", ...], ...}; key = item id as text, often shifted by a
 //                 constant (Beauty: key = text id - 1, so id_offset = 1)
 //   MiniOneRec    the same JSON with three levels, and an info text of "SID<TAB>title<TAB>id" lines
-//   OpenOneRec    sid2pid.json, sid2iid.json: {"67125256": [{"pid": 17, "count": 9, ...}, ...], ...}; key = the codes
-//   as
-//                 one number, (c1 * 8192 + c2) * 8192 + c3; only read
+//   OpenOneRec    sid2pid.json, sid2iid.json: {"67125256": [{"pid": 17, "count": 9, ...}, ...], ...}; only read;
+//                 key = the codes as one number, (c1 * 8192 + c2) * 8192 + c3 where levels have 8192 codes, so the
+//                 level sizes must be known: 3 x 8192 unless stated
 // Any number of levels 1..8. Every row is checked: token prefix and order, code range, tuple length, duplicate item.
 // Bad rows are counted and shown with line or key; more than max_bad_rows refuse the file. Several items may share a
 // SID. Files are streamed; memory grows with the items kept. Pure functions; thread-safe.

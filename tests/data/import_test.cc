@@ -127,10 +127,20 @@ TEST_F(ImportTest, AmazonBadAttributes) {
   for (const char* bad : {"[]", "{\"x\": [1]}", "{\"1\": 1}", "{\"1\": [-1]}", "{\"1\": [\"a\"]}", "{"}) {
     WriteText("in/Beauty_item2attributes.json", bad);
     EXPECT_PRED_FORMAT2(IsError, ImportAmazon(Path("in"), Options()).status(), "item2attributes.json") << bad;
+    EXPECT_FALSE(std::filesystem::exists(Path("out/events.tsv"))) << "events are last: they mean that all is there";
   }
   std::filesystem::remove(Path("in/Beauty_item2attributes.json"));
   WriteText("in/Sports.txt", "1 1\n");
   EXPECT_PRED_FORMAT2(IsError, ImportAmazon(Path("in"), Options()).status(), "more than one *.txt");
+}
+
+TEST_F(ImportTest, AmazonTitlesThatAreTooLongAreBadRows) {
+  WriteText("in/Beauty.txt", "1 1 2 3\n");
+  WriteText("in/item_titles.tsv", "1\tB004\tx\n2\tB005\t" + std::string(2 << 20, 'y') + "\n3\tB006\tz\n");
+  EXPECT_PRED_FORMAT2(IsError, ImportAmazon(Path("in"), Options()).status(), "line 2: longer than");
+  ImportOptions options = Options();
+  options.bad_rows.max_fraction = 0.5;
+  EXPECT_EQ(ImportAmazon(Path("in"), options).value().items, 2);
 }
 
 TEST_F(ImportTest, FoldersNeverMixDataSets) {

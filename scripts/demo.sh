@@ -15,14 +15,24 @@ for argument in "$@"; do
   case $argument in
     --keep) keep=yes ;;
     --fresh) fresh=yes ;;
-    *) sed -n '3,11p' "$0" | cut -c3-; [[ $argument == --help || $argument == -h ]] && exit 0 || exit 2 ;;
+    *)
+      sed -n '3,11p' "$0" | cut -c3-
+      [[ $argument == --help || $argument == -h ]] && exit 0
+      echo "demo: unknown argument '$argument'" >&2
+      exit 2
+      ;;
   esac
 done
+port=${BEAMLINE_DEMO_PORT:-50051}
+# Asked before the work: whoever listens there, an earlier --keep perhaps, would answer in place of our server.
+if (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null; then
+  echo "demo: port $port is taken (a server that an earlier --keep left?). Stop it, or pick another: BEAMLINE_DEMO_PORT=50052" >&2
+  exit 1
+fi
 cd "$(dirname "$0")/.."
 bash scripts/setup.sh
 . scripts/lib.sh
 out=${BEAMLINE_DEMO:-$root/out/demo}
-port=${BEAMLINE_DEMO_PORT:-50051}
 users=3000 seed=1
 [[ $fresh == yes ]] && rm -rf "$out"
 mkdir -p "$out"
@@ -30,7 +40,11 @@ start=$SECONDS
 
 say "Build (only what the demo runs)"
 configure cpu-release "$build_root/demo" -DBEAMLINE_BUILD_TESTS=OFF
-cmake --build "$build_root/demo" -j "$jobs" --target beamline | tail -n 3
+if [[ -t 1 ]]; then
+  cmake --build "$build_root/demo" -j "$jobs" --target beamline  # one line that counts
+else
+  cmake --build "$build_root/demo" -j "$jobs" --target beamline | tail -n 3
+fi
 beamline=$build_root/demo/bin/beamline
 echo "built in $((SECONDS - start)) s"
 
@@ -78,7 +92,8 @@ cat "$out/status.txt"
 
 say "6. Ask it, over gRPC, for a few users"
 for user in u4 u42 u1234; do
-  "$beamline" recommend --target "127.0.0.1:$port" --user "$user" --data "$out/data" --top-k 5 --beam 64
+  "$beamline" recommend --target "127.0.0.1:$port" --user "$user" --data "$out/data" --top-k 5 --beam 64 \
+    --exclude-history
 done
 
 evaluated=no

@@ -29,12 +29,12 @@ constexpr QuantilePoint kExposures[] = {{0, 1}, {.1, 6}, {.5, 32}, {.9, 101}, {.
 // What users do. Tuned so that the log has KuaiRand's shape and KuaiRand's ratios of the counting baselines.
 constexpr int kInterests = 3;
 constexpr std::array<double, kInterests> kInterestWeights = {0.5, 0.8, 1.0};  // summed up, newest first
-constexpr double kSessionEvents = 8;                                          // mean
-constexpr double kDriftPerSession = 0.3;
-constexpr double kDriftAlongPath = 0.75;  // else to any topic
-constexpr double kShownByInterest = 0.34;
+constexpr double kSessionEvents = 14;                                         // mean
+constexpr double kDriftPerSession = 0.9;
+constexpr double kDriftAlongPath = 0.95;  // else to any topic
+constexpr double kShownByInterest = 0.36;
 constexpr double kShownBySession = 0.9;  // of those, about the session's interest
-constexpr double kFavouriteStyle = 0.6;
+constexpr double kFavouriteStyle = 0.4;
 constexpr double kRepeat = 0.3;  // chance that a video drawn again is shown again
 constexpr double kLongViewLogit = -1.8;
 constexpr double kInterestLogit = 1.7;

@@ -3,11 +3,14 @@
 // A made-up short-video log with the shape of KuaiRand-Pure (events per user, label rates, durations, authors, tags,
 // popularity) and with behaviour that can be learnt. The world: topics, each with a few styles; a video belongs to one
 // style of one topic, which its tag and its author tell imperfectly, and has a popularity. A user has a few interests
-// (a topic, a favourite style); each session is about one of them; every now and then the oldest gives way to a topic
-// that follows from the newest, so interests drift along directed paths. What is shown is a mixture of what is popular
-// and what fits an interest; what fits is watched longer. So co-occurrence tells much (item-KNN about 1.6 times
-// popularity), the last item alone little (Markov about popularity), and recency, direction and attributes more than
-// co-occurrence does: that is what a sequence model can gain.
+// (a topic, a favourite style); each session is about one of them; before most sessions the oldest gives way to a topic
+// that follows from the newest, along a directed path of topics, as one video leads to the next rabbit hole. What is
+// shown is a mixture of what is popular and what fits an interest; what fits is watched longer.
+//
+// So co-occurrence tells much (item-KNN about 1.6 times popularity) and the last item alone little (Markov about
+// popularity: most of what is watched in a session is not about its interest, and a pair of videos is rare), while a
+// sequence model can gain more: it sees where interests go and not only what goes together, which events are of this
+// session, and that videos of one tag, style and neighbourhood follow each other whether or not these two ever did.
 //
 // A pure function of the options: the same on every platform. User() may be called in any order and from several
 // threads; memory is the world's, it does not grow with users.

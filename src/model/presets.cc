@@ -78,7 +78,8 @@ ModelConfig PaperModel(const PaperSize& size, const PresetOptions& options) {
 }
 
 absl::StatusOr<ModelConfig> ByName(const PresetOptions& options) {
-  if (options.name == "demo") return SmallModel(64, 2, 2, options);
+  // No tables of single items and authors: a log of thousands of users is too small for them.
+  if (options.name == "demo") return SmallModel(64, 2, 1, {});
   if (options.name == "small") return SmallModel(128, 4, 2, options);
   for (const PaperSize& size : kPaperSizes) {
     if (options.name == size.name) return PaperModel(size, options);

@@ -5,16 +5,16 @@ namespace beamline::train {
 
 TrainOptions PresetTrainOptions(const std::string& preset) {
   TrainOptions options;
-  if (preset == "demo") {  // thousands of users, a few minutes on two cores
-    options.epochs = 40;
-    options.batch_windows = 32;
-    options.learning_rate = 2e-3;
-    options.dropout = 0.3;
+  if (preset == "demo") {  // thousands of users, a minute or two on one core
+    options.epochs = 16;
+    options.batch_windows = 16;
+    options.learning_rate = 4e-3;
+    options.dropout = 0.2;
     options.event_dropout = 0.2;
     options.label_smoothing = 0.05;
     options.average_decay = 0.995;
     options.validate_every = 8;
-    options.validation_users = 3000;
+    options.validation_users = 1000;
   } else if (preset == "small") {  // tens of thousands of users, an hour on two cores
     options.epochs = 40;
     options.batch_windows = 128;

@@ -12,6 +12,7 @@
 #include "absl/time/clock.h"
 #include "beamline/status.h"
 #include "server/config.h"
+#include "server/open_files.h"
 #include "server/server.h"
 #include "server/server_counters.h"
 #include "spdlog/spdlog.h"
@@ -90,6 +91,7 @@ absl::Status ServeUntilStopped(const config::v1::Lifecycle& lifecycle, Server& s
 
 absl::Status RunServer(const config::v1::ServerConfig& config, const EngineFactory& create_engine) {
   signal(SIGPIPE, SIG_IGN);
+  BEAMLINE_RETURN_IF_ERROR(EnsureOpenFiles(config.limits().min_open_files()));
   SilenceLibraries();
   std::atomic<bool> loading{true};
   StopRequests stop;

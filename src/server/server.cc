@@ -80,6 +80,21 @@ std::string WhyNotListen(const std::string& address, int port) {
   return error == 0 ? "gRPC could not bind" : std::strerror(error);
 }
 
+// What an idle, silent or dead peer may hold, and for how long.
+void SetConnectionLimits(const config::v1::ServerConfig& config, grpc::ServerBuilder* builder) {
+  const config::v1::Limits& limits = config.limits();
+  const auto set = [builder](const char* name, int64_t ms) {
+    builder->AddChannelArgument(name, static_cast<int>(ms));  // the schema's ranges are within int
+  };
+  set(GRPC_ARG_SERVER_HANDSHAKE_TIMEOUT_MS, limits.handshake_timeout_ms());
+  set(GRPC_ARG_KEEPALIVE_TIME_MS, limits.keepalive_time_ms());
+  set(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, limits.keepalive_timeout_ms());
+  if (limits.max_connection_idle_ms() > 0) set(GRPC_ARG_MAX_CONNECTION_IDLE_MS, limits.max_connection_idle_ms());
+  if (limits.max_connection_age_ms() == 0) return;
+  set(GRPC_ARG_MAX_CONNECTION_AGE_MS, limits.max_connection_age_ms());
+  set(GRPC_ARG_MAX_CONNECTION_AGE_GRACE_MS, config.lifecycle().grace_ms());
+}
+
 void Configure(const config::v1::ServerConfig& config, grpc::ServerBuilder* builder) {
   const config::v1::Limits& limits = config.limits();
   builder->SetMaxReceiveMessageSize(limits.max_receive_bytes());
@@ -87,6 +102,7 @@ void Configure(const config::v1::ServerConfig& config, grpc::ServerBuilder* buil
   builder->AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
   builder->AddChannelArgument(GRPC_ARG_MAX_METADATA_SIZE, limits.max_metadata_bytes());
   builder->AddChannelArgument(GRPC_ARG_MAX_CONCURRENT_STREAMS, limits.max_concurrent_streams());
+  SetConnectionLimits(config, builder);
   // A compressed message is inflated before its size is checked: take none.
   builder->SetCompressionAlgorithmSupportStatus(GRPC_COMPRESS_GZIP, false);
   builder->SetCompressionAlgorithmSupportStatus(GRPC_COMPRESS_DEFLATE, false);

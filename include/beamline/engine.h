@@ -19,12 +19,15 @@
 namespace beamline {
 
 struct EngineOptions {
-  std::string bundle;          // folder written by `beamline pack`
-  std::string catalogue;       // snapshot file; empty: the bundle's own
-  std::string device = "cpu";  // "cpu", "cuda" or "auto"
-  std::string dtype = "fp32";  // "fp32" or "bf16"
-  int threads = 0;             // of the CPU backend; 0: one per core
-  int workers = 1;             // batches executed at once
+  std::string bundle;        // folder written by `beamline pack`
+  std::string model_folder;  // watched for new versions: bundles in subfolders 1, 2, ...; empty: none
+  absl::Duration model_poll_period = absl::Seconds(5);
+  bool keep_previous_model = true;  // in memory, so that a rollback is instant
+  std::string catalogue;            // snapshot file; empty: the bundle's own
+  std::string device = "cpu";       // "cpu", "cuda" or "auto"
+  std::string dtype = "fp32";       // "fp32" or "bf16"
+  int threads = 0;                  // of the CPU backend; 0: one per core
+  int workers = 1;                  // batches executed at once
   ScoreRule score_rule = ScoreRule::kFull;
   int default_beam_width = 32;
   int max_beam_width = 1024;
@@ -41,8 +44,20 @@ struct EngineOptions {
   std::shared_ptr<UserHistoryStore> history_store;  // asked for the history of requests that bring none; null: none
 };
 
+// One version the engine has loaded, or refused to.
+struct ModelVersion {
+  int64_t id = 0;             // 1, 2, ... in the order of loading
+  std::string bundle;         // its folder
+  std::string model_version;  // empty until loaded
+  std::string state;          // loading, warming, serving, standby, draining, unloaded or refused
+  std::string error;          // why it was refused
+  absl::Time since;           // when it entered its state
+  absl::Duration load_time, warm_up_time;
+};
+
 struct EngineStatus {
-  bool ready = false;
+  bool ready = false;     // it takes requests and the last batches succeeded
+  std::string not_ready;  // why not
   std::string model_version;
   std::string catalogue_version;
   std::string family;
@@ -57,6 +72,14 @@ struct EngineStatus {
   uint64_t rejected = 0;  // refused: invalid, queue full, cannot finish in time, stopping
   uint64_t context_hits = 0;
   uint64_t context_misses = 0;
+  uint64_t encode_batches = 0, encode_batched = 0;  // executed, and the requests in them
+  uint64_t decode_batches = 0, decode_batched = 0, decode_rows = 0;
+  uint64_t broken_batches = 0;         // that failed as a whole since the last one that did not
+  std::vector<ModelVersion> versions;  // by id; those long gone are forgotten
+  uint64_t models_served = 0;          // that began to serve, rollbacks not counted
+  uint64_t models_refused = 0;
+  uint64_t rollbacks = 0;
+  absl::Time last_swap = absl::InfinitePast();
 };
 
 // Thread-safe. Destroying it waits for what is in flight.
@@ -74,6 +97,15 @@ class Engine {
   virtual Canceller Submit(RecommendRequest request, Callback done) = 0;
   // Submit and wait. Do not call from an engine callback.
   absl::StatusOr<RecommendResult> Recommend(RecommendRequest request);
+
+  // Loads a bundle in the background, verifies it and warms it up, then swaps it in: a request is answered by the
+  // version that served when it was submitted, and no answer mixes two. An empty `bundle` is the newest version of
+  // `model_folder`, else `bundle` of the options, read again. `done` runs once, with what is serving now, or with why
+  // the bundle was refused while the old version went on.
+  using ReloadCallback = absl::AnyInvocable<void(absl::StatusOr<ModelVersion>)>;
+  virtual void Reload(std::string bundle, ReloadCallback done) = 0;
+  // Back to the version before, at once where it is still loaded. FAILED_PRECONDITION: there is none.
+  virtual void Rollback(ReloadCallback done) = 0;
 
   // The snapshot that new requests are pinned to.
   virtual std::shared_ptr<const Catalogue> catalogue() const = 0;

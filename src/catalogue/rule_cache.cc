@@ -21,7 +21,7 @@ RuleCache::RuleCache(std::shared_ptr<const CatalogueSnapshot> snapshot, int max_
 absl::StatusOr<std::shared_ptr<const CompiledRule>> RuleCache::Get(absl::Span<const TagClause> rule) {
   if (rule.empty()) return std::shared_ptr<const CompiledRule>();
   const std::string key = CanonicalRule(rule);
-  const std::shared_ptr<Entry> entry = FindOrInsert(key);
+  const std::shared_ptr<Entry> entry = FindOrInsert(key, rule);
   std::call_once(entry->once, [&] {
     absl::StatusOr<CompiledRule> compiled = CompileRule(*snapshot_, rule);
     entry->status = compiled.status();
@@ -32,7 +32,7 @@ absl::StatusOr<std::shared_ptr<const CompiledRule>> RuleCache::Get(absl::Span<co
   return entry->rule;
 }
 
-std::shared_ptr<RuleCache::Entry> RuleCache::FindOrInsert(const std::string& key) {
+std::shared_ptr<RuleCache::Entry> RuleCache::FindOrInsert(const std::string& key, absl::Span<const TagClause> rule) {
   std::lock_guard lock(mutex_);
   const auto found = slots_.find(key);
   if (found != slots_.end()) {
@@ -47,7 +47,7 @@ std::shared_ptr<RuleCache::Entry> RuleCache::FindOrInsert(const std::string& key
   }
   recency_.push_front(key);
   std::shared_ptr<Entry> entry = std::make_shared<Entry>();
-  slots_.emplace(key, Slot{entry, recency_.begin()});
+  slots_.emplace(key, Slot{entry, recency_.begin(), {rule.begin(), rule.end()}});
   return entry;
 }
 
@@ -67,6 +67,13 @@ void RuleCache::Drop(Slots::iterator slot) {
   stats_.bytes -= slot->second.entry->bytes;
   recency_.erase(slot->second.recency);
   slots_.erase(slot);
+}
+
+std::vector<std::vector<TagClause>> RuleCache::rules() const {
+  std::lock_guard lock(mutex_);
+  std::vector<std::vector<TagClause>> rules;
+  for (auto key = recency_.rbegin(); key != recency_.rend(); ++key) rules.push_back(slots_.find(*key)->second.rule);
+  return rules;
 }
 
 RuleCacheStats RuleCache::stats() const {

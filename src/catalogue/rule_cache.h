@@ -9,6 +9,7 @@
 #include <memory>
 #include <mutex>
 #include <string>
+#include <vector>
 
 #include "absl/container/flat_hash_map.h"
 #include "absl/status/statusor.h"
@@ -38,6 +39,8 @@ class RuleCache {
   // clauses, which everything passes. Errors as CompileRule's; they are not remembered.
   absl::StatusOr<std::shared_ptr<const CompiledRule>> Get(absl::Span<const TagClause> rule);
 
+  // The rules held now, least recently used first: asking another cache for them in this order makes it hold the same.
+  std::vector<std::vector<TagClause>> rules() const;
   RuleCacheStats stats() const;
 
  private:
@@ -46,10 +49,11 @@ class RuleCache {
   struct Slot {
     std::shared_ptr<Entry> entry;
     Recency::iterator recency;
+    std::vector<TagClause> rule;
   };
   using Slots = absl::flat_hash_map<std::string, Slot>;
 
-  std::shared_ptr<Entry> FindOrInsert(const std::string& key);
+  std::shared_ptr<Entry> FindOrInsert(const std::string& key, absl::Span<const TagClause> rule);
   // Counts what was compiled, or forgets what could not be.
   void Compiled(const std::string& key, const std::shared_ptr<Entry>& entry);
   void Drop(Slots::iterator slot);  // with mutex_ held

@@ -1,20 +1,33 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // The one place that puts a loaded model under the engine; built only where torch is.
+#include <string>
 #include <utility>
 
+#include "absl/strings/str_cat.h"
 #include "beamline/engine.h"
 #include "beamline/status.h"
 #include "engine/engine_core.h"
 #include "engine/request_check.h"
+#include "runtime/bundle_folder.h"
 #include "runtime/runner.h"
 
 namespace beamline {
 
+namespace {
+
+absl::StatusOr<std::string> Identify(const std::string& bundle, const std::string& catalogue) {
+  BEAMLINE_ASSIGN_OR_RETURN(std::string digest, runtime::IdentifyBundle(bundle));
+  if (catalogue.empty()) return digest;
+  BEAMLINE_ASSIGN_OR_RETURN(const runtime::BundleFileEntry snapshot, runtime::DescribeFile(catalogue));
+  return absl::StrCat(digest, "+", snapshot.sha256);
+}
+
+}  // namespace
+
 absl::StatusOr<std::unique_ptr<Engine>> CreateEngine(const EngineOptions& options) {
   BEAMLINE_RETURN_IF_ERROR(engine::CheckOptions(options));
   runtime::RunnerOptions load;
-  load.bundle = options.bundle;
   load.catalogue = options.catalogue;
   load.device = options.device;
   load.dtype = options.dtype;
@@ -23,8 +36,14 @@ absl::StatusOr<std::unique_ptr<Engine>> CreateEngine(const EngineOptions& option
   load.context_cache_bytes = options.context_cache_bytes;
   engine::EngineCore::Parts parts;
   parts.options = options;
-  BEAMLINE_ASSIGN_OR_RETURN(parts.runner, runtime::LoadRunner(load));
-  BEAMLINE_RETURN_IF_ERROR(parts.runner->WarmUp());
+  parts.source.identify = [catalogue = options.catalogue](const std::string& bundle) {
+    return Identify(bundle, catalogue);
+  };
+  parts.source.load = [load](const std::string& bundle) {
+    runtime::RunnerOptions options = load;
+    options.bundle = bundle;
+    return runtime::LoadRunner(options);
+  };
   return engine::EngineCore::Create(std::move(parts));
 }
 

@@ -6,7 +6,6 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_join.h"
 #include "beamline/retry.h"
 #include "beamline/status.h"
 #include "engine/answer.h"
@@ -15,20 +14,8 @@
 namespace beamline::engine {
 namespace {
 
-absl::Status CheckBelongTogether(const runtime::ModelInfo& model, const Catalogue& catalogue) {
-  if (model.level_sizes != catalogue.level_sizes()) {
-    return absl::FailedPreconditionError(absl::StrCat("catalogue '", catalogue.version(), "' has levels of ",
-                                                      absl::StrJoin(catalogue.level_sizes(), "x"), " codes, model '",
-                                                      model.version, "' has ", absl::StrJoin(model.level_sizes, "x"),
-                                                      "; build the catalogue with the model's codebook"));
-  }
-  if (model.codebook_fingerprint != catalogue.codebook_fingerprint()) {
-    return absl::FailedPreconditionError(absl::StrCat(
-        "catalogue '", catalogue.version(), "' was made with codebook ", catalogue.codebook_fingerprint(), ", model '",
-        model.version, "' with ", model.codebook_fingerprint, "; build the catalogue with the model's codebook"));
-  }
-  return absl::OkStatus();
-}
+// One broken batch may be one request's fault; so many in a row are the device's or the model's.
+constexpr uint64_t kBrokenBatches = 3;
 
 scheduler::SchedulerOptions ScheduleOf(const EngineOptions& options, bool inline_execution) {
   scheduler::SchedulerOptions schedule;
@@ -40,12 +27,34 @@ scheduler::SchedulerOptions ScheduleOf(const EngineOptions& options, bool inline
   return schedule;
 }
 
+ModelVersion ModelVersionOf(const repository::VersionStatus& version) {
+  return {.id = version.id,
+          .bundle = version.path,
+          .model_version = version.model_version,
+          .state = std::string(repository::NameOf(version.state)),
+          .error = std::string(version.error.message()),
+          .since = version.changed,
+          .load_time = version.load_time,
+          .warm_up_time = version.warm_up_time};
+}
+
+repository::ModelRepository::Done Publicly(Engine::ReloadCallback done) {
+  return [done = std::move(done)](absl::StatusOr<repository::VersionStatus> result) mutable {
+    if (result.ok()) {
+      done(ModelVersionOf(*result));
+    } else {
+      done(result.status());
+    }
+  };
+}
+
 }  // namespace
 
 // One accepted request until its callback. Shared by the job, the preparation and the canceller, which may outlive the
 // engine: `scheduler` is set only while the scheduler holds the job.
 struct EngineCore::Call {
-  RecommendRequest request;  // until the job is made
+  RecommendRequest request;  // until the job is made, as `serving`
+  ServingHandle serving;
   Callback done;
   AnswerLimits limits;
   absl::Time received;
@@ -66,23 +75,42 @@ struct EngineCore::Call {
 
 absl::StatusOr<std::unique_ptr<EngineCore>> EngineCore::Create(Parts parts) {
   BEAMLINE_RETURN_IF_ERROR(CheckOptions(parts.options));
-  BEAMLINE_RETURN_IF_ERROR(CheckBelongTogether(parts.runner->info(), *parts.runner->catalogue()));
   if (parts.clock == nullptr) parts.clock = std::make_shared<RealClock>();
-  return std::unique_ptr<EngineCore>(new EngineCore(std::move(parts)));
+  std::unique_ptr<EngineCore> engine(new EngineCore(parts));
+  BEAMLINE_RETURN_IF_ERROR(engine->StartRepository(std::move(parts.source), parts.inline_execution));
+  engine->StartScheduler(parts.inline_execution);
+  engine->preparation_ = std::make_unique<ThreadPool>(parts.preparation_threads);
+  return engine;
 }
 
-EngineCore::EngineCore(Parts parts)
-    : options_(std::move(parts.options)), runner_(std::move(parts.runner)), clock_(std::move(parts.clock)) {
-  auto version = std::make_shared<CatalogueVersion>();
-  version->snapshot = runner_->catalogue();
-  version->rules = std::make_shared<catalogue::RuleCache>(version->snapshot, options_.max_rules);
-  current_.Swap(std::move(version));
+EngineCore::EngineCore(const Parts& parts) : options_(parts.options), clock_(parts.clock) {}
+
+absl::Status EngineCore::StartRepository(RunnerSource source, bool inline_execution) {
+  repository::RepositoryOptions options;
+  options.bundle = options_.bundle;
+  options.folder = options_.model_folder;
+  options.poll_period = options_.model_poll_period;
+  options.keep_previous = options_.keep_previous_model;
+  options.inline_execution = inline_execution;
+  auto loader = std::make_unique<ModelLoader>(std::move(source), &options_, &recorder_);
+  BEAMLINE_ASSIGN_OR_RETURN(repository_,
+                            repository::ModelRepository::Start(std::move(options), std::move(loader), clock_));
+  return absl::OkStatus();
+}
+
+void EngineCore::StartScheduler(bool inline_execution) {
+  dispatch_ = std::make_unique<ModelDispatch>(Serving()->runner->max_concurrency());
   scheduler_ =
-      std::make_unique<scheduler::Scheduler>(ScheduleOf(options_, parts.inline_execution), runner_.get(), clock_.get());
-  preparation_ = std::make_unique<ThreadPool>(parts.preparation_threads);
+      std::make_unique<scheduler::Scheduler>(ScheduleOf(options_, inline_execution), dispatch_.get(), clock_.get());
 }
 
-EngineCore::~EngineCore() { Drain(absl::InfiniteFuture()); }
+ServingHandle EngineCore::Serving() const {
+  return std::static_pointer_cast<const ServingModel>(repository_->current());
+}
+
+EngineCore::~EngineCore() {
+  if (preparation_ != nullptr) Drain(absl::InfiniteFuture());
+}
 
 Engine::Canceller EngineCore::Submit(RecommendRequest request, Callback done) {
   auto call = std::make_shared<Call>();
@@ -90,7 +118,8 @@ Engine::Canceller EngineCore::Submit(RecommendRequest request, Callback done) {
   if (request.deadline == absl::InfiniteFuture()) request.deadline = call->received + options_.default_deadline;
   call->limits = {request.top_k, request.items_per_sid};
   call->done = std::move(done);
-  if (absl::Status status = Accept(request); !status.ok()) {
+  call->serving = Serving();
+  if (absl::Status status = Accept(request, *call->serving); !status.ok()) {
     End(call, std::move(status));
     return [] {};
   }
@@ -100,8 +129,8 @@ Engine::Canceller EngineCore::Submit(RecommendRequest request, Callback done) {
 }
 
 // On OK the request is counted in `preparing_`.
-absl::Status EngineCore::Accept(const RecommendRequest& request) {
-  BEAMLINE_RETURN_IF_ERROR(CheckRequest(request, options_, runner_->info().levels()));
+absl::Status EngineCore::Accept(const RecommendRequest& request, const ServingModel& serving) {
+  BEAMLINE_RETURN_IF_ERROR(CheckRequest(request, options_, serving.runner->info().levels()));
   if (request.deadline <= clock_->Now()) {
     return absl::DeadlineExceededError("the deadline had passed before the request arrived");
   }
@@ -128,10 +157,11 @@ void EngineCore::Prepare(const CallPtr& call) {
   if (!cancelled) {
     // A request that waited here past its deadline is not worth an eligibility.
     job = clock_->Now() < call->request.deadline
-              ? MakeJob(call->request)
+              ? MakeJob(call->request, call->serving)
               : absl::DeadlineExceededError("the deadline passed before the request was queued");
   }
   call->request = {};  // cancellers may hold the call for long
+  call->serving.reset();
   if (!job.ok()) {
     End(call, job.status());
   } else if (EligibleSids(**job) == 0) {
@@ -144,28 +174,31 @@ void EngineCore::Prepare(const CallPtr& call) {
   prepared_.notify_all();
 }
 
-absl::StatusOr<std::unique_ptr<runtime::RequestJob>> EngineCore::MakeJob(RecommendRequest& request) const {
+absl::StatusOr<std::unique_ptr<runtime::RequestJob>> EngineCore::MakeJob(RecommendRequest& request,
+                                                                         const ServingHandle& serving) {
   BEAMLINE_RETURN_IF_ERROR(AddHistory(request));
-  const std::shared_ptr<const CatalogueVersion> version = current_.Get();
+  recorder_.Offer(request, clock_->Now());
   auto job = std::make_unique<runtime::RequestJob>();
-  job->snapshot = version->snapshot;
+  job->model = {serving, serving->runner.get()};  // holds the handle
+  job->batch_group = serving->group;
+  job->snapshot = serving->snapshot;
 
   std::vector<ItemId> seen;
   if (request.exclude_history) {
     for (const Event& event : request.history) seen.push_back(event.item);
   }
   if (!request.eligibility.unrestricted() || !seen.empty()) {
-    auto eligibility = catalogue::CompileEligibility(*version->rules, request.eligibility, seen);
+    auto eligibility = catalogue::CompileEligibility(*serving->rules, request.eligibility, seen);
     if (!eligibility.ok()) {
       return absl::Status(eligibility.status().code(), absl::StrCat("eligibility.", eligibility.status().message()));
     }
     job->eligibility = *std::move(eligibility);
   }
 
-  job->input = runner_->BuildInput(
+  job->input = job->model->BuildInput(
       {.user_id = request.user_id, .user_attributes = request.user_attributes, .history = request.history},
-      *version->snapshot);
-  const runtime::ModelInfo& model = runner_->info();
+      *serving->snapshot);
+  const runtime::ModelInfo& model = job->model->info();
   if (options_.context_cache_bytes > 0 && !request.user_id.empty()) {
     job->context_key = {request.user_id, runtime::Digest(job->input), model.version};
   }
@@ -207,7 +240,7 @@ void EngineCore::Enqueue(const CallPtr& call, std::unique_ptr<runtime::RequestJo
 RecommendResult EngineCore::Answer(const Call& call, const runtime::RequestJob& job) const {
   const absl::Time start = clock_->Now();
   RecommendResult result = AssembleAnswer(job, call.limits);
-  result.model_version = runner_->info().version;
+  result.model_version = job.model->info().version;
   if (job.decode_ended != absl::InfinitePast()) result.timings = TimingsOf(job);
   const absl::Time end = clock_->Now();
   result.timings.resolve = end - start;
@@ -241,27 +274,52 @@ void EngineCore::Count(const absl::Status& status) {
   }
 }
 
-std::shared_ptr<const Catalogue> EngineCore::catalogue() const { return current_.Get()->snapshot; }
+std::shared_ptr<const Catalogue> EngineCore::catalogue() const { return Serving()->snapshot; }
+
+void EngineCore::Reload(std::string bundle, ReloadCallback done) {
+  repository_->Reload(std::move(bundle), Publicly(std::move(done)));
+}
+
+void EngineCore::Rollback(ReloadCallback done) { repository_->Rollback(Publicly(std::move(done))); }
 
 EngineStatus EngineCore::GetStatus() const {
-  const runtime::ModelInfo& model = runner_->info();
-  const std::shared_ptr<const CatalogueVersion> version = current_.Get();
+  const ServingHandle serving = Serving();
+  const runtime::ModelInfo& model = serving->runner->info();
   const scheduler::SchedulerStats stats = scheduler_->stats();
   EngineStatus status;
   status.model_version = model.version;
-  status.catalogue_version = version->snapshot->version();
+  status.catalogue_version = serving->snapshot->version();
   status.family = model.family;
   status.levels = model.levels();
   status.level_sizes = model.level_sizes;
   status.parameters = model.parameters;
-  status.num_items = version->snapshot->num_items();
+  status.num_items = serving->snapshot->num_items();
   status.completed = completed_.value();
   status.failed = failed_.value();
   status.rejected = rejected_.value();
   status.context_hits = stats.context_hits;
   status.context_misses = stats.context_misses;
+  status.encode_batches = stats.encode_batches;
+  status.encode_batched = stats.encode_requests;
+  status.decode_batches = stats.decode_batches;
+  status.decode_batched = stats.decode_requests;
+  status.decode_rows = stats.decode_rows;
+  status.broken_batches = stats.broken_batches;
+  for (const repository::VersionStatus& version : repository_->versions()) {
+    status.versions.push_back(ModelVersionOf(version));
+  }
+  const repository::RepositoryStats repository = repository_->stats();
+  status.models_served = repository.served;
+  status.models_refused = repository.refused;
+  status.rollbacks = repository.rollbacks;
+  status.last_swap = repository.last_swap;
   std::lock_guard lock(mu_);
-  status.ready = !stopping_;
+  if (stopping_) {
+    status.not_ready = "stopping";
+  } else if (stats.broken_batches >= kBrokenBatches) {
+    status.not_ready = absl::StrCat("the last ", stats.broken_batches, " batches failed");
+  }
+  status.ready = status.not_ready.empty();
   status.queued = preparing_ + stats.queued;
   status.in_flight = preparing_ + stats.in_flight;
   return status;

@@ -123,7 +123,7 @@ absl::StatusOr<ModelRepository::Loaded> ModelRepository::Load(const std::string&
     StatusOf(id).model_version = (*model)->version();
     StatusOf(id).load_time = loaded - start;
   }
-  if (absl::Status status = loader_->WarmUp(**model); !status.ok()) {
+  if (absl::Status status = loader_->WarmUp(**model, current_.Get().get()); !status.ok()) {
     return Refuse(id, absl::Status(status.code(), absl::StrCat(path, ": failed in the warm-up: ", status.message())));
   }
   std::lock_guard lock(mu_);

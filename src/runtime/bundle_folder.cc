@@ -109,6 +109,11 @@ absl::StatusOr<BundleManifest> OpenBundleFolder(const fs::path& folder) {
   return manifest;
 }
 
+absl::StatusOr<std::string> IdentifyBundle(const fs::path& folder) {
+  BEAMLINE_ASSIGN_OR_RETURN(const BundleManifest manifest, OpenBundleFolder(folder));
+  return Sha256Hex(ManifestToJson(manifest));
+}
+
 absl::StatusOr<std::string> ReadBundleFile(const fs::path& folder, const BundleManifest& manifest,
                                            const std::string& name) {
   BEAMLINE_ASSIGN_OR_RETURN(const BundleFileEntry listed, Listed(manifest, name));

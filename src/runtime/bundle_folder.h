@@ -17,6 +17,10 @@ namespace beamline::runtime {
 // Reads bundle.json and compares names, kinds and sizes of everything in the folder with it. Reads no other file.
 absl::StatusOr<BundleManifest> OpenBundleFolder(const std::filesystem::path& folder);
 
+// A digest of the whole bundle, from the digests that its manifest lists: equal ones, equal bundles. Checks what
+// OpenBundleFolder checks, so it is cheap and says nothing about the files' contents.
+absl::StatusOr<std::string> IdentifyBundle(const std::filesystem::path& folder);
+
 // A file of the manifest in private memory, its digest checked. For small files and for those parsed from memory.
 absl::StatusOr<std::string> ReadBundleFile(const std::filesystem::path& folder, const BundleManifest& manifest,
                                            const std::string& name);

@@ -39,7 +39,7 @@ class ModelRunner final : public Runner {
     return features_.Build(source, catalogue);
   }
   ContextCacheStats context_cache_stats() const override { return cache_.stats(); }
-  absl::Status WarmUp() override;
+  absl::Status WarmUp(absl::Span<const RecommendRequest> recorded) override;
 
   int max_concurrency() const override { return parts_.workers; }
   bool TryAttachContext(scheduler::Job& job) override;
@@ -50,6 +50,8 @@ class ModelRunner final : public Runner {
   void EncodeBatch(absl::Span<RequestJob* const> jobs);
   void DecodeBatch(absl::Span<RequestJob* const> jobs, absl::Span<const kernels::ConstraintView> constraints,
                    scheduler::StepGate gate, absl::Span<absl::Status*> statuses);
+  // Encodes and decodes the requests as one batch, without the cache.
+  absl::Status TryBatch(absl::Span<const RecommendRequest> requests);
   absl::StatusOr<kernels::ConstraintView> CheckDecode(const RequestJob& job) const;
 
   const Parts parts_;

@@ -4,8 +4,8 @@
 // come back. The engine fills the first group before Scheduler::Submit and reads the second in `done`; between the two
 // only the runner touches it, one stage at a time. No torch here: a context is an opaque handle.
 //
-// The pins keep one catalogue snapshot and one compiled eligibility alive for as long as the job lives, so an answer
-// never mixes versions.
+// The pins keep one model, one catalogue snapshot and one compiled eligibility alive for as long as the job lives, so
+// an answer never mixes versions.
 #pragma once
 
 #include <cstdint>
@@ -45,12 +45,15 @@ class RequestContext {
 
 using decode::Hypothesis;
 
+class Runner;
+
 struct RequestJob : scheduler::Job {
   // Input; constant after Submit. `beam_rows` and `context_tokens` of the base are set by SetCosts.
   EncodedRequest input;
   ContextKey context_key;        // an empty user_id: the context is not cached
   std::vector<int> beam_widths;  // [levels], each >= 1; fixed before the batch forms
   ScoreRule score_rule = ScoreRule::kFull;
+  std::shared_ptr<Runner> model;  // executes the job, and nothing else does; `batch_group` is its alone
   std::shared_ptr<const catalogue::CatalogueSnapshot> snapshot;
   std::shared_ptr<const catalogue::CompiledEligibility> eligibility;  // of `snapshot`; null: unrestricted
 

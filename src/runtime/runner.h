@@ -12,7 +12,9 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "absl/types/span.h"
 #include "beamline/catalogue.h"
+#include "beamline/request.h"
 #include "catalogue/snapshot.h"
 #include "runtime/encoded_request.h"
 #include "scheduler/executor.h"
@@ -48,8 +50,9 @@ class Runner : public scheduler::BatchExecutor {
   // A request's history and user -> the model's input. Never fails: what is unknown becomes id 0 and is counted.
   virtual EncodedRequest BuildInput(const FeatureSource& source, const Catalogue& catalogue) const = 0;
   virtual ContextCacheStats context_cache_stats() const { return {}; }
-  // Runs a few synthetic requests through both stages so that the first real one is not slow; fails as they would.
-  virtual absl::Status WarmUp() { return absl::OkStatus(); }
+  // Runs a few synthetic requests and the recorded ones, each with widths for every level, through both stages, so that
+  // the first real one is not slow; fails as they would.
+  virtual absl::Status WarmUp(absl::Span<const RecommendRequest> recorded) = 0;
 };
 
 struct RunnerOptions {

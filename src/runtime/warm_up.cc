@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <algorithm>
 #include <memory>
+#include <utility>
 #include <vector>
 
 #include "beamline/status.h"
@@ -10,6 +11,14 @@ namespace beamline::runtime {
 namespace {
 
 constexpr int kWarmUpWidth = 32;
+
+RecommendRequest Synthetic(std::vector<Event> history, int levels) {
+  RecommendRequest request;
+  request.user_id = "warm-up";
+  request.history = std::move(history);
+  request.beam_widths.assign(levels, kWarmUpWidth);
+  return request;
+}
 
 // A history of the catalogue's own items, as long as the model's windows, liked and watched.
 std::vector<Event> SyntheticHistory(const catalogue::CatalogueSnapshot& catalogue, int length) {
@@ -25,27 +34,38 @@ std::vector<Event> SyntheticHistory(const catalogue::CatalogueSnapshot& catalogu
 
 }  // namespace
 
-// Empty and full histories, alone and together: every shape class allocates and initialises once. Contexts of warm-up
-// requests are not cached.
-absl::Status ModelRunner::WarmUp() {
-  const int window = std::max(info_.window_lengths[0], info_.window_lengths[1]);
-  for (const std::vector<int>& lengths : {std::vector<int>{0}, std::vector<int>{window}, std::vector<int>{window, 1}}) {
-    std::vector<RequestJob> jobs(lengths.size());
-    std::vector<scheduler::Job*> batch;
-    for (size_t i = 0; i < jobs.size(); ++i) {
-      const std::vector<Event> history = SyntheticHistory(*parts_.catalogue, lengths[i]);
-      jobs[i].input = BuildInput({.user_id = "warm-up", .history = history}, *parts_.catalogue);
-      jobs[i].beam_widths.assign(info_.levels(), kWarmUpWidth);
-      jobs[i].snapshot = parts_.catalogue;
-      jobs[i].SetCosts();
-      batch.push_back(&jobs[i]);
-    }
-    for (const absl::Status& status : Encode(batch)) BEAMLINE_RETURN_IF_ERROR(status);
-    for (const absl::Status& status : Decode(batch, [](const scheduler::Job&) { return absl::OkStatus(); })) {
-      BEAMLINE_RETURN_IF_ERROR(status);
-    }
+absl::Status ModelRunner::TryBatch(absl::Span<const RecommendRequest> requests) {
+  std::vector<RequestJob> jobs(requests.size());
+  std::vector<scheduler::Job*> batch;
+  for (size_t i = 0; i < jobs.size(); ++i) {
+    const RecommendRequest& request = requests[i];
+    jobs[i].input =
+        BuildInput({.user_id = request.user_id, .user_attributes = request.user_attributes, .history = request.history},
+                   *parts_.catalogue);
+    jobs[i].beam_widths = request.beam_widths;
+    jobs[i].snapshot = parts_.catalogue;
+    jobs[i].SetCosts();
+    batch.push_back(&jobs[i]);
+  }
+  for (const absl::Status& status : Encode(batch)) BEAMLINE_RETURN_IF_ERROR(status);
+  for (const absl::Status& status : Decode(batch, [](const scheduler::Job&) { return absl::OkStatus(); })) {
+    BEAMLINE_RETURN_IF_ERROR(status);
   }
   return absl::OkStatus();
+}
+
+// Empty and full histories, alone and together: every shape class allocates and initialises once. Then what users have
+// asked for lately, alone and together.
+absl::Status ModelRunner::WarmUp(absl::Span<const RecommendRequest> recorded) {
+  const int window = std::max(info_.window_lengths[0], info_.window_lengths[1]);
+  const RecommendRequest empty = Synthetic({}, info_.levels());
+  const RecommendRequest full = Synthetic(SyntheticHistory(*parts_.catalogue, window), info_.levels());
+  const RecommendRequest one = Synthetic(SyntheticHistory(*parts_.catalogue, 1), info_.levels());
+  for (const std::vector<RecommendRequest>& batch : {std::vector{empty}, std::vector{full}, std::vector{full, one}}) {
+    BEAMLINE_RETURN_IF_ERROR(TryBatch(batch));
+  }
+  for (const RecommendRequest& request : recorded) BEAMLINE_RETURN_IF_ERROR(TryBatch({&request, 1}));
+  return recorded.empty() ? absl::OkStatus() : TryBatch(recorded);
 }
 
 }  // namespace beamline::runtime

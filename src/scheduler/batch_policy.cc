@@ -47,7 +47,7 @@ void PassOverTightJobs(std::vector<const QueuedJob*>& order, const Terms& terms)
   BatchSize full;
   bool overflow = false;
   for (const QueuedJob* job : order) {
-    if (job->priority < order[0]->priority) continue;
+    if (job->priority < order[0]->priority || job->group != order[0]->group) continue;
     if (terms.Fits(full, *job)) {
       full.Add(job->rows, job->context_tokens);
     } else {
@@ -77,6 +77,7 @@ Candidate FormBatch(absl::Span<const QueuedJob> queue, bool closing, const Terms
   BatchSize size;
   absl::Time tightest = absl::InfiniteFuture(), oldest = absl::InfiniteFuture();
   for (const QueuedJob* job : order) {
+    if (size.requests > 0 && job->group != batch.jobs[0]->group) continue;
     if (!terms.Fits(size, *job)) continue;  // a smaller one further down may still fit
     BatchSize grown = size;
     grown.Add(job->rows, job->context_tokens);

@@ -9,6 +9,9 @@
 // batch, that rule would shrink batches to save the tightest jobs and lose all the others, so jobs that cannot afford a
 // full batch are passed over instead: goodput under overload is what full batches give.
 //
+// A batch holds jobs of one group, its head's. Where jobs of several groups wait, nobody waits for company: that is the
+// moment after a swap of models, and the old version should be rid of soon.
+//
 // A batch closes when it is full, when one of its jobs would otherwise miss its deadline, or when one has waited
 // `max_queue_delay` since its submission (counted once over both queues: a request waits for company only before its
 // first batch). Of two closed batches the one with the more urgent head runs; on a tie decode, which frees its
@@ -42,6 +45,7 @@ struct QueuedJob {
   int64_t rows = 1;
   int64_t context_tokens = 0;
   bool cancelled = false;
+  uint64_t group = 0;
 };
 
 // Both in any order. `closing`: no further job will come, so waiting for company is pointless. Dead jobs (IsDead) are

@@ -30,6 +30,18 @@ absl::Status Scheduler::Gate(const Job& job, absl::Time now) const {
   return absl::OkStatus();
 }
 
+void Scheduler::Judge(WorkKind kind, absl::Span<const absl::Status> executed) {
+  const bool broken = std::all_of(executed.begin(), executed.end(), [](const absl::Status& status) {
+    return !status.ok() && !absl::IsCancelled(status) && !absl::IsDeadlineExceeded(status) &&
+           !absl::IsUnavailable(status);
+  });
+  if (broken) {
+    ++stats_.broken_batches;
+  } else if (kind == WorkKind::kDecode) {
+    stats_.broken_batches = 0;
+  }
+}
+
 void Scheduler::Execute(Work work) {
   End(std::exchange(work.ended, {}));
   if (work.batch.empty()) return;
@@ -64,8 +76,9 @@ std::vector<absl::Status> Scheduler::Encode(Work& work) {
     slots.push_back(i);
   }
   absl::Time end = start;
+  std::vector<absl::Status> encoded;
   if (!jobs.empty()) {
-    const std::vector<absl::Status> encoded = OnePerJob(executor_->Encode(jobs), jobs.size());
+    encoded = OnePerJob(executor_->Encode(jobs), jobs.size());
     end = clock_->Now();
     for (size_t j = 0; j < jobs.size(); ++j) {
       jobs[j]->encode_ended = end;
@@ -76,6 +89,7 @@ std::vector<absl::Status> Scheduler::Encode(Work& work) {
   stats_.context_hits += hits;
   stats_.context_misses += jobs.size();
   if (!jobs.empty()) {
+    Judge(WorkKind::kEncode, encoded);
     ++stats_.encode_batches;
     stats_.encode_requests += jobs.size();
     cost_.Observe(WorkKind::kEncode, size, end - start, end);
@@ -108,6 +122,7 @@ std::vector<absl::Status> Scheduler::Decode(Work& work) {
     statuses[slots[j]] = decoded[j].ok() ? Gate(*jobs[j], end) : decoded[j];
   }
   std::lock_guard lock(mu_);
+  Judge(WorkKind::kDecode, decoded);
   ++stats_.decode_batches;
   stats_.decode_requests += jobs.size();
   stats_.decode_rows += size.rows;

@@ -27,6 +27,8 @@ struct Job {
   absl::Time deadline = absl::InfiniteFuture();
   int context_tokens = 0;  // cost of encode
   int beam_rows = 1;       // cost of one decode step: the widest level
+  // Jobs of different groups never share a batch: here, those of different versions of the model.
+  uint64_t batch_group = 0;
   // Set by Scheduler::Cancel, read by every stage. Relaxed is enough: the flag carries no data with it.
   std::atomic<bool> cancelled{false};
   // Runs once, when the job has ended for whatever reason.

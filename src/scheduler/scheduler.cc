@@ -32,7 +32,8 @@ QueuedJob Describe(uint64_t id, const Job& job) {
           .submitted = job.submitted,
           .rows = job.beam_rows,
           .context_tokens = job.context_tokens,
-          .cancelled = job.cancelled.load(std::memory_order_relaxed)};
+          .cancelled = job.cancelled.load(std::memory_order_relaxed),
+          .group = job.batch_group};
 }
 
 }  // namespace

@@ -61,6 +61,8 @@ struct SchedulerStats {
   uint64_t context_misses = 0;
   uint64_t encode_batches = 0, encode_requests = 0;
   uint64_t decode_batches = 0, decode_requests = 0, decode_rows = 0;
+  // In which every job failed, none for its caller's sake: encode or decode, since the last decode that was not broken.
+  uint64_t broken_batches = 0;
 };
 
 class Scheduler {
@@ -128,6 +130,8 @@ class Scheduler {
   void Execute(Work work);
   std::vector<absl::Status> Encode(Work& work);
   std::vector<absl::Status> Decode(Work& work);
+  // Counts a batch as broken or not; with mu_ held.
+  void Judge(WorkKind kind, absl::Span<const absl::Status> executed);
   // Why the job must not go on at `now`; OK: it may.
   absl::Status Gate(const Job& job, absl::Time now) const;
   void End(std::vector<Ended> ended);

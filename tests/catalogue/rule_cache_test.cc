@@ -41,6 +41,16 @@ TEST(RuleCache, CompilesOnceAndEvictsTheLeastRecentlyUsed) {
   EXPECT_EQ(stats.bytes, a->bytes() + b->bytes());
 }
 
+TEST(RuleCache, TellsItsRulesOldestFirst) {
+  const RandomCatalogue random(1);
+  RuleCache cache(random.snapshot, 2);
+  for (const char* value : {"a", "b", "c", "b"}) ASSERT_TRUE(cache.Get(Rule(value)).ok());
+  const auto rules = cache.rules();
+  ASSERT_EQ(rules.size(), 2u);
+  EXPECT_EQ(CanonicalRule(rules[0]), CanonicalRule(Rule("c")));
+  EXPECT_EQ(CanonicalRule(rules[1]), CanonicalRule(Rule("b")));
+}
+
 TEST(RuleCache, ManyThreadsShareOneCompilation) {
   const RandomCatalogue random(2, 400);
   RuleCache cache(random.snapshot, 3);

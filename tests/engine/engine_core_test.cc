@@ -37,7 +37,7 @@ class EngineCoreTest : public ::testing::Test {
     auto runner = std::make_unique<FakeRunner>(MakeCatalogue(kItems), clock_.get(), clock_.get());
     runner_ = runner.get();
     auto engine = EngineCore::Create({.options = std::move(options),
-                                      .runner = std::move(runner),
+                                      .source = SourceOf(std::move(runner)),
                                       .clock = clock_,
                                       .preparation_threads = 0,
                                       .inline_execution = true});
@@ -232,6 +232,17 @@ TEST_F(EngineCoreTest, AFailingRequestLeavesItsNeighboursAlone) {
   EXPECT_EQ(engine_->scheduler_stats().encode_batches, 1u);
 }
 
+TEST_F(EngineCoreTest, NotReadyWhileEveryBatchFails) {
+  for (int i = 0; i < 3; ++i) {
+    EXPECT_TRUE(engine_->GetStatus().ready);
+    EXPECT_FALSE(Ask(User("bad decode")).ok());
+  }
+  EXPECT_FALSE(engine_->GetStatus().ready);
+  EXPECT_EQ(engine_->GetStatus().not_ready, "the last 3 batches failed");
+  EXPECT_TRUE(Ask(User("a")).ok());
+  EXPECT_TRUE(engine_->GetStatus().ready);
+}
+
 TEST_F(EngineCoreTest, TheStoreSpeaksOnlyForRequestsWithoutHistory) {
   auto store = std::make_shared<history::MemoryHistoryStore>();
   ASSERT_TRUE(store->Append("u", {{.item = 3}, {.item = 777'777}}).ok());
@@ -292,13 +303,14 @@ TEST_F(EngineCoreTest, DrainRefusesAndFinishes) {
 TEST_F(EngineCoreTest, RefusesPartsThatDoNotBelongTogether) {
   auto runner = std::make_unique<FakeRunner>(MakeCatalogue(5));
   runner->info_.codebook_fingerprint = "another";
-  auto engine = EngineCore::Create({.runner = std::move(runner)});
+  auto engine = EngineCore::Create({.source = SourceOf(std::move(runner))});
   EXPECT_EQ(engine.status().code(), Code::kFailedPrecondition);
   EXPECT_THAT(std::string(engine.status().message()), HasSubstr("another"));
   runner = std::make_unique<FakeRunner>(MakeCatalogue(5));
   runner->info_.level_sizes = {4, 4};
-  EXPECT_EQ(EngineCore::Create({.runner = std::move(runner)}).status().code(), Code::kFailedPrecondition);
-  EXPECT_EQ(EngineCore::Create({.options = {.workers = 0}, .runner = std::make_unique<FakeRunner>(MakeCatalogue(5))})
+  EXPECT_EQ(EngineCore::Create({.source = SourceOf(std::move(runner))}).status().code(), Code::kFailedPrecondition);
+  EXPECT_EQ(EngineCore::Create(
+                {.options = {.workers = 0}, .source = SourceOf(std::make_unique<FakeRunner>(MakeCatalogue(5)))})
                 .status()
                 .code(),
             Code::kInvalidArgument);

@@ -21,7 +21,7 @@ std::unique_ptr<EngineCore> Start(EngineOptions options, absl::Duration cost) {
   auto runner = std::make_unique<FakeRunner>(MakeCatalogue(150));
   runner->cost = cost;
   options.max_queue_delay = absl::Microseconds(200);
-  auto engine = EngineCore::Create({.options = std::move(options), .runner = std::move(runner)});
+  auto engine = EngineCore::Create({.options = std::move(options), .source = SourceOf(std::move(runner))});
   EXPECT_TRUE(engine.ok()) << engine.status();
   return *std::move(engine);
 }

@@ -19,6 +19,7 @@
 #include "base/clock.h"
 #include "base/digest.h"
 #include "catalogue/snapshot_builder.h"
+#include "engine/model_loader.h"
 #include "gtest/gtest.h"
 #include "runtime/request_job.h"
 #include "runtime/runner.h"
@@ -35,9 +36,10 @@ inline CatalogueItem ItemOf(ItemId id) {
   return item;
 }
 
-inline std::shared_ptr<const catalogue::CatalogueSnapshot> MakeCatalogue(int items) {
+inline std::shared_ptr<const catalogue::CatalogueSnapshot> MakeCatalogue(int items,
+                                                                         const std::string& version = "catalogue-1") {
   auto builder = catalogue::SnapshotBuilder::Create(
-      {.codebook_fingerprint = "codebook", .level_sizes = {4, 4, 4}, .version = "catalogue-1"});
+      {.codebook_fingerprint = "codebook", .level_sizes = {4, 4, 4}, .version = version});
   for (ItemId id = 1; id <= static_cast<ItemId>(items); ++id) EXPECT_TRUE(builder->Add(ItemOf(id)).ok());
   return *std::move(*builder).Build();
 }
@@ -77,6 +79,9 @@ class FakeRunner final : public runtime::Runner {
   std::function<void(int step)> before_step;    // on the worker
   std::atomic<int64_t> executed_late{0};
   std::atomic<int64_t> encoded{0}, decoded{0};
+  std::string salt;      // changes the log-probabilities, as other weights would
+  absl::Status warm_up;  // what WarmUp returns
+  std::vector<RecommendRequest> warmed;
 
   const runtime::ModelInfo& info() const override { return info_; }
   std::shared_ptr<const catalogue::CatalogueSnapshot> catalogue() const override { return catalogue_; }
@@ -93,6 +98,13 @@ class FakeRunner final : public runtime::Runner {
     return input;
   }
 
+  absl::Status WarmUp(absl::Span<const RecommendRequest> recorded) override {
+    warmed.assign(recorded.begin(), recorded.end());
+    for (const RecommendRequest& request : warmed)
+      EXPECT_EQ(static_cast<int>(request.beam_widths.size()), info_.levels());
+    return warm_up;
+  }
+
   // "cached" users have a context at hand; "bad encode" and "bad decode" users fail there.
   bool TryAttachContext(scheduler::Job& job) override {
     auto& request = static_cast<runtime::RequestJob&>(job);
@@ -104,6 +116,7 @@ class FakeRunner final : public runtime::Runner {
     for (size_t i = 0; i < jobs.size(); ++i) {
       const auto& request = static_cast<const runtime::RequestJob&>(*jobs[i]);
       encoded.fetch_add(1);
+      EXPECT_EQ(request.model.get(), this);
       EXPECT_EQ(request.beam_rows, *std::max_element(request.beam_widths.begin(), request.beam_widths.end()));
       EXPECT_EQ(request.context_tokens, request.input.context_tokens());
       if (Late(request)) executed_late.fetch_add(1);
@@ -124,6 +137,7 @@ class FakeRunner final : public runtime::Runner {
     }
     for (size_t i = 0; i < jobs.size(); ++i) {
       auto& request = static_cast<runtime::RequestJob&>(*jobs[i]);
+      EXPECT_EQ(request.model.get(), this);
       if (!statuses[i].ok()) continue;
       decoded.fetch_add(1);
       if (request.context_key.user_id == "bad decode") {
@@ -136,13 +150,13 @@ class FakeRunner final : public runtime::Runner {
   }
 
  private:
-  static std::vector<runtime::Hypothesis> Search(const runtime::RequestJob& job) {
+  std::vector<runtime::Hypothesis> Search(const runtime::RequestJob& job) const {
     std::vector<runtime::Hypothesis> found;
     const kernels::TrieView trie = job.eligibility ? job.eligibility->view().trie : job.snapshot->trie();
     for (uint32_t leaf = 0; leaf < trie.level[trie.levels - 1].num_nodes; ++leaf) {
       if (job.eligibility && job.eligibility->ResolveEligible(leaf, 1).empty()) continue;
       const Sid sid = job.eligibility ? job.eligibility->SidOf(leaf) : job.snapshot->SidOfLeaf(leaf);
-      found.push_back(FakeHypothesis(job.context_key.user_id, leaf, sid));
+      found.push_back(FakeHypothesis(job.context_key.user_id + salt, leaf, sid));
     }
     std::sort(found.begin(), found.end(), Before);
     found.resize(std::min<size_t>(found.size(), job.beam_widths.back()));
@@ -161,5 +175,15 @@ class FakeRunner final : public runtime::Runner {
   const Clock* clock_;
   FakeClock* mover_;
 };
+
+// A source of one runner, whatever the bundle's name.
+inline RunnerSource SourceOf(std::unique_ptr<FakeRunner> runner) {
+  auto once = std::make_shared<std::unique_ptr<FakeRunner>>(std::move(runner));
+  return {.identify = [](const std::string& bundle) { return bundle; },
+          .load = [once](const std::string&) -> absl::StatusOr<std::unique_ptr<runtime::Runner>> {
+            if (*once == nullptr) return absl::NotFoundError("no further bundle");
+            return std::move(*once);
+          }};
+}
 
 }  // namespace beamline::engine

@@ -60,8 +60,9 @@ class FakeLoader final : public Loader {
     if (absl::StrContains(*text, "busy")) return absl::UnavailableError(absl::StrCat(path, ": disk is busy"));
     return std::make_unique<FakeModel>(*text, &counts_);
   }
-  absl::Status WarmUp(Model& model) override {
+  absl::Status WarmUp(Model& model, const Model* serving) override {
     ++counts_.warm_ups;
+    if (serving != nullptr) EXPECT_TRUE(static_cast<const FakeModel*>(serving)->usable);
     return absl::StrContains(model.version(), "cold") ? absl::InternalError("non_finite_logits") : absl::OkStatus();
   }
 

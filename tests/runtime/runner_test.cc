@@ -123,7 +123,7 @@ TEST(Runner, DescribesItsModel) {
   EXPECT_EQ(runner->info().codebook_fingerprint, runner->catalogue()->codebook_fingerprint());
   EXPECT_THAT(runner->info().window_lengths, ::testing::ElementsAre(6, 12));
   EXPECT_GT(runner->info().parameters, 1000);
-  EXPECT_TRUE(runner->WarmUp().ok());
+  EXPECT_TRUE(runner->WarmUp({}).ok());
   EXPECT_EQ(runner->context_cache_stats().entries, 0) << "warm-up leaves nothing behind";
 }
 
@@ -311,7 +311,7 @@ TEST(LoadRunner, RefusesBadOptionsByName) {
 TEST(LoadRunner, Bf16AndAutoDeviceLoad) {
   auto runner = LoadRunner({.bundle = BundlePath(), .device = "auto", .dtype = "bf16", .threads = 1});
   ASSERT_TRUE(runner.ok()) << runner.status();
-  EXPECT_TRUE((*runner)->WarmUp().ok());
+  EXPECT_TRUE((*runner)->WarmUp({}).ok());
 }
 
 }  // namespace

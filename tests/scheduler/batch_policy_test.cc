@@ -69,6 +69,14 @@ TEST(BatchPolicyTest, AJobAboveTheTokenBudgetIsEncodedAlone) {
   EXPECT_THAT(Decide({huge, At(2)}, {}).batch, ElementsAre(1));
 }
 
+TEST(BatchPolicyTest, ABatchHoldsOneGroupAndNobodyWaitsWhereThereAreTwo) {
+  QueuedJob old1 = At(1), old2 = At(3), new1 = At(2), new2 = At(4);
+  new1.group = new2.group = 7;
+  EXPECT_THAT(Decide({new2, old2, new1, old1}, {}).batch, ElementsAre(1, 3));
+  EXPECT_THAT(Decide({}, {new2, new1, old2}).batch, ElementsAre(2, 4));
+  EXPECT_THAT(Decide({new2, new1}, {}).batch, IsEmpty()) << "one group waits for company";
+}
+
 TEST(BatchPolicyTest, PriorityThenDeadlineThenSubmission) {
   QueuedJob critical = At(5), soon = At(4), later = At(3), sheddable = At(2), never = At(1);
   critical.priority = Priority::kCritical;

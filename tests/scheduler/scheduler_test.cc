@@ -132,6 +132,30 @@ TEST_F(SchedulerTest, AFailureIsTheJobsOwn) {
   EXPECT_EQ(scheduler_->stats().failed, 2u);
 }
 
+TEST_F(SchedulerTest, CountsBrokenBatchesUntilADecodeSucceeds) {
+  Start();
+  const auto run = [&](const std::string& name, absl::Status encode, absl::Status decode) {
+    auto job = Make(name);
+    job->encode_status = std::move(encode);
+    job->decode_status = std::move(decode);
+    scheduler_->Submit(std::move(job));
+    RunAll();
+    return scheduler_->stats().broken_batches;
+  };
+  const absl::Status broken = absl::InternalError("broken");
+  EXPECT_EQ(run("encode", broken, {}), 1u);
+  EXPECT_EQ(run("decode", {}, broken), 2u) << "a good encode proves little";
+  EXPECT_EQ(run("memory", {}, absl::ResourceExhaustedError("memory")), 3u);
+  EXPECT_EQ(run("good", {}, {}), 0u);
+  auto bad = Make("bad"), neighbour = Make("neighbour");
+  bad->decode_status = broken;
+  scheduler_->Submit(std::move(bad));
+  scheduler_->Submit(std::move(neighbour));
+  RunAll();
+  EXPECT_EQ(scheduler_->stats().broken_batches, 0u) << "one of two failed";
+  EXPECT_EQ(run("cancelled", {}, absl::CancelledError()), 0u) << "the caller's doing";
+}
+
 TEST_F(SchedulerTest, RefusesInsideSubmit) {
   Start(2);
   Submit("late", absl::ZeroDuration());

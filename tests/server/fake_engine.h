@@ -101,9 +101,27 @@ class FakeEngine final : public Engine {
     };
   }
   std::shared_ptr<const Catalogue> catalogue() const override { return catalogue_; }
+  // "bad" is refused, and so is a rollback before the first reload.
+  void Reload(std::string bundle, ReloadCallback done) override {
+    if (bundle == "bad") return done(absl::DataLossError("bad/model.safetensors: was damaged"));
+    const int number = reloads_.fetch_add(1) + 2;
+    done(ModelVersion{.id = number,
+                      .bundle = std::move(bundle),
+                      .model_version = "model-" + std::to_string(number),
+                      .state = "serving"});
+  }
+  void Rollback(ReloadCallback done) override {
+    if (reloads_.load() == 0) return done(absl::FailedPreconditionError("nothing to go back to"));
+    done(ModelVersion{.id = 1, .bundle = "bundle", .model_version = "model-1", .state = "serving"});
+  }
   EngineStatus GetStatus() const override {
     EngineStatus status;
+    status.versions = {{.id = 1, .bundle = "bundle", .model_version = "model-1", .state = "serving"},
+                       {.id = 2, .bundle = "broken", .state = "refused", .error = "broken/items: was damaged"}};
+    status.models_served = 1;
+    status.models_refused = 1;
     status.ready = ready_.load();
+    if (!status.ready) status.not_ready = "the last 3 batches failed";
     status.model_version = "model-1";
     status.catalogue_version = "catalogue-1";
     status.family = "fake";
@@ -165,6 +183,7 @@ class FakeEngine final : public Engine {
   std::vector<RecommendRequest> requests_;                                // guarded by mu_
   std::vector<std::shared_ptr<Pending>> held_;                            // guarded by mu_
   std::atomic<int> cancelled_{0};
+  std::atomic<int> reloads_{0};
   std::atomic<bool> ready_{true};
   std::atomic<bool> drained_{false};
   const std::shared_ptr<const Catalogue> catalogue_ = std::make_shared<FakeCatalogue>();

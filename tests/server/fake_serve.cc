@@ -3,6 +3,7 @@
 // `beamline serve` with a fake engine, for process_test.cc: fake_serve MODE GRACE_MS. The log goes to standard output.
 #include <cstdlib>
 #include <string>
+#include <utility>
 
 #include "absl/time/clock.h"
 #include "server/fake_engine.h"
@@ -23,6 +24,8 @@ class HangingEngine final : public Engine {
     return [] {};
   }
   std::shared_ptr<const Catalogue> catalogue() const override { return fake_.catalogue(); }
+  void Reload(std::string bundle, ReloadCallback done) override { fake_.Reload(std::move(bundle), std::move(done)); }
+  void Rollback(ReloadCallback done) override { fake_.Rollback(std::move(done)); }
   EngineStatus GetStatus() const override { return fake_.GetStatus(); }
   bool Drain(absl::Time) override { return false; }
 

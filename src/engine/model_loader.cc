@@ -1,0 +1,66 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "engine/model_loader.h"
+
+#include <algorithm>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "beamline/status.h"
+#include "engine/request_check.h"
+
+namespace beamline::engine {
+namespace {
+
+absl::Status CheckBelongTogether(const runtime::ModelInfo& model, const Catalogue& catalogue) {
+  if (model.level_sizes != catalogue.level_sizes()) {
+    return absl::FailedPreconditionError(absl::StrCat("catalogue '", catalogue.version(), "' has levels of ",
+                                                      absl::StrJoin(catalogue.level_sizes(), "x"), " codes, model '",
+                                                      model.version, "' has ", absl::StrJoin(model.level_sizes, "x"),
+                                                      "; build the catalogue with the model's codebook"));
+  }
+  if (model.codebook_fingerprint != catalogue.codebook_fingerprint()) {
+    return absl::FailedPreconditionError(absl::StrCat(
+        "catalogue '", catalogue.version(), "' was made with codebook ", catalogue.codebook_fingerprint(), ", model '",
+        model.version, "' with ", model.codebook_fingerprint, "; build the catalogue with the model's codebook"));
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+ModelLoader::ModelLoader(RunnerSource source, const EngineOptions* options, const RequestRecorder* recorder)
+    : source_(std::move(source)), options_(*options), recorder_(*recorder) {}
+
+absl::StatusOr<std::unique_ptr<repository::Model>> ModelLoader::Load(const std::string& bundle) {
+  BEAMLINE_ASSIGN_OR_RETURN(std::unique_ptr<runtime::Runner> runner, source_.load(bundle));
+  BEAMLINE_RETURN_IF_ERROR(CheckBelongTogether(runner->info(), *runner->catalogue()));
+  return std::make_unique<ServingModel>(std::move(runner), options_.max_rules, ++last_group_);
+}
+
+absl::Status ModelLoader::WarmUp(repository::Model& model, const repository::Model* serving) {
+  const auto& next = static_cast<const ServingModel&>(model);
+  BEAMLINE_RETURN_IF_ERROR(next.runner->WarmUp(Recorded(next.runner->info().levels())));
+  if (serving == nullptr) return absl::OkStatus();
+  for (const std::vector<TagClause>& rule : static_cast<const ServingModel*>(serving)->rules->rules()) {
+    BEAMLINE_RETURN_IF_ERROR(next.rules->Get(rule).status());
+  }
+  return absl::OkStatus();
+}
+
+std::vector<RecommendRequest> ModelLoader::Recorded(int levels) const {
+  std::vector<RecommendRequest> recorded;
+  int64_t rows = 0;
+  for (RecommendRequest& request : recorder_.requests()) {
+    // Widths per level of another model mean nothing to this one.
+    if (request.beam_widths.size() > 1 && static_cast<int>(request.beam_widths.size()) != levels) continue;
+    request.beam_widths = BeamWidths(request, options_, levels);
+    rows += *std::max_element(request.beam_widths.begin(), request.beam_widths.end());
+    if (rows > options_.max_batch_rows) break;
+    recorded.push_back(std::move(request));
+  }
+  return recorded;
+}
+
+}  // namespace beamline::engine

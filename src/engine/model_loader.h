@@ -1,0 +1,45 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The repository's loader: a bundle becomes a runner, the runner with its catalogue a ServingModel. Refuses a model and
+// a catalogue that do not belong together, compiles the rules that requests use now, and warms up with what they asked
+// lately. Called by one thread at a time.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <string>
+
+#include "beamline/engine.h"
+#include "engine/request_recorder.h"
+#include "engine/serving_model.h"
+#include "repository/loader.h"
+#include "runtime/runner.h"
+
+namespace beamline::engine {
+
+// Where runners come from: bundles (create_engine.cc), or a test.
+struct RunnerSource {
+  std::function<absl::StatusOr<std::string>(const std::string& bundle)> identify;
+  std::function<absl::StatusOr<std::unique_ptr<runtime::Runner>>(const std::string& bundle)> load;
+};
+
+class ModelLoader final : public repository::Loader {
+ public:
+  // `options` and `recorder` outlive the loader.
+  ModelLoader(RunnerSource source, const EngineOptions* options, const RequestRecorder* recorder);
+
+  absl::StatusOr<std::string> Identify(const std::string& bundle) override { return source_.identify(bundle); }
+  absl::StatusOr<std::unique_ptr<repository::Model>> Load(const std::string& bundle) override;
+  absl::Status WarmUp(repository::Model& model, const repository::Model* serving) override;
+
+ private:
+  // What was recorded, with widths for this model's levels, as much as fits one batch.
+  std::vector<RecommendRequest> Recorded(int levels) const;
+
+  const RunnerSource source_;
+  const EngineOptions& options_;
+  const RequestRecorder& recorder_;
+  uint64_t last_group_ = 0;
+};
+
+}  // namespace beamline::engine

@@ -1,0 +1,43 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// A few requests of the recent past, kept in memory only, to warm up the next version of the model with what users
+// really ask. Copies at most one request per `period`, so recording costs serving nothing. Thread-safe.
+#pragma once
+
+#include <cstddef>
+#include <deque>
+#include <mutex>
+#include <vector>
+
+#include "absl/time/time.h"
+#include "beamline/request.h"
+
+namespace beamline::engine {
+
+class RequestRecorder {
+ public:
+  explicit RequestRecorder(size_t capacity = 8, absl::Duration period = absl::Milliseconds(200))
+      : capacity_(capacity), period_(period) {}
+
+  void Offer(const RecommendRequest& request, absl::Time now) {
+    std::lock_guard lock(mu_);
+    if (now < next_) return;
+    next_ = now + period_;
+    requests_.push_back(request);
+    if (requests_.size() > capacity_) requests_.pop_front();
+  }
+
+  std::vector<RecommendRequest> requests() const {  // oldest first
+    std::lock_guard lock(mu_);
+    return {requests_.begin(), requests_.end()};
+  }
+
+ private:
+  const size_t capacity_;
+  const absl::Duration period_;
+  mutable std::mutex mu_;
+  std::deque<RecommendRequest> requests_;   // guarded by mu_
+  absl::Time next_ = absl::InfinitePast();  // guarded by mu_
+};
+
+}  // namespace beamline::engine

@@ -1,0 +1,300 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Models swapped beneath requests, over fake runners: what a request was pinned to answers it, a refused bundle changes
+// nothing, the next version is warmed up with what users asked, and under load nobody notices.
+#include <algorithm>
+#include <array>
+#include <atomic>
+#include <chrono>
+#include <future>
+#include <iostream>
+#include <map>
+#include <memory>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "absl/time/clock.h"
+#include "engine/engine_core.h"
+#include "engine/fake_runner.h"
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+
+namespace beamline::engine {
+namespace {
+
+using ::testing::HasSubstr;
+using ::testing::SizeIs;
+using Code = absl::StatusCode;
+
+std::unique_ptr<FakeRunner> RunnerOf(const std::string& version, int items = 150) {
+  auto runner = std::make_unique<FakeRunner>(MakeCatalogue(items, "catalogue-of-" + version));
+  runner->info_.version = runner->salt = version;
+  runner->cost = absl::ZeroDuration();
+  return runner;
+}
+
+// A bundle's name is its version; "cold" fails in the warm-up, "other-codebook" has one.
+RunnerSource Versions(std::vector<FakeRunner*>* loaded = nullptr) {
+  return {.identify = [](const std::string& bundle) { return bundle; },
+          .load = [loaded](const std::string& bundle) -> absl::StatusOr<std::unique_ptr<runtime::Runner>> {
+            auto runner = RunnerOf(bundle);
+            if (bundle == "broken") return absl::DataLossError("broken/items: was damaged");
+            if (bundle == "cold") runner->warm_up = absl::InternalError("non_finite_logits");
+            if (bundle == "other-codebook") runner->info_.codebook_fingerprint = "other";
+            if (loaded != nullptr) loaded->push_back(runner.get());
+            return runner;
+          }};
+}
+
+class ReloadTest : public ::testing::Test {
+ protected:
+  ReloadTest() {
+    auto engine = EngineCore::Create({.options = {.bundle = "v1"},
+                                      .source = Versions(&loaded_),
+                                      .clock = clock_,
+                                      .preparation_threads = 0,
+                                      .inline_execution = true});
+    EXPECT_TRUE(engine.ok()) << engine.status();
+    engine_ = *std::move(engine);
+  }
+  void Submit(RecommendRequest request) {
+    engine_->Submit(std::move(request), [this](auto result) { answers_.push_back(std::move(result)); });
+  }
+  std::vector<std::string> RunAll() {
+    for (absl::Time again = engine_->Step(); again != absl::InfiniteFuture(); again = engine_->Step()) {
+      if (again > clock_->Now()) clock_->Set(again);
+    }
+    std::vector<std::string> versions;
+    for (const auto& answer : answers_) {
+      EXPECT_TRUE(answer.ok()) << answer.status();
+      EXPECT_EQ(answer->catalogue_version, "catalogue-of-" + answer->model_version);
+      versions.push_back(answer->model_version);
+    }
+    answers_.clear();
+    return versions;
+  }
+  absl::StatusOr<ModelVersion> Finish(absl::StatusOr<ModelVersion>* answer) {
+    while (engine_->StepRepository()) {
+    }
+    return *answer;
+  }
+  absl::StatusOr<ModelVersion> Reload(const std::string& bundle) {
+    absl::StatusOr<ModelVersion> answer = absl::UnknownError("no callback");
+    engine_->Reload(bundle, [&](auto result) { answer = std::move(result); });
+    return Finish(&answer);
+  }
+  absl::StatusOr<ModelVersion> Rollback() {
+    absl::StatusOr<ModelVersion> answer = absl::UnknownError("no callback");
+    engine_->Rollback([&](auto result) { answer = std::move(result); });
+    return Finish(&answer);
+  }
+
+  std::shared_ptr<FakeClock> clock_ = std::make_shared<FakeClock>();
+  std::vector<FakeRunner*> loaded_;
+  std::unique_ptr<EngineCore> engine_;
+  std::vector<absl::StatusOr<RecommendResult>> answers_;
+};
+
+TEST_F(ReloadTest, ARequestIsAnsweredByTheVersionItCameTo) {
+  Submit({.user_id = "a"});
+  ASSERT_TRUE(Reload("v2").ok());
+  Submit({.user_id = "b"});
+  ASSERT_TRUE(Reload("v3").ok());
+  Submit({.user_id = "c"});
+  // Three versions in the queue, none of them in one batch with another: the fake runners look at every job.
+  EXPECT_THAT(RunAll(), ::testing::UnorderedElementsAre("v1", "v2", "v3"));
+  EXPECT_EQ(engine_->scheduler_stats().decode_batches, 3u);
+  EXPECT_EQ(engine_->GetStatus().model_version, "v3");
+  EXPECT_EQ(engine_->catalogue()->version(), "catalogue-of-v3");
+}
+
+TEST_F(ReloadTest, TheOldVersionGoesWithItsLastRequest) {
+  Submit({.user_id = "a"});
+  ASSERT_TRUE(Reload("v2").ok());
+  ASSERT_TRUE(Reload("v3").ok());
+  const auto state = [&] {
+    while (engine_->StepRepository()) {
+    }
+    return engine_->GetStatus().versions[0].state;
+  };
+  EXPECT_EQ(state(), "draining");
+  EXPECT_THAT(RunAll(), ::testing::ElementsAre("v1"));
+  EXPECT_EQ(state(), "unloaded");
+}
+
+TEST_F(ReloadTest, ARefusedBundleChangesNothing) {
+  EXPECT_THAT(Reload("broken").status().ToString(), HasSubstr("items: was damaged"));
+  EXPECT_THAT(Reload("cold").status().ToString(), HasSubstr("non_finite_logits"));
+  const absl::Status other = Reload("other-codebook").status();
+  EXPECT_EQ(other.code(), Code::kFailedPrecondition);
+  EXPECT_THAT(other.message(), HasSubstr("codebook"));
+  Submit({.user_id = "a"});
+  EXPECT_THAT(RunAll(), ::testing::ElementsAre("v1"));
+  const EngineStatus status = engine_->GetStatus();
+  EXPECT_EQ(status.models_refused, 3u);
+  ASSERT_THAT(status.versions, SizeIs(4));
+  EXPECT_EQ(status.versions[2].state, "refused");
+  EXPECT_THAT(status.versions[2].error, HasSubstr("failed in the warm-up: non_finite_logits"));
+}
+
+TEST_F(ReloadTest, RollsBack) {
+  EXPECT_EQ(Rollback().status().code(), Code::kFailedPrecondition);
+  ASSERT_TRUE(Reload("v2").ok());
+  const auto back = Rollback();
+  ASSERT_TRUE(back.ok()) << back.status();
+  EXPECT_EQ(back->model_version, "v1");
+  Submit({.user_id = "a"});
+  EXPECT_THAT(RunAll(), ::testing::ElementsAre("v1"));
+  EXPECT_THAT(loaded_, SizeIs(2));
+  EXPECT_EQ(engine_->GetStatus().rollbacks, 1u);
+}
+
+TEST_F(ReloadTest, TheNextVersionIsWarmedUpWithWhatUsersAsked) {
+  EXPECT_THAT(loaded_[0]->warmed, SizeIs(0));
+  for (int i = 0; i < 20; ++i) {
+    RecommendRequest request;
+    request.user_id = absl::StrCat("user ", i);
+    request.history = {{.item = 3}};
+    request.beam_widths = {7};
+    request.deadline = clock_->Now() + absl::Hours(1);
+    Submit(std::move(request));
+    clock_->Advance(absl::Milliseconds(i < 2 ? 1 : 500));  // the second and third come too soon after the first
+  }
+  RunAll();
+  ASSERT_TRUE(Reload("v2").ok());
+  const std::vector<RecommendRequest>& warmed = loaded_[1]->warmed;
+  ASSERT_THAT(warmed, SizeIs(8));  // the newest
+  EXPECT_EQ(warmed.back().user_id, "user 19");
+  EXPECT_EQ(warmed.back().history[0].item, 3u);
+  EXPECT_THAT(warmed.back().beam_widths, ::testing::ElementsAre(7, 7, 7));
+}
+
+TEST(ModelLoaderTest, CompilesTheRulesInUse) {
+  const EngineOptions options;
+  const RequestRecorder recorder;
+  ModelLoader loader(Versions(), &options, &recorder);
+  const auto first = loader.Load("v1"), second = loader.Load("v2");
+  ASSERT_TRUE(first.ok() && second.ok());
+  const auto& old_version = static_cast<const ServingModel&>(**first);
+  const auto& new_version = static_cast<const ServingModel&>(**second);
+  EXPECT_NE(old_version.group, new_version.group);
+  const std::vector<TagClause> german = {{"region", {"DE"}}}, second_kind = {{"kind", {"2"}}};
+  ASSERT_TRUE(old_version.rules->Get(german).ok());
+  ASSERT_TRUE(old_version.rules->Get(second_kind).ok());
+  ASSERT_TRUE(loader.WarmUp(**second, first->get()).ok());
+  EXPECT_EQ(new_version.rules->stats().rules, 2);
+  ASSERT_TRUE(new_version.rules->Get(german).ok());
+  EXPECT_EQ(new_version.rules->stats().hits, 1u);
+}
+
+// What a version answers to a user without rules: the first item of each SID, SIDs by score.
+std::vector<ItemId> Expected(const std::string& version, const std::string& user, int top_k) {
+  const auto snapshot = MakeCatalogue(150, version);
+  std::vector<runtime::Hypothesis> all;
+  for (uint32_t leaf = 0; leaf < snapshot->num_leaves(); ++leaf) {
+    all.push_back(FakeHypothesis(user + version, leaf, snapshot->SidOfLeaf(leaf)));
+  }
+  std::sort(all.begin(), all.end(), Before);
+  std::vector<ItemId> items;
+  for (int i = 0; i < top_k; ++i) items.push_back(snapshot->item_id(snapshot->LeafItems(all[i].leaf).begin));
+  return items;
+}
+
+double Percentile99(std::vector<double> values) {
+  std::sort(values.begin(), values.end());
+  return values.empty() ? 0 : values[(values.size() - 1) * 99 / 100];
+}
+
+// Closed-loop clients; quiet stretches and stretches with a load of 40 ms of CPU take turns, so that other work on the
+// machine weighs on both alike.
+class Load {
+ public:
+  explicit Load(EngineCore* engine) {
+    for (int client = 0; client < 4; ++client) {
+      clients_.emplace_back([this, engine, client] {
+        const std::string user = absl::StrCat("user ", client);
+        while (!stop_) Ask(*engine, user);
+      });
+    }
+  }
+  void Join() {
+    stop_ = true;
+    for (std::thread& client : clients_) client.join();
+  }
+  std::atomic<int> phase{0};  // 0: quiet, 1: reloading
+  std::atomic<int> failed{0}, mixed{0};
+  std::map<std::string, int> versions;    // after Join, as the next
+  std::array<std::vector<double>, 2> ms;  // by phase
+
+ private:
+  void Ask(EngineCore& engine, const std::string& user) {
+    const int began_in = phase;
+    const absl::Time start = absl::Now();
+    const auto answer = engine.Recommend({.user_id = user, .top_k = 5});
+    const double took = absl::ToDoubleMilliseconds(absl::Now() - start);
+    if (!answer.ok()) {
+      ++failed;
+      return;
+    }
+    std::vector<ItemId> items;
+    for (const RecommendedItem& item : answer->items) items.push_back(item.item);
+    std::lock_guard lock(mu_);
+    const auto [expected, unknown] = expected_.try_emplace(answer->model_version + "/" + user);
+    if (unknown) expected->second = Expected(answer->model_version, user, 5);
+    if (items != expected->second || answer->catalogue_version != "catalogue-of-" + answer->model_version) ++mixed;
+    ++versions[answer->model_version];
+    ms[began_in].push_back(took);
+  }
+
+  std::atomic<bool> stop_{false};
+  std::mutex mu_;
+  std::map<std::string, std::vector<ItemId>> expected_;
+  std::vector<std::thread> clients_;
+};
+
+TEST(ReloadUnderLoadTest, TenReloadsAndARollback) {
+  RunnerSource source = Versions();
+  source.load = [load = source.load](const std::string& bundle) {
+    for (const absl::Time end = absl::Now() + absl::Milliseconds(40); absl::Now() < end;) {
+    }
+    auto runner = load(bundle);
+    static_cast<FakeRunner&>(**runner).cost = absl::Microseconds(200);
+    return runner;
+  };
+  auto engine =
+      EngineCore::Create({.options = {.bundle = "v0", .default_deadline = absl::Minutes(1)}, .source = source});
+  ASSERT_TRUE(engine.ok()) << engine.status();
+  Load load(engine->get());
+  const auto stretch = std::chrono::milliseconds(120);
+  for (int round = 1; round <= 11; ++round) {
+    load.phase = 0;
+    std::this_thread::sleep_for(stretch);
+    load.phase = 1;
+    std::promise<absl::StatusOr<ModelVersion>> done;
+    const auto set = [&](absl::StatusOr<ModelVersion> result) { done.set_value(std::move(result)); };
+    if (round == 11) {
+      (*engine)->Rollback(set);
+    } else {
+      (*engine)->Reload(absl::StrCat("v", round), set);
+    }
+    const auto result = done.get_future().get();
+    ASSERT_TRUE(result.ok()) << result.status();
+    EXPECT_EQ(result->model_version, absl::StrCat("v", round == 11 ? 9 : round));
+    std::this_thread::sleep_for(stretch);
+  }
+  load.Join();
+  EXPECT_EQ(load.failed, 0);
+  EXPECT_EQ(load.mixed, 0);
+  EXPECT_THAT(load.versions, SizeIs(11));
+  const double quiet = Percentile99(load.ms[0]), reloading = Percentile99(load.ms[1]);
+  std::cout << "p99 quiet " << quiet << " ms (" << load.ms[0].size() << "), with reloads " << reloading << " ms ("
+            << load.ms[1].size() << "), ratio " << reloading / quiet << std::endl;
+  RecordProperty("p99_ratio", std::to_string(reloading / quiet));
+  // Not the goal (1.2 on a quiet machine) but what a load that blocks requests would exceed wherever the tests run.
+  EXPECT_LT(reloading, 3 * quiet + 30);
+  EXPECT_TRUE((*engine)->Drain(absl::InfiniteFuture()));
+}
+
+}  // namespace
+}  // namespace beamline::engine

@@ -6,5 +6,5 @@ set(BEAMLINE_LAYERS
 # What levels may not include, by regular expression on the header's path.
 set(BEAMLINE_TORCH_HEADERS "^(ATen|c10|torch)/")
 set(BEAMLINE_TORCH_LAYERS backend model decode runtime train)  # the only folders that may see torch
-set(BEAMLINE_GRPC_HEADERS "^(grpc|grpcpp|google/protobuf)/")
+set(BEAMLINE_GRPC_HEADERS "^(grpc|grpcpp|google/protobuf)/|\\.pb\\.h$")
 set(BEAMLINE_GRPC_LAYERS server cli)

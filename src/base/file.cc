@@ -79,6 +79,21 @@ absl::Status WriteFileAtomically(const std::filesystem::path& path, std::string_
   return file.Commit();
 }
 
+absl::Status CheckCanWrite(const std::filesystem::path& path, absl::string_view what) {
+  const std::filesystem::path folder = path.has_parent_path() ? path.parent_path() : std::filesystem::path(".");
+  std::error_code ignored;
+  if (!std::filesystem::is_directory(folder, ignored)) {
+    return absl::NotFoundError(absl::StrCat(what, ": ", folder.string(), " is not a folder; make it first"));
+  }
+  if (std::filesystem::is_directory(path, ignored)) {
+    return absl::InvalidArgumentError(absl::StrCat(what, ": ", path.string(), " is a folder; name a file"));
+  }
+  if (access(folder.c_str(), W_OK) != 0) {
+    return absl::PermissionDeniedError(absl::StrCat(what, ": ", folder.string(), " cannot be written to"));
+  }
+  return absl::OkStatus();
+}
+
 absl::Status MakeFolder(const std::filesystem::path& path) {
   std::error_code error;
   std::filesystem::create_directories(path, error);

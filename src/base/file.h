@@ -24,6 +24,10 @@ absl::StatusOr<std::string> ReadFile(const std::filesystem::path& path, uint64_t
 // Writes `contents` through an AtomicFile.
 absl::Status WriteFileAtomically(const std::filesystem::path& path, std::string_view contents);
 
+// NOT_FOUND or PERMISSION_DENIED unless a file could be written at `path` now: asked before hours of work, with `what`
+// (the flag) in front of the message.
+absl::Status CheckCanWrite(const std::filesystem::path& path, absl::string_view what);
+
 // A folder that exists afterwards, with its parents.
 absl::Status MakeFolder(const std::filesystem::path& path);
 

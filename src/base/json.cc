@@ -15,10 +15,10 @@ namespace {
 using nlohmann::json;
 
 // Printable and short, whatever a hostile file put into a key.
-std::string Printable(absl::string_view text) {
+std::string Printable(absl::string_view text, size_t longest = 64) {
   std::string out;
-  for (const char c : text.substr(0, 64)) out += (c >= 0x20 && c < 0x7f) ? c : '?';
-  return text.size() > 64 ? absl::StrCat(out, "...") : out;
+  for (const char c : text.substr(0, longest)) out += (c >= 0x20 && c < 0x7f) ? c : '?';
+  return text.size() > longest ? absl::StrCat(out, "...") : out;
 }
 
 // Enforces the limits and passes the events on. nlohmann's parser is iterative; the depth is ours to bound.
@@ -52,7 +52,7 @@ class LimitedHandler final : public nlohmann::json_sax<json> {
       what = what.substr(colon + 2);
     }
     return Fail(absl::StrCat(LineAndColumn(text_, position == 0 ? 0 : position - 1), ": not valid JSON near '",
-                             Printable(last_token), "': ", what.substr(0, 200)));
+                             Printable(last_token), "': ", Printable(what, 200)));
   }
 
  private:

@@ -72,6 +72,15 @@ void Progress::Update(int64_t done, std::string_view note) {
   Draw(now, false);
 }
 
+void Progress::Note(std::string_view line) {
+  std::lock_guard lock(mutex_);
+  std::string text(line);
+  if (text.size() < drawn_width_) text.append(drawn_width_ - text.size(), ' ');
+  drawn_width_ = 0;
+  absl::FPrintF(options_.out, "%s%s\n", bar_ && open_ ? "\r" : "", text);
+  std::fflush(options_.out);
+}
+
 void Progress::Finish(std::string_view note) {
   std::lock_guard lock(mutex_);
   if (!open_) return;

@@ -36,6 +36,8 @@ class Progress {
   void Start(std::string_view label, int64_t total, std::string_view unit);
   // `done` units of the open phase are finished; `note` is shown behind, e.g. "loss 3.21".
   void Update(int64_t done, std::string_view note = {});
+  // A line of its own that stays, e.g. how many rows were skipped; a bar goes on below it.
+  void Note(std::string_view line);
   // Closes the phase with a last line that says how long it took.
   void Finish(std::string_view note = {});
 
@@ -62,6 +64,9 @@ inline void StartProgress(Progress* progress, std::string_view label, int64_t to
 }
 inline void UpdateProgress(Progress* progress, int64_t done, std::string_view note = {}) {
   if (progress != nullptr) progress->Update(done, note);
+}
+inline void NoteProgress(Progress* progress, std::string_view line) {
+  if (progress != nullptr) progress->Note(line);
 }
 inline void FinishProgress(Progress* progress, std::string_view note = {}) {
   if (progress != nullptr) progress->Finish(note);

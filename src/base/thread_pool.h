@@ -42,6 +42,9 @@ class ThreadPool {
   std::vector<std::thread> threads_;
 };
 
+// The most threads a user may ask for: what option parsers refuse above.
+inline constexpr int kMaxThreads = 1024;
+
 // Threads to use where the user said `requested`; 0 means one per core.
 int ThreadsOrCores(int requested);
 

@@ -7,6 +7,7 @@
 #include "absl/strings/str_cat.h"
 #include "base/digest.h"
 #include "base/interrupt.h"
+#include "base/memory.h"
 #include "beamline/status.h"
 #include "catalogue/snapshot_builder.h"
 
@@ -18,6 +19,7 @@ constexpr int kCategories = 64;
 constexpr int64_t kDayMs = 86'400'000;
 constexpr int64_t kNewestMs = 1'700'000'000'000;  // a fixed "now", so that equal options give equal files
 constexpr uint64_t kReportEvery = 65536;
+constexpr int64_t kBytesPerItem = 140;  // at the peak, while building: 10^7 items take 1.3 GB
 
 // A stream of draws that belongs to one item, whatever the order of generation.
 class Draws {
@@ -81,6 +83,8 @@ absl::StatusOr<std::shared_ptr<const CatalogueSnapshot>> GenerateCatalogue(const
   if (options.levels < 1 || options.levels > kMaxLevels) {
     return absl::InvalidArgumentError(absl::StrCat("levels: is ", options.levels, ", must be 1 to ", kMaxLevels));
   }
+  BEAMLINE_RETURN_IF_ERROR(
+      CheckAvailableMemory(absl::StrCat(options.items, " items"), static_cast<int64_t>(options.items) * kBytesPerItem));
   SnapshotOptions snapshot_options;
   snapshot_options.codebook_fingerprint = options.codebook_fingerprint.empty()
                                               ? absl::StrCat("generated-", options.levels, "x", options.codes)

@@ -10,6 +10,7 @@
 #include "base/file.h"
 #include "base/json.h"
 #include "base/progress.h"
+#include "base/thread_pool.h"
 #include "beamline/status.h"
 #include "cli/verb.h"
 #include "train/training_run.h"
@@ -46,6 +47,7 @@ absl::Status RunEvaluate(const EvaluateFlags& flags) {
                                                                       {"--tokenizer", flags.run.source.tokenizer}}) {
     if (value.empty()) return absl::InvalidArgumentError(name + ": is missing (see beamline evaluate --help)");
   }
+  if (!flags.out.empty()) BEAMLINE_RETURN_IF_ERROR(CheckCanWrite(flags.out, "--out"));
   Progress progress;
   BEAMLINE_ASSIGN_OR_RETURN(const train::EvaluationReport report, train::RunEvaluation(flags.run, &progress));
   std::fputs(train::EvaluationTable(report).c_str(), stdout);
@@ -77,7 +79,8 @@ Verb AddEvaluate(CLI::App& app) {
       ->capture_default_str();
   command->add_option("--seed", run.options.bootstrap.seed, "Of the bootstrap and of --max-users");
   command->add_option("--device", run.device.device, "cpu, cuda or cuda:N")->capture_default_str();
-  command->add_option("--threads", run.device.threads, "CPU threads; 0: one per core");
+  command->add_option("--threads", run.device.threads, "CPU threads; 0: one per core")
+      ->check(CLI::Range(0, kMaxThreads));
   command->add_option("--out", flags->out, "Write the numbers as JSON, too");
   command->add_option("--show", flags->show, "Print a file written with --out again; nothing else is needed");
   return {command, [flags] { return RunEvaluate(*flags); }};

@@ -3,6 +3,7 @@
 #include <memory>
 #include <string>
 
+#include "base/file.h"
 #include "base/interrupt.h"
 #include "base/progress.h"
 #include "beamline/status.h"
@@ -40,6 +41,7 @@ absl::Status GenerateLog(GenerateFlags& flags, Progress* progress) {
 }
 
 absl::Status GenerateCatalogue(const GenerateFlags& flags, Progress* progress) {
+  BEAMLINE_RETURN_IF_ERROR(CheckCanWrite(flags.catalogue_out, "--out"));
   BEAMLINE_ASSIGN_OR_RETURN(const auto snapshot, catalogue::GenerateCatalogue(flags.catalogue, progress));
   BEAMLINE_RETURN_IF_ERROR(catalogue::WriteSnapshot(*snapshot, flags.catalogue_out, progress));
   std::printf("%llu items, %llu SIDs, version %s -> %s\n", static_cast<unsigned long long>(snapshot->num_items()),

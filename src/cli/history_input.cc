@@ -2,6 +2,8 @@
 #include "cli/history_input.h"
 
 #include <algorithm>
+#include <cstdio>
+#include <filesystem>
 #include <fstream>
 #include <iostream>
 
@@ -69,6 +71,11 @@ absl::StatusOr<std::vector<Event>> ReadHistoryLines(std::istream& lines, const s
 
 absl::StatusOr<std::vector<Event>> ReadHistoryFile(const std::string& path) {
   if (path == "-") return ReadHistoryLines(std::cin, "standard input");
+  std::error_code ignored;
+  if (std::filesystem::is_directory(path, ignored)) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("--history: ", path, " is a folder; give a file, or --data with --user for a data folder"));
+  }
   std::ifstream file(path);
   if (!file) return absl::NotFoundError(absl::StrCat("--history: cannot read ", path));
   return ReadHistoryLines(file, path);
@@ -83,6 +90,7 @@ absl::StatusOr<UserInput> ReadUserFromData(const std::string& folder, const std:
     if (!more) break;
     if (row.user_id == user) input.history.push_back(row.event);
   }
+  if (reader.bad_rows().bad() > 0) std::fprintf(stderr, "%s\n", reader.bad_rows().Summary().c_str());
   if (input.history.empty()) {
     return absl::NotFoundError(absl::StrCat("--user: ", files.events.string(), " has no events of user ", user));
   }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // The `beamline` binary: finds the verb, runs it, prints its error, turns it into an exit code (see verb.h).
+#include <algorithm>
 #include <cstdio>
 #include <exception>
 #include <string>
@@ -88,6 +89,13 @@ int Main(int argc, char** argv) {
   const std::vector<Verb> verbs = AddVerbs(app);
   if (argc <= 1) {
     std::fputs(app.help().c_str(), stdout);
+    return kBadUsage;
+  }
+  // CLI11 would only say that a subcommand is required.
+  const std::string word = argv[1];
+  if (word[0] != '-' &&
+      std::none_of(verbs.begin(), verbs.end(), [&](const Verb& verb) { return verb.command->get_name() == word; })) {
+    std::fprintf(stderr, "beamline: there is no verb '%s'; see beamline --help\n", word.c_str());
     return kBadUsage;
   }
   try {

@@ -43,6 +43,9 @@ absl::StatusOr<UserInput> ReadInput(const Options& options) {
     for (const ItemId item : items) input.history.push_back({item});
   }
   for (const std::string& attribute : options.attributes) {
+    if (const size_t equals = attribute.find('='); equals == std::string::npos || equals == 0) {
+      return absl::InvalidArgumentError(absl::StrCat("--attribute: \"", attribute, "\" is not NAME=VALUE"));
+    }
     std::pair<std::string, std::string> pair = absl::StrSplit(attribute, absl::MaxSplits('=', 1));
     input.attributes.push_back({std::move(pair.first), std::move(pair.second)});
   }

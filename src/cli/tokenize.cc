@@ -77,15 +77,10 @@ void PrintBadRows(const sid::BadRows& bad_rows) {
 
 absl::StatusOr<sid::SidTable> ReadIndex(const TokenizeFlags& flags, const sid::SidIndexOptions& options) {
   sid::BadRows bad_rows;
-  absl::StatusOr<sid::SidTable> table = absl::InvalidArgumentError(
-      absl::StrCat("--dialect: '", flags.dialect, "' must be letter, minionerec, minionerec-info or tsv"));
-  if (flags.dialect == "letter" || flags.dialect == "minionerec") {
-    table = sid::ReadIndexJson(flags.from_index, options, &bad_rows);
-  } else if (flags.dialect == "minionerec-info") {
-    table = sid::ReadInfoText(flags.from_index, options, &bad_rows);
-  } else if (flags.dialect == "tsv") {
-    table = sid::ReadSidTsv(flags.from_index, options, &bad_rows);
-  }
+  absl::StatusOr<sid::SidTable> table =
+      flags.dialect == "minionerec-info" ? sid::ReadInfoText(flags.from_index, options, &bad_rows)
+      : flags.dialect == "tsv"           ? sid::ReadSidTsv(flags.from_index, options, &bad_rows)
+                                         : sid::ReadIndexJson(flags.from_index, options, &bad_rows);
   PrintBadRows(bad_rows);
   return table;
 }
@@ -203,7 +198,17 @@ absl::Status Encode(const TokenizeFlags& flags) {
   return absl::OkStatus();
 }
 
+absl::Status CheckDialect(const TokenizeFlags& flags) {
+  for (absl::string_view known : {"letter", "minionerec", "minionerec-info", "tsv"}) {
+    if (flags.dialect == known) return absl::OkStatus();
+  }
+  return absl::InvalidArgumentError(
+      absl::StrCat("--dialect: '", flags.dialect, "' must be letter, minionerec, minionerec-info or tsv"));
+}
+
 absl::Status RunTokenize(TokenizeFlags flags) {
+  BEAMLINE_RETURN_IF_ERROR(CheckDialect(flags));
+  if (!flags.write_index.empty()) BEAMLINE_RETURN_IF_ERROR(CheckCanWrite(flags.write_index, "--write-index"));
   const bool has_vectors = !flags.vectors.path.empty();
   if (!flags.encode.empty() && has_vectors && flags.events.empty() && flags.from_index.empty()) return Encode(flags);
   const int sources = (has_vectors ? 1 : 0) + (flags.events.empty() ? 0 : 1) + (flags.from_index.empty() ? 0 : 1);
@@ -282,7 +287,9 @@ void AddClusteringFlags(CLI::App* command, TokenizeFlags* flags) {
   command->add_flag("--sampled-init", flags->sampled_init, "Start from random items, not k-means++: faster");
   command->add_option("--seed", kmeans.seed, "The same seed gives the same SIDs, with any number of threads")
       ->capture_default_str();
-  command->add_option("--threads", flags->threads, "0: one per core")->capture_default_str();
+  command->add_option("--threads", flags->threads, "0: one per core")
+      ->check(CLI::Range(0, kMaxThreads))
+      ->capture_default_str();
 }
 
 }  // namespace

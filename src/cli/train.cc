@@ -7,6 +7,7 @@
 
 #include "absl/strings/str_join.h"
 #include "base/progress.h"
+#include "base/thread_pool.h"
 #include "beamline/status.h"
 #include "cli/verb.h"
 #include "data/labels.h"
@@ -123,7 +124,8 @@ Verb AddTrain(CLI::App& app) {
       ->capture_default_str();
   command->add_option("--k-core", run.corpus.k_core, "Targets: users and items with at least this many; 0: all");
   command->add_option("--device", run.device.device, "cpu, cuda or cuda:N")->capture_default_str();
-  command->add_option("--threads", run.device.threads, "CPU threads; 0: one per core");
+  command->add_option("--threads", run.device.threads, "CPU threads; 0: one per core")
+      ->check(CLI::Range(0, kMaxThreads));
   command->add_flag("--fresh", run.fresh, "Replace the model and forget the checkpoint of an earlier run");
   run.options = train::PresetTrainOptions(run.preset);
   AddTrainingOptions(*command, run.options);

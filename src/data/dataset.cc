@@ -49,6 +49,12 @@ absl::StatusOr<DatasetFiles> FindDatasetFiles(const std::filesystem::path& folde
 }
 
 // Collects the rows of the tables and puts them in order.
+// Too many would have been an error: few are told.
+absl::Status SayBadRows(const BadRows& bad_rows, Progress* progress) {
+  if (bad_rows.bad() > 0) NoteProgress(progress, bad_rows.Summary());
+  return absl::OkStatus();
+}
+
 class DatasetBuilder {
  public:
   explicit DatasetBuilder(const DatasetOptions& options) : options_(options) {}
@@ -58,7 +64,7 @@ class DatasetBuilder {
     EventRow row;
     while (true) {
       BEAMLINE_ASSIGN_OR_RETURN(const bool more, reader.Next(&row));
-      if (!more) return absl::OkStatus();
+      if (!more) return SayBadRows(reader.bad_rows(), progress);
       if (options_.any_of_labels != 0 && (row.event.labels & options_.any_of_labels) == 0) continue;
       if (events_.size() >= options_.max_events) {
         return absl::ResourceExhaustedError(
@@ -73,7 +79,7 @@ class DatasetBuilder {
     ItemRow row;
     while (true) {
       BEAMLINE_ASSIGN_OR_RETURN(const bool more, reader.Next(&row));
-      if (!more) return absl::OkStatus();
+      if (!more) return SayBadRows(reader.bad_rows(), progress);
       const std::optional<uint32_t> item = dataset_.FindItem(row.item);
       if (item.has_value()) {
         ItemAttributes& known = dataset_.item_attributes_[*item];
@@ -90,7 +96,7 @@ class DatasetBuilder {
     UserRow row;
     while (true) {
       BEAMLINE_ASSIGN_OR_RETURN(const bool more, reader.Next(&row));
-      if (!more) return absl::OkStatus();
+      if (!more) return SayBadRows(reader.bad_rows(), progress);
       const std::optional<uint32_t> user = dataset_.FindUser(row.user_id);
       if (user.has_value()) dataset_.user_attributes_[*user] = std::move(row.attributes);
     }
@@ -181,6 +187,16 @@ std::optional<uint32_t> Dataset::FindUser(std::string_view user_id) const {
 std::optional<uint32_t> Dataset::FindItem(ItemId item) const {
   const auto found = item_index_.find(item);
   return found == item_index_.end() ? std::nullopt : std::make_optional(found->second);
+}
+
+std::vector<std::string> Dataset::AttributeNames() const {
+  std::vector<std::string> names;
+  for (const std::vector<UserAttribute>& attributes : user_attributes_) {
+    for (const UserAttribute& attribute : attributes) {
+      if (std::find(names.begin(), names.end(), attribute.name) == names.end()) names.push_back(attribute.name);
+    }
+  }
+  return names;
 }
 
 ItemSequences Dataset::Sequences() const {

@@ -59,7 +59,7 @@ struct DatasetOptions {
 
 class Dataset {
  public:
-  // `progress` may be null. Errors name file and line.
+  // `progress` may be null; it also tells how many bad rows were skipped, with line numbers. Errors name file and line.
   static absl::StatusOr<Dataset> Load(const DatasetFiles& files, const DatasetOptions& options = {},
                                       Progress* progress = nullptr);
 
@@ -79,6 +79,9 @@ class Dataset {
   // Defaults where the tables say nothing. Where the item table gives no duration, the longest the events report.
   const ItemAttributes& item_attributes(int64_t item) const { return item_attributes_[item]; }
   const std::vector<UserAttribute>& user_attributes(int64_t user) const { return user_attributes_[user]; }
+
+  // Of all users, in the order in which they first appear.
+  std::vector<std::string> AttributeNames() const;
 
   // The users' items in time order; users and items by the indices above.
   ItemSequences Sequences() const;

@@ -108,12 +108,14 @@ std::string ConfigToJson(const ModelConfig& config);
 absl::Status SaveConfig(const ModelConfig& config, const std::string& path);
 
 // "demo", "small", and the paper's "0.015B", "0.121B", "0.935B", "2.633B". `level_sizes` replaces the preset's own
-// where it is not empty; `items` and `authors` size the tables of the item and author features that a preset has.
+// where it is not empty; `items` and `authors` size the tables of the item and author features that a preset has;
+// `attributes` are the user attributes of the log, which the paper's presets read into their static token.
 struct PresetOptions {
   std::string name;
   std::vector<uint32_t> level_sizes;
   int64_t items = 0;
   int64_t authors = 0;
+  std::vector<std::string> attributes;
 };
 absl::StatusOr<ModelConfig> PresetConfig(const PresetOptions& options);
 std::vector<std::string> PresetNames();

@@ -67,7 +67,7 @@ ModelConfig PaperModel(const PaperSize& size, const PresetOptions& options) {
   config.level_sizes = {8192, 8192, 8192};
   config.user = {.user_buckets = 100000,
                  .attribute_buckets = 1024,
-                 .attributes = {"active_degree", "register_days", "region"},
+                 .attributes = options.attributes,
                  .width = 64,
                  .enabled = true};
   config.short_term = {.length = 20, .features = PaperFeatures(size.d_model, options)};

@@ -3,12 +3,12 @@
 
 #include <algorithm>
 #include <cmath>
-#include <fstream>
 #include <limits>
 #include <set>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "base/memory.h"
 
 namespace beamline::model {
 namespace {
@@ -198,16 +198,6 @@ int64_t EstimateWeightBytes(const ModelConfig& config, bool bf16) {
     largest = std::max(largest, spec.elements() * 4);
   }
   return bytes + largest;
-}
-
-int64_t AvailableMemory() {
-  std::ifstream meminfo("/proc/meminfo");
-  std::string key, unit;
-  int64_t kilobytes = 0;
-  while (meminfo >> key >> kilobytes && std::getline(meminfo, unit)) {
-    if (key == "MemAvailable:") return kilobytes * 1024;
-  }
-  return std::numeric_limits<int64_t>::max();
 }
 
 absl::Status CheckMemory(const ModelConfig& config, bool bf16, int64_t available_bytes) {

@@ -46,9 +46,6 @@ ParameterCount CountParameters(const ModelConfig& config);
 // Bytes the weights take on the device (2 or 4 each), plus the largest single tensor in fp32 while loading.
 int64_t EstimateWeightBytes(const ModelConfig& config, bool bf16);
 
-// Bytes this machine can give without swapping; no limit where the system does not say.
-int64_t AvailableMemory();
-
 // RESOURCE_EXHAUSTED with the estimate where it exceeds `available_bytes` (<= 0: the free memory of this machine).
 absl::Status CheckMemory(const ModelConfig& config, bool bf16, int64_t available_bytes);
 

@@ -5,6 +5,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "base/memory.h"
 #include "beamline/status.h"
 #include "catalogue/snapshot_file.h"
 #include "model/weight_schema.h"
@@ -19,7 +20,7 @@ namespace fs = std::filesystem;
 absl::Status CheckMemory(const fs::path& folder, const BundleManifest& manifest, const model::ModelConfig& config,
                          const LoadBundleOptions& options) {
   const bool limited = options.memory_limit_bytes > 0;
-  const int64_t limit = limited ? options.memory_limit_bytes : model::AvailableMemory();
+  const int64_t limit = limited ? options.memory_limit_bytes : AvailableMemory();
   const int64_t needed = EstimateBundleBytes(manifest, config, options.bf16) + options.further_bytes;
   if (needed <= limit) return absl::OkStatus();
   return absl::ResourceExhaustedError(

@@ -140,8 +140,10 @@ absl::StatusOr<BundleManifest> DescribeParts(const BundleParts& parts, const fs:
 
 }  // namespace
 
-absl::StatusOr<BundleManifest> WriteBundle(const BundleParts& parts, const fs::path& folder,
+absl::StatusOr<BundleManifest> WriteBundle(const BundleParts& parts, const fs::path& target,
                                            const WriteBundleOptions& options) {
+  // "bundle/", as a shell completes it, is the folder "bundle".
+  const fs::path folder = target.has_filename() ? target : target.parent_path();
   if (parts.catalogue == nullptr) return absl::InvalidArgumentError("catalogue: a bundle needs one");
   if (!parts.model_version.empty()) BEAMLINE_RETURN_IF_ERROR(CheckModelVersion(parts.model_version));
   BEAMLINE_RETURN_IF_ERROR(CheckTarget(folder, options.overwrite));

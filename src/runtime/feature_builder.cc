@@ -45,7 +45,10 @@ std::vector<int> Newest(absl::Span<const Event> history, int limit, const Pass& 
 
 }  // namespace
 
-bool IsPositive(const Event& event) { return (event.labels & kPositiveLabels) != 0 && (event.labels & kHate) == 0; }
+bool IsPositive(const Event& event) {
+  const bool bare = event.labels == 0 && event.play_time_ms == 0 && event.duration_ms == 0;
+  return bare || ((event.labels & kPositiveLabels) != 0 && (event.labels & kHate) == 0);
+}
 
 // An event with what the catalogue knows of its item.
 struct FeatureBuilder::Element {
@@ -74,6 +77,17 @@ EncodedRequest FeatureBuilder::Build(const FeatureSource& source, const Catalogu
   request.dropped_events = static_cast<int>(history.size() - kept.size());
   int64_t request_ms = source.request_time_ms;
   if (request_ms == 0 && !history.empty()) request_ms = history.back().timestamp_ms;
+
+  // Of the whole history, also of what no pathway has room for.
+  size_t next_kept = 0;
+  for (int i = 0; i < static_cast<int>(history.size()); ++i) {
+    const bool is_kept = next_kept < kept.size() && kept[next_kept] == i;
+    if (is_kept) {
+      ++next_kept;
+    } else if (!catalogue.Encode(history[i].item).has_value()) {
+      ++request.unknown_items;
+    }
+  }
 
   std::vector<Element> elements(history.size());
   for (int i : kept) {

@@ -21,7 +21,9 @@
 
 namespace beamline::runtime {
 
-// Any sign of liking it (like, follow, comment, forward, long view, profile entry), and no dislike.
+// Any sign of liking it (like, follow, comment, forward, long view, profile entry), and no dislike. A bare event, which
+// says nothing of how it went (no label, play time or duration), is positive too: whoever sends plain item ids sends
+// what the user engaged with. An exposure that led to nothing therefore states a play time or a duration.
 bool IsPositive(const Event& event);
 
 class FeatureBuilder {

@@ -6,6 +6,7 @@
 #include "absl/container/flat_hash_map.h"
 #include "absl/strings/str_cat.h"
 #include "base/interrupt.h"
+#include "base/json.h"
 #include "beamline/status.h"
 #include "catalogue/snapshot_builder.h"
 #include "data/item_table.h"
@@ -19,6 +20,7 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr char kSidsFile[] = "sids.tsv";
+constexpr char kTrainingFile[] = "training.json";
 constexpr int64_t kInterruptEvery = 4096;
 
 absl::StatusOr<sid::SidTable> ReadSids(const fs::path& path, const sid::Codebook& codebook) {
@@ -36,9 +38,15 @@ absl::StatusOr<sid::SidTable> ReadSids(const fs::path& path, const sid::Codebook
   return table;
 }
 
+float DefaultRelevance(const CatalogueSources& sources, ItemId item) {
+  return sources.vocabulary == nullptr ? 0.0f : static_cast<float>(sources.vocabulary->Popularity(item));
+}
+
 // Adds every row of the item table that has a SID, and takes it out of `pending`.
-absl::Status AddItemTable(const fs::path& path, const sid::SidTable& sids, absl::flat_hash_map<ItemId, size_t>& pending,
-                          catalogue::SnapshotBuilder& builder, CatalogueJoin& join, Progress* progress) {
+absl::Status AddItemTable(const CatalogueSources& sources, const sid::SidTable& sids,
+                          absl::flat_hash_map<ItemId, size_t>& pending, catalogue::SnapshotBuilder& builder,
+                          CatalogueJoin& join, Progress* progress) {
+  const fs::path& path = sources.items;
   BEAMLINE_ASSIGN_OR_RETURN(data::ItemTableReader reader, data::ItemTableReader::Open(path, {}, progress));
   data::ItemRow row;
   while (true) {
@@ -49,6 +57,7 @@ absl::Status AddItemTable(const fs::path& path, const sid::SidTable& sids, absl:
       ++join.without_sid;
       continue;
     }
+    if (row.attributes.relevance == 0) row.attributes.relevance = DefaultRelevance(sources, row.item);
     if (absl::Status status = builder.Add({row.item, sids.sids[found->second], row.attributes}); !status.ok()) {
       return absl::Status(status.code(), absl::StrCat(path.string(), ": item ", row.item, ": ", status.message()));
     }
@@ -79,21 +88,44 @@ absl::StatusOr<CatalogueJoin> JoinCatalogue(const CatalogueSources& sources, Pro
   for (size_t i = 0; i < sids.items.size(); ++i) pending.emplace(sids.items[i], i);
   CatalogueJoin join;
   if (!sources.items.empty()) {
-    BEAMLINE_RETURN_IF_ERROR(AddItemTable(sources.items, sids, pending, builder, join, progress));
+    BEAMLINE_RETURN_IF_ERROR(AddItemTable(sources, sids, pending, builder, join, progress));
   }
   join.without_attributes = static_cast<int64_t>(pending.size());
   for (size_t i = 0; i < sids.items.size(); ++i) {
     if (i % kInterruptEvery == 0) BEAMLINE_RETURN_IF_ERROR(CheckInterrupted());
     if (!pending.contains(sids.items[i])) continue;
-    BEAMLINE_RETURN_IF_ERROR(builder.Add(CatalogueItem{sids.items[i], sids.sids[i], {}}));
+    CatalogueItem item{sids.items[i], sids.sids[i], {}};
+    item.attributes.relevance = DefaultRelevance(sources, item.item);
+    BEAMLINE_RETURN_IF_ERROR(builder.Add(item));
   }
   BEAMLINE_ASSIGN_OR_RETURN(join.snapshot, std::move(builder).Build(progress));
   return join;
 }
 
+namespace {
+
+// `beamline train` notes which codebook it trained with. A model of other making has no such file.
+absl::Status CheckTrainedWith(const PackOptions& options, const std::string& codebook_fingerprint) {
+  const fs::path path = options.model / kTrainingFile;
+  std::error_code ignored;
+  if (!fs::exists(path, ignored)) return absl::OkStatus();
+  BEAMLINE_ASSIGN_OR_RETURN(const nlohmann::json training, ReadJsonFile(path.string()));
+  const auto found = training.find("codebook_fingerprint");
+  if (found == training.end() || *found == codebook_fingerprint) return absl::OkStatus();
+  return absl::FailedPreconditionError(absl::StrCat(
+      path.string(), ": the model was trained with codebook ", found->dump(), ", that of ",
+      options.catalogue.tokenizer.string(), " is ", codebook_fingerprint, "; name the tokenizer it was trained with"));
+}
+
+}  // namespace
+
 absl::StatusOr<PackResult> Pack(const PackOptions& options, Progress* progress) {
+  BEAMLINE_ASSIGN_OR_RETURN(const Vocabulary vocabulary, Vocabulary::Load((options.model / kVocabularyFile).string()));
+  CatalogueSources sources = options.catalogue;
+  sources.vocabulary = &vocabulary;
   PackResult result;
-  BEAMLINE_ASSIGN_OR_RETURN(result.catalogue, JoinCatalogue(options.catalogue, progress));
+  BEAMLINE_ASSIGN_OR_RETURN(result.catalogue, JoinCatalogue(sources, progress));
+  BEAMLINE_RETURN_IF_ERROR(CheckTrainedWith(options, result.catalogue.snapshot->codebook_fingerprint()));
   BundleParts parts;
   parts.config = options.model / kConfigFile;
   parts.weights = options.model / kWeightsFile;

@@ -15,6 +15,7 @@
 #include "base/progress.h"
 #include "catalogue/snapshot.h"
 #include "runtime/bundle_manifest.h"
+#include "runtime/vocabulary.h"
 
 namespace beamline::runtime {
 
@@ -22,6 +23,9 @@ struct CatalogueSources {
   std::filesystem::path tokenizer;  // folder with codebook.safetensors and sids.tsv
   std::filesystem::path items;      // item table; empty: items without attributes
   std::string version;              // of the catalogue; empty: derived from its contents
+  // Where not null: an item whose table gives no relevance (0) is ordered inside its SID by its popularity in training,
+  // as `beamline evaluate` orders it. Outlives the call.
+  const Vocabulary* vocabulary = nullptr;
 };
 
 struct CatalogueJoin {

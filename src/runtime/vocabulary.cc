@@ -14,6 +14,8 @@ namespace {
 // Embedding rows are addressed by int32, and row 0 is taken.
 constexpr int64_t kMaxIds = (int64_t{1} << 31) - 2;
 
+constexpr char kPopularity[] = "item_popularity";
+
 std::vector<uint64_t> SortedUnique(std::vector<uint64_t> ids) {
   std::sort(ids.begin(), ids.end());
   ids.erase(std::unique(ids.begin(), ids.end()), ids.end());
@@ -37,11 +39,20 @@ absl::StatusOr<std::vector<uint64_t>> ReadIds(const SafetensorsFile& file, const
 }
 
 absl::StatusOr<Vocabulary> FromFile(const SafetensorsFile& file) {
-  const ExpectedTensor expected[] = {{"items", {DType::kU64}, {-1}}, {"authors", {DType::kU64}, {-1}}};
+  std::vector<ExpectedTensor> expected = {{"items", {DType::kU64}, {-1}}, {"authors", {DType::kU64}, {-1}}};
+  const bool has_popularity = file.contains(kPopularity);
+  if (has_popularity) expected.push_back({kPopularity, {DType::kU32}, {-1}});
   BEAMLINE_RETURN_IF_ERROR(CheckTensors(file, expected));
   BEAMLINE_ASSIGN_OR_RETURN(std::vector<uint64_t> items, ReadIds(file, "items"));
   BEAMLINE_ASSIGN_OR_RETURN(std::vector<uint64_t> authors, ReadIds(file, "authors"));
-  return Vocabulary(std::move(items), std::move(authors));
+  Vocabulary vocabulary(std::move(items), std::move(authors));
+  if (has_popularity) {
+    BEAMLINE_ASSIGN_OR_RETURN(const TensorView view,
+                              file.Get(kPopularity, DType::kU32, {static_cast<int64_t>(vocabulary.items().size())}));
+    const absl::Span<const uint32_t> counts = view.as<uint32_t>();
+    vocabulary.SetPopularity({counts.begin(), counts.end()});
+  }
+  return vocabulary;
 }
 
 SafetensorsLimits Limits() {
@@ -71,7 +82,16 @@ absl::Status Vocabulary::Save(const std::string& path) const {
       writer.Add<uint64_t>("items", {static_cast<int64_t>(items_.size())}, absl::MakeConstSpan(items_)));
   BEAMLINE_RETURN_IF_ERROR(
       writer.Add<uint64_t>("authors", {static_cast<int64_t>(authors_.size())}, absl::MakeConstSpan(authors_)));
+  if (!popularity_.empty()) {
+    BEAMLINE_RETURN_IF_ERROR(writer.Add<uint32_t>(kPopularity, {static_cast<int64_t>(popularity_.size())},
+                                                  absl::MakeConstSpan(popularity_)));
+  }
   return writer.Write(path);
+}
+
+uint32_t Vocabulary::Popularity(ItemId item) const {
+  const uint32_t index = ItemIndex(item);
+  return index == 0 || popularity_.empty() ? 0 : popularity_[index - 1];
 }
 
 uint32_t Vocabulary::IndexOf(const std::vector<uint64_t>& sorted, uint64_t id) {

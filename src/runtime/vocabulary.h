@@ -3,11 +3,13 @@
 // Item and author ids of the training data -> dense indices of the model's embedding tables. Index 0 is "unknown": ids
 // not in the vocabulary, and padding; known ids are numbered from 1 in ascending order of id. Immutable, thread-safe,
 // 8 bytes per id. Saved beside the weights as vocabulary.safetensors: tensors "items" and "authors", U64, strictly
-// ascending.
+// ascending; and, where known, "item_popularity", U32 beside "items": events of each in the training part, by which the
+// items of one SID are ordered when the item table gives no relevance.
 #pragma once
 
 #include <cstdint>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -30,6 +32,12 @@ class Vocabulary {
   static absl::StatusOr<Vocabulary> Parse(absl::string_view bytes, const std::string& name);
   absl::Status Save(const std::string& path) const;
 
+  // REQUIRES: one count per entry of items(), or none.
+  void SetPopularity(std::vector<uint32_t> counts) { popularity_ = std::move(counts); }
+  // 0 for unknown ids and where it was never set.
+  uint32_t Popularity(ItemId item) const;
+  absl::Span<const uint32_t> popularity() const { return popularity_; }
+
   uint32_t ItemIndex(ItemId item) const { return IndexOf(items_, item); }
   uint32_t AuthorIndex(uint64_t author) const { return IndexOf(authors_, author); }
   // Rows an embedding table needs: known ids and the unknown one.
@@ -42,6 +50,7 @@ class Vocabulary {
   static uint32_t IndexOf(const std::vector<uint64_t>& sorted, uint64_t id);
   std::vector<ItemId> items_;
   std::vector<uint64_t> authors_;
+  std::vector<uint32_t> popularity_;  // [items] or empty
 };
 
 }  // namespace beamline::runtime

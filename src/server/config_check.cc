@@ -31,7 +31,7 @@ constexpr Bounds kBounds[] = {
     {"engine.max_beam_width", 1, 65536},
     {"engine.max_top_k", 1, 100000},
     {"engine.max_history", 1, 1000000},
-    {"engine.max_eligibility_items", 0, 10000000},
+    {"engine.max_eligibility_items", 0, 1048576},
     {"engine.max_rules", 1, 65536},
     {"engine.max_batch_rows", 1, 1048576},
     {"engine.max_batch_requests", 1, 4096},

@@ -2,11 +2,15 @@
 //
 // Protobuf's text parser stops at its first error. Two tricks make it tell all: unknown fields are skipped and come as
 // warnings, which we turn into errors; and after any other error the line at fault is blanked and the text is parsed
-// again. A line with a brace cannot be blanked without making up errors behind it: there we stop.
+// again. Of a line with a brace only the `name: value` at fault is blanked: without its brace, errors behind it would
+// be made up. Where no such field is found there, we stop.
 #include <algorithm>
 #include <cctype>
 #include <numeric>
+#include <string_view>
+#include <utility>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_split.h"
@@ -23,21 +27,26 @@ using google::protobuf::TextFormat;
 constexpr int kMaxErrors = 50;
 
 struct Message {
-  int line;  // from 1
+  int line;    // from 1
+  int column;  // from 0
   std::string text;
 };
 
 class Collector final : public google::protobuf::io::ErrorCollector {
  public:
 #if GOOGLE_PROTOBUF_VERSION < 4022000
-  void AddError(int line, int, const std::string& message) override { errors.push_back({line + 1, message}); }
-  void AddWarning(int line, int, const std::string& message) override { warnings.push_back({line + 1, message}); }
-#else
-  void RecordError(int line, int, absl::string_view message) override {
-    errors.push_back({line + 1, std::string(message)});
+  void AddError(int line, int column, const std::string& message) override {
+    errors.push_back({line + 1, column, message});
   }
-  void RecordWarning(int line, int, absl::string_view message) override {
-    warnings.push_back({line + 1, std::string(message)});
+  void AddWarning(int line, int column, const std::string& message) override {
+    warnings.push_back({line + 1, column, message});
+  }
+#else
+  void RecordError(int line, int column, absl::string_view message) override {
+    errors.push_back({line + 1, column, std::string(message)});
+  }
+  void RecordWarning(int line, int column, absl::string_view message) override {
+    warnings.push_back({line + 1, column, std::string(message)});
   }
 #endif
   std::vector<Message> errors;
@@ -73,6 +82,40 @@ std::string Bare(std::string line) {
     }
   }
   return line;
+}
+
+bool IsNameCharacter(char c) { return std::isalnum(static_cast<unsigned char>(c)) || c == '_'; }
+
+// Blanks the last `name: value` of `line` whose name begins at or before `column`. False, and the line unchanged, where
+// there is none or its value is no plain one.
+bool BlankField(int column, std::string& line) {
+  const std::string bare = Bare(line);
+  size_t colon = bare.find(':', std::min<size_t>(column, bare.size()));
+  const auto name_of = [&](size_t at) {
+    size_t end = at;
+    while (end > 0 && bare[end - 1] == ' ') --end;
+    size_t begin = end;
+    while (begin > 0 && IsNameCharacter(bare[begin - 1])) --begin;
+    return std::pair(begin, end);
+  };
+  // The error points at the value, or at the name before the colon.
+  if (colon == std::string::npos || name_of(colon).first > static_cast<size_t>(column)) {
+    colon = bare.rfind(':', std::min<size_t>(column, bare.size()));
+  }
+  if (colon == std::string::npos) return false;
+  const auto [begin, name_end] = name_of(colon);
+  if (begin == name_end) return false;
+  size_t end = bare.find_first_not_of(' ', colon + 1);
+  if (end == std::string::npos || std::string_view("{}<>[]").find(bare[end]) != std::string_view::npos) return false;
+  if (line[end] == '"' || line[end] == '\'') {
+    const char quote = line[end];
+    while (++end < line.size() && line[end] != quote) end += line[end] == '\\' ? 1 : 0;
+    end = std::min(end + 1, line.size());
+  } else {
+    end = std::min(bare.find_first_of(" \t,;{}<>[]", end), bare.size());
+  }
+  line.replace(begin, end - begin, end - begin, ' ');
+  return true;
 }
 
 // The format reads 010 as 8 and 0x10 as 16: nobody means that in a configuration.
@@ -135,8 +178,11 @@ std::unique_ptr<TextFormat::ParseInfoTree> ParseConfigText(const std::string& te
     problems->Add(error.line, error.text);
     if (error.line > static_cast<int>(lines.size())) break;
     std::string& line = lines[error.line - 1];
-    if (Bare(line).find_first_of("{}<>[]") != std::string::npos || line.empty()) break;
-    line.clear();
+    if (Bare(line).find_first_of("{}<>[]") == std::string::npos && !line.empty()) {
+      line.clear();
+    } else if (absl::StartsWith(error.text, "Expected identifier") || !BlankField(error.column, line)) {  // stray brace
+      break;
+    }
   }
   for (const Message& warning : unknown) problems->Add(warning.line, ExplainUnknown(warning.text));
   return locations;

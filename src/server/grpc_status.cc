@@ -29,7 +29,9 @@ std::string ClientMessage(const absl::Status& status) {
 
 v1::ErrorDetail ClientDetail(const absl::Status& status, int64_t retry_after_ms) {
   v1::ErrorDetail detail = DetailOf(status);
-  if (status.code() == absl::StatusCode::kResourceExhausted) detail.set_retry_after_ms(retry_after_ms);
+  if (status.code() == absl::StatusCode::kResourceExhausted && detail.retry_after_ms() == 0) {
+    detail.set_retry_after_ms(retry_after_ms);
+  }
   return detail;
 }
 

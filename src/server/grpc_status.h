@@ -13,7 +13,8 @@
 
 namespace beamline::server {
 
-// `retry_after_ms` is told to clients that were refused for load (RESOURCE_EXHAUSTED).
+// `retry_after_ms` is told to clients that were refused for load (RESOURCE_EXHAUSTED) by a status that does not say it
+// itself (beamline/retry.h).
 grpc::Status ToGrpcStatus(const absl::Status& status, int64_t retry_after_ms);
 // REQUIRES: !status.ok().
 v1::BatchRecommendResponse::Result ToBatchResult(const absl::Status& status, int64_t retry_after_ms);

@@ -3,6 +3,8 @@
 
 #include "absl/strings/cord.h"
 #include "absl/strings/str_cat.h"
+#include "absl/time/time.h"
+#include "beamline/retry.h"
 
 namespace beamline::server {
 namespace {
@@ -67,6 +69,9 @@ v1::ErrorDetail DetailOf(const absl::Status& status) {
     detail.Clear();
   }
   detail.set_reason(std::string(ReasonOfCode(status.code())));
+  if (const auto retry_after = GetRetryAfter(status); retry_after.has_value()) {
+    detail.set_retry_after_ms(absl::ToInt64Milliseconds(*retry_after));
+  }
   return detail;
 }
 

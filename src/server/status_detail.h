@@ -38,7 +38,7 @@ absl::Status WithReason(absl::Status status, absl::string_view reason, absl::str
 // Puts a path in front of the field, in detail and message: how an entry's error becomes its batch's.
 absl::Status PrefixField(const absl::Status& status, absl::string_view prefix);
 
-// The detail attached, or one that says what the code alone says. REQUIRES: !status.ok().
+// The detail attached, or one that says what code and retry hint (beamline/retry.h) alone say. REQUIRES: !status.ok().
 v1::ErrorDetail DetailOf(const absl::Status& status);
 
 }  // namespace beamline::server

@@ -95,14 +95,19 @@ runtime::Vocabulary Corpus::FitVocabulary() const {
     for (const data::CompactEvent& event : dataset_->events(user).subspan(0, training_end(user)))
       used[event.item] = true;
   }
+  const std::vector<uint32_t> popularity = TrainingPopularity();
   std::vector<ItemId> items;
   std::vector<uint64_t> authors;
+  std::vector<uint32_t> counts;
   for (int64_t item = 0; item < dataset_->num_items(); ++item) {
     if (!used[item]) continue;
     items.push_back(dataset_->item_id(item));
     authors.push_back(dataset_->item_attributes(item).author);
+    counts.push_back(popularity[item]);
   }
-  return runtime::Vocabulary(std::move(items), std::move(authors));
+  runtime::Vocabulary vocabulary(std::move(items), std::move(authors));  // ids are unique and ascending already
+  vocabulary.SetPopularity(std::move(counts));
+  return vocabulary;
 }
 
 std::vector<uint32_t> Corpus::TrainingPopularity() const {

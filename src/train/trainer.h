@@ -92,6 +92,7 @@ class Trainer {
   const model::Weights& current() const { return average_.has_value() ? average_->average() : weights_; }
   std::vector<CheckpointPart> Parts() const;
   absl::Status Save(const std::string& path);
+  absl::Status CheckRestored(const std::string& path) const;
 
   // Sums over the steps of the epoch so far: part of a checkpoint.
   struct Running {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // A trainer's state to and from its checkpoint.
+#include <limits>
 #include <string>
 
 #include "absl/algorithm/container.h"
@@ -124,6 +125,30 @@ absl::Status Trainer::Save(const std::string& path) {
   return WriteCheckpoint(ctx_, model_->config(), state, Parts(), path);
 }
 
+// Types were right; this is about values no run of these options can reach.
+absl::Status Trainer::CheckRestored(const std::string& path) const {
+  const int64_t levels = model_->config().levels();
+  const struct {
+    absl::string_view field;
+    int64_t value, low, high;
+  } ranges[] = {
+      {"epoch", epoch_, 0, options_.epochs},
+      {"batch", batch_, 0, steps_per_epoch_},
+      {"step", step_, 0, std::numeric_limits<int32_t>::max()},
+      {"running.level_losses' length", static_cast<int64_t>(running_.level_losses.size()), levels, levels},
+      {"running.targets", running_.targets, 0, std::numeric_limits<int64_t>::max()},
+      {"curve's length", static_cast<int64_t>(curve_.size()), epoch_, epoch_},
+      {"worse", worse_, 0, epoch_},
+  };
+  for (const auto& range : ranges) {
+    if (range.value >= range.low && range.value <= range.high) continue;
+    return absl::InvalidArgumentError(absl::StrCat(path, ": ", range.field, " is ", range.value, ", outside ",
+                                                   range.low, "..", range.high,
+                                                   "; the checkpoint is damaged: remove it"));
+  }
+  return absl::OkStatus();
+}
+
 absl::Status Trainer::Restore(const std::string& path) {
   if (best_.tensors().empty()) best_ = CloneWeights(weights_);  // room for what the file may hold
   BEAMLINE_ASSIGN_OR_RETURN(const ReadCheckpointResult read, ReadCheckpoint(ctx_, model_->config(), Parts(), path));
@@ -159,6 +184,7 @@ absl::Status Trainer::Restore(const std::string& path) {
   BEAMLINE_RETURN_IF_ERROR(Read(state, "best_score", path, best_score_));
   BEAMLINE_RETURN_IF_ERROR(Read(state, "worse", path, worse_));
   BEAMLINE_RETURN_IF_ERROR(Read(state, "stopped_early", path, stopped_early_));
+  BEAMLINE_RETURN_IF_ERROR(CheckRestored(path));
   optimizer_.Restore(step_);
   return absl::OkStatus();
 }

@@ -44,15 +44,16 @@ absl::StatusOr<CorpusOptions> CorpusFromJson(const json& training, const std::st
   return options;
 }
 
-absl::StatusOr<model::ModelConfig> MakeConfig(const TrainingRun& run, const Catalogue& catalogue,
-                                              const runtime::Vocabulary& vocabulary) {
+absl::StatusOr<model::ModelConfig> MakeConfig(const TrainingRun& run, const data::Dataset& dataset,
+                                              const Catalogue& catalogue, const runtime::Vocabulary& vocabulary) {
   if (run.config.empty()) {
     // One author for all says nothing.
     const int64_t authors = static_cast<int64_t>(vocabulary.authors().size());
     return model::PresetConfig({.name = run.preset,
                                 .level_sizes = catalogue.level_sizes(),
                                 .items = static_cast<int64_t>(vocabulary.items().size()),
-                                .authors = authors > 1 ? authors : 0});
+                                .authors = authors > 1 ? authors : 0,
+                                .attributes = dataset.AttributeNames()});
   }
   BEAMLINE_ASSIGN_OR_RETURN(model::ModelConfig config, model::LoadConfig(run.config));
   if (config.level_sizes != catalogue.level_sizes()) {
@@ -83,12 +84,9 @@ json TrainingJson(const TrainingRun& run, const Prepared& prepared) {
           {"curve", curve}};
 }
 
-absl::Status RefuseOrClear(const TrainingRun& run, const ModelFolder& files) {
+absl::Status RefuseExisting(const TrainingRun& run, const ModelFolder& files) {
   std::error_code ignored;
-  if (run.fresh) {
-    for (const std::string& file : {files.weights(), files.checkpoint()}) std::filesystem::remove(file, ignored);
-  }
-  if (!std::filesystem::exists(files.weights(), ignored)) return absl::OkStatus();
+  if (run.fresh || !std::filesystem::exists(files.weights(), ignored)) return absl::OkStatus();
   return absl::AlreadyExistsError(
       absl::StrCat(files.weights(), " is there already; pass --fresh to replace it, or name another --out"));
 }
@@ -114,7 +112,7 @@ RunSummary Summarise(const Prepared& prepared, int resumed_epoch) {
 absl::Status RunTraining(const TrainingRun& run, const RunObserver& observer, Progress* progress) {
   const ModelFolder files(run.out);
   BEAMLINE_RETURN_IF_ERROR(Validate(run.options));
-  BEAMLINE_RETURN_IF_ERROR(RefuseOrClear(run, files));
+  BEAMLINE_RETURN_IF_ERROR(RefuseExisting(run, files));
   backend::SetThreads(run.device.threads);
   BEAMLINE_ASSIGN_OR_RETURN(backend::Context ctx, backend::MakeContext(run.device.device, "fp32"));
 
@@ -122,13 +120,18 @@ absl::Status RunTraining(const TrainingRun& run, const RunObserver& observer, Pr
   BEAMLINE_ASSIGN_OR_RETURN(prepared.corpus, LoadCorpus(run.source.data, run.corpus, progress));
   BEAMLINE_ASSIGN_OR_RETURN(prepared.snapshot, LoadTrainingCatalogue(run.source.tokenizer, *prepared.corpus));
   auto vocabulary = std::make_shared<const runtime::Vocabulary>(prepared.corpus->FitVocabulary());
-  BEAMLINE_ASSIGN_OR_RETURN(const model::ModelConfig config, MakeConfig(run, *prepared.snapshot, *vocabulary));
+  BEAMLINE_ASSIGN_OR_RETURN(const model::ModelConfig config,
+                            MakeConfig(run, prepared.corpus->dataset(), *prepared.snapshot, *vocabulary));
   prepared.features = std::make_unique<runtime::FeatureBuilder>(config, vocabulary);
   BEAMLINE_ASSIGN_OR_RETURN(
       prepared.trainer,
       Trainer::Create(ctx, {&*prepared.corpus, prepared.features.get(), prepared.snapshot}, run.options));
 
   BEAMLINE_RETURN_IF_ERROR(MakeFolder(files.path));
+  if (run.fresh) {  // not before everything that can be wrong with the run was checked
+    std::error_code ignored;
+    for (const std::string& file : {files.weights(), files.checkpoint()}) std::filesystem::remove(file, ignored);
+  }
   int resumed_epoch = -1;
   if (std::filesystem::exists(files.checkpoint())) {
     BEAMLINE_RETURN_IF_ERROR(prepared.trainer->Restore(files.checkpoint()));

@@ -16,7 +16,11 @@ expect_refused(sideways src/data/a.cc "#include \"sid/codebook.h\"" "level 1 inc
 expect_refused(torch src/engine/a.cc "#include <ATen/ATen.h>" "torch header <ATen/ATen.h>")
 expect_refused(grpc src/scheduler/a.cc "  #  include <grpcpp/grpcpp.h>" "gRPC or protobuf header")
 expect_refused(relative src/data/a.cc "#include \"../base/clock.h\"" "relative include")
+expect_refused(comment src/base/a.h "/* x */ #include \"engine/engine_core.h\"" "level 0 includes .engine/engine_core.h.")
+expect_refused(generated src/engine/a.cc "#include \"beamline/v1/recommend.pb.h\"" "gRPC or protobuf header")
 expect_refused(public include/beamline/a.h "#include \"base/clock.h\"" "public header includes")
+expect_refused(public_angle include/beamline/a.h "#include <base/clock.h>" "public header includes")
+expect_refused(public_generated include/beamline/a.h "#include \"beamline/v1/types.pb.h\"" "public header includes")
 
 file(REMOVE_RECURSE ${WORK})
 file(WRITE ${WORK}/src/engine/a.cc "#include \"base/clock.h\"\n#include \"engine/b.h\"\n#include \"scheduler/executor.h\"\n")

@@ -100,6 +100,15 @@ TEST_F(FileTest, CreateNamesTheTroubleOfTheTarget) {
   EXPECT_FALSE(AtomicFile::Create("").ok());
 }
 
+TEST_F(FileTest, SaysBeforehandWhatCannotBeWritten) {
+  EXPECT_TRUE(CheckCanWrite(folder_ / "new", "--out").ok());
+  EXPECT_FALSE(fs::exists(folder_ / "new"));
+  const absl::Status missing = CheckCanWrite(folder_ / "no" / "file", "--out");
+  EXPECT_TRUE(absl::IsNotFound(missing)) << missing;
+  EXPECT_EQ(missing.message().substr(0, 7), "--out: ");
+  EXPECT_TRUE(absl::IsInvalidArgument(CheckCanWrite(folder_, "--out")));
+}
+
 TEST_F(FileTest, MakesFolders) {
   EXPECT_TRUE(MakeFolder(folder_ / "a" / "b").ok());
   EXPECT_TRUE(MakeFolder(folder_ / "a" / "b").ok());

@@ -84,6 +84,17 @@ TEST_F(ProgressTest, UnknownTotalsAndNullAreFine) {
   FinishProgress(nullptr);
 }
 
+TEST_F(ProgressTest, NotesAreLinesOfTheirOwn) {
+  Progress progress(Options(Progress::Options::Style::kLines));
+  progress.Start("reading", 0, "rows");
+  progress.Note("events.tsv: 3 of 1000 rows skipped");
+  progress.Update(4);
+  progress.Finish();
+  progress.Note("after");
+  EXPECT_EQ(Written(), "events.tsv: 3 of 1000 rows skipped\nreading 4 rows, 0.0 s\nafter\n");
+  NoteProgress(nullptr, "nothing");
+}
+
 TEST(InterruptTest, ASignalSetsTheFlag) {
   SetInterrupted(false);
   EXPECT_TRUE(CheckInterrupted().ok());

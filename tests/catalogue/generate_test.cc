@@ -30,6 +30,7 @@ TEST(GenerateCatalogue, RefusesOptionsOutOfRange) {
     return std::string(GenerateCatalogue(options).status().message());
   };
   EXPECT_THAT(message({.items = 0}), testing::HasSubstr("items: is 0"));
+  EXPECT_THAT(message({.items = 4'000'000'000}), testing::HasSubstr("4000000000 items need about 560.00 GB"));
   EXPECT_THAT(message({.items = 1, .levels = 9}), testing::HasSubstr("levels: is 9"));
   EXPECT_THAT(message({.items = 1, .levels = 0}), testing::HasSubstr("levels: is 0"));
   EXPECT_THAT(message({.items = 1, .codes = 65537}), testing::HasSubstr("is 65537"));

@@ -78,6 +78,24 @@ TEST(Usage, MistakesExitWithTwoAndSayWhatIsWrong) {
   }
 }
 
+TEST(Usage, NamesTheWordOrValueThatIsWrong) {
+  EXPECT_THAT(Beamline("frobnicate").text, HasSubstr("no verb 'frobnicate'"));
+  EXPECT_THAT(Beamline("tokenize --events a --out b --threads 1000000").text, HasSubstr("1000000"));
+  EXPECT_THAT(Beamline("tokenize --events a --out b --dialect nonsense").text, HasSubstr("--dialect: 'nonsense'"));
+  EXPECT_THAT(Beamline("generate-data catalogue --items 10 --out /nowhere/at/all").text,
+              HasSubstr("--out: /nowhere/at is not a folder"));
+  EXPECT_THAT(Beamline("recommend --user u --attribute degree").text, HasSubstr("\"degree\" is not NAME=VALUE"));
+  EXPECT_THAT(Beamline(absl::StrCat("recommend --history ", ::testing::TempDir())).text, HasSubstr("is a folder"));
+}
+
+TEST(Train, FreshDoesNotTouchTheOldModelBeforeTheRunIsChecked) {
+  const std::string folder = ::testing::TempDir() + "/old_model";
+  std::filesystem::create_directories(folder);
+  std::ofstream(folder + "/model.safetensors") << "weights of weeks";
+  EXPECT_EQ(Beamline(absl::StrCat("train --fresh --data /nowhere --tokenizer /nowhere --out ", folder)).exit_code, 2);
+  EXPECT_TRUE(std::filesystem::exists(folder + "/model.safetensors"));
+}
+
 TEST(CheckConfig, SaysAllThatIsWrongAtOnce) {
   const std::string path =
       WriteConfig("listen { port: 99999 }\nengine { thread: 2 }\nlimits { max_batch_users: -1 }\n");

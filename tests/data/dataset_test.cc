@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "data/dataset.h"
 
+#include <cstdio>
 #include <map>
 #include <random>
 
@@ -30,6 +31,27 @@ class DatasetTest : public FolderTest {
     return users;
   }
 };
+
+TEST_F(DatasetTest, TellsOfSkippedRowsAndAttributeNames) {
+  std::FILE* out = std::tmpfile();
+  std::string rows;
+  for (int i = 1; i <= 300; ++i) rows += "u\t" + std::to_string(i) + "\t5\t\t\t\n";
+  const auto events = WriteText("events.tsv", kHeader + rows + "u\tx\t5\t\t\t\n");
+  const auto users = WriteText("users.tsv", "user_id\tage\tcity\nu\t30\tRiga\n");
+  {
+    Progress progress({.out = out, .style = Progress::Options::Style::kLines});
+    const absl::StatusOr<Dataset> dataset = Dataset::Load({events, {}, users}, {}, &progress);
+    ASSERT_TRUE(dataset.ok()) << dataset.status();
+    EXPECT_EQ(dataset->num_events(), 300);
+    EXPECT_THAT(dataset->AttributeNames(), ElementsAre("age", "city"));
+  }
+  std::rewind(out);
+  std::string told(4096, '\0');
+  told.resize(std::fread(told.data(), 1, told.size(), out));
+  std::fclose(out);
+  EXPECT_THAT(told, ::testing::HasSubstr("events.tsv: 1 bad rows of 301"));
+  EXPECT_THAT(told, ::testing::HasSubstr("line 302"));
+}
 
 TEST_F(DatasetTest, SortsByTimeStablyAndNumbersByIdAndAppearance) {
   const Dataset dataset = Load(

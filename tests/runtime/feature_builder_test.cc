@@ -121,6 +121,20 @@ TEST(FeatureBuilder, PositiveMeansLikedAndNotDisliked) {
   EXPECT_FALSE(IsPositive({.labels = kLike | kHate}));
 }
 
+TEST(FeatureBuilder, ABareItemIdIsAnEventTheUserLiked) {
+  EXPECT_TRUE(IsPositive({.item = 10}));
+  EXPECT_TRUE(IsPositive({.item = 10, .timestamp_ms = 1'000'000}));
+  EXPECT_FALSE(IsPositive({.item = 10, .duration_ms = 60'000})) << "an exposure that led to nothing";
+  EXPECT_FALSE(IsPositive({.item = 10, .play_time_ms = 500}));
+}
+
+TEST(FeatureBuilder, UnknownItemsAreCountedInTheWholeHistory) {
+  const model::ModelConfig config = Config({FeatureKind::kItem}, 0, 1);
+  const EncodedRequest request = Build(config, {{999, 0, 0, 0, kClick}, {998}, {10}});
+  EXPECT_EQ(request.unknown_items, 2) << "one no pathway takes, one older than the window";
+  EXPECT_EQ(request.dropped_events, 2);
+}
+
 TEST(FeatureBuilder, StaticFeaturesByName) {
   model::ModelConfig config = Config({FeatureKind::kItem}, 2, 0);
   config.user = {.user_buckets = 100, .attribute_buckets = 50, .attributes = {"age", "city"}, .enabled = true};

@@ -88,6 +88,37 @@ TEST_F(PackTest, SidsOfAnotherTokenizerAreRefused) {
   EXPECT_FALSE(fs::exists(root_ / "bundle"));
 }
 
+TEST_F(PackTest, AModelOfAnotherCodebookIsRefused) {
+  std::ofstream(root_ / "model" / "training.json") << R"({"codebook_fingerprint": "another"})";
+  EXPECT_THAT(std::string(Pack(Options()).status().message()), HasSubstr("trained with codebook \"another\""));
+  EXPECT_FALSE(fs::exists(root_ / "bundle"));
+  std::ofstream(root_ / "model" / "training.json")
+      << R"({"codebook_fingerprint": ")" << table_.codebook_fingerprint << "\"}";
+  EXPECT_TRUE(Pack(Options()).ok());
+}
+
+TEST_F(PackTest, PopularityInTrainingOrdersItemsWithoutRelevance) {
+  Vocabulary vocabulary({1000, 1001, 1002}, {});
+  vocabulary.SetPopularity({9, 1, 3});
+  PackOptions options = Options();
+  options.catalogue.items.clear();
+  options.catalogue.vocabulary = &vocabulary;
+  const absl::StatusOr<CatalogueJoin> join = JoinCatalogue(options.catalogue);
+  ASSERT_TRUE(join.ok()) << join.status();
+  EXPECT_THAT(join->snapshot->Resolve(Sid{0, 0, 0}), ::testing::ElementsAre(1000, 1002));
+  options.catalogue.items = root_ / "items.tsv";
+  EXPECT_THAT(JoinCatalogue(options.catalogue).value().snapshot->Resolve(Sid{0, 0, 0}),
+              ::testing::ElementsAre(1002, 1000))
+      << "the table's relevance goes first";
+}
+
+TEST_F(PackTest, AFolderNameMayEndInASlash) {
+  PackOptions options = Options();
+  options.out = (root_ / "bundle").string() + "/";
+  ASSERT_TRUE(Pack(options).ok());
+  EXPECT_TRUE(LoadBundle(root_ / "bundle").ok());
+}
+
 TEST_F(PackTest, MissingPartsAreNamed) {
   for (const char* part : {"model/config.json", "model/model.safetensors", "model/vocabulary.safetensors",
                            "tokenizer/codebook.safetensors", "tokenizer/sids.tsv", "items.tsv"}) {

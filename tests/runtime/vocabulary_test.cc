@@ -39,6 +39,27 @@ TEST(Vocabulary, SavedAndLoadedIsTheSame) {
   }
 }
 
+TEST(Vocabulary, KeepsThePopularityOfItsItems) {
+  const std::string path = TempPath("popular.safetensors");
+  Vocabulary vocabulary({30, 10, 20}, {});
+  EXPECT_EQ(vocabulary.Popularity(10), 0) << "not set";
+  vocabulary.SetPopularity({1, 2, 3});
+  ASSERT_TRUE(vocabulary.Save(path).ok());
+  const absl::StatusOr<Vocabulary> loaded = Vocabulary::Load(path);
+  ASSERT_TRUE(loaded.ok()) << loaded.status();
+  EXPECT_EQ(loaded->Popularity(10), 1);
+  EXPECT_EQ(loaded->Popularity(30), 3);
+  EXPECT_EQ(loaded->Popularity(11), 0);
+  SafetensorsWriter writer;
+  const std::vector<uint64_t> ids = {10, 20, 30};
+  const std::vector<uint32_t> counts = {1, 2};
+  ASSERT_TRUE(writer.Add<uint64_t>("items", {3}, ids).ok());
+  ASSERT_TRUE(writer.Add<uint64_t>("authors", {0}, absl::Span<const uint64_t>()).ok());
+  ASSERT_TRUE(writer.Add<uint32_t>("item_popularity", {2}, counts).ok());
+  ASSERT_TRUE(writer.Write(path).ok());
+  EXPECT_THAT(std::string(Vocabulary::Load(path).status().message()), ::testing::HasSubstr("item_popularity"));
+}
+
 absl::Status LoadOf(const SafetensorsWriter& writer) {
   const std::string path = TempPath("bad_vocabulary.safetensors");
   EXPECT_TRUE(writer.Write(path).ok());

@@ -3,6 +3,7 @@
 // What is read from a call besides its message, and how errors go out: all pure.
 #include <string>
 
+#include "beamline/retry.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "server/call.h"
@@ -77,6 +78,11 @@ TEST(GrpcStatus, OverloadHintsWhenToRetryAndCodesHaveReasons) {
   const absl::Status full = FromGrpcStatus(ToGrpcStatus(absl::ResourceExhaustedError("queue is full"), 70));
   EXPECT_EQ(DetailOf(full).reason(), "OVERLOADED");
   EXPECT_EQ(DetailOf(full).retry_after_ms(), 70);
+  absl::Status computed = absl::ResourceExhaustedError("queue is full");
+  SetRetryAfter(computed, absl::Milliseconds(1234));
+  EXPECT_EQ(DetailOf(FromGrpcStatus(ToGrpcStatus(computed, 70))).retry_after_ms(), 1234)
+      << "what the scheduler worked out";
+  EXPECT_EQ(ToBatchResult(PrefixField(computed, "requests[3]"), 70).error().retry_after_ms(), 1234);
   EXPECT_EQ(DetailOf(absl::InternalError("x")).reason(), "INTERNAL");
   EXPECT_EQ(DetailOf(absl::UnavailableError("x")).reason(), "UNAVAILABLE");
   EXPECT_TRUE(ToGrpcStatus(absl::OkStatus(), 70).ok());

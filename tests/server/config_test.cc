@@ -115,6 +115,18 @@ TEST(Config, AllProblemsAreReportedAtOnceWithTheirLines) {
                           StartsWith("c.textproto:12: lifecycle.grace_ms: 600001")));
 }
 
+TEST(Config, AMistakeBesideABraceDoesNotHideTheOthers) {
+  EXPECT_THAT(Problems("listen { address: \"127.0.0.1\" port: \"x\" }\n"
+                       "engine { dtype: \"fp{32\" threads: 3.5 workers: 0 score_rule: FULL }\n"
+                       "limits { max_batch_users: 0 }\n"),
+              ElementsAre(AllOf(StartsWith("c.textproto:1: "), HasSubstr("integer")),
+                          AllOf(StartsWith("c.textproto:2: "), HasSubstr("integer")),
+                          AllOf(StartsWith("c.textproto:2: "), HasSubstr("FULL")),
+                          AllOf(StartsWith("c.textproto:2: engine.workers: 0")),
+                          AllOf(StartsWith("c.textproto:2: engine.dtype")),
+                          StartsWith("c.textproto:3: limits.max_batch_users: 0")));
+}
+
 struct BadConfig {
   const char* text;
   const char* line;     // how the problem's line begins

@@ -165,6 +165,35 @@ TEST(TrainerTest, RefusesADamagedCheckpoint) {
   EXPECT_EQ(MakeTrainer(world, options)->Restore(checkpoint + "x").code(), absl::StatusCode::kNotFound);
 }
 
+TEST(TrainerTest, RefusesACheckpointWithValuesNoRunReaches) {
+  const World world(RingLog(20, 24, 14), "absurd");
+  const std::string checkpoint = (TempFolder("absurd_out") / "checkpoint.safetensors").string();
+  TrainOptions options = QuickOptions();
+  options.epochs = 1;
+  ASSERT_TRUE(MakeTrainer(world, options)->Run(checkpoint).ok());
+  const std::string bytes = ReadFile(checkpoint, 1 << 30).value();
+  // Of the state's JSON inside the header's JSON; as many bytes as before.
+  const std::pair<std::string, std::string> edits[] = {
+      {R"(\"batch\":0)", R"(\"batch\":9)"},  // past the epoch's end, where an epoch has fewer steps
+      {R"(\"worse\":0)", R"(\"worse\":7)"},
+      {R"(,\"epoch\":1,)", R"(,\"epoch\":9,)"},
+      {R"(\"level_losses\":[0.0,)", R"(\"level_losses\":[    )"},
+  };
+  int applied = 0;
+  for (const auto& [from, to] : edits) {
+    std::string edited = bytes;
+    const size_t at = edited.rfind(from);
+    if (at == std::string::npos) continue;
+    ++applied;
+    edited.replace(at, from.size(), to);
+    std::ofstream(checkpoint, std::ios::binary) << edited;
+    const absl::Status status = MakeTrainer(world, options)->Restore(checkpoint);
+    EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument) << from << ": " << status;
+    EXPECT_THAT(std::string(status.message()), HasSubstr("outside")) << from;
+  }
+  EXPECT_GE(applied, 3) << "the checkpoint's spelling changed: bring the edits up to date";
+}
+
 TEST(TrainerTest, RefusesOptionsAndModelsItCannotTrain) {
   const World world(RingLog(4, 24, 8), "refuse");
   TrainOptions options = QuickOptions();

@@ -26,6 +26,7 @@ struct EngineOptions {
   std::string catalogue;            // snapshot file; empty: the bundle's own
   std::string device = "cpu";       // "cpu", "cuda" or "auto"
   std::string dtype = "fp32";       // "fp32" or "bf16"
+  std::string backend = "auto";     // "aten" (the reference), "cpu" (fp32 on the CPU), or "auto": the fastest there is
   int threads = 0;                  // of the CPU backend; 0: one per core
   int workers = 1;                  // batches executed at once
   ScoreRule score_rule = ScoreRule::kFull;

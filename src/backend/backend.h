@@ -12,6 +12,9 @@ class Backend {
  public:
   virtual ~Backend() = default;
 
+  // May be null: nothing is kept for a batch.
+  virtual std::shared_ptr<BatchResources> BeginBatch() const { return nullptr; }
+
   virtual Tensor UploadInts(Context&, absl::Span<const int32_t>, absl::Span<const int64_t> shape) const = 0;
   virtual Tensor UploadFloats(Context&, absl::Span<const float>, absl::Span<const int64_t> shape) const = 0;
   virtual Tensor UploadWeight(Context&, absl::Span<const float>, absl::Span<const int64_t> shape) const = 0;

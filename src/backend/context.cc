@@ -11,6 +11,8 @@
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "backend/aten/aten_backend.h"
+#include "backend/cpu/cpu_backend.h"
+#include "beamline/status.h"
 
 namespace beamline::backend {
 namespace {
@@ -20,11 +22,24 @@ const AtenBackend& SharedAtenBackend() {
   return backend;
 }
 
-}  // namespace
+// Its threads live as long as the process.
+CpuBackend& SharedCpuBackend() {
+  static CpuBackend* const backend = new CpuBackend;
+  return *backend;
+}
 
-absl::StatusOr<Context> MakeContext(absl::string_view device, absl::string_view dtype) {
+absl::StatusOr<const Backend*> ChooseBackend(const Context& ctx, absl::string_view backend) {
+  const bool cpu_fits = ctx.device.is_cpu() && ctx.dtype == c10::kFloat;
+  if (backend == "aten" || (backend == "auto" && !cpu_fits)) return &SharedAtenBackend();
+  if (backend != "cpu" && backend != "auto") {
+    return absl::InvalidArgumentError(absl::StrCat("backend: '", backend, "' is unknown; use auto, aten or cpu"));
+  }
+  if (!cpu_fits) return absl::InvalidArgumentError("backend: cpu runs on device cpu in fp32 only; use auto or aten");
+  return &SharedCpuBackend();
+}
+
+absl::StatusOr<Context> DeviceContext(absl::string_view device, absl::string_view dtype) {
   Context ctx;
-  ctx.backend = &SharedAtenBackend();
   if (dtype == "fp32") {
     ctx.dtype = c10::kFloat;
   } else if (dtype == "bf16") {
@@ -48,8 +63,24 @@ absl::StatusOr<Context> MakeContext(absl::string_view device, absl::string_view 
   return ctx;
 }
 
+}  // namespace
+
+absl::StatusOr<Context> MakeContext(absl::string_view device, absl::string_view dtype, absl::string_view backend) {
+  BEAMLINE_ASSIGN_OR_RETURN(Context ctx, DeviceContext(device, dtype));
+  BEAMLINE_ASSIGN_OR_RETURN(ctx.backend, ChooseBackend(ctx, backend));
+  return ctx;
+}
+
+Context BeginBatch(const Context& ctx) {
+  Context batch = ctx;
+  batch.resources = ctx.backend->BeginBatch();
+  return batch;
+}
+
 void SetThreads(int threads) {
-  at::set_num_threads(threads > 0 ? threads : std::max(1, static_cast<int>(std::thread::hardware_concurrency())));
+  if (threads <= 0) threads = std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
+  at::set_num_threads(threads);
+  SharedCpuBackend().SetThreads(threads);
 }
 
 at::Generator MakeGenerator(const Context& ctx, uint64_t seed) {

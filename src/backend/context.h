@@ -22,6 +22,12 @@ namespace beamline::backend {
 
 class Backend;
 
+// What a batch has while it runs: storage and cores. Opaque; ends with the batch's context.
+class BatchResources {
+ public:
+  virtual ~BatchResources() = default;
+};
+
 // How many tokens of one batch an MoE layer sent to each expert: what bias-based balancing is driven by.
 struct ExpertLoad {
   std::string layer;            // the layer's weight prefix, e.g. "decoder.2.moe"
@@ -31,7 +37,8 @@ struct ExpertLoad {
 struct Context {
   const Backend* backend = nullptr;
   c10::Device device = c10::kCPU;
-  c10::ScalarType dtype = c10::kFloat;  // of weights and activations; norm statistics, logits and scores are fp32
+  c10::ScalarType dtype = c10::kFloat;        // of weights and activations; norm statistics, logits and scores are fp32
+  std::shared_ptr<BatchResources> resources;  // null outside of a batch: ops allocate, and run on one core
 
   // Training only.
   bool training = false;
@@ -40,8 +47,13 @@ struct Context {
   std::vector<ExpertLoad>* expert_loads = nullptr;  // null: not collected
 };
 
-// device: "cpu", "cuda" or "cuda:N"; dtype: "fp32" or "bf16". Runs on the aten backend, the oracle of all others.
-absl::StatusOr<Context> MakeContext(absl::string_view device, absl::string_view dtype);
+// device: "cpu", "cuda" or "cuda:N"; dtype: "fp32" or "bf16". backend: "aten", the oracle of all others, on every
+// device; "cpu", the fast one for inference in fp32 on the CPU; "auto", the fastest there is for device and dtype.
+absl::StatusOr<Context> MakeContext(absl::string_view device, absl::string_view dtype,
+                                    absl::string_view backend = "aten");
+
+// A context for one batch on one thread.
+Context BeginBatch(const Context& ctx);
 
 // Threads that CPU ops may use, for the whole process; 0: one per core. Call it before the first op.
 void SetThreads(int threads);

@@ -31,6 +31,7 @@ absl::StatusOr<std::unique_ptr<Engine>> CreateEngine(const EngineOptions& option
   load.catalogue = options.catalogue;
   load.device = options.device;
   load.dtype = options.dtype;
+  load.backend = options.backend;
   load.threads = options.threads;
   load.workers = options.workers;
   load.context_cache_bytes = options.context_cache_bytes;

@@ -27,10 +27,11 @@ absl::Status CheckOptions(const RunnerOptions& options) {
 
 // "auto" is CUDA where it works, else the CPU.
 absl::StatusOr<backend::Context> ChooseContext(const RunnerOptions& options) {
-  if (options.device != "auto") return backend::MakeContext(options.device, options.dtype);
-  absl::StatusOr<backend::Context> cuda = backend::MakeContext("cuda", options.dtype);
-  return cuda.status().code() == absl::StatusCode::kFailedPrecondition ? backend::MakeContext("cpu", options.dtype)
-                                                                       : cuda;
+  if (options.device != "auto") return backend::MakeContext(options.device, options.dtype, options.backend);
+  absl::StatusOr<backend::Context> cuda = backend::MakeContext("cuda", options.dtype, options.backend);
+  return cuda.status().code() == absl::StatusCode::kFailedPrecondition
+             ? backend::MakeContext("cpu", options.dtype, options.backend)
+             : cuda;
 }
 
 }  // namespace

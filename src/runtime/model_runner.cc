@@ -89,7 +89,7 @@ std::vector<absl::Status> ModelRunner::Encode(absl::Span<scheduler::Job* const> 
 
 void ModelRunner::EncodeBatch(absl::Span<RequestJob* const> jobs) {
   const backend::InferenceGuard guard;
-  backend::Context ctx = parts_.context;
+  backend::Context ctx = backend::BeginBatch(parts_.context);
   std::vector<const EncodedRequest*> requests;
   for (const RequestJob* job : jobs) requests.push_back(&job->input);
   const model::ModelConfig& config = parts_.model->config();
@@ -142,7 +142,7 @@ std::vector<absl::Status> ModelRunner::Decode(absl::Span<scheduler::Job* const> 
 void ModelRunner::DecodeBatch(absl::Span<RequestJob* const> jobs, absl::Span<const kernels::ConstraintView> constraints,
                               scheduler::StepGate gate, absl::Span<absl::Status*> statuses) {
   const backend::InferenceGuard guard;
-  backend::Context ctx = parts_.context;
+  backend::Context ctx = backend::BeginBatch(parts_.context);
   std::vector<const model::ContextHandle*> handles;
   std::vector<decode::SearchRequest> requests;
   for (size_t i = 0; i < jobs.size(); ++i) {

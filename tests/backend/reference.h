@@ -90,16 +90,21 @@ inline Matrix Attend(const Matrix& q, const Matrix& k, const Matrix& v, int head
 }
 
 struct OpsCase {
-  std::string device, dtype;
-  friend void PrintTo(const OpsCase& c, std::ostream* out) { *out << c.device << '_' << c.dtype; }
+  std::string device, dtype, backend = "aten";
+  std::string name() const { return backend + "_" + device + "_" + dtype; }
+  friend void PrintTo(const OpsCase& c, std::ostream* out) { *out << c.name(); }
 };
+
+// What every op test runs on.
+inline const OpsCase kOpsCases[] = {
+    {"cpu", "fp32"}, {"cpu", "bf16"}, {"cuda", "fp32"}, {"cuda", "bf16"}, {"cpu", "fp32", "cpu"}};
 
 class OpsTest : public testing::TestWithParam<OpsCase> {
  protected:
   void SetUp() override {
-    const auto ctx = MakeContext(GetParam().device, GetParam().dtype);
+    const auto ctx = MakeContext(GetParam().device, GetParam().dtype, GetParam().backend);
     if (!ctx.ok()) GTEST_SKIP() << ctx.status();
-    ctx_ = *ctx;
+    ctx_ = BeginBatch(*ctx);
   }
 
   // A random matrix of the context's dtype, and the same numbers in double.

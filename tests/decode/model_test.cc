@@ -140,8 +140,11 @@ void ExpectByPromise4(const SearchResult& alone, const SearchResult& together, c
   }
 }
 
-TEST(RealModels, EqualTheNaiveBeamAloneAndInBatches) {
-  backend::Context ctx = *backend::MakeContext("cpu", "fp32");
+class RealModels : public ::testing::TestWithParam<const char*> {};
+INSTANTIATE_TEST_SUITE_P(Backends, RealModels, ::testing::Values("aten", "cpu"));
+
+TEST_P(RealModels, EqualTheNaiveBeamAloneAndInBatches) {
+  backend::Context ctx = *backend::MakeContext("cpu", "fp32", GetParam());
   backend::SetThreads(1);
   const backend::InferenceGuard guard;
   int compared = 0;
@@ -189,6 +192,76 @@ TEST(RealModels, EqualTheNaiveBeamAloneAndInBatches) {
   EXPECT_GT(compared, 400);
   EXPECT_LT(near_ties, compared / 10);
   EXPECT_GT(widest_gap, 1.0) << "the models prefer nothing: this test would not notice a wrong order";
+}
+
+// Histories of the given lengths, encoded in one batch.
+std::vector<model::ContextHandle> EncodeBatch(backend::Context& ctx, const model::Model& model,
+                                              const std::vector<std::vector<int32_t>>& histories) {
+  const model::ModelConfig& config = model.config();
+  const int columns = model::FeatureColumns(config, config.short_term);
+  int longest = 1;
+  for (const auto& history : histories) longest = std::max(longest, static_cast<int>(history.size()) / columns);
+  const int batch = static_cast<int>(histories.size());
+  model::EncoderInput input = model::MakeEncoderInput(config, batch, longest, 0);
+  for (int b = 0; b < batch; ++b) {
+    std::copy(histories[b].begin(), histories[b].end(),
+              input.pathways[model::kShortTerm].features.begin() + b * longest * columns);
+    for (int i = 0; i < static_cast<int>(histories[b].size()) / columns; ++i) input.order[b * longest + i] = i;
+  }
+  return model::SplitContext(ctx, model.Encode(ctx, model::UploadEncoderInput(ctx, config, input)));
+}
+
+// Promise 4's goal on the cpu backend: lists and scores are the same bits alone and in mixed batches, on one thread and
+// on two, encoded alone and together.
+TEST(CpuBackend, AnswersAreBitIdenticalInAnyCompany) {
+  const backend::Context cpu = *backend::MakeContext("cpu", "fp32", "cpu");
+  const backend::InferenceGuard guard;
+  int compared = 0;
+  for (uint64_t seed = 0; compared < 500; ++seed) {
+    std::mt19937_64 random(seed);
+    backend::SetThreads(1 + static_cast<int>(seed % 2));
+    const TinyCatalogue catalogue = testing::RandomCatalogue(random, 300);
+    backend::Context loading = cpu;
+    const auto model = RandomModel(loading, random, catalogue.level_sizes);
+    ASSERT_NE(model, nullptr);
+    std::vector<Request> requests(20);
+    std::vector<std::vector<int32_t>> histories(requests.size());
+    for (size_t b = 0; b < requests.size(); ++b) {
+      for (int element = UniformInt(random, 0, 6); element > 0; --element) {
+        for (const uint32_t size : catalogue.level_sizes) histories[b].push_back(UniformInt(random, 0, size));
+        histories[b].push_back(UniformInt(random, 0, 255));
+      }
+      requests[b].eligibility = RandomEligibility(random, catalogue);
+      requests[b].compiled = Compile(catalogue, requests[b].eligibility);
+      requests[b].widths = testing::RandomWidths(random, catalogue.snapshot->levels(), 70);
+      requests[b].score_rule = UniformInt(random, 0, 1) == 0 ? ScoreRule::kFull : ScoreRule::kLegal;
+    }
+    std::vector<SearchResult> alone;
+    for (size_t b = 0; b < requests.size(); ++b) {
+      backend::Context ctx = backend::BeginBatch(cpu);
+      requests[b].context = EncodeBatch(ctx, *model, {histories[b]})[0];
+      alone.push_back(Search(ctx, *model, absl::MakeConstSpan(&requests[b], 1))[0]);
+    }
+    backend::SetThreads(2 - static_cast<int>(seed % 2));
+    for (size_t begin = 0, size = 0; begin < requests.size(); begin += size) {
+      size = std::min<size_t>(UniformInt(random, 1, 9), requests.size() - begin);
+      backend::Context ctx = backend::BeginBatch(cpu);
+      const auto contexts = EncodeBatch(ctx, *model, {histories.begin() + begin, histories.begin() + begin + size});
+      for (size_t i = 0; i < size; ++i) requests[begin + i].context = contexts[i];
+      const auto together = Search(ctx, *model, absl::MakeConstSpan(requests).subspan(begin, size));
+      for (size_t i = 0; i < size; ++i, ++compared) {
+        const SearchResult &a = alone[begin + i], &b = together[i];
+        ASSERT_EQ(a.status, b.status);
+        ASSERT_EQ(a.hypotheses.size(), b.hypotheses.size()) << seed;
+        for (size_t rank = 0; rank < a.hypotheses.size(); ++rank) {
+          ASSERT_EQ(a.hypotheses[rank].sid, b.hypotheses[rank].sid) << seed << " rank " << rank;
+          ASSERT_EQ(a.hypotheses[rank].score, b.hypotheses[rank].score) << seed << " rank " << rank;
+          ASSERT_EQ(a.hypotheses[rank].log_probs, b.hypotheses[rank].log_probs) << seed << " rank " << rank;
+        }
+      }
+    }
+  }
+  backend::SetThreads(1);
 }
 
 }  // namespace

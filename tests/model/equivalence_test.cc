@@ -10,14 +10,14 @@
 namespace beamline::model {
 namespace {
 
-constexpr double kTolerance = 1e-5;
+constexpr double kTolerance = 2e-5;  // of logits around ten: some tens of roundings
 
 class EquivalenceTest : public testing::TestWithParam<ModelCase> {
  protected:
   void SetUp() override { ASSERT_TRUE(ValidateConfig(config_).ok()) << ValidateConfig(config_); }
 
   const ModelConfig config_ = GetParam().config;
-  backend::Context ctx_ = TestContext();
+  backend::Context ctx_ = TestContext("fp32", GetParam().backend);
   std::mt19937_64 rng_{7};
 };
 
@@ -85,6 +85,7 @@ TEST_P(EquivalenceTest, CompanyAndPaddingChangeNothing) {
   for (const int events : {9, 1, 0, 6}) histories.push_back(RandomHistory(config_, events, rng_));
   const std::vector<int32_t> codes = RandomCodes(config_, histories.size() * 2, rng_);
   const std::vector<int32_t> limits(histories.size() * 2, backend::kSeesAllOrders);
+  const double company = std::string(GetParam().backend) == "cpu" ? 0 : kTolerance;  // bit-identical on cpu
   const auto together =
       Teacher(ctx_, *model, EncodeAll(ctx_, *model, BatchOf(config_, histories, 3)), 2, codes, limits);
   for (size_t b = 0; b < histories.size(); ++b) {
@@ -95,7 +96,7 @@ TEST_P(EquivalenceTest, CompanyAndPaddingChangeNothing) {
     for (int level = 0; level < config_.levels(); ++level) {
       const size_t size = 2 * config_.level_sizes[level];
       const std::vector<float> row(together[level].begin() + b * size, together[level].begin() + (b + 1) * size);
-      EXPECT_LT(MaxDifference(alone[level], row), kTolerance) << "history " << b << " level " << level;
+      EXPECT_LE(MaxDifference(alone[level], row), company) << "history " << b << " level " << level;
     }
   }
 }
@@ -183,6 +184,7 @@ TEST_P(EquivalenceTest, InferenceModeChangesNothing) {
 
 // Every weight but the expert biases, which a rule moves, learns from the loss of a training pass with dropout.
 TEST_P(EquivalenceTest, GradientsReachEveryWeight) {
+  if (std::string(GetParam().backend) != "aten") GTEST_SKIP() << "trains on aten alone";
   const auto model = RandomModel(ctx_, config_, 9);
   for (const auto& [name, tensor] : model->weights().tensors()) {
     if (name.find("moe.bias") == std::string::npos) at::Tensor(tensor).requires_grad_(true);
@@ -211,6 +213,27 @@ TEST_P(EquivalenceTest, GradientsReachEveryWeight) {
   EXPECT_EQ(loads.size(), GetParam().name == "moe" ? 5 : 0);
 }
 
+// Rounding apart, every backend computes the oracle's logits: both within a few hundred roundings of exact arithmetic,
+// relative to the largest logit.
+TEST_P(EquivalenceTest, BackendsAgree) {
+  backend::Context aten = TestContext();
+  const auto oracle = RandomModel(aten, config_, 10), model = RandomModel(ctx_, config_, 10);
+  std::vector<History> histories;
+  for (const int events : {9, 0, 4, 7}) histories.push_back(RandomHistory(config_, events, rng_));
+  const EncoderInput input = BatchOf(config_, histories, 1);
+  const std::vector<int32_t> codes = RandomCodes(config_, histories.size() * 3, rng_);
+  std::vector<int32_t> limits;
+  for (size_t i = 0; i < histories.size() * 3; ++i) limits.push_back(static_cast<int32_t>(rng_() % 9) - 1);
+  const auto expected = Teacher(aten, *oracle, EncodeAll(aten, *oracle, input), 3, codes, limits);
+  const auto actual = Teacher(ctx_, *model, EncodeAll(ctx_, *model, input), 3, codes, limits);
+  for (int level = 0; level < config_.levels(); ++level) {
+    double largest = 0;
+    for (const float logit : expected[level]) largest = std::max(largest, std::abs(double{logit}));
+    EXPECT_LT(MaxDifference(actual[level], expected[level]), 300 * 6e-8 * largest) << "level " << level;
+    EXPECT_GT(largest, 0.5);
+  }
+}
+
 TEST_P(EquivalenceTest, Bf16IsCloseToFp32) {
   backend::Context bf16 = TestContext("bf16");
   const auto exact = RandomModel(ctx_, config_, 6);
@@ -227,7 +250,7 @@ TEST_P(EquivalenceTest, Bf16IsCloseToFp32) {
       error += (a[level][i] - b[level][i]) * (a[level][i] - b[level][i]);
     }
     // MoE may choose another expert at a near tie: a larger but still bounded error.
-    EXPECT_LT(std::sqrt(error / norm), GetParam().name == "moe" ? 0.35 : 0.12) << "level " << level;
+    EXPECT_LT(std::sqrt(error / norm), config_.decoder.ffn.experts > 0 ? 0.35 : 0.12) << "level " << level;
     EXPECT_GT(error, 0);
   }
 }

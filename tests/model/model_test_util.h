@@ -46,7 +46,9 @@ inline ModelConfig TinyConfig() {
   return config;
 }
 
-inline backend::Context TestContext(const char* dtype = "fp32") { return *backend::MakeContext("cpu", dtype); }
+inline backend::Context TestContext(const char* dtype = "fp32", const char* backend = "aten") {
+  return backend::BeginBatch(*backend::MakeContext("cpu", dtype, backend));
+}
 
 // Weights larger than the initialiser's, so that a mistake shows in the logits.
 inline std::unique_ptr<Model> RandomModel(backend::Context& ctx, const ModelConfig& config, uint64_t seed) {
@@ -159,10 +161,11 @@ inline double MaxDifference(const std::vector<float>& a, const std::vector<float
   return worst;
 }
 
-// The models every equivalence is tested on.
+// The models every equivalence is tested on, on every backend.
 struct ModelCase {
   std::string name;
   ModelConfig config;
+  const char* backend = "aten";
 
   friend void PrintTo(const ModelCase& model_case, std::ostream* out) { *out << model_case.name; }
 };
@@ -189,6 +192,9 @@ inline std::vector<ModelCase> ModelCases() {
   for (FeatureConfig& feature : sum.positive.features) feature.width = 0;
   sum.decoder.ffn.gated = false;
   cases.push_back({"sum", sum});
+  for (size_t i = 0, count = cases.size(); i < count; ++i) {
+    cases.push_back({cases[i].name + "_cpu", cases[i].config, "cpu"});
+  }
   return cases;
 }
 

@@ -44,6 +44,7 @@ TEST(Config, DefaultsAreTheEnginesOwn) {
   EXPECT_EQ(options.catalogue, defaults.catalogue);
   EXPECT_EQ(options.device, defaults.device);
   EXPECT_EQ(options.dtype, defaults.dtype);
+  EXPECT_EQ(options.backend, defaults.backend);
   EXPECT_EQ(options.threads, defaults.threads);
   EXPECT_EQ(options.workers, defaults.workers);
   EXPECT_EQ(options.score_rule, defaults.score_rule);
@@ -64,7 +65,7 @@ TEST(Config, DefaultsAreTheEnginesOwn) {
 TEST(Config, EveryEngineFieldArrives) {
   const auto config = ParseServerConfig(R"(
 engine {
-  bundle: "b" catalogue: "c" device: "auto" dtype: "bf16" threads: 3 workers: 2 score_rule: SCORE_RULE_LEGAL
+  bundle: "b" catalogue: "c" device: "auto" dtype: "bf16" backend: "aten" threads: 3 workers: 2 score_rule: SCORE_RULE_LEGAL
   default_beam_width: 11 max_beam_width: 12 max_top_k: 13 max_history: 14 max_eligibility_items: 15 max_rules: 16
   max_batch_rows: 170 max_batch_requests: 18 queue_capacity: 1900 max_queue_delay_us: 20 context_cache_bytes: 0
 }
@@ -75,6 +76,7 @@ limits { default_deadline_ms: 21 })",
   EXPECT_EQ(options.catalogue, "c");
   EXPECT_EQ(options.device, "auto");
   EXPECT_EQ(options.dtype, "bf16");
+  EXPECT_EQ(options.backend, "aten");
   EXPECT_EQ(options.threads, 3);
   EXPECT_EQ(options.workers, 2);
   EXPECT_EQ(options.score_rule, ScoreRule::kLegal);
@@ -151,6 +153,7 @@ TEST(Config, EachProblemIsFoundAlone) {
       {"listen { port: 80 } }", "c.textproto:1: ", ""},
       {"listen {", "c.textproto:1: ", ""},
       {"engine { score_rule: FULL }", "c.textproto:1: ", "FULL"},
+      {"engine { backend: 'mkl' }", "c.textproto:1: engine.backend", "auto, aten, cpu"},
       {"engine { dtype: 'FP32' }", "c.textproto:1: engine.dtype", "fp32, bf16"},
       {"engine { threads: 1000000 }", "c.textproto:1: engine.threads: 1000000", "0..1024"},
       {"engine { workers: 0 }", "c.textproto:1: engine.workers: 0", "1..64"},

@@ -8,7 +8,7 @@
 
 namespace beamline::backend {
 
-class AtenBackend final : public Backend {
+class AtenBackend : public Backend {
  public:
   Tensor UploadInts(Context&, absl::Span<const int32_t>, absl::Span<const int64_t> shape) const override;
   Tensor UploadFloats(Context&, absl::Span<const float>, absl::Span<const int64_t> shape) const override;

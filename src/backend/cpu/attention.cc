@@ -1,0 +1,260 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "beamline/kernels/attention.h"
+
+#include <algorithm>
+#include <cmath>
+#include <vector>
+
+#include "backend/cpu/cpu_backend.h"
+#include "backend/cpu/resources.h"
+#include "beamline/kernels/relative_position.h"
+#include "beamline/kernels/vector_ops.h"
+
+namespace beamline::backend {
+namespace {
+
+constexpr int64_t kBlockRows = 64;  // of queries that go through a sublayer together
+
+// Of weights with `heads`, `scale` and the output matrix `out`.
+template <typename Weights>
+kernels::AttentionShape Shape(const Weights& w) {
+  const int64_t head_dim = w.out.size(1) / w.heads;
+  const double scale = w.scale == 0 ? 1 / std::sqrt(static_cast<double>(head_dim)) : w.scale;
+  return {w.heads, head_dim, static_cast<float>(scale)};
+}
+
+// [heads, distances from `first` up]: the bias of a query that stands `distance` behind its key.
+Tensor BiasByDistance(Context& ctx, const RelativeBias& bias, int64_t first, int64_t distances) {
+  const int64_t heads = bias.table.size(1);
+  Tensor by_distance = Take(ctx, {heads, distances});
+  float* to = by_distance.mutable_data_ptr<float>();
+  for (int64_t i = 0; i < distances; ++i) {
+    const int32_t bucket = kernels::RelativePositionBucket(static_cast<int32_t>(-(first + i)), bias.buckets);
+    for (int64_t h = 0; h < heads; ++h) to[h * distances + i] = bias.table.const_data_ptr<float>()[bucket * heads + h];
+  }
+  return by_distance;
+}
+
+// Keys up to the last one that a query of `limit` sees: the padding behind it costs nothing.
+int64_t TokensInUse(const int32_t* order, int64_t tokens, int32_t limit) {
+  while (tokens > 1 && order[tokens - 1] > limit) --tokens;
+  return tokens;
+}
+
+// The keys and values of a batch of sequences, and who sees what.
+struct Keys {
+  const float* key_value;  // [batch, tokens, step]
+  int64_t step;
+  int64_t batch;
+  int64_t tokens;
+  const int32_t* mask;  // [batch, tokens + groups]
+  int64_t groups;
+  const float* bias = nullptr;  // of distance 0, head 0
+  int64_t bias_step = 0;
+};
+
+// Rows [begin, end) of the batch's queries, which stand at `query` (row `begin` first).
+struct Queries {
+  const float* query;
+  int64_t query_step;
+  int64_t begin, end;
+  int64_t rows_each;  // of one sequence
+};
+
+void Attend(const kernels::AttentionShape& shape, const Keys& keys, const Queries& queries, float* scratch,
+            float* out) {
+  for (int64_t row = queries.begin; row < queries.end;) {
+    const int64_t sequence = row / queries.rows_each, first = row % queries.rows_each;
+    const int64_t rows = std::min(queries.end - row, queries.rows_each - first);
+    const int32_t* order = keys.mask + sequence * (keys.tokens + keys.groups);
+    const int32_t* limit = order + keys.tokens;
+    const int64_t repeat = queries.rows_each / keys.groups;
+    const int32_t widest = *std::max_element(limit + first / repeat, limit + (first + rows - 1) / repeat + 1);
+    kernels::BestVectorOps().context_attention({.shape = shape,
+                                                .query = queries.query + (row - queries.begin) * queries.query_step,
+                                                .query_step = queries.query_step,
+                                                .first_row = first,
+                                                .rows = rows,
+                                                .key_value = keys.key_value + sequence * keys.tokens * keys.step,
+                                                .key_value_step = keys.step,
+                                                .tokens = TokensInUse(order, keys.tokens, widest),
+                                                .order = order,
+                                                .limit = limit,
+                                                .repeat = repeat,
+                                                .bias = keys.bias,
+                                                .bias_step = keys.bias_step,
+                                                .scratch = scratch,
+                                                .out = out + (row - queries.begin) * shape.heads * shape.head_dim});
+    row += rows;
+  }
+}
+
+kernels::GemmArgs Rows(const float* x, int64_t lda, int64_t rows, const PackedWeight& w, float* y) {
+  return {.a = x,
+          .lda = lda,
+          .m = rows,
+          .k = w.k,
+          .b = w.panels.const_data_ptr<float>(),
+          .n = w.n,
+          .c = y,
+          .ldc = w.n,
+          .panel_begin = 0,
+          .panel_end = kernels::PanelCount(w.n)};
+}
+
+double AttentionFlops(const kernels::AttentionShape& shape, int64_t tokens) {
+  return 4.0 * static_cast<double>(shape.heads * shape.head_dim * tokens);
+}
+double ProductFlops(const PackedWeight& w) { return 2.0 * static_cast<double>(w.n * w.k); }
+
+}  // namespace
+
+Tensor CpuBackend::VisibilityMask(Context& ctx, const Tensor& order, const Tensor& limit, int repeat) const {
+  const int64_t batch = order.size(0), tokens = order.size(1), groups = limit.size(1);
+  Tensor mask = Take(ctx, {batch, tokens + groups}, c10::kInt);
+  int32_t* to = mask.mutable_data_ptr<int32_t>();
+  for (int64_t b = 0; b < batch; ++b) {
+    to = std::copy_n(order.const_data_ptr<int32_t>() + b * tokens, tokens, to);
+    to = std::copy_n(limit.const_data_ptr<int32_t>() + b * groups, groups, to);
+  }
+  return mask;
+}
+
+Tensor CpuBackend::PaddingMask(Context& ctx, const Tensor& order) const {
+  const Tensor limit = Take(ctx, {order.size(0), 1}, c10::kInt);
+  std::fill_n(limit.mutable_data_ptr<int32_t>(), order.size(0), kSeesAllOrders);
+  return VisibilityMask(ctx, order, limit, 1);
+}
+
+Tensor CpuBackend::SelfAttention(Context& ctx, const Tensor& x, const SelfAttentionWeights& w,
+                                 const Tensor& mask) const {
+  const int64_t batch = mask.size(0), rows = x.size(0), tokens = rows / batch, inner = w.out.size(1);
+  const kernels::AttentionShape shape = Shape(w);
+  const Packed in = Pack(w.qkv), out = Pack(w.out);
+  const Tensor qkv = Take(ctx, {rows, 3 * inner});
+  const float* from = qkv.const_data_ptr<float>();
+  Multiply(ctx, *in, Rows(x.const_data_ptr<float>(), x.size(1), rows, *in, qkv.mutable_data_ptr<float>()));
+
+  Keys keys{from + inner, 3 * inner, batch, tokens, mask.const_data_ptr<int32_t>(), mask.size(1) - tokens};
+  Tensor bias;
+  if (w.bias.table.defined()) {
+    bias = BiasByDistance(ctx, w.bias, 1 - tokens, 2 * tokens + 16);
+    keys.bias = bias.const_data_ptr<float>() + tokens - 1;
+    keys.bias_step = bias.size(1);
+  }
+  Tensor y = Take(ctx, x.sizes());
+  float* to = y.mutable_data_ptr<float>();
+  const int64_t attend_scratch = kernels::ContextAttentionScratch(tokens, shape.head_dim);
+  ForRowBlocks(ctx,
+               {.rows = rows,
+                .block = kBlockRows,
+                .flops_per_row = AttentionFlops(shape, tokens) + ProductFlops(*out),
+                .scratch_floats = kBlockRows * inner + attend_scratch},
+               [&](int64_t begin, int64_t end, float* attended) {
+                 float* scratch = attended + kBlockRows * inner;
+                 Attend(shape, keys, {from + begin * 3 * inner, 3 * inner, begin, end, tokens}, scratch, attended);
+                 kernels::BestVectorOps().gemm(Rows(attended, inner, end - begin, *out, to + begin * out->n));
+               });
+  return y;
+}
+
+Tensor CpuBackend::CausalSelfAttention(Context& ctx, const Tensor& x, const SelfAttentionWeights& w, int length) const {
+  const int64_t groups = x.size(0) / length;
+  const Tensor place = Take(ctx, {groups, length}, c10::kInt);
+  for (int64_t i = 0; i < x.size(0); ++i) place.mutable_data_ptr<int32_t>()[i] = static_cast<int32_t>(i % length);
+  return SelfAttention(ctx, x, w, VisibilityMask(ctx, place, place, 1));
+}
+
+Tensor CpuBackend::ContextKeyValue(Context& ctx, const Tensor& x, const CrossAttentionWeights& w, int64_t batch) const {
+  const Packed packed = Pack(w.key_value);
+  Tensor y = Take(ctx, {batch, x.size(0) / batch, packed->n});
+  Multiply(ctx, *packed, Rows(x.const_data_ptr<float>(), x.size(1), x.size(0), *packed, y.mutable_data_ptr<float>()));
+  return y;
+}
+
+Tensor CpuBackend::CrossAttention(Context& ctx, const Tensor& x, const CrossAttentionWeights& w, const Tensor& context,
+                                  const Tensor& mask) const {
+  const int64_t batch = context.size(0), tokens = context.size(1), rows = x.size(0), inner = w.out.size(1);
+  const kernels::AttentionShape shape = Shape(w);
+  const Packed in = Pack(w.query), out = Pack(w.out);
+  const Keys keys{
+      context.const_data_ptr<float>(), 2 * inner, batch, tokens, mask.const_data_ptr<int32_t>(), mask.size(1) - tokens};
+  Tensor y = Take(ctx, x.sizes());
+  const float* from = x.const_data_ptr<float>();
+  float* to = y.mutable_data_ptr<float>();
+  const int64_t attend_scratch = kernels::ContextAttentionScratch(tokens, shape.head_dim);
+  ForRowBlocks(ctx,
+               {.rows = rows,
+                .block = kBlockRows,
+                .flops_per_row = AttentionFlops(shape, tokens) + ProductFlops(*in) + ProductFlops(*out),
+                .scratch_floats = 2 * kBlockRows * inner + attend_scratch},
+               [&](int64_t begin, int64_t end, float* query) {
+                 const kernels::VectorOps& ops = kernels::BestVectorOps();
+                 float* attended = query + kBlockRows * inner;
+                 float* scratch = attended + kBlockRows * inner;
+                 ops.gemm(Rows(from + begin * in->k, in->k, end - begin, *in, query));
+                 Attend(shape, keys, {query, inner, begin, end, rows / batch}, scratch, attended);
+                 ops.gemm(Rows(attended, inner, end - begin, *out, to + begin * out->n));
+               });
+  return y;
+}
+
+Tensor CpuBackend::LineageAttention(Context& ctx, const Tensor& x, const SelfAttentionWeights& w, int64_t batch,
+                                    const Tensor& lineage, bool last, LineageCache& cache) const {
+  const int64_t rows = x.size(0), rows_each = rows / batch, inner = w.out.size(1);
+  const int steps = static_cast<int>(cache.steps.size());
+  TORCH_CHECK(steps <= kernels::kMaxLineageSteps, "lineage: more steps than ", kernels::kMaxLineageSteps);
+  const kernels::AttentionShape shape = Shape(w);
+  const Packed query = PackRows(w.qkv, 0, inner), key_value = PackRows(w.qkv, inner, 2 * inner), out = Pack(w.out);
+  Tensor bias;  // [heads, steps + 1], the oldest step first
+  if (w.bias.table.defined()) {
+    const Tensor newest_first = BiasByDistance(ctx, w.bias, 0, steps + 1);
+    bias = Take(ctx, newest_first.sizes());
+    for (int64_t h = 0; h < w.heads; ++h) {
+      std::reverse_copy(newest_first.const_data_ptr<float>() + h * (steps + 1),
+                        newest_first.const_data_ptr<float>() + (h + 1) * (steps + 1),
+                        bias.mutable_data_ptr<float>() + h * (steps + 1));
+    }
+  }
+  const Tensor own = Take(ctx, {batch, rows_each, 2 * inner});
+  Tensor y = Take(ctx, x.sizes());
+  const float* from = x.const_data_ptr<float>();
+  float* const own_rows = own.mutable_data_ptr<float>();
+  float* const to = y.mutable_data_ptr<float>();
+  ForRowBlocks(
+      ctx,
+      {.rows = rows,
+       .block = kBlockRows,
+       .flops_per_row = ProductFlops(*query) + ProductFlops(*key_value) + ProductFlops(*out),
+       .scratch_floats = 2 * kBlockRows * inner},
+      [&](int64_t begin, int64_t end, float* queries) {
+        const kernels::VectorOps& ops = kernels::BestVectorOps();
+        float* attended = queries + kBlockRows * inner;
+        ops.gemm(Rows(from + begin * query->k, query->k, end - begin, *query, queries));
+        ops.gemm(Rows(from + begin * query->k, query->k, end - begin, *key_value, own_rows + begin * 2 * inner));
+        for (int64_t row = begin; row < end;) {
+          const int64_t sequence = row / rows_each;
+          const int64_t count = std::min(end, (sequence + 1) * rows_each) - row;
+          const float* past[kernels::kMaxLineageSteps];
+          for (int step = 0; step < steps; ++step) {
+            const Tensor& taken = cache.steps[step];
+            past[step] = taken.const_data_ptr<float>() + sequence * taken.size(1) * 2 * inner;
+          }
+          ops.lineage_attention({.shape = shape,
+                                 .query = queries + (row - begin) * inner,
+                                 .own = own_rows + row * 2 * inner,
+                                 .rows = count,
+                                 .steps = steps,
+                                 .past = past,
+                                 .lineage = steps == 0 ? nullptr : lineage.const_data_ptr<int32_t>() + row * steps,
+                                 .bias = bias.defined() ? bias.const_data_ptr<float>() : nullptr,
+                                 .out = attended + (row - begin) * inner});
+          row += count;
+        }
+        ops.gemm(Rows(attended, inner, end - begin, *out, to + begin * out->n));
+      });
+  if (!last) cache.steps.push_back(own);
+  return y;
+}
+
+}  // namespace beamline::backend

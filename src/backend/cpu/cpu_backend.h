@@ -1,0 +1,88 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The op set for inference on the CPU in fp32: weights packed once, fused sublayers over blocks of rows that stay in
+// the cache, attention with the beams of a request sharing each pass over its context, storage from a workspace. Ops
+// that a request spends no time in are inherited from aten. No gradients, no dropout: training is refused.
+//
+// Every row is computed by itself in an order that depends on nothing but shapes of weights and the request's own
+// context (kernels/packed_gemm.h, kernels/attention.h): answers are bit-identical whatever shares the batch and however
+// many threads work on it.
+//
+// Masks are int32 [batch, tokens + groups]: the order of every token, then the limit of every group of query rows.
+#pragma once
+
+#include <memory>
+#include <mutex>
+
+#include "absl/functional/function_ref.h"
+#include "backend/aten/aten_backend.h"
+#include "backend/cpu/packed_weights.h"
+#include "backend/cpu/worker_team.h"
+
+namespace beamline::backend {
+
+class WorkspacePool;
+
+class CpuBackend : public AtenBackend {
+ public:
+  CpuBackend();
+
+  // Of batches that begin from now on; those that run keep what they have.
+  void SetThreads(int threads);
+
+  std::shared_ptr<BatchResources> BeginBatch() const override;
+
+  Tensor UploadInts(Context&, absl::Span<const int32_t>, absl::Span<const int64_t> shape) const override;
+  Tensor EmbedStep(Context&, const CodeEmbedding&, int level, int64_t batch, const Tensor& codes) const override;
+  Tensor TrunkRows(Context&, const Tensor& trunk, int levels, int level, int64_t batch, int64_t rows) const override;
+  Tensor GatedFusion(Context&, const Tensor& trunk, const Tensor& code, const DenseWeights& gate) const override;
+  Tensor RmsNorm(Context&, const Tensor& x, const Tensor& weight, double epsilon) const override;
+  Tensor Dense(Context&, const Tensor& x, const DenseWeights&, Activation) const override;
+  Tensor FeedForward(Context&, const Tensor& x, const FeedForwardWeights&) const override;
+  Tensor MoeFeedForward(Context&, const Tensor& x, const MoeWeights&) const override;
+  Tensor Residual(Context&, const Tensor& x, const Tensor& delta) const override;
+  Tensor LevelHead(Context&, const Tensor& x, const HeadWeights&, int levels, int level, int64_t batch) const override;
+  Tensor VisibilityMask(Context&, const Tensor& order, const Tensor& limit, int repeat) const override;
+  Tensor PaddingMask(Context&, const Tensor& order) const override;
+  Tensor SelfAttention(Context&, const Tensor& x, const SelfAttentionWeights&, const Tensor& mask) const override;
+  Tensor CausalSelfAttention(Context&, const Tensor& x, const SelfAttentionWeights&, int length) const override;
+  Tensor ContextKeyValue(Context&, const Tensor& x, const CrossAttentionWeights&, int64_t batch) const override;
+  Tensor CrossAttention(Context&, const Tensor& x, const CrossAttentionWeights&, const Tensor& context,
+                        const Tensor& mask) const override;
+  Tensor ExtendLineage(Context&, const Tensor& lineage, const Tensor& parents) const override;
+  Tensor LineageAttention(Context&, const Tensor& x, const SelfAttentionWeights&, int64_t batch, const Tensor& lineage,
+                          bool last, LineageCache&) const override;
+  Tensor TakeVisible(Context&, const Tensor& x, const Tensor& order, int64_t row) const override;
+  Tensor StackPadded(Context&, absl::Span<const Tensor> rows, int64_t capacity, int32_t fill) const override;
+  void SelectBeams(Context&, const SelectBeamsArgs&) const override;
+
+ private:
+  using Packed = std::shared_ptr<const PackedWeight>;
+  Packed Pack(const Tensor& weight, bool gated = false) const;
+  Packed PackRows(const Tensor& weight, int64_t first, int64_t rows) const;
+
+  // [begin, end) in consecutive blocks of at most `block` rows, split among the cores the batch has where the work is
+  // worth a fork. `f(begin, end, scratch)`: scratch is the thread's own, `scratch_floats` long.
+  struct RowLoop {
+    int64_t rows = 0;
+    int64_t block = 0;
+    double flops_per_row = 0;
+    int64_t scratch_floats = 0;
+  };
+  void ForRowBlocks(Context&, const RowLoop&, absl::FunctionRef<void(int64_t, int64_t, float*)> f) const;
+  // args.c = activation(args.a w + args.bias) of all args.m rows, on all cores of the batch.
+  void Multiply(Context&, const PackedWeight& w, kernels::GemmArgs args) const;
+  struct FeedForwardShape {
+    Packed up, down;
+    kernels::RowActivation activation;
+  };
+  void RunFeedForward(Context&, const Tensor& x, const FeedForwardShape&, float* y) const;
+  static constexpr int64_t kRowsToSplit = 8;  // fewer rows: threads share the columns of a product instead
+
+  mutable PackedWeights packed_;
+  mutable std::mutex mutex_;
+  std::shared_ptr<WorkerTeam> team_;  // guarded by mutex_
+  const std::shared_ptr<WorkspacePool> workspaces_;
+};
+
+}  // namespace beamline::backend

@@ -1,0 +1,62 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Weights in the layout of kernels/packed_gemm.h, packed at their first use and kept for as long as somebody holds the
+// tensor they came from. A weight that has been used must not be written to. Thread-safe.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <shared_mutex>
+#include <vector>
+
+#include <ATen/core/Tensor.h>
+
+#include "absl/container/flat_hash_map.h"
+#include "beamline/kernels/packed_gemm.h"
+
+namespace beamline::backend {
+
+struct PackedWeight {
+  at::Tensor panels;
+  bool gated = false;
+  int64_t n = 0;  // columns of the product
+  int64_t k = 0;
+};
+
+class PackedWeights {
+ public:
+  // Rows [first, first + rows) of the contiguous fp32 matrix `weight` [..., k], as if it were flat. `gated`: see
+  // kernels::PackGatedWeight; rows is then 2 * width.
+  struct Slice {
+    int64_t first = 0;
+    int64_t rows = 0;
+    bool gated = false;
+  };
+  std::shared_ptr<const PackedWeight> Get(const at::Tensor& weight, const Slice& slice);
+
+  int64_t size() const;
+
+ private:
+  struct Key {
+    const void* storage = nullptr;
+    int64_t offset = 0;  // of the first row, in floats
+    int64_t rows = 0;
+    bool gated = false;
+
+    friend bool operator==(const Key&, const Key&) = default;
+    template <typename H>
+    friend H AbslHashValue(H h, const Key& key) {
+      return H::combine(std::move(h), key.storage, key.offset, key.rows, key.gated);
+    }
+  };
+  // The weak pointer keeps the storage's address from being used again, so a key that is found means the same storage.
+  struct Entry {
+    c10::weak_intrusive_ptr<c10::StorageImpl> source;
+    std::shared_ptr<const PackedWeight> packed;
+  };
+
+  mutable std::shared_mutex mutex_;
+  absl::flat_hash_map<Key, Entry> entries_;  // guarded by mutex_
+};
+
+}  // namespace beamline::backend

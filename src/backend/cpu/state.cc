@@ -1,0 +1,121 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <algorithm>
+#include <cstring>
+#include <vector>
+
+#include <ATen/ops/empty.h>
+
+#include "backend/cpu/cpu_backend.h"
+#include "backend/cpu/resources.h"
+
+namespace beamline::backend {
+Tensor CpuBackend::EmbedStep(Context& ctx, const CodeEmbedding& embedding, int level, int64_t batch,
+                             const Tensor& codes) const {
+  const int64_t rows = level == 0 ? batch : codes.numel(), d = embedding.tables[0].size(1);
+  const float* bos = embedding.bos.defined() ? embedding.bos.const_data_ptr<float>()
+                                             : embedding.tables[0].const_data_ptr<float>() + embedding.bos_row * d;
+  const float* table = level == 0 ? nullptr : embedding.tables[level - 1].const_data_ptr<float>();
+  if (level > 0 && !embedding.first_rows.empty()) table += int64_t{embedding.first_rows[level - 1]} * d;
+  const float* position =
+      embedding.positions.defined() ? embedding.positions.const_data_ptr<float>() + level * d : nullptr;
+  Tensor x = Take(ctx, {rows, d});
+  float* to = x.mutable_data_ptr<float>();
+  for (int64_t row = 0; row < rows; ++row, to += d) {
+    const float* from = level == 0 ? bos : table + int64_t{codes.const_data_ptr<int32_t>()[row]} * d;
+    for (int64_t i = 0; i < d; ++i) to[i] = position == nullptr ? from[i] : from[i] + position[i];
+  }
+  return x;
+}
+
+Tensor CpuBackend::TrunkRows(Context& ctx, const Tensor& trunk, int levels, int level, int64_t batch,
+                             int64_t rows) const {
+  const int64_t d = trunk.size(1);
+  Tensor x = Take(ctx, {batch * rows, d});
+  float* to = x.mutable_data_ptr<float>();
+  for (int64_t row = 0; row < batch * rows; ++row) {
+    to = std::copy_n(trunk.const_data_ptr<float>() + (row / rows * levels + level) * d, d, to);
+  }
+  return x;
+}
+
+Tensor CpuBackend::ExtendLineage(Context& ctx, const Tensor& lineage, const Tensor& parents) const {
+  const int64_t batch = parents.size(0), rows = parents.size(1), steps = lineage.defined() ? lineage.size(2) : 0;
+  Tensor extended = Take(ctx, {batch, rows, steps + 1}, c10::kInt);
+  int32_t* to = extended.mutable_data_ptr<int32_t>();
+  for (int64_t row = 0; row < batch * rows; ++row) {
+    const int32_t parent = parents.const_data_ptr<int32_t>()[row];
+    if (steps > 0) {
+      const int64_t ancestor = row / rows * lineage.size(1) + parent;
+      to = std::copy_n(lineage.const_data_ptr<int32_t>() + ancestor * steps, steps, to);
+    }
+    *to++ = parent;
+  }
+  return extended;
+}
+
+// Kept by the context cache, hence not from the workspace.
+Tensor CpuBackend::TakeVisible(Context& ctx, const Tensor& x, const Tensor& order, int64_t row) const {
+  const int64_t capacity = order.size(1),
+                bytes = static_cast<int64_t>(x.nbytes()) / std::max<int64_t>(1, x.size(0) * capacity);
+  const int32_t* orders = order.const_data_ptr<int32_t>() + row * capacity;
+  std::vector<int64_t> shape = x.sizes().vec();
+  shape.erase(shape.begin());
+  shape[0] = std::count_if(orders, orders + capacity, [](int32_t o) { return o <= kSeesAllOrders; });
+  Tensor visible = at::empty(shape, x.options());
+  char* to = static_cast<char*>(visible.mutable_data_ptr());
+  const char* from = static_cast<const char*>(x.const_data_ptr()) + row * capacity * bytes;
+  for (int64_t i = 0; i < capacity; ++i, from += bytes) {
+    if (orders[i] > kSeesAllOrders) continue;
+    std::memcpy(to, from, bytes);
+    to += bytes;
+  }
+  return visible;
+}
+
+Tensor CpuBackend::StackPadded(Context& ctx, absl::Span<const Tensor> rows, int64_t capacity, int32_t fill) const {
+  std::vector<int64_t> shape = rows[0].sizes().vec();
+  shape[0] = capacity;
+  shape.insert(shape.begin(), static_cast<int64_t>(rows.size()));
+  Tensor stacked = Take(ctx, shape, rows[0].scalar_type());
+  const int64_t elements = stacked.numel() / static_cast<int64_t>(rows.size());
+  for (size_t row = 0; row < rows.size(); ++row) {
+    const int64_t kept = rows[row].numel(), at = static_cast<int64_t>(row) * elements;
+    if (stacked.scalar_type() == c10::kInt) {
+      int32_t* to = stacked.mutable_data_ptr<int32_t>() + at;
+      if (kept > 0) std::copy_n(rows[row].const_data_ptr<int32_t>(), kept, to);
+      std::fill(to + kept, to + elements, fill);
+    } else {
+      float* to = stacked.mutable_data_ptr<float>() + at;
+      if (kept > 0) std::copy_n(rows[row].const_data_ptr<float>(), kept, to);
+      std::fill(to + kept, to + elements, static_cast<float>(fill));
+    }
+  }
+  return stacked;
+}
+
+void CpuBackend::SelectBeams(Context& ctx, const SelectBeamsArgs& args) const {
+  const int64_t rows = args.logits.size(1), vocab = args.logits.size(2);
+  const float* data = args.logits.const_data_ptr<float>();
+  const int64_t batch = static_cast<int64_t>(args.requests.size());
+  TORCH_CHECK(batch == args.logits.size(0), "SelectBeams: ", batch, " requests for logits of batch ",
+              args.logits.size(0));
+  const double work = 32.0 * static_cast<double>(rows * vocab);  // about as many operations per logit
+  ForRowBlocks(ctx, {.rows = batch, .block = batch, .flops_per_row = work}, [&](int64_t begin, int64_t end, float*) {
+    for (int64_t b = begin; b < end; ++b) {
+      SelectRequest& request = args.requests[b];
+      if (request.width == 0) continue;
+      request.error = kernels::BeamSelectCpu({.logits = data + b * rows * vocab,
+                                              .ld = vocab,
+                                              .vocab = static_cast<int32_t>(vocab),
+                                              .first_code = args.first_code,
+                                              .level = args.level,
+                                              .width = request.width,
+                                              .rule = args.rule,
+                                              .constraint = request.constraint,
+                                              .in = request.in,
+                                              .out = request.out});
+    }
+  });
+}
+
+}  // namespace beamline::backend

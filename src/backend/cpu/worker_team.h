@@ -1,0 +1,51 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Fork and join for the ops of several batches at once. The caller works too; helpers are shared by all callers, and a
+// caller's share of the cores shrinks with the number of batches that run: one batch on all cores, many batches on one
+// core each. A helper that has finished looks for more work for some microseconds, then sleeps: the ops of a batch
+// follow each other closely, and spinning longer would steal from other processes. Thread-safe.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <memory>
+#include <mutex>
+#include <vector>
+
+#include "absl/functional/function_ref.h"
+
+namespace beamline::backend {
+
+class WorkerTeam {
+ public:
+  // `threads` >= 1 cores in use, callers' included.
+  explicit WorkerTeam(int threads);
+  ~WorkerTeam();  // REQUIRES: no Run is going on
+  WorkerTeam(const WorkerTeam&) = delete;
+  WorkerTeam& operator=(const WorkerTeam&) = delete;
+
+  int threads() const { return threads_; }
+
+  // A batch begins and ends.
+  void Enter() { batches_.fetch_add(1, std::memory_order_relaxed); }
+  void Leave() { batches_.fetch_sub(1, std::memory_order_relaxed); }
+
+  // Cores for the next op of one batch.
+  int Share() const;
+
+  // part(i) once for every i in [0, parts), on the caller and on idle helpers; returns when all have returned. `part`
+  // must not throw.
+  void Run(int parts, absl::FunctionRef<void(int)> part);
+
+ private:
+  struct Helper;
+  void Work(Helper& helper);
+
+  const int threads_;
+  std::atomic<int> batches_{0};
+  std::mutex mutex_;
+  std::vector<Helper*> idle_;  // guarded by mutex_
+  std::vector<std::unique_ptr<Helper>> helpers_;
+};
+
+}  // namespace beamline::backend

@@ -1,0 +1,33 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Storage for what ops return during one batch: after the first batch of a shape, no op allocates. A tensor that was
+// taken is free again when nobody but the workspace holds it or a view of it, so storage is reused while it is still in
+// the cache, and whatever is kept longer (a cached context) is simply never reused. Storage comes in powers of two.
+// One thread takes at a time; tensors may be let go of in any thread, and may outlive the workspace.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <map>
+#include <utility>
+#include <vector>
+
+#include <ATen/core/Tensor.h>
+
+namespace beamline::backend {
+
+class Workspace {
+ public:
+  // A contiguous CPU tensor of undefined values.
+  at::Tensor Take(at::IntArrayRef shape, c10::ScalarType dtype = c10::kFloat);
+
+  // Tensors made so far: constant once every shape in use was seen.
+  int64_t allocations() const { return allocations_; }
+
+ private:
+  using SizeClass = std::pair<c10::ScalarType, int>;  // elements: 2^second
+  std::map<SizeClass, std::vector<at::Tensor>> tensors_;
+  int64_t allocations_ = 0;
+};
+
+}  // namespace beamline::backend

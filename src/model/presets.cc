@@ -8,11 +8,18 @@
 namespace beamline::model {
 namespace {
 
+struct SmallSize {
+  int d_model;
+  int heads;
+  int encoder_layers;
+  int decoder_layers;
+};
+
 // A model for a log of thousands of users: causal, so that every position trains; features summed.
-ModelConfig SmallModel(int d_model, int heads, int layers, const PresetOptions& options) {
+ModelConfig SmallModel(const SmallSize& size, const PresetOptions& options) {
   ModelConfig config;
-  config.d_model = d_model;
-  config.heads = heads;
+  config.d_model = size.d_model;
+  config.heads = size.heads;
   config.positive.length = 50;
   config.positive.fusion = InputFusion::kSum;
   config.positive.features = {{.kind = FeatureKind::kSid, .shared = true}};
@@ -21,8 +28,8 @@ ModelConfig SmallModel(int d_model, int heads, int layers, const PresetOptions& 
     config.positive.features.push_back({.kind = FeatureKind::kAuthor, .buckets = options.authors + 1});
   }
   config.positive.features.push_back({.kind = FeatureKind::kTag, .buckets = 512});
-  config.encoder = {.layers = layers, .causal = true, .ffn = {.width = 2 * d_model}};
-  config.decoder = {.layers = layers, .ffn = {.width = 2 * d_model}};
+  config.encoder = {.layers = size.encoder_layers, .causal = true, .ffn = {.width = 2 * size.d_model}};
+  config.decoder = {.layers = size.decoder_layers, .ffn = {.width = 2 * size.d_model}};
   return config;
 }
 
@@ -79,8 +86,8 @@ ModelConfig PaperModel(const PaperSize& size, const PresetOptions& options) {
 
 absl::StatusOr<ModelConfig> ByName(const PresetOptions& options) {
   // No tables of single items and authors: a log of thousands of users is too small for them.
-  if (options.name == "demo") return SmallModel(64, 2, 1, {});
-  if (options.name == "small") return SmallModel(128, 4, 2, options);
+  if (options.name == "demo") return SmallModel({64, 2, 1, 1}, {});
+  if (options.name == "small") return SmallModel({128, 4, 2, 1}, options);
   for (const PaperSize& size : kPaperSizes) {
     if (options.name == size.name) return PaperModel(size, options);
   }

@@ -2,6 +2,7 @@
 #include "train/examples.h"
 
 #include <algorithm>
+#include <cmath>
 #include <optional>
 #include <random>
 #include <utility>
@@ -109,6 +110,10 @@ EpochPlan ExampleBuilder::Plan(int epoch) const {
   const uint64_t seed = StableMix64(static_cast<uint64_t>(epoch), options_.seed);
   std::vector<Window> windows;
   for (int64_t user = 0; user < corpus_.num_users(); ++user) PlanUser(user, seed, windows);
+  const double progress = options_.epochs > 1 ? std::min(1.0, epoch / (options_.epochs - 1.0)) : 1.0;
+  const double decay =
+      options_.first_target_decay + progress * (options_.target_decay - options_.first_target_decay);
+  for (Window& window : windows) window.target_decay = decay;
   Generator generator(seed);
   Shuffle(windows, generator);
 
@@ -137,9 +142,16 @@ ExampleBuilder::Example ExampleBuilder::MakeExample(const Window& window, uint64
   const absl::Span<const data::CompactEvent> events = dataset.events(window.user);
   const absl::Span<const uint32_t> targets = corpus_.targets(window.user);
   const uint32_t begin = window.last_target > kMaxHistory ? window.last_target - kMaxHistory : 0;
+  const int64_t newest = corpus_.training_targets(window.user) - 1;
   std::vector<Step> steps;
+  auto next = std::lower_bound(targets.begin(), targets.end(), begin);
   for (uint32_t i = begin; i <= window.last_target; ++i) {
-    const bool target = i >= window.first_target && std::binary_search(targets.begin(), targets.end(), i);
+    bool target = next != targets.end() && *next == i;
+    if (target) {
+      const int64_t newer = newest - (next++ - targets.begin());
+      target = i >= window.first_target && (window.target_decay >= 1 ||
+                                            Chance(generator, std::pow(window.target_decay, newer)));
+    }
     if (i < window.last_target && Chance(generator, options_.event_dropout)) continue;
     steps.push_back({ToEvent(dataset, events[i]), events[i].item, target});
   }

@@ -25,10 +25,12 @@
 namespace beamline::train {
 
 // Targets of user at event positions first_target..last_target, both included; the history ends before last_target.
+// Of them, one with n newer targets in the user's training part trains with probability target_decay^n.
 struct Window {
   uint32_t user = 0;
   uint32_t first_target = 0;
   uint32_t last_target = 0;
+  double target_decay = 1;
 };
 
 using EpochPlan = std::vector<std::vector<Window>>;  // batches

@@ -32,6 +32,8 @@ void VisitFields(Options& o, Visitor&& visit) {
   visit("label_smoothing", o.label_smoothing, 0, 0.9);
   visit("event_dropout", o.event_dropout, 0, 0.95);
   visit("hide_newest", o.hide_newest, 0, 0.95);
+  visit("first_target_decay", o.first_target_decay, 0, 1);
+  visit("target_decay", o.target_decay, 0, 1);
   visit("average_decay", o.average_decay, 0, 0.999999);
   visit("balance_rate", o.balance_rate, 0, 1);
   visit("validate_every", o.validate_every, 1, 100000);

@@ -37,6 +37,11 @@ struct TrainOptions {
   // Causal encoder: probability that a target does not see the newest event before it; again for the one before that,
   // and so on. Teaches what comes soon, not only what comes next.
   double hide_newest = 0.0;
+  // What is watched drifts, so the newest targets tell most of what comes next: a target trains in an epoch with
+  // probability decay^n, n = how many newer targets the user has in the training part. The decay goes in a line from
+  // first_target_decay in the first epoch to target_decay in the last. 1: all targets, always.
+  double first_target_decay = 1.0;
+  double target_decay = 1.0;
   double average_decay = 0.0;  // exponential moving average of the weights; 0: off. The average is what is kept
   double balance_rate = 1e-3;  // step of the experts' biases (MoE); 0: off
 

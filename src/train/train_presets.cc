@@ -16,15 +16,18 @@ TrainOptions PresetTrainOptions(const std::string& preset) {
     options.validate_every = 8;
     options.validation_users = 1000;
   } else if (preset == "small") {  // tens of thousands of users, an hour on two cores
-    options.epochs = 40;
+    options.epochs = 24;
     options.batch_windows = 128;
-    options.learning_rate = 1e-3;
+    options.targets_per_window = 50;
+    options.learning_rate = 2e-3;
     options.dropout = 0.3;
-    options.label_smoothing = 0.05;
+    options.event_dropout = 0.2;
+    options.label_smoothing = 0.1;
+    options.first_target_decay = 0.8;
+    options.target_decay = 0.8;
     options.average_decay = 0.998;
-    options.validate_every = 2;
-    options.validation_users = 4000;
-    options.patience = 4;
+    options.validate_every = 4;
+    options.validation_users = 25000;
   } else if (!preset.empty() && preset.back() == 'B') {  // the paper's sizes
     options.learning_rate = 2e-4;
     options.dropout = 0.1;

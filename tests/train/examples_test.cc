@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "train/examples.h"
 
+#include <cmath>
 #include <map>
 #include <set>
 
@@ -50,6 +51,34 @@ TEST(ExamplesTest, OrderLimitsNameTheEventBeforeTheTarget) {
   EXPECT_EQ(batch.teacher.order_limit, (std::vector<int32_t>{-1, 1, 3, 4}));
   const Sid last = SidOf(15);
   for (int level = 0; level < 3; ++level) EXPECT_EQ(batch.labels[3 * 3 + level], static_cast<int64_t>(last[level]));
+}
+
+// The newest training target always trains, the one n before it decay^n of the time; what is history stays.
+TEST(ExamplesTest, OlderTargetsTrainLessOften) {
+  const World world(RingLog(1, 30, 7), "decay");  // 5 training targets
+  TrainOptions options = QuickOptions();
+  options.epochs = 3;
+  options.first_target_decay = 0.9;
+  options.target_decay = 0.5;
+  const ExampleBuilder examples(*world.corpus, *world.features, *world.snapshot, options);
+  constexpr int kDraws = 4000;
+  for (const auto& [epoch, decay] : std::map<int, double>{{0, 0.9}, {1, 0.7}, {2, 0.5}, {9, 0.5}}) {
+    const EpochPlan plan = examples.Plan(epoch);
+    ASSERT_EQ(plan.size(), 1u);
+    std::map<int32_t, int> drawn;  // by order limit: -1 the oldest target, 3 the newest
+    for (int seed = 0; seed < kDraws; ++seed) {
+      const ExampleBatch batch = examples.Build(plan[0], seed);
+      EXPECT_EQ(batch.encoder.order.size(), 4u);
+      for (int t = 0; t < batch.teacher.targets; ++t) {
+        if (batch.labels[3 * t] != kNoLabel) ++drawn[batch.teacher.order_limit[t]];
+      }
+    }
+    EXPECT_EQ(drawn[3], kDraws);
+    for (int newer = 0; newer < 5; ++newer) {
+      EXPECT_NEAR(static_cast<double>(drawn[3 - newer]) / kDraws, std::pow(decay, newer), 0.03)
+          << "epoch " << epoch << ", " << newer << " newer targets";
+    }
+  }
 }
 
 TEST(ExamplesTest, BidirectionalWindowsHoldOneTargetThatSeesAll) {

@@ -54,8 +54,9 @@ void AddTrainingOptions(CLI::App& command, train::TrainOptions& options) {
   group(command.add_option("--event-dropout", options.event_dropout, "Probability of leaving an event out"));
   group(
       command.add_option("--hide-newest", options.hide_newest, "Probability of hiding the newest event from a target"));
-  group(command.add_option("--target-decay", options.target_decay,
-                           "A target trains with this probability to the power of its user's newer targets; 1: always"));
+  group(
+      command.add_option("--target-decay", options.target_decay,
+                         "A target trains with this probability to the power of its user's newer targets; 1: always"));
   group(command.add_option("--first-target-decay", options.first_target_decay,
                            "--target-decay of the first epoch; it goes to that of the last in a line"));
   group(command.add_option("--average-decay", options.average_decay, "Moving average of the weights; 0: off"));

@@ -15,8 +15,6 @@
 namespace beamline::train {
 namespace {
 
-constexpr char kItemKnn[] = "item-knn";
-
 struct NamedBaseline {
   std::string name;
   std::unique_ptr<data::CountingBaseline> baseline;
@@ -26,7 +24,7 @@ absl::StatusOr<std::vector<NamedBaseline>> FitBaselines(const Corpus& corpus) {
   std::vector<NamedBaseline> baselines;
   baselines.push_back({"popularity", data::MakePopularity()});
   baselines.push_back({"markov", data::MakeMarkov()});
-  baselines.push_back({kItemKnn, data::MakeItemKnn()});
+  baselines.push_back({"item-knn", data::MakeItemKnn()});
   const ItemSequences training = data::TrainingPart(corpus.target_items());
   for (NamedBaseline& one : baselines) BEAMLINE_RETURN_IF_ERROR(one.baseline->Fit(training));
   return baselines;
@@ -85,12 +83,12 @@ absl::StatusOr<EvaluationReport> Evaluate(const backend::Context& ctx, const mod
     report.seconds += absl::ToDoubleSeconds(absl::Now() - start);
     RankingScores scores;
     scores.seen = seen;
-    scores.systems.push_back({"model", data::BootstrapMetrics(ranks, options.bootstrap)});
+    scores.systems.push_back({"model", data::BootstrapMetrics(ranks, options.bootstrap), std::nullopt});
     for (const NamedBaseline& one : baselines) {
       const std::vector<double> theirs = data::RankTargets(*one.baseline, cases.counting, seen, &pool);
-      scores.systems.push_back({one.name, data::BootstrapMetrics(theirs, options.bootstrap)});
-      if (one.name != kItemKnn) continue;
-      BEAMLINE_ASSIGN_OR_RETURN(scores.model_minus_item_knn, data::PairedBootstrap(ranks, theirs, options.bootstrap));
+      BEAMLINE_ASSIGN_OR_RETURN(const data::MetricIntervals difference,
+                                data::PairedBootstrap(ranks, theirs, options.bootstrap));
+      scores.systems.push_back({one.name, data::BootstrapMetrics(theirs, options.bootstrap), difference});
     }
     report.rankings.push_back(std::move(scores));
   }
@@ -115,7 +113,9 @@ std::string EvaluationTable(const EvaluationReport& report) {
                                             ranking.seen == data::SeenItems::kRemove ? "removed" : "kept   ", "R@5",
                                             "N@5", "R@10", "", "N@10", 100 * report.confidence));
     for (const SystemScores& system : ranking.systems) row(system.name, system.intervals, false);
-    row("model - item-knn", ranking.model_minus_item_knn, true);
+    for (const SystemScores& system : ranking.systems) {
+      if (system.model_minus.has_value()) row(absl::StrCat("model - ", system.name), *system.model_minus, true);
+    }
   }
   return table;
 }

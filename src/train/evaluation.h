@@ -2,11 +2,12 @@
 //
 // How good a model is: full ranking of every user's held-out item among the whole catalogue, at item level, by the
 // engine's own beam search, beside the counting baselines on the same cases, with bootstrap intervals and the paired
-// difference to item-KNN; once with the items of the history removed from the ranking and once with them kept. The
+// difference to each of them; once with the items of the history removed from the ranking and once with them kept. The
 // baselines count over the training part alone, as everything else does. Pure but for the time it takes.
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -34,13 +35,13 @@ struct EvaluationOptions {
 struct SystemScores {
   std::string name;  // "model", "popularity", "markov", "item-knn"
   data::MetricIntervals intervals;
+  std::optional<data::MetricIntervals> model_minus;  // paired difference of the model to this; none for the model
 };
 
 // One ranking rule: seen items removed, or kept.
 struct RankingScores {
   data::SeenItems seen = data::SeenItems::kRemove;
-  std::vector<SystemScores> systems;           // the model first
-  data::MetricIntervals model_minus_item_knn;  // paired
+  std::vector<SystemScores> systems;  // the model first
 };
 
 struct EvaluationReport {

@@ -42,11 +42,11 @@ json EvaluationToJson(const EvaluationReport& report) {
   for (const RankingScores& ranking : report.rankings) {
     json systems = json::array();
     for (const SystemScores& system : ranking.systems) {
-      systems.push_back({{"name", system.name}, {"metrics", ToJson(system.intervals)}});
+      json& one = systems.emplace_back(json{{"name", system.name}, {"metrics", ToJson(system.intervals)}});
+      if (system.model_minus.has_value()) one["model_minus"] = ToJson(*system.model_minus);
     }
-    rankings.push_back({{"seen_items", ranking.seen == data::SeenItems::kRemove ? "removed" : "kept"},
-                        {"systems", systems},
-                        {"model_minus_item_knn", ToJson(ranking.model_minus_item_knn)}});
+    rankings.push_back(
+        {{"seen_items", ranking.seen == data::SeenItems::kRemove ? "removed" : "kept"}, {"systems", systems}});
   }
   return {{"split", report.split},
           {"users", report.users},
@@ -73,9 +73,11 @@ absl::StatusOr<EvaluationReport> EvaluationFromJson(const json& object, const st
       scores.seen =
           ranking.at("seen_items").get<std::string>() == "removed" ? data::SeenItems::kRemove : data::SeenItems::kKeep;
       for (const json& system : ranking.at("systems")) {
-        scores.systems.push_back({system.at("name").get<std::string>(), IntervalsFrom(system.at("metrics"))});
+        SystemScores& one = scores.systems.emplace_back();
+        one.name = system.at("name").get<std::string>();
+        one.intervals = IntervalsFrom(system.at("metrics"));
+        if (system.contains("model_minus")) one.model_minus = IntervalsFrom(system.at("model_minus"));
       }
-      scores.model_minus_item_knn = IntervalsFrom(ranking.at("model_minus_item_knn"));
       report.rankings.push_back(std::move(scores));
     }
   } catch (const json::exception& error) {

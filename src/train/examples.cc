@@ -111,8 +111,7 @@ EpochPlan ExampleBuilder::Plan(int epoch) const {
   std::vector<Window> windows;
   for (int64_t user = 0; user < corpus_.num_users(); ++user) PlanUser(user, seed, windows);
   const double progress = options_.epochs > 1 ? std::min(1.0, epoch / (options_.epochs - 1.0)) : 1.0;
-  const double decay =
-      options_.first_target_decay + progress * (options_.target_decay - options_.first_target_decay);
+  const double decay = options_.first_target_decay + progress * (options_.target_decay - options_.first_target_decay);
   for (Window& window : windows) window.target_decay = decay;
   Generator generator(seed);
   Shuffle(windows, generator);
@@ -149,8 +148,8 @@ ExampleBuilder::Example ExampleBuilder::MakeExample(const Window& window, uint64
     bool target = next != targets.end() && *next == i;
     if (target) {
       const int64_t newer = newest - (next++ - targets.begin());
-      target = i >= window.first_target && (window.target_decay >= 1 ||
-                                            Chance(generator, std::pow(window.target_decay, newer)));
+      target = i >= window.first_target &&
+               (window.target_decay >= 1 || Chance(generator, std::pow(window.target_decay, newer)));
     }
     if (i < window.last_target && Chance(generator, options_.event_dropout)) continue;
     steps.push_back({ToEvent(dataset, events[i]), events[i].item, target});

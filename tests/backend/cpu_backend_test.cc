@@ -1,0 +1,115 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// What the cpu backend has besides the op set: storage that is reused, weights packed once, helpers shared by batches.
+#include "backend/cpu/cpu_backend.h"
+
+#include <atomic>
+#include <thread>
+#include <vector>
+
+#include "backend/cpu/resources.h"
+#include "gtest/gtest.h"
+
+namespace beamline::backend {
+namespace {
+
+TEST(Workspace, ReusesWhatNobodyHolds) {
+  Workspace workspace;
+  const Tensor kept = workspace.Take({3, 50});
+  const void* first = workspace.Take({10, 10}).const_data_ptr();  // let go of at once
+  EXPECT_EQ(workspace.allocations(), 2);
+  const Tensor again = workspace.Take({100});
+  EXPECT_EQ(again.const_data_ptr(), first);
+  EXPECT_EQ(again.sizes(), at::IntArrayRef({100}));
+  EXPECT_EQ(workspace.allocations(), 2);
+
+  Tensor view = workspace.Take({64}).narrow(0, 0, 1);
+  EXPECT_EQ(workspace.allocations(), 3);
+  EXPECT_NE(workspace.Take({64}).const_data_ptr(), view.const_data_ptr()) << "a view holds its storage";
+  EXPECT_EQ(workspace.allocations(), 4);
+  EXPECT_NE(workspace.Take({64}, c10::kInt).scalar_type(), c10::kFloat);
+  EXPECT_GE(static_cast<int64_t>(kept.storage().nbytes()), 150 * 4);
+}
+
+// A whole feed-forward and attention, batch after batch: the first allocates, the others do not; weights pack once.
+TEST(CpuBackend, LaterBatchesAllocateNothing) {
+  CpuBackend backend;
+  Context shared;
+  shared.backend = &backend;
+  const int64_t d = 32, rows = 40, tokens = 9;
+  const std::vector<float> values(3 * d * d, 0.01f);
+  const auto weight = [&](int64_t n) { return UploadWeight(shared, absl::MakeSpan(values).first(n * d), {n, d}); };
+  const SelfAttentionWeights self{weight(3 * d), weight(d), 4};
+  const CrossAttentionWeights cross{weight(d), weight(2 * d), weight(d), 4};
+  const FeedForwardWeights ffn{.up = weight(2 * d), .down = weight(d)};
+  const Tensor x = weight(rows), context = weight(tokens);
+  int64_t allocations[3];
+  for (int64_t& count : allocations) {
+    Context ctx = BeginBatch(shared);
+    const Tensor order = UploadInts(ctx, std::vector<int32_t>(tokens, 0), {1, tokens});
+    const Tensor key_value = ContextKeyValue(ctx, context, cross, 1);
+    LineageCache cache;
+    for (int layer = 0; layer < 3; ++layer) {
+      Tensor h = Residual(ctx, x, LineageAttention(ctx, x, self, 1, {}, /*last=*/true, cache));
+      h = Residual(ctx, h, CrossAttention(ctx, h, cross, key_value, PaddingMask(ctx, order)));
+      FeedForward(ctx, h, ffn);
+    }
+    count = static_cast<CpuResources&>(*ctx.resources).workspace().allocations();
+  }
+  EXPECT_GT(allocations[0], 0);
+  EXPECT_EQ(allocations[1], allocations[0]);
+  EXPECT_EQ(allocations[2], allocations[0]);
+}
+
+TEST(PackedWeights, PacksOnceAndForgetsWhatIsGone) {
+  PackedWeights packed;
+  Context ctx = *MakeContext("cpu", "fp32");
+  Tensor weight = UploadWeight(ctx, std::vector<float>(12, 1.0f), {4, 3});
+  const auto whole = packed.Get(weight, {0, 4, false});
+  EXPECT_EQ(packed.Get(weight, {0, 4, false}), whole);
+  EXPECT_NE(packed.Get(weight, {2, 2, false}), whole);
+  EXPECT_EQ(packed.Get(weight, {0, 4, true})->n, 2);
+  EXPECT_EQ(packed.size(), 3);
+  weight = UploadWeight(ctx, std::vector<float>(12, 2.0f), {4, 3});
+  EXPECT_EQ(packed.Get(weight, {0, 4, false})->panels.const_data_ptr<float>()[0], 2.0f);
+  EXPECT_EQ(packed.size(), 1);
+  EXPECT_THROW(packed.Get(weight.t(), {0, 3, false}), c10::Error);
+}
+
+TEST(WorkerTeam, EveryPartRunsOnceWhoeverIsIdle) {
+  WorkerTeam team(3);
+  std::atomic<int> wrong{0};
+  const auto batch = [&] {
+    for (int run = 0; run < 300; ++run) {
+      std::vector<std::atomic<int>> counts(1 + run % 7);
+      team.Run(static_cast<int>(counts.size()), [&](int part) { ++counts[part]; });
+      for (const auto& count : counts) wrong += count != 1;
+    }
+  };
+  std::vector<std::thread> callers;
+  for (int i = 0; i < 4; ++i) callers.emplace_back(batch);
+  for (std::thread& caller : callers) caller.join();
+  EXPECT_EQ(wrong, 0);
+}
+
+TEST(WorkerTeam, BatchesShareTheCores) {
+  WorkerTeam team(8);
+  EXPECT_EQ(team.Share(), 8);
+  team.Enter();
+  EXPECT_EQ(team.Share(), 8);
+  team.Enter();
+  EXPECT_EQ(team.Share(), 4);
+  for (int i = 0; i < 20; ++i) team.Enter();
+  EXPECT_EQ(team.Share(), 1);
+}
+
+TEST(CpuBackend, RefusesWhatItCannotDoByName) {
+  EXPECT_FALSE(MakeContext("cpu", "bf16", "cpu").ok());
+  EXPECT_FALSE(MakeContext("cpu", "fp32", "mkl").ok());
+  ASSERT_TRUE(MakeContext("cpu", "bf16", "auto").ok());
+  EXPECT_NE(MakeContext("cpu", "fp32", "auto")->backend, MakeContext("cpu", "bf16", "auto")->backend);
+  EXPECT_EQ(MakeContext("cpu", "fp32", "auto")->backend, MakeContext("cpu", "fp32", "cpu")->backend);
+}
+
+}  // namespace
+}  // namespace beamline::backend

@@ -156,6 +156,7 @@ absl::StatusOr<std::shared_ptr<const CatalogueSnapshot>> SnapshotBuilder::Build(
   Sort();
   RenumberTags();
   BEAMLINE_RETURN_IF_ERROR(CheckInterrupted());
+  UpdateProgress(progress, total);
   FinishProgress(progress);
   StartProgress(progress, "build trie and indexes", total, "items");
   SnapshotContents contents;
@@ -174,6 +175,7 @@ absl::StatusOr<std::shared_ptr<const CatalogueSnapshot>> SnapshotBuilder::Build(
   contents.version = options_.version.empty() ? ContentVersion(contents) : options_.version;
   BEAMLINE_RETURN_IF_ERROR(CheckInterrupted());
   absl::StatusOr<std::shared_ptr<const CatalogueSnapshot>> snapshot = CatalogueSnapshot::Create(std::move(contents));
+  UpdateProgress(progress, total);
   FinishProgress(progress);
   return snapshot;
 }

@@ -5,13 +5,10 @@
 #include <memory>
 #include <string>
 
-#include "absl/strings/str_cat.h"
-#include "base/interrupt.h"
 #include "base/progress.h"
 #include "beamline/status.h"
 #include "cli/verb.h"
 #include "data/labels.h"
-#include "sid/sid_index.h"
 
 namespace beamline::cli {
 namespace {
@@ -26,8 +23,11 @@ The official KuaiRand archive, or any subset of its files, plain or gzip:
 A file with one user per line, items in time order (four layouts, recognised by the first line):
   beamline import sequences long_view_5core.tsv.gz --labels long_view --out data
 
-Amazon 5-core (Beauty.txt, item_titles.tsv, Beauty_item2attributes.json) with the SIDs of the LETTER authors:
-  beamline import amazon amazon-beauty --sid-index amazon-beauty/Beauty.index.json --out data
+Amazon 5-core (Beauty.txt, item_titles.tsv, Beauty_item2attributes.json), and the SIDs of the LETTER authors, whose index
+numbers items from 0:
+  beamline import amazon amazon-beauty --out data
+  beamline tokenize --from-index amazon-beauty/Beauty.index.json --dialect letter --id-offset 1 \
+    --levels 256,256,256,256 --out tokenizer
 
 Your own log needs no import: write events.tsv with the header line
   user_id<TAB>item_id<TAB>timestamp_ms<TAB>play_time_ms<TAB>duration_ms<TAB>labels
@@ -38,26 +38,12 @@ and users.tsv with user_id and one column per attribute.)";
 struct ImportFlags {
   std::string source;
   std::string labels = "click|long_view";
-  std::string sid_index;
-  int64_t id_offset = 1;
   bool plain = false;
   data::KuaiRandOptions kuairand;
   data::ImportOptions import;
 };
 
-// LETTER's index as our SID table beside the events: what `beamline pack` takes.
-absl::Status CopySidIndex(const ImportFlags& flags) {
-  sid::SidIndexOptions options;
-  options.id_offset = flags.id_offset;
-  BEAMLINE_ASSIGN_OR_RETURN(const sid::SidTable table, sid::ReadIndexJson(flags.sid_index, options));
-  const std::string path = (flags.import.out / "sids.tsv").string();
-  BEAMLINE_RETURN_IF_ERROR(sid::WriteSidTsv(path, table));
-  std::printf("%s: SIDs of %zu items -> %s\n", flags.sid_index.c_str(), table.items.size(), path.c_str());
-  return absl::OkStatus();
-}
-
 absl::Status Run(const CLI::App& command, ImportFlags& flags) {
-  InstallInterruptHandler();
   Progress progress;
   flags.import.gzip = !flags.plain;
   flags.import.progress = &progress;
@@ -75,7 +61,7 @@ absl::Status Run(const CLI::App& command, ImportFlags& flags) {
   std::printf("%s: %lld events, %lld items, %lld users\n", flags.import.out.c_str(),
               static_cast<long long>(report->events), static_cast<long long>(report->items),
               static_cast<long long>(report->users));
-  return flags.sid_index.empty() ? absl::OkStatus() : CopySidIndex(flags);
+  return absl::OkStatus();
 }
 
 void AddCommonFlags(CLI::App* source, const char* positional, const char* help, ImportFlags& flags) {
@@ -114,8 +100,6 @@ Verb AddImport(CLI::App& app) {
   CLI::App* amazon = command->add_subcommand("amazon", "Amazon 5-core in the LETTER authors' layout");
   AddCommonFlags(amazon, "DIR", "Folder with one .txt of lines 'user item item ...'; titles and attributes if there",
                  *flags);
-  amazon->add_option("--sid-index", flags->sid_index, "LETTER's .index.json, written to sids.tsv beside the tables");
-  amazon->add_option("--id-offset", flags->id_offset, "Item id = key of the SID index + this")->capture_default_str();
 
   return {command, [command, flags] { return Run(*command, *flags); }};
 }

@@ -79,6 +79,7 @@ absl::StatusOr<sid::SidTable> ReadIndex(const TokenizeFlags& flags, const sid::S
   sid::BadRows bad_rows;
   absl::StatusOr<sid::SidTable> table =
       flags.dialect == "minionerec-info" ? sid::ReadInfoText(flags.from_index, options, &bad_rows)
+      : flags.dialect == "openonerec"    ? sid::ReadSidMapJson(flags.from_index, options, &bad_rows)
       : flags.dialect == "tsv"           ? sid::ReadSidTsv(flags.from_index, options, &bad_rows)
                                          : sid::ReadIndexJson(flags.from_index, options, &bad_rows);
   PrintBadRows(bad_rows);
@@ -199,15 +200,19 @@ absl::Status Encode(const TokenizeFlags& flags) {
 }
 
 absl::Status CheckDialect(const TokenizeFlags& flags) {
-  for (absl::string_view known : {"letter", "minionerec", "minionerec-info", "tsv"}) {
+  for (absl::string_view known : {"letter", "minionerec", "minionerec-info", "openonerec", "tsv"}) {
     if (flags.dialect == known) return absl::OkStatus();
   }
   return absl::InvalidArgumentError(
-      absl::StrCat("--dialect: '", flags.dialect, "' must be letter, minionerec, minionerec-info or tsv"));
+      absl::StrCat("--dialect: '", flags.dialect, "' must be letter, minionerec, minionerec-info, openonerec or tsv"));
 }
 
 absl::Status RunTokenize(TokenizeFlags flags) {
   BEAMLINE_RETURN_IF_ERROR(CheckDialect(flags));
+  if (!flags.write_index.empty() && flags.dialect == "openonerec") {
+    return absl::InvalidArgumentError(
+        "--write-index: openonerec is only read, its file counts views; write letter, minionerec or tsv");
+  }
   if (!flags.write_index.empty()) BEAMLINE_RETURN_IF_ERROR(CheckCanWrite(flags.write_index, "--write-index"));
   const bool has_vectors = !flags.vectors.path.empty();
   if (!flags.encode.empty() && has_vectors && flags.events.empty() && flags.from_index.empty()) return Encode(flags);
@@ -235,7 +240,9 @@ void AddInputFlags(CLI::App* command, TokenizeFlags* flags) {
   command->add_option("--tensor", flags->vectors.tensor, "Tensor of the safetensors file; default: vectors");
   command->add_option("--from-index", flags->from_index, "SID index of another tokenizer");
   command->add_option("--encode", flags->encode, "Folder of an earlier run whose codebook encodes --vectors");
-  command->add_option("--dialect", flags->dialect, "letter, minionerec (JSON), minionerec-info (text) or tsv")
+  command
+      ->add_option("--dialect", flags->dialect,
+                   "letter, minionerec (JSON), minionerec-info (text), openonerec (sid2pid.json) or tsv")
       ->capture_default_str();
   command->add_option("--id-offset", flags->id_offset, "Item id = key of the index + this")->capture_default_str();
   command->add_option("--max-bad-rows", flags->max_bad_rows, "More bad rows refuse the index")->capture_default_str();

@@ -23,10 +23,9 @@ __global__ void __launch_bounds__(kThreads, 2) RefineRows(const __grid_constant_
 }
 
 __global__ void __launch_bounds__(kThreads, 2) CollectRows(const __grid_constant__ BeamSelectBatch batch) {
-  extern __shared__ __align__(16) select::Candidate sort_space[];
   __shared__ Block::Storage storage;
   Block block(storage);
-  select::CollectRow(block, batch, static_cast<int32_t>(blockIdx.x), sort_space);
+  select::CollectRow(block, batch, static_cast<int32_t>(blockIdx.x), DynamicShared<select::Candidate>());
 }
 
 bool HasSlots(const DeviceBeams& beams) {
@@ -35,7 +34,8 @@ bool HasSlots(const DeviceBeams& beams) {
 }
 
 bool Valid(const BeamSelectBatch& batch) {
-  if (batch.logits == nullptr || batch.vocab < 1 || batch.vocab > 65536 || batch.ld < batch.vocab) return false;
+  if (batch.logits == nullptr || batch.vocab < 1 || batch.vocab > (1 << 24) || batch.ld < batch.vocab) return false;
+  if (batch.first_code < 0 || batch.first_code >= batch.vocab) return false;
   if (batch.level < 0 || batch.level >= kMaxTrieLevels) return false;
   if (!ValidSelectSizes(batch.requests, batch.rows) || !IsAligned(batch.workspace)) return false;
   if (batch.row_begin == nullptr || batch.width == nullptr || batch.rule == nullptr || batch.constraint == nullptr ||
@@ -68,9 +68,9 @@ LaunchError BeamSelectPrepare(void* workspace, int32_t requests, int32_t rows, C
 LaunchError BeamSelectCuda(const BeamSelectBatch& batch, CudaStream stream) {
   if (!Valid(batch)) return LaunchError::kInvalidArgument;
   const unsigned blocks = batch.level == 0 ? batch.requests : batch.rows;
-  NormaliseRows<<<blocks, kThreads, 0, stream>>>(batch);
-  RefineRows<<<blocks, kThreads, 0, stream>>>(batch);
-  CollectRows<<<blocks, kThreads, kSortBytes, stream>>>(batch);
+  Launch(NormaliseRows, {blocks, kThreads}, stream, batch);
+  Launch(RefineRows, {blocks, kThreads}, stream, batch);
+  Launch(CollectRows, {blocks, kThreads, kSortBytes}, stream, batch);
   return Launched();
 }
 

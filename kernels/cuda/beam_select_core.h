@@ -152,7 +152,7 @@ BEAMLINE_HD inline Place PlaceOf(const BeamSelectBatch& batch, int32_t grid_row)
 
 // One parent's children and how they score.
 struct Parent {
-  const float* logits = nullptr;
+  const float* logits = nullptr;  // from the column of code 0 on
   const uint16_t* codes = nullptr;
   const EligibilityLevelView* eligibility = nullptr;
   DeadSlice dead;
@@ -178,7 +178,7 @@ BEAMLINE_HD inline Parent ParentOf(const BeamSelectBatch& batch, const Place& at
   const ConstraintView& constraint = batch.constraint[at.request];
   const int64_t logits_row = batch.level == 0 ? at.request : at.begin + at.row;
   Parent parent;
-  parent.logits = batch.logits + logits_row * batch.ld;
+  parent.logits = batch.logits + logits_row * batch.ld + batch.first_code;
   parent.codes = constraint.trie.level[batch.level].codes;
   parent.eligibility = &constraint.eligibility[batch.level];
   parent.children = Children(constraint.trie, batch.level, batch.level == 0 ? 0 : batch.in.node[at.begin + at.row]);
@@ -210,15 +210,16 @@ BEAMLINE_BLOCK_FN SelectError Normalise(Block& block, const BeamSelectBatch& bat
   if (level > 0 && node >= constraint.trie.level[level - 1].num_nodes) return SelectError::kInvalidArgument;
   Parent found = ParentOf(batch, at);
   const float* logits = found.logits;
-  const auto whole = [logits](int32_t i) { return logits[i]; };
+  const int32_t first_code = batch.first_code, codes_end = batch.vocab - first_code;
+  const auto whole = [logits, first_code](int32_t i) { return logits[i - first_code]; };
   auto scan = block.Scan(batch.vocab, whole);
   if (scan.bad) return SelectError::kNonFiniteLogits;
   double sum = 0;
   if (batch.rule[at.request] == ScoreRule::kLegal) {
     const NodeRange summed = SnapshotChildren(constraint, level, node);
     const uint16_t* codes = constraint.snapshot_trie.level[level].codes;
-    if (summed.begin >= summed.end || summed.end - summed.begin > static_cast<uint32_t>(batch.vocab) ||
-        codes[summed.end - 1] >= batch.vocab) {
+    if (summed.begin >= summed.end || summed.end - summed.begin > static_cast<uint32_t>(codes_end) ||
+        codes[summed.end - 1] >= codes_end) {
       return SelectError::kInvalidArgument;
     }
     const auto legal = [logits, codes, summed](int32_t i) { return logits[codes[summed.begin + i]]; };
@@ -230,7 +231,7 @@ BEAMLINE_BLOCK_FN SelectError Normalise(Block& block, const BeamSelectBatch& bat
     if (scan.max == -INFINITY) return SelectError::kNonFiniteLogits;
     sum = block.SumExp(batch.vocab, whole, scan.max);
   }
-  if (found.count() > 0 && found.codes[found.children.end - 1] >= batch.vocab) return SelectError::kInvalidArgument;
+  if (found.count() > 0 && found.codes[found.children.end - 1] >= codes_end) return SelectError::kInvalidArgument;
   found.scale = {scan.max, static_cast<float>(log(sum))};
   *parent = found;
   return SelectError::kOk;

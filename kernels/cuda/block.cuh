@@ -5,6 +5,8 @@
 
 #include <cstdint>
 
+#include <cuda_runtime.h>
+
 #include "beamline/kernels/exp_non_positive.h"
 #include "cuda/beam_select_core.h"
 
@@ -21,12 +23,12 @@ class CudaBlock {
   static constexpr int kCandidatesPerSlot = 2;
   static constexpr int kSpareCandidates = 1024;
   static constexpr int kWarps = kThreads / 32;
-  static constexpr int kSumBlock = 128;  // exponentials added pairwise in fp32
-  static constexpr int kMaxSumBlocks = 65536 / kSumBlock;
+  static constexpr int kSumBlock = 128;   // exponentials added pairwise in fp32
+  static constexpr int kSumBlocks = 512;  // whose sums are kept at a time
 
   struct Storage {
     select::Shared shared;
-    float sums[kMaxSumBlocks];
+    float sums[kSumBlocks];
     float max[kWarps];
     double sum;
     uint32_t last;
@@ -70,22 +72,26 @@ class CudaBlock {
   __device__ double SumExp(int32_t n, At at, float max) {
     const int lane = threadIdx.x % 32;
     const int32_t blocks = (n + kSumBlock - 1) / kSumBlock;
-    for (int32_t block = threadIdx.x / 32; block < blocks; block += kWarps) {
-      float term[4];
-      for (int j = 0; j < 4; ++j) {
-        const int32_t i = block * kSumBlock + 32 * j + lane;
-        term[j] = i < n ? ExpNonPositive(at(i) - max) : 0.0f;
+    Once([&] { storage_.sum = 0; });
+    for (int32_t first = 0; first < blocks; first += kSumBlocks) {
+      const int32_t count = blocks - first < kSumBlocks ? blocks - first : kSumBlocks;
+      for (int32_t block = threadIdx.x / 32; block < count; block += kWarps) {
+        float term[4];
+        for (int j = 0; j < 4; ++j) {
+          const int32_t i = (first + block) * kSumBlock + 32 * j + lane;
+          term[j] = i < n ? ExpNonPositive(at(i) - max) : 0.0f;
+        }
+        float sum = (term[0] + term[2]) + (term[1] + term[3]);
+        for (int half = 16; half > 0; half /= 2) sum += __shfl_down_sync(0xffffffffu, sum, half);
+        if (lane == 0) storage_.sums[block] = sum;
       }
-      float sum = (term[0] + term[2]) + (term[1] + term[3]);
-      for (int half = 16; half > 0; half /= 2) sum += __shfl_down_sync(0xffffffffu, sum, half);
-      if (lane == 0) storage_.sums[block] = sum;
+      __syncthreads();
+      Once([&] {
+        double sum = storage_.sum;
+        for (int32_t block = 0; block < count; ++block) sum += storage_.sums[block];
+        storage_.sum = sum;
+      });
     }
-    __syncthreads();
-    Once([&] {
-      double sum = 0;
-      for (int32_t block = 0; block < blocks; ++block) sum += storage_.sums[block];
-      storage_.sum = sum;
-    });
     return storage_.sum;
   }
 

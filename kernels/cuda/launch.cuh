@@ -5,9 +5,12 @@
 
 #include <cstdint>
 
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
 #include <cuda_runtime.h>
 
 #include "beamline/kernels/launch.h"
+#include "cuda/launch_kernel.cuh"
 
 namespace beamline::kernels {
 
@@ -17,6 +20,20 @@ inline bool IsAligned(const void* p, int64_t bytes = kAlignment) {
 
 inline bool ValidSelectSizes(int32_t requests, int32_t rows) {
   return requests >= 1 && requests <= 65535 && rows >= requests && rows <= (1 << 26);
+}
+
+// Calls f with a value of the C++ type that `type` names.
+template <class F>
+LaunchError WithType(DataType type, F f) {
+  switch (type) {
+    case DataType::kFloat32:
+      return f(float{});
+    case DataType::kBFloat16:
+      return f(__nv_bfloat16{});
+    case DataType::kFloat16:
+      return f(__half{});
+  }
+  return LaunchError::kInvalidArgument;
 }
 
 inline LaunchError Launched() { return cudaGetLastError() == cudaSuccess ? LaunchError::kOk : LaunchError::kCuda; }

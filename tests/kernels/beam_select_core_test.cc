@@ -6,6 +6,7 @@
 #include "cuda/beam_select_core.h"
 
 #include <numeric>
+#include <utility>
 
 #include "cpu/row_ops.h"
 #include "gmock/gmock.h"

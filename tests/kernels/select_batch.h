@@ -5,6 +5,8 @@
 #pragma once
 
 #include <memory>
+#include <string>
+#include <utility>
 
 #include "beamline/kernels/beam_select_cuda.h"
 #include "kernels/trie_fixture.h"
@@ -88,6 +90,7 @@ struct SelectBatch {
   std::vector<int32_t> row_begin = {0};
   int rows = 0;  // of slots; at least row_begin.back()
   int vocab = 0;
+  int first_code = 0;
 
   int level = 0;  // of the step below
   std::vector<float> logits;
@@ -126,6 +129,7 @@ struct SelectBatch {
     BeamSelectBatch batch;
     batch.logits = logits.data();
     batch.ld = batch.vocab = vocab;
+    batch.first_code = first_code;
     batch.level = level;
     batch.requests = requests();
     batch.rows = rows;
@@ -143,7 +147,12 @@ struct SelectBatch {
 
   // What BeamSelectCpu makes of request `b`.
   StepOutput Expected(int b) const {
-    StepInput input{.constraint = &constraints[b], .level = level, .vocab = vocab, .width = width[b], .rule = rules[b]};
+    StepInput input{.constraint = &constraints[b],
+                    .level = level,
+                    .vocab = vocab,
+                    .first_code = first_code,
+                    .width = width[b],
+                    .rule = rules[b]};
     const int32_t begin = row_begin[b];
     const int parents = level == 0 ? 1 : in.count[b];
     const float* first = logits.data() + static_cast<size_t>(level == 0 ? b : begin) * vocab;
@@ -204,10 +213,13 @@ struct SelectBatch {
 struct RandomBatch {
   RandomBatch(uint32_t seed, int max_vocab, int max_leaves, int max_width) : random(seed) {
     levels = 1 + static_cast<int>(random() % 4);
-    batch.vocab = 1 + static_cast<int>(random() % max_vocab);
+    const int codes = 1 + static_cast<int>(random() % max_vocab);
+    batch.first_code = random() % 3 == 0 ? static_cast<int>(random() % 5) : 0;
+    batch.vocab = batch.first_code + codes + (random() % 4 == 0 ? 3 : 0) - (random() % 64 == 0 ? 1 : 0);
+    batch.vocab = std::max(batch.vocab, batch.first_code + 1);
     const int count = 1 + static_cast<int>(random() % 5);
     for (int i = 0; i < count; ++i) {
-      requests.push_back(std::make_unique<RandomRequest>(random, levels, batch.vocab, 1 + random() % max_leaves));
+      requests.push_back(std::make_unique<RandomRequest>(random, levels, codes, 1 + random() % max_leaves));
       std::vector<int> widths;
       for (int level = 0; level < levels; ++level) widths.push_back(1 + static_cast<int>(random() % max_width));
       if (random() % 16 == 0) widths[random() % levels] = 0;

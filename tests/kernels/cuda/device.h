@@ -4,17 +4,19 @@
 // BEAMLINE_REQUIRE_GPU is set), buffers that own device memory and are poisoned, and values of the kernels' types.
 #pragma once
 
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <cstdlib>
 #include <cstring>
 #include <random>
+#include <stdexcept>
 #include <string>
 #include <vector>
 
 #include <cuda_runtime.h>
 
 #include "beamline/kernels/launch.h"
-#include "gmock/gmock.h"
 #include "gtest/gtest.h"
 
 namespace beamline::kernels {
@@ -25,6 +27,15 @@ inline std::string WhyNoGpu() {
   const cudaError_t error = cudaGetDeviceCount(&count);
   if (error != cudaSuccess) return std::string("no GPU: ") + cudaGetErrorString(error);
   return count > 0 ? "" : "no GPU";
+}
+
+// Whether to leave out the shapes that take the emulator, or a sanitizer, minutes.
+inline bool SmallShapesOnly() {
+#if defined(BEAMLINE_EMULATED)
+  return true;
+#else
+  return std::getenv("BEAMLINE_SMALL_SHAPES") != nullptr;
+#endif
 }
 
 class GpuTest : public testing::Test {
@@ -87,7 +98,7 @@ inline const char* Name(DataType type) {
 
 // Half the distance between 1 and the next value.
 inline double Epsilon(DataType type) {
-  return type == DataType::kFloat32 ? 0x1p-24 : type == DataType::kBFloat16 ? 0x1p-9 : 0x1p-12;
+  return type == DataType::kFloat32 ? 0x1p-24 : type == DataType::kBFloat16 ? 0x1p-8 : 0x1p-11;
 }
 
 inline uint16_t ToBits(DataType type, float value) {
@@ -159,6 +170,30 @@ struct TypedBuffer {
   DataType type = DataType::kFloat32;
   std::vector<float> host;  // rounded to `type`
   DeviceBuffer<unsigned char> bytes;
+};
+
+// Compares elements with a double-precision reference; |actual - expected| <= tolerance of each. NaN never passes.
+struct Reference {
+  std::vector<double> expected, tolerance;
+
+  void Add(double value, double allowed) {
+    expected.push_back(value);
+    tolerance.push_back(allowed);
+  }
+  // Names the worst element, or an empty string.
+  std::string Wrong(const std::vector<float>& actual) const {
+    if (actual.size() != expected.size()) return "sizes differ";
+    double worst = 1;
+    std::string text;
+    for (size_t i = 0; i < actual.size(); ++i) {
+      const double excess = std::abs(actual[i] - expected[i]) / tolerance[i];
+      if (excess <= worst) continue;
+      worst = std::isnan(excess) ? INFINITY : excess;
+      text = "element " + std::to_string(i) + ": " + std::to_string(actual[i]) + ", not " +
+             std::to_string(expected[i]) + " +- " + std::to_string(tolerance[i]);
+    }
+    return text;
+  }
 };
 
 inline std::vector<float> Normal(std::mt19937& random, size_t count, float spread = 1.0f) {

@@ -34,7 +34,8 @@ struct DeviceBeams {
 struct BeamSelectBatch {
   const float* logits = nullptr;               // [requests at level 0, else rows][ld]
   int64_t ld = 0;                              // elements between rows, >= vocab
-  int32_t vocab = 0;                           // 1..65536
+  int32_t vocab = 0;                           // columns of a row, 1..2^24
+  int32_t first_code = 0;                      // column of code 0, below vocab
   int32_t level = 0;                           // 0-based level being selected, below kMaxTrieLevels
   int32_t requests = 0;                        // 1..65535
   int32_t rows = 0;                            // capacity in slots: row_begin[requests] <= rows

@@ -1,0 +1,336 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "beamline/kernels/attention_cuda.h"
+#include "cuda/launch.cuh"
+#include "cuda/mma.cuh"
+#include "cuda/vector.cuh"
+
+namespace beamline::kernels {
+namespace {
+
+constexpr float kLog2E = 1.4426950408889634f;
+
+// One request's rows, one head of them.
+template <class T>
+struct Head {
+  const T *query, *key, *value;
+  T* out;
+  int32_t queries, keys;
+  const int32_t *key_order, *query_limit;  // of the request's first key and query
+  const float* bias;                       // of distance 0
+};
+
+template <class T>
+__device__ Head<T> HeadOf(const AttentionBatch& batch, int request, int head) {
+  const int64_t query_begin = batch.query_begin[request], key_begin = batch.key_begin[request];
+  const int64_t query_at = int64_t{head} * batch.head_dim;
+  const int64_t key_at =
+      key_begin * batch.key_value_step + int64_t{head / (batch.heads / batch.key_value_heads)} * batch.head_dim;
+  Head<T> at;
+  at.query = static_cast<const T*>(batch.query) + query_begin * batch.query_step + query_at;
+  at.out = static_cast<T*>(batch.out) + query_begin * batch.out_step + query_at;
+  at.key = static_cast<const T*>(batch.key) + key_at;
+  at.value = static_cast<const T*>(batch.value) + key_at;
+  at.queries = batch.query_count[request];
+  at.keys = batch.key_count[request];
+  at.key_order = batch.key_order == nullptr ? nullptr : batch.key_order + key_begin;
+  at.query_limit = batch.key_order == nullptr ? nullptr : batch.query_limit + query_begin;
+  at.bias = batch.relative_bias == nullptr ? nullptr
+                                           : batch.relative_bias + int64_t{head} * (2 * batch.reach + 1) + batch.reach;
+  return at;
+}
+
+template <class T>
+__device__ float Bias(const Head<T>& head, int32_t reach, int32_t query, int32_t key) {
+  const int32_t distance = key - query;
+  return head.bias[distance < -reach ? -reach : distance > reach ? reach : distance];
+}
+
+// -- Tensor cores -------------------------------------------------------------------------------------------------
+// Four warps of 16 queries walk the keys 64 at a time, double-buffered.
+
+constexpr int kTile = 64;  // queries of a block, and keys of a step
+constexpr int kTileThreads = 128;
+constexpr int kPad = 8;  // values behind each row in shared memory: eight rows lie in different banks
+
+template <class T, int kDim>
+struct TileStorage {
+  T query[kTile][kDim + kPad];
+  T key[2][kTile][kDim + kPad];
+  T value[2][kTile][kDim + kPad];
+};
+
+// Rows [first, first + kTile) of a matrix of `count` rows; rows beyond it become zeros.
+template <class T, int kDim>
+__device__ void LoadTile(T (&tile)[kTile][kDim + kPad], const T* rows, int64_t step, int32_t first, int32_t count) {
+  constexpr int kChunks = kDim / 8;
+  for (int i = threadIdx.x; i < kTile * kChunks; i += kTileThreads) {
+    const int row = i / kChunks, column = i % kChunks * 8;
+    const bool valid = first + row < count;
+    CopyAsync16(&tile[row][column], valid ? rows + (first + row) * step + column : rows, valid);
+  }
+}
+
+template <class T, int kDim>
+__global__ void __launch_bounds__(kTileThreads) TileAttention(const __grid_constant__ AttentionBatch batch) {
+  auto& tiles = *DynamicShared<TileStorage<T, kDim>>();
+  const Head<T> head = HeadOf<T>(batch, blockIdx.z, blockIdx.y);
+  const int32_t first_query = blockIdx.x * kTile;
+  if (first_query >= head.queries) return;
+  const bool same = head.key == head.value;
+  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+
+  const auto load_keys = [&](int stage, int32_t first) {
+    LoadTile<T, kDim>(tiles.key[stage], head.key, batch.key_value_step, first, head.keys);
+    if (!same) LoadTile<T, kDim>(tiles.value[stage], head.value, batch.key_value_step, first, head.keys);
+    CopyAsyncCommit();
+  };
+  LoadTile<T, kDim>(tiles.query, head.query, batch.query_step, first_query, head.queries);
+  load_keys(0, 0);
+
+  // This lane's two rows of the accumulators.
+  const int32_t row[2] = {first_query + warp * 16 + lane / 4, first_query + warp * 16 + lane / 4 + 8};
+  int32_t limit[2] = {0, 0};
+  if (head.query_limit != nullptr) {
+    for (int r = 0; r < 2; ++r) limit[r] = row[r] < head.queries ? head.query_limit[row[r]] : 0;
+  }
+  const float scale = batch.scale * kLog2E;
+  float max[2] = {-INFINITY, -INFINITY};  // of the scores, in units of log2 e, as are the scores
+  float sum[2] = {0, 0};                  // this lane's share
+  float out[kDim / 8][4] = {};
+
+  int stage = 0;
+  for (int32_t first_key = 0; first_key < head.keys; first_key += kTile, stage ^= 1) {
+    if (first_key + kTile < head.keys) {
+      load_keys(stage ^ 1, first_key + kTile);
+      CopyAsyncWait<1>();
+    } else {
+      CopyAsyncWait<0>();
+    }
+    __syncthreads();
+
+    float score[kTile / 8][4] = {};
+#pragma unroll
+    for (int k = 0; k < kDim; k += 16) {
+      uint32_t a[4];
+      LoadMatrix4(a, &tiles.query[warp * 16 + lane % 16][k + lane / 16 * 8]);
+#pragma unroll
+      for (int n = 0; n < kTile; n += 16) {
+        uint32_t b[4];
+        LoadMatrix4(b, &tiles.key[stage][n + lane / 16 * 8 + lane % 8][k + lane / 8 % 2 * 8]);
+        MatrixMultiply<T>(score[n / 8], a, b[0], b[1]);
+        MatrixMultiply<T>(score[n / 8 + 1], a, b[2], b[3]);
+      }
+    }
+
+    float tile_max[2] = {-INFINITY, -INFINITY};
+#pragma unroll
+    for (int n = 0; n < kTile / 8; ++n) {
+#pragma unroll
+      for (int i = 0; i < 4; ++i) {
+        const int r = i / 2;
+        const int32_t key = first_key + n * 8 + lane % 4 * 2 + i % 2;
+        float x = score[n][i] * scale;
+        if (head.bias != nullptr) x += kLog2E * Bias(head, batch.reach, row[r], key);
+        bool sees = key < head.keys;
+        if (head.key_order != nullptr && sees) sees = head.key_order[key] <= limit[r];
+        score[n][i] = sees ? x : -INFINITY;
+        tile_max[r] = fmaxf(tile_max[r], score[n][i]);
+      }
+    }
+    float rescale[2], shift[2];
+#pragma unroll
+    for (int r = 0; r < 2; ++r) {
+      tile_max[r] = fmaxf(tile_max[r], __shfl_xor_sync(0xffffffffu, tile_max[r], 1));
+      tile_max[r] = fmaxf(tile_max[r], __shfl_xor_sync(0xffffffffu, tile_max[r], 2));
+      const float new_max = fmaxf(max[r], tile_max[r]);
+      shift[r] = new_max == -INFINITY ? 0.0f : new_max;  // nothing seen yet: keeps exp2(-inf) = 0
+      rescale[r] = exp2f(max[r] - shift[r]);
+      max[r] = new_max;
+      sum[r] *= rescale[r];
+    }
+#pragma unroll
+    for (int n = 0; n < kTile / 8; ++n) {
+#pragma unroll
+      for (int i = 0; i < 4; ++i) {
+        score[n][i] = exp2f(score[n][i] - shift[i / 2]);
+        sum[i / 2] += score[n][i];
+      }
+    }
+#pragma unroll
+    for (int n = 0; n < kDim / 8; ++n) {
+#pragma unroll
+      for (int i = 0; i < 4; ++i) out[n][i] *= rescale[i / 2];
+    }
+
+    auto& value = same ? tiles.key[stage] : tiles.value[stage];
+#pragma unroll
+    for (int k = 0; k < kTile; k += 16) {  // an accumulator's layout is that of the left operand
+      const float(&low)[4] = score[k / 8];
+      const float(&high)[4] = score[k / 8 + 1];
+      const uint32_t a[4] = {Pack<T>(low[0], low[1]), Pack<T>(low[2], low[3]), Pack<T>(high[0], high[1]),
+                             Pack<T>(high[2], high[3])};
+#pragma unroll
+      for (int n = 0; n < kDim; n += 16) {
+        uint32_t b[4];
+        LoadMatrix4Transposed(b, &value[k + lane % 16][n + lane / 16 * 8]);
+        MatrixMultiply<T>(out[n / 8], a, b[0], b[1]);
+        MatrixMultiply<T>(out[n / 8 + 1], a, b[2], b[3]);
+      }
+    }
+    __syncthreads();  // before the next step's copies overwrite this stage
+  }
+  CopyAsyncWait<0>();  // without keys, the queries' copies are still under way
+
+#pragma unroll
+  for (int r = 0; r < 2; ++r) {
+    sum[r] += __shfl_xor_sync(0xffffffffu, sum[r], 1);
+    sum[r] += __shfl_xor_sync(0xffffffffu, sum[r], 2);
+    if (row[r] >= head.queries) continue;
+    const float inverse = sum[r] > 0.0f ? 1.0f / sum[r] : 0.0f;
+    T* to = head.out + row[r] * batch.out_step + lane % 4 * 2;
+#pragma unroll
+    for (int n = 0; n < kDim / 8; ++n) {
+      *reinterpret_cast<uint32_t*>(to + n * 8) = Pack<T>(out[n][2 * r] * inverse, out[n][2 * r + 1] * inverse);
+    }
+  }
+}
+
+// -- Any type and head size -----------------------------------------------------------------------------------------
+// One warp per query: a lane per key for the scores, a lane per value column for the sum.
+
+constexpr int kRowWarps = 4;
+
+template <class T>
+__global__ void __launch_bounds__(kRowWarps * 32) RowAttention(const __grid_constant__ AttentionBatch batch) {
+  __shared__ float queries[kRowWarps][kMaxHeadDim];
+  const Head<T> head = HeadOf<T>(batch, blockIdx.z, blockIdx.y);
+  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+  const int32_t row = blockIdx.x * kRowWarps + warp;
+  if (row >= head.queries) return;
+  float* query = queries[warp];
+  for (int i = lane; i < batch.head_dim; i += 32) query[i] = ToFloat(head.query[row * batch.query_step + i]);
+  __syncwarp();
+  const int32_t limit = head.query_limit == nullptr ? 0 : head.query_limit[row];
+  float max = -INFINITY, sum = 0;
+  float out[kMaxHeadDim / 32] = {};
+  for (int32_t first_key = 0; first_key < head.keys; first_key += 32) {
+    const int32_t key = first_key + lane;
+    float x = -INFINITY;
+    if (key < head.keys && (head.key_order == nullptr || head.key_order[key] <= limit)) {
+      const T* from = head.key + key * batch.key_value_step;
+      float dot = 0;
+      for (int i = 0; i < batch.head_dim; i += kVector) {
+        float values[kVector];
+        LoadVector(from + i, values);
+#pragma unroll
+        for (int j = 0; j < kVector; ++j) dot += query[i + j] * values[j];
+      }
+      x = dot * batch.scale;
+      if (head.bias != nullptr) x += Bias(head, batch.reach, row, key);
+    }
+    float tile_max = x;
+    for (int offset = 16; offset > 0; offset /= 2) {
+      tile_max = fmaxf(tile_max, __shfl_xor_sync(0xffffffffu, tile_max, offset));
+    }
+    const float new_max = fmaxf(max, tile_max);
+    if (new_max == -INFINITY) continue;
+    const float rescale = expf(max - new_max);
+    max = new_max;
+    const float weight = expf(x - max);
+    float total = weight;
+    for (int offset = 16; offset > 0; offset /= 2) total += __shfl_xor_sync(0xffffffffu, total, offset);
+    sum = sum * rescale + total;
+#pragma unroll
+    for (float& o : out) o *= rescale;
+    const int32_t count = head.keys - first_key < 32 ? head.keys - first_key : 32;
+    for (int32_t k = 0; k < count; ++k) {
+      const float w = __shfl_sync(0xffffffffu, weight, k);
+      const T* from = head.value + (first_key + k) * batch.key_value_step + lane;
+#pragma unroll
+      for (int i = 0; i < kMaxHeadDim / 32; ++i) {
+        if (i * 32 + lane < batch.head_dim) out[i] += w * ToFloat(from[i * 32]);
+      }
+    }
+  }
+  const float inverse = sum > 0.0f ? 1.0f / sum : 0.0f;
+  T* to = head.out + row * batch.out_step + lane;
+#pragma unroll
+  for (int i = 0; i < kMaxHeadDim / 32; ++i) {
+    if (i * 32 + lane < batch.head_dim) to[i * 32] = FromFloat<T>(out[i] * inverse);
+  }
+}
+
+// Calls f with the kernel for tensor cores and its shared memory; false where there is none.
+template <class T, class F>
+bool WithTileKernel(int32_t head_dim, F f) {
+  switch (head_dim) {
+    case 32:
+      f(TileAttention<T, 32>, sizeof(TileStorage<T, 32>));
+      return true;
+    case 64:
+      f(TileAttention<T, 64>, sizeof(TileStorage<T, 64>));
+      return true;
+    case 96:
+      f(TileAttention<T, 96>, sizeof(TileStorage<T, 96>));
+      return true;
+    case 128:
+      f(TileAttention<T, 128>, sizeof(TileStorage<T, 128>));
+      return true;
+    default:
+      return false;
+  }
+}
+
+bool Valid(const AttentionBatch& batch) {
+  if (batch.heads < 1 || batch.heads > 65535 || batch.key_value_heads < 1 || batch.heads % batch.key_value_heads != 0) {
+    return false;
+  }
+  if (batch.head_dim < 8 || batch.head_dim > kMaxHeadDim || batch.head_dim % 8 != 0) return false;
+  const int64_t row = int64_t{batch.heads} * batch.head_dim;
+  if (batch.query_step < row || batch.out_step < row || batch.query_step % 8 != 0 || batch.out_step % 8 != 0 ||
+      batch.key_value_step < int64_t{batch.key_value_heads} * batch.head_dim || batch.key_value_step % 8 != 0) {
+    return false;
+  }
+  for (const void* array : {batch.query, batch.key, batch.value, static_cast<const void*>(batch.out)}) {
+    if (array == nullptr || !IsAligned(array)) return false;
+  }
+  if (batch.requests < 1 || batch.requests > 65535 || batch.max_queries < 1) return false;
+  if (batch.query_begin == nullptr || batch.query_count == nullptr || batch.key_begin == nullptr ||
+      batch.key_count == nullptr || (batch.key_order == nullptr) != (batch.query_limit == nullptr)) {
+    return false;
+  }
+  return batch.relative_bias == nullptr || (batch.reach >= 0 && batch.reach <= (1 << 20));
+}
+
+}  // namespace
+
+LaunchError AttentionCuda(const AttentionBatch& batch, CudaStream stream) {
+  if (!Valid(batch)) return LaunchError::kInvalidArgument;
+  return WithType(batch.type, [&]<class T>(T) {
+    if constexpr (!__is_same(T, float)) {
+      const dim3 grid((batch.max_queries + kTile - 1) / kTile, batch.heads, batch.requests);
+      const auto launch = [&](auto kernel, size_t bytes) {
+        Launch(kernel, {grid, kTileThreads, bytes}, stream, batch);
+      };
+      if (WithTileKernel<T>(batch.head_dim, launch)) return Launched();
+    }
+    const dim3 grid((batch.max_queries + kRowWarps - 1) / kRowWarps, batch.heads, batch.requests);
+    Launch(RowAttention<T>, {grid, kRowWarps * 32}, stream, batch);
+    return Launched();
+  });
+}
+
+LaunchError AttentionPrepare() {
+  bool ok = true;
+  const auto prepare = [&](auto kernel, size_t bytes) {
+    ok &= cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(bytes)) ==
+          cudaSuccess;
+  };
+  for (int32_t head_dim : {32, 64, 96, 128}) {
+    WithTileKernel<__nv_bfloat16>(head_dim, prepare);
+    WithTileKernel<__half>(head_dim, prepare);
+  }
+  return ok ? LaunchError::kOk : LaunchError::kCuda;
+}
+
+}  // namespace beamline::kernels

@@ -1,0 +1,163 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "beamline/kernels/embedding_cuda.h"
+#include "cuda/launch.cuh"
+#include "cuda/vector.cuh"
+
+namespace beamline::kernels {
+namespace {
+
+constexpr int kThreads = 256;
+
+// Adds kVector columns of a table's row; nothing for a row the table does not have.
+template <class T>
+__device__ void AddRow(const void* table, int32_t rows, int32_t width, int32_t row, int32_t column,
+                       float (&sum)[kVector]) {
+  if (row < 0 || row >= rows) return;
+  float values[kVector];
+  LoadVector(static_cast<const T*>(table) + int64_t{row} * width + column, values);
+#pragma unroll
+  for (int i = 0; i < kVector; ++i) sum[i] += values[i];
+}
+
+// Which eight columns of which row a thread makes.
+struct Vector {
+  int64_t row;
+  int32_t column;
+};
+
+__device__ Vector VectorOf(int32_t width) {
+  const int64_t at = int64_t{blockIdx.x} * kThreads + threadIdx.x;
+  const int32_t vectors = width / kVector;
+  return {at / vectors, static_cast<int32_t>(at % vectors) * kVector};
+}
+
+template <class T>
+__global__ void __launch_bounds__(kThreads) EmbedCodes(const __grid_constant__ EmbedCodesArgs args) {
+  const Vector at = VectorOf(args.width);
+  if (at.row >= args.rows) return;
+  float sum[kVector] = {};
+  AddRow<T>(args.table, args.table_rows, args.width, args.codes == nullptr ? 0 : args.codes[at.row], at.column, sum);
+  if (args.add != nullptr) AddRow<T>(args.add, 1, args.width, 0, at.column, sum);
+  StoreVector(static_cast<T*>(args.out) + at.row * args.width + at.column, sum);
+}
+
+template <class T>
+__device__ void AddFeature(const FeatureColumn& feature, int32_t id, int32_t column, float (&sum)[kVector]) {
+  if (feature.lookup == FeatureRow::kBitSum) {
+    for (int32_t bit = 0; bit < feature.buckets; ++bit) {
+      if ((static_cast<uint32_t>(id) >> bit & 1u) != 0) {
+        AddRow<T>(feature.table, feature.buckets, feature.width, bit, column, sum);
+      }
+    }
+    return;
+  }
+  const int32_t row = feature.lookup == FeatureRow::kFromOne ? id - 1 : id;
+  AddRow<T>(feature.table, feature.buckets, feature.width, row, column, sum);
+}
+
+template <class T>
+__global__ void __launch_bounds__(kThreads)
+    EmbedFeatures(const __grid_constant__ EmbedFeaturesArgs args, int32_t width) {
+  const Vector at = VectorOf(width);
+  if (at.row >= args.tokens) return;
+  const int32_t* ids = args.ids + at.row * args.columns;
+  float sum[kVector] = {};
+  int32_t begin = 0;  // of a column's part of the row
+  for (int32_t i = 0; i < args.columns; ++i) {
+    if (args.sum) {
+      AddFeature<T>(args.column[i], ids[i], at.column, sum);
+    } else if (at.column < begin + args.column[i].width) {
+      AddFeature<T>(args.column[i], ids[i], at.column - begin, sum);
+      break;
+    }
+    begin += args.column[i].width;
+  }
+  StoreVector(static_cast<T*>(args.out) + at.row * width + at.column, sum);
+}
+
+template <class T>
+__global__ void __launch_bounds__(kThreads) JoinTokens(const __grid_constant__ JoinTokensArgs args) {
+  const Vector at = VectorOf(args.width);
+  if (at.row >= args.tokens) return;
+  float sum[kVector] = {};
+  const int32_t from = args.from[at.row];
+  if (from >= 0 && from < kMaxPathways) {
+    AddRow<T>(args.pathway[from], args.pathway_rows[from], args.width, args.row[at.row], at.column, sum);
+  }
+  if (args.positions != nullptr) {
+    AddRow<T>(args.positions, args.position_rows, args.width, args.position[at.row], at.column, sum);
+  }
+  StoreVector(static_cast<T*>(args.out) + at.row * args.width + at.column, sum);
+}
+
+bool ValidWidth(int64_t width) { return width >= 8 && width <= (1 << 20) && width % 8 == 0; }
+
+unsigned Blocks(int64_t rows, int64_t width) {
+  return static_cast<unsigned>((rows * (width / kVector) + kThreads - 1) / kThreads);
+}
+
+// No more rows than a grid of vectors has room for.
+bool ValidRows(int64_t rows, int64_t width) {
+  return rows >= 1 && rows * (width / kVector) <= int64_t{0x7fffffff} * kThreads;
+}
+
+int64_t OutWidth(const EmbedFeaturesArgs& args) {
+  int64_t width = 0;
+  for (int32_t i = 0; i < args.columns; ++i) {
+    const FeatureColumn& column = args.column[i];
+    if (!ValidWidth(column.width) || column.table == nullptr || !IsAligned(column.table) || column.buckets < 1)
+      return 0;
+    if (column.lookup == FeatureRow::kBitSum && column.buckets > 32) return 0;
+    if (args.sum && column.width != args.column[0].width) return 0;
+    width = args.sum ? column.width : width + column.width;
+  }
+  return width;
+}
+
+}  // namespace
+
+LaunchError EmbedCodesCuda(const EmbedCodesArgs& args, CudaStream stream) {
+  if (!ValidWidth(args.width) || !ValidRows(args.rows, args.width) || args.table == nullptr || args.out == nullptr ||
+      args.table_rows < 1 || !IsAligned(args.table) || !IsAligned(args.add) || !IsAligned(args.out)) {
+    return LaunchError::kInvalidArgument;
+  }
+  return WithType(args.type, [&]<class T>(T) {
+    Launch(EmbedCodes<T>, {Blocks(args.rows, args.width), kThreads}, stream, args);
+    return Launched();
+  });
+}
+
+LaunchError EmbedFeaturesCuda(const EmbedFeaturesArgs& args, CudaStream stream) {
+  if (args.columns < 1 || args.columns > kMaxFeatureColumns || args.ids == nullptr || args.out == nullptr ||
+      !IsAligned(args.out)) {
+    return LaunchError::kInvalidArgument;
+  }
+  const int64_t width = OutWidth(args);
+  if (!ValidWidth(width) || !ValidRows(args.tokens, width)) return LaunchError::kInvalidArgument;
+  return WithType(args.type, [&]<class T>(T) {
+    Launch(EmbedFeatures<T>, {Blocks(args.tokens, width), kThreads}, stream, args, static_cast<int32_t>(width));
+    return Launched();
+  });
+}
+
+LaunchError JoinTokensCuda(const JoinTokensArgs& args, CudaStream stream) {
+  if (!ValidWidth(args.width) || !ValidRows(args.tokens, args.width) || args.from == nullptr || args.row == nullptr ||
+      args.out == nullptr || !IsAligned(args.out) || !IsAligned(args.positions)) {
+    return LaunchError::kInvalidArgument;
+  }
+  if (args.positions != nullptr && (args.position == nullptr || args.position_rows < 1)) {
+    return LaunchError::kInvalidArgument;
+  }
+  for (int i = 0; i < kMaxPathways; ++i) {
+    if (args.pathway_rows[i] < 0 || (args.pathway_rows[i] > 0 && args.pathway[i] == nullptr) ||
+        !IsAligned(args.pathway[i])) {
+      return LaunchError::kInvalidArgument;
+    }
+  }
+  return WithType(args.type, [&]<class T>(T) {
+    Launch(JoinTokens<T>, {Blocks(args.tokens, args.width), kThreads}, stream, args);
+    return Launched();
+  });
+}
+
+}  // namespace beamline::kernels

@@ -1,0 +1,131 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "beamline/kernels/lineage_attention_cuda.h"
+#include "cuda/beam_select_core.h"
+#include "cuda/launch.cuh"
+#include "cuda/vector.cuh"
+
+namespace beamline::kernels {
+namespace {
+
+constexpr int kThreads = 128;
+constexpr int kLanes = 8;                 // of one row and head
+constexpr int kChunk = kLanes * kVector;  // columns they hold together
+
+// kChunks * kChunk >= head_dim.
+template <class T, int kChunks>
+__global__ void __launch_bounds__(kThreads) LineageAttention(const __grid_constant__ LineageAttentionBatch batch) {
+  const int64_t group = (int64_t{blockIdx.x} * kThreads + threadIdx.x) / kLanes;
+  const int32_t row = static_cast<int32_t>(group / batch.heads), head = static_cast<int32_t>(group % batch.heads);
+  const int lane = threadIdx.x % kLanes;
+  const unsigned mask = 0xffu << (threadIdx.x % 32 / kLanes * kLanes);
+  if (row >= (batch.step == 0 ? batch.requests : batch.rows)) return;
+  const int32_t request = batch.step == 0 ? row : select::RequestOfRow(batch.row_begin, batch.requests, row);
+  if (request >= batch.requests) return;
+  const int32_t begin = batch.step == 0 ? 0 : batch.row_begin[request];
+  if (batch.step > 0 && row - begin >= batch.row_count[request]) return;
+
+  const auto column = [&](int chunk) { return chunk * kChunk + lane * kVector; };
+  const int64_t query_at = int64_t{head} * batch.head_dim;
+  const int64_t key_at = int64_t{head / (batch.heads / batch.key_value_heads)} * batch.head_dim;
+  float query[kChunks][kVector] = {};
+#pragma unroll
+  for (int c = 0; c < kChunks; ++c) {
+    if (column(c) >= batch.head_dim) continue;
+    LoadVector(static_cast<const T*>(batch.query) + row * batch.query_step + query_at + column(c), query[c]);
+  }
+
+  float score[kMaxTrieLevels];
+  int64_t from[kMaxTrieLevels];
+  float max = -INFINITY;
+#pragma unroll
+  for (int s = 0; s < kMaxTrieLevels; ++s) {
+    if (s > batch.step) break;
+    const int64_t key_row = s == batch.step ? row
+                            : s == 0        ? request
+                                            : begin + batch.lineage[int64_t{s} * batch.rows + row];
+    from[s] = key_row * batch.key_value_step + key_at;
+    float dot = 0;
+#pragma unroll
+    for (int c = 0; c < kChunks; ++c) {
+      if (column(c) >= batch.head_dim) continue;
+      float key[kVector];
+      LoadVector(static_cast<const T*>(batch.key[s]) + from[s] + column(c), key);
+#pragma unroll
+      for (int i = 0; i < kVector; ++i) dot += query[c][i] * key[i];
+    }
+    for (int offset = kLanes / 2; offset > 0; offset /= 2) dot += __shfl_xor_sync(mask, dot, offset);
+    score[s] = dot * batch.scale;
+    if (batch.bias != nullptr) score[s] += batch.bias[head * kMaxTrieLevels + batch.step - s];
+    max = fmaxf(max, score[s]);
+  }
+
+  float sum = 0;
+  float out[kChunks][kVector] = {};
+#pragma unroll
+  for (int s = 0; s < kMaxTrieLevels; ++s) {
+    if (s > batch.step) break;
+    const float weight = expf(score[s] - max);
+    sum += weight;
+#pragma unroll
+    for (int c = 0; c < kChunks; ++c) {
+      if (column(c) >= batch.head_dim) continue;
+      float value[kVector];
+      LoadVector(static_cast<const T*>(batch.value[s]) + from[s] + column(c), value);
+#pragma unroll
+      for (int i = 0; i < kVector; ++i) out[c][i] += weight * value[i];
+    }
+  }
+#pragma unroll
+  for (int c = 0; c < kChunks; ++c) {
+    if (column(c) >= batch.head_dim) continue;
+#pragma unroll
+    for (int i = 0; i < kVector; ++i) out[c][i] /= sum;
+    StoreVector(static_cast<T*>(batch.out) + row * batch.out_step + query_at + column(c), out[c]);
+  }
+}
+
+bool Valid(const LineageAttentionBatch& batch) {
+  if (batch.heads < 1 || batch.heads > 65535 || batch.key_value_heads < 1 || batch.heads % batch.key_value_heads != 0) {
+    return false;
+  }
+  if (batch.head_dim < 8 || batch.head_dim > 4 * kChunk || batch.head_dim % 8 != 0) return false;
+  if (batch.step < 0 || batch.step >= kMaxTrieLevels || !ValidSelectSizes(batch.requests, batch.rows)) return false;
+  const int64_t width = int64_t{batch.heads} * batch.head_dim;
+  if (batch.query_step < width || batch.out_step < width || batch.query_step % 8 != 0 || batch.out_step % 8 != 0 ||
+      batch.key_value_step < int64_t{batch.key_value_heads} * batch.head_dim || batch.key_value_step % 8 != 0) {
+    return false;
+  }
+  if (batch.query == nullptr || batch.out == nullptr || !IsAligned(batch.query) || !IsAligned(batch.out)) return false;
+  for (int s = 0; s <= batch.step; ++s) {
+    if (batch.key[s] == nullptr || batch.value[s] == nullptr || !IsAligned(batch.key[s]) ||
+        !IsAligned(batch.value[s])) {
+      return false;
+    }
+  }
+  return batch.step == 0 || (batch.row_begin != nullptr && batch.row_count != nullptr && batch.lineage != nullptr);
+}
+
+}  // namespace
+
+LaunchError LineageAttentionCuda(const LineageAttentionBatch& batch, CudaStream stream) {
+  if (!Valid(batch)) return LaunchError::kInvalidArgument;
+  const int64_t groups = int64_t{batch.step == 0 ? batch.requests : batch.rows} * batch.heads;
+  const int64_t blocks = (groups * kLanes + kThreads - 1) / kThreads;
+  if (blocks > 0x7fffffff) return LaunchError::kInvalidArgument;
+  return WithType(batch.type, [&]<class T>(T) {
+    const auto launch = [&](auto kernel) { Launch(kernel, {static_cast<unsigned>(blocks), kThreads}, stream, batch); };
+    switch ((batch.head_dim + kChunk - 1) / kChunk) {
+      case 1:
+        launch(LineageAttention<T, 1>);
+        break;
+      case 2:
+        launch(LineageAttention<T, 2>);
+        break;
+      default:
+        launch(LineageAttention<T, 4>);
+    }
+    return Launched();
+  });
+}
+
+}  // namespace beamline::kernels

@@ -1,0 +1,296 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "beamline/kernels/attention_cuda.h"
+
+#include <algorithm>
+#include <numeric>
+
+#include "kernels/cuda/device.h"
+
+namespace beamline::kernels {
+namespace {
+
+// A batch of requests: queries and keys packed, with a gap of one unused row between requests.
+struct Problem {
+  DataType type = DataType::kFloat32;
+  int heads = 1, key_value_heads = 1, head_dim = 64;
+  std::vector<int32_t> queries, keys;  // per request
+  bool self = false;                   // keys are the queries' rows: an encoder
+  bool same_value = false;             // K = V
+  bool ordered = false;                // key_order and query_limit
+  int reach = -1;                      // of a relative bias; -1: none
+  uint32_t seed = 1;
+};
+
+class AttentionRun {
+ public:
+  explicit AttentionRun(const Problem& problem) : p_(problem), random_(problem.seed) {
+    const int32_t query_rows = Pack(p_.queries, &query_begin_), key_rows = Pack(p_.keys, &key_begin_);
+    query_step_ = p_.heads * p_.head_dim + 8;
+    key_step_ = 2 * p_.key_value_heads * p_.head_dim + 16;
+    query_ = {p_.type, Normal(random_, static_cast<size_t>(query_rows) * query_step_)};
+    key_value_ = {p_.type, Normal(random_, static_cast<size_t>(key_rows) * key_step_)};
+    for (int i = 0; i < key_rows; ++i) order_.push_back(static_cast<int32_t>(random_() % 20) - 1);
+    for (int i = 0; i < query_rows; ++i) limit_.push_back(static_cast<int32_t>(random_() % 24) - 2);
+    bias_ = Normal(random_, p_.reach < 0 ? 0 : static_cast<size_t>(p_.heads) * (2 * p_.reach + 1));
+    scale_ = 1.0f / std::sqrt(static_cast<float>(p_.head_dim));
+    rows_ = query_rows;
+  }
+
+  // The output rows of the requests in order, [queries, heads * head_dim] each; unused rows must stay unwritten.
+  std::vector<float> OnDevice() {
+    const DeviceBuffer<int32_t> query_begin(query_begin_), query_count(p_.queries), key_begin(key_begin_),
+        key_count(p_.keys), order(order_), limit(limit_);
+    const DeviceBuffer<float> bias(bias_);
+    TypedBuffer out(p_.type, static_cast<size_t>(rows_) * query_step_);
+    AttentionBatch batch;
+    batch.type = p_.type;
+    batch.heads = p_.heads;
+    batch.key_value_heads = p_.key_value_heads;
+    batch.head_dim = p_.head_dim;
+    batch.scale = scale_;
+    batch.query = query_.data();
+    batch.query_step = batch.out_step = query_step_;
+    batch.key = key_value_.data();
+    batch.value = p_.same_value ? key_value_.data() : key_value_.at(p_.key_value_heads * p_.head_dim);
+    batch.key_value_step = key_step_;
+    batch.out = out.data();
+    batch.requests = static_cast<int32_t>(p_.queries.size());
+    batch.max_queries = std::max(1, *std::max_element(p_.queries.begin(), p_.queries.end()));
+    batch.query_begin = query_begin.data();
+    batch.query_count = query_count.data();
+    batch.key_begin = key_begin.data();
+    batch.key_count = key_count.data();
+    batch.key_order = p_.ordered ? order.data() : nullptr;
+    batch.query_limit = p_.ordered ? limit.data() : nullptr;
+    batch.relative_bias = p_.reach < 0 ? nullptr : bias.data();
+    batch.reach = std::max(0, p_.reach);
+    EXPECT_EQ(AttentionPrepare(), LaunchError::kOk);
+    EXPECT_EQ(AttentionCuda(batch, nullptr), LaunchError::kOk);
+    EXPECT_EQ(cudaDeviceSynchronize(), cudaSuccess);
+    const std::vector<float> all = out.Download();
+    std::vector<float> rows;
+    std::vector<bool> used(rows_, false);
+    for (size_t b = 0; b < p_.queries.size(); ++b) {
+      for (int32_t i = 0; i < p_.queries[b]; ++i) {
+        const size_t row = query_begin_[b] + i;
+        used[row] = true;
+        rows.insert(rows.end(), all.begin() + row * query_step_, all.begin() + row * query_step_ + Width());
+        for (size_t j = row * query_step_ + Width(); j < (row + 1) * query_step_; ++j) EXPECT_TRUE(std::isnan(all[j]));
+      }
+    }
+    for (int32_t row = 0; row < rows_; ++row) {
+      if (!used[row]) EXPECT_TRUE(std::isnan(all[static_cast<size_t>(row) * query_step_])) << "row " << row;
+    }
+    return rows;
+  }
+
+  // In double. Tolerance, with e the rounding of the type, v the largest |value| and s the largest sum of |q k| scale:
+  // probabilities and the result are rounded to the type (2 e v), a score is off by its dot product's rounding, which
+  // changes the result by at most twice that times v, and sums of n terms in fp32 by n units.
+  Reference Expected() const {
+    Reference reference;
+    for (size_t b = 0; b < p_.queries.size(); ++b) {
+      for (int32_t i = 0; i < p_.queries[b]; ++i) {
+        for (int h = 0; h < p_.heads; ++h) Row(b, i, h, &reference);
+      }
+    }
+    return reference;
+  }
+
+ private:
+  size_t Width() const { return static_cast<size_t>(p_.heads) * p_.head_dim; }
+
+  static int32_t Pack(const std::vector<int32_t>& counts, std::vector<int32_t>* begin) {
+    int32_t rows = 0;
+    for (int32_t count : counts) {
+      begin->push_back(rows);
+      rows += count + 1;
+    }
+    return rows;
+  }
+
+  void Row(size_t b, int32_t i, int h, Reference* reference) const {
+    const int32_t row = query_begin_[b] + i;
+    const float* q = query_.host.data() + static_cast<size_t>(row) * query_step_ + h * p_.head_dim;
+    const size_t key_at = static_cast<size_t>(h / (p_.heads / p_.key_value_heads)) * p_.head_dim;
+    const size_t value_at = key_at + (p_.same_value ? 0 : static_cast<size_t>(p_.key_value_heads) * p_.head_dim);
+    std::vector<double> out(p_.head_dim, 0);
+    double sum = 0, largest = 0, products = 0, max = -INFINITY;
+    std::vector<double> scores;
+    for (int32_t j = 0; j < p_.keys[b]; ++j) {
+      const size_t key = static_cast<size_t>(key_begin_[b] + j) * key_step_;
+      double dot = 0, size = 0;
+      for (int d = 0; d < p_.head_dim; ++d) {
+        const double product = double{q[d]} * key_value_.host[key + key_at + d];
+        dot += product;
+        size += std::abs(product);
+        largest = std::max<double>(largest, std::abs(key_value_.host[key + value_at + d]));
+      }
+      products = std::max(products, size * scale_);
+      double score = dot * scale_;
+      if (p_.reach >= 0) score += bias_[h * (2 * p_.reach + 1) + p_.reach + std::clamp(j - i, -p_.reach, p_.reach)];
+      if (p_.ordered && order_[key_begin_[b] + j] > limit_[row]) score = -INFINITY;
+      scores.push_back(score);
+      max = std::max(max, score);
+    }
+    for (int32_t j = 0; j < p_.keys[b]; ++j) {
+      if (scores[j] == -INFINITY) continue;
+      const double weight = std::exp(scores[j] - max);
+      sum += weight;
+      const size_t key = static_cast<size_t>(key_begin_[b] + j) * key_step_;
+      for (int d = 0; d < p_.head_dim; ++d) out[d] += weight * key_value_.host[key + value_at + d];
+    }
+    const double fp32 = Epsilon(DataType::kFloat32);
+    const double tolerance =
+        largest * (2 * Epsilon(p_.type) + fp32 * (p_.keys[b] + 16) + 2 * fp32 * (p_.head_dim + 16) * (products + 4));
+    for (double x : out) reference->Add(sum > 0 ? x / sum : 0, tolerance + 1e-30);
+  }
+
+  const Problem p_;
+  std::mt19937 random_;
+  std::vector<int32_t> query_begin_, key_begin_, order_, limit_;
+  int32_t rows_ = 0;
+  int64_t query_step_ = 0, key_step_ = 0;
+  float scale_ = 1;
+  TypedBuffer query_, key_value_;
+  std::vector<float> bias_;
+};
+
+class AttentionGpu : public GpuTest {
+ protected:
+  static void Check(const Problem& problem) {
+    AttentionRun run(problem);
+    const std::vector<float> actual = run.OnDevice();
+    EXPECT_EQ(run.Expected().Wrong(actual), "")
+        << Name(problem.type) << " head_dim " << problem.head_dim << " heads " << problem.heads << "/"
+        << problem.key_value_heads << " queries " << testing::PrintToString(problem.queries) << " keys "
+        << testing::PrintToString(problem.keys) << " reach " << problem.reach << " ordered " << problem.ordered;
+  }
+};
+
+constexpr DataType kTypes[] = {DataType::kFloat32, DataType::kBFloat16, DataType::kFloat16};
+
+TEST_F(AttentionGpu, EveryHeadSize) {
+  for (DataType type : kTypes) {
+    for (int head_dim : {8, 16, 32, 64, 96, 128, 200, 256}) {
+      Check(
+          {.type = type, .heads = 2, .key_value_heads = 2, .head_dim = head_dim, .queries = {3, 66}, .keys = {70, 5}});
+    }
+  }
+}
+
+TEST_F(AttentionGpu, LengthsFromNothingToMany) {
+  for (DataType type : kTypes) {
+    Check({.type = type, .head_dim = 64, .queries = {1, 0, 17, 64, 65, 2}, .keys = {1, 9, 0, 63, 64, 129}});
+  }
+  if (SmallShapesOnly()) return;
+  for (DataType type : kTypes) {
+    Check(
+        {.type = type, .heads = 3, .key_value_heads = 3, .head_dim = 128, .queries = {512, 511}, .keys = {2000, 513}});
+  }
+}
+
+TEST_F(AttentionGpu, GroupedHeadsAndSharedKeysAndValues) {
+  for (DataType type : kTypes) {
+    for (bool same : {false, true}) {
+      Check({.type = type,
+             .heads = 6,
+             .key_value_heads = 2,
+             .head_dim = 32,
+             .queries = {20},
+             .keys = {77},
+             .same_value = same});
+    }
+  }
+}
+
+TEST_F(AttentionGpu, OrderHidesKeys) {
+  for (DataType type : kTypes) {
+    for (int head_dim : {24, 64}) {
+      Check({.type = type,
+             .heads = 2,
+             .key_value_heads = 1,
+             .head_dim = head_dim,
+             .queries = {30, 5},
+             .keys = {130, 40},
+             .ordered = true});
+    }
+  }
+}
+
+TEST_F(AttentionGpu, RelativeBias) {
+  for (DataType type : kTypes) {
+    for (int reach : {0, 5, 128}) {
+      Check({.type = type,
+             .heads = 2,
+             .key_value_heads = 2,
+             .head_dim = 64,
+             .queries = {40, 70},
+             .keys = {40, 70},
+             .self = true,
+             .reach = reach});
+    }
+  }
+}
+
+// The same request alone, and between others: equal bits.
+TEST_F(AttentionGpu, CompanyChangesNothing) {
+  for (DataType type : kTypes) {
+    Problem alone{.type = type, .heads = 2, .key_value_heads = 2, .head_dim = 64, .queries = {50}, .keys = {90}};
+    Problem together = alone;
+    together.queries = {50, 7, 128};
+    together.keys = {90, 200, 3};
+    // The first request's rows come first from the same seed only if the matrices are drawn row by row: they are, but
+    // keys are drawn after all queries; so compare two batches in which the first request is the same data.
+    together.seed = alone.seed;
+    AttentionRun first(together);
+    const std::vector<float> in_company = first.OnDevice();
+    together.queries = {50, 7, 128};
+    together.keys = {90, 1, 190};
+    AttentionRun second(together);
+    const std::vector<float> in_other_company = second.OnDevice();
+    for (size_t i = 0; i < size_t{50} * 128; ++i) ASSERT_EQ(in_company[i], in_other_company[i]) << i;
+  }
+}
+
+TEST(AttentionCudaArguments, AreChecked) {
+  static char memory[64] __attribute__((aligned(16)));
+  AttentionBatch good;
+  good.head_dim = 64;
+  good.query = good.key = good.value = good.out = memory;
+  good.query_step = good.key_value_step = good.out_step = 64;
+  good.requests = good.max_queries = 1;
+  const int32_t* ints = reinterpret_cast<const int32_t*>(memory);
+  good.query_begin = good.query_count = good.key_begin = good.key_count = ints;
+  const auto refused = [&](auto change) {
+    AttentionBatch batch = good;
+    change(batch);
+    return AttentionCuda(batch, nullptr) == LaunchError::kInvalidArgument;
+  };
+  EXPECT_TRUE(refused([](AttentionBatch& b) { b.type = static_cast<DataType>(7); }));
+  EXPECT_TRUE(refused([](AttentionBatch& b) { b.heads = 0; }));
+  EXPECT_TRUE(refused([](AttentionBatch& b) { b.key_value_heads = 2; }));
+  EXPECT_TRUE(refused([](AttentionBatch& b) { b.head_dim = 0; }));
+  EXPECT_TRUE(refused([](AttentionBatch& b) { b.head_dim = 60; }));
+  EXPECT_TRUE(refused([](AttentionBatch& b) { b.head_dim = b.query_step = b.key_value_step = b.out_step = 264; }));
+  EXPECT_TRUE(refused([](AttentionBatch& b) { b.query_step = 56; }));
+  EXPECT_TRUE(refused([](AttentionBatch& b) { b.query_step = 68; }));
+  EXPECT_TRUE(refused([](AttentionBatch& b) { b.key_value_step = 56; }));
+  EXPECT_TRUE(refused([](AttentionBatch& b) { b.out_step = 65; }));
+  EXPECT_TRUE(refused([](AttentionBatch& b) { b.value = nullptr; }));
+  EXPECT_TRUE(refused([](AttentionBatch& b) { b.key = memory + 2; }));
+  EXPECT_TRUE(refused([](AttentionBatch& b) { b.requests = 0; }));
+  EXPECT_TRUE(refused([](AttentionBatch& b) { b.requests = 65536; }));
+  EXPECT_TRUE(refused([](AttentionBatch& b) { b.max_queries = 0; }));
+  EXPECT_TRUE(refused([](AttentionBatch& b) { b.key_count = nullptr; }));
+  EXPECT_TRUE(refused([&](AttentionBatch& b) { b.key_order = ints; }));
+  EXPECT_TRUE(refused([&](AttentionBatch& b) { b.query_limit = ints; }));
+  EXPECT_TRUE(refused([&](AttentionBatch& b) {
+    b.relative_bias = reinterpret_cast<const float*>(memory);
+    b.reach = -1;
+  }));
+  if (!WhyNoGpu().empty()) EXPECT_EQ(AttentionCuda(good, nullptr), LaunchError::kCuda);
+}
+
+}  // namespace
+}  // namespace beamline::kernels

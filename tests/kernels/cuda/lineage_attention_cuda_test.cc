@@ -1,0 +1,150 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "beamline/kernels/lineage_attention_cuda.h"
+
+#include "kernels/cuda/device.h"
+
+namespace beamline::kernels {
+namespace {
+
+struct Problem {
+  DataType type = DataType::kFloat32;
+  int heads = 2, key_value_heads = 2, head_dim = 64, step = 2;
+  bool with_bias = false;
+};
+
+class LineageAttentionGpu : public GpuTest {
+ protected:
+  static void Check(const Problem& p);
+};
+
+void LineageAttentionGpu::Check(const Problem& p) {
+  std::mt19937 random(p.step * 100 + p.head_dim);
+  const std::vector<int32_t> begin = {0, 5, 6, 17}, count = {5, 0, 9};
+  const int requests = 3, capacity = 18, rows = p.step == 0 ? requests : capacity;
+  const int width = p.heads * p.head_dim, key_width = p.key_value_heads * p.head_dim;
+  const int query_step = width + 2 * key_width, key_step = query_step;
+  // As the fused product leaves them: queries, keys and values side by side, one matrix per step.
+  std::vector<TypedBuffer> qkv;
+  for (int s = 0; s <= p.step; ++s) {
+    qkv.emplace_back(p.type, Normal(random, static_cast<size_t>(s == 0 ? requests : capacity) * query_step));
+  }
+  std::vector<int32_t> lineage(static_cast<size_t>(std::max(1, p.step)) * capacity, 0);
+  for (int s = 1; s < p.step; ++s) {
+    for (int b = 0; b < requests; ++b) {
+      for (int r = begin[b]; r < begin[b + 1]; ++r) lineage[s * capacity + r] = random() % (begin[b + 1] - begin[b]);
+    }
+  }
+  const std::vector<float> bias = Normal(random, static_cast<size_t>(p.heads) * kMaxTrieLevels);
+  const float scale = 1.0f / std::sqrt(static_cast<float>(p.head_dim));
+
+  const DeviceBuffer<int32_t> begin_d(begin), count_d(count), lineage_d(lineage);
+  const DeviceBuffer<float> bias_d(bias);
+  TypedBuffer out(p.type, static_cast<size_t>(rows) * width);
+  LineageAttentionBatch batch;
+  batch.type = p.type;
+  batch.heads = p.heads;
+  batch.key_value_heads = p.key_value_heads;
+  batch.head_dim = p.head_dim;
+  batch.scale = scale;
+  batch.step = p.step;
+  batch.requests = requests;
+  batch.rows = capacity;
+  batch.row_begin = begin_d.data();
+  batch.row_count = count_d.data();
+  batch.lineage = lineage_d.data();
+  batch.query = qkv[p.step].data();
+  batch.query_step = query_step;
+  for (int s = 0; s <= p.step; ++s) {
+    batch.key[s] = qkv[s].at(width);
+    batch.value[s] = qkv[s].at(width + key_width);
+  }
+  batch.key_value_step = key_step;
+  batch.bias = p.with_bias ? bias_d.data() : nullptr;
+  batch.out = out.data();
+  batch.out_step = width;
+  ASSERT_EQ(LineageAttentionCuda(batch, nullptr), LaunchError::kOk);
+  ASSERT_EQ(cudaDeviceSynchronize(), cudaSuccess);
+  const std::vector<float> actual = out.Download();
+
+  Reference reference;
+  std::vector<float> computed;
+  for (int row = 0; row < rows; ++row) {
+    int b = row;
+    if (p.step > 0) b = row < 5 ? 0 : row < 6 ? 1 : row < 17 ? 2 : 3;
+    const bool active = p.step == 0 || (b < requests && row - begin[b] < count[b]);
+    for (int h = 0; h < p.heads; ++h) {
+      const size_t at = static_cast<size_t>(row) * width + h * p.head_dim;
+      if (!active) {
+        EXPECT_TRUE(std::isnan(actual[at])) << "row " << row << " was written";
+        continue;
+      }
+      const float* q = qkv[p.step].host.data() + static_cast<size_t>(row) * query_step + h * p.head_dim;
+      const size_t key_at = width + static_cast<size_t>(h / (p.heads / p.key_value_heads)) * p.head_dim;
+      std::vector<double> sum(p.head_dim, 0);
+      double total = 0, largest = 0, products = 0;
+      for (int s = 0; s <= p.step; ++s) {
+        const int key_row = s == p.step ? row : s == 0 ? b : begin[b] + lineage[s * capacity + row];
+        const float* key = qkv[s].host.data() + static_cast<size_t>(key_row) * key_step + key_at;
+        double dot = 0, size = 0;
+        for (int d = 0; d < p.head_dim; ++d) {
+          dot += double{q[d]} * key[d];
+          size += std::abs(double{q[d]} * key[d]);
+          largest = std::max<double>(largest, std::abs(key[key_width + d]));
+        }
+        products = std::max(products, size * scale);
+        const double weight = std::exp(dot * scale + (p.with_bias ? bias[h * kMaxTrieLevels + p.step - s] : 0));
+        total += weight;
+        for (int d = 0; d < p.head_dim; ++d) sum[d] += weight * key[key_width + d];
+      }
+      const double fp32 = Epsilon(DataType::kFloat32);
+      for (int d = 0; d < p.head_dim; ++d) {
+        reference.Add(sum[d] / total, largest * (Epsilon(p.type) + fp32 * (p.step + 16) +
+                                                 2 * fp32 * (p.head_dim + 8) * (products + 4)));
+        computed.push_back(actual[at + d]);
+      }
+    }
+  }
+  EXPECT_EQ(reference.Wrong(computed), "") << Name(p.type) << " head_dim " << p.head_dim << " step " << p.step;
+}
+
+TEST_F(LineageAttentionGpu, EqualsTheReference) {
+  for (DataType type : {DataType::kFloat32, DataType::kBFloat16, DataType::kFloat16}) {
+    for (int step : {0, 1, 2, 3, 7}) Check({.type = type, .step = step});
+    for (int head_dim : {8, 16, 40, 96, 128, 200, 256}) Check({.type = type, .head_dim = head_dim});
+    Check({.type = type, .heads = 6, .key_value_heads = 2, .head_dim = 32, .step = 3, .with_bias = true});
+  }
+}
+
+TEST(LineageAttentionCudaArguments, AreChecked) {
+  static char memory[64] __attribute__((aligned(16)));
+  LineageAttentionBatch good;
+  good.head_dim = 32;
+  good.step = 1;
+  good.requests = 1;
+  good.rows = 4;
+  good.query = good.out = memory;
+  good.key[0] = good.key[1] = good.value[0] = good.value[1] = memory;
+  good.row_begin = good.row_count = good.lineage = reinterpret_cast<const int32_t*>(memory);
+  good.query_step = good.out_step = good.key_value_step = 32;
+  const auto refused = [&](auto change) {
+    LineageAttentionBatch batch = good;
+    change(batch);
+    return LineageAttentionCuda(batch, nullptr) == LaunchError::kInvalidArgument;
+  };
+  EXPECT_TRUE(refused([](LineageAttentionBatch& b) { b.heads = 0; }));
+  EXPECT_TRUE(refused([](LineageAttentionBatch& b) { b.key_value_heads = 3; }));
+  EXPECT_TRUE(refused([](LineageAttentionBatch& b) { b.head_dim = 12; }));
+  EXPECT_TRUE(refused([](LineageAttentionBatch& b) { b.step = -1; }));
+  EXPECT_TRUE(refused([](LineageAttentionBatch& b) { b.step = kMaxTrieLevels; }));
+  EXPECT_TRUE(refused([](LineageAttentionBatch& b) { b.rows = 0; }));
+  EXPECT_TRUE(refused([](LineageAttentionBatch& b) { b.query_step = 24; }));
+  EXPECT_TRUE(refused([](LineageAttentionBatch& b) { b.key_value_step = 34; }));
+  EXPECT_TRUE(refused([](LineageAttentionBatch& b) { b.value[1] = nullptr; }));
+  EXPECT_TRUE(refused([](LineageAttentionBatch& b) { b.key[0] = memory + 4; }));
+  EXPECT_TRUE(refused([](LineageAttentionBatch& b) { b.lineage = nullptr; }));
+  EXPECT_TRUE(refused([](LineageAttentionBatch& b) { b.type = static_cast<DataType>(-1); }));
+  if (!WhyNoGpu().empty()) EXPECT_EQ(LineageAttentionCuda(good, nullptr), LaunchError::kCuda);
+}
+
+}  // namespace
+}  // namespace beamline::kernels

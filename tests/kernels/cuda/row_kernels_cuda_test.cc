@@ -1,0 +1,394 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Norm, activation and lookups: kernels that make one row from one row.
+#include <algorithm>
+
+#include "beamline/kernels/activation_cuda.h"
+#include "beamline/kernels/embedding_cuda.h"
+#include "beamline/kernels/rms_norm_cuda.h"
+#include "kernels/cuda/device.h"
+
+namespace beamline::kernels {
+namespace {
+
+constexpr DataType kTypes[] = {DataType::kFloat32, DataType::kBFloat16, DataType::kFloat16};
+
+double FromE4M3(uint8_t bits) {
+  const int exponent = bits >> 3 & 15, mantissa = bits & 7;
+  if (exponent == 15 && mantissa == 7) return NAN;
+  const double size = exponent == 0 ? std::ldexp(mantissa, -9) : std::ldexp(8 + mantissa, exponent - 10);
+  return (bits & 0x80) != 0 ? -size : size;
+}
+
+// A row of E4M3 values against what they were made from: half a step of the format, 2^-4 of the value or, below the
+// smallest normal number, 2^-10.
+void CheckQuantized(const std::vector<uint8_t>& quantized, const std::vector<float>& row_scale, const Reference& exact,
+                    size_t width) {
+  for (size_t row = 0; row < row_scale.size(); ++row) {
+    double largest = 0;
+    for (size_t i = row * width; i < (row + 1) * width; ++i) largest = std::max(largest, std::abs(exact.expected[i]));
+    const double scale = largest > 0 ? largest / 448 : 1;
+    ASSERT_NEAR(row_scale[row] / scale, 1.0, 1e-4);
+    for (size_t i = row * width; i < (row + 1) * width; ++i) {
+      const double allowed = std::max(std::abs(exact.expected[i]) * 0x1p-4, scale * 0x1p-10);
+      ASSERT_NEAR(FromE4M3(quantized[i]) * row_scale[row], exact.expected[i], allowed * 1.001 + exact.tolerance[i])
+          << i;
+    }
+  }
+}
+
+class RmsNormGpu : public GpuTest {
+ protected:
+  static void Check(DataType type, int64_t rows, int width, bool with_delta, bool quantize) {
+    std::mt19937 random(width + rows);
+    const size_t count = rows * width;
+    TypedBuffer x(type, Normal(random, count, 3.0f));
+    const TypedBuffer delta(type, Normal(random, count)), weight(type, Normal(random, width));
+    for (int i = 0; i < width; ++i) x.host[i] = with_delta ? x.host[i] : 0;  // row 0: zeros
+    if (!with_delta) x = {type, x.host};
+    TypedBuffer out(type, count);
+    DeviceBuffer<uint8_t> quantized(count);
+    DeviceBuffer<float> row_scale(rows);
+    const float epsilon = 1e-6f;
+    ASSERT_EQ(RmsNormCuda({.type = type,
+                           .rows = rows,
+                           .width = width,
+                           .epsilon = epsilon,
+                           .x = x.data(),
+                           .delta = with_delta ? delta.data() : nullptr,
+                           .weight = weight.data(),
+                           .out = out.data(),
+                           .quantized = quantize ? quantized.data() : nullptr,
+                           .row_scale = quantize ? row_scale.data() : nullptr},
+                          nullptr),
+              LaunchError::kOk);
+    ASSERT_EQ(cudaDeviceSynchronize(), cudaSuccess);
+    std::vector<float> stream = x.host;
+    for (size_t i = 0; i < count && with_delta; ++i) stream[i] = Round(type, stream[i] + delta.host[i]);
+    EXPECT_EQ(x.Download(), stream);  // the residual stream, to the bit
+    Reference exact, rounded;
+    const double fp32 = Epsilon(DataType::kFloat32) * (width / 1024.0 + 24);  // of the sum, the root and the products
+    for (int64_t row = 0; row < rows; ++row) {
+      double squares = 0;
+      for (int i = 0; i < width; ++i) squares += double{stream[row * width + i]} * stream[row * width + i];
+      const double scale = 1 / std::sqrt(squares / width + epsilon);
+      for (int i = 0; i < width; ++i) {
+        const double y = stream[row * width + i] * scale * weight.host[i];
+        exact.Add(y, std::abs(y) * fp32);
+        rounded.Add(y, std::abs(y) * (fp32 + 1.01 * Epsilon(type)) + 1e-7);
+      }
+    }
+    EXPECT_EQ(rounded.Wrong(out.Download()), "") << Name(type) << " " << rows << " x " << width;
+    if (quantize) CheckQuantized(quantized.Download(), row_scale.Download(), exact, width);
+  }
+};
+
+TEST_F(RmsNormGpu, EqualsTheReference) {
+  for (DataType type : kTypes) {
+    for (int width : {8, 24, 768, 1024, 1032, 1536, 2048, 4096, 5000, kMaxNormWidth}) {
+      for (bool with_delta : {false, true}) Check(type, 3, width, with_delta, /*quantize=*/true);
+    }
+    Check(type, 1, 128, true, false);
+    if (!SmallShapesOnly()) Check(type, 70001, 64, true, true);
+  }
+}
+
+TEST(RmsNormCudaArguments, AreChecked) {
+  static char memory[64] __attribute__((aligned(16)));
+  const RmsNormArgs good{.rows = 1, .width = 8, .x = memory, .weight = memory, .out = memory};
+  const auto refused = [&](auto change) {
+    RmsNormArgs args = good;
+    change(args);
+    return RmsNormCuda(args, nullptr) == LaunchError::kInvalidArgument;
+  };
+  EXPECT_TRUE(refused([](RmsNormArgs& a) { a.rows = 0; }));
+  EXPECT_TRUE(refused([](RmsNormArgs& a) { a.rows = int64_t{1} << 31; }));
+  EXPECT_TRUE(refused([](RmsNormArgs& a) { a.width = 12; }));
+  EXPECT_TRUE(refused([](RmsNormArgs& a) { a.width = kMaxNormWidth + 8; }));
+  EXPECT_TRUE(refused([](RmsNormArgs& a) { a.x = nullptr; }));
+  EXPECT_TRUE(refused([](RmsNormArgs& a) { a.weight = memory + 8; }));
+  EXPECT_TRUE(refused([](RmsNormArgs& a) { a.out = nullptr; }));
+  EXPECT_TRUE(refused([](RmsNormArgs& a) { a.quantized = reinterpret_cast<uint8_t*>(memory); }));
+  EXPECT_TRUE(refused([](RmsNormArgs& a) { a.epsilon = NAN; }));
+  if (!WhyNoGpu().empty()) EXPECT_EQ(RmsNormCuda(good, nullptr), LaunchError::kCuda);
+}
+
+double Activate(ActivationKind kind, double x) {
+  switch (kind) {
+    case ActivationKind::kSilu:
+      return x / (1 + std::exp(-x));
+    case ActivationKind::kRelu:
+      return std::max(x, 0.0);
+    case ActivationKind::kGelu:
+      return x * 0.5 * std::erfc(-x / std::sqrt(2.0));
+    case ActivationKind::kGeluTanh:
+      return 0.5 * x * (1 + std::tanh(std::sqrt(2 / M_PI) * (x + 0.044715 * x * x * x)));
+    case ActivationKind::kLeakyRelu:
+      return x > 0 ? x : 0.01 * x;
+  }
+  return NAN;
+}
+
+class ActivationGpu : public GpuTest {
+ protected:
+  static void Check(DataType type, ActivationKind kind, bool gated, int64_t rows, int width, bool quantize) {
+    std::mt19937 random(width);
+    const size_t in_width = gated ? 2 * width : width;
+    const TypedBuffer x(type, Normal(random, rows * in_width, 2.0f));
+    TypedBuffer out(type, rows * width);
+    DeviceBuffer<uint8_t> quantized(rows * width);
+    DeviceBuffer<float> row_scale(rows);
+    ASSERT_EQ(ActivationCuda({.type = type,
+                              .kind = kind,
+                              .gated = gated,
+                              .rows = rows,
+                              .width = width,
+                              .x = x.data(),
+                              .out = out.data(),
+                              .quantized = quantize ? quantized.data() : nullptr,
+                              .row_scale = quantize ? row_scale.data() : nullptr},
+                             nullptr),
+              LaunchError::kOk);
+    ASSERT_EQ(cudaDeviceSynchronize(), cudaSuccess);
+    Reference exact, rounded;
+    for (int64_t row = 0; row < rows; ++row) {
+      for (int i = 0; i < width; ++i) {
+        const double gate = x.host[row * in_width + i];
+        const double factor = gated ? x.host[row * in_width + width + i] : 1;
+        const double y = Activate(kind, gate) * factor;
+        // 1 + erf or tanh cancels for negative arguments: an error of some units of fp32 at 1, times x.
+        const double fp32 = 8 * Epsilon(DataType::kFloat32) * (std::abs(y) + std::abs(gate * factor));
+        exact.Add(y, fp32 + 1e-12);
+        rounded.Add(y, fp32 + 1.01 * Epsilon(type) * std::abs(y) + 1e-7);
+      }
+    }
+    EXPECT_EQ(rounded.Wrong(out.Download()), "") << Name(type) << " kind " << static_cast<int>(kind) << " " << width;
+    if (quantize) CheckQuantized(quantized.Download(), row_scale.Download(), exact, width);
+  }
+};
+
+TEST_F(ActivationGpu, EqualsTheReference) {
+  for (DataType type : kTypes) {
+    for (ActivationKind kind : {ActivationKind::kSilu, ActivationKind::kRelu, ActivationKind::kGelu,
+                                ActivationKind::kGeluTanh, ActivationKind::kLeakyRelu}) {
+      for (bool gated : {false, true}) {
+        Check(type, kind, gated, 2, 8, true);
+        Check(type, kind, gated, 3, 1400, true);
+      }
+    }
+    Check(type, ActivationKind::kSilu, true, SmallShapesOnly() ? 2 : 5000, 4096, false);
+  }
+}
+
+TEST(ActivationCudaArguments, AreChecked) {
+  static char memory[64] __attribute__((aligned(16)));
+  static char other[64] __attribute__((aligned(16)));
+  const ActivationArgs good{.rows = 1, .width = 8, .x = memory, .out = other};
+  const auto refused = [&](auto change) {
+    ActivationArgs args = good;
+    change(args);
+    return ActivationCuda(args, nullptr) == LaunchError::kInvalidArgument;
+  };
+  EXPECT_TRUE(refused([](ActivationArgs& a) { a.rows = 0; }));
+  EXPECT_TRUE(refused([](ActivationArgs& a) { a.width = 4; }));
+  EXPECT_TRUE(refused([](ActivationArgs& a) { a.x = nullptr; }));
+  EXPECT_TRUE(refused([](ActivationArgs& a) { a.out = memory; }));  // gated rows do not fit over their input
+  EXPECT_TRUE(refused([](ActivationArgs& a) { a.out = other + 1; }));
+  EXPECT_TRUE(refused([](ActivationArgs& a) { a.kind = static_cast<ActivationKind>(9); }));
+  EXPECT_TRUE(refused([](ActivationArgs& a) { a.row_scale = reinterpret_cast<float*>(memory); }));
+  if (!WhyNoGpu().empty()) EXPECT_EQ(ActivationCuda(good, nullptr), LaunchError::kCuda);
+}
+
+class EmbeddingGpu : public GpuTest {};
+
+// What EmbedCodes, EmbedFeatures and JoinTokens add, for one element.
+struct Sum {
+  double value = 0, size = 0;
+  void Add(double x) {
+    value += x;
+    size += std::abs(x);
+  }
+  void To(Reference* reference, DataType type) const {
+    reference->Add(value, 1.01 * Epsilon(type) * std::abs(value) + 32 * Epsilon(DataType::kFloat32) * size + 1e-30);
+  }
+};
+
+TEST_F(EmbeddingGpu, Codes) {
+  for (DataType type : kTypes) {
+    for (int width : {8, 40, 768}) {
+      std::mt19937 random(width);
+      const int rows = 37, table_rows = 19;
+      const TypedBuffer table(type, Normal(random, size_t{table_rows} * width)), add(type, Normal(random, width));
+      std::vector<uint16_t> codes(rows);
+      for (uint16_t& code : codes) code = random() % table_rows;
+      codes[3] = table_rows;  // outside
+      codes[4] = 65535;
+      const DeviceBuffer<uint16_t> codes_d(codes);
+      for (bool with_codes : {true, false}) {
+        for (bool with_add : {true, false}) {
+          TypedBuffer out(type, size_t{rows} * width);
+          ASSERT_EQ(EmbedCodesCuda({.type = type,
+                                    .width = width,
+                                    .rows = rows,
+                                    .table = table.data(),
+                                    .table_rows = table_rows,
+                                    .codes = with_codes ? codes_d.data() : nullptr,
+                                    .add = with_add ? add.data() : nullptr,
+                                    .out = out.data()},
+                                   nullptr),
+                    LaunchError::kOk);
+          Reference reference;
+          for (int row = 0; row < rows; ++row) {
+            const size_t code = with_codes ? codes[row] : 0;
+            for (int i = 0; i < width; ++i) {
+              Sum sum;
+              if (code < table_rows) sum.Add(table.host[code * width + i]);
+              if (with_add) sum.Add(add.host[i]);
+              sum.To(&reference, type);
+            }
+          }
+          EXPECT_EQ(reference.Wrong(out.Download()), "") << Name(type) << " width " << width;
+        }
+      }
+    }
+  }
+}
+
+TEST_F(EmbeddingGpu, Features) {
+  for (DataType type : kTypes) {
+    for (bool summed : {false, true}) {
+      std::mt19937 random(5);
+      const FeatureRow lookups[] = {FeatureRow::kIndex, FeatureRow::kFromOne, FeatureRow::kBitSum, FeatureRow::kIndex};
+      const int buckets[] = {7, 5, 32, 1}, tokens = 50, columns = 4;
+      const int widths[] = {16, summed ? 16 : 8, summed ? 16 : 48, 16};
+      std::vector<TypedBuffer> tables;
+      EmbedFeaturesArgs args{.type = type, .tokens = tokens, .columns = columns, .sum = summed};
+      int width = 0;
+      for (int c = 0; c < columns; ++c) {
+        tables.emplace_back(type, Normal(random, static_cast<size_t>(buckets[c]) * widths[c]));
+        args.column[c] = {tables[c].data(), buckets[c], widths[c], lookups[c]};
+        width = summed ? widths[c] : width + widths[c];
+      }
+      std::vector<int32_t> ids(tokens * columns);
+      for (int32_t& id : ids) id = static_cast<int32_t>(random() % 9) - 1;
+      ids[2] = -1;  // all 32 bits
+      ids[6] = INT32_MIN;
+      const DeviceBuffer<int32_t> ids_d(ids);
+      TypedBuffer out(type, static_cast<size_t>(tokens) * width);
+      args.ids = ids_d.data();
+      args.out = out.data();
+      ASSERT_EQ(EmbedFeaturesCuda(args, nullptr), LaunchError::kOk);
+      Reference reference;
+      for (int token = 0; token < tokens; ++token) {
+        std::vector<Sum> row(width);
+        int begin = 0;
+        for (int c = 0; c < columns; ++c) {
+          const int32_t id = ids[token * columns + c];
+          for (int bucket = 0; bucket < buckets[c]; ++bucket) {
+            const bool used = lookups[c] == FeatureRow::kIndex     ? bucket == id
+                              : lookups[c] == FeatureRow::kFromOne ? bucket == id - 1
+                                                                   : (static_cast<uint32_t>(id) >> bucket & 1) != 0;
+            for (int i = 0; used && i < widths[c]; ++i) row[begin + i].Add(tables[c].host[bucket * widths[c] + i]);
+          }
+          if (!summed) begin += widths[c];
+        }
+        for (const Sum& sum : row) sum.To(&reference, type);
+      }
+      EXPECT_EQ(reference.Wrong(out.Download()), "") << Name(type) << " summed " << summed;
+    }
+  }
+}
+
+TEST_F(EmbeddingGpu, Tokens) {
+  for (DataType type : kTypes) {
+    std::mt19937 random(9);
+    const int width = 24, tokens = 60, position_rows = 11;
+    const int pathway_rows[] = {1, 20, 33};
+    std::vector<TypedBuffer> pathways;
+    JoinTokensArgs args{.type = type, .width = width, .tokens = tokens};
+    for (int p = 0; p < 3; ++p) {
+      pathways.emplace_back(type, Normal(random, static_cast<size_t>(pathway_rows[p]) * width));
+      args.pathway[p] = pathways[p].data();
+      args.pathway_rows[p] = pathway_rows[p];
+    }
+    const TypedBuffer positions(type, Normal(random, size_t{position_rows} * width));
+    std::vector<int32_t> from(tokens), row(tokens), position(tokens);
+    for (int t = 0; t < tokens; ++t) {
+      from[t] = random() % 3;
+      row[t] = random() % pathway_rows[from[t]];
+      position[t] = random() % position_rows;
+    }
+    from[0] = 3;  // no such pathway: the position alone
+    from[1] = -1;
+    row[2] = 1000;
+    position[3] = position_rows;
+    const DeviceBuffer<int32_t> from_d(from), row_d(row), position_d(position);
+    TypedBuffer out(type, size_t{tokens} * width);
+    args.from = from_d.data();
+    args.row = row_d.data();
+    args.positions = positions.data();
+    args.position_rows = position_rows;
+    args.position = position_d.data();
+    args.out = out.data();
+    ASSERT_EQ(JoinTokensCuda(args, nullptr), LaunchError::kOk);
+    Reference reference;
+    for (int t = 0; t < tokens; ++t) {
+      for (int i = 0; i < width; ++i) {
+        Sum sum;
+        if (from[t] >= 0 && from[t] < 3 && row[t] < pathway_rows[from[t]]) {
+          sum.Add(pathways[from[t]].host[row[t] * width + i]);
+        }
+        if (position[t] < position_rows) sum.Add(positions.host[position[t] * width + i]);
+        sum.To(&reference, type);
+      }
+    }
+    EXPECT_EQ(reference.Wrong(out.Download()), "") << Name(type);
+  }
+}
+
+TEST(EmbeddingCudaArguments, AreChecked) {
+  static char memory[64] __attribute__((aligned(16)));
+  const EmbedCodesArgs codes{.width = 8, .rows = 1, .table = memory, .table_rows = 1, .out = memory};
+  const auto codes_refused = [&](auto change) {
+    EmbedCodesArgs args = codes;
+    change(args);
+    return EmbedCodesCuda(args, nullptr) == LaunchError::kInvalidArgument;
+  };
+  EXPECT_TRUE(codes_refused([](EmbedCodesArgs& a) { a.width = 9; }));
+  EXPECT_TRUE(codes_refused([](EmbedCodesArgs& a) { a.rows = 0; }));
+  EXPECT_TRUE(codes_refused([](EmbedCodesArgs& a) { a.table = nullptr; }));
+  EXPECT_TRUE(codes_refused([](EmbedCodesArgs& a) { a.table_rows = 0; }));
+  EXPECT_TRUE(codes_refused([](EmbedCodesArgs& a) { a.add = memory + 2; }));
+  const int32_t* ints = reinterpret_cast<const int32_t*>(memory);
+  EmbedFeaturesArgs features{.tokens = 1, .columns = 2, .ids = ints, .out = memory};
+  features.column[0] = {memory, 3, 8, FeatureRow::kIndex};
+  features.column[1] = {memory, 3, 16, FeatureRow::kBitSum};
+  const auto features_refused = [&](auto change) {
+    EmbedFeaturesArgs args = features;
+    change(args);
+    return EmbedFeaturesCuda(args, nullptr) == LaunchError::kInvalidArgument;
+  };
+  EXPECT_TRUE(features_refused([](EmbedFeaturesArgs& a) { a.tokens = 0; }));
+  EXPECT_TRUE(features_refused([](EmbedFeaturesArgs& a) { a.columns = kMaxFeatureColumns + 1; }));
+  EXPECT_TRUE(features_refused([](EmbedFeaturesArgs& a) { a.sum = true; }));  // widths differ
+  EXPECT_TRUE(features_refused([](EmbedFeaturesArgs& a) { a.column[1].buckets = 33; }));
+  EXPECT_TRUE(features_refused([](EmbedFeaturesArgs& a) { a.column[0].table = nullptr; }));
+  EXPECT_TRUE(features_refused([](EmbedFeaturesArgs& a) { a.ids = nullptr; }));
+  JoinTokensArgs tokens{.width = 8, .tokens = 1, .from = ints, .row = ints, .out = memory};
+  const auto tokens_refused = [&](auto change) {
+    JoinTokensArgs args = tokens;
+    change(args);
+    return JoinTokensCuda(args, nullptr) == LaunchError::kInvalidArgument;
+  };
+  EXPECT_TRUE(tokens_refused([](JoinTokensArgs& a) { a.width = 0; }));
+  EXPECT_TRUE(tokens_refused([](JoinTokensArgs& a) { a.pathway_rows[2] = 1; }));
+  EXPECT_TRUE(tokens_refused([](JoinTokensArgs& a) { a.positions = memory; }));
+  EXPECT_TRUE(tokens_refused([](JoinTokensArgs& a) { a.from = nullptr; }));
+  if (WhyNoGpu().empty()) return;
+  EXPECT_EQ(EmbedCodesCuda(codes, nullptr), LaunchError::kCuda);
+  EXPECT_EQ(EmbedFeaturesCuda(features, nullptr), LaunchError::kCuda);
+  EXPECT_EQ(JoinTokensCuda(tokens, nullptr), LaunchError::kCuda);
+}
+
+}  // namespace
+}  // namespace beamline::kernels

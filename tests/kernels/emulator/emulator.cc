@@ -1,0 +1,191 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "kernels/emulator/emulator.h"
+
+#include <algorithm>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <memory>
+#include <numeric>
+#include <random>
+#include <vector>
+
+#include <ucontext.h>
+
+namespace emulator {
+
+uint3 thread_index, block_index;
+
+namespace {
+
+constexpr size_t kStackBytes = 64 * 1024;
+constexpr size_t kMaxExchange = 32;
+
+struct Copy {
+  void* to;
+  const void* from;  // null: zeros
+};
+
+struct Fiber {
+  ucontext_t context;
+  std::unique_ptr<char[]> stack;
+  bool done = false;
+  uint64_t exchanges = 0;
+  unsigned char slot[2][kMaxExchange];  // of even and odd exchanges: a neighbour may be one ahead
+  std::vector<Copy> open_copies;
+  std::vector<std::vector<Copy>> groups;
+};
+
+ucontext_t scheduler;
+std::vector<Fiber> fibers;
+size_t running = 0;
+size_t live = 0;
+uint64_t barrier_generation = 0;
+size_t barrier_arrived = 0;
+bool barrier_any = false, barrier_result = false;
+uint64_t progress = 0;  // changes whenever a fiber does more than wait
+const std::function<void()>* kernel = nullptr;
+std::vector<unsigned char> shared_memory;
+std::mt19937 order(1);
+
+[[noreturn]] void Die(const char* why) {
+  std::fprintf(stderr, "emulated kernel: %s\n", why);
+  std::abort();
+}
+
+void Yield() { swapcontext(&fibers[running].context, &scheduler); }
+
+void ReleaseBarrier() {
+  barrier_result = barrier_any;
+  barrier_any = false;
+  barrier_arrived = 0;
+  ++barrier_generation;
+  ++progress;
+}
+
+void Enter() {
+  (*kernel)();
+  fibers[running].done = true;
+  --live;
+  ++progress;
+  if (live > 0 && barrier_arrived == live) ReleaseBarrier();
+}
+
+void RunBlock(unsigned threads) {
+  for (size_t i = 0; i < threads; ++i) {
+    Fiber& fiber = fibers[i];
+    if (fiber.stack == nullptr) fiber.stack = std::make_unique<char[]>(kStackBytes);
+    fiber.done = false;
+    fiber.exchanges = 0;
+    fiber.open_copies.clear();
+    fiber.groups.clear();
+    getcontext(&fiber.context);
+    fiber.context.uc_stack.ss_sp = fiber.stack.get();
+    fiber.context.uc_stack.ss_size = kStackBytes;
+    fiber.context.uc_link = &scheduler;
+    makecontext(&fiber.context, Enter, 0);
+  }
+  live = threads;
+  barrier_arrived = 0;
+  std::vector<size_t> turns(threads);
+  std::iota(turns.begin(), turns.end(), 0);
+  std::shuffle(turns.begin(), turns.end(), order);
+  while (live > 0) {
+    const uint64_t before = progress;
+    if (order() % 4 == 0) std::shuffle(turns.begin(), turns.end(), order);
+    for (size_t turn : turns) {
+      if (fibers[turn].done) continue;
+      running = turn;
+      thread_index.x = static_cast<unsigned>(turn);
+      swapcontext(&scheduler, &fibers[turn].context);
+    }
+    if (progress == before) Die("threads wait for each other at different places");
+  }
+}
+
+}  // namespace
+
+void Run(dim3 grid, unsigned threads, size_t shared_bytes, const std::function<void()>& run) {
+  if (threads < 1 || threads > 1024 || shared_bytes > 227 * 1024) Die("a block no device accepts");
+  if (grid.x < 1 || grid.y < 1 || grid.z < 1 || grid.x > 0x7fffffffu || grid.y > 65535 || grid.z > 65535) {
+    Die("a grid no device accepts");
+  }
+  kernel = &run;
+  if (fibers.size() < threads) fibers.resize(threads);
+  std::vector<unsigned> blocks(size_t{grid.x} * grid.y * grid.z);
+  std::iota(blocks.begin(), blocks.end(), 0u);
+  std::shuffle(blocks.begin(), blocks.end(), order);
+  for (unsigned block : blocks) {
+    block_index.x = block % grid.x;
+    block_index.y = block / grid.x % grid.y;
+    block_index.z = block / grid.x / grid.y;
+    shared_memory.assign(shared_bytes + 16, 0xee);
+    RunBlock(threads);
+  }
+}
+
+unsigned char* DynamicSharedMemory() {
+  return shared_memory.data() + (16 - reinterpret_cast<uintptr_t>(shared_memory.data()) % 16) % 16;
+}
+
+bool SyncBlock(bool value) {
+  const uint64_t generation = barrier_generation;
+  barrier_any |= value;
+  if (++barrier_arrived == live) {
+    ReleaseBarrier();
+  } else {
+    while (barrier_generation == generation) Yield();
+  }
+  return barrier_result;
+}
+
+void Exchange(unsigned mask, const void* value, size_t bytes) {
+  if (bytes > kMaxExchange) Die("exchange of too many bytes");
+  Fiber& mine = fibers[running];
+  const size_t warp = running / 32 * 32;
+  if ((mask >> (running % 32) & 1u) == 0) Die("a lane outside of its own mask");
+  std::memcpy(mine.slot[mine.exchanges % 2], value, bytes);
+  const uint64_t mine_done = ++mine.exchanges;
+  ++progress;
+  const auto all_here = [&] {
+    for (size_t lane = 0; lane < 32; ++lane) {
+      if ((mask >> lane & 1u) == 0) continue;
+      if (fibers[warp + lane].exchanges >= mine_done) continue;
+      if (fibers[warp + lane].done) Die("a lane of the mask has returned");
+      return false;
+    }
+    return true;
+  };
+  while (!all_here()) Yield();
+}
+
+const void* Lane(unsigned lane) { return fibers[running / 32 * 32 + lane].slot[(fibers[running].exchanges - 1) % 2]; }
+
+void QueueCopy(void* to, const void* from) {
+  if (reinterpret_cast<uintptr_t>(to) % 16 != 0 || reinterpret_cast<uintptr_t>(from) % 16 != 0) {
+    Die("cp.async of 16 misaligned bytes");
+  }
+  fibers[running].open_copies.push_back({to, from});
+}
+
+void CommitCopies() {
+  Fiber& mine = fibers[running];
+  mine.groups.push_back(std::move(mine.open_copies));
+  mine.open_copies.clear();
+}
+
+void WaitForCopies(int pending) {
+  std::vector<std::vector<Copy>>& groups = fibers[running].groups;
+  while (static_cast<int>(groups.size()) > pending) {
+    for (const Copy& copy : groups.front()) {
+      if (copy.from != nullptr) {
+        std::memcpy(copy.to, copy.from, 16);
+      } else {
+        std::memset(copy.to, 0, 16);
+      }
+    }
+    groups.erase(groups.begin());
+  }
+}
+
+}  // namespace emulator

@@ -1,0 +1,54 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Runs CUDA kernels on the host, thread for thread, so that every kernel and its tests run where there is no GPU. Each
+// thread of a block is a fiber; barriers and shuffles are where fibers wait for each other, and which one runs next is
+// random, so that a missing barrier changes results. Blocks run one after the other in random order. Copies by cp.async
+// arrive at the last legal moment. What this cannot show: races between blocks, memory ordering, and speed.
+//
+// Not thread-safe: one kernel at a time.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+
+struct uint3 {
+  unsigned x = 0, y = 0, z = 0;
+};
+struct dim3 {
+  unsigned x = 1, y = 1, z = 1;
+  dim3(unsigned x = 1, unsigned y = 1, unsigned z = 1) : x(x), y(y), z(z) {}  // NOLINT: as CUDA's
+};
+
+namespace emulator {
+
+// Where the running fiber stands.
+extern uint3 thread_index, block_index;
+
+// Runs `kernel` for every thread of every block. REQUIRES: a shape that a device accepts; aborts with a message if not,
+// and where fibers wait for each other forever.
+void Run(dim3 grid, unsigned threads, size_t shared_bytes, const std::function<void()>& kernel);
+
+unsigned char* DynamicSharedMemory();
+
+// All threads of the block that have not returned; returns whether any passed true.
+bool SyncBlock(bool value);
+
+// Exchanges up to 32 bytes among the lanes of `mask`: afterwards Lane(l) is what lane l passed, until the next
+// exchange.
+void Exchange(unsigned mask, const void* value, size_t bytes);
+const void* Lane(unsigned lane);
+
+// cp.async: queued, committed as a group, and done when waited for.
+void QueueCopy(void* to, const void* from);
+void CommitCopies();
+void WaitForCopies(int pending);
+
+template <class T>
+T Shuffle(unsigned mask, T value, unsigned from) {
+  Exchange(mask, &value, sizeof(value));
+  if (from < 32 && (mask >> from & 1u) != 0) __builtin_memcpy(&value, Lane(from), sizeof(value));
+  return value;
+}
+
+}  // namespace emulator

@@ -3,7 +3,7 @@
 # Runs all tests; installs what they need. CI runs exactly this.
 #
 #   scripts/test.sh             format, build, all tests, architecture, ThreadSanitizer over what has no torch or gRPC,
-#                               AddressSanitizer and UBSan over what has no torch
+#                               AddressSanitizer and UBSan over what has no torch; the CUDA kernels where there is nvcc
 #   scripts/test.sh --thorough  and clang-tidy, and AddressSanitizer and UBSan over the rest
 #   scripts/test.sh --fast      a developer's minute: format, layers 0-2 and the engine's core, without torch and gRPC
 #
@@ -75,6 +75,30 @@ stage_end
 stage "tests: cpu-release"
 run_ctest "$build_root/cpu-release"
 stage_end
+
+# Where there is nvcc the kernels are compiled with it, and the run fails if they were not; a GPU is not needed.
+nvcc=$(command -v nvcc || ls /usr/local/cuda/bin/nvcc 2>/dev/null || true)
+if [[ -n $nvcc ]]; then
+  stage "CUDA kernels: compile and link with $nvcc, launcher arguments"
+  cuda_kernels=$build_root/cuda-kernels
+  mkdir -p "$cuda_kernels"
+  cmake -S kernels -B "$cuda_kernels" -G Ninja -DBEAMLINE_WITH_CUDA=ON -DCMAKE_CUDA_COMPILER="$nvcc" \
+    -DBEAMLINE_CCACHE="$(command -v ccache || true)" >"$cuda_kernels/configure.log" 2>&1 || {
+    cat "$cuda_kernels/configure.log" >&2
+    exit 1
+  }
+  build "$cuda_kernels"
+  if [[ ! -x $cuda_kernels/cuda/beamline_kernels_cuda_test ]]; then
+    echo "nvcc is here, but the CUDA kernels were not built with it" >&2
+    exit 1
+  fi
+  if grep -q "Registers are spilled" "$cuda_kernels/build.log"; then
+    echo "a kernel spills registers: see $cuda_kernels/build.log" >&2
+    exit 1
+  fi
+  run_ctest "$cuda_kernels"
+  stage_end
+fi
 
 stage "ThreadSanitizer: levels 0-2, scheduler, engine with a fake backend"
 configure cpu-tsan "$build_root/cpu-tsan"

@@ -17,6 +17,22 @@ endif()
 if(BEAMLINE_WITH_GRPC)
   find_package(Protobuf REQUIRED)
   find_package(gRPC CONFIG REQUIRED)
+  # The core alone, without what prometheus-cpp's own package file would ask for to push and pull.
+  find_path(PROMETHEUS_CPP_INCLUDE_DIR prometheus/registry.h REQUIRED)
+  find_library(PROMETHEUS_CPP_CORE prometheus-cpp-core REQUIRED)
+  add_library(beamline_prometheus INTERFACE)
+  target_include_directories(beamline_prometheus SYSTEM INTERFACE ${PROMETHEUS_CPP_INCLUDE_DIR})
+  target_link_libraries(beamline_prometheus INTERFACE ${PROMETHEUS_CPP_CORE})
+  add_library(beamline::prometheus ALIAS beamline_prometheus)
+  find_path(HTTPLIB_INCLUDE_DIR httplib.h REQUIRED)
+  find_library(HTTPLIB cpp-httplib REQUIRED)
+  add_library(beamline_httplib INTERFACE)
+  target_include_directories(beamline_httplib SYSTEM INTERFACE ${HTTPLIB_INCLUDE_DIR})
+  # As Debian's library was compiled: they change the layout of its classes.
+  target_compile_definitions(beamline_httplib INTERFACE
+    CPPHTTPLIB_OPENSSL_SUPPORT CPPHTTPLIB_ZLIB_SUPPORT CPPHTTPLIB_BROTLI_SUPPORT)
+  target_link_libraries(beamline_httplib INTERFACE ${HTTPLIB})
+  add_library(beamline::httplib ALIAS beamline_httplib)
 endif()
 
 # beamline::torch: libtorch's CPU libraries, with its headers searched after the system's (-idirafter).

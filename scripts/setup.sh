@@ -14,8 +14,8 @@ torch_version=2.11.0
 cache=${BEAMLINE_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/beamline}
 packages=(g++ cmake ninja-build ccache lld git ca-certificates
   libgrpc++-dev protobuf-compiler protobuf-compiler-grpc libprotobuf-dev libabsl-dev libspdlog-dev libfmt-dev
-  nlohmann-json3-dev libcli11-dev zlib1g-dev libssl-dev pkg-config libre2-dev libc-ares-dev python3 python3-venv)
-[[ ${1:-} == --dev ]] && packages+=(libgtest-dev libgmock-dev libbenchmark-dev clang-format clang-tidy)
+  nlohmann-json3-dev libcli11-dev zlib1g-dev libssl-dev pkg-config libre2-dev libc-ares-dev prometheus-cpp-dev libcpp-httplib-dev python3 python3-venv)
+[[ ${1:-} == --dev ]] && packages+=(libgtest-dev libgmock-dev libbenchmark-dev clang-format clang-tidy prometheus)
 
 missing=()
 for package in "${packages[@]}"; do

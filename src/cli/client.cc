@@ -30,7 +30,7 @@ std::string Hint(absl::StatusCode code) {
     case absl::StatusCode::kDeadlineExceeded:
       return "; give more time with --timeout-ms";
     case absl::StatusCode::kUnimplemented:
-      return "; is this a Beamline server?";
+      return "; is this a Beamline server, and for `reload` its admin listener?";
     default:
       return "";
   }
@@ -46,6 +46,7 @@ Client::Client(const std::string& target, absl::Duration timeout) : target_(targ
   recommend_ = v1::RecommendService::NewStub(channel);
   catalogue_ = v1::CatalogueService::NewStub(channel);
   model_ = v1::ModelService::NewStub(channel);
+  admin_ = v1::AdminService::NewStub(channel);
 }
 
 absl::Status Client::Explain(const grpc::Status& grpc_status) const {
@@ -67,6 +68,22 @@ absl::StatusOr<v1::GetStatusResponse> Client::GetStatus() {
   v1::GetStatusResponse response;
   BEAMLINE_RETURN_IF_ERROR(Explain(model_->GetStatus(call.get(), {}, &response)));
   return response;
+}
+
+absl::StatusOr<v1::ModelVersion> Client::Reload(const std::string& bundle) {
+  Call call(timeout_);
+  v1::ReloadRequest request;
+  request.set_bundle(bundle);
+  v1::ReloadResponse response;
+  BEAMLINE_RETURN_IF_ERROR(Explain(admin_->Reload(call.get(), request, &response)));
+  return response.serving();
+}
+
+absl::StatusOr<v1::ModelVersion> Client::Rollback() {
+  Call call(timeout_);
+  v1::RollbackResponse response;
+  BEAMLINE_RETURN_IF_ERROR(Explain(admin_->Rollback(call.get(), {}, &response)));
+  return response.serving();
 }
 
 absl::StatusOr<std::optional<v1::Item>> Client::GetItem(ItemId item) {

@@ -11,6 +11,7 @@
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "beamline/types.h"
+#include "beamline/v1/admin.grpc.pb.h"
 #include "beamline/v1/catalogue.grpc.pb.h"
 #include "beamline/v1/model.grpc.pb.h"
 #include "beamline/v1/recommend.grpc.pb.h"
@@ -23,6 +24,9 @@ class Client {
 
   absl::StatusOr<v1::RecommendResponse> Recommend(const v1::RecommendRequest& request);
   absl::StatusOr<v1::GetStatusResponse> GetStatus();
+  // Of the admin listener alone; what serves then.
+  absl::StatusOr<v1::ModelVersion> Reload(const std::string& bundle);
+  absl::StatusOr<v1::ModelVersion> Rollback();
   // Absent when the catalogue does not have it.
   absl::StatusOr<std::optional<v1::Item>> GetItem(ItemId item);
 
@@ -34,6 +38,7 @@ class Client {
   std::unique_ptr<v1::RecommendService::Stub> recommend_;
   std::unique_ptr<v1::CatalogueService::Stub> catalogue_;
   std::unique_ptr<v1::ModelService::Stub> model_;
+  std::unique_ptr<v1::AdminService::Stub> admin_;
 };
 
 }  // namespace beamline::cli

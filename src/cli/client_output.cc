@@ -109,6 +109,11 @@ std::string FormatRecommendations(const v1::RecommendResponse& response, const I
 std::string FormatStatus(const v1::GetStatusResponse& status) {
   const v1::EngineCounts& engine = status.engine();
   const v1::ServerCounts& server = status.server();
+  std::string versions;
+  for (const v1::ModelVersion& version : status.versions()) {
+    absl::StrAppend(&versions, "version ", version.id(), ": ", version.state(), ", ", version.model_version(), " from ",
+                    version.bundle(), version.error().empty() ? "" : ": ", version.error(), "\n");
+  }
   return absl::StrCat(status.ready() ? "ready" : "not ready", ", server ", status.server_version(), ", up ",
                       Milliseconds(status.uptime_ms()), " s\n", "model ", status.model_version(), " (", status.family(),
                       ", ", status.parameters(), " parameters)\n", "catalogue ", status.catalogue_version(), ": ",
@@ -118,7 +123,7 @@ std::string FormatStatus(const v1::GetStatusResponse& status) {
                       " rejected, ", engine.in_flight(), " in flight; contexts: ", engine.context_hits(), " cached, ",
                       engine.context_misses(), " encoded\n", "calls: ", server.calls(), ", ", server.malformed(),
                       " malformed, ", server.invalid(), " invalid, ", server.cancelled(), " cancelled, ",
-                      server.expired(), " expired, ", server.failed(), " failed\n");
+                      server.expired(), " expired, ", server.failed(), " failed\n", versions);
 }
 
 }  // namespace beamline::cli

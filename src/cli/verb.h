@@ -21,6 +21,7 @@ struct Verb {
 
 Verb AddServe(CLI::App& app);
 Verb AddRecommend(CLI::App& app);
+Verb AddReload(CLI::App& app);
 Verb AddImport(CLI::App& app);
 Verb AddGenerateData(CLI::App& app);
 Verb AddTokenize(CLI::App& app);

@@ -14,6 +14,7 @@
 #include "base/clock.h"
 #include "beamline/engine.h"
 #include "grpcpp/server_context.h"
+#include "server/metrics.h"
 #include "server/request_id.h"
 #include "server/server_counters.h"
 #include "server/translate.h"
@@ -40,6 +41,8 @@ struct ServiceContext {
   RequestLimits request_limits;  // levels are read from the catalogue per request
   absl::Time started;
   ServerCounters counters;
+  // Shared with the engine's callbacks, of which a slow engine may run some when the server is gone.
+  const std::shared_ptr<Metrics> metrics = std::make_shared<Metrics>();
   std::atomic<bool> stopping{false};  // seq_cst: a call that counted itself before the flag is seen by the stop
 };
 

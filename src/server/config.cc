@@ -89,6 +89,9 @@ EngineOptions EngineOptionsOf(const config::v1::ServerConfig& config) {
   EngineOptions options;
   options.bundle = engine.bundle();
   options.catalogue = engine.catalogue();
+  options.model_folder = engine.model_folder();
+  options.model_poll_period = absl::Milliseconds(engine.model_poll_ms());
+  options.keep_previous_model = engine.keep_previous_model();
   options.device = engine.device();
   options.dtype = engine.dtype();
   options.backend = engine.backend();

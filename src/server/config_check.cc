@@ -38,6 +38,7 @@ constexpr Bounds kBounds[] = {
     {"engine.queue_capacity", 1, 1000000},
     {"engine.max_queue_delay_us", 0, 10000000},
     {"engine.context_cache_bytes", 0, int64_t{1} << 40},
+    {"engine.model_poll_ms", 10, 86400000},
     {"limits.max_receive_bytes", 1024, 1 << 30},
     {"limits.max_send_bytes", 1024, 1 << 30},
     {"limits.max_unknown_field_bytes", 0, 1 << 30},
@@ -81,7 +82,9 @@ class Checker {
   void Run() {
     for (const Bounds& bounds : kBounds) CheckBounds(bounds.field, bounds.low, bounds.high);
     for (const AtMost& relation : kRelations) CheckRelation(relation);
-    CheckListen();
+    CheckAddress("listen.address", config_.listen().address());
+    CheckListenPort();
+    CheckAdmin();
     CheckEngine();
     const int64_t deadline_us = Number("limits.default_deadline_ms") * 1000;
     if (const int64_t delay = Number("engine.max_queue_delay_us"); delay > 0 && delay >= deadline_us) {
@@ -140,21 +143,39 @@ class Checker {
                                               limit, Find(relation.other).line > 0 ? ")" : ", the default)"));
   }
 
-  void CheckListen() {
-    const std::string& address = config_.listen().address();
+  void CheckAddress(absl::string_view path, const std::string& address) {
     unsigned char parsed[sizeof(in6_addr)];
     if (address != "localhost" && inet_pton(AF_INET, address.c_str(), parsed) != 1 &&
         inet_pton(AF_INET6, address.c_str(), parsed) != 1) {
-      Add("listen.address", "not an address; give IPv4 or IPv6 in figures (127.0.0.1, 0.0.0.0, ::1) or localhost");
+      Add(path, "not an address; give IPv4 or IPv6 in figures (127.0.0.1, 0.0.0.0, ::1) or localhost");
     }
+  }
+
+  bool IsPort(int port) const { return port >= (overrides_.any_port ? 0 : 1) && port <= 65535; }
+
+  void CheckListenPort() {
     const int port = config_.listen().port();
-    if (port >= (overrides_.any_port ? 0 : 1) && port <= 65535) return;
+    if (IsPort(port)) return;
     const std::string text = absl::StrCat(port, " is outside 1..65535");
     if (overrides_.port) {
       problems_.Add(0, absl::StrCat("--port: ", text));
     } else {
       Add("listen.port", text);
     }
+  }
+
+  void CheckAdmin() {
+    if (!config_.has_admin()) return;
+    const config::v1::Admin& admin = config_.admin();
+    CheckAddress("admin.address", admin.address());
+    if (!IsPort(admin.port())) Add("admin.port", absl::StrCat(admin.port(), " is outside 1..65535"));
+    if (!IsPort(admin.http_port())) Add("admin.http_port", absl::StrCat(admin.http_port(), " is outside 1..65535"));
+    const auto differ = [&](absl::string_view path, int port, absl::string_view other, int other_port) {
+      if (port == other_port && port != 0) Add(path, absl::StrCat(port, " is ", other, " too"));
+    };
+    differ("admin.port", admin.port(), "listen.port", config_.listen().port());
+    differ("admin.http_port", admin.http_port(), "listen.port", config_.listen().port());
+    differ("admin.http_port", admin.http_port(), "admin.port", admin.port());
   }
 
   void CheckWord(absl::string_view path, const std::string& value, const std::vector<std::string>& words) {
@@ -167,13 +188,16 @@ class Checker {
     CheckWord("engine.device", engine.device(), {"cpu", "cuda", "auto"});
     CheckWord("engine.dtype", engine.dtype(), {"fp32", "bf16"});
     CheckWord("engine.backend", engine.backend(), {"auto", "aten", "cpu"});
-    if (engine.bundle().empty()) {
+    if (engine.bundle().empty() && engine.model_folder().empty()) {
       Add("engine.bundle", "missing: give the folder that `beamline pack` wrote, here or as --bundle");
       return;
     }
     if (!overrides_.check_artefacts) return;
     std::error_code ignored;
-    if (!std::filesystem::is_directory(engine.bundle(), ignored)) {
+    if (!engine.model_folder().empty() && !std::filesystem::is_directory(engine.model_folder(), ignored)) {
+      Add("engine.model_folder", absl::StrCat(engine.model_folder(), " is not a folder"));
+    }
+    if (!engine.bundle().empty() && !std::filesystem::is_directory(engine.bundle(), ignored)) {
       const std::string text = absl::StrCat(engine.bundle(), " is not a folder; write one with `beamline pack`");
       if (overrides_.bundle) {
         problems_.Add(0, absl::StrCat("--bundle: ", text));

@@ -10,7 +10,10 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
+#include "base/interrupt.h"
 #include "beamline/status.h"
+#include "server/admin_http.h"
+#include "server/admin_pages.h"
 #include "server/config.h"
 #include "server/open_files.h"
 #include "server/server.h"
@@ -32,6 +35,22 @@ int64_t AwaitCalls(const Server& server, const StopRequests& stop, int stop_coun
   }
   return server.in_flight();
 }
+
+// Work for an engine that is not ready: nobody else sends it any, and only success makes it ready again.
+class SelfTest {
+ public:
+  void Run(Engine& engine) {
+    if (running_->exchange(true)) return;
+    RecommendRequest request;
+    request.request_id = request.user_id = "self-test";
+    request.top_k = 1;
+    engine.Submit(std::move(request),
+                  [running = running_](const absl::StatusOr<RecommendResult>&) { running->store(false); });
+  }
+
+ private:
+  const std::shared_ptr<std::atomic<bool>> running_ = std::make_shared<std::atomic<bool>>(false);
+};
 
 void LogStart(const config::v1::ServerConfig& config, const Server& server, const EngineStatus& status) {
   const std::string& address = config.listen().address();
@@ -66,8 +85,14 @@ void SilenceLibraries() {
 
 absl::Status ServeUntilStopped(const config::v1::Lifecycle& lifecycle, Server& server, Engine& engine,
                                const StopRequests& stop, Watchdog& watchdog) {
+  SelfTest self_test;
+  bool was_ready = true;
   do {
-    server.SetServing(engine.GetStatus().ready);
+    const EngineStatus status = engine.GetStatus();
+    server.SetServing(status.ready);
+    if (status.ready != was_ready) spdlog::warn("engine {}", status.ready ? "ready" : "not ready: " + status.not_ready);
+    was_ready = status.ready;
+    if (!status.ready) self_test.Run(engine);
   } while (!stop.WaitFor(1, kReadinessPeriod));
   server.SetServing(false);
   const absl::Duration drain_delay = absl::Milliseconds(lifecycle.drain_delay_ms());
@@ -95,10 +120,13 @@ absl::Status RunServer(const config::v1::ServerConfig& config, const EngineFacto
   SilenceLibraries();
   std::atomic<bool> loading{true};
   StopRequests stop;
+  AdminPages pages;
   SignalWatcher signals([&](int number) {
     spdlog::info("signal received: signal={}", number);
     // Nothing is served and nothing is being written: there is nothing to wait for.
     if (loading.load()) _exit(kInterruptedExit);
+    pages.Draining();
+    SetInterrupted(true);  // a bundle being verified is given up
     stop.Add();
   });
   std::atomic<const Server*> running{nullptr};
@@ -109,6 +137,12 @@ absl::Status RunServer(const config::v1::ServerConfig& config, const EngineFacto
     _exit(1);
   });
   const RealClock clock;
+  // Before the model: whoever asks while it loads hears that the process is alive and not ready.
+  std::unique_ptr<AdminHttp> http;
+  if (config.has_admin()) {
+    BEAMLINE_ASSIGN_OR_RETURN(http,
+                              AdminHttp::Start(config.admin().address(), config.admin().http_port(), pages.Pages()));
+  }
   spdlog::info("loading: bundle={} catalogue={} device={} dtype={}", config.engine().bundle(),
                config.engine().catalogue().empty() ? "the bundle's" : config.engine().catalogue(),
                config.engine().device(), config.engine().dtype());
@@ -117,8 +151,11 @@ absl::Status RunServer(const config::v1::ServerConfig& config, const EngineFacto
   running.store(server.get());
   loading.store(false);
   LogStart(config, *server, engine->GetStatus());
+  if (http != nullptr) spdlog::info("admin: grpc={} http={}", server->admin_address(), http->address());
+  pages.Serving(engine.get(), server.get());
   const absl::Status status = ServeUntilStopped(config.lifecycle(), *server, *engine, stop, watchdog);
   running.store(nullptr);
+  pages.Gone();
   return status;
 }
 

@@ -24,6 +24,7 @@ void FillModel(const EngineStatus& status, const Catalogue& catalogue, v1::GetSt
   counts.set_rejected(status.rejected);
   counts.set_context_hits(status.context_hits);
   counts.set_context_misses(status.context_misses);
+  for (const ModelVersion& version : status.versions) *response->add_versions() = ToProto(version);
 }
 
 void FillServer(const ServiceContext& service, v1::GetStatusResponse* response) {

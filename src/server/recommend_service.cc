@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "server/recommend_service.h"
 
+#include <functional>
 #include <mutex>
 #include <utility>
 
@@ -80,20 +81,18 @@ class Service final : public RawService {
   }
 
  private:
+  using Answered = std::function<void(absl::StatusOr<v1::RecommendResponse>)>;
+
   absl::Status HandleOne(const std::shared_ptr<UnaryCall>& call, const CallContext& call_context,
                          const v1::RecommendRequest& message) {
     BEAMLINE_ASSIGN_OR_RETURN(RecommendRequest request, FromProto(message, LimitsNow(service_)));
-    request.deadline = call_context.deadline;
-    std::string id = request.request_id;
-    call->OnCancel(service_.engine->Submit(std::move(request), [call, id = std::move(id), trace = call_context.trace](
-                                                                   absl::StatusOr<RecommendResult> result) {
-      if (result.ok()) {
-        call->Finish(ToProto(*result, id));
+    Submit(call, call_context, std::move(request), [call](absl::StatusOr<v1::RecommendResponse> response) {
+      if (response.ok()) {
+        call->Finish(*response);
       } else {
-        LogFailure(result.status(), id, trace);
-        call->Finish(result.status());
+        call->Finish(response.status());
       }
-    }));
+    });
     return absl::OkStatus();
   }
 
@@ -104,27 +103,38 @@ class Service final : public RawService {
     BEAMLINE_RETURN_IF_ERROR(CheckRange("requests", users, 1, service_.limits.max_batch_users));
     auto batch = std::make_shared<Batch>(call, users, service_.limits.retry_after_ms);
     const RequestLimits limits = LimitsNow(service_);
-    for (int i = 0; i < users; ++i) SubmitOne(call, call_context, FromProto(message.requests(i), limits), batch, i);
+    for (int i = 0; i < users; ++i) {
+      absl::StatusOr<RecommendRequest> request = FromProto(message.requests(i), limits);
+      if (!request.ok()) {
+        batch->Set(i, request.status());
+        continue;
+      }
+      Submit(call, call_context, *std::move(request), [batch, i](absl::StatusOr<v1::RecommendResponse> response) {
+        if (!response.ok()) return batch->Set(i, response.status());
+        v1::BatchRecommendResponse::Result entry;
+        *entry.mutable_response() = *std::move(response);
+        batch->Set(i, std::move(entry));
+      });
+    }
     return absl::OkStatus();
   }
 
-  void SubmitOne(const std::shared_ptr<UnaryCall>& call, const CallContext& call_context,
-                 absl::StatusOr<RecommendRequest> request, const std::shared_ptr<Batch>& batch, int index) {
-    if (!request.ok()) return batch->Set(index, request.status());
-    request->deadline = call_context.deadline;
-    std::string id = request->request_id;
-    call->OnCancel(service_.engine->Submit(
-        *std::move(request),
-        [batch, index, id = std::move(id), trace = call_context.trace](absl::StatusOr<RecommendResult> result) {
-          if (result.ok()) {
-            v1::BatchRecommendResponse::Result entry;
-            *entry.mutable_response() = ToProto(*result, id);
-            batch->Set(index, std::move(entry));
-          } else {
-            LogFailure(result.status(), id, trace);
-            batch->Set(index, result.status());
-          }
-        }));
+  // The callback holds nothing of the server: a slow engine may run it when the server is gone.
+  void Submit(const std::shared_ptr<UnaryCall>& call, const CallContext& call_context, RecommendRequest request,
+              Answered answered) {
+    request.deadline = call_context.deadline;
+    auto ended = [metrics = service_.metrics, clock = service_.clock, begun = service_.clock->Now(),
+                  id = request.request_id, trace = call_context.trace,
+                  answered = std::move(answered)](absl::StatusOr<RecommendResult> result) {
+      metrics->Ended(result, clock->Now() - begun);
+      if (result.ok()) {
+        answered(ToProto(*result, id));
+      } else {
+        LogFailure(result.status(), id, trace);
+        answered(result.status());
+      }
+    };
+    call->OnCancel(service_.engine->Submit(std::move(request), std::move(ended)));
   }
 
   ServiceContext& service_;

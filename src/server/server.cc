@@ -9,11 +9,13 @@
 #include <unistd.h>
 
 #include "absl/strings/str_cat.h"
+#include "beamline/status.h"
 #include "google/protobuf/message.h"
 #include "grpcpp/ext/health_check_service_server_builder_option.h"
 #include "grpcpp/ext/proto_server_reflection_plugin.h"
 #include "grpcpp/grpcpp.h"
 #include "grpcpp/health_check_service_interface.h"
+#include "server/admin_service.h"
 #include "server/call.h"
 #include "server/lookup_services.h"
 #include "server/recommend_service.h"
@@ -109,11 +111,23 @@ void Configure(const config::v1::ServerConfig& config, grpc::ServerBuilder* buil
   builder->SetCompressionAlgorithmSupportStatus(GRPC_COMPRESS_GZIP, false);
   builder->SetCompressionAlgorithmSupportStatus(GRPC_COMPRESS_DEFLATE, false);
   builder->SetOption(std::make_unique<ReflectionOption>(config.reflection()));
-  if (config.health()) {
-    grpc::EnableDefaultHealthCheckService(true);
-  } else {
-    builder->SetOption(std::make_unique<grpc::HealthCheckServiceServerBuilderOption>(nullptr));
+}
+
+void WithoutHealth(grpc::ServerBuilder* builder) {
+  builder->SetOption(std::make_unique<grpc::HealthCheckServiceServerBuilderOption>(nullptr));
+}
+
+absl::StatusOr<std::unique_ptr<grpc::Server>> Listen(const std::string& address, int port,
+                                                     const std::vector<std::unique_ptr<grpc::Service>>& services,
+                                                     grpc::ServerBuilder* builder, int* bound) {
+  for (const auto& service : services) builder->RegisterService(service.get());
+  const std::string target = HostPort(address, port);
+  builder->AddListeningPort(target, grpc::InsecureServerCredentials(), bound);
+  std::unique_ptr<grpc::Server> server = builder->BuildAndStart();
+  if (server == nullptr || *bound <= 0) {
+    return absl::FailedPreconditionError(absl::StrCat("cannot listen on ", target, ": ", WhyNotListen(address, port)));
   }
+  return server;
 }
 
 }  // namespace
@@ -135,26 +149,49 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Start(const config::v1::ServerCo
   context->request_limits = RequestLimitsOf(config);
   context->started = clock->Now();
   std::unique_ptr<Server> server(new Server(std::move(context)));
-
-  grpc::ServerBuilder builder;
-  Configure(config, &builder);
-  server->services_.push_back(MakeRecommendService(server->context_.get()));
-  server->services_.push_back(MakeCatalogueService(server->context_.get()));
-  server->services_.push_back(MakeModelService(server->context_.get()));
-  for (const auto& service : server->services_) builder.RegisterService(service.get());
-  const std::string target = HostPort(config.listen().address(), config.listen().port());
-  builder.AddListeningPort(target, grpc::InsecureServerCredentials(), &server->port_);
-  server->server_ = builder.BuildAndStart();
-  if (server->server_ == nullptr || server->port_ <= 0) {
-    return absl::FailedPreconditionError(absl::StrCat("cannot listen on ", target, ": ",
-                                                      WhyNotListen(config.listen().address(), config.listen().port())));
-  }
-  server->address_ = HostPort(config.listen().address(), server->port_);
-  server->SetServing(false);
+  BEAMLINE_RETURN_IF_ERROR(server->StartPublic(config));
+  if (config.has_admin()) BEAMLINE_RETURN_IF_ERROR(server->StartAdmin(config));
   return server;
 }
 
+absl::Status Server::StartPublic(const config::v1::ServerConfig& config) {
+  grpc::ServerBuilder builder;
+  Configure(config, &builder);
+  if (config.health()) {
+    grpc::EnableDefaultHealthCheckService(true);
+  } else {
+    WithoutHealth(&builder);
+  }
+  services_.push_back(MakeRecommendService(context_.get()));
+  services_.push_back(MakeCatalogueService(context_.get()));
+  services_.push_back(MakeModelService(context_.get()));
+  const config::v1::Listen& listen = config.listen();
+  BEAMLINE_ASSIGN_OR_RETURN(server_, Listen(listen.address(), listen.port(), services_, &builder, &port_));
+  address_ = HostPort(listen.address(), port_);
+  SetServing(false);
+  return absl::OkStatus();
+}
+
+absl::Status Server::StartAdmin(const config::v1::ServerConfig& config) {
+  grpc::ServerBuilder builder;
+  Configure(config, &builder);
+  WithoutHealth(&builder);
+  admin_services_.push_back(MakeAdminService(context_.get()));
+  admin_services_.push_back(MakeModelService(context_.get()));
+  const config::v1::Admin& admin = config.admin();
+  int port = 0;
+  BEAMLINE_ASSIGN_OR_RETURN(admin_server_, Listen(admin.address(), admin.port(), admin_services_, &builder, &port));
+  admin_address_ = HostPort(admin.address(), port);
+  return absl::OkStatus();
+}
+
 const ServerCounters& Server::counters() const { return context_->counters; }
+std::string Server::RenderMetrics(bool ready) const {
+  return context_->metrics->Render({.engine = context_->engine->GetStatus(),
+                                    .server = context_->counters,
+                                    .started = context_->started,
+                                    .ready = ready});
+}
 int64_t Server::in_flight() const { return context_->counters.in_flight.value(); }
 void Server::Refuse() { context_->stopping.store(true); }
 
@@ -172,6 +209,7 @@ void Server::Shutdown() {
   if (server_ == nullptr) return;
   Refuse();
   server_->Shutdown(std::chrono::system_clock::now());
+  if (admin_server_ != nullptr) admin_server_->Shutdown(std::chrono::system_clock::now());
 }
 
 }  // namespace beamline::server

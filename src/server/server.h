@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The gRPC server: the three services of beamline.v1 on one listener, with the standard health service and reflection
-// where configured. It owns gRPC's threads and borrows the engine and the clock, which outlive it. Start refuses a port
-// that another process has (gRPC by default would share it silently). Stopping is three steps, driven by lifecycle.h:
-// SetServing(false), Refuse(), Shutdown(). Thread-safe.
+// The gRPC server: the public services of beamline.v1 on one listener, with the standard health service and reflection
+// where configured, and AdminService on a listener of its own where the configuration has one. It owns gRPC's threads
+// and borrows the engine and the clock, which outlive it. Start refuses a port that another process has (gRPC by
+// default would share it silently). Stopping is three steps, driven by lifecycle.h: SetServing(false), Refuse(),
+// Shutdown(). Thread-safe.
 #pragma once
 
 #include <memory>
@@ -36,7 +37,10 @@ class Server {
 
   const std::string& address() const { return address_; }  // "127.0.0.1:50051", with the real port
   int port() const { return port_; }
+  const std::string& admin_address() const { return admin_address_; }  // empty: there is none
   const ServerCounters& counters() const;
+  // See metrics.h.
+  std::string RenderMetrics(bool ready) const;
 
   // What health says, of every service and of "". Cheap when nothing changes.
   void SetServing(bool serving);
@@ -44,16 +48,18 @@ class Server {
   void Refuse();
   // Calls in flight, health's Watch streams not counted.
   int64_t in_flight() const;
-  // Closes the listener and all connections; calls in flight are cancelled. Returns when the last has ended.
+  // Closes the listeners and all connections; calls in flight are cancelled. Returns when the last has ended.
   void Shutdown();
 
  private:
   explicit Server(std::unique_ptr<ServiceContext> context);
+  absl::Status StartPublic(const config::v1::ServerConfig& config);
+  absl::Status StartAdmin(const config::v1::ServerConfig& config);
 
   std::unique_ptr<ServiceContext> context_;
-  std::vector<std::unique_ptr<grpc::Service>> services_;
-  std::unique_ptr<grpc::Server> server_;
-  std::string address_;
+  std::vector<std::unique_ptr<grpc::Service>> services_, admin_services_;
+  std::unique_ptr<grpc::Server> server_, admin_server_;
+  std::string address_, admin_address_;
   int port_ = 0;
 };
 

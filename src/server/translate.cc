@@ -230,6 +230,19 @@ v1::Item ToProto(const CatalogueItem& item) {
   return message;
 }
 
+v1::ModelVersion ToProto(const ModelVersion& version) {
+  v1::ModelVersion message;
+  message.set_id(version.id);
+  message.set_bundle(version.bundle);
+  message.set_model_version(version.model_version);
+  message.set_state(version.state);
+  message.set_error(version.error);
+  message.set_since_ms(absl::ToUnixMillis(version.since));
+  message.set_load_ms(absl::ToInt64Milliseconds(version.load_time));
+  message.set_warm_up_ms(absl::ToInt64Milliseconds(version.warm_up_time));
+  return message;
+}
+
 absl::StatusOr<Sid> SidFromProto(const v1::Sid& message, const Catalogue& catalogue, absl::string_view field) {
   const std::string codes = absl::StrCat(field, ".codes");
   BEAMLINE_RETURN_IF_ERROR(CheckCount(codes, message.codes_size(), catalogue.levels(), catalogue.levels(), "codes"));

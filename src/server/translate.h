@@ -10,8 +10,10 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "beamline/catalogue.h"
+#include "beamline/engine.h"
 #include "beamline/request.h"
 #include "beamline/v1/catalogue.pb.h"
+#include "beamline/v1/model.pb.h"
 #include "beamline/v1/recommend.pb.h"
 
 namespace beamline::server {
@@ -42,6 +44,7 @@ v1::RecommendResponse ToProto(const RecommendResult& result, absl::string_view r
 
 void ToProto(const Sid& sid, v1::Sid* message);
 v1::Item ToProto(const CatalogueItem& item);
+v1::ModelVersion ToProto(const ModelVersion& version);
 
 // A SID of the catalogue's shape; errors name `field`.
 absl::StatusOr<Sid> SidFromProto(const v1::Sid& message, const Catalogue& catalogue, absl::string_view field);

@@ -60,6 +60,9 @@ TEST(Config, DefaultsAreTheEnginesOwn) {
   EXPECT_EQ(options.max_queue_delay, defaults.max_queue_delay);
   EXPECT_EQ(options.default_deadline, defaults.default_deadline);
   EXPECT_EQ(options.context_cache_bytes, defaults.context_cache_bytes);
+  EXPECT_EQ(options.model_folder, defaults.model_folder);
+  EXPECT_EQ(options.model_poll_period, defaults.model_poll_period);
+  EXPECT_EQ(options.keep_previous_model, defaults.keep_previous_model);
 }
 
 TEST(Config, EveryEngineFieldArrives) {
@@ -68,6 +71,7 @@ engine {
   bundle: "b" catalogue: "c" device: "auto" dtype: "bf16" backend: "aten" threads: 3 workers: 2 score_rule: SCORE_RULE_LEGAL
   default_beam_width: 11 max_beam_width: 12 max_top_k: 13 max_history: 14 max_eligibility_items: 15 max_rules: 16
   max_batch_rows: 170 max_batch_requests: 18 queue_capacity: 1900 max_queue_delay_us: 20 context_cache_bytes: 0
+  model_folder: "m" model_poll_ms: 22 keep_previous_model: false
 }
 limits { default_deadline_ms: 21 })",
                                         "c", NoFiles());
@@ -91,6 +95,9 @@ limits { default_deadline_ms: 21 })",
   EXPECT_EQ(options.queue_capacity, 1900);
   EXPECT_EQ(options.max_queue_delay, absl::Microseconds(20));
   EXPECT_EQ(options.context_cache_bytes, 0);
+  EXPECT_EQ(options.model_folder, "m");
+  EXPECT_EQ(options.model_poll_period, absl::Milliseconds(22));
+  EXPECT_FALSE(options.keep_previous_model);
   EXPECT_EQ(options.default_deadline, absl::Milliseconds(21));
 }
 
@@ -170,6 +177,12 @@ TEST(Config, EachProblemIsFoundAlone) {
       {"limits { handshake_timeout_ms: 0 }", "c.textproto:1: limits.handshake_timeout_ms: 0", "1..600000"},
       {"limits { max_connection_idle_ms: -1 }", "c.textproto:1: limits.max_connection_idle_ms: -1", "0..86400000"},
       {"limits { min_open_files: 2 }", "c.textproto:1: limits.min_open_files: 2", "16..1000000"},
+      {"engine { model_poll_ms: 1 }", "c.textproto:1: engine.model_poll_ms: 1", "10.."},
+      {"admin { port: 0 }", "c.textproto:1: admin.port: 0", "1..65535"},
+      {"admin { http_port: 70000 }", "c.textproto:1: admin.http_port: 70000", "1..65535"},
+      {"admin { address: 'here' }", "c.textproto:1: admin.address", "localhost"},
+      {"admin { http_port: 50052 }", "c.textproto:1: admin.http_port: 50052", "admin.port"},
+      {"admin { port: 50051 }", "c.textproto:1: admin.port: 50051", "listen.port"},
       {"lifecycle { grace_ms: -1 }", "c.textproto:1: lifecycle.grace_ms: -1", "0..600000"},
       {"reflection: 2", "c.textproto:1: ", ""},
       {"reflection: 'true'", "c.textproto:1: ", ""},
@@ -208,6 +221,9 @@ TEST(Config, TheBundleMustBeGivenAndExist) {
               AllOf(StartsWith("c: engine.bundle: missing"), HasSubstr("--bundle")));
   EXPECT_THAT(std::string(ParseServerConfig("\nengine {\n bundle: '/nowhere' }", "c", {}).status().message()),
               StartsWith("c:3: engine.bundle: /nowhere is not a folder"));
+  EXPECT_TRUE(ParseServerConfig("engine { model_folder: 'models' }", "c", NoFiles()).ok());
+  EXPECT_THAT(std::string(ParseServerConfig("engine { model_folder: '/nowhere' }", "c", {}).status().message()),
+              StartsWith("c:1: engine.model_folder: /nowhere is not a folder"));
 }
 
 TEST(Config, WhatIsNoTextGetsOneLine) {

@@ -76,6 +76,19 @@ TEST_F(LifecycleTest, HealthFollowsTheEnginesReadinessAndTheStop) {
   EXPECT_TRUE(engine_.drained());
 }
 
+TEST_F(LifecycleTest, AnEngineThatIsNotReadyIsTested) {
+  engine_.set_ready(false);
+  engine_.set_answer([this](const RecommendRequest& request) -> absl::StatusOr<RecommendResult> {
+    if (request.request_id == "self-test") engine_.set_ready(true);  // as a good batch does
+    return FakeResult();
+  });
+  std::future<absl::Status> run = Run(0, 1000);
+  EXPECT_TRUE(Eventually([&] { return Health("") == kServing; }));
+  stop_.Add();
+  EXPECT_TRUE(run.get().ok());
+  for (const RecommendRequest& request : engine_.requests()) EXPECT_EQ(request.request_id, "self-test");
+}
+
 TEST_F(LifecycleTest, WatchIsToldAtOnce) {
   std::future<absl::Status> run = Run(500, 1000);
   ASSERT_TRUE(Eventually([&] { return Health("") == kServing; }));

@@ -1,0 +1,58 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <cstdio>
+#include <memory>
+#include <string>
+
+#include "beamline/status.h"
+#include "cli/client.h"
+#include "cli/verb.h"
+
+namespace beamline::cli {
+namespace {
+
+struct Options {
+  std::string target = "127.0.0.1:50052";
+  std::string bundle;
+  bool rollback = false;
+  int timeout_ms = 600'000;
+};
+
+absl::Status Run(const Options& options) {
+  Client client(options.target, absl::Milliseconds(options.timeout_ms));
+  BEAMLINE_ASSIGN_OR_RETURN(const v1::ModelVersion serving,
+                            options.rollback ? client.Rollback() : client.Reload(options.bundle));
+  std::printf("serving %s from %s (version %lld; loaded in %lld ms, warmed up in %lld ms)\n",
+              serving.model_version().c_str(), serving.bundle().c_str(), static_cast<long long>(serving.id()),
+              static_cast<long long>(serving.load_ms()), static_cast<long long>(serving.warm_up_ms()));
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+Verb AddReload(CLI::App& app) {
+  auto options = std::make_shared<Options>();
+  CLI::App* command = app.add_subcommand("reload", "Change the model of a running server, or roll it back");
+  command->add_option("--target", options->target, "The server's admin listener: admin.address and admin.port")
+      ->type_name("HOST:PORT");
+  CLI::Option* bundle =
+      command
+          ->add_option(
+              "--bundle", options->bundle,
+              "Folder on the server's machine; without it the newest of engine.model_folder, else engine.bundle")
+          ->type_name("DIR");
+  command->add_flag("--rollback", options->rollback, "Back to the version that served before")->excludes(bundle);
+  command
+      ->add_option("--timeout-ms", options->timeout_ms, "How long to wait for the answer; the reload goes on after it")
+      ->check(CLI::Range(1, 86'400'000))
+      ->type_name("N");
+  command->footer(R"(Examples:
+  beamline reload --bundle /srv/models/7
+  beamline reload --rollback
+
+The server loads and verifies the bundle in the background, warms it up and swaps it in between requests; every request
+is answered by one version alone. A bundle that is broken, incompatible or fails in the warm-up is refused, the reason is
+printed here and kept in `beamline recommend --status`, and the old version goes on serving.)");
+  return {command, [options] { return Run(*options); }};
+}
+
+}  // namespace beamline::cli

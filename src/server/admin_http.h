@@ -1,0 +1,49 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// A few pages over HTTP for supervisors and scrapers, on a port and threads of their own, so that a busy server still
+// says it is alive. Pages are made anew for every GET; everything else is 404. Requests have no body, connections time
+// out, threads are few: a client that never reads costs a thread for five seconds and nothing else. The pages must be
+// quick and thread-safe.
+#pragma once
+
+#include <atomic>
+#include <functional>
+#include <map>
+#include <memory>
+#include <string>
+#include <thread>
+
+#include "absl/status/statusor.h"
+
+namespace httplib {
+class Server;
+}
+
+namespace beamline::server {
+
+struct HttpPage {
+  int status = 200;
+  std::string content_type = "text/plain; charset=utf-8";
+  std::string body;
+};
+
+class AdminHttp {
+ public:
+  using Pages = std::map<std::string, std::function<HttpPage()>>;  // by path
+
+  // Port 0: the system chooses, see address(). FAILED_PRECONDITION: the address cannot be listened on.
+  static absl::StatusOr<std::unique_ptr<AdminHttp>> Start(const std::string& address, int port, Pages pages);
+  ~AdminHttp();  // waits for pages being made
+
+  const std::string& address() const { return address_; }  // "127.0.0.1:50053", with the real port
+
+ private:
+  AdminHttp();
+
+  std::unique_ptr<httplib::Server> server_;
+  std::string address_;
+  std::atomic<bool> ended_{false};  // the thread's work is over
+  std::thread thread_;
+};
+
+}  // namespace beamline::server

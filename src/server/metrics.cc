@@ -1,0 +1,138 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "server/metrics.h"
+
+#include <utility>
+#include <vector>
+
+#include "prometheus/client_metric.h"
+#include "prometheus/metric_family.h"
+#include "prometheus/text_serializer.h"
+#include "server/status_detail.h"
+
+namespace beamline::server {
+namespace {
+
+using prometheus::ClientMetric;
+using prometheus::MetricFamily;
+using prometheus::MetricType;
+using Labels = std::vector<std::pair<std::string, std::string>>;
+
+// Half a millisecond to ten seconds: an answer from cache on a device, and one that should have been refused.
+const prometheus::Histogram::BucketBoundaries kSeconds = {0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05,
+                                                          0.1,    0.25,  0.5,    1,     2.5,  5,     10};
+
+// Values read at the time of the scrape, one family per name.
+class Page {
+ public:
+  void Counter(const std::string& name, const std::string& help, uint64_t value, const Labels& labels = {}) {
+    Add(MetricType::Counter, name, help, labels).counter.value = static_cast<double>(value);
+  }
+  void Gauge(const std::string& name, const std::string& help, double value, const Labels& labels = {}) {
+    Add(MetricType::Gauge, name, help, labels).gauge.value = value;
+  }
+  std::vector<MetricFamily> families;
+
+ private:
+  // Metrics of one name come one after another.
+  ClientMetric& Add(MetricType type, const std::string& name, const std::string& help, const Labels& labels) {
+    if (families.empty() || families.back().name != "beamline_" + name) {
+      families.push_back({"beamline_" + name, help, type, {}});
+    }
+    ClientMetric& metric = families.back().metric.emplace_back();
+    for (const auto& [key, value] : labels) metric.label.push_back({key, value});
+    return metric;
+  }
+};
+
+void AddEngine(const EngineStatus& status, Page* page) {
+  page->Gauge("queued_requests", "Requests waiting for encode or decode.", static_cast<double>(status.queued));
+  page->Gauge("in_flight_requests", "Requests accepted and not answered yet.", static_cast<double>(status.in_flight));
+  page->Counter("batches_total", "Batches executed.", status.encode_batches, {{"stage", "encode"}});
+  page->Counter("batches_total", "", status.decode_batches, {{"stage", "decode"}});
+  page->Counter("batched_requests_total", "Requests in executed batches.", status.encode_batched,
+                {{"stage", "encode"}});
+  page->Counter("batched_requests_total", "", status.decode_batched, {{"stage", "decode"}});
+  page->Counter("decode_rows_total", "Beam rows of executed decode batches.", status.decode_rows);
+  page->Counter("context_cache_hits_total", "Requests whose encoded history was cached.", status.context_hits);
+  page->Counter("context_cache_misses_total", "Requests that had to be encoded.", status.context_misses);
+  page->Gauge("broken_batches", "Batches that failed as a whole since the last good one.",
+              static_cast<double>(status.broken_batches));
+}
+
+void AddModel(const EngineStatus& status, Page* page) {
+  int64_t in_memory = 0;
+  for (const ModelVersion& version : status.versions) {
+    in_memory += version.state != "refused" && version.state != "unloaded" ? 1 : 0;
+  }
+  page->Gauge("model_info", "The versions that new requests use.", 1,
+              {{"model_version", status.model_version},
+               {"catalogue_version", status.catalogue_version},
+               {"family", status.family}});
+  page->Gauge("model_parameters", "Parameters of the model.", static_cast<double>(status.parameters));
+  page->Gauge("catalogue_items", "Items in the catalogue.", static_cast<double>(status.num_items));
+  page->Gauge("models_in_memory", "Versions of the model in memory or being loaded.", static_cast<double>(in_memory));
+  page->Counter("model_swaps_total", "Versions that began to serve.", status.models_served, {{"kind", "reload"}});
+  page->Counter("model_swaps_total", "", status.rollbacks, {{"kind", "rollback"}});
+  page->Counter("models_refused_total", "Bundles that were broken, incompatible or failed in the warm-up.",
+                status.models_refused);
+  page->Gauge("last_model_swap_timestamp_seconds", "When the model was last swapped.",
+              absl::ToDoubleSeconds(status.last_swap - absl::UnixEpoch()));
+}
+
+void AddServer(const ServerCounters& counters, Page* page) {
+  page->Counter("grpc_calls_total", "Calls of all methods.", counters.calls.value());
+  page->Counter("grpc_failed_calls_total", "Calls that were neither answered nor NOT_FOUND.",
+                counters.malformed.value(), {{"cause", "malformed"}});
+  const std::pair<const char*, uint64_t> causes[] = {{"invalid", counters.invalid.value()},
+                                                     {"cancelled", counters.cancelled.value()},
+                                                     {"expired", counters.expired.value()},
+                                                     {"failed", counters.failed.value()}};
+  for (const auto& [cause, count] : causes) page->Counter("grpc_failed_calls_total", "", count, {{"cause", cause}});
+  page->Gauge("grpc_in_flight_calls", "Calls being answered.", static_cast<double>(counters.in_flight.value()));
+}
+
+}  // namespace
+
+Metrics::Metrics()
+    : requests_(prometheus::BuildCounter()
+                    .Name("beamline_requests_total")
+                    .Help("Recommendation requests ended, by status code and, for errors, machine-readable reason.")
+                    .Register(registry_)),
+      durations_(prometheus::BuildHistogram()
+                     .Name("beamline_request_duration_seconds")
+                     .Help("From a request's submission to its end, by status code.")
+                     .Register(registry_)) {
+  auto& stages = prometheus::BuildHistogram()
+                     .Name("beamline_stage_duration_seconds")
+                     .Help("Where answered requests spent their time: waiting in a queue, computing, looking up items.")
+                     .Register(registry_);
+  const char* const names[kStages] = {"queue", "encode", "decode", "resolve"};
+  for (int stage = 0; stage < kStages; ++stage) stages_[stage] = &stages.Add({{"stage", names[stage]}}, kSeconds);
+}
+
+void Metrics::Ended(const absl::StatusOr<RecommendResult>& result, absl::Duration took) {
+  const std::string code = absl::StatusCodeToString(result.status().code());
+  requests_.Add({{"code", code}, {"reason", result.ok() ? "" : DetailOf(result.status()).reason()}}).Increment();
+  durations_.Add({{"code", code}}, kSeconds).Observe(absl::ToDoubleSeconds(took));
+  if (!result.ok()) return;
+  stages_[kQueue]->Observe(absl::ToDoubleSeconds(result->timings.queue));
+  if (!result->context_cached) stages_[kEncode]->Observe(absl::ToDoubleSeconds(result->timings.encode));
+  stages_[kDecode]->Observe(absl::ToDoubleSeconds(result->timings.decode));
+  stages_[kResolve]->Observe(absl::ToDoubleSeconds(result->timings.resolve));
+}
+
+std::string Metrics::Render(const Scraped& scraped) const {
+  Page page;
+  page.Gauge("build_info", "The program.", 1, {{"version", BEAMLINE_VERSION}});
+  page.Gauge("start_timestamp_seconds", "When the server was started.",
+             absl::ToDoubleSeconds(scraped.started - absl::UnixEpoch()));
+  page.Gauge("ready", "1 where /readyz says so.", scraped.ready ? 1 : 0);
+  AddEngine(scraped.engine, &page);
+  AddModel(scraped.engine, &page);
+  AddServer(scraped.server, &page);
+  std::vector<MetricFamily> families = registry_.Collect();
+  families.insert(families.end(), page.families.begin(), page.families.end());
+  return prometheus::TextSerializer().Serialize(families);
+}
+
+}  // namespace beamline::server

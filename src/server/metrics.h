@@ -1,0 +1,49 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// What /metrics tells, in Prometheus' text format. What must be measured per request is recorded here, in histograms of
+// seconds that add up over replicas: the whole request by status code, and its stages (Triton's split: waiting in a
+// queue, computing). Everything else is read when scraped, from counts that exist anyway. Labels are bounded: codes,
+// reasons and stages of ours, and the versions that serve now; never a user, an item or a request. Thread-safe.
+#pragma once
+
+#include <array>
+#include <memory>
+#include <string>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "beamline/engine.h"
+#include "prometheus/counter.h"
+#include "prometheus/histogram.h"
+#include "prometheus/registry.h"
+#include "server/server_counters.h"
+
+namespace beamline::server {
+
+class Metrics {
+ public:
+  Metrics();
+
+  // A request ended after `took`, from its submission to the engine.
+  void Ended(const absl::StatusOr<RecommendResult>& result, absl::Duration took);
+
+  // The page. `started`: when the server was; `ready`: what /readyz says.
+  struct Scraped {
+    const EngineStatus& engine;
+    const ServerCounters& server;
+    absl::Time started;
+    bool ready = false;
+  };
+  std::string Render(const Scraped& scraped) const;
+
+ private:
+  enum Stage : uint8_t { kQueue, kEncode, kDecode, kResolve, kStages };
+
+  prometheus::Registry registry_;
+  prometheus::Family<prometheus::Counter>& requests_;
+  prometheus::Family<prometheus::Histogram>& durations_;
+  std::array<prometheus::Histogram*, kStages> stages_;
+};
+
+}  // namespace beamline::server

@@ -1,0 +1,234 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// What operators and their machines see: reload and rollback on the admin listener alone, pages over HTTP, metrics.
+#include <cstdio>
+#include <cstdlib>
+#include <fstream>
+#include <set>
+#include <sstream>
+
+#include "beamline/v1/admin.grpc.pb.h"
+#include "gmock/gmock.h"
+#include "httplib.h"
+#include "server/admin_http.h"
+#include "server/admin_pages.h"
+#include "server/loopback.h"
+
+namespace beamline::server {
+namespace {
+
+using ::testing::ContainsRegex;
+using ::testing::HasSubstr;
+using ::testing::Not;
+
+class AdminTest : public LoopbackTest {
+ protected:
+  void SetUp() override {
+    config::v1::ServerConfig config = LoopbackConfig();
+    config.mutable_admin()->set_port(0);
+    Start(config);
+    admin_channel_ = Connect(server_->admin_address());
+    admin_ = v1::AdminService::NewStub(admin_channel_);
+  }
+  grpc::Status Reload(const std::string& bundle, v1::ReloadResponse* response) {
+    grpc::ClientContext context;
+    SetTimeout(context);
+    v1::ReloadRequest request;
+    request.set_bundle(bundle);
+    return admin_->Reload(&context, request, response);
+  }
+  grpc::Status Rollback(v1::RollbackResponse* response) {
+    grpc::ClientContext context;
+    SetTimeout(context);
+    return admin_->Rollback(&context, v1::RollbackRequest(), response);
+  }
+
+  std::shared_ptr<grpc::Channel> admin_channel_;
+  std::unique_ptr<v1::AdminService::Stub> admin_;
+};
+
+TEST_F(AdminTest, ReloadsAndRollsBack) {
+  v1::RollbackResponse back;
+  EXPECT_EQ(Rollback(&back).error_code(), grpc::StatusCode::FAILED_PRECONDITION);
+  v1::ReloadResponse loaded;
+  const grpc::Status ok = Reload("models/2", &loaded);
+  ASSERT_TRUE(ok.ok()) << ok.error_message();
+  EXPECT_EQ(loaded.serving().bundle(), "models/2");
+  EXPECT_EQ(loaded.serving().model_version(), "model-2");
+  EXPECT_EQ(loaded.serving().state(), "serving");
+  ASSERT_TRUE(Rollback(&back).ok());
+  EXPECT_EQ(back.serving().model_version(), "model-1");
+}
+
+TEST_F(AdminTest, SaysWhyABundleWasRefused) {
+  v1::ReloadResponse response;
+  const grpc::Status bad = Reload("bad", &response);
+  EXPECT_EQ(bad.error_code(), grpc::StatusCode::DATA_LOSS);
+  EXPECT_THAT(bad.error_message(), HasSubstr("model.safetensors: was damaged"));
+  const grpc::Status longest = Reload(std::string(5000, 'x'), &response);
+  EXPECT_EQ(longest.error_code(), grpc::StatusCode::INVALID_ARGUMENT);
+  EXPECT_THAT(longest.error_message(), HasSubstr("bundle"));
+}
+
+TEST_F(AdminTest, ThePublicListenerOffersNoneOfIt) {
+  EXPECT_EQ(RawCall(channel_, "/beamline.v1.AdminService/Reload", "").error_code(), grpc::StatusCode::UNIMPLEMENTED);
+  EXPECT_EQ(RawCall(channel_, "/beamline.v1.AdminService/Rollback", "").error_code(), grpc::StatusCode::UNIMPLEMENTED);
+  EXPECT_EQ(RawCall(admin_channel_, "/beamline.v1.RecommendService/Recommend", "").error_code(),
+            grpc::StatusCode::UNIMPLEMENTED);
+}
+
+TEST_F(AdminTest, BothListenersTellTheVersions) {
+  for (const auto& channel : {channel_, admin_channel_}) {
+    grpc::ClientContext context;
+    SetTimeout(context);
+    v1::GetStatusResponse status;
+    ASSERT_TRUE(v1::ModelService::NewStub(channel)->GetStatus(&context, v1::GetStatusRequest(), &status).ok());
+    ASSERT_EQ(status.versions_size(), 2);
+    EXPECT_EQ(status.versions(0).state(), "serving");
+    EXPECT_EQ(status.versions(1).state(), "refused");
+    EXPECT_EQ(status.versions(1).error(), "broken/items: was damaged");
+  }
+}
+
+TEST_F(AdminTest, AServerWithoutTheSectionHasNoAdminListener) {
+  Start(LoopbackConfig());
+  EXPECT_EQ(server_->admin_address(), "");
+}
+
+int PortOf(const std::string& address) { return std::atoi(address.substr(address.rfind(':') + 1).c_str()); }
+
+// Status and body; status 0 when nobody answers.
+std::pair<int, std::string> Get(const AdminHttp& http, const std::string& path) {
+  httplib::Client client("127.0.0.1", PortOf(http.address()));
+  const httplib::Result result = client.Get(path.c_str());
+  if (!result) return {0, ""};
+  return {result->status, result->body};
+}
+
+TEST(AdminHttpTest, ServesItsPagesAndNothingElse) {
+  int made = 0;
+  auto http = AdminHttp::Start("127.0.0.1", 0, {{"/page", [&] { return HttpPage{.body = absl::StrCat(++made)}; }}});
+  ASSERT_TRUE(http.ok()) << http.status();
+  EXPECT_EQ(Get(**http, "/page"), std::make_pair(200, std::string("1")));
+  EXPECT_EQ(Get(**http, "/page"), std::make_pair(200, std::string("2")));
+  EXPECT_EQ(Get(**http, "/other").first, 404);
+  EXPECT_EQ(Get(**http, "/page/../../etc/passwd").first, 404);
+  httplib::Client client("127.0.0.1", PortOf((*http)->address()));
+  EXPECT_EQ(client.Post("/page", "body", "text/plain")->status, 404);
+}
+
+TEST(AdminHttpTest, APortInUseIsAnError) {
+  auto first = AdminHttp::Start("127.0.0.1", 0, {});
+  ASSERT_TRUE(first.ok());
+  const auto second = AdminHttp::Start("127.0.0.1", PortOf((*first)->address()), {});
+  EXPECT_EQ(second.status().code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_THAT(second.status().message(), HasSubstr("admin.http_port"));
+  EXPECT_FALSE(AdminHttp::Start("203.0.113.1", 0, {}).ok());
+}
+
+TEST(AdminHttpTest, StartsAndStopsAtOnce) {
+  for (int i = 0; i < 20; ++i) ASSERT_TRUE(AdminHttp::Start("127.0.0.1", 0, {}).ok());
+}
+
+class AdminPagesTest : public LoopbackTest {
+ protected:
+  void SetUp() override {
+    LoopbackTest::SetUp();
+    auto http = AdminHttp::Start("127.0.0.1", 0, pages_.Pages());
+    ASSERT_TRUE(http.ok()) << http.status();
+    http_ = *std::move(http);
+  }
+  void TearDown() override { http_.reset(); }
+  std::string Metrics() {
+    const auto [status, body] = Get(*http_, "/metrics");
+    EXPECT_EQ(status, 200);
+    return body;
+  }
+
+  AdminPages pages_;
+  std::unique_ptr<AdminHttp> http_;
+};
+
+TEST_F(AdminPagesTest, AliveAlwaysReadyOnlyWhileServing) {
+  using Page = std::pair<int, std::string>;
+  EXPECT_EQ(Get(*http_, "/readyz"), Page(503, "loading\n"));
+  EXPECT_EQ(Get(*http_, "/metrics").first, 503);
+  EXPECT_EQ(Get(*http_, "/livez"), Page(200, "alive\n"));
+  pages_.Serving(&engine_, server_.get());
+  EXPECT_EQ(Get(*http_, "/readyz"), Page(200, "ready\n"));
+  engine_.set_ready(false);
+  EXPECT_EQ(Get(*http_, "/readyz"), Page(503, "the last 3 batches failed\n"));
+  EXPECT_THAT(Metrics(), HasSubstr("\nbeamline_ready 0"));
+  engine_.set_ready(true);
+  pages_.Draining();
+  EXPECT_EQ(Get(*http_, "/readyz"), Page(503, "draining\n"));
+  EXPECT_EQ(Get(*http_, "/metrics").first, 200);
+  EXPECT_EQ(Get(*http_, "/livez").first, 200);
+  pages_.Gone();
+  EXPECT_EQ(Get(*http_, "/readyz"), Page(503, "draining\n"));
+}
+
+TEST_F(AdminPagesTest, MetricsCountWhatHappened) {
+  pages_.Serving(&engine_, server_.get());
+  v1::RecommendResponse response;
+  for (int i = 0; i < 3; ++i) ASSERT_TRUE(Recommend(ValidRequest(), &response).ok());
+  engine_.set_answer([](const RecommendRequest&) { return absl::ResourceExhaustedError("full"); });
+  EXPECT_FALSE(Recommend(ValidRequest(), &response).ok());
+  EXPECT_TRUE(Eventually([&] { return server_->in_flight() == 0; }));
+  const std::string page = Metrics();
+  EXPECT_THAT(page, HasSubstr("beamline_requests_total{code=\"OK\",reason=\"\"} 3"));
+  EXPECT_THAT(page, ContainsRegex("beamline_requests_total.code=\"RESOURCE_EXHAUSTED\",reason=\"[A-Z_]+\". 1"));
+  EXPECT_THAT(page, HasSubstr("beamline_request_duration_seconds_count{code=\"OK\"} 3"));
+  // The fake's answers waited 11 us, decoded for 33 us, and had their context from the cache.
+  EXPECT_THAT(page, HasSubstr("beamline_stage_duration_seconds_count{stage=\"queue\"} 3"));
+  EXPECT_THAT(page, HasSubstr("beamline_stage_duration_seconds_count{stage=\"encode\"} 0"));
+  EXPECT_THAT(page, ContainsRegex("beamline_stage_duration_seconds_sum.stage=\"decode\". 9[.][89][0-9]*e-05"));
+  EXPECT_THAT(page, HasSubstr("beamline_model_info{model_version=\"model-1\",catalogue_version=\"catalogue-1\""));
+  EXPECT_THAT(page, HasSubstr("beamline_models_refused_total 1"));
+  EXPECT_THAT(page, HasSubstr("beamline_models_in_memory 1"));
+  EXPECT_THAT(page, HasSubstr("\nbeamline_ready 1"));
+  EXPECT_THAT(page, HasSubstr("beamline_grpc_calls_total 4"));
+  EXPECT_THAT(page, HasSubstr("beamline_grpc_failed_calls_total{cause=\"failed\"} 1"));
+}
+
+TEST_F(AdminPagesTest, UsersAddNoSeries) {
+  pages_.Serving(&engine_, server_.get());
+  engine_.set_mode(FakeEngine::Mode::kInline);
+  const auto ask = [&](int from, int to) {
+    v1::RecommendRequest request;
+    v1::RecommendResponse response;
+    for (int i = from; i < to; ++i) {
+      request.set_user_id(absl::StrCat("user ", i));
+      request.set_request_id(absl::StrCat("request ", i));
+      ASSERT_TRUE(Recommend(request, &response).ok());
+    }
+  };
+  const auto series = [&] {
+    std::set<std::string> names;
+    std::istringstream page(Metrics());
+    for (std::string line; std::getline(page, line);) names.insert(line.substr(0, line.rfind(' ')));
+    return names;
+  };
+  ask(0, 1);
+  const auto before = series();
+  ask(1, 200);
+  EXPECT_EQ(series(), before);
+  for (const std::string& name : before) EXPECT_THAT(name, Not(HasSubstr("user ")));
+}
+
+TEST_F(AdminPagesTest, PromtoolFindsNothingToSay) {
+  if (std::system("command -v promtool >/dev/null") != 0) GTEST_SKIP() << "promtool (Debian: prometheus) is not here";
+  pages_.Serving(&engine_, server_.get());
+  v1::RecommendResponse response;
+  ASSERT_TRUE(Recommend(ValidRequest(), &response).ok());
+  const std::string file = ::testing::TempDir() + "metrics.txt";
+  std::ofstream(file) << Metrics();
+  FILE* const promtool = popen(("promtool check metrics < " + file + " 2>&1").c_str(), "r");
+  std::string said;
+  for (int c; (c = std::fgetc(promtool)) != EOF;) said.push_back(static_cast<char>(c));
+  EXPECT_EQ(pclose(promtool), 0) << said;
+  EXPECT_EQ(said, "");
+}
+
+}  // namespace
+}  // namespace beamline::server

@@ -7,6 +7,7 @@
 
 #include "base/progress.h"
 #include "beamline/status.h"
+#include "cli/import_hf.h"
 #include "cli/verb.h"
 #include "data/labels.h"
 
@@ -14,7 +15,7 @@ namespace beamline::cli {
 namespace {
 
 constexpr char kExamples[] =
-    R"(Writes DIR/events.tsv.gz and, where the source has them, items.tsv.gz and users.tsv.gz: the tables all other verbs
+    R"(Data sets become DIR/events.tsv.gz and, where the source has them, items.tsv.gz and users.tsv.gz: the tables all other verbs
 read. Bad rows are counted and shown with their line; a file with more than --max-bad-rows of them is refused.
 
 The official KuaiRand archive, or any subset of its files, plain or gzip:
@@ -29,6 +30,10 @@ numbers items from 0:
   beamline tokenize --from-index amazon-beauty/Beauty.index.json --dialect letter --id-offset 1 \
     --levels 256,256,256,256 --out tokenizer
 
+A Hugging Face T5 (TIGER, LETTER and their kin: config.json, model.safetensors, tokenizer with SID tokens) with the
+index of its SIDs, to a bundle that `beamline serve` loads:
+  beamline import hf checkpoint --sid-index Beauty.index.json --id-offset 1 --out bundle
+
 Your own log needs no import: write events.tsv with the header line
   user_id<TAB>item_id<TAB>timestamp_ms<TAB>play_time_ms<TAB>duration_ms<TAB>labels
 (the first three are required; labels are names joined by '|', e.g. click|long_view) and, if you like, items.tsv with
@@ -40,10 +45,12 @@ struct ImportFlags {
   std::string labels = "click|long_view";
   bool plain = false;
   data::KuaiRandOptions kuairand;
+  ImportHfFlags hf;
   data::ImportOptions import;
 };
 
 absl::Status Run(const CLI::App& command, ImportFlags& flags) {
+  if (command.got_subcommand("hf")) return RunImportHf(flags.hf);
   Progress progress;
   flags.import.gzip = !flags.plain;
   flags.import.progress = &progress;
@@ -80,7 +87,8 @@ void AddCommonFlags(CLI::App* source, const char* positional, const char* help, 
 
 Verb AddImport(CLI::App& app) {
   auto flags = std::make_shared<ImportFlags>();
-  CLI::App* command = app.add_subcommand("import", "Turn somebody's data set into event, item and user tables");
+  CLI::App* command =
+      app.add_subcommand("import", "Turn somebody's data set into tables, or their model into a bundle");
   command->footer(kExamples);
   command->require_subcommand(1);
 
@@ -101,6 +109,7 @@ Verb AddImport(CLI::App& app) {
   AddCommonFlags(amazon, "DIR", "Folder with one .txt of lines 'user item item ...'; titles and attributes if there",
                  *flags);
 
+  AddImportHf(*command, flags->hf);
   return {command, [command, flags] { return Run(*command, *flags); }};
 }
 

@@ -77,11 +77,7 @@ void PrintBadRows(const sid::BadRows& bad_rows) {
 
 absl::StatusOr<sid::SidTable> ReadIndex(const TokenizeFlags& flags, const sid::SidIndexOptions& options) {
   sid::BadRows bad_rows;
-  absl::StatusOr<sid::SidTable> table =
-      flags.dialect == "minionerec-info" ? sid::ReadInfoText(flags.from_index, options, &bad_rows)
-      : flags.dialect == "openonerec"    ? sid::ReadSidMapJson(flags.from_index, options, &bad_rows)
-      : flags.dialect == "tsv"           ? sid::ReadSidTsv(flags.from_index, options, &bad_rows)
-                                         : sid::ReadIndexJson(flags.from_index, options, &bad_rows);
+  absl::StatusOr<sid::SidTable> table = sid::ReadSidIndex(flags.dialect, flags.from_index, options, &bad_rows);
   PrintBadRows(bad_rows);
   return table;
 }

@@ -8,6 +8,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "backend/ops.h"
+#include "decode/end_trie.h"
 
 namespace beamline::decode {
 namespace {
@@ -99,7 +100,8 @@ std::vector<SearchResult> BeamSearch::Run(backend::Context& ctx, model::EncodedC
   if (!any_active()) return results;
 
   model::DecodeState state = model_.BeginDecode(ctx, std::move(context));
-  for (int level = 0; level < model_.config().levels(); ++level) {
+  const int levels = model_.config().levels();
+  for (int level = 0; level < model_.config().steps(); ++level) {
     model::StepInput step;
     if (level > 0) {
       for (size_t b = 0; b < batch.size(); ++b) {
@@ -109,12 +111,41 @@ std::vector<SearchResult> BeamSearch::Run(backend::Context& ctx, model::EncodedC
       if (!any_active()) return results;
       step = NextStep(ctx, level, batch);
     }
-    Select(ctx, model_.DecodeStep(ctx, state, step), level, batch);
+    const at::Tensor logits = model_.DecodeStep(ctx, state, step);
+    level < levels ? Select(ctx, logits, level, batch) : ScoreEnd(ctx, logits, batch);
   }
   for (Live& live : batch) {
-    if (live.active()) live.result->hypotheses = live.beams.Hypotheses();
+    if (live.active()) live.result->hypotheses = live.beams.Hypotheses(levels);
   }
   return results;
+}
+
+void BeamSearch::ScoreEnd(backend::Context& ctx, const at::Tensor& logits, std::vector<Live>& batch) const {
+  std::vector<EndTrie> tries(batch.size());
+  for (size_t b = 0; b < batch.size(); ++b) {
+    if (batch[b].active()) tries[b] = EndTrie(*batch[b].beams.last());
+  }
+  for (ScoreRule rule : {ScoreRule::kFull, ScoreRule::kLegal}) {
+    std::vector<backend::SelectRequest> selections(batch.size());
+    for (size_t b = 0; b < batch.size(); ++b) {
+      Live& live = batch[b];
+      if (!live.active() || live.request->score_rule != rule || live.beams.levels() != model_.config().levels())
+        continue;
+      const int width = live.beams.count();
+      selections[b] = {&tries[b].constraint(), &tries[b].beams(), live.beams.OpenLevel(width).out, width};
+    }
+    backend::SelectBeams(ctx, {.logits = logits,
+                               .level = EndTrie::kEndLevel,
+                               .first_code = model_.config().first_code(model_.config().levels()),
+                               .rule = KernelRule(rule),
+                               .requests = absl::MakeSpan(selections)});
+    for (size_t b = 0; b < batch.size(); ++b) {
+      if (selections[b].out == nullptr) continue;
+      tries[b].RestoreLeaves(*selections[b].out);
+      absl::Status status = SelectionStatus(selections[b].error, model_.config().levels());
+      if (!status.ok()) batch[b].Fail(std::move(status));
+    }
+  }
 }
 
 void BeamSearch::Select(backend::Context& ctx, const at::Tensor& logits, int level, std::vector<Live>& batch) const {
@@ -135,8 +166,11 @@ void BeamSearch::Select(backend::Context& ctx, const at::Tensor& logits, int lev
       any = true;
     }
     if (!any) continue;
-    backend::SelectBeams(
-        ctx, {.logits = logits, .level = level, .rule = KernelRule(rule), .requests = absl::MakeSpan(selections)});
+    backend::SelectBeams(ctx, {.logits = logits,
+                               .level = level,
+                               .first_code = model_.config().first_code(level),
+                               .rule = KernelRule(rule),
+                               .requests = absl::MakeSpan(selections)});
     for (size_t b = 0; b < batch.size(); ++b) {
       if (selections[b].out == nullptr) continue;
       absl::Status status = SelectionStatus(selections[b].error, level);

@@ -3,7 +3,8 @@
 // Trie-constrained beam search over a batch of requests (design: "Beam search contract"): one decode step per SID
 // level, and after each the best `width` eligible prefixes of every request over all its parents together. Widths,
 // score rules and constraints differ per request; nothing one request does changes another's answer. Step 1 runs one
-// row per request, later steps one row per beam; rows of requests with fewer beams, or dead ones, are inactive.
+// row per request, later steps one row per beam; rows of requests with fewer beams, or dead ones, are inactive. Where
+// the model scores an end token, one more step adds its log-probability to every beam and reorders them.
 //
 // Thread-safe: Run keeps all state in its own frame. c10::Error of the model leaves Run as an exception; the runtime
 // catches it at its border.
@@ -54,6 +55,7 @@ class BeamSearch {
  private:
   struct Live;
   void Select(backend::Context& ctx, const at::Tensor& logits, int level, std::vector<Live>& batch) const;
+  void ScoreEnd(backend::Context& ctx, const at::Tensor& logits, std::vector<Live>& batch) const;
   absl::Status KeepBestPaths(int request, int level, int width, BeamState& beams) const;
 
   const model::Model& model_;

@@ -41,19 +41,21 @@ Sid BeamState::Prefix(int row) const {
   return Sid(absl::MakeConstSpan(codes, levels()));
 }
 
-std::vector<Hypothesis> BeamState::Hypotheses() const {
+std::vector<Hypothesis> BeamState::Hypotheses(int sid_levels) const {
   std::vector<Hypothesis> hypotheses(levels_.empty() ? 0 : count());
   for (int leaf_row = 0; leaf_row < static_cast<int>(hypotheses.size()); ++leaf_row) {
     Hypothesis& hypothesis = hypotheses[leaf_row];
     hypothesis.leaf = levels_.back().node[leaf_row];
-    hypothesis.sid = Prefix(leaf_row);
     hypothesis.score = levels_.back().score[leaf_row];
     hypothesis.log_probs.resize(levels());
+    Code codes[kMaxLevels + 1] = {};
     int row = leaf_row;
     for (int level = levels() - 1; level >= 0; --level) {
+      codes[level] = levels_[level].code[row];
       hypothesis.log_probs[level] = levels_[level].log_prob[row];
       row = levels_[level].parent[row];
     }
+    hypothesis.sid = Sid(absl::MakeConstSpan(codes, sid_levels));
   }
   return hypotheses;
 }

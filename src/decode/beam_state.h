@@ -35,10 +35,11 @@ class BeamState {
   void KeepRows(absl::Span<const int> rows);
   void Clear() { levels_.clear(); }
 
-  // Codes from the root to a row of the last level.
+  // Codes from the root to a row of the last level. REQUIRES: levels() <= kMaxLevels.
   Sid Prefix(int row) const;
-  // The rows of the last level as answers, in order.
-  std::vector<Hypothesis> Hypotheses() const;
+  // The rows of the last level as answers, in order: SIDs of the first `sid_levels` codes, log-probabilities of all
+  // levels. One more level than that is the end token's; its nodes are leaves.
+  std::vector<Hypothesis> Hypotheses(int sid_levels) const;
 
  private:
   struct Level {

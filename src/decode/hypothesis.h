@@ -15,8 +15,10 @@ struct Hypothesis {
   // allow-list trie. CompiledEligibility::ResolveEligible takes it as it is.
   uint32_t leaf = 0;
   Sid sid;
-  std::vector<float> log_probs;  // [levels], of each code given the codes before it
-  float score = 0;               // their left-to-right fp32 sum
+  // [levels] of each code given the codes before it; [levels + 1] where the model scores an end token, which comes
+  // last.
+  std::vector<float> log_probs;
+  float score = 0;  // their left-to-right fp32 sum
 };
 
 }  // namespace beamline::decode

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "model/config.h"
 
+#include <algorithm>
 #include <map>
 #include <set>
 
@@ -23,6 +24,9 @@ constexpr int kMaxPathwayLength = 4096;
 constexpr int64_t kMaxBuckets = int64_t{1} << 31;
 constexpr int kMaxAttributes = 256;
 constexpr size_t kMaxAttributeName = 128;
+constexpr int64_t kMaxT5Vocabulary = int64_t{1} << 24;
+constexpr int kMaxRelativeBuckets = 4096;
+constexpr int kMaxRelativeDistance = 1 << 20;
 
 // Collects what is wrong, so that one look at the message is enough.
 class Problems {
@@ -128,8 +132,8 @@ void CheckStatic(const StaticConfig& user, Problems& problems) {
 }
 
 void CheckSizes(const ModelConfig& config, Problems& problems) {
-  problems.Require(config.family == "onerec_v1", "family",
-                   absl::StrCat("'", config.family, "' is unknown; this version knows onerec_v1"));
+  problems.Require(config.family == kOneRecV1 || config.is_t5(), "family",
+                   absl::StrCat("'", config.family, "' is unknown; this version knows onerec_v1, t5"));
   problems.Range("level_sizes", config.levels(), 1, kMaxLevels);
   for (int level = 0; level < config.levels(); ++level) {
     problems.Range(absl::StrCat("level_sizes[", level, "]"), config.level_sizes[level], 1, kMaxLevelSize);
@@ -141,7 +145,79 @@ void CheckSizes(const ModelConfig& config, Problems& problems) {
                    absl::StrCat("must lie in (0, 0.1], is ", config.norm_epsilon));
 }
 
+void CheckPathways(const ModelConfig& config, Problems& problems) {
+  CheckStatic(config.user, problems);
+  CheckPathway("short_term", config, config.short_term, problems);
+  CheckPathway("positive", config, config.positive, problems);
+  CheckSharedTables(config, problems);
+  problems.Require(config.max_tokens() > 0, "static, short_term, positive",
+                   "all pathways are off: the model sees nothing");
+}
+
+void CheckT5Input(const T5Config& t5, int levels, Problems& problems) {
+  problems.Range("t5.input.max_items", t5.input.max_items, 1, kMaxPathwayLength);
+  const int64_t tokens = int64_t{t5.input.max_items} * levels + static_cast<int64_t>(t5.input.prefix.size()) +
+                         static_cast<int64_t>(t5.input.suffix.size());
+  problems.Range("t5.input (prefix, max_items SIDs and suffix, in tokens)", tokens, 1, kMaxPathwayLength);
+  for (size_t i = 0; i < t5.input.prefix.size(); ++i) {
+    problems.Range(absl::StrCat("t5.input.prefix[", i, "]"), t5.input.prefix[i], 0, t5.vocabulary - 1);
+  }
+  for (size_t i = 0; i < t5.input.suffix.size(); ++i) {
+    problems.Range(absl::StrCat("t5.input.suffix[", i, "]"), t5.input.suffix[i], 0, t5.vocabulary - 1);
+  }
+}
+
+void CheckT5(const ModelConfig& config, Problems& problems) {
+  const T5Config& t5 = config.t5;
+  int64_t codes = 0;
+  for (const uint32_t size : config.level_sizes) codes += size;
+  problems.Range("t5.vocabulary (the codes of all levels and an end token)", t5.vocabulary, codes + 1,
+                 kMaxT5Vocabulary);
+  problems.Range("t5.start", t5.start, 0, t5.vocabulary - 1);
+  problems.Range("t5.end", t5.end, codes, t5.vocabulary - 1);
+  problems.Range("t5.relative_buckets", t5.relative_buckets, 4, kMaxRelativeBuckets);
+  problems.Require(t5.relative_buckets % 2 == 0, "t5.relative_buckets",
+                   absl::StrCat("must be even: half are for keys after the query, is ", t5.relative_buckets));
+  problems.Range("t5.relative_max_distance (above half of relative_buckets)", t5.relative_max_distance,
+                 t5.relative_buckets / 2 + 1, kMaxRelativeDistance);
+  CheckT5Input(t5, config.levels(), problems);
+  problems.Require(!config.encoder.causal, "encoder.causal", "must be false in t5");
+  problems.Range("encoder.layers", config.encoder.layers, 1, kMaxLayers);
+  problems.Range("decoder.trunk_layers", config.decoder.trunk_layers, 0, 0);
+  problems.Range("encoder.ffn.experts", config.encoder.ffn.experts, 0, 0);
+  problems.Range("decoder.ffn.experts", config.decoder.ffn.experts, 0, 0);
+}
+
 }  // namespace
+
+absl::string_view T5ActivationName(T5Activation activation) {
+  switch (activation) {
+    case T5Activation::kRelu:
+      return "relu";
+    case T5Activation::kGelu:
+      return "gelu";
+    case T5Activation::kSilu:
+      return "silu";
+  }
+  return "unknown";
+}
+
+int ModelConfig::first_code(int step) const {
+  if (!is_t5()) return 0;
+  if (step == levels()) return t5.end;
+  uint32_t first = 0;
+  for (int level = 0; level < step; ++level) first += level_sizes[level];
+  return static_cast<int>(first);
+}
+
+void SetT5Pathway(ModelConfig& config) {
+  const T5Template& input = config.t5.input;
+  const int64_t tokens = int64_t{input.max_items} * config.levels() + static_cast<int64_t>(input.prefix.size()) +
+                         static_cast<int64_t>(input.suffix.size());
+  config.short_term = {.length = static_cast<int>(std::clamp<int64_t>(tokens, 0, kMaxPathwayLength)),
+                       .fusion = InputFusion::kSum,
+                       .features = {{.kind = FeatureKind::kToken, .buckets = config.t5.vocabulary}}};
+}
 
 absl::string_view FeatureName(FeatureKind kind) {
   switch (kind) {
@@ -165,6 +241,8 @@ absl::string_view FeatureName(FeatureKind kind) {
       return "duration";
     case FeatureKind::kLabels:
       return "labels";
+    case FeatureKind::kToken:
+      return "token";
   }
   return "unknown";
 }
@@ -190,12 +268,7 @@ int FeatureWidth(const ModelConfig& config, const PathwayConfig& pathway, const 
 absl::Status ValidateConfig(const ModelConfig& config) {
   Problems problems;
   CheckSizes(config, problems);
-  CheckStatic(config.user, problems);
-  CheckPathway("short_term", config, config.short_term, problems);
-  CheckPathway("positive", config, config.positive, problems);
-  CheckSharedTables(config, problems);
-  problems.Require(config.max_tokens() > 0, "static, short_term, positive",
-                   "all pathways are off: the model sees nothing");
+  config.is_t5() ? CheckT5(config, problems) : CheckPathways(config, problems);
   problems.Range("encoder.layers", config.encoder.layers, 0, kMaxLayers);
   if (config.encoder.layers > 0) CheckFfn("encoder.ffn", config.encoder.ffn, problems);
   problems.Range("decoder.layers", config.decoder.layers, 1, kMaxLayers);

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// What a onerec_v1 model (2506.13695) is: sizes, pathways and their features, as a plain value without torch, read
-// from and written to a bundle's config.json. Load refuses whatever the model could not be built from, naming the
-// JSON path, the limit and the value, before anything is allocated. See feature_index.h for what each id means.
+// What a model is, as a plain value without torch, read from and written to a bundle's config.json: the sizes all
+// families share, the pathways and their features of onerec_v1 (2506.13695; feature_index.h says what each id means),
+// and the vocabulary and input template of t5 (model/t5_config.h). Load refuses whatever the model could not be built
+// from, naming the JSON path, the limit and the value, before anything is allocated.
 #pragma once
 
 #include <cstdint>
@@ -12,14 +13,15 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "beamline/types.h"
+#include "model/t5_config.h"
 
 namespace beamline::model {
 
 inline constexpr int kConfigSchemaVersion = 1;
 
 // One property of an element of a pathway. Columns of EncoderBatch::features follow the order of the features; each
-// takes one column, kSid one per level.
-enum class FeatureKind { kSid, kItem, kAuthor, kTag, kAge, kGap, kHour, kPlay, kDuration, kLabels };
+// takes one column, kSid one per level. kToken is a row of t5's embedding and the only feature there.
+enum class FeatureKind { kSid, kItem, kAuthor, kTag, kAge, kGap, kHour, kPlay, kDuration, kLabels, kToken };
 
 struct FeatureConfig {
   FeatureKind kind = FeatureKind::kSid;
@@ -53,7 +55,7 @@ struct StaticConfig {
 
 struct FeedForwardConfig {
   int width = 0;
-  bool gated = true;  // SwiGLU; false: two matrices around gelu
+  bool gated = true;  // SwiGLU; false: two matrices around gelu. (t5: gated or not, around its own activation)
   int experts = 0;    // 0: dense. Experts are SwiGLU of `width`
   int top_k = 0;
   int shared_experts = 0;
@@ -72,24 +74,40 @@ struct DecoderConfig {
   FeedForwardConfig ffn;
 };
 
+inline constexpr char kOneRecV1[] = "onerec_v1";
+inline constexpr char kT5[] = "t5";
+
 struct ModelConfig {
-  std::string family = "onerec_v1";
+  std::string family = kOneRecV1;
   std::vector<uint32_t> level_sizes;  // [levels] codes per level
   int d_model = 0;
   int heads = 0;
   int head_dim = 0;  // 0 in JSON: d_model / heads
   double norm_epsilon = 1e-6;
+  EncoderConfig encoder;  // t5: neither causal nor with experts
+  DecoderConfig decoder;  // t5: neither trunk nor experts
+
+  // onerec_v1. In t5 the short-term pathway is the sequence of tokens, of the length that the template comes to, and
+  // the others are off.
   StaticConfig user;
   PathwayConfig short_term;
   PathwayConfig positive;
-  EncoderConfig encoder;
-  DecoderConfig decoder;
 
+  T5Config t5;  // of family t5 alone
+
+  bool is_t5() const { return family == kT5; }
   int levels() const { return static_cast<int>(level_sizes.size()); }
+  // Decode steps: one per level, and one more where the model scores an end token.
+  int steps() const { return levels() + (is_t5() && t5.score_end ? 1 : 0); }
+  // The column of code 0 in the logits of `step`; of the end token at the step after the last level.
+  int first_code(int step) const;
   int inner() const { return heads * head_dim; }
   // Tokens of a full context: static 1, short-term, positive feedback.
   int max_tokens() const { return (user.enabled ? 1 : 0) + short_term.length + positive.length; }
 };
+
+// Sets the short-term pathway of a t5 model to what its template asks for: do it after the template has changed.
+void SetT5Pathway(ModelConfig& config);
 
 // Columns a pathway's features take, and one feature's fixed or configured rows and width.
 int FeatureColumns(const ModelConfig& config, const PathwayConfig& pathway);

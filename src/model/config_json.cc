@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-#include <cmath>
-#include <limits>
-#include <set>
+#include <algorithm>
+#include <iterator>
 
 #include <nlohmann/json.hpp>
 
@@ -10,6 +9,7 @@
 #include "absl/strings/str_join.h"
 #include "base/file.h"
 #include "base/json.h"
+#include "base/json_object_reader.h"
 #include "beamline/status.h"
 #include "model/config.h"
 
@@ -22,104 +22,11 @@ constexpr uint64_t kMaxConfigBytes = 1 << 20;
 constexpr FeatureKind kFeatureKinds[] = {
     FeatureKind::kSid, FeatureKind::kItem, FeatureKind::kAuthor, FeatureKind::kTag,      FeatureKind::kAge,
     FeatureKind::kGap, FeatureKind::kHour, FeatureKind::kPlay,   FeatureKind::kDuration, FeatureKind::kLabels};
-
-// Reads the members of one JSON object. Every getter that fails leaves a problem with its path; Finish also reports
-// members nobody asked for.
-class ObjectReader {
- public:
-  ObjectReader(const nlohmann::json& json, std::string path, std::vector<std::string>& problems)
-      : json_(json), path_(std::move(path)), problems_(problems) {
-    if (!json_.is_object()) Problem("", absl::StrCat("must be an object, is ", json_.type_name()));
-  }
-
-  bool Has(const char* key) const { return json_.is_object() && json_.contains(key); }
-
-  const nlohmann::json* Find(const char* key, bool required) {
-    seen_.insert(key);
-    if (Has(key)) return &json_.at(key);
-    if (required && json_.is_object()) Problem(key, "is missing");
-    return nullptr;
-  }
-
-  template <typename T>
-  void Int(const char* key, T& out, bool required = true) {
-    const nlohmann::json* value = Find(key, required);
-    if (value == nullptr) return;
-    ReadInt(key, *value, out);
-  }
-
-  void Bool(const char* key, bool& out) {
-    const nlohmann::json* value = Find(key, false);
-    if (value == nullptr) return;
-    if (!value->is_boolean()) return Problem(key, absl::StrCat("must be true or false, is ", value->type_name()));
-    out = value->get<bool>();
-  }
-
-  void Double(const char* key, double& out) {
-    const nlohmann::json* value = Find(key, false);
-    if (value == nullptr) return;
-    if (!value->is_number()) return Problem(key, absl::StrCat("must be a number, is ", value->type_name()));
-    out = value->get<double>();
-  }
-
-  void String(const char* key, std::string& out, bool required = true) {
-    const nlohmann::json* value = Find(key, required);
-    if (value == nullptr) return;
-    if (!value->is_string()) return Problem(key, absl::StrCat("must be a string, is ", value->type_name()));
-    out = value->get<std::string>();
-  }
-
-  const nlohmann::json* Array(const char* key, bool required, size_t max_size) {
-    const nlohmann::json* value = Find(key, required);
-    if (value == nullptr) return nullptr;
-    if (!value->is_array() || value->size() > max_size) {
-      Problem(key, absl::StrCat("must be an array of at most ", max_size, " elements, is ", value->type_name(),
-                                value->is_array() ? absl::StrCat(" of ", value->size()) : ""));
-      return nullptr;
-    }
-    return value;
-  }
-
-  template <typename T>
-  void ReadInt(const std::string& key, const nlohmann::json& value, T& out) {
-    constexpr int64_t kLow = std::numeric_limits<T>::min();
-    constexpr int64_t kHigh = std::numeric_limits<T>::max();
-    if (!value.is_number_integer()) return Problem(key, absl::StrCat("must be an integer, is ", value.dump()));
-    if (value.is_number_unsigned() ? value.get<uint64_t>() > static_cast<uint64_t>(kHigh)
-                                   : value.get<int64_t>() < kLow || value.get<int64_t>() > kHigh) {
-      return Problem(key, absl::StrCat("must lie in [", kLow, ", ", kHigh, "], is ", value.dump()));
-    }
-    out = value.get<T>();
-  }
-
-  void Problem(const std::string& key, const std::string& what) {
-    problems_.push_back(absl::StrCat(Path(key), ": ", what));
-  }
-
-  std::string Path(const std::string& key) const {
-    if (key.empty()) return path_.empty() ? "config" : path_;
-    return path_.empty() ? key : absl::StrCat(path_, ".", key);
-  }
-
-  void Finish() {
-    if (!json_.is_object()) return;
-    for (const auto& [key, value] : json_.items()) {
-      if (!seen_.contains(key)) Problem(key, absl::StrCat("is unknown; known here: ", absl::StrJoin(seen_, ", ")));
-    }
-  }
-
-  std::vector<std::string>& problems() { return problems_; }
-
- private:
-  const nlohmann::json& json_;
-  const std::string path_;
-  std::vector<std::string>& problems_;
-  std::set<std::string> seen_;
-};
+constexpr T5Activation kT5Activations[] = {T5Activation::kRelu, T5Activation::kGelu, T5Activation::kSilu};
 
 void ReadFfn(const nlohmann::json& json, const std::string& path, std::vector<std::string>& problems,
              FeedForwardConfig& ffn) {
-  ObjectReader reader(json, path, problems);
+  JsonObjectReader reader(json, path, problems);
   reader.Int("width", ffn.width);
   reader.Bool("gated", ffn.gated);
   reader.Int("experts", ffn.experts, false);
@@ -130,7 +37,7 @@ void ReadFfn(const nlohmann::json& json, const std::string& path, std::vector<st
 
 void ReadFeature(const nlohmann::json& json, const std::string& path, std::vector<std::string>& problems,
                  FeatureConfig& feature) {
-  ObjectReader reader(json, path, problems);
+  JsonObjectReader reader(json, path, problems);
   std::string kind;
   reader.String("kind", kind);
   bool known = false;
@@ -150,7 +57,7 @@ void ReadFeature(const nlohmann::json& json, const std::string& path, std::vecto
 
 void ReadPathway(const nlohmann::json& json, const std::string& path, std::vector<std::string>& problems,
                  PathwayConfig& pathway) {
-  ObjectReader reader(json, path, problems);
+  JsonObjectReader reader(json, path, problems);
   reader.Int("length", pathway.length);
   std::string fusion = "concat_mlp";
   reader.String("fusion", fusion, false);
@@ -167,7 +74,7 @@ void ReadPathway(const nlohmann::json& json, const std::string& path, std::vecto
 }
 
 void ReadStatic(const nlohmann::json& json, std::vector<std::string>& problems, StaticConfig& user) {
-  ObjectReader reader(json, "static", problems);
+  JsonObjectReader reader(json, "static", problems);
   user.enabled = true;
   reader.Int("user_buckets", user.user_buckets, false);
   reader.Int("attribute_buckets", user.attribute_buckets, false);
@@ -185,7 +92,7 @@ void ReadStatic(const nlohmann::json& json, std::vector<std::string>& problems, 
 }
 
 void ReadEncoder(const nlohmann::json& json, std::vector<std::string>& problems, EncoderConfig& encoder) {
-  ObjectReader reader(json, "encoder", problems);
+  JsonObjectReader reader(json, "encoder", problems);
   reader.Int("layers", encoder.layers);
   reader.Bool("causal", encoder.causal);
   if (const nlohmann::json* ffn = reader.Find("ffn", encoder.layers > 0)) {
@@ -195,7 +102,7 @@ void ReadEncoder(const nlohmann::json& json, std::vector<std::string>& problems,
 }
 
 void ReadDecoder(const nlohmann::json& json, std::vector<std::string>& problems, DecoderConfig& decoder) {
-  ObjectReader reader(json, "decoder", problems);
+  JsonObjectReader reader(json, "decoder", problems);
   reader.Int("layers", decoder.layers);
   reader.Int("trunk_layers", decoder.trunk_layers, false);
   reader.Bool("tied_heads", decoder.tied_heads);
@@ -203,16 +110,8 @@ void ReadDecoder(const nlohmann::json& json, std::vector<std::string>& problems,
   reader.Finish();
 }
 
-ModelConfig ReadConfig(const nlohmann::json& json, std::vector<std::string>& problems) {
-  ModelConfig config;
-  ObjectReader reader(json, "", problems);
-  int version = 0;
-  reader.Int("schema_version", version);
-  if (problems.empty() && version != kConfigSchemaVersion) {
-    reader.Problem("schema_version",
-                   absl::StrCat("this program reads version ", kConfigSchemaVersion, ", is ", version));
-  }
-  reader.String("family", config.family);
+// What every family has.
+void ReadSizes(JsonObjectReader& reader, ModelConfig& config) {
   if (const nlohmann::json* sizes = reader.Array("level_sizes", true, 1024)) {
     for (size_t i = 0; i < sizes->size(); ++i) {
       reader.ReadInt(absl::StrCat("level_sizes[", i, "]"), sizes->at(i), config.level_sizes.emplace_back(1));
@@ -229,12 +128,77 @@ ModelConfig ReadConfig(const nlohmann::json& json, std::vector<std::string>& pro
     }
   }
   reader.Double("norm_epsilon", config.norm_epsilon);
+  std::vector<std::string>& problems = reader.problems();
+  if (const nlohmann::json* encoder = reader.Find("encoder", true)) ReadEncoder(*encoder, problems, config.encoder);
+  if (const nlohmann::json* decoder = reader.Find("decoder", true)) ReadDecoder(*decoder, problems, config.decoder);
+}
+
+void ReadPathways(JsonObjectReader& reader, ModelConfig& config) {
+  std::vector<std::string>& problems = reader.problems();
   if (const nlohmann::json* user = reader.Find("static", false)) ReadStatic(*user, problems, config.user);
   if (const nlohmann::json* p = reader.Find("short_term", false))
     ReadPathway(*p, "short_term", problems, config.short_term);
   if (const nlohmann::json* p = reader.Find("positive", false)) ReadPathway(*p, "positive", problems, config.positive);
-  if (const nlohmann::json* encoder = reader.Find("encoder", true)) ReadEncoder(*encoder, problems, config.encoder);
-  if (const nlohmann::json* decoder = reader.Find("decoder", true)) ReadDecoder(*decoder, problems, config.decoder);
+}
+
+void ReadRows(JsonObjectReader& reader, const char* key, std::vector<int32_t>& rows) {
+  const nlohmann::json* values = reader.Array(key, true, 1024);
+  if (values == nullptr) return;
+  for (size_t i = 0; i < values->size(); ++i) {
+    reader.ReadInt(absl::StrCat(key, "[", i, "]"), values->at(i), rows.emplace_back(0));
+  }
+}
+
+void ReadT5(JsonObjectReader& reader, T5Config& t5) {
+  std::vector<std::string>& problems = reader.problems();
+  if (const nlohmann::json* json = reader.Find("t5", true)) {
+    JsonObjectReader own(*json, "t5", problems);
+    own.Int("vocabulary", t5.vocabulary);
+    own.Bool("encoder_embedding", t5.encoder_embedding);
+    own.Bool("padded", t5.padded);
+    std::string activation;
+    own.String("activation", activation);
+    const auto known = std::find_if(std::begin(kT5Activations), std::end(kT5Activations),
+                                    [&](T5Activation candidate) { return T5ActivationName(candidate) == activation; });
+    if (known != std::end(kT5Activations)) {
+      t5.activation = *known;
+    } else {
+      own.Problem("activation", absl::StrCat("'", activation, "' is unknown; known: relu, gelu, silu"));
+    }
+    own.Bool("scale_head", t5.scale_head);
+    own.Int("relative_buckets", t5.relative_buckets);
+    own.Int("relative_max_distance", t5.relative_max_distance);
+    own.Int("start", t5.start);
+    own.Int("end", t5.end);
+    own.Bool("score_end", t5.score_end);
+    if (const nlohmann::json* input = own.Find("input", true)) {
+      JsonObjectReader input_reader(*input, "t5.input", problems);
+      ReadRows(input_reader, "prefix", t5.input.prefix);
+      ReadRows(input_reader, "suffix", t5.input.suffix);
+      input_reader.Int("max_items", t5.input.max_items);
+      input_reader.Finish();
+    }
+    own.Finish();
+  }
+}
+
+ModelConfig ReadConfig(const nlohmann::json& json, std::vector<std::string>& problems) {
+  ModelConfig config;
+  JsonObjectReader reader(json, "", problems);
+  int version = 0;
+  reader.Int("schema_version", version);
+  if (problems.empty() && version != kConfigSchemaVersion) {
+    reader.Problem("schema_version",
+                   absl::StrCat("this program reads version ", kConfigSchemaVersion, ", is ", version));
+  }
+  reader.String("family", config.family);
+  ReadSizes(reader, config);
+  if (config.is_t5()) {
+    ReadT5(reader, config.t5);
+    SetT5Pathway(config);
+  } else {
+    ReadPathways(reader, config);
+  }
   reader.Finish();
   return config;
 }
@@ -261,6 +225,20 @@ Json PathwayJson(const PathwayConfig& pathway) {
   return {{"length", pathway.length},
           {"fusion", pathway.fusion == InputFusion::kSum ? "sum" : "concat_mlp"},
           {"features", std::move(features)}};
+}
+
+Json T5Json(const T5Config& t5) {
+  return {{"vocabulary", t5.vocabulary},
+          {"encoder_embedding", t5.encoder_embedding},
+          {"padded", t5.padded},
+          {"activation", std::string(T5ActivationName(t5.activation))},
+          {"scale_head", t5.scale_head},
+          {"relative_buckets", t5.relative_buckets},
+          {"relative_max_distance", t5.relative_max_distance},
+          {"start", t5.start},
+          {"end", t5.end},
+          {"score_end", t5.score_end},
+          {"input", {{"prefix", t5.input.prefix}, {"suffix", t5.input.suffix}, {"max_items", t5.input.max_items}}}};
 }
 
 }  // namespace
@@ -297,7 +275,8 @@ std::string ConfigToJson(const ModelConfig& config) {
                       {"attributes", config.user.attributes},
                       {"width", config.user.width}};
   }
-  if (config.short_term.enabled()) json["short_term"] = PathwayJson(config.short_term);
+  if (config.is_t5()) json["t5"] = T5Json(config.t5);
+  if (config.short_term.enabled() && !config.is_t5()) json["short_term"] = PathwayJson(config.short_term);
   if (config.positive.enabled()) json["positive"] = PathwayJson(config.positive);
   json["encoder"] = {{"layers", config.encoder.layers}, {"causal", config.encoder.causal}};
   if (config.encoder.layers > 0) json["encoder"]["ffn"] = FfnJson(config.encoder.ffn);

@@ -6,6 +6,7 @@
 #include "absl/strings/str_cat.h"
 #include "beamline/status.h"
 #include "model/onerec_v1.h"
+#include "model/t5.h"
 
 namespace beamline::model {
 
@@ -47,6 +48,7 @@ absl::StatusOr<std::unique_ptr<Model>> MakeModel(const ModelConfig& config, Weig
       return absl::InvalidArgumentError(absl::StrCat("weights: tensor ", spec.name, " is missing"));
     }
   }
+  if (config.is_t5()) return std::make_unique<T5>(config, std::move(weights));
   return std::make_unique<OneRecV1>(config, std::move(weights));
 }
 

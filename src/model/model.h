@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // A generative recommender: a context encoded once per request, then one decode step per SID level over its beams.
-// The interface is the families' common ground (onerec_v1 now; t5 and onerec_v2 fit it). Models are immutable after
+// The interface is the families' common ground (onerec_v1 and t5 now; onerec_v2 fits it). Models are immutable after
 // loading and thread-safe: all state is in the values handed in and out, which share tensors, own no model, and may
 // outlive it. Training and inference run the same layers: TeacherForced equals DecodeStep along each path.
 //
@@ -56,7 +56,8 @@ struct DecodeState {
 };
 
 // Level t's step: rows are the beams selected at level t - 1. At level 0 there is one row per request and both tensors
-// are undefined. Inactive rows hold code 0 and parent 0; their logits mean nothing.
+// are undefined. Inactive rows hold code 0 and parent 0; their logits mean nothing. A model that scores an end token
+// has a step more, whose level is config().levels().
 struct StepInput {
   int level = 0;       // 0-based, steps come in order
   at::Tensor codes;    // int32 [batch, rows] chosen at level - 1
@@ -71,9 +72,11 @@ class Model {
 
   virtual EncodedContext Encode(backend::Context& ctx, const EncoderBatch& batch) const = 0;
   virtual DecodeState BeginDecode(backend::Context& ctx, EncodedContext context) const = 0;
-  // fp32 logits [batch, rows, level size]
+  // fp32 logits [batch, rows, columns]: the level's codes from column config().first_code(level) on, beside whatever
+  // else a code competes with.
   virtual at::Tensor DecodeStep(backend::Context& ctx, DecodeState& state, const StepInput& step) const = 0;
-  // Per level fp32 logits [batch, targets, level size] of the code at that level given those before. Differentiable.
+  // Per step fp32 logits [batch, targets, columns] of the code at that level (then of the end token) given those
+  // before. Differentiable.
   virtual std::vector<at::Tensor> TeacherForced(backend::Context& ctx, const EncodedContext& context,
                                                 const TeacherBatch& targets) const = 0;
 };

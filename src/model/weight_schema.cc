@@ -20,13 +20,10 @@ class SchemaBuilder {
   explicit SchemaBuilder(const ModelConfig& config) : config_(config) {}
 
   std::vector<WeightSpec> Build() {
-    Codes();
-    Static();
-    Pathway("short_term", config_.short_term);
-    Pathway("positive", config_.positive);
-    Table("position", config_.max_tokens(), config_.d_model);
+    config_.is_t5() ? Vocabulary() : Inputs();
     Encoder();
     Decoder();
+    config_.is_t5() ? VocabularyHead() : LevelHeads();
     return std::move(specs_);
   }
 
@@ -50,6 +47,26 @@ class SchemaBuilder {
   void Dense(const std::string& name, int64_t out, int64_t in) {
     Matrix(absl::StrCat(name, ".weight"), out, in);
     Vector(absl::StrCat(name, ".bias"), out, Initializer::kZeros);
+  }
+
+  void Inputs() {
+    Codes();
+    Static();
+    Pathway("short_term", config_.short_term);
+    Pathway("positive", config_.positive);
+    Table("position", config_.max_tokens(), config_.d_model);
+  }
+
+  void Vocabulary() {
+    Table("embedding", config_.t5.vocabulary, config_.d_model);
+    if (config_.t5.encoder_embedding) Table("encoder.embedding", config_.t5.vocabulary, config_.d_model);
+    Table("encoder.relative_bias", config_.t5.relative_buckets, config_.heads);
+    Table("decoder.relative_bias", config_.t5.relative_buckets, config_.heads);
+  }
+
+  void VocabularyHead() {
+    if (!config_.decoder.tied_heads) Matrix("head", config_.t5.vocabulary, config_.d_model);
+    if (config_.t5.padded) Add("head_bias", {config_.t5.vocabulary}, Initializer::kZeros, 0, WeightRole::kBuffer);
   }
 
   // The last level's table is there only for who reads it: a tied head or a shared sid feature.
@@ -132,7 +149,7 @@ class SchemaBuilder {
   void Decoder() {
     const DecoderConfig& decoder = config_.decoder;
     const double scale = 1 / std::sqrt(3.0 * decoder.layers);
-    Table("decoder.position", config_.levels(), config_.d_model);
+    if (!config_.is_t5()) Table("decoder.position", config_.levels(), config_.d_model);
     for (int layer = 0; layer < decoder.layers; ++layer) {
       const std::string name = absl::StrCat("decoder.", layer);
       Norm(absl::StrCat(name, ".self_norm"));
@@ -147,7 +164,10 @@ class SchemaBuilder {
     }
     if (decoder.trunk_layers > 0) Dense("decoder.fusion", config_.d_model, 2 * config_.d_model);
     Norm("decoder.norm");
-    if (decoder.tied_heads) return;
+  }
+
+  void LevelHeads() {
+    if (config_.decoder.tied_heads) return;
     for (int level = 0; level < config_.levels(); ++level) {
       Matrix(absl::StrCat("head.", level), config_.level_sizes[level], config_.d_model);
     }

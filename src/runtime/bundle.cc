@@ -60,6 +60,13 @@ absl::Status CheckCodebook(const fs::path& folder, const BundleManifest& manifes
 
 // Every known id needs its row in the tables that are looked up by it.
 absl::Status CheckTables(const model::ModelConfig& config, const Vocabulary& vocabulary, const std::string& path) {
+  const int64_t tokens = static_cast<int64_t>(vocabulary.tokens().size()),
+                wanted = config.is_t5() ? config.t5.vocabulary : 0;
+  if (tokens != wanted) {
+    return absl::InvalidArgumentError(absl::StrCat(path, ": names ", tokens, " tokens, the model's embedding has ",
+                                                   wanted, " rows; take both from one `beamline import hf`"));
+  }
+  if (config.is_t5()) return absl::OkStatus();
   for (const model::PathwayConfig* pathway : {&config.short_term, &config.positive}) {
     for (const model::FeatureConfig& feature : pathway->features) {
       int64_t rows = 0;

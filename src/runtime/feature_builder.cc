@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "model/feature_index.h"
+#include "runtime/token_template.h"
 
 namespace beamline::runtime {
 namespace {
@@ -67,6 +68,7 @@ FeatureBuilder::FeatureBuilder(model::ModelConfig config, std::shared_ptr<const 
 
 EncodedRequest FeatureBuilder::Build(const FeatureSource& source, const Catalogue& catalogue) const {
   const absl::Span<const Event> history = source.history;
+  if (config_.is_t5()) return BuildTokens(config_, history, catalogue);
   const std::vector<int> recent = Newest(history, config_.short_term.length, [](const Event&) { return true; });
   const std::vector<int> positive = Newest(history, config_.positive.length, IsPositive);
   std::vector<int> kept;
@@ -185,8 +187,9 @@ int32_t FeatureBuilder::FeatureId(const model::FeatureConfig& feature, const Ele
       return model::LogBucket(Seconds(element.duration_ms), buckets);
     case model::FeatureKind::kLabels:
       return static_cast<int32_t>(event.labels & kAllLabels);
-    case model::FeatureKind::kSid:
-      break;  // several columns: AppendCodes
+    case model::FeatureKind::kSid:    // several columns: AppendCodes
+    case model::FeatureKind::kToken:  // BuildTokens
+      break;
   }
   return 0;
 }

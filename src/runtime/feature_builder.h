@@ -5,8 +5,8 @@
 //
 // Which event goes where: the short-term pathway holds the newest events, the positive-feedback pathway the newest
 // positive ones (IsPositive); an event may be in both. An item the catalogue lacks keeps its place with unknown (0)
-// codes, author and tag; its vocabulary index, times and labels still count. Immutable, thread-safe; it shares the
-// vocabulary.
+// codes, author and tag; its vocabulary index, times and labels still count. Family t5: runtime/token_template.h.
+// Immutable, thread-safe; it shares the vocabulary.
 #pragma once
 
 #include <memory>

@@ -22,11 +22,11 @@
 namespace beamline::runtime {
 
 struct ModelInfo {
-  std::string family;   // "onerec_v1"
+  std::string family;   // "onerec_v1" or "t5"
   std::string version;  // names the bundle's content; part of every context key
   std::vector<uint32_t> level_sizes;
   std::string codebook_fingerprint;
-  std::vector<int> window_lengths;  // elements per pathway, in EncodedRequest::pathways order
+  std::vector<int> window_lengths;  // events per pathway, in EncodedRequest::pathways order
   int max_context_tokens = 0;
   uint64_t parameters = 0;
   int64_t weight_bytes = 0;

@@ -38,7 +38,16 @@ absl::StatusOr<std::vector<uint64_t>> ReadIds(const SafetensorsFile& file, const
   return std::vector<uint64_t>(ids.begin(), ids.end());
 }
 
+absl::StatusOr<Vocabulary> TokensFromFile(const SafetensorsFile& file) {
+  const ExpectedTensor expected[] = {{"tokens", {DType::kI64}, {-1}}};
+  BEAMLINE_RETURN_IF_ERROR(CheckTensors(file, expected));
+  BEAMLINE_ASSIGN_OR_RETURN(const TensorView view, file.Get("tokens"));
+  const absl::Span<const int64_t> tokens = view.as<int64_t>();
+  return Vocabulary::OfTokens({tokens.begin(), tokens.end()});
+}
+
 absl::StatusOr<Vocabulary> FromFile(const SafetensorsFile& file) {
+  if (file.contains("tokens")) return TokensFromFile(file);
   std::vector<ExpectedTensor> expected = {{"items", {DType::kU64}, {-1}}, {"authors", {DType::kU64}, {-1}}};
   const bool has_popularity = file.contains(kPopularity);
   if (has_popularity) expected.push_back({kPopularity, {DType::kU32}, {-1}});
@@ -66,6 +75,12 @@ SafetensorsLimits Limits() {
 Vocabulary::Vocabulary(std::vector<ItemId> items, std::vector<uint64_t> authors)
     : items_(SortedUnique(std::move(items))), authors_(SortedUnique(std::move(authors))) {}
 
+Vocabulary Vocabulary::OfTokens(std::vector<int64_t> tokens) {
+  Vocabulary vocabulary;
+  vocabulary.tokens_ = std::move(tokens);
+  return vocabulary;
+}
+
 absl::StatusOr<Vocabulary> Vocabulary::Load(const std::string& path) {
   BEAMLINE_ASSIGN_OR_RETURN(const SafetensorsFile file, SafetensorsFile::Read(path, Limits()));
   return FromFile(file);
@@ -78,6 +93,11 @@ absl::StatusOr<Vocabulary> Vocabulary::Parse(absl::string_view bytes, const std:
 
 absl::Status Vocabulary::Save(const std::string& path) const {
   SafetensorsWriter writer;
+  if (!tokens_.empty()) {
+    BEAMLINE_RETURN_IF_ERROR(
+        writer.Add<int64_t>("tokens", {static_cast<int64_t>(tokens_.size())}, absl::MakeConstSpan(tokens_)));
+    return writer.Write(path);
+  }
   BEAMLINE_RETURN_IF_ERROR(
       writer.Add<uint64_t>("items", {static_cast<int64_t>(items_.size())}, absl::MakeConstSpan(items_)));
   BEAMLINE_RETURN_IF_ERROR(

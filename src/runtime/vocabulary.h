@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // Item and author ids of the training data -> dense indices of the model's embedding tables. Index 0 is "unknown": ids
-// not in the vocabulary, and padding; known ids are numbered from 1 in ascending order of id. Immutable, thread-safe,
-// 8 bytes per id. Saved beside the weights as vocabulary.safetensors: tensors "items" and "authors", U64, strictly
-// ascending; and, where known, "item_popularity", U32 beside "items": events of each in the training part, by which the
-// items of one SID are ordered when the item table gives no relevance.
+// not in the vocabulary, and padding; known ids are numbered from 1 in ascending order of id. Of a t5 model: the
+// tokenizer's id of each row of the embedding instead. Immutable, thread-safe, 8 bytes per id. Saved beside the weights
+// as vocabulary.safetensors: tensors "items" and "authors", U64, strictly ascending; and, where known,
+// "item_popularity", U32 beside "items": events of each in the training part, by which the items of one SID are ordered
+// when the item table gives no relevance. Of a t5 model "tokens", I64, alone.
 #pragma once
 
 #include <cstdint>
@@ -26,7 +27,10 @@ class Vocabulary {
   // Ids in any order; repeats are dropped.
   Vocabulary(std::vector<ItemId> items, std::vector<uint64_t> authors);
 
-  // Refuses files that are not exactly such a pair of tensors, naming the file and the tensor.
+  // Of a t5 model: the tokenizer's id of each row, -1 for a row that is no token's.
+  static Vocabulary OfTokens(std::vector<int64_t> tokens);
+
+  // Refuses files that hold anything but such tensors, naming the file and the tensor.
   static absl::StatusOr<Vocabulary> Load(const std::string& path);
   // From bytes already read and verified; `name` is for messages.
   static absl::StatusOr<Vocabulary> Parse(absl::string_view bytes, const std::string& name);
@@ -45,12 +49,14 @@ class Vocabulary {
   uint32_t num_authors() const { return static_cast<uint32_t>(authors_.size()) + 1; }
   absl::Span<const ItemId> items() const { return items_; }
   absl::Span<const uint64_t> authors() const { return authors_; }
+  absl::Span<const int64_t> tokens() const { return tokens_; }
 
  private:
   static uint32_t IndexOf(const std::vector<uint64_t>& sorted, uint64_t id);
   std::vector<ItemId> items_;
   std::vector<uint64_t> authors_;
   std::vector<uint32_t> popularity_;  // [items] or empty
+  std::vector<int64_t> tokens_;
 };
 
 }  // namespace beamline::runtime

@@ -68,6 +68,10 @@ absl::Status WriteInfoText(const std::string& path, const SidTable& table, int64
 absl::StatusOr<SidTable> ReadSidMapJson(const std::string& path, const SidIndexOptions& options = {},
                                         BadRows* bad_rows = nullptr);
 
+// Any of them by name: letter or minionerec, minionerec-info, openonerec, tsv.
+absl::StatusOr<SidTable> ReadSidIndex(absl::string_view dialect, const std::string& path,
+                                      const SidIndexOptions& options = {}, BadRows* bad_rows = nullptr);
+
 // "<a_183>" for code 183 of level 0; the letter is the level: a, b, c, ...
 std::string SidToken(int level, Code code);
 absl::StatusOr<Code> ParseSidToken(absl::string_view token, int level);

@@ -16,6 +16,16 @@ std::string Shown(absl::string_view text) {
 
 }  // namespace
 
+absl::StatusOr<SidTable> ReadSidIndex(absl::string_view dialect, const std::string& path,
+                                      const SidIndexOptions& options, BadRows* bad_rows) {
+  if (dialect == "letter" || dialect == "minionerec") return ReadIndexJson(path, options, bad_rows);
+  if (dialect == "minionerec-info") return ReadInfoText(path, options, bad_rows);
+  if (dialect == "openonerec") return ReadSidMapJson(path, options, bad_rows);
+  if (dialect == "tsv") return ReadSidTsv(path, options, bad_rows);
+  return absl::InvalidArgumentError(
+      absl::StrCat("dialect: '", dialect, "' must be letter, minionerec, minionerec-info, openonerec or tsv"));
+}
+
 std::string SidToken(int level, Code code) { return absl::StrCat("<", std::string(1, 'a' + level), "_", code, ">"); }
 
 absl::StatusOr<Code> ParseSidToken(absl::string_view token, int level) {

@@ -200,18 +200,18 @@ ExampleBatch ExampleBuilder::Build(absl::Span<const Window> windows, uint64_t se
   batch.encoder = runtime::BuildEncoderBatch(features_.config(), inputs);
   batch.teacher.batch = static_cast<int>(windows.size());
   batch.teacher.targets = static_cast<int>(capacity);
-  const int levels = features_.config().levels();
+  const int levels = features_.config().levels(), steps = features_.config().steps();
   batch.teacher.codes.resize(windows.size() * capacity * levels);
   batch.teacher.order_limit.assign(windows.size() * capacity, -1);
-  batch.labels.assign(windows.size() * capacity * levels, kNoLabel);
+  batch.labels.assign(windows.size() * capacity * steps, kNoLabel);
   for (size_t b = 0; b < examples.size(); ++b) {
     for (size_t t = 0; t < examples[b].targets.size(); ++t) {
       const auto& [limit, item] = examples[b].targets[t];
       batch.teacher.order_limit[b * capacity + t] = limit;
-      for (int level = 0; level < levels; ++level) {
-        const size_t cell = (b * capacity + t) * levels + level;
-        batch.teacher.codes[cell] = static_cast<int32_t>(sids_[item][level]);
-        batch.labels[cell] = static_cast<int64_t>(sids_[item][level]);
+      for (int step = 0; step < steps; ++step) {
+        const int32_t code = step < levels ? static_cast<int32_t>(sids_[item][step]) : 0;  // 0: the end token
+        if (step < levels) batch.teacher.codes[(b * capacity + t) * levels + step] = code;
+        batch.labels[(b * capacity + t) * steps + step] = features_.config().first_code(step) + code;
       }
       ++batch.targets;
     }

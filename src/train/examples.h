@@ -38,7 +38,7 @@ using EpochPlan = std::vector<std::vector<Window>>;  // batches
 struct ExampleBatch {
   model::EncoderInput encoder;
   model::TeacherInput teacher;
-  std::vector<int64_t> labels;  // [batch, targets, levels]; kNoLabel for padding
+  std::vector<int64_t> labels;  // [batch, targets, steps] columns of the logits; kNoLabel for padding
   int64_t targets = 0;          // that count
 };
 

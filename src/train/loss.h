@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The training loss: for every target, the sum over levels of the cross-entropy of its code, with uniform label
-// smoothing; the mean over the targets. Levels whose label is kNoLabel (padding) do not count.
+// The training loss: for every target, the sum over steps of the cross-entropy of its code, with uniform label
+// smoothing; the mean over the targets. Steps whose label is kNoLabel (padding) do not count.
 #pragma once
 
 #include <cstdint>
@@ -17,10 +17,10 @@ inline constexpr int64_t kNoLabel = -100;
 
 struct Loss {
   at::Tensor total;                // scalar, with a gradient where the logits have one
-  std::vector<at::Tensor> levels;  // scalars without gradient or smoothing: mean -log p per level
+  std::vector<at::Tensor> levels;  // scalars without gradient or smoothing: mean -log p per step
 };
 
-// logits: per level fp32 [batch, targets, level size]; labels: int64 [batch, targets, levels] on the same device.
+// logits: per step fp32 [batch, targets, columns]; labels: int64 [batch, targets, steps], columns, on the same device.
 // REQUIRES: at least one label that counts.
 Loss CodeLoss(absl::Span<const at::Tensor> logits, const at::Tensor& labels, double label_smoothing);
 

@@ -60,9 +60,9 @@ OptimizerOptions OptimizerFrom(const TrainOptions& options) {
           .clip_norm = options.clip_norm};
 }
 
-at::Tensor UploadLabels(const backend::Context& ctx, const ExampleBatch& batch, int levels) {
+at::Tensor UploadLabels(const backend::Context& ctx, const ExampleBatch& batch, int steps) {
   const at::Tensor host = at::from_blob(const_cast<int64_t*>(batch.labels.data()),
-                                        {batch.teacher.batch, batch.teacher.targets, levels}, at::kLong);
+                                        {batch.teacher.batch, batch.teacher.targets, steps}, at::kLong);
   return ctx.device.is_cpu() ? host.clone() : host.to(ctx.device);
 }
 
@@ -112,7 +112,7 @@ Trainer::Trainer(backend::Context ctx, const TrainInputs& inputs, const TrainOpt
       std::min(options.max_warmup_steps,
                static_cast<int64_t>(options.warmup_fraction * static_cast<double>(schedule_.total_steps)));
   schedule_.final_fraction = options.final_rate_fraction;
-  running_.level_losses.resize(model_->config().levels());
+  running_.level_losses.resize(model_->config().steps());
 }
 
 const model::Weights& Trainer::result() const { return best_.tensors().empty() ? current() : best_; }
@@ -126,7 +126,7 @@ absl::StatusOr<double> Trainer::TrainStep(const ExampleBatch& batch) {
   const model::EncodedContext context = model_->Encode(ctx_, model::UploadEncoderInput(ctx_, config, batch.encoder));
   const std::vector<at::Tensor> logits =
       model_->TeacherForced(ctx_, context, model::UploadTeacherInput(ctx_, config, batch.teacher));
-  const Loss loss = CodeLoss(logits, UploadLabels(ctx_, batch, config.levels()), options_.label_smoothing);
+  const Loss loss = CodeLoss(logits, UploadLabels(ctx_, batch, config.steps()), options_.label_smoothing);
   loss.total.backward();
   ctx_.expert_loads = nullptr;
   const double norm = optimizer_.Step(schedule_.At(step_));
@@ -216,7 +216,7 @@ absl::Status Trainer::FinishEpoch(Progress* progress) {
   ++epoch_;
   batch_ = 0;
   running_ = Running{};
-  running_.level_losses.resize(model_->config().levels());
+  running_.level_losses.resize(model_->config().steps());
   return absl::OkStatus();
 }
 

@@ -1,0 +1,85 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "cli/import_hf.h"
+
+#include <cstdio>
+#include <vector>
+
+#include "absl/strings/str_split.h"
+#include "base/progress.h"
+#include "beamline/status.h"
+#include "sid/codebook.h"
+
+namespace beamline::cli {
+namespace {
+
+std::vector<std::string> Tokens(const std::string& text) { return absl::StrSplit(text, ' ', absl::SkipEmpty()); }
+
+void Print(const runtime::ImportHfResult& result, const std::string& out) {
+  const model::ModelConfig& config = result.config;
+  for (const std::string& message : result.bad_rows.messages) std::fprintf(stderr, "skipped %s\n", message.c_str());
+  for (const std::string& note : result.notes) std::fprintf(stderr, "note: %s\n", note.c_str());
+  std::printf("model       %s (%s), d %d, %d x %d heads, %d + %d layers, %s%s\n",
+              result.pack.manifest.model_version.c_str(), config.family.c_str(), config.d_model, config.heads,
+              config.head_dim, config.encoder.layers, config.decoder.layers, config.encoder.ffn.gated ? "gated " : "",
+              std::string(model::T5ActivationName(config.t5.activation)).c_str());
+  std::printf("vocabulary  %lld tokens, head %s%s; levels %s, %lld codes without a token\n",
+              static_cast<long long>(config.t5.vocabulary), config.decoder.tied_heads ? "tied" : "of its own",
+              config.t5.scale_head ? ", scaled" : "", sid::FormatLevelSizes(config.level_sizes).c_str(),
+              static_cast<long long>(result.codes_without_token));
+  std::printf("input       %zu tokens, at most %d items, %zu tokens; the end token is %sscored\n",
+              config.t5.input.prefix.size(), config.t5.input.max_items, config.t5.input.suffix.size(),
+              config.t5.score_end ? "" : "not ");
+  std::printf("items       %llu in %llu SIDs\nwrote       %s\n",
+              static_cast<unsigned long long>(result.pack.catalogue.snapshot->num_items()),
+              static_cast<unsigned long long>(result.pack.catalogue.snapshot->num_sids()), out.c_str());
+}
+
+}  // namespace
+
+void AddImportHf(CLI::App& import, ImportHfFlags& flags) {
+  CLI::App* hf = import.add_subcommand("hf", "A Hugging Face T5ForConditionalGeneration with SID tokens, to a bundle");
+  runtime::ImportHfOptions& options = flags.options;
+  hf->add_option("DIR", flags.folder, "config.json, model.safetensors or its shards, tokenizer files")->required();
+  hf->add_option("--sid-index", options.sid_index, "The items' SIDs")->required();
+  hf->add_option("--dialect", options.dialect, "Of the index: letter, minionerec, minionerec-info, openonerec or tsv")
+      ->capture_default_str();
+  hf->add_option("--id-offset", options.index.id_offset, "Item id = key of the index + this")->capture_default_str();
+  hf->add_option("--levels", flags.levels, "Codes per level, e.g. 256,256,256,256; default: those the index uses");
+  hf->add_option("--max-bad-rows", options.index.max_bad_rows, "Bad rows of the index that may be skipped");
+  hf->add_option("--max-items", options.max_items, "Newest items of a history that the encoder reads")
+      ->check(CLI::Range(1, 4096))
+      ->capture_default_str();
+  CLI::Option* prefix =
+      hf->add_option("--prefix", flags.prefix, "Tokens before a history, by their text, separated by spaces");
+  CLI::Option* suffix =
+      hf->add_option("--suffix", flags.suffix, "Tokens after it; default for both: what the tokenizer adds");
+  prefix->each([&flags](const std::string&) { flags.prefix_given = true; })->expected(1);
+  suffix->each([&flags](const std::string&) { flags.suffix_given = true; })->expected(1);
+  hf->add_flag("--score-end", options.score_end,
+               "Scores contain the end token: transformers' max_new_tokens = levels + 1");
+  hf->add_option("--items", flags.items, "Item table (TSV, plain or gzip) for the catalogue's attributes");
+  hf->add_option("--out", flags.out, "Bundle folder to make")->required();
+  hf->add_option("--model-out", flags.model_out,
+                 "Keep model, codebook and sids.tsv in this folder too: --model and --tokenizer of the other verbs");
+  hf->add_option("--model-version", options.model_version, "Name of the model; default: from the parts' digests");
+  hf->add_flag("--overwrite", options.overwrite, "Replace an existing bundle");
+}
+
+absl::Status RunImportHf(const ImportHfFlags& flags) {
+  Progress progress;
+  runtime::ImportHfOptions options = flags.options;
+  options.folder = flags.folder;
+  options.items = flags.items;
+  options.out = flags.out;
+  options.model_out = flags.model_out;
+  if (!flags.levels.empty()) {
+    BEAMLINE_ASSIGN_OR_RETURN(options.index.level_sizes, sid::ParseLevelSizes(flags.levels));
+  }
+  if (flags.prefix_given) options.prefix = Tokens(flags.prefix);
+  if (flags.suffix_given) options.suffix = Tokens(flags.suffix);
+  BEAMLINE_ASSIGN_OR_RETURN(const runtime::ImportHfResult result, runtime::ImportHf(options, &progress));
+  Print(result, flags.out);
+  return absl::OkStatus();
+}
+
+}  // namespace beamline::cli

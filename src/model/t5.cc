@@ -1,0 +1,125 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "model/t5.h"
+
+#include <cmath>
+
+namespace beamline::model {
+
+using at::Tensor;
+using backend::Context;
+
+namespace {
+
+backend::Activation OpActivation(T5Activation activation) {
+  switch (activation) {
+    case T5Activation::kRelu:
+      return backend::Activation::kRelu;
+    case T5Activation::kGelu:
+      return backend::Activation::kGeluTanh;
+    case T5Activation::kSilu:
+      return backend::Activation::kSilu;
+  }
+  return backend::Activation::kRelu;
+}
+
+backend::RelativeBias BindBias(const ModelConfig& config, const Weights& weights, const char* name,
+                               bool bidirectional) {
+  return {.table = weights.Get(name),
+          .buckets = {.count = config.t5.relative_buckets,
+                      .max_distance = config.t5.relative_max_distance,
+                      .bidirectional = bidirectional}};
+}
+
+}  // namespace
+
+T5::T5(const ModelConfig& config, Weights weights) : config_(config), weights_(std::move(weights)) {
+  BindEncoder();
+  BindDecoder();
+}
+
+void T5::BindEncoder() {
+  tokens_.table = weights_.Get(config_.t5.encoder_embedding ? "encoder.embedding" : "embedding");
+  for (int i = 0; i < config_.encoder.layers; ++i) {
+    EncoderLayer layer = BindEncoderLayer(config_, weights_, i);
+    layer.attention.scale = 1;
+    layer.attention.bias = BindBias(config_, weights_, "encoder.relative_bias", /*bidirectional=*/true);
+    layer.ffn.dense.activation = OpActivation(config_.t5.activation);
+    encoder_.push_back(std::move(layer));
+  }
+  encoder_norm_ = weights_.Get("encoder.norm");
+}
+
+void T5::BindDecoder() {
+  for (int i = 0; i < config_.decoder.layers; ++i) {
+    DecoderLayer layer = BindDecoderLayer(config_, weights_, i);
+    layer.self.scale = layer.cross.scale = 1;
+    layer.self.bias = BindBias(config_, weights_, "decoder.relative_bias", /*bidirectional=*/false);
+    layer.ffn.dense.activation = OpActivation(config_.t5.activation);
+    decoder_.push_back(std::move(layer));
+  }
+  decoder_norm_ = weights_.Get("decoder.norm");
+
+  const Tensor& embedding = weights_.Get("embedding");
+  codes_.bos_row = config_.t5.start;
+  for (int level = 0; level < config_.levels(); ++level) {
+    codes_.tables.push_back(embedding);
+    codes_.first_rows.push_back(config_.first_code(level));
+  }
+  head_ = {.weight = config_.decoder.tied_heads ? embedding : weights_.Get("head"),
+           .bias = weights_.Get("head_bias"),
+           .scale = config_.t5.scale_head ? 1 / std::sqrt(static_cast<double>(config_.d_model)) : 1};
+}
+
+EncodedContext T5::Encode(Context& ctx, const EncoderBatch& batch) const {
+  const Tensor mask = backend::PaddingMask(ctx, batch.order);
+  Tensor x = backend::EmbedFeatures(ctx, {tokens_}, backend::FeatureFusion::kSum, batch.features[kShortTerm]);
+  x = backend::JoinTokens(ctx, {x}, {}, batch.positions);  // [batch * tokens, d]
+  for (const EncoderLayer& layer : encoder_) x = RunEncoderLayer(ctx, layer, config_.norm_epsilon, x, mask);
+  x = backend::RmsNorm(ctx, x, encoder_norm_, config_.norm_epsilon);
+
+  EncodedContext context{.order = batch.order};
+  for (const DecoderLayer& layer : decoder_) {
+    context.key_value.push_back(backend::ContextKeyValue(ctx, x, layer.cross, batch.batch));
+  }
+  return context;
+}
+
+DecodeState T5::BeginDecode(Context& ctx, EncodedContext context) const {
+  DecodeState state;
+  state.mask = backend::PaddingMask(ctx, context.order);
+  state.layers.resize(config_.decoder.layers);
+  state.context = std::move(context);
+  return state;
+}
+
+Tensor T5::DecodeStep(Context& ctx, DecodeState& state, const StepInput& step) const {
+  const int64_t batch = state.context.batch();
+  const bool last = step.level + 1 == config_.steps();
+  if (step.level > 0) state.lineage = backend::ExtendLineage(ctx, state.lineage, step.parents);
+
+  Tensor x = backend::EmbedStep(ctx, codes_, step.level, batch, step.codes);  // [batch * rows, d]
+  for (size_t i = 0; i < decoder_.size(); ++i) {
+    const LayerContext context{state.context.key_value[i], state.mask, config_.norm_epsilon};
+    x = RunDecoderLayerStep(ctx, decoder_[i], context, {state.lineage, last, state.layers[i]}, x);
+  }
+  x = backend::RmsNorm(ctx, x, decoder_norm_, config_.norm_epsilon);
+  return backend::LevelHead(ctx, x, head_, 1, 0, batch);  // [batch, rows, vocabulary]
+}
+
+std::vector<Tensor> T5::TeacherForced(Context& ctx, const EncodedContext& context, const TeacherBatch& targets) const {
+  const int steps = config_.steps();
+  const Tensor mask = backend::VisibilityMask(ctx, context.order, targets.order_limit, steps);
+  Tensor x = backend::EmbedPrefix(ctx, codes_, targets.codes, steps);  // [batch * targets * steps, d]
+  for (size_t i = 0; i < decoder_.size(); ++i) {
+    x = RunDecoderLayer(ctx, decoder_[i], {context.key_value[i], mask, config_.norm_epsilon}, steps, x);
+  }
+  x = backend::RmsNorm(ctx, x, decoder_norm_, config_.norm_epsilon);
+
+  std::vector<Tensor> logits;
+  for (int step = 0; step < steps; ++step) {
+    logits.push_back(backend::LevelHead(ctx, x, head_, steps, step, targets.batch));
+  }
+  return logits;  // per step [batch, targets, vocabulary]
+}
+
+}  // namespace beamline::model

@@ -1,0 +1,182 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "runtime/hf_t5_config.h"
+
+#include <system_error>
+#include <tuple>
+
+#include <nlohmann/json.hpp>
+
+#include "absl/status/status.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "base/json.h"
+#include "base/json_object_reader.h"
+#include "beamline/status.h"
+
+namespace beamline::runtime {
+namespace {
+
+namespace fs = std::filesystem;
+using nlohmann::json;
+
+void CheckKind(const json& document, JsonObjectReader& reader) {
+  std::string model_type;
+  reader.String("model_type", model_type);
+  if (!model_type.empty() && model_type != "t5") {
+    reader.Problem("model_type", absl::StrCat("must be t5, is '", model_type, "'"));
+  }
+  const json* architectures = reader.Find("architectures", false);
+  if (architectures == nullptr || architectures->is_null()) return;
+  for (const json& name : *architectures) {
+    if (name == "T5ForConditionalGeneration") return;
+  }
+  reader.Problem("architectures", absl::StrCat("must name T5ForConditionalGeneration, is ", architectures->dump()));
+}
+
+// Before anything is made of them; how they fit together is for model::ValidateConfig to say.
+void CheckSizes(JsonObjectReader& reader, const HfT5Config& config) {
+  const std::tuple<const char*, int, int> sizes[] = {
+      {"d_model", config.d_model, 65536},
+      {"d_kv", config.d_kv, 65536},
+      {"d_ff", config.d_ff, 1 << 20},
+      {"num_heads", config.heads, 4096},
+      {"num_layers", config.encoder_layers, 256},
+      {"num_decoder_layers", config.decoder_layers, 256},
+      {"relative_attention_num_buckets", config.relative_buckets, 65536}};
+  for (const auto& [key, value, limit] : sizes) {
+    if (value < 1 || value > limit) {
+      reader.Problem(key, absl::StrCat("must lie in [1, ", limit, "], is ", value));
+    }
+  }
+}
+
+void ReadActivation(JsonObjectReader& reader, HfT5Config& config) {
+  std::string name = "relu";
+  reader.String("feed_forward_proj", name, false);
+  if (name == "relu" || name == "gated-relu") {
+    config.activation = model::T5Activation::kRelu;
+  } else if (name == "gated-gelu") {
+    config.activation = model::T5Activation::kGelu;
+  } else if (name == "gated-silu") {
+    config.activation = model::T5Activation::kSilu;
+  } else {
+    reader.Problem("feed_forward_proj",
+                   absl::StrCat("must be relu, gated-relu, gated-gelu or gated-silu, is '", name, "'"));
+  }
+  config.gated = name.rfind("gated-", 0) == 0;
+}
+
+// A token id, or (for the end token) a list of one. null counts as absent.
+bool ReadToken(const json& document, const char* key, JsonObjectReader& reader, int64_t& token) {
+  const json* value = reader.Find(key, false);
+  if (value == nullptr || value->is_null()) return false;
+  if (value->is_array() && value->size() == 1) value = &value->at(0);
+  if (!value->is_number_unsigned()) {
+    reader.Problem(key, absl::StrCat("must be one token id, is ", value->dump()));
+    return true;
+  }
+  reader.ReadInt(key, *value, token);
+  return true;
+}
+
+absl::Status Problems(const fs::path& path, const std::vector<std::string>& problems) {
+  if (problems.empty()) return absl::OkStatus();
+  return absl::InvalidArgumentError(absl::StrCat(path.string(), ":\n", absl::StrJoin(problems, "\n")));
+}
+
+absl::StatusOr<json> ReadDocument(const fs::path& path) {
+  JsonLimits limits;
+  limits.max_bytes = 4 << 20;
+  limits.max_depth = 16;
+  BEAMLINE_ASSIGN_OR_RETURN(json document, ReadJsonFile(path.string(), limits));
+  if (!document.is_object()) {
+    return absl::InvalidArgumentError(absl::StrCat(path.string(), ": must be an object, is ", document.type_name()));
+  }
+  return document;
+}
+
+// Settings that would change generate's answers, where they are not at their neutral values.
+void NoteGeneration(const json& document, const std::string& file, HfT5Config& config) {
+  const std::pair<const char*, json> neutral[] = {{"repetition_penalty", 1.0},
+                                                  {"encoder_repetition_penalty", 1.0},
+                                                  {"no_repeat_ngram_size", 0},
+                                                  {"encoder_no_repeat_ngram_size", 0},
+                                                  {"min_length", 0},
+                                                  {"forced_bos_token_id", nullptr},
+                                                  {"forced_eos_token_id", nullptr},
+                                                  {"suppress_tokens", nullptr},
+                                                  {"begin_suppress_tokens", nullptr},
+                                                  {"bad_words_ids", nullptr},
+                                                  {"sequence_bias", nullptr}};
+  for (const auto& [key, value] : neutral) {
+    const json actual = document.value(key, json());
+    if (actual.is_null() || actual == value) continue;
+    config.notes.push_back(absl::StrCat(file, ": ", key, " is ", actual.dump(), ", which Beamline does not apply"));
+  }
+}
+
+struct Tokens {
+  bool start = false, end = false;
+};
+
+// generate takes the tokens from generation_config.json where there is one.
+absl::StatusOr<Tokens> ReadGenerationConfig(const fs::path& path, HfT5Config& config) {
+  Tokens found;
+  std::error_code error;
+  if (!fs::exists(path, error)) return found;
+  BEAMLINE_ASSIGN_OR_RETURN(const json document, ReadDocument(path));
+  std::vector<std::string> problems;
+  JsonObjectReader reader(document, "", problems);
+  found.start = ReadToken(document, "decoder_start_token_id", reader, config.start_token);
+  found.end = ReadToken(document, "eos_token_id", reader, config.end_token);
+  NoteGeneration(document, path.filename().string(), config);
+  BEAMLINE_RETURN_IF_ERROR(Problems(path, problems));
+  return found;
+}
+
+}  // namespace
+
+absl::StatusOr<HfT5Config> ReadHfT5Config(const fs::path& folder) {
+  const fs::path path = folder / "config.json";
+  BEAMLINE_ASSIGN_OR_RETURN(const json document, ReadDocument(path));
+  std::vector<std::string> problems;
+  JsonObjectReader reader(document, "", problems);
+  HfT5Config config{.d_model = 512,
+                    .d_kv = 64,
+                    .d_ff = 2048,
+                    .heads = 8,
+                    .encoder_layers = 6,
+                    .relative_buckets = 32,
+                    .relative_max_distance = 128,
+                    .norm_epsilon = 1e-6};
+  CheckKind(document, reader);
+  reader.Int("d_model", config.d_model, false);
+  reader.Int("d_kv", config.d_kv, false);
+  reader.Int("d_ff", config.d_ff, false);
+  reader.Int("num_heads", config.heads, false);
+  reader.Int("num_layers", config.encoder_layers, false);
+  config.decoder_layers = config.encoder_layers;
+  const json* depth = reader.Find("num_decoder_layers", false);
+  if (depth != nullptr && !depth->is_null()) reader.ReadInt("num_decoder_layers", *depth, config.decoder_layers);
+  reader.Int("relative_attention_num_buckets", config.relative_buckets, false);
+  reader.Int("relative_attention_max_distance", config.relative_max_distance, false);
+  reader.Double("layer_norm_epsilon", config.norm_epsilon);
+  CheckSizes(reader, config);
+  ReadActivation(reader, config);
+  reader.Bool("tie_word_embeddings", config.scale_head);
+  reader.Bool("scale_decoder_outputs", config.scale_head);
+
+  BEAMLINE_ASSIGN_OR_RETURN(const Tokens generation, ReadGenerationConfig(folder / "generation_config.json", config));
+  int64_t start = 0, end = 1;
+  const bool has_start = ReadToken(document, "decoder_start_token_id", reader, start);
+  ReadToken(document, "eos_token_id", reader, end);
+  if (!generation.start) config.start_token = start;
+  if (!generation.end) config.end_token = end;
+  if (!generation.start && !has_start) {
+    reader.Problem("decoder_start_token_id", "is missing, here and in generation_config.json");
+  }
+  BEAMLINE_RETURN_IF_ERROR(Problems(path, problems));
+  return config;
+}
+
+}  // namespace beamline::runtime

@@ -100,6 +100,11 @@ if [[ -n $nvcc ]]; then
   stage_end
 fi
 
+stage "parity: family t5 against Hugging Face transformers, 1,000 requests a case"
+parity_set=$(bash tests/golden/parity_set.sh)
+BEAMLINE_PARITY_DIR=$parity_set run_ctest "$build_root/cpu-release" -R TheSetMadeOnDemand --verbose
+stage_end
+
 stage "ThreadSanitizer: levels 0-2, scheduler, engine with a fake backend"
 configure cpu-tsan "$build_root/cpu-tsan"
 build "$build_root/cpu-tsan"

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The journey of scripts/demo.sh up to its last table, with fewer epochs: a generated log, semantic IDs, a trained
-// model, and a measurement in which the model passes the counting baselines beyond chance.
+// The journey of scripts/demo.sh up to its last table, on another log: a generated log, semantic IDs, a trained model,
+// and a measurement in which the model passes the counting baselines beyond chance. About 80 CPU seconds, nearly all of
+// them training: half the epochs do not yet pass item-KNN's N@10 beyond chance.
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
@@ -27,8 +28,8 @@ TEST(Journey, TheModelPassesTheCountingBaselinesOnTheGeneratedLog) {
   const std::string report = folder + "/evaluation.json";
   ASSERT_EQ(Beamline(absl::StrCat("generate-data log --users 3000 --seed 2 --out ", data)), 0);
   ASSERT_EQ(Beamline(absl::StrCat("tokenize --preset demo --events ", data, " --out ", tokenizer)), 0);
-  ASSERT_EQ(Beamline(absl::StrCat("train --preset demo --epochs 8 --validation-users 0 --threads 1 --data ", data,
-                                  " --tokenizer ", tokenizer, " --out ", model)),
+  ASSERT_EQ(Beamline(absl::StrCat("train --preset demo --validation-users 0 --threads 1 --data ", data, " --tokenizer ",
+                                  tokenizer, " --out ", model)),
             0);
   ASSERT_EQ(Beamline(absl::StrCat("evaluate --model ", model, " --data ", data, " --tokenizer ", tokenizer, " --out ",
                                   report)),

@@ -62,7 +62,9 @@ class FakeLoader final : public Loader {
   }
   absl::Status WarmUp(Model& model, const Model* serving) override {
     ++counts_.warm_ups;
-    if (serving != nullptr) EXPECT_TRUE(static_cast<const FakeModel*>(serving)->usable);
+    if (serving != nullptr) {
+      EXPECT_TRUE(static_cast<const FakeModel*>(serving)->usable);
+    }
     return absl::StrContains(model.version(), "cold") ? absl::InternalError("non_finite_logits") : absl::OkStatus();
   }
 

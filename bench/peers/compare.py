@@ -1,0 +1,88 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Do two peers give the same answers? Lists are [[tokens, score], ...], best first.
+
+Constrained peers compute the same function, so their lists must equal the reference's: scores of the same SID within
+SCORE_TOLERANCE, another order only between reference scores within TIE_TOLERANCE; another member only at the list's
+end, where its score lies within TIE_TOLERANCE of the last one kept. A beam that was cut between near ties on an earlier
+level can differ by more: such a list is counted, and MAX_OTHER of all lists may be such.
+
+Open peers differ in how they treat the end token, so they are told apart by how much of the reference's list they find.
+"""
+
+import dataclasses
+
+SCORE_TOLERANCE = 5e-5
+TIE_TOLERANCE = 1e-4
+MAX_OTHER = 0.1  # of the lists of one comparison, and always one list
+OPEN_OVERLAP = 0.95  # fp32 over an open vocabulary: share of the reference's list found
+
+
+@dataclasses.dataclass
+class Comparison:
+    lists: int = 0
+    hypotheses: int = 0
+    common: int = 0
+    worst_score: float = 0.0
+    reordered: int = 0  # lists with another order among near ties
+    other_members: int = 0  # lists with a beam cut between near ties
+    failures: list = dataclasses.field(default_factory=list)
+
+    @property
+    def overlap(self):
+        return self.common / self.hypotheses if self.hypotheses else 0.0
+
+    def summary(self):
+        return {"lists": self.lists, "overlap": round(self.overlap, 5), "worst_score": self.worst_score,
+                "reordered": self.reordered, "other_members": self.other_members, "failures": self.failures[:5]}
+
+
+def compare_list(expected, actual, result, where):
+    reference = {tuple(tokens): score for tokens, score in expected}
+    result.lists += 1
+    result.hypotheses += len(expected)
+    lowest, inversion, found, extra = float("inf"), 0.0, set(), []
+    for tokens, score in actual:
+        tokens = tuple(tokens)
+        if tokens not in reference or tokens in found:
+            extra.append(score)
+            continue
+        found.add(tokens)
+        difference = abs(score - reference[tokens])
+        result.worst_score = max(result.worst_score, difference)
+        if not difference <= SCORE_TOLERANCE:  # a NaN fails too
+            result.failures.append(f"{where}: a score differs by {difference:.1e}")
+        inversion = max(inversion, reference[tokens] - lowest)
+        lowest = min(lowest, reference[tokens])
+    result.common += len(found)
+    if inversion > TIE_TOLERANCE:
+        result.failures.append(f"{where}: the order differs over a distance of {inversion:.1e}")
+    elif [tokens for tokens, _ in actual] != [tokens for tokens, _ in expected]:
+        result.reordered += 1
+    missing = [score for tokens, score in expected if tuple(tokens) not in found]
+    if len(actual) != len(expected):
+        result.failures.append(f"{where}: {len(actual)} hypotheses, the reference has {len(expected)}")
+    elif missing or extra:
+        end = expected[-1][1] + TIE_TOLERANCE
+        if max(missing + extra) > end:
+            result.other_members += 1
+
+
+def compare(reference, lists, constrained, precision):
+    """A Comparison; `failures` is empty where the peer may be measured beside the others."""
+    result = Comparison()
+    for i, (expected, actual) in enumerate(zip(reference, lists)):
+        compare_list(expected, actual, result, f"request {i}")
+    if constrained and result.other_members > max(1, MAX_OTHER * result.lists):
+        result.failures.append(f"{result.other_members} of {result.lists} lists have other members")
+    if not constrained:
+        result.failures = []
+        if precision == "fp32" and result.overlap < OPEN_OVERLAP:
+            result.failures.append(f"finds {result.overlap:.1%} of the reference's lists, less than {OPEN_OVERLAP:.0%}")
+    return result
+
+
+def illegal_rate(lists, sids):
+    """Share of hypotheses that are no item of the catalogue."""
+    legal = {tuple(sid) for sid in sids}
+    total = sum(map(len, lists))
+    return sum(tuple(tokens) not in legal for entries in lists for tokens, _ in entries) / total if total else 0.0

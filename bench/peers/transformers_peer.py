@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: Apache-2.0
+"""transformers' generate, with a trie behind prefix_allowed_tokens_fn ("constrained": true) or over the open
+vocabulary. The constrained one is what all lists are compared with."""
+
+import os
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+import torch
+import transformers
+
+import peer
+
+ROWS = 2048  # beams of one call: transformers copies the context's keys and values to each
+DROPPED = -1e8  # generate fills up with duplicates of score -1e9 where the trie has fewer prefixes than beams
+
+
+class Trie:
+    """Token prefix -> allowed tokens."""
+
+    def __init__(self, workload):
+        self.next, self.pad = {}, [workload.pad]
+        for sid in workload.sids:
+            for length in range(len(sid)):
+                self.next.setdefault(tuple(sid[:length]), set()).add(sid[length])
+        self.next = {prefix: sorted(tokens) for prefix, tokens in self.next.items()}
+
+    def __call__(self, batch_id, sent):
+        return self.next.get(tuple(sent.tolist()[1:]), self.pad)  # without the start token
+
+
+class Transformers(peer.Peer):
+    def make_model(self, workload, threads):
+        torch.set_num_threads(threads)
+        return transformers.T5ForConditionalGeneration.from_pretrained(
+            workload.folder / "hf", dtype=torch.float32).eval()
+
+    def load(self, workload, threads, options):
+        transformers.logging.set_verbosity_error()
+        self.workload = workload
+        self.trie = Trie(workload) if options["constrained"] else None
+        self.model = self.make_model(workload, threads)
+        return {"transformers": transformers.__version__, "torch": torch.__version__}
+
+    def requests_per_run(self):
+        return min(self.batch, max(1, ROWS // self.beams))
+
+    def run(self, requests):
+        tokens = torch.tensor(requests)
+        with torch.inference_mode():
+            return self.model.generate(
+                input_ids=tokens, attention_mask=torch.ones_like(tokens), prefix_allowed_tokens_fn=self.trie,
+                num_beams=self.beams, num_return_sequences=self.beams, max_new_tokens=self.workload.levels,
+                length_penalty=0.0, early_stopping=False, do_sample=False, return_dict_in_generate=True,
+                output_scores=True)
+
+    def lists(self, result):
+        sequences, scores = result.sequences[:, 1:].tolist(), result.sequences_scores.tolist()
+        entries = [(peer.stripped(tokens, self.workload), score) for tokens, score in zip(sequences, scores)]
+        return [[entry for entry in entries[begin : begin + self.beams] if entry[1] > DROPPED]
+                for begin in range(0, len(entries), self.beams)]
+
+
+if __name__ == "__main__":
+    peer.main(Transformers())

@@ -1,0 +1,178 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The parts of bench/peers that judge: comparison of lists, arithmetic, load, report. They need no peer.
+
+  python3 tests/bench/peers_test.py
+"""
+
+import json
+import pathlib
+import sys
+import tempfile
+import unittest
+
+sys.dont_write_bytecode = True
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2] / "bench" / "peers"))
+
+import cells
+import machine
+import measure
+import progress
+import registry
+import report
+from compare import compare, illegal_rate
+
+REFERENCE = [[[[1, 1], -1.0], [[1, 2], -2.0], [[3, 0], -2.00005], [[2, 2], -3.0]]]
+MODEL = {
+    "A": dict(d_model=128, num_heads=6, d_kv=64, d_ff=1024, num_layers=4, num_decoder_layers=4,
+              feed_forward_proj="relu", tokens=80, vocabulary=1100, levels=[256] * 4, prefixes=[256, 9000, 10000, 10000]),
+    "B": dict(d_model=256, num_heads=8, d_kv=32, d_ff=1024, num_layers=4, num_decoder_layers=4,
+              feed_forward_proj="gated-gelu", tokens=80, vocabulary=24676, levels=[8192] * 3,
+              prefixes=[5700, 10000, 10000]),
+}
+
+
+def changed(change, constrained=True, precision="fp32"):
+    lists = json.loads(json.dumps(REFERENCE))
+    change(lists[0])
+    return compare(REFERENCE, lists, constrained, precision)
+
+
+class Compare(unittest.TestCase):
+    def test_equal_lists_pass(self):
+        found = changed(lambda entries: None)
+        self.assertEqual((found.failures, found.reordered, found.other_members, found.overlap), ([], 0, 0, 1.0))
+
+    def test_a_score_beyond_the_tolerance_fails(self):
+        self.assertFalse(changed(lambda entries: entries[3].__setitem__(1, -3.00004)).failures)
+        self.assertIn("a score differs", changed(lambda entries: entries[3].__setitem__(1, -3.0001)).failures[0])
+        self.assertTrue(changed(lambda entries: entries[3].__setitem__(1, float("nan"))).failures)
+
+    def test_order_may_differ_among_near_ties_alone(self):
+        def swap(i, j):
+            return lambda entries: entries.insert(j, entries.pop(i))
+        found = changed(swap(2, 1))
+        self.assertEqual((found.failures, found.reordered), ([], 1))
+        self.assertIn("order differs", changed(swap(3, 0)).failures[0])
+
+    def test_members(self):
+        self.assertIn("3 hypotheses", changed(lambda entries: entries.pop()).failures[0])
+        twice = changed(lambda entries: entries.__setitem__(1, entries[0]))
+        self.assertEqual(twice.other_members, 1)
+        lists = [[[[9, 9], -1.5]] + REFERENCE[0][:3]] * 3
+        self.assertIn("other members", compare(REFERENCE * 3, lists, True, "fp32").failures[-1])
+        tail = changed(lambda entries: entries.__setitem__(3, [[7, 7], -3.00005]))
+        self.assertEqual((tail.failures, tail.other_members), ([], 0))
+
+    def test_open_vocabulary_is_judged_by_overlap(self):
+        other = [[[[9, 9], -1.5]] + REFERENCE[0][:3]]
+        self.assertTrue(compare(REFERENCE, other, False, "fp32").failures)
+        self.assertFalse(compare(REFERENCE, other, False, "int8").failures)
+        self.assertEqual(compare(REFERENCE, other, False, "int8").overlap, 0.75)
+
+    def test_illegal_rate(self):
+        self.assertEqual(illegal_rate(REFERENCE, [[1, 1], [3, 0]]), 0.5)
+
+
+class Cells(unittest.TestCase):
+    def test_work_of_the_published_sizes(self):
+        for size, beams, giga in (("A", 20, 0.72), ("A", 512, 7.1), ("B", 20, 1.7), ("B", 512, 23.7)):
+            self.assertAlmostEqual(cells.flops(MODEL[size], beams, True) / 1e9 / giga, 1, delta=0.03)
+
+    def test_an_open_search_has_more_rows_where_the_trie_is_narrow(self):
+        self.assertGreater(cells.flops(MODEL["A"], 512, False), cells.flops(MODEL["A"], 512, True))
+
+    def test_shapes(self):
+        self.assertEqual(cells.parse_shapes("A:20,B:512"), [("A", 20), ("B", 512)])
+        for bad in ("C:20", "A", "A:0", "A:20;B:20", "A:2000"):
+            with self.assertRaisesRegex(ValueError, "is no cell"):
+                cells.parse_shapes(bad)
+
+    def test_cells_that_share_peers_follow_each_other(self):
+        made = cells.make_cells(cells.parse_shapes("A:20,B:20,A:512"), [1, 16], [1, 2])
+        self.assertEqual(len(set(made)), 12)
+        teams = [(cell.size, cell.threads) for cell in made]
+        self.assertEqual(len(set(teams)), sum(a != b for a, b in zip(teams, [None, *teams])))
+
+
+class Machine(unittest.TestCase):
+    STAT = "cpu  100 10 50 1000 40 1 2 3 7 0\ncpu0 1 1 1 1 1 1 1 1 1 1\n"
+
+    def test_busy_ticks(self):
+        self.assertEqual(machine.busy_ticks(self.STAT), 100 + 10 + 50 + 1 + 2 + 3)
+
+    def test_own_work_is_not_foreign(self):
+        tick = machine.TICK
+        self.assertEqual(machine.foreign_cores((10, 500, 70), (12, 500 + 3 * tick, 70 + 2 * tick)), 0.5)
+        self.assertEqual(machine.foreign_cores((10, 500, 70), (12, 500, 75)), 0)  # ticks are counted at different moments
+
+    def test_a_process_that_has_ended_counts_nothing(self):
+        self.assertEqual(machine.process_ticks(1 << 30), 0)
+
+    def test_a_busy_machine_is_refused_with_load_and_limit(self):
+        limits = measure.Limits(rounds=1, seconds=1, max_load=-1, force=False)
+        with self.assertRaisesRegex(measure.BusyMachine, r"cores busy, the limit is -1\.00 \(load average"):
+            measure.require_quiet(limits, seconds=0.05)
+        limits.force = True
+        measure.require_quiet(limits, seconds=0.05)
+
+
+def document(beams=20, forced=False, **milliseconds):
+    cell = cells.Cell("A", beams, 1, 1)
+    peers = {name: {"ms": values, "foreign_cores": 0.01, "requests_per_run": 1} for name, values in milliseconds.items()}
+    return {"fingerprint": "k", "cell": vars(cell).copy(), "forced": forced, "max_load": 0.2, "rounds": 5, "time": 0,
+            "commit": "c", "machine": {"cpu": "x", "cores": 2, "features": []}, "model": MODEL["A"],
+            "logits_deviation": 1.5, "versions": {}, "peers": peers}
+
+
+class Report(unittest.TestCase):
+    def made(self, *documents):
+        return report.Report(list(documents))
+
+    def test_ratios_percentiles_and_share_of_the_ceiling(self):
+        made = self.made(document(beamline=[10, 9, 11], ctranslate2_fp32=[20, 18, 99], gemm=[200, 200]))
+        cell = cells.Cell("A", 20, 1, 1)
+        row = made.rows[cell]["beamline"]
+        self.assertEqual((row.p50, row.p99, row.least), (10, 11, 9))
+        self.assertEqual(made.ratio(cell, "ctranslate2_fp32"), 2)
+        rate, ceiling = cells.flops(MODEL["A"], 20, True) / 10e-3, 2 * 2048**3 / 200e-3
+        self.assertAlmostEqual(row.gemm_share, rate / ceiling)
+        self.assertIn("| over CTranslate2 fp32 (open), batch 1, one core: A, 20 | 1.6x | 2.00x | met |", made.markdown())
+        slow = self.made(document(beamline=[15], ctranslate2_fp32=[20], gemm=[200]))
+        self.assertIn("1.33x | missed |", slow.markdown())
+
+    def test_forced_results_are_marked(self):
+        self.assertNotIn("FORCED", self.made(document(beamline=[1], gemm=[1])).markdown())
+        self.assertIn("FORCED", self.made(document(forced=True, beamline=[1], gemm=[1])).markdown())
+
+    def test_failures_are_told_and_count(self):
+        broken = document(beamline=[1], gemm=[1], optimum=[])
+        broken["peers"]["optimum"]["error"] = "ended with status 1"
+        with tempfile.TemporaryDirectory() as folder:
+            out = pathlib.Path(folder)
+            (out / "cells").mkdir()
+            (out / "cells" / "a.json").write_text(json.dumps(broken))
+            self.assertEqual(report.write(out, "k"), 1)
+            self.assertEqual(report.write(out, "another program"), 1)
+            (out / "cells" / "a.json").write_text(json.dumps(document(beamline=[1], gemm=[1])))
+            self.assertEqual(report.write(out, "k"), 0)
+            self.assertTrue(json.loads((out / "report.json").read_text())["cells"])
+        self.assertIn("ended with status 1", self.made(broken).markdown())
+
+
+class Estimate(unittest.TestCase):
+    def test_the_time_left_shrinks_and_ends_at_nothing(self):
+        limits = measure.Limits(rounds=5, seconds=1, max_load=0.2, force=False)
+        wanted = cells.make_cells([("A", 20), ("B", 512)], [1], [1])
+        told = progress.Progress(wanted, registry.ENTRIES, limits)
+        lengths = []
+        for cell in wanted:
+            told.begin(cell)
+            lengths.append(told.left())
+            told.end(cell)
+        lengths.append(told.left())
+        self.assertEqual(sorted(lengths, reverse=True), lengths)
+        self.assertEqual(lengths[-1], 0)
+
+
+if __name__ == "__main__":
+    unittest.main()

@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "cli/client.h"
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
+#include "base/file.h"
 #include "beamline/status.h"
 #include "grpcpp/grpcpp.h"
 #include "server/grpc_status.h"
@@ -26,7 +28,8 @@ class Call {
 std::string Hint(absl::StatusCode code) {
   switch (code) {
     case absl::StatusCode::kUnavailable:
-      return "; is `beamline serve` running there?";
+      return "; is `beamline serve` running there? With TLS: is --tls-ca given, and did it sign a certificate of this "
+             "name; does the server ask for --tls-cert?";
     case absl::StatusCode::kDeadlineExceeded:
       return "; give more time with --timeout-ms";
     case absl::StatusCode::kUnimplemented:
@@ -36,13 +39,52 @@ std::string Hint(absl::StatusCode code) {
   }
 }
 
+absl::Status ReadFlag(absl::string_view flag, const std::string& path, std::string* out) {
+  if (path.empty()) return absl::OkStatus();
+  absl::StatusOr<std::string> bytes = ReadFile(path, 1 << 20);
+  if (!bytes.ok()) return absl::Status(bytes.status().code(), absl::StrCat(flag, ": ", bytes.status().message()));
+  *out = *std::move(bytes);
+  if (absl::StrContains(*out, "-----BEGIN ")) return absl::OkStatus();
+  return absl::InvalidArgumentError(absl::StrCat(flag, ": ", path, " is not in PEM (-----BEGIN ...-----)"));
+}
+
+absl::StatusOr<std::shared_ptr<grpc::ChannelCredentials>> CredentialsOf(const TlsFlags& tls) {
+  if (tls.ca.empty()) return grpc::InsecureChannelCredentials();
+  grpc::SslCredentialsOptions options;
+  BEAMLINE_RETURN_IF_ERROR(ReadFlag("--tls-ca", tls.ca, &options.pem_root_certs));
+  BEAMLINE_RETURN_IF_ERROR(ReadFlag("--tls-cert", tls.certificate, &options.pem_cert_chain));
+  BEAMLINE_RETURN_IF_ERROR(ReadFlag("--tls-key", tls.key, &options.pem_private_key));
+  return grpc::SslCredentials(options);
+}
+
 }  // namespace
 
-Client::Client(const std::string& target, absl::Duration timeout) : target_(target), timeout_(timeout) {
+void AddTlsFlags(CLI::App* command, TlsFlags* flags) {
+  const char* const group = "TLS";
+  CLI::Option* ca = command->add_option("--tls-ca", flags->ca, "Speak TLS, and believe what these authorities signed")
+                        ->type_name("FILE")
+                        ->group(group);
+  CLI::Option* certificate =
+      command->add_option("--tls-cert", flags->certificate, "This client's certificate, for mutual TLS")
+          ->type_name("FILE")
+          ->group(group);
+  CLI::Option* key = command->add_option("--tls-key", flags->key, "Its private key")->type_name("FILE")->group(group);
+  certificate->needs(ca)->needs(key);
+  key->needs(certificate);
+}
+
+absl::StatusOr<Client> Client::Create(const std::string& target, absl::Duration timeout, const TlsFlags& tls) {
+  BEAMLINE_ASSIGN_OR_RETURN(const std::shared_ptr<grpc::ChannelCredentials> credentials, CredentialsOf(tls));
+  return Client(target, timeout, credentials);
+}
+
+Client::Client(const std::string& target, absl::Duration timeout,
+               const std::shared_ptr<grpc::ChannelCredentials>& credentials)
+    : target_(target), timeout_(timeout) {
   grpc::ChannelArguments arguments;
   arguments.SetMaxReceiveMessageSize(64 << 20);
   arguments.SetInt(GRPC_ARG_ENABLE_HTTP_PROXY, 0);  // the target is meant literally
-  const auto channel = grpc::CreateCustomChannel(target, grpc::InsecureChannelCredentials(), arguments);
+  const auto channel = grpc::CreateCustomChannel(target, credentials, arguments);
   recommend_ = v1::RecommendService::NewStub(channel);
   catalogue_ = v1::CatalogueService::NewStub(channel);
   model_ = v1::ModelService::NewStub(channel);

@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// A small blocking client of beamline.v1: one channel, a deadline on every call (gRPC's own service-config timeout is a
-// second short), errors with the target in front and a hint behind. Not thread-safe.
+// A small blocking client of beamline.v1: one channel, plaintext or TLS, a deadline on every call (gRPC's own
+// service-config timeout is a second short), errors with the target in front and a hint behind. Not thread-safe.
 #pragma once
 
 #include <memory>
 #include <optional>
 #include <string>
+
+#include <CLI/CLI.hpp>
 
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
@@ -15,12 +17,21 @@
 #include "beamline/v1/catalogue.grpc.pb.h"
 #include "beamline/v1/model.grpc.pb.h"
 #include "beamline/v1/recommend.grpc.pb.h"
+#include "grpcpp/security/credentials.h"
 
 namespace beamline::cli {
 
+// Files in PEM. All empty: plaintext.
+struct TlsFlags {
+  std::string ca;                // whom to believe; required for TLS
+  std::string certificate, key;  // who we are, for a server that asks
+};
+void AddTlsFlags(CLI::App* command, TlsFlags* flags);
+
 class Client {
  public:
-  Client(const std::string& target, absl::Duration timeout);
+  // INVALID_ARGUMENT, NOT_FOUND, ...: the flag and the file that is wrong. Connects with the first call.
+  static absl::StatusOr<Client> Create(const std::string& target, absl::Duration timeout, const TlsFlags& tls = {});
 
   absl::StatusOr<v1::RecommendResponse> Recommend(const v1::RecommendRequest& request);
   absl::StatusOr<v1::GetStatusResponse> GetStatus();
@@ -31,10 +42,12 @@ class Client {
   absl::StatusOr<std::optional<v1::Item>> GetItem(ItemId item);
 
  private:
+  Client(const std::string& target, absl::Duration timeout,
+         const std::shared_ptr<grpc::ChannelCredentials>& credentials);
   absl::Status Explain(const grpc::Status& status) const;
 
-  const std::string target_;
-  const absl::Duration timeout_;
+  std::string target_;
+  absl::Duration timeout_;
   std::unique_ptr<v1::RecommendService::Stub> recommend_;
   std::unique_ptr<v1::CatalogueService::Stub> catalogue_;
   std::unique_ptr<v1::ModelService::Stub> model_;

@@ -29,6 +29,7 @@ struct Options {
   int timeout_ms = 5000;
   int shown = 5;
   bool exclude_history = false, json = false, status = false;
+  TlsFlags tls;
   CLI::Option* allow_option = nullptr;
 };
 
@@ -133,7 +134,8 @@ absl::Status PrintJson(const google::protobuf::Message& message) {
 }
 
 absl::Status Run(const Options& options) {
-  Client client(options.target, absl::Milliseconds(options.timeout_ms));
+  BEAMLINE_ASSIGN_OR_RETURN(Client client,
+                            Client::Create(options.target, absl::Milliseconds(options.timeout_ms), options.tls));
   if (options.status) {
     BEAMLINE_ASSIGN_OR_RETURN(const v1::GetStatusResponse status, client.GetStatus());
     if (options.json) return PrintJson(status);
@@ -224,11 +226,13 @@ Verb AddRecommend(CLI::App& app) {
   command->add_flag("--status", options->status, "Print what the server has loaded instead");
   AddUserOptions(command, options.get());
   AddSearchOptions(command, options.get());
+  AddTlsFlags(command, &options->tls);
   command->footer(R"(Examples:
   beamline recommend --user 7 --data data --top-k 5 --beam 64
   beamline recommend --items 4258,4073,1725 --exclude-history --rule tag=39,12 --deny 88
   printf '42 1650000000000 9500 click|long_view\n43\n' | beamline recommend --history -
   beamline recommend --status
+  beamline recommend --target videos.example.com:443 --tls-ca ca.pem --status
 
 The same with grpcurl:
   grpcurl -plaintext -d '{"user_id": "7", "history": [{"item_id": 42}, {"item_id": 43}], "top_k": 5,

@@ -18,7 +18,7 @@ struct Options {
 };
 
 absl::Status Run(const Options& options) {
-  Client client(options.target, absl::Milliseconds(options.timeout_ms));
+  BEAMLINE_ASSIGN_OR_RETURN(Client client, Client::Create(options.target, absl::Milliseconds(options.timeout_ms)));
   BEAMLINE_ASSIGN_OR_RETURN(const v1::ModelVersion serving,
                             options.rollback ? client.Rollback() : client.Reload(options.bundle));
   std::printf("serving %s from %s (version %lld; loaded in %lld ms, warmed up in %lld ms)\n",

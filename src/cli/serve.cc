@@ -3,11 +3,13 @@
 #include <memory>
 #include <string>
 
+#include "absl/time/clock.h"
 #include "beamline/engine.h"
 #include "beamline/status.h"
 #include "cli/verb.h"
 #include "server/config.h"
 #include "server/lifecycle.h"
+#include "server/tls_files.h"
 
 namespace beamline::cli {
 namespace {
@@ -29,6 +31,11 @@ absl::Status Run(const Options& options) {
   overrides.any_port = options.any_port;
   BEAMLINE_ASSIGN_OR_RETURN(const config::v1::ServerConfig config, server::LoadServerConfig(options.config, overrides));
   if (options.check_only) {
+    if (config.has_tls()) {
+      for (const auto& [field, text] : server::ReadTlsFiles(config.tls(), absl::Now()).warnings) {
+        std::printf("%s: warning: tls.%s: %s\n", options.config.c_str(), field.c_str(), text.c_str());
+      }
+    }
     std::printf("%s: no problems found\n", options.config.c_str());
     return absl::OkStatus();
   }
@@ -62,8 +69,8 @@ Try it, with this binary or with grpcurl (the server offers reflection unless co
   grpcurl -plaintext -d '{"service": "beamline.v1.RecommendService"}' 127.0.0.1:50051 grpc.health.v1.Health/Check
 
 On SIGTERM or Ctrl-C health says NOT_SERVING, calls in flight are finished (lifecycle.grace_ms), and the exit code is 0,
-or 1 if calls had to be cut off. A second signal ends it at once. The server speaks plaintext without authentication:
-beyond one machine put a proxy (Envoy, HAProxy, nginx) in front.)");
+or 1 if calls had to be cut off. A second signal ends it at once. Without tls {} in the configuration the server speaks
+plaintext without authentication. Beyond one machine put a proxy in front: docker/proxy/haproxy.cfg.)");
   return {command, [options] { return Run(*options); }};
 }
 

@@ -21,7 +21,7 @@ struct ConfigOverrides {  // the command line's, stronger than the file
   std::optional<std::string> bundle;
   std::optional<int> port;
   bool any_port = false;        // allow port 0: the system chooses. For tests
-  bool check_artefacts = true;  // engine.bundle and engine.catalogue must exist
+  bool check_artefacts = true;  // the files and folders of `engine` and `tls` must exist and fit together
 };
 
 // NOT_FOUND or INVALID_ARGUMENT; the message has one line per problem.

@@ -7,8 +7,10 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_split.h"
+#include "absl/time/clock.h"
 #include "google/protobuf/descriptor.h"
 #include "server/config_problems.h"
+#include "server/tls_files.h"
 
 namespace beamline::server {
 namespace {
@@ -55,6 +57,7 @@ constexpr Bounds kBounds[] = {
     {"limits.keepalive_time_ms", 1000, 86400000},
     {"limits.keepalive_timeout_ms", 1, 600000},
     {"limits.min_open_files", 16, 1000000},
+    {"tls.poll_ms", 10, 86400000},
     {"lifecycle.drain_delay_ms", 0, 600000},
     {"lifecycle.grace_ms", 0, 600000},
 };
@@ -85,6 +88,7 @@ class Checker {
     CheckAddress("listen.address", config_.listen().address());
     CheckListenPort();
     CheckAdmin();
+    CheckTls();
     CheckEngine();
     const int64_t deadline_us = Number("limits.default_deadline_ms") * 1000;
     if (const int64_t delay = Number("engine.max_queue_delay_us"); delay > 0 && delay >= deadline_us) {
@@ -168,6 +172,7 @@ class Checker {
     if (!config_.has_admin()) return;
     const config::v1::Admin& admin = config_.admin();
     CheckAddress("admin.address", admin.address());
+    if (!admin.http_address().empty()) CheckAddress("admin.http_address", admin.http_address());
     if (!IsPort(admin.port())) Add("admin.port", absl::StrCat(admin.port(), " is outside 1..65535"));
     if (!IsPort(admin.http_port())) Add("admin.http_port", absl::StrCat(admin.http_port(), " is outside 1..65535"));
     const auto differ = [&](absl::string_view path, int port, absl::string_view other, int other_port) {
@@ -176,6 +181,13 @@ class Checker {
     differ("admin.port", admin.port(), "listen.port", config_.listen().port());
     differ("admin.http_port", admin.http_port(), "listen.port", config_.listen().port());
     differ("admin.http_port", admin.http_port(), "admin.port", admin.port());
+  }
+
+  void CheckTls() {
+    if (!config_.has_tls() || !overrides_.check_artefacts) return;
+    for (const auto& [field, text] : ReadTlsFiles(config_.tls(), absl::Now()).problems) {
+      Add(absl::StrCat("tls.", field), text);
+    }
   }
 
   void CheckWord(absl::string_view path, const std::string& value, const std::vector<std::string>& words) {

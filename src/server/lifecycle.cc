@@ -15,6 +15,7 @@
 #include "server/admin_http.h"
 #include "server/admin_pages.h"
 #include "server/config.h"
+#include "server/core_dumps.h"
 #include "server/open_files.h"
 #include "server/server.h"
 #include "server/server_counters.h"
@@ -52,17 +53,21 @@ class SelfTest {
   const std::shared_ptr<std::atomic<bool>> running_ = std::make_shared<std::atomic<bool>>(false);
 };
 
+const char* TlsKind(const config::v1::ServerConfig& config) {
+  return !config.has_tls() ? "off" : config.tls().client_ca().empty() ? "server" : "mutual";
+}
+
 void LogStart(const config::v1::ServerConfig& config, const Server& server, const EngineStatus& status) {
   const std::string& address = config.listen().address();
-  if (address != "localhost" && address != "::1" && address.rfind("127.", 0) != 0) {
+  if (!config.has_tls() && address != "localhost" && address != "::1" && address.rfind("127.", 0) != 0) {
     spdlog::warn("listening beyond loopback without TLS or authentication: put a proxy in front");
   }
   spdlog::info(
       "server started: address={} family={} parameters={} model_version={} catalogue_version={} items={} levels={} "
-      "device={} dtype={} reflection={} health={}",
+      "device={} dtype={} tls={} reflection={} health={}",
       server.address(), status.family, status.parameters, status.model_version, status.catalogue_version,
-      status.num_items, status.levels, config.engine().device(), config.engine().dtype(), config.reflection(),
-      config.health());
+      status.num_items, status.levels, config.engine().device(), config.engine().dtype(), TlsKind(config),
+      config.reflection(), config.health());
 }
 
 void LogStop(const Server& server, int64_t cut) {
@@ -117,6 +122,7 @@ absl::Status ServeUntilStopped(const config::v1::Lifecycle& lifecycle, Server& s
 absl::Status RunServer(const config::v1::ServerConfig& config, const EngineFactory& create_engine) {
   signal(SIGPIPE, SIG_IGN);
   BEAMLINE_RETURN_IF_ERROR(EnsureOpenFiles(config.limits().min_open_files()));
+  if (!config.core_dumps()) BEAMLINE_RETURN_IF_ERROR(ForbidCoreDumps());
   SilenceLibraries();
   std::atomic<bool> loading{true};
   StopRequests stop;
@@ -140,8 +146,10 @@ absl::Status RunServer(const config::v1::ServerConfig& config, const EngineFacto
   // Before the model: whoever asks while it loads hears that the process is alive and not ready.
   std::unique_ptr<AdminHttp> http;
   if (config.has_admin()) {
-    BEAMLINE_ASSIGN_OR_RETURN(http,
-                              AdminHttp::Start(config.admin().address(), config.admin().http_port(), pages.Pages()));
+    const config::v1::Admin& admin = config.admin();
+    BEAMLINE_ASSIGN_OR_RETURN(
+        http, AdminHttp::Start(admin.http_address().empty() ? admin.address() : admin.http_address(), admin.http_port(),
+                               pages.Pages()));
   }
   spdlog::info("loading: bundle={} catalogue={} device={} dtype={}", config.engine().bundle(),
                config.engine().catalogue().empty() ? "the bundle's" : config.engine().catalogue(),

@@ -91,6 +91,13 @@ void AddServer(const ServerCounters& counters, Page* page) {
   page->Gauge("grpc_in_flight_calls", "Calls being answered.", static_cast<double>(counters.in_flight.value()));
 }
 
+void AddTls(const TlsStatus& status, Page* page) {
+  page->Gauge("tls_certificate_expiry_timestamp_seconds", "When the certificate in use expires.",
+              absl::ToDoubleSeconds(status.expiry - absl::UnixEpoch()));
+  page->Counter("tls_reloads_total", "Changes of the TLS files.", status.reloads, {{"result", "taken"}});
+  page->Counter("tls_reloads_total", "", status.refused, {{"result", "refused"}});
+}
+
 }  // namespace
 
 Metrics::Metrics()
@@ -130,6 +137,7 @@ std::string Metrics::Render(const Scraped& scraped) const {
   AddEngine(scraped.engine, &page);
   AddModel(scraped.engine, &page);
   AddServer(scraped.server, &page);
+  if (scraped.tls) AddTls(*scraped.tls, &page);
   std::vector<MetricFamily> families = registry_.Collect();
   families.insert(families.end(), page.families.begin(), page.families.end());
   return prometheus::TextSerializer().Serialize(families);

@@ -8,6 +8,7 @@
 
 #include <array>
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "absl/status/status.h"
@@ -18,6 +19,7 @@
 #include "prometheus/histogram.h"
 #include "prometheus/registry.h"
 #include "server/server_counters.h"
+#include "server/tls_credentials.h"
 
 namespace beamline::server {
 
@@ -32,6 +34,7 @@ class Metrics {
   struct Scraped {
     const EngineStatus& engine;
     const ServerCounters& server;
+    std::optional<TlsStatus> tls;  // absent: plaintext
     absl::Time started;
     bool ready = false;
   };

@@ -19,6 +19,7 @@
 #include "server/call.h"
 #include "server/lookup_services.h"
 #include "server/recommend_service.h"
+#include "server/tls_credentials.h"
 
 namespace beamline::server {
 namespace {
@@ -117,15 +118,22 @@ void WithoutHealth(grpc::ServerBuilder* builder) {
   builder->SetOption(std::make_unique<grpc::HealthCheckServiceServerBuilderOption>(nullptr));
 }
 
-absl::StatusOr<std::unique_ptr<grpc::Server>> Listen(const std::string& address, int port,
+struct Listener {
+  const std::string& address;
+  int port;
+  std::shared_ptr<grpc::ServerCredentials> credentials;
+};
+
+absl::StatusOr<std::unique_ptr<grpc::Server>> Listen(const Listener& listener,
                                                      const std::vector<std::unique_ptr<grpc::Service>>& services,
                                                      grpc::ServerBuilder* builder, int* bound) {
   for (const auto& service : services) builder->RegisterService(service.get());
-  const std::string target = HostPort(address, port);
-  builder->AddListeningPort(target, grpc::InsecureServerCredentials(), bound);
+  const std::string target = HostPort(listener.address, listener.port);
+  builder->AddListeningPort(target, listener.credentials, bound);
   std::unique_ptr<grpc::Server> server = builder->BuildAndStart();
   if (server == nullptr || *bound <= 0) {
-    return absl::FailedPreconditionError(absl::StrCat("cannot listen on ", target, ": ", WhyNotListen(address, port)));
+    return absl::FailedPreconditionError(
+        absl::StrCat("cannot listen on ", target, ": ", WhyNotListen(listener.address, listener.port)));
   }
   return server;
 }
@@ -165,8 +173,13 @@ absl::Status Server::StartPublic(const config::v1::ServerConfig& config) {
   services_.push_back(MakeRecommendService(context_.get()));
   services_.push_back(MakeCatalogueService(context_.get()));
   services_.push_back(MakeModelService(context_.get()));
+  if (config.has_tls()) {
+    BEAMLINE_ASSIGN_OR_RETURN(tls_, TlsCredentials::Create(config.tls()));
+  }
   const config::v1::Listen& listen = config.listen();
-  BEAMLINE_ASSIGN_OR_RETURN(server_, Listen(listen.address(), listen.port(), services_, &builder, &port_));
+  const Listener listener{listen.address(), listen.port(),
+                          tls_ != nullptr ? tls_->grpc() : grpc::InsecureServerCredentials()};
+  BEAMLINE_ASSIGN_OR_RETURN(server_, Listen(listener, services_, &builder, &port_));
   address_ = HostPort(listen.address(), port_);
   SetServing(false);
   return absl::OkStatus();
@@ -180,7 +193,8 @@ absl::Status Server::StartAdmin(const config::v1::ServerConfig& config) {
   admin_services_.push_back(MakeModelService(context_.get()));
   const config::v1::Admin& admin = config.admin();
   int port = 0;
-  BEAMLINE_ASSIGN_OR_RETURN(admin_server_, Listen(admin.address(), admin.port(), admin_services_, &builder, &port));
+  const Listener listener{admin.address(), admin.port(), grpc::InsecureServerCredentials()};
+  BEAMLINE_ASSIGN_OR_RETURN(admin_server_, Listen(listener, admin_services_, &builder, &port));
   admin_address_ = HostPort(admin.address(), port);
   return absl::OkStatus();
 }
@@ -189,6 +203,7 @@ const ServerCounters& Server::counters() const { return context_->counters; }
 std::string Server::RenderMetrics(bool ready) const {
   return context_->metrics->Render({.engine = context_->engine->GetStatus(),
                                     .server = context_->counters,
+                                    .tls = tls_ == nullptr ? std::nullopt : std::optional(tls_->status()),
                                     .started = context_->started,
                                     .ready = ready});
 }

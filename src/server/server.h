@@ -26,11 +26,13 @@ namespace beamline::server {
 
 struct ServiceContext;
 struct ServerCounters;
+class TlsCredentials;
 
 class Server {
  public:
   // `config` has passed LoadServerConfig. Port 0: the system chooses, see address(). Health says NOT_SERVING.
   // FAILED_PRECONDITION: the address cannot be listened on; the message names it, the reason and what to do.
+  // INVALID_ARGUMENT: the files of config.tls.
   static absl::StatusOr<std::unique_ptr<Server>> Start(const config::v1::ServerConfig& config, Engine* engine,
                                                        const Clock* clock);
   ~Server();  // Shutdown, cancelling what is still in flight
@@ -57,6 +59,7 @@ class Server {
   absl::Status StartAdmin(const config::v1::ServerConfig& config);
 
   std::unique_ptr<ServiceContext> context_;
+  std::unique_ptr<TlsCredentials> tls_;  // null: plaintext
   std::vector<std::unique_ptr<grpc::Service>> services_, admin_services_;
   std::unique_ptr<grpc::Server> server_, admin_server_;
   std::string address_, admin_address_;

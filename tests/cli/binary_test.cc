@@ -15,6 +15,7 @@
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "server/loopback.h"
+#include "server/test_certificates.h"
 
 namespace beamline::server {
 namespace {
@@ -195,6 +196,56 @@ TEST_F(RecommendVerb, StatusAndErrorsAreReadable) {
   const Outcome gone = Beamline(absl::StrCat("recommend --user u --target ", target));
   EXPECT_EQ(gone.exit_code, 1);
   EXPECT_THAT(gone.text, HasSubstr("is `beamline serve` running there?"));
+}
+
+TEST_F(RecommendVerb, SpeaksTlsAndShowsItsCertificate) {
+  const TestAuthority authority("authority");
+  const TlsFolder folder("tls");
+  folder.WritePair(authority.Issue("server"));
+  const Issued own = authority.Issue("client");
+  const std::string ca = folder.Write("ca.pem", authority.certificate());
+  const std::string certificate = folder.Write("client.pem", own.certificate);
+  const std::string key = folder.Write("client.key", own.key);
+  config::v1::ServerConfig config = LoopbackConfig();
+  config.mutable_tls()->set_certificate(folder.Path("server.pem"));
+  config.mutable_tls()->set_key(folder.Path("server.key"));
+  config.mutable_tls()->set_client_ca(ca);
+  Start(config);
+  const Outcome known = Ask(absl::StrCat("--status --tls-ca ", ca, " --tls-cert ", certificate, " --tls-key ", key));
+  EXPECT_EQ(known.exit_code, 0) << known.text;
+  EXPECT_THAT(known.text, StartsWith("ready, "));
+  for (const std::string& flags :
+       {std::string(), absl::StrCat("--tls-ca ", ca), absl::StrCat("--tls-ca ", certificate)}) {
+    const Outcome refused = Ask("--status " + flags);
+    EXPECT_EQ(refused.exit_code, 1) << refused.text;
+    EXPECT_THAT(refused.text, HasSubstr("is --tls-ca given")) << flags;
+  }
+  const std::pair<std::string, std::string> mistakes[] = {
+      {"--tls-ca /nowhere.pem", "--tls-ca: cannot open /nowhere.pem"},
+      {absl::StrCat("--tls-ca ", BEAMLINE_SOURCE_DIR, "/LICENSE"), "LICENSE is not in PEM"},
+      {absl::StrCat("--tls-ca ", ca, " --tls-cert ", certificate), "--tls-key"},
+      {absl::StrCat("--tls-cert ", certificate, " --tls-key ", key), "--tls-ca"}};
+  for (const auto& [flags, mention] : mistakes) {
+    const Outcome mistake = Ask("--status " + flags);
+    EXPECT_EQ(mistake.exit_code, 2) << flags;
+    EXPECT_THAT(mistake.text, HasSubstr(mention));
+  }
+}
+
+TEST(CheckConfig, WarnsOfACertificateThatExpired) {
+  const TestAuthority authority("authority");
+  const TlsFolder folder("expired");
+  folder.WritePair(authority.Issue("server", "IP:127.0.0.1", -60));
+  const std::string path = WriteConfig(
+      absl::StrCat("tls { certificate: '", folder.Path("server.pem"), "' key: '", folder.Path("server.key"), "' }\n"));
+  const std::string check = absl::StrCat("serve --check-config --config ", path, " --bundle ", ::testing::TempDir());
+  const Outcome expired = Beamline(check);
+  EXPECT_EQ(expired.exit_code, 0);
+  EXPECT_THAT(expired.text, AllOf(HasSubstr("warning: tls.certificate: "), HasSubstr("server.pem expired on 20")));
+  folder.Write("server.key", authority.Issue("another").key);
+  const Outcome wrong = Beamline(check);
+  EXPECT_EQ(wrong.exit_code, 2);
+  EXPECT_THAT(wrong.text, AllOf(HasSubstr(path + ":1: tls.key: "), HasSubstr("is not the key of the certificate")));
 }
 
 }  // namespace

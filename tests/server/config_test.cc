@@ -181,6 +181,8 @@ TEST(Config, EachProblemIsFoundAlone) {
       {"admin { port: 0 }", "c.textproto:1: admin.port: 0", "1..65535"},
       {"admin { http_port: 70000 }", "c.textproto:1: admin.http_port: 70000", "1..65535"},
       {"admin { address: 'here' }", "c.textproto:1: admin.address", "localhost"},
+      {"admin { http_address: 'here' }", "c.textproto:1: admin.http_address", "localhost"},
+      {"tls { poll_ms: 1 }", "c.textproto:1: tls.poll_ms: 1", "10.."},
       {"admin { http_port: 50052 }", "c.textproto:1: admin.http_port: 50052", "admin.port"},
       {"admin { port: 50051 }", "c.textproto:1: admin.port: 50051", "listen.port"},
       {"lifecycle { grace_ms: -1 }", "c.textproto:1: lifecycle.grace_ms: -1", "0..600000"},

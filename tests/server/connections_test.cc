@@ -6,12 +6,14 @@
 
 #include <netinet/in.h>
 #include <poll.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "server/core_dumps.h"
 #include "server/loopback.h"
 #include "server/open_files.h"
 
@@ -133,6 +135,17 @@ TEST(OpenFiles, TheSoftLimitIsRaisedAndTheHardOneChecked) {
                 AllOf(HasSubstr("FAILED_PRECONDITION"), HasSubstr("ulimit -Hn"), HasSubstr("limits.min_open_files")));
   }
   ASSERT_EQ(setrlimit(RLIMIT_NOFILE, &before), 0);
+}
+
+TEST(CoreDumps, AreForbiddenToFilesAndCollectors) {
+  const auto in_child = [] {
+    if (prctl(PR_SET_DUMPABLE, 1) != 0) _exit(2);
+    if (!ForbidCoreDumps().ok()) _exit(3);
+    rlimit limit{1, 1};
+    getrlimit(RLIMIT_CORE, &limit);
+    _exit(prctl(PR_GET_DUMPABLE) == 0 && limit.rlim_cur == 0 && limit.rlim_max == 0 ? 0 : 1);
+  };
+  EXPECT_EXIT(in_child(), ::testing::ExitedWithCode(0), "");
 }
 
 }  // namespace

@@ -1,15 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // Signals, exit codes and the watchdog of a whole process: tests/server/fake_serve.cc.
-#include <array>
-#include <cstdio>
+#include "testing/process.h"
+
 #include <future>
 #include <string>
 
 #include <signal.h>
-#include <spawn.h>
-#include <sys/wait.h>
-#include <unistd.h>
 
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
@@ -20,55 +17,15 @@ namespace {
 
 using ::testing::HasSubstr;
 
-class Process {
+class Process : public testing::Process {
  public:
-  Process(const std::string& mode, const std::string& grace_ms) {
-    std::array<int, 2> ends;
-    EXPECT_EQ(pipe(ends.data()), 0);
-    posix_spawn_file_actions_t actions;
-    posix_spawn_file_actions_init(&actions);
-    posix_spawn_file_actions_adddup2(&actions, ends[1], STDOUT_FILENO);
-    posix_spawn_file_actions_addclose(&actions, ends[0]);
-    std::string program = BEAMLINE_FAKE_SERVE, mode_argument = mode, grace_argument = grace_ms;
-    std::array<char*, 4> arguments = {program.data(), mode_argument.data(), grace_argument.data(), nullptr};
-    EXPECT_EQ(posix_spawn(&pid_, program.c_str(), &actions, nullptr, arguments.data(), environ), 0);
-    posix_spawn_file_actions_destroy(&actions);
-    close(ends[1]);
-    out_ = fdopen(ends[0], "r");
-  }
-  ~Process() {
-    if (pid_ > 0) {
-      kill(pid_, SIGKILL);
-      Wait();
-    }
-    std::fclose(out_);
-  }
-
-  // Reads the log up to a line with `text` and returns it; empty at the end of the log.
-  std::string AwaitLog(const std::string& text) {
-    std::array<char, 4096> line;
-    while (std::fgets(line.data(), line.size(), out_) != nullptr) {
-      if (std::string(line.data()).find(text) != std::string::npos) return line.data();
-    }
-    return "";
-  }
-  std::string AwaitAddress() {
+  Process(const std::string& mode, const std::string& grace_ms)
+      : testing::Process({BEAMLINE_FAKE_SERVE, mode, grace_ms}) {}
+  std::string AwaitAddress() const {
     const std::string line = AwaitLog("server started: ");
     const size_t begin = line.find("address=") + 8;
     return line.empty() ? "" : line.substr(begin, line.find(' ', begin) - begin);
   }
-  void Signal(int number) { kill(pid_, number); }
-  // The exit code, or minus the signal that killed it.
-  int Wait() {
-    int status = 0;
-    waitpid(pid_, &status, 0);
-    pid_ = 0;
-    return WIFEXITED(status) ? WEXITSTATUS(status) : -WTERMSIG(status);
-  }
-
- private:
-  pid_t pid_ = 0;
-  std::FILE* out_ = nullptr;
 };
 
 std::future<grpc::Status> RecommendFrom(const std::string& address) {

@@ -1,0 +1,36 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The files of TLS: read, checked, and described to whoever has to mend them. Pure but for reading the files.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/time/time.h"
+#include "beamline/config/v1/server_config.pb.h"
+
+namespace beamline::server {
+
+struct TlsFiles {
+  std::string certificate, key, client_ca;     // the files' bytes; client_ca is empty where none is configured
+  absl::Time expiry = absl::InfiniteFuture();  // of the server's own certificate
+
+  bool operator==(const TlsFiles&) const = default;
+};
+
+struct TlsReport {
+  struct Remark {
+    std::string field;  // of config.v1.Tls
+    std::string text;   // begins with the file, where there is one
+  };
+  TlsFiles files;                // to be used only where there is no problem
+  std::vector<Remark> problems;  // unreadable, not PEM, key and certificate that do not belong together, ...
+  std::vector<Remark> warnings;  // outside its period of validity, a key that others can read
+
+  absl::Status ToStatus() const;  // INVALID_ARGUMENT with one "tls.FIELD: text" per problem
+};
+
+TlsReport ReadTlsFiles(const config::v1::Tls& tls, absl::Time now);
+
+}  // namespace beamline::server

@@ -7,7 +7,7 @@
 # BEAMLINE_TORCH_ROOT points at one.
 #
 #   scripts/setup.sh          what the demo needs
-#   scripts/setup.sh --dev    and what the tests, the linters and the sanitizers need
+#   scripts/setup.sh --dev    and what the tests, the linters and the sanitizers need, with Kubernetes' schemas
 set -euo pipefail
 
 torch_version=2.11.0
@@ -15,7 +15,7 @@ cache=${BEAMLINE_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/beamline}
 packages=(g++ cmake ninja-build ccache lld git ca-certificates
   libgrpc++-dev protobuf-compiler protobuf-compiler-grpc libprotobuf-dev libabsl-dev libspdlog-dev libfmt-dev
   nlohmann-json3-dev libcli11-dev zlib1g-dev libssl-dev pkg-config libre2-dev libc-ares-dev prometheus-cpp-dev libcpp-httplib-dev python3 python3-venv)
-[[ ${1:-} == --dev ]] && packages+=(libgtest-dev libgmock-dev libbenchmark-dev clang-format clang-tidy prometheus)
+[[ ${1:-} == --dev ]] && packages+=(libgtest-dev libgmock-dev libbenchmark-dev clang-format clang-tidy prometheus haproxy)
 
 missing=()
 for package in "${packages[@]}"; do
@@ -40,4 +40,14 @@ elif [[ ! -f $cache/venv/torch-$torch_version.ok ]]; then
   "$cache/venv/bin/pip" install --quiet --disable-pip-version-check --no-deps \
     "torch==$torch_version" nvidia-cuda-runtime==13.0.96 nvidia-cuda-cupti==13.0.85
   touch "$cache/venv/torch-$torch_version.ok"
+fi
+
+validate_version=1.37.0
+if [[ ${1:-} == --dev && ! -f $cache/tools/kubernetes-validate-$validate_version.ok ]]; then
+  echo "setup: installing kubernetes-validate $validate_version into $cache/tools"
+  rm -rf "$cache/tools"
+  mkdir -p "$cache"
+  /usr/bin/python3 -m venv "$cache/tools"
+  "$cache/tools/bin/pip" install --quiet --disable-pip-version-check "kubernetes-validate==$validate_version"
+  touch "$cache/tools/kubernetes-validate-$validate_version.ok"
 fi

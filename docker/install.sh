@@ -1,0 +1,27 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
+# Builds the binary and gathers what it needs at run time into one folder; the Dockerfile's work, as a script.
+#
+#   docker/install.sh DIR
+#
+# DIR/bin/beamline; DIR/lib: the shared libraries of libtorch that it loads; DIR/packages.txt: the Debian packages that
+# the others are in.
+set -euo pipefail
+out=${1:?usage: docker/install.sh DIR}
+cd "$(dirname "$0")/.."
+. scripts/lib.sh
+configure cpu-release "$build_root/image" -DBEAMLINE_BUILD_TESTS=OFF
+cmake --build "$build_root/image" -j "$jobs" --target beamline
+mkdir -p "$out/bin" "$out/lib"
+install --strip "$build_root/image/bin/beamline" "$out/bin/beamline"
+
+: >"$out/packages.all"
+while read -r library; do
+  case $library in
+    */site-packages/*) cp -L "$library" "$out/lib/" ;;
+    *) dpkg-query -S "*/$(basename "$(readlink -f "$library")")" | head -n 1 | cut -d: -f1 >>"$out/packages.all" ;;
+  esac
+done < <(ldd "$out/bin/beamline" | awk '$2 == "=>" { if ($3 == "not") { print "missing: " $1 >"/dev/stderr"; exit 1 } print $3 }')
+sort -u "$out/packages.all" >"$out/packages.txt"
+rm "$out/packages.all"
+[[ -s $out/packages.txt && -e $out/lib/libtorch_cpu.so ]] || { echo "install: found no libraries" >&2; exit 1; }

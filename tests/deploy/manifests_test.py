@@ -1,0 +1,189 @@
+# SPDX-License-Identifier: Apache-2.0
+"""docker/k8s against Kubernetes' schemas and against what we hold of a pod; the configurations in docker/ against the
+server itself.
+
+  manifests_test.py BEAMLINE_BINARY [-v]
+
+The schemas come with kubernetes-validate (scripts/setup.sh --dev installs it). Without it: exit code 77, skipped.
+"""
+import copy
+import pathlib
+import re
+import subprocess
+import sys
+import tempfile
+import unittest
+
+try:
+    import kubernetes_validate
+    import yaml
+except ImportError as missing:
+    print(f"skipped: {missing.name} is not installed (scripts/setup.sh --dev)")
+    sys.exit(77)
+
+root = pathlib.Path(__file__).resolve().parents[2]
+docker = root / "docker"
+base = docker / "k8s" / "base"
+binary = sys.argv.pop(1)
+
+
+def read(path):
+    return yaml.safe_load(path.read_text())
+
+
+def resources(folder):
+    return {name: read(folder / name) for name in read(folder / "kustomization.yaml")["resources"]}
+
+
+def merged(below, above):
+    """As kustomize lays a patch over a resource: maps by key, lists of things with names by name, others replaced."""
+    if isinstance(below, dict) and isinstance(above, dict):
+        keys = below.keys() | above.keys()
+        return {k: merged(below[k], above[k]) if k in below and k in above else copy.deepcopy(below.get(k, above.get(k))) for k in keys}
+    if isinstance(below, list) and above and isinstance(above[0], dict) and "name" in above[0]:
+        by_name = {item["name"]: item for item in below}
+        return list({**by_name, **{item["name"]: merged(by_name.get(item["name"], {}), item) for item in above}}.values())
+    return copy.deepcopy(above)
+
+
+def deployments():
+    cpu = read(base / "deployment.yaml")
+    return {"cpu": cpu, "gpu": merged(cpu, read(docker / "k8s" / "gpu" / "deployment.yaml"))}
+
+
+def validate(resource, version):
+    kubernetes_validate.validate(resource, version, strict=True)
+
+
+def seconds(config, field):
+    return int(re.search(rf"\b{field}: (\d+)", config).group(1)) / 1000
+
+
+class Schemas(unittest.TestCase):
+    versions = ("1.29", kubernetes_validate.latest_version())
+
+    def test_every_manifest_is_valid_in_the_oldest_and_the_newest_version(self):
+        every = {**resources(base), **{f"deployment, {kind}": d for kind, d in deployments().items()}}
+        self.assertEqual(len(every), 8)
+        for name, resource in every.items():
+            for version in self.versions:
+                with self.subTest(name, version=version):
+                    validate(resource, version)
+
+    def test_a_misspelt_key_and_a_wrong_type_are_found(self):
+        for path, value in ((("readinesProbe",), {}), (("livenessProbe", "periodSeconds"), "ten")):
+            bad = read(base / "deployment.yaml")
+            at = bad["spec"]["template"]["spec"]["containers"][0]
+            for key in path[:-1]:
+                at = at[key]
+            at[path[-1]] = value
+            for version in self.versions:
+                with self.assertRaises(Exception, msg=str(path)):
+                    validate(bad, version)
+
+
+class Policies(unittest.TestCase):
+    def each(self):
+        for kind, deployment in deployments().items():
+            pod = deployment["spec"]["template"]["spec"]
+            (container,) = pod["containers"]
+            with self.subTest(kind):
+                yield deployment, pod, container
+
+    def test_nothing_runs_with_privileges(self):
+        for _, pod, container in self.each():
+            self.assertIs(pod["securityContext"]["runAsNonRoot"], True)
+            self.assertEqual(pod["securityContext"]["runAsUser"], 65532)
+            self.assertEqual(pod["securityContext"]["seccompProfile"]["type"], "RuntimeDefault")
+            self.assertIs(pod["automountServiceAccountToken"], False)
+            own = container["securityContext"]
+            self.assertIs(own["allowPrivilegeEscalation"], False)
+            self.assertIs(own["readOnlyRootFilesystem"], True)
+            self.assertEqual(own["capabilities"], {"drop": ["ALL"]})
+            self.assertTrue(all(mount["readOnly"] for mount in container["volumeMounts"]))
+
+    def test_resources_are_bounded_and_the_configuration_knows(self):
+        for _, _, container in self.each():
+            resources_of = container["resources"]
+            self.assertEqual(resources_of["requests"], resources_of["limits"])
+            self.assertIn("memory", resources_of["limits"])
+            self.assertIn(f"threads: {resources_of['limits']['cpu']} ", config_map())
+        gpu = deployments()["gpu"]["spec"]
+        self.assertEqual(gpu["template"]["spec"]["containers"][0]["resources"]["limits"]["nvidia.com/gpu"], "1")
+        self.assertEqual(gpu["strategy"]["rollingUpdate"], {"maxSurge": 0, "maxUnavailable": 1})
+
+    def test_probes_ask_the_admin_port_for_pages_that_exist(self):
+        pages = (root / "src/server/admin_pages.cc").read_text()
+        for _, _, container in self.each():
+            ports = {port["name"]: port["containerPort"] for port in container["ports"]}
+            self.assertEqual(ports, {"grpc": 50051, "admin": 50053})
+            for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
+                get = container[probe]["httpGet"]
+                self.assertEqual(get["port"], "admin")
+                self.assertIn(f'"{get["path"]}"', pages)
+            self.assertEqual(container["livenessProbe"]["httpGet"]["path"], "/livez", "a busy server must not be killed")
+
+    def test_there_is_time_to_drain(self):
+        config = config_map()
+        drain, grace = seconds(config, "drain_delay_ms"), seconds(config, "grace_ms")
+        for _, pod, container in self.each():
+            readiness = container["readinessProbe"]
+            self.assertGreater(drain, readiness["periodSeconds"] * readiness["failureThreshold"])
+            sleep = int(container["lifecycle"]["preStop"]["exec"]["command"][1])
+            self.assertGreater(pod["terminationGracePeriodSeconds"], sleep + drain + grace + 1)
+
+    def test_selectors_meet(self):
+        labels = deployments()["cpu"]["spec"]["template"]["metadata"]["labels"]
+        every = resources(base)
+        for selector in (deployments()["cpu"]["spec"]["selector"]["matchLabels"],
+                         every["service.yaml"]["spec"]["selector"],
+                         every["pdb.yaml"]["spec"]["selector"]["matchLabels"],
+                         every["networkpolicy.yaml"]["spec"]["podSelector"]["matchLabels"]):
+            self.assertEqual(selector.items() & labels.items(), selector.items())
+            self.assertTrue(selector)
+
+    def test_the_autoscaler_reads_what_prometheus_records(self):
+        metric = read(base / "hpa.yaml")["spec"]["metrics"][0]["pods"]["metric"]["name"]
+        (rule,) = read(docker / "k8s" / "prometheus-adapter.yaml")["rules"]
+        self.assertEqual(metric, rule["name"]["as"])
+        (recorded,) = read(root / "monitoring" / "recording.yml")["groups"][0]["rules"]
+        self.assertIn(f'"{recorded["record"]}"', rule["seriesQuery"])
+
+    def test_reloads_are_not_reachable_from_outside_the_pod(self):
+        (public, admin) = read(base / "networkpolicy.yaml")["spec"]["ingress"]
+        self.assertEqual([public["ports"][0]["port"], admin["ports"][0]["port"]], ["grpc", "admin"])
+        for text in (config_map(), (docker / "server.textproto").read_text()):
+            self.assertRegex(text, r'admin \{\s+address: "127\.0\.0\.1"')
+
+
+class Configurations(unittest.TestCase):
+    def test_the_server_accepts_them(self):
+        for name, text in (("ConfigMap", config_map()), ("image", (docker / "server.textproto").read_text())):
+            with self.subTest(name), tempfile.TemporaryDirectory() as folder:
+                path = pathlib.Path(folder) / "server.textproto"
+                self.assertEqual(text.count("/srv/beamline/models"), 1)
+                path.write_text(text.replace("/srv/beamline/models", folder))
+                check = subprocess.run([binary, "serve", "--check-config", "--config", path], capture_output=True, text=True)
+                self.assertEqual(check.returncode, 0, check.stderr)
+
+    def test_compose_mounts_what_is_there(self):
+        services = read(docker / "compose.yaml")["services"]
+        self.assertEqual(sorted(services), ["beamline", "grafana", "prometheus"])
+        for service in services.values():
+            for volume in service["volumes"]:
+                source = volume.rsplit(":", 2)[0]
+                if not source.startswith("${"):
+                    self.assertTrue((docker / source).exists(), source)
+            for port in service["ports"]:
+                self.assertTrue(port.startswith("127.0.0.1:"), port)
+        self.assertIs(services["beamline"]["read_only"], True)
+        target = read(docker / "prometheus.yml")["scrape_configs"][0]
+        self.assertEqual((target["job_name"], target["static_configs"][0]["targets"]), ("beamline", ["beamline:50053"]))
+
+
+def config_map():
+    return read(base / "configmap.yaml")["data"]["server.textproto"]
+
+
+if __name__ == "__main__":
+    unittest.main()

@@ -1,0 +1,180 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// docker/proxy/haproxy.cfg: a real HAProxy before two real servers, which are restarted and killed under load. Every
+// answer that comes through is compared with the server's own.
+#include <atomic>
+#include <iostream>
+#include <mutex>
+#include <thread>
+
+#include "deploy/real_server.h"
+#include "gmock/gmock.h"
+#include "grpcpp/generic/generic_stub.h"
+
+namespace beamline::deploy {
+namespace {
+
+constexpr int kCallers = 4;
+
+// Calls without pause but for two milliseconds, each caller over a connection of its own, until it goes.
+class Load {
+ public:
+  Load(const std::string& target, const std::vector<std::string>& expected) {
+    for (int i = 0; i < kCallers; ++i) {
+      callers_.emplace_back([=, this, &expected] {
+        const auto stub = v1::RecommendService::NewStub(Connect(target));
+        const std::vector<v1::RecommendRequest> requests = FixedRequests();
+        for (size_t n = i; !stop_.load(); ++n) {
+          v1::RecommendResponse response;
+          const grpc::Status status = Ask(*stub, requests[n % requests.size()], &response);
+          ++calls_;
+          if (!status.ok()) {
+            Note(absl::StrCat(status.error_code(), ": ", status.error_message()));
+          } else if (Essence(response) != expected[n % requests.size()]) {
+            Note("another answer");
+          }
+          absl::SleepFor(absl::Milliseconds(2));
+        }
+      });
+    }
+  }
+  ~Load() { Stop(); }
+  void Stop() {
+    stop_.store(true);
+    for (std::thread& caller : callers_) caller.join();
+    callers_.clear();
+  }
+  int calls() const { return calls_.load(); }
+  std::vector<std::string> failures() const {
+    std::lock_guard lock(mu_);
+    return failures_;
+  }
+
+ private:
+  void Note(std::string failure) {
+    std::lock_guard lock(mu_);
+    failures_.push_back(std::move(failure));
+  }
+
+  std::atomic<bool> stop_{false};
+  std::atomic<int> calls_{0};
+  mutable std::mutex mu_;
+  std::vector<std::string> failures_;  // guarded by mu_
+  std::vector<std::thread> callers_;
+};
+
+grpc::StatusCode CallMethod(const std::shared_ptr<grpc::Channel>& channel, const std::string& method) {
+  grpc::GenericStub stub(channel);
+  grpc::ClientContext context;
+  context.set_deadline(absl::ToChronoTime(absl::Now() + absl::Seconds(10)));
+  grpc::CompletionQueue queue;
+  const grpc::Slice nothing;
+  const auto call = stub.PrepareUnaryCall(&context, method, grpc::ByteBuffer(&nothing, 1), &queue);
+  call->StartCall();
+  grpc::ByteBuffer response;
+  grpc::Status status;
+  call->Finish(&response, &status, nullptr);
+  void* tag;
+  bool ok;
+  queue.Next(&tag, &ok);
+  return status.error_code();
+}
+
+class ProxyTest : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    if (access(BEAMLINE_HAPROXY, X_OK) != 0) GTEST_SKIP() << "haproxy is not installed (scripts/setup.sh --dev)";
+    const std::string bundle = ::testing::TempDir() + "/bundle";
+    ASSERT_TRUE(runtime::testing::WriteTinyBundle(bundle).ok());
+    for (int i = 0; i < 2; ++i) {
+      servers_.push_back(std::make_unique<RealServer>(LoopbackAddress(1 + i), absl::StrCat("bundle: '", bundle, "'")));
+      servers_.back()->Start();
+    }
+    for (const auto& server : servers_) ASSERT_TRUE(server->AwaitReady());
+    proxy_ = std::make_unique<testing::Process>(
+        std::vector<std::string>{BEAMLINE_HAPROXY, "-db", "-f", BEAMLINE_SOURCE_DIR + "/docker/proxy/haproxy.cfg"},
+        std::vector<std::string>{"BEAMLINE_BIND=" + target_, "BEAMLINE_1=" + LoopbackAddress(1),
+                                 "BEAMLINE_2=" + LoopbackAddress(2)});
+    const auto stub = v1::RecommendService::NewStub(Connect(servers_[0]->target()));
+    for (const v1::RecommendRequest& request : FixedRequests()) {
+      v1::RecommendResponse response;
+      ASSERT_TRUE(Ask(*stub, request, &response).ok());
+      ASSERT_GT(response.items_size(), 0);
+      expected_.push_back(Essence(response));
+    }
+    const auto channel = Connect(target_);
+    EXPECT_TRUE(channel->WaitForConnected(absl::ToChronoTime(absl::Now() + absl::Seconds(30)))) << proxy_->Log();
+  }
+
+  // Until calls through the proxy reach this server.
+  static bool GetsTraffic(const RealServer& server) {
+    const int64_t before = server.completed();
+    for (int i = 0; i < 200; ++i) {
+      if (server.completed() >= before + 5) return true;
+      absl::SleepFor(absl::Milliseconds(50));
+    }
+    return false;
+  }
+
+  const std::string target_ = LoopbackAddress(3) + ":50050";
+  std::vector<std::unique_ptr<RealServer>> servers_;
+  std::unique_ptr<testing::Process> proxy_;
+  std::vector<std::string> expected_;
+};
+
+TEST_F(ProxyTest, ARollingRestartUnderLoadLosesNothing) {
+  Load load(target_, expected_);
+  for (const auto& server : servers_) ASSERT_TRUE(GetsTraffic(*server)) << proxy_->Log();
+  for (const auto& server : servers_) {
+    EXPECT_EQ(server->Stop(SIGTERM), 0) << server->log();
+    EXPECT_THAT(server->log(), ::testing::HasSubstr("cut_off=0"));
+    server->Start();
+    ASSERT_TRUE(server->AwaitReady());
+    ASSERT_TRUE(GetsTraffic(*server)) << proxy_->Log();
+  }
+  load.Stop();
+  std::cout << load.calls() << " calls over two restarts, " << load.failures().size() << " failed\n";
+  EXPECT_GT(load.calls(), 500);
+  EXPECT_THAT(load.failures(), ::testing::IsEmpty());
+}
+
+TEST_F(ProxyTest, AKilledServerCostsNoCall) {
+  Load load(target_, expected_);
+  for (const auto& server : servers_) ASSERT_TRUE(GetsTraffic(*server)) << proxy_->Log();
+  for (const auto& server : servers_) {
+    EXPECT_EQ(server->Stop(SIGKILL), -SIGKILL);
+    absl::SleepFor(absl::Seconds(1));
+    server->Start();
+    ASSERT_TRUE(server->AwaitReady());
+    ASSERT_TRUE(GetsTraffic(*server)) << proxy_->Log();
+  }
+  load.Stop();
+  std::cout << load.calls() << " calls over two kills, " << load.failures().size() << " failed\n";
+  EXPECT_THAT(load.failures(), ::testing::IsEmpty());
+}
+
+TEST_F(ProxyTest, OnlyThePublicServicesAreReachable) {
+  const auto channel = Connect(target_);
+  grpc::ClientContext context;
+  v1::GetStatusResponse status;
+  EXPECT_TRUE(v1::ModelService::NewStub(channel)->GetStatus(&context, {}, &status).ok());
+  for (const char* method : {"/beamline.v1.AdminService/Reload", "/grpc.reflection.v1alpha.ServerReflection/x", "/"}) {
+    EXPECT_EQ(CallMethod(channel, method), grpc::StatusCode::PERMISSION_DENIED) << method;
+  }
+}
+
+TEST_F(ProxyTest, SaysInGrpcThatNobodyIsReady) {
+  for (const auto& server : servers_) EXPECT_EQ(server->Stop(SIGKILL), -SIGKILL);
+  const auto stub = v1::RecommendService::NewStub(Connect(target_));
+  v1::RecommendResponse response;
+  grpc::Status status;
+  for (int i = 0; i < 100 && status.error_message() != "no server is ready"; ++i) {
+    status = Ask(*stub, FixedRequests()[0], &response);
+    EXPECT_EQ(status.error_code(), grpc::StatusCode::UNAVAILABLE) << status.error_message();
+    absl::SleepFor(absl::Milliseconds(50));
+  }
+  EXPECT_EQ(status.error_message(), "no server is ready");
+}
+
+}  // namespace
+}  // namespace beamline::deploy

@@ -29,13 +29,24 @@ if (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null; then
   echo "demo: port $port is taken (a server that an earlier --keep left?). Stop it, or pick another: BEAMLINE_DEMO_PORT=50052" >&2
   exit 1
 fi
+caller=$PWD
 cd "$(dirname "$0")/.."
 bash scripts/setup.sh
 . scripts/lib.sh
 out=${BEAMLINE_DEMO:-$root/out/demo}
+[[ $out == /* ]] || out=$caller/$out
 users=3000 seed=1
-[[ $fresh == yes ]] && rm -rf "$out"
+if [[ $fresh == yes && -e $out ]]; then
+  if [[ $out != "$root/out/demo" && ! -e $out/.beamline-demo ]]; then
+    echo "demo: BEAMLINE_DEMO: $out was not made by the demo, so --fresh does not remove it; name another folder" >&2
+    exit 2
+  fi
+  rm -rf "$out"
+fi
 mkdir -p "$out"
+touch "$out/.beamline-demo"
+# A path as the caller may type it.
+path() { [[ $1 == "$caller"/* ]] && echo "${1#"$caller"/}" || echo "$1"; }
 start=$SECONDS
 
 say "Build (only what the demo runs)"
@@ -54,7 +65,7 @@ step() {
   shift 2
   say "$title"
   if [[ -e $output ]]; then
-    echo "kept from an earlier run: ${output#"$root"/}  (--fresh makes it anew)"
+    echo "kept from an earlier run: $(path "$output")  (--fresh makes it anew)"
     return
   fi
   echo "\$ beamline $*"
@@ -106,8 +117,8 @@ say "Done in $((SECONDS - start)) s after the installation"
 if [[ $keep == yes ]]; then
   trap - EXIT
   cat <<EOT
-The server stays up on 127.0.0.1:$port (log: ${out#"$root"/}/server.log; stop it with: kill $server). Call it:
-  ${beamline#"$root"/} recommend --target 127.0.0.1:$port --user u99 --data ${out#"$root"/}/data --top-k 10
+The server stays up on 127.0.0.1:$port (log: $(path "$out/server.log"); stop it with: kill $server). Call it:
+  $(path "$beamline") recommend --target 127.0.0.1:$port --user u99 --data $(path "$out/data") --top-k 10
   grpcurl -plaintext -d '{"user_id": "u99", "history": [{"item_id": 5}, {"item_id": 17}], "top_k": 10}' 127.0.0.1:$port beamline.v1.RecommendService/Recommend
 EOT
 fi

@@ -3,6 +3,7 @@
 that drifts drifts for all."""
 
 import dataclasses
+import os
 import time
 
 import registry
@@ -50,15 +51,17 @@ def answers_for(beams):
 class Team:
     """The loaded processes of one size and one number of threads."""
 
-    def __init__(self, preparation, entries, size, threads, tell):
-        self.folder = preparation.folder(size, entries)
-        self.size, self.threads, self.processes, self.versions, self.failed = size, threads, {}, {}, {}
+    def __init__(self, folder, size, threads):
+        self.folder, self.size, self.threads = folder, size, threads
+        self.processes, self.versions, self.failed = {}, {}, {}
+
+    def load(self, preparation, entries, tell):
         for entry in [registry.GEMM, *entries]:
             tell(f"loading {entry.label}")
-            process = PeerProcess(preparation.command(entry), threads, preparation.logs / f"{entry.name}.log")
+            process = PeerProcess(preparation.command(entry), self.threads, preparation.logs / f"{entry.name}.log")
             self.processes[entry.name] = process
             try:
-                question = {"do": "load", "folder": str(self.folder), "threads": threads, "options": entry.options}
+                question = {"do": "load", "folder": str(self.folder), "threads": self.threads, "options": entry.options}
                 self.versions[entry.name] = process.ask(question, 600)["versions"]
             except PeerError as error:
                 self.failed[entry.name] = str(error)
@@ -122,6 +125,7 @@ class CellRun:
             time.sleep(2)
         self.next_request[entry.name] += len(milliseconds) * result["requests_per_run"]
         result["ms"] += milliseconds
+        result["nice"] = max(result.get("nice", 0), os.getpriority(os.PRIO_PROCESS, process.pid))
         result["foreign_cores"] = max(result["foreign_cores"], foreign)
 
     def measure(self):

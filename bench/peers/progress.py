@@ -33,7 +33,7 @@ class Progress:
         self.loading = load_seconds * len(teams)
         self.count, self.begun, self.done_estimate = len(cells), time.monotonic(), 0.0
         self.number, self.cell, self.part = 0, None, 0.0
-        self.live = sys.stderr.isatty()
+        self.live, self.told = sys.stderr.isatty(), self.begun
 
     def total(self):
         return sum(self.estimates.values()) + self.loading
@@ -54,8 +54,12 @@ class Progress:
         return f"{where}: {text}; {duration(time.monotonic() - self.begun)} gone, about {duration(self.left())} left"
 
     def tell(self, text):
+        """On a terminal at once, in a log every quarter of a minute."""
         if self.live:
             print(f"\r\x1b[K{self.line(text)}", end="", file=sys.stderr, flush=True)
+        elif time.monotonic() - self.told > 15:
+            self.told = time.monotonic()
+            print(self.line(text), file=sys.stderr, flush=True)
 
     def round_done(self, number, rounds):
         self.part = 0.3 + 0.7 * number / rounds

@@ -80,6 +80,10 @@ class Report:
         foreign = max(result["foreign_cores"] for document in self.documents.values()
                       for result in document["peers"].values())
         lines.append(f"Others kept at most {foreign:.2f} cores busy during a turn.")
+        priorities = {result.get("nice", 0) for document in self.documents.values()
+                      for result in document["peers"].values()}
+        if priorities != {0}:
+            lines.append(f"**Peers ran at nice {', '.join(map(str, sorted(priorities)))}: somebody changed priorities.**")
         if any(document["forced"] for document in self.documents.values()):
             lines.append("**FORCED: measured without a check that the machine was quiet. These times are no measurement.**")
         for threads in sorted({cell.threads for cell in self.documents}):

@@ -15,6 +15,7 @@ import dataclasses
 import hashlib
 import json
 import pathlib
+import signal
 import subprocess
 import sys
 import time
@@ -115,7 +116,8 @@ def measure_cells(arguments, cells, key, preparation):
             if team is None or (team.size, team.threads) != (cell.size, cell.threads):
                 if team is not None:
                     team.stop()
-                team = measure.Team(preparation, entries, cell.size, cell.threads, progress.tell)
+                team = measure.Team(preparation.folder(cell.size, entries), cell.size, cell.threads)
+                team.load(preparation, entries, progress.tell)
             workload = json.loads((team.folder / "workload.json").read_text())
             progress.begin(cell)
             run = measure.CellRun(team, cell, entries, limits, progress)
@@ -137,6 +139,8 @@ def measure_cells(arguments, cells, key, preparation):
 
 def main():
     arguments = parse_arguments()
+    # Ended from outside, the peers end too: an orphan would disturb whatever is measured next.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     cells = make_cells(arguments.cells, arguments.batch, arguments.threads)
     for folder in ("cells", "logs"):
         (arguments.out / folder).mkdir(parents=True, exist_ok=True)

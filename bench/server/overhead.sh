@@ -24,7 +24,7 @@ stop() {
 }
 trap stop EXIT
 golden=tests/golden/t5/relu_tied
-"$build/bin/beamline" import hf $golden/hf --sid-index $golden/index.json --id-offset 1 --out "$work/bundle" >"$work/import.log"
+"$build/bin/beamline" import hf $golden/hf --sid-index $golden/index.json --id-offset 1 --out "$work/bundle" >"$work/import.log" 2>&1
 cat >"$work/server.textproto" <<CONFIG
 engine { backend: "cpu" threads: 1 workers: 1 max_queue_delay_us: 0 context_cache_bytes: 0 }
 CONFIG

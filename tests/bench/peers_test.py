@@ -144,6 +144,12 @@ class Report(unittest.TestCase):
         self.assertNotIn("FORCED", self.made(document(beamline=[1], gemm=[1])).markdown())
         self.assertIn("FORCED", self.made(document(forced=True, beamline=[1], gemm=[1])).markdown())
 
+    def test_changed_priorities_are_told(self):
+        niced = document(beamline=[1], gemm=[1])
+        self.assertNotIn("nice", self.made(niced).markdown())
+        niced["peers"]["gemm"]["nice"] = 15
+        self.assertIn("at nice 0, 15", self.made(niced).markdown())
+
     def test_failures_are_told_and_count(self):
         broken = document(beamline=[1], gemm=[1], optimum=[])
         broken["peers"]["optimum"]["error"] = "ended with status 1"

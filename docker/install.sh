@@ -15,11 +15,16 @@ cmake --build "$build_root/image" -j "$jobs" --target beamline
 mkdir -p "$out/bin" "$out/lib"
 install --strip "$build_root/image/bin/beamline" "$out/bin/beamline"
 
+# The package of a library; the loader and dpkg may call the same folder /lib and /usr/lib.
+owner() {
+  { dpkg-query -S "$1" || dpkg-query -S "/usr$1" || dpkg-query -S "${1#/usr}"; } 2>/dev/null | head -n 1 | cut -d: -f1
+}
+
 : >"$out/packages.all"
 while read -r library; do
   case $library in
     */site-packages/*) cp -L "$library" "$out/lib/" ;;
-    *) dpkg-query -S "*/$(basename "$(readlink -f "$library")")" | head -n 1 | cut -d: -f1 >>"$out/packages.all" ;;
+    *) owner "$library" >>"$out/packages.all" ;;
   esac
 done < <(ldd "$out/bin/beamline" | awk '$2 == "=>" { if ($3 == "not") { print "missing: " $1 >"/dev/stderr"; exit 1 } print $3 }')
 sort -u "$out/packages.all" >"$out/packages.txt"

@@ -47,7 +47,7 @@ class TestAuthority {
     BIO* const out = BIO_new(BIO_s_mem());
     write(out);
     char* bytes = nullptr;
-    const long size = BIO_get_mem_data(out, &bytes);  // NOLINT(google-runtime-int): OpenSSL's
+    const long size = BIO_get_mem_data(out, &bytes);
     std::string pem(bytes, static_cast<size_t>(size));
     BIO_free(out);
     return pem;
@@ -67,7 +67,7 @@ class TestAuthority {
     X509_set_version(made, X509_VERSION_3);
     ASN1_INTEGER_set(X509_get_serialNumber(made), serial++);
     X509_gmtime_adj(X509_getm_notBefore(made), -7200);
-    X509_gmtime_adj(X509_getm_notAfter(made), static_cast<long>(expires_in));  // NOLINT(google-runtime-int)
+    X509_gmtime_adj(X509_getm_notAfter(made), static_cast<long>(expires_in));
     X509_NAME* const subject = X509_get_subject_name(made);
     X509_NAME_add_entry_by_txt(subject, "CN", MBSTRING_ASC, reinterpret_cast<const unsigned char*>(name.c_str()), -1,
                                -1, 0);

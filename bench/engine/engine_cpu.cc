@@ -1,17 +1,21 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // Encode and constrained beam search of whole requests on the cpu and the aten backend, without server and scheduler.
-// Models with random weights, of the shapes that TIGER- and LETTER-like recommenders have:
-//   A  d 128, 6 x 64 heads, FFN 1024, 4 + 4 layers, SIDs of 4 x 256
+// Models with random weights, of the shapes that TIGER- and LETTER-like recommenders have, in both families (t5: one
+// vocabulary of 1,100 and 24,676 tokens):
+//   A  d 128, 6 x 64 heads, FFN 1024 relu, 4 + 4 layers, SIDs of 4 x 256
 //   B  d 256, 8 x 32 heads, gated FFN 1024, 4 + 4 layers, SIDs of 3 x 8192
-// 80 history tokens, 10,000 items. Milliseconds per request; the share that the request's arithmetic reaches of a large
-// matrix product's rate (2048 x 512 x 2048, times the threads), both measured in turns; and where the time goes.
+// 80 history tokens, 10,000 items. Milliseconds per request, and with its context cached (decode alone); the share that
+// the request's arithmetic reaches of the rate of a 2048^3 fp32 product in the best library at hand, times the threads,
+// both measured in turns; and where the time goes.
 //
-//   beamline_engine_cpu_bench [--sizes AB] [--beams 20,50,128,512] [--batches 1,16] [--threads 1,2] [--seconds 1]
-//                             [--backends cpu,aten] [--items 10000]
+//   beamline_engine_cpu_bench [--families t5,onerec_v1] [--sizes AB] [--beams 20,50,128,512] [--batches 1,16]
+//                             [--threads 1,2] [--clients 1] [--dtypes fp32] [--backends cpu,aten] [--items 10000]
+//                             [--seconds 1]
 //
-// One thread is timed in CPU seconds of the thread, so that other work on the machine disturbs little; more threads in
-// wall-clock seconds: measure those on a quiet machine.
+// clients: batches that run at the same time and share the threads; milliseconds are then those of all requests
+// together, one divided by the throughput. One thread is timed in its CPU seconds, so that other work on the machine
+// disturbs little; more in wall-clock seconds: measure those on a quiet machine.
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
@@ -19,13 +23,16 @@
 #include <map>
 #include <random>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
 #include "backend/cpu/cpu_backend.h"
-#include "beamline/kernels/vector_ops.h"
+#include "beamline/kernels/packed_gemm.h"
 #include "catalogue/generate.h"
+#include "ceilings.h"
 #include "decode/beam_search.h"
 #include "decode/trie_constraint.h"
 #include "model/model.h"
@@ -40,28 +47,39 @@ double Seconds(clockid_t clock) {
   clock_gettime(clock, &now);
   return static_cast<double>(now.tv_sec) + 1e-9 * static_cast<double>(now.tv_nsec);
 }
-clockid_t ClockFor(int threads) { return threads == 1 ? CLOCK_THREAD_CPUTIME_ID : CLOCK_MONOTONIC; }
 
 struct Options {
   std::string sizes = "AB";
-  std::vector<int> beams = {20, 50, 128, 512}, batches = {1, 16}, threads = {1, 2};
-  std::vector<std::string> backends = {"cpu", "aten"};
+  std::vector<int> beams = {20, 50, 128, 512}, batches = {1, 16}, threads = {1, 2}, clients = {1};
+  std::vector<std::string> families = {"t5", "onerec_v1"}, dtypes = {"fp32"}, backends = {"cpu", "aten"};
   double seconds = 1;
   int64_t items = 10000;
 };
 
-model::ModelConfig Config(char size) {
+model::ModelConfig Config(const std::string& family, char size) {
   model::ModelConfig config;
+  config.family = family;
   const bool a = size == 'A';
   config.level_sizes.assign(a ? 4 : 3, a ? 256 : 8192);
   config.d_model = a ? 128 : 256;
   config.heads = a ? 6 : 8;
   config.head_dim = a ? 64 : 32;
-  config.positive.length = kTokens;
-  config.positive.fusion = model::InputFusion::kSum;
-  config.positive.features = {{.kind = model::FeatureKind::kSid, .shared = true}};
   config.encoder = {.layers = 4, .ffn = {.width = 1024, .gated = !a}};
   config.decoder = {.layers = 4, .ffn = {.width = 1024, .gated = !a}};
+  if (config.is_t5()) {
+    const int32_t end = a ? 4 * 256 : 3 * 8192;
+    config.t5 = {
+        .vocabulary = a ? 1100 : 24676,
+        .activation = a ? model::T5Activation::kRelu : model::T5Activation::kGelu,
+        .start = end + 1,
+        .end = end,
+        .input = {.suffix = std::vector<int32_t>(kTokens % (a ? 4 : 3), end), .max_items = kTokens / (a ? 4 : 3)}};
+    model::SetT5Pathway(config);
+  } else {
+    config.positive.length = kTokens;
+    config.positive.fusion = model::InputFusion::kSum;
+    config.positive.features = {{.kind = model::FeatureKind::kSid, .shared = true}};
+  }
   return config;
 }
 
@@ -73,30 +91,10 @@ double Flops(const model::ModelConfig& c, int beams) {
   double total = kTokens * token, rows = 1;
   for (size_t level = 0; level < c.level_sizes.size(); ++level) {
     const double row = c.decoder.layers * (6 * d * inner + ffn + 2 * kTokens * inner + 2.0 * level * inner);
-    total += rows * (row + d * c.level_sizes[level]);
+    total += rows * (row + d * static_cast<double>(c.is_t5() ? c.t5.vocabulary : c.level_sizes[level]));
     rows = beams;
   }
   return 2 * total;
-}
-
-// Seconds of a large product that no cache holds, one thread: 2048 x 512 x 2048, where this kernel is as fast as it
-// gets.
-constexpr int64_t kGemmSize = 2048, kGemmDepth = 512;
-double GemmSeconds() {
-  constexpr int64_t n = kGemmSize, k = kGemmDepth;
-  static std::vector<float> a(n * k, 0.5f), packed(kernels::PackedFloats(n, k), 0.25f), c(n * n);
-  const double start = Seconds(CLOCK_THREAD_CPUTIME_ID);
-  kernels::BestVectorOps().gemm({.a = a.data(),
-                                 .lda = k,
-                                 .m = n,
-                                 .k = k,
-                                 .b = packed.data(),
-                                 .n = n,
-                                 .c = c.data(),
-                                 .ldc = n,
-                                 .panel_begin = 0,
-                                 .panel_end = kernels::PanelCount(n)});
-  return Seconds(CLOCK_THREAD_CPUTIME_ID) - start;
 }
 
 // The cpu backend, with a clock around the ops a request spends its time in.
@@ -111,6 +109,7 @@ class TimedBackend final : public backend::CpuBackend {
   }
 
  public:
+  using CpuBackend::CpuBackend;
   using Tensor = at::Tensor;
   Tensor FeedForward(backend::Context& ctx, const Tensor& x, const backend::FeedForwardWeights& w) const override {
     return Timed("ffn", [&] { return CpuBackend::FeedForward(ctx, x, w); });
@@ -151,21 +150,26 @@ struct Case {
   const model::Model& model;
   const kernels::ConstraintView& constraint;
   int beams, batch;
+  int threads = 1, clients = 1;
 };
 
 model::EncoderInput Histories(const model::ModelConfig& config, int batch) {
-  model::EncoderInput input = model::MakeEncoderInput(config, batch, 0, kTokens);
+  const bool t5 = config.is_t5();
+  model::EncoderInput input = model::MakeEncoderInput(config, batch, t5 ? kTokens : 0, t5 ? 0 : kTokens);
   std::mt19937 random(1);
-  for (int32_t& code : input.pathways[model::kPositive].features) code = 1 + random() % config.level_sizes[0];
+  for (int32_t& code : input.pathways[t5 ? model::kShortTerm : model::kPositive].features) {
+    code = static_cast<int32_t>(1 + random() % config.level_sizes[0]);
+  }
   for (size_t i = 0; i < input.order.size(); ++i) input.order[i] = static_cast<int32_t>(i % kTokens);
   return input;
 }
 
-void RunBatch(const backend::Context& shared, const Case& c, const model::EncoderInput& input) {
-  backend::Context ctx = backend::BeginBatch(shared);
+std::vector<model::ContextHandle> Encode(backend::Context& ctx, const Case& c, const model::EncoderInput& input) {
+  return model::SplitContext(ctx, c.model.Encode(ctx, model::UploadEncoderInput(ctx, c.model.config(), input)));
+}
+
+void Decode(backend::Context& ctx, const Case& c, const std::vector<model::ContextHandle>& handles) {
   const std::vector<int> widths(c.model.config().level_sizes.size(), c.beams);
-  const model::EncodedContext encoded = c.model.Encode(ctx, model::UploadEncoderInput(ctx, c.model.config(), input));
-  const std::vector<model::ContextHandle> handles = model::SplitContext(ctx, encoded);
   std::vector<const model::ContextHandle*> pointers;
   for (const model::ContextHandle& handle : handles) pointers.push_back(&handle);
   const std::vector<decode::SearchRequest> requests(c.batch, {&c.constraint, widths, ScoreRule::kFull});
@@ -181,67 +185,145 @@ void RunBatch(const backend::Context& shared, const Case& c, const model::Encode
 
 struct Timing {
   double request = 1e9;  // seconds, the fastest
-  double gemm = 1e9;
+  double decode = 1e9;   // of a request whose context is cached
+  double gemm = 1e9;     // of the ceiling's product
 };
 
-Timing Measure(const Options& options, const backend::Context& ctx, const Case& c, int threads) {
+// Seconds per request when several batches run at the same time.
+double MeasureThroughput(const backend::Context& shared, const Case& c, const model::EncoderInput& input) {
+  constexpr int kRuns = 4;
+  const double start = Seconds(CLOCK_MONOTONIC);
+  std::vector<std::thread> clients;
+  for (int client = 0; client < c.clients; ++client) {
+    clients.emplace_back([&] {
+      const backend::InferenceGuard guard;
+      for (int run = 0; run < kRuns; ++run) {
+        backend::Context ctx = backend::BeginBatch(shared);
+        Decode(ctx, c, Encode(ctx, c, input));
+      }
+    });
+  }
+  for (std::thread& client : clients) client.join();
+  return (Seconds(CLOCK_MONOTONIC) - start) / (kRuns * c.clients * c.batch);
+}
+
+Timing Measure(const Options& options, const backend::Context& shared, const Case& c,
+               const bench::GemmLibrary& ceiling) {
+  const clockid_t clock = c.threads * c.clients == 1 ? CLOCK_THREAD_CPUTIME_ID : CLOCK_MONOTONIC;
   const model::EncoderInput input = Histories(c.model.config(), c.batch);
-  for (int warm_up = 0; warm_up < 2; ++warm_up) RunBatch(ctx, c, input);
   Timing timing;
   const double until = Seconds(CLOCK_MONOTONIC) + options.seconds;
-  for (int run = 0; run < 5 || Seconds(CLOCK_MONOTONIC) < until; ++run) {
-    const double start = Seconds(ClockFor(threads));
-    RunBatch(ctx, c, input);
-    timing.request = std::min(timing.request, (Seconds(ClockFor(threads)) - start) / c.batch);
-    if (run % 4 == 0) timing.gemm = std::min(timing.gemm, GemmSeconds());
+  for (int run = 0; run < 7 || Seconds(CLOCK_MONOTONIC) < until; ++run) {
+    if (c.clients > 1) {
+      timing.request = timing.decode = std::min(timing.request, MeasureThroughput(shared, c, input));
+      if (run % 8 == 2) timing.gemm = std::min(timing.gemm, ceiling.seconds());
+      continue;
+    }
+    const double start = Seconds(clock);
+    backend::Context ctx = backend::BeginBatch(shared);
+    const std::vector<model::ContextHandle> handles = Encode(ctx, c, input);
+    const double encoded = Seconds(clock);
+    Decode(ctx, c, handles);
+    const double end = Seconds(clock);
+    if (run < 2) continue;
+    timing.request = std::min(timing.request, (end - start) / c.batch);
+    timing.decode = std::min(timing.decode, (end - encoded) / c.batch);
+    if (run % 8 == 2) timing.gemm = std::min(timing.gemm, ceiling.seconds());
   }
   return timing;
 }
 
-void PrintShares(const backend::Context& ctx, const Case& c) {
-  static const TimedBackend* const timed = new TimedBackend;
-  backend::Context timed_ctx = ctx;
-  timed_ctx.backend = timed;
+void PrintShares(const TimedBackend& timed, const Case& c) {
+  backend::Context shared;
+  shared.backend = &timed;
   const model::EncoderInput input = Histories(c.model.config(), c.batch);
-  RunBatch(timed_ctx, c, input);
-  timed->Clear();
-  const double start = Seconds(CLOCK_THREAD_CPUTIME_ID);
-  for (int run = 0; run < 4; ++run) RunBatch(timed_ctx, c, input);
-  const double total = Seconds(CLOCK_THREAD_CPUTIME_ID) - start;
+  double start = 0;
+  constexpr int kRuns = 5;
+  for (int run = 0; run < kRuns; ++run) {
+    if (run == 1) {
+      timed.Clear();
+      start = bench::ThreadSeconds();
+    }
+    backend::Context ctx = backend::BeginBatch(shared);
+    Decode(ctx, c, Encode(ctx, c, input));
+  }
+  const double total = bench::ThreadSeconds() - start;
   double rest = total;
   std::printf("    ");
-  for (const auto& [what, seconds] : timed->seconds()) {
+  for (const auto& [what, seconds] : timed.seconds()) {
     std::printf("%s %.1f %%, ", what.c_str(), 100 * seconds / total);
     rest -= seconds;
   }
   std::printf("rest %.1f %%\n", 100 * rest / total);
 }
 
+// The fastest library, all of them printed.
+bench::GemmLibrary MeasureCeilings() {
+  bench::GemmLibrary best;
+  double fastest = 1e9;
+  for (const bench::GemmLibrary& library : bench::GemmLibraries()) {
+    double seconds = 1e9;
+    for (int run = 0; run < 4; ++run) seconds = std::min(seconds, library.seconds());
+    std::printf("2048^3 in fp32 on one thread, %s: %.1f GFLOP/s\n", library.name.c_str(),
+                1e-9 * bench::kCeilingFlops / seconds);
+    if (seconds >= fastest) continue;
+    fastest = seconds;
+    best = library;
+  }
+  return best;
+}
+
+void PrintCase(const Timing& timing, const Case& c) {
+  const double flops = Flops(c.model.config(), c.beams), ceiling = bench::kCeilingFlops / timing.gemm * c.threads;
+  std::printf("%5d %5d %7d %7d %8.2f %8.2f %6.2f %7.2f %9.1f %7.0f %%\n", c.beams, c.batch, c.threads, c.clients,
+              timing.request * 1e3, timing.decode * 1e3, timing.request / timing.decode, flops * 1e-9,
+              flops / timing.request * 1e-9, 100 * flops / timing.request / ceiling);
+}
+
+kernels::Precision PrecisionOf(const std::string& dtype) {
+  return dtype == "int8"   ? kernels::Precision::kInt8
+         : dtype == "bf16" ? kernels::Precision::kBf16
+                           : kernels::Precision::kFp32;
+}
+
 int Run(const Options& options) {
   const backend::InferenceGuard guard;
-  std::printf("vector kernels: %s\n%-5s %-5s %5s %5s %7s %10s %9s %12s\n", kernels::BestVectorOps().name, "size",
-              "back", "beams", "batch", "threads", "ms/request", "GFLOP/s", "of GEMM");
-  for (const char size : options.sizes) {
-    const model::ModelConfig config = Config(size);
-    const auto catalogue = catalogue::GenerateCatalogue({.items = static_cast<uint64_t>(options.items),
-                                                         .levels = static_cast<int>(config.level_sizes.size()),
-                                                         .codes = config.level_sizes[0]});
-    const auto constraint = decode::MakeConstraint(**catalogue, nullptr);
-    for (const std::string& name : options.backends) {
-      for (const int threads : options.threads) {
-        backend::SetThreads(threads);
-        backend::Context ctx = *backend::MakeContext("cpu", "fp32", name);
-        const auto model = *model::MakeModel(config, model::InitWeights(ctx, config, 1));
-        for (const int batch : options.batches) {
-          for (const int beams : options.beams) {
-            const Case c{*model, *constraint, beams, batch};
-            const Timing timing = Measure(options, ctx, c, threads);
-            const double rate = Flops(config, beams) / timing.request * 1e-9;
-            const double ceiling = 2e-9 * kGemmSize * kGemmSize * kGemmDepth / timing.gemm * threads;
-            std::printf("%-5c %-5s %5d %5d %7d %10.2f %9.1f %10.0f %%\n", size, name.c_str(), beams, batch, threads,
-                        timing.request * 1e3, rate, 100 * rate / ceiling);
-            if (name == "cpu" && threads == 1) PrintShares(ctx, c);
-            std::fflush(stdout);
+  backend::SetThreads(1);
+  const bench::GemmLibrary ceiling = MeasureCeilings();
+  std::printf("of GEMM: of the fastest, %s; kernels:", ceiling.name.c_str());
+  for (const char* dtype : {"fp32", "bf16", "int8"}) {
+    std::printf(" %s %s", dtype, kernels::BestGemm(PrecisionOf(dtype)).name);
+  }
+  std::printf("\n%-22s %5s %5s %7s %7s %8s %8s %6s %7s %9s %9s\n", "model", "beams", "batch", "threads", "clients",
+              "ms", "cached", "ratio", "GFLOP", "GFLOP/s", "of GEMM");
+  for (const std::string& family : options.families) {
+    for (const char size : options.sizes) {
+      const model::ModelConfig config = Config(family, size);
+      const auto catalogue = catalogue::GenerateCatalogue({.items = static_cast<uint64_t>(options.items),
+                                                           .levels = static_cast<int>(config.level_sizes.size()),
+                                                           .codes = config.level_sizes[0]});
+      const auto constraint = decode::MakeConstraint(**catalogue, nullptr);
+      for (const std::string& name : options.backends) {
+        for (const std::string& dtype : options.dtypes) {
+          const auto context = backend::MakeContext("cpu", dtype, name);
+          if (!context.ok()) continue;  // aten has no int8
+          backend::Context ctx = *context;
+          const auto model = *model::MakeModel(config, model::InitWeights(ctx, config, 1));
+          const TimedBackend timed(PrecisionOf(dtype));
+          for (const int threads : options.threads) {
+            backend::SetThreads(threads);
+            for (const int clients : options.clients) {
+              for (const int batch : options.batches) {
+                for (const int beams : options.beams) {
+                  const Case c{*model, *constraint, beams, batch, threads, clients};
+                  const Timing timing = Measure(options, ctx, c, ceiling);
+                  std::printf("%-22s ", absl::StrCat(family, " ", std::string(1, size), " ", name, " ", dtype).c_str());
+                  PrintCase(timing, c);
+                  if (name == "cpu" && threads * clients == 1) PrintShares(timed, c);
+                  std::fflush(stdout);
+                }
+              }
+            }
           }
         }
       }
@@ -275,12 +357,18 @@ int Main(int argc, char** argv) {
       options.batches = Ints(value);
     else if (flag == "--threads")
       options.threads = Ints(value);
+    else if (flag == "--clients")
+      options.clients = Ints(value);
     else if (flag == "--seconds")
       options.seconds = Ints(value)[0];
     else if (flag == "--items")
       options.items = Ints(value)[0];
     else if (flag == "--backends")
       options.backends = absl::StrSplit(value, ',');
+    else if (flag == "--families")
+      options.families = absl::StrSplit(value, ',');
+    else if (flag == "--dtypes")
+      options.dtypes = absl::StrSplit(value, ',');
     else
       argc = 0;
   }

@@ -85,7 +85,7 @@ struct RecommendRequest {
 struct RecommendedItem {
   ItemId item = 0;
   Sid sid;
-  std::vector<float> log_probs;  // [levels], of each code given the codes before it
+  std::vector<float> log_probs;  // [levels], of each code given those before it; then of the end token if scored (t5)
   float score = 0;               // their left-to-right fp32 sum
 };
 

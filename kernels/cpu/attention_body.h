@@ -8,7 +8,7 @@
 #include <limits>
 
 #include "beamline/kernels/attention.h"
-#include "cpu/gemm_body.h"
+#include "cpu/fp32_tile.h"
 #include "cpu/lanes.h"
 
 namespace beamline::kernels {

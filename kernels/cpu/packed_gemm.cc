@@ -1,33 +1,41 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "beamline/kernels/packed_gemm.h"
 
-#include <algorithm>
+#include "cpu/cpu_features.h"
+#include "cpu/gemm_versions.h"
 
 namespace beamline::kernels {
 namespace {
 
-// Rows [first, min(first + kPanel, n)) of weight to one panel.
-void PackPanel(const float* weight, int64_t first, int64_t n, int64_t k, float* panel) {
-  const int64_t columns = std::min(kPanel, n - first);
-  for (int64_t i = 0; i < k; ++i) {
-    for (int64_t j = 0; j < kPanel; ++j) panel[i * kPanel + j] = j < columns ? weight[(first + j) * k + i] : 0.0f;
-  }
+using GemmVersions = Versions<PackedGemm, 6>;
+
+GemmVersions Detect(Precision precision) {
+  GemmVersions found;
+  const bool int8 = precision == Precision::kInt8, narrow = precision != Precision::kFp32;
+  found.Add(GenericGemm(precision));
+#ifdef BEAMLINE_KERNELS_X86
+  if (CpuHas(InstructionSet::kAvx2)) found.Add(Avx2Gemm(precision));
+  if (CpuHas(InstructionSet::kAvxVnni) && int8) found.Add(AvxVnniGemm());
+  if (CpuHas(InstructionSet::kAvx512)) found.Add(Avx512Gemm(precision));
+  if (CpuHas(InstructionSet::kAvx512Vnni) && int8) found.Add(Avx512VnniGemm());
+  if (CpuHas(InstructionSet::kAmx) && narrow) found.Add(AmxGemm(precision));
+#endif
+  return found;
+}
+
+const GemmVersions& Found(Precision precision) {
+  static const GemmVersions fp32 = Detect(Precision::kFp32), bf16 = Detect(Precision::kBf16),
+                            int8 = Detect(Precision::kInt8);
+  return precision == Precision::kFp32 ? fp32 : precision == Precision::kBf16 ? bf16 : int8;
 }
 
 }  // namespace
 
-void PackWeight(const float* weight, int64_t n, int64_t k, float* packed) {
-  for (int64_t panel = 0; panel < PanelCount(n); ++panel) {
-    PackPanel(weight, panel * kPanel, n, k, packed + panel * kPanel * k);
-  }
+const PackedGemm* AvailableGemms(Precision precision, int* count) {
+  *count = Found(precision).count;
+  return Found(precision).ops;
 }
 
-void PackGatedWeight(const float* weight, int64_t width, int64_t k, float* packed) {
-  for (int64_t panel = 0; panel < PanelCount(width); ++panel) {
-    float* pair = packed + 2 * panel * kPanel * k;
-    PackPanel(weight, panel * kPanel, width, k, pair);
-    PackPanel(weight + width * k, panel * kPanel, width, k, pair + kPanel * k);
-  }
-}
+const PackedGemm& BestGemm(Precision precision) { return Found(precision).best(); }
 
 }  // namespace beamline::kernels

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "cpu/row_ops.h"
 
+#include "cpu/cpu_features.h"
 #include "cpu/row_ops_body.h"
 
 // One version of every loop: functions that differ in their target attribute alone.
@@ -27,26 +28,20 @@ BEAMLINE_ROW_OPS(avx2, __attribute__((target("avx2"))))
 BEAMLINE_ROW_OPS(avx512, __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,prefer-vector-width=512"))))
 #endif
 
-struct Available {
-  RowOps ops[3];
-  int count = 0;
-};
+using RowOpsVersions = Versions<RowOps, 3>;
 
-Available Detect() {
-  Available found;
-  found.ops[found.count++] = generic::kOps;
+RowOpsVersions Detect() {
+  RowOpsVersions found;
+  found.Add(generic::kOps);
 #if defined(__x86_64__)
-  if (__builtin_cpu_supports("avx2")) found.ops[found.count++] = avx2::kOps;
-  if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
-      __builtin_cpu_supports("avx512vl")) {
-    found.ops[found.count++] = avx512::kOps;
-  }
+  if (CpuHas(InstructionSet::kAvx2)) found.Add(avx2::kOps);
+  if (CpuHas(InstructionSet::kAvx512)) found.Add(avx512::kOps);
 #endif
   return found;
 }
 
-const Available& Found() {
-  static const Available found = Detect();
+const RowOpsVersions& Found() {
+  static const RowOpsVersions found = Detect();
   return found;
 }
 
@@ -57,6 +52,6 @@ const RowOps* AvailableRowOps(int* count) {
   return Found().ops;
 }
 
-const RowOps& BestRowOps() { return Found().ops[Found().count - 1]; }
+const RowOps& BestRowOps() { return Found().best(); }
 
 }  // namespace beamline::kernels

@@ -1,29 +1,25 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "cpu/vector_ops.h"
 
+#include "cpu/cpu_features.h"
+
 namespace beamline::kernels {
 namespace {
 
-struct Available {
-  VectorOps ops[3];
-  int count = 0;
-};
+using VectorOpsVersions = Versions<VectorOps, 3>;
 
-Available Detect() {
-  Available found;
-  found.ops[found.count++] = GenericVectorOps();
+VectorOpsVersions Detect() {
+  VectorOpsVersions found;
+  found.Add(GenericVectorOps());
 #ifdef BEAMLINE_KERNELS_X86
-  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) found.ops[found.count++] = Avx2VectorOps();
-  if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
-      __builtin_cpu_supports("avx512vl")) {
-    found.ops[found.count++] = Avx512VectorOps();
-  }
+  if (CpuHas(InstructionSet::kAvx2)) found.Add(Avx2VectorOps());
+  if (CpuHas(InstructionSet::kAvx512)) found.Add(Avx512VectorOps());
 #endif
   return found;
 }
 
-const Available& Found() {
-  static const Available found = Detect();
+const VectorOpsVersions& Found() {
+  static const VectorOpsVersions found = Detect();
   return found;
 }
 
@@ -34,6 +30,6 @@ const VectorOps* AvailableVectorOps(int* count) {
   return Found().ops;
 }
 
-const VectorOps& BestVectorOps() { return Found().ops[Found().count - 1]; }
+const VectorOps& BestVectorOps() { return Found().best(); }
 
 }  // namespace beamline::kernels

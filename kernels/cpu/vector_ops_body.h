@@ -7,7 +7,6 @@
 
 #include "beamline/kernels/vector_ops.h"
 #include "cpu/attention_body.h"
-#include "cpu/gemm_body.h"
 #include "cpu/lanes.h"
 
 namespace beamline::kernels {
@@ -56,7 +55,7 @@ void AddGated(const float* a, const float* gate, const float* b, int64_t count, 
 }
 
 constexpr VectorOps MakeVectorOps(const char* name) {
-  return {name, &Gemm, &ContextAttention, &LineageAttention, &RmsNorm, &Add, &AddScaled, &AddGated};
+  return {name, &ContextAttention, &LineageAttention, &RmsNorm, &Add, &AddScaled, &AddGated};
 }
 
 }  // namespace

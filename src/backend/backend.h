@@ -12,6 +12,9 @@ class Backend {
  public:
   virtual ~Backend() = default;
 
+  // Bytes per weight of what is kept of layers' and heads' matrices besides the tensors themselves.
+  virtual int64_t PackedWeightBytes() const { return 0; }
+
   // May be null: nothing is kept for a batch.
   virtual std::shared_ptr<BatchResources> BeginBatch() const { return nullptr; }
 

@@ -2,6 +2,9 @@
 #include "backend/context.h"
 
 #include <algorithm>
+#include <array>
+#include <memory>
+#include <mutex>
 #include <thread>
 
 #include <ATen/CPUGeneratorImpl.h>
@@ -22,52 +25,60 @@ const AtenBackend& SharedAtenBackend() {
   return backend;
 }
 
-// Its threads live as long as the process.
-CpuBackend& SharedCpuBackend() {
-  static CpuBackend* const backend = new CpuBackend;
-  return *backend;
+// One per precision; their threads live as long as the process.
+CpuBackend& SharedCpuBackend(kernels::Precision precision) {
+  static auto* const backends =
+      new std::array<CpuBackend, 3>{CpuBackend(kernels::Precision::kFp32), CpuBackend(kernels::Precision::kBf16),
+                                    CpuBackend(kernels::Precision::kInt8)};
+  return (*backends)[static_cast<int>(precision)];
 }
 
-absl::StatusOr<const Backend*> ChooseBackend(const Context& ctx, absl::string_view backend) {
-  const bool cpu_fits = ctx.device.is_cpu() && ctx.dtype == c10::kFloat;
-  if (backend == "aten" || (backend == "auto" && !cpu_fits)) return &SharedAtenBackend();
-  if (backend != "cpu" && backend != "auto") {
-    return absl::InvalidArgumentError(absl::StrCat("backend: '", backend, "' is unknown; use auto, aten or cpu"));
-  }
-  if (!cpu_fits) return absl::InvalidArgumentError("backend: cpu runs on device cpu in fp32 only; use auto or aten");
-  return &SharedCpuBackend();
+absl::StatusOr<kernels::Precision> ParsePrecision(absl::string_view dtype) {
+  if (dtype == "fp32") return kernels::Precision::kFp32;
+  if (dtype == "bf16") return kernels::Precision::kBf16;
+  if (dtype == "int8") return kernels::Precision::kInt8;
+  return absl::InvalidArgumentError(absl::StrCat("dtype: '", dtype, "' is unknown; use fp32, bf16 or int8"));
 }
 
-absl::StatusOr<Context> DeviceContext(absl::string_view device, absl::string_view dtype) {
-  Context ctx;
-  if (dtype == "fp32") {
-    ctx.dtype = c10::kFloat;
-  } else if (dtype == "bf16") {
-    ctx.dtype = c10::kBFloat16;
-  } else {
-    return absl::InvalidArgumentError(absl::StrCat("dtype: '", dtype, "' is unknown; use fp32 or bf16"));
-  }
-  if (device == "cpu") return ctx;
+absl::StatusOr<c10::Device> ParseDevice(absl::string_view device) {
+  if (device == "cpu") return c10::Device(c10::kCPU);
+  const absl::Status unknown =
+      absl::InvalidArgumentError(absl::StrCat("device: '", device, "' is unknown; use cpu, cuda or cuda:N"));
+  c10::Device parsed(c10::kCPU);
   try {
-    ctx.device = c10::Device(std::string(device));
+    parsed = c10::Device(std::string(device));
   } catch (const c10::Error&) {
-    return absl::InvalidArgumentError(absl::StrCat("device: '", device, "' is unknown; use cpu, cuda or cuda:N"));
+    return unknown;
   }
-  if (!ctx.device.is_cuda()) {
-    return absl::InvalidArgumentError(absl::StrCat("device: '", device, "' is unknown; use cpu, cuda or cuda:N"));
-  }
+  if (!parsed.is_cuda()) return unknown;
   if (!at::hasCUDA()) {
     return absl::FailedPreconditionError(
         absl::StrCat("device: '", device, "' asked for, but libtorch's CUDA backend is not loaded; use cpu"));
   }
-  return ctx;
+  return parsed;
 }
 
 }  // namespace
 
 absl::StatusOr<Context> MakeContext(absl::string_view device, absl::string_view dtype, absl::string_view backend) {
-  BEAMLINE_ASSIGN_OR_RETURN(Context ctx, DeviceContext(device, dtype));
-  BEAMLINE_ASSIGN_OR_RETURN(ctx.backend, ChooseBackend(ctx, backend));
+  if (backend != "auto" && backend != "aten" && backend != "cpu") {
+    return absl::InvalidArgumentError(absl::StrCat("backend: '", backend, "' is unknown; use auto, aten or cpu"));
+  }
+  BEAMLINE_ASSIGN_OR_RETURN(const kernels::Precision precision, ParsePrecision(dtype));
+  Context ctx;
+  BEAMLINE_ASSIGN_OR_RETURN(ctx.device, ParseDevice(device));
+  if (backend == "cpu" && !ctx.device.is_cpu()) {
+    return absl::InvalidArgumentError("backend: cpu runs on device cpu only; use auto or aten");
+  }
+  if (backend != "aten" && ctx.device.is_cpu()) {  // its tensors stay fp32
+    ctx.backend = &SharedCpuBackend(precision);
+    return ctx;
+  }
+  if (precision == kernels::Precision::kInt8) {
+    return absl::InvalidArgumentError("dtype: int8 runs on device cpu with backend cpu only; use fp32 or bf16");
+  }
+  ctx.backend = &SharedAtenBackend();
+  ctx.dtype = precision == kernels::Precision::kBf16 ? c10::kBFloat16 : c10::kFloat;
   return ctx;
 }
 
@@ -80,7 +91,14 @@ Context BeginBatch(const Context& ctx) {
 void SetThreads(int threads) {
   if (threads <= 0) threads = std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
   at::set_num_threads(threads);
-  SharedCpuBackend().SetThreads(threads);
+  static std::mutex mutex;
+  const std::lock_guard<std::mutex> lock(mutex);
+  static std::shared_ptr<WorkerTeam> team;
+  if (team != nullptr && team->threads() == threads) return;
+  team = std::make_shared<WorkerTeam>(threads);
+  for (const auto precision : {kernels::Precision::kFp32, kernels::Precision::kBf16, kernels::Precision::kInt8}) {
+    SharedCpuBackend(precision).SetTeam(team);
+  }
 }
 
 at::Generator MakeGenerator(const Context& ctx, uint64_t seed) {

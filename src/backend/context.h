@@ -47,8 +47,10 @@ struct Context {
   std::vector<ExpertLoad>* expert_loads = nullptr;  // null: not collected
 };
 
-// device: "cpu", "cuda" or "cuda:N"; dtype: "fp32" or "bf16". backend: "aten", the oracle of all others, on every
-// device; "cpu", the fast one for inference in fp32 on the CPU; "auto", the fastest there is for device and dtype.
+// device: "cpu", "cuda" or "cuda:N"; dtype: "fp32", "bf16" or, on the cpu backend, "int8". backend: "aten", the oracle
+// of all others, on every device, where dtype is that of weights and activations; "cpu", the fast one for inference on
+// the CPU, where tensors are fp32 and dtype is the precision of the products with weights (cpu/cpu_backend.h); "auto",
+// the fastest there is for the device.
 absl::StatusOr<Context> MakeContext(absl::string_view device, absl::string_view dtype,
                                     absl::string_view backend = "aten");
 

@@ -185,6 +185,12 @@ bool IsInput(const std::string& name) {
   return false;
 }
 
+// Matrices, and tables that a tied head multiplies with.
+bool IsMultiplied(const ModelConfig& config, const WeightSpec& spec) {
+  if (spec.role == WeightRole::kMatrix) return true;
+  return config.decoder.tied_heads && (spec.name == "embedding" || spec.name.rfind("codes.", 0) == 0);
+}
+
 }  // namespace
 
 int64_t WeightSpec::elements() const {
@@ -211,18 +217,19 @@ ParameterCount CountParameters(const ModelConfig& config) {
   return count;
 }
 
-int64_t EstimateWeightBytes(const ModelConfig& config, bool bf16) {
+int64_t EstimateWeightBytes(const ModelConfig& config, const WeightStorage& storage) {
   int64_t bytes = 0, largest = 0;
   for (const WeightSpec& spec : WeightSchema(config)) {
-    bytes += spec.elements() * (bf16 && spec.role != WeightRole::kBuffer ? 2 : 4);
+    bytes += spec.elements() * (spec.role == WeightRole::kBuffer ? 4 : storage.bytes);
+    if (IsMultiplied(config, spec)) bytes += spec.elements() * storage.packed_bytes;
     largest = std::max(largest, spec.elements() * 4);
   }
   return bytes + largest;
 }
 
-absl::Status CheckMemory(const ModelConfig& config, bool bf16, int64_t available_bytes) {
+absl::Status CheckMemory(const ModelConfig& config, const WeightStorage& storage, int64_t available_bytes) {
   if (available_bytes <= 0) available_bytes = AvailableMemory();
-  const int64_t needed = EstimateWeightBytes(config, bf16);
+  const int64_t needed = EstimateWeightBytes(config, storage);
   if (needed <= available_bytes) return absl::OkStatus();
   return absl::ResourceExhaustedError(absl::StrFormat(
       "the model's %d parameters need about %.2f GB, %.2f GB are free; use bf16, a smaller model, or more memory",

@@ -43,10 +43,16 @@ struct ParameterCount {
 };
 ParameterCount CountParameters(const ModelConfig& config);
 
-// Bytes the weights take on the device (2 or 4 each), plus the largest single tensor in fp32 while loading.
-int64_t EstimateWeightBytes(const ModelConfig& config, bool bf16);
+// How a backend keeps weights.
+struct WeightStorage {
+  int64_t bytes = 4;         // each; buffers are always 4
+  int64_t packed_bytes = 0;  // besides, of every element of a layer's or head's matrix
+};
+
+// Bytes the weights take on the device, plus the largest single tensor in fp32 while loading.
+int64_t EstimateWeightBytes(const ModelConfig& config, const WeightStorage& storage);
 
 // RESOURCE_EXHAUSTED with the estimate where it exceeds `available_bytes` (<= 0: the free memory of this machine).
-absl::Status CheckMemory(const ModelConfig& config, bool bf16, int64_t available_bytes);
+absl::Status CheckMemory(const ModelConfig& config, const WeightStorage& storage, int64_t available_bytes);
 
 }  // namespace beamline::model

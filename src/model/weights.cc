@@ -6,6 +6,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "backend/backend.h"
 #include "backend/ops.h"
 #include "base/digest.h"
 #include "base/safetensors.h"
@@ -72,6 +73,10 @@ const at::Tensor& Weights::Get(const std::string& name) const {
   return it == tensors_.end() ? undefined : it->second;
 }
 
+WeightStorage StorageOf(const backend::Context& ctx) {
+  return {.bytes = static_cast<int64_t>(c10::elementSize(ctx.dtype)), .packed_bytes = ctx.backend->PackedWeightBytes()};
+}
+
 Weights InitWeights(backend::Context& ctx, const ModelConfig& config, uint64_t seed) {
   Weights weights;
   for (const WeightSpec& spec : WeightSchema(config))
@@ -81,7 +86,7 @@ Weights InitWeights(backend::Context& ctx, const ModelConfig& config, uint64_t s
 
 absl::StatusOr<Weights> LoadWeights(backend::Context& ctx, const ModelConfig& config, const std::string& path) {
   BEAMLINE_RETURN_IF_ERROR(ValidateConfig(config));
-  if (ctx.device.is_cpu()) BEAMLINE_RETURN_IF_ERROR(CheckMemory(config, ctx.dtype == c10::kBFloat16, 0));
+  if (ctx.device.is_cpu()) BEAMLINE_RETURN_IF_ERROR(CheckMemory(config, StorageOf(ctx), 0));
   BEAMLINE_ASSIGN_OR_RETURN(const SafetensorsFile file, SafetensorsFile::Read(path));
   return LoadWeights(ctx, config, file);
 }

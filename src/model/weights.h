@@ -35,6 +35,9 @@ class Weights {
   std::map<std::string, at::Tensor> tensors_;
 };
 
+// How the context's backend keeps weights.
+WeightStorage StorageOf(const backend::Context& ctx);
+
 // The same numbers on every machine for the same config and seed, whatever the dtype rounds them to.
 Weights InitWeights(backend::Context& ctx, const ModelConfig& config, uint64_t seed);
 

@@ -8,7 +8,6 @@
 #include "base/memory.h"
 #include "beamline/status.h"
 #include "catalogue/snapshot_file.h"
-#include "model/weight_schema.h"
 #include "runtime/bundle_folder.h"
 #include "sid/codebook.h"
 
@@ -21,7 +20,7 @@ absl::Status CheckMemory(const fs::path& folder, const BundleManifest& manifest,
                          const LoadBundleOptions& options) {
   const bool limited = options.memory_limit_bytes > 0;
   const int64_t limit = limited ? options.memory_limit_bytes : AvailableMemory();
-  const int64_t needed = EstimateBundleBytes(manifest, config, options.bf16) + options.further_bytes;
+  const int64_t needed = EstimateBundleBytes(manifest, config, options.storage) + options.further_bytes;
   if (needed <= limit) return absl::OkStatus();
   return absl::ResourceExhaustedError(
       absl::StrFormat("%s: loading takes about %.2f GB of memory, the %s %.2f GB; use bf16, a smaller model or "
@@ -105,13 +104,14 @@ absl::StatusOr<std::shared_ptr<const catalogue::CatalogueSnapshot>> LoadCatalogu
 
 }  // namespace
 
-int64_t EstimateBundleBytes(const BundleManifest& manifest, const model::ModelConfig& config, bool bf16) {
+int64_t EstimateBundleBytes(const BundleManifest& manifest, const model::ModelConfig& config,
+                            const model::WeightStorage& storage) {
   const auto file_bytes = [&](const char* name) {
     const auto found = manifest.files.find(name);
     return found == manifest.files.end() ? int64_t{0} : static_cast<int64_t>(found->second.bytes);
   };
   // The weights' file once as read and once as parsed, then the tensors; the catalogue's file and its arrays.
-  return 2 * file_bytes(kWeightsFile) + model::EstimateWeightBytes(config, bf16) + 2 * file_bytes(kItemsFile) +
+  return 2 * file_bytes(kWeightsFile) + model::EstimateWeightBytes(config, storage) + 2 * file_bytes(kItemsFile) +
          2 * file_bytes(kVocabularyFile);
 }
 

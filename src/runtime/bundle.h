@@ -19,6 +19,7 @@
 #include "base/safetensors.h"
 #include "catalogue/snapshot.h"
 #include "model/config.h"
+#include "model/weight_schema.h"
 #include "runtime/bundle_manifest.h"
 #include "runtime/vocabulary.h"
 
@@ -34,7 +35,7 @@ struct Bundle {
 
 struct LoadBundleOptions {
   std::string catalogue;           // a snapshot file to use instead of the bundle's own
-  bool bf16 = false;               // weights will be kept in 2 bytes
+  model::WeightStorage storage;    // how weights will be kept
   int64_t further_bytes = 0;       // what the caller needs besides, e.g. a cache
   int64_t memory_limit_bytes = 0;  // 0: what the machine has available
 };
@@ -42,6 +43,7 @@ struct LoadBundleOptions {
 absl::StatusOr<Bundle> LoadBundle(const std::filesystem::path& folder, const LoadBundleOptions& options = {});
 
 // Bytes of memory that loading takes at its peak, about.
-int64_t EstimateBundleBytes(const BundleManifest& manifest, const model::ModelConfig& config, bool bf16);
+int64_t EstimateBundleBytes(const BundleManifest& manifest, const model::ModelConfig& config,
+                            const model::WeightStorage& storage);
 
 }  // namespace beamline::runtime

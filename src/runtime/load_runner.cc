@@ -42,7 +42,7 @@ absl::StatusOr<std::unique_ptr<Runner>> LoadRunner(const RunnerOptions& options)
   BEAMLINE_ASSIGN_OR_RETURN(parts.context, ChooseContext(options));
   LoadBundleOptions load;
   load.catalogue = options.catalogue;
-  load.bf16 = options.dtype == "bf16";
+  load.storage = model::StorageOf(parts.context);
   load.further_bytes = options.context_cache_bytes;
   load.memory_limit_bytes = options.memory_limit_bytes;
   BEAMLINE_ASSIGN_OR_RETURN(Bundle bundle, LoadBundle(options.bundle, load));

@@ -13,6 +13,7 @@
 #include "decode/beam_search.h"
 #include "decode/trie_constraint.h"
 #include "model/weight_schema.h"
+#include "model/weights.h"
 #include "runtime/batch_builder.h"
 
 namespace beamline::runtime {
@@ -50,7 +51,7 @@ ModelInfo Describe(const ModelRunner::Parts& parts) {
   info.window_lengths = {config.is_t5() ? config.t5.input.max_items : config.short_term.length, config.positive.length};
   info.max_context_tokens = config.max_tokens();
   info.parameters = static_cast<uint64_t>(model::CountParameters(config).total);
-  info.weight_bytes = model::EstimateWeightBytes(config, parts.context.dtype == c10::kBFloat16);
+  info.weight_bytes = model::EstimateWeightBytes(config, model::StorageOf(parts.context));
   return info;
 }
 

@@ -75,7 +75,7 @@ absl::StatusOr<std::unique_ptr<Trainer>> Trainer::Create(backend::Context ctx, c
   BEAMLINE_RETURN_IF_ERROR(CheckFeatures(config));
   if (ctx.dtype != at::kFloat) return absl::InvalidArgumentError("training runs in fp32: open the context with it");
   BEAMLINE_ASSIGN_OR_RETURN(ItemRanker ranker, ItemRanker::Create(*inputs.corpus, *inputs.features, inputs.snapshot));
-  BEAMLINE_RETURN_IF_ERROR(model::CheckMemory(config, /*bf16=*/false, 0));
+  BEAMLINE_RETURN_IF_ERROR(model::CheckMemory(config, {}, 0));
   try {
     model::Weights weights = model::InitWeights(ctx, config, options.seed);
     BEAMLINE_ASSIGN_OR_RETURN(std::unique_ptr<model::Model> model, model::MakeModel(config, weights));

@@ -71,7 +71,7 @@ TEST(PackedWeights, PacksOnceAndForgetsWhatIsGone) {
   EXPECT_EQ(packed.Get(weight, {0, 4, true})->n, 2);
   EXPECT_EQ(packed.size(), 3);
   weight = UploadWeight(ctx, std::vector<float>(12, 2.0f), {4, 3});
-  EXPECT_EQ(packed.Get(weight, {0, 4, false})->panels.const_data_ptr<float>()[0], 2.0f);
+  EXPECT_NE(packed.Get(weight, {0, 4, false}), whole);
   EXPECT_EQ(packed.size(), 1);
   EXPECT_THROW(packed.Get(weight.t(), {0, 3, false}), c10::Error);
 }
@@ -104,11 +104,17 @@ TEST(WorkerTeam, BatchesShareTheCores) {
 }
 
 TEST(CpuBackend, RefusesWhatItCannotDoByName) {
-  EXPECT_FALSE(MakeContext("cpu", "bf16", "cpu").ok());
-  EXPECT_FALSE(MakeContext("cpu", "fp32", "mkl").ok());
-  ASSERT_TRUE(MakeContext("cpu", "bf16", "auto").ok());
-  EXPECT_NE(MakeContext("cpu", "fp32", "auto")->backend, MakeContext("cpu", "bf16", "auto")->backend);
-  EXPECT_EQ(MakeContext("cpu", "fp32", "auto")->backend, MakeContext("cpu", "fp32", "cpu")->backend);
+  EXPECT_EQ(MakeContext("cpu", "fp32", "mkl").status().message(), "backend: 'mkl' is unknown; use auto, aten or cpu");
+  EXPECT_EQ(MakeContext("cpu", "int4", "cpu").status().message(), "dtype: 'int4' is unknown; use fp32, bf16 or int8");
+  EXPECT_EQ(MakeContext("cpu", "int8", "aten").status().message(),
+            "dtype: int8 runs on device cpu with backend cpu only; use fp32 or bf16");
+  for (const char* dtype : {"fp32", "bf16", "int8"}) {
+    ASSERT_TRUE(MakeContext("cpu", dtype, "cpu").ok()) << dtype;
+    EXPECT_EQ(MakeContext("cpu", dtype, "auto")->backend, MakeContext("cpu", dtype, "cpu")->backend);
+    EXPECT_EQ(MakeContext("cpu", dtype, "cpu")->dtype, c10::kFloat) << "its tensors";
+  }
+  EXPECT_NE(MakeContext("cpu", "fp32", "cpu")->backend, MakeContext("cpu", "bf16", "cpu")->backend);
+  EXPECT_EQ(MakeContext("cpu", "bf16", "aten")->dtype, c10::kBFloat16);
 }
 
 }  // namespace

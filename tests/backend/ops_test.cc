@@ -176,6 +176,9 @@ TEST_P(OpsTest, ResidualAndDropout) {
 TEST_P(OpsTest, LevelHeadTakesItsLevelAndStaysFp32) {
   const int64_t batch = 2, rows = 3, levels = 4, d = 6, vocab = 9;
   const Pair x = Random(batch * rows * levels, d), w = Random(vocab, d);
+  // The cpu backend rounds what a product takes, by 2^-8 or half a step; none rounds what it gives.
+  const bool narrow = GetParam().backend == "cpu" && GetParam().dtype != "fp32";
+  const double tolerance = narrow ? 0.1 : 2e-5;
   for (int level = 0; level < levels; ++level) {
     Matrix own(batch * rows, d);
     for (int64_t r = 0; r < batch * rows; ++r) {
@@ -185,14 +188,14 @@ TEST_P(OpsTest, LevelHeadTakesItsLevelAndStaysFp32) {
     EXPECT_EQ(logits.sizes(), at::IntArrayRef({batch, rows, vocab}));
     EXPECT_EQ(logits.scalar_type(), c10::kFloat);
     const Matrix expected = MatMul(own, w.matrix), got = ToMatrix(logits, batch * rows, vocab);
-    for (size_t i = 0; i < got.v.size(); ++i) EXPECT_NEAR(got.v[i], expected.v[i], 2e-5) << "in bf16 too";
+    for (size_t i = 0; i < got.v.size(); ++i) EXPECT_NEAR(got.v[i], expected.v[i], tolerance) << "in bf16 too";
 
     const std::vector<float> bias = {0, 0, -1e30f, 3, 0, 0, 0, 0, 0.5f};
     const HeadWeights scaled{.weight = w.tensor, .bias = UploadFloats(ctx_, bias, {vocab}), .scale = 0.25};
     const Matrix other = ToMatrix(LevelHead(ctx_, x.tensor, scaled, levels, level, batch), batch * rows, vocab);
     for (size_t i = 0; i < other.v.size(); ++i) {
       const double wanted = 0.25 * expected.v[i] + bias[i % vocab];
-      EXPECT_NEAR(other.v[i], wanted, std::max(2e-5, std::abs(wanted) * 1e-6));
+      EXPECT_NEAR(other.v[i], wanted, std::max(tolerance, std::abs(wanted) * 1e-6));
     }
   }
 }

@@ -211,10 +211,13 @@ std::vector<model::ContextHandle> EncodeBatch(backend::Context& ctx, const model
   return model::SplitContext(ctx, model.Encode(ctx, model::UploadEncoderInput(ctx, config, input)));
 }
 
-// Promise 4's goal on the cpu backend: lists and scores are the same bits alone and in mixed batches, on one thread and
-// on two, encoded alone and together.
-TEST(CpuBackend, AnswersAreBitIdenticalInAnyCompany) {
-  const backend::Context cpu = *backend::MakeContext("cpu", "fp32", "cpu");
+// Promise 4's goal on the cpu backend, in every precision: lists and scores are the same bits alone and in mixed
+// batches, on one thread and on two, encoded alone and together.
+class CpuBackend : public ::testing::TestWithParam<const char*> {};
+INSTANTIATE_TEST_SUITE_P(Dtypes, CpuBackend, ::testing::Values("fp32", "bf16", "int8"));
+
+TEST_P(CpuBackend, AnswersAreBitIdenticalInAnyCompany) {
+  const backend::Context cpu = *backend::MakeContext("cpu", GetParam(), "cpu");
   const backend::InferenceGuard guard;
   int compared = 0;
   for (uint64_t seed = 0; compared < 500; ++seed) {

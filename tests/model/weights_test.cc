@@ -124,13 +124,17 @@ TEST_F(WeightsTest, MissingFileAndMissingTensorAreErrors) {
 
 TEST_F(WeightsTest, MemoryIsEstimatedBeforeAllocation) {
   const ModelConfig big = *PresetConfig({.name = "2.633B"});
-  const int64_t bytes = EstimateWeightBytes(big, /*bf16=*/true);
+  const int64_t bytes = EstimateWeightBytes(big, {.bytes = 2});
   EXPECT_GT(bytes, CountParameters(big).total * 2);
   EXPECT_LT(bytes, CountParameters(big).total * 3);
-  const absl::Status refused = CheckMemory(big, true, int64_t{1} << 30);
+  // Tensors and packed copies: all but tables and norms twice.
+  const int64_t packed = EstimateWeightBytes(big, {.bytes = 4, .packed_bytes = 4});
+  EXPECT_GT(packed, CountParameters(big).total * 7);
+  EXPECT_LT(packed, CountParameters(big).total * 9);
+  const absl::Status refused = CheckMemory(big, {.bytes = 2}, int64_t{1} << 30);
   EXPECT_EQ(refused.code(), absl::StatusCode::kResourceExhausted);
   EXPECT_THAT(std::string(refused.message()), HasSubstr("1.07 GB are free"));
-  EXPECT_TRUE(CheckMemory(config_, false, 0).ok());
+  EXPECT_TRUE(CheckMemory(config_, {}, 0).ok());
 }
 
 TEST(InputsTest, CheckNamesFieldAndIndex) {

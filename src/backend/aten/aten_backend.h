@@ -42,6 +42,10 @@ class AtenBackend : public Backend {
   Tensor TakeVisible(Context&, const Tensor& x, const Tensor& order, int64_t row) const override;
   Tensor StackPadded(Context&, absl::Span<const Tensor> rows, int64_t capacity, int32_t fill) const override;
   void SelectBeams(Context&, const SelectBeamsArgs&) const override;
+
+ protected:
+  // Requests [begin, end) of args, whose logits are fp32 on the host, each row contiguous.
+  static void SelectOnHost(const SelectBeamsArgs& args, int64_t begin, int64_t end);
 };
 
 }  // namespace beamline::backend

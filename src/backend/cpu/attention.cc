@@ -89,23 +89,14 @@ void Attend(const kernels::AttentionShape& shape, const Keys& keys, const Querie
   }
 }
 
-kernels::GemmArgs Rows(const float* x, int64_t lda, int64_t rows, const PackedWeight& w, float* y) {
-  return {.a = x,
-          .lda = lda,
-          .m = rows,
-          .k = w.k,
-          .b = w.panels.const_data_ptr<float>(),
-          .n = w.n,
-          .c = y,
-          .ldc = w.n,
-          .panel_begin = 0,
-          .panel_end = kernels::PanelCount(w.n)};
+// y [rows, n] = x [rows, k] w
+kernels::GemmArgs Rows(const float* x, int64_t rows, const PackedWeight& w, float* y, float* scratch = nullptr) {
+  return {.a = x, .lda = w.k, .m = rows, .c = y, .ldc = w.n, .scratch = scratch};
 }
 
 double AttentionFlops(const kernels::AttentionShape& shape, int64_t tokens) {
   return 4.0 * static_cast<double>(shape.heads * shape.head_dim * tokens);
 }
-double ProductFlops(const PackedWeight& w) { return 2.0 * static_cast<double>(w.n * w.k); }
 
 }  // namespace
 
@@ -133,7 +124,7 @@ Tensor CpuBackend::SelfAttention(Context& ctx, const Tensor& x, const SelfAttent
   const Packed in = Pack(w.qkv), out = Pack(w.out);
   const Tensor qkv = Take(ctx, {rows, 3 * inner});
   const float* from = qkv.const_data_ptr<float>();
-  Multiply(ctx, *in, Rows(x.const_data_ptr<float>(), x.size(1), rows, *in, qkv.mutable_data_ptr<float>()));
+  Multiply(ctx, *in, Rows(x.const_data_ptr<float>(), rows, *in, qkv.mutable_data_ptr<float>()));
 
   Keys keys{from + inner, 3 * inner, batch, tokens, mask.const_data_ptr<int32_t>(), mask.size(1) - tokens};
   Tensor bias;
@@ -144,16 +135,17 @@ Tensor CpuBackend::SelfAttention(Context& ctx, const Tensor& x, const SelfAttent
   }
   Tensor y = Take(ctx, x.sizes());
   float* to = y.mutable_data_ptr<float>();
-  const int64_t attend_scratch = kernels::ContextAttentionScratch(tokens, shape.head_dim);
+  const int64_t scratch_floats =
+      std::max(kernels::ContextAttentionScratch(tokens, shape.head_dim), out->ScratchFloats(kBlockRows));
   ForRowBlocks(ctx,
                {.rows = rows,
                 .block = kBlockRows,
-                .flops_per_row = AttentionFlops(shape, tokens) + ProductFlops(*out),
-                .scratch_floats = kBlockRows * inner + attend_scratch},
+                .flops_per_row = AttentionFlops(shape, tokens) + out->flops_per_row(),
+                .scratch_floats = kBlockRows * inner + scratch_floats},
                [&](int64_t begin, int64_t end, float* attended) {
                  float* scratch = attended + kBlockRows * inner;
                  Attend(shape, keys, {from + begin * 3 * inner, 3 * inner, begin, end, tokens}, scratch, attended);
-                 kernels::BestVectorOps().gemm(Rows(attended, inner, end - begin, *out, to + begin * out->n));
+                 out->Run(Rows(attended, end - begin, *out, to + begin * out->n, scratch));
                });
   return y;
 }
@@ -168,7 +160,7 @@ Tensor CpuBackend::CausalSelfAttention(Context& ctx, const Tensor& x, const Self
 Tensor CpuBackend::ContextKeyValue(Context& ctx, const Tensor& x, const CrossAttentionWeights& w, int64_t batch) const {
   const Packed packed = Pack(w.key_value);
   Tensor y = Take(ctx, {batch, x.size(0) / batch, packed->n});
-  Multiply(ctx, *packed, Rows(x.const_data_ptr<float>(), x.size(1), x.size(0), *packed, y.mutable_data_ptr<float>()));
+  Multiply(ctx, *packed, Rows(x.const_data_ptr<float>(), x.size(0), *packed, y.mutable_data_ptr<float>()));
   return y;
 }
 
@@ -182,19 +174,19 @@ Tensor CpuBackend::CrossAttention(Context& ctx, const Tensor& x, const CrossAtte
   Tensor y = Take(ctx, x.sizes());
   const float* from = x.const_data_ptr<float>();
   float* to = y.mutable_data_ptr<float>();
-  const int64_t attend_scratch = kernels::ContextAttentionScratch(tokens, shape.head_dim);
+  const int64_t scratch_floats = std::max({kernels::ContextAttentionScratch(tokens, shape.head_dim),
+                                           in->ScratchFloats(kBlockRows), out->ScratchFloats(kBlockRows)});
   ForRowBlocks(ctx,
                {.rows = rows,
                 .block = kBlockRows,
-                .flops_per_row = AttentionFlops(shape, tokens) + ProductFlops(*in) + ProductFlops(*out),
-                .scratch_floats = 2 * kBlockRows * inner + attend_scratch},
+                .flops_per_row = AttentionFlops(shape, tokens) + in->flops_per_row() + out->flops_per_row(),
+                .scratch_floats = 2 * kBlockRows * inner + scratch_floats},
                [&](int64_t begin, int64_t end, float* query) {
-                 const kernels::VectorOps& ops = kernels::BestVectorOps();
                  float* attended = query + kBlockRows * inner;
                  float* scratch = attended + kBlockRows * inner;
-                 ops.gemm(Rows(from + begin * in->k, in->k, end - begin, *in, query));
+                 in->Run(Rows(from + begin * in->k, end - begin, *in, query, scratch));
                  Attend(shape, keys, {query, inner, begin, end, rows / batch}, scratch, attended);
-                 ops.gemm(Rows(attended, inner, end - begin, *out, to + begin * out->n));
+                 out->Run(Rows(attended, end - begin, *out, to + begin * out->n, scratch));
                });
   return y;
 }
@@ -220,18 +212,20 @@ Tensor CpuBackend::LineageAttention(Context& ctx, const Tensor& x, const SelfAtt
   Tensor y = Take(ctx, x.sizes());
   const float* from = x.const_data_ptr<float>();
   float* const own_rows = own.mutable_data_ptr<float>();
+  const int64_t scratch_floats = std::max(
+      {query->ScratchFloats(kBlockRows), key_value->ScratchFloats(kBlockRows), out->ScratchFloats(kBlockRows)});
   float* const to = y.mutable_data_ptr<float>();
   ForRowBlocks(
       ctx,
       {.rows = rows,
        .block = kBlockRows,
-       .flops_per_row = ProductFlops(*query) + ProductFlops(*key_value) + ProductFlops(*out),
-       .scratch_floats = 2 * kBlockRows * inner},
+       .flops_per_row = query->flops_per_row() + key_value->flops_per_row() + out->flops_per_row(),
+       .scratch_floats = 2 * kBlockRows * inner + scratch_floats},
       [&](int64_t begin, int64_t end, float* queries) {
-        const kernels::VectorOps& ops = kernels::BestVectorOps();
         float* attended = queries + kBlockRows * inner;
-        ops.gemm(Rows(from + begin * query->k, query->k, end - begin, *query, queries));
-        ops.gemm(Rows(from + begin * query->k, query->k, end - begin, *key_value, own_rows + begin * 2 * inner));
+        float* scratch = attended + kBlockRows * inner;
+        query->Run(Rows(from + begin * query->k, end - begin, *query, queries, scratch));
+        key_value->Run(Rows(from + begin * query->k, end - begin, *key_value, own_rows + begin * 2 * inner, scratch));
         for (int64_t row = begin; row < end;) {
           const int64_t sequence = row / rows_each;
           const int64_t count = std::min(end, (sequence + 1) * rows_each) - row;
@@ -240,18 +234,19 @@ Tensor CpuBackend::LineageAttention(Context& ctx, const Tensor& x, const SelfAtt
             const Tensor& taken = cache.steps[step];
             past[step] = taken.const_data_ptr<float>() + sequence * taken.size(1) * 2 * inner;
           }
-          ops.lineage_attention({.shape = shape,
-                                 .query = queries + (row - begin) * inner,
-                                 .own = own_rows + row * 2 * inner,
-                                 .rows = count,
-                                 .steps = steps,
-                                 .past = past,
-                                 .lineage = steps == 0 ? nullptr : lineage.const_data_ptr<int32_t>() + row * steps,
-                                 .bias = bias.defined() ? bias.const_data_ptr<float>() : nullptr,
-                                 .out = attended + (row - begin) * inner});
+          kernels::BestVectorOps().lineage_attention(
+              {.shape = shape,
+               .query = queries + (row - begin) * inner,
+               .own = own_rows + row * 2 * inner,
+               .rows = count,
+               .steps = steps,
+               .past = past,
+               .lineage = steps == 0 ? nullptr : lineage.const_data_ptr<int32_t>() + row * steps,
+               .bias = bias.defined() ? bias.const_data_ptr<float>() : nullptr,
+               .out = attended + (row - begin) * inner});
           row += count;
         }
-        ops.gemm(Rows(attended, inner, end - begin, *out, to + begin * out->n));
+        out->Run(Rows(attended, end - begin, *out, to + begin * out->n, scratch));
       });
   if (!last) cache.steps.push_back(own);
   return y;

@@ -2,6 +2,7 @@
 #include "backend/cpu/cpu_backend.h"
 
 #include <algorithm>
+#include <utility>
 
 #include <ATen/ops/empty.h>
 
@@ -33,11 +34,24 @@ Tensor Take(Context& ctx, at::IntArrayRef shape, c10::ScalarType dtype) {
   return static_cast<CpuResources&>(*ctx.resources).workspace().Take(shape, dtype);
 }
 
-CpuBackend::CpuBackend() : workspaces_(std::make_shared<WorkspacePool>()) { SetThreads(1); }
+CpuBackend::CpuBackend(kernels::Precision precision)
+    : precision_(precision), team_(std::make_shared<WorkerTeam>(1)), workspaces_(std::make_shared<WorkspacePool>()) {}
 
-void CpuBackend::SetThreads(int threads) {
+void CpuBackend::SetTeam(std::shared_ptr<WorkerTeam> team) {
   const std::lock_guard<std::mutex> lock(mutex_);
-  if (team_ == nullptr || team_->threads() != threads) team_ = std::make_shared<WorkerTeam>(threads);
+  team_ = std::move(team);
+}
+
+int64_t CpuBackend::PackedWeightBytes() const {
+  switch (precision_) {
+    case kernels::Precision::kFp32:
+      return 4;
+    case kernels::Precision::kBf16:
+      return 2;
+    case kernels::Precision::kInt8:
+      return 1;
+  }
+  return 4;
 }
 
 std::shared_ptr<BatchResources> CpuBackend::BeginBatch() const {
@@ -46,11 +60,11 @@ std::shared_ptr<BatchResources> CpuBackend::BeginBatch() const {
 }
 
 CpuBackend::Packed CpuBackend::Pack(const Tensor& weight, bool gated) const {
-  return packed_.Get(weight, {0, weight.numel() / weight.size(-1), gated});
+  return PackRows(weight, 0, weight.numel() / weight.size(-1), gated);
 }
 
-CpuBackend::Packed CpuBackend::PackRows(const Tensor& weight, int64_t first, int64_t rows) const {
-  return packed_.Get(weight, {first, rows, /*gated=*/false});
+CpuBackend::Packed CpuBackend::PackRows(const Tensor& weight, int64_t first, int64_t rows, bool gated) const {
+  return packed_.Get(weight, {first, rows, gated, precision_});
 }
 
 void CpuBackend::ForRowBlocks(Context& ctx, const RowLoop& loop,

@@ -1,8 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The op set for inference on the CPU in fp32: weights packed once, fused sublayers over blocks of rows that stay in
-// the cache, attention with the beams of a request sharing each pass over its context, storage from a workspace. Ops
-// that a request spends no time in are inherited from aten. No gradients, no dropout: training is refused.
+// The op set for inference on the CPU: weights packed once, fused sublayers over blocks of rows that stay in the cache,
+// attention with the beams of a request sharing each pass over its context, storage from a workspace. Ops that a
+// request spends no time in are inherited from aten. No gradients, no dropout: training is refused.
+//
+// Activations are fp32. The products with the weights of attention, feed-forward and heads, which are all but a few
+// percent of a request's arithmetic, run in the backend's precision; input layers, gates (a wrong expert is not a small
+// error), norms, biases, attention's own products and softmax stay fp32: they cost little, and their errors would be
+// larger than those of a weight's rounding.
 //
 // Every row is computed by itself in an order that depends on nothing but shapes of weights and the request's own
 // context (kernels/packed_gemm.h, kernels/attention.h): answers are bit-identical whatever shares the batch and however
@@ -25,12 +30,13 @@ class WorkspacePool;
 
 class CpuBackend : public AtenBackend {
  public:
-  CpuBackend();
+  explicit CpuBackend(kernels::Precision precision = kernels::Precision::kFp32);
 
-  // Of batches that begin from now on; those that run keep what they have.
-  void SetThreads(int threads);
+  // The cores of batches that begin from now on; those that run keep what they have. Backends may share a team.
+  void SetTeam(std::shared_ptr<WorkerTeam> team);
 
   std::shared_ptr<BatchResources> BeginBatch() const override;
+  int64_t PackedWeightBytes() const override;
 
   Tensor UploadInts(Context&, absl::Span<const int32_t>, absl::Span<const int64_t> shape) const override;
   Tensor EmbedStep(Context&, const CodeEmbedding&, int level, int64_t batch, const Tensor& codes) const override;
@@ -58,8 +64,9 @@ class CpuBackend : public AtenBackend {
 
  private:
   using Packed = std::shared_ptr<const PackedWeight>;
+  // In the backend's precision.
   Packed Pack(const Tensor& weight, bool gated = false) const;
-  Packed PackRows(const Tensor& weight, int64_t first, int64_t rows) const;
+  Packed PackRows(const Tensor& weight, int64_t first, int64_t rows, bool gated = false) const;
 
   // [begin, end) in consecutive blocks of at most `block` rows, split among the cores the batch has where the work is
   // worth a fork. `f(begin, end, scratch)`: scratch is the thread's own, `scratch_floats` long.
@@ -71,7 +78,7 @@ class CpuBackend : public AtenBackend {
   };
   void ForRowBlocks(Context&, const RowLoop&, absl::FunctionRef<void(int64_t, int64_t, float*)> f) const;
   // args.c = activation(args.a w + args.bias) of all args.m rows, on all cores of the batch.
-  void Multiply(Context&, const PackedWeight& w, kernels::GemmArgs args) const;
+  void Multiply(Context&, const PackedWeight& w, const kernels::GemmArgs& args) const;
   struct FeedForwardShape {
     Packed up, down;
     kernels::RowActivation activation;
@@ -79,6 +86,7 @@ class CpuBackend : public AtenBackend {
   void RunFeedForward(Context&, const Tensor& x, const FeedForwardShape&, float* y) const;
   static constexpr int64_t kRowsToSplit = 8;  // fewer rows: threads share the columns of a product instead
 
+  const kernels::Precision precision_;
   mutable PackedWeights packed_;
   mutable std::mutex mutex_;
   std::shared_ptr<WorkerTeam> team_;  // guarded by mutex_

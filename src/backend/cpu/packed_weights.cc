@@ -11,29 +11,36 @@ namespace {
 
 std::shared_ptr<const PackedWeight> Pack(const at::Tensor& weight, const PackedWeights::Slice& slice) {
   auto packed = std::make_shared<PackedWeight>();
+  packed->gemm = &kernels::BestGemm(slice.precision);
   packed->k = weight.size(-1);
   packed->gated = slice.gated;
   packed->n = slice.gated ? slice.rows / 2 : slice.rows;
-  const int64_t floats = kernels::PackedFloats(packed->n, packed->k) * (slice.gated ? 2 : 1);
-  packed->panels = at::empty({floats}, c10::TensorOptions().dtype(c10::kFloat));
-  const float* from = weight.const_data_ptr<float>() + slice.first * packed->k;
-  float* to = packed->panels.mutable_data_ptr<float>();
-  if (slice.gated) {
-    kernels::PackGatedWeight(from, packed->n, packed->k, to);
-  } else {
-    kernels::PackWeight(from, packed->n, packed->k, to);
-  }
+  TORCH_CHECK(slice.precision != kernels::Precision::kInt8 || packed->k <= kernels::kMaxInt8Depth, "a weight of ",
+              packed->k, " columns in int8; at most ", kernels::kMaxInt8Depth);
+  packed->panels = at::empty({packed->gemm->packed_bytes(packed->n, packed->k, slice.gated)},
+                             c10::TensorOptions().dtype(c10::kByte));
+  packed->gemm->pack(weight.const_data_ptr<float>() + slice.first * packed->k, packed->n, packed->k, slice.gated,
+                     packed->panels.mutable_data_ptr());
   return packed;
 }
 
 }  // namespace
+
+void PackedWeight::Run(kernels::GemmArgs args) const {
+  args.k = k;
+  args.b = panels.const_data_ptr();
+  args.gated = gated;
+  args.n = n;
+  if (args.panel_end == 0) args.panel_end = kernels::PanelCount(n);
+  gemm->run(args);
+}
 
 std::shared_ptr<const PackedWeight> PackedWeights::Get(const at::Tensor& weight, const Slice& slice) {
   TORCH_CHECK(weight.scalar_type() == c10::kFloat && weight.is_contiguous(),
               "the cpu backend takes contiguous fp32 weights");
   const c10::Storage& storage = weight.storage();
   const Key key{storage.unsafeGetStorageImpl(), weight.storage_offset() + slice.first * weight.size(-1), slice.rows,
-                slice.gated};
+                slice.gated, slice.precision};
   {
     const std::shared_lock<std::shared_mutex> lock(mutex_);
     if (const auto found = entries_.find(key); found != entries_.end()) return found->second.packed;
@@ -47,6 +54,13 @@ std::shared_ptr<const PackedWeight> PackedWeights::Get(const at::Tensor& weight,
 int64_t PackedWeights::size() const {
   const std::shared_lock<std::shared_mutex> lock(mutex_);
   return static_cast<int64_t>(entries_.size());
+}
+
+int64_t PackedWeights::bytes() const {
+  const std::shared_lock<std::shared_mutex> lock(mutex_);
+  int64_t bytes = 0;
+  for (const auto& [key, entry] : entries_) bytes += static_cast<int64_t>(entry.packed->panels.nbytes());
+  return bytes;
 }
 
 }  // namespace beamline::backend

@@ -94,28 +94,10 @@ Tensor CpuBackend::StackPadded(Context& ctx, absl::Span<const Tensor> rows, int6
 }
 
 void CpuBackend::SelectBeams(Context& ctx, const SelectBeamsArgs& args) const {
-  const int64_t rows = args.logits.size(1), vocab = args.logits.size(2);
-  const float* data = args.logits.const_data_ptr<float>();
-  const int64_t batch = static_cast<int64_t>(args.requests.size());
-  TORCH_CHECK(batch == args.logits.size(0), "SelectBeams: ", batch, " requests for logits of batch ",
-              args.logits.size(0));
-  const double work = 32.0 * static_cast<double>(rows * vocab);  // about as many operations per logit
-  ForRowBlocks(ctx, {.rows = batch, .block = batch, .flops_per_row = work}, [&](int64_t begin, int64_t end, float*) {
-    for (int64_t b = begin; b < end; ++b) {
-      SelectRequest& request = args.requests[b];
-      if (request.width == 0) continue;
-      request.error = kernels::BeamSelectCpu({.logits = data + b * rows * vocab,
-                                              .ld = vocab,
-                                              .vocab = static_cast<int32_t>(vocab),
-                                              .first_code = args.first_code,
-                                              .level = args.level,
-                                              .width = request.width,
-                                              .rule = args.rule,
-                                              .constraint = request.constraint,
-                                              .in = request.in,
-                                              .out = request.out});
-    }
-  });
+  const int64_t batch = args.logits.size(0);
+  const double work = 32.0 * static_cast<double>(args.logits.size(1) * args.logits.size(2));  // about that per logit
+  ForRowBlocks(ctx, {.rows = batch, .block = batch, .flops_per_row = work},
+               [&](int64_t begin, int64_t end, float*) { SelectOnHost(args, begin, end); });
 }
 
 }  // namespace beamline::backend

@@ -1,12 +1,20 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// c = activation(a b + bias) with a packed weight b. Every element of a b is one chain of multiply-adds over k from 0
-// on, whatever m, n, the columns asked for, threads or tile sizes are: a row's result depends on the row and the weight
-// alone, bit for bit.
+// c = activation(a b + bias) of fp32 rows a with a packed weight b, in three precisions:
+//   fp32  every element of a b is one chain of multiply-adds over k from 0 on.
+//   bf16  a and b are rounded to bf16 (to nearest even); products are exact; over each 32 values of k the even and the
+//         odd ones are summed by themselves in fp32, then both are added, then the result to the sum so far. This is
+//         what AMX does (Intel SDM, TDPBF16PS); all versions give the same bits, fp32 numbers below 2^-126 apart, which
+//         AMX takes as 0.
+//   int8  each row of a and each column of b is divided by its largest magnitude / 127 and rounded; products are summed
+//         exactly in int32 and scaled back. All versions give the same bits. A row with a value that is not finite
+//         becomes NaN. k is at most kMaxInt8Depth.
+// In each of them a row's result depends on the row and the weight alone, bit for bit: not on m, n, the columns asked
+// for, threads or tile sizes.
 //
-// A weight [n, k] (as torch.nn.Linear has it) is packed into panels of kPanel output columns: [ceil(n / kPanel)][k]
-// [kPanel], the last one filled up with zeros. A gated weight [2 * width, k], gate rows first, becomes pairs of panels,
-// gate then up; the product then has `width` columns activation(gate) * up.
+// A weight [n, k] (as torch.nn.Linear has it) is packed into panels of kPanel output columns, the last one filled up
+// with zeros; what a panel looks like is the version's own affair. A gated weight [2 * n, k], gate rows first, becomes
+// pairs of panels, gate then up; the product then has n columns activation(gate) * up.
 #pragma once
 
 #include <cstdint>
@@ -14,23 +22,19 @@
 namespace beamline::kernels {
 
 inline constexpr int64_t kPanel = 16;
+inline constexpr int64_t kMaxInt8Depth = 65536;  // 255 * 127 * k stays below 2^31
 
+enum class Precision { kFp32, kBf16, kInt8 };
 enum class RowActivation { kNone, kRelu, kGelu, kGeluTanh, kSilu, kLeakyRelu };
 
-inline int64_t PanelCount(int64_t n) { return (n + kPanel - 1) / kPanel; }
-inline int64_t PackedFloats(int64_t n, int64_t k) { return PanelCount(n) * kPanel * k; }
-
-// weight [n, k] -> packed [PackedFloats(n, k)]
-void PackWeight(const float* weight, int64_t n, int64_t k, float* packed);
-// weight [2 * width, k] -> packed [2 * PackedFloats(width, k)]
-void PackGatedWeight(const float* weight, int64_t width, int64_t k, float* packed);
+inline constexpr int64_t PanelCount(int64_t n) { return (n + kPanel - 1) / kPanel; }
 
 struct GemmArgs {
   const float* a = nullptr;  // [m, k]
   int64_t lda = 0;           // floats between rows
   int64_t m = 0;
   int64_t k = 0;
-  const float* b = nullptr;  // packed
+  const void* b = nullptr;  // packed by the same version
   bool gated = false;
   int64_t n = 0;                // columns of c; of a gated weight its width
   const float* bias = nullptr;  // [n] or null; null for a gated weight
@@ -40,6 +44,23 @@ struct GemmArgs {
   // Panels of c's columns to compute; a thread's share.
   int64_t panel_begin = 0;
   int64_t panel_end = 0;
+  void* scratch = nullptr;  // [scratch_bytes(m, k)], the thread's own, 64-byte aligned
 };
+
+// One precision on one instruction set. Functions are thread-safe and allocate nothing.
+struct PackedGemm {
+  const char* name;  // of the instruction set
+  int64_t (*packed_bytes)(int64_t n, int64_t k, bool gated);
+  // weight [n, k], or [2 * n, k] if gated -> packed [packed_bytes(n, k, gated)], 64-byte aligned
+  void (*pack)(const float* weight, int64_t n, int64_t k, bool gated, void* packed);
+  int64_t (*scratch_bytes)(int64_t m, int64_t k);  // grows with m, up to a bound
+  void (*run)(const GemmArgs& args);
+};
+
+// Versions this machine can run, the plainest first, the fastest last; `count` of them.
+const PackedGemm* AvailableGemms(Precision precision, int* count);
+
+// The fastest.
+const PackedGemm& BestGemm(Precision precision);
 
 }  // namespace beamline::kernels

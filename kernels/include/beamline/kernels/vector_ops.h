@@ -2,19 +2,17 @@
 //
 // The CPU kernels that are compiled once per instruction set and chosen at run time. Functions are thread-safe,
 // allocate nothing, and take whatever alignment there is. Elementwise results are the same bits on every instruction
-// set; matrix products are where multiply-adds are fused, hence not on SSE2.
+// set; the products inside attention are where multiply-adds are fused, hence not on SSE2.
 #pragma once
 
 #include <cstdint>
 
 #include "beamline/kernels/attention.h"
-#include "beamline/kernels/packed_gemm.h"
 
 namespace beamline::kernels {
 
 struct VectorOps {
   const char* name;
-  void (*gemm)(const GemmArgs& args);
   void (*context_attention)(const ContextAttentionArgs& args);
   void (*lineage_attention)(const LineageAttentionArgs& args);
   // y = x / sqrt(mean(x^2) + epsilon) * weight, per row of x [rows, d].

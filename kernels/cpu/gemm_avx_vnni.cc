@@ -1,0 +1,12 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "cpu/gemm_versions.h"
+#include "cpu/int8_gemm_body.h"
+
+namespace beamline::kernels {
+
+const PackedGemm& AvxVnniGemm() {
+  static constexpr PackedGemm kInt8 = MakePackedGemm<Int8Kernel>("avx_vnni");
+  return kInt8;
+}
+
+}  // namespace beamline::kernels

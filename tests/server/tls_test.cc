@@ -125,6 +125,7 @@ TEST_F(TlsTest, CertificatesChangeUnderLoadAndNobodyNotices) {
   std::atomic<bool> stop{false};
   std::atomic<int> calls{0}, failed{0};
   std::vector<std::thread> callers;
+  callers.reserve(2);
   for (int i = 0; i < 2; ++i) {
     callers.emplace_back([&, i] {
       const auto kept = Client(authority_.certificate(), client);
@@ -250,6 +251,7 @@ TEST_F(TlsTest, WarnsOfPeriodsAndOfKeysThatOthersCanRead) {
   const auto texts = [](const TlsReport& report) {
     EXPECT_TRUE(report.ToStatus().ok()) << report.ToStatus();
     std::vector<std::string> all;
+    all.reserve(report.warnings.size());
     for (const auto& [field, text] : report.warnings) all.push_back(absl::StrCat(field, ": ", text));
     return all;
   };

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "runtime/bundle_writer.h"
 
+#include <algorithm>
 #include <cerrno>
 #include <cstdio>
 #include <fstream>
@@ -107,6 +108,22 @@ std::string DerivedVersion(const BundleManifest& manifest) {
   return absl::StrCat(manifest.family, "-", digest.HexDigest().substr(0, kVersionDigits));
 }
 
+// The folder is removed with all that is in it, so that must be the bundle's files and nothing else.
+absl::Status CheckHoldsABundleAlone(const fs::path& folder) {
+  std::error_code error;
+  fs::directory_iterator entries(folder, error);
+  for (; !error && entries != fs::directory_iterator(); entries.increment(error)) {
+    const std::string name = entries->path().filename().string();
+    const absl::Span<const absl::string_view> names = BundleFileNames();
+    const bool ours = name == kManifestFile || std::find(names.begin(), names.end(), name) != names.end();
+    if (ours && entries->symlink_status(error).type() != fs::file_type::directory) continue;
+    return absl::AlreadyExistsError(absl::StrCat(
+        entries->path().string(), ": is no part of a bundle and would be lost with it; move it away, then overwrite"));
+  }
+  if (error) return absl::UnavailableError(absl::StrCat(folder.string(), ": cannot list: ", error.message()));
+  return absl::OkStatus();
+}
+
 absl::Status CheckTarget(const fs::path& folder, bool overwrite) {
   std::error_code error;
   if (fs::symlink_status(folder, error).type() == fs::file_type::not_found) return absl::OkStatus();
@@ -114,9 +131,11 @@ absl::Status CheckTarget(const fs::path& folder, bool overwrite) {
     return absl::AlreadyExistsError(
         absl::StrCat(folder.string(), ": exists; choose another name, or ask to overwrite it"));
   }
-  if (fs::is_regular_file(folder / kManifestFile, error)) return absl::OkStatus();
-  return absl::AlreadyExistsError(absl::StrCat(folder.string(), ": exists and is no bundle (it has no ", kManifestFile,
-                                               "), so it is not replaced"));
+  if (!fs::is_regular_file(folder / kManifestFile, error)) {
+    return absl::AlreadyExistsError(absl::StrCat(folder.string(), ": exists and is no bundle (it has no ",
+                                                 kManifestFile, "), so it is not replaced"));
+  }
+  return CheckHoldsABundleAlone(folder);
 }
 
 absl::StatusOr<BundleManifest> DescribeParts(const BundleParts& parts, const fs::path& folder, Progress* progress) {
@@ -160,6 +179,7 @@ absl::StatusOr<BundleManifest> WriteBundle(const BundleParts& parts, const fs::p
   BEAMLINE_ASSIGN_OR_RETURN(const Bundle bundle, LoadBundle(path));
   BEAMLINE_RETURN_IF_ERROR(CheckWeights(bundle));
   BEAMLINE_RETURN_IF_ERROR(CheckInterrupted());
+  BEAMLINE_RETURN_IF_ERROR(CheckTarget(folder, options.overwrite));  // again: it may have changed meanwhile
   BEAMLINE_RETURN_IF_ERROR(temporary.MoveTo(folder));
   return manifest;
 }

@@ -26,7 +26,7 @@ struct BundleParts {
 };
 
 struct WriteBundleOptions {
-  bool overwrite = false;  // replace an existing bundle; any other existing thing is refused
+  bool overwrite = false;  // replace an existing bundle; refused where its folder holds anything else
   Progress* progress = nullptr;
 };
 

@@ -247,6 +247,18 @@ TEST_F(BundleTest, OverwritesOnlyBundlesAndOnlyWhenAsked) {
   ASSERT_TRUE(WriteBundle(parts, bundle_, {.overwrite = true}).ok());
   EXPECT_EQ(LoadBundle(bundle_)->manifest.model_version, "v2");
   EXPECT_EQ(EntriesInRoot(), 2);
+  // Whatever else lies in the folder would go with it.
+  for (const char* foreign : {"notes.txt", ".git/config", "backup/model.safetensors"}) {
+    const fs::path file = bundle_ / foreign;
+    fs::create_directories(file.parent_path());
+    std::ofstream(file) << "mine";
+    const absl::Status refused = WriteBundle(parts, bundle_, {.overwrite = true}).status();
+    EXPECT_EQ(refused.code(), absl::StatusCode::kAlreadyExists) << foreign;
+    EXPECT_THAT(std::string(refused.message()), HasSubstr((bundle_ / *fs::path(foreign).begin()).string()));
+    EXPECT_TRUE(fs::exists(file));
+    fs::remove_all(bundle_ / *fs::path(foreign).begin());
+  }
+  EXPECT_EQ(EntriesInRoot(), 2);
   parts.model_version = "no/slashes";
   EXPECT_THAT(std::string(WriteBundle(parts, root_ / "new").status().message()), HasSubstr("model_version"));
   parts.model_version = "v3";

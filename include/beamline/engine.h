@@ -61,15 +61,17 @@ struct EngineStatus {
   std::string not_ready;  // why not
   std::string model_version;
   std::string catalogue_version;
+  std::string codebook_fingerprint;
   std::string family;
   int levels = 0;
   std::vector<uint32_t> level_sizes;
   uint64_t parameters = 0;
   uint64_t num_items = 0;
+  uint64_t num_sids = 0;
   int64_t queued = 0;     // waiting for encode or decode
   int64_t in_flight = 0;  // accepted, callback not run yet
   uint64_t completed = 0;
-  uint64_t failed = 0;    // accepted, then cancelled, expired or broken
+  uint64_t failed = 0;    // cancelled, expired, broken, or cut off by a drain
   uint64_t rejected = 0;  // refused: invalid, queue full, cannot finish in time, stopping
   uint64_t context_hits = 0;
   uint64_t context_misses = 0;
@@ -111,7 +113,8 @@ class Engine {
   // The snapshot that new requests are pinned to.
   virtual std::shared_ptr<const Catalogue> catalogue() const = 0;
   virtual EngineStatus GetStatus() const = 0;
-  // Refuses new requests, then waits for those in flight, at most until `deadline`. False: some were failed.
+  // Refuses new requests, then waits for those in flight, at most until `deadline`: those left then, also those whose
+  // history store hangs, end with UNAVAILABLE. False: there were some. Returns after the last callback.
   virtual bool Drain(absl::Time deadline) = 0;
 };
 

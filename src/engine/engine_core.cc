@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "base/run_catching.h"
 #include "beamline/retry.h"
 #include "beamline/status.h"
 #include "engine/answer.h"
@@ -119,8 +120,9 @@ Engine::Canceller EngineCore::Submit(RecommendRequest request, Callback done) {
   call->limits = {request.top_k, request.items_per_sid};
   call->done = std::move(done);
   call->serving = Serving();
-  if (absl::Status status = Accept(request, *call->serving); !status.ok()) {
-    End(call, std::move(status));
+  if (absl::Status status = Accept(call, request); !status.ok()) {
+    const bool refused = !absl::IsDeadlineExceeded(status);
+    End(call, std::move(status), refused);
     return [] {};
   }
   call->request = std::move(request);
@@ -128,55 +130,71 @@ Engine::Canceller EngineCore::Submit(RecommendRequest request, Callback done) {
   return [call] { call->Cancel(); };
 }
 
-// On OK the request is counted in `preparing_`.
-absl::Status EngineCore::Accept(const RecommendRequest& request, const ServingModel& serving) {
-  BEAMLINE_RETURN_IF_ERROR(CheckRequest(request, options_, serving.runner->info().levels()));
+absl::Status EngineCore::Accept(const CallPtr& call, const RecommendRequest& request) {
+  BEAMLINE_RETURN_IF_ERROR(CheckRequest(request, options_, call->serving->runner->info().levels()));
   if (request.deadline <= clock_->Now()) {
     return absl::DeadlineExceededError("the deadline had passed before the request arrived");
   }
   std::lock_guard lock(mu_);
   if (stopping_) return absl::UnavailableError("the engine is stopping; ask another replica");
-  if (preparing_ >= options_.queue_capacity) {
+  if (preparing_.size() >= static_cast<size_t>(options_.queue_capacity)) {
     absl::Status status = absl::ResourceExhaustedError(
-        absl::StrCat("the queue is full: ", preparing_, " requests are being prepared, its capacity is ",
+        absl::StrCat("the queue is full: ", preparing_.size(), " requests are being prepared, its capacity is ",
                      options_.queue_capacity, "; retry later or send less"));
     SetRetryAfter(status, options_.max_queue_delay);
     return status;
   }
-  ++preparing_;
+  preparing_.insert(call);
   return absl::OkStatus();
 }
 
 void EngineCore::Prepare(const CallPtr& call) {
-  absl::StatusOr<std::unique_ptr<runtime::RequestJob>> job = absl::CancelledError("cancelled by the caller");
-  bool cancelled = false;
-  {
-    std::lock_guard lock(call->mu);
-    cancelled = call->cancelled;
+  PrepareNow(call);
+  std::lock_guard lock(mu_);
+  preparing_.erase(call);
+  prepared_.notify_all();
+}
+
+void EngineCore::PrepareNow(const CallPtr& call) {
+  RecommendRequest request = std::exchange(call->request, {});  // cancellers may hold the call for long
+  const ServingHandle serving = std::move(call->serving);
+  // Asked before each step that may take its time, and after the last.
+  const auto wanted = [&] {
+    const absl::Status status = StillWanted(*call, request.deadline);
+    if (!status.ok()) End(call, status);
+    return status.ok();
+  };
+  if (!wanted()) return;
+  if (absl::Status status = AddHistory(request); !status.ok()) {
+    End(call, std::move(status));
+    return;
   }
-  if (!cancelled) {
-    // A request that waited here past its deadline is not worth an eligibility.
-    job = clock_->Now() < call->request.deadline
-              ? MakeJob(call->request, call->serving)
-              : absl::DeadlineExceededError("the deadline passed before the request was queued");
-  }
-  call->request = {};  // cancellers may hold the call for long
-  call->serving.reset();
+  if (!wanted()) return;
+  absl::StatusOr<std::unique_ptr<runtime::RequestJob>> job =
+      ReturnCatching("preparation", [&] { return MakeJob(request, serving); });
   if (!job.ok()) {
-    End(call, job.status());
-  } else if (EligibleSids(**job) == 0) {
+    End(call, job.status(), /*refused=*/absl::IsInvalidArgument(job.status()));
+    return;
+  }
+  if (!wanted()) return;
+  if (EligibleSids(**job) == 0) {
     End(call, Answer(*call, **job));  // known without a model
   } else {
     Enqueue(call, *std::move(job));
   }
-  std::lock_guard lock(mu_);
-  --preparing_;
-  prepared_.notify_all();
+}
+
+absl::Status EngineCore::StillWanted(Call& call, absl::Time deadline) const {
+  std::lock_guard lock(call.mu);
+  if (call.cancelled || call.ended) return absl::CancelledError("cancelled by the caller");
+  if (clock_->Now() >= deadline) {
+    return absl::DeadlineExceededError("the deadline passed before the request was queued");
+  }
+  return absl::OkStatus();
 }
 
 absl::StatusOr<std::unique_ptr<runtime::RequestJob>> EngineCore::MakeJob(RecommendRequest& request,
                                                                          const ServingHandle& serving) {
-  BEAMLINE_RETURN_IF_ERROR(AddHistory(request));
   recorder_.Offer(request, clock_->Now());
   auto job = std::make_unique<runtime::RequestJob>();
   job->model = {serving, serving->runner.get()};  // holds the handle
@@ -226,7 +244,7 @@ void EngineCore::Enqueue(const CallPtr& call, std::unique_ptr<runtime::RequestJo
     if (status.ok()) {
       End(call, Answer(*call, static_cast<const runtime::RequestJob&>(done)));
     } else {
-      End(call, std::move(status));
+      End(call, std::move(status), done.refused);
     }
   };
   const scheduler::Scheduler::JobId id = scheduler_->Submit(std::move(job));
@@ -248,30 +266,16 @@ RecommendResult EngineCore::Answer(const Call& call, const runtime::RequestJob& 
   return result;
 }
 
-void EngineCore::End(const CallPtr& call, absl::StatusOr<RecommendResult> result) {
+bool EngineCore::End(const CallPtr& call, absl::StatusOr<RecommendResult> result, bool refused) {
   {
     std::lock_guard lock(call->mu);
-    call->ended = true;
+    if (std::exchange(call->ended, true)) return false;
     call->scheduler = nullptr;
   }
-  Count(result.status());
+  (result.ok() ? completed_ : refused ? rejected_ : failed_).Add();
   Callback done = std::move(call->done);
   done(std::move(result));
-}
-
-void EngineCore::Count(const absl::Status& status) {
-  switch (status.code()) {
-    case absl::StatusCode::kOk:
-      completed_.Add();
-      break;
-    case absl::StatusCode::kInvalidArgument:
-    case absl::StatusCode::kResourceExhausted:
-    case absl::StatusCode::kUnavailable:
-      rejected_.Add();
-      break;
-    default:
-      failed_.Add();
-  }
+  return true;
 }
 
 std::shared_ptr<const Catalogue> EngineCore::catalogue() const { return Serving()->snapshot; }
@@ -293,7 +297,9 @@ EngineStatus EngineCore::GetStatus() const {
   status.levels = model.levels();
   status.level_sizes = model.level_sizes;
   status.parameters = model.parameters;
+  status.codebook_fingerprint = serving->snapshot->codebook_fingerprint();
   status.num_items = serving->snapshot->num_items();
+  status.num_sids = serving->snapshot->num_sids();
   status.completed = completed_.value();
   status.failed = failed_.value();
   status.rejected = rejected_.value();
@@ -320,18 +326,41 @@ EngineStatus EngineCore::GetStatus() const {
     status.not_ready = absl::StrCat("the last ", stats.broken_batches, " batches failed");
   }
   status.ready = status.not_ready.empty();
-  status.queued = preparing_ + stats.queued;
-  status.in_flight = preparing_ + stats.in_flight;
+  const auto preparing = static_cast<int64_t>(preparing_.size());
+  status.queued = preparing + stats.queued;
+  status.in_flight = preparing + stats.in_flight;
   return status;
 }
 
 bool EngineCore::Drain(absl::Time deadline) {
+  bool abandoned = false;
   {
     std::unique_lock lock(mu_);
     stopping_ = true;
-    prepared_.wait(lock, [this] { return preparing_ == 0; });
+    while (!preparing_.empty() && clock_->Now() < deadline) {
+      // An hour at most: condition variables overflow on absurd times.
+      const absl::Duration left = std::clamp(deadline - clock_->Now(), absl::ZeroDuration(), absl::Hours(1));
+      prepared_.wait_for(lock, absl::ToChronoNanoseconds(left));
+    }
+    abandoned = AbandonPreparation(lock);
   }
-  return scheduler_->Drain(deadline);
+  return scheduler_->Drain(deadline) && !abandoned;
+}
+
+bool EngineCore::AbandonPreparation(std::unique_lock<std::mutex>& lock) {
+  const absl::flat_hash_set<CallPtr> calls = preparing_;
+  lock.unlock();  // callbacks run under no lock
+  std::vector<CallPtr> ended;
+  for (const CallPtr& call : calls) {
+    if (End(call, absl::UnavailableError("the engine stopped before the request was prepared; ask another replica"))) {
+      ended.push_back(call);
+    }
+  }
+  lock.lock();
+  for (const CallPtr& call : ended) preparing_.erase(call);
+  // The others had ended or are with the scheduler: their threads wait for nothing any more.
+  prepared_.wait(lock, [this] { return preparing_.empty(); });
+  return !ended.empty();
 }
 
 }  // namespace beamline::engine

@@ -11,6 +11,7 @@
 #include <memory>
 #include <mutex>
 
+#include "absl/container/flat_hash_set.h"
 #include "base/clock.h"
 #include "base/metrics.h"
 #include "base/thread_pool.h"
@@ -62,16 +63,23 @@ class EngineCore final : public Engine {
   void StartScheduler(bool inline_execution);
   // The version that new requests are pinned to.
   ServingHandle Serving() const;
-  absl::Status Accept(const RecommendRequest& request, const ServingModel& serving);
+  // On OK the call is among `preparing_`.
+  absl::Status Accept(const CallPtr& call, const RecommendRequest& request);
   void Prepare(const CallPtr& call);
+  // Prepare, but for the end of the preparation.
+  void PrepareNow(const CallPtr& call);
+  // OK while the caller still wants an answer that may still come in time.
+  absl::Status StillWanted(Call& call, absl::Time deadline) const;
+  // Ends what is being prepared; returns whether there was any, after their callbacks.
+  bool AbandonPreparation(std::unique_lock<std::mutex>& lock);
   // The job of a request, pinned to `serving`; REQUIRES what Accept checked.
   absl::StatusOr<std::unique_ptr<runtime::RequestJob>> MakeJob(RecommendRequest& request, const ServingHandle& serving);
   absl::Status AddHistory(RecommendRequest& request) const;
   void Enqueue(const CallPtr& call, std::unique_ptr<runtime::RequestJob> job);
   RecommendResult Answer(const Call& call, const runtime::RequestJob& job) const;
-  // Runs the callback; the call's only end.
-  void End(const CallPtr& call, absl::StatusOr<RecommendResult> result);
-  void Count(const absl::Status& status);
+  // Runs the callback, unless the call has ended before: then false. `refused`: its result is a refusal (README 5.1),
+  // which only whoever refuses can know; codes do not tell a full queue from a store that is out of reach.
+  bool End(const CallPtr& call, absl::StatusOr<RecommendResult> result, bool refused = false);
 
   const EngineOptions options_;
   const std::shared_ptr<const Clock> clock_;
@@ -81,8 +89,8 @@ class EngineCore final : public Engine {
 
   mutable std::mutex mu_;
   std::condition_variable prepared_;
-  int64_t preparing_ = 0;  // guarded by mu_: accepted, not yet with the scheduler
-  bool stopping_ = false;  // guarded by mu_
+  absl::flat_hash_set<CallPtr> preparing_;  // guarded by mu_: accepted, not yet with the scheduler
+  bool stopping_ = false;                   // guarded by mu_
 
   std::unique_ptr<ModelDispatch> dispatch_;
   std::unique_ptr<scheduler::Scheduler> scheduler_;

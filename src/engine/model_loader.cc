@@ -7,11 +7,15 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "base/run_catching.h"
 #include "beamline/status.h"
 #include "engine/request_check.h"
 
 namespace beamline::engine {
 namespace {
+
+// A watched folder's version that met too little memory is tried again: see repository/version_policy.h.
+constexpr absl::StatusCode kOutOfMemory = absl::StatusCode::kResourceExhausted;
 
 absl::Status CheckBelongTogether(const runtime::ModelInfo& model, const Catalogue& catalogue) {
   if (model.level_sizes != catalogue.level_sizes()) {
@@ -33,14 +37,27 @@ absl::Status CheckBelongTogether(const runtime::ModelInfo& model, const Catalogu
 ModelLoader::ModelLoader(RunnerSource source, const EngineOptions* options, const RequestRecorder* recorder)
     : source_(std::move(source)), options_(*options), recorder_(*recorder) {}
 
+absl::StatusOr<std::string> ModelLoader::Identify(const std::string& bundle) {
+  return ReturnCatching(absl::StrCat(bundle, ": reading its manifest"), [&] { return source_.identify(bundle); });
+}
+
 absl::StatusOr<std::unique_ptr<repository::Model>> ModelLoader::Load(const std::string& bundle) {
+  return ReturnCatching(
+      absl::StrCat(bundle, ": loading"), [&] { return LoadNow(bundle); }, kOutOfMemory);
+}
+
+absl::StatusOr<std::unique_ptr<repository::Model>> ModelLoader::LoadNow(const std::string& bundle) {
   BEAMLINE_ASSIGN_OR_RETURN(std::unique_ptr<runtime::Runner> runner, source_.load(bundle));
   BEAMLINE_RETURN_IF_ERROR(CheckBelongTogether(runner->info(), *runner->catalogue()));
   return std::make_unique<ServingModel>(std::move(runner), options_.max_rules, ++last_group_);
 }
 
 absl::Status ModelLoader::WarmUp(repository::Model& model, const repository::Model* serving) {
-  const auto& next = static_cast<const ServingModel&>(model);
+  return ReturnCatching(
+      "warm-up", [&] { return WarmUpNow(static_cast<const ServingModel&>(model), serving); }, kOutOfMemory);
+}
+
+absl::Status ModelLoader::WarmUpNow(const ServingModel& next, const repository::Model* serving) const {
   BEAMLINE_RETURN_IF_ERROR(next.runner->WarmUp(Recorded(next.runner->info().levels())));
   if (serving == nullptr) return absl::OkStatus();
   for (const std::vector<TagClause>& rule : static_cast<const ServingModel*>(serving)->rules->rules()) {

@@ -2,7 +2,8 @@
 //
 // The repository's loader: a bundle becomes a runner, the runner with its catalogue a ServingModel. Refuses a model and
 // a catalogue that do not belong together, compiles the rules that requests use now, and warms up with what they asked
-// lately. Called by one thread at a time.
+// lately. What any of that throws becomes a status: a bundle that cannot be loaded must not end a server that serves.
+// Called by one thread at a time.
 #pragma once
 
 #include <functional>
@@ -28,11 +29,13 @@ class ModelLoader final : public repository::Loader {
   // `options` and `recorder` outlive the loader.
   ModelLoader(RunnerSource source, const EngineOptions* options, const RequestRecorder* recorder);
 
-  absl::StatusOr<std::string> Identify(const std::string& bundle) override { return source_.identify(bundle); }
+  absl::StatusOr<std::string> Identify(const std::string& bundle) override;
   absl::StatusOr<std::unique_ptr<repository::Model>> Load(const std::string& bundle) override;
   absl::Status WarmUp(repository::Model& model, const repository::Model* serving) override;
 
  private:
+  absl::StatusOr<std::unique_ptr<repository::Model>> LoadNow(const std::string& bundle);
+  absl::Status WarmUpNow(const ServingModel& next, const repository::Model* serving) const;
   // What was recorded, with widths for this model's levels, as much as fits one batch.
   std::vector<RecommendRequest> Recorded(int levels) const;
 

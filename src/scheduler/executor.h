@@ -34,6 +34,7 @@ struct Job {
   // Runs once, when the job has ended for whatever reason.
   absl::AnyInvocable<void(absl::Status, Job&)> done;
 
+  bool refused = false;  // the scheduler would not take it, or made it leave the queue for a more urgent one
   absl::Time submitted = absl::InfinitePast();
   // InfinitePast: not reached. Encode's are equal when the context was cached.
   absl::Time encode_started = absl::InfinitePast(), encode_ended = absl::InfinitePast();

@@ -67,6 +67,7 @@ Scheduler::JobId Scheduler::Submit(std::unique_ptr<Job> job) {
   if (!decision.status.ok()) {
     ++stats_.rejected;
     lock.unlock();
+    job->refused = !absl::IsDeadlineExceeded(decision.status);
     job->done(std::move(decision.status), *job);
     return id;
   }
@@ -207,6 +208,7 @@ void Scheduler::PushOutLowest() {
   absl::Status status =
       absl::ResourceExhaustedError("the queue is full and a request of higher priority came; retry later");
   SetRetryAfter(status, options_.limits.max_queue_delay);
+  victim->second.job->refused = true;
   pushed_out_.push_back({std::move(victim->second), std::move(status)});
   from->erase(victim);
   ++stats_.pushed_out;

@@ -4,6 +4,7 @@
 #include "engine/engine_core.h"
 
 #include <algorithm>
+#include <functional>
 #include <map>
 #include <memory>
 #include <random>
@@ -177,6 +178,8 @@ TEST_F(EngineCoreTest, TellsVersionsWidthsCountsAndTimes) {
   EXPECT_EQ(status.in_flight, 0);
   EXPECT_EQ(status.levels, 3);
   EXPECT_EQ(status.num_items, static_cast<uint64_t>(kItems));
+  EXPECT_EQ(status.num_sids, engine_->catalogue()->num_sids());
+  EXPECT_EQ(status.codebook_fingerprint, "codebook");
   EXPECT_EQ(status.parameters, 7u);
   EXPECT_EQ(engine_->catalogue()->version(), "catalogue-1");
 }
@@ -201,6 +204,70 @@ TEST_F(EngineCoreTest, RefusesBeforeAnythingRuns) {
   EXPECT_EQ(Ask(request).status().code(), Code::kDeadlineExceeded);
   EXPECT_EQ(runner_->encoded.load(), 0);
   EXPECT_EQ(engine_->GetStatus().rejected, 1u);
+  EXPECT_EQ(engine_->GetStatus().failed, 1u);
+}
+
+// Does what a test wants while it is asked.
+class OddStore final : public UserHistoryStore {
+ public:
+  explicit OddStore(std::function<absl::Status()> on_get) : on_get_(std::move(on_get)) {}
+  absl::StatusOr<std::vector<Event>> Get(absl::string_view, int) override {
+    if (absl::Status status = on_get_(); !status.ok()) return status;
+    return std::vector<Event>{{.item = 3}};
+  }
+  absl::Status Append(absl::string_view, absl::Span<const Event>) override { return absl::OkStatus(); }
+
+ private:
+  std::function<absl::Status()> on_get_;
+};
+
+// Refused is what the engine would not take; a code alone does not say so.
+TEST_F(EngineCoreTest, OnlyRefusalsCountAsRejected) {
+  absl::Status store_says = absl::UnavailableError("the store is out of reach");
+  Start({.queue_capacity = 1, .history_store = std::make_shared<OddStore>([&] { return store_says; })});
+  const auto counts = [&] {
+    const EngineStatus status = engine_->GetStatus();
+    return std::vector<uint64_t>{status.completed, status.failed, status.rejected};
+  };
+  EXPECT_EQ(Ask(User("u")).status().code(), Code::kUnavailable);
+  EXPECT_THAT(counts(), ElementsAre(0, 1, 0)) << "a store out of reach";
+  store_says = absl::InvalidArgumentError("the store's own trouble");
+  EXPECT_EQ(Ask(User("u")).status().code(), Code::kInvalidArgument);
+  EXPECT_THAT(counts(), ElementsAre(0, 2, 0));
+  store_says = absl::OkStatus();
+  EXPECT_EQ(Ask(User("exhausted decode")).status().code(), Code::kResourceExhausted);
+  EXPECT_THAT(counts(), ElementsAre(0, 3, 0)) << "a runner that ran out of something";
+
+  RecommendRequest request = User("u");
+  request.eligibility.rule.assign(65, {"region", {"DE"}});
+  EXPECT_EQ(Ask(request).status().code(), Code::kInvalidArgument);
+  EXPECT_THAT(counts(), ElementsAre(0, 3, 1));
+  std::vector<Code> codes;
+  const auto keep = [&](const absl::StatusOr<RecommendResult>& result) { codes.push_back(result.status().code()); };
+  engine_->Submit(User("u"), keep);
+  engine_->Submit(User("u"), keep);  // the queue holds one
+  request = User("u");
+  request.priority = Priority::kCritical;
+  engine_->Submit(request, keep);  // and lets the first go
+  EXPECT_THAT(counts(), ElementsAre(0, 3, 2));
+  engine_->Drain(clock_->Now());
+  EXPECT_THAT(codes, ElementsAre(Code::kResourceExhausted, Code::kResourceExhausted, Code::kUnavailable));
+  EXPECT_THAT(counts(), ElementsAre(0, 4, 3)) << "what the drain cut off had been accepted";
+  EXPECT_EQ(Ask(User("late")).status().code(), Code::kUnavailable);
+  EXPECT_THAT(counts(), ElementsAre(0, 4, 4));
+}
+
+TEST_F(EngineCoreTest, ASlowStoreDoesNotOutrunTheDeadline) {
+  Start({.history_store = std::make_shared<OddStore>([&] {
+           clock_->Advance(30 * kMs);
+           return absl::OkStatus();
+         })});
+  RecommendRequest nothing = User("u");
+  nothing.eligibility.restrict_to_allow = true;  // answered without a model
+  nothing.deadline = clock_->Now() + 30 * kMs;
+  EXPECT_EQ(Ask(nothing).status().code(), Code::kDeadlineExceeded);
+  nothing.deadline = clock_->Now() + 31 * kMs;
+  EXPECT_TRUE(Ask(nothing).ok());
   EXPECT_EQ(engine_->GetStatus().failed, 1u);
 }
 

@@ -4,7 +4,9 @@
 // exactly once, whatever is cancelled, expires, fails or is drained, and a neighbour's fate changes no answer.
 #include <atomic>
 #include <chrono>
+#include <condition_variable>
 #include <memory>
+#include <mutex>
 #include <random>
 #include <string>
 #include <thread>
@@ -104,6 +106,75 @@ TEST(EngineThreadsTest, DrainWithADeadlineEndsEverything) {
     submitter.join();
     EXPECT_EQ(calls.load(), submitted.load());
   }
+}
+
+// Hangs until it is told to go on.
+class HangingStore final : public UserHistoryStore {
+ public:
+  absl::StatusOr<std::vector<Event>> Get(absl::string_view, int) override {
+    std::unique_lock lock(mu_);
+    ++waiting_;
+    changed_.notify_all();
+    changed_.wait(lock, [this] { return released_; });
+    return std::vector<Event>();
+  }
+  absl::Status Append(absl::string_view, absl::Span<const Event>) override { return absl::OkStatus(); }
+  void AwaitOne() {
+    std::unique_lock lock(mu_);
+    changed_.wait(lock, [this] { return waiting_ > 0; });
+  }
+  void Release() {
+    std::lock_guard lock(mu_);
+    released_ = true;
+    changed_.notify_all();
+  }
+
+ private:
+  std::mutex mu_;
+  std::condition_variable changed_;
+  int waiting_ = 0;        // guarded by mu_
+  bool released_ = false;  // guarded by mu_
+};
+
+TEST(EngineThreadsTest, DrainDoesNotWaitForAStoreThatHangs) {
+  auto store = std::make_shared<HangingStore>();
+  auto engine = Start({.history_store = store}, absl::ZeroDuration());
+  std::atomic<int> unavailable{0}, calls{0};
+  constexpr int kCalls = 5;  // more than there are preparation threads
+  for (int i = 0; i < kCalls; ++i) {
+    engine->Submit({.user_id = "good"}, [&](const auto& result) {
+      calls.fetch_add(1);
+      if (absl::IsUnavailable(result.status())) unavailable.fetch_add(1);
+    });
+  }
+  store->AwaitOne();
+  // Where Drain waits for the store, nothing but this ends the test.
+  std::thread rescue([&] {
+    for (int i = 0; i < 1000 && unavailable.load() < kCalls; ++i)
+      std::this_thread::sleep_for(std::chrono::milliseconds(10));
+    store->Release();
+  });
+  EXPECT_FALSE(engine->Drain(absl::Now() + absl::Milliseconds(20)));
+  EXPECT_EQ(unavailable.load(), kCalls);
+  EXPECT_EQ(engine->GetStatus().in_flight, 0);
+  EXPECT_EQ(engine->GetStatus().failed, static_cast<uint64_t>(kCalls));
+  rescue.join();
+  engine.reset();
+  EXPECT_EQ(calls.load(), kCalls);
+}
+
+TEST(EngineThreadsTest, ARequestCancelledWhileItsStoreIsAskedIsCancelled) {
+  auto store = std::make_shared<HangingStore>();
+  auto engine = Start({.history_store = store}, absl::ZeroDuration());
+  absl::Status status;
+  RecommendRequest nothing{.user_id = "good"};
+  nothing.eligibility.restrict_to_allow = true;
+  Engine::Canceller cancel = engine->Submit(nothing, [&](const auto& result) { status = result.status(); });
+  store->AwaitOne();
+  cancel();
+  store->Release();
+  EXPECT_TRUE(engine->Drain(absl::InfiniteFuture()));
+  EXPECT_EQ(status.code(), absl::StatusCode::kCancelled);
 }
 
 TEST(EngineThreadsTest, AFullQueueRefusesAtOnce) {

@@ -10,6 +10,7 @@
 #include <chrono>
 #include <functional>
 #include <memory>
+#include <new>
 #include <string>
 #include <thread>
 #include <utility>
@@ -81,6 +82,7 @@ class FakeRunner final : public runtime::Runner {
   std::atomic<int64_t> encoded{0}, decoded{0};
   std::string salt;      // changes the log-probabilities, as other weights would
   absl::Status warm_up;  // what WarmUp returns
+  bool throw_in_warm_up = false;
   std::vector<RecommendRequest> warmed;
 
   const runtime::ModelInfo& info() const override { return info_; }
@@ -99,13 +101,15 @@ class FakeRunner final : public runtime::Runner {
   }
 
   absl::Status WarmUp(absl::Span<const RecommendRequest> recorded) override {
+    if (throw_in_warm_up) throw std::bad_alloc();
     warmed.assign(recorded.begin(), recorded.end());
     for (const RecommendRequest& request : warmed)
       EXPECT_EQ(static_cast<int>(request.beam_widths.size()), info_.levels());
     return warm_up;
   }
 
-  // "cached" users have a context at hand; "bad encode" and "bad decode" users fail there.
+  // "cached" users have a context at hand; "bad encode", "bad decode" and "exhausted decode"
+  // users fail there.
   bool TryAttachContext(scheduler::Job& job) override {
     auto& request = static_cast<runtime::RequestJob&>(job);
     request.context_cached = request.context_key.user_id == "cached";
@@ -142,6 +146,8 @@ class FakeRunner final : public runtime::Runner {
       decoded.fetch_add(1);
       if (request.context_key.user_id == "bad decode") {
         statuses[i] = absl::InternalError("non_finite_logits");
+      } else if (request.context_key.user_id == "exhausted decode") {
+        statuses[i] = absl::ResourceExhaustedError("no more of it");
       } else {
         request.hypotheses = Search(request);
       }

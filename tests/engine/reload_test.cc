@@ -10,6 +10,8 @@
 #include <iostream>
 #include <map>
 #include <memory>
+#include <new>
+#include <stdexcept>
 #include <string>
 #include <thread>
 #include <vector>
@@ -34,11 +36,17 @@ std::unique_ptr<FakeRunner> RunnerOf(const std::string& version, int items = 150
   return runner;
 }
 
-// A bundle's name is its version; "cold" fails in the warm-up, "other-codebook" has one.
+// A bundle's name is its version; "cold" fails in the warm-up, "other-codebook" has one, and four throw.
 RunnerSource Versions(std::vector<FakeRunner*>* loaded = nullptr) {
-  return {.identify = [](const std::string& bundle) { return bundle; },
+  return {.identify = [](const std::string& bundle) -> absl::StatusOr<std::string> {
+            if (bundle == "unreadable") throw std::length_error("cut off\nframe #0");
+            return bundle;
+          },
           .load = [loaded](const std::string& bundle) -> absl::StatusOr<std::unique_ptr<runtime::Runner>> {
             auto runner = RunnerOf(bundle);
+            if (bundle == "too-large") throw std::bad_alloc();
+            if (bundle == "odd-sizes") throw std::runtime_error("sizes do not match\nframe #0");
+            if (bundle == "large-warm-up") runner->throw_in_warm_up = true;
             if (bundle == "broken") return absl::DataLossError("broken/items: was damaged");
             if (bundle == "cold") runner->warm_up = absl::InternalError("non_finite_logits");
             if (bundle == "other-codebook") runner->info_.codebook_fingerprint = "other";
@@ -136,6 +144,19 @@ TEST_F(ReloadTest, ARefusedBundleChangesNothing) {
   ASSERT_THAT(status.versions, SizeIs(4));
   EXPECT_EQ(status.versions[2].state, "refused");
   EXPECT_THAT(status.versions[2].error, HasSubstr("failed in the warm-up: non_finite_logits"));
+}
+
+// The allocator and the tensor library throw; on the repository's thread nobody else would catch it.
+TEST_F(ReloadTest, ALoadThatThrowsIsARefusal) {
+  const absl::Status large = Reload("too-large").status();
+  EXPECT_EQ(large.code(), Code::kResourceExhausted) << large;
+  EXPECT_EQ(large.message(), "too-large: loading: out of memory");
+  EXPECT_EQ(Reload("odd-sizes").status(), absl::InternalError("odd-sizes: loading failed: sizes do not match"));
+  EXPECT_THAT(Reload("large-warm-up").status().message(), HasSubstr("failed in the warm-up: warm-up: out of memory"));
+  EXPECT_THAT(Reload("unreadable").status().message(), HasSubstr("unreadable: reading its manifest failed: cut off"));
+  Submit({.user_id = "a"});
+  EXPECT_THAT(RunAll(), ::testing::ElementsAre("v1"));
+  EXPECT_EQ(engine_->GetStatus().models_refused, 4u);
 }
 
 TEST_F(ReloadTest, RollsBack) {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// When a refused request may be worth trying again: a payload on a RESOURCE_EXHAUSTED or UNAVAILABLE status, in
-// milliseconds, which the server passes on as google.rpc.RetryInfo. Clients that retry sooner only add to the overload.
+// When a refused request may be worth trying again: a payload on a RESOURCE_EXHAUSTED or UNAVAILABLE status, which the
+// server passes on as retry_after_ms of beamline.v1.ErrorDetail. Clients that retry sooner only add to the overload.
 #pragma once
 
 #include <algorithm>

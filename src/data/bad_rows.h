@@ -28,7 +28,7 @@ class BadRows {
   int64_t rows() const { return rows_; }  // good and bad
   int64_t bad() const { return bad_; }
 
-  // "events.tsv: 3 of 1000 rows skipped (limit 1%); line 12: item_id 'x' is not ...; line 40: ..."; empty if none.
+  // "events.tsv: 3 bad rows of 1000 (limit 1%): line 12: item_id 'x' is not ...; line 40: ..."; empty if none.
   std::string Summary() const;
 
   // Call at the end of the file: InvalidArgument with the summary if the policy refuses it.

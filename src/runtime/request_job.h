@@ -50,7 +50,7 @@ class Runner;
 struct RequestJob : scheduler::Job {
   // Input; constant after Submit. `beam_rows` and `context_tokens` of the base are set by SetCosts.
   EncodedRequest input;
-  ContextKey context_key;        // an empty user_id: the context is not cached
+  ContextKey context_key;        // an empty history_digest: not cached
   std::vector<int> beam_widths;  // [levels], each >= 1; fixed before the batch forms
   ScoreRule score_rule = ScoreRule::kFull;
   std::shared_ptr<Runner> model;  // executes the job, and nothing else does; `batch_group` is its alone

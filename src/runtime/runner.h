@@ -68,7 +68,7 @@ struct RunnerOptions {
 };
 
 // Verifies the whole bundle, then loads it. Errors name the file, the field and the limit. Declared here, defined where
-// torch is (runtime/model_runner.cc).
+// torch is (runtime/load_runner.cc).
 absl::StatusOr<std::unique_ptr<Runner>> LoadRunner(const RunnerOptions& options);
 
 }  // namespace beamline::runtime

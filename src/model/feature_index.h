@@ -9,7 +9,7 @@
 //   item      vocabulary index from 1 (the bundle's list of items); 0 unknown
 //   author    vocabulary index from 1 (the bundle's list of authors); 0 unknown
 //   tag       HashBucket of the item's tag text; 0 no tag
-//   age       LogBucket of the seconds before the request; 0 unknown time
+//   age       LogBucket of the seconds before the newest event (equal histories, equal inputs); 0 unknown time
 //   gap       LogBucket of the seconds since the previous event of the pathway; 0 for the first or an unknown time
 //   hour      1 + UTC hour of day; 0 unknown time
 //   play      LogBucket of seconds watched; 0 unknown
@@ -17,7 +17,7 @@
 //   labels    the eight label bits themselves, 0..255: each set bit adds its row
 //   user id, static attributes: HashBucket of the text; 0 absent
 //
-// A causal encoder cannot use `age` (it depends on the request, not on what came before); `gap` is its stand-in.
+// A causal encoder cannot use `age` (it depends on what comes after the event); `gap` is its stand-in.
 //
 // positions: static token 0; element i (0 = oldest kept) of the short-term pathway 1 + i; of the positive pathway
 // 1 + short_term.length + i, whether or not the other tokens are present. order: see backend/ops.h.

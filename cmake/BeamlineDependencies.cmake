@@ -55,6 +55,7 @@ if(BEAMLINE_WITH_TORCH)
   target_compile_options(beamline_torch INTERFACE
     "SHELL:$<$<COMPILE_LANGUAGE:CXX>:-idirafter ${BEAMLINE_TORCH_ROOT}/include>"
     "SHELL:$<$<COMPILE_LANGUAGE:CXX>:-idirafter ${BEAMLINE_TORCH_ROOT}/include/torch/csrc/api/include>")
+  target_compile_definitions(beamline_torch INTERFACE AT_PER_OPERATOR_HEADERS)
   target_link_libraries(beamline_torch INTERFACE ${BEAMLINE_TORCH_CPU} ${BEAMLINE_C10})
   target_link_options(beamline_torch INTERFACE -Wl,-rpath,${BEAMLINE_TORCH_ROOT}/lib)
 endif()

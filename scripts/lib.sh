@@ -5,7 +5,7 @@ cache=${BEAMLINE_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/beamline}
 build_root=${BEAMLINE_BUILD_ROOT:-$root/build}
 jobs=${BEAMLINE_JOBS:-$(nproc)}
 export CCACHE_DIR=${CCACHE_DIR:-$cache/ccache} CCACHE_MAXSIZE=${CCACHE_MAXSIZE:-5G} CCACHE_NOHASHDIR=1 CCACHE_BASEDIR=$root
-export CCACHE_SLOPPINESS=time_macros,include_file_mtime,include_file_ctime
+export CCACHE_SLOPPINESS=pch_defines,time_macros,include_file_mtime,include_file_ctime
 if [[ -z ${BEAMLINE_TORCH_ROOT:-} ]]; then
   for candidate in "$cache"/venv/lib/python3*/site-packages/torch; do
     [[ -d $candidate ]] && export BEAMLINE_TORCH_ROOT=$candidate

@@ -27,9 +27,19 @@ keys=$cache/tidy
 mkdir -p "$keys"
 find "$keys" -type f -mtime +30 -delete
 
+# The build's compile commands without its precompiled headers: each source must include what it uses.
+commands=$(mktemp -d)
+included=$commands/included
+trap 'rm -rf "$commands"' EXIT
+python3 -c '
+import json, re, sys
+units = json.load(open(sys.argv[1]))
+for unit in units:
+    unit["command"] = re.sub(r" -(Winvalid-pch|fpch-preprocess)\b| -include \S*cmake_pch\.hxx", "", unit["command"])
+json.dump(units, open(sys.argv[2], "w"))
+' "$build/compile_commands.json" "$commands/compile_commands.json"
+
 # What each source includes of ours, as the last build saw it: "SOURCE HEADER..." per line.
-included=$(mktemp)
-trap 'rm -f "$included"' EXIT
 ninja -C "$build" -t deps | python3 -c '
 import os, sys
 root, build = sys.argv[1:]
@@ -39,7 +49,7 @@ for block in sys.stdin.read().split("\n\n"):
     if ours: print(*ours)
 ' "$root" "$build" >"$included"
 shared_key=$({ clang-tidy --version; cat .clang-tidy; } | sha256sum)
-export build keys included shared_key
+export commands keys included shared_key
 
 tidy_one() {
   local file=$1 key log headers
@@ -48,7 +58,7 @@ tidy_one() {
   key=$({ echo "$shared_key"; echo "$file"; cat "$file"; cat $headers 2>/dev/null; } | sha256sum | cut -d' ' -f1)
   [[ -e $keys/$key ]] && return 0
   log=$(mktemp)
-  if clang-tidy -p "$build" --quiet --extra-arg=-Wno-unknown-warning-option --extra-arg=-Wno-everything "$file" >"$log" 2>&1; then
+  if clang-tidy -p "$commands" --quiet --extra-arg=-Wno-unknown-warning-option --extra-arg=-Wno-everything "$file" >"$log" 2>&1; then
     touch "$keys/$key"
     rm -f "$log"
   else

@@ -13,6 +13,7 @@
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "beamline/catalogue.h"
+#include "beamline/ranker.h"
 #include "beamline/request.h"
 #include "beamline/user_history.h"
 
@@ -43,6 +44,7 @@ struct EngineOptions {
   absl::Duration default_deadline = absl::Seconds(2);
   int64_t context_cache_bytes = 64 << 20;           // 0: no cache
   std::shared_ptr<UserHistoryStore> history_store;  // asked for the history of requests that bring none; null: none
+  std::shared_ptr<const Ranker> ranker;             // the final order of answers; null: the beam's own
 };
 
 // One version the engine has loaded, or refused to.

@@ -102,7 +102,7 @@ struct StageTimings {
 };
 
 struct RecommendResult {
-  std::vector<RecommendedItem> items;  // score descending; equal scores in SID order
+  std::vector<RecommendedItem> items;  // by the ranker; without one score descending, equal scores in SID order
   ShortReason short_reason = ShortReason::kNone;
   std::vector<int> beam_widths;  // used, per level
   int unknown_items = 0;         // history items the catalogue does not have

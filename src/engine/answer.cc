@@ -2,6 +2,13 @@
 #include "engine/answer.h"
 
 #include <algorithm>
+#include <cmath>
+#include <limits>
+#include <numeric>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "beamline/status.h"
 
 namespace beamline::engine {
 namespace {
@@ -22,20 +29,55 @@ ShortReason WhyShort(const runtime::RequestJob& job) {
   return job.hypotheses.size() == eligible ? ShortReason::kEligibleItemsExhausted : ShortReason::kBeamExhausted;
 }
 
+// The items of every hypothesis in the beam's order, at most `limit`.
+std::vector<RecommendedItem> Candidates(const runtime::RequestJob& job, size_t limit, int items_per_sid) {
+  std::vector<RecommendedItem> candidates;
+  for (const runtime::Hypothesis& hypothesis : job.hypotheses) {
+    if (candidates.size() >= limit) break;
+    const int wanted = static_cast<int>(std::min<size_t>(limit - candidates.size(), items_per_sid));
+    for (ItemId item : ItemsOf(job, hypothesis.leaf, wanted)) {
+      candidates.push_back({item, hypothesis.sid, hypothesis.log_probs, hypothesis.score});
+    }
+  }
+  return candidates;
+}
+
+// Largest value first; equal values keep the beam's order.
+absl::Status RankCandidates(const Ranker& ranker, const Catalogue& catalogue,
+                            std::vector<RecommendedItem>& candidates) {
+  std::vector<float> values(candidates.size());
+  BEAMLINE_RETURN_IF_ERROR(ranker.Rank(candidates, catalogue, absl::MakeSpan(values)));
+  for (size_t i = 0; i < values.size(); ++i) {
+    if (std::isnan(values[i])) {
+      return absl::InternalError(absl::StrCat("the ranker's value of item ", candidates[i].item, " is not a number"));
+    }
+  }
+  std::vector<size_t> order(candidates.size());
+  std::iota(order.begin(), order.end(), size_t{0});
+  std::stable_sort(order.begin(), order.end(), [&](size_t a, size_t b) { return values[a] > values[b]; });
+  std::vector<RecommendedItem> ranked;
+  ranked.reserve(order.size());
+  for (size_t index : order) ranked.push_back(std::move(candidates[index]));
+  candidates = std::move(ranked);
+  return absl::OkStatus();
+}
+
 }  // namespace
 
 uint64_t EligibleSids(const runtime::RequestJob& job) {
   return job.eligibility == nullptr ? job.snapshot->num_leaves() : job.eligibility->eligible_leaves();
 }
 
-RecommendResult AssembleAnswer(const runtime::RequestJob& job, const AnswerLimits& limits) {
+absl::StatusOr<RecommendResult> AssembleAnswer(const runtime::RequestJob& job, const AnswerLimits& limits,
+                                               const Ranker* ranker) {
+  const size_t top_k = limits.top_k;
   RecommendResult result;
-  for (const runtime::Hypothesis& hypothesis : job.hypotheses) {
-    const int wanted = limits.top_k - static_cast<int>(result.items.size());
-    if (wanted == 0) break;
-    for (ItemId item : ItemsOf(job, hypothesis.leaf, std::min(wanted, limits.items_per_sid))) {
-      result.items.push_back({item, hypothesis.sid, hypothesis.log_probs, hypothesis.score});
-    }
+  if (ranker == nullptr) {
+    result.items = Candidates(job, top_k, limits.items_per_sid);
+  } else {
+    result.items = Candidates(job, std::numeric_limits<size_t>::max(), limits.items_per_sid);
+    BEAMLINE_RETURN_IF_ERROR(RankCandidates(*ranker, *job.snapshot, result.items));
+    if (result.items.size() > top_k) result.items.resize(top_k);
   }
   if (static_cast<int>(result.items.size()) < limits.top_k) result.short_reason = WhyShort(job);
   result.beam_widths = job.beam_widths;

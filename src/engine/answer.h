@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // From the hypotheses of a finished job to the ranked items of the answer: SIDs -> items, up to `items_per_sid` each by
-// relevance, `top_k` in all, and why there are fewer. Pure. An item has one SID and a hypothesis names each SID once,
-// so no item can come twice.
+// relevance, in the ranker's order, `top_k` in all, and why there are fewer. Pure. An item has one SID and a hypothesis
+// names each SID once, so no item can come twice.
 #pragma once
 
+#include "absl/status/statusor.h"
 #include "absl/time/time.h"
+#include "beamline/ranker.h"
 #include "beamline/request.h"
 #include "runtime/request_job.h"
 
@@ -20,7 +22,9 @@ struct AnswerLimits {
 uint64_t EligibleSids(const runtime::RequestJob& job);
 
 // Items, short_reason, beam_widths, counts and catalogue version; the caller adds timings and the model's version.
-RecommendResult AssembleAnswer(const runtime::RequestJob& job, const AnswerLimits& limits);
+// Without a ranker (null) the beam's order stands. Fails as the ranker fails.
+absl::StatusOr<RecommendResult> AssembleAnswer(const runtime::RequestJob& job, const AnswerLimits& limits,
+                                               const Ranker* ranker);
 
 // Where a finished job's time went; `resolve` and `total` are the caller's.
 StageTimings TimingsOf(const scheduler::Job& job);

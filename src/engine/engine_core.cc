@@ -255,9 +255,9 @@ void EngineCore::Enqueue(const CallPtr& call, std::unique_ptr<runtime::RequestJo
   if (call->cancelled) scheduler_->Cancel(id);
 }
 
-RecommendResult EngineCore::Answer(const Call& call, const runtime::RequestJob& job) const {
+absl::StatusOr<RecommendResult> EngineCore::Answer(const Call& call, const runtime::RequestJob& job) const {
   const absl::Time start = clock_->Now();
-  RecommendResult result = AssembleAnswer(job, call.limits);
+  BEAMLINE_ASSIGN_OR_RETURN(RecommendResult result, AssembleAnswer(job, call.limits, options_.ranker.get()));
   result.model_version = job.model->info().version;
   if (job.decode_ended != absl::InfinitePast()) result.timings = TimingsOf(job);
   const absl::Time end = clock_->Now();

@@ -76,7 +76,7 @@ class EngineCore final : public Engine {
   absl::StatusOr<std::unique_ptr<runtime::RequestJob>> MakeJob(RecommendRequest& request, const ServingHandle& serving);
   absl::Status AddHistory(RecommendRequest& request) const;
   void Enqueue(const CallPtr& call, std::unique_ptr<runtime::RequestJob> job);
-  RecommendResult Answer(const Call& call, const runtime::RequestJob& job) const;
+  absl::StatusOr<RecommendResult> Answer(const Call& call, const runtime::RequestJob& job) const;
   // Runs the callback, unless the call has ended before: then false. `refused`: its result is a refusal (README 5.1),
   // which only whoever refuses can know; codes do not tell a full queue from a store that is out of reach.
   bool End(const CallPtr& call, absl::StatusOr<RecommendResult> result, bool refused = false);

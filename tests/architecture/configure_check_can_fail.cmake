@@ -1,17 +1,21 @@
-# Configures a two-target project whose lower layer depends on its upper one: beamline_library() must refuse it.
+# Configures a two-target project whose lower layer depends on its upper one, under DEPS and under LIBS:
+# beamline_library() must refuse both.
 cmake_minimum_required(VERSION 3.25)
 file(REMOVE_RECURSE ${WORK})
-foreach(case good bad)
+foreach(case good bad hidden)
   if(case STREQUAL "good")
-    set(deps "beamline::low")
+    set(deps "DEPS beamline::low")
     set(level 1)
+  elseif(case STREQUAL "bad")
+    set(deps "DEPS beamline::low")
+    set(level 0)
   else()
-    set(deps "beamline::low")
+    set(deps "LIBS beamline::low")
     set(level 0)
   endif()
   file(WRITE ${WORK}/${case}/CMakeLists.txt "cmake_minimum_required(VERSION 3.25)\nproject(check NONE)\n"
     "list(APPEND CMAKE_MODULE_PATH ${SOURCE}/cmake)\ninclude(BeamlineLibrary)\n"
-    "beamline_library(NAME low LEVEL 0)\nbeamline_library(NAME high LEVEL ${level} DEPS ${deps})\n")
+    "beamline_library(NAME low LEVEL 0)\nbeamline_library(NAME high LEVEL ${level} ${deps})\n")
   execute_process(COMMAND ${CMAKE_COMMAND} -S ${WORK}/${case} -B ${WORK}/${case}/build
     RESULT_VARIABLE result_${case} ERROR_VARIABLE error_${case} OUTPUT_QUIET)
 endforeach()
@@ -20,4 +24,7 @@ if(NOT result_good EQUAL 0)
 endif()
 if(result_bad EQUAL 0 OR NOT error_bad MATCHES "Layer violation")
   message(FATAL_ERROR "a dependency on an equal level was accepted: ${error_bad}")
+endif()
+if(result_hidden EQUAL 0 OR NOT error_hidden MATCHES "belongs under DEPS")
+  message(FATAL_ERROR "a dependency hidden under LIBS was accepted: ${error_hidden}")
 endif()

@@ -11,6 +11,8 @@
 #include <gtest/gtest.h>
 #include <unistd.h>
 
+#include "testing/paths.h"
+
 namespace beamline {
 namespace {
 

@@ -16,6 +16,7 @@
 #include "gtest/gtest.h"
 #include "server/loopback.h"
 #include "server/test_certificates.h"
+#include "testing/paths.h"
 
 namespace beamline::server {
 namespace {

@@ -19,6 +19,7 @@
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "parity/golden_case.h"
+#include "testing/paths.h"
 
 namespace beamline::parity {
 namespace {

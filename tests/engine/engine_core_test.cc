@@ -4,6 +4,7 @@
 #include "engine/engine_core.h"
 
 #include <algorithm>
+#include <cmath>
 #include <functional>
 #include <map>
 #include <memory>
@@ -151,6 +152,56 @@ TEST_F(EngineCoreTest, AnswersEqualTheDefinitionOnRandomRequests) {
   }
   EXPECT_THAT(reasons, SizeIs(4)) << "every reason came up";
   for (const auto& [reason, count] : reasons) EXPECT_GE(count, 5) << static_cast<int>(reason);
+}
+
+// Newest items first, whatever the beam says; an item whose number is `broken` has no value.
+class NewestFirst final : public Ranker {
+ public:
+  explicit NewestFirst(ItemId broken = 0) : broken_(broken) {}
+  absl::Status Rank(absl::Span<const RecommendedItem> candidates, const Catalogue& catalogue,
+                    absl::Span<float> values) const override {
+    if (candidates.empty()) return absl::OkStatus();
+    for (size_t i = 0; i < candidates.size(); ++i) {
+      if (!catalogue.GetItem(candidates[i].item).has_value()) return absl::DataLossError("unknown item");
+      values[i] = candidates[i].item == broken_ ? std::nanf("") : static_cast<float>(candidates[i].item / 10);
+    }
+    return absl::OkStatus();
+  }
+
+ private:
+  const ItemId broken_;
+};
+
+TEST_F(EngineCoreTest, ARankerOrdersEverythingThatWasGenerated) {
+  RecommendRequest request = User("ranked");
+  request.items_per_sid = 2;
+  request.beam_widths = {20};
+  request.top_k = 1000;
+  std::vector<RecommendedItem> expected = Oracle(request, 20).items;
+  std::stable_sort(expected.begin(), expected.end(),
+                   [](const RecommendedItem& a, const RecommendedItem& b) { return a.item / 10 > b.item / 10; });
+  request.top_k = 7;
+  ASSERT_GT(expected.size(), 20u);
+  Start({.ranker = std::make_shared<NewestFirst>()});
+  const absl::StatusOr<RecommendResult> answer = Ask(request);
+  ASSERT_TRUE(answer.ok()) << answer.status();
+  ASSERT_THAT(answer->items, SizeIs(7));
+  for (size_t i = 0; i < 7; ++i) {
+    EXPECT_EQ(answer->items[i].item, expected[i].item) << i;
+    EXPECT_EQ(answer->items[i].score, expected[i].score) << "the score stays the beam's";
+  }
+}
+
+TEST_F(EngineCoreTest, AValueThatIsNoNumberFailsItsRequestAlone) {
+  RecommendRequest request = User("ranked");
+  request.beam_widths = {64};
+  request.items_per_sid = 100;
+  Start({.ranker = std::make_shared<NewestFirst>(/*broken=*/12)});
+  const absl::Status status = Ask(request).status();
+  EXPECT_EQ(status.code(), Code::kInternal);
+  EXPECT_THAT(status.message(), HasSubstr("item 12 "));
+  request.eligibility.deny = {12};
+  EXPECT_TRUE(Ask(request).ok());
 }
 
 TEST_F(EngineCoreTest, TellsVersionsWidthsCountsAndTimes) {

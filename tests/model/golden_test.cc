@@ -1,13 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // Logits against the PyTorch twin of tests/golden: every pathway alone and together, dense and MoE, bidirectional and
-// causal, with and without a trunk. Where a python with torch is at hand (BEAMLINE_GOLDEN_PYTHON) the twin is run
-// again.
-#include <cstdlib>
+// causal, with and without a trunk. scripts/test.sh runs the twin again.
 #include <filesystem>
 
 #include "base/safetensors.h"
 #include "model/model_test_util.h"
+#include "testing/paths.h"
 
 namespace beamline::model {
 namespace {
@@ -84,16 +83,6 @@ INSTANTIATE_TEST_SUITE_P(Twin, GoldenTest, testing::ValuesIn(GoldenCases()),
                          [](const auto& info) { return info.param; });
 
 TEST(GoldenFilesTest, CoverThePromisedCases) { EXPECT_GE(GoldenCases().size(), 9); }
-
-TEST(GoldenFilesTest, TheTwinStillGivesThem) {
-  const char* python = std::getenv("BEAMLINE_GOLDEN_PYTHON");
-  if (python == nullptr || *python == '\0') {
-    GTEST_SKIP() << "set BEAMLINE_GOLDEN_PYTHON to a python with torch, numpy and safetensors to run the twin again";
-  }
-  const std::string script = std::string(BEAMLINE_SOURCE_DIR) + "/tests/golden/make_goldens.py";
-  const std::string command = absl::StrCat("PYTHONDONTWRITEBYTECODE=1 '", python, "' '", script, "' --check");
-  EXPECT_EQ(std::system(command.c_str()), 0) << command;
-}
 
 }  // namespace
 }  // namespace beamline::model

@@ -19,6 +19,7 @@
 #include "runtime/request_job.h"
 #include "runtime/runner.h"
 #include "runtime/vocabulary.h"
+#include "testing/paths.h"
 
 namespace beamline::parity {
 namespace {

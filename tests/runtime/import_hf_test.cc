@@ -20,6 +20,7 @@
 #include "runtime/bundle.h"
 #include "runtime/hf_tokenizer.h"
 #include "runtime/t5_vocabulary.h"
+#include "testing/paths.h"
 
 namespace beamline::runtime {
 namespace {

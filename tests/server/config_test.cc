@@ -11,6 +11,7 @@
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "server/config_problems.h"
+#include "testing/paths.h"
 
 namespace beamline::server {
 namespace {

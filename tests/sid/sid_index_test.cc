@@ -9,6 +9,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "sid/sid_test_util.h"
+#include "testing/paths.h"
 
 namespace beamline::sid {
 namespace {

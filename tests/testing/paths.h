@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Where tests find the source tree and the shared data beside it. Included into every test by beamline_test(). The two
+// Where tests find the source tree and the shared data beside it. The two
 // paths are compiled into one small library and nowhere else, so that a compiler cache serves any checkout.
 #pragma once
 

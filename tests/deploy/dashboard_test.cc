@@ -10,6 +10,7 @@
 #include "deploy/real_server.h"
 #include "gmock/gmock.h"
 #include "httplib.h"
+#include "testing/paths.h"
 
 namespace beamline::deploy {
 namespace {

@@ -10,6 +10,7 @@
 #include "deploy/real_server.h"
 #include "gmock/gmock.h"
 #include "grpcpp/generic/generic_stub.h"
+#include "testing/paths.h"
 
 namespace beamline::deploy {
 namespace {

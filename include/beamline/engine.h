@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The engine: histories in, ranked items out, without gRPC. See src/engine/README.md for concepts, ownership and
-// threads, and tests/engine/embed_example.cc for a program that embeds it.
+// The engine: histories in, ranked items out, no gRPC (concepts, ownership, threads: src/engine/README.md; a program
+// that embeds it: tests/engine/embed_example.cc). Logs to your spdlog logger "beamline", else to stderr; never stdout.
 #pragma once
 
 #include <cstdint>

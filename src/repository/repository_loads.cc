@@ -5,9 +5,9 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "base/log.h"
 #include "beamline/status.h"
 #include "repository/model_repository.h"
-#include "spdlog/spdlog.h"
 
 namespace beamline::repository {
 namespace {
@@ -50,7 +50,7 @@ absl::StatusOr<VersionStatus> ModelRepository::RollbackNow() {
   }
   before_.pop_back();
   RaiseFloor();
-  spdlog::warn("model rolled back: from={} to={}", serving_->path, target.path);
+  Log().warn("model rolled back: from={} to={}", serving_->path, target.path);
   {
     std::lock_guard lock(mu_);
     ++stats_.rollbacks;
@@ -62,7 +62,7 @@ void ModelRepository::Poll() {
   const auto available = ListVersions(options_.folder, options_.manifest, floor_);
   if (!available.ok()) {
     const std::string error(available.status().message());
-    if (error != poll_error_) spdlog::error("model folder: {}", error);
+    if (error != poll_error_) Log().error("model folder: {}", error);
     poll_error_ = error;
     return;
   }
@@ -112,7 +112,7 @@ absl::StatusOr<VersionStatus> ModelRepository::ServeBundle(const std::string& pa
 
 absl::StatusOr<ModelRepository::Loaded> ModelRepository::Load(const std::string& path, const std::string& digest) {
   const int64_t id = AddVersion(path, digest);
-  spdlog::info("model loading: id={} path={}", id, path);
+  Log().info("model loading: id={} path={}", id, path);
   const absl::Time start = clock_->Now();
   absl::StatusOr<std::unique_ptr<Model>> model = loader_->Load(path);
   if (!model.ok()) return Refuse(id, model.status());
@@ -157,9 +157,8 @@ VersionStatus ModelRepository::Serve(Loaded next, bool keep_old) {
     std::lock_guard lock(mu_);
     stats_.last_swap = status.changed;
   }
-  spdlog::info("model serving: id={} model_version={} path={} load_ms={} warm_up_ms={}", status.id,
-               status.model_version, status.path, absl::ToInt64Milliseconds(status.load_time),
-               absl::ToInt64Milliseconds(status.warm_up_time));
+  Log().info("model serving: id={} model_version={} path={} load_ms={} warm_up_ms={}", status.id, status.model_version,
+             status.path, absl::ToInt64Milliseconds(status.load_time), absl::ToInt64Milliseconds(status.warm_up_time));
   return status;
 }
 
@@ -215,8 +214,8 @@ absl::Status ModelRepository::Refuse(int64_t id, absl::Status error) {
   std::lock_guard lock(mu_);
   StatusOf(id).error = error;
   ++stats_.refused;
-  spdlog::error("model refused: id={} path={} error=\"{}\"", id, StatusOf(id).path,
-                error.ToString(absl::StatusToStringMode::kWithNoExtraData));
+  Log().error("model refused: id={} path={} error=\"{}\"", id, StatusOf(id).path,
+              error.ToString(absl::StatusToStringMode::kWithNoExtraData));
   return error;
 }
 

@@ -11,6 +11,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "base/interrupt.h"
+#include "base/log.h"
 #include "beamline/status.h"
 #include "server/admin_http.h"
 #include "server/admin_pages.h"
@@ -19,7 +20,6 @@
 #include "server/open_files.h"
 #include "server/server.h"
 #include "server/server_counters.h"
-#include "spdlog/spdlog.h"
 
 namespace beamline::server {
 namespace {
@@ -60,9 +60,9 @@ const char* TlsKind(const config::v1::ServerConfig& config) {
 void LogStart(const config::v1::ServerConfig& config, const Server& server, const EngineStatus& status) {
   const std::string& address = config.listen().address();
   if (!config.has_tls() && address != "localhost" && address != "::1" && address.rfind("127.", 0) != 0) {
-    spdlog::warn("listening beyond loopback without TLS or authentication: put a proxy in front");
+    Log().warn("listening beyond loopback without TLS or authentication: put a proxy in front");
   }
-  spdlog::info(
+  Log().info(
       "server started: address={} family={} parameters={} model_version={} catalogue_version={} items={} levels={} "
       "device={} dtype={} tls={} reflection={} health={}",
       server.address(), status.family, status.parameters, status.model_version, status.catalogue_version,
@@ -72,9 +72,9 @@ void LogStart(const config::v1::ServerConfig& config, const Server& server, cons
 
 void LogStop(const Server& server, int64_t cut) {
   const ServerCounters& counters = server.counters();
-  spdlog::info("server stopped: calls={} malformed={} invalid={} cancelled={} expired={} failed={} cut_off={}",
-               counters.calls.value(), counters.malformed.value(), counters.invalid.value(), counters.cancelled.value(),
-               counters.expired.value(), counters.failed.value(), cut);
+  Log().info("server stopped: calls={} malformed={} invalid={} cancelled={} expired={} failed={} cut_off={}",
+             counters.calls.value(), counters.malformed.value(), counters.invalid.value(), counters.cancelled.value(),
+             counters.expired.value(), counters.failed.value(), cut);
 }
 
 // gRPC and protobuf write a line to standard error for what any client can do wrong: a way to fill a disk. What matters
@@ -95,15 +95,15 @@ absl::Status ServeUntilStopped(const config::v1::Lifecycle& lifecycle, Server& s
   do {
     const EngineStatus status = engine.GetStatus();
     server.SetServing(status.ready);
-    if (status.ready != was_ready) spdlog::warn("engine {}", status.ready ? "ready" : "not ready: " + status.not_ready);
+    if (status.ready != was_ready) Log().warn("engine {}", status.ready ? "ready" : "not ready: " + status.not_ready);
     was_ready = status.ready;
     if (!status.ready) self_test.Run(engine);
   } while (!stop.WaitFor(1, kReadinessPeriod));
   server.SetServing(false);
   const absl::Duration drain_delay = absl::Milliseconds(lifecycle.drain_delay_ms());
   const absl::Duration grace = absl::Milliseconds(lifecycle.grace_ms());
-  spdlog::info("server stopping: in_flight={} drain_delay_ms={} grace_ms={}", server.in_flight(),
-               lifecycle.drain_delay_ms(), lifecycle.grace_ms());
+  Log().info("server stopping: in_flight={} drain_delay_ms={} grace_ms={}", server.in_flight(),
+             lifecycle.drain_delay_ms(), lifecycle.grace_ms());
   stop.WaitFor(2, drain_delay);
   watchdog.Arm(grace + kWatchdogMargin);
   server.Refuse();
@@ -128,7 +128,7 @@ absl::Status RunServer(const config::v1::ServerConfig& config, const EngineFacto
   StopRequests stop;
   AdminPages pages;
   SignalWatcher signals([&](int number) {
-    spdlog::info("signal received: signal={}", number);
+    Log().info("signal received: signal={}", number);
     // Nothing is served and nothing is being written: there is nothing to wait for.
     if (loading.load()) _exit(kInterruptedExit);
     pages.Draining();
@@ -138,8 +138,8 @@ absl::Status RunServer(const config::v1::ServerConfig& config, const EngineFacto
   std::atomic<const Server*> running{nullptr};
   Watchdog watchdog([&] {
     const Server* const server = running.load();
-    spdlog::critical("the server did not stop in time: exiting now; in_flight={}", server ? server->in_flight() : 0);
-    spdlog::default_logger()->flush();
+    Log().critical("the server did not stop in time: exiting now; in_flight={}", server ? server->in_flight() : 0);
+    Log().flush();
     _exit(1);
   });
   const RealClock clock;
@@ -151,15 +151,15 @@ absl::Status RunServer(const config::v1::ServerConfig& config, const EngineFacto
         http, AdminHttp::Start(admin.http_address().empty() ? admin.address() : admin.http_address(), admin.http_port(),
                                pages.Pages()));
   }
-  spdlog::info("loading: bundle={} catalogue={} device={} dtype={}", config.engine().bundle(),
-               config.engine().catalogue().empty() ? "the bundle's" : config.engine().catalogue(),
-               config.engine().device(), config.engine().dtype());
+  Log().info("loading: bundle={} catalogue={} device={} dtype={}", config.engine().bundle(),
+             config.engine().catalogue().empty() ? "the bundle's" : config.engine().catalogue(),
+             config.engine().device(), config.engine().dtype());
   BEAMLINE_ASSIGN_OR_RETURN(const std::unique_ptr<Engine> engine, create_engine(EngineOptionsOf(config)));
   BEAMLINE_ASSIGN_OR_RETURN(const std::unique_ptr<Server> server, Server::Start(config, engine.get(), &clock));
   running.store(server.get());
   loading.store(false);
   LogStart(config, *server, engine->GetStatus());
-  if (http != nullptr) spdlog::info("admin: grpc={} http={}", server->admin_address(), http->address());
+  if (http != nullptr) Log().info("admin: grpc={} http={}", server->admin_address(), http->address());
   pages.Serving(engine.get(), server.get());
   const absl::Status status = ServeUntilStopped(config.lifecycle(), *server, *engine, stop, watchdog);
   running.store(nullptr);

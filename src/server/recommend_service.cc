@@ -6,11 +6,11 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "base/log.h"
 #include "beamline/status.h"
 #include "beamline/v1/recommend.grpc.pb.h"
 #include "server/grpc_status.h"
 #include "server/status_detail.h"
-#include "spdlog/spdlog.h"
 
 namespace beamline::server {
 namespace {
@@ -27,8 +27,8 @@ RequestLimits LimitsNow(const ServiceContext& service) {
 // Our fault, not the caller's: worth a line. Ids only, never what the user did.
 void LogFailure(const absl::Status& status, const std::string& request_id, const std::optional<TraceParent>& trace) {
   if (status.code() != absl::StatusCode::kInternal && status.code() != absl::StatusCode::kUnknown) return;
-  spdlog::error("request failed: request_id={} trace_id={} error=\"{}\"", request_id, trace ? trace->trace_id : "-",
-                status.ToString(absl::StatusToStringMode::kWithNoExtraData));
+  Log().error("request failed: request_id={} trace_id={} error=\"{}\"", request_id, trace ? trace->trace_id : "-",
+              status.ToString(absl::StatusToStringMode::kWithNoExtraData));
 }
 
 // The answers of one batch, filled in any order from the engine's threads; the last one finishes the call.

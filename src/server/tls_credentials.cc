@@ -4,11 +4,11 @@
 #include <utility>
 
 #include "absl/time/clock.h"
+#include "base/log.h"
 #include "beamline/status.h"
 #include "grpc/grpc_security.h"
 #include "grpcpp/security/server_credentials.h"
 #include "grpcpp/version_info.h"
-#include "spdlog/spdlog.h"
 
 namespace beamline::server {
 namespace {
@@ -53,7 +53,7 @@ class ServerCredentials final : public grpc::ServerCredentials {
 #endif
 
 void LogWarnings(const TlsReport& report) {
-  for (const auto& [field, text] : report.warnings) spdlog::warn("tls.{}: {}", field, text);
+  for (const auto& [field, text] : report.warnings) Log().warn("tls.{}: {}", field, text);
 }
 
 }  // namespace
@@ -110,8 +110,8 @@ void TlsCredentials::Poll() {
     looks_ = std::exchange(refusal_, refusal) == refusal ? looks_ + 1 : 1;
     if (looks_ != 2) return;
     ++status_.refused;
-    spdlog::error("TLS files not taken over, the old ones stay in use until {}: {}", absl::FormatTime(status_.expiry),
-                  refusal);
+    Log().error("TLS files not taken over, the old ones stay in use until {}: {}", absl::FormatTime(status_.expiry),
+                refusal);
     return;
   }
   refusal_.clear();
@@ -121,7 +121,7 @@ void TlsCredentials::Poll() {
   ++status_.reloads;
   files_ = std::make_shared<const TlsFiles>(std::move(report.files));
   taken_ = false;
-  spdlog::info("TLS files taken over: certificate={} expires={}", tls_.certificate(), absl::FormatTime(status_.expiry));
+  Log().info("TLS files taken over: certificate={} expires={}", tls_.certificate(), absl::FormatTime(status_.expiry));
 }
 
 }  // namespace beamline::server

@@ -51,7 +51,7 @@ absl::StatusOr<std::unique_ptr<Engine>> Make(const std::string& mode) {
 }  // namespace beamline::server
 
 int main(int, char** argv) {
-  spdlog::set_default_logger(spdlog::stdout_logger_mt("test"));
+  spdlog::stdout_logger_mt("beamline");  // in the place of our own, see base/log.h
   spdlog::flush_on(spdlog::level::info);
   beamline::config::v1::ServerConfig config;
   config.mutable_listen()->set_port(0);

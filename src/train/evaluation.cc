@@ -9,6 +9,7 @@
 #include "absl/strings/str_format.h"
 #include "absl/time/clock.h"
 #include "base/digest.h"
+#include "base/interrupt.h"
 #include "base/thread_pool.h"
 #include "beamline/status.h"
 
@@ -85,6 +86,7 @@ absl::StatusOr<EvaluationReport> Evaluate(const backend::Context& ctx, const mod
     scores.seen = seen;
     scores.systems.push_back({"model", data::BootstrapMetrics(ranks, options.bootstrap), std::nullopt});
     for (const NamedBaseline& one : baselines) {
+      BEAMLINE_RETURN_IF_ERROR(CheckInterrupted());
       const std::vector<double> theirs = data::RankTargets(*one.baseline, cases.counting, seen, &pool);
       BEAMLINE_ASSIGN_OR_RETURN(const data::MetricIntervals difference,
                                 data::PairedBootstrap(ranks, theirs, options.bootstrap));

@@ -1,10 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "cli/client.h"
 
+#include <utility>
+
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "absl/synchronization/notification.h"
 #include "absl/time/clock.h"
 #include "base/file.h"
+#include "base/interrupt.h"
 #include "beamline/status.h"
 #include "grpcpp/grpcpp.h"
 #include "server/grpc_status.h"
@@ -12,18 +16,7 @@
 namespace beamline::cli {
 namespace {
 
-// A context is used once, so every call makes its own.
-class Call {
- public:
-  explicit Call(absl::Duration timeout) {
-    context_.set_deadline(absl::ToChronoTime(absl::Now() + timeout));
-    context_.set_wait_for_ready(false);
-  }
-  grpc::ClientContext* get() { return &context_; }
-
- private:
-  grpc::ClientContext context_;
-};
+constexpr absl::Duration kInterruptPoll = absl::Milliseconds(50);
 
 std::string Hint(absl::StatusCode code) {
   switch (code) {
@@ -98,45 +91,58 @@ absl::Status Client::Explain(const grpc::Status& grpc_status) const {
                                                   status.message(), Hint(status.code())));
 }
 
-absl::StatusOr<v1::RecommendResponse> Client::Recommend(const v1::RecommendRequest& request) {
-  Call call(timeout_);
-  v1::RecommendResponse response;
-  BEAMLINE_RETURN_IF_ERROR(Explain(recommend_->Recommend(call.get(), request, &response)));
+template <typename Service, typename Request, typename Response>
+absl::StatusOr<Response> Client::Ask(Service* service, Method<Service, Request, Response> method,
+                                     const Request& request) {
+  grpc::ClientContext context;  // of this call alone: it is used once
+  context.set_deadline(absl::ToChronoTime(absl::Now() + timeout_));
+  Response response;
+  grpc::Status status;
+  absl::Notification done;
+  (service->*method)(&context, &request, &response, [&](grpc::Status result) {
+    status = std::move(result);
+    done.Notify();
+  });
+  while (!done.WaitForNotificationWithTimeout(kInterruptPoll)) {
+    if (Interrupted()) context.TryCancel();  // ends the call, so `done` comes
+  }
+  if (!status.ok() && Interrupted()) {
+    return absl::CancelledError(absl::StrCat("interrupted while waiting for ", target_));
+  }
+  BEAMLINE_RETURN_IF_ERROR(Explain(status));
   return response;
+}
+
+absl::StatusOr<v1::RecommendResponse> Client::Recommend(const v1::RecommendRequest& request) {
+  return Ask(recommend_->async(), &v1::RecommendService::Stub::async::Recommend, request);
 }
 
 absl::StatusOr<v1::GetStatusResponse> Client::GetStatus() {
-  Call call(timeout_);
-  v1::GetStatusResponse response;
-  BEAMLINE_RETURN_IF_ERROR(Explain(model_->GetStatus(call.get(), {}, &response)));
-  return response;
+  return Ask(model_->async(), &v1::ModelService::Stub::async::GetStatus, v1::GetStatusRequest());
 }
 
 absl::StatusOr<v1::ModelVersion> Client::Reload(const std::string& bundle) {
-  Call call(timeout_);
   v1::ReloadRequest request;
   request.set_bundle(bundle);
-  v1::ReloadResponse response;
-  BEAMLINE_RETURN_IF_ERROR(Explain(admin_->Reload(call.get(), request, &response)));
+  BEAMLINE_ASSIGN_OR_RETURN(const v1::ReloadResponse response,
+                            Ask(admin_->async(), &v1::AdminService::Stub::async::Reload, request));
   return response.serving();
 }
 
 absl::StatusOr<v1::ModelVersion> Client::Rollback() {
-  Call call(timeout_);
-  v1::RollbackResponse response;
-  BEAMLINE_RETURN_IF_ERROR(Explain(admin_->Rollback(call.get(), {}, &response)));
+  BEAMLINE_ASSIGN_OR_RETURN(const v1::RollbackResponse response,
+                            Ask(admin_->async(), &v1::AdminService::Stub::async::Rollback, v1::RollbackRequest()));
   return response.serving();
 }
 
 absl::StatusOr<std::optional<v1::Item>> Client::GetItem(ItemId item) {
-  Call call(timeout_);
   v1::GetItemRequest request;
   request.set_item_id(item);
-  v1::GetItemResponse response;
-  const grpc::Status status = catalogue_->GetItem(call.get(), request, &response);
-  if (status.error_code() == grpc::StatusCode::NOT_FOUND) return std::nullopt;
-  BEAMLINE_RETURN_IF_ERROR(Explain(status));
-  return response.item();
+  const absl::StatusOr<v1::GetItemResponse> response =
+      Ask(catalogue_->async(), &v1::CatalogueService::Stub::async::GetItem, request);
+  if (absl::IsNotFound(response.status())) return std::nullopt;
+  BEAMLINE_RETURN_IF_ERROR(response.status());
+  return response->item();
 }
 
 }  // namespace beamline::cli

@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // A small blocking client of beamline.v1: one channel, plaintext or TLS, a deadline on every call (gRPC's own
-// service-config timeout is a second short), errors with the target in front and a hint behind. Not thread-safe.
+// service-config timeout is a second short), errors with the target in front and a hint behind. Ctrl-C
+// (base/interrupt.h) ends a call that waits, with CANCELLED. Not thread-safe.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -44,6 +46,10 @@ class Client {
  private:
   Client(const std::string& target, absl::Duration timeout,
          const std::shared_ptr<grpc::ChannelCredentials>& credentials);
+  template <typename Service, typename Request, typename Response>
+  using Method = void (Service::*)(grpc::ClientContext*, const Request*, Response*, std::function<void(grpc::Status)>);
+  template <typename Service, typename Request, typename Response>
+  absl::StatusOr<Response> Ask(Service* service, Method<Service, Request, Response> method, const Request& request);
   absl::Status Explain(const grpc::Status& status) const;
 
   std::string target_;

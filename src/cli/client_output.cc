@@ -34,9 +34,9 @@ std::string Probabilities(const v1::RecommendedItem& item) {
 const char* ShortText(v1::ShortReason reason) {
   switch (reason) {
     case v1::SHORT_REASON_NO_ELIGIBLE_ITEMS:
-      return "no item of the catalogue is eligible for this request";
+      return "no item of the catalogue is eligible for this request (--rule, --deny, --allow, --exclude-history)";
     case v1::SHORT_REASON_ELIGIBLE_ITEMS_EXHAUSTED:
-      return "the list is short: it holds every eligible item";
+      return "the list is short: every SID with an eligible item is in it; a SID may hold more (--items-per-sid)";
     case v1::SHORT_REASON_BEAM_EXHAUSTED:
       return "the list is short: more is eligible, but not under the beams kept; ask for wider ones (--beam)";
     default:

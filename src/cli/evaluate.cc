@@ -12,6 +12,7 @@
 #include "base/progress.h"
 #include "base/thread_pool.h"
 #include "beamline/status.h"
+#include "cli/number_option.h"
 #include "cli/verb.h"
 #include "train/training_run.h"
 
@@ -31,6 +32,7 @@ Examples:
 struct EvaluateFlags {
   train::EvaluationRun run;
   std::string out, show;
+  std::string split = "test";
 };
 
 absl::Status Show(const std::string& path) {
@@ -40,7 +42,7 @@ absl::Status Show(const std::string& path) {
   return absl::OkStatus();
 }
 
-absl::Status RunEvaluate(const EvaluateFlags& flags) {
+absl::Status RunEvaluate(EvaluateFlags& flags) {
   if (!flags.show.empty()) return Show(flags.show);
   for (const auto& [name, value] : std::map<std::string, std::string>{{"--model", flags.run.model},
                                                                       {"--data", flags.run.source.data},
@@ -48,6 +50,7 @@ absl::Status RunEvaluate(const EvaluateFlags& flags) {
     if (value.empty()) return absl::InvalidArgumentError(name + ": is missing (see beamline evaluate --help)");
   }
   if (!flags.out.empty()) BEAMLINE_RETURN_IF_ERROR(CheckCanWrite(flags.out, "--out"));
+  flags.run.options.held_out = flags.split == "test" ? data::HeldOut::kTest : data::HeldOut::kValidation;
   Progress progress;
   BEAMLINE_ASSIGN_OR_RETURN(const train::EvaluationReport report, train::RunEvaluation(flags.run, &progress));
   std::fputs(train::EvaluationTable(report).c_str(), stdout);
@@ -65,22 +68,16 @@ Verb AddEvaluate(CLI::App& app) {
   command->add_option("--model", run.model, "Folder of `beamline train`");
   command->add_option("--data", run.source.data, "The data folder it was trained on");
   command->add_option("--tokenizer", run.source.tokenizer, "The tokenizer folder it was trained with");
-  command->add_option("--beam", run.options.beam, "Beam width at every level")
-      ->check(CLI::Range(10, 65536))
+  AddNumber(command, "--beam", run.options.beam, {10, 65536}, "Beam width at every level")->capture_default_str();
+  command->add_option("--split", flags->split, "test (a user's last target) or validation (the one before)")
+      ->check(CLI::IsMember({"test", "validation"}))
       ->capture_default_str();
-  const std::map<std::string, data::HeldOut> splits = {{"test", data::HeldOut::kTest},
-                                                       {"validation", data::HeldOut::kValidation}};
-  command->add_option("--split", run.options.held_out, "test (a user's last target) or validation (the one before)")
-      ->transform(CLI::CheckedTransformer(splits, CLI::ignore_case));
-  command->add_option("--max-users", run.options.max_users, "A fixed random subset of the users; 0: all")
-      ->check(CLI::NonNegativeNumber);
-  command->add_option("--resamples", run.options.bootstrap.resamples, "Of the bootstrap")
-      ->check(CLI::Range(1, 1000000))
+  AddNumber(command, "--max-users", run.options.max_users, {0}, "A fixed random subset of the users; 0: all");
+  AddNumber(command, "--resamples", run.options.bootstrap.resamples, {1, 100'000}, "Of the bootstrap")
       ->capture_default_str();
-  command->add_option("--seed", run.options.bootstrap.seed, "Of the bootstrap and of --max-users");
+  AddNumber(command, "--seed", run.options.bootstrap.seed, {}, "Of the bootstrap and of --max-users");
   command->add_option("--device", run.device.device, "cpu, cuda or cuda:N")->capture_default_str();
-  command->add_option("--threads", run.device.threads, "CPU threads; 0: one per core")
-      ->check(CLI::Range(0, kMaxThreads));
+  AddNumber(command, "--threads", run.device.threads, {0, kMaxThreads}, "CPU threads; 0: one per core");
   command->add_option("--out", flags->out, "Write the numbers as JSON, too");
   command->add_option("--show", flags->show, "Print a file written with --out again; nothing else is needed");
   return {command, [flags] { return RunEvaluate(*flags); }};

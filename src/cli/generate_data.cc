@@ -4,13 +4,15 @@
 #include <string>
 
 #include "base/file.h"
-#include "base/interrupt.h"
 #include "base/progress.h"
 #include "beamline/status.h"
 #include "catalogue/generate.h"
+#include "catalogue/item_columns.h"
 #include "catalogue/snapshot_file.h"
+#include "cli/number_option.h"
 #include "cli/verb.h"
 #include "data/generator.h"
+#include "sid/generate_vectors.h"
 
 namespace beamline::cli {
 namespace {
@@ -21,7 +23,11 @@ behaviour that can be learnt; the same seed gives the same log on every machine:
   beamline generate-data log --users 3000 --seed 1 --out data
 
 A catalogue of made-up items with uniform SIDs, for measuring the search at any size:
-  beamline generate-data catalogue --items 10000000 --levels 3 --codes 8192 --out catalogue.bin)";
+  beamline generate-data catalogue --items 10000000 --levels 3 --codes 8192 --out catalogue.bin
+
+Item vectors with topics and styles, for measuring the tokenizer at any size:
+  beamline generate-data vectors --items 1000000 --dim 64 --out vectors.safetensors
+  beamline tokenize --vectors vectors.safetensors --levels 1024,1024,1024 --out tokenizer)";
 
 struct GenerateFlags {
   data::LogGeneratorOptions log;
@@ -29,6 +35,8 @@ struct GenerateFlags {
   bool plain = false;
   catalogue::GenerateOptions catalogue;
   std::string catalogue_out;
+  sid::VectorOptions vectors;
+  std::string vectors_out;
 };
 
 absl::Status GenerateLog(GenerateFlags& flags, Progress* progress) {
@@ -50,35 +58,60 @@ absl::Status GenerateCatalogue(const GenerateFlags& flags, Progress* progress) {
   return absl::OkStatus();
 }
 
+absl::Status GenerateVectors(const GenerateFlags& flags, Progress* progress) {
+  BEAMLINE_RETURN_IF_ERROR(CheckCanWrite(flags.vectors_out, "--out"));
+  BEAMLINE_ASSIGN_OR_RETURN(const sid::ItemVectors vectors, sid::GenerateVectors(flags.vectors, progress));
+  BEAMLINE_RETURN_IF_ERROR(sid::WriteItemVectors(flags.vectors_out, vectors));
+  std::printf("%lld vectors of %d dimensions -> %s\n", static_cast<long long>(flags.vectors.items), flags.vectors.dim,
+              flags.vectors_out.c_str());
+  return absl::OkStatus();
+}
+
+void AddLog(CLI::App* command, GenerateFlags& flags) {
+  CLI::App* log = command->add_subcommand("log", "A short-video log: events, items and users tables");
+  AddNumber(log, "--users", flags.log.users, {1, 1e8}, "Users of the log")->capture_default_str();
+  AddNumber(log, "--items", flags.log.items, {0, 1e7}, "Videos, 50 or more; 0: in KuaiRand's proportion to the users")
+      ->capture_default_str();
+  AddNumber(log, "--seed", flags.log.seed, {}, "Another seed, another world")->capture_default_str();
+  log->add_option("--out", flags.tables.out, "Folder for the tables; made if it does not exist")->required();
+  log->add_flag("--plain", flags.plain, "Write .tsv instead of .tsv.gz");
+}
+
+void AddCatalogue(CLI::App* command, GenerateFlags& flags) {
+  CLI::App* catalogue = command->add_subcommand("catalogue", "A catalogue file with uniform SIDs");
+  catalogue::GenerateOptions& options = flags.catalogue;
+  AddNumber(catalogue, "--items", options.items, {1, catalogue::kMaxItems}, "Items")->capture_default_str();
+  AddNumber(catalogue, "--levels", options.levels, {1, kMaxLevels}, "Codes of a SID")->capture_default_str();
+  AddNumber(catalogue, "--codes", options.codes, {1, kMaxLevelSize}, "Codes per level")->capture_default_str();
+  AddNumber(catalogue, "--seed", options.seed, {}, "Another seed, another catalogue")->capture_default_str();
+  catalogue->add_option("--codebook-fingerprint", options.codebook_fingerprint,
+                        "Stamp of a codebook; empty: one that no model has");
+  catalogue->add_option("--out", flags.catalogue_out, "The catalogue file")->required();
+}
+
+void AddVectors(CLI::App* command, GenerateFlags& flags) {
+  CLI::App* vectors = command->add_subcommand("vectors", "Item vectors for the tokenizer");
+  AddNumber(vectors, "--items", flags.vectors.items, {1, 1e8}, "Items")->capture_default_str();
+  AddNumber(vectors, "--dim", flags.vectors.dim, {1, 4096}, "Dimension")->capture_default_str();
+  AddNumber(vectors, "--seed", flags.vectors.seed, {}, "Another seed, other vectors")->capture_default_str();
+  vectors->add_option("--out", flags.vectors_out, "The safetensors file")->required();
+}
+
 }  // namespace
 
 Verb AddGenerateData(CLI::App& app) {
   auto flags = std::make_shared<GenerateFlags>();
-  CLI::App* command = app.add_subcommand("generate-data", "Make up a behaviour log or a catalogue");
+  CLI::App* command = app.add_subcommand("generate-data", "Make up a behaviour log, a catalogue or item vectors");
   command->footer(kExamples);
   command->require_subcommand(1);
-
-  CLI::App* log = command->add_subcommand("log", "A short-video log: events, items and users tables");
-  log->add_option("--users", flags->log.users, "Users of the log")->capture_default_str();
-  log->add_option("--items", flags->log.items, "Videos; 0: in KuaiRand's proportion to the users")
-      ->capture_default_str();
-  log->add_option("--seed", flags->log.seed, "Another seed, another world")->capture_default_str();
-  log->add_option("--out", flags->tables.out, "Folder for the tables; made if it does not exist")->required();
-  log->add_flag("--plain", flags->plain, "Write .tsv instead of .tsv.gz");
-
-  CLI::App* catalogue = command->add_subcommand("catalogue", "A catalogue file with uniform SIDs");
-  catalogue->add_option("--items", flags->catalogue.items, "Items")->capture_default_str();
-  catalogue->add_option("--levels", flags->catalogue.levels, "Codes of a SID")->capture_default_str();
-  catalogue->add_option("--codes", flags->catalogue.codes, "Codes per level")->capture_default_str();
-  catalogue->add_option("--seed", flags->catalogue.seed, "Another seed, another catalogue")->capture_default_str();
-  catalogue->add_option("--codebook-fingerprint", flags->catalogue.codebook_fingerprint,
-                        "Stamp of a codebook; empty: one that no model has");
-  catalogue->add_option("--out", flags->catalogue_out, "The catalogue file")->required();
-
-  return {command, [log, flags] {
-            InstallInterruptHandler();
+  AddLog(command, *flags);
+  AddCatalogue(command, *flags);
+  AddVectors(command, *flags);
+  return {command, [command, flags] {
             Progress progress;
-            return log->parsed() ? GenerateLog(*flags, &progress) : GenerateCatalogue(*flags, &progress);
+            if (command->got_subcommand("log")) return GenerateLog(*flags, &progress);
+            if (command->got_subcommand("vectors")) return GenerateVectors(*flags, &progress);
+            return GenerateCatalogue(*flags, &progress);
           }};
 }
 

@@ -2,14 +2,21 @@
 #include "cli/history_input.h"
 
 #include <algorithm>
+#include <array>
+#include <cerrno>
 #include <cstdio>
 #include <filesystem>
 #include <fstream>
-#include <iostream>
+#include <sstream>
+#include <utility>
+
+#include <poll.h>
+#include <unistd.h>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
 #include "absl/strings/strip.h"
+#include "base/interrupt.h"
 #include "beamline/status.h"
 #include "data/dataset.h"
 #include "data/event_table.h"
@@ -19,6 +26,9 @@
 
 namespace beamline::cli {
 namespace {
+
+constexpr int kInterruptPollMs = 50;
+constexpr size_t kMaxInputBytes = 64 << 20;  // a million events
 
 absl::StatusOr<Event> ParseEvent(const std::vector<std::string>& fields) {
   if (fields.size() > 4) return absl::InvalidArgumentError(absl::StrCat(fields.size(), " fields, at most 4"));
@@ -50,6 +60,24 @@ absl::Status ReadAttributes(const std::filesystem::path& path, const std::string
   }
 }
 
+// All of it. Ctrl-C ends the waiting: a read that a signal interrupts would go on, poll does not.
+absl::StatusOr<std::string> ReadStandardInput() {
+  std::string text;
+  std::array<char, 65536> chunk;
+  for (;;) {
+    BEAMLINE_RETURN_IF_ERROR(CheckInterrupted());
+    pollfd input{STDIN_FILENO, POLLIN, 0};
+    if (poll(&input, 1, kInterruptPollMs) <= 0) continue;
+    const ssize_t bytes = read(STDIN_FILENO, chunk.data(), chunk.size());
+    if (bytes < 0 && errno != EINTR) return absl::ErrnoToStatus(errno, "standard input cannot be read");
+    if (bytes == 0) return text;
+    if (bytes > 0) text.append(chunk.data(), bytes);
+    if (text.size() > kMaxInputBytes) {
+      return absl::InvalidArgumentError(absl::StrCat("standard input: more than ", kMaxInputBytes, " bytes"));
+    }
+  }
+}
+
 }  // namespace
 
 absl::StatusOr<std::vector<Event>> ReadHistoryLines(std::istream& lines, const std::string& name) {
@@ -70,7 +98,11 @@ absl::StatusOr<std::vector<Event>> ReadHistoryLines(std::istream& lines, const s
 }
 
 absl::StatusOr<std::vector<Event>> ReadHistoryFile(const std::string& path) {
-  if (path == "-") return ReadHistoryLines(std::cin, "standard input");
+  if (path == "-") {
+    BEAMLINE_ASSIGN_OR_RETURN(std::string text, ReadStandardInput());
+    std::istringstream lines(std::move(text));
+    return ReadHistoryLines(lines, "standard input");
+  }
   std::error_code ignored;
   if (std::filesystem::is_directory(path, ignored)) {
     return absl::InvalidArgumentError(

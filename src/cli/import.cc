@@ -8,6 +8,7 @@
 #include "base/progress.h"
 #include "beamline/status.h"
 #include "cli/import_hf.h"
+#include "cli/number_option.h"
 #include "cli/verb.h"
 #include "data/labels.h"
 
@@ -58,7 +59,7 @@ absl::Status Run(const CLI::App& command, ImportFlags& flags) {
   if (command.got_subcommand("kuairand")) {
     report = data::ImportKuaiRand(flags.source, flags.kuairand, flags.import);
   } else if (command.got_subcommand("sequences")) {
-    BEAMLINE_ASSIGN_OR_RETURN(const uint32_t labels, data::ParseLabels(flags.labels));
+    BEAMLINE_ASSIGN_OR_RETURN(const uint32_t labels, FromFlag("--labels", data::ParseLabels(flags.labels)));
     report = data::ImportSequences(flags.source, labels, flags.import);
   } else {
     report = data::ImportAmazon(flags.source, flags.import);
@@ -75,11 +76,10 @@ void AddCommonFlags(CLI::App* source, const char* positional, const char* help, 
   source->add_option(positional, flags.source, help)->required();
   source->add_option("--out", flags.import.out, "Folder for the tables; made if it does not exist")->required();
   source->add_flag("--plain", flags.plain, "Write .tsv instead of .tsv.gz");
-  source->add_option("--max-bad-rows", flags.import.bad_rows.max_fraction, "Fraction of a file's rows that may be bad")
-      ->check(CLI::Range(0.0, 1.0))
+  AddNumber(source, "--max-bad-rows", flags.import.bad_rows.max_fraction, {0, 1},
+            "Fraction of a file's rows that may be bad")
       ->capture_default_str();
-  source->add_option("--show-bad-rows", flags.import.bad_rows.max_shown, "Bad rows to show per file")
-      ->check(CLI::Range(0, 1000))
+  AddNumber(source, "--show-bad-rows", flags.import.bad_rows.max_shown, {0, 1000}, "Bad rows to show per file")
       ->capture_default_str();
 }
 

@@ -2,11 +2,14 @@
 #include "cli/import_hf.h"
 
 #include <cstdio>
+#include <limits>
 #include <vector>
 
 #include "absl/strings/str_split.h"
 #include "base/progress.h"
 #include "beamline/status.h"
+#include "cli/number_option.h"
+#include "cli/verb.h"
 #include "sid/codebook.h"
 
 namespace beamline::cli {
@@ -43,11 +46,12 @@ void AddImportHf(CLI::App& import, ImportHfFlags& flags) {
   hf->add_option("--sid-index", options.sid_index, "The items' SIDs")->required();
   hf->add_option("--dialect", options.dialect, "Of the index: letter, minionerec, minionerec-info, openonerec or tsv")
       ->capture_default_str();
-  hf->add_option("--id-offset", options.index.id_offset, "Item id = key of the index + this")->capture_default_str();
+  AddNumber(hf, "--id-offset", options.index.id_offset, {-std::numeric_limits<double>::infinity()},
+            "Item id = key of the index + this")
+      ->capture_default_str();
   hf->add_option("--levels", flags.levels, "Codes per level, e.g. 256,256,256,256; default: those the index uses");
-  hf->add_option("--max-bad-rows", options.index.max_bad_rows, "Bad rows of the index that may be skipped");
-  hf->add_option("--max-items", options.max_items, "Newest items of a history that the encoder reads")
-      ->check(CLI::Range(1, 4096))
+  AddNumber(hf, "--max-bad-rows", options.index.max_bad_rows, {0}, "Bad rows of the index that may be skipped");
+  AddNumber(hf, "--max-items", options.max_items, {1, 4096}, "Newest items of a history that the encoder reads")
       ->capture_default_str();
   CLI::Option* prefix =
       hf->add_option("--prefix", flags.prefix, "Tokens before a history, by their text, separated by spaces");
@@ -73,7 +77,7 @@ absl::Status RunImportHf(const ImportHfFlags& flags) {
   options.out = flags.out;
   options.model_out = flags.model_out;
   if (!flags.levels.empty()) {
-    BEAMLINE_ASSIGN_OR_RETURN(options.index.level_sizes, sid::ParseLevelSizes(flags.levels));
+    BEAMLINE_ASSIGN_OR_RETURN(options.index.level_sizes, FromFlag("--levels", sid::ParseLevelSizes(flags.levels)));
   }
   if (flags.prefix_given) options.prefix = Tokens(flags.prefix);
   if (flags.suffix_given) options.suffix = Tokens(flags.suffix);

@@ -21,6 +21,7 @@
 #include "beamline/status.h"
 #include "catalogue/section_file.h"
 #include "catalogue/snapshot_file.h"
+#include "cli/number_option.h"
 #include "cli/verb.h"
 #include "runtime/bundle_folder.h"
 
@@ -188,7 +189,7 @@ Verb AddInspect(CLI::App& app) {
       app.add_subcommand("inspect", "Check a bundle, a catalogue or a safetensors file and describe it");
   command->footer(kExamples);
   command->add_option("path", flags->path, "Bundle folder, catalogue file, or file named *.safetensors")->required();
-  command->add_option("--item", flags->item, "Describe the item with this id");
+  AddNumber(command, "--item", flags->item, {}, "Describe the item with this id");
   command->add_option("--sid", flags->sid, "Describe this SID, or the beginning of one: codes separated by commas");
   return {command, [flags] { return RunInspect(*flags); }};
 }

@@ -68,6 +68,15 @@ void PrintError(const std::string& verb, absl::string_view message) {
   }
 }
 
+// CLI11's errors in the form of ours: one line, the verb in front, the way out behind.
+std::string UsageError(const CLI::App* app, const CLI::Error& error) {
+  std::string command = "beamline";
+  for (; !app->get_subcommands().empty(); app = app->get_subcommands().front()) {
+    absl::StrAppend(&command, " ", app->get_subcommands().front()->get_name());
+  }
+  return absl::StrCat(command, ": ", error.what(), "; see `", command, " --help`\n");
+}
+
 int Run(const Verb& verb) {
   const std::string name = verb.command->get_name();
   try {
@@ -86,6 +95,7 @@ int Main(int argc, char** argv) {
   app.footer(kJourney);
   app.set_version_flag("--version", "beamline " BEAMLINE_VERSION, "Print the version and exit");
   app.require_subcommand(1);
+  app.failure_message(UsageError);
   const std::vector<Verb> verbs = AddVerbs(app);
   if (argc <= 1) {
     std::fputs(app.help().c_str(), stdout);

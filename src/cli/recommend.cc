@@ -13,6 +13,7 @@
 #include "cli/client.h"
 #include "cli/client_output.h"
 #include "cli/history_input.h"
+#include "cli/number_option.h"
 #include "cli/verb.h"
 
 namespace beamline::cli {
@@ -178,20 +179,21 @@ void AddUserOptions(CLI::App* command, Options* options) {
   command->add_option("--attribute", options->attributes, "User attribute; may be repeated")
       ->type_name("NAME=VALUE")
       ->group(group);
-  command->add_option("--max-history", options->max_history, "Newest events taken from --data")
+  AddNumber(command, "--max-history", options->max_history, {1, 1e6}, "Newest events taken from --data")
       ->capture_default_str()
-      ->check(CLI::Range(1, 1000000))
       ->group(group);
 }
 
 void AddSearchOptions(CLI::App* command, Options* options) {
   const char* const group = "What";
-  command->add_option("--top-k", options->top_k, "Items wanted")->capture_default_str()->group(group);
-  command->add_option("--beam", options->beams, "Beams kept: one width, or one per level: 64,128,128")
+  AddNumber(command, "--top-k", options->top_k, {}, "Items wanted; the server has a limit")
+      ->capture_default_str()
+      ->group(group);
+  AddNumber(command, "--beam", options->beams, {}, "Beams kept: one width, or one per level: 64,128,128")
       ->delimiter(',')
       ->type_name("N[,N...]")
       ->group(group);
-  command->add_option("--items-per-sid", options->items_per_sid, "Items taken from one SID")
+  AddNumber(command, "--items-per-sid", options->items_per_sid, {}, "Items taken from one SID")
       ->capture_default_str()
       ->group(group);
   command->add_flag("--exclude-history", options->exclude_history, "Never recommend what the history holds")
@@ -215,13 +217,10 @@ Verb AddRecommend(CLI::App& app) {
   auto options = std::make_shared<Options>();
   CLI::App* command = app.add_subcommand("recommend", "Ask a running server: ranked videos for a user, or its status");
   command->add_option("--target", options->target, "Server")->capture_default_str()->type_name("HOST:PORT");
-  command->add_option("--timeout-ms", options->timeout_ms, "Deadline of each call")
-      ->capture_default_str()
-      ->check(CLI::Range(1, 3600000));
+  AddNumber(command, "--timeout-ms", options->timeout_ms, {1, 3'600'000}, "Deadline of each call")
+      ->capture_default_str();
   command->add_option("--request-id", options->request_id, "Comes back in the answer; default: the server makes one");
-  command->add_option("--show", options->shown, "Events of the history to print")
-      ->capture_default_str()
-      ->check(CLI::Range(0, 1000000));
+  AddNumber(command, "--show", options->shown, {0, 1e6}, "Events of the history to print")->capture_default_str();
   command->add_flag("--json", options->json, "Print the answer as JSON");
   command->add_flag("--status", options->status, "Print what the server has loaded instead");
   AddUserOptions(command, options.get());

@@ -5,6 +5,7 @@
 
 #include "beamline/status.h"
 #include "cli/client.h"
+#include "cli/number_option.h"
 #include "cli/verb.h"
 
 namespace beamline::cli {
@@ -41,10 +42,9 @@ Verb AddReload(CLI::App& app) {
               "Folder on the server's machine; without it the newest of engine.model_folder, else engine.bundle")
           ->type_name("DIR");
   command->add_flag("--rollback", options->rollback, "Back to the version that served before")->excludes(bundle);
-  command
-      ->add_option("--timeout-ms", options->timeout_ms, "How long to wait for the answer; the reload goes on after it")
-      ->check(CLI::Range(1, 86'400'000))
-      ->type_name("N");
+  AddNumber(command, "--timeout-ms", options->timeout_ms, {1, 86'400'000},
+            "How long to wait for the answer; the reload goes on after it")
+      ->capture_default_str();
   command->footer(R"(Examples:
   beamline reload --bundle /srv/models/7
   beamline reload --rollback

@@ -6,6 +6,7 @@
 #include "absl/time/clock.h"
 #include "beamline/engine.h"
 #include "beamline/status.h"
+#include "cli/number_option.h"
 #include "cli/verb.h"
 #include "server/config.h"
 #include "server/lifecycle.h"
@@ -54,7 +55,7 @@ Verb AddServe(CLI::App& app) {
   options->bundle_option =
       command->add_option("--bundle", options->bundle, "Bundle folder; overrides engine.bundle")->type_name("DIR");
   options->port_option =
-      command->add_option("--port", options->port, "Port, 1..65535; overrides listen.port")->type_name("N");
+      AddNumber(command, "--port", options->port, {0, 65535}, "Port; overrides listen.port")->type_name("N");
   command->add_flag("--check-config", options->check_only, "Say all that is wrong with the configuration, and exit");
   command->add_flag("--any-port", options->any_port,
                     "Allow port 0: the system chooses a free one and the log names it. For tests");
@@ -68,8 +69,8 @@ Try it, with this binary or with grpcurl (the server offers reflection unless co
   grpcurl -plaintext 127.0.0.1:50051 beamline.v1.ModelService/GetStatus
   grpcurl -plaintext -d '{"service": "beamline.v1.RecommendService"}' 127.0.0.1:50051 grpc.health.v1.Health/Check
 
-On SIGTERM or Ctrl-C health says NOT_SERVING, calls in flight are finished (lifecycle.grace_ms), and the exit code is 0,
-or 1 if calls had to be cut off. A second signal ends it at once. Without tls {} in the configuration the server speaks
+The log goes to standard error. On SIGTERM or Ctrl-C health says NOT_SERVING, calls in flight are finished
+(lifecycle.grace_ms), and the exit code is 0, or 1 if calls had to be cut off. A second signal ends it at once. Without tls {} in the configuration the server speaks
 plaintext without authentication. Beyond one machine put a proxy in front: docker/proxy/haproxy.cfg.)");
   return {command, [options] { return Run(*options); }};
 }

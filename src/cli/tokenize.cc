@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <cstdio>
 #include <filesystem>
+#include <limits>
 #include <memory>
 #include <string>
 #include <utility>
@@ -16,6 +17,7 @@
 #include "base/progress.h"
 #include "base/thread_pool.h"
 #include "beamline/status.h"
+#include "cli/number_option.h"
 #include "cli/tokenize_events.h"
 #include "cli/verb.h"
 #include "data/labels.h"
@@ -108,7 +110,7 @@ absl::Status ConvertIndex(const TokenizeFlags& flags) {
   options.id_offset = flags.id_offset;
   options.max_bad_rows = flags.max_bad_rows;
   if (!flags.levels.empty()) {
-    BEAMLINE_ASSIGN_OR_RETURN(options.level_sizes, sid::ParseLevelSizes(flags.levels));
+    BEAMLINE_ASSIGN_OR_RETURN(options.level_sizes, FromFlag("--levels", sid::ParseLevelSizes(flags.levels)));
   }
   BEAMLINE_ASSIGN_OR_RETURN(sid::SidTable table, ReadIndex(flags, options));
   if (flags.levels.empty()) {
@@ -126,14 +128,15 @@ absl::Status ConvertIndex(const TokenizeFlags& flags) {
 absl::Status Fit(TokenizeFlags flags) {
   Progress progress;
   ThreadPool pool(ThreadsOrCores(flags.threads));
-  BEAMLINE_ASSIGN_OR_RETURN(flags.kmeans.level_sizes, sid::ParseLevelSizes(flags.levels));
+  BEAMLINE_ASSIGN_OR_RETURN(flags.kmeans.level_sizes, FromFlag("--levels", sid::ParseLevelSizes(flags.levels)));
   BEAMLINE_RETURN_IF_ERROR(MakeFolder(flags.out));
   sid::ItemVectors items;
   if (!flags.events.empty()) {
     flags.embedding.embedding.seed = flags.kmeans.seed;
     flags.embedding.corpus.target_labels = 0;
     if (flags.targets != "any") {
-      BEAMLINE_ASSIGN_OR_RETURN(flags.embedding.corpus.target_labels, data::ParseLabels(flags.targets));
+      BEAMLINE_ASSIGN_OR_RETURN(flags.embedding.corpus.target_labels,
+                                FromFlag("--targets", data::ParseLabels(flags.targets)));
     }
     BEAMLINE_ASSIGN_OR_RETURN(items, EmbedEvents(flags.events, flags.embedding, &pool, &progress));
     BEAMLINE_RETURN_IF_ERROR(sid::WriteItemVectors(InFolder(flags.out, "vectors.safetensors"), items));
@@ -229,6 +232,8 @@ absl::Status RunTokenize(TokenizeFlags flags) {
   return Fit(std::move(flags));
 }
 
+constexpr Limits kAnyOffset = {-std::numeric_limits<double>::infinity()};
+
 void AddInputFlags(CLI::App* command, TokenizeFlags* flags) {
   command->add_option("--events", flags->events, "Folder with events.tsv and items.tsv (plain or gzip)");
   command->add_option("--vectors", flags->vectors.path, "Item vectors: .npy or .safetensors, one row per item");
@@ -240,30 +245,31 @@ void AddInputFlags(CLI::App* command, TokenizeFlags* flags) {
       ->add_option("--dialect", flags->dialect,
                    "letter, minionerec (JSON), minionerec-info (text), openonerec (sid2pid.json) or tsv")
       ->capture_default_str();
-  command->add_option("--id-offset", flags->id_offset, "Item id = key of the index + this")->capture_default_str();
-  command->add_option("--max-bad-rows", flags->max_bad_rows, "More bad rows refuse the index")->capture_default_str();
+  AddNumber(command, "--id-offset", flags->id_offset, kAnyOffset, "Item id = key of the index + this")
+      ->capture_default_str();
+  AddNumber(command, "--max-bad-rows", flags->max_bad_rows, {0}, "More bad rows refuse the index")
+      ->capture_default_str();
 }
 
 void AddEmbeddingFlags(CLI::App* command, TokenizeFlags* flags) {
   EventVectorsOptions& events = flags->embedding;
-  command->add_option("--dim", events.embedding.dim, "Dimension of the vectors from --events")->capture_default_str();
-  command
-      ->add_option("--attributes-weight", events.embedding.attributes_weight,
-                   "Energy of authors and tags over that of behaviour; 0: behaviour alone")
+  AddNumber(command, "--dim", events.embedding.dim, {1, 512}, "Dimension of the vectors from --events")
       ->capture_default_str();
-  command->add_option("--window", events.embedding.window, "Items of a user co-occur this far apart; 0: anywhere")
+  AddNumber(command, "--attributes-weight", events.embedding.attributes_weight, {0, 1e6},
+            "Energy of authors and tags over that of behaviour; 0: behaviour alone")
       ->capture_default_str();
-  command
-      ->add_option("--context-smoothing", events.embedding.context_smoothing,
-                   "Exponent on the counts of co-occurring items; below 1 takes weight from rare ones")
+  AddNumber(command, "--window", events.embedding.window, {0}, "Items of a user co-occur this far apart; 0: anywhere")
+      ->capture_default_str();
+  AddNumber(command, "--context-smoothing", events.embedding.context_smoothing, {0, 1},
+            "Exponent on the counts of co-occurring items; below 1 takes weight from rare ones")
       ->capture_default_str();
   command->add_flag("--normalize,!--no-normalize", events.embedding.normalize, "Vectors of unit length (the default)");
   command
       ->add_option("--targets", flags->targets,
                    "As for train: labels of events to predict, joined by |; 'any': every event")
       ->capture_default_str();
-  command->add_option("--k-core", events.corpus.k_core,
-                      "As for train: targets' users and items with at least this many; 0: all");
+  AddNumber(command, "--k-core", events.corpus.k_core, {0},
+            "As for train: targets' users and items with at least this many; 0: all");
   command->add_flag("--target-items-only", events.target_items_only, "SIDs for the items of targets alone");
   command->add_flag("--all-events", events.all_events, "Co-occurrence of all events, not of targets alone");
   command->add_flag("--unused-items", events.unused_items, "SIDs also for items of items.tsv without events");
@@ -274,25 +280,23 @@ void AddClusteringFlags(CLI::App* command, TokenizeFlags* flags) {
   command->add_option("--preset", flags->preset, "demo: 64,64,64 codes, 32 dimensions, collision-free");
   command->add_option("--levels", flags->levels, "Codes per level, 1 to 8 levels; default 256,256,256");
   command->add_flag("--balanced", kmeans.balanced, "Every code gets about the same number of items");
-  command->add_option("--balance-slack", kmeans.balance_slack, "Most items of a code over the equal share")
+  AddNumber(command, "--balance-slack", kmeans.balance_slack, {1, 1e6}, "Most items of a code over the equal share")
       ->capture_default_str();
   command->add_flag("--collision-free", kmeans.collision_free,
                     "Items with one prefix are dealt last codes anew, so that few share a SID");
-  command->add_option("--max-items-per-sid", kmeans.max_items_per_sid, "With --collision-free")->capture_default_str();
-  command->add_option("--max-move-error", kmeans.max_move_error,
-                      "With --collision-free: moves that cost more than this many mean squared errors are left undone");
-  command->add_option("--iterations", kmeans.iterations, "Of Lloyd's algorithm per level, at most")
+  AddNumber(command, "--max-items-per-sid", kmeans.max_items_per_sid, {1}, "With --collision-free")
       ->capture_default_str();
-  command
-      ->add_option("--max-points-per-centroid", kmeans.max_points_per_centroid,
-                   "Training sample; 0: all. Every item is assigned either way")
+  AddNumber(command, "--max-move-error", kmeans.max_move_error, {0},
+            "With --collision-free: moves that cost more than this many mean squared errors are left undone");
+  AddNumber(command, "--iterations", kmeans.iterations, {1, 10'000}, "Of Lloyd's algorithm per level, at most")
+      ->capture_default_str();
+  AddNumber(command, "--max-points-per-centroid", kmeans.max_points_per_centroid, {0},
+            "Training sample; 0: all. Every item is assigned either way")
       ->capture_default_str();
   command->add_flag("--sampled-init", flags->sampled_init, "Start from random items, not k-means++: faster");
-  command->add_option("--seed", kmeans.seed, "The same seed gives the same SIDs, with any number of threads")
+  AddNumber(command, "--seed", kmeans.seed, {}, "The same seed gives the same SIDs, with any number of threads")
       ->capture_default_str();
-  command->add_option("--threads", flags->threads, "0: one per core")
-      ->check(CLI::Range(0, kMaxThreads))
-      ->capture_default_str();
+  AddNumber(command, "--threads", flags->threads, {0, kMaxThreads}, "0: one per core")->capture_default_str();
 }
 
 }  // namespace

@@ -9,9 +9,11 @@
 #include "base/progress.h"
 #include "base/thread_pool.h"
 #include "beamline/status.h"
+#include "cli/number_option.h"
 #include "cli/verb.h"
 #include "data/labels.h"
 #include "model/config.h"
+#include "train/option_limits.h"
 #include "train/train_presets.h"
 #include "train/training_run.h"
 
@@ -37,34 +39,35 @@ struct TrainFlags {
 };
 
 // The options given on the command line, over those of the preset.
-void AddTrainingOptions(CLI::App& command, train::TrainOptions& options) {
-  const auto group = [](CLI::Option* option) { option->group("Training"); };
-  group(command.add_option("--epochs", options.epochs, "Passes over the training part"));
-  group(command.add_option("--seed", options.seed, "Of weights, order, dropout: equal seeds give equal models"));
-  group(command.add_option("--batch", options.batch_windows, "Histories per step"));
-  group(command.add_option("--targets-per-history", options.targets_per_window,
-                           "Positions of one history trained in one pass (causal encoder)"));
-  group(command.add_option("--learning-rate", options.learning_rate, "Peak of warm-up and cosine"));
-  group(command.add_option("--warmup", options.warmup_fraction, "Part of all steps spent warming up"));
-  group(command.add_option("--weight-decay", options.weight_decay, "Of matrices (AdamW)"));
-  group(command.add_option("--embedding-decay", options.embedding_decay, "Of embedding tables"));
-  group(command.add_option("--clip", options.clip_norm, "Largest gradient norm; 0: off"));
-  group(command.add_option("--dropout", options.dropout, "Probability of dropping an activation"));
-  group(command.add_option("--label-smoothing", options.label_smoothing, "Probability spread over all codes"));
-  group(command.add_option("--event-dropout", options.event_dropout, "Probability of leaving an event out"));
-  group(
-      command.add_option("--hide-newest", options.hide_newest, "Probability of hiding the newest event from a target"));
-  group(
-      command.add_option("--target-decay", options.target_decay,
-                         "A target trains with this probability to the power of its user's newer targets; 1: always"));
-  group(command.add_option("--first-target-decay", options.first_target_decay,
-                           "--target-decay of the first epoch; it goes to that of the last in a line"));
-  group(command.add_option("--average-decay", options.average_decay, "Moving average of the weights; 0: off"));
-  group(command.add_option("--balance-rate", options.balance_rate, "Step of the experts' biases (MoE)"));
-  group(command.add_option("--validate-every", options.validate_every, "Epochs between validations"));
-  group(command.add_option("--validation-users", options.validation_users, "Users ranked per validation; 0: none"));
-  group(command.add_option("--validation-beam", options.validation_beam, "Beam width of the validation"));
-  group(command.add_option("--patience", options.patience, "Validations without gain before stopping; 0: never"));
+void AddTrainingOptions(CLI::App* command, train::TrainOptions& options) {
+  const auto add = [&](const char* flag, auto& field, const char* help) {
+    const train::OptionLimits limits = train::LimitsOf(options, &field);
+    AddNumber(command, flag, field, {limits.low, limits.high}, help)->group("Training");
+  };
+  add("--epochs", options.epochs, "Passes over the training part");
+  add("--seed", options.seed, "Of weights, order, dropout: equal seeds give equal models");
+  add("--batch", options.batch_windows, "Histories per step");
+  add("--targets-per-history", options.targets_per_window,
+      "Positions of one history trained in one pass (causal encoder)");
+  add("--learning-rate", options.learning_rate, "Peak of warm-up and cosine");
+  add("--warmup", options.warmup_fraction, "Part of all steps spent warming up");
+  add("--weight-decay", options.weight_decay, "Of matrices (AdamW)");
+  add("--embedding-decay", options.embedding_decay, "Of embedding tables");
+  add("--clip", options.clip_norm, "Largest gradient norm; 0: off");
+  add("--dropout", options.dropout, "Probability of dropping an activation");
+  add("--label-smoothing", options.label_smoothing, "Probability spread over all codes");
+  add("--event-dropout", options.event_dropout, "Probability of leaving an event out");
+  add("--hide-newest", options.hide_newest, "Probability of hiding the newest event from a target");
+  add("--target-decay", options.target_decay,
+      "A target trains with this probability to the power of its user's newer targets; 1: always");
+  add("--first-target-decay", options.first_target_decay,
+      "--target-decay of the first epoch; it goes to that of the last in a line");
+  add("--average-decay", options.average_decay, "Moving average of the weights; 0: off");
+  add("--balance-rate", options.balance_rate, "Step of the experts' biases (MoE)");
+  add("--validate-every", options.validate_every, "Epochs between validations");
+  add("--validation-users", options.validation_users, "Users ranked per validation; 0: none");
+  add("--validation-beam", options.validation_beam, "Beam width of the validation");
+  add("--patience", options.patience, "Validations without gain before stopping; 0: never");
 }
 
 void PrintStart(const train::RunSummary& summary) {
@@ -96,7 +99,7 @@ void PrintEpoch(const train::EpochRecord& record) {
 absl::Status RunTrain(TrainFlags& flags) {
   flags.run.corpus.target_labels = 0;
   if (flags.targets != "any") {
-    BEAMLINE_ASSIGN_OR_RETURN(flags.run.corpus.target_labels, data::ParseLabels(flags.targets));
+    BEAMLINE_ASSIGN_OR_RETURN(flags.run.corpus.target_labels, FromFlag("--targets", data::ParseLabels(flags.targets)));
   }
   Progress progress;
   BEAMLINE_RETURN_IF_ERROR(train::RunTraining(flags.run, {PrintStart, PrintEpoch}, &progress));
@@ -127,13 +130,12 @@ Verb AddTrain(CLI::App& app) {
   command->add_option("--config", run.config, "Model configuration (JSON) instead of the preset's model");
   command->add_option("--targets", flags->targets, "Labels of events to predict, joined by |; 'any': every event")
       ->capture_default_str();
-  command->add_option("--k-core", run.corpus.k_core, "Targets: users and items with at least this many; 0: all");
+  AddNumber(command, "--k-core", run.corpus.k_core, {0}, "Targets: users and items with at least this many; 0: all");
   command->add_option("--device", run.device.device, "cpu, cuda or cuda:N")->capture_default_str();
-  command->add_option("--threads", run.device.threads, "CPU threads; 0: one per core")
-      ->check(CLI::Range(0, kMaxThreads));
+  AddNumber(command, "--threads", run.device.threads, {0, kMaxThreads}, "CPU threads; 0: one per core");
   command->add_flag("--fresh", run.fresh, "Replace the model and forget the checkpoint of an earlier run");
   run.options = train::PresetTrainOptions(run.preset);
-  AddTrainingOptions(*command, run.options);
+  AddTrainingOptions(command, run.options);
   return {command, [flags] { return RunTrain(*flags); }};
 }
 

@@ -11,8 +11,18 @@
 #include <CLI/CLI.hpp>
 
 #include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/string_view.h"
 
 namespace beamline::cli {
+
+// What was read from a flag, or why it was not, with the flag in front.
+template <typename T>
+absl::StatusOr<T> FromFlag(absl::string_view flag, absl::StatusOr<T> value) {
+  if (value.ok()) return value;
+  return absl::Status(value.status().code(), absl::StrCat(flag, ": ", value.status().message()));
+}
 
 struct Verb {
   CLI::App* command = nullptr;

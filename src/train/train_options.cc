@@ -6,6 +6,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/string_view.h"
+#include "train/option_limits.h"
 
 namespace beamline::train {
 namespace {
@@ -55,6 +56,14 @@ absl::Status Validate(const TrainOptions& options) {
     }
   });
   return status;
+}
+
+OptionLimits LimitsOf(const TrainOptions& options, const void* field) {
+  OptionLimits limits;
+  VisitFields(options, [&](absl::string_view, const auto& value, double low, double high) {
+    if (&value == field) limits = {low, high};
+  });
+  return limits;
 }
 
 nlohmann::json ToJson(const TrainOptions& options) {

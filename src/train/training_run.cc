@@ -141,10 +141,15 @@ absl::Status RunTraining(const TrainingRun& run, const RunObserver& observer, Pr
   BEAMLINE_RETURN_IF_ERROR(vocabulary->Save(files.vocabulary()));
   if (observer.on_start) observer.on_start(Summarise(prepared, resumed_epoch));
   absl::Status written;
-  BEAMLINE_RETURN_IF_ERROR(prepared.trainer->Run(files.checkpoint(), progress, [&](const EpochRecord& record) {
+  const absl::Status trained = prepared.trainer->Run(files.checkpoint(), progress, [&](const EpochRecord& record) {
     written.Update(WriteFileAtomically(files.training(), TrainingJson(run, prepared).dump(1)));
     if (observer.on_epoch) observer.on_epoch(record);
-  }));
+  });
+  if (absl::IsCancelled(trained)) {
+    return absl::CancelledError(
+        absl::StrCat(trained.message(), "; the same command goes on from ", files.checkpoint()));
+  }
+  BEAMLINE_RETURN_IF_ERROR(trained);
   BEAMLINE_RETURN_IF_ERROR(written);
   BEAMLINE_RETURN_IF_ERROR(WriteFileAtomically(files.training(), TrainingJson(run, prepared).dump(1)));
   BEAMLINE_RETURN_IF_ERROR(model::SaveWeights(ctx, config, prepared.trainer->result(), files.weights()));

@@ -1,15 +1,23 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // The `beamline` binary as its users meet it: help, exit codes, --check-config, and the client against a server with a
-// fake engine. The verbs' own work is tested in their libraries.
-#include <array>
-#include <cstdio>
+// fake engine. The verbs' own work is tested in verbs_test.cc and in their libraries.
+#include "cli/binary.h"
+
+#include <csignal>
 #include <filesystem>
 #include <fstream>
+#include <memory>
+#include <regex>
 #include <string>
+#include <vector>
 
-#include <sys/wait.h>
+#include <google/protobuf/descriptor.h>
+#include <google/protobuf/message.h>
+#include <google/protobuf/util/json_util.h>
+#include <sys/stat.h>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
 #include "gmock/gmock.h"
@@ -21,26 +29,13 @@
 namespace beamline::server {
 namespace {
 
+using cli::Background;
+using cli::Beamline;
+using cli::Outcome;
 using ::testing::AllOf;
 using ::testing::HasSubstr;
 using ::testing::Not;
 using ::testing::StartsWith;
-
-struct Outcome {
-  int exit_code;
-  std::string text;  // standard output and error
-};
-
-Outcome Beamline(const std::string& arguments) {
-  std::FILE* pipe = popen(absl::StrCat(BEAMLINE_BINARY, " ", arguments, " 2>&1").c_str(), "r");
-  Outcome outcome{-1, ""};
-  std::array<char, 4096> buffer;
-  while (const size_t read = std::fread(buffer.data(), 1, buffer.size(), pipe))
-    outcome.text.append(buffer.data(), read);
-  const int status = pclose(pipe);
-  if (WIFEXITED(status)) outcome.exit_code = WEXITSTATUS(status);
-  return outcome;
-}
 
 std::string WriteConfig(const std::string& text) {
   const std::string path = ::testing::TempDir() + "/config.textproto";
@@ -82,12 +77,63 @@ TEST(Usage, MistakesExitWithTwoAndSayWhatIsWrong) {
 
 TEST(Usage, NamesTheWordOrValueThatIsWrong) {
   EXPECT_THAT(Beamline("frobnicate").text, HasSubstr("no verb 'frobnicate'"));
-  EXPECT_THAT(Beamline("tokenize --events a --out b --threads 1000000").text, HasSubstr("1000000"));
   EXPECT_THAT(Beamline("tokenize --events a --out b --dialect nonsense").text, HasSubstr("--dialect: 'nonsense'"));
   EXPECT_THAT(Beamline("generate-data catalogue --items 10 --out /nowhere/at/all").text,
               HasSubstr("--out: /nowhere/at is not a folder"));
   EXPECT_THAT(Beamline("recommend --user u --attribute degree").text, HasSubstr("\"degree\" is not NAME=VALUE"));
   EXPECT_THAT(Beamline(absl::StrCat("recommend --history ", ::testing::TempDir())).text, HasSubstr("is a folder"));
+}
+
+// What CLI11 finds wrong reads like what we find: one line with the verb, the flag, the value, the limits, the way out.
+TEST(Usage, ErrorsOfTheCommandLineSayWhatToDo) {
+  const auto expect = [](const std::string& arguments, const std::string& line) {
+    const Outcome outcome = Beamline(arguments);
+    EXPECT_EQ(outcome.exit_code, 2) << arguments;
+    EXPECT_EQ(outcome.text, line + "`\n");
+  };
+  expect("tokenize --threads 1000000",
+         "beamline tokenize: --threads: '1000000' must be a whole number, 0..1024; see `beamline tokenize --help");
+  expect("train --dropout=-1", "beamline train: --dropout: '-1' must be a number, 0..0.95; see `beamline train --help");
+  expect("train --batch 2.5",
+         "beamline train: --batch: '2.5' must be a whole number, 1..65536; see `beamline train --help");
+  expect("inspect x --item 99999999999999999999",
+         "beamline inspect: --item: '99999999999999999999' must be a whole number, 0 or more; see `beamline inspect "
+         "--help");
+  expect("generate-data catalogue --levels 9",
+         "beamline generate-data catalogue: --levels: '9' must be a whole number, 1..8; see `beamline generate-data "
+         "catalogue --help");
+  expect("recommend --beam 64,wide",
+         "beamline recommend: --beam: 'wide' must be a whole number, 0..4294967295; see `beamline recommend --help");
+  expect("evaluate --split training",
+         "beamline evaluate: --split: training not in {test,validation}; see `beamline evaluate --help");
+  expect("pack", "beamline pack: --tokenizer is required; see `beamline pack --help");
+  expect("serve --config a --nonsense",
+         "beamline serve: The following argument was not expected: --nonsense; see `beamline serve --help");
+}
+
+// Every option that takes a number states its limits in the help, and names them when it refuses a word.
+TEST(Usage, EveryNumberHasLimits) {
+  int numbers = 0;
+  for (const char* verb :
+       {"serve", "recommend", "reload", "import kuairand", "import sequences", "import amazon", "import hf",
+        "generate-data log", "generate-data catalogue", "tokenize", "train", "evaluate", "pack", "inspect"}) {
+    const std::string help = Beamline(absl::StrCat(verb, " --help")).text;
+    for (const std::string& line : std::vector<std::string>(absl::StrSplit(help, '\n'))) {
+      const std::vector<std::string> words = absl::StrSplit(line, ' ', absl::SkipEmpty());
+      if (words.size() < 2 || !absl::StartsWith(words[0], "--")) continue;
+      const std::string& type = words[1];
+      const bool number = absl::StartsWith(type, "INT") || absl::StartsWith(type, "UINT") ||
+                          absl::StartsWith(type, "FLOAT") || absl::StartsWith(type, "N:") ||
+                          absl::StartsWith(type, "N[");
+      if (!number) continue;
+      ++numbers;
+      const Outcome outcome = Beamline(absl::StrCat(verb, " ", words[0], "=zebra"));
+      EXPECT_EQ(outcome.exit_code, 2) << line;
+      EXPECT_THAT(outcome.text, HasSubstr(absl::StrCat("beamline ", verb, ": ", words[0], ": 'zebra' must be a ")))
+          << line;
+    }
+  }
+  EXPECT_GT(numbers, 50);
 }
 
 TEST(Train, FreshDoesNotTouchTheOldModelBeforeTheRunIsChecked) {
@@ -247,6 +293,56 @@ TEST(CheckConfig, WarnsOfACertificateThatExpired) {
   const Outcome wrong = Beamline(check);
   EXPECT_EQ(wrong.exit_code, 2);
   EXPECT_THAT(wrong.text, AllOf(HasSubstr(path + ":1: tls.key: "), HasSubstr("is not the key of the certificate")));
+}
+
+// The first Ctrl-C is enough, whatever the command waits for.
+TEST_F(RecommendVerb, CtrlCEndsTheWaitForAnAnswer) {
+  engine_.set_mode(FakeEngine::Mode::kHold);
+  Background process(absl::StrCat("recommend --user u --timeout-ms 600000 --target ", server_->address()),
+                     ::testing::TempDir() + "/waiting.log");
+  ASSERT_TRUE(process.Await([&] { return !engine_.requests().empty(); })) << process.text();
+  const absl::Time start = absl::Now();
+  process.Signal(SIGINT);
+  EXPECT_EQ(process.Wait(), 130);
+  EXPECT_LT(absl::Now() - start, absl::Seconds(5));
+  EXPECT_EQ(process.text(),
+            absl::StrCat("beamline recommend: interrupted while waiting for ", server_->address(), "\n"));
+}
+
+TEST(Recommend, CtrlCEndsTheWaitForStandardInput) {
+  const std::string pipe = ::testing::TempDir() + "/never_written";
+  ASSERT_EQ(mkfifo(pipe.c_str(), 0600), 0);
+  // The shell opens the pipe for reading and writing, so that it stays open and empty.
+  Background process(absl::StrCat("recommend --history - 0<>", pipe), ::testing::TempDir() + "/stdin.log");
+  ASSERT_TRUE(process.AwaitInterruptible()) << process.text();
+  process.Signal(SIGINT);
+  EXPECT_EQ(process.Wait(), 130) << process.text();
+  EXPECT_EQ(process.text(), "beamline recommend: interrupted\n");
+}
+
+// Every grpcurl line that we print or write down: the method exists, and its JSON is the method's request.
+TEST(Recommend, GrpcurlExamplesAreRight) {
+  std::string text = absl::StrCat(Beamline("recommend --help").text, Beamline("serve --help").text);
+  for (const char* file :
+       {"README.md", "scripts/demo.sh", "proto/beamline/v1/recommend.proto", "proto/beamline/v1/catalogue.proto",
+        "proto/beamline/v1/model.proto", "proto/beamline/v1/admin.proto"}) {
+    absl::StrAppend(&text, cli::Slurp(std::filesystem::path(BEAMLINE_SOURCE_DIR) / file));
+  }
+  text = std::regex_replace(text, std::regex(R"(\\\n(//)?\s*)"), "");  // lines that go on
+  const std::regex call(R"re(grpcurl -plaintext (?:-d '([^']*)' )?\S+ (beamline[\w.]*)/(\w+))re");
+  int calls = 0;
+  for (std::sregex_iterator it(text.begin(), text.end(), call), end; it != end; ++it, ++calls) {
+    const auto* service = google::protobuf::DescriptorPool::generated_pool()->FindServiceByName((*it)[2]);
+    ASSERT_NE(service, nullptr) << it->str();
+    const auto* method = service->FindMethodByName((*it)[3]);
+    ASSERT_NE(method, nullptr) << it->str();
+    if (!(*it)[1].matched) continue;
+    const std::unique_ptr<google::protobuf::Message> request(
+        google::protobuf::MessageFactory::generated_factory()->GetPrototype(method->input_type())->New());
+    const auto parsed = google::protobuf::util::JsonStringToMessage((*it)[1].str(), request.get());
+    EXPECT_TRUE(parsed.ok()) << it->str() << "\n" << parsed.ToString();
+  }
+  EXPECT_GE(calls, 10) << text;
 }
 
 }  // namespace

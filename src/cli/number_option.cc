@@ -1,0 +1,63 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "cli/number_option.h"
+
+#include <cmath>
+#include <cstdint>
+
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+
+namespace beamline::cli {
+namespace {
+
+constexpr double kExact = 9007199254740992;  // 2^53: every whole number up to it is a double
+
+std::string Format(double number) {
+  const bool whole = number == std::floor(number) && std::abs(number) <= kExact;
+  return whole ? absl::StrCat(static_cast<int64_t>(number)) : absl::StrFormat("%.12g", number);
+}
+
+// Limits at the end of a type are no news to anybody.
+std::string Format(Limits limits) {
+  if (limits.high <= kExact) return absl::StrCat(Format(limits.low), "..", Format(limits.high));
+  return limits.low < -kExact ? "" : absl::StrCat(Format(limits.low), " or more");
+}
+
+// The number as CLI11 reads it without surprise: it would take 010 for an octal 8.
+bool Parse(const std::string& text, bool whole, double* value, std::string* plain) {
+  if (!whole) {
+    *plain = text;
+    return absl::SimpleAtod(text, value);
+  }
+  int64_t number = 0;
+  if (absl::SimpleAtoi(text, &number)) {
+    *value = static_cast<double>(number);
+    *plain = absl::StrCat(number);
+    return true;
+  }
+  uint64_t large = 0;
+  if (!absl::SimpleAtoi(text, &large)) return false;
+  *value = static_cast<double>(large);
+  *plain = absl::StrCat(large);
+  return true;
+}
+
+}  // namespace
+
+CLI::Validator Within(Limits limits, bool whole) {
+  const std::string allowed = Format(limits);
+  const auto check = [=](std::string& text) -> std::string {
+    double value = 0;
+    std::string plain;
+    if (Parse(text, whole, &value, &plain) && value >= limits.low && value <= limits.high) {
+      text = plain;
+      return "";
+    }
+    return absl::StrCat("'", text, "' must be a ", whole ? "whole number" : "number", allowed.empty() ? "" : ", ",
+                        allowed);
+  };
+  return CLI::Validator(check, allowed, "");
+}
+
+}  // namespace beamline::cli

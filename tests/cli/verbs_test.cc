@@ -1,0 +1,268 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The verbs that make things, as their users run them, on a tiny log: the whole journey, what is refused and how, and
+// what Ctrl-C leaves behind.
+#include <algorithm>
+#include <csignal>
+#include <filesystem>
+#include <fstream>
+#include <string>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "cli/binary.h"
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+
+namespace beamline::cli {
+namespace {
+
+namespace fs = std::filesystem;
+using ::testing::AllOf;
+using ::testing::ElementsAre;
+using ::testing::EndsWith;
+using ::testing::HasSubstr;
+using ::testing::IsEmpty;
+using ::testing::Not;
+
+// Enough to train on in a second; everything else of the preset.
+constexpr char kQuick[] =
+    "--preset demo --epochs 2 --validate-every 1 --validation-users 20 --validation-beam 16 --threads 1";
+
+class VerbsTest : public ::testing::Test {
+ protected:
+  VerbsTest() { fs::create_directories(folder_); }
+  std::string File(const std::string& name) const { return folder_ / name; }
+  std::string Write(const std::string& name, const std::string& text) const {
+    fs::create_directories(fs::path(File(name)).parent_path());
+    std::ofstream(File(name), std::ios::binary) << text;
+    return File(name);
+  }
+  Outcome Good(const std::string& arguments) const {
+    const Outcome outcome = Beamline(arguments);
+    EXPECT_EQ(outcome.exit_code, 0) << arguments << "\n" << outcome.text;
+    return outcome;
+  }
+  // Exit code 2, and one line that names the verb and what is wrong.
+  void Bad(const std::string& arguments, const std::string& names) const {
+    const Outcome outcome = Beamline(arguments);
+    EXPECT_EQ(outcome.exit_code, 2) << arguments << "\n" << outcome.text;
+    EXPECT_THAT(outcome.text, HasSubstr(names)) << arguments;
+    EXPECT_THAT(outcome.text, Not(HasSubstr("internal error"))) << arguments;
+  }
+  void MakeLog() const { Good(absl::StrCat("generate-data log --users 60 --seed 3 --out ", File("data"))); }
+  void Tokenize() const {
+    Good(absl::StrCat("tokenize --events ", File("data"), " --levels 8,8,8 --dim 8 --collision-free --threads 1 --out ",
+                      File("tokenizer")));
+  }
+  std::string TrainArguments(const std::string& out) const {
+    return absl::StrCat("train --data ", File("data"), " --tokenizer ", File("tokenizer"), " ", kQuick, " --out ",
+                        File(out));
+  }
+  // Files under their final names; there must be none under a temporary one.
+  std::vector<std::string> Files(const std::string& name) const {
+    std::vector<std::string> names;
+    if (!fs::exists(File(name))) return names;
+    for (const auto& entry : fs::recursive_directory_iterator(File(name))) {
+      names.push_back(entry.path().filename());
+      EXPECT_NE(names.back()[0], '.') << "left behind: " << entry.path();
+      EXPECT_EQ(names.back().find(".tmp"), std::string::npos) << "left behind: " << entry.path();
+      if (entry.is_directory()) names.pop_back();
+    }
+    std::sort(names.begin(), names.end());
+    return names;
+  }
+
+  std::vector<std::string> HiddenFiles(const std::string& name) const {
+    std::vector<std::string> names;
+    for (const auto& entry : fs::recursive_directory_iterator(File(name))) {
+      const std::string file = entry.path().filename();
+      if (entry.is_regular_file() && file[0] == '.') names.push_back(file);
+    }
+    return names;
+  }
+
+  // A folder per test, also where one process runs several.
+  const fs::path folder_ =
+      fs::path(::testing::TempDir()) / ::testing::UnitTest::GetInstance()->current_test_info()->name();
+};
+
+TEST_F(VerbsTest, TheWholeJourney) {
+  MakeLog();
+  EXPECT_THAT(Files("data"), ElementsAre("events.tsv.gz", "items.tsv.gz", "users.tsv.gz"));
+  Tokenize();
+  EXPECT_THAT(Files("tokenizer"),
+              ElementsAre("codebook.safetensors", "report.json", "sids.tsv", "vectors.safetensors"));
+
+  // Items the tokenizer knows keep their SIDs.
+  Good(absl::StrCat("tokenize --encode ", File("tokenizer"), " --vectors ", File("tokenizer/vectors.safetensors"),
+                    " --collision-free --threads 1 --out ", File("again.tsv")));
+  EXPECT_EQ(Slurp(File("again.tsv")), Slurp(File("tokenizer/sids.tsv")));
+
+  EXPECT_THAT(Good(TrainArguments("model")).text,
+              AllOf(HasSubstr("epoch   1 "), HasSubstr("validation R@"), HasSubstr("wrote "), HasSubstr("parameters")));
+  EXPECT_THAT(Files("model"),
+              ElementsAre("config.json", "model.safetensors", "training.json", "vocabulary.safetensors"));
+
+  const std::string source = absl::StrCat(" --data ", File("data"), " --tokenizer ", File("tokenizer"));
+  const Outcome table = Good(absl::StrCat("evaluate --model ", File("model"), source,
+                                          " --beam 16 --resamples 20 --threads 1 --out ", File("evaluation.json")));
+  EXPECT_THAT(table.text,
+              AllOf(HasSubstr("popularity"), HasSubstr("markov"), HasSubstr("item-knn"), HasSubstr("R@10")));
+  EXPECT_THAT(table.text, HasSubstr(Good(absl::StrCat("evaluate --show ", File("evaluation.json"))).text));
+
+  Good(absl::StrCat("pack --model ", File("model"), " --tokenizer ", File("tokenizer"), " --items ",
+                    File("data/items.tsv.gz"), " --out ", File("bundle")));
+  EXPECT_THAT(Good(absl::StrCat("inspect ", File("bundle"))).text, HasSubstr("onerec_v1"));
+
+  Background server(absl::StrCat("serve --config ", BEAMLINE_SOURCE_DIR, "/configs/demo.textproto --port 0 --any-port ",
+                                 "--bundle ", File("bundle")),
+                    File("server.log"));
+  ASSERT_TRUE(server.Await([&] { return server.text().find("server started: ") != std::string::npos; }))
+      << server.text();
+  const std::string log = server.text();
+  const size_t at = log.find("address=") + 8;
+  const std::string target = log.substr(at, log.find(' ', at) - at);
+  const Outcome answer =
+      Good(absl::StrCat("recommend --target ", target, " --user u3 --data ", File("data"), " --top-k 5 --beam 16"));
+  EXPECT_THAT(answer.text, AllOf(HasSubstr("user u3, history: "), HasSubstr("recommended: 5 videos")));
+  server.Signal(SIGTERM);
+  EXPECT_EQ(server.Wait(), 0) << server.text();
+
+  // What does not belong together is refused, each with the name of what is wrong.
+  Good(absl::StrCat("tokenize --events ", File("data"), " --levels 4,4,4 --threads 1 --out ", File("other")));
+  const std::string other = absl::StrCat(" --data ", File("data"), " --tokenizer ", File("other"));
+  Bad(TrainArguments("model"), "pass --fresh");
+  Bad(absl::StrCat("evaluate --model ", File("model"), other), "trained with another codebook");
+  Bad(absl::StrCat("evaluate --model ", File("nothing"), source), File("nothing"));
+  Bad(absl::StrCat("pack --model ", File("model"), " --tokenizer ", File("other"), " --out ", File("b2")), "codebook");
+  const std::string pack =
+      absl::StrCat("pack --model ", File("model"), " --tokenizer ", File("tokenizer"), " --out ", File("bundle"));
+  Bad(pack, "exists");
+  Write("bundle/notes.txt", "mine");
+  Bad(pack + " --overwrite", "bundle/notes.txt: is no part of a bundle");
+  EXPECT_EQ(Slurp(File("bundle/notes.txt")), "mine");
+  fs::remove(File("bundle/notes.txt"));
+  Good(pack + " --overwrite");
+  EXPECT_FALSE(fs::exists(File("b2")));
+  std::string damaged = Slurp(File("bundle/model.safetensors"));
+  damaged[damaged.size() - 7] ^= 1;
+  Write("bundle/model.safetensors", damaged);
+  Bad(absl::StrCat("inspect ", File("bundle")), "model.safetensors");
+  Files("");
+}
+
+TEST_F(VerbsTest, EqualSeedsMakeEqualFiles) {
+  MakeLog();
+  Good(absl::StrCat("generate-data log --users 60 --seed 3 --out ", File("data2")));
+  EXPECT_EQ(Slurp(File("data/events.tsv.gz")), Slurp(File("data2/events.tsv.gz")));
+  Good(absl::StrCat("generate-data log --users 60 --seed 4 --out ", File("data3")));
+  EXPECT_NE(Slurp(File("data/events.tsv.gz")), Slurp(File("data3/events.tsv.gz")));
+}
+
+TEST_F(VerbsTest, ForeignIndexesBecomeTokenizers) {
+  const std::string letter = Write("x.index.json", R"({"0": ["<a_1>", "<b_2>"], "1": ["<a_0>", "<b_2>"]})");
+  Good(absl::StrCat("tokenize --from-index ", letter, " --id-offset 1 --levels 4,4 --write-index ", File("w.json"),
+                    " --out ", File("letter")));
+  EXPECT_THAT(Slurp(File("letter/sids.tsv")), HasSubstr("item_id\tsid\n1\t1,2\n2\t0,2\n"));
+  EXPECT_THAT(Slurp(File("w.json")), HasSubstr(R"({"0": ["<a_1>", "<b_2>"], "1": ["<a_0>", "<b_2>"]})"));
+  const std::string map = Write("sid2pid.json", R"({"67125256": [{"pid": 17, "count": 9}, {"pid": 4}]})");
+  Good(absl::StrCat("tokenize --from-index ", map, " --dialect openonerec --out ", File("openonerec")));
+  EXPECT_THAT(Slurp(File("openonerec/sids.tsv")), HasSubstr("item_id\tsid\n17\t1,2,8\n4\t1,2,8\n"));
+  // Such a tokenizer makes a catalogue like any other.
+  Good(absl::StrCat("pack --catalogue-only --tokenizer ", File("openonerec"), " --out ", File("items.bin")));
+  EXPECT_THAT(Good(absl::StrCat("inspect ", File("items.bin"), " --sid 1,2")).text, HasSubstr("17"));
+}
+
+TEST_F(VerbsTest, WhatIsWrongIsNamed) {
+  const std::string out = absl::StrCat(" --out ", File("out"));
+  const std::string data = File("data");
+  Write("data/events.tsv", "user_id\titem_id\ttimestamp_ms\tlabels\nu\t1\t1650000000000\tlong_view\n");
+  Bad(absl::StrCat("tokenize", out), "give one of --events");
+  Bad(absl::StrCat("tokenize --events ", File("missing"), out), File("missing"));
+  Bad(absl::StrCat("tokenize --events ", data, " --levels 0,4", out),
+      "--levels: level 1 has 0 codes, must be 1 to 65536");
+  Bad(absl::StrCat("tokenize --events ", data, " --levels 4,x", out), "--levels: level sizes '4,x'");
+  Bad(absl::StrCat("tokenize --events ", data, " --dialect runes", out), "runes");
+  Bad(absl::StrCat("tokenize --events ", data, " --preset huge", out), "huge");
+  Bad(absl::StrCat("tokenize --events ", data, " --targets looked_at", out), "--targets: unknown label 'looked_at'");
+  Bad(absl::StrCat("tokenize --vectors ", Write("x.npy", "no numbers"), " --levels 4", out), "x.npy");
+  Bad(absl::StrCat("tokenize --from-index ", Write("bad.json", R"({"0": ["<a_9>"]})"), " --levels 4", out),
+      "code 9 of level 1");
+  Bad(absl::StrCat("tokenize --from-index a --dialect openonerec --write-index b", out), "openonerec is only read");
+  const std::string source = absl::StrCat(" --data ", data, " --tokenizer ", File("missing"));
+  Bad(absl::StrCat("train --data ", File("nowhere"), " --tokenizer t", out), File("nowhere"));
+  Bad(absl::StrCat("train", source, out), File("missing"));
+  Bad(absl::StrCat("train", source, " --targets looked_at", out), "--targets: unknown label 'looked_at'");
+  Bad(absl::StrCat("train", source, " --epochs 0", out), "epochs");
+  Bad(absl::StrCat("train", source, " --epochs many", out), "many");
+  Bad(absl::StrCat("train", source, " --device abacus", out), "abacus");
+  Bad("evaluate --model m", "--data: is missing");
+  Bad("evaluate --model m --data d --tokenizer t", "m/config.json");
+  Bad(absl::StrCat("evaluate --show ", Write("e.json", "{}")), "e.json");
+  Bad("pack --tokenizer t --out b", "--model: is missing");
+  Bad(absl::StrCat("import kuairand ", data, out), "no log_standard_*");
+  Bad(absl::StrCat("import amazon ", data, out), "no .txt file");
+  Bad(absl::StrCat("import sequences ", File("missing"), out), File("missing"));
+  Bad(absl::StrCat("inspect ", Write("noise", "noise")), "noise");
+  Write("in/events.tsv", "user_id\titem_id\ttimestamp_ms\nu\t1\tyesterday\n");
+  Bad(absl::StrCat("tokenize --events ", File("in"), out), "line 2: timestamp_ms 'yesterday'");
+  EXPECT_THAT(Files("out"), IsEmpty());
+}
+
+TEST_F(VerbsTest, ATrainingThatWasInterruptedGoesOnToTheSameBits) {
+  MakeLog();
+  Tokenize();
+  Good(absl::StrCat(TrainArguments("whole"), " --epochs 12"));
+  const std::string arguments = absl::StrCat(TrainArguments("parts"), " --epochs 12");
+  Background training(arguments, File("training.log"));
+  ASSERT_TRUE(training.Await([&] { return training.text().find("epoch   1") != std::string::npos; }))
+      << training.text();
+  training.Signal(SIGINT);
+  EXPECT_EQ(training.Wait(), 130) << training.text();
+  EXPECT_THAT(training.text(), EndsWith(absl::StrCat("beamline train: interrupted; the same command goes on from ",
+                                                     File("parts/checkpoint.safetensors"), "\n")));
+  EXPECT_THAT(Files("parts"),
+              ElementsAre("checkpoint.safetensors", "config.json", "training.json", "vocabulary.safetensors"));
+  EXPECT_THAT(Good(arguments).text, HasSubstr("resumed"));
+  EXPECT_EQ(Slurp(File("parts/model.safetensors")), Slurp(File("whole/model.safetensors")));
+
+  Background evaluation(absl::StrCat("evaluate --model ", File("whole"), " --data ", File("data"), " --tokenizer ",
+                                     File("tokenizer"), " --threads 1 --out ", File("evaluation.json")),
+                        File("evaluation.log"));
+  ASSERT_TRUE(evaluation.AwaitInterruptible()) << evaluation.text();
+  evaluation.Signal(SIGINT);
+  EXPECT_EQ(evaluation.Wait(), 130) << evaluation.text();
+  EXPECT_FALSE(fs::exists(File("evaluation.json")));
+}
+
+TEST_F(VerbsTest, CtrlCLeavesNothingUnderAFinalName) {
+  fs::create_directories(File("out"));
+  // Interrupts the verb as soon as it can be, or once it has begun to write.
+  const auto interrupt = [&](const std::string& arguments, bool writes_early) {
+    Background process(absl::StrCat(arguments, " --out ", File("out/x")), File("log"));
+    ASSERT_TRUE(process.AwaitInterruptible()) << arguments << "\n" << process.text();
+    if (writes_early) {
+      ASSERT_TRUE(process.Await([&] { return !HiddenFiles("out").empty(); })) << arguments << "\n" << process.text();
+    }
+    process.Signal(SIGINT);
+    EXPECT_EQ(process.Wait(), 130) << arguments << "\n" << process.text();
+    const std::string verb = arguments.substr(0, arguments.find(' '));
+    EXPECT_THAT(process.text(), EndsWith(absl::StrCat("beamline ", verb, ": interrupted\n")));
+    EXPECT_THAT(Files("out"), IsEmpty()) << arguments;
+  };
+  interrupt("generate-data log --users 10000000", true);
+  interrupt("generate-data catalogue", false);
+  interrupt("generate-data vectors --items 10000000", false);
+
+  std::string sequences;
+  for (int user = 0; user < 200'000; ++user) absl::StrAppend(&sequences, user, " 1 2 3 4 5 6 7 8 9\n");
+  interrupt(absl::StrCat("import sequences ", Write("sequences.txt", sequences)), true);
+
+  Good(absl::StrCat("generate-data vectors --items 40000 --dim 32 --out ", File("vectors.safetensors")));
+  interrupt(absl::StrCat("tokenize --levels 1024,1024,1024 --iterations 1000 --vectors ", File("vectors.safetensors")),
+            false);
+}
+
+}  // namespace
+}  // namespace beamline::cli

@@ -26,8 +26,7 @@ using ::testing::IsEmpty;
 using ::testing::Not;
 
 // Enough to train on in a second; everything else of the preset.
-constexpr char kQuick[] =
-    "--preset demo --epochs 2 --validate-every 1 --validation-users 20 --validation-beam 16 --threads 1";
+constexpr char kQuick[] = "--preset demo --validate-every 10 --validation-users 20 --validation-beam 16 --threads 1";
 
 class VerbsTest : public ::testing::Test {
  protected:
@@ -55,9 +54,9 @@ class VerbsTest : public ::testing::Test {
     Good(absl::StrCat("tokenize --events ", File("data"), " --levels 8,8,8 --dim 8 --collision-free --threads 1 --out ",
                       File("tokenizer")));
   }
-  std::string TrainArguments(const std::string& out) const {
-    return absl::StrCat("train --data ", File("data"), " --tokenizer ", File("tokenizer"), " ", kQuick, " --out ",
-                        File(out));
+  std::string TrainArguments(const std::string& out, int epochs = 2) const {
+    return absl::StrCat("train --data ", File("data"), " --tokenizer ", File("tokenizer"), " ", kQuick, " --epochs ",
+                        epochs, " --out ", File(out));
   }
   // Files under their final names; there must be none under a temporary one.
   std::vector<std::string> Files(const std::string& name) const {
@@ -213,8 +212,9 @@ TEST_F(VerbsTest, WhatIsWrongIsNamed) {
 TEST_F(VerbsTest, ATrainingThatWasInterruptedGoesOnToTheSameBits) {
   MakeLog();
   Tokenize();
-  Good(absl::StrCat(TrainArguments("whole"), " --epochs 12"));
-  const std::string arguments = absl::StrCat(TrainArguments("parts"), " --epochs 12");
+  constexpr int kEpochs = 30;  // seconds: time to interrupt it
+  Good(TrainArguments("whole", kEpochs));
+  const std::string arguments = TrainArguments("parts", kEpochs);
   Background training(arguments, File("training.log"));
   ASSERT_TRUE(training.Await([&] { return training.text().find("epoch   1") != std::string::npos; }))
       << training.text();

@@ -13,6 +13,7 @@
 #include "cli/binary.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "testing/paths.h"
 
 namespace beamline::cli {
 namespace {

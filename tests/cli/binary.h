@@ -80,9 +80,13 @@ class Background {
     }
     return false;
   }
-  // Until the process handles SIGINT itself: before that Ctrl-C simply ends it.
+  // Until the binary handles SIGINT itself: before that Ctrl-C simply ends it. What runs before the binary may have
+  // this process's handlers, which say nothing.
   bool AwaitInterruptible() {
     return Await([&] {
+      std::error_code error;
+      const auto program = std::filesystem::read_symlink(absl::StrCat("/proc/", pid_, "/exe"), error);
+      if (error || program != std::filesystem::canonical(BEAMLINE_BINARY, error)) return false;
       const std::string status = Slurp(absl::StrCat("/proc/", pid_, "/status"));
       const size_t caught = status.find("SigCgt:");
       return caught != std::string::npos &&

@@ -240,8 +240,9 @@ TEST_F(VerbsTest, ATrainingThatWasInterruptedGoesOnToTheSameBits) {
 TEST_F(VerbsTest, CtrlCLeavesNothingUnderAFinalName) {
   fs::create_directories(File("out"));
   // Interrupts the verb as soon as it can be, or once it has begun to write.
+  int calls = 0;
   const auto interrupt = [&](const std::string& arguments, bool writes_early) {
-    Background process(absl::StrCat(arguments, " --out ", File("out/x")), File("log"));
+    Background process(absl::StrCat(arguments, " --out ", File(absl::StrCat("out/", ++calls))), File("log"));
     ASSERT_TRUE(process.AwaitInterruptible()) << arguments << "\n" << process.text();
     if (writes_early) {
       ASSERT_TRUE(process.Await([&] { return !HiddenFiles("out").empty(); })) << arguments << "\n" << process.text();

@@ -2,15 +2,15 @@
 # SPDX-License-Identifier: Apache-2.0
 # Runs all tests; installs what they need. CI runs exactly this.
 #
-#   scripts/test.sh             format, build, all tests, architecture, clang-tidy, AddressSanitizer and UBSan over
-#                               everything, ThreadSanitizer over what has no torch or gRPC; the CUDA kernels where there
-#                               is nvcc
+#   scripts/test.sh             format, build, all tests, architecture, ThreadSanitizer over what has no torch or gRPC,
+#                               AddressSanitizer and UBSan over what has no torch; the CUDA kernels where there is nvcc
+#   scripts/test.sh --thorough  and clang-tidy, and AddressSanitizer and UBSan over the rest
 #   scripts/test.sh --fast      a developer's minute: format, layers 0-2 and the engine's core, without torch and gRPC
 #
 # BEAMLINE_JOBS=N compiles with N jobs; BEAMLINE_BUILD_ROOT and BEAMLINE_CACHE move the builds and the caches.
 set -euo pipefail
 case ${1:-} in
-  "" | --fast) mode=${1:---full} ;;
+  "" | --fast | --thorough) mode=${1:---full} ;;
   *) sed -n '3,11p' "$0" | cut -c3-; [[ $1 == --help || $1 == -h ]] && exit 0 || exit 2 ;;
 esac
 cd "$(dirname "$0")/.."
@@ -118,15 +118,23 @@ build "$build_root/cpu-tsan"
 run_ctest "$build_root/cpu-tsan" -E KuaiRandFloors
 stage_end
 
-stage "clang-tidy"
-bash scripts/lint.sh "$build_root/cpu-release"
-stage_end
-
 # libtorch keeps memory for the life of the process by design; its leaks are not ours.
 export LSAN_OPTIONS=suppressions=$root/tests/lsan.supp:print_suppressions=0 ASAN_OPTIONS=detect_odr_violation=0
-stage "AddressSanitizer and UBSan: everything"
-configure cpu-asan "$build_root/cpu-asan"
+stage "AddressSanitizer and UBSan: what has no torch, the server included"
+configure cpu-asan "$build_root/cpu-asan" -DBEAMLINE_WITH_TORCH=OFF
 build "$build_root/cpu-asan"
-run_ctest "$build_root/cpu-asan" -LE slow
+run_ctest "$build_root/cpu-asan"
 stage_end
+
+if [[ $mode == --thorough ]]; then
+  stage "clang-tidy"
+  bash scripts/lint.sh "$build_root/cpu-release"
+  stage_end
+
+  stage "AddressSanitizer and UBSan: everything"
+  configure cpu-asan "$build_root/cpu-asan-torch"
+  build "$build_root/cpu-asan-torch"
+  run_ctest "$build_root/cpu-asan-torch" -E Journey
+  stage_end
+fi
 finish

@@ -18,10 +18,10 @@ class Ranker {
  public:
   virtual ~Ranker() = default;
 
-  // The value of every candidate, higher is earlier: values[i] belongs to candidates[i], and both have one length.
-  // `candidates` are all eligible items of the generated SIDs, up to `items_per_sid` each, in the beam's order, which
-  // decides between equal values. Attributes of items: `catalogue`. An error fails this request alone, with its code; a
-  // value that is not a number is INTERNAL.
+  // The value of every candidate, higher is earlier: values[i] belongs to candidates[i], and both have one length,
+  // which is not 0. `candidates` are all eligible items of the generated SIDs, up to `items_per_sid` each, in the
+  // beam's order, which decides between equal values. Attributes of items: `catalogue`. An error fails this request
+  // alone, with its code; a value that is not a number is INTERNAL.
   virtual absl::Status Rank(absl::Span<const RecommendedItem> candidates, const Catalogue& catalogue,
                             absl::Span<float> values) const = 0;
 };

@@ -45,6 +45,7 @@ std::vector<RecommendedItem> Candidates(const runtime::RequestJob& job, size_t l
 // Largest value first; equal values keep the beam's order.
 absl::Status RankCandidates(const Ranker& ranker, const Catalogue& catalogue,
                             std::vector<RecommendedItem>& candidates) {
+  if (candidates.empty()) return absl::OkStatus();
   std::vector<float> values(candidates.size());
   BEAMLINE_RETURN_IF_ERROR(ranker.Rank(candidates, catalogue, absl::MakeSpan(values)));
   for (size_t i = 0; i < values.size(); ++i) {

@@ -160,7 +160,7 @@ class NewestFirst final : public Ranker {
   explicit NewestFirst(ItemId broken = 0) : broken_(broken) {}
   absl::Status Rank(absl::Span<const RecommendedItem> candidates, const Catalogue& catalogue,
                     absl::Span<float> values) const override {
-    if (candidates.empty()) return absl::OkStatus();
+    if (candidates.empty()) return absl::DataLossError("called with nothing");
     for (size_t i = 0; i < candidates.size(); ++i) {
       if (!catalogue.GetItem(candidates[i].item).has_value()) return absl::DataLossError("unknown item");
       values[i] = candidates[i].item == broken_ ? std::nanf("") : static_cast<float>(candidates[i].item / 10);
@@ -202,6 +202,8 @@ TEST_F(EngineCoreTest, AValueThatIsNoNumberFailsItsRequestAlone) {
   EXPECT_THAT(status.message(), HasSubstr("item 12 "));
   request.eligibility.deny = {12};
   EXPECT_TRUE(Ask(request).ok());
+  request.eligibility.restrict_to_allow = true;
+  EXPECT_TRUE(Ask(request).ok()) << "nothing eligible: nothing to rank";
 }
 
 TEST_F(EngineCoreTest, TellsVersionsWidthsCountsAndTimes) {

@@ -39,6 +39,7 @@ class Backend {
   virtual Tensor FeedForward(Context&, const Tensor& x, const FeedForwardWeights&) const = 0;
   virtual Tensor MoeFeedForward(Context&, const Tensor& x, const MoeWeights&) const = 0;
   virtual Tensor Residual(Context&, const Tensor& x, const Tensor& delta) const = 0;
+  virtual Tensor Dropout(Context&, const Tensor& x) const = 0;
   virtual Tensor LevelHead(Context&, const Tensor& x, const HeadWeights&, int levels, int level,
                            int64_t batch) const = 0;
 

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "backend/context.h"
 
+#include <dlfcn.h>
+
 #include <algorithm>
 #include <array>
 #include <memory>
@@ -40,6 +42,33 @@ absl::StatusOr<kernels::Precision> ParsePrecision(absl::string_view dtype) {
   return absl::InvalidArgumentError(absl::StrCat("dtype: '", dtype, "' is unknown; use fp32, bf16 or int8"));
 }
 
+// libtorch's CUDA half registers itself when it is loaded: one program, linked to the CPU half alone, is for both.
+// Before anything asks ATen whether there is a CUDA, since it remembers the first answer. Empty: loaded.
+const std::string& LoadTorchCuda() {
+  static const std::string error = [] {
+    if (dlopen("libtorch_cuda.so", RTLD_NOW | RTLD_GLOBAL) != nullptr) return std::string();
+    const char* reason = dlerror();
+    return std::string(reason == nullptr ? "libtorch_cuda.so cannot be loaded" : reason);
+  }();
+  return error;
+}
+
+absl::Status CheckCuda(absl::string_view name, c10::Device device) {
+  if (const std::string& error = LoadTorchCuda(); !error.empty()) {
+    return absl::FailedPreconditionError(absl::StrCat(
+        "device: '", name, "' asked for, but libtorch's CUDA half cannot be loaded (", error, "); use cpu"));
+  }
+  if (!at::hasCUDA()) {
+    return absl::FailedPreconditionError(
+        absl::StrCat("device: '", name, "' asked for, but this machine has no CUDA device or driver; use cpu"));
+  }
+  if (device.index() >= static_cast<int>(at::getNumGPUs())) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("device: '", name, "' asked for, but there are ", at::getNumGPUs(), " CUDA devices"));
+  }
+  return absl::OkStatus();
+}
+
 absl::StatusOr<c10::Device> ParseDevice(absl::string_view device) {
   if (device == "cpu") return c10::Device(c10::kCPU);
   const absl::Status unknown =
@@ -51,10 +80,7 @@ absl::StatusOr<c10::Device> ParseDevice(absl::string_view device) {
     return unknown;
   }
   if (!parsed.is_cuda()) return unknown;
-  if (!at::hasCUDA()) {
-    return absl::FailedPreconditionError(
-        absl::StrCat("device: '", device, "' asked for, but libtorch's CUDA backend is not loaded; use cpu"));
-  }
+  BEAMLINE_RETURN_IF_ERROR(CheckCuda(device, parsed));
   return parsed;
 }
 

@@ -52,6 +52,7 @@ struct SelfAttentionWeights {
   int heads = 1;
   double scale = 0;  // of the scores; 0: 1 / sqrt(head_dim)
   RelativeBias bias;
+  bool inner_dropout = false;  // training drops attention probabilities, too (T5)
 };
 
 struct CrossAttentionWeights {
@@ -60,13 +61,15 @@ struct CrossAttentionWeights {
   at::Tensor out;        // [d, heads * head_dim]
   int heads = 1;
   double scale = 0;  // of the scores; 0: 1 / sqrt(head_dim)
+  bool inner_dropout = false;
 };
 
 struct FeedForwardWeights {
   bool gated = true;  // down(activation(gate x) * up x), with silu SwiGLU; else down(activation(up x))
   Activation activation = Activation::kSilu;
-  at::Tensor up;    // gated: [2 * width, d], gate rows first; else [width, d]
-  at::Tensor down;  // [d, width]
+  at::Tensor up;               // gated: [2 * width, d], gate rows first; else [width, d]
+  at::Tensor down;             // [d, width]
+  bool inner_dropout = false;  // training drops hidden activations, too (T5)
 };
 
 // SwiGLU experts behind a sigmoid gate (DeepSeek-V3): experts are chosen by score + bias, weighted by score alone,

@@ -71,6 +71,8 @@ Tensor MoeFeedForward(Context& ctx, const Tensor& x, const MoeWeights& w) {
 
 Tensor Residual(Context& ctx, const Tensor& x, const Tensor& delta) { return ctx.backend->Residual(ctx, x, delta); }
 
+Tensor Dropout(Context& ctx, const Tensor& x) { return ctx.backend->Dropout(ctx, x); }
+
 Tensor LevelHead(Context& ctx, const Tensor& x, const HeadWeights& head, int levels, int level, int64_t batch) {
   return ctx.backend->LevelHead(ctx, x, head, levels, level, batch);
 }

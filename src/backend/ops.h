@@ -56,6 +56,7 @@ Tensor Dense(Context& ctx, const Tensor& x, const DenseWeights& w, Activation ac
 Tensor FeedForward(Context& ctx, const Tensor& x, const FeedForwardWeights& w);
 Tensor MoeFeedForward(Context& ctx, const Tensor& x, const MoeWeights& w);
 Tensor Residual(Context& ctx, const Tensor& x, const Tensor& delta);  // x + dropout(delta)
+Tensor Dropout(Context& ctx, const Tensor& x);                        // x itself outside of training
 // The head over rows level, level + levels, ... of x [batch * rows * levels, d].
 // -> fp32 [batch, rows, vocab], fp32 accumulators never rounded to the context's dtype
 Tensor LevelHead(Context& ctx, const Tensor& x, const HeadWeights& head, int levels, int level, int64_t batch);

@@ -78,6 +78,8 @@ Verb AddEvaluate(CLI::App& app) {
   AddNumber(command, "--seed", run.options.bootstrap.seed, {}, "Of the bootstrap and of --max-users");
   command->add_option("--device", run.device.device, "cpu, cuda or cuda:N")->capture_default_str();
   AddNumber(command, "--threads", run.device.threads, {0, kMaxThreads}, "CPU threads; 0: one per core");
+  command->add_option("--backend", run.device.backend, "aten, cpu (faster, in fp32 on the CPU) or auto")
+      ->capture_default_str();
   command->add_option("--out", flags->out, "Write the numbers as JSON, too");
   command->add_option("--show", flags->show, "Print a file written with --out again; nothing else is needed");
   return {command, [flags] { return RunEvaluate(*flags); }};

@@ -31,7 +31,10 @@ trained on. Targets are the events with a --targets label; all events are histor
 Examples:
   beamline train --data data --tokenizer tokenizer --preset demo --out model
   beamline train --data data --tokenizer tokenizer --preset small --epochs 30 --dropout 0.3 --average-decay 0.999 --out m
-  beamline train --data data --tokenizer tokenizer --config my_model.json --targets 'like|follow' --out model)";
+  beamline train --data data --tokenizer tokenizer --config my_model.json --targets 'like|follow' --out model
+  beamline train --data data --tokenizer tokenizer --preset t5-d128 --targets any --device cuda --out model
+  beamline train --data data --tokenizer parts --from parts --preset t5-d128 --epochs 5 --out model
+where parts is what `beamline import hf --model-out parts` keeps: an imported model goes on training.)";
 
 struct TrainFlags {
   train::TrainingRun run;
@@ -48,7 +51,9 @@ void AddTrainingOptions(CLI::App* command, train::TrainOptions& options) {
   add("--seed", options.seed, "Of weights, order, dropout: equal seeds give equal models");
   add("--batch", options.batch_windows, "Histories per step");
   add("--targets-per-history", options.targets_per_window,
-      "Positions of one history trained in one pass (causal encoder)");
+      "Positions of one history trained in one pass (causal encoder), or random targets of one user per epoch "
+      "(bidirectional)");
+  add("--min-history", options.min_history, "Events a target needs before it to train (bidirectional encoder)");
   add("--learning-rate", options.learning_rate, "Peak of warm-up and cosine");
   add("--warmup", options.warmup_fraction, "Part of all steps spent warming up");
   add("--weight-decay", options.weight_decay, "Of matrices (AdamW)");
@@ -127,12 +132,17 @@ Verb AddTrain(CLI::App& app) {
           },
           "Model and training options by name: " + absl::StrJoin(model::PresetNames(), ", "))
       ->default_str(run.preset);
-  command->add_option("--config", run.config, "Model configuration (JSON) instead of the preset's model");
+  CLI::Option* config =
+      command->add_option("--config", run.config, "Model configuration (JSON) instead of the preset's model");
+  command->add_option("--from", run.from, "Folder of a model to go on training, instead of the preset's")
+      ->excludes(config);
   command->add_option("--targets", flags->targets, "Labels of events to predict, joined by |; 'any': every event")
       ->capture_default_str();
   AddNumber(command, "--k-core", run.corpus.k_core, {0}, "Targets: users and items with at least this many; 0: all");
   command->add_option("--device", run.device.device, "cpu, cuda or cuda:N")->capture_default_str();
   AddNumber(command, "--threads", run.device.threads, {0, kMaxThreads}, "CPU threads; 0: one per core");
+  AddNumber(command, "--max-minutes", run.max_minutes, {0},
+            "Stop after so long, with exit code 130 and a checkpoint; the same command goes on from it; 0: no limit");
   command->add_flag("--fresh", run.fresh, "Replace the model and forget the checkpoint of an earlier run");
   run.options = train::PresetTrainOptions(run.preset);
   AddTrainingOptions(command, run.options);

@@ -33,6 +33,28 @@ ModelConfig SmallModel(const SmallSize& size, const PresetOptions& options) {
   return config;
 }
 
+// "T5-d128", the size at which TIGER (2305.05065) and LETTER (2405.07314) are trained, over the codes, a padding token
+// that starts the decoder, and the end token, which is trained on and scored as LETTER's code does.
+ModelConfig T5Model(const PresetOptions& options) {
+  ModelConfig config;
+  config.family = kT5;
+  config.level_sizes = options.level_sizes;
+  if (config.level_sizes.empty()) config.level_sizes = {256, 256, 256, 256};
+  config.d_model = 128;
+  config.heads = 6;
+  config.head_dim = 64;
+  config.encoder = {.layers = 4, .ffn = {.width = 1024, .gated = false}};
+  config.decoder = {.layers = 4, .ffn = {.width = 1024, .gated = false}};
+  const int32_t codes = static_cast<int32_t>(config.first_code(config.levels() - 1) + config.level_sizes.back());
+  config.t5.vocabulary = codes + 2;
+  config.t5.start = codes;
+  config.t5.end = codes + 1;
+  config.t5.score_end = true;
+  config.t5.input = {.prefix = {}, .suffix = {config.t5.end}, .max_items = 20};
+  SetT5Pathway(config);
+  return config;
+}
+
 // The feature set of the paper: video (here its SID, shared with the output embedding), author at half of d_model,
 // everything else at an eighth.
 std::vector<FeatureConfig> PaperFeatures(int d_model, const PresetOptions& options) {
@@ -88,6 +110,7 @@ absl::StatusOr<ModelConfig> ByName(const PresetOptions& options) {
   // No tables of single items and authors: a log of thousands of users is too small for them.
   if (options.name == "demo") return SmallModel({64, 2, 1, 1}, {});
   if (options.name == "small") return SmallModel({128, 4, 2, 1}, options);
+  if (options.name == "t5-d128") return T5Model(options);
   for (const PaperSize& size : kPaperSizes) {
     if (options.name == size.name) return PaperModel(size, options);
   }
@@ -98,7 +121,7 @@ absl::StatusOr<ModelConfig> ByName(const PresetOptions& options) {
 }  // namespace
 
 std::vector<std::string> PresetNames() {
-  std::vector<std::string> names = {"demo", "small"};
+  std::vector<std::string> names = {"demo", "small", "t5-d128"};
   for (const PaperSize& size : kPaperSizes) names.push_back(size.name);
   return names;
 }
@@ -107,7 +130,7 @@ absl::StatusOr<ModelConfig> PresetConfig(const PresetOptions& options) {
   BEAMLINE_ASSIGN_OR_RETURN(ModelConfig config, ByName(options));
   if (!options.level_sizes.empty()) config.level_sizes = options.level_sizes;
   if (config.level_sizes.empty()) config.level_sizes = {256, 256, 256};
-  config.head_dim = config.d_model / config.heads;
+  if (config.head_dim == 0) config.head_dim = config.d_model / config.heads;
   BEAMLINE_RETURN_IF_ERROR(ValidateConfig(config));
   return config;
 }

@@ -42,6 +42,7 @@ void T5::BindEncoder() {
   for (int i = 0; i < config_.encoder.layers; ++i) {
     EncoderLayer layer = BindEncoderLayer(config_, weights_, i);
     layer.attention.scale = 1;
+    layer.attention.inner_dropout = layer.ffn.dense.inner_dropout = true;
     layer.attention.bias = BindBias(config_, weights_, "encoder.relative_bias", /*bidirectional=*/true);
     layer.ffn.dense.activation = OpActivation(config_.t5.activation);
     encoder_.push_back(std::move(layer));
@@ -53,6 +54,7 @@ void T5::BindDecoder() {
   for (int i = 0; i < config_.decoder.layers; ++i) {
     DecoderLayer layer = BindDecoderLayer(config_, weights_, i);
     layer.self.scale = layer.cross.scale = 1;
+    layer.self.inner_dropout = layer.cross.inner_dropout = layer.ffn.dense.inner_dropout = true;
     layer.self.bias = BindBias(config_, weights_, "decoder.relative_bias", /*bidirectional=*/false);
     layer.ffn.dense.activation = OpActivation(config_.t5.activation);
     decoder_.push_back(std::move(layer));
@@ -75,7 +77,7 @@ EncodedContext T5::Encode(Context& ctx, const EncoderBatch& batch) const {
   Tensor x = backend::EmbedFeatures(ctx, {tokens_}, backend::FeatureFusion::kSum, batch.features[kShortTerm]);
   x = backend::JoinTokens(ctx, {x}, {}, batch.positions);  // [batch * tokens, d]
   for (const EncoderLayer& layer : encoder_) x = RunEncoderLayer(ctx, layer, config_.norm_epsilon, x, mask);
-  x = backend::RmsNorm(ctx, x, encoder_norm_, config_.norm_epsilon);
+  x = backend::Dropout(ctx, backend::RmsNorm(ctx, x, encoder_norm_, config_.norm_epsilon));
 
   EncodedContext context{.order = batch.order};
   for (const DecoderLayer& layer : decoder_) {
@@ -113,7 +115,7 @@ std::vector<Tensor> T5::TeacherForced(Context& ctx, const EncodedContext& contex
   for (size_t i = 0; i < decoder_.size(); ++i) {
     x = RunDecoderLayer(ctx, decoder_[i], {context.key_value[i], mask, config_.norm_epsilon}, steps, x);
   }
-  x = backend::RmsNorm(ctx, x, decoder_norm_, config_.norm_epsilon);
+  x = backend::Dropout(ctx, backend::RmsNorm(ctx, x, decoder_norm_, config_.norm_epsilon));
 
   std::vector<Tensor> logits;
   for (int step = 0; step < steps; ++step) {

@@ -14,6 +14,7 @@ namespace beamline::model {
 namespace {
 
 constexpr double kEmbeddingStddev = 0.02;
+constexpr double kT5EmbeddingStddev = 1.0;
 
 class SchemaBuilder {
  public:
@@ -29,16 +30,29 @@ class SchemaBuilder {
 
  private:
   void Add(std::string name, std::vector<int64_t> shape, Initializer initializer, double stddev, WeightRole role) {
-    specs_.push_back({std::move(name), std::move(shape), initializer, stddev, role});
+    specs_.push_back({.name = std::move(name),
+                      .shape = std::move(shape),
+                      .initializer = initializer,
+                      .stddev = stddev,
+                      .role = role});
   }
   void Table(std::string name, int64_t rows, int64_t width) {
-    Add(std::move(name), {rows, width}, Initializer::kNormal, kEmbeddingStddev, WeightRole::kEmbedding);
+    Add(std::move(name), {rows, width}, Initializer::kNormal, config_.is_t5() ? kT5EmbeddingStddev : kEmbeddingStddev,
+        WeightRole::kEmbedding);
   }
   // Normal with the variance of a matrix that keeps the scale of its input; what writes to the residual stream starts
-  // smaller the deeper the stack.
+  // smaller the deeper the stack. t5: as Hugging Face initialises it, in^-1/2 wherever it writes.
   void Matrix(std::string name, int64_t out, int64_t in, double scale = 1) {
-    Add(std::move(name), {out, in}, Initializer::kNormal, scale / std::sqrt(3.0 * static_cast<double>(in)),
-        WeightRole::kMatrix);
+    const double width = static_cast<double>(in);
+    Add(std::move(name), {out, in}, Initializer::kNormal,
+        config_.is_t5() ? 1 / std::sqrt(width) : scale / std::sqrt(3.0 * width), WeightRole::kMatrix);
+  }
+  // A projection whose first rows are the queries: t5 scales them here instead of the scores.
+  void QueryMatrix(std::string name, int64_t out) {
+    Matrix(std::move(name), out, config_.d_model);
+    if (!config_.is_t5()) return;
+    specs_.back().leading_rows = config_.inner();
+    specs_.back().leading_stddev = specs_.back().stddev / std::sqrt(static_cast<double>(config_.head_dim));
   }
   void Vector(std::string name, int64_t size, Initializer initializer) {
     Add(std::move(name), {size}, initializer, 0, WeightRole::kVector);
@@ -60,12 +74,17 @@ class SchemaBuilder {
   void Vocabulary() {
     Table("embedding", config_.t5.vocabulary, config_.d_model);
     if (config_.t5.encoder_embedding) Table("encoder.embedding", config_.t5.vocabulary, config_.d_model);
-    Table("encoder.relative_bias", config_.t5.relative_buckets, config_.heads);
-    Table("decoder.relative_bias", config_.t5.relative_buckets, config_.heads);
+    for (const char* name : {"encoder.relative_bias", "decoder.relative_bias"}) {
+      Add(name, {config_.t5.relative_buckets, config_.heads}, Initializer::kNormal,
+          1 / std::sqrt(static_cast<double>(config_.d_model)), WeightRole::kVector);
+    }
   }
 
   void VocabularyHead() {
-    if (!config_.decoder.tied_heads) Matrix("head", config_.t5.vocabulary, config_.d_model);
+    if (!config_.decoder.tied_heads) {
+      Add("head", {config_.t5.vocabulary, config_.d_model}, Initializer::kNormal, kT5EmbeddingStddev,
+          WeightRole::kMatrix);
+    }
     if (config_.t5.padded) Add("head_bias", {config_.t5.vocabulary}, Initializer::kZeros, 0, WeightRole::kBuffer);
   }
 
@@ -138,7 +157,7 @@ class SchemaBuilder {
     for (int layer = 0; layer < config_.encoder.layers; ++layer) {
       const std::string name = absl::StrCat("encoder.", layer);
       Norm(absl::StrCat(name, ".attention_norm"));
-      Matrix(absl::StrCat(name, ".attention.qkv"), 3 * config_.inner(), config_.d_model);
+      QueryMatrix(absl::StrCat(name, ".attention.qkv"), 3 * config_.inner());
       Matrix(absl::StrCat(name, ".attention.out"), config_.d_model, config_.inner(), scale);
       Norm(absl::StrCat(name, ".ffn_norm"));
       FeedForward(name, config_.encoder.ffn, scale);
@@ -153,10 +172,10 @@ class SchemaBuilder {
     for (int layer = 0; layer < decoder.layers; ++layer) {
       const std::string name = absl::StrCat("decoder.", layer);
       Norm(absl::StrCat(name, ".self_norm"));
-      Matrix(absl::StrCat(name, ".self.qkv"), 3 * config_.inner(), config_.d_model);
+      QueryMatrix(absl::StrCat(name, ".self.qkv"), 3 * config_.inner());
       Matrix(absl::StrCat(name, ".self.out"), config_.d_model, config_.inner(), scale);
       Norm(absl::StrCat(name, ".cross_norm"));
-      Matrix(absl::StrCat(name, ".cross.query"), config_.inner(), config_.d_model);
+      QueryMatrix(absl::StrCat(name, ".cross.query"), config_.inner());
       Matrix(absl::StrCat(name, ".cross.key_value"), 2 * config_.inner(), config_.d_model);
       Matrix(absl::StrCat(name, ".cross.out"), config_.d_model, config_.inner(), scale);
       Norm(absl::StrCat(name, ".ffn_norm"));

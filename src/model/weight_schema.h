@@ -29,6 +29,9 @@ struct WeightSpec {
   Initializer initializer = Initializer::kNormal;
   double stddev = 0;  // of kNormal
   WeightRole role = WeightRole::kMatrix;
+  // Of kNormal: the first rows, where they start with a deviation of their own (t5's queries in the joined projection).
+  int64_t leading_rows = 0;
+  double leading_stddev = 0;
 
   int64_t elements() const;
 };

@@ -30,6 +30,8 @@ std::vector<float> InitialValues(const WeightSpec& spec, uint64_t seed) {
     values[i] = static_cast<float>(radius * std::cos(angle));
     if (i + 1 < values.size()) values[i + 1] = static_cast<float>(radius * std::sin(angle));
   }
+  const int64_t leading = spec.leading_rows * spec.elements() / spec.shape[0];
+  for (int64_t i = 0; i < leading; ++i) values[i] *= static_cast<float>(spec.leading_stddev / spec.stddev);
   return values;
 }
 

@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "runtime/t5_vocabulary.h"
 
+#include <algorithm>
 #include <string>
+#include <utility>
 
 #include "absl/container/flat_hash_set.h"
 #include "absl/status/status.h"
@@ -93,6 +95,27 @@ absl::StatusOr<T5Vocabulary> ArrangeVocabulary(const HfTokenizer& tokenizer, con
     if (vocabulary.tokens[row] >= 0) vocabulary.rows.emplace(vocabulary.tokens[row], static_cast<int32_t>(row));
   }
   return vocabulary;
+}
+
+std::vector<int64_t> NewTokens(const model::ModelConfig& config) {
+  std::vector<int64_t> tokens(config.t5.vocabulary, -1);
+  int64_t next = 0;
+  tokens[config.t5.start] = next++;
+  if (config.t5.end != config.t5.start) tokens[config.t5.end] = next++;
+  std::vector<std::pair<std::string, size_t>> codes;  // text, row
+  for (int level = 0; level < config.levels(); ++level) {
+    for (Code code = 0; code < config.level_sizes[level]; ++code) {
+      codes.emplace_back(sid::SidToken(level, code), codes.size());
+    }
+  }
+  for (size_t row = codes.size(); row < tokens.size(); ++row) {
+    if (tokens[row] < 0) tokens[row] = next++;
+  }
+  std::sort(codes.begin(), codes.end());
+  for (const auto& [text, row] : codes) {
+    if (tokens[row] < 0) tokens[row] = next++;
+  }
+  return tokens;
 }
 
 }  // namespace beamline::runtime

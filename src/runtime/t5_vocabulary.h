@@ -11,6 +11,7 @@
 #include "absl/container/flat_hash_map.h"
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
+#include "model/config.h"
 #include "runtime/hf_tokenizer.h"
 #include "sid/sid_index.h"
 
@@ -30,5 +31,10 @@ struct T5Vocabulary {
 // code has no token, a SID token beyond the embedding's `embedding_rows`, two codes with one token.
 absl::StatusOr<T5Vocabulary> ArrangeVocabulary(const HfTokenizer& tokenizer, const sid::SidTable& sids,
                                                int64_t embedding_rows, absl::Span<const int64_t> named);
+
+// For a model that is trained here: the id of each row in the tokenizer it would have, which is that of LETTER's code:
+// the decoder's start (padding) 0, the end token 1, what else is no code, then the codes' tokens in lexicographic
+// order. REQUIRES: a config of family t5 without padded rows.
+std::vector<int64_t> NewTokens(const model::ModelConfig& config);
 
 }  // namespace beamline::runtime

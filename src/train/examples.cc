@@ -78,7 +78,9 @@ void ExampleBuilder::PlanUser(int64_t user, uint64_t seed, std::vector<Window>& 
   Generator generator(StableMix64(user, seed));
   const uint32_t user_index = static_cast<uint32_t>(user);
   if (!causal_) {
-    std::vector<uint32_t> chosen(targets.begin(), targets.end());
+    // A target's position is the number of events before it.
+    const auto first = std::lower_bound(targets.begin(), targets.end(), static_cast<uint32_t>(options_.min_history));
+    std::vector<uint32_t> chosen(first, targets.end());
     if (static_cast<int>(chosen.size()) > options_.targets_per_window) {
       Shuffle(chosen, generator);
       chosen.resize(options_.targets_per_window);

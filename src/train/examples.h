@@ -4,7 +4,8 @@
 //
 //   causal encoder         one window per user and model window length; up to `targets_per_window` random targets of it
 //                          train in one pass, each seeing the events before it (model/inputs.h, order_limit)
-//   bidirectional encoder  one window per target, which sees everything before it
+//   bidirectional encoder  one window per target, which sees everything before it; targets with fewer than min_history
+//                          events before them are left out
 //
 // Only the training part is used. Plans and batches are functions of (options.seed, epoch, batch number) alone, so a
 // resumed run sees what an uninterrupted one does. Thread-safe: Build may run ahead on another thread.

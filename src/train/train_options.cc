@@ -18,7 +18,8 @@ void VisitFields(Options& o, Visitor&& visit) {
   visit("seed", o.seed, 0, kInfinity);
   visit("epochs", o.epochs, 1, 100000);
   visit("batch_windows", o.batch_windows, 1, 65536);
-  visit("targets_per_window", o.targets_per_window, 1, 4096);
+  visit("targets_per_window", o.targets_per_window, 1, 100000);
+  visit("min_history", o.min_history, 0, 100000);
   visit("learning_rate", o.learning_rate, 0, 10);
   visit("warmup_fraction", o.warmup_fraction, 0, 1);
   visit("max_warmup_steps", o.max_warmup_steps, 0, 1e9);
@@ -29,6 +30,7 @@ void VisitFields(Options& o, Visitor&& visit) {
   visit("beta2", o.beta2, 0, 0.999999);
   visit("epsilon", o.epsilon, 1e-15, 1);
   visit("clip_norm", o.clip_norm, 0, 1e6);
+  visit("mean_over_codes", o.mean_over_codes, 0, 1);
   visit("dropout", o.dropout, 0, 0.95);
   visit("label_smoothing", o.label_smoothing, 0, 0.9);
   visit("event_dropout", o.event_dropout, 0, 0.95);

@@ -17,8 +17,10 @@ namespace beamline::train {
 struct TrainOptions {
   uint64_t seed = 1;
   int epochs = 20;
-  int batch_windows = 128;      // histories per step
-  int targets_per_window = 24;  // causal encoder: positions of one history trained in one pass
+  int batch_windows = 128;  // histories per step
+  // Causal encoder: positions of one history trained in one pass. Bidirectional: random targets of one user per epoch.
+  int targets_per_window = 24;
+  int min_history = 0;  // bidirectional encoder: a target with fewer events before it does not train
 
   double learning_rate = 1e-3;
   double warmup_fraction = 0.05;  // of all steps, at most max_warmup_steps
@@ -30,6 +32,9 @@ struct TrainOptions {
   double beta2 = 0.98;
   double epsilon = 1e-8;
   double clip_norm = 1.0;  // 0: off
+  // The loss of a target: the sum over its codes, or their mean, as transformers has it (clip_norm and epsilon mean
+  // another thing then).
+  bool mean_over_codes = false;
 
   double dropout = 0.2;
   double label_smoothing = 0.05;

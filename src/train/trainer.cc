@@ -77,7 +77,8 @@ absl::StatusOr<std::unique_ptr<Trainer>> Trainer::Create(backend::Context ctx, c
   BEAMLINE_ASSIGN_OR_RETURN(ItemRanker ranker, ItemRanker::Create(*inputs.corpus, *inputs.features, inputs.snapshot));
   BEAMLINE_RETURN_IF_ERROR(model::CheckMemory(config, {}, 0));
   try {
-    model::Weights weights = model::InitWeights(ctx, config, options.seed);
+    model::Weights weights =
+        inputs.initial == nullptr ? model::InitWeights(ctx, config, options.seed) : CloneWeights(*inputs.initial);
     BEAMLINE_ASSIGN_OR_RETURN(std::unique_ptr<model::Model> model, model::MakeModel(config, weights));
     std::unique_ptr<Trainer> trainer(
         new Trainer(std::move(ctx), inputs, options, std::move(ranker), std::move(weights), std::move(model)));
@@ -126,7 +127,8 @@ absl::StatusOr<double> Trainer::TrainStep(const ExampleBatch& batch) {
   const model::EncodedContext context = model_->Encode(ctx_, model::UploadEncoderInput(ctx_, config, batch.encoder));
   const std::vector<at::Tensor> logits =
       model_->TeacherForced(ctx_, context, model::UploadTeacherInput(ctx_, config, batch.teacher));
-  const Loss loss = CodeLoss(logits, UploadLabels(ctx_, batch, config.steps()), options_.label_smoothing);
+  Loss loss = CodeLoss(logits, UploadLabels(ctx_, batch, config.steps()), options_.label_smoothing);
+  if (options_.mean_over_codes) loss.total = loss.total.div(config.steps());
   loss.total.backward();
   ctx_.expert_loads = nullptr;
   const double norm = optimizer_.Step(schedule_.At(step_));
@@ -150,6 +152,11 @@ absl::StatusOr<double> Trainer::TrainStep(const ExampleBatch& batch) {
   return value;
 }
 
+absl::Status Trainer::BudgetSpent() const {
+  return absl::CancelledError(absl::StrCat("stopped before step ", step_ + 1, " of ", schedule_.total_steps,
+                                           ", as asked; the same command goes on from there"));
+}
+
 absl::Status Trainer::RunEpoch(Progress* progress) {
   const EpochPlan plan = examples_.Plan(epoch_);
   const int64_t batches = static_cast<int64_t>(plan.size());
@@ -158,7 +165,7 @@ absl::Status Trainer::RunEpoch(Progress* progress) {
   absl::Time started = absl::Now();
   for (; batch_ < batches; ++batch_) {
     BEAMLINE_RETURN_IF_ERROR(CheckInterrupted());
-    if (step_ == stop_before_step_) return absl::CancelledError(absl::StrCat("stopped before step ", step_ + 1));
+    if (step_ == stop_before_step_ || absl::Now() >= stop_at_) return BudgetSpent();
     const uint64_t seed = StableMix64(StableMix64(epoch_, batch_), options_.seed ^ kExampleStream);
     const ExampleBatch batch = examples_.Build(plan[batch_], seed);
     if (batch.targets > 0) BEAMLINE_RETURN_IF_ERROR(TrainStep(batch).status());
@@ -201,6 +208,7 @@ absl::Status Trainer::FinishEpoch(Progress* progress) {
 
   const bool due = (epoch_ + 1) % options_.validate_every == 0 || epoch_ + 1 == options_.epochs;
   if (due && !validation_cases_.empty()) {
+    if (absl::Now() >= stop_at_) return BudgetSpent();
     BEAMLINE_ASSIGN_OR_RETURN(record.validation, ValidateWeights(progress));
     const double score = record.validation->recall_10 + record.validation->ndcg_10;
     record.best = score > best_score_;

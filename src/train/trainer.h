@@ -18,6 +18,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/time/time.h"
 #include "backend/context.h"
 #include "base/progress.h"
 #include "catalogue/snapshot.h"
@@ -52,6 +53,7 @@ struct TrainInputs {
   const Corpus* corpus = nullptr;
   const runtime::FeatureBuilder* features = nullptr;
   std::shared_ptr<const catalogue::CatalogueSnapshot> snapshot;
+  const model::Weights* initial = nullptr;  // copied; null: random ones of options.seed
 };
 
 class Trainer {
@@ -69,8 +71,10 @@ class Trainer {
   // returns CancelledError. `on_epoch` sees every finished epoch.
   absl::Status Run(const std::string& checkpoint, Progress* progress = nullptr,
                    const std::function<void(const EpochRecord&)>& on_epoch = {});
-  // Ends Run with CancelledError before this step, saving as an interruption would. For tests and time budgets.
+  // Ends Run with CancelledError before this step, or before the first step or validation that would begin after
+  // `time`, saving as an interruption would. For tests and time budgets.
   void StopBeforeStep(int64_t step) { stop_before_step_ = step; }
+  void StopAt(absl::Time time) { stop_at_ = time; }
 
   // The weights to keep: the best by validation, else the last (averaged, if averaging is on).
   const model::Weights& result() const;
@@ -86,6 +90,7 @@ class Trainer {
   Trainer(backend::Context ctx, const TrainInputs& inputs, const TrainOptions& options, ItemRanker ranker,
           model::Weights weights, std::unique_ptr<model::Model> model);
 
+  absl::Status BudgetSpent() const;
   absl::Status RunEpoch(Progress* progress);
   absl::Status FinishEpoch(Progress* progress);
   absl::StatusOr<data::RankingMetrics> ValidateWeights(Progress* progress);
@@ -116,6 +121,7 @@ class Trainer {
   int64_t steps_per_epoch_ = 0;
   LearningRateSchedule schedule_;
   int64_t stop_before_step_ = -1;
+  absl::Time stop_at_ = absl::InfiniteFuture();
 
   int epoch_ = 0;      // finished
   int64_t batch_ = 0;  // finished in the epoch under way

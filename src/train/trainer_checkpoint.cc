@@ -127,15 +127,15 @@ absl::Status Trainer::Save(const std::string& path) {
 
 // Types were right; this is about values no run of these options can reach.
 absl::Status Trainer::CheckRestored(const std::string& path) const {
-  const int64_t levels = model_->config().levels();
+  const int64_t steps = model_->config().steps();
   const struct {
     absl::string_view field;
     int64_t value, low, high;
   } ranges[] = {
       {"epoch", epoch_, 0, options_.epochs},
-      {"batch", batch_, 0, steps_per_epoch_},
+      {"batch", batch_, 0, static_cast<int64_t>(examples_.Plan(epoch_).size())},
       {"step", step_, 0, std::numeric_limits<int32_t>::max()},
-      {"running.level_losses' length", static_cast<int64_t>(running_.level_losses.size()), levels, levels},
+      {"running.level_losses' length", static_cast<int64_t>(running_.level_losses.size()), steps, steps},
       {"running.targets", running_.targets, 0, std::numeric_limits<int64_t>::max()},
       {"curve's length", static_cast<int64_t>(curve_.size()), epoch_, epoch_},
       {"worse", worse_, 0, epoch_},

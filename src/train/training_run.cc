@@ -9,10 +9,12 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "absl/time/clock.h"
 #include "base/file.h"
 #include "beamline/status.h"
 #include "data/labels.h"
 #include "model/weight_schema.h"
+#include "runtime/t5_vocabulary.h"
 #include "train/model_folder.h"
 
 namespace beamline::train {
@@ -46,7 +48,8 @@ absl::StatusOr<CorpusOptions> CorpusFromJson(const json& training, const std::st
 
 absl::StatusOr<model::ModelConfig> MakeConfig(const TrainingRun& run, const data::Dataset& dataset,
                                               const Catalogue& catalogue, const runtime::Vocabulary& vocabulary) {
-  if (run.config.empty()) {
+  const std::string file = run.from.empty() ? run.config : ModelFolder(run.from).config();
+  if (file.empty()) {
     // One author for all says nothing.
     const int64_t authors = static_cast<int64_t>(vocabulary.authors().size());
     return model::PresetConfig({.name = run.preset,
@@ -55,13 +58,26 @@ absl::StatusOr<model::ModelConfig> MakeConfig(const TrainingRun& run, const data
                                 .authors = authors > 1 ? authors : 0,
                                 .attributes = dataset.AttributeNames()});
   }
-  BEAMLINE_ASSIGN_OR_RETURN(model::ModelConfig config, model::LoadConfig(run.config));
+  BEAMLINE_ASSIGN_OR_RETURN(model::ModelConfig config, model::LoadConfig(file));
   if (config.level_sizes != catalogue.level_sizes()) {
-    return absl::FailedPreconditionError(absl::StrCat(run.config, ": level_sizes are ",
+    return absl::FailedPreconditionError(absl::StrCat(file, ": level_sizes are ",
                                                       absl::StrJoin(config.level_sizes, ","), ", the tokenizer's ",
                                                       absl::StrJoin(catalogue.level_sizes(), ",")));
   }
   return config;
+}
+
+// Of a t5 model the tokens of its rows, of the others the log's items and authors.
+absl::StatusOr<std::shared_ptr<const runtime::Vocabulary>> MakeVocabulary(const TrainingRun& run,
+                                                                          const model::ModelConfig& config,
+                                                                          const runtime::Vocabulary& of_log) {
+  if (!run.from.empty()) {
+    BEAMLINE_ASSIGN_OR_RETURN(runtime::Vocabulary vocabulary,
+                              runtime::Vocabulary::Load(ModelFolder(run.from).vocabulary()));
+    return std::make_shared<const runtime::Vocabulary>(std::move(vocabulary));
+  }
+  return std::make_shared<const runtime::Vocabulary>(
+      config.is_t5() ? runtime::Vocabulary::OfTokens(runtime::NewTokens(config)) : of_log);
 }
 
 // Everything a run needs, alive for its whole length.
@@ -75,7 +91,7 @@ struct Prepared {
 json TrainingJson(const TrainingRun& run, const Prepared& prepared) {
   json curve = json::array();
   for (const EpochRecord& record : prepared.trainer->curve()) curve.push_back(ToJson(record));
-  return {{"preset", run.config.empty() ? run.preset : ""},
+  return {{"preset", run.config.empty() && run.from.empty() ? run.preset : ""},
           {"parameters", model::CountParameters(prepared.features->config()).total},
           {"corpus", CorpusToJson(run.corpus)},
           {"codebook_fingerprint", prepared.snapshot->codebook_fingerprint()},
@@ -110,6 +126,7 @@ RunSummary Summarise(const Prepared& prepared, int resumed_epoch) {
 }  // namespace
 
 absl::Status RunTraining(const TrainingRun& run, const RunObserver& observer, Progress* progress) {
+  const absl::Time started = absl::Now();
   const ModelFolder files(run.out);
   BEAMLINE_RETURN_IF_ERROR(Validate(run.options));
   BEAMLINE_RETURN_IF_ERROR(RefuseExisting(run, files));
@@ -119,13 +136,19 @@ absl::Status RunTraining(const TrainingRun& run, const RunObserver& observer, Pr
   Prepared prepared;
   BEAMLINE_ASSIGN_OR_RETURN(prepared.corpus, LoadCorpus(run.source.data, run.corpus, progress));
   BEAMLINE_ASSIGN_OR_RETURN(prepared.snapshot, LoadTrainingCatalogue(run.source.tokenizer, *prepared.corpus));
-  auto vocabulary = std::make_shared<const runtime::Vocabulary>(prepared.corpus->FitVocabulary());
+  const runtime::Vocabulary of_log = prepared.corpus->FitVocabulary();
   BEAMLINE_ASSIGN_OR_RETURN(const model::ModelConfig config,
-                            MakeConfig(run, prepared.corpus->dataset(), *prepared.snapshot, *vocabulary));
+                            MakeConfig(run, prepared.corpus->dataset(), *prepared.snapshot, of_log));
+  BEAMLINE_ASSIGN_OR_RETURN(const auto vocabulary, MakeVocabulary(run, config, of_log));
   prepared.features = std::make_unique<runtime::FeatureBuilder>(config, vocabulary);
-  BEAMLINE_ASSIGN_OR_RETURN(
-      prepared.trainer,
-      Trainer::Create(ctx, {&*prepared.corpus, prepared.features.get(), prepared.snapshot}, run.options));
+  TrainInputs inputs{&*prepared.corpus, prepared.features.get(), prepared.snapshot};
+  model::Weights initial;
+  if (!run.from.empty()) {
+    BEAMLINE_ASSIGN_OR_RETURN(initial, model::LoadWeights(ctx, config, ModelFolder(run.from).weights()));
+    inputs.initial = &initial;
+  }
+  BEAMLINE_ASSIGN_OR_RETURN(prepared.trainer, Trainer::Create(ctx, inputs, run.options));
+  if (run.max_minutes > 0) prepared.trainer->StopAt(started + absl::Minutes(run.max_minutes));
 
   BEAMLINE_RETURN_IF_ERROR(MakeFolder(files.path));
   if (run.fresh) {  // not before everything that can be wrong with the run was checked
@@ -160,7 +183,7 @@ absl::Status RunTraining(const TrainingRun& run, const RunObserver& observer, Pr
 
 absl::StatusOr<EvaluationReport> RunEvaluation(const EvaluationRun& run, Progress* progress) {
   backend::SetThreads(run.device.threads);
-  BEAMLINE_ASSIGN_OR_RETURN(backend::Context ctx, backend::MakeContext(run.device.device, "fp32"));
+  BEAMLINE_ASSIGN_OR_RETURN(backend::Context ctx, backend::MakeContext(run.device.device, "fp32", run.device.backend));
   BEAMLINE_ASSIGN_OR_RETURN(const LoadedModel loaded, LoadModelFolder(ctx, run.model));
   BEAMLINE_ASSIGN_OR_RETURN(const CorpusOptions options,
                             CorpusFromJson(loaded.training, ModelFolder(run.model).training()));

@@ -26,7 +26,8 @@ struct DataSource {
 
 struct DeviceOptions {
   std::string device = "cpu";
-  int threads = 0;  // 0: one per core
+  int threads = 0;               // 0: one per core
+  std::string backend = "aten";  // of evaluation: aten, cpu or auto; training is aten's
 };
 
 struct TrainingRun {
@@ -34,10 +35,16 @@ struct TrainingRun {
   std::string out;
   std::string preset = "small";  // of the model; ignored where `config` is set
   std::string config;            // model configuration file
+  // Folder of a model to start from, such as `beamline import hf --model-out` or an earlier run leaves: its
+  // configuration and vocabulary instead of the preset's, and its weights instead of random ones.
+  std::string from;
   CorpusOptions corpus;
   TrainOptions options;
   DeviceOptions device;
   bool fresh = false;  // forget an earlier run's checkpoint and model
+  // Then the run ends as an interrupted one does: CancelledError, and the same run goes on from its checkpoint. A
+  // validation that has begun is finished. 0: no limit.
+  double max_minutes = 0;
 };
 
 // What a run says before its first step.

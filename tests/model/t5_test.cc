@@ -156,5 +156,31 @@ TEST(T5, EveryWeightHasAGradient) {
   }
 }
 
+// Deviations of transformers' T5PreTrainedModel._init_weights.
+TEST(T5, StartsAsHuggingFaceInitialises) {
+  backend::Context ctx = TestContext();
+  ModelConfig config = *PresetConfig({.name = "t5-d128"});
+  config.decoder.tied_heads = false;
+  const Weights weights = InitWeights(ctx, config, 1);
+  const auto deviation = [&](const char* name, int64_t first, int64_t rows) {
+    const at::Tensor part = weights.Get(name).narrow(0, first, rows);
+    EXPECT_LT(std::abs(part.mean().item<double>()), 0.3 * part.std().item<double>()) << name;
+    return part.std().item<double>();
+  };
+  const double d = 1 / std::sqrt(128.0), inner = 1 / std::sqrt(384.0);
+  EXPECT_NEAR(deviation("embedding", 0, 1026), 1, 0.02);
+  EXPECT_NEAR(deviation("head", 0, 1026), 1, 0.02);
+  EXPECT_NEAR(deviation("encoder.1.attention.qkv", 0, 384), d / 8, 0.02 * d / 8);  // queries: (d_model * d_kv)^-1/2
+  EXPECT_NEAR(deviation("encoder.1.attention.qkv", 384, 768), d, 0.02 * d);
+  EXPECT_NEAR(deviation("decoder.3.self.qkv", 0, 384), d / 8, 0.02 * d / 8);
+  EXPECT_NEAR(deviation("decoder.3.cross.query", 0, 384), d / 8, 0.02 * d / 8);
+  EXPECT_NEAR(deviation("decoder.3.cross.key_value", 0, 768), d, 0.02 * d);
+  EXPECT_NEAR(deviation("decoder.3.cross.out", 0, 128), inner, 0.02 * inner);
+  EXPECT_NEAR(deviation("encoder.0.ffn.up", 0, 1024), d, 0.02 * d);
+  EXPECT_NEAR(deviation("encoder.0.ffn.down", 0, 128), 1 / 32.0, 0.02 / 32);
+  EXPECT_NEAR(deviation("encoder.relative_bias", 0, 32), d, 0.2 * d);
+  EXPECT_EQ(weights.Get("encoder.0.ffn_norm").min().item<float>(), 1);
+}
+
 }  // namespace
 }  // namespace beamline::model

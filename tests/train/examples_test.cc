@@ -92,6 +92,36 @@ TEST(ExamplesTest, BidirectionalWindowsHoldOneTargetThatSeesAll) {
   }
 }
 
+TEST(ExamplesTest, TargetsWithLittleHistoryAreLeftOut) {
+  const World world(RingLog(4, 30, 9), "min_history", {.t5 = true});  // 7 training targets per user
+  for (const int least : {0, 1, 3, 7, 8}) {
+    TrainOptions options = QuickOptions();
+    options.min_history = least;
+    const ExampleBuilder examples(*world.corpus, *world.features, *world.snapshot, options);
+    int windows = 0;
+    for (const auto& batch : examples.Plan(0)) {
+      for (const Window& window : batch) EXPECT_GE(static_cast<int>(window.last_target), least);
+      windows += static_cast<int>(batch.size());
+    }
+    EXPECT_EQ(windows, 4 * std::max(0, 7 - least)) << least;
+  }
+}
+
+// Tokens of the newest items and the end token; the end token as the last label.
+TEST(ExamplesTest, T5ReadsTokensAndLabelsTheEnd) {
+  const World world({{{10}, {11}, {12}, {13}, {14}, {15}, {16}, {17}, {18}}}, "t5_tokens", {.t5 = true});
+  const ExampleBuilder examples(*world.corpus, *world.features, *world.snapshot, QuickOptions());
+  const ExampleBatch batch = examples.Build(std::vector<Window>{{0, 6, 6}}, 1);  // item 16 after 10..15
+  std::vector<int32_t> expected;
+  for (const ItemId item : {11, 12, 13, 14, 15}) {  // at most 5
+    for (int level = 0; level < 3; ++level) expected.push_back(4 * level + static_cast<int32_t>(SidOf(item)[level]));
+  }
+  expected.push_back(13);
+  EXPECT_EQ(batch.encoder.pathways[model::kShortTerm].features, expected);
+  const Sid target = SidOf(16);
+  EXPECT_EQ(batch.labels, (std::vector<int64_t>{target[0], 4 + target[1], 8 + target[2], 13}));
+}
+
 TEST(ExamplesTest, BatchesAreFunctionsOfSeedAndEpoch) {
   const World world(RingLog(40, 30, 30), "repeat");
   const ExampleBuilder first(*world.corpus, *world.features, *world.snapshot, QuickOptions());

@@ -87,9 +87,29 @@ struct ModelOptions {
   bool causal = true;
   int experts = 0;
   int length = 12;
+  bool t5 = false;
 };
 
+inline model::ModelConfig SmallT5Config() {
+  model::ModelConfig config;
+  config.family = model::kT5;
+  config.level_sizes = {4, 4, 4};
+  config.d_model = 16;
+  config.heads = 2;
+  config.head_dim = 8;
+  config.encoder = {.layers = 1, .ffn = {.width = 32, .gated = false}};
+  config.decoder = {.layers = 1, .ffn = {.width = 32, .gated = false}};
+  config.t5 = {.vocabulary = 14,
+               .start = 12,
+               .end = 13,
+               .score_end = true,
+               .input = {.prefix = {}, .suffix = {13}, .max_items = 5}};
+  model::SetT5Pathway(config);
+  return config;
+}
+
 inline model::ModelConfig SmallConfig(const runtime::Vocabulary& vocabulary, const ModelOptions& options = {}) {
+  if (options.t5) return SmallT5Config();
   model::ModelConfig config;
   config.level_sizes = {4, 4, 4};
   config.d_model = 16;

@@ -6,6 +6,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "absl/time/clock.h"
 #include "base/file.h"
 #include "base/interrupt.h"
 #include "train/train_test_util.h"
@@ -58,6 +59,99 @@ TEST(TrainerTest, MixtureOfExpertsTrains) {
   double moved = 0;
   for (float value : Values(trainer->result().Get(bias))) moved += std::abs(value);
   EXPECT_GT(moved, 0);
+}
+
+// Family t5 on the same path: it learns, and its dropout inside of sublayers comes from the run's own generator.
+TEST(TrainerTest, T5LearnsARing) {
+  const World world(RingLog(24, 24, 14), "t5_ring", {.t5 = true});
+  TrainOptions options = QuickOptions();
+  options.epochs = 40;
+  options.dropout = 0;
+  options.label_smoothing = 0;
+  options.min_history = 1;
+  options.validate_every = options.epochs;
+  options.validation_users = 24;
+  options.exclude_seen = false;
+  const std::unique_ptr<Trainer> trainer = MakeTrainer(world, options);
+  ASSERT_TRUE(trainer->Run("").ok());
+  EXPECT_GT(trainer->curve().back().validation->recall_5, 0.9) << "loss " << trainer->curve().back().loss;
+  EXPECT_EQ(trainer->curve().back().level_losses.size(), 4u);
+  EXPECT_LT(trainer->curve().back().level_losses[3], 0.01) << "after the last code comes the end token";
+}
+
+TEST(TrainerTest, T5ResumedEqualsUninterrupted) {
+  const World world(RingLog(12, 24, 9), "t5_resume", {.t5 = true});
+  const TrainOptions options = QuickOptions();
+  const auto whole = MakeTrainer(world, options);
+  ASSERT_TRUE(whole->Run("").ok());
+  const std::string checkpoint = (TempFolder("t5_resume_out") / "checkpoint.safetensors").string();
+  for (const int64_t stop : {int64_t{2}, whole->steps_per_epoch(), whole->steps_per_epoch() + 1}) {
+    std::filesystem::remove(checkpoint);
+    const auto stopped = MakeTrainer(world, options);
+    stopped->StopBeforeStep(stop);
+    EXPECT_EQ(stopped->Run(checkpoint).code(), absl::StatusCode::kCancelled);
+    const auto resumed = MakeTrainer(world, options);
+    ASSERT_TRUE(resumed->Restore(checkpoint).ok());
+    ASSERT_TRUE(resumed->Run(checkpoint).ok());
+    ExpectSameBits(resumed->result(), whole->result());
+  }
+}
+
+TEST(TrainerTest, ATimeBudgetEndsARunThatGoesOn) {
+  const World world(RingLog(12, 24, 9), "budget", {.t5 = true});
+  const TrainOptions options = QuickOptions();
+  const auto whole = MakeTrainer(world, options);
+  ASSERT_TRUE(whole->Run("").ok());
+  const std::string checkpoint = (TempFolder("budget_out") / "checkpoint.safetensors").string();
+  absl::Status status = absl::CancelledError("");
+  int calls = 0;
+  std::unique_ptr<Trainer> trainer;
+  for (; absl::IsCancelled(status) && calls < 10000; ++calls) {
+    trainer = MakeTrainer(world, options);
+    if (calls > 0) {
+      ASSERT_TRUE(trainer->Restore(checkpoint).ok());
+    }
+    trainer->StopAt(calls == 0 ? absl::InfinitePast() : absl::Now() + absl::Milliseconds(20));
+    status = trainer->Run(checkpoint);
+    if (calls == 0) {
+      EXPECT_THAT(std::string(status.message()), HasSubstr("stopped before step 1 of"));
+    }
+  }
+  ASSERT_TRUE(status.ok()) << status;
+  EXPECT_GT(calls, 1);
+  ExpectSameBits(trainer->result(), whole->result());
+}
+
+TEST(TrainerTest, StartsFromGivenWeightsWithoutChangingThem) {
+  const World world(RingLog(12, 24, 9), "initial", {.t5 = true});
+  backend::Context ctx = CpuContext();
+  const model::Weights initial = model::InitWeights(ctx, world.features->config(), 77);
+  const std::vector<float> before = Values(initial.Get("embedding"));
+  TrainInputs inputs = world.inputs();
+  inputs.initial = &initial;
+  for (const double rate : {0.0, 1e-2}) {
+    TrainOptions options = QuickOptions();
+    options.epochs = 1;
+    options.learning_rate = rate;
+    const auto trainer = Trainer::Create(ctx, inputs, options);
+    ASSERT_TRUE(trainer.ok()) << trainer.status();
+    EXPECT_EQ(Values((*trainer)->model().weights().Get("embedding")), before);
+    ASSERT_TRUE((*trainer)->Run("").ok());
+    EXPECT_EQ(Values(initial.Get("embedding")), before);
+    EXPECT_EQ(Values((*trainer)->result().Get("embedding")) == before, rate == 0);
+  }
+}
+
+TEST(TrainerTest, TheLossOfATargetIsSumOrMeanOverItsCodes) {
+  const World world(RingLog(12, 24, 9), "mean", {.t5 = true});
+  TrainOptions options = QuickOptions();
+  const ExampleBuilder examples(*world.corpus, *world.features, *world.snapshot, options);
+  const ExampleBatch batch = examples.Build(examples.Plan(0)[0], 1);
+  const auto sum = MakeTrainer(world, options)->TrainStep(batch);
+  options.mean_over_codes = true;
+  const auto mean = MakeTrainer(world, options)->TrainStep(batch);
+  ASSERT_TRUE(sum.ok() && mean.ok());
+  EXPECT_NEAR(*sum, 4 * *mean, 1e-4);  // three codes and the end token
 }
 
 TEST(TrainerTest, RepeatsFromItsSeed) {

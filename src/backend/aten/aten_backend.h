@@ -28,6 +28,7 @@ class AtenBackend : public Backend {
   Tensor FeedForward(Context&, const Tensor& x, const FeedForwardWeights&) const override;
   Tensor MoeFeedForward(Context&, const Tensor& x, const MoeWeights&) const override;
   Tensor Residual(Context&, const Tensor& x, const Tensor& delta) const override;
+  Tensor Dropout(Context&, const Tensor& x) const override;
   Tensor LevelHead(Context&, const Tensor& x, const HeadWeights&, int levels, int level, int64_t batch) const override;
   Tensor VisibilityMask(Context&, const Tensor& order, const Tensor& limit, int repeat) const override;
   Tensor PaddingMask(Context&, const Tensor& order) const override;

@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <cmath>
 #include <limits>
 
 #include <ATen/TensorOperators.h>
-#include <ATen/ops/_scaled_dot_product_attention_math.h>
+#include <ATen/ops/_safe_softmax.h>
 #include <ATen/ops/linear.h>
+#include <ATen/ops/matmul.h>
 #include <ATen/ops/ones.h>
 #include <ATen/ops/scaled_dot_product_attention.h>
 #include <ATen/ops/stack.h>
@@ -11,6 +13,7 @@
 #include <ATen/ops/zeros.h>
 
 #include "backend/aten/aten_backend.h"
+#include "backend/aten/dropout.h"
 
 namespace beamline::backend {
 namespace {
@@ -18,21 +21,26 @@ namespace {
 struct Scores {
   std::optional<Tensor> mask;  // additive, broadcastable to [batch, heads, queries, keys]
   bool causal = false;
-  double scale = 0;  // 0: 1 / sqrt(head_dim)
+  double scale = 0;      // 0: 1 / sqrt(head_dim)
+  bool dropout = false;  // of the probabilities
 };
 
 // [batch, queries, heads, head_dim] and [batch, keys, 2, heads, head_dim] -> [batch * queries, heads * head_dim].
 // A query whose keys are all masked gets 0 (ATen's safe softmax).
-Tensor Attend(const Tensor& query, const Tensor& key_value, const Scores& scores) {
+Tensor Attend(Context& ctx, const Tensor& query, const Tensor& key_value, const Scores& scores) {
   const Tensor q = query.transpose(1, 2), k = key_value.select(2, 0).transpose(1, 2),
                v = key_value.select(2, 1).transpose(1, 2);
-  const std::optional<double> scale = scores.scale == 0 ? std::nullopt : std::optional<double>(scores.scale);
-  // The fused kernels have no gradient for the mask.
+  const double scale = scores.scale == 0 ? 1 / std::sqrt(static_cast<double>(q.size(3))) : scores.scale;
+  // The fused kernels have no gradient for the mask, and draw from a generator that is not ours.
   const bool learned_mask = scores.mask && scores.mask->requires_grad();
-  const Tensor attended =
-      learned_mask
-          ? std::get<0>(at::_scaled_dot_product_attention_math(q, k, v, scores.mask, 0.0, scores.causal, {}, scale))
-          : at::scaled_dot_product_attention(q, k, v, scores.mask, /*dropout_p=*/0.0, scores.causal, scale);
+  Tensor attended;
+  if (scores.mask && (learned_mask || (scores.dropout && ctx.training))) {
+    const Tensor products = at::matmul(scale == 1 ? q : q * scale, k.transpose(2, 3));
+    const Tensor probabilities = at::_safe_softmax(products + *scores.mask, -1);
+    attended = at::matmul(scores.dropout ? ApplyDropout(ctx, probabilities) : probabilities, v);
+  } else {
+    attended = at::scaled_dot_product_attention(q, k, v, scores.mask, /*dropout_p=*/0.0, scores.causal, scale);
+  }
   return attended.transpose(1, 2).reshape({query.size(0) * query.size(1), query.size(2) * query.size(3)});
 }
 
@@ -72,20 +80,23 @@ Tensor AtenBackend::SelfAttention(Context& ctx, const Tensor& x, const SelfAtten
   const Tensor qkv = at::linear(x, w.qkv).view({batch, tokens, 3, w.heads, -1});
   Tensor added = mask.expand({batch, 1, tokens, tokens});
   if (w.bias.table.defined()) added = added + BiasMatrix(w.bias, tokens, tokens);
-  const Tensor attended = Attend(qkv.select(2, 0), qkv.narrow(2, 1, 2), {.mask = added, .scale = w.scale});
+  const Scores scores{.mask = added, .scale = w.scale, .dropout = w.inner_dropout};
+  const Tensor attended = Attend(ctx, qkv.select(2, 0), qkv.narrow(2, 1, 2), scores);
   return at::linear(attended, w.out);
 }
 
 Tensor AtenBackend::CausalSelfAttention(Context& ctx, const Tensor& x, const SelfAttentionWeights& w,
                                         int length) const {
   const Tensor qkv = at::linear(x, w.qkv).view({-1, length, 3, w.heads, w.out.size(1) / w.heads});
-  Scores scores{.causal = true, .scale = w.scale};
-  if (w.bias.table.defined()) {
+  Scores scores{.causal = true, .scale = w.scale, .dropout = w.inner_dropout};
+  if (w.bias.table.defined() || w.inner_dropout) {
     const Tensor later = at::ones({length, length}, x.options().dtype(at::kBool)).triu(1);
-    scores.mask = BiasMatrix(w.bias, length, length).masked_fill(later, -std::numeric_limits<double>::infinity());
+    const Tensor bias =
+        w.bias.table.defined() ? BiasMatrix(w.bias, length, length) : at::zeros({length, length}, x.options());
+    scores.mask = bias.masked_fill(later, -std::numeric_limits<double>::infinity());
     scores.causal = false;  // in the mask
   }
-  const Tensor attended = Attend(qkv.select(2, 0), qkv.narrow(2, 1, 2), scores);
+  const Tensor attended = Attend(ctx, qkv.select(2, 0), qkv.narrow(2, 1, 2), scores);
   return at::linear(attended, w.out);
 }
 
@@ -98,8 +109,9 @@ Tensor AtenBackend::CrossAttention(Context& ctx, const Tensor& x, const CrossAtt
                                    const Tensor& mask) const {
   const int64_t batch = context.size(0), tokens = context.size(1), head_dim = w.out.size(1) / w.heads;
   const Tensor query = at::linear(x, w.query).view({batch, -1, w.heads, head_dim});
-  const Tensor attended = Attend(query, context.view({batch, tokens, 2, w.heads, head_dim}),
-                                 {.mask = mask.expand({batch, 1, query.size(1), tokens}), .scale = w.scale});
+  const Scores scores{
+      .mask = mask.expand({batch, 1, query.size(1), tokens}), .scale = w.scale, .dropout = w.inner_dropout};
+  const Tensor attended = Attend(ctx, query, context.view({batch, tokens, 2, w.heads, head_dim}), scores);
   return at::linear(attended, w.out);
 }
 
@@ -122,7 +134,7 @@ Tensor AtenBackend::LineageAttention(Context& ctx, const Tensor& x, const SelfAt
   const Tensor query = qkv.narrow(2, 0, inner).reshape({rows, 1, w.heads, head_dim});
   Scores scores{.scale = w.scale};
   if (w.bias.table.defined()) scores.mask = BiasMatrix(w.bias, 1, steps);
-  return at::linear(Attend(query, key_value, scores), w.out);
+  return at::linear(Attend(ctx, query, key_value, scores), w.out);
 }
 
 }  // namespace beamline::backend

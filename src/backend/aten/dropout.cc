@@ -37,7 +37,7 @@ void FillMask(uint64_t seed, double keep, int64_t size, float* mask) {
 
 }  // namespace
 
-at::Tensor Dropout(Context& ctx, const at::Tensor& x) {
+at::Tensor ApplyDropout(Context& ctx, const at::Tensor& x) {
   if (!ctx.training || ctx.dropout <= 0) return x;
   const double keep = 1 - ctx.dropout;
   at::Tensor mask = at::empty_like(x, x.options().requires_grad(false));

@@ -10,6 +10,6 @@
 namespace beamline::backend {
 
 // x itself outside training.
-at::Tensor Dropout(Context& ctx, const at::Tensor& x);
+at::Tensor ApplyDropout(Context& ctx, const at::Tensor& x);
 
 }  // namespace beamline::backend

@@ -68,7 +68,7 @@ Tensor AtenBackend::JoinTokens(Context& ctx, absl::Span<const Tensor> pathways, 
   for (const Tensor& pathway : pathways) parts.push_back(pathway.view({batch, -1, d}));
   Tensor tokens = at::cat(parts, 1);  // [batch, tokens, d]
   if (position_table.defined()) tokens = tokens + at::embedding(position_table, positions);
-  return Dropout(ctx, tokens.view({-1, d}));
+  return ApplyDropout(ctx, tokens.view({-1, d}));
 }
 
 Tensor AtenBackend::EmbedPrefix(Context& ctx, const CodeEmbedding& embedding, const Tensor& codes, int steps) const {
@@ -79,7 +79,7 @@ Tensor AtenBackend::EmbedPrefix(Context& ctx, const CodeEmbedding& embedding, co
   }
   Tensor rows = at::stack(inputs, 1);  // [groups, steps, d]
   if (embedding.positions.defined()) rows = rows + embedding.positions;
-  return Dropout(ctx, rows.view({groups * steps, -1}));
+  return ApplyDropout(ctx, rows.view({groups * steps, -1}));
 }
 
 Tensor AtenBackend::EmbedStep(Context& ctx, const CodeEmbedding& embedding, int level, int64_t batch,
@@ -89,7 +89,7 @@ Tensor AtenBackend::EmbedStep(Context& ctx, const CodeEmbedding& embedding, int 
 }
 
 Tensor AtenBackend::EmbedPositions(Context& ctx, const Tensor& positions, int64_t groups) const {
-  return Dropout(ctx, positions.repeat({groups, 1}));
+  return ApplyDropout(ctx, positions.repeat({groups, 1}));
 }
 
 Tensor AtenBackend::TrunkRows(Context& ctx, const Tensor& trunk, int levels, int level, int64_t batch,

@@ -44,12 +44,15 @@ Tensor AtenBackend::FeedForward(Context& ctx, const Tensor& x, const FeedForward
   } else {
     hidden = Apply(w.activation, hidden);
   }
+  if (w.inner_dropout) hidden = ApplyDropout(ctx, hidden);
   return at::linear(hidden, w.down);
 }
 
 Tensor AtenBackend::Residual(Context& ctx, const Tensor& x, const Tensor& delta) const {
-  return x + Dropout(ctx, delta);
+  return x + ApplyDropout(ctx, delta);
 }
+
+Tensor AtenBackend::Dropout(Context& ctx, const Tensor& x) const { return ApplyDropout(ctx, x); }
 
 Tensor AtenBackend::LevelHead(Context& ctx, const Tensor& x, const HeadWeights& head, int levels, int level,
                               int64_t batch) const {

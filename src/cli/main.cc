@@ -39,8 +39,8 @@ interrupted; 1 anything else.)";
 
 // In the order of the journey.
 std::vector<Verb> AddVerbs(CLI::App& app) {
-  return {AddGenerateData(app), AddImport(app),  AddTokenize(app), AddTrain(app),     AddEvaluate(app),
-          AddPack(app),         AddInspect(app), AddServe(app),    AddRecommend(app), AddReload(app)};
+  return {AddGenerateData(app), AddImport(app),  AddTokenize(app), AddTrain(app),     AddEvaluate(app), AddPack(app),
+          AddExport(app),       AddInspect(app), AddServe(app),    AddRecommend(app), AddReload(app)};
 }
 
 int ExitCode(const absl::Status& status) {

@@ -39,5 +39,6 @@ Verb AddTrain(CLI::App& app);
 Verb AddEvaluate(CLI::App& app);
 Verb AddPack(CLI::App& app);
 Verb AddInspect(CLI::App& app);
+Verb AddExport(CLI::App& app);
 
 }  // namespace beamline::cli

@@ -43,36 +43,6 @@ std::vector<std::string> UpNames(const char* stack, int layer, const char* place
           Block(stack, layer, absl::StrCat(prefix, "wi_1").c_str())};
 }
 
-// The checkpoint's tensors that one of ours is made of, one below the other. Empty: the embedding, the head or its
-// bias.
-std::vector<std::string> Sources(const std::string& name, bool gated) {
-  const std::vector<std::string> parts = absl::StrSplit(name, '.');
-  const char* stack = parts[0] == "encoder" ? "encoder" : "decoder";
-  if (name == "encoder.norm" || name == "decoder.norm") return {absl::StrCat(stack, ".final_layer_norm.weight")};
-  if (parts.size() == 2 && parts[1] == "relative_bias") {
-    return {Block(stack, 0, "0.SelfAttention.relative_attention_bias")};
-  }
-  int layer = 0;
-  if (parts.size() < 3 || !absl::SimpleAtoi(parts[1], &layer)) return {};
-  const bool encoder = parts[0] == "encoder";
-  const char* ffn = encoder ? "1" : "2";
-  const std::string rest = absl::StrJoin(parts.begin() + 2, parts.end(), ".");
-  const auto block = [&](const std::string& tail) { return Block(stack, layer, tail.c_str()); };
-  if (rest == "attention_norm" || rest == "self_norm") return {block("0.layer_norm")};
-  if (rest == "attention.qkv" || rest == "self.qkv") {
-    return {block("0.SelfAttention.q"), block("0.SelfAttention.k"), block("0.SelfAttention.v")};
-  }
-  if (rest == "attention.out" || rest == "self.out") return {block("0.SelfAttention.o")};
-  if (rest == "cross_norm") return {block("1.layer_norm")};
-  if (rest == "cross.query") return {block("1.EncDecAttention.q")};
-  if (rest == "cross.key_value") return {block("1.EncDecAttention.k"), block("1.EncDecAttention.v")};
-  if (rest == "cross.out") return {block("1.EncDecAttention.o")};
-  if (rest == "ffn_norm") return {block(absl::StrCat(ffn, ".layer_norm"))};
-  if (rest == "ffn.up") return UpNames(stack, layer, ffn, gated);
-  if (rest == "ffn.down") return {block(absl::StrCat(ffn, ".DenseReluDense.wo"))};
-  return {};
-}
-
 // A config of ours with the checkpoint's sizes: its schema names every tensor.
 model::ModelConfig SchemaConfig(const HfT5Config& hf) {
   model::ModelConfig config;
@@ -120,6 +90,34 @@ absl::StatusOr<std::vector<std::string>> ShardNames(const fs::path& path) {
 
 }  // namespace
 
+std::vector<std::string> HfT5TensorNames(const std::string& name, bool gated) {
+  const std::vector<std::string> parts = absl::StrSplit(name, '.');
+  const char* stack = parts[0] == "encoder" ? "encoder" : "decoder";
+  if (name == "encoder.norm" || name == "decoder.norm") return {absl::StrCat(stack, ".final_layer_norm.weight")};
+  if (parts.size() == 2 && parts[1] == "relative_bias") {
+    return {Block(stack, 0, "0.SelfAttention.relative_attention_bias")};
+  }
+  int layer = 0;
+  if (parts.size() < 3 || !absl::SimpleAtoi(parts[1], &layer)) return {};
+  const bool encoder = parts[0] == "encoder";
+  const char* ffn = encoder ? "1" : "2";
+  const std::string rest = absl::StrJoin(parts.begin() + 2, parts.end(), ".");
+  const auto block = [&](const std::string& tail) { return Block(stack, layer, tail.c_str()); };
+  if (rest == "attention_norm" || rest == "self_norm") return {block("0.layer_norm")};
+  if (rest == "attention.qkv" || rest == "self.qkv") {
+    return {block("0.SelfAttention.q"), block("0.SelfAttention.k"), block("0.SelfAttention.v")};
+  }
+  if (rest == "attention.out" || rest == "self.out") return {block("0.SelfAttention.o")};
+  if (rest == "cross_norm") return {block("1.layer_norm")};
+  if (rest == "cross.query") return {block("1.EncDecAttention.q")};
+  if (rest == "cross.key_value") return {block("1.EncDecAttention.k"), block("1.EncDecAttention.v")};
+  if (rest == "cross.out") return {block("1.EncDecAttention.o")};
+  if (rest == "ffn_norm") return {block(absl::StrCat(ffn, ".layer_norm"))};
+  if (rest == "ffn.up") return UpNames(stack, layer, ffn, gated);
+  if (rest == "ffn.down") return {block(absl::StrCat(ffn, ".DenseReluDense.wo"))};
+  return {};
+}
+
 absl::StatusOr<HfT5Weights> HfT5Weights::Read(const fs::path& folder, const HfT5Config& config) {
   HfT5Weights weights;
   weights.source_ = folder.string();
@@ -149,7 +147,7 @@ absl::Status HfT5Weights::Check(const std::string& folder, const HfT5Config& con
   std::vector<std::string> problems;
   std::set<std::string> known = {kShared, kHead, kEncoderCopy, kDecoderCopy, kUnused};
   for (const model::WeightSpec& spec : model::WeightSchema(SchemaConfig(config))) {
-    const std::vector<std::string> sources = Sources(spec.name, config.gated);
+    const std::vector<std::string> sources = HfT5TensorNames(spec.name, config.gated);
     for (const std::string& name : sources) {
       known.insert(name);
       const auto found = tensors_.find(name);
@@ -252,7 +250,7 @@ std::vector<float> HfT5Weights::ValuesOf(const std::string& spec_name, const mod
     for (size_t row = 0; row < tokens.size(); ++row) bias[row] = tokens[row] < 0 ? kNoToken : 0.0f;
     return bias;
   }
-  return Joined(Sources(spec_name, config.encoder.ffn.gated));
+  return Joined(HfT5TensorNames(spec_name, config.encoder.ffn.gated));
 }
 
 absl::Status HfT5Weights::WriteAs(const model::ModelConfig& config, absl::Span<const int64_t> tokens,

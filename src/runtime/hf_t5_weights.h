@@ -21,6 +21,10 @@
 
 namespace beamline::runtime {
 
+// The checkpoint's tensors that the tensor `name` of model/weight_schema.h is made of, one below the other, in equal
+// parts. Empty: a tensor over the vocabulary.
+std::vector<std::string> HfT5TensorNames(const std::string& name, bool gated);
+
 class HfT5Weights {
  public:
   // Reads and checks against `config`.

@@ -57,8 +57,8 @@ TEST(Help, TeachesTheWholeJourneyInOrder) {
 }
 
 TEST(Help, EveryVerbHasItsOwn) {
-  for (const char* verb :
-       {"serve", "recommend", "import", "generate-data", "tokenize", "train", "evaluate", "pack", "inspect"}) {
+  for (const char* verb : {"serve", "recommend", "import", "generate-data", "tokenize", "train", "evaluate", "pack",
+                           "export", "inspect"}) {
     const Outcome help = Beamline(absl::StrCat(verb, " --help"));
     EXPECT_EQ(help.exit_code, 0) << verb;
     EXPECT_THAT(help.text, HasSubstr(absl::StrCat("beamline ", verb))) << verb;

@@ -1,0 +1,46 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <cstdio>
+#include <memory>
+#include <string>
+
+#include <CLI/CLI.hpp>
+
+#include "absl/status/status.h"
+#include "beamline/status.h"
+#include "cli/verb.h"
+#include "runtime/export_hf.h"
+
+namespace beamline::cli {
+namespace {
+
+constexpr char kExamples[] =
+    R"(A model of family t5, trained here or imported, as a Hugging Face folder: config.json, model.safetensors, tokenizer.json.
+T5ForConditionalGeneration.from_pretrained and AutoTokenizer.from_pretrained load it, and so does `beamline import hf`.
+
+Example: beamline export hf --model model --out checkpoint)";
+
+struct ExportFlags {
+  std::string model, out;
+  bool overwrite = false;
+};
+
+}  // namespace
+
+Verb AddExport(CLI::App& app) {
+  auto flags = std::make_shared<ExportFlags>();
+  CLI::App* command = app.add_subcommand("export", "Write a model in a format of others");
+  command->footer(kExamples);
+  command->require_subcommand(1);
+  CLI::App* hf = command->add_subcommand("hf", "A model of family t5, to a Hugging Face T5ForConditionalGeneration");
+  hf->add_option("--model", flags->model, "Folder of `beamline train`, or a bundle")->required();
+  hf->add_option("--out", flags->out, "Folder to make")->required();
+  hf->add_flag("--overwrite", flags->overwrite, "Replace a model that is there");
+  return {command, [flags]() -> absl::Status {
+            BEAMLINE_RETURN_IF_ERROR(
+                runtime::ExportHf({.model = flags->model, .out = flags->out, .overwrite = flags->overwrite}));
+            std::printf("wrote       %s\n", flags->out.c_str());
+            return absl::OkStatus();
+          }};
+}
+
+}  // namespace beamline::cli

@@ -1,0 +1,112 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// A checkpoint that was imported and exported again is the checkpoint: imported once more it gives the same model.
+#include "runtime/export_hf.h"
+
+#include <algorithm>
+#include <filesystem>
+#include <string>
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "base/file.h"
+#include "base/safetensors.h"
+#include "runtime/bundle_manifest.h"
+#include "runtime/import_hf.h"
+#include "runtime/t5_vocabulary.h"
+#include "runtime/vocabulary.h"
+
+namespace beamline::runtime {
+namespace {
+
+namespace fs = std::filesystem;
+using ::testing::HasSubstr;
+
+fs::path Temp(const std::string& name) {
+  const fs::path folder = fs::path(::testing::TempDir()) / ("export_hf_" + name);
+  fs::remove_all(folder);
+  fs::create_directories(folder);
+  return folder;
+}
+
+ImportHfOptions Case(const std::string& name, const fs::path& temp) {
+  const fs::path folder = fs::path(BEAMLINE_SOURCE_DIR) / "tests/golden/t5" / name;
+  ImportHfOptions options;
+  options.folder = folder / "hf";
+  options.sid_index = (folder / "index.json").string();
+  options.index.id_offset = 1;
+  options.score_end = true;
+  options.out = temp / "bundle";
+  options.model_out = temp / "parts";
+  return options;
+}
+
+std::string Bytes(const fs::path& path) { return ReadFile(path, 1 << 26).value(); }
+
+// Tied and untied embeddings, gated and plain feed-forwards, codes without a token.
+TEST(ExportHf, IsTheInverseOfTheImport) {
+  for (const std::string name : {"relu_tied", "gated_untied_end", "few_items_end"}) {
+    SCOPED_TRACE(name);
+    const fs::path temp = Temp(name);
+    const ImportHfOptions import = Case(name, temp);
+    ASSERT_TRUE(ImportHf(import).ok()) << ImportHf(import).status();
+    for (const fs::path& model : {import.model_out, import.out}) {
+      const absl::Status status = ExportHf({.model = model, .out = temp / "hf", .overwrite = true});
+      ASSERT_TRUE(status.ok()) << status;
+      ImportHfOptions again = import;
+      again.folder = temp / "hf";
+      again.out = temp / "bundle2";
+      again.model_out = temp / "parts2";
+      again.overwrite = true;
+      const auto result = ImportHf(again);
+      ASSERT_TRUE(result.ok()) << result.status();
+      for (const char* file : {kConfigFile, kWeightsFile, kVocabularyFile}) {
+        EXPECT_EQ(Bytes(again.model_out / file), Bytes(import.model_out / file)) << file;
+      }
+    }
+    const auto before = SafetensorsFile::Read((import.folder / "model.safetensors").string());
+    const auto after = SafetensorsFile::Read((temp / "hf/model.safetensors").string()).value();
+    if (before.ok()) {  // not in shards
+      for (const auto& [tensor, view] : before->tensors()) {
+        ASSERT_TRUE(after.contains(tensor)) << tensor;
+        EXPECT_EQ(after.Get(tensor)->shape, view.shape) << tensor;
+        EXPECT_TRUE(std::equal(view.bytes.begin(), view.bytes.end(), after.Get(tensor)->bytes.begin())) << tensor;
+      }
+    }
+  }
+}
+
+TEST(ExportHf, RefusesWhatHasNoCounterpartAndWhatIsThere) {
+  const fs::path temp = Temp("refuse");
+  const ImportHfOptions import = Case("relu_tied", temp);
+  ASSERT_TRUE(ImportHf(import).ok());
+  ASSERT_TRUE(ExportHf({.model = import.model_out, .out = temp / "hf"}).ok());
+  EXPECT_EQ(ExportHf({.model = import.model_out, .out = temp / "hf"}).code(), absl::StatusCode::kAlreadyExists);
+  ASSERT_TRUE(Vocabulary::OfTokens({0, 1, 2}).Save((import.model_out / kVocabularyFile).string()).ok());
+  EXPECT_THAT(std::string(ExportHf({.model = import.model_out, .out = temp / "other"}).message()),
+              HasSubstr("names 3 tokens"));
+  model::ModelConfig config = *model::PresetConfig({.name = "demo"});
+  ASSERT_TRUE(model::SaveConfig(config, (import.model_out / kConfigFile).string()).ok());
+  EXPECT_THAT(std::string(ExportHf({.model = import.model_out, .out = temp / "other"}).message()),
+              HasSubstr("family is onerec_v1"));
+  EXPECT_FALSE(fs::exists(temp / "other"));
+}
+
+// A model trained here: ids as LETTER's code gives them, SID tokens behind the specials in lexicographic order.
+TEST(NewTokens, AreThoseOfLettersCode) {
+  const model::ModelConfig config = *model::PresetConfig({.name = "t5-d128", .level_sizes = {12, 3}});
+  const std::vector<int64_t> tokens = NewTokens(config);
+  ASSERT_EQ(tokens.size(), 17u);
+  EXPECT_EQ(tokens[config.t5.start], 0);
+  EXPECT_EQ(tokens[config.t5.end], 1);
+  EXPECT_EQ(tokens[0], 2);    // <a_0>
+  EXPECT_EQ(tokens[1], 3);    // <a_1>
+  EXPECT_EQ(tokens[10], 4);   // <a_10>
+  EXPECT_EQ(tokens[11], 5);   // <a_11>
+  EXPECT_EQ(tokens[2], 6);    // <a_2>
+  EXPECT_EQ(tokens[12], 14);  // <b_0>
+}
+
+}  // namespace
+}  // namespace beamline::runtime

@@ -1,0 +1,89 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
+# Quality on Amazon Beauty with the LETTER authors' SIDs and T5-d128, from one command: import, train, evaluate at item level
+# with beam 20, beside popularity, Markov and item-KNN; in the file's order and with each day shuffled.
+#
+#   bench/quality/beauty.sh AMAZON_BEAUTY OUT [--device cpu|cuda] [--minutes 8] [--seeds 1,2,3] [--shuffled-seeds 1]
+#                           [--threads 0] [--users 0] [OPTION OF beamline train ...]
+#
+# AMAZON_BEAUTY  Beauty.txt, Beauty.index.json, item_titles.tsv.gz
+# OUT            folder for data, tokenizer, models and evaluations
+# --minutes      a call ends after about so long, with exit code 75 while there is more to do: call it again, it goes on
+#                where it was. 0: no limit
+# --users        of the evaluation, a fixed random subset; 0: all
+#
+# When all is done it writes bench/results/beauty-DEVICE.json and .md (RESULTS=folder for another place).
+# Environment: BEAMLINE=path of the binary.
+set -euo pipefail
+here=$(cd "$(dirname "$0")" && pwd)
+if (($# < 2)); then
+  sed -n '3,17p' "$0" | cut -c3-
+  exit 2
+fi
+source=$1 out=$2
+shift 2
+beamline=${BEAMLINE:-beamline} results=${RESULTS:-$here/../results}
+device=cpu minutes=8 seeds=1,2,3 shuffled_seeds=1 threads=0 users=0 options=()
+while (($# > 0)); do
+  case $1 in
+    --device) device=$2 && shift 2 ;;
+    --minutes) minutes=$2 && shift 2 ;;
+    --seeds) seeds=$2 && shift 2 ;;
+    --shuffled-seeds) shuffled_seeds=$2 && shift 2 ;;
+    --threads) threads=$2 && shift 2 ;;
+    --users) users=$2 && shift 2 ;;
+    *) options+=("$1") && shift ;;
+  esac
+done
+mkdir -p "$out"
+
+# Seconds left of this call.
+left() { ((minutes == 0)) && echo 1000000 || echo $((minutes * 60 - SECONDS)); }
+# Ends the call unless SECONDS of work still fit into it; work that never fits is begun by a fresh call.
+need() {
+  (($(left) >= $1 || SECONDS < 20)) && return
+  echo "beauty: $(left) s left, next: $2; call again"
+  exit 75
+}
+run() {
+  echo "\$ beamline $*"
+  "$beamline" "$@"
+}
+
+prepare() { # ORDER
+  local data=$out/data-$1 from=$source
+  [[ -e $data/events.tsv.gz ]] && return
+  if [[ $1 == shuffled ]]; then
+    from=$out/shuffled
+    python3 "$here/shuffle_same_day.py" "$source" "$from"
+  fi
+  run import amazon "$from" --out "$data"
+}
+
+train_and_evaluate() { # ORDER SEED
+  local model=$out/model-$1-$2 status=0 budget=()
+  if [[ ! -e $model/model.safetensors ]]; then
+    need 60 "training, $1 order, seed $2"
+    ((minutes == 0)) || budget=(--max-minutes "$(awk "BEGIN { print ($(left) > 30 ? $(left) : 30) / 60 }")")
+    run train --data "$out/data-$1" --tokenizer "$out/tokenizer" --preset t5-d128 --targets any --seed "$2" \
+      --device "$device" --threads "$threads" --out "$model" "${budget[@]}" "${options[@]}" || status=$?
+    ((status == 130)) && exit 75
+    ((status == 0)) || exit $status
+  fi
+  [[ -e $model.json ]] && return
+  need 240 "evaluation, $1 order, seed $2"
+  run evaluate --model "$model" --data "$out/data-$1" --tokenizer "$out/tokenizer" --beam 20 --max-users "$users" \
+    --resamples 2000 --device "$device" --backend auto --threads "$threads" --out "$model.json"
+}
+
+[[ -e $out/tokenizer/sids.tsv ]] || run tokenize --from-index "$source/Beauty.index.json" --dialect letter --id-offset 1 \
+  --levels 256,256,256,256 --out "$out/tokenizer"
+for order in given shuffled; do
+  list=$seeds
+  [[ $order == given ]] || list=$shuffled_seeds
+  for seed in ${list//,/ }; do
+    prepare $order
+    train_and_evaluate $order "$seed"
+  done
+done
+python3 "$here/beauty_report.py" "$out" "$results/beauty-$device"

@@ -16,6 +16,7 @@
 #include "runtime/import_hf.h"
 #include "runtime/t5_vocabulary.h"
 #include "runtime/vocabulary.h"
+#include "testing/paths.h"
 
 namespace beamline::runtime {
 namespace {

@@ -22,6 +22,7 @@
 #include "data/ranking_metrics.h"
 #include "runtime/import_hf.h"
 #include "sid/codebook.h"
+#include "testing/paths.h"
 #include "train/item_ranker.h"
 #include "train/loss.h"
 #include "train/model_folder.h"

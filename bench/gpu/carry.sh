@@ -4,6 +4,9 @@
 # the commit they are of. They need a driver and glibc, nothing else; bench/gpu/verify.sh takes them from there.
 #
 #   bench/gpu/carry.sh [ARCHITECTURES]      default 90a-real; e.g. "80-real;90a-real"
+#   BEAMLINE=path bench/gpu/carry.sh        the beamline binary, too, with the libraries it needs but for libtorch's and
+#                                           glibc's, in carry/lib: there
+#     LD_LIBRARY_PATH=carry/lib:TORCH/lib:NVIDIA/lib carry/beamline train --device cuda ...
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 . scripts/lib.sh
@@ -17,6 +20,12 @@ mkdir carry
 strip -o carry/beamline_kernels_cuda_test "$build/cuda/beamline_kernels_cuda_test"
 strip -o carry/beamline_kernels_cuda_bench "$build/cuda/beamline_kernels_cuda_bench"
 git describe --always --dirty >carry/COMMIT
+if [[ -n ${BEAMLINE:-} ]]; then
+  strip -o carry/beamline "$BEAMLINE"
+  mkdir carry/lib
+  ldd "$BEAMLINE" | awk '$3 ~ /^\/(usr\/)?lib/ {print $3}' |
+    grep -vE '/lib(c|m|rt|dl|pthread|util|stdc\+\+|gcc_s)\.so' | xargs -I{} cp -L {} carry/lib/
+fi
 # Should the binaries not start there, verify.sh builds them; the tests then need GoogleTest's sources.
 for sources in /usr/src/googletest "${BEAMLINE_GOOGLETEST:-}"; do
   if [[ -f $sources/CMakeLists.txt && ! -d carry/googletest ]]; then cp -r "$sources" carry/googletest; fi

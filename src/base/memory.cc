@@ -1,30 +1,74 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "base/memory.h"
 
+#include <algorithm>
 #include <fstream>
 #include <limits>
-#include <string>
+#include <optional>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_format.h"
 
 namespace beamline {
+namespace {
 
-int64_t AvailableMemory() {
-  std::ifstream meminfo("/proc/meminfo");
-  std::string key, unit;
-  int64_t kilobytes = 0;
-  while (meminfo >> key >> kilobytes && std::getline(meminfo, unit)) {
-    if (key == "MemAvailable:") return kilobytes * 1024;
+constexpr int64_t kUnknown = std::numeric_limits<int64_t>::max();
+
+// The number after `key` in a file of "key number ..." lines.
+std::optional<int64_t> ReadKey(const std::string& path, absl::string_view key) {
+  std::ifstream file(path);
+  std::string found, rest;
+  int64_t value = 0;
+  while (file >> found >> value && std::getline(file, rest)) {
+    if (found == key) return value;
   }
-  return std::numeric_limits<int64_t>::max();
+  return std::nullopt;
 }
 
-absl::Status CheckAvailableMemory(absl::string_view what, int64_t needed_bytes) {
-  const int64_t available = AvailableMemory();
+// The number that is all of a file; none for "max", which is no limit.
+std::optional<int64_t> ReadNumber(const std::string& path) {
+  std::ifstream file(path);
+  int64_t value = 0;
+  return file >> value ? std::make_optional(value) : std::nullopt;
+}
+
+int64_t AvailableInGroup(const std::string& folder) {
+  const std::optional<int64_t> limit = ReadNumber(folder + "/memory.max");
+  const std::optional<int64_t> used = ReadNumber(folder + "/memory.current");
+  if (!limit || !used) return kUnknown;
+  const int64_t cache = ReadKey(folder + "/memory.stat", "inactive_file").value_or(0);
+  return std::max<int64_t>(0, *limit - (*used - std::min(cache, *used)));
+}
+
+// "/a/b" of the line "0::/a/b", the one of version 2; inside a container's own namespace it is "/".
+std::string OwnGroup(const std::string& path) {
+  std::ifstream file(path);
+  std::string line;
+  while (std::getline(file, line)) {
+    if (absl::StartsWith(line, "0::/")) return line.substr(3);
+  }
+  return "/";
+}
+
+}  // namespace
+
+int64_t AvailableMemory(const MemoryFiles& files) {
+  const std::optional<int64_t> kilobytes = ReadKey(files.meminfo, "MemAvailable:");
+  int64_t available = kilobytes ? *kilobytes * 1024 : kUnknown;
+  // Every group above the own one limits it too.
+  for (std::string group = OwnGroup(files.own_cgroup);; group.resize(group.rfind('/'))) {
+    available = std::min(available, AvailableInGroup(files.cgroups + group));
+    if (group.empty()) return available;
+  }
+}
+
+absl::Status CheckMemory(absl::string_view what, int64_t needed_bytes, absl::string_view remedy, int64_t limit_bytes) {
+  const int64_t available = limit_bytes > 0 ? limit_bytes : AvailableMemory();
   if (needed_bytes <= available) return absl::OkStatus();
-  return absl::ResourceExhaustedError(absl::StrFormat("%s need about %.2f GB of memory, %.2f GB are free", what,
-                                                      static_cast<double>(needed_bytes) * 1e-9,
-                                                      static_cast<double>(available) * 1e-9));
+  const auto gigabytes = [](int64_t bytes) { return static_cast<double>(bytes) * 1e-9; };
+  return absl::ResourceExhaustedError(absl::StrFormat("%s need about %.2f GB of memory, %.2f GB %s; %s", what,
+                                                      gigabytes(needed_bytes), gigabytes(available),
+                                                      limit_bytes > 0 ? "is the limit" : "are free", remedy));
 }
 
 }  // namespace beamline

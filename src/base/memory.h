@@ -1,20 +1,32 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// How much memory this machine has to give, asked before something large is allocated: work that cannot fit is refused
-// with its estimate instead of being killed half way. Thread-safe.
+// How much memory there is to have, asked before something large is allocated: work that cannot fit is refused with its
+// estimate instead of being killed half way. Thread-safe.
 #pragma once
 
 #include <cstdint>
+#include <string>
 
 #include "absl/status/status.h"
 #include "absl/strings/string_view.h"
 
 namespace beamline {
 
-// Bytes that can be had without swapping; the largest int64 where the system does not say.
-int64_t AvailableMemory();
+// Where the system tells it; tests have folders of their own.
+struct MemoryFiles {
+  std::string meminfo = "/proc/meminfo";
+  std::string own_cgroup = "/proc/self/cgroup";
+  std::string cgroups = "/sys/fs/cgroup";
+};
 
-// RESOURCE_EXHAUSTED where `needed_bytes`, an estimate, is more: "WHAT need(s) about X GB, Y GB are free".
-absl::Status CheckAvailableMemory(absl::string_view what, int64_t needed_bytes);
+// Bytes that can be had without swapping or reaching the limit of a control group (version 2) this process is in: what
+// a container is killed for exceeding. A group's file cache counts as free where the kernel would give it up first, as
+// it does for the machine. The largest int64 where the system does not say.
+int64_t AvailableMemory(const MemoryFiles& files = {});
+
+// RESOURCE_EXHAUSTED where `needed_bytes`, an estimate, is more than `limit_bytes`, or, that being 0, than is
+// available: "WHAT need about X GB of memory, Y GB are free; REMEDY".
+absl::Status CheckMemory(absl::string_view what, int64_t needed_bytes, absl::string_view remedy,
+                         int64_t limit_bytes = 0);
 
 }  // namespace beamline

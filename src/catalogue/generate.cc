@@ -83,8 +83,8 @@ absl::StatusOr<std::shared_ptr<const CatalogueSnapshot>> GenerateCatalogue(const
   if (options.levels < 1 || options.levels > kMaxLevels) {
     return absl::InvalidArgumentError(absl::StrCat("levels: is ", options.levels, ", must be 1 to ", kMaxLevels));
   }
-  BEAMLINE_RETURN_IF_ERROR(
-      CheckAvailableMemory(absl::StrCat(options.items, " items"), static_cast<int64_t>(options.items) * kBytesPerItem));
+  BEAMLINE_RETURN_IF_ERROR(CheckMemory(absl::StrCat(options.items, " items"),
+                                       static_cast<int64_t>(options.items) * kBytesPerItem, "ask for fewer"));
   SnapshotOptions snapshot_options;
   snapshot_options.codebook_fingerprint = options.codebook_fingerprint.empty()
                                               ? absl::StrCat("generated-", options.levels, "x", options.codes)

@@ -35,6 +35,11 @@ absl::StatusOr<std::filesystem::path> FindTable(const std::filesystem::path& fol
   return found;
 }
 
+// Too many would have been an error: these are few, and told.
+void SayBadRows(const BadRows& bad_rows, Progress* progress) {
+  if (bad_rows.bad() > 0) NoteProgress(progress, bad_rows.Summary());
+}
+
 }  // namespace
 
 absl::StatusOr<DatasetFiles> FindDatasetFiles(const std::filesystem::path& folder) {
@@ -49,12 +54,6 @@ absl::StatusOr<DatasetFiles> FindDatasetFiles(const std::filesystem::path& folde
 }
 
 // Collects the rows of the tables and puts them in order.
-// Too many would have been an error: few are told.
-absl::Status SayBadRows(const BadRows& bad_rows, Progress* progress) {
-  if (bad_rows.bad() > 0) NoteProgress(progress, bad_rows.Summary());
-  return absl::OkStatus();
-}
-
 class DatasetBuilder {
  public:
   explicit DatasetBuilder(const DatasetOptions& options) : options_(options) {}
@@ -64,7 +63,7 @@ class DatasetBuilder {
     EventRow row;
     while (true) {
       BEAMLINE_ASSIGN_OR_RETURN(const bool more, reader.Next(&row));
-      if (!more) return SayBadRows(reader.bad_rows(), progress);
+      if (!more) break;
       if (options_.any_of_labels != 0 && (row.event.labels & options_.any_of_labels) == 0) continue;
       if (events_.size() >= options_.max_events) {
         return absl::ResourceExhaustedError(
@@ -72,6 +71,8 @@ class DatasetBuilder {
       }
       Add(row);
     }
+    SayBadRows(reader.bad_rows(), progress);
+    return absl::OkStatus();
   }
 
   absl::Status ReadItems(const std::filesystem::path& path, Progress* progress) {
@@ -79,7 +80,7 @@ class DatasetBuilder {
     ItemRow row;
     while (true) {
       BEAMLINE_ASSIGN_OR_RETURN(const bool more, reader.Next(&row));
-      if (!more) return SayBadRows(reader.bad_rows(), progress);
+      if (!more) break;
       const std::optional<uint32_t> item = dataset_.FindItem(row.item);
       if (item.has_value()) {
         ItemAttributes& known = dataset_.item_attributes_[*item];
@@ -89,6 +90,8 @@ class DatasetBuilder {
         unused_.emplace_back(row.item, std::move(row.attributes));
       }
     }
+    SayBadRows(reader.bad_rows(), progress);
+    return absl::OkStatus();
   }
 
   absl::Status ReadUsers(const std::filesystem::path& path, Progress* progress) {
@@ -96,10 +99,12 @@ class DatasetBuilder {
     UserRow row;
     while (true) {
       BEAMLINE_ASSIGN_OR_RETURN(const bool more, reader.Next(&row));
-      if (!more) return SayBadRows(reader.bad_rows(), progress);
+      if (!more) break;
       const std::optional<uint32_t> user = dataset_.FindUser(row.user_id);
       if (user.has_value()) dataset_.user_attributes_[*user] = std::move(row.attributes);
     }
+    SayBadRows(reader.bad_rows(), progress);
+    return absl::OkStatus();
   }
 
   // After the events: users' events together and in time order, items by ascending id.

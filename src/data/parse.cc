@@ -6,6 +6,7 @@
 
 #include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
+#include "base/utf8.h"
 
 namespace beamline::data {
 namespace {
@@ -18,26 +19,11 @@ std::optional<T> ParseWhole(std::string_view text) {
   return value;
 }
 
-bool IsContinuation(char byte) { return (static_cast<unsigned char>(byte) & 0xC0) == 0x80; }
-
-// Bytes of the well-formed UTF-8 character at the start of `text`, 0 if there is none (RFC 3629: no overlong forms, no
-// surrogates, nothing above U+10FFFF) or if it is a control character.
-size_t CharacterBytes(std::string_view text) {
-  const auto byte = [&](size_t at) { return static_cast<unsigned char>(text[at]); };
-  const unsigned char first = byte(0);
-  if (first < 0x80) return first >= 0x20 && first != 0x7F ? 1 : 0;
-  const size_t length = first >= 0xF0 ? 4 : first >= 0xE0 ? 3 : 2;
-  if (first < 0xC2 || first > 0xF4 || text.size() < length) return 0;
-  for (size_t at = 1; at < length; ++at) {
-    if (!IsContinuation(text[at])) return 0;
-  }
-  const unsigned char second = byte(1);
-  if (first == 0xE0 && second < 0xA0) return 0;
-  if (first == 0xED && second > 0x9F) return 0;
-  if (first == 0xF0 && second < 0x90) return 0;
-  if (first == 0xF4 && second > 0x8F) return 0;
-  if (first == 0xC2 && second < 0xA0) return 0;  // C1 control characters
-  return length;
+// Bytes of the character at the start of `text`; 0 if there is none or if it is a control character.
+size_t CleanLength(std::string_view text) {
+  const absl::string_view start(text.data(), text.size());
+  const size_t length = Utf8Length(start);
+  return length > 0 && IsControl(start) ? 0 : length;
 }
 
 }  // namespace
@@ -52,7 +38,7 @@ std::optional<double> ParseNumber(std::string_view text) {
 
 bool IsCleanText(std::string_view text) {
   while (!text.empty()) {
-    const size_t bytes = CharacterBytes(text);
+    const size_t bytes = CleanLength(text);
     if (bytes == 0) return false;
     text.remove_prefix(bytes);
   }
@@ -62,7 +48,7 @@ bool IsCleanText(std::string_view text) {
 std::string CleanText(std::string_view text, size_t max_bytes, std::string_view forbidden) {
   std::string clean;
   while (!text.empty()) {
-    const size_t bytes = CharacterBytes(text);
+    const size_t bytes = CleanLength(text);
     const bool keep = bytes > 0 && forbidden.find(text[0]) == std::string_view::npos;
     const std::string_view piece = keep ? text.substr(0, bytes) : std::string_view(" ");
     if (clean.size() + piece.size() > max_bytes) break;

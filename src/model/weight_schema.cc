@@ -7,7 +7,6 @@
 #include <set>
 
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_format.h"
 #include "base/memory.h"
 
 namespace beamline::model {
@@ -247,12 +246,9 @@ int64_t EstimateWeightBytes(const ModelConfig& config, const WeightStorage& stor
 }
 
 absl::Status CheckMemory(const ModelConfig& config, const WeightStorage& storage, int64_t available_bytes) {
-  if (available_bytes <= 0) available_bytes = AvailableMemory();
-  const int64_t needed = EstimateWeightBytes(config, storage);
-  if (needed <= available_bytes) return absl::OkStatus();
-  return absl::ResourceExhaustedError(absl::StrFormat(
-      "the model's %d parameters need about %.2f GB, %.2f GB are free; use bf16, a smaller model, or more memory",
-      CountParameters(config).total, static_cast<double>(needed) * 1e-9, static_cast<double>(available_bytes) * 1e-9));
+  return beamline::CheckMemory(absl::StrCat("the model's ", CountParameters(config).total, " parameters"),
+                               EstimateWeightBytes(config, storage), "use bf16, a smaller model, or more memory",
+                               available_bytes);
 }
 
 }  // namespace beamline::model

@@ -55,7 +55,7 @@ struct WeightStorage {
 // Bytes the weights take on the device, plus the largest single tensor in fp32 while loading.
 int64_t EstimateWeightBytes(const ModelConfig& config, const WeightStorage& storage);
 
-// RESOURCE_EXHAUSTED with the estimate where it exceeds `available_bytes` (<= 0: the free memory of this machine).
+// RESOURCE_EXHAUSTED with the estimate where it exceeds `available_bytes` (<= 0: what base/memory.h finds).
 absl::Status CheckMemory(const ModelConfig& config, const WeightStorage& storage, int64_t available_bytes);
 
 }  // namespace beamline::model

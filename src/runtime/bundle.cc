@@ -4,7 +4,6 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_format.h"
 #include "base/memory.h"
 #include "beamline/status.h"
 #include "catalogue/snapshot_file.h"
@@ -18,15 +17,10 @@ namespace fs = std::filesystem;
 
 absl::Status CheckMemory(const fs::path& folder, const BundleManifest& manifest, const model::ModelConfig& config,
                          const LoadBundleOptions& options) {
-  const bool limited = options.memory_limit_bytes > 0;
-  const int64_t limit = limited ? options.memory_limit_bytes : AvailableMemory();
-  const int64_t needed = EstimateBundleBytes(manifest, config, options.storage) + options.further_bytes;
-  if (needed <= limit) return absl::OkStatus();
-  return absl::ResourceExhaustedError(
-      absl::StrFormat("%s: loading takes about %.2f GB of memory, the %s %.2f GB; use bf16, a smaller model or "
-                      "catalogue, a smaller context cache, or a larger machine",
-                      folder.string(), static_cast<double>(needed) * 1e-9,
-                      limited ? "limit is" : "machine has available", static_cast<double>(limit) * 1e-9));
+  return beamline::CheckMemory(absl::StrCat(folder.string(), ": loading and the context cache"),
+                               EstimateBundleBytes(manifest, config, options.storage) + options.further_bytes,
+                               "use bf16, a smaller model or catalogue, a smaller context cache, or more memory",
+                               options.memory_limit_bytes);
 }
 
 absl::StatusOr<model::ModelConfig> LoadVerifiedConfig(const fs::path& folder, const BundleManifest& manifest) {

@@ -21,8 +21,6 @@ struct FeatureSource {
   std::string_view user_id;
   absl::Span<const UserAttribute> user_attributes;
   absl::Span<const Event> history;  // oldest first
-  // What `age` counts back from, Unix milliseconds. 0: the newest event, so that equal histories give equal inputs.
-  int64_t request_time_ms = 0;
 };
 
 // The kept elements of one pathway, oldest first.

@@ -58,7 +58,7 @@ struct FeatureBuilder::Element {
   uint64_t author = 0;
   int64_t duration_ms = 0;
   std::string tag;
-  int64_t request_ms = 0;
+  int64_t newest_ms = 0;
 };
 
 FeatureBuilder::FeatureBuilder(model::ModelConfig config, std::shared_ptr<const Vocabulary> vocabulary)
@@ -77,8 +77,7 @@ EncodedRequest FeatureBuilder::Build(const FeatureSource& source, const Catalogu
   EncodedRequest request;
   request.static_features = StaticFeatures(source);
   request.dropped_events = static_cast<int>(history.size() - kept.size());
-  int64_t request_ms = source.request_time_ms;
-  if (request_ms == 0 && !history.empty()) request_ms = history.back().timestamp_ms;
+  const int64_t newest_ms = history.empty() ? 0 : history.back().timestamp_ms;
 
   // Of the whole history, also of what no pathway has room for.
   size_t next_kept = 0;
@@ -95,7 +94,7 @@ EncodedRequest FeatureBuilder::Build(const FeatureSource& source, const Catalogu
   for (int i : kept) {
     Element& element = elements[i];
     element.event = &history[i];
-    element.request_ms = request_ms;
+    element.newest_ms = newest_ms;
     element.duration_ms = history[i].duration_ms;
     if (!needs_attributes_) {
       element.sid = catalogue.Encode(history[i].item);
@@ -176,7 +175,7 @@ int32_t FeatureBuilder::FeatureId(const model::FeatureConfig& feature, const Ele
     case model::FeatureKind::kTag:
       return element.tag.empty() ? 0 : model::HashBucket(element.tag, buckets);
     case model::FeatureKind::kAge:
-      return model::LogBucket(SecondsBetween(event.timestamp_ms, element.request_ms), buckets);
+      return model::LogBucket(SecondsBetween(event.timestamp_ms, element.newest_ms), buckets);
     case model::FeatureKind::kGap:
       return model::LogBucket(SecondsBetween(previous_ms, event.timestamp_ms), buckets);
     case model::FeatureKind::kHour:

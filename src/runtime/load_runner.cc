@@ -3,6 +3,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "backend/context.h"
+#include "base/run_catching.h"
 #include "beamline/status.h"
 #include "model/model.h"
 #include "model/weights.h"
@@ -34,9 +35,7 @@ absl::StatusOr<backend::Context> ChooseContext(const RunnerOptions& options) {
              : cuda;
 }
 
-}  // namespace
-
-absl::StatusOr<std::unique_ptr<Runner>> LoadRunner(const RunnerOptions& options) {
+absl::StatusOr<std::unique_ptr<Runner>> Load(const RunnerOptions& options) {
   BEAMLINE_RETURN_IF_ERROR(CheckOptions(options));
   ModelRunner::Parts parts;
   BEAMLINE_ASSIGN_OR_RETURN(parts.context, ChooseContext(options));
@@ -58,6 +57,13 @@ absl::StatusOr<std::unique_ptr<Runner>> LoadRunner(const RunnerOptions& options)
   parts.context_cache_bytes = options.context_cache_bytes;
   parts.workers = options.workers;
   return std::make_unique<ModelRunner>(std::move(parts));
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<Runner>> LoadRunner(const RunnerOptions& options) {
+  return ReturnCatching(
+      absl::StrCat(options.bundle, ": loading"), [&] { return Load(options); }, absl::StatusCode::kResourceExhausted);
 }
 
 }  // namespace beamline::runtime

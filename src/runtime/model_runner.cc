@@ -1,14 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "runtime/model_runner.h"
 
-#include <exception>
-#include <new>
 #include <string>
 #include <utility>
 
-#include "absl/functional/function_ref.h"
 #include "absl/strings/str_cat.h"
-#include "absl/strings/string_view.h"
+#include "base/run_catching.h"
 #include "beamline/status.h"
 #include "decode/beam_search.h"
 #include "decode/trie_constraint.h"
@@ -24,20 +21,6 @@ struct ModelContext final : RequestContext {
   int64_t bytes() const override { return handle.bytes(); }
   model::ContextHandle handle;
 };
-
-// The one place where exceptions of the tensor library become statuses; `what` says which stage.
-absl::Status RunCatching(absl::string_view what, absl::FunctionRef<void()> work) {
-  try {
-    work();
-    return absl::OkStatus();
-  } catch (const std::bad_alloc&) {
-    return absl::ResourceExhaustedError(absl::StrCat(what, ": out of memory; lower the batch size"));
-  } catch (const std::exception& error) {
-    // The first line says what happened; the rest is a stack trace.
-    const absl::string_view message = error.what();
-    return absl::InternalError(absl::StrCat(what, " failed: ", message.substr(0, message.find('\n'))));
-  }
-}
 
 RequestJob& AsRequest(scheduler::Job& job) { return static_cast<RequestJob&>(job); }
 

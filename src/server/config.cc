@@ -8,28 +8,12 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "base/file.h"
+#include "base/utf8.h"
 #include "beamline/status.h"
 #include "server/config_problems.h"
 
 namespace beamline::server {
 namespace {
-
-bool IsUtf8(absl::string_view text) {
-  for (size_t i = 0; i < text.size();) {
-    const unsigned char lead = text[i];
-    const size_t length = lead < 0x80                   ? 1
-                          : lead >= 0xc2 && lead < 0xe0 ? 2
-                          : (lead & 0xf0) == 0xe0       ? 3
-                          : lead >= 0xf0 && lead < 0xf5 ? 4
-                                                        : 0;
-    if (length == 0 || i + length > text.size()) return false;
-    for (size_t j = 1; j < length; ++j) {
-      if ((static_cast<unsigned char>(text[i + j]) & 0xc0) != 0x80) return false;
-    }
-    i += length;
-  }
-  return true;
-}
 
 // What is no text file at all gets one line, not a list of the parser's misunderstandings.
 absl::Status CheckEncoding(const std::string& text, const std::string& name) {
@@ -82,6 +66,10 @@ absl::StatusOr<config::v1::ServerConfig> ParseServerConfig(const std::string& te
 absl::StatusOr<config::v1::ServerConfig> LoadServerConfig(const std::string& path, const ConfigOverrides& overrides) {
   BEAMLINE_ASSIGN_OR_RETURN(const std::string text, ReadFile(path, kMaxConfigBytes));
   return ParseServerConfig(text, path, overrides);
+}
+
+bool IsLoopback(const std::string& address) {
+  return address == "localhost" || address == "::1" || absl::StartsWith(address, "127.");
 }
 
 EngineOptions EngineOptionsOf(const config::v1::ServerConfig& config) {

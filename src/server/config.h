@@ -30,6 +30,9 @@ absl::StatusOr<config::v1::ServerConfig> LoadServerConfig(const std::string& pat
 absl::StatusOr<config::v1::ServerConfig> ParseServerConfig(const std::string& text, const std::string& name,
                                                            const ConfigOverrides& overrides);
 
+// Of an address in figures, or "localhost".
+bool IsLoopback(const std::string& address);
+
 // REQUIRES: `config` came from the functions above.
 EngineOptions EngineOptionsOf(const config::v1::ServerConfig& config);
 

@@ -147,12 +147,14 @@ class Checker {
                                               limit, Find(relation.other).line > 0 ? ")" : ", the default)"));
   }
 
-  void CheckAddress(absl::string_view path, const std::string& address) {
+  bool CheckAddress(absl::string_view path, const std::string& address) {
     unsigned char parsed[sizeof(in6_addr)];
     if (address != "localhost" && inet_pton(AF_INET, address.c_str(), parsed) != 1 &&
         inet_pton(AF_INET6, address.c_str(), parsed) != 1) {
       Add(path, "not an address; give IPv4 or IPv6 in figures (127.0.0.1, 0.0.0.0, ::1) or localhost");
+      return false;
     }
+    return true;
   }
 
   bool IsPort(int port) const { return port >= (overrides_.any_port ? 0 : 1) && port <= 65535; }
@@ -171,7 +173,14 @@ class Checker {
   void CheckAdmin() {
     if (!config_.has_admin()) return;
     const config::v1::Admin& admin = config_.admin();
-    CheckAddress("admin.address", admin.address());
+    if (CheckAddress("admin.address", admin.address()) && !IsLoopback(admin.address()) && !admin.allow_remote()) {
+      Add("admin.address",
+          absl::StrCat(
+              "\"", admin.address(),
+              "\" is not a loopback address, and whoever reaches admin.port can change the model; use 127.0.0.1 "
+              "(admin.http_address opens the pages alone), or close the port by the network and set "
+              "admin.allow_remote: true"));
+    }
     if (!admin.http_address().empty()) CheckAddress("admin.http_address", admin.http_address());
     if (!IsPort(admin.port())) Add("admin.port", absl::StrCat(admin.port(), " is outside 1..65535"));
     if (!IsPort(admin.http_port())) Add("admin.http_port", absl::StrCat(admin.http_port(), " is outside 1..65535"));

@@ -9,7 +9,6 @@
 namespace beamline::server {
 namespace {
 
-constexpr char kTypeUrl[] = "type.googleapis.com/beamline.v1.ErrorDetail";
 // Trailers count against the client's metadata limit, 8 KiB by default.
 constexpr size_t kMaxMessageBytes = 1024;
 
@@ -43,7 +42,7 @@ grpc::Status ToGrpcStatus(const absl::Status& status, int64_t retry_after_ms) {
   details.set_code(static_cast<int>(status.code()));
   details.set_message(ClientMessage(status));
   v1::StatusDetails::Detail& detail = *details.add_details();
-  detail.set_type_url(kTypeUrl);
+  detail.set_type_url(kErrorDetailUrl);
   detail.set_value(ClientDetail(status, retry_after_ms).SerializeAsString());
   return grpc::Status(static_cast<grpc::StatusCode>(status.code()), details.message(), details.SerializeAsString());
 }
@@ -62,7 +61,7 @@ absl::Status FromGrpcStatus(const grpc::Status& status) {
   v1::StatusDetails details;
   if (details.ParseFromString(status.error_details())) {
     for (const v1::StatusDetails::Detail& detail : details.details()) {
-      if (detail.type_url() == kTypeUrl) result.SetPayload(kTypeUrl, absl::Cord(detail.value()));
+      if (detail.type_url() == kErrorDetailUrl) result.SetPayload(kErrorDetailUrl, absl::Cord(detail.value()));
     }
   }
   return result;

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <atomic>
 #include <cstdlib>
+#include <optional>
 
 #include <signal.h>
 #include <unistd.h>
@@ -57,9 +58,13 @@ const char* TlsKind(const config::v1::ServerConfig& config) {
   return !config.has_tls() ? "off" : config.tls().client_ca().empty() ? "server" : "mutual";
 }
 
+// The longest stop there is without anything hanging.
+absl::Duration StopTime(const config::v1::Lifecycle& lifecycle) {
+  return absl::Milliseconds(lifecycle.drain_delay_ms()) + absl::Milliseconds(lifecycle.grace_ms());
+}
+
 void LogStart(const config::v1::ServerConfig& config, const Server& server, const EngineStatus& status) {
-  const std::string& address = config.listen().address();
-  if (!config.has_tls() && address != "localhost" && address != "::1" && address.rfind("127.", 0) != 0) {
+  if (!config.has_tls() && !IsLoopback(config.listen().address())) {
     Log().warn("listening beyond loopback without TLS or authentication: put a proxy in front");
   }
   Log().info(
@@ -105,7 +110,7 @@ absl::Status ServeUntilStopped(const config::v1::Lifecycle& lifecycle, Server& s
   Log().info("server stopping: in_flight={} drain_delay_ms={} grace_ms={}", server.in_flight(),
              lifecycle.drain_delay_ms(), lifecycle.grace_ms());
   stop.WaitFor(2, drain_delay);
-  watchdog.Arm(grace + kWatchdogMargin);
+  watchdog.Arm(grace + kWatchdogMargin);  // again, without what is left of the delay
   server.Refuse();
   const absl::Time deadline = absl::Now() + grace;
   const int64_t cut = AwaitCalls(server, stop, 2, deadline);
@@ -127,16 +132,19 @@ absl::Status RunServer(const config::v1::ServerConfig& config, const EngineFacto
   std::atomic<bool> loading{true};
   StopRequests stop;
   AdminPages pages;
+  std::atomic<const Server*> running{nullptr};
+  std::optional<Watchdog> watchdog;  // its thread starts after the watcher has blocked the signals
   SignalWatcher signals([&](int number) {
     Log().info("signal received: signal={}", number);
     // Nothing is served and nothing is being written: there is nothing to wait for.
     if (loading.load()) _exit(kInterruptedExit);
-    pages.Draining();
-    SetInterrupted(true);  // a bundle being verified is given up
+    // First what cannot hang: from here on the process ends, even if the engine answers nobody any more.
+    if (stop.count() == 0) watchdog->Arm(StopTime(config.lifecycle()) + kWatchdogMargin);
     stop.Add();
+    SetInterrupted(true);  // a bundle being verified is given up
+    pages.Draining();      // waits for a page that is being made, and that for the engine
   });
-  std::atomic<const Server*> running{nullptr};
-  Watchdog watchdog([&] {
+  watchdog.emplace([&] {
     const Server* const server = running.load();
     Log().critical("the server did not stop in time: exiting now; in_flight={}", server ? server->in_flight() : 0);
     Log().flush();
@@ -161,7 +169,7 @@ absl::Status RunServer(const config::v1::ServerConfig& config, const EngineFacto
   LogStart(config, *server, engine->GetStatus());
   if (http != nullptr) Log().info("admin: grpc={} http={}", server->admin_address(), http->address());
   pages.Serving(engine.get(), server.get());
-  const absl::Status status = ServeUntilStopped(config.lifecycle(), *server, *engine, stop, watchdog);
+  const absl::Status status = ServeUntilStopped(config.lifecycle(), *server, *engine, stop, *watchdog);
   running.store(nullptr);
   pages.Gone();
   return status;

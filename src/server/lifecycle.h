@@ -2,9 +2,9 @@
 //
 // From "the engine is wanted" to "the process may exit": loading, serving, draining. On the first SIGTERM or SIGINT
 // health says NOT_SERVING; after the drain delay new calls are refused; calls in flight get the grace time; then the
-// server and the engine stop. A second signal skips what is left of both times. A watchdog ends the process one second
-// after the grace time in case anything hangs. A signal while the engine still loads ends the process at once. The
-// admin pages are there from before the engine loads until the end.
+// server and the engine stop. A second signal skips what is left of both times. A watchdog, armed by the first signal
+// itself, ends the process one second after both times in case anything hangs. A signal while the engine still loads
+// ends the process at once. The admin pages are there from before the engine loads until the end.
 #pragma once
 
 #include <condition_variable>

@@ -5,17 +5,17 @@
 namespace beamline::server {
 namespace {
 
-void FillModel(const EngineStatus& status, const Catalogue& catalogue, v1::GetStatusResponse* response) {
+void FillModel(const EngineStatus& status, v1::GetStatusResponse* response) {
   response->set_ready(status.ready);
   response->set_model_version(status.model_version);
   response->set_catalogue_version(status.catalogue_version);
-  response->set_codebook_fingerprint(catalogue.codebook_fingerprint());
+  response->set_codebook_fingerprint(status.codebook_fingerprint);
   response->set_family(status.family);
   response->set_levels(status.levels);
   response->mutable_level_sizes()->Assign(status.level_sizes.begin(), status.level_sizes.end());
   response->set_parameters(status.parameters);
   response->set_items(status.num_items);
-  response->set_sids(catalogue.num_sids());
+  response->set_sids(status.num_sids);
   v1::EngineCounts& counts = *response->mutable_engine();
   counts.set_queued(status.queued);
   counts.set_in_flight(status.in_flight);
@@ -49,8 +49,7 @@ class Service final : public v1::ModelService::WithRawCallbackMethod_GetStatus<v
     return Serve<v1::GetStatusRequest>(service_, *context, *bytes, response,
                                        [this](const auto& call, const CallContext&, const v1::GetStatusRequest&) {
                                          v1::GetStatusResponse answer;
-                                         FillModel(service_.engine->GetStatus(), *service_.engine->catalogue(),
-                                                   &answer);
+                                         FillModel(service_.engine->GetStatus(), &answer);
                                          FillServer(service_, &answer);
                                          call->Finish(answer);
                                          return absl::OkStatus();

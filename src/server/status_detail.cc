@@ -9,8 +9,6 @@
 namespace beamline::server {
 namespace {
 
-constexpr char kTypeUrl[] = "type.googleapis.com/beamline.v1.ErrorDetail";
-
 absl::string_view ReasonOfCode(absl::StatusCode code) {
   switch (code) {
     case absl::StatusCode::kInvalidArgument:
@@ -31,7 +29,7 @@ absl::string_view ReasonOfCode(absl::StatusCode code) {
 }
 
 absl::Status Attach(absl::Status status, const v1::ErrorDetail& detail) {
-  status.SetPayload(kTypeUrl, absl::Cord(detail.SerializeAsString()));
+  status.SetPayload(kErrorDetailUrl, absl::Cord(detail.SerializeAsString()));
   return status;
 }
 
@@ -64,7 +62,7 @@ absl::Status PrefixField(const absl::Status& status, absl::string_view prefix) {
 
 v1::ErrorDetail DetailOf(const absl::Status& status) {
   v1::ErrorDetail detail;
-  if (const auto payload = status.GetPayload(kTypeUrl); payload.has_value()) {
+  if (const auto payload = status.GetPayload(kErrorDetailUrl); payload.has_value()) {
     if (detail.ParseFromString(std::string(*payload))) return detail;
     detail.Clear();
   }

@@ -21,6 +21,9 @@ inline constexpr absl::string_view kFieldOutOfRange = "FIELD_OUT_OF_RANGE";
 inline constexpr absl::string_view kFieldInvalid = "FIELD_INVALID";
 inline constexpr absl::string_view kMetadataTooLarge = "METADATA_TOO_LARGE";
 
+// Names the payload, and on the wire the detail.
+inline constexpr char kErrorDetailUrl[] = "type.googleapis.com/beamline.v1.ErrorDetail";
+
 struct FieldProblem {
   absl::string_view reason = kFieldInvalid;
   std::string field;   // its path, e.g. "history[3].item_id"

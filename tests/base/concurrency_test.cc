@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Clock, thread pool, bounded queue, snapshot pointer and counters.
+// Clock, thread pool, snapshot pointer and counters.
 #include <atomic>
 #include <cstdint>
 #include <memory>
@@ -8,7 +8,6 @@
 #include <thread>
 #include <vector>
 
-#include "base/bounded_queue.h"
 #include "base/clock.h"
 #include "base/metrics.h"
 #include "base/snapshot_ptr.h"
@@ -93,44 +92,6 @@ TEST(ThreadPoolTest, NestedLoopsDoNotDeadlock) {
   EXPECT_EQ(inner.load(), 64);
   ParallelFor(nullptr, 3, 1, [&](int64_t, int64_t) { inner.fetch_add(1); });
   EXPECT_EQ(inner.load(), 67);
-}
-
-TEST(BoundedQueueTest, RefusesWhenFullAndDrainsAfterClose) {
-  BoundedQueue<std::unique_ptr<int>> queue(2);
-  EXPECT_TRUE(queue.TryPush(std::make_unique<int>(1)));
-  EXPECT_TRUE(queue.TryPush(std::make_unique<int>(2)));
-  auto third = std::make_unique<int>(3);
-  EXPECT_FALSE(queue.TryPush(std::move(third)));
-  ASSERT_NE(third, nullptr) << "a refused value stays with its owner";
-  queue.Close();
-  EXPECT_FALSE(queue.Push(std::move(third)));
-  EXPECT_EQ(**queue.Pop(), 1);
-  EXPECT_EQ(**queue.TryPop(), 2);
-  EXPECT_EQ(queue.Pop(), std::nullopt);
-}
-
-TEST(BoundedQueueTest, ManyProducersAndConsumersLoseNothing) {
-  BoundedQueue<int> queue(4);
-  std::vector<std::thread> producers, consumers;
-  std::atomic<int64_t> sum{0}, count{0};
-  for (int p = 0; p < 3; ++p) {
-    producers.emplace_back([&queue, p] {
-      for (int i = 0; i < 2000; ++i) queue.Push(p * 2000 + i);
-    });
-  }
-  for (int c = 0; c < 3; ++c) {
-    consumers.emplace_back([&] {
-      while (auto value = queue.Pop()) {
-        sum.fetch_add(*value);
-        count.fetch_add(1);
-      }
-    });
-  }
-  for (std::thread& thread : producers) thread.join();
-  queue.Close();
-  for (std::thread& thread : consumers) thread.join();
-  EXPECT_EQ(count.load(), 6000);
-  EXPECT_EQ(sum.load(), 6000LL * 5999 / 2);
 }
 
 struct Pair {

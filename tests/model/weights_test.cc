@@ -133,7 +133,7 @@ TEST_F(WeightsTest, MemoryIsEstimatedBeforeAllocation) {
   EXPECT_LT(packed, CountParameters(big).total * 9);
   const absl::Status refused = CheckMemory(big, {.bytes = 2}, int64_t{1} << 30);
   EXPECT_EQ(refused.code(), absl::StatusCode::kResourceExhausted);
-  EXPECT_THAT(std::string(refused.message()), HasSubstr("1.07 GB are free"));
+  EXPECT_THAT(std::string(refused.message()), HasSubstr("1.07 GB is the limit"));
   EXPECT_TRUE(CheckMemory(config_, {}, 0).ok());
 }
 

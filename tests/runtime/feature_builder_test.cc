@@ -58,10 +58,10 @@ model::ModelConfig Config(std::vector<FeatureKind> kinds, int short_term, int po
   return config;
 }
 
-EncodedRequest Build(const model::ModelConfig& config, const std::vector<Event>& history, int64_t request_time_ms = 0) {
+EncodedRequest Build(const model::ModelConfig& config, const std::vector<Event>& history) {
   const FeatureBuilder builder(config,
                                std::make_shared<Vocabulary>(std::vector<ItemId>{10, 11, 12}, std::vector<uint64_t>{7}));
-  return builder.Build({.user_id = "u", .history = history, .request_time_ms = request_time_ms}, Items());
+  return builder.Build({.user_id = "u", .history = history}, Items());
 }
 
 TEST(FeatureBuilder, IdsOfEveryFeature) {
@@ -99,7 +99,6 @@ TEST(FeatureBuilder, AgeAndGapCountSeconds) {
   const auto bucket = [](double seconds) { return model::LogBucket(seconds, 16); };
   EXPECT_THAT(Build(config, history).pathways[0].features,
               ElementsAre(bucket(100), 0, bucket(40), bucket(60), 0, 0, bucket(0), 0));
-  EXPECT_EQ(Build(config, history, 2'000'000).pathways[0].features[0], bucket(1000)) << "from the request's time";
 }
 
 TEST(FeatureBuilder, PathwaysKeepTheNewestInOneOrder) {

@@ -102,6 +102,13 @@ limits { default_deadline_ms: 21 })",
   EXPECT_EQ(options.default_deadline, absl::Milliseconds(21));
 }
 
+TEST(Config, AdminPortsBeyondLoopbackNeedTheFlag) {
+  for (const char* text : {"admin { address: '0.0.0.0' allow_remote: true }", "admin { address: '127.1.2.3' }",
+                           "admin { address: '::1' }", "admin { address: 'localhost' }", "admin {}"}) {
+    EXPECT_THAT(Problems(text), ElementsAre()) << text;
+  }
+}
+
 TEST(Config, AllProblemsAreReportedAtOnceWithTheirLines) {
   EXPECT_THAT(Problems("listen {\n"
                        "  adress: \"127.0.0.1\"\n"
@@ -184,6 +191,9 @@ TEST(Config, EachProblemIsFoundAlone) {
       {"admin { address: 'here' }", "c.textproto:1: admin.address", "localhost"},
       {"admin { http_address: 'here' }", "c.textproto:1: admin.http_address", "localhost"},
       {"tls { poll_ms: 1 }", "c.textproto:1: tls.poll_ms: 1", "10.."},
+      {"admin { address: '0.0.0.0' }", "c.textproto:1: admin.address: \"0.0.0.0\"", "admin.allow_remote: true"},
+      {"admin { address: '::' }", "c.textproto:1: admin.address: \"::\"", "admin.allow_remote: true"},
+      {"admin { address: '127.example' allow_remote: true }", "c.textproto:1: admin.address", "not an address"},
       {"admin { http_port: 50052 }", "c.textproto:1: admin.http_port: 50052", "admin.port"},
       {"admin { port: 50051 }", "c.textproto:1: admin.port: 50051", "listen.port"},
       {"lifecycle { grace_ms: -1 }", "c.textproto:1: lifecycle.grace_ms: -1", "0..600000"},
@@ -237,6 +247,8 @@ TEST(Config, WhatIsNoTextGetsOneLine) {
       {std::string("\xff\xfeh\0e\0", 6), "UTF-16"},
       {std::string("\x7f\x45LF\0\0\1", 7), "not a text file"},
       {"health: true # \xc3\x28", "not a text file"},
+      {"health: true # \xe0\x80\xaf", "not a text file"},  // overlong
+      {"health: true # \xed\xa0\x80", "not a text file"},  // a surrogate
       {"health: true\nreflection: true\r\n", "c.textproto:2: the line ends with CR"},
   };
   for (const auto& [text, mention] : cases) {

@@ -128,7 +128,9 @@ class FakeEngine final : public Engine {
     status.levels = 3;
     status.level_sizes = {4, 2, 1};
     status.parameters = 1234;
+    status.codebook_fingerprint = "abc123-of-the-status";  // not the catalogue's: a swap may lie between the two
     status.num_items = 8;
+    status.num_sids = 6;
     status.completed = 17;
     return status;
   }

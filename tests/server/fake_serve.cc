@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // `beamline serve` with a fake engine, for process_test.cc: fake_serve MODE GRACE_MS. The log goes to standard output.
+#include <atomic>
 #include <cstdlib>
 #include <string>
 #include <utility>
@@ -17,6 +18,7 @@ namespace {
 // Ends only by force, like one whose device hangs.
 class HangingEngine final : public Engine {
  public:
+  explicit HangingEngine(bool hang_in_status) : hang_in_status_(hang_in_status) {}
   ~HangingEngine() override {
     for (;;) absl::SleepFor(absl::Seconds(1));
   }
@@ -26,15 +28,22 @@ class HangingEngine final : public Engine {
   std::shared_ptr<const Catalogue> catalogue() const override { return fake_.catalogue(); }
   void Reload(std::string bundle, ReloadCallback done) override { fake_.Reload(std::move(bundle), std::move(done)); }
   void Rollback(ReloadCallback done) override { fake_.Rollback(std::move(done)); }
-  EngineStatus GetStatus() const override { return fake_.GetStatus(); }
+  EngineStatus GetStatus() const override {
+    if (hang_in_status_ && asked_.fetch_add(1) > 0) {  // the first is for the log
+      for (;;) absl::SleepFor(absl::Seconds(1));
+    }
+    return fake_.GetStatus();
+  }
   bool Drain(absl::Time) override { return false; }
 
  private:
+  const bool hang_in_status_;
+  mutable std::atomic<int> asked_{0};
   FakeEngine fake_;
 };
 
 absl::StatusOr<std::unique_ptr<Engine>> Make(const std::string& mode) {
-  if (mode == "hang") return std::make_unique<HangingEngine>();
+  if (mode == "hang" || mode == "hang-in-status") return std::make_unique<HangingEngine>(mode != "hang");
   if (mode == "slow-load") absl::SleepFor(absl::Seconds(60));
   if (mode == "bad-bundle") return absl::InvalidArgumentError("bundle.json: missing");
   auto engine = std::make_unique<FakeEngine>();

@@ -98,6 +98,16 @@ TEST(Process, TheWatchdogEndsAProcessWhoseEngineHangs) {
   EXPECT_FALSE(call.get().ok());
 }
 
+TEST(Process, TheWatchdogIsArmedByTheSignalItself) {
+  Process process("hang-in-status", "300");
+  process.AwaitAddress();
+  const absl::Time start = absl::Now();
+  process.Signal(SIGTERM);
+  if (process.AwaitLog("did not stop in time", absl::Seconds(10)).empty()) process.Signal(SIGKILL);
+  EXPECT_EQ(process.Wait(), 1);
+  EXPECT_LT(absl::Now() - start, absl::Seconds(5));
+}
+
 TEST(Process, ASecondSignalSkipsTheGraceTime) {
   Process process("hang", "600000");
   const std::string address = process.AwaitAddress();

@@ -299,10 +299,10 @@ TEST_F(ServiceTest, StatusTellsWhatIsLoadedAndCounted) {
   ASSERT_TRUE(model_->GetStatus(&context, {}, &status).ok());
   EXPECT_TRUE(status.ready());
   EXPECT_EQ(status.model_version(), "model-1");
-  EXPECT_EQ(status.codebook_fingerprint(), "abc123");
+  EXPECT_EQ(status.codebook_fingerprint(), "abc123-of-the-status");
   EXPECT_THAT(status.level_sizes(), ElementsAre(4, 2, 1));
   EXPECT_EQ(status.items(), 8u);
-  EXPECT_EQ(status.sids(), 5u);
+  EXPECT_EQ(status.sids(), 6u);
   EXPECT_EQ(status.engine().completed(), 17u);
   EXPECT_EQ(status.server().calls(), 3u);
   EXPECT_EQ(status.server().invalid(), 1u);

@@ -5,6 +5,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "base/utf8.h"
+#include "beamline/limits.h"
 
 namespace beamline::catalogue {
 

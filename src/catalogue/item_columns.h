@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // Item attributes by position (an item's number in SID order), one array per attribute: what a catalogue file stores
-// and a snapshot serves. Also the limits of a single item, which the builder and the loader hold alike (row C5.10 of
+// and a snapshot serves. Also the checks of a single item, which builder and loader share (limits.h; row C5.10 of
 // the bad-input catalogue). A plain value.
 #pragma once
 
@@ -17,8 +17,6 @@
 namespace beamline::catalogue {
 
 inline constexpr uint64_t kMaxItems = 0xfffffffeull;  // positions are 32 bit; 2^32 - 1 stands for "none"
-inline constexpr size_t kMaxTitleBytes = 4096;
-inline constexpr size_t kMaxTagsPerItem = 256;
 
 struct ItemColumns {
   std::vector<uint64_t> item_id;

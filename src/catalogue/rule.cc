@@ -6,6 +6,7 @@
 #include <set>
 
 #include "absl/strings/str_cat.h"
+#include "beamline/limits.h"
 #include "beamline/status.h"
 
 namespace beamline::catalogue {

@@ -18,9 +18,6 @@
 
 namespace beamline::catalogue {
 
-inline constexpr int kMaxRuleClauses = 64;
-inline constexpr int kMaxClauseValues = 4096;
-
 struct CompiledRule {
   RankBitmap items;                           // by position
   std::vector<std::vector<uint64_t>> levels;  // [levels][nodes / 64]

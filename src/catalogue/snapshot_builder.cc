@@ -6,6 +6,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "base/interrupt.h"
+#include "beamline/limits.h"
 #include "beamline/status.h"
 #include "catalogue/snapshot_check.h"
 #include "catalogue/snapshot_file.h"

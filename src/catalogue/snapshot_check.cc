@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "absl/strings/str_cat.h"
+#include "beamline/limits.h"
 #include "beamline/status.h"
 
 namespace beamline::catalogue {

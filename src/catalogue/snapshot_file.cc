@@ -12,6 +12,7 @@
 #include "base/digest.h"
 #include "base/interrupt.h"
 #include "base/json.h"
+#include "beamline/limits.h"
 #include "beamline/status.h"
 #include "catalogue/section_file.h"
 #include "catalogue/snapshot_check.h"
@@ -22,7 +23,7 @@ namespace {
 static_assert(std::endian::native == std::endian::little, "catalogue files are little-endian and read in place");
 
 constexpr uint64_t kMaxManifestBytes = 64 << 10;
-constexpr uint64_t kMaxTagBytes = uint64_t{kMaxTags} * (kMaxTagKeyBytes + kMaxTagValueBytes + 8);
+constexpr uint64_t kMaxTagBytes = uint64_t{kMaxTags} * (kMaxNameBytes + kMaxValueBytes + 8);
 
 template <typename T>
 absl::string_view Bytes(const std::vector<T>& values) {

@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "absl/strings/str_cat.h"
+#include "beamline/limits.h"
 #include "beamline/status.h"
 #include "catalogue/item_columns.h"
 
@@ -12,8 +13,8 @@ namespace beamline::catalogue {
 absl::StatusOr<uint32_t> TagDictionary::Intern(absl::string_view key, absl::string_view value) {
   if (const std::optional<uint32_t> known = Find(key, value)) return *known;
   if (key.empty()) return absl::InvalidArgumentError("tags: a key is empty; give every tag a key");
-  BEAMLINE_RETURN_IF_ERROR(CheckText(key, kMaxTagKeyBytes, "tag key"));
-  BEAMLINE_RETURN_IF_ERROR(CheckText(value, kMaxTagValueBytes, absl::StrCat("value of tag '", key, "'")));
+  BEAMLINE_RETURN_IF_ERROR(CheckText(key, kMaxNameBytes, "tag key"));
+  BEAMLINE_RETURN_IF_ERROR(CheckText(value, kMaxValueBytes, absl::StrCat("value of tag '", key, "'")));
   if (tags_.size() >= kMaxTags) {
     return absl::ResourceExhaustedError(absl::StrCat("tags: more than ", kMaxTags, " distinct (key, value) pairs"));
   }

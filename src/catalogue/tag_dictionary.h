@@ -17,8 +17,6 @@
 
 namespace beamline::catalogue {
 
-inline constexpr size_t kMaxTagKeyBytes = 128;
-inline constexpr size_t kMaxTagValueBytes = 512;
 inline constexpr uint32_t kMaxTags = 1u << 24;  // distinct pairs in one catalogue
 
 class TagDictionary {

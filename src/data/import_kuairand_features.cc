@@ -58,8 +58,8 @@ int64_t ParseDay(std::string_view text) {
 }
 
 void AddTag(std::string key, std::string_view value, KeyValues* tags) {
-  if (Missing(value) || tags->size() >= kMaxTags) return;
-  tags->emplace_back(std::move(key), CleanText(WithoutZeroFraction(value), kMaxTagBytes, ";\t"));
+  if (Missing(value) || tags->size() >= kMaxTagsPerItem) return;
+  tags->emplace_back(std::move(key), CleanText(WithoutZeroFraction(value), kMaxValueBytes, ";\t"));
 }
 
 absl::StatusOr<ItemRow> ParseVideoRow(const DelimitedReader& csv) {
@@ -84,7 +84,8 @@ absl::StatusOr<ItemRow> ParseVideoRow(const DelimitedReader& csv) {
 std::vector<std::string> UserAttributeColumns(const DelimitedReader& csv) {
   std::vector<std::string> names;
   for (const std::string& name : csv.header()) {
-    if (name != "user_id" && csv.Column(name + "_range") < 0 && names.size() < kMaxTags) names.push_back(name);
+    if (name != "user_id" && csv.Column(name + "_range") < 0 && names.size() < kMaxUserAttributes)
+      names.push_back(name);
   }
   return names;
 }
@@ -160,7 +161,7 @@ absl::Status CopyUsers(const std::filesystem::path& path, const std::filesystem:
       const std::string_view value = csv.field(csv.Column(name));
       constexpr std::string_view kUnknown = "-124";  // the archive's mark for a missing flag
       const bool missing = Missing(value) || value == kUnknown;
-      cleaned.push_back(missing ? "" : CleanText(WithoutZeroFraction(value), kMaxTagBytes));
+      cleaned.push_back(missing ? "" : CleanText(WithoutZeroFraction(value), kMaxValueBytes));
     }
     BEAMLINE_RETURN_IF_ERROR(users.Write(*user, {cleaned.begin(), cleaned.end()}));
   }

@@ -72,7 +72,7 @@ absl::StatusOr<Attributes> ReadAttributes(const std::filesystem::path& path) {
       if (!value.is_number_unsigned()) {
         return absl::InvalidArgumentError(absl::StrCat(path.string(), ": ", key, ": not an array of whole numbers"));
       }
-      if (tags.size() + 1 < kMaxTags) tags.emplace_back("attribute", absl::StrCat(value.get<uint64_t>()));
+      if (tags.size() + 1 < kMaxTagsPerItem) tags.emplace_back("attribute", absl::StrCat(value.get<uint64_t>()));
     }
   }
   return attributes;
@@ -85,7 +85,7 @@ absl::StatusOr<ItemRow> ParseTitle(std::string_view line) {
   if (second == std::string_view::npos) return absl::InvalidArgumentError("not item<TAB>asin<TAB>title");
   ItemRow row;
   BEAMLINE_ASSIGN_OR_RETURN(row.item, ParseIdField("item", line.substr(0, first)));
-  const std::string asin = CleanText(line.substr(first + 1, second - first - 1), kMaxTagBytes, ";");
+  const std::string asin = CleanText(line.substr(first + 1, second - first - 1), kMaxValueBytes, ";");
   if (!asin.empty()) row.attributes.tags.emplace_back("asin", asin);
   row.attributes.title = CleanText(line.substr(second + 1), kMaxTitleBytes);
   return row;

@@ -12,14 +12,14 @@ namespace beamline::data {
 namespace {
 
 absl::Status CheckTag(std::string_view key, std::string_view value) {
-  const bool sizes_ok = !key.empty() && key.size() <= kMaxTagBytes && value.size() <= kMaxTagBytes;
+  const bool sizes_ok = !key.empty() && key.size() <= kMaxNameBytes && value.size() <= kMaxValueBytes;
   if (sizes_ok && key.find_first_of("=;") == std::string_view::npos && value.find(';') == std::string_view::npos &&
       IsCleanText(key) && IsCleanText(value)) {
     return absl::OkStatus();
   }
-  return absl::InvalidArgumentError(absl::StrCat("tag ", Quoted(key), "=", Quoted(value), " is not key=value of 1 to ",
-                                                 kMaxTagBytes,
-                                                 " bytes of UTF-8 each without ';' and control characters"));
+  return absl::InvalidArgumentError(
+      absl::StrCat("tag ", Quoted(key), "=", Quoted(value), " is not key=value, a key of 1 to ", kMaxNameBytes,
+                   " and a value of at most ", kMaxValueBytes, " bytes of UTF-8 without ';' and control characters"));
 }
 
 absl::Status CheckTitle(std::string_view title) {
@@ -49,7 +49,8 @@ absl::StatusOr<KeyValues> ParseTags(std::string_view text) {
       return absl::InvalidArgumentError(absl::StrCat("tag ", Quoted(piece), " is not key=value"));
     }
     BEAMLINE_RETURN_IF_ERROR(CheckTag(piece.substr(0, equals), piece.substr(equals + 1)));
-    if (tags.size() == kMaxTags) return absl::InvalidArgumentError(absl::StrCat("more than ", kMaxTags, " tags"));
+    if (tags.size() == kMaxTagsPerItem)
+      return absl::InvalidArgumentError(absl::StrCat("more than ", kMaxTagsPerItem, " tags"));
     tags.emplace_back(piece.substr(0, equals), piece.substr(equals + 1));
     text.remove_prefix(std::min(piece.size() + 1, text.size()));
   }
@@ -57,7 +58,8 @@ absl::StatusOr<KeyValues> ParseTags(std::string_view text) {
 }
 
 absl::StatusOr<std::string> FormatTags(const KeyValues& tags) {
-  if (tags.size() > kMaxTags) return absl::InvalidArgumentError(absl::StrCat("more than ", kMaxTags, " tags"));
+  if (tags.size() > kMaxTagsPerItem)
+    return absl::InvalidArgumentError(absl::StrCat("more than ", kMaxTagsPerItem, " tags"));
   std::string text;
   for (const auto& [key, value] : tags) {
     BEAMLINE_RETURN_IF_ERROR(CheckTag(key, value));

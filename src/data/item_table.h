@@ -8,7 +8,7 @@
 //   created_ms   optional  Unix time in milliseconds, 0 to 4102444800000; empty or 0: unknown
 //   relevance    optional  finite number that orders the items of one SID, largest first; empty: 0
 //   tags         optional  key=value joined by ';', e.g. "tag=39;kind=NORMAL"; keys hold neither '=' nor ';', values
-//                          no ';'; at most 64 of at most 256 bytes each; a key may repeat
+//                          no ';'; at most 256, keys of 128 bytes, values of 512; a key may repeat
 //   title        optional  at most 4096 bytes of UTF-8 without control characters
 //
 // Further columns are ignored, empty lines skipped; bad rows, duplicates among them, are counted (bad_rows.h). Memory

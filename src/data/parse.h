@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // Strict parsing of table fields: the whole field must be the value, with no blanks, signs or suffixes beyond it, and
-// the same in every locale. The limits of all tables stand here. Pure functions; thread-safe.
+// the same in every locale. Limits of tables alone stand here, the others in limits.h. Pure functions; thread-safe.
 #pragma once
 
 #include <cstdint>
@@ -10,16 +10,13 @@
 #include <string_view>
 
 #include "absl/status/statusor.h"
+#include "beamline/limits.h"
 
 namespace beamline::data {
 
 inline constexpr uint64_t kMaxLineBytes = 1 << 20;        // sequences files hold a user per line
-inline constexpr size_t kMaxUserIdBytes = 256;            // user ids are opaque
-inline constexpr size_t kMaxTitleBytes = 4096;            // UTF-8
-inline constexpr size_t kMaxTags = 64;                    // per item, and attributes per user
-inline constexpr size_t kMaxTagBytes = 256;               // a key or a value
 inline constexpr int64_t kMaxTimeMs = 4'102'444'800'000;  // 2100-01-01
-inline constexpr int64_t kMaxDurationMs = 4'294'967'295;  // 49 days
+inline constexpr int64_t kMaxDurationMs = kMaxSpanMs;
 
 // Decimal digits only.
 std::optional<uint64_t> ParseUnsigned(std::string_view text);

@@ -10,9 +10,14 @@ namespace beamline::data {
 absl::StatusOr<UserTableReader> UserTableReader::Open(const std::filesystem::path& path, const BadRowPolicy& policy,
                                                       Progress* progress) {
   BEAMLINE_ASSIGN_OR_RETURN(DelimitedReader reader, DelimitedReader::OpenTsv(path, {"user_id"}, policy, progress));
-  if (reader.header().size() > kMaxTags + 1) {
+  if (reader.header().size() > kMaxUserAttributes + 1) {
     return absl::InvalidArgumentError(absl::StrCat(path.string(), ":1: ", reader.header().size() - 1,
-                                                   " attribute columns, more than the limit of ", kMaxTags));
+                                                   " attribute columns, more than the limit of ", kMaxUserAttributes));
+  }
+  for (const std::string& name : reader.header()) {
+    if (name.size() <= kMaxNameBytes) continue;
+    return absl::InvalidArgumentError(absl::StrCat(path.string(), ":1: column ", Quoted(name), " has ", name.size(),
+                                                   " bytes, more than the limit of ", kMaxNameBytes));
   }
   const int user = reader.Column("user_id");
   return UserTableReader(std::move(reader), user);
@@ -25,9 +30,9 @@ absl::Status UserTableReader::Parse(UserRow* row) {
   for (int column = 0; column < static_cast<int>(reader_.header().size()); ++column) {
     const std::string_view value = reader_.field(column);
     if (column == user_ || value.empty()) continue;
-    if (value.size() > kMaxTagBytes || !IsCleanText(value)) {
+    if (value.size() > kMaxValueBytes || !IsCleanText(value)) {
       return absl::InvalidArgumentError(absl::StrCat(reader_.header()[column], " ", Quoted(value), " is not at most ",
-                                                     kMaxTagBytes, " bytes of UTF-8 without control characters"));
+                                                     kMaxValueBytes, " bytes of UTF-8 without control characters"));
     }
     row->attributes.push_back({reader_.header()[column], std::string(value)});
   }

@@ -6,7 +6,6 @@
 
 #include "absl/strings/str_cat.h"
 #include "beamline/status.h"
-#include "catalogue/rule.h"
 
 namespace beamline::engine {
 namespace {
@@ -57,14 +56,13 @@ absl::Status CheckAttributes(const std::vector<UserAttribute>& attributes) {
 }
 
 absl::Status CheckEligibility(const Eligibility& eligibility, int max_items) {
-  BEAMLINE_RETURN_IF_ERROR(
-      CheckRange("eligibility.rule", eligibility.rule.size(), 0, catalogue::kMaxRuleClauses, " clauses"));
+  BEAMLINE_RETURN_IF_ERROR(CheckRange("eligibility.rule", eligibility.rule.size(), 0, kMaxRuleClauses, " clauses"));
   for (size_t i = 0; i < eligibility.rule.size(); ++i) {
     const TagClause& clause = eligibility.rule[i];
     const std::string field = absl::StrCat("eligibility.rule[", i, "]");
     BEAMLINE_RETURN_IF_ERROR(CheckRange(absl::StrCat(field, ".key"), clause.key.size(), 1, kMaxNameBytes, " bytes"));
     BEAMLINE_RETURN_IF_ERROR(
-        CheckRange(absl::StrCat(field, ".any_of"), clause.any_of.size(), 1, catalogue::kMaxClauseValues, " values"));
+        CheckRange(absl::StrCat(field, ".any_of"), clause.any_of.size(), 1, kMaxClauseValues, " values"));
     for (size_t v = 0; v < clause.any_of.size(); ++v) {
       if (clause.any_of[v].size() <= kMaxValueBytes) continue;
       return OutOfRange(absl::StrCat(field, ".any_of[", v, "]"), clause.any_of[v].size(), 0, kMaxValueBytes, " bytes");

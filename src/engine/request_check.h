@@ -10,17 +10,10 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "beamline/engine.h"
+#include "beamline/limits.h"
 #include "beamline/request.h"
 
 namespace beamline::engine {
-
-inline constexpr int64_t kMaxTimestampMs = 253'402'300'799'999;  // the end of the year 9999
-inline constexpr int64_t kMaxSpanMs = 4'294'967'295;             // of play times and durations: 49 days
-inline constexpr int kMaxUserIdBytes = 256;
-inline constexpr int kMaxRequestIdBytes = 128;
-inline constexpr int kMaxUserAttributes = 64;
-inline constexpr int kMaxNameBytes = 64;    // of user attributes and tag keys
-inline constexpr int kMaxValueBytes = 256;  // of their values
 
 absl::Status CheckOptions(const EngineOptions& options);
 

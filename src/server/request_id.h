@@ -9,10 +9,9 @@
 #include <string>
 
 #include "absl/strings/string_view.h"
+#include "beamline/limits.h"
 
 namespace beamline::server {
-
-inline constexpr size_t kMaxRequestIdBytes = 128;
 
 // At most kMaxRequestIdBytes bytes; everything but printable ASCII without space and quotes becomes '_'.
 std::string CleanRequestId(absl::string_view request_id);

@@ -13,9 +13,6 @@
 namespace beamline::server {
 namespace {
 
-constexpr int64_t kMaxTimestampMs = 253402300799999;  // the end of the year 9999
-constexpr int64_t kMaxSpanMs = 4294967295;            // 49 days, as in the event table
-
 std::string Range(int64_t low, int64_t high) { return absl::StrCat(low, "..", high); }
 
 absl::Status CheckCount(absl::string_view field, int64_t count, int64_t low, int64_t high, absl::string_view unit) {
@@ -88,7 +85,7 @@ absl::Status ReadUser(const v1::RecommendRequest& message, RecommendRequest* req
 absl::StatusOr<TagClause> ClauseFromProto(const v1::Eligibility::TagClause& message, absl::string_view field) {
   BEAMLINE_RETURN_IF_ERROR(CheckCount(absl::StrCat(field, ".key"), message.key().size(), 1, kMaxNameBytes, "bytes"));
   BEAMLINE_RETURN_IF_ERROR(
-      CheckCount(absl::StrCat(field, ".any_of"), message.any_of_size(), 1, kMaxValuesPerClause, "values"));
+      CheckCount(absl::StrCat(field, ".any_of"), message.any_of_size(), 1, kMaxClauseValues, "values"));
   for (int i = 0; i < message.any_of_size(); ++i) {
     BEAMLINE_RETURN_IF_ERROR(
         CheckCount(absl::StrCat(field, ".any_of[", i, "]"), message.any_of(i).size(), 0, kMaxValueBytes, "bytes"));
@@ -98,7 +95,7 @@ absl::StatusOr<TagClause> ClauseFromProto(const v1::Eligibility::TagClause& mess
 
 absl::StatusOr<Eligibility> EligibilityFromProto(const v1::Eligibility& message, const RequestLimits& limits) {
   Eligibility eligibility;
-  BEAMLINE_RETURN_IF_ERROR(CheckCount("eligibility.rule", message.rule_size(), 0, kMaxClauses, "clauses"));
+  BEAMLINE_RETURN_IF_ERROR(CheckCount("eligibility.rule", message.rule_size(), 0, kMaxRuleClauses, "clauses"));
   for (int i = 0; i < message.rule_size(); ++i) {
     BEAMLINE_ASSIGN_OR_RETURN(TagClause clause,
                               ClauseFromProto(message.rule(i), absl::StrCat("eligibility.rule[", i, "]")));

@@ -11,6 +11,7 @@
 #include "absl/strings/string_view.h"
 #include "beamline/catalogue.h"
 #include "beamline/engine.h"
+#include "beamline/limits.h"
 #include "beamline/request.h"
 #include "beamline/v1/catalogue.pb.h"
 #include "beamline/v1/model.pb.h"
@@ -27,14 +28,8 @@ struct RequestLimits {
   bool accept_critical = false;  // else PRIORITY_CRITICAL counts as default
 };
 
-// Fixed limits; the proto states them beside the fields.
-inline constexpr int kMaxUserIdBytes = 256;
-inline constexpr int kMaxUserAttributes = 64;
-inline constexpr int kMaxNameBytes = 64;
-inline constexpr int kMaxValueBytes = 256;
+// Of the wire alone; the other fixed limits are in limits.h. The proto states all beside the fields.
 inline constexpr int kMaxLabelsPerEvent = 64;
-inline constexpr int kMaxClauses = 16;
-inline constexpr int kMaxValuesPerClause = 256;
 inline constexpr int kDefaultTopK = 10;
 
 // The deadline is the call's, not the message's: the caller sets it. `request_id` comes back cleaned (request_id.h).

@@ -176,13 +176,16 @@ TEST_F(TablesTest, BadItemRows) {
 }
 
 TEST_F(TablesTest, TagsHaveLimits) {
-  KeyValues many(65, {"k", "v"});
+  // The limits of catalogues and requests: what a table may hold can be asked for.
+  KeyValues many(kMaxTagsPerItem + 1, {std::string(kMaxNameBytes, 'k'), std::string(kMaxValueBytes, 'v')});
   EXPECT_FALSE(FormatTags(many).ok());
   many.pop_back();
   EXPECT_EQ(ParseTags(FormatTags(many).value()).value(), many);
   EXPECT_FALSE(ParseTags(FormatTags(many).value() + ";k=v").ok());
   EXPECT_THAT(ParseTags("a=b=c;d=").value(), ElementsAre(Pair("a", "b=c"), Pair("d", "")));
   EXPECT_FALSE(FormatTags({{"a;b", "c"}}).ok());
+  EXPECT_FALSE(FormatTags({{std::string(kMaxNameBytes + 1, 'k'), "v"}}).ok());
+  EXPECT_FALSE(FormatTags({{"k", std::string(kMaxValueBytes + 1, 'v')}}).ok());
   EXPECT_FALSE(FormatTags({{"a", "b;c"}}).ok());
   EXPECT_FALSE(FormatTags({{"a", "b\n"}}).ok());
 }
@@ -207,6 +210,8 @@ TEST_F(TablesTest, UsersReadBackWithoutEmptyValues) {
   std::string header = "user_id";
   for (int column = 0; column < 65; ++column) absl::StrAppend(&header, "\tc", column);
   EXPECT_PRED_FORMAT2(IsError, UserTableReader::Open(WriteText("w", header)).status(), "65 attribute columns");
+  const std::string wide = absl::StrCat("user_id\t", std::string(kMaxNameBytes + 1, 'c'));
+  EXPECT_PRED_FORMAT2(IsError, UserTableReader::Open(WriteText("x", wide)).status(), "129 bytes");
 }
 
 }  // namespace

@@ -84,7 +84,7 @@ TEST(RequestCheckTest, EveryBadFieldIsNamed) {
          r.user_attributes.resize(65, {"a", "b"});
        }},
       {"user_attributes[0].name: 0 bytes", [](auto& r) { r.user_attributes[0].name.clear(); }},
-      {"user_attributes[0].value: 257 bytes", [](auto& r) { r.user_attributes[0].value.assign(257, 'v'); }},
+      {"user_attributes[0].value: 513 bytes", [](auto& r) { r.user_attributes[0].value.assign(513, 'v'); }},
       {"eligibility.deny: 50001 items", [](auto& r) { r.eligibility.deny.resize(50'001); }},
       {"eligibility.allow: 1000000 items",
        [](auto& r) {
@@ -104,7 +104,8 @@ TEST(RequestCheckTest, EveryBadFieldIsNamed) {
        [](auto& r) {
          r.eligibility.rule.push_back({"k", {}});
        }},
-      {"eligibility.rule[0].any_of[1]: 300 bytes", [](auto& r) { r.eligibility.rule[0].any_of[1].assign(300, 'x'); }},
+      {"eligibility.rule[0].key: 129 bytes", [](auto& r) { r.eligibility.rule[0].key.assign(129, 'k'); }},
+      {"eligibility.rule[0].any_of[1]: 600 bytes", [](auto& r) { r.eligibility.rule[0].any_of[1].assign(600, 'x'); }},
       {"priority: 9", [](auto& r) { r.priority = static_cast<Priority>(9); }},
   };
   for (const auto& c : cases) {

@@ -126,6 +126,18 @@ struct BadField {
   std::function<void(v1::RecommendRequest&)> spoil;
 };
 
+// What a catalogue may hold can be asked for: one set of limits (beamline/limits.h).
+TEST(FromProto, RulesOfACataloguesLargestTags) {
+  v1::RecommendRequest message = Valid();
+  for (int i = 0; i < kMaxRuleClauses; ++i) {
+    auto* clause = message.mutable_eligibility()->add_rule();
+    clause->set_key(std::string(kMaxNameBytes, 'k'));
+    clause->add_any_of(std::string(kMaxValueBytes, 'v'));
+  }
+  for (int i = 1; i < kMaxClauseValues; ++i) message.mutable_eligibility()->mutable_rule(0)->add_any_of("v");
+  EXPECT_TRUE(FromProto(message, Limits()).ok()) << FromProto(message, Limits()).status();
+}
+
 v1::Event* Event(v1::RecommendRequest& request) { return request.add_history(); }
 v1::Eligibility::TagClause* Clause(v1::RecommendRequest& request) {
   auto* clause = request.mutable_eligibility()->add_rule();
@@ -141,11 +153,11 @@ const BadField kBadFields[] = {
      [](auto& r) {
        for (int i = 0; i < 65; ++i) r.add_user_attributes()->set_name("n");
      }},
-    {"user_attributes[0].name", "FIELD_OUT_OF_RANGE", "1..64", "0", [](auto& r) { r.add_user_attributes(); }},
-    {"user_attributes[0].value", "FIELD_OUT_OF_RANGE", "0..256", "300",
+    {"user_attributes[0].name", "FIELD_OUT_OF_RANGE", "1..128", "0", [](auto& r) { r.add_user_attributes(); }},
+    {"user_attributes[0].value", "FIELD_OUT_OF_RANGE", "0..512", "600",
      [](auto& r) {
        r.add_user_attributes()->set_name("n");
-       r.mutable_user_attributes(0)->set_value(std::string(300, 'v'));
+       r.mutable_user_attributes(0)->set_value(std::string(600, 'v'));
      }},
     {"history", "FIELD_OUT_OF_RANGE", "0..5", "6",
      [](auto& r) {
@@ -199,18 +211,18 @@ const BadField kBadFields[] = {
        r.add_beam_widths(4);
        r.add_beam_widths(4);
      }},
-    {"eligibility.rule", "FIELD_OUT_OF_RANGE", "0..16", "17",
+    {"eligibility.rule", "FIELD_OUT_OF_RANGE", "0..64", "65",
      [](auto& r) {
-       for (int i = 0; i < 17; ++i) Clause(r);
+       for (int i = 0; i < 65; ++i) Clause(r);
      }},
-    {"eligibility.rule[0].key", "FIELD_OUT_OF_RANGE", "1..64", "0", [](auto& r) { Clause(r)->clear_key(); }},
-    {"eligibility.rule[1].any_of", "FIELD_OUT_OF_RANGE", "1..256", "0",
+    {"eligibility.rule[0].key", "FIELD_OUT_OF_RANGE", "1..128", "0", [](auto& r) { Clause(r)->clear_key(); }},
+    {"eligibility.rule[1].any_of", "FIELD_OUT_OF_RANGE", "1..4096", "0",
      [](auto& r) {
        Clause(r);
        Clause(r)->clear_any_of();
      }},
-    {"eligibility.rule[0].any_of[1]", "FIELD_OUT_OF_RANGE", "0..256", "257",
-     [](auto& r) { Clause(r)->add_any_of(std::string(257, 'x')); }},
+    {"eligibility.rule[0].any_of[1]", "FIELD_OUT_OF_RANGE", "0..512", "513",
+     [](auto& r) { Clause(r)->add_any_of(std::string(513, 'x')); }},
     {"eligibility.deny_item_ids", "FIELD_OUT_OF_RANGE", "0..4", "5",
      [](auto& r) {
        for (int i = 0; i < 5; ++i) r.mutable_eligibility()->add_deny_item_ids(i);

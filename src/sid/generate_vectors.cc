@@ -43,8 +43,9 @@ absl::StatusOr<ItemVectors> GenerateVectors(const VectorOptions& options, Progre
   if (options.dim < 1 || options.dim > kMaxDim) {
     return absl::InvalidArgumentError(absl::StrCat("dim: is ", options.dim, ", must be 1 to ", kMaxDim));
   }
-  BEAMLINE_RETURN_IF_ERROR(CheckAvailableMemory(absl::StrCat(options.items, " vectors of ", options.dim, " dimensions"),
-                                                options.items * options.dim * static_cast<int64_t>(sizeof(float))));
+  BEAMLINE_RETURN_IF_ERROR(CheckMemory(absl::StrCat(options.items, " vectors of ", options.dim, " dimensions"),
+                                       options.items * options.dim * static_cast<int64_t>(sizeof(float)),
+                                       "generate fewer items or dimensions"));
   RandomSource random(options.seed, 0);
   const FloatMatrix topics = Centres(kTopics, options.dim, random);
   const FloatMatrix styles = Centres(int64_t{kTopics} * kStylesPerTopic, options.dim, random);

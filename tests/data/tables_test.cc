@@ -160,7 +160,7 @@ TEST_F(TablesTest, BadItemRows) {
       {"2\t\t\t\t\tplain\t", "tag 'plain' is not key=value"},
       {"2\t\t\t\t\ta=b;;c=d\t", "tag '' is not key=value"},
       {"2\t\t\t\t\t=b\t", "tag ''='b'"},
-      {"2\t\t\t\t\tk=" + std::string(300, 'v') + "\t", "tag 'k'="},
+      {"2\t\t\t\t\tk=" + std::string(kMaxValueBytes + 1, 'v') + "\t", "tag 'k'="},
       {"2\t\t\t\t\t\t" + long_title, "title has 5000 bytes"},
       {"2\t\t\t\t\t\t\xFF", "title '\\xff' is not UTF-8"},
   };

@@ -176,7 +176,7 @@ TEST_F(BundleTest, MemoryIsEstimatedBeforeAnythingLargeIsRead) {
   options.memory_limit_bytes = 1000;
   const absl::Status status = LoadBundle(bundle_, options).status();
   EXPECT_EQ(status.code(), absl::StatusCode::kResourceExhausted);
-  EXPECT_THAT(std::string(status.message()), HasSubstr("limit is"));
+  EXPECT_THAT(std::string(status.message()), HasSubstr("is the limit"));
   options.memory_limit_bytes = int64_t{1} << 40;
   EXPECT_TRUE(LoadBundle(bundle_, options).ok());
   options.further_bytes = int64_t{1} << 40;

@@ -101,10 +101,11 @@ TEST(NewTokens, AreThoseOfLettersCode) {
   ASSERT_EQ(tokens.size(), 17u);
   EXPECT_EQ(tokens[config.t5.start], 0);
   EXPECT_EQ(tokens[config.t5.end], 1);
+  // Python's sorted() compares '>' with digits: <a_10> comes before <a_1>.
   EXPECT_EQ(tokens[0], 2);    // <a_0>
-  EXPECT_EQ(tokens[1], 3);    // <a_1>
-  EXPECT_EQ(tokens[10], 4);   // <a_10>
-  EXPECT_EQ(tokens[11], 5);   // <a_11>
+  EXPECT_EQ(tokens[10], 3);   // <a_10>
+  EXPECT_EQ(tokens[11], 4);   // <a_11>
+  EXPECT_EQ(tokens[1], 5);    // <a_1>
   EXPECT_EQ(tokens[2], 6);    // <a_2>
   EXPECT_EQ(tokens[12], 14);  // <b_0>
 }

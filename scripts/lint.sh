@@ -6,7 +6,7 @@
 #   scripts/lint.sh BUILD_DIR [FILE...]  both, of these sources or of all; BUILD_DIR is a finished Ninja build
 #
 # A source that was clean is not looked at again until it, a header of ours that it includes, .clang-tidy or clang-tidy
-# itself changes: the keys of clean sources are kept in the cache folder.
+# itself changes (a folder's own .clang-tidy counts, too): the keys of clean sources are kept in the cache folder.
 set -euo pipefail
 . "$(dirname "$0")/lib.sh"
 cd "$root"
@@ -23,6 +23,8 @@ clang-format --dry-run --Werror "${sources[@]}"
 build=$(cd "${1:?usage: scripts/lint.sh --format | --fix | BUILD_DIR [FILE...]}" && pwd)
 shift
 [[ -f $build/compile_commands.json ]] || { echo "lint: $build/compile_commands.json is missing: configure first" >&2; exit 2; }
+clang_tidy=$cache/tools/bin/clang-tidy
+[[ -x $clang_tidy ]] || { echo "lint: $clang_tidy is missing: run scripts/setup.sh --dev" >&2; exit 2; }
 keys=$cache/tidy
 mkdir -p "$keys"
 find "$keys" -type f -mtime +30 -delete
@@ -48,17 +50,18 @@ for block in sys.stdin.read().split("\n\n"):
     ours = [os.path.relpath(path, root) for path in paths if path.startswith((root + "/", build + "/"))]
     if ours: print(*ours)
 ' "$root" "$build" >"$included"
-shared_key=$({ clang-tidy --version; cat .clang-tidy; } | sha256sum)
-export commands keys included shared_key
+shared_key=$({ "$clang_tidy" --version; cat .clang-tidy; } | sha256sum)
+export clang_tidy commands keys included shared_key
 
 tidy_one() {
   local file=$1 key log headers
   headers=$(grep -m1 -- "^$file " "$included") || headers=$(git ls-files -co --exclude-standard '*.h' '*.proto')
   # shellcheck disable=SC2086
-  key=$({ echo "$shared_key"; echo "$file"; cat "$file"; cat $headers 2>/dev/null; } | sha256sum | cut -d' ' -f1)
+  key=$({ echo "$shared_key"; [[ $file != tests/* ]] || cat tests/.clang-tidy; echo "$file"; cat "$file"; cat $headers 2>/dev/null; } |
+    sha256sum | cut -d' ' -f1)
   [[ -e $keys/$key ]] && return 0
   log=$(mktemp)
-  if clang-tidy -p "$commands" --quiet --extra-arg=-Wno-unknown-warning-option --extra-arg=-Wno-everything "$file" >"$log" 2>&1; then
+  if "$clang_tidy" -p "$commands" --quiet --extra-arg=-Wno-unknown-warning-option --extra-arg=-Wno-everything "$file" >"$log" 2>&1; then
     touch "$keys/$key"
     rm -f "$log"
   else

@@ -15,7 +15,7 @@ cache=${BEAMLINE_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/beamline}
 packages=(g++ cmake ninja-build ccache lld git ca-certificates
   libgrpc++-dev protobuf-compiler protobuf-compiler-grpc libprotobuf-dev libabsl-dev libspdlog-dev libfmt-dev
   nlohmann-json3-dev libcli11-dev zlib1g-dev libssl-dev pkg-config libre2-dev libc-ares-dev prometheus-cpp-dev libcpp-httplib-dev python3 python3-venv)
-[[ ${1:-} == --dev ]] && packages+=(libgtest-dev libgmock-dev libbenchmark-dev clang-format clang-tidy prometheus haproxy)
+[[ ${1:-} == --dev ]] && packages+=(libgtest-dev libgmock-dev libbenchmark-dev clang-format prometheus haproxy)
 
 missing=()
 for package in "${packages[@]}"; do
@@ -42,12 +42,14 @@ elif [[ ! -f $cache/venv/torch-$torch_version.ok ]]; then
   touch "$cache/venv/torch-$torch_version.ok"
 fi
 
-validate_version=1.37.0
-if [[ ${1:-} == --dev && ! -f $cache/tools/kubernetes-validate-$validate_version.ok ]]; then
-  echo "setup: installing kubernetes-validate $validate_version into $cache/tools"
+# clang-tidy from the wheel: three times as fast as Debian's 14, which looks at every line of every system header.
+tools=(kubernetes-validate==1.37.0 clang-tidy==23.1.4)
+installed=$cache/tools/$(IFS=,; echo "${tools[*]}").ok
+if [[ ${1:-} == --dev && ! -f $installed ]]; then
+  echo "setup: installing ${tools[*]} into $cache/tools"
   rm -rf "$cache/tools"
   mkdir -p "$cache"
   /usr/bin/python3 -m venv "$cache/tools"
-  "$cache/tools/bin/pip" install --quiet --disable-pip-version-check "kubernetes-validate==$validate_version"
-  touch "$cache/tools/kubernetes-validate-$validate_version.ok"
+  "$cache/tools/bin/pip" install --quiet --disable-pip-version-check "${tools[@]}"
+  touch "$installed"
 fi

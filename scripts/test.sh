@@ -2,16 +2,15 @@
 # SPDX-License-Identifier: Apache-2.0
 # Runs all tests; installs what they need. CI runs exactly this.
 #
-#   scripts/test.sh             format, build, all tests, architecture, ThreadSanitizer over what has no torch or gRPC,
-#                               AddressSanitizer and UBSan over what has no torch; the CUDA kernels where there is nvcc
-#   scripts/test.sh --thorough  and clang-tidy, and AddressSanitizer and UBSan over the rest
+#   scripts/test.sh             clang-format, build, all tests, clang-tidy, ThreadSanitizer over what has no torch or gRPC,
+#                               AddressSanitizer and UBSan over everything; the CUDA kernels where there is nvcc
 #   scripts/test.sh --fast      a developer's minute: format, layers 0-2 and the engine's core, without torch and gRPC
 #
 # BEAMLINE_JOBS=N compiles with N jobs; BEAMLINE_BUILD_ROOT and BEAMLINE_CACHE move the builds and the caches.
 set -euo pipefail
 case ${1:-} in
-  "" | --fast | --thorough) mode=${1:---full} ;;
-  *) sed -n '3,11p' "$0" | cut -c3-; [[ $1 == --help || $1 == -h ]] && exit 0 || exit 2 ;;
+  "" | --fast) mode=${1:---full} ;;
+  *) sed -n '3,10p' "$0" | cut -c3-; [[ $1 == --help || $1 == -h ]] && exit 0 || exit 2 ;;
 esac
 cd "$(dirname "$0")/.."
 bash scripts/setup.sh --dev
@@ -77,6 +76,9 @@ stage_end
 stage "tests: cpu-release"
 run_ctest "$build_root/cpu-release"
 stage_end
+stage "clang-tidy"
+bash scripts/lint.sh "$build_root/cpu-release"
+stage_end
 
 # Where there is nvcc the kernels are compiled with it, and the run fails if they were not; a GPU is not needed.
 nvcc=$(command -v nvcc || ls /usr/local/cuda/bin/nvcc 2>/dev/null || true)
@@ -120,21 +122,10 @@ stage_end
 
 # libtorch keeps memory for the life of the process by design; its leaks are not ours.
 export LSAN_OPTIONS=suppressions=$root/tests/lsan.supp:print_suppressions=0 ASAN_OPTIONS=detect_odr_violation=0
-stage "AddressSanitizer and UBSan: what has no torch, the server included"
-configure cpu-asan "$build_root/cpu-asan" -DBEAMLINE_WITH_TORCH=OFF
+stage "AddressSanitizer and UBSan: everything"
+configure cpu-asan "$build_root/cpu-asan"
 build "$build_root/cpu-asan"
-run_ctest "$build_root/cpu-asan"
+# Trainings of minutes, and peers that are not ours.
+run_ctest "$build_root/cpu-asan" -E 'Journey\.TheModel|peers_quick'
 stage_end
-
-if [[ $mode == --thorough ]]; then
-  stage "clang-tidy"
-  bash scripts/lint.sh "$build_root/cpu-release"
-  stage_end
-
-  stage "AddressSanitizer and UBSan: everything"
-  configure cpu-asan "$build_root/cpu-asan-torch"
-  build "$build_root/cpu-asan-torch"
-  run_ctest "$build_root/cpu-asan-torch"
-  stage_end
-fi
 finish

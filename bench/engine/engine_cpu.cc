@@ -171,6 +171,7 @@ std::vector<model::ContextHandle> Encode(backend::Context& ctx, const Case& c, c
 void Decode(backend::Context& ctx, const Case& c, const std::vector<model::ContextHandle>& handles) {
   const std::vector<int> widths(c.model.config().level_sizes.size(), c.beams);
   std::vector<const model::ContextHandle*> pointers;
+  pointers.reserve(handles.size());
   for (const model::ContextHandle& handle : handles) pointers.push_back(&handle);
   const std::vector<decode::SearchRequest> requests(c.batch, {&c.constraint, widths, ScoreRule::kFull});
   const auto results = decode::BeamSearch(c.model).Run(ctx, model::PackContexts(ctx, pointers), requests,
@@ -194,6 +195,7 @@ double MeasureThroughput(const backend::Context& shared, const Case& c, const mo
   constexpr int kRuns = 4;
   const double start = Seconds(CLOCK_MONOTONIC);
   std::vector<std::thread> clients;
+  clients.reserve(c.clients);
   for (int client = 0; client < c.clients; ++client) {
     clients.emplace_back([&] {
       const backend::InferenceGuard guard;

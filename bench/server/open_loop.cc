@@ -63,10 +63,10 @@ double CpuMilliseconds(int pid) {
   if (name_end == std::string::npos) return 0;
   std::istringstream fields(text.substr(name_end + 2));
   std::string field;
-  double ticks = 0;
-  for (int i = 3; i <= 15 && fields >> field; ++i) {
-    if (i >= 14) ticks += std::atof(field.c_str());
+  double ticks = 0, count = 0;
+  for (int i = 3; i < 14 && fields >> field; ++i) {
   }
+  for (int i = 14; i <= 15 && fields >> count; ++i) ticks += count;
   return 1e3 * ticks / static_cast<double>(sysconf(_SC_CLK_TCK));
 }
 

@@ -51,6 +51,7 @@ absl::Status SafetensorsWriter::Add(std::string name, DType dtype, std::vector<i
 
 absl::Status SafetensorsWriter::WriteTo(const std::function<absl::Status(absl::string_view)>& sink) const {
   std::vector<const std::pair<const std::string, TensorView>*> order;
+  order.reserve(tensors_.size());
   for (const auto& entry : tensors_) order.push_back(&entry);
   // Falling element size keeps every tensor aligned to its element without padding, which the format forbids.
   std::stable_sort(order.begin(), order.end(), [](const auto* a, const auto* b) {

@@ -111,6 +111,7 @@ absl::Status PrintSummary(const catalogue::CatalogueSnapshot& snapshot, const st
   BEAMLINE_ASSIGN_OR_RETURN(const catalogue::SectionReader file,
                             catalogue::SectionReader::Open(path, catalogue::LoadOptions().max_bytes));
   std::vector<uint32_t> nodes;
+  nodes.reserve(snapshot.levels());
   for (int level = 0; level < snapshot.levels(); ++level) nodes.push_back(snapshot.num_nodes(level));
   Print("catalogue   %s\nfile        %s, %d bytes\n", snapshot.version(), path, file.file_bytes());
   Print("codebook    %s\nlevels      %d, of %s codes\n", snapshot.codebook_fingerprint(), snapshot.levels(),

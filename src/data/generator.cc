@@ -222,6 +222,7 @@ absl::StatusOr<ImportReport> GenerateLog(const LogGeneratorOptions& generator_op
     BEAMLINE_RETURN_IF_ERROR(CheckInterrupted());
     const LogGenerator::User user = generator.MakeUser(index);
     std::vector<std::string_view> values;
+    values.reserve(user.row.attributes.size());
     for (const UserAttribute& attribute : user.row.attributes) values.push_back(attribute.value);
     BEAMLINE_RETURN_IF_ERROR(users.Write(user.row.user_id, values));
     for (const Event& event : user.events) {

@@ -15,7 +15,7 @@
 #include "absl/status/statusor.h"
 #include "base/file.h"
 
-struct z_stream_s;
+struct z_stream_s;  // NOLINT(readability-identifier-naming): zlib's
 
 namespace beamline::data {
 

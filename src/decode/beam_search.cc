@@ -186,6 +186,7 @@ absl::Status BeamSearch::KeepBestPaths(int request, int level, int width, BeamSt
   const int count = beams.count();
   if (count <= width) return absl::OkStatus();
   std::vector<Sid> prefixes;
+  prefixes.reserve(count);
   for (int row = 0; row < count; ++row) prefixes.push_back(beams.Prefix(row));
   const std::vector<float> values =
       path_scorer_->Score({request, level, prefixes, absl::MakeConstSpan(beams.last()->score, count)});

@@ -164,6 +164,7 @@ std::vector<Tensor> OneRecV1::TeacherForced(Context& ctx, const EncodedContext& 
   x = backend::RmsNorm(ctx, x, decoder_norm_, config_.norm_epsilon);
 
   std::vector<Tensor> logits;
+  logits.reserve(levels);
   for (int level = 0; level < levels; ++level) {
     logits.push_back(backend::LevelHead(ctx, x, {.weight = heads_[level]}, levels, level, targets.batch));
   }

@@ -118,6 +118,7 @@ std::vector<Tensor> T5::TeacherForced(Context& ctx, const EncodedContext& contex
   x = backend::Dropout(ctx, backend::RmsNorm(ctx, x, decoder_norm_, config_.norm_epsilon));
 
   std::vector<Tensor> logits;
+  logits.reserve(steps);
   for (int step = 0; step < steps; ++step) {
     logits.push_back(backend::LevelHead(ctx, x, head_, steps, step, targets.batch));
   }

@@ -81,9 +81,10 @@ void ModelRepository::Submit(Request request) {
     } else {
       inbox_->requests.push_back(std::move(request));
       inbox_->changed.notify_one();
+      return;
     }
   }
-  if (!refusal.ok()) request.done(std::move(refusal));
+  request.done(std::move(refusal));
 }
 
 void ModelRepository::Stop() {

@@ -202,6 +202,7 @@ absl::Status WriteWeights(const Model& model, const fs::path& from, const std::s
   BEAMLINE_ASSIGN_OR_RETURN(const SafetensorsFile file, SafetensorsFile::Read(from.string()));
   const std::vector<model::WeightSpec> schema = model::WeightSchema(model.config);
   std::vector<ExpectedTensor> expected;
+  expected.reserve(schema.size());
   for (const model::WeightSpec& spec : schema) {
     expected.push_back({spec.name, {DType::kF32, DType::kBF16}, spec.shape});
   }

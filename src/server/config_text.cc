@@ -60,6 +60,7 @@ std::string ExplainUnknown(const std::string& warning) {
   const Descriptor* type = google::protobuf::DescriptorPool::generated_pool()->FindMessageTypeByName(quoted[1]);
   if (type == nullptr) return warning;
   std::vector<std::string> names;
+  names.reserve(type->field_count());
   for (int i = 0; i < type->field_count(); ++i) names.emplace_back(type->field(i)->name());
   const std::string nearest = Nearest(quoted[3], names);
   return absl::StrCat(quoted[3], ": ", std::string(type->name()), " has no such field; ",
@@ -109,7 +110,7 @@ bool BlankField(int column, std::string& line) {
   if (end == std::string::npos || std::string_view("{}<>[]").find(bare[end]) != std::string_view::npos) return false;
   if (line[end] == '"' || line[end] == '\'') {
     const char quote = line[end];
-    while (++end < line.size() && line[end] != quote) end += line[end] == '\\' ? 1 : 0;
+    for (++end; end < line.size() && line[end] != quote; ++end) end += line[end] == '\\' ? 1 : 0;
     end = std::min(end + 1, line.size());
   } else {
     end = std::min(bare.find_first_of(" \t,;{}<>[]", end), bare.size());

@@ -46,7 +46,8 @@ SignalWatcher::~SignalWatcher() {
     std::lock_guard lock(mu_);
     stopping_ = true;
   }
-  pthread_kill(thread_.native_handle(), SIGTERM);  // to that thread alone: wakes it to see the flag
+  // To that thread alone, which waits for it: wakes it to see the flag.
+  pthread_kill(thread_.native_handle(), SIGTERM);  // NOLINT(bugprone-bad-signal-to-kill-thread): the signal is blocked
   thread_.join();
 }
 

@@ -20,9 +20,9 @@ namespace {
 
 constexpr uint64_t kMaxBytes = 1 << 20;
 
-template <auto Free>
+template <auto kFree>
 struct Deleter {
-  void operator()(auto* object) const { Free(object); }
+  void operator()(auto* object) const { kFree(object); }
 };
 using Bio = std::unique_ptr<BIO, Deleter<BIO_free_all>>;
 using Certificate = std::unique_ptr<X509, Deleter<X509_free>>;

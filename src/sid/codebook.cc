@@ -141,6 +141,7 @@ absl::StatusOr<Codebook> Codebook::Load(const std::string& path) {
     codebook = Foreign(std::move(name), *std::move(sizes), std::move(index_digest));
   } else {
     std::vector<ExpectedTensor> expected;
+    expected.reserve(sizes->size());
     for (size_t level = 0; level < sizes->size(); ++level) {
       expected.push_back({TensorName(level), {DType::kF32}, {(*sizes)[level], -1}});
     }
@@ -185,6 +186,7 @@ absl::StatusOr<std::vector<Sid>> Codebook::Encode(const FloatMatrix& vectors, Th
   }
   BEAMLINE_RETURN_IF_ERROR(CheckVectors(vectors));
   std::vector<CentroidSearch> searches;
+  searches.reserve(centroids_.size());
   for (const FloatMatrix& level : centroids_) searches.emplace_back(level);
   std::vector<Sid> sids(vectors.rows);
   ParallelFor(pool, vectors.rows, kRowsPerTask, [&](int64_t begin, int64_t end) {

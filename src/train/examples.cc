@@ -158,6 +158,7 @@ ExampleBuilder::Example ExampleBuilder::MakeExample(const Window& window, uint64
   }
 
   std::vector<Event> history;
+  history.reserve(steps.size());
   for (const Step& step : steps) history.push_back(step.event);
   history.pop_back();
   Example example;

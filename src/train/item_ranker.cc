@@ -85,6 +85,7 @@ absl::StatusOr<std::vector<std::vector<ItemId>>> ItemRanker::RankedItems(backend
   }
 
   std::vector<const runtime::EncodedRequest*> inputs;
+  inputs.reserve(encoded.size());
   for (const runtime::EncodedRequest& one : encoded) inputs.push_back(&one);
   const model::EncoderInput batch = runtime::BuildEncoderBatch(features_->config(), inputs);
   model::EncodedContext context = model.Encode(ctx, model::UploadEncoderInput(ctx, features_->config(), batch));

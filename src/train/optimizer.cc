@@ -23,7 +23,7 @@ AdamW::AdamW(const model::ModelConfig& config, const model::Weights& weights, co
   groups_[2].decay = 0;
   for (const model::WeightSpec& spec : model::WeightSchema(config)) {
     if (spec.role == model::WeightRole::kBuffer) continue;
-    at::Tensor parameter = weights.Get(spec.name);
+    const at::Tensor& parameter = weights.Get(spec.name);
     parameter.set_requires_grad(true);
     Moment moment{spec.name, at::zeros_like(parameter.detach()), at::zeros_like(parameter.detach())};
     Group& group = groups_[spec.role == model::WeightRole::kMatrix      ? 0
@@ -59,6 +59,7 @@ double AdamW::Step(double learning_rate) {
   for (Group& group : groups_) {
     if (group.parameters.empty()) continue;
     std::vector<at::Tensor> gradients;
+    gradients.reserve(group.parameters.size());
     for (const at::Tensor& parameter : group.parameters) gradients.push_back(parameter.grad());
     for (at::Tensor& count : group.counts) count.add_(1);
     at::_fused_adamw_(group.parameters, gradients, group.first, group.second, {}, group.counts, learning_rate,

@@ -29,7 +29,7 @@ class ProgressTest : public ::testing::Test {
   }
   std::string Written() {
     std::string text(static_cast<size_t>(std::ftell(out_.get())), '\0');
-    std::rewind(out_.get());
+    EXPECT_EQ(std::fseek(out_.get(), 0, SEEK_SET), 0);
     EXPECT_EQ(std::fread(text.data(), 1, text.size(), out_.get()), text.size());
     return text;
   }

@@ -18,7 +18,7 @@ TEST(GenerateCatalogue, IsUniformAndRepeatable) {
   EXPECT_NEAR((*snapshot)->num_nodes(1), 4096 - 31, 25);  // 4096 * exp(-20000 / 4096) = 31 prefixes are missing
   std::map<Code, int> per_code;
   for (ItemId item = 1; item <= 20'000; ++item) ++per_code[(*(*snapshot)->Encode(item))[2]];
-  for (const auto& [code, count] : per_code) EXPECT_NEAR(count, 20'000 / 64, 90) << code;  // 5 standard deviations
+  for (const auto& [code, count] : per_code) EXPECT_NEAR(count, 20'000 / 64.0, 90) << code;  // 5 standard deviations
   EXPECT_EQ((*GenerateCatalogue(options))->version(), (*snapshot)->version());
   GenerateOptions other = options;
   other.seed = 6;

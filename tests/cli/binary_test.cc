@@ -34,7 +34,6 @@ using cli::Beamline;
 using cli::Outcome;
 using ::testing::AllOf;
 using ::testing::HasSubstr;
-using ::testing::Not;
 using ::testing::StartsWith;
 
 std::string WriteConfig(const std::string& text) {

@@ -45,7 +45,7 @@ TEST_F(DatasetTest, TellsOfSkippedRowsAndAttributeNames) {
     EXPECT_EQ(dataset->num_events(), 300);
     EXPECT_THAT(dataset->AttributeNames(), ElementsAre("age", "city"));
   }
-  std::rewind(out);
+  ASSERT_EQ(std::fseek(out, 0, SEEK_SET), 0);
   std::string told(4096, '\0');
   told.resize(std::fread(told.data(), 1, told.size(), out));
   std::fclose(out);

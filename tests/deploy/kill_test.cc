@@ -10,6 +10,7 @@
 #include <random>
 #include <thread>
 
+#include "absl/strings/numbers.h"
 #include "deploy/real_server.h"
 #include "gmock/gmock.h"
 
@@ -19,8 +20,10 @@ namespace {
 namespace fs = std::filesystem;
 
 int FromEnvironment(const char* name, int otherwise) {
-  const char* const value = std::getenv(name);
-  return value == nullptr ? otherwise : std::atoi(value);
+  const char* const text = std::getenv(name);
+  int value = otherwise;
+  EXPECT_TRUE(text == nullptr || absl::SimpleAtoi(text, &value)) << name;
+  return value;
 }
 
 class KillTest : public ::testing::Test {

@@ -163,7 +163,8 @@ class NewestFirst final : public Ranker {
     if (candidates.empty()) return absl::DataLossError("called with nothing");
     for (size_t i = 0; i < candidates.size(); ++i) {
       if (!catalogue.GetItem(candidates[i].item).has_value()) return absl::DataLossError("unknown item");
-      values[i] = candidates[i].item == broken_ ? std::nanf("") : static_cast<float>(candidates[i].item / 10);
+      values[i] =
+          candidates[i].item == broken_ ? std::nanf("") : std::floor(static_cast<float>(candidates[i].item) / 10);
     }
     return absl::OkStatus();
   }

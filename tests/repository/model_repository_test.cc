@@ -19,8 +19,9 @@ class ModelRepositoryTest : public ::testing::Test {
   absl::Status Start(RepositoryOptions options) {
     options.inline_execution = true;
     auto repository = ModelRepository::Start(std::move(options), std::make_unique<FakeLoader>(&counts_), clock_);
-    if (repository.ok()) repository_ = *std::move(repository);
-    return repository.status();
+    if (!repository.ok()) return repository.status();
+    repository_ = *std::move(repository);
+    return absl::OkStatus();
   }
   void RunAll() {
     while (repository_->Step()) {

@@ -7,6 +7,7 @@
 #include <set>
 #include <sstream>
 
+#include "absl/strings/numbers.h"
 #include "beamline/v1/admin.grpc.pb.h"
 #include "gmock/gmock.h"
 #include "httplib.h"
@@ -95,7 +96,11 @@ TEST_F(AdminTest, AServerWithoutTheSectionHasNoAdminListener) {
   EXPECT_EQ(server_->admin_address(), "");
 }
 
-int PortOf(const std::string& address) { return std::atoi(address.substr(address.rfind(':') + 1).c_str()); }
+int PortOf(const std::string& address) {
+  int port = 0;
+  EXPECT_TRUE(absl::SimpleAtoi(address.substr(address.rfind(':') + 1), &port)) << address;
+  return port;
+}
 
 // Status and body; status 0 when nobody answers.
 std::pair<int, std::string> Get(const AdminHttp& http, const std::string& path) {

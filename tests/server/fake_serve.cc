@@ -6,6 +6,7 @@
 #include <string>
 #include <utility>
 
+#include "absl/strings/numbers.h"
 #include "absl/time/clock.h"
 #include "server/fake_engine.h"
 #include "server/lifecycle.h"
@@ -64,7 +65,9 @@ int main(int, char** argv) {
   spdlog::flush_on(spdlog::level::info);
   beamline::config::v1::ServerConfig config;
   config.mutable_listen()->set_port(0);
-  config.mutable_lifecycle()->set_grace_ms(std::atoi(argv[2]));
+  int grace_ms = 0;
+  if (!absl::SimpleAtoi(argv[2], &grace_ms)) return 2;
+  config.mutable_lifecycle()->set_grace_ms(grace_ms);
   const absl::Status status = beamline::server::RunServer(
       config, [&](const beamline::EngineOptions&) { return beamline::server::Make(argv[1]); });
   return status.ok() ? 0 : 7;

@@ -15,7 +15,6 @@ namespace beamline::server {
 namespace {
 
 using ::testing::HasSubstr;
-using ::testing::Not;
 
 constexpr char kServing[] = "\x08\x01";  // grpc.health.v1.HealthCheckResponse
 constexpr char kNotServing[] = "\x08\x02";

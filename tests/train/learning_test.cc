@@ -130,7 +130,7 @@ TEST(OptimizerTest, EqualsAdamWInDoublePrecision) {
   const OptimizerOptions options{.weight_decay = 0.1, .beta1 = 0.9, .beta2 = 0.95, .epsilon = 1e-8, .clip_norm = 0};
   AdamW optimizer(config, weights, options);
   const std::string name = "encoder.0.ffn.down";  // a matrix: decayed
-  const at::Tensor tensor = weights.Get(name);
+  const at::Tensor& tensor = weights.Get(name);
   std::vector<double> expected, first(tensor.numel()), second(tensor.numel());
   for (float value : Values(tensor)) expected.push_back(value);
   for (int step = 1; step <= 5; ++step) {

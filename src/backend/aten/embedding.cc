@@ -52,6 +52,7 @@ Tensor AtenBackend::EmbedFeatures(Context& ctx, absl::Span<const FeatureTable> t
                                   const Tensor& features) const {
   const Tensor columns = features.view({-1, features.size(-1)});  // [batch * length, columns]
   std::vector<Tensor> parts;
+  parts.reserve(tables.size());
   for (size_t column = 0; column < tables.size(); ++column) {
     parts.push_back(LookUp(tables[column], columns.select(1, static_cast<int64_t>(column))));
   }

@@ -11,6 +11,7 @@
 
 #include "kernels/emulator/emulator.h"
 
+// NOLINTBEGIN(readability-identifier-naming): CUDA's names
 #define BEAMLINE_EMULATED 1
 #define __device__
 #define __global__
@@ -113,3 +114,4 @@ template <class Kernel>
 cudaError_t cudaFuncSetAttribute(Kernel, cudaFuncAttribute, size_t) {
   return cudaSuccess;
 }
+// NOLINTEND(readability-identifier-naming)

@@ -12,6 +12,7 @@
 #include <cstdint>
 #include <functional>
 
+// NOLINTBEGIN(readability-identifier-naming): CUDA's names
 struct uint3 {
   unsigned x = 0, y = 0, z = 0;
 };
@@ -19,6 +20,7 @@ struct dim3 {
   unsigned x = 1, y = 1, z = 1;
   dim3(unsigned x = 1, unsigned y = 1, unsigned z = 1) : x(x), y(y), z(z) {}  // NOLINT: as CUDA's
 };
+// NOLINTEND(readability-identifier-naming)
 
 namespace emulator {
 

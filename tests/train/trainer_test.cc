@@ -27,25 +27,30 @@ void ExpectSameBits(const model::Weights& a, const model::Weights& b) {
   for (const auto& [name, tensor] : a.tensors()) EXPECT_EQ(Values(tensor), Values(b.Get(name))) << name;
 }
 
+// Nothing that keeps a model from learning a ring by heart; all users are ranked at the end.
+TrainOptions RingOptions(int epochs, int users) {
+  TrainOptions options = QuickOptions();
+  options.epochs = epochs;
+  options.dropout = 0;
+  options.label_smoothing = 0;
+  options.validate_every = epochs;
+  options.validation_users = users;
+  options.exclude_seen = false;
+  return options;
+}
+
 TEST(TrainerTest, MemorisesARing) {
   for (const bool causal : {true, false}) {
-    Log log = RingLog(24, 24, 14);
+    Log log = RingLog(48, 24, 14);
     for (size_t user = 0; user < log.size(); ++user) log[user].resize(6 + user % 9);
     const World world(log, "ring", {.causal = causal});
-    TrainOptions options = QuickOptions();
-    options.epochs = causal ? 60 : 80;
-    options.dropout = 0;
-    options.label_smoothing = 0;
-    options.validate_every = options.epochs;
-    options.validation_users = 24;
-    options.exclude_seen = false;
-    const std::unique_ptr<Trainer> trainer = MakeTrainer(world, options);
+    const std::unique_ptr<Trainer> trainer = MakeTrainer(world, RingOptions(causal ? 60 : 40, 48));
     ASSERT_TRUE(trainer->Run("").ok());
     const std::vector<EpochRecord>& curve = trainer->curve();
     EXPECT_LT(curve.back().loss, 0.5 * curve.front().loss);
     ASSERT_TRUE(curve.back().validation.has_value());
-    // Chance is .21. Rounding (other vector widths, sanitizers) moves up to 3 of the 24 users at equal losses.
-    EXPECT_GT(curve.back().validation->recall_5, 0.75) << "causal " << causal << ", loss " << curve.back().loss;
+    // Chance is .21. With fewer users, rounding (other vector widths, sanitizers) decides about the last tenth of them.
+    EXPECT_GT(curve.back().validation->recall_5, 0.9) << "causal " << causal << ", loss " << curve.back().loss;
   }
 }
 
@@ -65,14 +70,8 @@ TEST(TrainerTest, MixtureOfExpertsTrains) {
 // Family t5 on the same path: it learns, and its dropout inside of sublayers comes from the run's own generator.
 TEST(TrainerTest, T5LearnsARing) {
   const World world(RingLog(24, 24, 14), "t5_ring", {.t5 = true});
-  TrainOptions options = QuickOptions();
-  options.epochs = 40;
-  options.dropout = 0;
-  options.label_smoothing = 0;
+  TrainOptions options = RingOptions(40, 24);
   options.min_history = 1;
-  options.validate_every = options.epochs;
-  options.validation_users = 24;
-  options.exclude_seen = false;
   const std::unique_ptr<Trainer> trainer = MakeTrainer(world, options);
   ASSERT_TRUE(trainer->Run("").ok());
   EXPECT_GT(trainer->curve().back().validation->recall_5, 0.9) << "loss " << trainer->curve().back().loss;

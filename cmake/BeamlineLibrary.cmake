@@ -7,9 +7,7 @@
 include_guard(GLOBAL)
 include(BeamlinePrecompiled)
 
-# Less work for the compiler where speed is not: tests, whose time is in the libraries, and the verbs of the binary (most
-# of their code is CLI11's).
-set(BEAMLINE_CLI_COMPILE_OPTIONS $<$<AND:$<CONFIG:Release>,$<COMPILE_LANGUAGE:CXX>>:-Os>)
+# Less work for the compiler in tests, whose time is in the libraries.
 set(BEAMLINE_TEST_COMPILE_OPTIONS $<$<AND:$<CONFIG:Release>,$<COMPILE_LANGUAGE:CXX>>:-O1>)
 
 function(beamline_set_compile_options target)
@@ -73,6 +71,17 @@ function(beamline_library)
   target_link_libraries(${target} ${scope} ${ARG_DEPS} ${ARG_LIBS})
 endfunction()
 
+# beamline_test_target(TARGET LEVEL): an executable or library of the tests, compiled as they are.
+function(beamline_test_target target level)
+  beamline_set_compile_options(${target})
+  target_include_directories(${target} PUBLIC ${PROJECT_SOURCE_DIR}/tests)
+  target_compile_options(${target} PRIVATE ${BEAMLINE_TEST_COMPILE_OPTIONS} -fPIE)
+  set_target_properties(${target} PROPERTIES POSITION_INDEPENDENT_CODE OFF)
+  target_link_libraries(${target} PRIVATE GTest::gmock)
+  beamline_precompiled_set(set ${level})
+  beamline_precompile(${target} ${set} TEST)
+endfunction()
+
 # beamline_test(NAME data SOURCES a_test.cc DEPS beamline::data [LABELS slow])
 # One executable beamline_<NAME>_test; every gtest case becomes one ctest test. Tests find shared data through
 # BEAMLINE_SHARED_DIR and the source tree through BEAMLINE_SOURCE_DIR of testing/paths.h.
@@ -83,10 +92,7 @@ function(beamline_test)
   endif()
   set(target beamline_${ARG_NAME}_test)
   add_executable(${target} ${ARG_SOURCES})
-  beamline_set_compile_options(${target})
-  target_include_directories(${target} PRIVATE ${PROJECT_SOURCE_DIR}/tests)
-  target_compile_options(${target} PRIVATE ${BEAMLINE_TEST_COMPILE_OPTIONS})
-  target_link_libraries(${target} PRIVATE ${ARG_DEPS} ${ARG_LIBS} beamline_test_paths GTest::gmock GTest::gtest_main)
+  target_link_libraries(${target} PRIVATE ${ARG_DEPS} ${ARG_LIBS} beamline_test_paths GTest::gtest_main)
   set(highest 0)
   foreach(dep IN LISTS ARG_DEPS)
     if(TARGET ${dep})
@@ -96,8 +102,10 @@ function(beamline_test)
       endif()
     endif()
   endforeach()
-  beamline_precompiled_set(set ${highest})
-  beamline_precompile(${target} ${set} TEST)
+  if("beamline::proto" IN_LIST ARG_DEPS)
+    set(highest 8)
+  endif()
+  beamline_test_target(${target} ${highest})
   if(ARG_LABELS)
     list(PREPEND ARG_LABELS LABELS)
   endif()

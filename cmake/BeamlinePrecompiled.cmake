@@ -2,13 +2,13 @@
 # Abseil, GoogleTest, ATen and gRPC headers again and again. Nothing of ours is precompiled, and every source still
 # includes what it uses: scripts/lint.sh reads each one without this help.
 #
-#   beamline_precompile(TARGET plain|tensor|rpc|cli [TEST])
+#   beamline_precompile(TARGET plain|tensor|rpc [TEST])
 #
 # A set is compiled once, for all targets that name it. TEST adds GoogleTest.
 include_guard(GLOBAL)
 option(BEAMLINE_PRECOMPILE "Precompile third-party headers" ON)
 
-# Only what is cheap to have and not to use: nlohmann's JSON, CLI11 and ATen's operators cost each source 1 to 5 s more,
+# Only what is cheap to have and not to use: nlohmann's JSON and ATen's operators cost each source 1 to 2 s more,
 # precompiled or not.
 set(BEAMLINE_PRECOMPILED_plain
   <algorithm> <array> <atomic> <cmath> <cstdint> <filesystem> <fstream> <functional> <limits> <map> <memory> <mutex>
@@ -43,18 +43,11 @@ function(beamline_precompile target set)
     elseif(set STREQUAL rpc)
       target_link_libraries(${owner} PRIVATE gRPC::grpc++ protobuf::libprotobuf)
     endif()
-    if(set STREQUAL cli)
-      # The binary's flags; -pthread is what gRPC's packages give it.
-      target_compile_options(${owner} PRIVATE -pthread ${BEAMLINE_CLI_COMPILE_OPTIONS})
-    endif()
     if("TEST" IN_LIST ARGN)
-      target_link_libraries(${owner} PRIVATE GTest::gmock)
-      target_compile_options(${owner} PRIVATE ${BEAMLINE_TEST_COMPILE_OPTIONS})
-    endif()
-    if("TEST" IN_LIST ARGN OR set STREQUAL cli)
       # The compiler takes precompiled headers only with the same code model, and these go into executables.
       set_target_properties(${owner} PROPERTIES POSITION_INDEPENDENT_CODE OFF)
-      target_compile_options(${owner} PRIVATE -fPIE)
+      target_link_libraries(${owner} PRIVATE GTest::gmock)
+      target_compile_options(${owner} PRIVATE ${BEAMLINE_TEST_COMPILE_OPTIONS} -fPIE)
     endif()
   endif()
   target_precompile_headers(${target} REUSE_FROM ${owner})
@@ -65,10 +58,8 @@ endfunction()
 # The set for a library or a test by the highest level it may see; see Layers.cmake.
 function(beamline_precompiled_set out level)
   set(set plain)
-  if(level EQUAL 8)
+  if(level GREATER 7)
     set(set rpc)
-  elseif(level EQUAL 9)
-    set(set cli)
   elseif(level GREATER 2 AND TARGET beamline::torch)
     set(set tensor)
   endif()

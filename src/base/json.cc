@@ -9,6 +9,8 @@
 #include "base/file.h"
 #include "beamline/status.h"
 
+template class nlohmann::basic_json<>;
+
 namespace beamline {
 namespace {
 

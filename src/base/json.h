@@ -16,6 +16,9 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 
+// Compiled once, in json.cc: it is much code for every source that reads JSON.
+extern template class nlohmann::basic_json<>;
+
 namespace beamline {
 
 struct JsonLimits {

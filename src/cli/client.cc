@@ -52,18 +52,17 @@ absl::StatusOr<std::shared_ptr<grpc::ChannelCredentials>> CredentialsOf(const Tl
 
 }  // namespace
 
-void AddTlsFlags(CLI::App* command, TlsFlags* flags) {
+void AddTlsFlags(Command* command, TlsFlags* flags) {
   const char* const group = "TLS";
-  CLI::Option* ca = command->add_option("--tls-ca", flags->ca, "Speak TLS, and believe what these authorities signed")
-                        ->type_name("FILE")
-                        ->group(group);
-  CLI::Option* certificate =
-      command->add_option("--tls-cert", flags->certificate, "This client's certificate, for mutual TLS")
-          ->type_name("FILE")
-          ->group(group);
-  CLI::Option* key = command->add_option("--tls-key", flags->key, "Its private key")->type_name("FILE")->group(group);
-  certificate->needs(ca)->needs(key);
-  key->needs(certificate);
+  Option* ca = command->AddText("--tls-ca", flags->ca, "Speak TLS, and believe what these authorities signed")
+                   ->TypeName("FILE")
+                   ->Group(group);
+  Option* certificate = command->AddText("--tls-cert", flags->certificate, "This client's certificate, for mutual TLS")
+                            ->TypeName("FILE")
+                            ->Group(group);
+  Option* key = command->AddText("--tls-key", flags->key, "Its private key")->TypeName("FILE")->Group(group);
+  certificate->Needs(ca)->Needs(key);
+  key->Needs(certificate);
 }
 
 absl::StatusOr<Client> Client::Create(const std::string& target, absl::Duration timeout, const TlsFlags& tls) {

@@ -10,8 +10,6 @@
 #include <optional>
 #include <string>
 
-#include <CLI/CLI.hpp>
-
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "beamline/types.h"
@@ -19,6 +17,7 @@
 #include "beamline/v1/catalogue.grpc.pb.h"
 #include "beamline/v1/model.grpc.pb.h"
 #include "beamline/v1/recommend.grpc.pb.h"
+#include "cli/command.h"
 #include "grpcpp/security/credentials.h"
 
 namespace beamline::cli {
@@ -28,7 +27,7 @@ struct TlsFlags {
   std::string ca;                // whom to believe; required for TLS
   std::string certificate, key;  // who we are, for a server that asks
 };
-void AddTlsFlags(CLI::App* command, TlsFlags* flags);
+void AddTlsFlags(Command* command, TlsFlags* flags);
 
 class Client {
  public:

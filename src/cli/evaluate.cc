@@ -4,15 +4,12 @@
 #include <memory>
 #include <string>
 
-#include <CLI/CLI.hpp>
-
 #include "absl/status/status.h"
 #include "base/file.h"
 #include "base/json.h"
 #include "base/progress.h"
 #include "base/thread_pool.h"
 #include "beamline/status.h"
-#include "cli/number_option.h"
 #include "cli/verb.h"
 #include "train/training_run.h"
 
@@ -60,28 +57,26 @@ absl::Status RunEvaluate(EvaluateFlags& flags) {
 
 }  // namespace
 
-Verb AddEvaluate(CLI::App& app) {
+Verb AddEvaluate(Command& root) {
   auto flags = std::make_shared<EvaluateFlags>();
   train::EvaluationRun& run = flags->run;
-  CLI::App* command = app.add_subcommand("evaluate", "Rank held-out items with a model, beside counting baselines");
-  command->footer(kExamples);
-  command->add_option("--model", run.model, "Folder of `beamline train`");
-  command->add_option("--data", run.source.data, "The data folder it was trained on");
-  command->add_option("--tokenizer", run.source.tokenizer, "The tokenizer folder it was trained with");
-  AddNumber(command, "--beam", run.options.beam, {10, 65536}, "Beam width at every level")->capture_default_str();
-  command->add_option("--split", flags->split, "test (a user's last target) or validation (the one before)")
-      ->check(CLI::IsMember({"test", "validation"}))
-      ->capture_default_str();
-  AddNumber(command, "--max-users", run.options.max_users, {0}, "A fixed random subset of the users; 0: all");
-  AddNumber(command, "--resamples", run.options.bootstrap.resamples, {1, 100'000}, "Of the bootstrap")
-      ->capture_default_str();
-  AddNumber(command, "--seed", run.options.bootstrap.seed, {}, "Of the bootstrap and of --max-users");
-  command->add_option("--device", run.device.device, "cpu, cuda or cuda:N")->capture_default_str();
-  AddNumber(command, "--threads", run.device.threads, {0, kMaxThreads}, "CPU threads; 0: one per core");
-  command->add_option("--backend", run.device.backend, "aten, cpu (faster, in fp32 on the CPU) or auto")
-      ->capture_default_str();
-  command->add_option("--out", flags->out, "Write the numbers as JSON, too");
-  command->add_option("--show", flags->show, "Print a file written with --out again; nothing else is needed");
+  Command* command = root.AddCommand("evaluate", "Rank held-out items with a model, beside counting baselines");
+  command->Footer(kExamples);
+  command->AddText("--model", run.model, "Folder of `beamline train`");
+  command->AddText("--data", run.source.data, "The data folder it was trained on");
+  command->AddText("--tokenizer", run.source.tokenizer, "The tokenizer folder it was trained with");
+  command->AddNumber("--beam", run.options.beam, {10, 65536}, "Beam width at every level")->ShowDefault();
+  command->AddText("--split", flags->split, "test (a user's last target) or validation (the one before)")
+      ->OneOf({"test", "validation"})
+      ->ShowDefault();
+  command->AddNumber("--max-users", run.options.max_users, {0}, "A fixed random subset of the users; 0: all");
+  command->AddNumber("--resamples", run.options.bootstrap.resamples, {1, 100'000}, "Of the bootstrap")->ShowDefault();
+  command->AddNumber("--seed", run.options.bootstrap.seed, {}, "Of the bootstrap and of --max-users");
+  command->AddText("--device", run.device.device, "cpu, cuda or cuda:N")->ShowDefault();
+  command->AddNumber("--threads", run.device.threads, {0, kMaxThreads}, "CPU threads; 0: one per core");
+  command->AddText("--backend", run.device.backend, "aten, cpu (faster, in fp32 on the CPU) or auto")->ShowDefault();
+  command->AddText("--out", flags->out, "Write the numbers as JSON, too");
+  command->AddText("--show", flags->show, "Print a file written with --out again; nothing else is needed");
   return {command, [flags] { return RunEvaluate(*flags); }};
 }
 

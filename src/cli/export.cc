@@ -3,8 +3,6 @@
 #include <memory>
 #include <string>
 
-#include <CLI/CLI.hpp>
-
 #include "absl/status/status.h"
 #include "beamline/status.h"
 #include "cli/verb.h"
@@ -26,15 +24,15 @@ struct ExportFlags {
 
 }  // namespace
 
-Verb AddExport(CLI::App& app) {
+Verb AddExport(Command& root) {
   auto flags = std::make_shared<ExportFlags>();
-  CLI::App* command = app.add_subcommand("export", "Write a model in a format of others");
-  command->footer(kExamples);
-  command->require_subcommand(1);
-  CLI::App* hf = command->add_subcommand("hf", "A model of family t5, to a Hugging Face T5ForConditionalGeneration");
-  hf->add_option("--model", flags->model, "Folder of `beamline train`, or a bundle")->required();
-  hf->add_option("--out", flags->out, "Folder to make")->required();
-  hf->add_flag("--overwrite", flags->overwrite, "Replace a model that is there");
+  Command* command = root.AddCommand("export", "Write a model in a format of others");
+  command->Footer(kExamples);
+  command->RequireCommand();
+  Command* hf = command->AddCommand("hf", "A model of family t5, to a Hugging Face T5ForConditionalGeneration");
+  hf->AddText("--model", flags->model, "Folder of `beamline train`, or a bundle")->Required();
+  hf->AddText("--out", flags->out, "Folder to make")->Required();
+  hf->AddFlag("--overwrite", flags->overwrite, "Replace a model that is there");
   return {command, [flags]() -> absl::Status {
             BEAMLINE_RETURN_IF_ERROR(
                 runtime::ExportHf({.model = flags->model, .out = flags->out, .overwrite = flags->overwrite}));

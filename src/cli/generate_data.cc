@@ -9,7 +9,6 @@
 #include "catalogue/generate.h"
 #include "catalogue/item_columns.h"
 #include "catalogue/snapshot_file.h"
-#include "cli/number_option.h"
 #include "cli/verb.h"
 #include "data/generator.h"
 #include "sid/generate_vectors.h"
@@ -67,50 +66,50 @@ absl::Status GenerateVectors(const GenerateFlags& flags, Progress* progress) {
   return absl::OkStatus();
 }
 
-void AddLog(CLI::App* command, GenerateFlags& flags) {
-  CLI::App* log = command->add_subcommand("log", "A short-video log: events, items and users tables");
-  AddNumber(log, "--users", flags.log.users, {1, 1e8}, "Users of the log")->capture_default_str();
-  AddNumber(log, "--items", flags.log.items, {0, 1e7}, "Videos, 50 or more; 0: in KuaiRand's proportion to the users")
-      ->capture_default_str();
-  AddNumber(log, "--seed", flags.log.seed, {}, "Another seed, another world")->capture_default_str();
-  log->add_option("--out", flags.tables.out, "Folder for the tables; made if it does not exist")->required();
-  log->add_flag("--plain", flags.plain, "Write .tsv instead of .tsv.gz");
+void AddLog(Command* command, GenerateFlags& flags) {
+  Command* log = command->AddCommand("log", "A short-video log: events, items and users tables");
+  log->AddNumber("--users", flags.log.users, {1, 1e8}, "Users of the log")->ShowDefault();
+  log->AddNumber("--items", flags.log.items, {0, 1e7}, "Videos, 50 or more; 0: in KuaiRand's proportion to the users")
+      ->ShowDefault();
+  log->AddNumber("--seed", flags.log.seed, {}, "Another seed, another world")->ShowDefault();
+  log->AddPath("--out", flags.tables.out, "Folder for the tables; made if it does not exist")->Required();
+  log->AddFlag("--plain", flags.plain, "Write .tsv instead of .tsv.gz");
 }
 
-void AddCatalogue(CLI::App* command, GenerateFlags& flags) {
-  CLI::App* catalogue = command->add_subcommand("catalogue", "A catalogue file with uniform SIDs");
+void AddCatalogue(Command* command, GenerateFlags& flags) {
+  Command* catalogue = command->AddCommand("catalogue", "A catalogue file with uniform SIDs");
   catalogue::GenerateOptions& options = flags.catalogue;
-  AddNumber(catalogue, "--items", options.items, {1, catalogue::kMaxItems}, "Items")->capture_default_str();
-  AddNumber(catalogue, "--levels", options.levels, {1, kMaxLevels}, "Codes of a SID")->capture_default_str();
-  AddNumber(catalogue, "--codes", options.codes, {1, kMaxLevelSize}, "Codes per level")->capture_default_str();
-  AddNumber(catalogue, "--seed", options.seed, {}, "Another seed, another catalogue")->capture_default_str();
-  catalogue->add_option("--codebook-fingerprint", options.codebook_fingerprint,
-                        "Stamp of a codebook; empty: one that no model has");
-  catalogue->add_option("--out", flags.catalogue_out, "The catalogue file")->required();
+  catalogue->AddNumber("--items", options.items, {1, catalogue::kMaxItems}, "Items")->ShowDefault();
+  catalogue->AddNumber("--levels", options.levels, {1, kMaxLevels}, "Codes of a SID")->ShowDefault();
+  catalogue->AddNumber("--codes", options.codes, {1, kMaxLevelSize}, "Codes per level")->ShowDefault();
+  catalogue->AddNumber("--seed", options.seed, {}, "Another seed, another catalogue")->ShowDefault();
+  catalogue->AddText("--codebook-fingerprint", options.codebook_fingerprint,
+                     "Stamp of a codebook; empty: one that no model has");
+  catalogue->AddText("--out", flags.catalogue_out, "The catalogue file")->Required();
 }
 
-void AddVectors(CLI::App* command, GenerateFlags& flags) {
-  CLI::App* vectors = command->add_subcommand("vectors", "Item vectors for the tokenizer");
-  AddNumber(vectors, "--items", flags.vectors.items, {1, 1e8}, "Items")->capture_default_str();
-  AddNumber(vectors, "--dim", flags.vectors.dim, {1, 4096}, "Dimension")->capture_default_str();
-  AddNumber(vectors, "--seed", flags.vectors.seed, {}, "Another seed, other vectors")->capture_default_str();
-  vectors->add_option("--out", flags.vectors_out, "The safetensors file")->required();
+void AddVectors(Command* command, GenerateFlags& flags) {
+  Command* vectors = command->AddCommand("vectors", "Item vectors for the tokenizer");
+  vectors->AddNumber("--items", flags.vectors.items, {1, 1e8}, "Items")->ShowDefault();
+  vectors->AddNumber("--dim", flags.vectors.dim, {1, 4096}, "Dimension")->ShowDefault();
+  vectors->AddNumber("--seed", flags.vectors.seed, {}, "Another seed, other vectors")->ShowDefault();
+  vectors->AddText("--out", flags.vectors_out, "The safetensors file")->Required();
 }
 
 }  // namespace
 
-Verb AddGenerateData(CLI::App& app) {
+Verb AddGenerateData(Command& root) {
   auto flags = std::make_shared<GenerateFlags>();
-  CLI::App* command = app.add_subcommand("generate-data", "Make up a behaviour log, a catalogue or item vectors");
-  command->footer(kExamples);
-  command->require_subcommand(1);
+  Command* command = root.AddCommand("generate-data", "Make up a behaviour log, a catalogue or item vectors");
+  command->Footer(kExamples);
+  command->RequireCommand();
   AddLog(command, *flags);
   AddCatalogue(command, *flags);
   AddVectors(command, *flags);
   return {command, [command, flags] {
             Progress progress;
-            if (command->got_subcommand("log")) return GenerateLog(*flags, &progress);
-            if (command->got_subcommand("vectors")) return GenerateVectors(*flags, &progress);
+            if (command->parsed("log")) return GenerateLog(*flags, &progress);
+            if (command->parsed("vectors")) return GenerateVectors(*flags, &progress);
             return GenerateCatalogue(*flags, &progress);
           }};
 }

@@ -8,7 +8,6 @@
 #include "base/progress.h"
 #include "beamline/status.h"
 #include "cli/import_hf.h"
-#include "cli/number_option.h"
 #include "cli/verb.h"
 #include "data/labels.h"
 
@@ -50,15 +49,15 @@ struct ImportFlags {
   data::ImportOptions import;
 };
 
-absl::Status Run(const CLI::App& command, ImportFlags& flags) {
-  if (command.got_subcommand("hf")) return RunImportHf(flags.hf);
+absl::Status Run(const Command& command, ImportFlags& flags) {
+  if (command.parsed("hf")) return RunImportHf(flags.hf);
   Progress progress;
   flags.import.gzip = !flags.plain;
   flags.import.progress = &progress;
   absl::StatusOr<data::ImportReport> report = absl::InternalError("no source");
-  if (command.got_subcommand("kuairand")) {
+  if (command.parsed("kuairand")) {
     report = data::ImportKuaiRand(flags.source, flags.kuairand, flags.import);
-  } else if (command.got_subcommand("sequences")) {
+  } else if (command.parsed("sequences")) {
     BEAMLINE_ASSIGN_OR_RETURN(const uint32_t labels, FromFlag("--labels", data::ParseLabels(flags.labels)));
     report = data::ImportSequences(flags.source, labels, flags.import);
   } else {
@@ -72,40 +71,39 @@ absl::Status Run(const CLI::App& command, ImportFlags& flags) {
   return absl::OkStatus();
 }
 
-void AddCommonFlags(CLI::App* source, const char* positional, const char* help, ImportFlags& flags) {
-  source->add_option(positional, flags.source, help)->required();
-  source->add_option("--out", flags.import.out, "Folder for the tables; made if it does not exist")->required();
-  source->add_flag("--plain", flags.plain, "Write .tsv instead of .tsv.gz");
-  AddNumber(source, "--max-bad-rows", flags.import.bad_rows.max_fraction, {0, 1},
-            "Fraction of a file's rows that may be bad")
-      ->capture_default_str();
-  AddNumber(source, "--show-bad-rows", flags.import.bad_rows.max_shown, {0, 1000}, "Bad rows to show per file")
-      ->capture_default_str();
+void AddCommonFlags(Command* source, const char* positional, const char* help, ImportFlags& flags) {
+  source->AddText(positional, flags.source, help)->Required();
+  source->AddPath("--out", flags.import.out, "Folder for the tables; made if it does not exist")->Required();
+  source->AddFlag("--plain", flags.plain, "Write .tsv instead of .tsv.gz");
+  source
+      ->AddNumber("--max-bad-rows", flags.import.bad_rows.max_fraction, {0, 1},
+                  "Fraction of a file's rows that may be bad")
+      ->ShowDefault();
+  source->AddNumber("--show-bad-rows", flags.import.bad_rows.max_shown, {0, 1000}, "Bad rows to show per file")
+      ->ShowDefault();
 }
 
 }  // namespace
 
-Verb AddImport(CLI::App& app) {
+Verb AddImport(Command& root) {
   auto flags = std::make_shared<ImportFlags>();
-  CLI::App* command =
-      app.add_subcommand("import", "Turn somebody's data set into tables, or their model into a bundle");
-  command->footer(kExamples);
-  command->require_subcommand(1);
+  Command* command = root.AddCommand("import", "Turn somebody's data set into tables, or their model into a bundle");
+  command->Footer(kExamples);
+  command->RequireCommand();
 
-  CLI::App* kuairand = command->add_subcommand("kuairand", "The official KuaiRand archive (Pure, 1K or 27K)");
+  Command* kuairand = command->AddCommand("kuairand", "The official KuaiRand archive (Pure, 1K or 27K)");
   AddCommonFlags(kuairand, "DIR", "Folder with log_*.csv, video_features_*.csv, user_features_*.csv, plain or .gz",
                  *flags);
-  kuairand->add_flag("--include-random", flags->kuairand.include_random,
-                     "Also take log_random_*: videos shown at random, another distribution than the standard log's");
-  kuairand->add_flag(
-      "--statistic-relevance", flags->kuairand.statistic_relevance,
-      "Items' relevance from video_features_statistic; it covers the test period, so not for evaluation");
+  kuairand->AddFlag("--include-random", flags->kuairand.include_random,
+                    "Also take log_random_*: videos shown at random, another distribution than the standard log's");
+  kuairand->AddFlag("--statistic-relevance", flags->kuairand.statistic_relevance,
+                    "Items' relevance from video_features_statistic; it covers the test period, so not for evaluation");
 
-  CLI::App* sequences = command->add_subcommand("sequences", "A file with one user per line, items in time order");
+  Command* sequences = command->AddCommand("sequences", "A file with one user per line, items in time order");
   AddCommonFlags(sequences, "FILE", "The sequence file, plain or .gz", *flags);
-  sequences->add_option("--labels", flags->labels, "Labels of events whose file has none")->capture_default_str();
+  sequences->AddText("--labels", flags->labels, "Labels of events whose file has none")->ShowDefault();
 
-  CLI::App* amazon = command->add_subcommand("amazon", "Amazon 5-core in the LETTER authors' layout");
+  Command* amazon = command->AddCommand("amazon", "Amazon 5-core in the LETTER authors' layout");
   AddCommonFlags(amazon, "DIR", "Folder with one .txt of lines 'user item item ...'; titles and attributes if there",
                  *flags);
 

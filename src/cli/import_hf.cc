@@ -8,7 +8,6 @@
 #include "absl/strings/str_split.h"
 #include "base/progress.h"
 #include "beamline/status.h"
-#include "cli/number_option.h"
 #include "cli/verb.h"
 #include "sid/codebook.h"
 
@@ -39,34 +38,32 @@ void Print(const runtime::ImportHfResult& result, const std::string& out) {
 
 }  // namespace
 
-void AddImportHf(CLI::App& import, ImportHfFlags& flags) {
-  CLI::App* hf = import.add_subcommand("hf", "A Hugging Face T5ForConditionalGeneration with SID tokens, to a bundle");
+void AddImportHf(Command& import, ImportHfFlags& flags) {
+  Command* hf = import.AddCommand("hf", "A Hugging Face T5ForConditionalGeneration with SID tokens, to a bundle");
   runtime::ImportHfOptions& options = flags.options;
-  hf->add_option("DIR", flags.folder, "config.json, model.safetensors or its shards, tokenizer files")->required();
-  hf->add_option("--sid-index", options.sid_index, "The items' SIDs")->required();
-  hf->add_option("--dialect", options.dialect, "Of the index: letter, minionerec, minionerec-info, openonerec or tsv")
-      ->capture_default_str();
-  AddNumber(hf, "--id-offset", options.index.id_offset, {-std::numeric_limits<double>::infinity()},
-            "Item id = key of the index + this")
-      ->capture_default_str();
-  hf->add_option("--levels", flags.levels, "Codes per level, e.g. 256,256,256,256; default: those the index uses");
-  AddNumber(hf, "--max-bad-rows", options.index.max_bad_rows, {0}, "Bad rows of the index that may be skipped");
-  AddNumber(hf, "--max-items", options.max_items, {1, 4096}, "Newest items of a history that the encoder reads")
-      ->capture_default_str();
-  CLI::Option* prefix =
-      hf->add_option("--prefix", flags.prefix, "Tokens before a history, by their text, separated by spaces");
-  CLI::Option* suffix =
-      hf->add_option("--suffix", flags.suffix, "Tokens after it; default for both: what the tokenizer adds");
-  prefix->each([&flags](const std::string&) { flags.prefix_given = true; })->expected(1);
-  suffix->each([&flags](const std::string&) { flags.suffix_given = true; })->expected(1);
-  hf->add_flag("--score-end", options.score_end,
-               "Scores contain the end token: transformers' max_new_tokens = levels + 1");
-  hf->add_option("--items", flags.items, "Item table (TSV, plain or gzip) for the catalogue's attributes");
-  hf->add_option("--out", flags.out, "Bundle folder to make")->required();
-  hf->add_option("--model-out", flags.model_out,
-                 "Keep model, codebook and sids.tsv in this folder too: --model and --tokenizer of the other verbs");
-  hf->add_option("--model-version", options.model_version, "Name of the model; default: from the parts' digests");
-  hf->add_flag("--overwrite", options.overwrite, "Replace an existing bundle");
+  hf->AddText("DIR", flags.folder, "config.json, model.safetensors or its shards, tokenizer files")->Required();
+  hf->AddText("--sid-index", options.sid_index, "The items' SIDs")->Required();
+  hf->AddText("--dialect", options.dialect, "Of the index: letter, minionerec, minionerec-info, openonerec or tsv")
+      ->ShowDefault();
+  hf->AddNumber("--id-offset", options.index.id_offset, {-std::numeric_limits<double>::infinity()},
+                "Item id = key of the index + this")
+      ->ShowDefault();
+  hf->AddText("--levels", flags.levels, "Codes per level, e.g. 256,256,256,256; default: those the index uses");
+  hf->AddNumber("--max-bad-rows", options.index.max_bad_rows, {0}, "Bad rows of the index that may be skipped");
+  hf->AddNumber("--max-items", options.max_items, {1, 4096}, "Newest items of a history that the encoder reads")
+      ->ShowDefault();
+  flags.prefix_option =
+      hf->AddText("--prefix", flags.prefix, "Tokens before a history, by their text, separated by spaces");
+  flags.suffix_option =
+      hf->AddText("--suffix", flags.suffix, "Tokens after it; default for both: what the tokenizer adds");
+  hf->AddFlag("--score-end", options.score_end,
+              "Scores contain the end token: transformers' max_new_tokens = levels + 1");
+  hf->AddText("--items", flags.items, "Item table (TSV, plain or gzip) for the catalogue's attributes");
+  hf->AddText("--out", flags.out, "Bundle folder to make")->Required();
+  hf->AddText("--model-out", flags.model_out,
+              "Keep model, codebook and sids.tsv in this folder too: --model and --tokenizer of the other verbs");
+  hf->AddText("--model-version", options.model_version, "Name of the model; default: from the parts' digests");
+  hf->AddFlag("--overwrite", options.overwrite, "Replace an existing bundle");
 }
 
 absl::Status RunImportHf(const ImportHfFlags& flags) {
@@ -79,8 +76,8 @@ absl::Status RunImportHf(const ImportHfFlags& flags) {
   if (!flags.levels.empty()) {
     BEAMLINE_ASSIGN_OR_RETURN(options.index.level_sizes, FromFlag("--levels", sid::ParseLevelSizes(flags.levels)));
   }
-  if (flags.prefix_given) options.prefix = Tokens(flags.prefix);
-  if (flags.suffix_given) options.suffix = Tokens(flags.suffix);
+  if (flags.prefix_option->given()) options.prefix = Tokens(flags.prefix);
+  if (flags.suffix_option->given()) options.suffix = Tokens(flags.suffix);
   BEAMLINE_ASSIGN_OR_RETURN(const runtime::ImportHfResult result, runtime::ImportHf(options, &progress));
   Print(result, flags.out);
   return absl::OkStatus();

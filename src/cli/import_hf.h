@@ -5,9 +5,8 @@
 
 #include <string>
 
-#include <CLI/CLI.hpp>
-
 #include "absl/status/status.h"
+#include "cli/command.h"
 #include "runtime/import_hf.h"
 
 namespace beamline::cli {
@@ -16,11 +15,11 @@ struct ImportHfFlags {
   runtime::ImportHfOptions options;
   std::string folder, items, out, model_out, levels;
   std::string prefix, suffix;  // tokens separated by spaces
-  bool prefix_given = false, suffix_given = false;
+  Option *prefix_option = nullptr, *suffix_option = nullptr;
 };
 
 // `flags` outlive the command.
-void AddImportHf(CLI::App& import, ImportHfFlags& flags);
+void AddImportHf(Command& import, ImportHfFlags& flags);
 absl::Status RunImportHf(const ImportHfFlags& flags);
 
 }  // namespace beamline::cli

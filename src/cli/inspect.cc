@@ -6,8 +6,6 @@
 #include <string>
 #include <vector>
 
-#include <CLI/CLI.hpp>
-
 #include "absl/status/status.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
@@ -21,7 +19,6 @@
 #include "beamline/status.h"
 #include "catalogue/section_file.h"
 #include "catalogue/snapshot_file.h"
-#include "cli/number_option.h"
 #include "cli/verb.h"
 #include "runtime/bundle_folder.h"
 
@@ -184,14 +181,13 @@ absl::Status RunInspect(const InspectFlags& flags) {
 
 }  // namespace
 
-Verb AddInspect(CLI::App& app) {
+Verb AddInspect(Command& root) {
   auto flags = std::make_shared<InspectFlags>();
-  CLI::App* command =
-      app.add_subcommand("inspect", "Check a bundle, a catalogue or a safetensors file and describe it");
-  command->footer(kExamples);
-  command->add_option("path", flags->path, "Bundle folder, catalogue file, or file named *.safetensors")->required();
-  AddNumber(command, "--item", flags->item, {}, "Describe the item with this id");
-  command->add_option("--sid", flags->sid, "Describe this SID, or the beginning of one: codes separated by commas");
+  Command* command = root.AddCommand("inspect", "Check a bundle, a catalogue or a safetensors file and describe it");
+  command->Footer(kExamples);
+  command->AddText("path", flags->path, "Bundle folder, catalogue file, or file named *.safetensors")->Required();
+  command->AddNumber("--item", flags->item, {}, "Describe the item with this id");
+  command->AddText("--sid", flags->sid, "Describe this SID, or the beginning of one: codes separated by commas");
   return {command, [flags] { return RunInspect(*flags); }};
 }
 

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cstdio>
 #include <exception>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -38,9 +39,10 @@ complete, so Ctrl-C leaves nothing half-written. Exit codes: 0 done; 2 bad usage
 interrupted; 1 anything else.)";
 
 // In the order of the journey.
-std::vector<Verb> AddVerbs(CLI::App& app) {
-  return {AddGenerateData(app), AddImport(app),  AddTokenize(app), AddTrain(app),     AddEvaluate(app), AddPack(app),
-          AddExport(app),       AddInspect(app), AddServe(app),    AddRecommend(app), AddReload(app)};
+std::vector<Verb> AddVerbs(Command& root) {
+  return {AddGenerateData(root), AddImport(root),    AddTokenize(root), AddTrain(root),
+          AddEvaluate(root),     AddPack(root),      AddExport(root),   AddInspect(root),
+          AddServe(root),        AddRecommend(root), AddReload(root)};
 }
 
 int ExitCode(const absl::Status& status) {
@@ -68,17 +70,8 @@ void PrintError(const std::string& verb, absl::string_view message) {
   }
 }
 
-// CLI11's errors in the form of ours: one line, the verb in front, the way out behind.
-std::string UsageError(const CLI::App* app, const CLI::Error& error) {
-  std::string command = "beamline";
-  for (; !app->get_subcommands().empty(); app = app->get_subcommands().front()) {
-    absl::StrAppend(&command, " ", app->get_subcommands().front()->get_name());
-  }
-  return absl::StrCat(command, ": ", error.what(), "; see `", command, " --help`\n");
-}
-
 int Run(const Verb& verb) {
-  const std::string name = verb.command->get_name();
+  const std::string name = verb.command->name();
   try {
     const absl::Status status = verb.run();
     if (!status.ok()) PrintError(name, status.message());
@@ -91,28 +84,21 @@ int Run(const Verb& verb) {
 
 int Main(int argc, char** argv) {
   InstallInterruptHandler();
-  CLI::App app(kAbout, "beamline");
-  app.footer(kJourney);
-  app.set_version_flag("--version", "beamline " BEAMLINE_VERSION, "Print the version and exit");
-  app.require_subcommand(1);
-  app.failure_message(UsageError);
-  const std::vector<Verb> verbs = AddVerbs(app);
+  CommandLine command_line("beamline", kAbout, "beamline " BEAMLINE_VERSION);
+  command_line.root()->Footer(kJourney);
+  const std::vector<Verb> verbs = AddVerbs(*command_line.root());
   if (argc <= 1) {
-    std::fputs(app.help().c_str(), stdout);
+    std::fputs(command_line.Help().c_str(), stdout);
     return kBadUsage;
   }
-  // CLI11 would only say that a subcommand is required.
+  // The parser would only say that a command is required.
   const std::string word = argv[1];
   if (word[0] != '-' &&
-      std::none_of(verbs.begin(), verbs.end(), [&](const Verb& verb) { return verb.command->get_name() == word; })) {
+      std::none_of(verbs.begin(), verbs.end(), [&](const Verb& verb) { return verb.command->name() == word; })) {
     std::fprintf(stderr, "beamline: there is no verb '%s'; see beamline --help\n", word.c_str());
     return kBadUsage;
   }
-  try {
-    app.parse(argc, argv);
-  } catch (const CLI::ParseError& error) {
-    return app.exit(error) == 0 ? 0 : kBadUsage;
-  }
+  if (const std::optional<int> exit_code = command_line.Parse(argc, argv)) return *exit_code;
   for (const Verb& verb : verbs) {
     if (verb.command->parsed()) return Run(verb);
   }

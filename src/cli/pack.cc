@@ -5,8 +5,6 @@
 #include <memory>
 #include <string>
 
-#include <CLI/CLI.hpp>
-
 #include "absl/status/status.h"
 #include "base/progress.h"
 #include "beamline/status.h"
@@ -64,26 +62,25 @@ absl::Status RunPack(const PackFlags& flags) {
 
 }  // namespace
 
-Verb AddPack(CLI::App& app) {
+Verb AddPack(Command& root) {
   auto flags = std::make_shared<PackFlags>();
-  CLI::App* command = app.add_subcommand("pack", "Join a trained model, its tokenizer and an item table into a bundle");
-  command->footer(
+  Command* command = root.AddCommand("pack", "Join a trained model, its tokenizer and an item table into a bundle");
+  command->Footer(
       "A bundle is the folder a server loads: weights, codebook, catalogue and the digest of each. It appears under "
       "its\n"
       "name only when it is whole and has passed the checks a server makes.\n\n"
       "Example: beamline pack --model run/checkpoint --tokenizer run/tokenizer --items data/items.tsv --out "
       "run/bundle");
-  command->add_option("--model", flags->model, "Checkpoint folder of `beamline train`");
-  command->add_option("--tokenizer", flags->tokenizer, "Folder of `beamline tokenize`: codebook.safetensors, sids.tsv")
-      ->required();
-  command->add_option("--items", flags->items, "Item table (TSV, plain or gzip); without it items have no attributes");
-  command->add_option("--out", flags->out, "Bundle folder to make (or snapshot file, with --catalogue-only)")
-      ->required();
-  command->add_option("--model-version", flags->model_version, "Name of the model; default: from the parts' digests");
-  command->add_option("--catalogue-version", flags->catalogue_version,
-                      "Name of the catalogue; default: from its contents");
-  command->add_flag("--catalogue-only", flags->catalogue_only, "Write a catalogue snapshot file alone");
-  command->add_flag("--overwrite", flags->overwrite, "Replace an existing bundle");
+  command->AddText("--model", flags->model, "Checkpoint folder of `beamline train`");
+  command->AddText("--tokenizer", flags->tokenizer, "Folder of `beamline tokenize`: codebook.safetensors, sids.tsv")
+      ->Required();
+  command->AddText("--items", flags->items, "Item table (TSV, plain or gzip); without it items have no attributes");
+  command->AddText("--out", flags->out, "Bundle folder to make (or snapshot file, with --catalogue-only)")->Required();
+  command->AddText("--model-version", flags->model_version, "Name of the model; default: from the parts' digests");
+  command->AddText("--catalogue-version", flags->catalogue_version,
+                   "Name of the catalogue; default: from its contents");
+  command->AddFlag("--catalogue-only", flags->catalogue_only, "Write a catalogue snapshot file alone");
+  command->AddFlag("--overwrite", flags->overwrite, "Replace an existing bundle");
   return {command, [flags] { return RunPack(*flags); }};
 }
 

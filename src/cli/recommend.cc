@@ -13,7 +13,6 @@
 #include "cli/client.h"
 #include "cli/client_output.h"
 #include "cli/history_input.h"
-#include "cli/number_option.h"
 #include "cli/verb.h"
 
 namespace beamline::cli {
@@ -31,7 +30,7 @@ struct Options {
   int shown = 5;
   bool exclude_history = false, json = false, status = false;
   TlsFlags tls;
-  CLI::Option* allow_option = nullptr;
+  Option* allow_option = nullptr;
 };
 
 absl::StatusOr<UserInput> ReadInput(const Options& options) {
@@ -75,7 +74,7 @@ void FillUser(const UserInput& input, v1::RecommendRequest* request) {
 absl::Status FillEligibility(const Options& options, v1::Eligibility* eligibility) {
   BEAMLINE_ASSIGN_OR_RETURN(const std::vector<ItemId> deny, ParseItemList(options.deny, "--deny"));
   eligibility->mutable_deny_item_ids()->Assign(deny.begin(), deny.end());
-  if (options.allow_option->count() > 0) {
+  if (options.allow_option->given()) {
     BEAMLINE_ASSIGN_OR_RETURN(const std::vector<ItemId> allow, ParseItemList(options.allow, "--allow"));
     eligibility->mutable_allow()->mutable_item_ids()->Assign(allow.begin(), allow.end());
   }
@@ -157,76 +156,74 @@ absl::Status Run(const Options& options) {
   return absl::OkStatus();
 }
 
-void AddUserOptions(CLI::App* command, Options* options) {
+void AddUserOptions(Command* command, Options* options) {
   const char* const group = "Whom for";
-  command->add_option("--user", options->user, "User id, opaque to the server")->group(group);
-  CLI::Option* data =
-      command->add_option("--data", options->data, "Take --user's history and attributes from this data folder")
-          ->type_name("DIR")
-          ->group(group);
-  CLI::Option* history =
+  command->AddText("--user", options->user, "User id, opaque to the server")->Group(group);
+  Option* data = command->AddText("--data", options->data, "Take --user's history and attributes from this data folder")
+                     ->TypeName("DIR")
+                     ->Group(group);
+  Option* history =
       command
-          ->add_option("--history", options->history,
-                       "Events, oldest first, one per line: item_id [timestamp_ms [play_time_ms [label|label...]]]; "
-                       "- reads standard input")
-          ->type_name("FILE|-")
-          ->group(group);
-  CLI::Option* items = command->add_option("--items,--item", options->items, "Item ids seen, oldest first: 1,2,3")
-                           ->type_name("IDS")
-                           ->group(group);
-  data->excludes(history)->excludes(items);
-  history->excludes(items);
-  command->add_option("--attribute", options->attributes, "User attribute; may be repeated")
-      ->type_name("NAME=VALUE")
-      ->group(group);
-  AddNumber(command, "--max-history", options->max_history, {1, 1e6}, "Newest events taken from --data")
-      ->capture_default_str()
-      ->group(group);
+          ->AddText("--history", options->history,
+                    "Events, oldest first, one per line: item_id [timestamp_ms [play_time_ms [label|label...]]]; "
+                    "- reads standard input")
+          ->TypeName("FILE|-")
+          ->Group(group);
+  Option* items = command->AddText("--items,--item", options->items, "Item ids seen, oldest first: 1,2,3")
+                      ->TypeName("IDS")
+                      ->Group(group);
+  data->Excludes(history)->Excludes(items);
+  history->Excludes(items);
+  command->AddTexts("--attribute", options->attributes, "User attribute; may be repeated")
+      ->TypeName("NAME=VALUE")
+      ->Group(group);
+  command->AddNumber("--max-history", options->max_history, {1, 1e6}, "Newest events taken from --data")
+      ->ShowDefault()
+      ->Group(group);
 }
 
-void AddSearchOptions(CLI::App* command, Options* options) {
+void AddSearchOptions(Command* command, Options* options) {
   const char* const group = "What";
-  AddNumber(command, "--top-k", options->top_k, {}, "Items wanted; the server has a limit")
-      ->capture_default_str()
-      ->group(group);
-  AddNumber(command, "--beam", options->beams, {}, "Beams kept: one width, or one per level: 64,128,128")
-      ->delimiter(',')
-      ->type_name("N[,N...]")
-      ->group(group);
-  AddNumber(command, "--items-per-sid", options->items_per_sid, {}, "Items taken from one SID")
-      ->capture_default_str()
-      ->group(group);
-  command->add_flag("--exclude-history", options->exclude_history, "Never recommend what the history holds")
-      ->group(group);
-  command->add_option("--deny", options->deny, "Items never to recommend: 1,2,3")->type_name("IDS")->group(group);
+  command->AddNumber("--top-k", options->top_k, {}, "Items wanted; the server has a limit")
+      ->ShowDefault()
+      ->Group(group);
+  command->AddNumber("--beam", options->beams, {}, "Beams kept: one width, or one per level: 64,128,128")
+      ->Separator(',')
+      ->TypeName("N[,N...]")
+      ->Group(group);
+  command->AddNumber("--items-per-sid", options->items_per_sid, {}, "Items taken from one SID")
+      ->ShowDefault()
+      ->Group(group);
+  command->AddFlag("--exclude-history", options->exclude_history, "Never recommend what the history holds")
+      ->Group(group);
+  command->AddText("--deny", options->deny, "Items never to recommend: 1,2,3")->TypeName("IDS")->Group(group);
   options->allow_option =
-      command->add_option("--allow", options->allow, "Recommend nothing else: 1,2,3; \"\" allows nothing")
-          ->type_name("IDS")
-          ->group(group);
-  command->add_option("--rule", options->rules, "Items must carry one of these tag values; repeat for further clauses")
-      ->type_name("KEY=V1,V2")
-      ->group(group);
-  command->add_option("--priority", options->priority, "Who waits when the server is loaded")
-      ->check(CLI::IsMember({"sheddable", "default", "critical"}))
-      ->group(group);
+      command->AddText("--allow", options->allow, "Recommend nothing else: 1,2,3; \"\" allows nothing")
+          ->TypeName("IDS")
+          ->Group(group);
+  command->AddTexts("--rule", options->rules, "Items must carry one of these tag values; repeat for further clauses")
+      ->TypeName("KEY=V1,V2")
+      ->Group(group);
+  command->AddText("--priority", options->priority, "Who waits when the server is loaded")
+      ->OneOf({"sheddable", "default", "critical"})
+      ->Group(group);
 }
 
 }  // namespace
 
-Verb AddRecommend(CLI::App& app) {
+Verb AddRecommend(Command& root) {
   auto options = std::make_shared<Options>();
-  CLI::App* command = app.add_subcommand("recommend", "Ask a running server: ranked videos for a user, or its status");
-  command->add_option("--target", options->target, "Server")->capture_default_str()->type_name("HOST:PORT");
-  AddNumber(command, "--timeout-ms", options->timeout_ms, {1, 3'600'000}, "Deadline of each call")
-      ->capture_default_str();
-  command->add_option("--request-id", options->request_id, "Comes back in the answer; default: the server makes one");
-  AddNumber(command, "--show", options->shown, {0, 1e6}, "Events of the history to print")->capture_default_str();
-  command->add_flag("--json", options->json, "Print the answer as JSON");
-  command->add_flag("--status", options->status, "Print what the server has loaded instead");
+  Command* command = root.AddCommand("recommend", "Ask a running server: ranked videos for a user, or its status");
+  command->AddText("--target", options->target, "Server")->ShowDefault()->TypeName("HOST:PORT");
+  command->AddNumber("--timeout-ms", options->timeout_ms, {1, 3'600'000}, "Deadline of each call")->ShowDefault();
+  command->AddText("--request-id", options->request_id, "Comes back in the answer; default: the server makes one");
+  command->AddNumber("--show", options->shown, {0, 1e6}, "Events of the history to print")->ShowDefault();
+  command->AddFlag("--json", options->json, "Print the answer as JSON");
+  command->AddFlag("--status", options->status, "Print what the server has loaded instead");
   AddUserOptions(command, options.get());
   AddSearchOptions(command, options.get());
   AddTlsFlags(command, &options->tls);
-  command->footer(R"(Examples:
+  command->Footer(R"(Examples:
   beamline recommend --user 7 --data data --top-k 5 --beam 64
   beamline recommend --items 4258,4073,1725 --exclude-history --rule tag=39,12 --deny 88
   printf '42 1650000000000 9500 click|long_view\n43\n' | beamline recommend --history -

@@ -5,7 +5,6 @@
 
 #include "beamline/status.h"
 #include "cli/client.h"
-#include "cli/number_option.h"
 #include "cli/verb.h"
 
 namespace beamline::cli {
@@ -30,22 +29,22 @@ absl::Status Run(const Options& options) {
 
 }  // namespace
 
-Verb AddReload(CLI::App& app) {
+Verb AddReload(Command& root) {
   auto options = std::make_shared<Options>();
-  CLI::App* command = app.add_subcommand("reload", "Change the model of a running server, or roll it back");
-  command->add_option("--target", options->target, "The server's admin listener: admin.address and admin.port")
-      ->type_name("HOST:PORT");
-  CLI::Option* bundle =
+  Command* command = root.AddCommand("reload", "Change the model of a running server, or roll it back");
+  command->AddText("--target", options->target, "The server's admin listener: admin.address and admin.port")
+      ->TypeName("HOST:PORT");
+  Option* bundle =
       command
-          ->add_option(
-              "--bundle", options->bundle,
-              "Folder on the server's machine; without it the newest of engine.model_folder, else engine.bundle")
-          ->type_name("DIR");
-  command->add_flag("--rollback", options->rollback, "Back to the version that served before")->excludes(bundle);
-  AddNumber(command, "--timeout-ms", options->timeout_ms, {1, 86'400'000},
-            "How long to wait for the answer; the reload goes on after it")
-      ->capture_default_str();
-  command->footer(R"(Examples:
+          ->AddText("--bundle", options->bundle,
+                    "Folder on the server's machine; without it the newest of engine.model_folder, else engine.bundle")
+          ->TypeName("DIR");
+  command->AddFlag("--rollback", options->rollback, "Back to the version that served before")->Excludes(bundle);
+  command
+      ->AddNumber("--timeout-ms", options->timeout_ms, {1, 86'400'000},
+                  "How long to wait for the answer; the reload goes on after it")
+      ->ShowDefault();
+  command->Footer(R"(Examples:
   beamline reload --bundle /srv/models/7
   beamline reload --rollback
 

@@ -6,7 +6,6 @@
 #include "absl/time/clock.h"
 #include "beamline/engine.h"
 #include "beamline/status.h"
-#include "cli/number_option.h"
 #include "cli/verb.h"
 #include "server/config.h"
 #include "server/lifecycle.h"
@@ -21,14 +20,14 @@ struct Options {
   int port = 0;
   bool any_port = false;
   bool check_only = false;
-  CLI::Option* bundle_option = nullptr;
-  CLI::Option* port_option = nullptr;
+  Option* bundle_option = nullptr;
+  Option* port_option = nullptr;
 };
 
 absl::Status Run(const Options& options) {
   server::ConfigOverrides overrides;
-  if (options.bundle_option->count() > 0) overrides.bundle = options.bundle;
-  if (options.port_option->count() > 0) overrides.port = options.port;
+  if (options.bundle_option->given()) overrides.bundle = options.bundle;
+  if (options.port_option->given()) overrides.port = options.port;
   overrides.any_port = options.any_port;
   BEAMLINE_ASSIGN_OR_RETURN(const config::v1::ServerConfig config, server::LoadServerConfig(options.config, overrides));
   if (options.check_only) {
@@ -45,21 +44,20 @@ absl::Status Run(const Options& options) {
 
 }  // namespace
 
-Verb AddServe(CLI::App& app) {
+Verb AddServe(Command& root) {
   auto options = std::make_shared<Options>();
-  CLI::App* command = app.add_subcommand("serve", "Serve a bundle over gRPC");
-  command
-      ->add_option("--config", options->config, "Configuration: protobuf text, see configs/ and the schema in proto/")
-      ->required()
-      ->type_name("FILE");
+  Command* command = root.AddCommand("serve", "Serve a bundle over gRPC");
+  command->AddText("--config", options->config, "Configuration: protobuf text, see configs/ and the schema in proto/")
+      ->Required()
+      ->TypeName("FILE");
   options->bundle_option =
-      command->add_option("--bundle", options->bundle, "Bundle folder; overrides engine.bundle")->type_name("DIR");
+      command->AddText("--bundle", options->bundle, "Bundle folder; overrides engine.bundle")->TypeName("DIR");
   options->port_option =
-      AddNumber(command, "--port", options->port, {0, 65535}, "Port; overrides listen.port")->type_name("N");
-  command->add_flag("--check-config", options->check_only, "Say all that is wrong with the configuration, and exit");
-  command->add_flag("--any-port", options->any_port,
-                    "Allow port 0: the system chooses a free one and the log names it. For tests");
-  command->footer(R"(Examples:
+      command->AddNumber("--port", options->port, {0, 65535}, "Port; overrides listen.port")->TypeName("N");
+  command->AddFlag("--check-config", options->check_only, "Say all that is wrong with the configuration, and exit");
+  command->AddFlag("--any-port", options->any_port,
+                   "Allow port 0: the system chooses a free one and the log names it. For tests");
+  command->Footer(R"(Examples:
   beamline serve --config configs/demo.textproto --bundle bundle
   beamline serve --config configs/server.textproto --check-config
 

@@ -7,8 +7,6 @@
 #include <utility>
 #include <vector>
 
-#include <CLI/CLI.hpp>
-
 #include "absl/container/flat_hash_map.h"
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
@@ -17,7 +15,6 @@
 #include "base/progress.h"
 #include "base/thread_pool.h"
 #include "beamline/status.h"
-#include "cli/number_option.h"
 #include "cli/tokenize_events.h"
 #include "cli/verb.h"
 #include "data/labels.h"
@@ -234,82 +231,81 @@ absl::Status RunTokenize(TokenizeFlags flags) {
 
 constexpr Limits kAnyOffset = {-std::numeric_limits<double>::infinity()};
 
-void AddInputFlags(CLI::App* command, TokenizeFlags* flags) {
-  command->add_option("--events", flags->events, "Folder with events.tsv and items.tsv (plain or gzip)");
-  command->add_option("--vectors", flags->vectors.path, "Item vectors: .npy or .safetensors, one row per item");
-  command->add_option("--ids", flags->vectors.ids_path, "Item ids of the rows, one per line");
-  command->add_option("--tensor", flags->vectors.tensor, "Tensor of the safetensors file; default: vectors");
-  command->add_option("--from-index", flags->from_index, "SID index of another tokenizer");
-  command->add_option("--encode", flags->encode, "Folder of an earlier run whose codebook encodes --vectors");
+void AddInputFlags(Command* command, TokenizeFlags* flags) {
+  command->AddText("--events", flags->events, "Folder with events.tsv and items.tsv (plain or gzip)");
+  command->AddText("--vectors", flags->vectors.path, "Item vectors: .npy or .safetensors, one row per item");
+  command->AddText("--ids", flags->vectors.ids_path, "Item ids of the rows, one per line");
+  command->AddText("--tensor", flags->vectors.tensor, "Tensor of the safetensors file; default: vectors");
+  command->AddText("--from-index", flags->from_index, "SID index of another tokenizer");
+  command->AddText("--encode", flags->encode, "Folder of an earlier run whose codebook encodes --vectors");
   command
-      ->add_option("--dialect", flags->dialect,
-                   "letter, minionerec (JSON), minionerec-info (text), openonerec (sid2pid.json) or tsv")
-      ->capture_default_str();
-  AddNumber(command, "--id-offset", flags->id_offset, kAnyOffset, "Item id = key of the index + this")
-      ->capture_default_str();
-  AddNumber(command, "--max-bad-rows", flags->max_bad_rows, {0}, "More bad rows refuse the index")
-      ->capture_default_str();
+      ->AddText("--dialect", flags->dialect,
+                "letter, minionerec (JSON), minionerec-info (text), openonerec (sid2pid.json) or tsv")
+      ->ShowDefault();
+  command->AddNumber("--id-offset", flags->id_offset, kAnyOffset, "Item id = key of the index + this")->ShowDefault();
+  command->AddNumber("--max-bad-rows", flags->max_bad_rows, {0}, "More bad rows refuse the index")->ShowDefault();
 }
 
-void AddEmbeddingFlags(CLI::App* command, TokenizeFlags* flags) {
+void AddEmbeddingFlags(Command* command, TokenizeFlags* flags) {
   EventVectorsOptions& events = flags->embedding;
-  AddNumber(command, "--dim", events.embedding.dim, {1, 512}, "Dimension of the vectors from --events")
-      ->capture_default_str();
-  AddNumber(command, "--attributes-weight", events.embedding.attributes_weight, {0, 1e6},
-            "Energy of authors and tags over that of behaviour; 0: behaviour alone")
-      ->capture_default_str();
-  AddNumber(command, "--window", events.embedding.window, {0}, "Items of a user co-occur this far apart; 0: anywhere")
-      ->capture_default_str();
-  AddNumber(command, "--context-smoothing", events.embedding.context_smoothing, {0, 1},
-            "Exponent on the counts of co-occurring items; below 1 takes weight from rare ones")
-      ->capture_default_str();
-  command->add_flag("--normalize,!--no-normalize", events.embedding.normalize, "Vectors of unit length (the default)");
+  command->AddNumber("--dim", events.embedding.dim, {1, 512}, "Dimension of the vectors from --events")->ShowDefault();
   command
-      ->add_option("--targets", flags->targets,
-                   "As for train: labels of events to predict, joined by |; 'any': every event")
-      ->capture_default_str();
-  AddNumber(command, "--k-core", events.corpus.k_core, {0},
-            "As for train: targets' users and items with at least this many; 0: all");
-  command->add_flag("--target-items-only", events.target_items_only, "SIDs for the items of targets alone");
-  command->add_flag("--all-events", events.all_events, "Co-occurrence of all events, not of targets alone");
-  command->add_flag("--unused-items", events.unused_items, "SIDs also for items of items.tsv without events");
+      ->AddNumber("--attributes-weight", events.embedding.attributes_weight, {0, 1e6},
+                  "Energy of authors and tags over that of behaviour; 0: behaviour alone")
+      ->ShowDefault();
+  command->AddNumber("--window", events.embedding.window, {0}, "Items of a user co-occur this far apart; 0: anywhere")
+      ->ShowDefault();
+  command
+      ->AddNumber("--context-smoothing", events.embedding.context_smoothing, {0, 1},
+                  "Exponent on the counts of co-occurring items; below 1 takes weight from rare ones")
+      ->ShowDefault();
+  command->AddFlag("--normalize,!--no-normalize", events.embedding.normalize, "Vectors of unit length (the default)");
+  command
+      ->AddText("--targets", flags->targets,
+                "As for train: labels of events to predict, joined by |; 'any': every event")
+      ->ShowDefault();
+  command->AddNumber("--k-core", events.corpus.k_core, {0},
+                     "As for train: targets' users and items with at least this many; 0: all");
+  command->AddFlag("--target-items-only", events.target_items_only, "SIDs for the items of targets alone");
+  command->AddFlag("--all-events", events.all_events, "Co-occurrence of all events, not of targets alone");
+  command->AddFlag("--unused-items", events.unused_items, "SIDs also for items of items.tsv without events");
 }
 
-void AddClusteringFlags(CLI::App* command, TokenizeFlags* flags) {
+void AddClusteringFlags(Command* command, TokenizeFlags* flags) {
   sid::ResidualKMeansOptions& kmeans = flags->kmeans;
-  command->add_option("--preset", flags->preset, "demo: 64,64,64 codes, 32 dimensions, collision-free");
-  command->add_option("--levels", flags->levels, "Codes per level, 1 to 8 levels; default 256,256,256");
-  command->add_flag("--balanced", kmeans.balanced, "Every code gets about the same number of items");
-  AddNumber(command, "--balance-slack", kmeans.balance_slack, {1, 1e6}, "Most items of a code over the equal share")
-      ->capture_default_str();
-  command->add_flag("--collision-free", kmeans.collision_free,
-                    "Items with one prefix are dealt last codes anew, so that few share a SID");
-  AddNumber(command, "--max-items-per-sid", kmeans.max_items_per_sid, {1}, "With --collision-free")
-      ->capture_default_str();
-  AddNumber(command, "--max-move-error", kmeans.max_move_error, {0},
-            "With --collision-free: moves that cost more than this many mean squared errors are left undone");
-  AddNumber(command, "--iterations", kmeans.iterations, {1, 10'000}, "Of Lloyd's algorithm per level, at most")
-      ->capture_default_str();
-  AddNumber(command, "--max-points-per-centroid", kmeans.max_points_per_centroid, {0},
-            "Training sample; 0: all. Every item is assigned either way")
-      ->capture_default_str();
-  command->add_flag("--sampled-init", flags->sampled_init, "Start from random items, not k-means++: faster");
-  AddNumber(command, "--seed", kmeans.seed, {}, "The same seed gives the same SIDs, with any number of threads")
-      ->capture_default_str();
-  AddNumber(command, "--threads", flags->threads, {0, kMaxThreads}, "0: one per core")->capture_default_str();
+  command->AddText("--preset", flags->preset, "demo: 64,64,64 codes, 32 dimensions, collision-free");
+  command->AddText("--levels", flags->levels, "Codes per level, 1 to 8 levels; default 256,256,256");
+  command->AddFlag("--balanced", kmeans.balanced, "Every code gets about the same number of items");
+  command->AddNumber("--balance-slack", kmeans.balance_slack, {1, 1e6}, "Most items of a code over the equal share")
+      ->ShowDefault();
+  command->AddFlag("--collision-free", kmeans.collision_free,
+                   "Items with one prefix are dealt last codes anew, so that few share a SID");
+  command->AddNumber("--max-items-per-sid", kmeans.max_items_per_sid, {1}, "With --collision-free")->ShowDefault();
+  command->AddNumber("--max-move-error", kmeans.max_move_error, {0},
+                     "With --collision-free: moves that cost more than this many mean squared errors are left undone");
+  command->AddNumber("--iterations", kmeans.iterations, {1, 10'000}, "Of Lloyd's algorithm per level, at most")
+      ->ShowDefault();
+  command
+      ->AddNumber("--max-points-per-centroid", kmeans.max_points_per_centroid, {0},
+                  "Training sample; 0: all. Every item is assigned either way")
+      ->ShowDefault();
+  command->AddFlag("--sampled-init", flags->sampled_init, "Start from random items, not k-means++: faster");
+  command->AddNumber("--seed", kmeans.seed, {}, "The same seed gives the same SIDs, with any number of threads")
+      ->ShowDefault();
+  command->AddNumber("--threads", flags->threads, {0, kMaxThreads}, "0: one per core")->ShowDefault();
 }
 
 }  // namespace
 
-Verb AddTokenize(CLI::App& app) {
+Verb AddTokenize(Command& root) {
   auto flags = std::make_shared<TokenizeFlags>();
-  CLI::App* command = app.add_subcommand("tokenize", "Give every item a semantic ID");
-  command->footer(kExamples);
+  Command* command = root.AddCommand("tokenize", "Give every item a semantic ID");
+  command->Footer(kExamples);
   AddInputFlags(command, flags.get());
   AddEmbeddingFlags(command, flags.get());
   AddClusteringFlags(command, flags.get());
-  command->add_option("--out", flags->out, "Folder to write (a TSV file with --encode)")->required();
-  command->add_option("--write-index", flags->write_index, "Also write the SIDs as an index in --dialect");
+  command->AddText("--out", flags->out, "Folder to write (a TSV file with --encode)")->Required();
+  command->AddText("--write-index", flags->write_index, "Also write the SIDs as an index in --dialect");
   return {command, [flags] { return RunTokenize(*flags); }};
 }
 

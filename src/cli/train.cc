@@ -3,13 +3,10 @@
 #include <memory>
 #include <string>
 
-#include <CLI/CLI.hpp>
-
 #include "absl/strings/str_join.h"
 #include "base/progress.h"
 #include "base/thread_pool.h"
 #include "beamline/status.h"
-#include "cli/number_option.h"
 #include "cli/verb.h"
 #include "data/labels.h"
 #include "model/config.h"
@@ -42,10 +39,10 @@ struct TrainFlags {
 };
 
 // The options given on the command line, over those of the preset.
-void AddTrainingOptions(CLI::App* command, train::TrainOptions& options) {
+void AddTrainingOptions(Command* command, train::TrainOptions& options) {
   const auto add = [&](const char* flag, auto& field, const char* help) {
     const train::OptionLimits limits = train::LimitsOf(options, &field);
-    AddNumber(command, flag, field, {limits.low, limits.high}, help)->group("Training");
+    command->AddNumber(flag, field, {limits.low, limits.high}, help)->Group("Training");
   };
   add("--epochs", options.epochs, "Passes over the training part");
   add("--seed", options.seed, "Of weights, order, dropout: equal seeds give equal models");
@@ -114,36 +111,36 @@ absl::Status RunTrain(TrainFlags& flags) {
 
 }  // namespace
 
-Verb AddTrain(CLI::App& app) {
+Verb AddTrain(Command& root) {
   auto flags = std::make_shared<TrainFlags>();
   train::TrainingRun& run = flags->run;
-  CLI::App* command = app.add_subcommand("train", "Train a model on a behaviour log and its semantic IDs");
-  command->footer(kExamples);
-  command->add_option("--data", run.source.data, "Folder of `beamline import` or `generate-data`")->required();
-  command->add_option("--tokenizer", run.source.tokenizer, "Folder of `beamline tokenize`")->required();
-  command->add_option("--out", run.out, "Folder of the model")->required();
-  // Defined before the training options, so that its callback runs before theirs wherever it stands.
+  Command* command = root.AddCommand("train", "Train a model on a behaviour log and its semantic IDs");
+  command->Footer(kExamples);
+  command->AddText("--data", run.source.data, "Folder of `beamline import` or `generate-data`")->Required();
+  command->AddText("--tokenizer", run.source.tokenizer, "Folder of `beamline tokenize`")->Required();
+  command->AddText("--out", run.out, "Folder of the model")->Required();
+  // Before the training options, so that its callback runs before theirs.
   command
-      ->add_option_function<std::string>(
+      ->AddCallback(
           "--preset",
           [flags](const std::string& name) {
             flags->run.preset = name;
             flags->run.options = train::PresetTrainOptions(name);
           },
           "Model and training options by name: " + absl::StrJoin(model::PresetNames(), ", "))
-      ->default_str(run.preset);
-  CLI::Option* config =
-      command->add_option("--config", run.config, "Model configuration (JSON) instead of the preset's model");
-  command->add_option("--from", run.from, "Folder of a model to go on training, instead of the preset's")
-      ->excludes(config);
-  command->add_option("--targets", flags->targets, "Labels of events to predict, joined by |; 'any': every event")
-      ->capture_default_str();
-  AddNumber(command, "--k-core", run.corpus.k_core, {0}, "Targets: users and items with at least this many; 0: all");
-  command->add_option("--device", run.device.device, "cpu, cuda or cuda:N")->capture_default_str();
-  AddNumber(command, "--threads", run.device.threads, {0, kMaxThreads}, "CPU threads; 0: one per core");
-  AddNumber(command, "--max-minutes", run.max_minutes, {0},
-            "Stop after so long, with exit code 130 and a checkpoint; the same command goes on from it; 0: no limit");
-  command->add_flag("--fresh", run.fresh, "Replace the model and forget the checkpoint of an earlier run");
+      ->ShowDefault(run.preset);
+  Option* config = command->AddText("--config", run.config, "Model configuration (JSON) instead of the preset's model");
+  command->AddText("--from", run.from, "Folder of a model to go on training, instead of the preset's")
+      ->Excludes(config);
+  command->AddText("--targets", flags->targets, "Labels of events to predict, joined by |; 'any': every event")
+      ->ShowDefault();
+  command->AddNumber("--k-core", run.corpus.k_core, {0}, "Targets: users and items with at least this many; 0: all");
+  command->AddText("--device", run.device.device, "cpu, cuda or cuda:N")->ShowDefault();
+  command->AddNumber("--threads", run.device.threads, {0, kMaxThreads}, "CPU threads; 0: one per core");
+  command->AddNumber(
+      "--max-minutes", run.max_minutes, {0},
+      "Stop after so long, with exit code 130 and a checkpoint; the same command goes on from it; 0: no limit");
+  command->AddFlag("--fresh", run.fresh, "Replace the model and forget the checkpoint of an earlier run");
   run.options = train::PresetTrainOptions(run.preset);
   AddTrainingOptions(command, run.options);
   return {command, [flags] { return RunTrain(*flags); }};

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// A verb of the `beamline` binary: it adds its sub-command with options to the CLI11 application and says how to run.
+// A verb of the `beamline` binary: it adds its command with options and says how to run.
 // One file per verb, named after it: cli/<verb>.cc. A verb parses options, calls the library, prints; it holds no logic
 // of its own. Errors come back as absl::Status and are printed once, by main, as "beamline <verb>: <message>"; the exit
 // code is 0, 2 (bad usage, input or configuration), 130 (interrupted) or 1 (anything else).
@@ -8,12 +8,11 @@
 
 #include <functional>
 
-#include <CLI/CLI.hpp>
-
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/string_view.h"
+#include "cli/command.h"
 
 namespace beamline::cli {
 
@@ -25,20 +24,20 @@ absl::StatusOr<T> FromFlag(absl::string_view flag, absl::StatusOr<T> value) {
 }
 
 struct Verb {
-  CLI::App* command = nullptr;
+  Command* command = nullptr;  // owned by the command line
   std::function<absl::Status()> run;
 };
 
-Verb AddServe(CLI::App& app);
-Verb AddRecommend(CLI::App& app);
-Verb AddReload(CLI::App& app);
-Verb AddImport(CLI::App& app);
-Verb AddGenerateData(CLI::App& app);
-Verb AddTokenize(CLI::App& app);
-Verb AddTrain(CLI::App& app);
-Verb AddEvaluate(CLI::App& app);
-Verb AddPack(CLI::App& app);
-Verb AddInspect(CLI::App& app);
-Verb AddExport(CLI::App& app);
+Verb AddServe(Command& root);
+Verb AddRecommend(Command& root);
+Verb AddReload(Command& root);
+Verb AddImport(Command& root);
+Verb AddGenerateData(Command& root);
+Verb AddTokenize(Command& root);
+Verb AddTrain(Command& root);
+Verb AddEvaluate(Command& root);
+Verb AddPack(Command& root);
+Verb AddInspect(Command& root);
+Verb AddExport(Command& root);
 
 }  // namespace beamline::cli

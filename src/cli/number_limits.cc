@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "cli/number_option.h"
+#include "cli/number_limits.h"
 
 #include <cmath>
 #include <cstdint>
@@ -18,13 +18,7 @@ std::string Format(double number) {
   return whole ? absl::StrCat(static_cast<int64_t>(number)) : absl::StrFormat("%.12g", number);
 }
 
-// Limits at the end of a type are no news to anybody.
-std::string Format(Limits limits) {
-  if (limits.high <= kExact) return absl::StrCat(Format(limits.low), "..", Format(limits.high));
-  return limits.low < -kExact ? "" : absl::StrCat(Format(limits.low), " or more");
-}
-
-// The number as CLI11 reads it without surprise: it would take 010 for an octal 8.
+// In plain form, because CLI11 would take 010 for an octal 8.
 bool Parse(const std::string& text, bool whole, double* value, std::string* plain) {
   if (!whole) {
     *plain = text;
@@ -45,19 +39,22 @@ bool Parse(const std::string& text, bool whole, double* value, std::string* plai
 
 }  // namespace
 
-CLI::Validator Within(Limits limits, bool whole) {
-  const std::string allowed = Format(limits);
-  const auto check = [=](std::string& text) -> std::string {
-    double value = 0;
-    std::string plain;
-    if (Parse(text, whole, &value, &plain) && value >= limits.low && value <= limits.high) {
-      text = plain;
-      return "";
-    }
-    return absl::StrCat("'", text, "' must be a ", whole ? "whole number" : "number", allowed.empty() ? "" : ", ",
-                        allowed);
-  };
-  return CLI::Validator(check, allowed, "");
+// Limits at the end of a type are no news to anybody.
+std::string FormatLimits(Limits limits) {
+  if (limits.high <= kExact) return absl::StrCat(Format(limits.low), "..", Format(limits.high));
+  return limits.low < -kExact ? "" : absl::StrCat(Format(limits.low), " or more");
+}
+
+std::string CheckNumber(Limits limits, bool whole, std::string* text) {
+  double value = 0;
+  std::string plain;
+  if (Parse(*text, whole, &value, &plain) && value >= limits.low && value <= limits.high) {
+    *text = plain;
+    return "";
+  }
+  const std::string allowed = FormatLimits(limits);
+  return absl::StrCat("'", *text, "' must be a ", whole ? "whole number" : "number", allowed.empty() ? "" : ", ",
+                      allowed);
 }
 
 }  // namespace beamline::cli

@@ -38,9 +38,11 @@ endif()
 # beamline::torch: libtorch's CPU libraries, with its headers searched after the system's (-idirafter).
 # Looked for in Torch_DIR or CMAKE_PREFIX_PATH, else in the virtual environment that scripts/setup.sh makes.
 if(BEAMLINE_WITH_TORCH)
+  file(GLOB torch_of_setup $ENV{BEAMLINE_CACHE}/venv/lib/python3*/site-packages/torch/include
+    $ENV{XDG_CACHE_HOME}/beamline/venv/lib/python3*/site-packages/torch/include
+    $ENV{HOME}/.cache/beamline/venv/lib/python3*/site-packages/torch/include)
   find_path(BEAMLINE_TORCH_INCLUDE ATen/core/Tensor.h
-    HINTS ${Torch_DIR}/../../../include ENV Torch_DIR PATHS $ENV{BEAMLINE_TORCH_ROOT}/include
-    $ENV{HOME}/.cache/beamline/venv/lib/python3.11/site-packages/torch/include
+    HINTS $ENV{BEAMLINE_TORCH_ROOT}/include ${Torch_DIR}/../../../include ENV Torch_DIR PATHS ${torch_of_setup}
     PATH_SUFFIXES include ../../include ../../../include)
   if(NOT BEAMLINE_TORCH_INCLUDE)
     message(FATAL_ERROR "libtorch not found. Run scripts/setup.sh, or point CMAKE_PREFIX_PATH or Torch_DIR at one, "

@@ -9,6 +9,9 @@ include(BeamlinePrecompiled)
 
 # Less work for the compiler in tests, whose time is in the libraries.
 set(BEAMLINE_TEST_COMPILE_OPTIONS $<$<AND:$<CONFIG:Release>,$<COMPILE_LANGUAGE:CXX>>:-O1>)
+if(BEAMLINE_SANITIZE)
+  set(BEAMLINE_TEST_COMPILE_OPTIONS $<$<COMPILE_LANGUAGE:CXX>:-O0>)  # instrumented code takes twice as long to optimise
+endif()
 
 function(beamline_set_compile_options target)
   target_compile_features(${target} PUBLIC cxx_std_20)

@@ -19,8 +19,7 @@ set(BEAMLINE_PRECOMPILED_tensor <ATen/core/Tensor.h>)
 set(BEAMLINE_PRECOMPILED_rpc <grpcpp/grpcpp.h> <google/protobuf/message.h>)
 
 function(beamline_precompile target set)
-  # gcc 12 crashed on a source with them under AddressSanitizer.
-  if(NOT BEAMLINE_PRECOMPILE OR BEAMLINE_SANITIZE)
+  if(NOT BEAMLINE_PRECOMPILE)
     return()
   endif()
   set(headers ${BEAMLINE_PRECOMPILED_plain})

@@ -91,14 +91,20 @@ stop_server() {
   fi
 }
 trap stop_server EXIT
+serving=no
 for attempt in $(seq 100); do
   if ! kill -0 "$server" 2>/dev/null; then
     cat "$out/server.log" >&2
     exit 1
   fi
-  "$beamline" recommend --target "127.0.0.1:$port" --status >"$out/status.txt" 2>/dev/null && break
+  "$beamline" recommend --target "127.0.0.1:$port" --status >"$out/status.txt" 2>/dev/null && serving=yes && break
   sleep 0.1
 done
+if [[ $serving == no ]]; then
+  echo "the server does not answer on 127.0.0.1:$port; the end of $out/server.log:" >&2
+  tail -n 20 "$out/server.log" >&2
+  exit 1
+fi
 cat "$out/status.txt"
 
 say "6. Ask it, over gRPC, for a few users"

@@ -3,14 +3,15 @@
 # Runs all tests; installs what they need. CI runs exactly this.
 #
 #   scripts/test.sh             clang-format, build, all tests, clang-tidy, ThreadSanitizer over what has no torch or gRPC,
-#                               AddressSanitizer and UBSan over everything; the CUDA kernels where there is nvcc
+#                               AddressSanitizer and UBSan over everything; the CUDA kernels where there is nvcc; parity with
+#                               the PyTorch twin and Hugging Face transformers, which pip installs
 #   scripts/test.sh --fast      a developer's minute: format, layers 0-2 and the engine's core, without torch and gRPC
 #
 # BEAMLINE_JOBS=N compiles with N jobs; BEAMLINE_BUILD_ROOT and BEAMLINE_CACHE move the builds and the caches.
 set -euo pipefail
 case ${1:-} in
   "" | --fast) mode=${1:---full} ;;
-  *) sed -n '3,10p' "$0" | cut -c3-; [[ $1 == --help || $1 == -h ]] && exit 0 || exit 2 ;;
+  *) sed -n '3,11p' "$0" | cut -c3-; [[ $1 == --help || $1 == -h ]] && exit 0 || exit 2 ;;
 esac
 cd "$(dirname "$0")/.."
 bash scripts/setup.sh --dev

@@ -46,6 +46,13 @@ std::filesystem::path FolderOf(const std::filesystem::path& path) {
   return path.has_parent_path() ? path.parent_path() : std::filesystem::path(".");
 }
 
+// A device, a pipe, a socket: a finished file must not take its place.
+bool IsSpecial(const std::filesystem::path& path) {
+  std::error_code ignored;
+  const std::filesystem::file_status status = std::filesystem::status(path, ignored);
+  return std::filesystem::exists(status) && !std::filesystem::is_regular_file(status);
+}
+
 }  // namespace
 
 absl::StatusOr<std::string> ReadFile(const std::filesystem::path& path, uint64_t max_bytes) {
@@ -87,6 +94,10 @@ absl::Status CheckCanWrite(const std::filesystem::path& path, absl::string_view 
   }
   if (std::filesystem::is_directory(path, ignored)) {
     return absl::InvalidArgumentError(absl::StrCat(what, ": ", path.string(), " is a folder; name a file"));
+  }
+  if (IsSpecial(path)) {
+    return absl::InvalidArgumentError(
+        absl::StrCat(what, ": ", path.string(), " is no regular file, and would be replaced by one; name a file"));
   }
   if (access(folder.c_str(), W_OK) != 0) {
     return absl::PermissionDeniedError(absl::StrCat(what, ": ", folder.string(), " cannot be written to"));
@@ -137,6 +148,10 @@ absl::StatusOr<AtomicFile> AtomicFile::Create(const std::filesystem::path& path)
   if (!path.has_filename() || std::filesystem::is_directory(path, error)) {
     return absl::InvalidArgumentError(
         absl::StrCat("'", path.string(), "' is a folder or empty; a file name is needed"));
+  }
+  if (IsSpecial(path)) {
+    return absl::InvalidArgumentError(
+        absl::StrCat(path.string(), ": is no regular file, and would be replaced by one; name a file"));
   }
   std::string pattern = (FolderOf(path) / absl::StrCat(".", path.filename().string(), ".XXXXXX")).string();
   const int descriptor = mkostemp(pattern.data(), O_CLOEXEC);

@@ -8,15 +8,13 @@
 
 #include <cstdint>
 #include <filesystem>
-#include <memory>
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
-
-struct gzFile_s;  // NOLINT(readability-identifier-naming): zlib's
+#include "base/gzip_input.h"
 
 namespace beamline {
 
@@ -30,22 +28,17 @@ class LineReader {
   // The next line; false at the end. `line` stays valid until the next call.
   absl::StatusOr<bool> Next(std::string_view* line);
 
-  int64_t line_number() const { return line_number_; }  // of the last line returned or refused; the first is 1
-  uint64_t file_bytes() const { return file_bytes_; }   // size on disk, for progress
-  uint64_t bytes_read() const;                          // of them, read so far
-  const std::string& name() const { return name_; }     // the path, for error messages
+  int64_t line_number() const { return line_number_; }         // of the last line returned or refused; the first is 1
+  uint64_t file_bytes() const { return input_.file_bytes(); }  // size on disk, for progress
+  uint64_t bytes_read() const { return input_.offset(); }      // of them, read so far
+  const std::string& name() const { return name_; }            // the path, for error messages
 
  private:
-  struct Closer {
-    void operator()(gzFile_s* file) const;
-  };
-
-  LineReader(std::string name, std::unique_ptr<gzFile_s, Closer> file, uint64_t file_bytes, uint64_t max_line_bytes);
+  LineReader(std::string name, GzipInput input, uint64_t max_line_bytes);
   absl::StatusOr<bool> Refill();  // false at the end of the file
 
   std::string name_;
-  std::unique_ptr<gzFile_s, Closer> file_;
-  uint64_t file_bytes_;
+  GzipInput input_;
   uint64_t max_line_bytes_;
   std::vector<char> buffer_;
   size_t begin_ = 0;  // unread part of the buffer

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // Item id -> position: a hash table of positions alone (4 bytes a slot, at most 2/3 full), whose keys are looked up in
-// the id column it was built over. Two cache misses a lookup, and LookUpAll overlaps those of many: a deny list of
+// the id column it was built over. Two cache misses a lookup, and FindAll overlaps those of many: a deny list of
 // thousands in 10^7 items costs well under a millisecond. Immutable; thread-safe; the column must outlive it.
 #pragma once
 

@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "absl/strings/match.h"
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/notification.h"
 #include "absl/time/clock.h"
@@ -50,6 +51,19 @@ absl::StatusOr<std::shared_ptr<grpc::ChannelCredentials>> CredentialsOf(const Tl
   return grpc::SslCredentials(options);
 }
 
+// gRPC takes port 99999 for 34463, and an empty target for a reason to log.
+absl::Status CheckTarget(absl::string_view target) {
+  if (absl::StartsWith(target, "unix:")) return absl::OkStatus();
+  const size_t colon = target.rfind(':');
+  int port = 0;
+  if (colon != absl::string_view::npos && colon > 0 && absl::SimpleAtoi(target.substr(colon + 1), &port) && port >= 1 &&
+      port <= 65535) {
+    return absl::OkStatus();
+  }
+  return absl::InvalidArgumentError(
+      absl::StrCat("--target: '", target, "' must be HOST:PORT with a port of 1..65535, such as 127.0.0.1:50051"));
+}
+
 }  // namespace
 
 void AddTlsFlags(Command* command, TlsFlags* flags) {
@@ -66,6 +80,7 @@ void AddTlsFlags(Command* command, TlsFlags* flags) {
 }
 
 absl::StatusOr<Client> Client::Create(const std::string& target, absl::Duration timeout, const TlsFlags& tls) {
+  BEAMLINE_RETURN_IF_ERROR(CheckTarget(target));
   BEAMLINE_ASSIGN_OR_RETURN(const std::shared_ptr<grpc::ChannelCredentials> credentials, CredentialsOf(tls));
   return Client(target, timeout, credentials);
 }

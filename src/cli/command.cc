@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "cli/command.h"
 
+#include <algorithm>
 #include <cstdint>
 #include <type_traits>
 #include <utility>
@@ -27,8 +28,8 @@ struct NumberIn<std::vector<T>> {
   using Type = T;
 };
 
-CLI::Validator Within(Limits limits, bool whole) {
-  return CLI::Validator([=](std::string& text) { return CheckNumber(limits, whole, &text); }, FormatLimits(limits), "");
+CLI::Validator Within(Limits limits, NumberKind kind) {
+  return CLI::Validator([=](std::string& text) { return CheckNumber(limits, kind, &text); }, FormatLimits(limits), "");
 }
 
 // CLI11's errors in the form of ours: one line, the verb in front, the way out behind.
@@ -38,6 +39,23 @@ std::string UsageError(const CLI::App* app, const CLI::Error& error) {
     absl::StrAppend(&command, " ", app->get_subcommands().front()->get_name());
   }
   return absl::StrCat(command, ": ", error.what(), "; see `", command, " --help`\n");
+}
+
+// CLI11 takes "--name=" for a name whose value is the next word; here it has the empty one.
+std::vector<std::string> Words(int argc, char** argv) {
+  std::vector<std::string> words;
+  bool options = true;
+  for (int i = 1; i < argc; ++i) {
+    const std::string word = argv[i];
+    options &= word != "--";
+    if (options && word.size() > 3 && word.starts_with("--") && word.find('=') == word.size() - 1) {
+      words.push_back(word.substr(0, word.size() - 1));
+      words.push_back("");
+    } else {
+      words.push_back(word);
+    }
+  }
+  return words;
 }
 
 }  // namespace
@@ -136,7 +154,10 @@ Option* Command::AddNumber(const std::string& flags, T& value, Limits limits, co
   if (limits.high > static_cast<double>(std::numeric_limits<Number>::max())) {
     limits.high = static_cast<double>(std::numeric_limits<Number>::max());
   }
-  return Own(app_->add_option(flags, value, help)->transform(Within(limits, std::is_integral_v<Number>)));
+  const NumberKind kind = !std::is_integral_v<Number> ? NumberKind::kReal
+                          : std::is_signed_v<Number>  ? NumberKind::kSigned
+                                                      : NumberKind::kUnsigned;
+  return Own(app_->add_option(flags, value, help)->transform(Within(limits, kind)));
 }
 
 template Option* Command::AddNumber(const std::string&, int&, Limits, const std::string&);
@@ -159,8 +180,10 @@ CommandLine::~CommandLine() = default;
 std::string CommandLine::Help() const { return app_->help(); }
 
 std::optional<int> CommandLine::Parse(int argc, char** argv) {
+  std::vector<std::string> words = Words(argc, argv);
+  std::reverse(words.begin(), words.end());  // as CLI11 wants them
   try {
-    app_->parse(argc, argv);
+    app_->parse(std::move(words));
   } catch (const CLI::ParseError& error) {
     return app_->exit(error) == 0 ? 0 : kBadUsage;
   }

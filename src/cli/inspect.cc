@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "absl/status/status.h"
+#include "absl/strings/escaping.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
@@ -139,7 +140,10 @@ absl::Status InspectSafetensors(const std::string& path) {
   BEAMLINE_ASSIGN_OR_RETURN(const SafetensorsFile file,
                             SafetensorsFile::Read(path, {.allow_scalars = true, .allow_empty = true}));
   Print("file        %s\n", path);
-  for (const auto& [key, value] : file.metadata()) Print("metadata    %s = %s\n", key, value);
+  for (const auto& [key, value] : file.metadata()) {
+    // A stranger's text, onto a terminal.
+    Print("metadata    %s = %s\n", absl::Utf8SafeCHexEscape(key), absl::Utf8SafeCHexEscape(value));
+  }
   int64_t elements = 0;
   int64_t bytes = 0;
   int64_t non_finite = 0;

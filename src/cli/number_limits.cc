@@ -19,10 +19,10 @@ std::string Format(double number) {
 }
 
 // In plain form, because CLI11 would take 010 for an octal 8.
-bool Parse(const std::string& text, bool whole, double* value, std::string* plain) {
-  if (!whole) {
+bool Parse(const std::string& text, NumberKind kind, double* value, std::string* plain) {
+  if (kind == NumberKind::kReal) {
     *plain = text;
-    return absl::SimpleAtod(text, value);
+    return text.find_first_not_of("0123456789+-.eE") == std::string::npos && absl::SimpleAtod(text, value);
   }
   int64_t number = 0;
   if (absl::SimpleAtoi(text, &number)) {
@@ -31,7 +31,7 @@ bool Parse(const std::string& text, bool whole, double* value, std::string* plai
     return true;
   }
   uint64_t large = 0;
-  if (!absl::SimpleAtoi(text, &large)) return false;
+  if (kind == NumberKind::kSigned || !absl::SimpleAtoi(text, &large)) return false;
   *value = static_cast<double>(large);
   *plain = absl::StrCat(large);
   return true;
@@ -45,16 +45,16 @@ std::string FormatLimits(Limits limits) {
   return limits.low < -kExact ? "" : absl::StrCat(Format(limits.low), " or more");
 }
 
-std::string CheckNumber(Limits limits, bool whole, std::string* text) {
+std::string CheckNumber(Limits limits, NumberKind kind, std::string* text) {
   double value = 0;
   std::string plain;
-  if (Parse(*text, whole, &value, &plain) && value >= limits.low && value <= limits.high) {
+  if (Parse(*text, kind, &value, &plain) && value >= limits.low && value <= limits.high) {
     *text = plain;
     return "";
   }
   const std::string allowed = FormatLimits(limits);
-  return absl::StrCat("'", *text, "' must be a ", whole ? "whole number" : "number", allowed.empty() ? "" : ", ",
-                      allowed);
+  return absl::StrCat("'", *text, "' must be a ", kind == NumberKind::kReal ? "number" : "whole number",
+                      allowed.empty() ? "" : ", ", allowed);
 }
 
 }  // namespace beamline::cli

@@ -15,11 +15,13 @@ struct Limits {
   double high = std::numeric_limits<double>::infinity();
 };
 
+enum class NumberKind { kReal, kSigned, kUnsigned };
+
 // "1..4096", "0 or more"; empty where the limits say nothing.
 std::string FormatLimits(Limits limits);
 
 // Puts the number that `text` says in plain form (10 for 010), or says why there is none within the limits.
 // Empty: all is well.
-std::string CheckNumber(Limits limits, bool whole, std::string* text);
+std::string CheckNumber(Limits limits, NumberKind kind, std::string* text);
 
 }  // namespace beamline::cli

@@ -6,6 +6,7 @@
 #include <string>
 
 #include "absl/status/status.h"
+#include "base/file.h"
 #include "base/progress.h"
 #include "beamline/status.h"
 #include "catalogue/snapshot_file.h"
@@ -44,6 +45,7 @@ absl::Status RunPack(const PackFlags& flags) {
   options.model_version = flags.model_version;
   options.overwrite = flags.overwrite;
   if (flags.catalogue_only) {
+    BEAMLINE_RETURN_IF_ERROR(CheckCanWrite(flags.out, "--out"));
     BEAMLINE_ASSIGN_OR_RETURN(const runtime::CatalogueJoin join, runtime::JoinCatalogue(options.catalogue, &progress));
     BEAMLINE_RETURN_IF_ERROR(catalogue::WriteSnapshot(*join.snapshot, flags.out, &progress));
     PrintCatalogue(join);

@@ -33,6 +33,7 @@ Verb AddReload(Command& root) {
   auto options = std::make_shared<Options>();
   Command* command = root.AddCommand("reload", "Change the model of a running server, or roll it back");
   command->AddText("--target", options->target, "The server's admin listener: admin.address and admin.port")
+      ->ShowDefault()
       ->TypeName("HOST:PORT");
   Option* bundle =
       command

@@ -59,7 +59,7 @@ Verb AddServe(Command& root) {
                    "Allow port 0: the system chooses a free one and the log names it. For tests");
   command->Footer(R"(Examples:
   beamline serve --config configs/demo.textproto --bundle bundle
-  beamline serve --config configs/server.textproto --check-config
+  beamline serve --config configs/server.textproto --bundle bundle --check-config
 
 Try it, with this binary or with grpcurl (the server offers reflection unless configured otherwise):
   beamline recommend --target 127.0.0.1:50051 --status
@@ -68,8 +68,8 @@ Try it, with this binary or with grpcurl (the server offers reflection unless co
   grpcurl -plaintext -d '{"service": "beamline.v1.RecommendService"}' 127.0.0.1:50051 grpc.health.v1.Health/Check
 
 The log goes to standard error. On SIGTERM or Ctrl-C health says NOT_SERVING, calls in flight are finished
-(lifecycle.grace_ms), and the exit code is 0, or 1 if calls had to be cut off. A second signal ends it at once. Without tls {} in the configuration the server speaks
-plaintext without authentication. Beyond one machine put a proxy in front: docker/proxy/haproxy.cfg.)");
+(lifecycle.grace_ms), and the exit code is 0, or 1 if calls had to be cut off. A second signal ends it at once. Without
+tls {} in the configuration the server speaks plaintext without authentication. Beyond one machine put a proxy in front: docker/proxy/haproxy.cfg.)");
   return {command, [options] { return Run(*options); }};
 }
 

@@ -12,18 +12,19 @@
 #include "absl/strings/str_cat.h"
 #include "base/digest.h"
 #include "base/file.h"
+#include "base/interrupt.h"
 #include "base/progress.h"
 #include "base/thread_pool.h"
 #include "beamline/status.h"
 #include "cli/tokenize_events.h"
 #include "cli/verb.h"
-#include "data/labels.h"
 #include "sid/codebook.h"
 #include "sid/item_vectors.h"
 #include "sid/residual_kmeans.h"
 #include "sid/semantic_tokenizer.h"
 #include "sid/sid_index.h"
 #include "sid/tokenizer_report.h"
+#include "train/corpus.h"
 
 namespace beamline::cli {
 namespace {
@@ -50,7 +51,8 @@ New items, with the codebook of an earlier run; with --collision-free they take 
 
 struct TokenizeFlags {
   sid::ItemVectorsFile vectors;
-  std::string events, from_index, encode, out, levels, preset, write_index;
+  std::string events, from_index, encode, out, levels, write_index;
+  std::string default_levels = "256,256,256";
   std::string targets = "long_view", dialect = "letter";
   int64_t id_offset = 0;
   int64_t max_bad_rows = 0;
@@ -118,23 +120,21 @@ absl::Status ConvertIndex(const TokenizeFlags& flags) {
   BEAMLINE_ASSIGN_OR_RETURN(sid::Codebook codebook,
                             sid::Codebook::Foreign(flags.dialect, table.level_sizes, Sha256Hex(bytes)));
   table.codebook_fingerprint = codebook.fingerprint();
+  BEAMLINE_RETURN_IF_ERROR(CheckInterrupted());
   BEAMLINE_RETURN_IF_ERROR(MakeFolder(flags.out));
   return WriteFolder(flags, {std::move(codebook), std::move(table)}, nullptr);
 }
 
 absl::Status Fit(TokenizeFlags flags) {
   Progress progress;
-  ThreadPool pool(ThreadsOrCores(flags.threads));
+  ThreadPool pool(ThreadsOrCores(flags.threads) - 1);  // this thread works too
   BEAMLINE_ASSIGN_OR_RETURN(flags.kmeans.level_sizes, FromFlag("--levels", sid::ParseLevelSizes(flags.levels)));
   BEAMLINE_RETURN_IF_ERROR(MakeFolder(flags.out));
   sid::ItemVectors items;
   if (!flags.events.empty()) {
     flags.embedding.embedding.seed = flags.kmeans.seed;
-    flags.embedding.corpus.target_labels = 0;
-    if (flags.targets != "any") {
-      BEAMLINE_ASSIGN_OR_RETURN(flags.embedding.corpus.target_labels,
-                                FromFlag("--targets", data::ParseLabels(flags.targets)));
-    }
+    BEAMLINE_ASSIGN_OR_RETURN(flags.embedding.corpus.target_labels,
+                              FromFlag("--targets", train::ParseTargets(flags.targets)));
     BEAMLINE_ASSIGN_OR_RETURN(items, EmbedEvents(flags.events, flags.embedding, &pool, &progress));
     BEAMLINE_RETURN_IF_ERROR(sid::WriteItemVectors(InFolder(flags.out, "vectors.safetensors"), items));
   } else {
@@ -143,8 +143,12 @@ absl::Status Fit(TokenizeFlags flags) {
   if (flags.sampled_init) flags.kmeans.init = sid::KMeansInit::kSampled;
   BEAMLINE_ASSIGN_OR_RETURN(sid::ResidualKMeansResult fit,
                             sid::FitResidualKMeans(items.vectors, flags.kmeans, &pool, &progress));
-  sid::SidTable table{
-      fit.codebook.level_sizes(), fit.codebook.fingerprint(), std::move(items.items), std::move(fit.sids), {}};
+  sid::SidTable table{.level_sizes = fit.codebook.level_sizes(),
+                      .codebook_fingerprint = fit.codebook.fingerprint(),
+                      .targets = flags.events.empty() ? "" : train::DescribeTargets(flags.embedding.corpus),
+                      .items = std::move(items.items),
+                      .sids = std::move(fit.sids),
+                      .titles = {}};
   return WriteFolder(flags, {std::move(fit.codebook), std::move(table)}, &items.vectors);
 }
 
@@ -171,24 +175,31 @@ absl::StatusOr<std::vector<Sid>> EncodeFree(sid::SemanticTokenizer& tokenizer, c
 }
 
 absl::Status Encode(const TokenizeFlags& flags) {
-  ThreadPool pool(ThreadsOrCores(flags.threads));
+  BEAMLINE_RETURN_IF_ERROR(CheckCanWrite(flags.out, "--out"));
+  Progress progress;
+  ThreadPool pool(ThreadsOrCores(flags.threads) - 1);
   BEAMLINE_ASSIGN_OR_RETURN(sid::Codebook codebook,
                             sid::Codebook::Load(InFolder(flags.encode, "codebook.safetensors")));
   BEAMLINE_ASSIGN_OR_RETURN(sid::SemanticTokenizer tokenizer, sid::SemanticTokenizer::Create(std::move(codebook)));
   BEAMLINE_ASSIGN_OR_RETURN(sid::ItemVectors items, sid::ReadItemVectors(flags.vectors));
-  sid::SidTable table{tokenizer.codebook().level_sizes(), tokenizer.codebook().fingerprint(), {}, {}, {}};
+  sid::SidTable table{tokenizer.codebook().level_sizes(), tokenizer.codebook().fingerprint(), {}, {}, {}, {}};
+  const std::string path = InFolder(flags.encode, "sids.tsv");
+  sid::SidTable known;
+  if (flags.kmeans.collision_free || std::filesystem::exists(path)) {
+    BEAMLINE_ASSIGN_OR_RETURN(known, sid::ReadSidTsv(path));
+    table.targets = known.targets;
+  }
   if (flags.kmeans.collision_free) {
-    const std::string path = InFolder(flags.encode, "sids.tsv");
-    BEAMLINE_ASSIGN_OR_RETURN(const sid::SidTable known, sid::ReadSidTsv(path));
     if (known.codebook_fingerprint != table.codebook_fingerprint) {
       return absl::FailedPreconditionError(absl::StrCat(path, ": belongs to codebook ", known.codebook_fingerprint,
                                                         ", codebook.safetensors is ", table.codebook_fingerprint));
     }
     BEAMLINE_ASSIGN_OR_RETURN(table.sids, EncodeFree(tokenizer, known, items, flags.kmeans.max_items_per_sid, &pool));
   } else {
-    BEAMLINE_ASSIGN_OR_RETURN(table.sids, tokenizer.Encode(items.vectors, &pool));
+    BEAMLINE_ASSIGN_OR_RETURN(table.sids, tokenizer.Encode(items.vectors, &pool, &progress));
   }
   table.items = std::move(items.items);
+  BEAMLINE_RETURN_IF_ERROR(CheckInterrupted());
   BEAMLINE_RETURN_IF_ERROR(sid::WriteSidTsv(flags.out, table));
   BEAMLINE_RETURN_IF_ERROR(WriteIndex(flags, table));
   std::printf("encoded   %zu items\nwrote     %s\n", table.items.size(), flags.out.c_str());
@@ -209,6 +220,10 @@ absl::Status RunTokenize(TokenizeFlags flags) {
     return absl::InvalidArgumentError(
         "--write-index: openonerec is only read, its file counts views; write letter, minionerec or tsv");
   }
+  if (!flags.write_index.empty() && flags.dialect == "tsv" && flags.id_offset != 0) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "--id-offset: ", flags.id_offset, " cannot be written to --dialect tsv, which has the item ids themselves"));
+  }
   if (!flags.write_index.empty()) BEAMLINE_RETURN_IF_ERROR(CheckCanWrite(flags.write_index, "--write-index"));
   const bool has_vectors = !flags.vectors.path.empty();
   if (!flags.encode.empty() && has_vectors && flags.events.empty() && flags.from_index.empty()) return Encode(flags);
@@ -219,13 +234,7 @@ absl::Status RunTokenize(TokenizeFlags flags) {
         "--help`");
   }
   if (!flags.from_index.empty()) return ConvertIndex(flags);
-  if (flags.levels.empty()) flags.levels = flags.preset == "demo" ? "64,64,64" : "256,256,256";
-  if (flags.preset == "demo") {
-    flags.embedding.embedding.dim = 32;
-    flags.kmeans.collision_free = true;
-  } else if (!flags.preset.empty()) {
-    return absl::InvalidArgumentError(absl::StrCat("--preset: '", flags.preset, "' must be demo"));
-  }
+  if (flags.levels.empty()) flags.levels = flags.default_levels;
   return Fit(std::move(flags));
 }
 
@@ -273,7 +282,6 @@ void AddEmbeddingFlags(Command* command, TokenizeFlags* flags) {
 
 void AddClusteringFlags(Command* command, TokenizeFlags* flags) {
   sid::ResidualKMeansOptions& kmeans = flags->kmeans;
-  command->AddText("--preset", flags->preset, "demo: 64,64,64 codes, 32 dimensions, collision-free");
   command->AddText("--levels", flags->levels, "Codes per level, 1 to 8 levels; default 256,256,256");
   command->AddFlag("--balanced", kmeans.balanced, "Every code gets about the same number of items");
   command->AddNumber("--balance-slack", kmeans.balance_slack, {1, 1e6}, "Most items of a code over the equal share")
@@ -302,6 +310,17 @@ Verb AddTokenize(Command& root) {
   Command* command = root.AddCommand("tokenize", "Give every item a semantic ID");
   command->Footer(kExamples);
   AddInputFlags(command, flags.get());
+  // Before the options that it presets, so that its callback runs before theirs.
+  command
+      ->AddCallback(
+          "--preset",
+          [flags](const std::string&) {
+            flags->default_levels = "64,64,64";
+            flags->embedding.embedding.dim = 32;
+            flags->kmeans.collision_free = true;
+          },
+          "demo: 64,64,64 codes, 32 dimensions, collision-free")
+      ->OneOf({"demo"});
   AddEmbeddingFlags(command, flags.get());
   AddClusteringFlags(command, flags.get());
   command->AddText("--out", flags->out, "Folder to write (a TSV file with --encode)")->Required();

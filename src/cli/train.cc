@@ -8,8 +8,8 @@
 #include "base/thread_pool.h"
 #include "beamline/status.h"
 #include "cli/verb.h"
-#include "data/labels.h"
 #include "model/config.h"
+#include "train/corpus.h"
 #include "train/option_limits.h"
 #include "train/train_presets.h"
 #include "train/training_run.h"
@@ -42,7 +42,7 @@ struct TrainFlags {
 void AddTrainingOptions(Command* command, train::TrainOptions& options) {
   const auto add = [&](const char* flag, auto& field, const char* help) {
     const train::OptionLimits limits = train::LimitsOf(options, &field);
-    command->AddNumber(flag, field, {limits.low, limits.high}, help)->Group("Training");
+    command->AddNumber(flag, field, {limits.low, limits.high}, help)->Group("Training (default: the preset's)");
   };
   add("--epochs", options.epochs, "Passes over the training part");
   add("--seed", options.seed, "Of weights, order, dropout: equal seeds give equal models");
@@ -99,10 +99,7 @@ void PrintEpoch(const train::EpochRecord& record) {
 }
 
 absl::Status RunTrain(TrainFlags& flags) {
-  flags.run.corpus.target_labels = 0;
-  if (flags.targets != "any") {
-    BEAMLINE_ASSIGN_OR_RETURN(flags.run.corpus.target_labels, FromFlag("--targets", data::ParseLabels(flags.targets)));
-  }
+  BEAMLINE_ASSIGN_OR_RETURN(flags.run.corpus.target_labels, FromFlag("--targets", train::ParseTargets(flags.targets)));
   Progress progress;
   BEAMLINE_RETURN_IF_ERROR(train::RunTraining(flags.run, {PrintStart, PrintEpoch}, &progress));
   std::printf("wrote       %s/model.safetensors\n", flags.run.out.c_str());
@@ -128,6 +125,7 @@ Verb AddTrain(Command& root) {
             flags->run.options = train::PresetTrainOptions(name);
           },
           "Model and training options by name: " + absl::StrJoin(model::PresetNames(), ", "))
+      ->OneOf(model::PresetNames())
       ->ShowDefault(run.preset);
   Option* config = command->AddText("--config", run.config, "Model configuration (JSON) instead of the preset's model");
   command->AddText("--from", run.from, "Folder of a model to go on training, instead of the preset's")

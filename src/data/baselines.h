@@ -4,12 +4,11 @@
 // over training sequences only (see TrainingPart) and rank the full catalogue, items 0..num_items-1.
 //
 // A baseline splits its ranking in two: a sparse list of items with evidence for this history, best first by key, then
-// everything else in a background order, so ranking one user costs the evidence and not the catalogue:
+// everything else in a background order:
 //   popularity  no evidence; background = number of events
 //   Markov      evidence = transitions from the last item, ties by popularity; background = popularity
-//   item-KNN    evidence = sum over the last 20 items i of .9^age S_ij, age 0 the newest, S_ij = C_ij / sqrt(C_ii
-//   C_jj),
-//               S_ii = 0, C_ij = users with both i and j; background = all equal
+//   item-KNN    evidence = sum over the last 20 items i of .9^age S_ij, age 0 the newest,
+//               S_ij = C_ij / sqrt(C_ii C_jj), S_ii = 0, C_ij = users with both i and j; background = all equal
 // Equal items share their mean rank, 1 being best. Fit is not thread-safe; a fitted baseline is immutable and is.
 #pragma once
 

@@ -125,10 +125,6 @@ class DatasetBuilder {
     }
     dataset_.user_attributes_.resize(dataset_.user_ids_.size());
     dataset_.item_attributes_.resize(dataset_.item_ids_.size());
-    for (const CompactEvent& event : dataset_.events_) {
-      int64_t& duration = dataset_.item_attributes_[event.item].duration_ms;
-      duration = std::max<int64_t>(duration, event.duration_ms);
-    }
   }
 
   // After the items.

@@ -76,7 +76,7 @@ class Dataset {
   std::optional<uint32_t> FindUser(std::string_view user_id) const;
   std::optional<uint32_t> FindItem(ItemId item) const;
 
-  // Defaults where the tables say nothing. Where the item table gives no duration, the longest the events report.
+  // Defaults where the tables say nothing.
   const ItemAttributes& item_attributes(int64_t item) const { return item_attributes_[item]; }
   const std::vector<UserAttribute>& user_attributes(int64_t user) const { return user_attributes_[user]; }
 

@@ -3,6 +3,8 @@
 
 #include <algorithm>
 #include <array>
+#include <set>
+#include <string>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -37,12 +39,11 @@ Archive FindArchive(const std::filesystem::path& folder) {
   }
   std::sort(files.begin(), files.end());  // by name, so by date, and x.csv before x.csv.gz
   Archive archive;
-  std::string last_table;
+  std::set<std::string> taken;  // a table in both forms, or in both places, is one
   for (const std::filesystem::path& file : files) {
     const std::string name = file.filename().string();
     const std::string table = name.ends_with(".csv.gz") ? name.substr(0, name.size() - 3) : name;
-    if (!table.ends_with(".csv") || table == last_table) continue;
-    last_table = table;
+    if (!table.ends_with(".csv") || !taken.insert(table).second) continue;
     if (table.starts_with("log_standard")) archive.standard_logs.push_back(file);
     if (table.starts_with("log_random")) archive.random_logs.push_back(file);
     if (table.starts_with("video_features_basic")) archive.video_basic.push_back(file);

@@ -45,6 +45,7 @@ absl::StatusOr<Relevance> ReadRelevance(const Paths& paths, const ImportOptions&
       relevance[*item] = *shows > 0 ? static_cast<float>(*plays / *shows) : 0.0f;
     }
     report->notes.push_back(absl::StrCat(path.filename().string(), ": relevance of ", relevance.size(), " items"));
+    if (csv.bad_rows().bad() > 0) report->notes.push_back(csv.bad_rows().Summary());
   }
   return relevance;
 }
@@ -84,8 +85,9 @@ absl::StatusOr<ItemRow> ParseVideoRow(const DelimitedReader& csv) {
 std::vector<std::string> UserAttributeColumns(const DelimitedReader& csv) {
   std::vector<std::string> names;
   for (const std::string& name : csv.header()) {
-    if (name != "user_id" && csv.Column(name + "_range") < 0 && names.size() < kMaxUserAttributes)
-      names.push_back(name);
+    // pandas writes its row numbers into a column without a name.
+    if (name == "user_id" || name.empty() || name.size() > kMaxNameBytes || csv.Column(name + "_range") >= 0) continue;
+    if (names.size() < kMaxUserAttributes) names.push_back(name);
   }
   return names;
 }

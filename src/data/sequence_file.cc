@@ -182,7 +182,10 @@ absl::StatusOr<bool> SequenceFileReader::Next(UserSequence* user) {
       }
     }
     if (line.empty()) continue;
-    const absl::Status parsed = ParseLine(line, user);
+    absl::Status parsed = ParseLine(line, user);
+    if (parsed.ok() && !seen_.insert(user->user_id).second) {
+      parsed = absl::InvalidArgumentError(absl::StrCat("user ", Quoted(user->user_id), " appears a second time"));
+    }
     if (!parsed.ok()) {
       bad_rows_.CountBad(lines_.line_number(), std::string(parsed.message()));
       continue;

@@ -11,7 +11,8 @@
 // before the next known time, at last_time_ms, or at kSyntheticEndMs: they keep a user's order and say nothing else.
 // Labels: `sequence_labels` in the first three layouts; in `tails` the watch sequence is the trunk (click), and likes
 // and long watches are laid onto it from the newest backwards; those older than the trunk's start become events before
-// it. Rows that break a rule are counted (bad_rows.h). Streaming, one user at a time. Not thread-safe.
+// it. Rows that break a rule, or name a user a second time, are counted (bad_rows.h). Streaming; memory grows with
+// users. Not thread-safe.
 #pragma once
 
 #include <filesystem>
@@ -20,6 +21,7 @@
 #include <utility>
 #include <vector>
 
+#include "absl/container/flat_hash_set.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "base/line_reader.h"
@@ -63,6 +65,7 @@ class SequenceFileReader {
   LineReader lines_;
   Options options_;
   BadRows bad_rows_;
+  absl::flat_hash_set<std::string> seen_;  // users
   Layout layout_ = Layout::kTabbed;
   std::string first_line_;  // read to recognise the layout, not yet returned
   bool has_first_line_ = false;

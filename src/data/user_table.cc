@@ -15,6 +15,7 @@ absl::StatusOr<UserTableReader> UserTableReader::Open(const std::filesystem::pat
                                                    " attribute columns, more than the limit of ", kMaxUserAttributes));
   }
   for (const std::string& name : reader.header()) {
+    if (name.empty()) return absl::InvalidArgumentError(absl::StrCat(path.string(), ":1: a column has no name"));
     if (name.size() <= kMaxNameBytes) continue;
     return absl::InvalidArgumentError(absl::StrCat(path.string(), ":1: column ", Quoted(name), " has ", name.size(),
                                                    " bytes, more than the limit of ", kMaxNameBytes));

@@ -40,6 +40,7 @@ absl::StatusOr<std::unique_ptr<Engine>> CreateEngine(const EngineOptions& option
   parts.source.identify = [catalogue = options.catalogue](const std::string& bundle) {
     return Identify(bundle, catalogue);
   };
+  parts.source.verify = [](const std::string& bundle) { return runtime::VerifyBundle(bundle); };
   parts.source.load = [load](const std::string& bundle) {
     runtime::RunnerOptions options = load;
     options.bundle = bundle;

@@ -165,7 +165,8 @@ void EngineCore::PrepareNow(const CallPtr& call) {
     return status.ok();
   };
   if (!wanted()) return;
-  if (absl::Status status = AddHistory(request); !status.ok()) {
+  // Stores and rankers are an embedder's code.
+  if (absl::Status status = ReturnCatching("history store", [&] { return AddHistory(request); }); !status.ok()) {
     End(call, std::move(status));
     return;
   }
@@ -257,7 +258,9 @@ void EngineCore::Enqueue(const CallPtr& call, std::unique_ptr<runtime::RequestJo
 
 absl::StatusOr<RecommendResult> EngineCore::Answer(const Call& call, const runtime::RequestJob& job) const {
   const absl::Time start = clock_->Now();
-  BEAMLINE_ASSIGN_OR_RETURN(RecommendResult result, AssembleAnswer(job, call.limits, options_.ranker.get()));
+  BEAMLINE_ASSIGN_OR_RETURN(RecommendResult result, ReturnCatching("ranker", [&] {
+                              return AssembleAnswer(job, call.limits, options_.ranker.get());
+                            }));
   result.model_version = job.model->info().version;
   if (job.decode_ended != absl::InfinitePast()) result.timings = TimingsOf(job);
   const absl::Time end = clock_->Now();

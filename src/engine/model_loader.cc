@@ -41,6 +41,10 @@ absl::StatusOr<std::string> ModelLoader::Identify(const std::string& bundle) {
   return ReturnCatching(absl::StrCat(bundle, ": reading its manifest"), [&] { return source_.identify(bundle); });
 }
 
+absl::Status ModelLoader::Verify(const std::string& bundle) {
+  return ReturnCatching(absl::StrCat(bundle, ": verifying"), [&] { return source_.verify(bundle); });
+}
+
 absl::StatusOr<std::unique_ptr<repository::Model>> ModelLoader::Load(const std::string& bundle) {
   return ReturnCatching(
       absl::StrCat(bundle, ": loading"), [&] { return LoadNow(bundle); }, kOutOfMemory);

@@ -21,6 +21,7 @@ namespace beamline::engine {
 // Where runners come from: bundles (create_engine.cc), or a test.
 struct RunnerSource {
   std::function<absl::StatusOr<std::string>(const std::string& bundle)> identify;
+  std::function<absl::Status(const std::string& bundle)> verify = [](const std::string&) { return absl::OkStatus(); };
   std::function<absl::StatusOr<std::unique_ptr<runtime::Runner>>(const std::string& bundle)> load;
 };
 
@@ -30,6 +31,7 @@ class ModelLoader final : public repository::Loader {
   ModelLoader(RunnerSource source, const EngineOptions* options, const RequestRecorder* recorder);
 
   absl::StatusOr<std::string> Identify(const std::string& bundle) override;
+  absl::Status Verify(const std::string& bundle) override;
   absl::StatusOr<std::unique_ptr<repository::Model>> Load(const std::string& bundle) override;
   absl::Status WarmUp(repository::Model& model, const repository::Model* serving) override;
 

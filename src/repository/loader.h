@@ -29,6 +29,8 @@ class Loader {
   virtual ~Loader() = default;
   // A digest of the bundle at `path`, cheaply, without verifying or loading it: equal digests mean equal bundles.
   virtual absl::StatusOr<std::string> Identify(const std::string& path) = 0;
+  // All of the bundle at `path` is what Identify said; nothing is loaded.
+  virtual absl::Status Verify(const std::string& path) = 0;
   // Verifies all of the bundle before any of it is used. Errors name file, field and limit.
   virtual absl::StatusOr<std::unique_ptr<Model>> Load(const std::string& path) = 0;
   // Makes the first real request as fast as any other; fails where the model would fail it. Nobody else has `model`.

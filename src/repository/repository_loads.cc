@@ -87,13 +87,18 @@ void ModelRepository::RaiseFloor() {
 absl::StatusOr<VersionStatus> ModelRepository::ServeBundle(const std::string& path) {
   const absl::StatusOr<std::string> digest = loader_->Identify(path);
   if (!digest.ok()) return Refuse(AddVersion(path, ""), digest.status());
-  if (serving_ && serving_->digest == *digest) {
+  const bool serves = serving_ && serving_->digest == *digest;
+  const bool stands_by = standby_ && standby_->digest == *digest;
+  if (serves || stands_by) {  // already in memory, but whoever asked means these files
+    if (absl::Status status = loader_->Verify(path); !status.ok()) return Refuse(AddVersion(path, *digest), status);
+  }
+  if (serves) {
     std::lock_guard lock(mu_);
     ++stats_.unchanged;
     return StatusOf(serving_->id);
   }
   Loaded next;
-  if (standby_ && standby_->digest == *digest) {
+  if (stands_by) {
     next = *std::exchange(standby_, std::nullopt);
   } else {
     Retire(standby_);  // room for the next

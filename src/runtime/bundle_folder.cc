@@ -128,6 +128,14 @@ absl::Status VerifyBundleFile(const fs::path& folder, const BundleManifest& mani
   return CheckDigest(folder / name, actual.sha256, listed.sha256);
 }
 
+absl::Status VerifyBundle(const fs::path& folder) {
+  BEAMLINE_ASSIGN_OR_RETURN(const BundleManifest manifest, OpenBundleFolder(folder));
+  for (const auto& [name, entry] : manifest.files) {
+    BEAMLINE_RETURN_IF_ERROR(VerifyBundleFile(folder, manifest, name));
+  }
+  return absl::OkStatus();
+}
+
 absl::StatusOr<BundleFileEntry> DescribeFile(const fs::path& path) {
   std::ifstream file(path, std::ios::binary);
   if (!file) return absl::NotFoundError(absl::StrCat(path.string(), ": cannot be opened for reading"));

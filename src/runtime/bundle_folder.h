@@ -28,6 +28,8 @@ absl::StatusOr<std::string> ReadBundleFile(const std::filesystem::path& folder, 
 // The digest alone, in constant memory: for files whose own loader checks them again.
 absl::Status VerifyBundleFile(const std::filesystem::path& folder, const BundleManifest& manifest,
                               const std::string& name);
+// Of every file.
+absl::Status VerifyBundle(const std::filesystem::path& folder);
 
 // What bundle.json says of the file at `path`: its size and digest, in constant memory. Stops when interrupted.
 absl::StatusOr<BundleFileEntry> DescribeFile(const std::filesystem::path& path);

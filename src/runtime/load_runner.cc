@@ -26,9 +26,12 @@ absl::Status CheckOptions(const RunnerOptions& options) {
   return at_least("memory_limit_bytes", options.memory_limit_bytes, 0);
 }
 
-// "auto" is CUDA where it works, else the CPU.
+// "auto" is CUDA where it works, else the CPU; what only the CPU has asks for it.
 absl::StatusOr<backend::Context> ChooseContext(const RunnerOptions& options) {
   if (options.device != "auto") return backend::MakeContext(options.device, options.dtype, options.backend);
+  if (options.backend == "cpu" || options.dtype == "int8") {
+    return backend::MakeContext("cpu", options.dtype, options.backend);
+  }
   absl::StatusOr<backend::Context> cuda = backend::MakeContext("cuda", options.dtype, options.backend);
   return cuda.status().code() == absl::StatusCode::kFailedPrecondition
              ? backend::MakeContext("cpu", options.dtype, options.backend)

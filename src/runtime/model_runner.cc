@@ -32,9 +32,7 @@ ModelInfo Describe(const ModelRunner::Parts& parts) {
   info.level_sizes = config.level_sizes;
   info.codebook_fingerprint = parts.codebook_fingerprint;
   info.window_lengths = {config.is_t5() ? config.t5.input.max_items : config.short_term.length, config.positive.length};
-  info.max_context_tokens = config.max_tokens();
   info.parameters = static_cast<uint64_t>(model::CountParameters(config).total);
-  info.weight_bytes = model::EstimateWeightBytes(config, model::StorageOf(parts.context));
   return info;
 }
 

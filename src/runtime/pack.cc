@@ -42,6 +42,17 @@ float DefaultRelevance(const CatalogueSources& sources, ItemId item) {
   return sources.vocabulary == nullptr ? 0.0f : static_cast<float>(sources.vocabulary->Popularity(item));
 }
 
+// Whether the table rates items at all: then an item at 0 is one at 0, not one without a rating.
+absl::StatusOr<bool> RatesItems(const fs::path& path, Progress* progress) {
+  BEAMLINE_ASSIGN_OR_RETURN(data::ItemTableReader reader, data::ItemTableReader::Open(path, {}, progress));
+  data::ItemRow row;
+  while (true) {
+    BEAMLINE_ASSIGN_OR_RETURN(const bool more, reader.Next(&row));
+    if (!more) return false;
+    if (row.attributes.relevance != 0) return true;
+  }
+}
+
 // Adds every row of the item table that has a SID, and takes it out of `pending`.
 absl::Status AddItemTable(const CatalogueSources& sources, const sid::SidTable& sids,
                           absl::flat_hash_map<ItemId, size_t>& pending, catalogue::SnapshotBuilder& builder,
@@ -70,7 +81,8 @@ absl::Status AddItemTable(const CatalogueSources& sources, const sid::SidTable& 
 
 }  // namespace
 
-absl::StatusOr<CatalogueJoin> JoinCatalogue(const CatalogueSources& sources, Progress* progress) {
+absl::StatusOr<CatalogueJoin> JoinCatalogue(const CatalogueSources& given, Progress* progress) {
+  CatalogueSources sources = given;
   const fs::path codebook_path = sources.tokenizer / kCodebookFile;
   const fs::path sids_path = sources.tokenizer / kSidsFile;
   BEAMLINE_ASSIGN_OR_RETURN(const sid::Codebook codebook, sid::Codebook::Load(codebook_path.string()));
@@ -88,6 +100,8 @@ absl::StatusOr<CatalogueJoin> JoinCatalogue(const CatalogueSources& sources, Pro
   for (size_t i = 0; i < sids.items.size(); ++i) pending.emplace(sids.items[i], i);
   CatalogueJoin join;
   if (!sources.items.empty()) {
+    BEAMLINE_ASSIGN_OR_RETURN(const bool rated, RatesItems(sources.items, progress));
+    if (rated) sources.vocabulary = nullptr;
     BEAMLINE_RETURN_IF_ERROR(AddItemTable(sources, sids, pending, builder, join, progress));
   }
   join.without_attributes = static_cast<int64_t>(pending.size());

@@ -23,8 +23,8 @@ struct CatalogueSources {
   std::filesystem::path tokenizer;  // folder with codebook.safetensors and sids.tsv
   std::filesystem::path items;      // item table; empty: items without attributes
   std::string version;              // of the catalogue; empty: derived from its contents
-  // Where not null: an item whose table gives no relevance (0) is ordered inside its SID by its popularity in training,
-  // as `beamline evaluate` orders it. Outlives the call.
+  // Where not null, and the item table rates no item (relevance 0 or empty throughout): items are ordered inside their
+  // SID by their popularity in training, as `beamline evaluate` orders them. Outlives the call.
   const Vocabulary* vocabulary = nullptr;
 };
 

@@ -27,9 +27,7 @@ struct ModelInfo {
   std::vector<uint32_t> level_sizes;
   std::string codebook_fingerprint;
   std::vector<int> window_lengths;  // events per pathway, in EncodedRequest::pathways order
-  int max_context_tokens = 0;
   uint64_t parameters = 0;
-  int64_t weight_bytes = 0;
 
   int levels() const { return static_cast<int>(level_sizes.size()); }
 };

@@ -4,8 +4,8 @@
 // not in the vocabulary, and padding; known ids are numbered from 1 in ascending order of id. Of a t5 model: the
 // tokenizer's id of each row of the embedding instead. Immutable, thread-safe, 8 bytes per id. Saved beside the weights
 // as vocabulary.safetensors: tensors "items" and "authors", U64, strictly ascending; and, where known,
-// "item_popularity", U32 beside "items": events of each in the training part, by which the items of one SID are ordered
-// when the item table gives no relevance. Of a t5 model "tokens", I64, alone.
+// "item_popularity", U32 beside "items": targets of each in the training part, by which the items of one SID are
+// ordered when the item table rates none. Of a t5 model "tokens", I64, alone.
 #pragma once
 
 #include <cstdint>

@@ -43,11 +43,13 @@ void CostTable::Observe(WorkKind kind, const BatchSize& size, absl::Duration dur
 }
 
 void CostTable::ObserveAtLeast(WorkKind kind, const BatchSize& size, absl::Duration duration, absl::Time now) {
+  Kind& table = kinds_[static_cast<int>(kind)];
+  if (now - table.refreshed > max_age_) table.cells.clear();  // as Observe
   const Cell* cell = Find(kind, size);
   if (cell == nullptr || cell->duration < duration) {
     Observe(kind, size, duration, now);
   } else {
-    kinds_[static_cast<int>(kind)].refreshed = now;
+    table.refreshed = now;
   }
 }
 

@@ -63,7 +63,7 @@ Scheduler::JobId Scheduler::Submit(std::unique_ptr<Job> job) {
   const JobId id = ++last_id_;
   job->submitted = now;
   const QueuedJob queued = Describe(id, *job);
-  AdmissionDecision decision = Admit(queued, ViewForAdmission(queued, now), now, policy_cost(), options_.limits);
+  AdmissionDecision decision = Admit(queued, ViewForAdmission(queued, now), now, cost_, options_.limits);
   if (!decision.status.ok()) {
     ++stats_.rejected;
     lock.unlock();
@@ -128,11 +128,6 @@ SchedulerStats Scheduler::stats() const {
   SchedulerStats stats = stats_;
   stats.queued = static_cast<int64_t>(encode_.size() + decode_.size());
   return stats;
-}
-
-CostTable Scheduler::cost_table() const {
-  std::lock_guard lock(mu_);
-  return cost_;
 }
 
 void Scheduler::WorkerLoop() {
@@ -219,7 +214,7 @@ std::vector<Scheduler::Ended> Scheduler::TakeDead(absl::Time now) {
   const auto take = [&](Queue& queue, bool encoded) {
     for (auto it = queue.begin(); it != queue.end();) {
       absl::Status status = Gate(*it->second.job, now);
-      if (status.ok() && IsDead(Describe(it->first, *it->second.job), encoded, now, policy_cost())) {
+      if (status.ok() && IsDead(Describe(it->first, *it->second.job), encoded, now, cost_)) {
         status = absl::DeadlineExceededError("the request waited too long to be answered before its deadline");
       }
       if (status.ok()) {
@@ -250,7 +245,7 @@ Scheduler::Work Scheduler::TakeWork(absl::Time now) {
   for (const auto& [id, entry] : encode_) encode.push_back(Describe(id, *entry.job));
   for (const auto& [id, entry] : decode_) decode.push_back(Describe(id, *entry.job));
   const QueueView view{.encode = encode, .decode = decode, .closing = stopping_};
-  const BatchDecision decision = DecideBatch(view, now, policy_cost(), options_.limits);
+  const BatchDecision decision = DecideBatch(view, now, cost_, options_.limits);
   work.wait_until = decision.wait_until;
   if (decision.action == BatchDecision::Action::kWait) return work;
 

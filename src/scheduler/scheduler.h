@@ -41,7 +41,6 @@ struct SchedulerOptions {
   int workers = 1;  // threads; the executor's max_concurrency caps them; 0: Step
   int64_t queue_capacity = 1024;
   BatchLimits limits;
-  bool refuse_by_cost = true;  // false: the cost table never refuses or ends a job (benchmarks)
   absl::Duration cost_max_age = absl::Seconds(1);
 };
 
@@ -90,7 +89,6 @@ class Scheduler {
 
   SchedulerStats stats() const;
   // A copy; for status pages and tests.
-  CostTable cost_table() const;
 
  private:
   struct Entry {
@@ -117,7 +115,6 @@ class Scheduler {
   void SweeperLoop();
 
   // With mu_ held.
-  const CostTable& policy_cost() const { return options_.refuse_by_cost ? cost_ : unknown_cost_; }
   AdmissionView ViewForAdmission(const QueuedJob& job, absl::Time now) const;
   void PushOutLowest();
   Work TakeWork(absl::Time now);
@@ -139,7 +136,6 @@ class Scheduler {
   const SchedulerOptions options_;
   BatchExecutor* const executor_;
   const Clock* const clock_;
-  const CostTable unknown_cost_;
 
   mutable std::mutex mu_;
   std::condition_variable work_changed_;   // workers wait here

@@ -9,6 +9,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "base/digest.h"
+#include "base/interrupt.h"
 #include "base/safetensors.h"
 #include "beamline/status.h"
 #include "sid/centroid_search.h"
@@ -21,6 +22,7 @@ static_assert(std::endian::native == std::endian::little, "fingerprints and file
 constexpr char kFormat[] = "beamline-codebook-1";
 constexpr int64_t kMaxDim = 65536;
 constexpr int64_t kRowsPerTask = 1024;
+constexpr int64_t kRowsPerPart = 64 * kRowsPerTask;  // between looks at Ctrl-C
 
 // Squares of what passes stay far inside fp32's range.
 constexpr float kMaxSquaredNorm = 1e30f;
@@ -175,7 +177,8 @@ absl::Status Codebook::CheckSid(const Sid& sid) const {
   return absl::OkStatus();
 }
 
-absl::StatusOr<std::vector<Sid>> Codebook::Encode(const FloatMatrix& vectors, ThreadPool* pool) const {
+absl::StatusOr<std::vector<Sid>> Codebook::Encode(const FloatMatrix& vectors, ThreadPool* pool,
+                                                  Progress* progress) const {
   if (!has_centroids()) {
     return absl::FailedPreconditionError(
         absl::StrCat("codebook '", name_, "' came from an index file without centroids and cannot encode"));
@@ -189,7 +192,7 @@ absl::StatusOr<std::vector<Sid>> Codebook::Encode(const FloatMatrix& vectors, Th
   searches.reserve(centroids_.size());
   for (const FloatMatrix& level : centroids_) searches.emplace_back(level);
   std::vector<Sid> sids(vectors.rows);
-  ParallelFor(pool, vectors.rows, kRowsPerTask, [&](int64_t begin, int64_t end) {
+  const auto encode = [&](int64_t begin, int64_t end) {
     std::vector<float> residuals(vectors.row(begin), vectors.row(end));
     std::vector<uint32_t> codes(end - begin);
     for (int level = 0; level < levels(); ++level) {
@@ -201,7 +204,15 @@ absl::StatusOr<std::vector<Sid>> Codebook::Encode(const FloatMatrix& vectors, Th
         sids[i].push_back(codes[i - begin]);
       }
     }
-  });
+  };
+  StartProgress(progress, "encode", vectors.rows, "items");
+  for (int64_t first = 0; first < vectors.rows; first += kRowsPerPart) {
+    BEAMLINE_RETURN_IF_ERROR(CheckInterrupted());
+    UpdateProgress(progress, first);
+    ParallelFor(pool, std::min(kRowsPerPart, vectors.rows - first), kRowsPerTask,
+                [&](int64_t begin, int64_t end) { encode(first + begin, first + end); });
+  }
+  FinishProgress(progress);
   return sids;
 }
 

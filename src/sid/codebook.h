@@ -17,6 +17,7 @@
 #include "absl/strings/string_view.h"
 #include "absl/types/span.h"
 #include "base/float_matrix.h"
+#include "base/progress.h"
 #include "base/thread_pool.h"
 #include "beamline/types.h"
 
@@ -48,7 +49,8 @@ class Codebook {
 
   // Nearest centroid per level; ties go to the lower code. The same SIDs for every pool and machine. A null pool runs
   // inline. Errors: foreign codebook, other dimension, a value that is not finite (row named).
-  absl::StatusOr<std::vector<Sid>> Encode(const FloatMatrix& vectors, ThreadPool* pool = nullptr) const;
+  absl::StatusOr<std::vector<Sid>> Encode(const FloatMatrix& vectors, ThreadPool* pool = nullptr,
+                                          Progress* progress = nullptr) const;
   // Sum of the centroids, level 1 first. Errors: foreign codebook, CheckSid (row named).
   absl::StatusOr<FloatMatrix> Decode(absl::Span<const Sid> sids) const;
 

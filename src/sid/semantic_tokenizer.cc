@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "base/interrupt.h"
 #include "beamline/status.h"
 #include "sid/centroid_search.h"
 
@@ -35,6 +36,7 @@ absl::StatusOr<std::vector<Sid>> SemanticTokenizer::EncodeNew(const FloatMatrix&
   std::vector<LaneFloats> scores(search.blocks());
   std::vector<float> residual(codebook_.dim());
   for (int64_t i = 0; i < vectors.rows; ++i) {
+    if (i % 4096 == 0) BEAMLINE_RETURN_IF_ERROR(CheckInterrupted());
     const auto taken = occupancy_.find(sids[i]);
     if (taken != occupancy_.end() && taken->second >= max_items_per_sid) {
       residual.assign(vectors.row(i), vectors.row(i) + vectors.cols);

@@ -13,6 +13,7 @@
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
 #include "base/float_matrix.h"
+#include "base/progress.h"
 #include "base/thread_pool.h"
 #include "sid/codebook.h"
 
@@ -26,8 +27,9 @@ class SemanticTokenizer {
   const Codebook& codebook() const { return codebook_; }
 
   // Nearest codes, whatever others have.
-  absl::StatusOr<std::vector<Sid>> Encode(const FloatMatrix& vectors, ThreadPool* pool = nullptr) const {
-    return codebook_.Encode(vectors, pool);
+  absl::StatusOr<std::vector<Sid>> Encode(const FloatMatrix& vectors, ThreadPool* pool = nullptr,
+                                          Progress* progress = nullptr) const {
+    return codebook_.Encode(vectors, pool, progress);
   }
 
   // Notes SIDs in use, one entry per item. Errors: Codebook::CheckSid.

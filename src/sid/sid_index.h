@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // Which item has which SID, as a table, and the files it travels in:
-//   our TSV       "#beamline-sids<TAB>1<TAB>levels=256,256,256<TAB>codebook=<fingerprint>", a column line
-//                 "item_id<TAB>sid", then rows "17<TAB>12,7,255": what `beamline tokenize` hands to `beamline pack`
+//   our TSV       "#beamline-sids<TAB>1<TAB>levels=256,256,256<TAB>codebook=<fingerprint><TAB>targets=<targets>",
+//                 the last two where known, a column line "item_id<TAB>sid", then rows "17<TAB>12,7,255": what
+//                 `beamline tokenize` hands to `beamline pack`
 //   LETTER        X.index.json: {"0": ["<a_183>", "<b_70>", ...], ...}; key = item id as text, often shifted by a
 //                 constant (Beauty: key = text id - 1, so id_offset = 1)
 //   MiniOneRec    the same JSON with three levels, and an info text of "SID<TAB>title<TAB>id" lines
@@ -11,7 +12,7 @@
 //                 level sizes must be known: 3 x 8192 unless stated
 // Any number of levels 1..8. Every row is checked: token prefix and order, code range, tuple length, duplicate item.
 // Bad rows are counted and shown with line or key; more than max_bad_rows refuse the file. Several items may share a
-// SID. Files are streamed; memory grows with the items kept. Pure functions; thread-safe.
+// SID. Text files are streamed; JSON is read whole. Pure functions; thread-safe.
 #pragma once
 
 #include <cstdint>
@@ -29,6 +30,7 @@ namespace beamline::sid {
 struct SidTable {
   std::vector<uint32_t> level_sizes;
   std::string codebook_fingerprint;  // empty when the file does not carry one
+  std::string targets;               // what a log was split by (train/corpus.h); empty: SIDs not from a log, or unknown
   std::vector<ItemId> items;         // [n], no id twice
   std::vector<Sid> sids;             // [n]
   std::vector<std::string> titles;   // [n], or empty when the file has none

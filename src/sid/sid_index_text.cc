@@ -45,7 +45,7 @@ absl::StatusOr<Sid> ParseCodes(absl::string_view text) {
   return sid;
 }
 
-// "#beamline-sids<TAB>1<TAB>levels=...<TAB>codebook=..."
+// "#beamline-sids<TAB>1<TAB>levels=...<TAB>codebook=...<TAB>targets=..."
 absl::Status ParseHeader(absl::string_view line, const std::string& path, SidTableBuilder& builder) {
   const std::vector<absl::string_view> fields = absl::StrSplit(line, '\t');
   if (fields.size() < 3 || fields[0] != kMark || !absl::StartsWith(fields[2], "levels=")) {
@@ -59,6 +59,7 @@ absl::Status ParseHeader(absl::string_view line, const std::string& path, SidTab
   if (!sizes.ok()) return absl::InvalidArgumentError(absl::StrCat(path, ":1: ", sizes.status().message()));
   for (const absl::string_view field : absl::MakeConstSpan(fields).subspan(3)) {
     if (absl::StartsWith(field, "codebook=")) builder.SetFingerprint(std::string(field.substr(9)));
+    if (absl::StartsWith(field, "targets=")) builder.SetTargets(std::string(field.substr(8)));
   }
   return builder.SetLevelSizes(*std::move(sizes), "1");
 }
@@ -159,6 +160,7 @@ absl::Status WriteSidTsv(const std::string& path, const SidTable& table) {
   BufferedFile file(std::move(target));
   std::string head = absl::StrCat(kMark, "\t", kVersion, "\tlevels=", FormatLevelSizes(table.level_sizes));
   if (!table.codebook_fingerprint.empty()) absl::StrAppend(&head, "\tcodebook=", table.codebook_fingerprint);
+  if (!table.targets.empty()) absl::StrAppend(&head, "\ttargets=", table.targets);
   BEAMLINE_RETURN_IF_ERROR(file.Append(absl::StrCat(head, "\n", kColumns, "\n")));
   for (size_t i = 0; i < table.items.size(); ++i) {
     BEAMLINE_RETURN_IF_ERROR(

@@ -42,8 +42,19 @@ class TargetFilter {
 
 }  // namespace
 
+absl::StatusOr<uint32_t> ParseTargets(absl::string_view text) {
+  if (text == "any") return 0;
+  if (text.empty()) return absl::InvalidArgumentError("is empty; name labels, or 'any' for every event");
+  return data::ParseLabels(std::string_view(text.data(), text.size()));
+}
+
+std::string DescribeTargets(const CorpusOptions& options) {
+  const std::string labels = options.target_labels == 0 ? "any" : data::FormatLabels(options.target_labels);
+  return absl::StrCat(labels, ", k-core ", options.k_core);
+}
+
 absl::StatusOr<Corpus> Corpus::Create(std::shared_ptr<const data::Dataset> dataset, const CorpusOptions& options) {
-  Corpus corpus;
+  Corpus corpus(options);
   const TargetFilter is_target(*dataset, options);
   uint32_t labels_seen = 0;
   corpus.target_items_.num_items = static_cast<uint32_t>(dataset->num_items());

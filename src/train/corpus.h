@@ -11,9 +11,11 @@
 
 #include <cstdint>
 #include <memory>
+#include <string>
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
 #include "absl/types/span.h"
 #include "base/item_sequences.h"
 #include "beamline/request.h"
@@ -28,6 +30,12 @@ struct CorpusOptions {
   int k_core = 0;                      // targets are those of the k-core of the target events; 0: all of them
 };
 
+// Target labels from "long_view|like"; "any": 0. Errors: unknown labels, or none.
+absl::StatusOr<uint32_t> ParseTargets(absl::string_view text);
+
+// "long_view, k-core 0": with this, equal options split a log alike.
+std::string DescribeTargets(const CorpusOptions& options);
+
 // A target to rank: the user's events before `event` are the history.
 struct CorpusCase {
   uint32_t user = 0;
@@ -40,6 +48,7 @@ class Corpus {
   static absl::StatusOr<Corpus> Create(std::shared_ptr<const data::Dataset> dataset, const CorpusOptions& options = {});
 
   const data::Dataset& dataset() const { return *dataset_; }
+  const CorpusOptions& options() const { return options_; }
   int64_t num_users() const { return static_cast<int64_t>(training_end_.size()); }
   // Positions of the user's targets in the events, ascending.
   absl::Span<const uint32_t> targets(int64_t user) const {
@@ -61,8 +70,9 @@ class Corpus {
   std::vector<uint32_t> TrainingPopularity() const;
 
  private:
-  Corpus() = default;
+  explicit Corpus(const CorpusOptions& options) : options_(options) {}
 
+  CorpusOptions options_;
   std::shared_ptr<const data::Dataset> dataset_;
   std::vector<uint64_t> target_offsets_{0};
   std::vector<uint32_t> targets_;

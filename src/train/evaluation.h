@@ -2,8 +2,8 @@
 //
 // How good a model is: full ranking of every user's held-out item among the whole catalogue, at item level, by the
 // engine's own beam search, beside the counting baselines on the same cases, with bootstrap intervals and the paired
-// difference to each of them; once with the items of the history removed from the ranking and once with them kept. The
-// baselines count over the training part alone, as everything else does. Pure but for the time it takes.
+// difference to each of them; once with the targets of the history removed from the ranking and once with them kept.
+// The baselines count over the training part alone, as everything else does. Pure but for the time it takes.
 #pragma once
 
 #include <cstdint>

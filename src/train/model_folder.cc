@@ -23,6 +23,12 @@ absl::StatusOr<std::shared_ptr<const catalogue::CatalogueSnapshot>> LoadTraining
                                                       ", but codebook.safetensors beside it is ",
                                                       codebook.fingerprint(), "; run `beamline tokenize` again"));
   }
+  const std::string targets = DescribeTargets(corpus.options());
+  if (!table.targets.empty() && table.targets != targets) {
+    return absl::FailedPreconditionError(absl::StrCat(
+        sids_path, ": SIDs were made for targets ", table.targets, ", this run has targets ", targets,
+        ": they have seen events that it holds out; run `beamline tokenize` with the same --targets and --k-core"));
+  }
   BEAMLINE_ASSIGN_OR_RETURN(auto builder,
                             catalogue::SnapshotBuilder::Create({.codebook_fingerprint = codebook.fingerprint(),
                                                                 .level_sizes = codebook.level_sizes(),

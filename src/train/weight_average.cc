@@ -23,12 +23,4 @@ model::Weights CloneWeights(const model::Weights& weights) {
   return copy;
 }
 
-void CopyWeights(const model::Weights& from, const model::Weights& to) {
-  const at::NoGradGuard no_gradients;
-  for (const auto& [name, tensor] : to.tensors()) {
-    at::Tensor target = tensor.detach();
-    target.copy_(from.Get(name).detach());
-  }
-}
-
 }  // namespace beamline::train

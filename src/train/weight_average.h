@@ -27,7 +27,5 @@ class WeightAverage {
 
 // A copy that shares nothing and requires no gradient.
 model::Weights CloneWeights(const model::Weights& weights);
-// Overwrites the tensors of `to` with those of `from`. REQUIRES: the same names and shapes.
-void CopyWeights(const model::Weights& from, const model::Weights& to);
 
 }  // namespace beamline::train

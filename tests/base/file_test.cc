@@ -109,6 +109,18 @@ TEST_F(FileTest, SaysBeforehandWhatCannotBeWritten) {
   EXPECT_TRUE(absl::IsInvalidArgument(CheckCanWrite(folder_, "--out")));
 }
 
+// A finished file takes the place of what has its name: not of a device or a pipe.
+TEST_F(FileTest, NeverReplacesWhatIsNoFile) {
+  const fs::path pipe = folder_ / "pipe";
+  ASSERT_EQ(mkfifo(pipe.c_str(), 0600), 0);
+  fs::create_symlink(pipe, folder_ / "link");
+  for (const fs::path& path : {pipe, folder_ / "link", fs::path("/dev/null")}) {
+    EXPECT_TRUE(absl::IsInvalidArgument(CheckCanWrite(path, "--out"))) << path;
+    EXPECT_TRUE(absl::IsInvalidArgument(AtomicFile::Create(path).status())) << path;
+  }
+  EXPECT_TRUE(fs::is_fifo(pipe));
+}
+
 TEST_F(FileTest, MakesFolders) {
   EXPECT_TRUE(MakeFolder(folder_ / "a" / "b").ok());
   EXPECT_TRUE(MakeFolder(folder_ / "a" / "b").ok());

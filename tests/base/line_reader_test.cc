@@ -2,6 +2,7 @@
 #include "base/line_reader.h"
 
 #include <fstream>
+#include <iterator>
 #include <random>
 
 #include <gmock/gmock.h>
@@ -103,6 +104,30 @@ TEST_F(LineReaderTest, DamagedGzipIsDataLoss) {
     file.write("damaged!", 8);
   }
   EXPECT_EQ(Lines().back(), "<DATA_LOSS>");
+}
+
+// zlib's gzread takes what is behind a member for padding, be it half the log.
+TEST_F(LineReaderTest, AllMembersOfAGzipFileCount) {
+  const auto append = [&](std::string_view bytes) { std::ofstream(path_, std::ios::binary | std::ios::app) << bytes; };
+  PutGzip("c\nd\n");
+  std::ifstream file(path_, std::ios::binary);
+  const std::string second((std::istreambuf_iterator<char>(file)), {});
+  PutGzip("a\nb\n");
+  append(second);
+  EXPECT_THAT(Lines(), ElementsAre("a", "b", "c", "d"));
+  for (const size_t byte : {size_t{0}, size_t{1}, size_t{2}, second.size() - 8, second.size() - 1}) {
+    std::string damaged = second;
+    damaged[byte] ^= 1;
+    PutGzip("a\nb\n");
+    append(damaged);
+    EXPECT_EQ(Lines().back(), "<DATA_LOSS>") << byte;
+  }
+  PutGzip("a\nb\n");
+  append("x");
+  EXPECT_EQ(Lines().back(), "<DATA_LOSS>") << "anything behind the end";
+  PutGzip("a\nb\n");
+  append(second.substr(0, second.size() - 1));
+  EXPECT_EQ(Lines().back(), "<DATA_LOSS>") << "the last byte is missing";
 }
 
 TEST_F(LineReaderTest, RefusesWhatIsNotARegularFile) {

@@ -174,6 +174,41 @@ TEST_F(VerbsTest, ForeignIndexesBecomeTokenizers) {
   EXPECT_THAT(Good(absl::StrCat("inspect ", File("items.bin"), " --sid 1,2")).text, HasSubstr("17"));
 }
 
+TEST_F(VerbsTest, AnOptionBeatsThePresetWhereverItStands) {
+  MakeLog();
+  Good(absl::StrCat("tokenize --dim 4 --levels 8,8 --events ", File("data"), " --preset demo --out ",
+                    File("tokenizer")));
+  EXPECT_THAT(Slurp(File("tokenizer/sids.tsv")), HasSubstr("levels=8,8\t"));
+  EXPECT_THAT(Good(absl::StrCat("inspect ", File("tokenizer/vectors.safetensors"))).text, HasSubstr("F32[196,4]"));
+  Good(absl::StrCat("train --epochs 1 --data ", File("data"), " --tokenizer ", File("tokenizer"), " ", kQuick,
+                    " --out ", File("model")));
+  EXPECT_THAT(Slurp(File("model/training.json")), Not(HasSubstr("\"epoch\": 2")));
+}
+
+// Other targets would end users' training parts elsewhere: the SIDs would have seen what training holds out.
+TEST_F(VerbsTest, SidsOfOtherTargetsAreRefused) {
+  MakeLog();
+  Tokenize();
+  EXPECT_THAT(Slurp(File("tokenizer/sids.tsv")), HasSubstr("\ttargets=long_view, k-core 0\n"));
+  Bad(TrainArguments("model") + " --targets any", "targets long_view, k-core 0, this run has targets any, k-core 0");
+  Bad(TrainArguments("model") + " --k-core 2", "run `beamline tokenize` with the same --targets and --k-core");
+  EXPECT_FALSE(fs::exists(File("model")));
+}
+
+// "--name=" is the empty value, not the next word.
+TEST_F(VerbsTest, AnEmptyValueIsAValue) {
+  const std::string log = absl::StrCat("generate-data log --users 20 --out ", File("log"));
+  Bad(absl::StrCat(log, " --seed= --plain"), "--seed: '' must be a whole number");
+  MakeLog();
+  Tokenize();
+  const std::string pack =
+      absl::StrCat("pack --catalogue-only --tokenizer ", File("tokenizer"), " --catalogue-version= ");
+  Good(absl::StrCat(pack, "--out ", File("items.bin")));
+  EXPECT_THAT(Good(absl::StrCat("inspect ", File("items.bin"))).text, Not(HasSubstr("--out")));
+  Bad(absl::StrCat("train --data d --tokenizer t --out o --targets="), "--targets: is empty; name labels, or 'any'");
+  Bad(absl::StrCat("tokenize --events ", File("data"), " --targets= --out ", File("t2")), "--targets: is empty");
+}
+
 TEST_F(VerbsTest, WhatIsWrongIsNamed) {
   const std::string out = absl::StrCat(" --out ", File("out"));
   const std::string data = File("data");
@@ -194,9 +229,18 @@ TEST_F(VerbsTest, WhatIsWrongIsNamed) {
   Bad(absl::StrCat("train --data ", File("nowhere"), " --tokenizer t", out), File("nowhere"));
   Bad(absl::StrCat("train", source, out), File("missing"));
   Bad(absl::StrCat("train", source, " --targets looked_at", out), "--targets: unknown label 'looked_at'");
+  Bad(absl::StrCat("train", source, " --preset tiny", out), "--preset: tiny not in {");
   Bad(absl::StrCat("train", source, " --epochs 0", out), "epochs");
   Bad(absl::StrCat("train", source, " --epochs many", out), "many");
   Bad(absl::StrCat("train", source, " --device abacus", out), "abacus");
+  for (const char* target : {"127.0.0.1:99999", "127.0.0.1", "127.0.0.1:0", ":50051", "''"}) {
+    Bad(absl::StrCat("recommend --items 1 --target ", target), "must be HOST:PORT with a port of 1..65535");
+    Bad(absl::StrCat("reload --target ", target), "must be HOST:PORT with a port of 1..65535");
+  }
+  Bad("tokenize --from-index a --id-offset 9223372036854775808 --out b", "must be a whole number");
+  Bad("tokenize --from-index a --dialect tsv --id-offset 1 --write-index b --out c",
+      "--id-offset: 1 cannot be written");
+  Bad("tokenize --events e --balance-slack 0x1p1 --out b", "--balance-slack: '0x1p1' must be a number");
   Bad("evaluate --model m", "--data: is missing");
   Bad("evaluate --model m --data d --tokenizer t", "m/config.json");
   Bad(absl::StrCat("evaluate --show ", Write("e.json", "{}")), "e.json");

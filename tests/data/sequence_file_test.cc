@@ -80,6 +80,12 @@ TEST_F(SequenceFileTest, BadLines) {
   EXPECT_THAT(Read("7\t1 2\n8\t1\t2\n")[0], ::testing::HasSubstr("3 fields where 2 are expected"));
 }
 
+// Two lines of one user have no order between them.
+TEST_F(SequenceFileTest, AUserHasOneLine) {
+  EXPECT_THAT(Read("7 30 10\n8 1\n7 2\n")[0], ::testing::HasSubstr("line 3: user '7' appears a second time"));
+  EXPECT_EQ(Read("7 30 10\n8 1\n7 2\n", nullptr, 0.5).size(), 2u);
+}
+
 TEST_F(SequenceFileTest, UnknownLayoutsAreRefused) {
   for (const char* bad :
        {"", "\n", "user\n", "user_id,item_id\n1,2\n", "user_id\titem_id\ttimestamp_ms\n", "{\"a\": 1}\n"}) {

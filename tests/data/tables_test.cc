@@ -204,6 +204,8 @@ TEST_F(TablesTest, UsersReadBackWithoutEmptyValues) {
   EXPECT_EQ(row.attributes[0].value, "30");
   EXPECT_FALSE(reader.Next(&row).value());
 
+  EXPECT_PRED_FORMAT2(IsError, UserTableReader::Open(WriteText("w", "user_id\t\ta\nx\t0\t1\n")).status(),
+                      ":1: a column has no name");
   UserTableReader twice = UserTableReader::Open(WriteText("v", "user_id\ta\nx\t1\nx\t2\n")).value();
   ASSERT_TRUE(twice.Next(&row).value());
   EXPECT_PRED_FORMAT2(IsError, twice.Next(&row).status(), "user_id 'x' appears a second time");

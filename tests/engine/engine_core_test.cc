@@ -10,6 +10,7 @@
 #include <memory>
 #include <random>
 #include <set>
+#include <stdexcept>
 #include <string>
 #include <vector>
 
@@ -274,6 +275,32 @@ class OddStore final : public UserHistoryStore {
  private:
   std::function<absl::Status()> on_get_;
 };
+
+class ThrowingRanker final : public Ranker {
+ public:
+  absl::Status Rank(absl::Span<const RecommendedItem>, const Catalogue&, absl::Span<float>) const override {
+    throw std::runtime_error("no features today");
+  }
+};
+
+// An embedder's code may throw; the engine lives and says whose it was.
+TEST_F(EngineCoreTest, WhatStoresAndRankersThrowEndsTheirRequestAlone) {
+  bool down = true;
+  Start({.history_store = std::make_shared<OddStore>([&]() -> absl::Status {
+           if (down) throw std::runtime_error("connection reset");
+           return absl::OkStatus();
+         })});
+  absl::Status status = Ask(User("u")).status();
+  EXPECT_EQ(status.code(), Code::kInternal);
+  EXPECT_THAT(status.message(), HasSubstr("history store failed: connection reset"));
+  down = false;
+  EXPECT_TRUE(Ask(User("u")).ok());
+  Start({.history_store = std::make_shared<OddStore>([] { return absl::OkStatus(); }),
+         .ranker = std::make_shared<ThrowingRanker>()});
+  status = Ask(User("u")).status();
+  EXPECT_EQ(status.code(), Code::kInternal);
+  EXPECT_THAT(status.message(), HasSubstr("ranker failed: no features today"));
+}
 
 // Refused is what the engine would not take; a code alone does not say so.
 TEST_F(EngineCoreTest, OnlyRefusalsCountAsRejected) {

@@ -51,6 +51,11 @@ class FakeLoader final : public Loader {
   absl::StatusOr<std::string> Identify(const std::string& path) override {
     return ReadFile(std::filesystem::path(path) / "bundle.json", 1000);
   }
+  absl::Status Verify(const std::string& path) override {
+    return std::filesystem::exists(std::filesystem::path(path) / "damaged")
+               ? absl::DataLossError(absl::StrCat(path, ": is damaged"))
+               : absl::OkStatus();
+  }
   absl::StatusOr<std::unique_ptr<Model>> Load(const std::string& path) override {
     ++counts_.loads;
     if (during_load) during_load();

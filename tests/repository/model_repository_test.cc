@@ -3,6 +3,8 @@
 // The repository without threads, under a clock that stands still: what is loaded, served, kept and refused, and when.
 #include "repository/model_repository.h"
 
+#include <fstream>
+
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "repository/fake_loader.h"
@@ -106,6 +108,19 @@ TEST_F(ModelRepositoryTest, TheSameBundleIsNotLoadedAgain) {
   EXPECT_EQ(Serving(), "a");
   EXPECT_EQ(counts_.loads, 2);
   EXPECT_THAT(States(), ElementsAre("1 a serving", "2 b standby"));
+}
+
+// What is in memory is whole, but whoever names these files means to serve from them.
+TEST_F(ModelRepositoryTest, ADamagedCopyOfWhatIsLoadedIsRefused) {
+  ASSERT_TRUE(Start({.bundle = WriteBundle(folder_ / "a", "a")}).ok());
+  ASSERT_TRUE(Reload(WriteBundle(folder_ / "b", "b")).ok());
+  for (const char* content : {"a", "b"}) {
+    const std::string copy = WriteBundle(folder_ / absl::StrCat("copy_", content), content);
+    std::ofstream(std::filesystem::path(copy) / "damaged") << "";
+    EXPECT_TRUE(absl::IsDataLoss(Reload(copy).status())) << content;
+    EXPECT_EQ(Serving(), "b");
+  }
+  EXPECT_EQ(counts_.loads, 2);
 }
 
 TEST_F(ModelRepositoryTest, ARefusedBundleLeavesTheOldOneServing) {

@@ -112,6 +112,23 @@ TEST_F(PackTest, PopularityInTrainingOrdersItemsWithoutRelevance) {
       << "the table's relevance goes first";
 }
 
+TEST_F(PackTest, AZeroOfATableThatRatesItemsIsARating) {
+  Vocabulary vocabulary({7, 1000, 1001, 1002}, {});
+  vocabulary.SetPopularity({50, 9, 1, 3});
+  table_.sids[3] = Sid{0, 0, 0};  // item 7, which the table does not name
+  WriteSids();
+  std::ofstream(root_ / "items.tsv") << "item_id\trelevance\n1000\t0\n1001\t0\n1002\t0.1\n";
+  PackOptions options = Options();
+  options.catalogue.vocabulary = &vocabulary;
+  EXPECT_THAT(JoinCatalogue(options.catalogue).value().snapshot->Resolve(Sid{0, 0, 0}),
+              ::testing::ElementsAre(1002, 7, 1000))
+      << "0.1 first, then the zeros by id";
+  std::ofstream(root_ / "items.tsv") << "item_id\trelevance\n1000\t0\n1001\t\n1002\t0\n";
+  EXPECT_THAT(JoinCatalogue(options.catalogue).value().snapshot->Resolve(Sid{0, 0, 0}),
+              ::testing::ElementsAre(7, 1000, 1002))
+      << "no rating at all: by popularity";
+}
+
 TEST_F(PackTest, AFolderNameMayEndInASlash) {
   PackOptions options = Options();
   options.out = (root_ / "bundle").string() + "/";

@@ -59,6 +59,13 @@ TEST(CostTableTest, ABatchThatStoppedEarlyOnlyRaises) {
   EXPECT_EQ(cost.Estimate(WorkKind::kDecode, Size(1, 8, 64), kNow + absl::Seconds(1)), 30 * kMs);
 }
 
+TEST(CostTableTest, ABatchThatStoppedEarlyRevivesNothing) {
+  CostTable cost(absl::Seconds(1), 0.5);
+  cost.Observe(WorkKind::kDecode, Size(1, 8, 64), absl::Seconds(10), kNow);
+  cost.ObserveAtLeast(WorkKind::kDecode, Size(1, 8, 64), 5 * kMs, kNow + absl::Seconds(2));
+  EXPECT_EQ(cost.Estimate(WorkKind::kDecode, Size(1, 8, 64), kNow + absl::Seconds(2)), 5 * kMs);
+}
+
 TEST(CostTableTest, AnySizeGivesAFiniteEstimate) {
   std::mt19937_64 random(7);
   CostTable cost;

@@ -89,7 +89,7 @@ absl::StatusOr<size_t> GzipInput::Read(char* out, size_t size) {
     }
     if (ended && in_member_) return absl::DataLossError("unexpected end of the gzip data");
     if (ended) return 0;
-    if (!in_member_ && read_ > end_ - begin_ && inflateReset(stream_.get()) != Z_OK) {
+    if (!in_member_ && inflateReset(stream_.get()) != Z_OK) {
       return absl::InternalError("zlib cannot start on another gzip member");
     }
     in_member_ = true;

@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "absl/strings/str_cat.h"
+#include "absl/synchronization/notification.h"
 #include "absl/time/clock.h"
 #include "beamline/engine.h"
 #include "gmock/gmock.h"
@@ -102,6 +103,30 @@ TEST_F(BundleEngineTest, ErrorsNameTheirCause) {
   EXPECT_THAT(CreateEngine({.bundle = folder_ / "bundle", .workers = 0}).status().ToString(), HasSubstr("workers"));
   EXPECT_THAT(CreateEngine({.bundle = folder_ / "bundle", .device = "abacus"}).status().ToString(),
               HasSubstr("abacus"));
+}
+
+// The same manifest, so the model in memory would do; but whoever names this folder means its files.
+TEST_F(BundleEngineTest, AReloadOfADamagedCopyIsRefused) {
+  const auto engine = Start();
+  fs::copy(folder_ / "bundle", folder_ / "copy");
+  const auto reload = [&] {
+    absl::Notification done;
+    absl::Status status;
+    engine->Reload(folder_ / "copy", [&](const absl::StatusOr<ModelVersion>& result) {
+      status = result.status();
+      done.Notify();
+    });
+    done.WaitForNotification();
+    return status;
+  };
+  EXPECT_TRUE(reload().ok());
+  std::fstream file(folder_ / "copy" / "model.safetensors", std::ios::in | std::ios::out | std::ios::binary);
+  file.seekp(-1, std::ios::end);
+  file.put('\x55');
+  file.close();
+  const absl::Status status = reload();
+  EXPECT_FALSE(status.ok());
+  EXPECT_THAT(status.message(), HasSubstr("model.safetensors"));
 }
 
 // Runs the example; what it prints on standard output, then its exit code. Standard error goes to `log`.

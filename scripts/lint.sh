@@ -29,33 +29,45 @@ keys=$cache/tidy
 mkdir -p "$keys"
 find "$keys" -type f -mtime +30 -delete
 
-# The build's compile commands without its precompiled headers: each source must include what it uses.
+# The build's compile commands without its precompiled headers, and for each source of those that it compiles together.
 commands=$(mktemp -d)
 included=$commands/included
 trap 'rm -rf "$commands"' EXIT
 python3 -c '
 import json, re, sys
-units = json.load(open(sys.argv[1]))
-for unit in units:
-    unit["command"] = re.sub(r" -(Winvalid-pch|fpch-preprocess)\b| -include \S*cmake_pch\.hxx", "", unit["command"])
+units = []
+for unit in json.load(open(sys.argv[1])):
+    command = re.sub(r" -(Winvalid-pch|fpch-preprocess)\b| -include \S*cmake_pch\.hxx", "", unit["command"])
+    together = "/Unity/unity_" in unit["file"]
+    for file in re.findall(r"^#include \"(.*)\"$", open(unit["file"]).read(), re.M) if together else [unit["file"]]:
+        units.append({**unit, "file": file, "command": command.replace(unit["file"], file)})
 json.dump(units, open(sys.argv[2], "w"))
 ' "$build/compile_commands.json" "$commands/compile_commands.json"
 
-# What each source includes of ours, as the last build saw it: "SOURCE HEADER..." per line.
-ninja -C "$build" -t deps | python3 -c '
-import os, sys
-root, build = sys.argv[1:]
-for block in sys.stdin.read().split("\n\n"):
-    paths = [os.path.normpath(os.path.join(build, line.strip())) for line in block.splitlines()[1:]]
-    ours = [os.path.relpath(path, root) for path in paths if path.startswith((root + "/", build + "/"))]
-    if ours: print(*ours)
-' "$root" "$build" >"$included"
+# What each source includes of ours, directly or not: "SOURCE HEADER..." per line.
+python3 -c '
+import functools, os, re, sys
+build, *sources = sys.argv[1:]
+roots = ["include", "src", "tests", "kernels", os.path.join(build, "src/server/proto")]
+@functools.cache
+def included(file):
+    names = re.findall(r"^ *#include \"(.*?)\"", open(file, errors="replace").read(), re.M)
+    places = ([os.path.join(root, name) for root in [os.path.dirname(file), *roots]] for name in names)
+    return [path for path in (next(filter(os.path.isfile, paths), None) for paths in places) if path]
+for source in sources:
+    seen, left = {source: None}, [source]
+    while left:
+        new = [path for path in included(left.pop()) if path not in seen]
+        seen.update(dict.fromkeys(new))
+        left += new
+    print(*seen)
+' "$build" "${sources[@]}" >"$included"
 shared_key=$({ "$clang_tidy" --version; cat .clang-tidy; } | sha256sum)
 export clang_tidy commands keys included shared_key
 
 tidy_one() {
   local file=$1 key log headers
-  headers=$(grep -m1 -- "^$file " "$included") || headers=$(git ls-files -co --exclude-standard '*.h' '*.proto')
+  headers=$(grep -m1 -E -- "^$file( |\$)" "$included")
   # shellcheck disable=SC2086
   key=$({ echo "$shared_key"; [[ $file != tests/* ]] || cat tests/.clang-tidy; echo "$file"; cat "$file"; cat $headers 2>/dev/null; } |
     sha256sum | cut -d' ' -f1)
@@ -72,7 +84,7 @@ tidy_one() {
 }
 export -f tidy_one
 mapfile -t units < <(printf '%s\n' "${sources[@]}" | grep -E '\.cc$' |
-  while read -r file; do grep -q "\"file\": \".*/$file\"" "$build/compile_commands.json" && echo "$file"; done)
+  while read -r file; do grep -q "\"file\": \"[^\"]*/$file\"" "$commands/compile_commands.json" && echo "$file"; done)
 (($# > 0)) && units=("$@")
 echo "clang-tidy: ${#units[@]} translation units"
 printf '%s\0' "${units[@]}" | xargs -0 -P "$jobs" -I{} bash -c 'tidy_one {}'

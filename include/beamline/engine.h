@@ -71,7 +71,7 @@ struct EngineStatus {
   uint64_t num_items = 0;
   uint64_t num_sids = 0;
   int64_t queued = 0;     // waiting for encode or decode
-  int64_t in_flight = 0;  // accepted, callback not run yet
+  int64_t in_flight = 0;  // accepted, callback not run yet; one on its way into the queue may be counted twice
   uint64_t completed = 0;
   uint64_t failed = 0;    // cancelled, expired, broken, or cut off by a drain
   uint64_t rejected = 0;  // refused: invalid, queue full, cannot finish in time, stopping
@@ -96,7 +96,8 @@ class Engine {
 
   virtual ~Engine() = default;
 
-  // Never blocks. `done` runs exactly once, on an engine thread, or inside Submit when the request is refused:
+  // Never blocks. `done` runs exactly once, on an engine thread, inside Submit when the request is refused, or inside
+  // Drain when the time is up while the request is prepared:
   // INVALID_ARGUMENT names the field; RESOURCE_EXHAUSTED means the queue is full; DEADLINE_EXCEEDED, CANCELLED,
   // UNAVAILABLE (stopping) and INTERNAL (`non_finite_logits`, execution failed) say what they say.
   virtual Canceller Submit(RecommendRequest request, Callback done) = 0;

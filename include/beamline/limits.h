@@ -2,7 +2,7 @@
 //
 // Limits that hold wherever a value comes in: in tables and importers, in catalogues, in requests to the engine and on
 // the wire. One set, so that what a table may hold a request can ask for. Limits that an operator sets are in
-// EngineOptions (engine.h); those of a SID in sid.h.
+// EngineOptions (engine.h); those of a SID in types.h.
 #pragma once
 
 #include <cstdint>

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// A backend: one implementation of the op set of ops.h, where each op is documented. Immutable and thread-safe: what
-// changes lives in the Context, the caches and the tensors handed in.
+// A backend: one implementation of the op set of ops.h, where each op is documented. Thread-safe: what changes lives in
+// the Context, the caches and the tensors handed in, but for what a backend keeps of weights, which it guards.
 #pragma once
 
 #include "backend/ops.h"
@@ -14,6 +14,8 @@ class Backend {
 
   // Bytes per weight of what is kept of layers' and heads' matrices besides the tensors themselves.
   virtual int64_t PackedWeightBytes() const { return 0; }
+  // Drops what is kept of weights that nobody holds any more: for whoever has just destroyed a model.
+  virtual void ReleaseUnusedWeights() const {}
 
   // May be null: nothing is kept for a batch.
   virtual std::shared_ptr<BatchResources> BeginBatch() const { return nullptr; }

@@ -2,7 +2,7 @@
 //
 // The context every op takes: which backend runs it, on which device and dtype, and what a training pass needs besides
 // (dropout, its generator, a sink for expert loads). A plain value; one context is used by one thread at a time. The
-// backend it points to is immutable, shared by all threads, and outlives it.
+// backend it points to is thread-safe, shared by all threads, and outlives it.
 #pragma once
 
 #include <cstdint>

@@ -17,7 +17,7 @@
 namespace beamline {
 namespace {
 
-constexpr size_t kBufferBytes = 256 << 10;
+constexpr size_t kCompressedBufferBytes = 256 << 10;
 constexpr int kGzipAlone = 16 + MAX_WBITS;
 
 }  // namespace
@@ -39,7 +39,7 @@ void GzipInput::Closer::operator()(z_stream_s* stream) const {
 }
 
 GzipInput::GzipInput(Descriptor file, uint64_t file_bytes)
-    : file_(std::move(file)), file_bytes_(file_bytes), raw_(kBufferBytes) {}
+    : file_(std::move(file)), file_bytes_(file_bytes), raw_(kCompressedBufferBytes) {}
 
 absl::StatusOr<GzipInput> GzipInput::Open(const std::filesystem::path& path) {
   // O_NONBLOCK: opening a pipe must fail below instead of waiting for its writer.

@@ -175,4 +175,12 @@ absl::StatusOr<json> ReadJsonFile(const std::string& path, const JsonLimits& lim
   return ParseJson(text, path, limits);
 }
 
+absl::StatusOr<json> ReadJsonObject(const std::string& path, const JsonLimits& limits) {
+  BEAMLINE_ASSIGN_OR_RETURN(json document, ReadJsonFile(path, limits));
+  if (!document.is_object()) {
+    return absl::InvalidArgumentError(absl::StrCat(path, ": must be an object, is ", document.type_name()));
+  }
+  return document;
+}
+
 }  // namespace beamline

@@ -32,8 +32,9 @@ struct JsonLimits {
 absl::StatusOr<nlohmann::json> ParseJson(absl::string_view text, absl::string_view source_name,
                                          const JsonLimits& limits = {});
 
-// The same, of a regular file.
+// The same, of a regular file; ReadJsonObject refuses what is not an object.
 absl::StatusOr<nlohmann::json> ReadJsonFile(const std::string& path, const JsonLimits& limits = {});
+absl::StatusOr<nlohmann::json> ReadJsonObject(const std::string& path, const JsonLimits& limits = {});
 
 // Parses into a caller's SAX handler, for documents too large to hold as a tree. All limits but max_elements' memory
 // apply as above; duplicate keys are the handler's business. When the handler returns false its own error is returned

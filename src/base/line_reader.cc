@@ -10,13 +10,13 @@
 namespace beamline {
 namespace {
 
-constexpr size_t kBufferBytes = 256 << 10;
+constexpr size_t kLineBufferBytes = 256 << 10;
 constexpr std::string_view kByteOrderMark = "\xEF\xBB\xBF";
 
 }  // namespace
 
 LineReader::LineReader(std::string name, GzipInput input, uint64_t max_line_bytes)
-    : name_(std::move(name)), input_(std::move(input)), max_line_bytes_(max_line_bytes), buffer_(kBufferBytes) {}
+    : name_(std::move(name)), input_(std::move(input)), max_line_bytes_(max_line_bytes), buffer_(kLineBufferBytes) {}
 
 absl::StatusOr<LineReader> LineReader::Open(const std::filesystem::path& path, uint64_t max_line_bytes) {
   BEAMLINE_ASSIGN_OR_RETURN(GzipInput input, GzipInput::Open(path));

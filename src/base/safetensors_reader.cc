@@ -20,21 +20,22 @@
 #include "beamline/status.h"
 
 namespace beamline {
-namespace {
-
-constexpr uint64_t kPrefixBytes = 8;
-constexpr size_t kAlignment = 64;
 
 // Where bytes come from: a file or memory. Read fills all of out or fails.
-class Source {
+class SafetensorsSource {
  public:
-  virtual ~Source() = default;
+  virtual ~SafetensorsSource() = default;
   virtual uint64_t size() const = 0;
   virtual absl::Status Read(char* out, uint64_t count) = 0;
   virtual absl::Status CheckEnd() { return absl::OkStatus(); }
 };
 
-class MemorySource final : public Source {
+namespace {
+
+constexpr uint64_t kPrefixBytes = 8;
+constexpr size_t kAlignment = 64;
+
+class MemorySource final : public SafetensorsSource {
  public:
   explicit MemorySource(absl::string_view bytes) : bytes_(bytes) {}
   uint64_t size() const override { return bytes_.size(); }
@@ -49,7 +50,7 @@ class MemorySource final : public Source {
   uint64_t position_ = 0;
 };
 
-class FileSource final : public Source {
+class FileSource final : public SafetensorsSource {
  public:
   static absl::StatusOr<std::unique_ptr<FileSource>> Open(const std::string& path) {
     // O_NONBLOCK: opening a pipe must not wait for its writer; regular files do not notice.
@@ -124,7 +125,7 @@ uint64_t PhysicalMemory() {
 // Reads prefix, header and data in this order; the data is allocated only when the header accounts for every byte.
 class SafetensorsParser {
  public:
-  SafetensorsParser(Source& source, const std::string& name, const SafetensorsLimits& limits)
+  SafetensorsParser(SafetensorsSource& source, const std::string& name, const SafetensorsLimits& limits)
       : source_(source), limits_(limits) {
     file_.source_ = name;
   }
@@ -301,7 +302,7 @@ class SafetensorsParser {
     }
   };
 
-  Source& source_;
+  SafetensorsSource& source_;
   const SafetensorsLimits& limits_;
   std::string header_;
   uint64_t data_bytes_ = 0;

@@ -9,6 +9,7 @@
 #include <CLI/CLI.hpp>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 
 namespace beamline::cli {
 namespace {
@@ -32,13 +33,23 @@ CLI::Validator Within(Limits limits, NumberKind kind) {
   return CLI::Validator([=](std::string& text) { return CheckNumber(limits, kind, &text); }, FormatLimits(limits), "");
 }
 
+// What CLI11 calls "A subcommand is required", with the word that is none.
+std::string MissingCommand(const CLI::App& app) {
+  std::vector<std::string> known;
+  for (const CLI::App* command : app.get_subcommands({})) known.push_back(command->get_name());
+  const std::vector<std::string> words = app.remaining();
+  return absl::StrCat(words.empty() ? "needs one of " : absl::StrCat("'", words.front(), "' is none of "),
+                      absl::StrJoin(known, ", "));
+}
+
 // CLI11's errors in the form of ours: one line, the verb in front, the way out behind.
 std::string UsageError(const CLI::App* app, const CLI::Error& error) {
   std::string command = app->get_name();
   for (; !app->get_subcommands().empty(); app = app->get_subcommands().front()) {
     absl::StrAppend(&command, " ", app->get_subcommands().front()->get_name());
   }
-  return absl::StrCat(command, ": ", error.what(), "; see `", command, " --help`\n");
+  const bool bare = dynamic_cast<const CLI::RequiredError*>(&error) != nullptr && !app->get_subcommands({}).empty();
+  return absl::StrCat(command, ": ", bare ? MissingCommand(*app) : error.what(), "; see `", command, " --help`\n");
 }
 
 // CLI11 takes "--name=" for a name whose value is the next word; here it has the empty one.

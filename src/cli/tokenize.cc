@@ -7,7 +7,6 @@
 #include <utility>
 #include <vector>
 
-#include "absl/container/flat_hash_map.h"
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "base/digest.h"
@@ -16,7 +15,6 @@
 #include "base/progress.h"
 #include "base/thread_pool.h"
 #include "beamline/status.h"
-#include "cli/tokenize_events.h"
 #include "cli/verb.h"
 #include "sid/codebook.h"
 #include "sid/item_vectors.h"
@@ -25,6 +23,7 @@
 #include "sid/sid_index.h"
 #include "sid/tokenizer_report.h"
 #include "train/corpus.h"
+#include "train/event_vectors.h"
 
 namespace beamline::cli {
 namespace {
@@ -58,7 +57,7 @@ struct TokenizeFlags {
   int64_t max_bad_rows = 0;
   int threads = 0;
   bool sampled_init = false;
-  EventVectorsOptions embedding;
+  train::EventVectorsOptions embedding;
   sid::ResidualKMeansOptions kmeans;
 };
 
@@ -125,6 +124,18 @@ absl::Status ConvertIndex(const TokenizeFlags& flags) {
   return WriteFolder(flags, {std::move(codebook), std::move(table)}, nullptr);
 }
 
+void PrintEmbedding(const train::EventVectors& found) {
+  const auto number = [](int64_t value) { return static_cast<long long>(value); };
+  const sid::CollaborativeEmbedding& embedding = found.embedding;
+  std::fprintf(stderr,
+               "%zu items, %lld training events of %lld users, %lld co-occurrences, %lld shared attributes; %lld items "
+               "by attributes alone, %lld by the mean\n",
+               found.items.items.size(), number(found.training_events), number(found.users),
+               number(embedding.cooccurrences), number(embedding.attribute_columns),
+               number(embedding.items_without_events - embedding.items_without_anything),
+               number(embedding.items_without_anything));
+}
+
 absl::Status Fit(TokenizeFlags flags) {
   Progress progress;
   ThreadPool pool(ThreadsOrCores(flags.threads) - 1);  // this thread works too
@@ -135,7 +146,10 @@ absl::Status Fit(TokenizeFlags flags) {
     flags.embedding.embedding.seed = flags.kmeans.seed;
     BEAMLINE_ASSIGN_OR_RETURN(flags.embedding.corpus.target_labels,
                               FromFlag("--targets", train::ParseTargets(flags.targets)));
-    BEAMLINE_ASSIGN_OR_RETURN(items, EmbedEvents(flags.events, flags.embedding, &pool, &progress));
+    BEAMLINE_ASSIGN_OR_RETURN(train::EventVectors found,
+                              train::EmbedEvents(flags.events, flags.embedding, &pool, &progress));
+    PrintEmbedding(found);
+    items = std::move(found.items);
     BEAMLINE_RETURN_IF_ERROR(sid::WriteItemVectors(InFolder(flags.out, "vectors.safetensors"), items));
   } else {
     BEAMLINE_ASSIGN_OR_RETURN(items, sid::ReadItemVectors(flags.vectors));
@@ -152,28 +166,6 @@ absl::Status Fit(TokenizeFlags flags) {
   return WriteFolder(flags, {std::move(fit.codebook), std::move(table)}, &items.vectors);
 }
 
-// Items the folder already knows keep their SIDs in collision-free mode; the others take free ones, in row order.
-absl::StatusOr<std::vector<Sid>> EncodeFree(sid::SemanticTokenizer& tokenizer, const sid::SidTable& known,
-                                            const sid::ItemVectors& items, int max_items_per_sid, ThreadPool* pool) {
-  absl::flat_hash_map<ItemId, Sid> sid_of;
-  for (size_t i = 0; i < known.items.size(); ++i) sid_of.emplace(known.items[i], known.sids[i]);
-  BEAMLINE_RETURN_IF_ERROR(tokenizer.Occupy(known.sids));
-  FloatMatrix added(0, items.vectors.cols);
-  for (int64_t i = 0; i < items.vectors.rows; ++i) {
-    if (sid_of.contains(items.items[i])) continue;
-    added.values.insert(added.values.end(), items.vectors.row(i), items.vectors.row(i + 1));
-    ++added.rows;
-  }
-  BEAMLINE_ASSIGN_OR_RETURN(const std::vector<Sid> fresh, tokenizer.EncodeNew(added, max_items_per_sid, pool));
-  std::vector<Sid> sids;
-  size_t next = 0;
-  for (const ItemId item : items.items) {
-    const auto it = sid_of.find(item);
-    sids.push_back(it != sid_of.end() ? it->second : fresh[next++]);
-  }
-  return sids;
-}
-
 absl::Status Encode(const TokenizeFlags& flags) {
   BEAMLINE_RETURN_IF_ERROR(CheckCanWrite(flags.out, "--out"));
   Progress progress;
@@ -187,14 +179,15 @@ absl::Status Encode(const TokenizeFlags& flags) {
   sid::SidTable known;
   if (flags.kmeans.collision_free || std::filesystem::exists(path)) {
     BEAMLINE_ASSIGN_OR_RETURN(known, sid::ReadSidTsv(path));
+    if (known.codebook_fingerprint != table.codebook_fingerprint) {
+      return absl::FailedPreconditionError(absl::StrCat(path, ": belongs to codebook ", known.codebook_fingerprint,
+                                                        ", codebook.safetensors is ", table.codebook_fingerprint,
+                                                        "; take both from one run"));
+    }
     table.targets = known.targets;
   }
   if (flags.kmeans.collision_free) {
-    if (known.codebook_fingerprint != table.codebook_fingerprint) {
-      return absl::FailedPreconditionError(absl::StrCat(path, ": belongs to codebook ", known.codebook_fingerprint,
-                                                        ", codebook.safetensors is ", table.codebook_fingerprint));
-    }
-    BEAMLINE_ASSIGN_OR_RETURN(table.sids, EncodeFree(tokenizer, known, items, flags.kmeans.max_items_per_sid, &pool));
+    BEAMLINE_ASSIGN_OR_RETURN(table.sids, tokenizer.EncodeBeside(known, items, flags.kmeans.max_items_per_sid, &pool));
   } else {
     BEAMLINE_ASSIGN_OR_RETURN(table.sids, tokenizer.Encode(items.vectors, &pool, &progress));
   }
@@ -256,7 +249,7 @@ void AddInputFlags(Command* command, TokenizeFlags* flags) {
 }
 
 void AddEmbeddingFlags(Command* command, TokenizeFlags* flags) {
-  EventVectorsOptions& events = flags->embedding;
+  train::EventVectorsOptions& events = flags->embedding;
   command->AddNumber("--dim", events.embedding.dim, {1, 512}, "Dimension of the vectors from --events")->ShowDefault();
   command
       ->AddNumber("--attributes-weight", events.embedding.attributes_weight, {0, 1e6},

@@ -22,7 +22,6 @@ constexpr int64_t kMostItems = 10'000'000;
 constexpr int64_t kKuaiRandUsers = 26469;
 constexpr int64_t kKuaiRandItems = 7583;
 constexpr int kLogDays = 31;
-constexpr int64_t kDayMs = 86'400'000;
 
 constexpr QuantilePoint kExposures[] = {{0, 1}, {.1, 6}, {.5, 32}, {.9, 101}, {.99, 214}, {1, 320}};
 

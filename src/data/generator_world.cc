@@ -22,7 +22,6 @@ constexpr double kTagTells = 0.85;               // share of videos whose tag is
 constexpr double kAuthorReuse = 0.14;            // KuaiRand: 7583 videos by 6510 authors
 constexpr double kAuthorTells = 0.9;             // share of those that stay in their author's style
 constexpr int64_t kFirstMs = 1'649'347'200'000;  // 8 April 2022, KuaiRand's first day
-constexpr int64_t kDayMs = 86'400'000;
 
 constexpr QuantilePoint kDurationSeconds[] = {{0, 4}, {.1, 13}, {.5, 70}, {.9, 266}, {1, 900}};
 

@@ -13,6 +13,7 @@
 
 namespace beamline::data {
 
+inline constexpr int64_t kDayMs = 86'400'000;
 inline constexpr int kStylesPerTopic = 4;
 inline constexpr int kSuccessors = 2;  // topics that tend to follow a topic
 

@@ -59,10 +59,11 @@ absl::StatusOr<std::filesystem::path> FindOne(const std::filesystem::path& folde
 using Attributes = absl::flat_hash_map<ItemId, KeyValues>;
 
 // {"item": [attribute, ...], ...}
-absl::StatusOr<Attributes> ReadAttributes(const std::filesystem::path& path) {
+absl::StatusOr<Attributes> ReadAttributes(const std::filesystem::path& path, ImportReport* report) {
   BEAMLINE_ASSIGN_OR_RETURN(const nlohmann::json json, ReadJsonFile(path.string()));
   if (!json.is_object()) return absl::InvalidArgumentError(absl::StrCat(path.string(), ": not a JSON object"));
   Attributes attributes;
+  int64_t left_out = 0;
   for (const auto& [key, values] : json.items()) {
     const absl::StatusOr<ItemId> item = ParseIdField("key", key);
     if (!item.ok()) return absl::InvalidArgumentError(absl::StrCat(path.string(), ": ", item.status().message()));
@@ -72,8 +73,16 @@ absl::StatusOr<Attributes> ReadAttributes(const std::filesystem::path& path) {
       if (!value.is_number_unsigned()) {
         return absl::InvalidArgumentError(absl::StrCat(path.string(), ": ", key, ": not an array of whole numbers"));
       }
-      if (tags.size() + 1 < kMaxTagsPerItem) tags.emplace_back("attribute", absl::StrCat(value.get<uint64_t>()));
+      if (tags.size() + 1 < kMaxTagsPerItem) {
+        tags.emplace_back("attribute", absl::StrCat(value.get<uint64_t>()));
+      } else {
+        ++left_out;
+      }
     }
+  }
+  if (left_out > 0) {
+    report->notes.push_back(absl::StrCat(path.filename().string(), ": ", left_out,
+                                         " attributes left out of items with more than ", kMaxTagsPerItem - 1));
   }
   return attributes;
 }
@@ -151,7 +160,7 @@ absl::StatusOr<ImportReport> ImportAmazon(const std::filesystem::path& folder, c
   ImportReport report;
   Attributes attributes;
   if (!titles.empty() && !attribute_file.empty()) {
-    BEAMLINE_ASSIGN_OR_RETURN(attributes, ReadAttributes(attribute_file));
+    BEAMLINE_ASSIGN_OR_RETURN(attributes, ReadAttributes(attribute_file, &report));
     report.notes.push_back(
         absl::StrCat(attribute_file.filename().string(), ": attributes of ", attributes.size(), " items"));
   }

@@ -59,6 +59,7 @@ struct EngineCore::Call {
   Callback done;
   AnswerLimits limits;
   absl::Time received;
+  std::unique_ptr<RecommendRequest> sample;  // to be recorded when answered; null: not this one
 
   std::mutex mu;
   scheduler::Scheduler* scheduler = nullptr;  // guarded by mu, as all below
@@ -171,6 +172,7 @@ void EngineCore::PrepareNow(const CallPtr& call) {
     return;
   }
   if (!wanted()) return;
+  if (recorder_.Wants(clock_->Now())) call->sample = std::make_unique<RecommendRequest>(request);
   absl::StatusOr<std::unique_ptr<runtime::RequestJob>> job =
       ReturnCatching("preparation", [&] { return MakeJob(request, serving); });
   if (!job.ok()) {
@@ -196,7 +198,6 @@ absl::Status EngineCore::StillWanted(Call& call, absl::Time deadline) const {
 
 absl::StatusOr<std::unique_ptr<runtime::RequestJob>> EngineCore::MakeJob(RecommendRequest& request,
                                                                          const ServingHandle& serving) {
-  recorder_.Offer(request, clock_->Now());
   auto job = std::make_unique<runtime::RequestJob>();
   job->model = {serving, serving->runner.get()};  // holds the handle
   job->batch_group = serving->group;
@@ -266,6 +267,7 @@ absl::StatusOr<RecommendResult> EngineCore::Answer(const Call& call, const runti
   const absl::Time end = clock_->Now();
   result.timings.resolve = end - start;
   result.timings.total = end - call.received;
+  if (end >= job.deadline) return absl::DeadlineExceededError("the deadline passed while the answer was put together");
   return result;
 }
 
@@ -276,6 +278,7 @@ bool EngineCore::End(const CallPtr& call, absl::StatusOr<RecommendResult> result
     call->scheduler = nullptr;
   }
   (result.ok() ? completed_ : refused ? rejected_ : failed_).Add();
+  if (result.ok() && call->sample != nullptr) recorder_.Add(*std::move(call->sample), clock_->Now());
   Callback done = std::move(call->done);
   done(std::move(result));
   return true;

@@ -62,7 +62,7 @@ absl::Status ModelLoader::WarmUp(repository::Model& model, const repository::Mod
 }
 
 absl::Status ModelLoader::WarmUpNow(const ServingModel& next, const repository::Model* serving) const {
-  BEAMLINE_RETURN_IF_ERROR(next.runner->WarmUp(Recorded(next.runner->info().levels())));
+  BEAMLINE_RETURN_IF_ERROR(next.runner->WarmUp(Recorded(next.runner->info().levels()), options_.score_rule));
   if (serving == nullptr) return absl::OkStatus();
   for (const std::vector<TagClause>& rule : static_cast<const ServingModel*>(serving)->rules->rules()) {
     BEAMLINE_RETURN_IF_ERROR(next.rules->Get(rule).status());
@@ -77,8 +77,9 @@ std::vector<RecommendRequest> ModelLoader::Recorded(int levels) const {
     // Widths per level of another model mean nothing to this one.
     if (request.beam_widths.size() > 1 && static_cast<int>(request.beam_widths.size()) != levels) continue;
     request.beam_widths = BeamWidths(request, options_, levels);
-    rows += *std::max_element(request.beam_widths.begin(), request.beam_widths.end());
-    if (rows > options_.max_batch_rows) break;
+    const int width = *std::max_element(request.beam_widths.begin(), request.beam_widths.end());
+    if (rows + width > options_.max_batch_rows) continue;
+    rows += width;
     recorded.push_back(std::move(request));
   }
   return recorded;

@@ -4,7 +4,9 @@
 #include <algorithm>
 #include <string>
 
+#include "absl/container/flat_hash_map.h"
 #include "absl/strings/str_cat.h"
+#include "beamline/engine_limits.h"
 #include "beamline/status.h"
 
 namespace beamline::engine {
@@ -92,30 +94,32 @@ absl::Status CheckWidths(const std::vector<int>& widths, int max_width, int leve
 }  // namespace
 
 absl::Status CheckOptions(const EngineOptions& options) {
-  constexpr int64_t kMany = 1 << 20;
-  const struct {
-    absl::string_view field;
-    int64_t value, low, high;
-  } ranges[] = {
-      {"threads", options.threads, 0, 4096},
-      {"workers", options.workers, 1, 256},
-      {"max_beam_width", options.max_beam_width, 1, kMaxLevelSize},
-      {"default_beam_width", options.default_beam_width, 1, options.max_beam_width},
-      {"max_top_k", options.max_top_k, 1, kMany},
-      {"max_history", options.max_history, 0, kMany},
-      {"max_eligibility_items", options.max_eligibility_items, 0, kMany},
-      {"max_rules", options.max_rules, 1, kMany},
-      {"max_batch_rows", options.max_batch_rows, options.max_beam_width, 16 * kMany},
-      {"max_batch_requests", options.max_batch_requests, 1, kMany},
-      {"queue_capacity", options.queue_capacity, 1, kMany},
-      {"max_queue_delay in microseconds", absl::ToInt64Microseconds(options.max_queue_delay), 0, 60'000'000},
-      {"default_deadline in milliseconds", absl::ToInt64Milliseconds(options.default_deadline), 1, 3'600'000},
-      {"context_cache_bytes", options.context_cache_bytes, 0, int64_t{1} << 50},
+  const absl::flat_hash_map<absl::string_view, int64_t> values = {
+      {"threads", options.threads},
+      {"workers", options.workers},
+      {"default_beam_width", options.default_beam_width},
+      {"max_beam_width", options.max_beam_width},
+      {"max_top_k", options.max_top_k},
+      {"max_history", options.max_history},
+      {"max_eligibility_items", options.max_eligibility_items},
+      {"max_rules", options.max_rules},
+      {"max_batch_rows", options.max_batch_rows},
+      {"max_batch_requests", options.max_batch_requests},
+      {"queue_capacity", options.queue_capacity},
+      {"max_queue_delay_us", absl::ToInt64Microseconds(options.max_queue_delay)},
+      {"context_cache_bytes", options.context_cache_bytes},
+      {"model_poll_ms", absl::ToInt64Milliseconds(options.model_poll_period)},
   };
-  for (const auto& range : ranges) {
-    BEAMLINE_RETURN_IF_ERROR(CheckRange(range.field, range.value, range.low, range.high));
+  for (const OptionRange& range : kEngineOptionRanges) {
+    BEAMLINE_RETURN_IF_ERROR(CheckRange(range.option, values.at(range.option), range.low, range.high));
   }
-  return absl::OkStatus();
+  for (const OptionOrder& order : kEngineOptionOrder) {
+    if (values.at(order.option) <= values.at(order.other)) continue;
+    return absl::InvalidArgumentError(absl::StrCat(order.option, ": ", values.at(order.option), " is more than ",
+                                                   order.other, " (", values.at(order.other), ")"));
+  }
+  return CheckRange(kDeadlineRangeMs.option, absl::ToInt64Milliseconds(options.default_deadline), kDeadlineRangeMs.low,
+                    kDeadlineRangeMs.high);
 }
 
 absl::Status CheckHistory(absl::Span<const Event> history, int max_events, absl::string_view field) {

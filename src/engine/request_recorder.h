@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // A few requests of the recent past, kept in memory only, to warm up the next version of the model with what users
-// really ask. Copies at most one request per `period`, so recording costs serving nothing. Thread-safe.
+// really ask. Only those that were answered: one that no version can answer would refuse every version after. Records
+// at most one request per `period`, so recording costs serving nothing. Thread-safe.
 #pragma once
 
 #include <cstddef>
 #include <deque>
 #include <mutex>
+#include <utility>
 #include <vector>
 
 #include "absl/time/time.h"
@@ -19,11 +21,18 @@ class RequestRecorder {
   explicit RequestRecorder(size_t capacity = 8, absl::Duration period = absl::Milliseconds(200))
       : capacity_(capacity), period_(period) {}
 
-  void Offer(const RecommendRequest& request, absl::Time now) {
+  // Whether a request that comes now is worth a copy, for Add.
+  bool Wants(absl::Time now) const {
+    std::lock_guard lock(mu_);
+    return now >= next_;
+  }
+
+  // REQUIRES: `request` was answered.
+  void Add(RecommendRequest request, absl::Time now) {
     std::lock_guard lock(mu_);
     if (now < next_) return;
     next_ = now + period_;
-    requests_.push_back(request);
+    requests_.push_back(std::move(request));
     if (requests_.size() > capacity_) requests_.pop_front();
   }
 

@@ -50,7 +50,8 @@ struct RepositoryOptions {
 
 class ModelRepository {
  public:
-  // Runs once: inside the call where it is refused at once, else on the repository's thread, under no lock. OK: what is
+  // Runs once: inside the call where it is refused at once, else on the repository's thread, or in Stop's caller where
+  // it was still waiting; under no lock. OK: what is
   // now serving. Else the reason, and what was serving goes on.
   using Done = absl::AnyInvocable<void(absl::StatusOr<VersionStatus>)>;
 

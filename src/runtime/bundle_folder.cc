@@ -18,8 +18,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr uint64_t kMaxManifestBytes = 1 << 20;
-constexpr size_t kChunkBytes = 1 << 20;
+constexpr size_t kHashChunkBytes = 1 << 20;
 constexpr std::array<absl::string_view, 10> kPickleSuffixes = {".pt",  ".pth", ".bin",  ".pkl",  ".pickle",
                                                                ".npz", ".npy", ".ckpt", ".gguf", ".h5"};
 
@@ -141,7 +140,7 @@ absl::StatusOr<BundleFileEntry> DescribeFile(const fs::path& path) {
   if (!file) return absl::NotFoundError(absl::StrCat(path.string(), ": cannot be opened for reading"));
   Sha256 digest;
   BundleFileEntry entry;
-  std::string chunk(kChunkBytes, '\0');
+  std::string chunk(kHashChunkBytes, '\0');
   while (file) {
     BEAMLINE_RETURN_IF_ERROR(CheckInterrupted());
     file.read(chunk.data(), static_cast<std::streamsize>(chunk.size()));

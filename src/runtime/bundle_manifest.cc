@@ -22,7 +22,6 @@ const std::array<absl::string_view, 5> kFileNames = {kConfigFile, kWeightsFile, 
                                                      kItemsFile};
 constexpr size_t kMaxVersionLength = 128;
 constexpr size_t kMaxTextLength = 256;
-constexpr uint64_t kMaxManifestBytes = 1 << 20;
 
 absl::Status Error(absl::string_view source, absl::string_view path, absl::string_view what) {
   return absl::InvalidArgumentError(absl::StrCat(source, ": ", path, ": ", what));

@@ -22,6 +22,7 @@
 namespace beamline::runtime {
 
 inline constexpr int kBundleSchemaVersion = 1;
+inline constexpr uint64_t kMaxManifestBytes = 1 << 20;
 inline constexpr char kManifestFile[] = "bundle.json";
 inline constexpr char kConfigFile[] = "config.json";
 inline constexpr char kWeightsFile[] = "model.safetensors";

@@ -28,7 +28,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr size_t kChunkBytes = 1 << 20;
+constexpr size_t kCopyChunkBytes = 1 << 20;
 constexpr size_t kVersionDigits = 12;
 
 // A folder that goes away with its contents unless it was renamed into place.
@@ -80,7 +80,7 @@ absl::Status CopyFile(const fs::path& from, const fs::path& to) {
   std::ifstream in(from, std::ios::binary);
   if (!in) return absl::PermissionDeniedError(absl::StrCat(from.string(), ": cannot be opened for reading"));
   BEAMLINE_ASSIGN_OR_RETURN(AtomicFile out, AtomicFile::Create(to));
-  std::string chunk(kChunkBytes, '\0');
+  std::string chunk(kCopyChunkBytes, '\0');
   while (in) {
     BEAMLINE_RETURN_IF_ERROR(CheckInterrupted());
     in.read(chunk.data(), static_cast<std::streamsize>(chunk.size()));
@@ -124,12 +124,18 @@ absl::Status CheckHoldsABundleAlone(const fs::path& folder) {
   return absl::OkStatus();
 }
 
-absl::Status CheckTarget(const fs::path& folder, bool overwrite) {
+// "bundle/", as a shell completes it, is the folder "bundle".
+fs::path WithoutSlash(const fs::path& target) { return target.has_filename() ? target : target.parent_path(); }
+
+}  // namespace
+
+absl::Status CheckBundleTarget(const fs::path& target, bool overwrite) {
+  const fs::path folder = WithoutSlash(target);
   std::error_code error;
   if (fs::symlink_status(folder, error).type() == fs::file_type::not_found) return absl::OkStatus();
   if (!overwrite) {
     return absl::AlreadyExistsError(
-        absl::StrCat(folder.string(), ": exists; choose another name, or ask to overwrite it"));
+        absl::StrCat(folder.string(), ": exists; pass --overwrite to replace it, or name another --out"));
   }
   if (!fs::is_regular_file(folder / kManifestFile, error)) {
     return absl::AlreadyExistsError(absl::StrCat(folder.string(), ": exists and is no bundle (it has no ",
@@ -137,6 +143,8 @@ absl::Status CheckTarget(const fs::path& folder, bool overwrite) {
   }
   return CheckHoldsABundleAlone(folder);
 }
+
+namespace {
 
 absl::StatusOr<BundleManifest> DescribeParts(const BundleParts& parts, const fs::path& folder, Progress* progress) {
   BundleManifest manifest;
@@ -161,11 +169,10 @@ absl::StatusOr<BundleManifest> DescribeParts(const BundleParts& parts, const fs:
 
 absl::StatusOr<BundleManifest> WriteBundle(const BundleParts& parts, const fs::path& target,
                                            const WriteBundleOptions& options) {
-  // "bundle/", as a shell completes it, is the folder "bundle".
-  const fs::path folder = target.has_filename() ? target : target.parent_path();
+  const fs::path folder = WithoutSlash(target);
   if (parts.catalogue == nullptr) return absl::InvalidArgumentError("catalogue: a bundle needs one");
   if (!parts.model_version.empty()) BEAMLINE_RETURN_IF_ERROR(CheckModelVersion(parts.model_version));
-  BEAMLINE_RETURN_IF_ERROR(CheckTarget(folder, options.overwrite));
+  BEAMLINE_RETURN_IF_ERROR(CheckBundleTarget(folder, options.overwrite));
   BEAMLINE_ASSIGN_OR_RETURN(TemporaryFolder temporary, TemporaryFolder::CreateBeside(folder));
   const fs::path& path = temporary.path();
   BEAMLINE_RETURN_IF_ERROR(CopyFile(parts.config, path / kConfigFile));
@@ -179,7 +186,7 @@ absl::StatusOr<BundleManifest> WriteBundle(const BundleParts& parts, const fs::p
   BEAMLINE_ASSIGN_OR_RETURN(const Bundle bundle, LoadBundle(path));
   BEAMLINE_RETURN_IF_ERROR(CheckWeights(bundle));
   BEAMLINE_RETURN_IF_ERROR(CheckInterrupted());
-  BEAMLINE_RETURN_IF_ERROR(CheckTarget(folder, options.overwrite));  // again: it may have changed meanwhile
+  BEAMLINE_RETURN_IF_ERROR(CheckBundleTarget(folder, options.overwrite));  // again: it may have changed meanwhile
   BEAMLINE_RETURN_IF_ERROR(temporary.MoveTo(folder));
   return manifest;
 }

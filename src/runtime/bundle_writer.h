@@ -30,6 +30,10 @@ struct WriteBundleOptions {
   Progress* progress = nullptr;
 };
 
+// Whether `folder` may become a bundle: it does not exist, or holds a bundle and nothing else and `overwrite` is set.
+// ALREADY_EXISTS otherwise. WriteBundle asks again; this is for those with long work before it.
+absl::Status CheckBundleTarget(const std::filesystem::path& folder, bool overwrite);
+
 // Returns the manifest written.
 absl::StatusOr<BundleManifest> WriteBundle(const BundleParts& parts, const std::filesystem::path& folder,
                                            const WriteBundleOptions& options = {});

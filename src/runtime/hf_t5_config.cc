@@ -84,16 +84,7 @@ absl::Status Problems(const fs::path& path, const std::vector<std::string>& prob
   return absl::InvalidArgumentError(absl::StrCat(path.string(), ":\n", absl::StrJoin(problems, "\n")));
 }
 
-absl::StatusOr<json> ReadDocument(const fs::path& path) {
-  JsonLimits limits;
-  limits.max_bytes = 4 << 20;
-  limits.max_depth = 16;
-  BEAMLINE_ASSIGN_OR_RETURN(json document, ReadJsonFile(path.string(), limits));
-  if (!document.is_object()) {
-    return absl::InvalidArgumentError(absl::StrCat(path.string(), ": must be an object, is ", document.type_name()));
-  }
-  return document;
-}
+constexpr JsonLimits kConfigLimits{.max_depth = 16, .max_bytes = 4 << 20};
 
 // Settings that would change generate's answers, where they are not at their neutral values.
 void NoteGeneration(const json& document, const std::string& file, HfT5Config& config) {
@@ -124,7 +115,7 @@ absl::StatusOr<Tokens> ReadGenerationConfig(const fs::path& path, HfT5Config& co
   Tokens found;
   std::error_code error;
   if (!fs::exists(path, error)) return found;
-  BEAMLINE_ASSIGN_OR_RETURN(const json document, ReadDocument(path));
+  BEAMLINE_ASSIGN_OR_RETURN(const json document, ReadJsonObject(path.string(), kConfigLimits));
   std::vector<std::string> problems;
   JsonObjectReader reader(document, "", problems);
   found.start = ReadToken(document, "decoder_start_token_id", reader, config.start_token);
@@ -138,7 +129,7 @@ absl::StatusOr<Tokens> ReadGenerationConfig(const fs::path& path, HfT5Config& co
 
 absl::StatusOr<HfT5Config> ReadHfT5Config(const fs::path& folder) {
   const fs::path path = folder / "config.json";
-  BEAMLINE_ASSIGN_OR_RETURN(const json document, ReadDocument(path));
+  BEAMLINE_ASSIGN_OR_RETURN(const json document, ReadJsonObject(path.string(), kConfigLimits));
   std::vector<std::string> problems;
   JsonObjectReader reader(document, "", problems);
   HfT5Config config{.d_model = 512,

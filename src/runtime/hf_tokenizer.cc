@@ -27,16 +27,8 @@ bool Exists(const fs::path& path) {
   return fs::is_regular_file(path, error);
 }
 
-absl::StatusOr<json> ReadDocument(const fs::path& path) {
-  JsonLimits limits;
-  limits.max_depth = 24;  // tokenizer.json nests normalisers and regular expressions
-  limits.max_elements = 64'000'000;
-  BEAMLINE_ASSIGN_OR_RETURN(json document, ReadJsonFile(path.string(), limits));
-  if (!document.is_object()) {
-    return absl::InvalidArgumentError(absl::StrCat(path.string(), ": must be an object, is ", document.type_name()));
-  }
-  return document;
-}
+// tokenizer.json nests normalisers and regular expressions.
+constexpr JsonLimits kTokenizerLimits{.max_depth = 24, .max_elements = 64'000'000};
 
 // Reads one file's tokens into the common map.
 class Collector {
@@ -121,7 +113,7 @@ absl::Status ReadTemplate(const Collector& collector, const json& processor, HfT
 }
 
 absl::Status ReadTokenizerJson(const fs::path& path, HfTokenizer& tokenizer) {
-  BEAMLINE_ASSIGN_OR_RETURN(const json document, ReadDocument(path));
+  BEAMLINE_ASSIGN_OR_RETURN(const json document, ReadJsonObject(path.string(), kTokenizerLimits));
   Collector collector(tokenizer, path.string());
   if (document.contains("added_tokens")) {
     const json& added = document.at("added_tokens");
@@ -147,7 +139,7 @@ absl::Status ReadTokenizerJson(const fs::path& path, HfTokenizer& tokenizer) {
 // tokenizer_config.json: "added_tokens_decoder": {"32100": {"content": "<a_0>", ...}}, and for a folder with nothing
 // but a sentencepiece model, what kind of tokenizer it is.
 absl::Status ReadTokenizerConfig(const fs::path& path, bool has_template, HfTokenizer& tokenizer) {
-  BEAMLINE_ASSIGN_OR_RETURN(const json document, ReadDocument(path));
+  BEAMLINE_ASSIGN_OR_RETURN(const json document, ReadJsonObject(path.string(), kTokenizerLimits));
   Collector collector(tokenizer, path.string());
   if (document.contains("added_tokens_decoder")) {
     const json& decoder = document.at("added_tokens_decoder");
@@ -195,7 +187,7 @@ absl::StatusOr<HfTokenizer> ReadHfTokenizer(const fs::path& folder) {
   }
   if (Exists(whole)) BEAMLINE_RETURN_IF_ERROR(ReadTokenizerJson(whole, tokenizer));
   if (Exists(added)) {
-    BEAMLINE_ASSIGN_OR_RETURN(const json document, ReadDocument(added));
+    BEAMLINE_ASSIGN_OR_RETURN(const json document, ReadJsonObject(added.string(), kTokenizerLimits));
     BEAMLINE_RETURN_IF_ERROR(Collector(tokenizer, added.string()).AddMap("$", document));
   }
   if (Exists(config)) BEAMLINE_RETURN_IF_ERROR(ReadTokenizerConfig(config, Exists(whole), tokenizer));

@@ -39,7 +39,8 @@ ModelInfo Describe(const ModelRunner::Parts& parts) {
 }  // namespace
 
 ModelRunner::ModelRunner(Parts parts)
-    : parts_(std::move(parts)),
+    : release_{parts.context.backend},
+      parts_(std::move(parts)),
       info_(Describe(parts_)),
       features_(parts_.model->config(), parts_.vocabulary),
       cache_(parts_.context_cache_bytes) {}

@@ -8,6 +8,7 @@
 #include <memory>
 #include <vector>
 
+#include "backend/backend.h"
 #include "backend/context.h"
 #include "model/model.h"
 #include "runtime/bundle.h"
@@ -39,7 +40,7 @@ class ModelRunner final : public Runner {
     return features_.Build(source, catalogue);
   }
   ContextCacheStats context_cache_stats() const override { return cache_.stats(); }
-  absl::Status WarmUp(absl::Span<const RecommendRequest> recorded) override;
+  absl::Status WarmUp(absl::Span<const RecommendRequest> recorded, ScoreRule score_rule) override;
 
   int max_concurrency() const override { return parts_.workers; }
   bool TryAttachContext(scheduler::Job& job) override;
@@ -47,13 +48,20 @@ class ModelRunner final : public Runner {
   std::vector<absl::Status> Decode(absl::Span<scheduler::Job* const> jobs, scheduler::StepGate gate) override;
 
  private:
+  // Ends after the model: what the backend packed of its weights goes with it.
+  struct WeightRelease {
+    const backend::Backend* backend;
+    ~WeightRelease() { backend->ReleaseUnusedWeights(); }
+  };
+
   void EncodeBatch(absl::Span<RequestJob* const> jobs);
   void DecodeBatch(absl::Span<RequestJob* const> jobs, absl::Span<const kernels::ConstraintView> constraints,
                    scheduler::StepGate gate, absl::Span<absl::Status*> statuses);
   // Encodes and decodes the requests as one batch, without the cache.
-  absl::Status TryBatch(absl::Span<const RecommendRequest> requests);
+  absl::Status TryBatch(absl::Span<const RecommendRequest> requests, ScoreRule score_rule);
   absl::StatusOr<kernels::ConstraintView> CheckDecode(const RequestJob& job) const;
 
+  const WeightRelease release_;  // first, so that it ends last
   const Parts parts_;
   const ModelInfo info_;
   const FeatureBuilder features_;

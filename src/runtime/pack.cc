@@ -134,6 +134,7 @@ absl::Status CheckTrainedWith(const PackOptions& options, const std::string& cod
 }  // namespace
 
 absl::StatusOr<PackResult> Pack(const PackOptions& options, Progress* progress) {
+  BEAMLINE_RETURN_IF_ERROR(CheckBundleTarget(options.out, options.overwrite));
   BEAMLINE_ASSIGN_OR_RETURN(const Vocabulary vocabulary, Vocabulary::Load((options.model / kVocabularyFile).string()));
   CatalogueSources sources = options.catalogue;
   sources.vocabulary = &vocabulary;

@@ -48,9 +48,9 @@ class Runner : public scheduler::BatchExecutor {
   // A request's history and user -> the model's input. Never fails: what is unknown becomes id 0 and is counted.
   virtual EncodedRequest BuildInput(const FeatureSource& source, const Catalogue& catalogue) const = 0;
   virtual ContextCacheStats context_cache_stats() const { return {}; }
-  // Runs a few synthetic requests and the recorded ones, each with widths for every level, through both stages, so that
-  // the first real one is not slow; fails as they would.
-  virtual absl::Status WarmUp(absl::Span<const RecommendRequest> recorded) = 0;
+  // Runs a few synthetic requests and the recorded ones, each with widths for every level, through both stages under
+  // `score_rule`, so that the first real one is not slow; fails as they would. Eligibility is not run.
+  virtual absl::Status WarmUp(absl::Span<const RecommendRequest> recorded, ScoreRule score_rule) = 0;
 };
 
 struct RunnerOptions {

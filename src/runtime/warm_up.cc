@@ -34,7 +34,7 @@ std::vector<Event> SyntheticHistory(const catalogue::CatalogueSnapshot& catalogu
 
 }  // namespace
 
-absl::Status ModelRunner::TryBatch(absl::Span<const RecommendRequest> requests) {
+absl::Status ModelRunner::TryBatch(absl::Span<const RecommendRequest> requests, ScoreRule score_rule) {
   std::vector<RequestJob> jobs(requests.size());
   std::vector<scheduler::Job*> batch;
   for (size_t i = 0; i < jobs.size(); ++i) {
@@ -43,6 +43,7 @@ absl::Status ModelRunner::TryBatch(absl::Span<const RecommendRequest> requests) 
         BuildInput({.user_id = request.user_id, .user_attributes = request.user_attributes, .history = request.history},
                    *parts_.catalogue);
     jobs[i].beam_widths = request.beam_widths;
+    jobs[i].score_rule = score_rule;
     jobs[i].snapshot = parts_.catalogue;
     jobs[i].SetCosts();
     batch.push_back(&jobs[i]);
@@ -56,16 +57,16 @@ absl::Status ModelRunner::TryBatch(absl::Span<const RecommendRequest> requests) 
 
 // Empty and full histories, alone and together: every shape class allocates and initialises once. Then what users have
 // asked for lately, alone and together.
-absl::Status ModelRunner::WarmUp(absl::Span<const RecommendRequest> recorded) {
+absl::Status ModelRunner::WarmUp(absl::Span<const RecommendRequest> recorded, ScoreRule score_rule) {
   const int window = std::max(info_.window_lengths[0], info_.window_lengths[1]);
   const RecommendRequest empty = Synthetic({}, info_.levels());
   const RecommendRequest full = Synthetic(SyntheticHistory(*parts_.catalogue, window), info_.levels());
   const RecommendRequest one = Synthetic(SyntheticHistory(*parts_.catalogue, 1), info_.levels());
   for (const std::vector<RecommendRequest>& batch : {std::vector{empty}, std::vector{full}, std::vector{full, one}}) {
-    BEAMLINE_RETURN_IF_ERROR(TryBatch(batch));
+    BEAMLINE_RETURN_IF_ERROR(TryBatch(batch, score_rule));
   }
-  for (const RecommendRequest& request : recorded) BEAMLINE_RETURN_IF_ERROR(TryBatch({&request, 1}));
-  return recorded.empty() ? absl::OkStatus() : TryBatch(recorded);
+  for (const RecommendRequest& request : recorded) BEAMLINE_RETURN_IF_ERROR(TryBatch({&request, 1}, score_rule));
+  return recorded.empty() ? absl::OkStatus() : TryBatch(recorded, score_rule);
 }
 
 }  // namespace beamline::runtime

@@ -87,8 +87,8 @@ class Scheduler {
   // when none was. Returns when every `done` has returned; must not be called from one. With `workers` = 0 it steps.
   bool Drain(absl::Time deadline);
 
-  SchedulerStats stats() const;
   // A copy; for status pages and tests.
+  SchedulerStats stats() const;
 
  private:
   struct Entry {

@@ -7,7 +7,7 @@
 namespace beamline::server {
 namespace {
 
-using RawService = v1::AdminService::WithRawCallbackMethod_Reload<
+using RawAdminService = v1::AdminService::WithRawCallbackMethod_Reload<
     v1::AdminService::WithRawCallbackMethod_Rollback<v1::AdminService::Service>>;
 
 constexpr int64_t kMaxPathBytes = 4096;
@@ -26,9 +26,9 @@ Engine::ReloadCallback Answer(std::shared_ptr<UnaryCall> call) {
   };
 }
 
-class Service final : public RawService {
+class AdminHandlers final : public RawAdminService {
  public:
-  explicit Service(ServiceContext* service) : service_(*service) {}
+  explicit AdminHandlers(ServiceContext* service) : service_(*service) {}
 
   grpc::ServerUnaryReactor* Reload(grpc::CallbackServerContext* context, const grpc::ByteBuffer* bytes,
                                    grpc::ByteBuffer* response) override {
@@ -57,6 +57,8 @@ class Service final : public RawService {
 
 }  // namespace
 
-std::unique_ptr<grpc::Service> MakeAdminService(ServiceContext* service) { return std::make_unique<Service>(service); }
+std::unique_ptr<grpc::Service> MakeAdminService(ServiceContext* service) {
+  return std::make_unique<AdminHandlers>(service);
+}
 
 }  // namespace beamline::server

@@ -10,7 +10,7 @@
 namespace beamline::server {
 namespace {
 
-using RawService =
+using RawCatalogueService =
     v1::CatalogueService::WithRawCallbackMethod_Encode<v1::CatalogueService::WithRawCallbackMethod_Resolve<
         v1::CatalogueService::WithRawCallbackMethod_GetItem<v1::CatalogueService::Service>>>;
 
@@ -47,9 +47,9 @@ absl::StatusOr<v1::ResolveResponse> Resolve(const v1::ResolveRequest& request, c
   return response;
 }
 
-class Service final : public RawService {
+class CatalogueHandlers final : public RawCatalogueService {
  public:
-  explicit Service(ServiceContext* service) : service_(*service) {}
+  explicit CatalogueHandlers(ServiceContext* service) : service_(*service) {}
 
   grpc::ServerUnaryReactor* Encode(grpc::CallbackServerContext* context, const grpc::ByteBuffer* bytes,
                                    grpc::ByteBuffer* response) override {
@@ -105,7 +105,7 @@ class Service final : public RawService {
 }  // namespace
 
 std::unique_ptr<grpc::Service> MakeCatalogueService(ServiceContext* service) {
-  return std::make_unique<Service>(service);
+  return std::make_unique<CatalogueHandlers>(service);
 }
 
 }  // namespace beamline::server

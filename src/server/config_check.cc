@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <algorithm>
 #include <filesystem>
+#include <iterator>
+#include <string>
+#include <vector>
 
 #include <arpa/inet.h>
 
@@ -8,6 +11,7 @@
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_split.h"
 #include "absl/time/clock.h"
+#include "beamline/engine_limits.h"
 #include "google/protobuf/descriptor.h"
 #include "server/config_problems.h"
 #include "server/tls_files.h"
@@ -20,27 +24,13 @@ using google::protobuf::Message;
 using google::protobuf::TextFormat;
 
 struct Bounds {
-  const char* field;
+  std::string field;
   int64_t low;
   int64_t high;
 };
 
-// Of one field each, as the schema's comments say.
-constexpr Bounds kBounds[] = {
-    {"engine.threads", 0, 1024},
-    {"engine.workers", 1, 64},
-    {"engine.default_beam_width", 1, 65536},
-    {"engine.max_beam_width", 1, 65536},
-    {"engine.max_top_k", 1, 100000},
-    {"engine.max_history", 1, 1000000},
-    {"engine.max_eligibility_items", 0, 1048576},
-    {"engine.max_rules", 1, 65536},
-    {"engine.max_batch_rows", 1, 1048576},
-    {"engine.max_batch_requests", 1, 4096},
-    {"engine.queue_capacity", 1, 1000000},
-    {"engine.max_queue_delay_us", 0, 10000000},
-    {"engine.context_cache_bytes", 0, int64_t{1} << 40},
-    {"engine.model_poll_ms", 10, 86400000},
+// Of one field each, as the schema's comments say. Those of section engine are beamline/engine_limits.h.
+const Bounds kOwnBounds[] = {
     {"limits.max_receive_bytes", 1024, 1 << 30},
     {"limits.max_send_bytes", 1024, 1 << 30},
     {"limits.max_unknown_field_bytes", 0, 1 << 30},
@@ -48,8 +38,8 @@ constexpr Bounds kBounds[] = {
     {"limits.max_concurrent_streams", 1, 1000000},
     {"limits.max_batch_users", 1, 65536},
     {"limits.max_lookup_items", 1, 1000000},
-    {"limits.default_deadline_ms", 1, 3600000},
-    {"limits.max_deadline_ms", 1, 3600000},
+    {"limits.default_deadline_ms", kDeadlineRangeMs.low, kDeadlineRangeMs.high},
+    {"limits.max_deadline_ms", kDeadlineRangeMs.low, kDeadlineRangeMs.high},
     {"limits.retry_after_ms", 0, 60000},
     {"limits.max_connection_idle_ms", 0, 86400000},
     {"limits.max_connection_age_ms", 0, 604800000},
@@ -64,13 +54,10 @@ constexpr Bounds kBounds[] = {
 
 // `field <= other`, the other being a field too.
 struct AtMost {
-  const char* field;
-  const char* other;
+  std::string field;
+  std::string other;
 };
-constexpr AtMost kRelations[] = {
-    {"engine.default_beam_width", "engine.max_beam_width"},
-    {"engine.max_beam_width", "engine.max_batch_rows"},
-    {"engine.max_batch_requests", "engine.max_batch_rows"},
+const AtMost kOwnRelations[] = {
     {"limits.max_unknown_field_bytes", "limits.max_receive_bytes"},
     {"limits.max_batch_users", "engine.queue_capacity"},
     {"limits.default_deadline_ms", "limits.max_deadline_ms"},
@@ -80,11 +67,20 @@ class Checker {
  public:
   Checker(const config::v1::ServerConfig& config, const TextFormat::ParseInfoTree& locations,
           const ConfigOverrides& overrides, ConfigProblems* problems)
-      : config_(config), locations_(locations), overrides_(overrides), problems_(*problems) {}
+      : config_(config), locations_(locations), overrides_(overrides), problems_(*problems) {
+    for (const OptionRange& range : kEngineOptionRanges) {
+      bounds_.push_back({absl::StrCat("engine.", range.option), range.low, range.high});
+    }
+    bounds_.insert(bounds_.end(), std::begin(kOwnBounds), std::end(kOwnBounds));
+    for (const OptionOrder& order : kEngineOptionOrder) {
+      relations_.push_back({absl::StrCat("engine.", order.option), absl::StrCat("engine.", order.other)});
+    }
+    relations_.insert(relations_.end(), std::begin(kOwnRelations), std::end(kOwnRelations));
+  }
 
   void Run() {
-    for (const Bounds& bounds : kBounds) CheckBounds(bounds.field, bounds.low, bounds.high);
-    for (const AtMost& relation : kRelations) CheckRelation(relation);
+    for (const Bounds& bounds : bounds_) CheckBounds(bounds.field, bounds.low, bounds.high);
+    for (const AtMost& relation : relations_) CheckRelation(relation);
     CheckAddress("listen.address", config_.listen().address());
     CheckListenPort();
     CheckAdmin();
@@ -133,7 +129,7 @@ class Checker {
 
   bool InBounds(absl::string_view path) const {
     const int64_t value = Number(path);
-    return std::any_of(std::begin(kBounds), std::end(kBounds), [&](const Bounds& bounds) {
+    return std::any_of(bounds_.begin(), bounds_.end(), [&](const Bounds& bounds) {
       return path == bounds.field && value >= bounds.low && value <= bounds.high;
     });
   }
@@ -231,6 +227,8 @@ class Checker {
     }
   }
 
+  std::vector<Bounds> bounds_;
+  std::vector<AtMost> relations_;
   const config::v1::ServerConfig& config_;
   const TextFormat::ParseInfoTree& locations_;
   const ConfigOverrides& overrides_;

@@ -10,6 +10,7 @@
 #include <string_view>
 #include <utility>
 
+#include "absl/strings/ascii.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
@@ -26,7 +27,7 @@ using google::protobuf::TextFormat;
 
 constexpr int kMaxErrors = 50;
 
-struct Message {
+struct Finding {
   int line;    // from 1
   int column;  // from 0
   std::string text;
@@ -49,8 +50,8 @@ class Collector final : public google::protobuf::io::ErrorCollector {
     warnings.push_back({line + 1, column, std::string(message)});
   }
 #endif
-  std::vector<Message> errors;
-  std::vector<Message> warnings;
+  std::vector<Finding> errors;
+  std::vector<Finding> warnings;
 };
 
 // 'Message type "a.b.C" has no field named "d".' -> what is unknown, where, and what was probably meant.
@@ -119,6 +120,18 @@ bool BlankField(int column, std::string& line) {
   return true;
 }
 
+// The parser's words and what stands there: its own say "Expected integer", not of which field.
+std::string Explain(const Finding& error, const std::vector<std::string>& lines) {
+  int last = static_cast<int>(lines.size());
+  while (last > 1 && absl::StripAsciiWhitespace(lines[last - 1]).empty()) --last;
+  if (error.line > last || (error.line == last && error.column >= static_cast<int>(lines[last - 1].size()))) {
+    return absl::StrCat(error.text, " at the end: is a '}' missing?");
+  }
+  constexpr size_t kShown = 80;
+  const absl::string_view line = absl::StripAsciiWhitespace(lines[error.line - 1]);
+  return absl::StrCat(error.text, " in: ", line.substr(0, kShown), line.size() > kShown ? "..." : "");
+}
+
 // The format reads 010 as 8 and 0x10 as 16: nobody means that in a configuration.
 void RefuseOddNumbers(const std::vector<std::string>& lines, ConfigProblems* problems) {
   for (size_t i = 0; i < lines.size(); ++i) {
@@ -128,7 +141,14 @@ void RefuseOddNumbers(const std::vector<std::string>& lines, ConfigProblems* pro
         return std::isalnum(static_cast<unsigned char>(bare[j])) || bare[j] == '_' || bare[j] == '.';
       };
       if ((at > 0 && inside(at - 1)) || at + 1 >= bare.size() || bare[at + 1] == '.' || !inside(at + 1)) continue;
-      problems->Add(static_cast<int>(i) + 1, "numbers are decimal and do not start with 0");
+      size_t end = at;
+      while (end < bare.size() && inside(end)) ++end;
+      size_t begin = at;  // of `name: ` before the number
+      while (begin > 0 && (bare[begin - 1] == ' ' || bare[begin - 1] == ':' || IsNameCharacter(bare[begin - 1])))
+        --begin;
+      problems->Add(static_cast<int>(i) + 1,
+                    absl::StrCat(absl::StripLeadingAsciiWhitespace(bare.substr(begin, end - begin)),
+                                 ": numbers are decimal and do not start with 0"));
     }
   }
 }
@@ -161,9 +181,10 @@ std::string Nearest(absl::string_view word, const std::vector<std::string>& cand
 std::unique_ptr<TextFormat::ParseInfoTree> ParseConfigText(const std::string& text, config::v1::ServerConfig* config,
                                                            ConfigProblems* problems) {
   std::unique_ptr<TextFormat::ParseInfoTree> locations;
-  std::vector<std::string> lines = absl::StrSplit(text, '\n');
+  const std::vector<std::string> given = absl::StrSplit(text, '\n');
+  std::vector<std::string> lines = given;
   RefuseOddNumbers(lines, problems);
-  std::vector<Message> unknown;
+  std::vector<Finding> unknown;
   for (int round = 0; round < kMaxErrors; ++round) {
     Collector collector;
     TextFormat::Parser parser;
@@ -175,8 +196,8 @@ std::unique_ptr<TextFormat::ParseInfoTree> ParseConfigText(const std::string& te
     const bool parsed = parser.ParseFromString(absl::StrJoin(lines, "\n"), config);
     unknown = collector.warnings;
     if (parsed || collector.errors.empty()) break;
-    const Message& error = collector.errors.front();
-    problems->Add(error.line, error.text);
+    const Finding& error = collector.errors.front();
+    problems->Add(error.line, Explain(error, given));
     if (error.line > static_cast<int>(lines.size())) break;
     std::string& line = lines[error.line - 1];
     if (Bare(line).find_first_of("{}<>[]") == std::string::npos && !line.empty()) {
@@ -185,7 +206,7 @@ std::unique_ptr<TextFormat::ParseInfoTree> ParseConfigText(const std::string& te
       break;
     }
   }
-  for (const Message& warning : unknown) problems->Add(warning.line, ExplainUnknown(warning.text));
+  for (const Finding& warning : unknown) problems->Add(warning.line, ExplainUnknown(warning.text));
   return locations;
 }
 

@@ -40,9 +40,9 @@ void FillServer(const ServiceContext& service, v1::GetStatusResponse* response) 
   counts.set_in_flight(service.counters.in_flight.value());
 }
 
-class Service final : public v1::ModelService::WithRawCallbackMethod_GetStatus<v1::ModelService::Service> {
+class ModelHandlers final : public v1::ModelService::WithRawCallbackMethod_GetStatus<v1::ModelService::Service> {
  public:
-  explicit Service(ServiceContext* service) : service_(*service) {}
+  explicit ModelHandlers(ServiceContext* service) : service_(*service) {}
 
   grpc::ServerUnaryReactor* GetStatus(grpc::CallbackServerContext* context, const grpc::ByteBuffer* bytes,
                                       grpc::ByteBuffer* response) override {
@@ -62,6 +62,8 @@ class Service final : public v1::ModelService::WithRawCallbackMethod_GetStatus<v
 
 }  // namespace
 
-std::unique_ptr<grpc::Service> MakeModelService(ServiceContext* service) { return std::make_unique<Service>(service); }
+std::unique_ptr<grpc::Service> MakeModelService(ServiceContext* service) {
+  return std::make_unique<ModelHandlers>(service);
+}
 
 }  // namespace beamline::server

@@ -15,7 +15,7 @@
 namespace beamline::server {
 namespace {
 
-using RawService = v1::RecommendService::WithRawCallbackMethod_Recommend<
+using RawRecommendService = v1::RecommendService::WithRawCallbackMethod_Recommend<
     v1::RecommendService::WithRawCallbackMethod_BatchRecommend<v1::RecommendService::Service>>;
 
 RequestLimits LimitsNow(const ServiceContext& service) {
@@ -59,9 +59,9 @@ class Batch {
   int remaining_;                        // guarded by mu_
 };
 
-class Service final : public RawService {
+class RecommendHandlers final : public RawRecommendService {
  public:
-  explicit Service(ServiceContext* service) : service_(*service) {}
+  explicit RecommendHandlers(ServiceContext* service) : service_(*service) {}
 
   grpc::ServerUnaryReactor* Recommend(grpc::CallbackServerContext* context, const grpc::ByteBuffer* bytes,
                                       grpc::ByteBuffer* response) override {
@@ -143,7 +143,7 @@ class Service final : public RawService {
 }  // namespace
 
 std::unique_ptr<grpc::Service> MakeRecommendService(ServiceContext* service) {
-  return std::make_unique<Service>(service);
+  return std::make_unique<RecommendHandlers>(service);
 }
 
 }  // namespace beamline::server

@@ -73,6 +73,7 @@ std::string WhyNotListen(const std::string& address, int port) {
   v6.sin6_family = AF_INET6;
   v4.sin_port = v6.sin6_port = htons(static_cast<uint16_t>(port));
   const int probe = socket(is_v4 ? AF_INET : AF_INET6, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  if (probe < 0) return std::strerror(errno);
   const int on = 1;  // as gRPC does: a port whose last owner has just ended is free
   setsockopt(probe, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
   const int failed = is_v4 ? bind(probe, reinterpret_cast<const sockaddr*>(&v4), sizeof(v4))

@@ -11,7 +11,7 @@
 namespace beamline::sid {
 namespace {
 
-constexpr int64_t kRowsPerTask = 64;
+constexpr int64_t kBalanceRowsPerTask = 64;
 constexpr int64_t kBatchBytes = 64 << 20;
 
 struct Mover {
@@ -42,7 +42,7 @@ std::vector<Mover> Candidates(const CentroidSearch& search, const FloatMatrix& p
   for (size_t i = 0; i < codes.size(); ++i) {
     if (counts[codes[i]] > capacity) movers.push_back({static_cast<int64_t>(i), 0});
   }
-  ParallelFor(pool, static_cast<int64_t>(movers.size()), kRowsPerTask, [&](int64_t begin, int64_t end) {
+  ParallelFor(pool, static_cast<int64_t>(movers.size()), kBalanceRowsPerTask, [&](int64_t begin, int64_t end) {
     if (Interrupted()) return;
     std::vector<LaneFloats> row(search.blocks());
     for (int64_t m = begin; m < end; ++m) {
@@ -94,7 +94,7 @@ absl::Status EnforceCapacity(const CentroidSearch& search, const FloatMatrix& po
     BEAMLINE_RETURN_IF_ERROR(CheckInterrupted());
     const int64_t count = std::min(batch, static_cast<int64_t>(movers.size()) - begin);
     rows.resize(count * search.blocks());
-    ParallelFor(pool, count, kRowsPerTask, [&](int64_t first, int64_t last) {
+    ParallelFor(pool, count, kBalanceRowsPerTask, [&](int64_t first, int64_t last) {
       for (int64_t m = first; m < last; ++m) {
         search.Scores(points.row(movers[begin + m].point), 0, search.blocks(), &rows[m * search.blocks()]);
       }

@@ -21,8 +21,8 @@ static_assert(std::endian::native == std::endian::little, "fingerprints and file
 
 constexpr char kFormat[] = "beamline-codebook-1";
 constexpr int64_t kMaxDim = 65536;
-constexpr int64_t kRowsPerTask = 1024;
-constexpr int64_t kRowsPerPart = 64 * kRowsPerTask;  // between looks at Ctrl-C
+constexpr int64_t kEncodeRowsPerTask = 1024;
+constexpr int64_t kRowsPerPart = 64 * kEncodeRowsPerTask;  // between looks at Ctrl-C
 
 // Squares of what passes stay far inside fp32's range.
 constexpr float kMaxSquaredNorm = 1e30f;
@@ -209,7 +209,7 @@ absl::StatusOr<std::vector<Sid>> Codebook::Encode(const FloatMatrix& vectors, Th
   for (int64_t first = 0; first < vectors.rows; first += kRowsPerPart) {
     BEAMLINE_RETURN_IF_ERROR(CheckInterrupted());
     UpdateProgress(progress, first);
-    ParallelFor(pool, std::min(kRowsPerPart, vectors.rows - first), kRowsPerTask,
+    ParallelFor(pool, std::min(kRowsPerPart, vectors.rows - first), kEncodeRowsPerTask,
                 [&](int64_t begin, int64_t end) { encode(first + begin, first + end); });
   }
   FinishProgress(progress);

@@ -11,7 +11,7 @@ namespace beamline::sid {
 namespace {
 
 constexpr int64_t kMaxItems = 100'000'000;
-constexpr int kMaxDim = 4096;
+constexpr int kMaxGeneratedDim = 4096;
 constexpr int kTopics = 512;
 constexpr int kStylesPerTopic = 16;
 constexpr float kStyleScale = 0.5f;
@@ -40,8 +40,8 @@ absl::StatusOr<ItemVectors> GenerateVectors(const VectorOptions& options, Progre
   if (options.items < 1 || options.items > kMaxItems) {
     return absl::InvalidArgumentError(absl::StrCat("items: is ", options.items, ", must be 1 to ", kMaxItems));
   }
-  if (options.dim < 1 || options.dim > kMaxDim) {
-    return absl::InvalidArgumentError(absl::StrCat("dim: is ", options.dim, ", must be 1 to ", kMaxDim));
+  if (options.dim < 1 || options.dim > kMaxGeneratedDim) {
+    return absl::InvalidArgumentError(absl::StrCat("dim: is ", options.dim, ", must be 1 to ", kMaxGeneratedDim));
   }
   BEAMLINE_RETURN_IF_ERROR(CheckMemory(absl::StrCat(options.items, " vectors of ", options.dim, " dimensions"),
                                        options.items * options.dim * static_cast<int64_t>(sizeof(float)),

@@ -15,7 +15,7 @@
 namespace beamline::sid {
 namespace {
 
-constexpr int64_t kRowsPerTask = 8192;
+constexpr int64_t kResidualRowsPerTask = 8192;
 
 absl::Status CheckOptions(const FloatMatrix& vectors, const ResidualKMeansOptions& options) {
   BEAMLINE_RETURN_IF_ERROR(CheckLevelSizes(options.level_sizes));
@@ -65,7 +65,7 @@ absl::StatusOr<std::vector<uint32_t>> AssignAll(const FloatMatrix& residuals, co
 
 void Subtract(const FloatMatrix& centroids, const std::vector<uint32_t>& codes, FloatMatrix& residuals,
               ThreadPool* pool) {
-  ParallelFor(pool, residuals.rows, kRowsPerTask, [&](int64_t begin, int64_t end) {
+  ParallelFor(pool, residuals.rows, kResidualRowsPerTask, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
       const float* centroid = centroids.row(codes[i]);
       float* residual = residuals.row(i);

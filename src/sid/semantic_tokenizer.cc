@@ -63,4 +63,25 @@ absl::StatusOr<std::vector<Sid>> SemanticTokenizer::EncodeNew(const FloatMatrix&
   return sids;
 }
 
+absl::StatusOr<std::vector<Sid>> SemanticTokenizer::EncodeBeside(const SidTable& known, const ItemVectors& items,
+                                                                 int max_items_per_sid, ThreadPool* pool) {
+  absl::flat_hash_map<ItemId, Sid> sid_of;
+  for (size_t i = 0; i < known.items.size(); ++i) sid_of.emplace(known.items[i], known.sids[i]);
+  BEAMLINE_RETURN_IF_ERROR(Occupy(known.sids));
+  FloatMatrix added(0, items.vectors.cols);
+  for (int64_t i = 0; i < items.vectors.rows; ++i) {
+    if (sid_of.contains(items.items[i])) continue;
+    added.values.insert(added.values.end(), items.vectors.row(i), items.vectors.row(i + 1));
+    ++added.rows;
+  }
+  BEAMLINE_ASSIGN_OR_RETURN(const std::vector<Sid> fresh, EncodeNew(added, max_items_per_sid, pool));
+  std::vector<Sid> sids;
+  size_t next = 0;
+  for (const ItemId item : items.items) {
+    const auto it = sid_of.find(item);
+    sids.push_back(it != sid_of.end() ? it->second : fresh[next++]);
+  }
+  return sids;
+}
+
 }  // namespace beamline::sid

@@ -16,6 +16,8 @@
 #include "base/progress.h"
 #include "base/thread_pool.h"
 #include "sid/codebook.h"
+#include "sid/item_vectors.h"
+#include "sid/sid_index.h"
 
 namespace beamline::sid {
 
@@ -38,6 +40,10 @@ class SemanticTokenizer {
   // has a free last code; an item of a full prefix keeps its nearest. Occupies what it returns.
   absl::StatusOr<std::vector<Sid>> EncodeNew(const FloatMatrix& vectors, int max_items_per_sid,
                                              ThreadPool* pool = nullptr);
+  // SIDs of `items`, in their order: those that `known` has keep theirs, the others are encoded as new beside them.
+  // Occupies all of both.
+  absl::StatusOr<std::vector<Sid>> EncodeBeside(const SidTable& known, const ItemVectors& items, int max_items_per_sid,
+                                                ThreadPool* pool = nullptr);
 
  private:
   explicit SemanticTokenizer(Codebook codebook) : codebook_(std::move(codebook)) {}

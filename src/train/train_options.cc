@@ -75,38 +75,4 @@ nlohmann::json ToJson(const TrainOptions& options) {
   return json;
 }
 
-absl::StatusOr<TrainOptions> TrainOptionsFromJson(const nlohmann::json& json, const std::string& source) {
-  if (!json.is_object()) return absl::InvalidArgumentError(absl::StrCat(source, ": the options are not an object"));
-  TrainOptions options;
-  absl::Status status;
-  size_t known = 0;
-  VisitFields(options, [&](absl::string_view name, auto& value, double, double) {
-    const auto found = json.find(std::string(name));
-    if (found == json.end()) return;
-    ++known;
-    using Value = std::remove_reference_t<decltype(value)>;
-    const bool fits = std::is_same_v<Value, bool>       ? found->is_boolean()
-                      : std::is_floating_point_v<Value> ? found->is_number()
-                      : std::is_unsigned_v<Value>       ? found->is_number_unsigned()
-                                                        : found->is_number_integer();
-    if (fits) {
-      value = found->template get<Value>();
-    } else if (status.ok()) {
-      status =
-          absl::InvalidArgumentError(absl::StrCat(source, ": option ", name, " has the wrong type: ", found->dump()));
-    }
-  });
-  if (!status.ok()) return status;
-  if (known != json.size()) {
-    const nlohmann::json all = ToJson(options);
-    for (const auto& [name, value] : json.items()) {
-      if (!all.contains(name)) return absl::InvalidArgumentError(absl::StrCat(source, ": unknown option '", name, "'"));
-    }
-  }
-  if (absl::Status valid = Validate(options); !valid.ok()) {
-    return absl::InvalidArgumentError(absl::StrCat(source, ": ", valid.message()));
-  }
-  return options;
-}
-
 }  // namespace beamline::train

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// How a model is trained, as a plain value: written into training.json and every checkpoint, and compared on resume, so
-// that a run continues under the options it began with. Validate names the field, the limit and the value.
+// How a model is trained, as a plain value: written into training.json and every checkpoint, whose JSON is compared on
+// resume, so that a run continues under the options it began with. Validate names the field, the limit and the value.
 #pragma once
 
 #include <cstdint>
@@ -61,6 +61,5 @@ struct TrainOptions {
 absl::Status Validate(const TrainOptions& options);
 
 nlohmann::json ToJson(const TrainOptions& options);
-absl::StatusOr<TrainOptions> TrainOptionsFromJson(const nlohmann::json& json, const std::string& source);
 
 }  // namespace beamline::train

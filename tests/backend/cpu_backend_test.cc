@@ -4,6 +4,8 @@
 #include "backend/cpu/cpu_backend.h"
 
 #include <atomic>
+#include <chrono>
+#include <new>
 #include <thread>
 #include <vector>
 
@@ -74,6 +76,11 @@ TEST(PackedWeights, PacksOnceAndForgetsWhatIsGone) {
   EXPECT_NE(packed.Get(weight, {0, 4, false}), whole);
   EXPECT_EQ(packed.size(), 1);
   EXPECT_THROW(packed.Get(weight.t(), {0, 3, false}), c10::Error);
+  packed.ReleaseUnused();
+  EXPECT_EQ(packed.size(), 1) << "somebody holds it";
+  weight = Tensor();
+  packed.ReleaseUnused();
+  EXPECT_EQ(packed.bytes(), 0);
 }
 
 TEST(WorkerTeam, EveryPartRunsOnceWhoeverIsIdle) {
@@ -90,6 +97,25 @@ TEST(WorkerTeam, EveryPartRunsOnceWhoeverIsIdle) {
   for (int i = 0; i < 4; ++i) callers.emplace_back(batch);
   for (std::thread& caller : callers) caller.join();
   EXPECT_EQ(wrong, 0);
+}
+
+// Out of memory in one part: the others end first, since they use the caller's frame, and the team goes on.
+TEST(WorkerTeam, WhatAPartThrowsReachesTheCallerAfterAllHaveEnded) {
+  WorkerTeam team(3);
+  for (int thrower = 0; thrower < 3; ++thrower) {
+    std::atomic<int> running{0};
+    const auto part = [&](int i) {
+      ++running;
+      std::this_thread::sleep_for(std::chrono::milliseconds(i == thrower ? 0 : 20));
+      --running;
+      if (i == thrower) throw std::bad_alloc();
+    };
+    EXPECT_THROW(team.Run(3, part), std::bad_alloc) << thrower;
+    EXPECT_EQ(running, 0);
+    std::atomic<int> done{0};
+    team.Run(3, [&](int) { ++done; });
+    EXPECT_EQ(done, 3);
+  }
 }
 
 TEST(WorkerTeam, BatchesShareTheCores) {

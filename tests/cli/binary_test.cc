@@ -106,6 +106,10 @@ TEST(Usage, ErrorsOfTheCommandLineSayWhatToDo) {
   expect("evaluate --split training",
          "beamline evaluate: --split: training not in {test,validation}; see `beamline evaluate --help");
   expect("pack", "beamline pack: --tokenizer is required; see `beamline pack --help");
+  expect("generate-data",
+         "beamline generate-data: needs one of log, catalogue, vectors; see `beamline generate-data --help");
+  expect("generate-data logs",
+         "beamline generate-data: 'logs' is none of log, catalogue, vectors; see `beamline generate-data --help");
   expect("serve --config a --nonsense",
          "beamline serve: The following argument was not expected: --nonsense; see `beamline serve --help");
 }

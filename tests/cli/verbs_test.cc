@@ -6,6 +6,7 @@
 #include <csignal>
 #include <filesystem>
 #include <fstream>
+#include <regex>
 #include <string>
 #include <vector>
 
@@ -98,6 +99,15 @@ TEST_F(VerbsTest, TheWholeJourney) {
   Good(absl::StrCat("tokenize --encode ", File("tokenizer"), " --vectors ", File("tokenizer/vectors.safetensors"),
                     " --collision-free --threads 1 --out ", File("again.tsv")));
   EXPECT_EQ(Slurp(File("again.tsv")), Slurp(File("tokenizer/sids.tsv")));
+  // SIDs of another codebook say nothing about what this one may see.
+  fs::create_directory(File("mixed"));
+  fs::copy(File("tokenizer/codebook.safetensors"), File("mixed/codebook.safetensors"));
+  std::ofstream(File("mixed/sids.tsv")) << std::regex_replace(Slurp(File("tokenizer/sids.tsv")),
+                                                              std::regex("codebook=[0-9a-f]{4}"), "codebook=0000");
+  const Outcome mixed = Beamline(absl::StrCat("tokenize --encode ", File("mixed"), " --vectors ",
+                                              File("tokenizer/vectors.safetensors"), " --out ", File("other.tsv")));
+  EXPECT_EQ(mixed.exit_code, 2);
+  EXPECT_THAT(mixed.text, HasSubstr("mixed/sids.tsv: belongs to codebook 0000"));
 
   EXPECT_THAT(Good(TrainArguments("model")).text,
               AllOf(HasSubstr("epoch   1 "), HasSubstr("validation R@"), HasSubstr("wrote "), HasSubstr("parameters")));

@@ -17,12 +17,11 @@
 namespace beamline::decode {
 namespace {
 
+using testing::kTolerance;
 using testing::LogitsKind;
 using testing::LogitsOf;
 using testing::NaiveAnswer;
 using testing::TinyCatalogue;
-
-constexpr double kTolerance = 1e-5;  // promise 4
 
 // One request of a test batch with everything it points to.
 struct Case {

@@ -17,12 +17,11 @@
 namespace beamline::decode {
 namespace {
 
+using testing::kTolerance;
 using testing::LogitsOf;
 using testing::NaiveAnswer;
 using testing::TinyCatalogue;
 using testing::UniformInt;
-
-constexpr double kTolerance = 1e-5;
 
 // Dense or MoE, causal or not, with or without a trunk. Embeddings are made large, so that logits are far from uniform.
 std::unique_ptr<model::Model> RandomModel(backend::Context& ctx, std::mt19937_64& random,

@@ -15,6 +15,8 @@
 
 namespace beamline::decode::testing {
 
+inline constexpr double kTolerance = 1e-5;  // of scores against this oracle; promise 4 of the design
+
 // Logits of the level after `prefix`, one per code of that level. Deterministic.
 using LogitsOf = std::function<std::vector<float>(absl::Span<const Code> prefix)>;
 

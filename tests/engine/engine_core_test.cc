@@ -302,6 +302,30 @@ TEST_F(EngineCoreTest, WhatStoresAndRankersThrowEndsTheirRequestAlone) {
   EXPECT_THAT(status.message(), HasSubstr("ranker failed: no features today"));
 }
 
+// Takes its time.
+class SlowRanker final : public Ranker {
+ public:
+  explicit SlowRanker(std::function<void()> pass_time) : pass_time_(std::move(pass_time)) {}
+  absl::Status Rank(absl::Span<const RecommendedItem>, const Catalogue&, absl::Span<float>) const override {
+    pass_time_();
+    return absl::OkStatus();
+  }
+
+ private:
+  const std::function<void()> pass_time_;
+};
+
+TEST_F(EngineCoreTest, AnAnswerThatTheRankerFinishesTooLateIsNone) {
+  absl::Duration ranking = absl::Milliseconds(50);
+  Start({.ranker = std::make_shared<SlowRanker>([&] { clock_->Advance(ranking); })});
+  RecommendRequest request = User("u");
+  request.deadline = clock_->Now() + absl::Milliseconds(200);
+  EXPECT_TRUE(Ask(request).ok());
+  ranking = absl::Milliseconds(300);
+  request.deadline = clock_->Now() + absl::Milliseconds(200);
+  EXPECT_EQ(Ask(request).status().code(), Code::kDeadlineExceeded);
+}
+
 // Refused is what the engine would not take; a code alone does not say so.
 TEST_F(EngineCoreTest, OnlyRefusalsCountAsRejected) {
   absl::Status store_says = absl::UnavailableError("the store is out of reach");

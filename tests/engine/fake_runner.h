@@ -84,6 +84,7 @@ class FakeRunner final : public runtime::Runner {
   absl::Status warm_up;  // what WarmUp returns
   bool throw_in_warm_up = false;
   std::vector<RecommendRequest> warmed;
+  ScoreRule warmed_rule = ScoreRule::kFull;
 
   const runtime::ModelInfo& info() const override { return info_; }
   std::shared_ptr<const catalogue::CatalogueSnapshot> catalogue() const override { return catalogue_; }
@@ -100,8 +101,9 @@ class FakeRunner final : public runtime::Runner {
     return input;
   }
 
-  absl::Status WarmUp(absl::Span<const RecommendRequest> recorded) override {
+  absl::Status WarmUp(absl::Span<const RecommendRequest> recorded, ScoreRule score_rule) override {
     if (throw_in_warm_up) throw std::bad_alloc();
+    warmed_rule = score_rule;
     warmed.assign(recorded.begin(), recorded.end());
     for (const RecommendRequest& request : warmed)
       EXPECT_EQ(static_cast<int>(request.beam_widths.size()), info_.levels());

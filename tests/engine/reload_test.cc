@@ -69,10 +69,13 @@ class ReloadTest : public ::testing::Test {
   void Submit(RecommendRequest request) {
     engine_->Submit(std::move(request), [this](auto result) { answers_.push_back(std::move(result)); });
   }
-  std::vector<std::string> RunAll() {
+  void StepToTheEnd() {
     for (absl::Time again = engine_->Step(); again != absl::InfiniteFuture(); again = engine_->Step()) {
       if (again > clock_->Now()) clock_->Set(again);
     }
+  }
+  std::vector<std::string> RunAll() {
+    StepToTheEnd();
     std::vector<std::string> versions;
     for (const auto& answer : answers_) {
       EXPECT_TRUE(answer.ok()) << answer.status();
@@ -180,15 +183,32 @@ TEST_F(ReloadTest, TheNextVersionIsWarmedUpWithWhatUsersAsked) {
     request.beam_widths = {7};
     request.deadline = clock_->Now() + absl::Hours(1);
     Submit(std::move(request));
+    RunAll();
     clock_->Advance(absl::Milliseconds(i < 2 ? 1 : 500));  // the second and third come too soon after the first
   }
-  RunAll();
   ASSERT_TRUE(Reload("v2").ok());
   const std::vector<RecommendRequest>& warmed = loaded_[1]->warmed;
   ASSERT_THAT(warmed, SizeIs(8));  // the newest
   EXPECT_EQ(warmed.back().user_id, "user 19");
   EXPECT_EQ(warmed.back().history[0].item, 3u);
   EXPECT_THAT(warmed.back().beam_widths, ::testing::ElementsAre(7, 7, 7));
+}
+
+// One that fails would fail on every version after, and refuse them all.
+TEST_F(ReloadTest, WhatWasNotAnsweredWarmsUpNothing) {
+  for (const char* user : {"bad decode", "good"}) {
+    RecommendRequest request;
+    request.user_id = user;
+    request.history = {{.item = 3}};
+    request.deadline = clock_->Now() + absl::Hours(1);
+    Submit(std::move(request));
+    StepToTheEnd();
+    EXPECT_EQ(answers_.back().ok(), user == std::string("good"));
+    clock_->Advance(absl::Milliseconds(500));
+  }
+  ASSERT_TRUE(Reload("v2").ok());
+  ASSERT_THAT(loaded_[1]->warmed, SizeIs(1));
+  EXPECT_EQ(loaded_[1]->warmed[0].user_id, "good");
 }
 
 TEST(ModelLoaderTest, CompilesTheRulesInUse) {

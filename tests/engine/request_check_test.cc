@@ -123,13 +123,16 @@ TEST(RequestCheckTest, Options) {
     std::string message;
     std::function<void(EngineOptions&)> spoil;
   } cases[] = {
-      {"workers: 0 is outside 1..256", [](auto& o) { o.workers = 0; }},
+      {"workers: 0 is outside 1..64", [](auto& o) { o.workers = 0; }},
       {"threads: -1", [](auto& o) { o.threads = -1; }},
-      {"default_beam_width: 2000 is outside 1..1024", [](auto& o) { o.default_beam_width = 2000; }},
-      {"max_batch_rows: 512 is outside 1024..", [](auto& o) { o.max_batch_rows = 512; }},
+      {"default_beam_width: 2000 is more than max_beam_width (1024)", [](auto& o) { o.default_beam_width = 2000; }},
+      {"max_beam_width: 1024 is more than max_batch_rows (512)", [](auto& o) { o.max_batch_rows = 512; }},
       {"queue_capacity: 0", [](auto& o) { o.queue_capacity = 0; }},
-      {"max_queue_delay in microseconds: -1", [](auto& o) { o.max_queue_delay = absl::Microseconds(-1); }},
-      {"default_deadline in milliseconds: 0", [](auto& o) { o.default_deadline = absl::ZeroDuration(); }},
+      {"max_queue_delay_us: -1", [](auto& o) { o.max_queue_delay = absl::Microseconds(-1); }},
+      {"default_deadline_ms: 0", [](auto& o) { o.default_deadline = absl::ZeroDuration(); }},
+      {"threads: 1025 is outside 0..1024", [](auto& o) { o.threads = 1025; }},
+      {"max_batch_requests: 3000 is more than max_batch_rows (2048)", [](auto& o) { o.max_batch_requests = 3000; }},
+      {"model_poll_ms: 0 is outside 10..86400000", [](auto& o) { o.model_poll_period = absl::ZeroDuration(); }},
       {"context_cache_bytes: -1", [](auto& o) { o.context_cache_bytes = -1; }},
   };
   for (const auto& c : cases) {

@@ -23,7 +23,7 @@ using Floats = std::vector<float>;
 
 constexpr const char* kNames[] = {"fp32", "bf16", "int8"};
 
-std::vector<PackedGemm> Versions(Precision precision) {
+std::vector<PackedGemm> GemmVersions(Precision precision) {
   int count = 0;
   const PackedGemm* versions = AvailableGemms(precision, &count);
   return {versions, versions + count};
@@ -39,7 +39,7 @@ struct GemmCase {
 std::vector<GemmCase> Cases(const std::vector<Precision>& precisions) {
   std::vector<GemmCase> cases;
   for (const Precision precision : precisions) {
-    for (const PackedGemm& gemm : Versions(precision)) cases.push_back({precision, gemm});
+    for (const PackedGemm& gemm : GemmVersions(precision)) cases.push_back({precision, gemm});
   }
   return cases;
 }
@@ -307,7 +307,7 @@ INSTANTIATE_TEST_SUITE_P(Precisions, SameBits, testing::Values(Precision::kBf16,
                          [](const auto& info) { return std::string(kNames[static_cast<int>(info.param)]); });
 
 TEST_P(SameBits, OnEveryInstructionSet) {
-  const std::vector<PackedGemm> versions = Versions(GetParam());
+  const std::vector<PackedGemm> versions = GemmVersions(GetParam());
   if (versions.size() == 1) GTEST_SKIP() << "this CPU runs the plain version alone";
   std::mt19937_64 rng(3);
   std::normal_distribution<float> noise;
@@ -326,7 +326,7 @@ TEST_P(SameBits, OnEveryInstructionSet) {
 
 // AMX against the same algorithm on plain tiles, whole tiles and ragged ones.
 TEST_P(SameBits, OnAmxAsOnPlainTiles) {
-  const std::vector<PackedGemm> versions = Versions(GetParam());
+  const std::vector<PackedGemm> versions = GemmVersions(GetParam());
   if (std::string(versions.back().name) != "amx") {
     GTEST_SKIP() << "this CPU has no AMX: the algorithm is tested with plain tiles, the instructions are not";
   }

@@ -13,7 +13,7 @@
 namespace beamline::kernels {
 namespace {
 
-std::vector<RowOps> Versions() {
+std::vector<RowOps> RowOpsVersions() {
   int count = 0;
   const RowOps* ops = AvailableRowOps(&count);
   return {ops, ops + count};
@@ -43,13 +43,13 @@ TEST(RowOps, SumExpCountsMinusInfinityAsZero) {
   std::vector<float> row(300, -std::numeric_limits<float>::infinity());
   row[7] = 2.0f;
   row[299] = 2.0f;
-  for (const RowOps& ops : Versions()) EXPECT_EQ(ops.sum_exp(row.data(), 300, 2.0f), 2.0);
+  for (const RowOps& ops : RowOpsVersions()) EXPECT_EQ(ops.sum_exp(row.data(), 300, 2.0f), 2.0);
 }
 
 TEST(RowOps, ScanFindsTheMaximumAndEveryBadValue) {
   const float inf = std::numeric_limits<float>::infinity();
   std::mt19937 random(2);
-  for (const RowOps& ops : Versions()) {
+  for (const RowOps& ops : RowOpsVersions()) {
     for (int count : {1, 31, 32, 33, 64, 100, 513}) {
       std::vector<float> row = RandomRow(random, count, 3.0f);
       float max = 0;
@@ -75,7 +75,7 @@ TEST(RowOps, ScanFindsTheMaximumAndEveryBadValue) {
 // The instruction set changes the speed, never a bit of an answer.
 TEST(RowOps, VersionsAgreeBitForBit) {
   std::mt19937 random(3);
-  const std::vector<RowOps> versions = Versions();
+  const std::vector<RowOps> versions = RowOpsVersions();
   for (int trial = 0; trial < 400; ++trial) {
     const int count = 1 + static_cast<int>(random() % 700);
     const std::vector<float> row = RandomRow(random, count, trial % 2 == 0 ? 2.0f : 40.0f);

@@ -32,7 +32,7 @@ class VectorOpsTest : public testing::TestWithParam<int> {
   std::mt19937_64 rng_{5};
 };
 
-std::vector<int> Versions() {
+std::vector<int> InstructionSets() {
   int count = 0;
   AvailableVectorOps(&count);
   std::vector<int> versions(count);
@@ -40,7 +40,7 @@ std::vector<int> Versions() {
   return versions;
 }
 
-INSTANTIATE_TEST_SUITE_P(Versions, VectorOpsTest, testing::ValuesIn(Versions()), [](const auto& info) {
+INSTANTIATE_TEST_SUITE_P(Versions, VectorOpsTest, testing::ValuesIn(InstructionSets()), [](const auto& info) {
   int count = 0;
   return std::string(AvailableVectorOps(&count)[info.param].name);
 });

@@ -14,6 +14,7 @@
 #include <gtest/gtest.h>
 
 #include "absl/strings/str_cat.h"
+#include "backend/cpu/cpu_backend.h"
 #include "catalogue/generate.h"
 #include "catalogue/rule_cache.h"
 #include "model/weights.h"
@@ -123,7 +124,7 @@ TEST(Runner, DescribesItsModel) {
   EXPECT_EQ(runner->info().codebook_fingerprint, runner->catalogue()->codebook_fingerprint());
   EXPECT_THAT(runner->info().window_lengths, ::testing::ElementsAre(6, 12));
   EXPECT_GT(runner->info().parameters, 1000);
-  EXPECT_TRUE(runner->WarmUp({}).ok());
+  EXPECT_TRUE(runner->WarmUp({}, ScoreRule::kFull).ok());
   EXPECT_EQ(runner->context_cache_stats().entries, 0) << "warm-up leaves nothing behind";
 }
 
@@ -308,10 +309,22 @@ TEST(LoadRunner, RefusesBadOptionsByName) {
   }
 }
 
+TEST(LoadRunner, WhatTheBackendPackedGoesWithTheModel) {
+  const backend::Context ctx = *backend::MakeContext("cpu", "fp32", "cpu");
+  const auto& backend = static_cast<const backend::CpuBackend&>(*ctx.backend);
+  const int64_t before = backend.packed_bytes();
+  auto runner = LoadRunner({.bundle = BundlePath(), .device = "cpu", .dtype = "fp32", .backend = "cpu", .threads = 1});
+  ASSERT_TRUE(runner.ok()) << runner.status();
+  EXPECT_TRUE((*runner)->WarmUp({}, ScoreRule::kLegal).ok());
+  EXPECT_GT(backend.packed_bytes(), before);
+  runner->reset();
+  EXPECT_EQ(backend.packed_bytes(), before);
+}
+
 TEST(LoadRunner, Bf16AndAutoDeviceLoad) {
   auto runner = LoadRunner({.bundle = BundlePath(), .device = "auto", .dtype = "bf16", .threads = 1});
   ASSERT_TRUE(runner.ok()) << runner.status();
-  EXPECT_TRUE((*runner)->WarmUp({}).ok());
+  EXPECT_TRUE((*runner)->WarmUp({}, ScoreRule::kFull).ok());
 }
 
 }  // namespace

@@ -4,14 +4,13 @@
 #include "beamline/retry.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "scheduler/test_time.h"
 
 namespace beamline::scheduler {
 namespace {
 
 using ::testing::HasSubstr;
 
-constexpr absl::Duration kMs = absl::Milliseconds(1);
-const absl::Time kNow = absl::FromUnixSeconds(1000);
 const QueuedJob kJob{.id = 9, .deadline = kNow + 100 * kMs, .submitted = kNow, .rows = 8, .context_tokens = 100};
 
 // One request: 4 ms encode, 6 ms decode; a full batch of 4: 8 ms and 12 ms.

@@ -7,6 +7,7 @@
 
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "scheduler/test_time.h"
 
 namespace beamline::scheduler {
 namespace {
@@ -14,9 +15,6 @@ namespace {
 using Action = BatchDecision::Action;
 using ::testing::ElementsAre;
 using ::testing::IsEmpty;
-
-constexpr absl::Duration kMs = absl::Milliseconds(1);
-const absl::Time kNow = absl::FromUnixSeconds(1000);
 
 QueuedJob At(uint64_t id, absl::Duration waited = absl::ZeroDuration()) {
   return {.id = id, .submitted = kNow - waited, .rows = 8, .context_tokens = 100};

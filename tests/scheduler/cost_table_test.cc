@@ -4,12 +4,10 @@
 #include <random>
 
 #include "gtest/gtest.h"
+#include "scheduler/test_time.h"
 
 namespace beamline::scheduler {
 namespace {
-
-constexpr absl::Duration kMs = absl::Milliseconds(1);
-const absl::Time kNow = absl::FromUnixSeconds(1000);
 
 BatchSize Size(int64_t requests, int64_t rows, int64_t tokens) {
   return {.requests = requests, .rows = rows, .context_tokens = tokens};

@@ -13,11 +13,10 @@
 #include "gtest/gtest.h"
 #include "scheduler/fake_executor.h"
 #include "scheduler/scheduler.h"
+#include "scheduler/test_time.h"
 
 namespace beamline::scheduler {
 namespace {
-
-constexpr absl::Duration kMs = absl::Milliseconds(1);
 
 struct Outcome {
   int64_t offered = 0, ok = 0;

@@ -12,6 +12,7 @@
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "scheduler/fake_executor.h"
+#include "scheduler/test_time.h"
 
 namespace beamline::scheduler {
 namespace {
@@ -21,8 +22,6 @@ using ::testing::HasSubstr;
 using ::testing::IsEmpty;
 using ::testing::SizeIs;
 using Code = absl::StatusCode;
-
-constexpr absl::Duration kMs = absl::Milliseconds(1);
 
 class SchedulerTest : public ::testing::Test {
  protected:

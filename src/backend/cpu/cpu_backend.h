@@ -37,6 +37,8 @@ class CpuBackend : public AtenBackend {
 
   std::shared_ptr<BatchResources> BeginBatch() const override;
   int64_t PackedWeightBytes() const override;
+  int64_t packed_bytes() const { return packed_.bytes(); }
+  void ReleaseUnusedWeights() const override { packed_.ReleaseUnused(); }
 
   Tensor UploadInts(Context&, absl::Span<const int32_t>, absl::Span<const int64_t> shape) const override;
   Tensor EmbedStep(Context&, const CodeEmbedding&, int level, int64_t batch, const Tensor& codes) const override;

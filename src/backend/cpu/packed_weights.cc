@@ -24,6 +24,11 @@ std::shared_ptr<const PackedWeight> Pack(const at::Tensor& weight, const PackedW
   return packed;
 }
 
+template <typename Entries>
+void EraseExpired(Entries& entries) {
+  absl::erase_if(entries, [](const auto& entry) { return entry.second.source.expired(); });
+}
+
 }  // namespace
 
 void PackedWeight::Run(kernels::GemmArgs args) const {
@@ -47,8 +52,13 @@ std::shared_ptr<const PackedWeight> PackedWeights::Get(const at::Tensor& weight,
   }
   std::shared_ptr<const PackedWeight> packed = Pack(weight, slice);
   const std::unique_lock<std::shared_mutex> lock(mutex_);
-  absl::erase_if(entries_, [](const auto& entry) { return entry.second.source.expired(); });
+  EraseExpired(entries_);
   return entries_.try_emplace(key, Entry{storage.getWeakStorageImpl(), std::move(packed)}).first->second.packed;
+}
+
+void PackedWeights::ReleaseUnused() {
+  const std::unique_lock<std::shared_mutex> lock(mutex_);
+  EraseExpired(entries_);
 }
 
 int64_t PackedWeights::size() const {

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Weights as a version of kernels/packed_gemm.h packs them, packed at their first use and kept for as long as somebody
-// holds the tensor they came from. A weight that has been used must not be written to. Thread-safe.
+// Weights as a version of kernels/packed_gemm.h packs them, packed at their first use and kept while somebody holds the
+// tensor they came from: dropped by ReleaseUnused, or when another weight is packed. A weight that has been used must
+// not be written to. Thread-safe.
 #pragma once
 
 #include <cstdint>
@@ -42,6 +43,7 @@ class PackedWeights {
   };
   std::shared_ptr<const PackedWeight> Get(const at::Tensor& weight, const Slice& slice);
 
+  void ReleaseUnused();
   int64_t size() const;
   int64_t bytes() const;
 

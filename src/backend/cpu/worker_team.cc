@@ -3,7 +3,9 @@
 
 #include <algorithm>
 #include <array>
+#include <exception>
 #include <thread>
+#include <utility>
 
 namespace beamline::backend {
 namespace {
@@ -26,6 +28,16 @@ void Await(const std::atomic<uint32_t>& value, uint32_t old) {
   value.wait(old, std::memory_order_acquire);
 }
 
+template <typename F>
+std::exception_ptr Catching(F&& f) {
+  try {
+    f();
+    return nullptr;
+  } catch (...) {
+    return std::current_exception();
+  }
+}
+
 }  // namespace
 
 struct WorkerTeam::Helper {
@@ -33,6 +45,7 @@ struct WorkerTeam::Helper {
   std::atomic<uint32_t> finished{0};                   // runs done
   const absl::FunctionRef<void(int)>* part = nullptr;  // null: stop
   int index = 0;
+  std::exception_ptr error;  // of the last run
   std::thread thread;
 };
 
@@ -59,7 +72,7 @@ void WorkerTeam::Work(Helper& helper) {
   for (uint32_t seen = 0;; ++seen) {
     Await(helper.started, seen);
     if (helper.part == nullptr) return;
-    (*helper.part)(helper.index);
+    helper.error = Catching([&] { (*helper.part)(helper.index); });
     helper.finished.fetch_add(1, std::memory_order_release);
     helper.finished.notify_one();
   }
@@ -82,12 +95,19 @@ void WorkerTeam::Run(int parts, absl::FunctionRef<void(int)> part) {
     helpers[i]->started.fetch_add(1, std::memory_order_release);
     helpers[i]->started.notify_one();
   }
-  for (int i = count; i < parts; ++i) part(i);
+  // Whatever happens, helpers are waited for: they use `part`, which lives in the caller's frame.
+  std::exception_ptr error = Catching([&] {
+    for (int i = count; i < parts; ++i) part(i);
+  });
   for (int i = 0; i < count; ++i) {
     Await(helpers[i]->finished, helpers[i]->started.load(std::memory_order_relaxed) - 1);
+    if (helpers[i]->error != nullptr) error = std::exchange(helpers[i]->error, nullptr);
   }
-  const std::lock_guard<std::mutex> lock(mutex_);
-  idle_.insert(idle_.end(), helpers.begin(), helpers.begin() + count);
+  {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    idle_.insert(idle_.end(), helpers.begin(), helpers.begin() + count);
+  }
+  if (error != nullptr) std::rethrow_exception(error);
 }
 
 }  // namespace beamline::backend

@@ -33,8 +33,9 @@ class WorkerTeam {
   // Cores for the next op of one batch.
   int Share() const;
 
-  // part(i) once for every i in [0, parts), on the caller and on idle helpers; returns when all have returned. `part`
-  // must not throw.
+  // part(i) once for every i in [0, parts), on the caller and on idle helpers; returns when all have returned. Where
+  // some throw (out of memory), one of their exceptions is thrown then, and the caller's own parts after its first are
+  // left out.
   void Run(int parts, absl::FunctionRef<void(int)> part);
 
  private:

@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // Item vectors from a data folder, for `beamline tokenize --events`: loads the tables, splits them as training does
-// (train/corpus.h), and embeds the items from the behaviour of the training part and from attributes. Joins the layers
-// train, data and sid, which do not see each other.
+// (corpus.h), and embeds the items from the behaviour of the training part and from attributes. Stateless; thread-safe.
 #pragma once
 
 #include <string>
@@ -14,19 +13,26 @@
 #include "sid/item_vectors.h"
 #include "train/corpus.h"
 
-namespace beamline::cli {
+namespace beamline::train {
 
 struct EventVectorsOptions {
   sid::CollaborativeEmbeddingOptions embedding;
   // As given to `beamline train`, so that both leave out the same events.
-  train::CorpusOptions corpus;
+  CorpusOptions corpus;
   bool all_events = false;         // co-occurrence of all events before the validation event, not of targets alone
   bool target_items_only = false;  // SIDs for the items of targets alone, not for every item of the log
   bool unused_items = false;       // also items of the item table that no event names
 };
 
-// Nothing from a user's validation event on is looked at. Prints a summary to stderr.
-absl::StatusOr<sid::ItemVectors> EmbedEvents(const std::string& folder, const EventVectorsOptions& options,
-                                             ThreadPool* pool, Progress* progress);
+struct EventVectors {
+  sid::ItemVectors items;  // ascending by id
+  int64_t users = 0;
+  int64_t training_events = 0;            // that entered co-occurrence
+  sid::CollaborativeEmbedding embedding;  // its vectors moved to `items`
+};
 
-}  // namespace beamline::cli
+// Nothing from a user's validation event on is looked at. Errors name the file and line or the option.
+absl::StatusOr<EventVectors> EmbedEvents(const std::string& folder, const EventVectorsOptions& options,
+                                         ThreadPool* pool, Progress* progress);
+
+}  // namespace beamline::train

@@ -2,7 +2,7 @@
 //
 // The tokenizer sees only what lies before a user's validation event: item vectors of logs that differ in held-out
 // events alone are equal.
-#include "cli/tokenize_events.h"
+#include "train/event_vectors.h"
 
 #include <filesystem>
 #include <fstream>
@@ -14,10 +14,10 @@
 
 #include "absl/strings/str_cat.h"
 
-namespace beamline::cli {
+namespace beamline::train {
 namespace {
 
-using Log = std::vector<std::vector<int>>;  // items of each user, in time order; every third is not a target
+using UserItems = std::vector<std::vector<int>>;  // items of each user, in time order; every third is not a target
 
 constexpr int kItems = 30;
 
@@ -34,7 +34,7 @@ class EmbedEventsTest : public ::testing::TestWithParam<bool> {
     for (int item = 0; item < kItems; ++item) log_[item][0] = 1 + item;  // every log names every item
   }
 
-  std::vector<float> Vectors(const Log& log, const std::string& name) const {
+  std::vector<float> Vectors(const UserItems& log, const std::string& name) const {
     const std::filesystem::path folder = std::filesystem::path(::testing::TempDir()) / absl::StrCat("embed_", name);
     std::filesystem::create_directories(folder);
     std::ofstream(folder / "items.tsv") << "item_id\n";
@@ -50,19 +50,19 @@ class EmbedEventsTest : public ::testing::TestWithParam<bool> {
     EventVectorsOptions options;
     options.embedding.dim = 8;
     options.all_events = GetParam();
-    const absl::StatusOr<sid::ItemVectors> vectors = EmbedEvents(folder, options, nullptr, nullptr);
+    const absl::StatusOr<EventVectors> vectors = EmbedEvents(folder, options, nullptr, nullptr);
     EXPECT_TRUE(vectors.ok()) << vectors.status();
     std::filesystem::remove_all(folder);
-    return vectors.ok() ? vectors->vectors.values : std::vector<float>();
+    return vectors.ok() ? vectors->items.vectors.values : std::vector<float>();
   }
 
-  Log log_;
+  UserItems log_;
 };
 
 // Positions 9, 10, 11: targets are 9 and 11, so the training part ends before 9.
 TEST_P(EmbedEventsTest, HeldOutEventsChangeNothing) {
   const std::vector<float> before = Vectors(log_, "before");
-  Log changed = log_;
+  UserItems changed = log_;
   std::mt19937 generator(12);
   for (auto& user : changed) {
     for (size_t i = 9; i < user.size(); ++i) user[i] = 1 + static_cast<int>(generator() % kItems);
@@ -72,7 +72,7 @@ TEST_P(EmbedEventsTest, HeldOutEventsChangeNothing) {
 
 TEST_P(EmbedEventsTest, EventsOfTheTrainingPartDo) {
   const std::vector<float> before = Vectors(log_, "before");
-  Log changed = log_;
+  UserItems changed = log_;
   for (auto& user : changed) user[8] = 1 + user[8] % kItems;  // the last target of the training part
   EXPECT_NE(Vectors(changed, "training"), before);
 }
@@ -80,4 +80,4 @@ TEST_P(EmbedEventsTest, EventsOfTheTrainingPartDo) {
 INSTANTIATE_TEST_SUITE_P(AllEvents, EmbedEventsTest, ::testing::Bool());
 
 }  // namespace
-}  // namespace beamline::cli
+}  // namespace beamline::train

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "cli/tokenize_events.h"
+#include "train/event_vectors.h"
 
-#include <cstdio>
 #include <memory>
 #include <utility>
 #include <vector>
@@ -10,11 +9,11 @@
 #include "beamline/status.h"
 #include "data/dataset.h"
 
-namespace beamline::cli {
+namespace beamline::train {
 namespace {
 
 // The training part's items, by dataset index.
-ItemSequences TrainingItems(const train::Corpus& corpus, bool all_events) {
+ItemSequences TrainingItems(const Corpus& corpus, bool all_events) {
   ItemSequences sequences;
   sequences.num_items = corpus.target_items().num_items;
   std::vector<uint32_t> items;
@@ -33,7 +32,7 @@ ItemSequences TrainingItems(const train::Corpus& corpus, bool all_events) {
 }
 
 // The dataset indices of the items that get SIDs, ascending by id.
-std::vector<uint32_t> ChosenItems(const train::Corpus& corpus, bool target_items_only) {
+std::vector<uint32_t> ChosenItems(const Corpus& corpus, bool target_items_only) {
   const int64_t num_items = corpus.dataset().num_items();
   std::vector<bool> chosen(num_items, !target_items_only);
   for (const uint32_t item : corpus.target_items().items) chosen[item] = true;
@@ -75,30 +74,24 @@ sid::ItemAttributeKeys AttributeKeys(const data::Dataset& dataset, const std::ve
 
 }  // namespace
 
-absl::StatusOr<sid::ItemVectors> EmbedEvents(const std::string& folder, const EventVectorsOptions& options,
-                                             ThreadPool* pool, Progress* progress) {
+absl::StatusOr<EventVectors> EmbedEvents(const std::string& folder, const EventVectorsOptions& options,
+                                         ThreadPool* pool, Progress* progress) {
   BEAMLINE_ASSIGN_OR_RETURN(const data::DatasetFiles files, data::FindDatasetFiles(folder));
   data::DatasetOptions load;
   load.keep_unused_items = options.unused_items;
   BEAMLINE_ASSIGN_OR_RETURN(data::Dataset loaded, data::Dataset::Load(files, load, progress));
   const auto dataset = std::make_shared<const data::Dataset>(std::move(loaded));
-  BEAMLINE_ASSIGN_OR_RETURN(const train::Corpus corpus, train::Corpus::Create(dataset, options.corpus));
+  BEAMLINE_ASSIGN_OR_RETURN(const Corpus corpus, Corpus::Create(dataset, options.corpus));
   const std::vector<uint32_t> items = ChosenItems(corpus, options.target_items_only);
   const ItemSequences training = Renumber(TrainingItems(corpus, options.all_events), items);
+  EventVectors result;
+  result.users = training.users();
+  result.training_events = static_cast<int64_t>(training.items.size());
   BEAMLINE_ASSIGN_OR_RETURN(
-      sid::CollaborativeEmbedding embedding,
-      sid::EmbedItems(training, AttributeKeys(*dataset, items), options.embedding, pool, progress));
-  std::fprintf(stderr,
-               "%zu items, %zu training events of %lld users, %lld co-occurrences, %lld shared attributes; %lld items "
-               "by attributes alone, %lld by the mean\n",
-               items.size(), training.items.size(), static_cast<long long>(training.users()),
-               static_cast<long long>(embedding.cooccurrences), static_cast<long long>(embedding.attribute_columns),
-               static_cast<long long>(embedding.items_without_events - embedding.items_without_anything),
-               static_cast<long long>(embedding.items_without_anything));
-  sid::ItemVectors result;
-  for (const uint32_t item : items) result.items.push_back(dataset->item_id(item));
-  result.vectors = std::move(embedding.vectors);
+      result.embedding, sid::EmbedItems(training, AttributeKeys(*dataset, items), options.embedding, pool, progress));
+  for (const uint32_t item : items) result.items.items.push_back(dataset->item_id(item));
+  result.items.vectors = std::move(result.embedding.vectors);
   return result;
 }
 
-}  // namespace beamline::cli
+}  // namespace beamline::train

@@ -97,6 +97,12 @@ absl::Status WriteFolder(const TokenizeFlags& flags, const Tokenization& result,
   BEAMLINE_RETURN_IF_ERROR(sid::WriteSidTsv(InFolder(flags.out, "sids.tsv"), result.table));
   BEAMLINE_RETURN_IF_ERROR(WriteFileAtomically(InFolder(flags.out, "report.json"), sid::ReportJson(report)));
   BEAMLINE_RETURN_IF_ERROR(WriteIndex(flags, result.table));
+  if (flags.kmeans.collision_free && report.tokenizer.largest_sid > flags.kmeans.max_items_per_sid) {
+    std::fprintf(stderr,
+                 "--max-items-per-sid: %d cannot be kept: some prefix has more items than its last level has room for, "
+                 "and a SID got %lld; give the last level more codes, or try --balanced\n",
+                 flags.kmeans.max_items_per_sid, static_cast<long long>(report.tokenizer.largest_sid));
+  }
   std::printf("%s\ncodebook  %s\nlevels    %s\nwrote     %s\n", sid::ReportText(report).c_str(),
               result.codebook.fingerprint().c_str(), sid::FormatLevelSizes(result.codebook.level_sizes()).c_str(),
               flags.out.c_str());
@@ -142,6 +148,7 @@ absl::Status Fit(TokenizeFlags flags) {
   BEAMLINE_ASSIGN_OR_RETURN(flags.kmeans.level_sizes, FromFlag("--levels", sid::ParseLevelSizes(flags.levels)));
   BEAMLINE_RETURN_IF_ERROR(MakeFolder(flags.out));
   sid::ItemVectors items;
+  std::string log;
   if (!flags.events.empty()) {
     flags.embedding.embedding.seed = flags.kmeans.seed;
     BEAMLINE_ASSIGN_OR_RETURN(flags.embedding.corpus.target_labels,
@@ -150,6 +157,7 @@ absl::Status Fit(TokenizeFlags flags) {
                               train::EmbedEvents(flags.events, flags.embedding, &pool, &progress));
     PrintEmbedding(found);
     items = std::move(found.items);
+    log = std::move(found.log);
     BEAMLINE_RETURN_IF_ERROR(sid::WriteItemVectors(InFolder(flags.out, "vectors.safetensors"), items));
   } else {
     BEAMLINE_ASSIGN_OR_RETURN(items, sid::ReadItemVectors(flags.vectors));
@@ -160,6 +168,7 @@ absl::Status Fit(TokenizeFlags flags) {
   sid::SidTable table{.level_sizes = fit.codebook.level_sizes(),
                       .codebook_fingerprint = fit.codebook.fingerprint(),
                       .targets = flags.events.empty() ? "" : train::DescribeTargets(flags.embedding.corpus),
+                      .log = std::move(log),
                       .items = std::move(items.items),
                       .sids = std::move(fit.sids),
                       .titles = {}};
@@ -174,7 +183,9 @@ absl::Status Encode(const TokenizeFlags& flags) {
                             sid::Codebook::Load(InFolder(flags.encode, "codebook.safetensors")));
   BEAMLINE_ASSIGN_OR_RETURN(sid::SemanticTokenizer tokenizer, sid::SemanticTokenizer::Create(std::move(codebook)));
   BEAMLINE_ASSIGN_OR_RETURN(sid::ItemVectors items, sid::ReadItemVectors(flags.vectors));
-  sid::SidTable table{tokenizer.codebook().level_sizes(), tokenizer.codebook().fingerprint(), {}, {}, {}, {}};
+  sid::SidTable table;
+  table.level_sizes = tokenizer.codebook().level_sizes();
+  table.codebook_fingerprint = tokenizer.codebook().fingerprint();
   const std::string path = InFolder(flags.encode, "sids.tsv");
   sid::SidTable known;
   if (flags.kmeans.collision_free || std::filesystem::exists(path)) {
@@ -185,6 +196,7 @@ absl::Status Encode(const TokenizeFlags& flags) {
                                                         "; take both from one run"));
     }
     table.targets = known.targets;
+    table.log = known.log;
   }
   if (flags.kmeans.collision_free) {
     BEAMLINE_ASSIGN_OR_RETURN(table.sids, tokenizer.EncodeBeside(known, items, flags.kmeans.max_items_per_sid, &pool));

@@ -79,6 +79,7 @@ void PrintStart(const train::RunSummary& summary) {
   if (summary.targets_without_sid > 0) {
     std::printf("left out    %lld targets whose item has no semantic ID\n", number(summary.targets_without_sid));
   }
+  for (const std::string& warning : summary.warnings) std::fprintf(stderr, "warning: %s\n", warning.c_str());
   std::printf("catalogue   %lld items in %lld SIDs\n", number(summary.items), number(summary.sids));
   std::printf("model       %lld parameters, %lld steps per epoch\n", number(summary.parameters),
               number(summary.steps_per_epoch));

@@ -2,10 +2,13 @@
 #include "data/dataset.h"
 
 #include <algorithm>
+#include <array>
 #include <numeric>
+#include <string_view>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "base/digest.h"
 #include "beamline/status.h"
 #include "data/event_table.h"
 #include "data/item_table.h"
@@ -198,6 +201,49 @@ std::vector<std::string> Dataset::AttributeNames() const {
     }
   }
   return names;
+}
+
+namespace {
+
+constexpr size_t kFingerprintDigits = 16;
+
+// Lengths before texts: no two logs give the same bytes.
+void Digest(std::string_view text, Sha256& digest) {
+  const uint64_t size = text.size();
+  digest.Update({reinterpret_cast<const char*>(&size), sizeof(size)}).Update(text);
+}
+
+void Digest(uint64_t number, Sha256& digest) {
+  digest.Update({reinterpret_cast<const char*>(&number), sizeof(number)});
+}
+
+}  // namespace
+
+std::string Dataset::EventsFingerprint() const {
+  Sha256 digest;
+  for (int64_t user = 0; user < num_users(); ++user) {
+    Digest(user_ids_[user], digest);
+    Digest(events(user).size(), digest);
+    for (const CompactEvent& event : events(user)) {
+      const std::array<uint64_t, 4> fields = {item_ids_[event.item], static_cast<uint64_t>(event.timestamp_ms),
+                                              uint64_t{event.play_time_ms} << 32 | event.duration_ms, event.labels};
+      digest.Update({reinterpret_cast<const char*>(fields.data()), sizeof(fields)});
+    }
+  }
+  return digest.HexDigest().substr(0, kFingerprintDigits);
+}
+
+std::string Dataset::UsersFingerprint() const {
+  Sha256 digest;
+  for (int64_t user = 0; user < num_users(); ++user) {
+    Digest(user_ids_[user], digest);
+    Digest(user_attributes_[user].size(), digest);
+    for (const UserAttribute& attribute : user_attributes_[user]) {
+      Digest(attribute.name, digest);
+      Digest(attribute.value, digest);
+    }
+  }
+  return digest.HexDigest().substr(0, kFingerprintDigits);
 }
 
 ItemSequences Dataset::Sequences() const {

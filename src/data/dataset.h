@@ -83,6 +83,10 @@ class Dataset {
   // Of all users, in the order in which they first appear.
   std::vector<std::string> AttributeNames() const;
 
+  // 16 hexadecimal digits that equal logs share: of users and their events; of users and their attributes.
+  std::string EventsFingerprint() const;
+  std::string UsersFingerprint() const;
+
   // The users' items in time order; users and items by the indices above.
   ItemSequences Sequences() const;
 

@@ -67,15 +67,14 @@ constexpr std::array<LabelColumn, kNumLabels> kLabelColumns = {{{"is_click", kCl
                                                                 {"is_profile_enter", kProfileEnter}}};
 
 absl::StatusOr<Event> ParseLogRow(const DelimitedReader& csv) {
+  const auto field = [&csv](const char* name) { return kuairand::WithoutZeroFraction(csv.field(csv.Column(name))); };
   Event event;
-  BEAMLINE_ASSIGN_OR_RETURN(event.item, ParseIdField("video_id", csv.field(csv.Column("video_id"))));
-  BEAMLINE_ASSIGN_OR_RETURN(event.timestamp_ms,
-                            ParseRangeField("time_ms", csv.field(csv.Column("time_ms")), kMaxTimeMs, false));
-  BEAMLINE_ASSIGN_OR_RETURN(event.play_time_ms,
-                            ParseMilliseconds("play_time_ms", csv.field(csv.Column("play_time_ms"))));
-  BEAMLINE_ASSIGN_OR_RETURN(event.duration_ms, ParseMilliseconds("duration_ms", csv.field(csv.Column("duration_ms"))));
+  BEAMLINE_ASSIGN_OR_RETURN(event.item, ParseIdField("video_id", field("video_id")));
+  BEAMLINE_ASSIGN_OR_RETURN(event.timestamp_ms, ParseRangeField("time_ms", field("time_ms"), kMaxTimeMs, false));
+  BEAMLINE_ASSIGN_OR_RETURN(event.play_time_ms, ParseMilliseconds("play_time_ms", field("play_time_ms")));
+  BEAMLINE_ASSIGN_OR_RETURN(event.duration_ms, ParseMilliseconds("duration_ms", field("duration_ms")));
   for (const LabelColumn& column : kLabelColumns) {
-    const std::string_view value = csv.field(csv.Column(column.name));
+    const std::string_view value = field(column.name);
     if (value == "1") {
       event.labels |= column.label;
     } else if (value != "0" && !value.empty()) {

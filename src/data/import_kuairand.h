@@ -22,6 +22,12 @@ using Paths = std::vector<std::filesystem::path>;
 absl::StatusOr<DelimitedReader> OpenCsv(const std::filesystem::path& path, std::vector<std::string> required,
                                         const ImportOptions& options);
 
+// The CSVs of the archive, and what people make of them, were written by pandas: whole numbers may be floats
+// ("87433.0").
+inline std::string_view WithoutZeroFraction(std::string_view text) {
+  return text.ends_with(".0") ? text.substr(0, text.size() - 2) : text;
+}
+
 // "87433.0" -> 87433; 0 where it is missing.
 absl::StatusOr<int64_t> ParseMilliseconds(std::string_view name, std::string_view text);
 

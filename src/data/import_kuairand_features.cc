@@ -18,11 +18,8 @@
 namespace beamline::data::kuairand {
 namespace {
 
-// The CSVs were written by pandas: numbers may be floats ("87433.0"), and missing values are empty or "nan".
+// As pandas writes missing values.
 bool Missing(std::string_view text) { return text.empty() || text == "nan" || text == "NaN"; }
-std::string_view WithoutZeroFraction(std::string_view text) {
-  return text.ends_with(".0") ? text.substr(0, text.size() - 2) : text;
-}
 
 using Relevance = absl::flat_hash_map<ItemId, float>;
 

@@ -71,7 +71,8 @@ absl::StatusOr<Attributes> ReadAttributes(const std::filesystem::path& path, Imp
     KeyValues& tags = attributes[*item];
     for (const nlohmann::json& value : values) {
       if (!value.is_number_unsigned()) {
-        return absl::InvalidArgumentError(absl::StrCat(path.string(), ": ", key, ": not an array of whole numbers"));
+        return absl::InvalidArgumentError(
+            absl::StrCat(path.string(), ": ", key, ": ", value.dump().substr(0, 80), ": not a whole number"));
       }
       if (tags.size() + 1 < kMaxTagsPerItem) {
         tags.emplace_back("attribute", absl::StrCat(value.get<uint64_t>()));

@@ -8,7 +8,8 @@
 //   sid       per level: code + 1; 0 for an item outside the catalogue
 //   item      vocabulary index from 1 (the bundle's list of items); 0 unknown
 //   author    vocabulary index from 1 (the bundle's list of authors); 0 unknown
-//   tag       HashBucket of the item's tag text; 0 no tag
+//   tag       HashBucket of the value of the item's tag "tag"; of several the smallest as text, in which order a
+//             snapshot has them; 0 no tag
 //   age       LogBucket of the seconds before the newest event (equal histories, equal inputs); 0 unknown time
 //   gap       LogBucket of the seconds since the previous event of the pathway; 0 for the first or an unknown time
 //   hour      1 + UTC hour of day; 0 unknown time

@@ -51,12 +51,13 @@ absl::Status CheckCodebook(const fs::path& folder, const BundleManifest& manifes
   return absl::OkStatus();
 }
 
-// Every known id needs its row in the tables that are looked up by it.
-absl::Status CheckTables(const model::ModelConfig& config, const Vocabulary& vocabulary, const std::string& path) {
+}  // namespace
+
+absl::Status CheckTables(const model::ModelConfig& config, const Vocabulary& vocabulary, const std::string& source) {
   const int64_t tokens = static_cast<int64_t>(vocabulary.tokens().size()),
                 wanted = config.is_t5() ? config.t5.vocabulary : 0;
   if (tokens != wanted) {
-    return absl::InvalidArgumentError(absl::StrCat(path, ": names ", tokens, " tokens, the model's embedding has ",
+    return absl::InvalidArgumentError(absl::StrCat(source, ": names ", tokens, " tokens, the model's embedding has ",
                                                    wanted, " rows; take both from one `beamline import hf`"));
   }
   if (config.is_t5()) return absl::OkStatus();
@@ -67,13 +68,15 @@ absl::Status CheckTables(const model::ModelConfig& config, const Vocabulary& voc
       if (feature.kind == model::FeatureKind::kAuthor) rows = vocabulary.num_authors();
       if (rows <= model::FeatureBuckets(feature)) continue;
       return absl::InvalidArgumentError(
-          absl::StrCat(path, ": needs ", rows, " rows for ", std::string(model::FeatureName(feature.kind)),
-                       " ids, the model's table has ", model::FeatureBuckets(feature),
-                       "; take config, weights and vocabulary from the same training run"));
+          absl::StrCat(source, ": feature ", std::string(model::FeatureName(feature.kind)), " has ",
+                       model::FeatureBuckets(feature), " buckets, the vocabulary needs ", rows,
+                       "; raise its buckets, or take config, weights and vocabulary from the same training run"));
     }
   }
   return absl::OkStatus();
 }
+
+namespace {
 
 absl::StatusOr<std::shared_ptr<const catalogue::CatalogueSnapshot>> LoadCatalogue(const fs::path& folder,
                                                                                   const BundleManifest& manifest,

@@ -42,6 +42,9 @@ struct LoadBundleOptions {
 
 absl::StatusOr<Bundle> LoadBundle(const std::filesystem::path& folder, const LoadBundleOptions& options = {});
 
+// Every id that the vocabulary knows needs its row in the tables that are looked up by it. `source` opens the error.
+absl::Status CheckTables(const model::ModelConfig& config, const Vocabulary& vocabulary, const std::string& source);
+
 // Bytes of memory that loading takes at its peak, about.
 int64_t EstimateBundleBytes(const BundleManifest& manifest, const model::ModelConfig& config,
                             const model::WeightStorage& storage);

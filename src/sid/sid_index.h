@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // Which item has which SID, as a table, and the files it travels in:
-//   our TSV       "#beamline-sids<TAB>1<TAB>levels=256,256,256<TAB>codebook=<fingerprint><TAB>targets=<targets>",
+//   our TSV       "#beamline-sids<TAB>1<TAB>levels=256,256,256<TAB>codebook=<fingerprint><TAB>targets=<targets>
+//                 <TAB>log=<fingerprint>",
 //                 the last two where known, a column line "item_id<TAB>sid", then rows "17<TAB>12,7,255": what
 //                 `beamline tokenize` hands to `beamline pack`
 //   LETTER        X.index.json: {"0": ["<a_183>", "<b_70>", ...], ...}; key = item id as text, often shifted by a
@@ -31,6 +32,7 @@ struct SidTable {
   std::vector<uint32_t> level_sizes;
   std::string codebook_fingerprint;  // empty when the file does not carry one
   std::string targets;               // what a log was split by (train/corpus.h); empty: SIDs not from a log, or unknown
+  std::string log;                   // fingerprint of the log's events (data/dataset.h); empty as `targets`
   std::vector<ItemId> items;         // [n], no id twice
   std::vector<Sid> sids;             // [n]
   std::vector<std::string> titles;   // [n], or empty when the file has none

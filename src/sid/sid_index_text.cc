@@ -45,7 +45,7 @@ absl::StatusOr<Sid> ParseCodes(absl::string_view text) {
   return sid;
 }
 
-// "#beamline-sids<TAB>1<TAB>levels=...<TAB>codebook=...<TAB>targets=..."
+// "#beamline-sids<TAB>1<TAB>levels=...<TAB>codebook=...<TAB>targets=...<TAB>log=..."
 absl::Status ParseHeader(absl::string_view line, const std::string& path, SidTableBuilder& builder) {
   const std::vector<absl::string_view> fields = absl::StrSplit(line, '\t');
   if (fields.size() < 3 || fields[0] != kMark || !absl::StartsWith(fields[2], "levels=")) {
@@ -60,6 +60,7 @@ absl::Status ParseHeader(absl::string_view line, const std::string& path, SidTab
   for (const absl::string_view field : absl::MakeConstSpan(fields).subspan(3)) {
     if (absl::StartsWith(field, "codebook=")) builder.SetFingerprint(std::string(field.substr(9)));
     if (absl::StartsWith(field, "targets=")) builder.SetTargets(std::string(field.substr(8)));
+    if (absl::StartsWith(field, "log=")) builder.SetLog(std::string(field.substr(4)));
   }
   return builder.SetLevelSizes(*std::move(sizes), "1");
 }
@@ -161,6 +162,7 @@ absl::Status WriteSidTsv(const std::string& path, const SidTable& table) {
   std::string head = absl::StrCat(kMark, "\t", kVersion, "\tlevels=", FormatLevelSizes(table.level_sizes));
   if (!table.codebook_fingerprint.empty()) absl::StrAppend(&head, "\tcodebook=", table.codebook_fingerprint);
   if (!table.targets.empty()) absl::StrAppend(&head, "\ttargets=", table.targets);
+  if (!table.log.empty()) absl::StrAppend(&head, "\tlog=", table.log);
   BEAMLINE_RETURN_IF_ERROR(file.Append(absl::StrCat(head, "\n", kColumns, "\n")));
   for (size_t i = 0; i < table.items.size(); ++i) {
     BEAMLINE_RETURN_IF_ERROR(

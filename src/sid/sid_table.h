@@ -41,6 +41,7 @@ class SidTableBuilder {
   absl::Status SetLevelSizes(std::vector<uint32_t> level_sizes, absl::string_view where);
   void SetFingerprint(std::string fingerprint) { table_.codebook_fingerprint = std::move(fingerprint); }
   void SetTargets(std::string targets) { table_.targets = std::move(targets); }
+  void SetLog(std::string log) { table_.log = std::move(log); }
   // Counts a row that could not be read. Error: too many.
   absl::Status Refuse(absl::string_view where, absl::string_view why);
   // Whether the row was taken; false: counted as bad. Errors: too many bad rows, too many rows.

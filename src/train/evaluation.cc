@@ -119,6 +119,7 @@ std::string EvaluationTable(const EvaluationReport& report) {
       if (system.model_minus.has_value()) row(absl::StrCat("model - ", system.name), *system.model_minus, true);
     }
   }
+  for (const std::string& warning : report.warnings) absl::StrAppend(&table, "\nwarning: ", warning, "\n");
   return table;
 }
 

@@ -53,6 +53,7 @@ struct EvaluationReport {
   double confidence = 0.95;
   double seconds = 0;  // of the model's ranking
   std::vector<RankingScores> rankings;
+  std::vector<std::string> warnings;  // why the numbers may be too good
 };
 
 absl::StatusOr<EvaluationReport> Evaluate(const backend::Context& ctx, const model::Model& model, const Corpus& corpus,

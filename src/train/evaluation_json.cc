@@ -55,7 +55,8 @@ json EvaluationToJson(const EvaluationReport& report) {
           {"beam", report.beam},
           {"confidence", report.confidence},
           {"seconds", report.seconds},
-          {"rankings", rankings}};
+          {"rankings", rankings},
+          {"warnings", report.warnings}};
 }
 
 absl::StatusOr<EvaluationReport> EvaluationFromJson(const json& object, const std::string& source) {
@@ -68,6 +69,7 @@ absl::StatusOr<EvaluationReport> EvaluationFromJson(const json& object, const st
     report.beam = object.at("beam").get<int>();
     report.confidence = object.at("confidence").get<double>();
     report.seconds = object.at("seconds").get<double>();
+    if (object.contains("warnings")) report.warnings = object.at("warnings").get<std::vector<std::string>>();
     for (const json& ranking : object.at("rankings")) {
       RankingScores scores;
       scores.seen =

@@ -85,6 +85,7 @@ absl::StatusOr<EventVectors> EmbedEvents(const std::string& folder, const EventV
   const std::vector<uint32_t> items = ChosenItems(corpus, options.target_items_only);
   const ItemSequences training = Renumber(TrainingItems(corpus, options.all_events), items);
   EventVectors result;
+  result.log = dataset->EventsFingerprint();
   result.users = training.users();
   result.training_events = static_cast<int64_t>(training.items.size());
   BEAMLINE_ASSIGN_OR_RETURN(

@@ -26,6 +26,7 @@ struct EventVectorsOptions {
 
 struct EventVectors {
   sid::ItemVectors items;  // ascending by id
+  std::string log;         // Dataset::EventsFingerprint
   int64_t users = 0;
   int64_t training_events = 0;            // that entered co-occurrence
   sid::CollaborativeEmbedding embedding;  // its vectors moved to `items`

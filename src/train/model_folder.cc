@@ -13,8 +13,7 @@
 
 namespace beamline::train {
 
-absl::StatusOr<std::shared_ptr<const catalogue::CatalogueSnapshot>> LoadTrainingCatalogue(const std::string& tokenizer,
-                                                                                          const Corpus& corpus) {
+absl::StatusOr<TrainingCatalogue> LoadTrainingCatalogue(const std::string& tokenizer, const Corpus& corpus) {
   const std::string sids_path = tokenizer + "/sids.tsv";
   BEAMLINE_ASSIGN_OR_RETURN(const sid::Codebook codebook, sid::Codebook::Load(tokenizer + "/codebook.safetensors"));
   BEAMLINE_ASSIGN_OR_RETURN(const sid::SidTable table, sid::ReadSidTsv(sids_path));
@@ -45,7 +44,16 @@ absl::StatusOr<std::shared_ptr<const catalogue::CatalogueSnapshot>> LoadTraining
       return absl::Status(status.code(), absl::StrCat(sids_path, ": item ", item.item, ": ", status.message()));
     }
   }
-  return std::move(builder).Build();
+  TrainingCatalogue result;
+  BEAMLINE_ASSIGN_OR_RETURN(result.snapshot, std::move(builder).Build());
+  if (!table.log.empty() && table.log != dataset.EventsFingerprint()) {
+    result.warning =
+        absl::StrCat(sids_path,
+                     ": its SIDs were made from another log. That is how a newer log is trained under the "
+                     "SIDs of an older one; if the other log has events that this one holds out, they have "
+                     "seen them, and offline numbers are too good");
+  }
+  return result;
 }
 
 int64_t TargetsWithoutSid(const Corpus& corpus, const Catalogue& catalogue) {

@@ -34,8 +34,11 @@ struct ModelFolder {
 // The corpus' items under the SIDs of `tokenizer` (a folder with sids.tsv and codebook.safetensors, as `beamline
 // tokenize` writes it), with the data set's attributes; relevance inside a SID = popularity in the training part. SIDs
 // of items the data set does not name are in it too, without attributes. Errors name file and line.
-absl::StatusOr<std::shared_ptr<const catalogue::CatalogueSnapshot>> LoadTrainingCatalogue(const std::string& tokenizer,
-                                                                                          const Corpus& corpus);
+struct TrainingCatalogue {
+  std::shared_ptr<const catalogue::CatalogueSnapshot> snapshot;
+  std::string warning;  // the SIDs come from another log, and may have seen what this one holds out; empty: they do not
+};
+absl::StatusOr<TrainingCatalogue> LoadTrainingCatalogue(const std::string& tokenizer, const Corpus& corpus);
 
 // Targets whose item has no SID: they are neither trained on nor ever found.
 int64_t TargetsWithoutSid(const Corpus& corpus, const Catalogue& catalogue);

@@ -96,6 +96,7 @@ class Trainer {
   absl::StatusOr<data::RankingMetrics> ValidateWeights(Progress* progress);
   const model::Weights& current() const { return average_.has_value() ? average_->average() : weights_; }
   std::vector<CheckpointPart> Parts() const;
+  nlohmann::json DescribeData() const;  // what a run must find again when it goes on
   absl::Status Save(const std::string& path);
   absl::Status CheckRestored(const std::string& path) const;
 

@@ -100,15 +100,21 @@ std::vector<CheckpointPart> Trainer::Parts() const {
   return parts;
 }
 
+json Trainer::DescribeData() const {
+  const data::Dataset& dataset = inputs_.corpus->dataset();
+  return {{"steps_per_epoch", steps_per_epoch_},
+          {"targets", inputs_.corpus->target_items().items.size()},
+          {"catalogue", inputs_.snapshot->version()},
+          {"events", dataset.EventsFingerprint()},
+          {"users", dataset.UsersFingerprint()}};
+}
+
 absl::Status Trainer::Save(const std::string& path) {
   json curve = json::array();
   for (const EpochRecord& record : curve_) curve.push_back(ToJson(record));
   const json state = {{"options", ToJson(options_)},
                       {"config", json::parse(model::ConfigToJson(model_->config()))},
-                      {"data",
-                       {{"steps_per_epoch", steps_per_epoch_},
-                        {"targets", inputs_.corpus->target_items().items.size()},
-                        {"catalogue", inputs_.snapshot->version()}}},
+                      {"data", DescribeData()},
                       {"epoch", epoch_},
                       {"batch", batch_},
                       {"step", step_},
@@ -161,11 +167,7 @@ absl::Status Trainer::Restore(const std::string& path) {
   BEAMLINE_RETURN_IF_ERROR(CheckSame("training option", saved_options, ToJson(options_), path));
   BEAMLINE_RETURN_IF_ERROR(
       CheckSame("the model's", saved_config, json::parse(model::ConfigToJson(model_->config())), path));
-  BEAMLINE_RETURN_IF_ERROR(CheckSame("the data's", saved_data,
-                                     {{"steps_per_epoch", steps_per_epoch_},
-                                      {"targets", inputs_.corpus->target_items().items.size()},
-                                      {"catalogue", inputs_.snapshot->version()}},
-                                     path));
+  BEAMLINE_RETURN_IF_ERROR(CheckSame("the data's", saved_data, DescribeData(), path));
   BEAMLINE_RETURN_IF_ERROR(Read(state, "epoch", path, epoch_));
   BEAMLINE_RETURN_IF_ERROR(Read(state, "batch", path, batch_));
   BEAMLINE_RETURN_IF_ERROR(Read(state, "step", path, step_));

@@ -14,6 +14,7 @@
 #include "beamline/status.h"
 #include "data/labels.h"
 #include "model/weight_schema.h"
+#include "runtime/bundle.h"
 #include "runtime/t5_vocabulary.h"
 #include "train/model_folder.h"
 
@@ -86,6 +87,7 @@ struct Prepared {
   std::shared_ptr<const catalogue::CatalogueSnapshot> snapshot;
   std::unique_ptr<runtime::FeatureBuilder> features;
   std::unique_ptr<Trainer> trainer;
+  std::vector<std::string> warnings;
 };
 
 json TrainingJson(const TrainingRun& run, const Prepared& prepared) {
@@ -94,6 +96,7 @@ json TrainingJson(const TrainingRun& run, const Prepared& prepared) {
   return {{"preset", run.config.empty() && run.from.empty() ? run.preset : ""},
           {"parameters", model::CountParameters(prepared.features->config()).total},
           {"corpus", CorpusToJson(run.corpus)},
+          {"log", prepared.corpus->dataset().EventsFingerprint()},
           {"codebook_fingerprint", prepared.snapshot->codebook_fingerprint()},
           {"options", ToJson(run.options)},
           {"stopped_early", prepared.trainer->stopped_early()},
@@ -119,6 +122,7 @@ RunSummary Summarise(const Prepared& prepared, int resumed_epoch) {
   summary.sids = static_cast<int64_t>(prepared.snapshot->num_sids());
   summary.parameters = model::CountParameters(prepared.features->config()).total;
   summary.steps_per_epoch = prepared.trainer->steps_per_epoch();
+  summary.warnings = prepared.warnings;
   summary.resumed_epoch = resumed_epoch;
   return summary;
 }
@@ -135,11 +139,15 @@ absl::Status RunTraining(const TrainingRun& run, const RunObserver& observer, Pr
 
   Prepared prepared;
   BEAMLINE_ASSIGN_OR_RETURN(prepared.corpus, LoadCorpus(run.source.data, run.corpus, progress));
-  BEAMLINE_ASSIGN_OR_RETURN(prepared.snapshot, LoadTrainingCatalogue(run.source.tokenizer, *prepared.corpus));
+  BEAMLINE_ASSIGN_OR_RETURN(TrainingCatalogue catalogue, LoadTrainingCatalogue(run.source.tokenizer, *prepared.corpus));
+  prepared.snapshot = std::move(catalogue.snapshot);
+  if (!catalogue.warning.empty()) prepared.warnings.push_back(std::move(catalogue.warning));
   const runtime::Vocabulary of_log = prepared.corpus->FitVocabulary();
   BEAMLINE_ASSIGN_OR_RETURN(const model::ModelConfig config,
                             MakeConfig(run, prepared.corpus->dataset(), *prepared.snapshot, of_log));
   BEAMLINE_ASSIGN_OR_RETURN(const auto vocabulary, MakeVocabulary(run, config, of_log));
+  BEAMLINE_RETURN_IF_ERROR(
+      runtime::CheckTables(config, *vocabulary, run.config.empty() ? "the model's config" : run.config));
   prepared.features = std::make_unique<runtime::FeatureBuilder>(config, vocabulary);
   TrainInputs inputs{&*prepared.corpus, prepared.features.get(), prepared.snapshot};
   model::Weights initial;
@@ -188,7 +196,8 @@ absl::StatusOr<EvaluationReport> RunEvaluation(const EvaluationRun& run, Progres
   BEAMLINE_ASSIGN_OR_RETURN(const CorpusOptions options,
                             CorpusFromJson(loaded.training, ModelFolder(run.model).training()));
   BEAMLINE_ASSIGN_OR_RETURN(const Corpus corpus, LoadCorpus(run.source.data, options, progress));
-  BEAMLINE_ASSIGN_OR_RETURN(const auto snapshot, LoadTrainingCatalogue(run.source.tokenizer, corpus));
+  BEAMLINE_ASSIGN_OR_RETURN(const TrainingCatalogue catalogue, LoadTrainingCatalogue(run.source.tokenizer, corpus));
+  const auto& snapshot = catalogue.snapshot;
   const auto fingerprint = loaded.training.find("codebook_fingerprint");
   if (fingerprint == loaded.training.end() || *fingerprint != snapshot->codebook_fingerprint()) {
     return absl::FailedPreconditionError(absl::StrCat(run.model, ": trained with another codebook than that of ",
@@ -199,7 +208,16 @@ absl::StatusOr<EvaluationReport> RunEvaluation(const EvaluationRun& run, Progres
   BEAMLINE_ASSIGN_OR_RETURN(const ItemRanker ranker, ItemRanker::Create(corpus, features, snapshot));
   EvaluationOptions evaluation = run.options;
   evaluation.threads = run.device.threads;
-  return Evaluate(ctx, *loaded.model, corpus, ranker, *snapshot, evaluation, progress);
+  BEAMLINE_ASSIGN_OR_RETURN(EvaluationReport report,
+                            Evaluate(ctx, *loaded.model, corpus, ranker, *snapshot, evaluation, progress));
+  if (!catalogue.warning.empty()) report.warnings.push_back(catalogue.warning);
+  const auto log = loaded.training.find("log");
+  if (log != loaded.training.end() && *log != corpus.dataset().EventsFingerprint()) {
+    report.warnings.push_back(
+        absl::StrCat(run.model, ": trained on another log than ", run.source.data,
+                     "; if that one has events that this one holds out, the model has seen them"));
+  }
+  return report;
 }
 
 }  // namespace beamline::train

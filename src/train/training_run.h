@@ -58,6 +58,7 @@ struct RunSummary {
   int64_t sids = 0;
   int64_t parameters = 0;
   int64_t steps_per_epoch = 0;
+  std::vector<std::string> warnings;
   int resumed_epoch = -1;  // finished epochs of the checkpoint; -1: a new run
 };
 

@@ -32,6 +32,16 @@ expect_refused(inc src/base/a.inc "#include \"engine/engine_core.h\"" "level 0 i
 expect_refused(next src/engine/a.h "#include_next <ATen/ATen.h>" "torch header <ATen/ATen.h>")
 expect_refused(continued src/base/a.h "#include \\\n  \"engine/engine_core.h\"" "include without a file name")
 expect_refused(by_macro src/base/a.h "#define X \"engine/engine_core.h\"\n#include X" "include without a file name")
+# The first include's comment leaves a bracket open.
+expect_refused(bracket src/base/a.h "#include \"base/clock.h\"  // see [1\n#include \"engine/engine_core.h\"" "level 0 includes .engine/engine_core.h.")
+expect_refused(import src/base/a.h "#import \"engine/engine_core.h\"" "level 0 includes .engine/engine_core.h.")
+expect_refused(inner_comment src/base/a.h "#/**/include \"engine/engine_core.h\"" "level 0 includes .engine/engine_core.h.")
+expect_refused(after_comment src/base/a.h "/* x\n*/ #include \"engine/engine_core.h\"" "level 0 includes .engine/engine_core.h.")
+expect_refused(digraph src/base/a.h "%:include \"engine/engine_core.h\"" "level 0 includes .engine/engine_core.h.")
+expect_refused(from_root src/base/a.h "#include \"src/engine/engine_core.h\"" "by a path from the root")
+expect_refused(tcc src/base/a.tcc "#include \"engine/engine_core.h\"" "level 0 includes .engine/engine_core.h.")
+expect_refused(caffe2 src/base/a.h "#include <caffe2/core/common.h>" "torch header <caffe2/core/common.h>")
+expect_refused(cuda src/base/a.h "#include <cuda_runtime.h>" "CUDA header <cuda_runtime.h>")
 expect_refused(public_generated include/beamline/a.h "#include \"beamline/v1/types.pb.h\"" "public header includes")
 
 file(REMOVE_RECURSE ${WORK})

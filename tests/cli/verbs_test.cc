@@ -195,11 +195,43 @@ TEST_F(VerbsTest, AnOptionBeatsThePresetWhereverItStands) {
   EXPECT_THAT(Slurp(File("model/training.json")), Not(HasSubstr("\"epoch\": 2")));
 }
 
+// Before the training, not when it is packed.
+TEST_F(VerbsTest, AConfigWhoseTablesAreTooSmallIsRefusedAtOnce) {
+  MakeLog();
+  Tokenize();
+  Good(TrainArguments("model"));
+  const std::string config = Slurp(File("model/config.json"));
+  const std::string small =
+      std::regex_replace(config, std::regex(R"("kind": "tag",\s*"buckets": 512)"), R"("kind": "author", "buckets": 3)");
+  ASSERT_NE(small, config) << config;
+  Bad(absl::StrCat("train --data ", File("data"), " --tokenizer ", File("tokenizer"), " --config ",
+                   Write("small.json", small), " --out ", File("small")),
+      "small.json: feature author has 3 buckets, the vocabulary needs ");
+}
+
+// What one log holds out another may show: SIDs and models say which log they come from.
+TEST_F(VerbsTest, SidsAndModelsOfAnotherLogAreTold) {
+  MakeLog();
+  Tokenize();
+  EXPECT_THAT(Good(TrainArguments("model")).text, Not(HasSubstr("warning")));
+  const auto evaluate = [&](const std::string& data) {
+    return Good(absl::StrCat("evaluate --model ", File("model"), " --data ", data, " --tokenizer ", File("tokenizer"),
+                             " --beam 16 --resamples 20 --threads 1"))
+        .text;
+  };
+  EXPECT_THAT(evaluate(File("data")), Not(HasSubstr("warning")));
+  Good(absl::StrCat("generate-data log --users 120 --seed 9 --out ", File("other")));
+  fs::copy(File("data/items.tsv.gz"), File("other/items.tsv.gz"), fs::copy_options::overwrite_existing);
+  const std::string text = evaluate(File("other"));
+  EXPECT_THAT(text, HasSubstr("tokenizer/sids.tsv: its SIDs were made from another log"));
+  EXPECT_THAT(text, HasSubstr("model: trained on another log than "));
+}
+
 // Other targets would end users' training parts elsewhere: the SIDs would have seen what training holds out.
 TEST_F(VerbsTest, SidsOfOtherTargetsAreRefused) {
   MakeLog();
   Tokenize();
-  EXPECT_THAT(Slurp(File("tokenizer/sids.tsv")), HasSubstr("\ttargets=long_view, k-core 0\n"));
+  EXPECT_THAT(Slurp(File("tokenizer/sids.tsv")), HasSubstr("\ttargets=long_view, k-core 0\tlog="));
   Bad(TrainArguments("model") + " --targets any", "targets long_view, k-core 0, this run has targets any, k-core 0");
   Bad(TrainArguments("model") + " --k-core 2", "run `beamline tokenize` with the same --targets and --k-core");
   EXPECT_FALSE(fs::exists(File("model")));

@@ -78,6 +78,19 @@ TEST_F(DatasetTest, SortsByTimeStablyAndNumbersByIdAndAppearance) {
   EXPECT_EQ(sequences.num_items, 4u);
 }
 
+TEST_F(DatasetTest, FingerprintsTellLogsApart) {
+  const std::string rows = "z\t50\t300\t1\t2\tlike\na\t7\t5\t\t\t\n";
+  const std::string same = Load(rows).EventsFingerprint();
+  EXPECT_EQ(same.size(), 16u);
+  EXPECT_EQ(Load(rows).EventsFingerprint(), same);
+  for (const char* other : {"z\t51\t300\t1\t2\tlike\na\t7\t5\t\t\t\n", "z\t50\t301\t1\t2\tlike\na\t7\t5\t\t\t\n",
+                            "z\t50\t300\t2\t2\tlike\na\t7\t5\t\t\t\n", "z\t50\t300\t1\t3\tlike\na\t7\t5\t\t\t\n",
+                            "z\t50\t300\t1\t2\tclick\na\t7\t5\t\t\t\n", "z\t50\t300\t1\t2\tlike\n",
+                            "z\t50\t300\t1\t2\tlike\nb\t7\t5\t\t\t\n"}) {
+    EXPECT_NE(Load(other).EventsFingerprint(), same) << other;
+  }
+}
+
 TEST_F(DatasetTest, AttributesOfItemsAndUsers) {
   DatasetFiles files;
   files.events = WriteText("events.tsv",

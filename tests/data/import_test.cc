@@ -81,6 +81,12 @@ TEST_F(ImportTest, KuaiRandAnySubsetAndPlainBeforeGzip) {
   EXPECT_FALSE(std::filesystem::exists(Path("out/items.tsv")));
 }
 
+TEST_F(ImportTest, KuaiRandWholeNumbersAsFloats) {
+  WriteLog("log_standard.csv", "0,9.0,20220422,1200,1650600000001.0,1.0,0.0,0,0,0,0,1.0,5.0,9.0,0,0,0,1,1\n");
+  ASSERT_EQ(ImportKuaiRand(Path("in"), {}, Options()).value().events, 1);
+  EXPECT_THAT(ReadText(Path("out/events.tsv")), HasSubstr("0\t9\t1650600000001\t5\t9\tclick|long_view\n"));
+}
+
 TEST_F(ImportTest, KuaiRandStatisticRelevanceOnRequest) {
   WriteText("in/video_features_basic_pure.csv", "video_id\n7\n8\n");
   WriteText("in/video_features_statistic_pure.csv", "video_id,show_cnt,long_time_play_cnt\n7,200.0,50.5\n");

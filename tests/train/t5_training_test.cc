@@ -65,7 +65,7 @@ class Golden {
             std::make_shared<const data::Dataset>(
                 data::Dataset::Load({temp / "data/events.tsv", {}, {}}, {.keep_unused_items = true}).value()))
             .value());
-    snapshot_ = LoadTrainingCatalogue(parts.path, *corpus_).value();
+    snapshot_ = LoadTrainingCatalogue(parts.path, *corpus_).value().snapshot;
     vocabulary_ = std::make_shared<const runtime::Vocabulary>(runtime::Vocabulary::Load(parts.vocabulary()).value());
     features_ = std::make_unique<runtime::FeatureBuilder>(model::LoadConfig(parts.config()).value(), vocabulary_);
     ctx_ = CpuContext();

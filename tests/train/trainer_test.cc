@@ -242,6 +242,21 @@ TEST(TrainerTest, RefusesTheCheckpointOfAnotherRun) {
   EXPECT_THAT(std::string(MakeTrainer(wider, options)->Restore(checkpoint).message()), HasSubstr("position"));
 }
 
+// Half a run on each of two logs is a model of neither: targets and catalogue are the same here.
+TEST(TrainerTest, RefusesTheCheckpointOfAnotherLog) {
+  Log log = RingLog(20, 24, 14);
+  const World world(log, "one_log");
+  const std::string checkpoint = (TempFolder("logs_out") / "checkpoint.safetensors").string();
+  TrainOptions options = QuickOptions();
+  options.epochs = 1;
+  ASSERT_TRUE(MakeTrainer(world, options)->Run(checkpoint).ok());
+  log[3][4].labels = "long_view|like";
+  const World other(log, "another_log");
+  const absl::Status status = MakeTrainer(other, options)->Restore(checkpoint);
+  EXPECT_EQ(status.code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_THAT(std::string(status.message()), HasSubstr("the data's events is "));
+}
+
 TEST(TrainerTest, RefusesADamagedCheckpoint) {
   const World world(RingLog(20, 24, 14), "damaged");
   const std::string checkpoint = (TempFolder("damaged_out") / "checkpoint.safetensors").string();

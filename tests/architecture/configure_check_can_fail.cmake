@@ -16,7 +16,7 @@ foreach(case good bad hidden)
   file(WRITE ${WORK}/${case}/CMakeLists.txt "cmake_minimum_required(VERSION 3.25)\nproject(check NONE)\n"
     "list(APPEND CMAKE_MODULE_PATH ${SOURCE}/cmake)\ninclude(BeamlineLibrary)\n"
     "beamline_library(NAME low LEVEL 0)\nbeamline_library(NAME high LEVEL ${level} ${deps})\n")
-  execute_process(COMMAND ${CMAKE_COMMAND} -S ${WORK}/${case} -B ${WORK}/${case}/build
+  execute_process(COMMAND ${CMAKE_COMMAND} -G Ninja -S ${WORK}/${case} -B ${WORK}/${case}/build
     RESULT_VARIABLE result_${case} ERROR_VARIABLE error_${case} OUTPUT_QUIET)
 endforeach()
 if(NOT result_good EQUAL 0)

@@ -222,7 +222,7 @@ TEST_F(BundleTest, PartsOfDifferentModelsAreRefused) {
   EXPECT_THAT(with(kWeightsFile, moe), HasSubstr("moe"));
   testing::TinyBundleOptions more_items;
   more_items.items = 200;
-  EXPECT_THAT(with(kVocabularyFile, more_items), HasSubstr("needs 201 rows for item ids, the model's table has 151"));
+  EXPECT_THAT(with(kVocabularyFile, more_items), HasSubstr("feature item has 151 buckets, the vocabulary needs 201"));
   testing::TinyBundleOptions other_codebook;
   other_codebook.seed = 9;
   EXPECT_THAT(with(kCodebookFile, other_codebook), HasSubstr("codebook"));

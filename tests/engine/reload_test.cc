@@ -212,7 +212,8 @@ TEST_F(ReloadTest, WhatWasNotAnsweredWarmsUpNothing) {
 }
 
 TEST(ModelLoaderTest, CompilesTheRulesInUse) {
-  const EngineOptions options;
+  EngineOptions options;
+  options.score_rule = ScoreRule::kLegal;
   const RequestRecorder recorder;
   ModelLoader loader(Versions(), &options, &recorder);
   const auto first = loader.Load("v1"), second = loader.Load("v2");
@@ -225,6 +226,7 @@ TEST(ModelLoaderTest, CompilesTheRulesInUse) {
   ASSERT_TRUE(old_version.rules->Get(second_kind).ok());
   ASSERT_TRUE(loader.WarmUp(**second, first->get()).ok());
   EXPECT_EQ(new_version.rules->stats().rules, 2);
+  EXPECT_EQ(static_cast<const FakeRunner&>(*new_version.runner).warmed_rule, ScoreRule::kLegal);
   ASSERT_TRUE(new_version.rules->Get(german).ok());
   EXPECT_EQ(new_version.rules->stats().hits, 1u);
 }

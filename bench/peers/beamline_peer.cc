@@ -20,6 +20,7 @@
 #include "absl/synchronization/blocking_counter.h"
 #include "base/json.h"
 #include "beamline/engine.h"
+#include "beamline/kernels/packed_gemm.h"
 #include "beamline/kernels/vector_ops.h"
 #include "beamline/status.h"
 
@@ -65,12 +66,19 @@ class Peer {
     folder_ = question.at("folder");
     threads_ = question.at("threads");
     cached_ = question.at("options").value("cached", false);
+    dtype_ = question.at("options").value("dtype", "fp32");
     JsonLimits limits;
     limits.max_elements = 64'000'000;
     BEAMLINE_ASSIGN_OR_RETURN(const json workload, ReadJsonFile(folder_ + "/workload.json", limits));
     histories_ = workload.at("histories");
     code_tokens_ = workload.at("code_tokens");
-    return json{{"versions", {{"beamline", "this commit"}, {"kernels", kernels::BestVectorOps().name}}}};
+    json versions{{"beamline", "this commit"}, {"kernels", kernels::BestVectorOps().name}};
+    using kernels::Precision;
+    for (const auto& [name, precision] :
+         {std::pair("fp32", Precision::kFp32), {"bf16", Precision::kBf16}, {"int8", Precision::kInt8}}) {
+      versions[absl::StrCat("kernels ", name)] = kernels::BestGemm(precision).name;
+    }
+    return json{{"versions", versions}};
   }
 
   absl::Status Start(const Setting& setting) {
@@ -78,6 +86,7 @@ class Peer {
     EngineOptions options;
     options.bundle = folder_ + "/beamline";
     options.backend = "cpu";
+    options.dtype = dtype_;
     options.threads = threads_;
     options.workers = setting.workers;
     options.max_batch_requests = setting.group;
@@ -190,6 +199,7 @@ class Peer {
   std::string folder_;
   int threads_ = 1, beams_ = 1, batch_ = 1;
   bool cached_ = false;
+  std::string dtype_;
   std::vector<std::vector<ItemId>> histories_;
   std::vector<std::vector<int>> code_tokens_;  // [level][code]
   std::unique_ptr<Engine> engine_;

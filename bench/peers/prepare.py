@@ -95,13 +95,14 @@ class Preparation:
                 command += [f"--{name}", " ".join(options[name])]
         run(f"size {size}: Beamline", command, log)
 
-    def reference(self, folder, beams, constrained, count):
-        """transformers' lists for the first requests of the pool, at this width."""
-        kind = "constrained" if constrained else "open"
-        path = folder / f"reference-{kind}-{beams}-{count}.json"
+    def references(self, folder, beams, constrained, count):
+        """{label: lists} for the first requests of the pool, at this width."""
+        return {entry.label: self.reference(folder, beams, entry, count) for entry in registry.REFERENCES[constrained]}
+
+    def reference(self, folder, beams, entry, count):
+        path = folder / f"reference-{entry.name}-{beams}-{count}.json"
         if not path.exists():
-            print(f"  preparing the {kind} reference for {beams} beams", flush=True)
-            entry = registry.BY_NAME[registry.REFERENCE[constrained]]
+            print(f"  preparing the reference for {beams} beams: {entry.label}", flush=True)
             process = PeerProcess(self.command(entry), 1, self.logs / "reference.log")
             try:
                 process.ask({"do": "load", "folder": str(folder), "threads": 1, "options": entry.options}, 300)

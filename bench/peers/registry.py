@@ -21,6 +21,10 @@ ENTRIES = [
     Entry("beamline", "Beamline", "beamline", True, milliseconds=(10, 80, 25, 280)),
     Entry("beamline_cached", "Beamline, context cached", "beamline", True, options={"cached": True}, max_beams=128,
           milliseconds=(6, 75, 15, 270)),
+    Entry("beamline_bf16", "Beamline bf16", "beamline", True, options={"dtype": "bf16"}, precision="bf16",
+          milliseconds=(10, 90, 30, 350)),
+    Entry("beamline_int8", "Beamline int8", "beamline", True, options={"dtype": "int8"}, precision="int8",
+          milliseconds=(7, 60, 15, 200)),
     Entry("torch_loop", "PyTorch, hand-written loop", "torch_peer.py", True, milliseconds=(20, 150, 40, 500)),
     Entry("ctranslate2_fp32", "CTranslate2 fp32", "ctranslate2_peer.py", False,
           options={"compute_type": "float32"}, milliseconds=(15, 150, 50, 550)),
@@ -36,7 +40,10 @@ ENTRIES = [
           milliseconds=(140, 4200, 230, 5200)),
 ]
 BY_NAME = {entry.name: entry for entry in ENTRIES}
-REFERENCE = {True: "transformers", False: "transformers_open"}  # by "constrained"
+DOUBLE = Entry("transformers_double", "transformers in double precision", "transformers_peer.py", True,
+               options={"constrained": True, "double": True}, precision="fp64")
+# What lists are compared with, by "constrained".
+REFERENCES = {True: [BY_NAME["transformers"], DOUBLE], False: [BY_NAME["transformers_open"]]}
 GEMM = Entry("gemm", "fp32 product of 2048^3", "gemm_peer.py", True, milliseconds=(250, 250, 250, 250))
 
 

@@ -12,13 +12,20 @@ import statistics
 import registry
 from cells import Cell, flops
 
-# (what, the number wanted, the cells and peers it is computed of). Widths 20 and 512 of both sizes.
+# (what, peers, batch, threads, the ratio wanted at widths 20 and 512 of both sizes).
 FIRST, SECOND = "ctranslate2_fp32", "transformers"
+OURS = ("beamline", "beamline_bf16", "beamline_int8")
 GOALS = [
     ("over CTranslate2 fp32 (open), batch 1, one core", FIRST, 1, 1, (1.6, 1.6, 2, 2)),
     ("over CTranslate2 fp32 (open), 16 at once, two cores", FIRST, 16, 2, (1.2, 1.5, 1.2, 1.8)),
     ("over transformers with a trie, batch 1, one core", SECOND, 1, 1, (14, 40, 9, 22)),
 ]
+# The best precision of each, on a CPU with AMX.
+AMX_GOALS = [
+    ("best precision over CTranslate2's best (open), batch 1, one core", 1, 1, (2.5, 4, 2.5, 5)),
+    ("best precision over CTranslate2's best (open), 16 at once, two cores", 16, 2, (2, 4, 2, 5)),
+]
+CTRANSLATE2 = ("ctranslate2_fp32", "ctranslate2_int8")
 GOAL_CELLS = (("A", 20), ("A", 512), ("B", 20), ("B", 512))
 GEMM_SHARE = 0.75  # at 128 and 512 beams, batch 1
 CACHED = 1.8  # at 20 beams, batch 1, one core
@@ -62,6 +69,13 @@ class Report:
     def ratio(self, cell, name, base="beamline"):
         ours, theirs = self.p50(cell, base), self.p50(cell, name)
         return theirs / ours if ours and theirs else None
+
+    def best_ratio(self, cell):
+        ours, theirs = ([p50 for name in names if (p50 := self.p50(cell, name))] for names in (OURS, CTRANSLATE2))
+        return min(theirs) / min(ours) if ours and theirs else None
+
+    def has_amx(self):
+        return any("amx_int8" in document["machine"]["features"] for document in self.documents.values())
 
     def failed(self):
         return [f"{cell}: {name}: {row.error or row.failures[0]}" for cell, rows in self.rows.items()
@@ -144,7 +158,10 @@ class Report:
         if answers["failures"]:
             return "NO: " + answers["failures"][0]
         text = f"{answers['overlap']:.2%}"
-        return text + (f", scores within {answers['worst_score']:.0e}" if entry.precision == "fp32" else "")
+        if entry.precision != "fp32":
+            return text
+        of = "" if answers["reference"] == registry.BY_NAME[SECOND].label else f" of {answers['reference']}"
+        return text + f", scores within {answers['worst_score']:.0e}{of if entry.constrained else ''}"
 
     @staticmethod
     def setting(cell, result):
@@ -158,6 +175,9 @@ class Report:
         for text, peer, batch, threads, wanted in GOALS:
             for (size, beams), least in zip(GOAL_CELLS, wanted):
                 found.append((f"{text}: {size}, {beams}", least, self.ratio(Cell(size, beams, batch, threads), peer), "x"))
+        for text, batch, threads, wanted in AMX_GOALS if self.has_amx() else []:
+            for (size, beams), least in zip(GOAL_CELLS, wanted):
+                found.append((f"{text}: {size}, {beams}", least, self.best_ratio(Cell(size, beams, batch, threads)), "x"))
         for size in "AB":
             for beams in (128, 512):
                 row = self.rows.get(Cell(size, beams, 1, 1), {}).get("beamline")

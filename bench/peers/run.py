@@ -104,7 +104,7 @@ def measure_cells(arguments, cells, key, preparation):
     entries = [registry.BY_NAME[name] for name in arguments.peers]
     for size in sorted({cell.size for cell in cells}):
         preparation.folder(size, [registry.GEMM, *entries])
-    references = {(cell.size, cell.beams, constrained): preparation.reference(
+    references = {(cell.size, cell.beams, constrained): preparation.references(
         preparation.root / cell.size, cell.beams, constrained, measure.answers_for(cell.beams))
         for cell in cells for constrained in sorted({entry.constrained for entry in entries})}
     measure.require_quiet(limits)

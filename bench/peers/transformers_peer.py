@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """transformers' generate, with a trie behind prefix_allowed_tokens_fn ("constrained": true) or over the open
-vocabulary. The constrained one is what all lists are compared with."""
+vocabulary; "double": in double precision. The constrained ones are what all lists are compared with."""
 
 import os
 
@@ -30,16 +30,16 @@ class Trie:
 
 
 class Transformers(peer.Peer):
-    def make_model(self, workload, threads):
+    def make_model(self, workload, threads, double):
         torch.set_num_threads(threads)
         return transformers.T5ForConditionalGeneration.from_pretrained(
-            workload.folder / "hf", dtype=torch.float32).eval()
+            workload.folder / "hf", dtype=torch.float64 if double else torch.float32).eval()
 
     def load(self, workload, threads, options):
         transformers.logging.set_verbosity_error()
         self.workload = workload
         self.trie = Trie(workload) if options["constrained"] else None
-        self.model = self.make_model(workload, threads)
+        self.model = self.make_model(workload, threads, options.get("double", False))
         return {"transformers": transformers.__version__, "torch": torch.__version__}
 
     def requests_per_run(self):

@@ -19,7 +19,7 @@ import measure
 import progress
 import registry
 import report
-from compare import compare, illegal_rate
+from compare import compare, compare_any, illegal_rate
 
 REFERENCE = [[[[1, 1], -1.0], [[1, 2], -2.0], [[3, 0], -2.00005], [[2, 2], -3.0]]]
 MODEL = {
@@ -68,6 +68,21 @@ class Compare(unittest.TestCase):
         self.assertTrue(compare(REFERENCE, other, False, "fp32").failures)
         self.assertFalse(compare(REFERENCE, other, False, "int8").failures)
         self.assertEqual(compare(REFERENCE, other, False, "int8").overlap, 0.75)
+
+    def test_double_precision_may_be_the_one_that_agrees(self):
+        lists = [[[tokens, score - 8e-5] for tokens, score in REFERENCE[0]]]
+        exact = [[[tokens, score - 6e-5] for tokens, score in REFERENCE[0]]]
+        found = compare_any({"fp32": REFERENCE, "double": exact}, lists, True, "fp32")
+        self.assertEqual((found.failures, found.reference), ([], "double"))
+        found = compare_any({"fp32": REFERENCE, "double": REFERENCE}, lists, True, "fp32")
+        self.assertTrue(found.failures)
+        self.assertEqual(compare_any({"fp32": REFERENCE}, REFERENCE, True, "fp32").reference, "fp32")
+
+    def test_narrow_precisions_are_judged_by_overlap(self):
+        lists = [[[[1, 1], -1.2], [[1, 2], -2.3], [[3, 0], -2.4], [[9, 9], -3.0]]]
+        self.assertIn("finds 75.0%", compare(REFERENCE, lists, True, "int8").failures[0])
+        lists[0][3][0] = [2, 2]
+        self.assertFalse(compare(REFERENCE, lists, True, "int8").failures)
 
     def test_illegal_rate(self):
         self.assertEqual(illegal_rate(REFERENCE, [[1, 1], [3, 0]]), 0.5)
@@ -139,6 +154,13 @@ class Report(unittest.TestCase):
         self.assertIn("| over CTranslate2 fp32 (open), batch 1, one core: A, 20 | 1.6x | 2.00x | met |", made.markdown())
         slow = self.made(document(beamline=[15], ctranslate2_fp32=[20], gemm=[200]))
         self.assertIn("1.33x | missed |", slow.markdown())
+
+    def test_best_precisions_are_judged_where_there_is_amx(self):
+        best = document(beamline=[10], beamline_int8=[4], ctranslate2_fp32=[20], ctranslate2_int8=[12], gemm=[200])
+        self.assertNotIn("best precision", self.made(best).markdown())
+        best["machine"]["features"] = ["amx_int8"]
+        self.assertIn("best precision over CTranslate2's best (open), batch 1, one core: A, 20 | 2.5x | 3.00x | met |",
+                      self.made(best).markdown())
 
     def test_forced_results_are_marked(self):
         self.assertNotIn("FORCED", self.made(document(beamline=[1], gemm=[1])).markdown())

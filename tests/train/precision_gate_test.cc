@@ -1,0 +1,145 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The quality gate of the cpu backend's narrow precisions: on a model that was trained, bf16 and int8 return the lists
+// of fp32 (overlap of the ten best) and are as good (R@10 of held-out items).
+#include <algorithm>
+#include <cmath>
+#include <memory>
+#include <random>
+#include <set>
+#include <string>
+#include <vector>
+
+#include <gtest/gtest.h>
+
+#include "absl/strings/str_cat.h"
+#include "catalogue/snapshot_builder.h"
+#include "train/item_ranker.h"
+#include "train/train_test_util.h"
+
+namespace beamline::train {
+namespace {
+
+constexpr int kItems = 240, kUsers = 600, kEvents = 24, kTop = 10;
+
+// A user walks along a ring of items in steps of random length, now and then elsewhere: the next item is uncertain, so
+// that the ten best of a list are close to each other.
+Log WalkLog() {
+  std::mt19937 random(7);
+  std::geometric_distribution<int> step(0.25);
+  Log log(kUsers);
+  for (auto& events : log) {
+    int item = static_cast<int>(random() % kItems);
+    for (int i = 0; i < kEvents; ++i) {
+      events.push_back({item});
+      item = random() % 16 == 0 ? static_cast<int>(random() % kItems) : (item + 1 + step(random)) % kItems;
+    }
+  }
+  return log;
+}
+
+std::shared_ptr<const catalogue::CatalogueSnapshot> WalkCatalogue(const Corpus& corpus) {
+  auto builder =
+      catalogue::SnapshotBuilder::Create({.codebook_fingerprint = std::string(64, 'b'), .level_sizes = {16, 16, 16}});
+  EXPECT_TRUE(builder.ok()) << builder.status();
+  for (int64_t i = 0; i < corpus.dataset().num_items(); ++i) {
+    const ItemId item = corpus.dataset().item_id(i);
+    const Code code = static_cast<Code>(item);
+    EXPECT_TRUE(
+        builder->Add(CatalogueItem{.item = item, .sid = Sid{code / 32, code / 2 % 16, (code * 5 + code / 32) % 16}})
+            .ok());
+  }
+  auto snapshot = std::move(*builder).Build();
+  EXPECT_TRUE(snapshot.ok()) << snapshot.status();
+  return *std::move(snapshot);
+}
+
+struct TrainedModel {
+  std::unique_ptr<Corpus> corpus;
+  std::shared_ptr<const catalogue::CatalogueSnapshot> snapshot;
+  std::unique_ptr<runtime::FeatureBuilder> features;
+  model::Weights weights;
+};
+
+TrainedModel Train() {
+  TrainedModel trained;
+  trained.corpus = std::make_unique<Corpus>(Corpus::Create(MakeDataset(WalkLog(), "precision_gate")).value());
+  trained.snapshot = WalkCatalogue(*trained.corpus);
+  const auto vocabulary = std::make_shared<const runtime::Vocabulary>(trained.corpus->FitVocabulary());
+  model::ModelConfig config;
+  config.level_sizes = {16, 16, 16};
+  config.d_model = 64;
+  config.heads = 4;
+  config.head_dim = 16;
+  config.positive.length = kEvents;
+  config.positive.fusion = model::InputFusion::kSum;
+  config.positive.features = {{.kind = model::FeatureKind::kSid, .shared = true}};
+  config.encoder = {.layers = 2, .causal = true, .ffn = {.width = 128}};
+  config.decoder = {.layers = 2, .ffn = {.width = 128}};
+  trained.features = std::make_unique<runtime::FeatureBuilder>(config, vocabulary);
+  TrainOptions options = QuickOptions();
+  options.epochs = 40;
+  options.batch_windows = 16;
+  options.targets_per_window = 16;
+  options.learning_rate = 3e-3;
+  options.validate_every = options.epochs;
+  options.validation_users = 50;
+  const auto trainer =
+      Trainer::Create(CpuContext(), {trained.corpus.get(), trained.features.get(), trained.snapshot}, options).value();
+  EXPECT_TRUE(trainer->Run("").ok());
+  trained.weights = trainer->result();
+  return trained;
+}
+
+struct Quality {
+  double recall = 0;
+  std::vector<std::vector<ItemId>> top;
+};
+
+Quality Measure(const TrainedModel& trained, const std::string& dtype) {
+  const backend::Context ctx = *backend::MakeContext("cpu", dtype, "cpu");
+  const auto model = model::MakeModel(trained.features->config(), trained.weights).value();
+  const ItemRanker ranker = ItemRanker::Create(*trained.corpus, *trained.features, trained.snapshot).value();
+  const RankOptions options{.beam = 32, .exclude_seen = false, .threads = 1};
+  const std::vector<CorpusCase> cases = trained.corpus->Cases(data::HeldOut::kTest);
+  const std::vector<double> ranks = ranker.Rank(ctx, *model, cases, options).value();
+  Quality quality;
+  quality.recall = static_cast<double>(std::count_if(ranks.begin(), ranks.end(), [](double r) { return r <= kTop; })) /
+                   static_cast<double>(ranks.size());
+  for (size_t i = 0; i < cases.size(); i += 3) {
+    quality.top.push_back(ranker.Top(ctx, *model, cases[i], options, kTop).value());
+  }
+  return quality;
+}
+
+double Overlap(const Quality& a, const Quality& b) {
+  double common = 0;
+  for (size_t i = 0; i < a.top.size(); ++i) {
+    const std::set<ItemId> items(a.top[i].begin(), a.top[i].end());
+    common += static_cast<double>(
+        std::count_if(b.top[i].begin(), b.top[i].end(), [&](ItemId id) { return items.count(id); }));
+  }
+  return common / (kTop * static_cast<double>(a.top.size()));
+}
+
+TEST(PrecisionGate, NarrowPrecisionsAreAsGoodAsFp32) {
+  const TrainedModel trained = Train();
+  const Quality fp32 = Measure(trained, "fp32");
+  EXPECT_GT(fp32.recall, 0.3) << "an untrained model would not tell precisions apart: by chance it is .02";
+  struct Gate {
+    const char* dtype;
+    double overlap;
+  };
+  for (const Gate& gate : {Gate{"bf16", 0.98}, Gate{"int8", 0.95}}) {
+    const Quality narrow = Measure(trained, gate.dtype);
+    const double overlap = Overlap(fp32, narrow);
+    RecordProperty(absl::StrCat(gate.dtype, "_overlap"), absl::StrCat(overlap));
+    RecordProperty(absl::StrCat(gate.dtype, "_recall"), absl::StrCat(narrow.recall, " of ", fp32.recall));
+    EXPECT_GE(overlap, gate.overlap) << gate.dtype;
+    EXPECT_GE(narrow.recall, fp32.recall - 0.01) << gate.dtype;
+    EXPECT_NE(narrow.top, fp32.top) << gate.dtype << ": did it run in its own precision?";
+  }
+}
+
+}  // namespace
+}  // namespace beamline::train

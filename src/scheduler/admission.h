@@ -4,6 +4,9 @@
 // refused when its deadline has passed (DEADLINE_EXCEEDED), when by the cost table it cannot finish in time behind the
 // work ahead of it, or when the queue is full and nothing of lower priority waits in it (RESOURCE_EXHAUSTED, with a
 // retry hint as in beamline/retry.h), and when the scheduler is stopping (UNAVAILABLE).
+//
+// A request that finds the engine idle and the cost table stale is a probe: it gets in whatever the table says, and
+// keeps its place until its deadline, because somebody has to find out whether the table is still right.
 #pragma once
 
 #include <cstdint>
@@ -25,6 +28,7 @@ struct AdmissionView {
   BatchSize encode_ahead;                 // waiting work that goes before the request
   BatchSize decode_ahead;
   absl::Duration until_worker_free;  // by the cost table; zero where one is idle
+  bool probe = false;                // idle, and nothing was measured lately
   int workers = 1;
   bool stopping = false;
 };
@@ -32,10 +36,16 @@ struct AdmissionView {
 struct AdmissionDecision {
   absl::Status status;        // OK: accepted
   bool evict_lowest = false;  // accepted in place of the last waiting request of the lowest priority
+  bool probe = false;         // accepted for the sake of the cost table
 };
 
-// How long until the request would have its answer: a free worker, then the work ahead and its own in full batches over
-// all workers (it shares the last of them, and takes as long as that). Zero where the table knows nothing.
+// How long until a worker would begin with the request: a free worker, then the work ahead in full batches over all
+// workers. Zero where the table knows nothing.
+absl::Duration EstimateWait(const AdmissionView& view, absl::Time now, const CostTable& cost,
+                            const BatchLimits& limits);
+
+// How long until the request would have its answer: as above, its own work included (it shares the last batches, and
+// takes as long as they do).
 absl::Duration EstimateLatency(const QueuedJob& job, const AdmissionView& view, absl::Time now, const CostTable& cost,
                                const BatchLimits& limits);
 

@@ -50,6 +50,30 @@ TEST(AdmissionTest, RefusesWhatCannotFinishEvenAlone) {
   EXPECT_TRUE(Admit(job, kIdle, kNow + absl::Seconds(-2), Measured(), kLimits).status.ok());
 }
 
+TEST(AdmissionTest, AProbeGetsInWhateverTheTableSays) {
+  QueuedJob job = kJob;
+  job.deadline = kNow + kMs;
+  AdmissionView view = kIdle;
+  view.probe = true;
+  const AdmissionDecision decision = Admit(job, view, kNow, Measured(), kLimits);
+  EXPECT_TRUE(decision.status.ok());
+  EXPECT_TRUE(decision.probe);
+  job.rows = kLimits.max_rows + 1;
+  EXPECT_FALSE(Admit(job, view, kNow, Measured(), kLimits).status.ok()) << "what no batch can hold is no probe";
+  job = kJob;
+  view.capacity = 0;
+  EXPECT_FALSE(Admit(job, view, kNow, Measured(), kLimits).status.ok()) << "nor is there room where there is none";
+}
+
+TEST(AdmissionTest, TheWaitIsTheWorkAheadAlone) {
+  AdmissionView view = kIdle;
+  EXPECT_EQ(EstimateWait(view, kNow, Measured(), kLimits), absl::ZeroDuration());
+  view.until_worker_free = 5 * kMs;
+  view.encode_ahead = {8, 64, 800};    // two full batches
+  view.decode_ahead = {12, 96, 1200};  // three
+  EXPECT_EQ(EstimateWait(view, kNow, Measured(), kLimits), (5 + 2 * 8 + 3 * 12) * kMs);
+}
+
 TEST(AdmissionTest, CountsTheWorkAhead) {
   AdmissionView view = kIdle;
   view.until_worker_free = 5 * kMs;
@@ -62,7 +86,8 @@ TEST(AdmissionTest, CountsTheWorkAhead) {
   job.deadline = kNow + 30 * kMs;
   const absl::Status status = Admit(job, view, kNow, Measured(), kLimits).status;
   EXPECT_EQ(status.code(), absl::StatusCode::kResourceExhausted);
-  EXPECT_EQ(GetRetryAfter(status), 7 * kMs) << "when the backlog will have shrunk enough";
+  EXPECT_EQ(GetRetryAfter(status), 11 * kMs)
+      << "when the backlog will have shrunk enough: 7 ms, a tenth of 37 for luck";
   job.deadline = absl::InfiniteFuture();
   EXPECT_TRUE(Admit(job, view, kNow, Measured(), kLimits).status.ok());
 }

@@ -11,7 +11,7 @@ namespace {
 
 // The wait is a sum over batches that are yet to be formed, by rules that look closer than an estimate can. Who is let
 // in for the last millisecond of his deadline mostly dies in the queue.
-constexpr double kWaitMargin = 0.1;
+constexpr double kWaitMargin = 0.2;
 
 // Time of `work` cut into as few equal batches as the limits allow, run by `workers` side by side.
 absl::Duration InBatches(WorkKind kind, const BatchSize& work, int workers, absl::Time now, const CostTable& cost,

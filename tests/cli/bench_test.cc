@@ -14,6 +14,7 @@
 #include "gtest/gtest.h"
 #include "runtime/tiny_bundle.h"
 #include "server/loopback.h"
+#include "server/server_counters.h"
 
 namespace beamline::server {
 namespace {

@@ -53,7 +53,7 @@ if [[ -z $bundle ]]; then
   fi
 fi
 
-limits='limits { accept_critical: true }'
+with_admin=yes limits='limits { accept_critical: true }'
 run() { # run NAME SECONDS LOAD-ARGUMENTS...
   local name=$1 duration=$2
   shift 2

@@ -24,7 +24,7 @@ build_beamline() {
   beamline=$build_root/cpu-release/bin/beamline
 }
 
-# start_server BUNDLE ENGINE-SETTINGS [OTHER-SECTIONS]: on free ports, $port and $http_port.
+# start_server BUNDLE ENGINE-SETTINGS [OTHER-SECTIONS]: on free ports, $port and, with with_admin=yes, $http_port.
 start_server() {
   stop_server
   local admin_port
@@ -35,7 +35,7 @@ for s in sockets: s.bind(("127.0.0.1", 0))
 print(*(s.getsockname()[1] for s in sockets))')
   cat >"$work/server.textproto" <<CONFIG
 listen { port: $port }
-admin { port: $admin_port http_port: $http_port }
+$([[ ${with_admin:-no} != yes ]] || echo "admin { port: $admin_port http_port: $http_port }")
 engine { backend: "cpu" threads: 1 workers: 1 context_cache_bytes: 0 $2 }
 ${3:-}
 CONFIG

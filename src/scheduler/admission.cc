@@ -27,6 +27,13 @@ absl::Duration InBatches(WorkKind kind, const BatchSize& work, int workers, absl
   return parts(batches, workers) * cost.Estimate(kind, one, now);
 }
 
+bool WorthAProbe(const QueuedJob& job, absl::Time now, const CostTable& cost) {
+  BatchSize alone;
+  alone.Add(job.rows, job.context_tokens);
+  return cost.Stale(now) ||
+         now + cost.Least(WorkKind::kEncode, alone, now) + cost.Least(WorkKind::kDecode, alone, now) <= job.deadline;
+}
+
 absl::Status Exhausted(absl::string_view message, absl::Duration retry_after) {
   retry_after = std::max(retry_after, absl::Milliseconds(1));
   absl::Status status = absl::ResourceExhaustedError(
@@ -70,10 +77,10 @@ AdmissionDecision Admit(const QueuedJob& job, const AdmissionView& view, absl::T
                                                     " beam rows per decode step; a batch holds at most ",
                                                     limits.max_rows, ": ask for narrower beams"))};
   }
-  if (view.probe && view.queued < view.capacity) return {.probe = true};
   const absl::Duration latency =
       EstimateLatency(job, view, now, cost, limits) + kWaitMargin * EstimateWait(view, now, cost, limits);
   if (job.deadline != absl::InfiniteFuture() && now + latency > job.deadline) {
+    if (view.idle && view.capacity > 0 && WorthAProbe(job, now, cost)) return {.probe = true};
     return {Exhausted(absl::StrCat("the answer would take about ", Readable(latency), ", and the deadline is in ",
                                    Readable(job.deadline - now)),
                       now + latency - job.deadline)};

@@ -5,8 +5,10 @@
 // work ahead of it, or when the queue is full and nothing of lower priority waits in it (RESOURCE_EXHAUSTED, with a
 // retry hint as in beamline/retry.h), and when the scheduler is stopping (UNAVAILABLE).
 //
-// A request that finds the engine idle and the cost table stale is a probe: it gets in whatever the table says, and
-// keeps its place until its deadline, because somebody has to find out whether the table is still right.
+// An idle engine has nothing to lose: there a request is refused only where it could not finish at the least its work
+// is known to take, and not at all where nothing was measured lately. Such a request is a probe: it keeps its place
+// until its deadline, because somebody has to find out whether the table is right. Without that a few slow batches
+// (another process took the CPU) would make an idle engine refuse everything until the table forgets them.
 #pragma once
 
 #include <cstdint>
@@ -28,7 +30,7 @@ struct AdmissionView {
   BatchSize encode_ahead;                 // waiting work that goes before the request
   BatchSize decode_ahead;
   absl::Duration until_worker_free;  // by the cost table; zero where one is idle
-  bool probe = false;                // idle, and nothing was measured lately
+  bool idle = false;                 // nothing waits and nothing runs
   int workers = 1;
   bool stopping = false;
 };
@@ -36,7 +38,7 @@ struct AdmissionView {
 struct AdmissionDecision {
   absl::Status status;        // OK: accepted
   bool evict_lowest = false;  // accepted in place of the last waiting request of the lowest priority
-  bool probe = false;         // accepted for the sake of the cost table
+  bool probe = false;         // accepted although the cost table speaks against it
 };
 
 // How long until a worker would begin with the request: a free worker, then the work ahead in full batches over all

@@ -32,13 +32,14 @@ CostTable::Cell* CostTable::Find(WorkKind kind, const BatchSize& size) {
 void CostTable::Observe(WorkKind kind, const BatchSize& size, absl::Duration duration, absl::Time now) {
   Kind& table = kinds_[static_cast<int>(kind)];
   if (Stale(table, now)) table.cells.clear();  // as Estimate: old knowledge is none
+  const absl::Duration expected = table.baseline.empty() ? duration : Estimate(kind, size, now);
   table.refreshed = now;
   if (Cell* cell = Find(kind, size)) {
     cell->duration += (duration - cell->duration) * weight_;
     return;
   }
   Cell cell = At(kind, size);
-  cell.duration = duration;
+  cell.duration = expected + (duration - expected) * weight_;
   table.cells.push_back(cell);
 }
 
@@ -75,6 +76,12 @@ absl::Duration CostTable::Estimate(WorkKind kind, const BatchSize& size, absl::T
   if (table.baseline.empty()) return Scaled(table.cells, at);
   const Cell& nearest = Nearest(table.cells, at);
   return nearest.duration * absl::FDivDuration(Scaled(table.baseline, at), Scaled(table.baseline, nearest));
+}
+
+absl::Duration CostTable::Least(WorkKind kind, const BatchSize& size, absl::Time now) const {
+  const absl::Duration estimate = Estimate(kind, size, now);
+  const std::vector<Cell>& baseline = kinds_[static_cast<int>(kind)].baseline;
+  return baseline.empty() ? estimate : std::min(estimate, Scaled(baseline, At(kind, size)));
 }
 
 const CostTable::Cell& CostTable::Nearest(const std::vector<Cell>& cells, const Cell& at) {

@@ -3,8 +3,8 @@
 // What a batch costs: (rows, context tokens) -> duration, per kind of work. Steps are fixed in number, so a batch's
 // size predicts its time; sizes are bucketed, four buckets to a factor of two. Two layers: the baseline, measured at
 // warm-up before any traffic, and the observations of the batches that ran, of which each bucket keeps an exponential
-// average. A value: SetBaseline and Observe change it, Estimate is a pure function of it. Not thread-safe; the
-// scheduler guards its own.
+// average (beginning, where there is a baseline, with what was expected: one disturbed batch says little). A value:
+// SetBaseline and Observe change it, Estimate is a pure function of it. Not thread-safe; the scheduler guards its own.
 //
 // Observations that nothing refreshed for `max_age` are forgotten, so that one slow batch (a cold start, a stall) can
 // never make the engine refuse work for good; the baseline then speaks alone. Zero means unknown.
@@ -61,6 +61,9 @@ class CostTable {
   // proportional to the growth where the size is larger, half-way between fixed and proportional (a square root) where
   // it is smaller.
   absl::Duration Estimate(WorkKind kind, const BatchSize& size, absl::Time now) const;
+
+  // The lesser of Estimate and the baseline: what the work takes where nothing disturbs it.
+  absl::Duration Least(WorkKind kind, const BatchSize& size, absl::Time now) const;
 
   // True where some kind of work was not observed within `max_age`: somebody should try.
   bool Stale(absl::Time now) const;

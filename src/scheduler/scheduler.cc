@@ -199,7 +199,7 @@ AdmissionView Scheduler::ViewForAdmission(const QueuedJob& job, absl::Time now) 
     // An overdue batch is expected to take as long again as it is overdue: a stalled device soon refuses everything.
     view.until_worker_free = absl::AbsDuration(*busy_.begin() - now);
   }
-  view.probe = view.queued == 0 && busy_.empty() && cost_.Stale(now);
+  view.idle = view.queued == 0 && busy_.empty();
   return view;
 }
 

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "scheduler/admission.h"
 
+#include <vector>
+
 #include "beamline/retry.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
@@ -50,19 +52,44 @@ TEST(AdmissionTest, RefusesWhatCannotFinishEvenAlone) {
   EXPECT_TRUE(Admit(job, kIdle, kNow + absl::Seconds(-2), Measured(), kLimits).status.ok());
 }
 
-TEST(AdmissionTest, AProbeGetsInWhateverTheTableSays) {
+// One request: 4 ms encode, 6 ms decode.
+const std::vector<BatchCost> kLeast = {{WorkKind::kEncode, {1, 8, 100}, 4 * kMs},
+                                       {WorkKind::kDecode, {1, 8, 100}, 6 * kMs}};
+
+TEST(AdmissionTest, AnIdleEngineTriesWhatTheLeastCostAllows) {
+  CostTable cost;
+  cost.SetBaseline(kLeast);
+  for (int i = 0; i < 50; ++i) {  // by now four times as much
+    for (const BatchCost& least : kLeast) cost.Observe(least.kind, least.size, 4 * least.duration, kNow);
+  }
+  AdmissionView view = kIdle;
+  QueuedJob job = kJob;
+  job.deadline = kNow + 20 * kMs;
+  EXPECT_FALSE(Admit(job, view, kNow, cost, kLimits).status.ok()) << "not idle";
+  view.idle = true;
+  EXPECT_TRUE(Admit(job, view, kNow, cost, kLimits).status.ok());
+  EXPECT_TRUE(Admit(job, view, kNow, cost, kLimits).probe);
+  job.deadline = kNow + 9 * kMs;
+  EXPECT_EQ(Admit(job, view, kNow, cost, kLimits).status.code(), absl::StatusCode::kResourceExhausted);
+  job.deadline = kNow + absl::Seconds(1);
+  EXPECT_FALSE(Admit(job, view, kNow, cost, kLimits).probe) << "an ordinary request";
+}
+
+TEST(AdmissionTest, AnIdleEngineTriesAnythingWhereNothingWasMeasuredLately) {
+  CostTable cost;
+  cost.SetBaseline(kLeast);
+  AdmissionView view = kIdle;
   QueuedJob job = kJob;
   job.deadline = kNow + kMs;
-  AdmissionView view = kIdle;
-  view.probe = true;
-  const AdmissionDecision decision = Admit(job, view, kNow, Measured(), kLimits);
-  EXPECT_TRUE(decision.status.ok());
-  EXPECT_TRUE(decision.probe);
-  job.rows = kLimits.max_rows + 1;
-  EXPECT_FALSE(Admit(job, view, kNow, Measured(), kLimits).status.ok()) << "what no batch can hold is no probe";
-  job = kJob;
+  EXPECT_FALSE(Admit(job, view, kNow, cost, kLimits).status.ok());
+  view.idle = true;
+  EXPECT_TRUE(Admit(job, view, kNow, cost, kLimits).probe);
   view.capacity = 0;
-  EXPECT_FALSE(Admit(job, view, kNow, Measured(), kLimits).status.ok()) << "nor is there room where there is none";
+  EXPECT_FALSE(Admit(job, view, kNow, cost, kLimits).status.ok()) << "no room where there is none";
+  view = kIdle;
+  view.idle = true;
+  job.rows = kLimits.max_rows + 1;
+  EXPECT_FALSE(Admit(job, view, kNow, cost, kLimits).status.ok()) << "what no batch can hold is no probe";
 }
 
 TEST(AdmissionTest, TheWaitIsTheWorkAheadAlone) {

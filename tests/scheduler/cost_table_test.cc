@@ -48,23 +48,24 @@ TEST(CostTableTest, ForgetsWhatNothingRefreshes) {
 }
 
 TEST(CostTableTest, TheBaselineSpeaksWhereNothingWasObservedLately) {
-  CostTable cost(absl::Seconds(1));
+  CostTable cost(absl::Seconds(1), 0.5);
   cost.SetBaseline(
       {{{WorkKind::kDecode, Size(1, 32, 100), 10 * kMs}, {WorkKind::kDecode, Size(8, 256, 800), 20 * kMs}}});
   EXPECT_EQ(cost.Estimate(WorkKind::kDecode, Size(1, 32, 100), kNow), 10 * kMs);
   EXPECT_EQ(cost.Estimate(WorkKind::kDecode, Size(16, 512, 1600), kNow), 40 * kMs) << "beyond it: proportional";
   EXPECT_EQ(cost.Estimate(WorkKind::kEncode, Size(1, 32, 100), kNow), absl::ZeroDuration());
-  cost.Observe(WorkKind::kDecode, Size(1, 32, 100), 15 * kMs, kNow);
-  EXPECT_EQ(cost.Estimate(WorkKind::kDecode, Size(1, 32, 100), kNow), 15 * kMs);
+  cost.Observe(WorkKind::kDecode, Size(1, 32, 100), 20 * kMs, kNow);
+  EXPECT_EQ(cost.Estimate(WorkKind::kDecode, Size(1, 32, 100), kNow), 15 * kMs) << "half believed";
+  EXPECT_EQ(cost.Least(WorkKind::kDecode, Size(1, 32, 100), kNow), 10 * kMs);
   const absl::Time later = kNow + absl::Milliseconds(1001);
   EXPECT_EQ(cost.Estimate(WorkKind::kDecode, Size(1, 32, 100), later), 10 * kMs);
 }
 
 TEST(CostTableTest, ObservationsCarryOverByTheShapeOfTheBaseline) {
-  CostTable cost(absl::Seconds(1));
+  CostTable cost(absl::Seconds(1), 0.5);
   cost.SetBaseline(
       {{{WorkKind::kDecode, Size(1, 32, 100), 10 * kMs}, {WorkKind::kDecode, Size(8, 256, 800), 20 * kMs}}});
-  cost.Observe(WorkKind::kDecode, Size(1, 32, 100), 30 * kMs, kNow);
+  cost.Observe(WorkKind::kDecode, Size(1, 32, 100), 50 * kMs, kNow);
   EXPECT_EQ(cost.Estimate(WorkKind::kDecode, Size(8, 256, 800), kNow), 60 * kMs) << "eight at once cost twice, not 8x";
   cost.SetBaseline({});
   EXPECT_EQ(cost.Estimate(WorkKind::kDecode, Size(8, 256, 800), kNow), 240 * kMs) << "nothing else is known";

@@ -280,6 +280,23 @@ TEST_F(SchedulerTest, ABaselineThatIsTooHighRefusesNotForGood) {
   EXPECT_EQ(Ended("next"), Code::kOk);
 }
 
+// Found on a busy machine: one batch that another process kept from its CPU, and the idle engine refused for a second.
+TEST_F(SchedulerTest, ASlowBatchDoesNotMakeAnIdleEngineRefuse) {
+  Start(100, 1);
+  scheduler_->SetBaseline(kBaseline);
+  bool stalls = true;
+  executor_.before_step = [&](int) {
+    if (std::exchange(stalls, false)) clock_.Advance(absl::Seconds(1));
+  };
+  Submit("slow");
+  RunAll();
+  Submit("next", 30 * kMs);
+  RunAll();
+  EXPECT_EQ(Ended("next"), Code::kOk);
+  Submit("impossible", 9 * kMs);
+  EXPECT_EQ(Ended("impossible"), Code::kResourceExhausted) << "at once";
+}
+
 TEST_F(SchedulerTest, AnOverdueBatchRefusesWhatItWouldKeepWaiting) {
   Start(100, 1);
   Submit("teacher");

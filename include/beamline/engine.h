@@ -19,6 +19,12 @@
 
 namespace beamline {
 
+// One step of a ladder: a request that would wait so long for a worker gets at most so many beams per level.
+struct NarrowingStep {
+  absl::Duration wait;
+  int beam_width = 1;
+};
+
 struct EngineOptions {
   std::string bundle;        // folder written by `beamline pack`
   std::string model_folder;  // watched for new versions: bundles in subfolders 1, 2, ...; empty: none
@@ -42,6 +48,11 @@ struct EngineOptions {
   int queue_capacity = 1024;  // requests waiting; more are refused
   absl::Duration max_queue_delay = absl::Milliseconds(2);
   absl::Duration default_deadline = absl::Seconds(2);
+  // Under load, narrower beams instead of refusals: waits ascend, widths descend. A step further is taken where only
+  // that meets the deadline; never fewer beams than top_k takes. The answer states it. Empty: beams are as asked for.
+  std::vector<NarrowingStep> narrowing;
+  // Spent at most, when a model is loaded, on measuring what its batches cost. 0: learnt from traffic alone.
+  absl::Duration cost_measurement = absl::Milliseconds(500);
   int64_t context_cache_bytes = 64 << 20;           // 0: no cache
   std::shared_ptr<UserHistoryStore> history_store;  // asked for the history of requests that bring none; null: none
   std::shared_ptr<const Ranker> ranker;             // the final order of answers; null: the beam's own
@@ -75,6 +86,7 @@ struct EngineStatus {
   uint64_t completed = 0;
   uint64_t failed = 0;    // cancelled, expired, broken, or cut off by a drain
   uint64_t rejected = 0;  // refused: invalid, queue full, cannot finish in time, stopping
+  uint64_t narrowed = 0;  // completed with fewer beams than asked for
   uint64_t context_hits = 0;
   uint64_t context_misses = 0;
   uint64_t encode_batches = 0, encode_batched = 0;  // executed, and the requests in them
@@ -98,7 +110,8 @@ class Engine {
 
   // Never blocks. `done` runs exactly once, on an engine thread, inside Submit when the request is refused, or inside
   // Drain when the time is up while the request is prepared:
-  // INVALID_ARGUMENT names the field; RESOURCE_EXHAUSTED means the queue is full; DEADLINE_EXCEEDED, CANCELLED,
+  // INVALID_ARGUMENT names the field; RESOURCE_EXHAUSTED: the queue is full, or by the measured costs the answer would
+  // come too late (beamline/retry.h says when to try again); DEADLINE_EXCEEDED, CANCELLED,
   // UNAVAILABLE (stopping) and INTERNAL (`non_finite_logits`, execution failed) say what they say.
   virtual Canceller Submit(RecommendRequest request, Callback done) = 0;
   // Submit and wait. Do not call from an engine callback.

@@ -4,6 +4,7 @@
 // configuration for its operators, whose names and units these are (proto/beamline/config/v1/server_config.proto).
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 
 namespace beamline {
@@ -27,6 +28,7 @@ inline constexpr OptionRange kEngineOptionRanges[] = {
     {"max_queue_delay_us", 0, 10000000},
     {"context_cache_bytes", 0, int64_t{1} << 40},
     {"model_poll_ms", 10, 86400000},
+    {"cost_measurement_ms", 0, 60000},
 };
 
 // `option` <= `other`.
@@ -39,6 +41,10 @@ inline constexpr OptionOrder kEngineOptionOrder[] = {
     {"max_beam_width", "max_batch_rows"},
     {"max_batch_requests", "max_batch_rows"},
 };
+
+// Of EngineOptions::narrowing; a step's width is also at most max_beam_width.
+inline constexpr size_t kMaxNarrowingSteps = 8;
+inline constexpr OptionRange kNarrowingWaitMs = {"narrowing.wait_ms", 0, 3600000};
 
 // Of a request, and of the default for those that have none.
 inline constexpr OptionRange kDeadlineRangeMs = {"default_deadline_ms", 1, 3600000};

@@ -105,6 +105,7 @@ struct RecommendResult {
   std::vector<RecommendedItem> items;  // by the ranker; without one score descending, equal scores in SID order
   ShortReason short_reason = ShortReason::kNone;
   std::vector<int> beam_widths;  // used, per level
+  int narrowing = 0;             // 0: as asked for; else the step of EngineOptions::narrowing that was applied, from 1
   int unknown_items = 0;         // history items the catalogue does not have
   int dropped_events = 0;        // oldest history events beyond the model's window
   bool context_cached = false;

@@ -52,7 +52,7 @@ absl::StatusOr<std::shared_ptr<grpc::ChannelCredentials>> CredentialsOf(const Tl
 }
 
 // gRPC takes port 99999 for 34463, and an empty target for a reason to log.
-absl::Status CheckTarget(absl::string_view target) {
+absl::Status CheckTarget(absl::string_view flag, absl::string_view target) {
   if (absl::StartsWith(target, "unix:")) return absl::OkStatus();
   const size_t colon = target.rfind(':');
   int port = 0;
@@ -61,7 +61,7 @@ absl::Status CheckTarget(absl::string_view target) {
     return absl::OkStatus();
   }
   return absl::InvalidArgumentError(
-      absl::StrCat("--target: '", target, "' must be HOST:PORT with a port of 1..65535, such as 127.0.0.1:50051"));
+      absl::StrCat(flag, ": '", target, "' must be HOST:PORT with a port of 1..65535, such as 127.0.0.1:50051"));
 }
 
 }  // namespace
@@ -79,19 +79,42 @@ void AddTlsFlags(Command* command, TlsFlags* flags) {
   key->Needs(certificate);
 }
 
-absl::StatusOr<Client> Client::Create(const std::string& target, absl::Duration timeout, const TlsFlags& tls) {
-  BEAMLINE_RETURN_IF_ERROR(CheckTarget(target));
+absl::StatusOr<std::shared_ptr<grpc::Channel>> OpenChannel(absl::string_view flag, const std::string& target,
+                                                           const TlsFlags& tls) {
+  BEAMLINE_RETURN_IF_ERROR(CheckTarget(flag, target));
   BEAMLINE_ASSIGN_OR_RETURN(const std::shared_ptr<grpc::ChannelCredentials> credentials, CredentialsOf(tls));
-  return Client(target, timeout, credentials);
-}
-
-Client::Client(const std::string& target, absl::Duration timeout,
-               const std::shared_ptr<grpc::ChannelCredentials>& credentials)
-    : target_(target), timeout_(timeout) {
   grpc::ChannelArguments arguments;
   arguments.SetMaxReceiveMessageSize(64 << 20);
   arguments.SetInt(GRPC_ARG_ENABLE_HTTP_PROXY, 0);  // the target is meant literally
-  const auto channel = grpc::CreateCustomChannel(target, credentials, arguments);
+  return grpc::CreateCustomChannel(target, credentials, arguments);
+}
+
+void FillUser(const std::vector<Event>& history, const std::vector<UserAttribute>& attributes,
+              v1::RecommendRequest* request) {
+  for (const UserAttribute& attribute : attributes) {
+    v1::UserAttribute& out = *request->add_user_attributes();
+    out.set_name(attribute.name);
+    out.set_value(attribute.value);
+  }
+  for (const Event& event : history) {
+    v1::Event& out = *request->add_history();
+    out.set_item_id(event.item);
+    out.set_timestamp_ms(event.timestamp_ms);
+    out.set_play_time_ms(event.play_time_ms);
+    out.set_duration_ms(event.duration_ms);
+    for (int bit = 0; bit < kNumLabels; ++bit) {
+      if (event.labels & (1u << bit)) out.add_labels(static_cast<v1::Label>(bit + 1));
+    }
+  }
+}
+
+absl::StatusOr<Client> Client::Create(const std::string& target, absl::Duration timeout, const TlsFlags& tls) {
+  BEAMLINE_ASSIGN_OR_RETURN(const std::shared_ptr<grpc::Channel> channel, OpenChannel("--target", target, tls));
+  return Client(target, timeout, channel);
+}
+
+Client::Client(const std::string& target, absl::Duration timeout, const std::shared_ptr<grpc::Channel>& channel)
+    : target_(target), timeout_(timeout) {
   recommend_ = v1::RecommendService::NewStub(channel);
   catalogue_ = v1::CatalogueService::NewStub(channel);
   model_ = v1::ModelService::NewStub(channel);

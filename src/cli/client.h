@@ -9,16 +9,18 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
+#include "beamline/request.h"
 #include "beamline/types.h"
 #include "beamline/v1/admin.grpc.pb.h"
 #include "beamline/v1/catalogue.grpc.pb.h"
 #include "beamline/v1/model.grpc.pb.h"
 #include "beamline/v1/recommend.grpc.pb.h"
 #include "cli/command.h"
-#include "grpcpp/security/credentials.h"
+#include "grpcpp/channel.h"
 
 namespace beamline::cli {
 
@@ -28,6 +30,14 @@ struct TlsFlags {
   std::string certificate, key;  // who we are, for a server that asks
 };
 void AddTlsFlags(Command* command, TlsFlags* flags);
+
+// INVALID_ARGUMENT, NOT_FOUND, ...: the flag and the file that is wrong. Connects with the first call. `flag` names
+// what gave the target.
+absl::StatusOr<std::shared_ptr<grpc::Channel>> OpenChannel(absl::string_view flag, const std::string& target,
+                                                           const TlsFlags& tls);
+// The behaviour of a user in a request.
+void FillUser(const std::vector<Event>& history, const std::vector<UserAttribute>& attributes,
+              v1::RecommendRequest* request);
 
 class Client {
  public:
@@ -43,8 +53,7 @@ class Client {
   absl::StatusOr<std::optional<v1::Item>> GetItem(ItemId item);
 
  private:
-  Client(const std::string& target, absl::Duration timeout,
-         const std::shared_ptr<grpc::ChannelCredentials>& credentials);
+  Client(const std::string& target, absl::Duration timeout, const std::shared_ptr<grpc::Channel>& channel);
   template <typename Service, typename Request, typename Response>
   using Method = void (Service::*)(grpc::ClientContext*, const Request*, Response*, std::function<void(grpc::Status)>);
   template <typename Service, typename Request, typename Response>

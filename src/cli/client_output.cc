@@ -93,6 +93,9 @@ std::string FormatRecommendations(const v1::RecommendResponse& response, const I
   if (rank > 0) absl::StrAppend(&text, Table(rows));
   if (const char* why = ShortText(response.short_reason())) absl::StrAppend(&text, why, "\n");
   const v1::StageTimings& timings = response.timings();
+  if (response.narrowing() > 0) {
+    absl::StrAppend(&text, "the server was loaded and kept fewer beams (step ", response.narrowing(), ")\n");
+  }
   absl::StrAppend(&text, "model ", response.model_version(), ", catalogue ", response.catalogue_version(), ", beams ",
                   absl::StrJoin(response.beam_widths(), ","), ", request ", response.request_id(), "\n");
   if (response.unknown_items() > 0 || response.dropped_events() > 0) {

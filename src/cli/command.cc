@@ -178,6 +178,7 @@ template Option* Command::AddNumber(const std::string&, uint64_t&, Limits, const
 template Option* Command::AddNumber(const std::string&, double&, Limits, const std::string&);
 template Option* Command::AddNumber(const std::string&, std::optional<uint64_t>&, Limits, const std::string&);
 template Option* Command::AddNumber(const std::string&, std::vector<uint32_t>&, Limits, const std::string&);
+template Option* Command::AddNumber(const std::string&, std::vector<double>&, Limits, const std::string&);
 
 CommandLine::CommandLine(const std::string& name, const std::string& about, const std::string& version)
     : app_(std::make_unique<CLI::App>(about, name)), root_(std::make_unique<Command>(app_.get())) {

@@ -59,7 +59,7 @@ class Command {
   // Calls back in the order in which options were added, not that of the command line.
   Option* AddCallback(const std::string& flags, std::function<void(const std::string&)> callback,
                       const std::string& help);
-  // T: int, int64_t, uint32_t, uint64_t, double, optional<uint64_t>, vector<uint32_t>.
+  // T: int, int64_t, uint32_t, uint64_t, double, optional<uint64_t>, vector<uint32_t>, vector<double>.
   template <typename T>
   Option* AddNumber(const std::string& flags, T& value, Limits limits, const std::string& help);
 

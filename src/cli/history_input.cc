@@ -13,6 +13,7 @@
 #include <poll.h>
 #include <unistd.h>
 
+#include "absl/container/flat_hash_map.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
 #include "absl/strings/strip.h"
@@ -133,6 +134,36 @@ absl::StatusOr<UserInput> ReadUserFromData(const std::string& folder, const std:
   }
   if (!files.users.empty()) BEAMLINE_RETURN_IF_ERROR(ReadAttributes(files.users, user, &input.attributes));
   return input;
+}
+
+absl::StatusOr<std::vector<std::vector<Event>>> ReadHistoriesFromData(const std::string& folder, size_t max_users,
+                                                                      size_t max_events) {
+  BEAMLINE_ASSIGN_OR_RETURN(const data::DatasetFiles files, data::FindDatasetFiles(folder));
+  BEAMLINE_ASSIGN_OR_RETURN(data::EventTableReader reader, data::EventTableReader::Open(files.events));
+  std::vector<std::vector<Event>> histories;
+  absl::flat_hash_map<std::string, size_t> places;
+  for (data::EventRow row;;) {
+    BEAMLINE_ASSIGN_OR_RETURN(const bool more, reader.Next(&row));
+    if (!more) break;
+    const std::string user(row.user_id);
+    const auto known = places.find(user);
+    if (known == places.end() && histories.size() >= max_users) continue;
+    const size_t place = known != places.end() ? known->second : histories.size();
+    if (known == places.end()) {
+      places.emplace(user, place);
+      histories.emplace_back();
+    }
+    histories[place].push_back(row.event);
+  }
+  if (histories.empty()) return absl::NotFoundError(absl::StrCat(files.events.string(), " has no events"));
+  for (std::vector<Event>& history : histories) {
+    std::stable_sort(history.begin(), history.end(),
+                     [](const Event& a, const Event& b) { return a.timestamp_ms < b.timestamp_ms; });
+    if (history.size() > max_events) {
+      history.erase(history.begin(), history.end() - static_cast<std::ptrdiff_t>(max_events));
+    }
+  }
+  return histories;
 }
 
 absl::StatusOr<std::vector<ItemId>> ParseItemList(const std::string& text, const std::string& what) {

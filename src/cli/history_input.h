@@ -27,6 +27,10 @@ absl::StatusOr<std::vector<Event>> ReadHistoryFile(const std::string& path);  //
 // `max_events`, with the user's attributes. NotFound when the log has no such user.
 absl::StatusOr<UserInput> ReadUserFromData(const std::string& folder, const std::string& user, size_t max_events);
 
+// The newest `max_events` events of the first `max_users` users of a data folder (by first event), in time order.
+absl::StatusOr<std::vector<std::vector<Event>>> ReadHistoriesFromData(const std::string& folder, size_t max_users,
+                                                                      size_t max_events);
+
 // "1,2,3"; errors name `what`, e.g. "--deny".
 absl::StatusOr<std::vector<ItemId>> ParseItemList(const std::string& text, const std::string& what);
 

@@ -42,7 +42,7 @@ interrupted; 1 anything else.)";
 std::vector<Verb> AddVerbs(Command& root) {
   return {AddGenerateData(root), AddImport(root),    AddTokenize(root), AddTrain(root),
           AddEvaluate(root),     AddPack(root),      AddExport(root),   AddInspect(root),
-          AddServe(root),        AddRecommend(root), AddReload(root)};
+          AddServe(root),        AddRecommend(root), AddReload(root),   AddBench(root)};
 }
 
 int ExitCode(const absl::Status& status) {

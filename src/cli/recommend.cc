@@ -53,24 +53,6 @@ absl::StatusOr<UserInput> ReadInput(const Options& options) {
   return input;
 }
 
-void FillUser(const UserInput& input, v1::RecommendRequest* request) {
-  for (const UserAttribute& attribute : input.attributes) {
-    v1::UserAttribute& out = *request->add_user_attributes();
-    out.set_name(attribute.name);
-    out.set_value(attribute.value);
-  }
-  for (const Event& event : input.history) {
-    v1::Event& out = *request->add_history();
-    out.set_item_id(event.item);
-    out.set_timestamp_ms(event.timestamp_ms);
-    out.set_play_time_ms(event.play_time_ms);
-    out.set_duration_ms(event.duration_ms);
-    for (int bit = 0; bit < kNumLabels; ++bit) {
-      if (event.labels & (1u << bit)) out.add_labels(static_cast<v1::Label>(bit + 1));
-    }
-  }
-}
-
 absl::Status FillEligibility(const Options& options, v1::Eligibility* eligibility) {
   BEAMLINE_ASSIGN_OR_RETURN(const std::vector<ItemId> deny, ParseItemList(options.deny, "--deny"));
   eligibility->mutable_deny_item_ids()->Assign(deny.begin(), deny.end());
@@ -94,7 +76,7 @@ absl::StatusOr<v1::RecommendRequest> MakeRequest(const Options& options, const U
   v1::RecommendRequest request;
   request.set_request_id(options.request_id);
   request.set_user_id(options.user);
-  FillUser(input, &request);
+  FillUser(input.history, input.attributes, &request);
   request.set_top_k(options.top_k);
   request.set_items_per_sid(options.items_per_sid);
   request.mutable_beam_widths()->Assign(options.beams.begin(), options.beams.end());

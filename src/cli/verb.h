@@ -31,6 +31,7 @@ struct Verb {
 Verb AddServe(Command& root);
 Verb AddRecommend(Command& root);
 Verb AddReload(Command& root);
+Verb AddBench(Command& root);
 Verb AddImport(Command& root);
 Verb AddGenerateData(Command& root);
 Verb AddTokenize(Command& root);

@@ -10,6 +10,7 @@
 #include "beamline/retry.h"
 #include "beamline/status.h"
 #include "engine/answer.h"
+#include "engine/narrowing.h"
 #include "engine/request_check.h"
 
 namespace beamline::engine {
@@ -94,7 +95,7 @@ absl::Status EngineCore::StartRepository(RunnerSource source, bool inline_execut
   options.poll_period = options_.model_poll_period;
   options.keep_previous = options_.keep_previous_model;
   options.inline_execution = inline_execution;
-  auto loader = std::make_unique<ModelLoader>(std::move(source), &options_, &recorder_);
+  auto loader = std::make_unique<ModelLoader>(std::move(source), &options_, &recorder_, clock_.get());
   BEAMLINE_ASSIGN_OR_RETURN(repository_,
                             repository::ModelRepository::Start(std::move(options), std::move(loader), clock_));
   return absl::OkStatus();
@@ -104,6 +105,13 @@ void EngineCore::StartScheduler(bool inline_execution) {
   dispatch_ = std::make_unique<ModelDispatch>(Serving()->runner->max_concurrency());
   scheduler_ =
       std::make_unique<scheduler::Scheduler>(ScheduleOf(options_, inline_execution), dispatch_.get(), clock_.get());
+  UseCostsOf(*Serving());
+}
+
+void EngineCore::UseCostsOf(const ServingModel& serving) {
+  if (costs_group_.load(std::memory_order_relaxed) == serving.group) return;
+  if (costs_group_.exchange(serving.group, std::memory_order_relaxed) == serving.group) return;
+  scheduler_->SetBaseline(serving.costs);
 }
 
 ServingHandle EngineCore::Serving() const {
@@ -136,6 +144,8 @@ absl::Status EngineCore::Accept(const CallPtr& call, const RecommendRequest& req
   if (request.deadline <= clock_->Now()) {
     return absl::DeadlineExceededError("the deadline had passed before the request arrived");
   }
+  UseCostsOf(*call->serving);
+  BEAMLINE_RETURN_IF_ERROR(RefuseHopeless(request, call->serving->runner->info().levels()));
   std::lock_guard lock(mu_);
   if (stopping_) return absl::UnavailableError("the engine is stopping; ask another replica");
   if (preparing_.size() >= static_cast<size_t>(options_.queue_capacity)) {
@@ -147,6 +157,18 @@ absl::Status EngineCore::Accept(const CallPtr& call, const RecommendRequest& req
   }
   preparing_.insert(call);
   return absl::OkStatus();
+}
+
+absl::Status EngineCore::RefuseHopeless(const RecommendRequest& request, int levels) const {
+  // Before preparation the length of the input is unknown, and that of the queue is what matters.
+  const std::vector<int> narrowest = NarrowedWidths(BeamWidths(request, options_, levels), options_.narrowing,
+                                                    static_cast<int>(options_.narrowing.size()), NeededWidth(request));
+  absl::Status status = scheduler_
+                            ->Ask({.priority = request.priority,
+                                   .deadline = request.deadline,
+                                   .rows = *std::max_element(narrowest.begin(), narrowest.end())})
+                            .status;
+  return absl::IsResourceExhausted(status) ? status : absl::OkStatus();
 }
 
 void EngineCore::Prepare(const CallPtr& call) {
@@ -222,12 +244,27 @@ absl::StatusOr<std::unique_ptr<runtime::RequestJob>> EngineCore::MakeJob(Recomme
   if (options_.context_cache_bytes > 0 && !request.user_id.empty()) {
     job->context_key = {request.user_id, runtime::Digest(job->input), model.version};
   }
-  job->beam_widths = BeamWidths(request, options_, model.levels());
   job->score_rule = options_.score_rule;
   job->priority = request.priority;
   job->deadline = request.deadline;
+  SetWidths(request, *job);
   job->SetCosts();
   return job;
+}
+
+void EngineCore::SetWidths(const RecommendRequest& request, runtime::RequestJob& job) const {
+  const auto ask = [&](const std::vector<int>& widths) {
+    const scheduler::Scheduler::Forecast forecast =
+        scheduler_->Ask({.priority = job.priority,
+                         .deadline = job.deadline,
+                         .rows = *std::max_element(widths.begin(), widths.end()),
+                         .context_tokens = job.input.context_tokens()});
+    return WidthForecast{forecast.status.ok(), forecast.wait};
+  };
+  Narrowing chosen = ChooseWidths(BeamWidths(request, options_, job.model->info().levels()), options_.narrowing,
+                                  NeededWidth(request), ask);
+  job.beam_widths = std::move(chosen.widths);
+  job.narrowing = chosen.step;
 }
 
 absl::Status EngineCore::AddHistory(RecommendRequest& request) const {
@@ -278,6 +315,7 @@ bool EngineCore::End(const CallPtr& call, absl::StatusOr<RecommendResult> result
     call->scheduler = nullptr;
   }
   (result.ok() ? completed_ : refused ? rejected_ : failed_).Add();
+  if (result.ok() && result->narrowing > 0) narrowed_.Add();
   if (result.ok() && call->sample != nullptr) recorder_.Add(*std::move(call->sample), clock_->Now());
   Callback done = std::move(call->done);
   done(std::move(result));
@@ -309,6 +347,7 @@ EngineStatus EngineCore::GetStatus() const {
   status.completed = completed_.value();
   status.failed = failed_.value();
   status.rejected = rejected_.value();
+  status.narrowed = narrowed_.value();
   status.context_hits = stats.context_hits;
   status.context_misses = stats.context_misses;
   status.encode_batches = stats.encode_batches;

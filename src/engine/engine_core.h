@@ -7,6 +7,7 @@
 // fake clock. Thread-safe as beamline/engine.h says.
 #pragma once
 
+#include <atomic>
 #include <condition_variable>
 #include <memory>
 #include <mutex>
@@ -61,10 +62,15 @@ class EngineCore final : public Engine {
   explicit EngineCore(const Parts& parts);
   absl::Status StartRepository(RunnerSource source, bool inline_execution);
   void StartScheduler(bool inline_execution);
+  // The scheduler's baseline is of the version that the newest request is pinned to.
+  void UseCostsOf(const ServingModel& serving);
   // The version that new requests are pinned to.
   ServingHandle Serving() const;
   // On OK the call is among `preparing_`.
   absl::Status Accept(const CallPtr& call, const RecommendRequest& request);
+  // RESOURCE_EXHAUSTED where the request would be refused even if it needed no encode: said before preparation, so that
+  // saying no costs next to nothing.
+  absl::Status RefuseHopeless(const RecommendRequest& request, int levels) const;
   void Prepare(const CallPtr& call);
   // Prepare, but for the end of the preparation.
   void PrepareNow(const CallPtr& call);
@@ -74,6 +80,8 @@ class EngineCore final : public Engine {
   bool AbandonPreparation(std::unique_lock<std::mutex>& lock);
   // The job of a request, pinned to `serving`; REQUIRES what Accept checked.
   absl::StatusOr<std::unique_ptr<runtime::RequestJob>> MakeJob(RecommendRequest& request, const ServingHandle& serving);
+  // By the load it meets: see narrowing.h.
+  void SetWidths(const RecommendRequest& request, runtime::RequestJob& job) const;
   absl::Status AddHistory(RecommendRequest& request) const;
   void Enqueue(const CallPtr& call, std::unique_ptr<runtime::RequestJob> job);
   absl::StatusOr<RecommendResult> Answer(const Call& call, const runtime::RequestJob& job) const;
@@ -85,7 +93,8 @@ class EngineCore final : public Engine {
   const std::shared_ptr<const Clock> clock_;
   RequestRecorder recorder_;
   std::unique_ptr<repository::ModelRepository> repository_;
-  Counter completed_, failed_, rejected_;
+  Counter completed_, failed_, rejected_, narrowed_;
+  std::atomic<uint64_t> costs_group_{0};  // whose costs the scheduler has; groups begin at 1
 
   mutable std::mutex mu_;
   std::condition_variable prepared_;

@@ -9,6 +9,7 @@
 #include "absl/strings/str_join.h"
 #include "base/run_catching.h"
 #include "beamline/status.h"
+#include "engine/cost_measurement.h"
 #include "engine/request_check.h"
 
 namespace beamline::engine {
@@ -34,8 +35,9 @@ absl::Status CheckBelongTogether(const runtime::ModelInfo& model, const Catalogu
 
 }  // namespace
 
-ModelLoader::ModelLoader(RunnerSource source, const EngineOptions* options, const RequestRecorder* recorder)
-    : source_(std::move(source)), options_(*options), recorder_(*recorder) {}
+ModelLoader::ModelLoader(RunnerSource source, const EngineOptions* options, const RequestRecorder* recorder,
+                         const Clock* clock)
+    : source_(std::move(source)), options_(*options), recorder_(*recorder), clock_(*clock) {}
 
 absl::StatusOr<std::string> ModelLoader::Identify(const std::string& bundle) {
   return ReturnCatching(absl::StrCat(bundle, ": reading its manifest"), [&] { return source_.identify(bundle); });
@@ -58,11 +60,18 @@ absl::StatusOr<std::unique_ptr<repository::Model>> ModelLoader::LoadNow(const st
 
 absl::Status ModelLoader::WarmUp(repository::Model& model, const repository::Model* serving) {
   return ReturnCatching(
-      "warm-up", [&] { return WarmUpNow(static_cast<const ServingModel&>(model), serving); }, kOutOfMemory);
+      "warm-up", [&] { return WarmUpNow(static_cast<ServingModel&>(model), serving); }, kOutOfMemory);
 }
 
-absl::Status ModelLoader::WarmUpNow(const ServingModel& next, const repository::Model* serving) const {
+absl::Status ModelLoader::WarmUpNow(ServingModel& next, const repository::Model* serving) const {
   BEAMLINE_RETURN_IF_ERROR(next.runner->WarmUp(Recorded(next.runner->info().levels()), options_.score_rule));
+  next.costs = MeasureCosts(*next.runner,
+                            {.beam_width = options_.default_beam_width,
+                             .max_requests = options_.max_batch_requests,
+                             .max_rows = options_.max_batch_rows,
+                             .score_rule = options_.score_rule,
+                             .budget = options_.cost_measurement},
+                            clock_);
   if (serving == nullptr) return absl::OkStatus();
   for (const std::vector<TagClause>& rule : static_cast<const ServingModel*>(serving)->rules->rules()) {
     BEAMLINE_RETURN_IF_ERROR(next.rules->Get(rule).status());

@@ -1,15 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // The repository's loader: a bundle becomes a runner, the runner with its catalogue a ServingModel. Refuses a model and
-// a catalogue that do not belong together, compiles the rules that requests use now, and warms up with what they asked
-// lately. What any of that throws becomes a status: a bundle that cannot be loaded must not end a server that serves.
-// Called by one thread at a time.
+// a catalogue that do not belong together, compiles the rules that requests use now, warms up with what they asked
+// lately, and measures what batches cost. What any of that throws becomes a status: a bundle that cannot be loaded must
+// not end a server that serves. Called by one thread at a time.
 #pragma once
 
 #include <functional>
 #include <memory>
 #include <string>
 
+#include "base/clock.h"
 #include "beamline/engine.h"
 #include "engine/request_recorder.h"
 #include "engine/serving_model.h"
@@ -27,8 +28,8 @@ struct RunnerSource {
 
 class ModelLoader final : public repository::Loader {
  public:
-  // `options` and `recorder` outlive the loader.
-  ModelLoader(RunnerSource source, const EngineOptions* options, const RequestRecorder* recorder);
+  // All but the source are the caller's and outlive the loader.
+  ModelLoader(RunnerSource source, const EngineOptions* options, const RequestRecorder* recorder, const Clock* clock);
 
   absl::StatusOr<std::string> Identify(const std::string& bundle) override;
   absl::Status Verify(const std::string& bundle) override;
@@ -37,13 +38,14 @@ class ModelLoader final : public repository::Loader {
 
  private:
   absl::StatusOr<std::unique_ptr<repository::Model>> LoadNow(const std::string& bundle);
-  absl::Status WarmUpNow(const ServingModel& next, const repository::Model* serving) const;
+  absl::Status WarmUpNow(ServingModel& next, const repository::Model* serving) const;
   // What was recorded, with widths for this model's levels, as much as fits one batch.
   std::vector<RecommendRequest> Recorded(int levels) const;
 
   const RunnerSource source_;
   const EngineOptions& options_;
   const RequestRecorder& recorder_;
+  const Clock& clock_;
   uint64_t last_group_ = 0;
 };
 

@@ -8,6 +8,7 @@
 #include "absl/strings/str_cat.h"
 #include "beamline/engine_limits.h"
 #include "beamline/status.h"
+#include "engine/narrowing.h"
 
 namespace beamline::engine {
 namespace {
@@ -109,6 +110,7 @@ absl::Status CheckOptions(const EngineOptions& options) {
       {"max_queue_delay_us", absl::ToInt64Microseconds(options.max_queue_delay)},
       {"context_cache_bytes", options.context_cache_bytes},
       {"model_poll_ms", absl::ToInt64Milliseconds(options.model_poll_period)},
+      {"cost_measurement_ms", absl::ToInt64Milliseconds(options.cost_measurement)},
   };
   for (const OptionRange& range : kEngineOptionRanges) {
     BEAMLINE_RETURN_IF_ERROR(CheckRange(range.option, values.at(range.option), range.low, range.high));
@@ -118,6 +120,7 @@ absl::Status CheckOptions(const EngineOptions& options) {
     return absl::InvalidArgumentError(absl::StrCat(order.option, ": ", values.at(order.option), " is more than ",
                                                    order.other, " (", values.at(order.other), ")"));
   }
+  BEAMLINE_RETURN_IF_ERROR(CheckNarrowing(options.narrowing, options.max_beam_width));
   return CheckRange(kDeadlineRangeMs.option, absl::ToInt64Milliseconds(options.default_deadline), kDeadlineRangeMs.low,
                     kDeadlineRangeMs.high);
 }
@@ -147,9 +150,11 @@ absl::Status CheckRequest(const RecommendRequest& request, const EngineOptions& 
   return absl::OkStatus();
 }
 
+int NeededWidth(const RecommendRequest& request) { return (request.top_k - 1) / request.items_per_sid + 1; }
+
 std::vector<int> BeamWidths(const RecommendRequest& request, const EngineOptions& options, int levels) {
   if (static_cast<int>(request.beam_widths.size()) == levels) return request.beam_widths;
-  int width = std::max(options.default_beam_width, (request.top_k - 1) / request.items_per_sid + 1);
+  int width = std::max(options.default_beam_width, NeededWidth(request));
   width = std::min(width, options.max_beam_width);
   if (!request.beam_widths.empty()) width = request.beam_widths[0];
   return std::vector<int>(levels, width);

@@ -9,10 +9,12 @@
 #include <memory>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "catalogue/rule_cache.h"
 #include "repository/loader.h"
 #include "runtime/runner.h"
+#include "scheduler/cost_table.h"
 
 namespace beamline::engine {
 
@@ -28,7 +30,8 @@ struct ServingModel final : repository::Model {
   const std::unique_ptr<runtime::Runner> runner;
   const std::shared_ptr<const catalogue::CatalogueSnapshot> snapshot;
   const std::shared_ptr<catalogue::RuleCache> rules;
-  const uint64_t group;  // of the scheduler: no batch mixes two
+  const uint64_t group;                     // of the scheduler: no batch mixes two
+  std::vector<scheduler::BatchCost> costs;  // written by the warm-up alone, before anybody else sees the model
 };
 
 using ServingHandle = std::shared_ptr<const ServingModel>;

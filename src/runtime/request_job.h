@@ -52,6 +52,7 @@ struct RequestJob : scheduler::Job {
   EncodedRequest input;
   ContextKey context_key;        // an empty history_digest: not cached
   std::vector<int> beam_widths;  // [levels], each >= 1; fixed before the batch forms
+  int narrowing = 0;             // the engine's, for the answer: RecommendResult::narrowing
   ScoreRule score_rule = ScoreRule::kFull;
   std::shared_ptr<Runner> model;  // executes the job, and nothing else does; `batch_group` is its alone
   std::shared_ptr<const catalogue::CatalogueSnapshot> snapshot;

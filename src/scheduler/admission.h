@@ -4,6 +4,11 @@
 // refused when its deadline has passed (DEADLINE_EXCEEDED), when by the cost table it cannot finish in time behind the
 // work ahead of it, or when the queue is full and nothing of lower priority waits in it (RESOURCE_EXHAUSTED, with a
 // retry hint as in beamline/retry.h), and when the scheduler is stopping (UNAVAILABLE).
+//
+// An idle engine has nothing to lose: there a request is refused only where it could not finish at the least its work
+// is known to take, and not at all where nothing was measured lately. Such a request is a probe: it keeps its place
+// until its deadline, because somebody has to find out whether the table is right. Without that a few slow batches
+// (another process took the CPU) would make an idle engine refuse everything until the table forgets them.
 #pragma once
 
 #include <cstdint>
@@ -25,6 +30,7 @@ struct AdmissionView {
   BatchSize encode_ahead;                 // waiting work that goes before the request
   BatchSize decode_ahead;
   absl::Duration until_worker_free;  // by the cost table; zero where one is idle
+  bool idle = false;                 // nothing waits and nothing runs
   int workers = 1;
   bool stopping = false;
 };
@@ -32,10 +38,16 @@ struct AdmissionView {
 struct AdmissionDecision {
   absl::Status status;        // OK: accepted
   bool evict_lowest = false;  // accepted in place of the last waiting request of the lowest priority
+  bool probe = false;         // accepted although the cost table speaks against it
 };
 
-// How long until the request would have its answer: a free worker, then the work ahead and its own in full batches over
-// all workers (it shares the last of them, and takes as long as that). Zero where the table knows nothing.
+// How long until a worker would begin with the request: a free worker, then the work ahead in full batches over all
+// workers. Zero where the table knows nothing.
+absl::Duration EstimateWait(const AdmissionView& view, absl::Time now, const CostTable& cost,
+                            const BatchLimits& limits);
+
+// How long until the request would have its answer: as above, its own work included (it shares the last batches, and
+// takes as long as they do).
 absl::Duration EstimateLatency(const QueuedJob& job, const AdmissionView& view, absl::Time now, const CostTable& cost,
                                const BatchLimits& limits);
 

@@ -108,7 +108,7 @@ bool MoreUrgent(const QueuedJob& a, const QueuedJob& b, absl::Time now, const Ba
 
 bool IsDead(const QueuedJob& job, bool encoded, absl::Time now, const CostTable& cost) {
   if (job.cancelled || job.deadline <= now) return true;
-  if (job.deadline == absl::InfiniteFuture()) return false;
+  if (job.deadline == absl::InfiniteFuture() || job.probe) return false;
   BatchSize alone;
   alone.Add(job.rows, job.context_tokens);
   absl::Duration needed = cost.Estimate(WorkKind::kDecode, alone, now);

@@ -46,6 +46,7 @@ struct QueuedJob {
   int64_t context_tokens = 0;
   bool cancelled = false;
   uint64_t group = 0;
+  bool probe = false;  // admission.h: lives until its deadline, whatever the cost table says
 };
 
 // Both in any order. `closing`: no further job will come, so waiting for company is pointless. Dead jobs (IsDead) are

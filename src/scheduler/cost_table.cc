@@ -31,20 +31,21 @@ CostTable::Cell* CostTable::Find(WorkKind kind, const BatchSize& size) {
 
 void CostTable::Observe(WorkKind kind, const BatchSize& size, absl::Duration duration, absl::Time now) {
   Kind& table = kinds_[static_cast<int>(kind)];
-  if (now - table.refreshed > max_age_) table.cells.clear();  // as Estimate: old knowledge is none
+  if (Stale(table, now)) table.cells.clear();  // as Estimate: old knowledge is none
+  const absl::Duration expected = table.baseline.empty() ? duration : Estimate(kind, size, now);
   table.refreshed = now;
   if (Cell* cell = Find(kind, size)) {
     cell->duration += (duration - cell->duration) * weight_;
     return;
   }
   Cell cell = At(kind, size);
-  cell.duration = duration;
+  cell.duration = expected + (duration - expected) * weight_;
   table.cells.push_back(cell);
 }
 
 void CostTable::ObserveAtLeast(WorkKind kind, const BatchSize& size, absl::Duration duration, absl::Time now) {
   Kind& table = kinds_[static_cast<int>(kind)];
-  if (now - table.refreshed > max_age_) table.cells.clear();  // as Observe
+  if (Stale(table, now)) table.cells.clear();  // as Observe
   const Cell* cell = Find(kind, size);
   if (cell == nullptr || cell->duration < duration) {
     Observe(kind, size, duration, now);
@@ -53,15 +54,46 @@ void CostTable::ObserveAtLeast(WorkKind kind, const BatchSize& size, absl::Durat
   }
 }
 
+void CostTable::SetBaseline(absl::Span<const BatchCost> measured) {
+  for (Kind& kind : kinds_) kind.baseline.clear();
+  for (const BatchCost& cost : measured) {
+    Cell cell = At(cost.kind, cost.size);
+    cell.duration = std::max(cost.duration, absl::Nanoseconds(1));  // ratios are taken of it
+    kinds_[static_cast<int>(cost.kind)].baseline.push_back(cell);
+  }
+}
+
+bool CostTable::Stale(absl::Time now) const {
+  return std::any_of(kinds_.begin(), kinds_.end(), [&](const Kind& kind) { return Stale(kind, now); });
+}
+
 absl::Duration CostTable::Estimate(WorkKind kind, const BatchSize& size, absl::Time now) const {
   const Kind& table = kinds_[static_cast<int>(kind)];
-  if (table.cells.empty() || now - table.refreshed > max_age_) return absl::ZeroDuration();
   const Cell at = At(kind, size);
+  if (table.cells.empty() || Stale(table, now)) {
+    return table.baseline.empty() ? absl::ZeroDuration() : Scaled(table.baseline, at);
+  }
+  if (table.baseline.empty()) return Scaled(table.cells, at);
+  const Cell& nearest = Nearest(table.cells, at);
+  return nearest.duration * absl::FDivDuration(Scaled(table.baseline, at), Scaled(table.baseline, nearest));
+}
+
+absl::Duration CostTable::Least(WorkKind kind, const BatchSize& size, absl::Time now) const {
+  const absl::Duration estimate = Estimate(kind, size, now);
+  const std::vector<Cell>& baseline = kinds_[static_cast<int>(kind)].baseline;
+  return baseline.empty() ? estimate : std::min(estimate, Scaled(baseline, At(kind, size)));
+}
+
+const CostTable::Cell& CostTable::Nearest(const std::vector<Cell>& cells, const Cell& at) {
   const auto distance = [&](const Cell& cell) {
     return std::abs(cell.width_bucket - at.width_bucket) + std::abs(cell.tokens_bucket - at.tokens_bucket);
   };
-  const Cell& nearest = *std::min_element(table.cells.begin(), table.cells.end(),
-                                          [&](const Cell& a, const Cell& b) { return distance(a) < distance(b); });
+  return *std::min_element(cells.begin(), cells.end(),
+                           [&](const Cell& a, const Cell& b) { return distance(a) < distance(b); });
+}
+
+absl::Duration CostTable::Scaled(const std::vector<Cell>& cells, const Cell& at) {
+  const Cell& nearest = Nearest(cells, at);
   const int wider = at.width_bucket - nearest.width_bucket;
   const int longer = at.tokens_bucket - nearest.tokens_bucket;
   const int growth = std::max({0, wider, longer});

@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// What a batch costs: (rows, context tokens) -> duration, per kind of work, measured from the batches that ran. Steps
-// are fixed in number, so a batch's size predicts its time; sizes are bucketed by powers of two and each bucket keeps
-// an exponential average. A value: Observe changes it, Estimate is a pure function of it. Not thread-safe; the
-// scheduler guards its own.
+// What a batch costs: (rows, context tokens) -> duration, per kind of work. Steps are fixed in number, so a batch's
+// size predicts its time; sizes are bucketed, four buckets to a factor of two. Two layers: the baseline, measured at
+// warm-up before any traffic, and the observations of the batches that ran, of which each bucket keeps an exponential
+// average (beginning, where there is a baseline, with what was expected: one disturbed batch says little). A value:
+// SetBaseline and Observe change it, Estimate is a pure function of it. Not thread-safe; the scheduler guards its own.
 //
-// Zero means unknown. A table that nothing refreshed for `max_age` knows nothing: a request is then let through as a
-// probe, so that one slow batch (a cold start, a stall) can never make the engine refuse work for good.
+// Observations that nothing refreshed for `max_age` are forgotten, so that one slow batch (a cold start, a stall) can
+// never make the engine refuse work for good; the baseline then speaks alone. Zero means unknown.
 #pragma once
 
 #include <array>
@@ -14,6 +15,7 @@
 #include <vector>
 
 #include "absl/time/time.h"
+#include "absl/types/span.h"
 
 namespace beamline::scheduler {
 
@@ -33,6 +35,13 @@ struct BatchSize {
   friend bool operator==(const BatchSize&, const BatchSize&) = default;
 };
 
+// One measured batch.
+struct BatchCost {
+  WorkKind kind = WorkKind::kEncode;
+  BatchSize size;
+  absl::Duration duration;  // > 0
+};
+
 class CostTable {
  public:
   // `weight` of a new observation in its bucket's average, in (0, 1].
@@ -44,10 +53,20 @@ class CostTable {
   // A batch stopped early after `duration`, because nobody waited for it any more: its cost is at least that.
   void ObserveAtLeast(WorkKind kind, const BatchSize& size, absl::Duration duration, absl::Time now);
 
-  // Of the size's own bucket if it was measured; else of the nearest one, scaled: proportional to the growth where the
-  // size is larger, half-way between fixed and proportional (a square root) where it is smaller. Zero when unknown or
-  // stale.
+  // In the place of an earlier one; observations stay.
+  void SetBaseline(absl::Span<const BatchCost> measured);
+
+  // Of the size's own bucket if it was observed; else of the nearest one observed, scaled as the baseline has it. Where
+  // nothing was observed lately, the baseline's own word. Between the sizes of a baseline, and without one:
+  // proportional to the growth where the size is larger, half-way between fixed and proportional (a square root) where
+  // it is smaller.
   absl::Duration Estimate(WorkKind kind, const BatchSize& size, absl::Time now) const;
+
+  // The lesser of Estimate and the baseline: what the work takes where nothing disturbs it.
+  absl::Duration Least(WorkKind kind, const BatchSize& size, absl::Time now) const;
+
+  // True where some kind of work was not observed within `max_age`: somebody should try.
+  bool Stale(absl::Time now) const;
 
  private:
   struct Cell {
@@ -56,11 +75,15 @@ class CostTable {
     absl::Duration duration;
   };
   struct Kind {
-    std::vector<Cell> cells;  // those measured; a handful
+    std::vector<Cell> cells;     // those observed; a handful
+    std::vector<Cell> baseline;  // likewise
     absl::Time refreshed = absl::InfinitePast();
   };
   static Cell At(WorkKind kind, const BatchSize& size);
+  static const Cell& Nearest(const std::vector<Cell>& cells, const Cell& at);
+  static absl::Duration Scaled(const std::vector<Cell>& cells, const Cell& at);
   Cell* Find(WorkKind kind, const BatchSize& size);
+  bool Stale(const Kind& kind, absl::Time now) const { return now - kind.refreshed > max_age_; }
 
   absl::Duration max_age_;
   double weight_;

@@ -33,7 +33,8 @@ QueuedJob Describe(uint64_t id, const Job& job) {
           .rows = job.beam_rows,
           .context_tokens = job.context_tokens,
           .cancelled = job.cancelled.load(std::memory_order_relaxed),
-          .group = job.batch_group};
+          .group = job.batch_group,
+          .probe = job.probe};
 }
 
 }  // namespace
@@ -72,6 +73,7 @@ Scheduler::JobId Scheduler::Submit(std::unique_ptr<Job> job) {
     return id;
   }
   if (decision.evict_lowest) PushOutLowest();
+  job->probe = decision.probe;
   ++stats_.accepted;
   ++stats_.in_flight;
   live_[id] = job.get();
@@ -81,6 +83,20 @@ Scheduler::JobId Scheduler::Submit(std::unique_ptr<Job> job) {
   work_changed_.notify_one();
   if (sweep_sooner) sweep_changed_.notify_one();
   return id;
+}
+
+Scheduler::Forecast Scheduler::Ask(QueuedJob job) const {
+  std::lock_guard lock(mu_);
+  const absl::Time now = clock_->Now();
+  job.id = last_id_ + 1;
+  job.submitted = now;
+  const AdmissionView view = ViewForAdmission(job, now);
+  return {Admit(job, view, now, cost_, options_.limits).status, EstimateWait(view, now, cost_, options_.limits)};
+}
+
+void Scheduler::SetBaseline(absl::Span<const BatchCost> measured) {
+  std::lock_guard lock(mu_);
+  cost_.SetBaseline(measured);
 }
 
 void Scheduler::Cancel(JobId id) {
@@ -180,8 +196,10 @@ AdmissionView Scheduler::ViewForAdmission(const QueuedJob& job, absl::Time now) 
   add(encode_, true);
   add(decode_, false);
   if (static_cast<int>(busy_.size()) >= view.workers) {
-    view.until_worker_free = std::max(absl::ZeroDuration(), *busy_.begin() - now);
+    // An overdue batch is expected to take as long again as it is overdue: a stalled device soon refuses everything.
+    view.until_worker_free = absl::AbsDuration(*busy_.begin() - now);
   }
+  view.idle = view.queued == 0 && busy_.empty();
   return view;
 }
 

@@ -76,6 +76,17 @@ class Scheduler {
 
   // Never blocks on work. The id is for Cancel; it is valid, if useless, also when the job was refused.
   JobId Submit(std::unique_ptr<Job> job);
+  // What Submit would say now to such a job, of which `id`, `submitted` and `cancelled` do not matter; counts nothing.
+  // Between the answer and a Submit others may come.
+  struct Forecast {
+    absl::Status status;  // OK: it would be accepted
+    absl::Duration wait;  // until a worker would begin with it; zero where costs are unknown
+  };
+  Forecast Ask(QueuedJob job) const;
+
+  // What batches cost by the warm-up of the model that serves from now on (cost_table.h).
+  void SetBaseline(absl::Span<const BatchCost> measured);
+
   // The job ends with CANCELLED soon, if it has not ended yet. A no-op for ended and unknown ids.
   void Cancel(JobId id);
 

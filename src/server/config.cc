@@ -97,6 +97,10 @@ EngineOptions EngineOptionsOf(const config::v1::ServerConfig& config) {
   options.queue_capacity = engine.queue_capacity();
   options.max_queue_delay = absl::Microseconds(engine.max_queue_delay_us());
   options.default_deadline = absl::Milliseconds(config.limits().default_deadline_ms());
+  for (const config::v1::NarrowingStep& step : engine.narrowing()) {
+    options.narrowing.push_back({absl::Milliseconds(step.wait_ms()), step.beam_width()});
+  }
+  options.cost_measurement = absl::Milliseconds(engine.cost_measurement_ms());
   options.context_cache_bytes = engine.context_cache_bytes();
   return options;
 }

@@ -200,8 +200,46 @@ class Checker {
     Add(path, absl::StrCat("\"", value, "\" is not one of ", absl::StrJoin(words, ", ")));
   }
 
+  // The line of a step of engine.narrowing; 0: unknown.
+  int LineOfStep(int index) const {
+    const FieldDescriptor* engine = config_.GetDescriptor()->FindFieldByName("engine");
+    const TextFormat::ParseInfoTree* tree = locations_.GetTreeForNested(engine, -1);
+    if (tree == nullptr) return 0;
+    const FieldDescriptor* steps = config::v1::Engine::descriptor()->FindFieldByName("narrowing");
+    return tree->GetLocation(steps, index).line + 1;
+  }
+
+  // Waits ascend and widths descend, so that every step is reached and does something.
+  void CheckNarrowing() {
+    const auto& steps = config_.engine().narrowing();
+    if (steps.size() > static_cast<int>(kMaxNarrowingSteps)) {
+      problems_.Add(LineOfStep(steps.size() - 1),
+                    absl::StrCat("engine.narrowing: has ", steps.size(), " steps, at most ", kMaxNarrowingSteps));
+      return;
+    }
+    for (int i = 0; i < steps.size(); ++i) {
+      const auto add = [&](absl::string_view field, int64_t value, const std::string& what) {
+        problems_.Add(LineOfStep(i), absl::StrCat("engine.narrowing[", i, "].", field, ": ", value, " ", what));
+      };
+      const int64_t wait = steps[i].wait_ms(), width = steps[i].beam_width();
+      const int64_t widest = Number("engine.max_beam_width");
+      if (wait < kNarrowingWaitMs.low || wait > kNarrowingWaitMs.high) {
+        add("wait_ms", wait, absl::StrCat("is outside ", kNarrowingWaitMs.low, "..", kNarrowingWaitMs.high));
+      } else if (i > 0 && wait <= steps[i - 1].wait_ms()) {
+        add("wait_ms", wait, absl::StrCat("is not above that of the step before it (", steps[i - 1].wait_ms(), ")"));
+      }
+      if (width < 1 || width > widest) {
+        add("beam_width", width, absl::StrCat("is outside 1..", widest, " (engine.max_beam_width)"));
+      } else if (i > 0 && width >= steps[i - 1].beam_width()) {
+        add("beam_width", width,
+            absl::StrCat("is not below that of the step before it (", steps[i - 1].beam_width(), ")"));
+      }
+    }
+  }
+
   void CheckEngine() {
     const config::v1::Engine& engine = config_.engine();
+    CheckNarrowing();
     CheckWord("engine.device", engine.device(), {"cpu", "cuda", "auto"});
     CheckWord("engine.dtype", engine.dtype(), {"fp32", "bf16", "int8"});
     CheckWord("engine.backend", engine.backend(), {"auto", "aten", "cpu"});

@@ -53,6 +53,8 @@ void AddEngine(const EngineStatus& status, Page* page) {
                 {{"stage", "encode"}});
   page->Counter("batched_requests_total", "", status.decode_batched, {{"stage", "decode"}});
   page->Counter("decode_rows_total", "Beam rows of executed decode batches.", status.decode_rows);
+  page->Counter("narrowed_requests_total", "Requests answered with fewer beams than asked for (engine.narrowing).",
+                status.narrowed);
   page->Counter("context_cache_hits_total", "Requests whose encoded history was cached.", status.context_hits);
   page->Counter("context_cache_misses_total", "Requests that had to be encoded.", status.context_misses);
   page->Gauge("broken_batches", "Batches that failed as a whole since the last good one.",

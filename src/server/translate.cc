@@ -196,6 +196,7 @@ v1::RecommendResponse ToProto(const RecommendResult& result, absl::string_view r
   }
   message.set_short_reason(ToProto(result.short_reason));
   message.mutable_beam_widths()->Assign(result.beam_widths.begin(), result.beam_widths.end());
+  message.set_narrowing(result.narrowing);
   message.set_unknown_items(result.unknown_items);
   message.set_dropped_events(result.dropped_events);
   message.set_model_version(result.model_version);

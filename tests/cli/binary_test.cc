@@ -57,7 +57,7 @@ TEST(Help, TeachesTheWholeJourneyInOrder) {
 
 TEST(Help, EveryVerbHasItsOwn) {
   for (const char* verb : {"serve", "recommend", "import", "generate-data", "tokenize", "train", "evaluate", "pack",
-                           "export", "inspect"}) {
+                           "export", "inspect", "bench"}) {
     const Outcome help = Beamline(absl::StrCat(verb, " --help"));
     EXPECT_EQ(help.exit_code, 0) << verb;
     EXPECT_THAT(help.text, HasSubstr(absl::StrCat("beamline ", verb))) << verb;
@@ -119,7 +119,7 @@ TEST(Usage, EveryNumberHasLimits) {
   int numbers = 0;
   for (const char* verb :
        {"serve", "recommend", "reload", "import kuairand", "import sequences", "import amazon", "import hf",
-        "generate-data log", "generate-data catalogue", "tokenize", "train", "evaluate", "pack", "inspect"}) {
+        "generate-data log", "generate-data catalogue", "tokenize", "train", "evaluate", "pack", "inspect", "bench"}) {
     const std::string help = Beamline(absl::StrCat(verb, " --help")).text;
     for (const std::string& line : std::vector<std::string>(absl::StrSplit(help, '\n'))) {
       const std::vector<std::string> words = absl::StrSplit(line, ' ', absl::SkipEmpty());
@@ -202,9 +202,9 @@ TEST_F(RecommendVerb, SendsWhatItIsToldAndPrintsTheAnswer) {
       Ask("--user u7 --items 5,99 --top-k 4 --beam 8,16,32 --items-per-sid 2 --exclude-history --deny 1,2 --allow 5,6 "
           "--rule region=DE,AT --rule kind=a --priority sheddable --attribute degree=full --request-id r1");
   ASSERT_EQ(outcome.exit_code, 0) << outcome.text;
-  for (const char* part :
-       {"user u7", "title 5", "(not in the catalogue)", "rank", "<1,0,0>", "-0.8750", "0.607 0.779 0.882", "title 2",
-        "model model-1", "catalogue catalogue-1", "request r1", "beams 2,4,4", "encode cached", "ask for wider ones"}) {
+  for (const char* part : {"user u7", "title 5", "(not in the catalogue)", "rank", "<1,0,0>", "-0.8750",
+                           "0.607 0.779 0.882", "title 2", "model model-1", "catalogue catalogue-1", "request r1",
+                           "beams 2,4,4", "kept fewer beams (step 2)", "encode cached", "ask for wider ones"}) {
     EXPECT_THAT(outcome.text, HasSubstr(part));
   }
   const RecommendRequest request = engine_.requests().at(0);

@@ -37,6 +37,7 @@ class EngineCoreTest : public ::testing::Test {
 
   void Start(EngineOptions options) {
     engine_.reset();
+    options.cost_measurement = absl::ZeroDuration();  // costs are learnt from the requests of the test
     auto runner = std::make_unique<FakeRunner>(MakeCatalogue(kItems), clock_.get(), clock_.get());
     runner_ = runner.get();
     auto engine = EngineCore::Create({.options = std::move(options),

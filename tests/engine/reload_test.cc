@@ -215,7 +215,8 @@ TEST(ModelLoaderTest, CompilesTheRulesInUse) {
   EngineOptions options;
   options.score_rule = ScoreRule::kLegal;
   const RequestRecorder recorder;
-  ModelLoader loader(Versions(), &options, &recorder);
+  const RealClock clock;
+  ModelLoader loader(Versions(), &options, &recorder, &clock);
   const auto first = loader.Load("v1"), second = loader.Load("v2");
   ASSERT_TRUE(first.ok() && second.ok());
   const auto& old_version = static_cast<const ServingModel&>(**first);

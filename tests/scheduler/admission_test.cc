@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "scheduler/admission.h"
 
+#include <vector>
+
 #include "beamline/retry.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
@@ -50,6 +52,55 @@ TEST(AdmissionTest, RefusesWhatCannotFinishEvenAlone) {
   EXPECT_TRUE(Admit(job, kIdle, kNow + absl::Seconds(-2), Measured(), kLimits).status.ok());
 }
 
+// One request: 4 ms encode, 6 ms decode.
+const std::vector<BatchCost> kLeast = {{WorkKind::kEncode, {1, 8, 100}, 4 * kMs},
+                                       {WorkKind::kDecode, {1, 8, 100}, 6 * kMs}};
+
+TEST(AdmissionTest, AnIdleEngineTriesWhatTheLeastCostAllows) {
+  CostTable cost;
+  cost.SetBaseline(kLeast);
+  for (int i = 0; i < 50; ++i) {  // by now four times as much
+    for (const BatchCost& least : kLeast) cost.Observe(least.kind, least.size, 4 * least.duration, kNow);
+  }
+  AdmissionView view = kIdle;
+  QueuedJob job = kJob;
+  job.deadline = kNow + 20 * kMs;
+  EXPECT_FALSE(Admit(job, view, kNow, cost, kLimits).status.ok()) << "not idle";
+  view.idle = true;
+  EXPECT_TRUE(Admit(job, view, kNow, cost, kLimits).status.ok());
+  EXPECT_TRUE(Admit(job, view, kNow, cost, kLimits).probe);
+  job.deadline = kNow + 9 * kMs;
+  EXPECT_EQ(Admit(job, view, kNow, cost, kLimits).status.code(), absl::StatusCode::kResourceExhausted);
+  job.deadline = kNow + absl::Seconds(1);
+  EXPECT_FALSE(Admit(job, view, kNow, cost, kLimits).probe) << "an ordinary request";
+}
+
+TEST(AdmissionTest, AnIdleEngineTriesAnythingWhereNothingWasMeasuredLately) {
+  CostTable cost;
+  cost.SetBaseline(kLeast);
+  AdmissionView view = kIdle;
+  QueuedJob job = kJob;
+  job.deadline = kNow + kMs;
+  EXPECT_FALSE(Admit(job, view, kNow, cost, kLimits).status.ok());
+  view.idle = true;
+  EXPECT_TRUE(Admit(job, view, kNow, cost, kLimits).probe);
+  view.capacity = 0;
+  EXPECT_FALSE(Admit(job, view, kNow, cost, kLimits).status.ok()) << "no room where there is none";
+  view = kIdle;
+  view.idle = true;
+  job.rows = kLimits.max_rows + 1;
+  EXPECT_FALSE(Admit(job, view, kNow, cost, kLimits).status.ok()) << "what no batch can hold is no probe";
+}
+
+TEST(AdmissionTest, TheWaitIsTheWorkAheadAlone) {
+  AdmissionView view = kIdle;
+  EXPECT_EQ(EstimateWait(view, kNow, Measured(), kLimits), absl::ZeroDuration());
+  view.until_worker_free = 5 * kMs;
+  view.encode_ahead = {8, 64, 800};    // two full batches
+  view.decode_ahead = {12, 96, 1200};  // three
+  EXPECT_EQ(EstimateWait(view, kNow, Measured(), kLimits), (5 + 2 * 8 + 3 * 12) * kMs);
+}
+
 TEST(AdmissionTest, CountsTheWorkAhead) {
   AdmissionView view = kIdle;
   view.until_worker_free = 5 * kMs;
@@ -62,7 +113,8 @@ TEST(AdmissionTest, CountsTheWorkAhead) {
   job.deadline = kNow + 30 * kMs;
   const absl::Status status = Admit(job, view, kNow, Measured(), kLimits).status;
   EXPECT_EQ(status.code(), absl::StatusCode::kResourceExhausted);
-  EXPECT_EQ(GetRetryAfter(status), 7 * kMs) << "when the backlog will have shrunk enough";
+  EXPECT_EQ(GetRetryAfter(status), 11 * kMs)
+      << "when the backlog will have shrunk enough: 7 ms, a tenth of 37 for luck";
   job.deadline = absl::InfiniteFuture();
   EXPECT_TRUE(Admit(job, view, kNow, Measured(), kLimits).status.ok());
 }

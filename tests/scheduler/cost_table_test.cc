@@ -47,6 +47,41 @@ TEST(CostTableTest, ForgetsWhatNothingRefreshes) {
   EXPECT_EQ(cost.Estimate(WorkKind::kEncode, Size(1, 8, 64), kNow + absl::Milliseconds(1001)), absl::ZeroDuration());
 }
 
+TEST(CostTableTest, TheBaselineSpeaksWhereNothingWasObservedLately) {
+  CostTable cost(absl::Seconds(1), 0.5);
+  cost.SetBaseline(
+      {{{WorkKind::kDecode, Size(1, 32, 100), 10 * kMs}, {WorkKind::kDecode, Size(8, 256, 800), 20 * kMs}}});
+  EXPECT_EQ(cost.Estimate(WorkKind::kDecode, Size(1, 32, 100), kNow), 10 * kMs);
+  EXPECT_EQ(cost.Estimate(WorkKind::kDecode, Size(16, 512, 1600), kNow), 40 * kMs) << "beyond it: proportional";
+  EXPECT_EQ(cost.Estimate(WorkKind::kEncode, Size(1, 32, 100), kNow), absl::ZeroDuration());
+  cost.Observe(WorkKind::kDecode, Size(1, 32, 100), 20 * kMs, kNow);
+  EXPECT_EQ(cost.Estimate(WorkKind::kDecode, Size(1, 32, 100), kNow), 15 * kMs) << "half believed";
+  EXPECT_EQ(cost.Least(WorkKind::kDecode, Size(1, 32, 100), kNow), 10 * kMs);
+  const absl::Time later = kNow + absl::Milliseconds(1001);
+  EXPECT_EQ(cost.Estimate(WorkKind::kDecode, Size(1, 32, 100), later), 10 * kMs);
+}
+
+TEST(CostTableTest, ObservationsCarryOverByTheShapeOfTheBaseline) {
+  CostTable cost(absl::Seconds(1), 0.5);
+  cost.SetBaseline(
+      {{{WorkKind::kDecode, Size(1, 32, 100), 10 * kMs}, {WorkKind::kDecode, Size(8, 256, 800), 20 * kMs}}});
+  cost.Observe(WorkKind::kDecode, Size(1, 32, 100), 50 * kMs, kNow);
+  EXPECT_EQ(cost.Estimate(WorkKind::kDecode, Size(8, 256, 800), kNow), 60 * kMs) << "eight at once cost twice, not 8x";
+  cost.SetBaseline({});
+  EXPECT_EQ(cost.Estimate(WorkKind::kDecode, Size(8, 256, 800), kNow), 240 * kMs) << "nothing else is known";
+}
+
+TEST(CostTableTest, IsStaleUntilBothKindsWereObserved) {
+  CostTable cost(absl::Seconds(1));
+  EXPECT_TRUE(cost.Stale(kNow));
+  cost.SetBaseline({{{WorkKind::kDecode, Size(1, 32, 100), 10 * kMs}}});
+  cost.Observe(WorkKind::kDecode, Size(1, 32, 100), kMs, kNow);
+  EXPECT_TRUE(cost.Stale(kNow)) << "of encode nothing is known";
+  cost.Observe(WorkKind::kEncode, Size(1, 32, 100), kMs, kNow);
+  EXPECT_FALSE(cost.Stale(kNow + absl::Seconds(1)));
+  EXPECT_TRUE(cost.Stale(kNow + absl::Milliseconds(1001)));
+}
+
 TEST(CostTableTest, ABatchThatStoppedEarlyOnlyRaises) {
   CostTable cost(absl::Seconds(1), 0.5);
   cost.Observe(WorkKind::kDecode, Size(1, 8, 64), 20 * kMs, kNow);

@@ -3,6 +3,7 @@
 // Hours of open-loop traffic on a fake clock: what the policies promise under overload, without threads or luck.
 #include <algorithm>
 #include <array>
+#include <cmath>
 #include <functional>
 #include <map>
 #include <memory>
@@ -99,6 +100,32 @@ TEST(OverloadTest, GoodputHoldsAtTenTimesTheCapacity) {
     // What is accepted is mostly answered: refusal happens at the door, not after the work.
     EXPECT_LE(traffic.stats().expired, 0.1 * traffic.stats().accepted) << load;
   }
+}
+
+// What bench/server/overload.sh shows of a real server, on a fake clock: capacity is the largest rate that loses
+// nothing; 80 % of it is answered in full, and at 200 % as much is answered as at capacity, the rest refused inside
+// Submit.
+TEST(OverloadTest, CapacityIsKeptAtTwiceTheLoad) {
+  const auto run = [](double rate, double seconds, SchedulerStats* stats) {
+    Traffic traffic(11, {});
+    const auto outcomes = traffic.Run(rate, absl::Seconds(seconds),
+                                      [&](FakeJob& job, absl::Time now) { job.deadline = now + 400 * kMs; });
+    *stats = traffic.stats();
+    return outcomes.at(Priority::kDefault);
+  };
+  SchedulerStats stats;
+  double capacity = 50, bad = 5000;
+  while (bad / capacity > 1.03) {
+    const double rate = std::sqrt(capacity * bad);
+    const Outcome outcome = run(rate, 20, &stats);
+    (outcome.ok == outcome.offered ? capacity : bad) = rate;
+  }
+  RecordProperty("capacity", absl::StrCat(capacity));
+  const Outcome light = run(0.8 * capacity, 120, &stats);
+  EXPECT_EQ(light.ok, light.offered);
+  const Outcome heavy = run(2 * capacity, 120, &stats);
+  EXPECT_GE(heavy.goodput(120), 0.9 * capacity);
+  EXPECT_GE(stats.rejected, 0.95 * (heavy.offered - heavy.ok)) << "refused at the door, not after the wait";
 }
 
 TEST(OverloadTest, TheLowestPriorityLosesFirst) {

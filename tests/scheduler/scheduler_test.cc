@@ -6,6 +6,7 @@
 #include <map>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "beamline/retry.h"
@@ -240,6 +241,114 @@ TEST_F(SchedulerTest, OnceMeasuredTheImpossibleIsRefusedAndTheHopelessDropped) {
   clock_.Advance(absl::Seconds(2));
   Submit("probe", 9 * kMs);
   EXPECT_FALSE(ended_.contains("probe")) << "a stale table lets one try";
+}
+
+// 4 ms and 6 ms for one request or four, as the fake executor takes.
+const std::vector<BatchCost> kBaseline = {{WorkKind::kEncode, {1, 8, 100}, 4 * kMs},
+                                          {WorkKind::kDecode, {1, 8, 100}, 6 * kMs},
+                                          {WorkKind::kEncode, {4, 32, 400}, 4 * kMs},
+                                          {WorkKind::kDecode, {4, 32, 400}, 6 * kMs}};
+
+TEST_F(SchedulerTest, WithABaselineTheFirstBurstIsNoSurprise) {
+  Start(100, 1);
+  scheduler_->SetBaseline(kBaseline);
+  for (int i = 0; i < 10; ++i) Submit(std::to_string(i), 35 * kMs);  // 10 ms each
+  EXPECT_THAT(ended_, SizeIs(7));
+  for (int i = 3; i < 10; ++i) {
+    EXPECT_EQ(Ended(std::to_string(i)), Code::kResourceExhausted);
+    EXPECT_TRUE(GetRetryAfter(ended_[std::to_string(i)]).has_value());
+  }
+  RunAll();
+  for (int i = 0; i < 3; ++i) EXPECT_EQ(Ended(std::to_string(i)), Code::kOk) << i;
+  EXPECT_EQ(executor_.executed_late.load(), 0);
+}
+
+TEST_F(SchedulerTest, ABaselineThatIsTooHighRefusesNotForGood) {
+  Start(100, 1);
+  std::vector<BatchCost> slow = kBaseline;
+  for (BatchCost& cost : slow) cost.duration *= 1000;
+  scheduler_->SetBaseline(slow);
+  Submit("probe", 15 * kMs);
+  Submit("behind", 30 * kMs);
+  EXPECT_EQ(Ended("behind"), Code::kResourceExhausted) << "one probe is enough";
+  const absl::Time again = scheduler_->Step();
+  EXPECT_EQ(again, clock_.Now()) << "no queue delay, no drop by what the table says";
+  RunAll();
+  EXPECT_EQ(Ended("probe"), Code::kOk);
+  Submit("next", 15 * kMs);
+  RunAll();
+  EXPECT_EQ(Ended("next"), Code::kOk);
+}
+
+// Found on a busy machine: one batch that another process kept from its CPU, and the idle engine refused for a second.
+TEST_F(SchedulerTest, ASlowBatchDoesNotMakeAnIdleEngineRefuse) {
+  Start(100, 1);
+  scheduler_->SetBaseline(kBaseline);
+  bool stalls = true;
+  executor_.before_step = [&](int) {
+    if (std::exchange(stalls, false)) clock_.Advance(absl::Seconds(1));
+  };
+  Submit("slow");
+  RunAll();
+  Submit("next", 30 * kMs);
+  RunAll();
+  EXPECT_EQ(Ended("next"), Code::kOk);
+  Submit("impossible", 9 * kMs);
+  EXPECT_EQ(Ended("impossible"), Code::kResourceExhausted) << "at once";
+}
+
+TEST_F(SchedulerTest, AnOverdueBatchRefusesWhatItWouldKeepWaiting) {
+  Start(100, 1);
+  Submit("teacher");
+  RunAll();
+  Submit("long");
+  bool stalls = true;
+  executor_.before_step = [&](int step) {
+    if (step != 1 || !std::exchange(stalls, false)) return;
+    clock_.Advance(50 * kMs);  // the device stalls: 46 ms overdue
+    Submit("behind", 40 * kMs);
+    Submit("patient", 90 * kMs);
+  };
+  RunAll();
+  EXPECT_EQ(Ended("behind"), Code::kResourceExhausted);
+  EXPECT_EQ(Ended("patient"), Code::kOk);
+}
+
+TEST_F(SchedulerTest, AskSaysWhatSubmitWouldDoAndChangesNothing) {
+  Start(100, 1);
+  scheduler_->SetBaseline(kBaseline);
+  const auto ask = [&](absl::Duration deadline) {
+    return scheduler_->Ask({.deadline = clock_.Now() + deadline, .rows = 8, .context_tokens = 100});
+  };
+  EXPECT_TRUE(ask(kMs).status.ok()) << "it would be a probe";
+  Submit("a", 25 * kMs);
+  Submit("b", 25 * kMs);
+  EXPECT_EQ(ask(100 * kMs).wait, 20 * kMs);
+  EXPECT_TRUE(ask(35 * kMs).status.ok()) << "30 ms, and a fifth of the wait for luck";
+  EXPECT_EQ(ask(33 * kMs).status.code(), Code::kResourceExhausted);
+  EXPECT_EQ(ask(absl::ZeroDuration()).status.code(), Code::kDeadlineExceeded);
+  const SchedulerStats stats = scheduler_->stats();
+  EXPECT_EQ(stats.rejected, 0u);
+  EXPECT_EQ(stats.queued, 2);
+  RunAll();
+}
+
+// No gap between one batch and the next: 16 at once, one to a batch, take sixteen times one.
+TEST_F(SchedulerTest, SinglesRunOneAfterAnotherWithoutAGap) {
+  Start(100, 1);
+  const absl::Time begin = clock_.Now();
+  std::vector<absl::Duration> ends;
+  for (int i = 0; i < 16; ++i) {
+    auto job = Make(std::to_string(i), absl::Seconds(2));
+    job->done = [&](absl::Status status, Job&) {
+      EXPECT_TRUE(status.ok()) << status;
+      ends.push_back(clock_.Now() - begin);
+    };
+    scheduler_->Submit(std::move(job));
+  }
+  RunAll();
+  ASSERT_THAT(ends, SizeIs(16));
+  for (int i = 0; i < 16; ++i) EXPECT_EQ(ends[i], (i + 1) * 10 * kMs) << "a request ends before the next is begun";
 }
 
 TEST_F(SchedulerTest, CancelsInTheQueueBetweenStagesAndBetweenSteps) {

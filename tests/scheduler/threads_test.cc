@@ -167,6 +167,35 @@ TEST(SweeperTest, DeadlinesAndCancelsDoNotWaitForAWorker) {
   EXPECT_EQ(long_one.ok.load(), 1);
 }
 
+// Sixteen at once, one to a batch, with real threads: what the scheduler adds to the executor's own time is little,
+// even on a busy machine. The executor tells how long its batches took, so that their preemption does not count.
+TEST(GapTest, SinglesFollowEachOtherAtOnce) {
+  RealClock clock;
+  FakeExecutor executor(&clock, nullptr);
+  executor.encode_cost = executor.step_cost = [](int64_t, int64_t, int64_t) { return absl::Milliseconds(1); };
+  SchedulerOptions options{.workers = 1};
+  options.limits.max_requests = 1;
+  options.limits.max_queue_delay = absl::Seconds(1);  // a full batch waits for nobody
+  Scheduler scheduler(options, &executor, &clock);
+  absl::Duration executing;
+  std::atomic<int> ended{0};
+  const absl::Time begin = clock.Now();
+  for (int i = 0; i < 16; ++i) {
+    auto job = std::make_unique<FakeJob>();
+    job->done = [&](absl::Status status, Job& done) {  // one worker: one at a time
+      EXPECT_TRUE(status.ok()) << status;
+      executing += (done.encode_ended - done.encode_started) + (done.decode_ended - done.decode_started);
+      ended.fetch_add(1);
+    };
+    scheduler.Submit(std::move(job));
+  }
+  EXPECT_TRUE(scheduler.Drain(absl::InfiniteFuture()));
+  const absl::Duration took = clock.Now() - begin;
+  EXPECT_EQ(ended.load(), 16);
+  EXPECT_GE(executing, absl::Milliseconds(16 * 4));
+  EXPECT_LE(took - executing, absl::Milliseconds(500)) << "32 batches, between them nothing to wait for";
+}
+
 INSTANTIATE_TEST_SUITE_P(Workers, ThreadsTest, ::testing::Values(1, 3));
 
 }  // namespace

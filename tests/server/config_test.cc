@@ -64,6 +64,9 @@ TEST(Config, DefaultsAreTheEnginesOwn) {
   EXPECT_EQ(options.model_folder, defaults.model_folder);
   EXPECT_EQ(options.model_poll_period, defaults.model_poll_period);
   EXPECT_EQ(options.keep_previous_model, defaults.keep_previous_model);
+  EXPECT_TRUE(options.narrowing.empty()) << "off";
+  EXPECT_TRUE(defaults.narrowing.empty());
+  EXPECT_EQ(options.cost_measurement, defaults.cost_measurement);
 }
 
 TEST(Config, EveryEngineFieldArrives) {
@@ -72,7 +75,8 @@ engine {
   bundle: "b" catalogue: "c" device: "auto" dtype: "bf16" backend: "aten" threads: 3 workers: 2 score_rule: SCORE_RULE_LEGAL
   default_beam_width: 11 max_beam_width: 12 max_top_k: 13 max_history: 14 max_eligibility_items: 15 max_rules: 16
   max_batch_rows: 170 max_batch_requests: 18 queue_capacity: 1900 max_queue_delay_us: 20 context_cache_bytes: 0
-  model_folder: "m" model_poll_ms: 22 keep_previous_model: false
+  model_folder: "m" model_poll_ms: 22 keep_previous_model: false cost_measurement_ms: 23
+  narrowing { wait_ms: 24 beam_width: 9 } narrowing { wait_ms: 25 beam_width: 8 }
 }
 limits { default_deadline_ms: 21 })",
                                         "c", NoFiles());
@@ -99,6 +103,10 @@ limits { default_deadline_ms: 21 })",
   EXPECT_EQ(options.model_folder, "m");
   EXPECT_EQ(options.model_poll_period, absl::Milliseconds(22));
   EXPECT_FALSE(options.keep_previous_model);
+  EXPECT_EQ(options.cost_measurement, absl::Milliseconds(23));
+  ASSERT_EQ(options.narrowing.size(), 2u);
+  EXPECT_EQ(options.narrowing[1].wait, absl::Milliseconds(25));
+  EXPECT_EQ(options.narrowing[1].beam_width, 8);
   EXPECT_EQ(options.default_deadline, absl::Milliseconds(21));
 }
 
@@ -130,6 +138,30 @@ TEST(Config, AllProblemsAreReportedAtOnceWithTheirLines) {
                           StartsWith("c.textproto:9: "),
                           AllOf(StartsWith("c.textproto:11: "), HasSubstr("did you mean limits?")),
                           StartsWith("c.textproto:12: lifecycle.grace_ms: 600001")));
+}
+
+TEST(Config, EveryStepOfTheLadderIsHeldToTheOneBefore) {
+  EXPECT_THAT(Problems("engine {\n"
+                       "  narrowing { wait_ms: 20 beam_width: 64 }\n"
+                       "  narrowing { wait_ms: 40 beam_width: 32 }\n"
+                       "}\n"),
+              ElementsAre());
+  EXPECT_THAT(
+      Problems("engine {\n"
+               "  narrowing { wait_ms: -1 beam_width: 1025 }\n"
+               "  narrowing { wait_ms: 40 beam_width: 32 }\n"
+               "  narrowing { wait_ms: 40 beam_width: 32 }\n"
+               "  narrowing { beam_width: 8 }\n"
+               "}\n"),
+      ElementsAre(
+          StartsWith("c.textproto:2: engine.narrowing[0].wait_ms: -1 is outside 0..3600000"),
+          StartsWith("c.textproto:2: engine.narrowing[0].beam_width: 1025 is outside 1..1024"),
+          StartsWith("c.textproto:4: engine.narrowing[2].wait_ms: 40 is not above that of the step before it (40)"),
+          StartsWith("c.textproto:4: engine.narrowing[2].beam_width: 32 is not below"),
+          StartsWith("c.textproto:5: engine.narrowing[3].wait_ms: 0 is not above")));
+  std::string many = "engine {\n";
+  for (int i = 0; i < 9; ++i) absl::StrAppend(&many, "narrowing { wait_ms: ", i, " beam_width: ", 20 - i, " }\n");
+  EXPECT_THAT(Problems(many + "}\n"), ElementsAre(HasSubstr("engine.narrowing: has 9 steps, at most 8")));
 }
 
 TEST(Config, AMistakeBesideABraceDoesNotHideTheOthers) {

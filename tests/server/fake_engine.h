@@ -58,6 +58,7 @@ inline RecommendResult FakeResult() {
   result.items.push_back({2, Sid{0, 1, 0}, {-1.0f, -0.5f, 0.0f}, -1.5f});
   result.short_reason = ShortReason::kBeamExhausted;
   result.beam_widths = {2, 4, 4};
+  result.narrowing = 2;
   result.unknown_items = 3;
   result.dropped_events = 7;
   result.context_cached = true;

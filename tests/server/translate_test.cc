@@ -269,6 +269,7 @@ TEST(ToProto, CarriesEverythingOfAResult) {
   EXPECT_EQ(message.items(1).item_id(), 2u);
   EXPECT_EQ(message.short_reason(), v1::SHORT_REASON_BEAM_EXHAUSTED);
   EXPECT_THAT(message.beam_widths(), ElementsAre(2, 4, 4));
+  EXPECT_EQ(message.narrowing(), 2u);
   EXPECT_EQ(message.unknown_items(), 3u);
   EXPECT_EQ(message.dropped_events(), 7u);
   EXPECT_EQ(message.model_version(), "model-1");

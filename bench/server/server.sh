@@ -1,0 +1,58 @@
+# SPDX-License-Identifier: Apache-2.0
+# Sourced by the scripts of this folder: builds the binary, makes a bundle, runs a server on core 0 and leaves core 1 to
+# the load. REQUIRES: scripts/lib.sh was sourced.
+
+server_core=0 load_core=$(($(nproc) > 1 ? 1 : 0))
+work=$(mktemp -d)
+server=
+stop_server() {
+  if [[ -n $server ]]; then
+    kill "$server" 2>/dev/null || true
+    wait "$server" 2>/dev/null || true
+  fi
+  server=
+}
+trap 'stop_server; rm -rf "$work"' EXIT
+
+build_beamline() {
+  if [[ -n ${BEAMLINE_BINARY:-} ]]; then
+    beamline=$BEAMLINE_BINARY  # one that was built already
+    return
+  fi
+  configure cpu-release "$build_root/cpu-release"
+  cmake --build "$build_root/cpu-release" -j "$jobs" --target beamline >&2
+  beamline=$build_root/cpu-release/bin/beamline
+}
+
+# start_server BUNDLE ENGINE-SETTINGS [OTHER-SECTIONS]: on free ports, $port and, with with_admin=yes, $http_port.
+start_server() {
+  stop_server
+  local admin_port
+  read -r port admin_port http_port < <(python3 -c '
+import socket
+sockets = [socket.socket() for _ in range(3)]
+for s in sockets: s.bind(("127.0.0.1", 0))
+print(*(s.getsockname()[1] for s in sockets))')
+  cat >"$work/server.textproto" <<CONFIG
+listen { port: $port }
+$([[ ${with_admin:-no} != yes ]] || echo "admin { port: $admin_port http_port: $http_port }")
+engine { backend: "cpu" threads: 1 workers: 1 context_cache_bytes: 0 $2 }
+${3:-}
+CONFIG
+  taskset -c $server_core "$beamline" serve --config "$work/server.textproto" --bundle "$1" >"$work/server.log" 2>&1 &
+  server=$!
+  for _ in $(seq 600); do
+    "$beamline" recommend --target "127.0.0.1:$port" --status >/dev/null 2>&1 && return
+    kill -0 "$server" 2>/dev/null || break
+    sleep 0.2
+  done
+  cat "$work/server.log" >&2
+  exit 1
+}
+
+# load ARGUMENTS...: beamline bench against the server.
+load() { taskset -c "$load_core" "$beamline" bench --server "127.0.0.1:$port" --server-pid "$server" "$@"; }
+
+machine_line() {
+  echo "load average $(cut -d' ' -f1 /proc/loadavg); the server on core $server_core, the load on core $load_core" >&2
+}

@@ -1,0 +1,117 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Holds what `beamline bench --json` measured against what is claimed: a line PASS or FAIL per claim, with the numbers.
+
+usage: verdict.py overhead OVERHEAD.json
+       verdict.py overload FOLDER         (as bench/server/overload.sh fills it)
+Exit status 1: a claim failed. Standard library only; tests/bench/verdict_test.py shows every claim failing.
+"""
+import json
+import pathlib
+import re
+import sys
+
+CPU_GOAL_MS, P50_GOAL_MS = 0.15, 0.3
+REFUSAL_GOAL_MS = 5
+GOODPUT_SHARE = 0.9
+RSS_GOAL_MIB = 64
+
+
+class Claim:
+    def __init__(self, holds, text):
+        self.holds, self.text = bool(holds), text
+
+    def __str__(self):
+        return ("PASS  " if self.holds else "FAIL  ") + self.text
+
+
+def p(summary, name):
+    """A quantile's value; None where nothing was measured."""
+    return summary[name]["value"] if summary["count"] else None
+
+
+def overhead(report):
+    claims = []
+    for cell in report["cells"]:
+        rate, over = cell["rate"], cell["stages_ms"]["overhead"]
+        if cell["answered"] != cell["requests"] or cell["context_cached"]:
+            claims.append(Claim(False, f"{rate:g}/s: {cell['answered']} of {cell['requests']} answered, "
+                                       f"{cell['context_cached']} from the cache: nothing was measured"))
+            continue
+        claims.append(Claim(cell["server_cpu_overhead_ms"] <= CPU_GOAL_MS,
+                            f"{rate:g}/s: server CPU beyond encode and decode {cell['server_cpu_overhead_ms']:.3f} ms per "
+                            f"request (goal {CPU_GOAL_MS}; in all {cell['server_cpu_ms']:.3f})"))
+        claims.append(Claim(p(over, "p50") <= P50_GOAL_MS,
+                            f"{rate:g}/s: latency beyond encode and decode P50 {p(over, 'p50'):.3f} ms (goal {P50_GOAL_MS}; "
+                            f"P99 {p(over, 'p99'):.3f}; latency P50 {p(cell['latency_ms'], 'p50'):.3f})"))
+    return claims
+
+
+def refusals_below(metrics, seconds):
+    """(refusals within `seconds`, all refusals) by the server's own histogram on its /metrics page."""
+    name = r'beamline_request_duration_seconds_{}\{{[^}}]*code="RESOURCE_EXHAUSTED"{}[^}}]*\}} (\S+)'
+    below = re.search(name.format("bucket", rf'[^}}]*le="{seconds:g}"'), metrics)
+    total = re.search(name.format("count", ""), metrics)
+    return (float(below[1]), float(total[1])) if below and total else (0, 0)
+
+
+def overload(runs, metrics, rss_mib):
+    """runs: reports by name (capacity, light, heavy, classes, narrowing); rss_mib: (after light, after heavy)."""
+    capacity = runs["capacity"]["capacity"]["rate"]
+    light, heavy, classes, narrowing = (runs[name]["cells"][-1] for name in ("light", "heavy", "classes", "narrowing"))
+    lost = light["requests"] - light["answered"] + light["late"]
+    unanswered = heavy["requests"] - heavy["answered"]
+    inside, refusals = refusals_below(metrics, REFUSAL_GOAL_MS / 1000)
+    shares = {name: part["answered"] / max(1, part["requests"]) for name, part in classes["classes"].items()}
+    narrowed = sum(count for step, count in narrowing["narrowing"].items() if step != "0")
+    p99 = p(heavy["refusal_ms"], "p99")
+    return [
+        Claim(True, f"capacity {capacity:.1f}/s: {runs['capacity']['capacity']['goodput_percent']:g} % within "
+                    f"{light['deadline_ms']:g} ms and no refusal"),
+        Claim(lost == 0, f"{light['rate']:.1f}/s for {light['seconds']:g} s: {light['answered']} of {light['requests']} "
+                         f"answered in time, {light['refused']} refused, {light['expired']} expired, {light['failed']} "
+                         f"failed; P99 {p(light['latency_ms'], 'p99')} ms"),
+        Claim(heavy["goodput"] >= GOODPUT_SHARE * capacity,
+              f"{heavy['rate']:.1f}/s for {heavy['seconds']:g} s: {heavy['goodput']:.1f}/s answered in time, "
+              f"{heavy['goodput'] / capacity:.0%} of capacity (at least {GOODPUT_SHARE:.0%})"),
+        Claim(heavy["refused"] > 0 and heavy["refused"] >= 0.95 * unanswered and heavy["failed"] == 0,
+              f"of {unanswered} not answered {heavy['refused']} were refused at the door, {heavy['expired']} expired, "
+              f"{heavy['failed']} failed (at least 95 % refused)"),
+        Claim(heavy["refused"] > 0 and heavy["refused_without_hint"] == 0,
+              f"refusals without a hint when to retry: {heavy['refused_without_hint']}"),
+        Claim(p99 is not None and p99 < REFUSAL_GOAL_MS,
+              f"refused within {p99} ms at P99 as the caller sees it (below {REFUSAL_GOAL_MS}); max "
+              f"{heavy['refusal_ms'].get('max')} ms"),
+        Claim(refusals > 0 and inside >= 0.99 * refusals,
+              f"refused within {REFUSAL_GOAL_MS} ms inside the server: {inside:g} of {refusals:g} (at least 99 %)"),
+        Claim(rss_mib[1] - rss_mib[0] <= RSS_GOAL_MIB,
+              f"memory after 80 % {rss_mib[0]:.0f} MiB, after 200 % {rss_mib[1]:.0f} MiB (at most {RSS_GOAL_MIB} more)"),
+        Claim(set(heavy["narrowing"]) <= {"0"}, "without a ladder every answer has the beams asked for: "
+                                                f"{heavy['beams']}"),
+        Claim(shares["critical"] >= 0.99 and shares["sheddable"] <= 0.05,
+              f"by class at {classes['rate']:.1f}/s: critical {shares['critical']:.1%} answered (at least 99 %), default "
+              f"{shares['default']:.1%}, sheddable {shares['sheddable']:.1%} (at most 5 %)"),
+        Claim(narrowed > 0 and narrowing["goodput"] > heavy["goodput"],
+              f"with a ladder at {narrowing['rate']:.1f}/s: {narrowing['goodput']:.1f}/s in time instead of "
+              f"{heavy['goodput']:.1f}; answers by step {narrowing['narrowing']}, by beams {narrowing['beams']}"),
+    ]
+
+
+def main():
+    if len(sys.argv) != 3 or sys.argv[1] not in ("overhead", "overload"):
+        sys.exit(__doc__)
+    if sys.argv[1] == "overhead":
+        claims = overhead(json.loads(pathlib.Path(sys.argv[2]).read_text()))
+    else:
+        folder = pathlib.Path(sys.argv[2])
+        runs = {name: json.loads((folder / f"{name}.json").read_text())
+                for name in ("capacity", "light", "heavy", "classes", "narrowing")}
+        rss = tuple(float((folder / f"{name}.rss").read_text()) / 1024 for name in ("light", "heavy"))
+        claims = overload(runs, (folder / "heavy.metrics").read_text(), rss)
+        (folder / "verdict.json").write_text(json.dumps([{"holds": c.holds, "claim": c.text} for c in claims], indent=2))
+    for claim in claims:
+        print(claim)
+    sys.exit(0 if all(claim.holds for claim in claims) else 1)
+
+
+if __name__ == "__main__":
+    main()

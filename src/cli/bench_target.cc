@@ -1,0 +1,150 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "cli/bench_target.h"
+
+#include <algorithm>
+#include <fstream>
+#include <iterator>
+#include <utility>
+
+#include <unistd.h>
+
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
+#include "beamline/status.h"
+#include "grpcpp/client_context.h"
+#include "server/grpc_status.h"
+#include "server/status_detail.h"
+
+namespace beamline::cli {
+namespace {
+
+using loadgen::Answer;
+
+template <typename Request, typename Response>
+struct PendingCall {
+  grpc::ClientContext context;
+  Request request;
+  Response response;
+  loadgen::Target::Done done;
+};
+
+v1::RecommendRequest ToProto(const RecommendRequest& request) {
+  v1::RecommendRequest message;
+  message.set_request_id(request.request_id);
+  message.set_user_id(request.user_id);
+  FillUser(request.history, request.user_attributes, &message);
+  message.set_top_k(request.top_k);
+  message.set_items_per_sid(request.items_per_sid);
+  message.mutable_beam_widths()->Assign(request.beam_widths.begin(), request.beam_widths.end());
+  message.set_exclude_history(request.exclude_history);
+  message.set_priority(request.priority == Priority::kCritical    ? v1::PRIORITY_CRITICAL
+                       : request.priority == Priority::kSheddable ? v1::PRIORITY_SHEDDABLE
+                                                                  : v1::PRIORITY_DEFAULT);
+  return message;
+}
+
+Answer AnswerOf(const v1::RecommendResponse& response, bool want_items) {
+  const v1::StageTimings& timings = response.timings();
+  Answer answer;
+  answer.timings = {absl::Microseconds(timings.queue_us()), absl::Microseconds(timings.encode_us()),
+                    absl::Microseconds(timings.decode_us()), absl::Microseconds(timings.resolve_us()),
+                    absl::Microseconds(timings.total_us())};
+  answer.context_cached = timings.context_cached();
+  answer.narrowing = static_cast<int>(response.narrowing());
+  for (const uint32_t width : response.beam_widths()) answer.beams = std::max(answer.beams, static_cast<int>(width));
+  if (want_items) {
+    for (const v1::RecommendedItem& item : response.items()) answer.items.push_back(item.item_id());
+  }
+  return answer;
+}
+
+Answer Failed(const absl::Status& status) {
+  Answer failed;
+  failed.status = status;
+  failed.retry_after = absl::Milliseconds(server::DetailOf(status).retry_after_ms());
+  return failed;
+}
+
+std::vector<Answer> AllFailed(size_t requests, const absl::Status& status) {
+  const Answer failed = Failed(status);
+  return std::vector<Answer>(requests, failed);
+}
+
+}  // namespace
+
+absl::StatusOr<absl::Duration> CpuTimeOf(int pid) {
+  std::ifstream file(absl::StrCat("/proc/", pid, "/stat"));
+  const std::string text{std::istreambuf_iterator<char>(file), {}};
+  // Behind the name, which may hold anything: field 3 and on; 14 and 15 are user and system time in ticks.
+  const size_t name_end = text.rfind(')');
+  if (name_end == std::string::npos) return absl::NotFoundError(absl::StrCat("there is no process ", pid));
+  const std::vector<std::string> fields = absl::StrSplit(text.substr(name_end + 1), ' ', absl::SkipEmpty());
+  int64_t user = 0, system = 0;
+  if (fields.size() < 13 || !absl::SimpleAtoi(fields[11], &user) || !absl::SimpleAtoi(fields[12], &system)) {
+    return absl::InternalError(absl::StrCat("/proc/", pid, "/stat is not as expected"));
+  }
+  return absl::Seconds(static_cast<double>(user + system) / static_cast<double>(sysconf(_SC_CLK_TCK)));
+}
+
+absl::StatusOr<std::unique_ptr<ServerTarget>> ServerTarget::Create(const std::string& server, const TlsFlags& tls,
+                                                                   int pid) {
+  BEAMLINE_ASSIGN_OR_RETURN(const std::shared_ptr<grpc::Channel> channel, OpenChannel("--server", server, tls));
+  if (pid != 0) {
+    if (const absl::StatusOr<absl::Duration> cpu = CpuTimeOf(pid); !cpu.ok()) {
+      return absl::Status(cpu.status().code(), absl::StrCat("--server-pid: ", cpu.status().message()));
+    }
+  }
+  return std::unique_ptr<ServerTarget>(new ServerTarget(channel, pid));
+}
+
+absl::Status ServerTarget::Prepare(std::vector<RecommendRequest> pool) {
+  pool_.clear();
+  for (const RecommendRequest& request : pool) pool_.push_back(ToProto(request));
+  return absl::OkStatus();
+}
+
+std::optional<absl::Duration> ServerTarget::CpuTime() const {
+  const absl::StatusOr<absl::Duration> cpu =
+      pid_ == 0 ? absl::StatusOr<absl::Duration>(absl::NotFoundError("")) : CpuTimeOf(pid_);
+  return cpu.ok() ? std::optional(*cpu) : std::nullopt;
+}
+
+void ServerTarget::Send(absl::Span<const int> indices, absl::Time deadline, bool want_items, Done done) {
+  if (indices.size() == 1) return SendOne(indices[0], deadline, want_items, std::move(done));
+  using Call = PendingCall<v1::BatchRecommendRequest, v1::BatchRecommendResponse>;
+  auto call = std::make_unique<Call>();
+  for (const int index : indices) *call->request.add_requests() = pool_[index];
+  call->context.set_deadline(absl::ToChronoTime(deadline));
+  call->done = std::move(done);
+  Call* const raw = call.release();  // the callback's, which runs exactly once
+  stub_->async()->BatchRecommend(&raw->context, &raw->request, &raw->response, [raw, want_items](grpc::Status status) {
+    const std::unique_ptr<Call> call(raw);
+    const auto requests = static_cast<size_t>(call->request.requests_size());
+    if (!status.ok()) return call->done(AllFailed(requests, server::FromGrpcStatus(status)));
+    std::vector<Answer> answers;
+    for (const v1::BatchRecommendResponse::Result& result : call->response.results()) {
+      Answer answer = AnswerOf(result.response(), want_items);
+      answer.status = absl::Status(static_cast<absl::StatusCode>(result.code()), result.message());
+      answer.retry_after = absl::Milliseconds(result.error().retry_after_ms());
+      answers.push_back(std::move(answer));
+    }
+    if (answers.size() != requests) return call->done(AllFailed(requests, absl::InternalError("answers are missing")));
+    call->done(std::move(answers));
+  });
+}
+
+void ServerTarget::SendOne(int index, absl::Time deadline, bool want_items, Done done) {
+  using Call = PendingCall<v1::RecommendRequest, v1::RecommendResponse>;
+  auto call = std::make_unique<Call>();
+  call->context.set_deadline(absl::ToChronoTime(deadline));
+  call->done = std::move(done);
+  Call* const raw = call.release();  // as above
+  // The pool outlives the call.
+  stub_->async()->Recommend(&raw->context, &pool_[index], &raw->response, [raw, want_items](grpc::Status status) {
+    const std::unique_ptr<Call> call(raw);
+    call->done({status.ok() ? AnswerOf(call->response, want_items) : Failed(server::FromGrpcStatus(status))});
+  });
+}
+
+}  // namespace beamline::cli

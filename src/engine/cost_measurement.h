@@ -1,0 +1,32 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// What batches of a model cost, measured before it serves: synthetic requests of the longest history and the default
+// beam width, one, two, four, ... at once, through the runner's own Encode and Decode. The scheduler takes it for its
+// baseline (scheduler/cost_table.h), so that admission knows the first burst as well as the thousandth.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "absl/time/time.h"
+#include "base/clock.h"
+#include "beamline/request.h"
+#include "runtime/runner.h"
+#include "scheduler/cost_table.h"
+
+namespace beamline::engine {
+
+struct CostMeasurement {
+  int beam_width = 32;
+  int64_t max_requests = 64;  // of the largest batch
+  int64_t max_rows = 2048;
+  ScoreRule score_rule = ScoreRule::kFull;
+  absl::Duration budget = absl::Milliseconds(500);  // begins no further batch after it; zero: measures nothing
+};
+
+// The least of two runs of each size, as other work on the machine only adds. A batch that fails ends the measurement:
+// what was measured before it is returned. Called by the thread that warms the model up.
+std::vector<scheduler::BatchCost> MeasureCosts(runtime::Runner& runner, const CostMeasurement& measurement,
+                                               const Clock& clock);
+
+}  // namespace beamline::engine

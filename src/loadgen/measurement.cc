@@ -1,0 +1,93 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "loadgen/measurement.h"
+
+#include <functional>
+#include <utility>
+#include <vector>
+
+namespace beamline::loadgen {
+namespace {
+
+double Ms(absl::Duration duration) { return absl::ToDoubleMilliseconds(duration); }
+
+// The values of a summary while they are collected.
+struct Values {
+  std::vector<double> latency, refusal, lag, queue, encode, decode, resolve, overhead;
+};
+
+void AddAnswered(const Sample& sample, Measurement* measured, Values* values) {
+  ++measured->answered;
+  const absl::Duration latency = sample.answered - sample.due;
+  if (latency > measured->cell.load.deadline) ++measured->late;
+  const StageTimings& timings = sample.answer.timings;
+  values->latency.push_back(Ms(latency));
+  values->queue.push_back(Ms(timings.queue));
+  if (!sample.answer.context_cached) values->encode.push_back(Ms(timings.encode));
+  values->decode.push_back(Ms(timings.decode));
+  values->resolve.push_back(Ms(timings.resolve));
+  values->overhead.push_back(Ms(latency - timings.encode - timings.decode));
+  measured->cached += sample.answer.context_cached ? 1 : 0;
+  ++measured->beams[sample.answer.beams];
+  ++measured->narrowing[sample.answer.narrowing];
+}
+
+void Add(const Sample& sample, Measurement* measured, Values* values) {
+  ++measured->requests;
+  values->lag.push_back(Ms(sample.sent - sample.due));
+  switch (sample.answer.status.code()) {
+    case absl::StatusCode::kOk:
+      return AddAnswered(sample, measured, values);
+    case absl::StatusCode::kResourceExhausted:
+      ++measured->refused;
+      measured->unhinted += sample.answer.retry_after == absl::ZeroDuration() ? 1 : 0;
+      values->refusal.push_back(Ms(sample.answered - sample.sent));
+      return;
+    case absl::StatusCode::kDeadlineExceeded:
+      ++measured->expired;
+      return;
+    default:
+      if (measured->failed++ == 0) measured->failure = sample.answer.status.ToString();
+  }
+}
+
+Measurement MeasureWhere(const Cell& cell, const RunResult& run, const std::function<bool(const Sample&)>& wanted) {
+  Measurement measured;
+  measured.cell = cell;
+  Values values;
+  for (const Sample& sample : run.samples) {
+    if (sample.due >= run.begin && sample.due < run.end && wanted(sample)) Add(sample, &measured, &values);
+  }
+  double model = 0;
+  for (const std::vector<double>* stage : {&values.encode, &values.decode}) {
+    for (const double ms : *stage) model += ms;
+  }
+  measured.latency = Summarize(std::move(values.latency));
+  measured.refusal = Summarize(std::move(values.refusal));
+  measured.lag = Summarize(std::move(values.lag));
+  measured.queue = Summarize(std::move(values.queue));
+  measured.encode = Summarize(std::move(values.encode));
+  measured.decode = Summarize(std::move(values.decode));
+  measured.resolve = Summarize(std::move(values.resolve));
+  measured.overhead = Summarize(std::move(values.overhead));
+  const double seconds = absl::ToDoubleSeconds(run.end - run.begin);
+  measured.throughput = static_cast<double>(measured.answered) / seconds;
+  measured.goodput = static_cast<double>(measured.answered - measured.late) / seconds;
+  if (run.cpu_time && measured.answered > 0) {
+    measured.cpu = Ms(*run.cpu_time) / static_cast<double>(measured.answered);
+    measured.cpu_overhead = *measured.cpu - model / static_cast<double>(measured.answered);
+  }
+  return measured;
+}
+
+}  // namespace
+
+Measurement Measure(const Cell& cell, const RunResult& run) {
+  return MeasureWhere(cell, run, [](const Sample&) { return true; });
+}
+
+Measurement MeasureClass(const Cell& cell, const RunResult& run, const std::vector<Priority>& priorities,
+                         Priority wanted) {
+  return MeasureWhere(cell, run, [&](const Sample& sample) { return priorities[sample.request] == wanted; });
+}
+
+}  // namespace beamline::loadgen

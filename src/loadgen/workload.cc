@@ -1,0 +1,100 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "loadgen/workload.h"
+
+#include <algorithm>
+#include <cmath>
+#include <future>
+#include <random>
+#include <set>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "beamline/status.h"
+
+namespace beamline::loadgen {
+namespace {
+
+constexpr int kDiscoveryRounds = 4;
+constexpr int kDiscoveryItems = 64;  // asked for at once
+constexpr int kFewItems = 10;        // where the target allows no more
+constexpr int64_t kFirstEventMs = 1'700'000'000'000;
+
+Event EventAt(ItemId item, int index) {
+  return {.item = item,
+          .timestamp_ms = kFirstEventMs + index * int64_t{60'000},
+          .play_time_ms = 10'000,
+          .duration_ms = 20'000,
+          .labels = kClick | kLongView};
+}
+
+Priority ClassOf(int index, const ClassShares& classes) {
+  const int percent = index * 37 % 100;  // 37 and 100 share no factor: each hundred requests has exactly the shares
+  if (percent < classes.critical) return Priority::kCritical;
+  return percent < classes.critical + classes.plain ? Priority::kDefault : Priority::kSheddable;
+}
+
+absl::StatusOr<std::vector<ItemId>> AskOnce(Target& target, RecommendRequest request, absl::Duration timeout) {
+  BEAMLINE_RETURN_IF_ERROR(target.Prepare({std::move(request)}));
+  std::promise<Answer> promise;
+  const int first = 0;
+  target.Send({&first, 1}, absl::Now() + timeout, /*want_items=*/true,
+              [&](std::vector<Answer> answers) { promise.set_value(std::move(answers[0])); });
+  Answer answer = promise.get_future().get();
+  BEAMLINE_RETURN_IF_ERROR(answer.status);
+  return std::move(answer.items);
+}
+
+}  // namespace
+
+std::vector<RecommendRequest> MakeWorkload(const WorkloadOptions& options, absl::Span<const ItemId> items,
+                                           absl::Span<const std::vector<Event>> histories) {
+  std::mt19937_64 random(options.seed);
+  std::vector<RecommendRequest> requests(options.requests);
+  for (int i = 0; i < options.requests; ++i) {
+    RecommendRequest& request = requests[i];
+    request.request_id = absl::StrCat("bench-", i);
+    request.top_k = options.top_k;
+    if (options.beam > 0) request.beam_widths = {options.beam};
+    if (options.users > 0 || options.history == 0) {
+      request.user_id = absl::StrCat("bench-", options.users > 0 ? i % options.users : i);
+    }
+    request.priority = ClassOf(i, options.classes);
+    if (!histories.empty()) {
+      const std::vector<Event>& all = histories[i % histories.size()];
+      request.history.assign(all.end() - std::min<std::ptrdiff_t>(options.history, std::ssize(all)), all.end());
+      continue;
+    }
+    // One history per user, as a cache would see it.
+    if (options.users > 0) random.seed(options.seed + i % options.users);
+    for (int event = 0; event < options.history; ++event) {
+      const double uniform = static_cast<double>(random() >> 11) * 0x1p-53;
+      const auto index = static_cast<size_t>(uniform * uniform * static_cast<double>(items.size()));
+      request.history.push_back(EventAt(items[index], event));
+    }
+  }
+  return requests;
+}
+
+absl::StatusOr<std::vector<ItemId>> DiscoverItems(Target& target, absl::Duration timeout) {
+  std::vector<ItemId> found;
+  std::set<ItemId> known;
+  int top_k = kDiscoveryItems;
+  for (int round = 0; round < kDiscoveryRounds; ++round) {
+    RecommendRequest request;
+    request.user_id = "bench";
+    request.top_k = top_k;
+    request.exclude_history = true;
+    for (size_t i = 0; i < found.size(); ++i) request.history.push_back(EventAt(found[i], static_cast<int>(i)));
+    const absl::StatusOr<std::vector<ItemId>> items = AskOnce(target, std::move(request), timeout);
+    if (absl::IsInvalidArgument(items.status()) && std::exchange(top_k, kFewItems) != kFewItems) continue;
+    BEAMLINE_RETURN_IF_ERROR(items.status());
+    for (const ItemId item : *items) {
+      if (known.insert(item).second) found.push_back(item);
+    }
+  }
+  if (found.empty()) return absl::FailedPreconditionError("the target recommends nothing to a user without history");
+  return found;
+}
+
+}  // namespace beamline::loadgen

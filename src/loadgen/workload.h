@@ -1,0 +1,44 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Requests to load a target with: synthetic histories over items the target knows, or the histories of a real log, cut
+// to one length. The same options give the same requests.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "absl/types/span.h"
+#include "beamline/request.h"
+#include "loadgen/target.h"
+
+namespace beamline::loadgen {
+
+// Percent of the requests; together 100.
+struct ClassShares {
+  int critical = 0;
+  int plain = 100;
+  int sheddable = 0;
+};
+
+struct WorkloadOptions {
+  int requests = 256;  // distinct ones, used in turn
+  int history = 50;    // events of each
+  int beam = 0;        // at every level; 0: the target's default
+  int top_k = 10;
+  int users = 0;  // user ids given to requests in turn, which lets a context cache help; 0: none, so that it cannot
+  ClassShares classes;
+  uint64_t seed = 1;
+};
+
+// `histories` in turn, the newest `history` events of each; where empty, items drawn from `items`, the first ones more
+// often (as popular ones are). A request without events gets a user id, as it must have one of both. REQUIRES: either
+// of the two, unless `history` is 0.
+std::vector<RecommendRequest> MakeWorkload(const WorkloadOptions& options, absl::Span<const ItemId> items,
+                                           absl::Span<const std::vector<Event>> histories);
+
+// Items the target knows: what it recommends to a user without history, and to those who saw that. The error is the
+// target's own where it answers nothing.
+absl::StatusOr<std::vector<ItemId>> DiscoverItems(Target& target, absl::Duration timeout);
+
+}  // namespace beamline::loadgen

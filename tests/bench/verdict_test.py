@@ -1,0 +1,94 @@
+# SPDX-License-Identifier: Apache-2.0
+"""bench/server/verdict.py: good numbers pass, and each claim fails where its number is bad."""
+import copy
+import pathlib
+import sys
+import unittest
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2] / "bench" / "server"))
+import verdict  # noqa: E402
+
+
+def summary(p50, p99, maximum):
+    return {"count": 1000, "max": maximum, "p50": {"value": p50}, "p99": {"value": p99}}
+
+
+def cell(**changes):
+    base = {"rate": 100.0, "seconds": 10, "deadline_ms": 200.0, "requests": 1000, "answered": 1000, "late": 0, "refused": 0,
+            "refused_without_hint": 0, "expired": 0, "failed": 0, "goodput": 100.0, "context_cached": 0,
+            "latency_ms": summary(10, 50, 90), "refusal_ms": {"count": 0}, "narrowing": {"0": 1000}, "beams": {"64": 1000},
+            "stages_ms": {"overhead": summary(0.2, 0.9, 2)}, "server_cpu_ms": 1.1, "server_cpu_overhead_ms": 0.1}
+    return {**base, **changes}
+
+
+GOOD = {
+    "capacity": {"capacity": {"rate": 100.0, "goodput_percent": 99}},
+    "light": {"cells": [cell(rate=80.0)]},
+    "heavy": {"cells": [cell(rate=200.0, requests=2000, answered=1000, refused=990, expired=10, goodput=97.0,
+                             refusal_ms=summary(0.5, 2, 9))]},
+    "classes": {"cells": [{**cell(rate=200.0), "classes": {"critical": cell(), "default": cell(answered=400),
+                                                           "sheddable": cell(answered=10)}}]},
+    "narrowing": {"cells": [cell(rate=200.0, goodput=150.0, narrowing={"0": 5, "1": 900}, beams={"64": 5, "32": 900})]},
+}
+METRICS = """
+beamline_request_duration_seconds_count{code="OK"} 1000
+beamline_request_duration_seconds_bucket{code="RESOURCE_EXHAUSTED",le="0.0025"} 900
+beamline_request_duration_seconds_bucket{code="RESOURCE_EXHAUSTED",le="0.005"} 989
+beamline_request_duration_seconds_count{code="RESOURCE_EXHAUSTED"} 990
+"""
+
+
+def failing(runs=GOOD, metrics=METRICS, rss=(300.0, 310.0)):
+    return [claim.text for claim in verdict.overload(runs, metrics, rss) if not claim.holds]
+
+
+class Overload(unittest.TestCase):
+    def test_good_numbers_pass(self):
+        self.assertEqual(failing(), [])
+
+    def one_fails(self, words, **arguments):
+        texts = failing(**arguments)
+        self.assertEqual(len(texts), 1, texts)
+        self.assertIn(words, texts[0])
+
+    def changed(self, run, **changes):
+        runs = copy.deepcopy(GOOD)
+        runs[run]["cells"][0].update(changes)
+        return runs
+
+    def test_each_claim_can_fail(self):
+        self.one_fails("80.0/s for 10 s", runs=self.changed("light", answered=999, refused=1))
+        self.one_fails("80.0/s for 10 s", runs=self.changed("light", late=1))
+        self.one_fails("200.0/s for 10 s", runs=self.changed("heavy", goodput=89.0))
+        self.one_fails("refused at the door", runs=self.changed("heavy", refused=900, expired=100))
+        self.one_fails("refused at the door", runs=self.changed("heavy", failed=1))
+        self.one_fails("hint", runs=self.changed("heavy", refused_without_hint=1))
+        self.one_fails("as the caller sees it", runs=self.changed("heavy", refusal_ms=summary(0.5, 5.1, 9)))
+        self.one_fails("inside the server", metrics=METRICS.replace(" 989", " 980"))
+        self.one_fails("inside the server", metrics="")
+        self.one_fails("memory", rss=(300.0, 400.0))
+        self.one_fails("without a ladder", runs=self.changed("heavy", narrowing={"0": 990, "1": 10}))
+        self.one_fails("with a ladder", runs=self.changed("narrowing", narrowing={"0": 1000}))
+        self.one_fails("with a ladder", runs=self.changed("narrowing", goodput=90.0))
+        for name, answered in (("critical", 980), ("sheddable", 60)):
+            runs = copy.deepcopy(GOOD)
+            runs["classes"]["cells"][0]["classes"][name]["answered"] = answered
+            self.one_fails("by class", runs=runs)
+
+
+class Overhead(unittest.TestCase):
+    def holds(self, **changes):
+        return [claim.holds for claim in verdict.overhead({"cells": [cell(**changes)]})]
+
+    def test_both_numbers_are_judged(self):
+        self.assertEqual(self.holds(), [True, True])
+        self.assertEqual(self.holds(server_cpu_overhead_ms=0.16), [False, True])
+        self.assertEqual(self.holds(stages_ms={"overhead": summary(0.31, 1, 2)}), [True, False])
+
+    def test_nothing_measured_is_no_pass(self):
+        self.assertEqual(self.holds(answered=999), [False])
+        self.assertEqual(self.holds(context_cached=1), [False])
+
+
+if __name__ == "__main__":
+    unittest.main()

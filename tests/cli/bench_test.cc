@@ -1,0 +1,130 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// `beamline bench` as its users meet it, on a server with a fake engine and on an engine in its own process. What it
+// computes is tested in tests/loadgen.
+#include <filesystem>
+#include <string>
+
+#include <unistd.h>
+
+#include "absl/strings/str_cat.h"
+#include "base/json.h"
+#include "cli/binary.h"
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "runtime/tiny_bundle.h"
+#include "server/loopback.h"
+#include "server/server_counters.h"
+
+namespace beamline::server {
+namespace {
+
+using cli::Beamline;
+using cli::Outcome;
+using cli::Slurp;
+using ::testing::HasSubstr;
+
+class BenchVerb : public LoopbackTest {
+ protected:
+  static std::string Out(const std::string& name) { return absl::StrCat(::testing::TempDir(), "/", name); }
+  static nlohmann::json Json(const std::string& path) {
+    const auto parsed = ReadJsonObject(path, {.max_depth = 16});
+    EXPECT_TRUE(parsed.ok()) << parsed.status();
+    return parsed.value_or(nlohmann::json::object());
+  }
+  Outcome Bench(const std::string& arguments) {
+    return Beamline(absl::StrCat("bench --server ", server_->address(), " --warmup 0 ", arguments));
+  }
+};
+
+TEST_F(BenchVerb, MeasuresAServerAndWritesAllItIsAskedFor) {
+  const Outcome outcome = Bench(
+      absl::StrCat("--rate 50,100 --arrivals constant --seconds 0.4 --beam 16 --history 3 --server-pid ", getpid(),
+                   " --json ", Out("bench.json"), " --plot ", Out("bench.svg"), " --samples ", Out("bench.tsv")));
+  ASSERT_EQ(outcome.exit_code, 0) << outcome.text;
+  EXPECT_THAT(outcome.text, HasSubstr("open loop 100/s evenly spaced, beam 16, history 3"));
+  const nlohmann::json report = Json(Out("bench.json"));
+  EXPECT_EQ(report["target"]["model_version"], "model-1");
+  ASSERT_EQ(report["cells"].size(), 2u);
+  EXPECT_EQ(report["cells"][0]["requests"], 20);
+  const nlohmann::json& cell = report["cells"][1];
+  EXPECT_EQ(cell["requests"], 40);
+  EXPECT_EQ(cell["answered"], 40);
+  EXPECT_EQ(cell["rate"], 100);
+  EXPECT_EQ(cell["context_cached"], 40) << "the fake says so";
+  EXPECT_EQ(cell["stages_ms"]["queue"]["p50"]["value"], 0.011);
+  EXPECT_EQ(cell["beams"]["4"], 40);
+  EXPECT_TRUE(cell.contains("server_cpu_ms"));
+  EXPECT_THAT(Slurp(Out("bench.svg")), HasSubstr("</svg>"));
+  EXPECT_THAT(Slurp(Out("bench.tsv")), HasSubstr("\tOK\t4\t2\n"));
+  const RecommendRequest sent = engine_.requests().back();
+  EXPECT_EQ(sent.beam_widths, std::vector<int>{16});
+  ASSERT_EQ(sent.history.size(), 3u);
+  for (const Event& event : sent.history) EXPECT_TRUE(event.item == 5 || event.item == 2) << "what it recommends";
+}
+
+TEST_F(BenchVerb, ABatchIsOneCallAndClassesAreKeptApart) {
+  engine_.set_answer([](const RecommendRequest& request) -> absl::StatusOr<RecommendResult> {
+    if (request.priority == Priority::kSheddable) return absl::ResourceExhaustedError("full");
+    return FakeResult();
+  });
+  const Outcome outcome = Bench(absl::StrCat(
+      "--concurrency 2 --batch 5 --seconds 0.3 --items 1,2,3 --classes 0,60,40 --json ", Out("batch.json")));
+  ASSERT_EQ(outcome.exit_code, 0) << outcome.text;
+  EXPECT_THAT(outcome.text, HasSubstr("closed loop of 2, 5 requests a call"));
+  const nlohmann::json cell = Json(Out("batch.json"))["cells"][0];
+  EXPECT_EQ(cell["classes"]["default"]["refused"], 0);
+  EXPECT_EQ(cell["classes"]["sheddable"]["answered"], 0);
+  EXPECT_EQ(cell["classes"]["sheddable"]["refused"], cell["refused"]);
+  EXPECT_GT(cell["refused"], 0);
+  EXPECT_EQ(cell["refused_without_hint"], 0) << "the server adds its default";
+  EXPECT_LT(server_->counters().calls.value(), engine_.requests().size() / 4) << "BatchRecommend";
+}
+
+TEST_F(BenchVerb, MistakesAndDeadServersAreToldInOneLine) {
+  const auto expect = [](const std::string& arguments, int exit_code, const std::string& text) {
+    const Outcome outcome = Beamline(absl::StrCat("bench ", arguments));
+    EXPECT_EQ(outcome.exit_code, exit_code) << outcome.text;
+    EXPECT_THAT(outcome.text, HasSubstr(text));
+  };
+  expect("", 2, "give --bundle DIR");
+  expect("--server 127.0.0.1", 2, "--server: '127.0.0.1' must be HOST:PORT");
+  expect("--server 127.0.0.1:1", 1, "UNAVAILABLE");
+  expect("--server 127.0.0.1:1 --server-pid 4194303", 2, "--server-pid: there is no process 4194303");
+  expect("--bundle /nowhere", 2, "/nowhere");
+  expect("--bundle a --server b", 2, "excludes");
+  expect("--bundle a --classes 50,50,50", 2, "--classes: give three percentages");
+  expect("--bundle a --find-capacity --deadline-ms 10000", 2, "--seconds: 10 is less than five deadlines");
+  expect("--bundle a --rate 0", 2, "--rate");
+}
+
+TEST_F(BenchVerb, AServerThatFailsEverythingIsAnError) {
+  engine_.set_answer([](const RecommendRequest&) { return absl::InternalError("broken"); });
+  const Outcome outcome = Bench("--seconds 0.1 --items 1");
+  EXPECT_EQ(outcome.exit_code, 1);
+  EXPECT_THAT(outcome.text, HasSubstr("broken"));
+}
+
+TEST(BenchEngine, SweepsAnEngineInItsOwnProcess) {
+  const std::string bundle = absl::StrCat(::testing::TempDir(), "/bench_bundle");
+  const auto written = runtime::testing::WriteTinyBundle(bundle);
+  ASSERT_TRUE(written.ok()) << written.status();
+  const std::string json = absl::StrCat(::testing::TempDir(), "/bench_engine.json");
+  const Outcome outcome = Beamline(absl::StrCat("bench --bundle ", bundle,
+                                                " --beam 8,16 --history 0,5 --seconds 0.2 --warmup "
+                                                "0.1 --json ",
+                                                json));
+  ASSERT_EQ(outcome.exit_code, 0) << outcome.text;
+  const auto report = ReadJsonObject(json, {.max_depth = 16});
+  ASSERT_TRUE(report.ok()) << report.status();
+  ASSERT_EQ((*report)["cells"].size(), 4u);
+  for (const nlohmann::json& cell : (*report)["cells"]) {
+    EXPECT_GT(cell["answered"], 0);
+    EXPECT_EQ(cell["failed"], 0) << cell;
+    EXPECT_EQ(cell["beams"].size(), 1u);
+    EXPECT_TRUE(cell["beams"].contains(absl::StrCat(cell["beam"].get<int>())));
+  }
+}
+
+}  // namespace
+}  // namespace beamline::server

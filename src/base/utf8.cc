@@ -50,4 +50,17 @@ bool IsControl(absl::string_view character) {
   return first < 0x20 || first == 0x7F || (first == 0xC2 && Byte(character, 1) < 0xA0);
 }
 
+std::string PrintableUtf8(absl::string_view text, size_t max_bytes) {
+  std::string printable;
+  while (!text.empty()) {
+    const size_t length = Utf8Length(text);
+    const absl::string_view character = text.substr(0, length == 0 ? 1 : length);
+    const absl::string_view shown = length == 0 || IsControl(character) ? "?" : character;
+    if (printable.size() + shown.size() > max_bytes) break;
+    printable.append(shown.data(), shown.size());
+    text.remove_prefix(character.size());
+  }
+  return printable;
+}
+
 }  // namespace beamline

@@ -5,6 +5,7 @@
 #pragma once
 
 #include <cstddef>
+#include <string>
 
 #include "absl/strings/string_view.h"
 
@@ -17,5 +18,9 @@ bool IsUtf8(absl::string_view text);
 
 // Of a character that Utf8Length measured: U+0000..U+001F, U+007F..U+009F.
 bool IsControl(absl::string_view character);
+
+// `text` for an answer or a log line, whatever bytes it holds: what is no character, or a control character, becomes
+// '?', and more than `max_bytes` are cut off at a character's end.
+std::string PrintableUtf8(absl::string_view text, size_t max_bytes);
 
 }  // namespace beamline

@@ -173,9 +173,18 @@ absl::Status InspectBundle(const InspectFlags& flags) {
   return InspectCatalogue(flags, items, manifest.codebook_fingerprint);
 }
 
+// Tensors in a format that is never read go to the reader that says so, with what to do.
+bool MeansTensors(const std::string& path) {
+  for (const char* suffix :
+       {".safetensors", ".pt", ".pth", ".pkl", ".pickle", ".npy", ".npz", ".gguf", ".ckpt", ".h5"}) {
+    if (absl::EndsWith(path, suffix)) return true;
+  }
+  return false;
+}
+
 absl::Status RunInspect(const InspectFlags& flags) {
   if (std::error_code error; std::filesystem::is_directory(flags.path, error)) return InspectBundle(flags);
-  if (!absl::EndsWith(flags.path, ".safetensors")) return InspectCatalogue(flags, flags.path, "");
+  if (!MeansTensors(flags.path)) return InspectCatalogue(flags, flags.path, "");
   if (flags.item || !flags.sid.empty()) {
     return absl::InvalidArgumentError(
         absl::StrCat("--item and --sid: ", flags.path, " is no catalogue; name a bundle or a catalogue file"));

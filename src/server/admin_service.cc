@@ -1,8 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "server/admin_service.h"
 
+#include <algorithm>
+#include <string>
+
+#include "absl/strings/str_cat.h"
 #include "beamline/status.h"
 #include "beamline/v1/admin.grpc.pb.h"
+#include "server/status_detail.h"
 
 namespace beamline::server {
 namespace {
@@ -11,6 +16,16 @@ using RawAdminService = v1::AdminService::WithRawCallbackMethod_Reload<
     v1::AdminService::WithRawCallbackMethod_Rollback<v1::AdminService::Service>>;
 
 constexpr int64_t kMaxPathBytes = 4096;
+
+// The system would read a path up to its NUL, and a log would show a line break as two lines.
+absl::Status CheckBundlePath(const std::string& path) {
+  BEAMLINE_RETURN_IF_ERROR(CheckRange("bundle", static_cast<int64_t>(path.size()), 0, kMaxPathBytes));
+  const auto control = std::find_if(path.begin(), path.end(), [](unsigned char c) { return c < 0x20 || c == 0x7f; });
+  if (control == path.end()) return absl::OkStatus();
+  return InvalidField({kFieldInvalid, "bundle", "no control characters", absl::StrCat(int{*control}),
+                       absl::StrCat("holds control character ", int{*control}, " at byte ", control - path.begin(),
+                                    "; give a path without any")});
+}
 
 // Ends the call with the version that now serves, or with why not.
 template <typename Response>
@@ -35,8 +50,7 @@ class AdminHandlers final : public RawAdminService {
     return Serve<v1::ReloadRequest>(
         service_, *context, *bytes, response,
         [this](const auto& call, const CallContext&, const v1::ReloadRequest& request) -> absl::Status {
-          const auto path_bytes = static_cast<int64_t>(request.bundle().size());
-          BEAMLINE_RETURN_IF_ERROR(CheckRange("bundle", path_bytes, 0, kMaxPathBytes));
+          BEAMLINE_RETURN_IF_ERROR(CheckBundlePath(request.bundle()));
           service_.engine->Reload(request.bundle(), Answer<v1::ReloadResponse>(call));
           return absl::OkStatus();
         });

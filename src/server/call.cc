@@ -2,11 +2,11 @@
 #include "server/call.h"
 
 #include <algorithm>
-#include <chrono>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/string_view.h"
 #include "beamline/status.h"
+#include "grpc/support/time.h"
 #include "server/status_detail.h"
 
 namespace beamline::server {
@@ -20,6 +20,15 @@ absl::Status CheckMetadata(const grpc::ServerContextBase& context, int64_t limit
   return WithReason(absl::ResourceExhaustedError(
                         absl::StrCat("metadata: ", bytes, " bytes of headers, more than the limit of ", limit)),
                     kMetadataTooLarge);
+}
+
+// Until the client's deadline, where there is one. Not ServerContext::deadline(): that is a time of the system's clock,
+// which may have been set since ours began, and its nanoseconds overflow after 292 years.
+std::optional<absl::Duration> TimeLeft(const grpc::ServerContextBase& context) {
+  const gpr_timespec deadline = context.raw_deadline();
+  if (gpr_time_cmp(deadline, gpr_inf_future(deadline.clock_type)) == 0) return std::nullopt;
+  const gpr_timespec left = gpr_time_sub(deadline, gpr_now(deadline.clock_type));
+  return absl::Seconds(left.tv_sec) + absl::Nanoseconds(left.tv_nsec);
 }
 
 std::optional<TraceParent> ReadTrace(const grpc::ServerContextBase& context) {
@@ -37,11 +46,10 @@ absl::Time ClampDeadline(absl::Time now, std::optional<absl::Time> client, const
 absl::StatusOr<CallContext> ReadCallContext(const grpc::ServerContextBase& context, const ServiceContext& service) {
   if (service.stopping.load()) return absl::UnavailableError("the server is stopping; try another one");
   BEAMLINE_RETURN_IF_ERROR(CheckMetadata(context, service.limits.max_metadata_bytes));
-  const std::chrono::system_clock::time_point raw = context.deadline();
-  std::optional<absl::Time> client;
-  if (raw != std::chrono::system_clock::time_point::max()) client = absl::FromChrono(raw);
   const absl::Time now = service.clock->Now();
-  const absl::Time deadline = ClampDeadline(now, client, service.limits);
+  const std::optional<absl::Duration> left = TimeLeft(context);
+  const absl::Time deadline =
+      ClampDeadline(now, left ? std::optional<absl::Time>(now + *left) : std::nullopt, service.limits);
   if (deadline <= now) return absl::DeadlineExceededError("the deadline passed before the call began");
   return CallContext{deadline, ReadTrace(context)};
 }

@@ -15,6 +15,10 @@
 namespace beamline::server {
 namespace {
 
+// A megabyte of mistakes is no report.
+constexpr size_t kMaxShownProblems = 50;
+constexpr size_t kMaxProblemBytes = 1000;
+
 // What is no text file at all gets one line, not a list of the parser's misunderstandings.
 absl::Status CheckEncoding(const std::string& text, const std::string& name) {
   const auto refuse = [&](absl::string_view why) { return absl::InvalidArgumentError(absl::StrCat(name, ": ", why)); };
@@ -36,7 +40,9 @@ absl::Status CheckEncoding(const std::string& text, const std::string& name) {
 
 }  // namespace
 
-void ConfigProblems::Add(int line, std::string text) { problems_.push_back({line, std::move(text)}); }
+void ConfigProblems::Add(int line, const std::string& text) {
+  problems_.push_back({line, PrintableUtf8(text, kMaxProblemBytes)});
+}
 
 absl::Status ConfigProblems::ToStatus() const {
   if (problems_.empty()) return absl::OkStatus();
@@ -45,6 +51,11 @@ absl::Status ConfigProblems::ToStatus() const {
   std::stable_sort(sorted.begin(), sorted.end(), [](const Problem& a, const Problem& b) {
     return (a.line == 0 ? INT32_MAX : a.line) < (b.line == 0 ? INT32_MAX : b.line);
   });
+  if (sorted.size() > kMaxShownProblems) {
+    const size_t more = sorted.size() - kMaxShownProblems;
+    sorted.resize(kMaxShownProblems);
+    sorted.push_back({0, absl::StrCat("and ", more, " more problems")});
+  }
   return absl::InvalidArgumentError(absl::StrJoin(sorted, "\n", [this](std::string* out, const Problem& problem) {
     absl::StrAppend(out, name_, problem.line > 0 ? absl::StrCat(":", problem.line) : "", ": ", problem.text);
   }));

@@ -147,7 +147,9 @@ class Checker {
     unsigned char parsed[sizeof(in6_addr)];
     if (address != "localhost" && inet_pton(AF_INET, address.c_str(), parsed) != 1 &&
         inet_pton(AF_INET6, address.c_str(), parsed) != 1) {
-      Add(path, "not an address; give IPv4 or IPv6 in figures (127.0.0.1, 0.0.0.0, ::1) or localhost");
+      Add(path, absl::StrCat("\"", address,
+                             "\" is not an address; give IPv4 or IPv6 in figures (127.0.0.1, 0.0.0.0, ::1) "
+                             "or localhost"));
       return false;
     }
     return true;
@@ -189,10 +191,22 @@ class Checker {
   }
 
   void CheckTls() {
+    CheckPath("tls.certificate", config_.tls().certificate());
+    CheckPath("tls.key", config_.tls().key());
+    CheckPath("tls.client_ca", config_.tls().client_ca());
     if (!config_.has_tls() || !overrides_.check_artefacts) return;
     for (const auto& [field, text] : ReadTlsFiles(config_.tls(), absl::Now()).problems) {
       Add(absl::StrCat("tls.", field), text);
     }
+  }
+
+  // The system reads a path up to its NUL, and a log shows a line break as two lines.
+  void CheckPath(absl::string_view path, const std::string& value) {
+    const auto control =
+        std::find_if(value.begin(), value.end(), [](unsigned char c) { return c < 0x20 || c == 0x7f; });
+    if (control == value.end()) return;
+    Add(path, absl::StrCat("\"", value, "\" holds control character ", int{*control}, " at byte ",
+                           control - value.begin(), "; give a path without any"));
   }
 
   void CheckWord(absl::string_view path, const std::string& value, const std::vector<std::string>& words) {
@@ -243,6 +257,9 @@ class Checker {
     CheckWord("engine.device", engine.device(), {"cpu", "cuda", "auto"});
     CheckWord("engine.dtype", engine.dtype(), {"fp32", "bf16", "int8"});
     CheckWord("engine.backend", engine.backend(), {"auto", "aten", "cpu"});
+    CheckPath("engine.bundle", engine.bundle());
+    CheckPath("engine.catalogue", engine.catalogue());
+    CheckPath("engine.model_folder", engine.model_folder());
     if (engine.bundle().empty() && engine.model_folder().empty()) {
       Add("engine.bundle", "missing: give the folder that `beamline pack` wrote, here or as --bundle");
       return;

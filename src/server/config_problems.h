@@ -21,9 +21,9 @@ class ConfigProblems {
   explicit ConfigProblems(std::string name) : name_(std::move(name)) {}
 
   // `line` counts from 1; 0: no line, e.g. something missing.
-  void Add(int line, std::string text);
+  void Add(int line, const std::string& text);
   bool empty() const { return problems_.empty(); }
-  absl::Status ToStatus() const;  // by line; OK when empty
+  absl::Status ToStatus() const;  // by line, the first 50 and how many more; OK when empty
 
  private:
   struct Problem {

@@ -26,6 +26,7 @@ using google::protobuf::Descriptor;
 using google::protobuf::TextFormat;
 
 constexpr int kMaxErrors = 50;
+constexpr size_t kLongestName = 64;  // looked for before a number
 
 struct Finding {
   int line;    // from 1
@@ -144,7 +145,8 @@ void RefuseOddNumbers(const std::vector<std::string>& lines, ConfigProblems* pro
       size_t end = at;
       while (end < bare.size() && inside(end)) ++end;
       size_t begin = at;  // of `name: ` before the number
-      while (begin > 0 && (bare[begin - 1] == ' ' || bare[begin - 1] == ':' || IsNameCharacter(bare[begin - 1])))
+      while (begin > 0 && at - begin < kLongestName &&
+             (bare[begin - 1] == ' ' || bare[begin - 1] == ':' || IsNameCharacter(bare[begin - 1])))
         --begin;
       problems->Add(static_cast<int>(i) + 1,
                     absl::StrCat(absl::StripLeadingAsciiWhitespace(bare.substr(begin, end - begin)),

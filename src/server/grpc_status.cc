@@ -4,6 +4,7 @@
 #include <string>
 
 #include "absl/strings/string_view.h"
+#include "base/utf8.h"
 #include "server/status_detail.h"
 
 namespace beamline::server {
@@ -20,10 +21,11 @@ static_assert(int(absl::StatusCode::kResourceExhausted) == int(grpc::StatusCode:
 static_assert(int(absl::StatusCode::kInternal) == int(grpc::StatusCode::INTERNAL));
 static_assert(int(absl::StatusCode::kUnavailable) == int(grpc::StatusCode::UNAVAILABLE));
 
-// One line, bounded: an exception's text may hold a stack trace in its further lines, which is not for clients.
+// One line, bounded: an exception's text may hold a stack trace in its further lines, which is not for clients. UTF-8
+// whatever paths it names, for a client cannot parse a message with other text.
 std::string ClientMessage(const absl::Status& status) {
-  absl::string_view message = status.message();
-  return std::string(message.substr(0, message.find('\n')).substr(0, kMaxMessageBytes));
+  const absl::string_view message = status.message();
+  return PrintableUtf8(message.substr(0, message.find('\n')), kMaxMessageBytes);
 }
 
 v1::ErrorDetail ClientDetail(const absl::Status& status, int64_t retry_after_ms) {

@@ -134,7 +134,16 @@ absl::Status RunServer(const config::v1::ServerConfig& config, const EngineFacto
   AdminPages pages;
   std::atomic<const Server*> running{nullptr};
   std::optional<Watchdog> watchdog;  // its thread starts after the watcher has blocked the signals
+  absl::Time hangup_told = absl::InfinitePast();
   SignalWatcher signals([&](int number) {
+    if (number == SIGHUP) {
+      if (absl::Now() - hangup_told < absl::Seconds(1)) return;
+      hangup_told = absl::Now();
+      Log().warn(
+          "SIGHUP received: nothing to do. Certificates and engine.model_folder are watched, `beamline reload` changes "
+          "the model, the configuration needs a restart");
+      return;
+    }
     Log().info("signal received: signal={}", number);
     // Nothing is served and nothing is being written: there is nothing to wait for.
     if (loading.load()) _exit(kInterruptedExit);

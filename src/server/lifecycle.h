@@ -4,7 +4,8 @@
 // health says NOT_SERVING; after the drain delay new calls are refused; calls in flight get the grace time; then the
 // server and the engine stop. A second signal skips what is left of both times. A watchdog, armed by the first signal
 // itself, ends the process one second after both times in case anything hangs. A signal while the engine still loads
-// ends the process at once. The admin pages are there from before the engine loads until the end.
+// ends the process at once. SIGHUP stops nothing: whoever means "read your files again" by it is told in the log that
+// they are watched. The admin pages are there from before the engine loads until the end.
 #pragma once
 
 #include <condition_variable>
@@ -37,7 +38,7 @@ class StopRequests {
   int count_ = 0;  // guarded by mu_
 };
 
-// SIGTERM and SIGINT, taken by a thread of its own: everything may be done in `on_signal`. Blocks both signals in the
+// SIGTERM, SIGINT and SIGHUP, taken by a thread of its own: everything may be done in `on_signal`. Blocks them in the
 // calling thread, hence in all threads it starts later: make it before them. One per process.
 class SignalWatcher {
  public:

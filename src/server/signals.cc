@@ -9,11 +9,12 @@
 namespace beamline::server {
 namespace {
 
-sigset_t StopSignals() {
+sigset_t WatchedSignals() {
   sigset_t set;
   sigemptyset(&set);
   sigaddset(&set, SIGTERM);
   sigaddset(&set, SIGINT);
+  sigaddset(&set, SIGHUP);
   return set;
 }
 
@@ -36,7 +37,7 @@ bool StopRequests::WaitFor(int count, absl::Duration timeout) const {
 }
 
 SignalWatcher::SignalWatcher(std::function<void(int)> on_signal) : on_signal_(std::move(on_signal)) {
-  const sigset_t set = StopSignals();
+  const sigset_t set = WatchedSignals();
   pthread_sigmask(SIG_BLOCK, &set, nullptr);
   thread_ = std::thread([this] { Loop(); });
 }
@@ -52,7 +53,7 @@ SignalWatcher::~SignalWatcher() {
 }
 
 void SignalWatcher::Loop() {
-  const sigset_t set = StopSignals();
+  const sigset_t set = WatchedSignals();
   for (;;) {
     int signal_number = 0;
     if (sigwait(&set, &signal_number) != 0) continue;

@@ -6,12 +6,15 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "base/utf8.h"
 #include "beamline/status.h"
 #include "server/request_id.h"
 #include "server/status_detail.h"
 
 namespace beamline::server {
 namespace {
+
+constexpr size_t kMaxVersionTextBytes = 8192;
 
 std::string Range(int64_t low, int64_t high) { return absl::StrCat(low, "..", high); }
 
@@ -231,10 +234,11 @@ v1::Item ToProto(const CatalogueItem& item) {
 v1::ModelVersion ToProto(const ModelVersion& version) {
   v1::ModelVersion message;
   message.set_id(version.id);
-  message.set_bundle(version.bundle);
+  // Paths and errors about them may hold any bytes, a message's text may not.
+  message.set_bundle(PrintableUtf8(version.bundle, kMaxVersionTextBytes));
   message.set_model_version(version.model_version);
   message.set_state(version.state);
-  message.set_error(version.error);
+  message.set_error(PrintableUtf8(version.error, kMaxVersionTextBytes));
   message.set_since_ms(absl::ToUnixMillis(version.since));
   message.set_load_ms(absl::ToInt64Milliseconds(version.load_time));
   message.set_warm_up_ms(absl::ToInt64Milliseconds(version.warm_up_time));

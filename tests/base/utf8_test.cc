@@ -62,5 +62,15 @@ TEST(Utf8Test, NothingElseIs) {
   EXPECT_EQ(Utf8Length(""), 0u);
 }
 
+TEST(Utf8Test, PrintableTextIsUtf8WithoutControlCharactersAndBounded) {
+  EXPECT_EQ(PrintableUtf8("caf\xc3\xa9 \xf0\x9f\x98\x80", 100), "caf\xc3\xa9 \xf0\x9f\x98\x80");
+  EXPECT_EQ(PrintableUtf8("a\nb\xff\xc3(\xc2\x85", 100),
+            "a?b?"
+            "?(?");
+  EXPECT_EQ(PrintableUtf8("\xc3\xa9\xc3\xa9", 3), "\xc3\xa9");
+  EXPECT_EQ(PrintableUtf8(std::string(10, 'x'), 4), "xxxx");
+  EXPECT_EQ(PrintableUtf8("", 4), "");
+}
+
 }  // namespace
 }  // namespace beamline

@@ -67,14 +67,15 @@ inline grpc::Status Ask(v1::RecommendService::Stub& stub, const v1::RecommendReq
   return stub.Recommend(&context, request, response);
 }
 
-// `engine` is text for the section of that name.
+// `engine` and `lifecycle` are text for the sections of that name.
 class RealServer {
  public:
-  RealServer(const std::string& address, const std::string& engine) : address_(address) {
+  RealServer(const std::string& address, const std::string& engine,
+             const std::string& lifecycle = "drain_delay_ms: 3000 grace_ms: 10000")
+      : address_(address) {
     config_ = absl::StrCat(::testing::TempDir(), "/", address, ".textproto");
-    const std::string text =
-        absl::StrCat("listen { address: '", address, "' }\nadmin { address: '", address, "' }\nengine { threads: 1 ",
-                     engine, " }\nlifecycle { drain_delay_ms: 3000 grace_ms: 10000 }\n");
+    const std::string text = absl::StrCat("listen { address: '", address, "' }\nadmin { address: '", address,
+                                          "' }\nengine { threads: 1 ", engine, " }\nlifecycle { ", lifecycle, " }\n");
     EXPECT_TRUE(WriteFileAtomically(config_, text).ok());
   }
 
@@ -95,6 +96,7 @@ class RealServer {
   }
   std::string target() const { return absl::StrCat(address_, ":50051"); }
   std::string log() const { return process_->Log(); }
+  pid_t pid() const { return process_->pid(); }
   // Recommendations it has answered since it started.
   int64_t completed() const {
     grpc::ClientContext context;

@@ -69,6 +69,12 @@ TEST_F(AdminTest, SaysWhyABundleWasRefused) {
   const grpc::Status longest = Reload(std::string(5000, 'x'), &response);
   EXPECT_EQ(longest.error_code(), grpc::StatusCode::INVALID_ARGUMENT);
   EXPECT_THAT(longest.error_message(), HasSubstr("bundle"));
+  for (const std::string& path : {std::string("models/2\0/../3", 13), std::string("models\n2"), std::string("\x7f")}) {
+    const grpc::Status control = Reload(path, &response);
+    EXPECT_EQ(control.error_code(), grpc::StatusCode::INVALID_ARGUMENT);
+    EXPECT_THAT(control.error_message(), HasSubstr("bundle: holds control character "));
+  }
+  EXPECT_EQ(Reload("mod\xc3\xa8les/2", &response).error_code(), grpc::StatusCode::OK) << "a path of text";
 }
 
 TEST_F(AdminTest, ThePublicListenerOffersNoneOfIt) {

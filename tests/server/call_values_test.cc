@@ -91,6 +91,15 @@ TEST(GrpcStatus, OverloadHintsWhenToRetryAndCodesHaveReasons) {
 TEST(GrpcStatus, ClientsSeeOneBoundedLine) {
   EXPECT_EQ(ToGrpcStatus(absl::InternalError("decode failed\nstack frame 1\n"), 0).error_message(), "decode failed");
   EXPECT_LE(ToGrpcStatus(absl::InternalError(std::string(100000, 'x')), 0).error_message().size(), 1024u);
+  // Text that is none would make the client drop the whole detail.
+  std::string accents;
+  for (int i = 0; i < 2000; ++i) accents += "\xc3\xa9";
+  for (const std::string& text : {accents, "x" + accents, std::string("folder/\xff\x1b[2J.pt: is not listed")}) {
+    const absl::Status status = InvalidField({kFieldInvalid, "bundle", "", "", text});
+    EXPECT_EQ(DetailOf(FromGrpcStatus(ToGrpcStatus(status, 0))).field(), "bundle");
+    v1::BatchRecommendResponse::Result entry;
+    EXPECT_TRUE(entry.ParseFromString(ToBatchResult(status, 0).SerializeAsString()));
+  }
 }
 
 TEST(PrefixField, PutsThePathInFront) {

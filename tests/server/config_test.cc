@@ -231,6 +231,9 @@ TEST(Config, EachProblemIsFoundAlone) {
       {"lifecycle { grace_ms: -1 }", "c.textproto:1: lifecycle.grace_ms: -1", "0..600000"},
       {"reflection: 2", "c.textproto:1: ", "in: reflection: 2"},
       {"reflection: 'true'", "c.textproto:1: ", ""},
+      {"engine { catalogue: 'a\\000b' }", "c.textproto:1: engine.catalogue", "control character 0 at byte 1"},
+      {"engine { model_folder: 'a\\nb' }", "c.textproto:1: engine.model_folder", "control character 10 at byte 1"},
+      {"tls { certificate: '\\033[2J' key: 'k' }", "c.textproto:1: tls.certificate", "control character 27 at byte 0"},
       {"zzzzzzzzzz: 1", "c.textproto:1: zzzzzzzzzz", "known are listen, engine, limits"},
       {"# a comment\n\nrefection: true", "c.textproto:3: refection", "did you mean reflection?"},
   };
@@ -238,6 +241,27 @@ TEST(Config, EachProblemIsFoundAlone) {
     const std::vector<std::string> problems = Problems(bad.text);
     ASSERT_EQ(problems.size(), 1u) << bad.text << ": " << ::testing::PrintToString(problems);
     EXPECT_THAT(problems[0], AllOf(StartsWith(bad.line), HasSubstr(bad.mention))) << bad.text;
+  }
+}
+
+// What somebody reads in a terminal: not a megabyte, whatever the file holds.
+TEST(Config, ReportsAreShort) {
+  std::string unknown, numbers;
+  for (int i = 0; i < 2000; ++i) {
+    absl::StrAppend(&unknown, "nonsense", i, ": 1\n");
+    absl::StrAppend(&numbers, "07 ");
+  }
+  for (const std::string& text : {unknown, "listen { port: " + numbers + "}"}) {
+    const std::vector<std::string> problems = Problems(text);
+    ASSERT_EQ(problems.size(), 51u);
+    EXPECT_THAT(problems.back(), AllOf(StartsWith("c.textproto: and "), HasSubstr("more problems")));
+  }
+  const std::string name(500'000, 'n');
+  for (const std::string& text :
+       {name + ": 1", "listen { address: '" + name + "' }", "engine { dtype: '" + name + "' }"}) {
+    const std::vector<std::string> problems = Problems(text);
+    ASSERT_EQ(problems.size(), 1u);
+    EXPECT_LT(problems[0].size(), 1100u);
   }
 }
 

@@ -13,11 +13,11 @@
 #include "beamline/v1/catalogue.grpc.pb.h"
 #include "beamline/v1/model.grpc.pb.h"
 #include "beamline/v1/recommend.grpc.pb.h"
-#include "grpcpp/generic/generic_stub.h"
 #include "grpcpp/grpcpp.h"
 #include "gtest/gtest.h"
 #include "server/fake_engine.h"
 #include "server/server.h"
+#include "testing/raw_call.h"
 
 namespace beamline::server {
 
@@ -38,28 +38,7 @@ inline void SetTimeout(grpc::ClientContext& context, absl::Duration timeout = ab
   context.set_deadline(absl::ToChronoTime(absl::Now() + timeout));
 }
 
-// One message there, one back, as bytes; `method` is "/package.Service/Method".
-inline grpc::Status RawCall(const std::shared_ptr<grpc::Channel>& channel, const std::string& method,
-                            const std::string& bytes, std::string* answer = nullptr) {
-  grpc::GenericStub stub(channel);
-  grpc::ClientContext context;
-  SetTimeout(context);
-  grpc::CompletionQueue queue;
-  const grpc::Slice slice(bytes);
-  auto call = stub.PrepareUnaryCall(&context, method, grpc::ByteBuffer(&slice, 1), &queue);
-  call->StartCall();
-  grpc::ByteBuffer response;
-  grpc::Status status;
-  call->Finish(&response, &status, nullptr);
-  void* tag;
-  bool ok;
-  queue.Next(&tag, &ok);
-  std::vector<grpc::Slice> slices;
-  if (status.ok() && answer != nullptr && response.Dump(&slices).ok()) {
-    for (const grpc::Slice& part : slices) answer->append(reinterpret_cast<const char*>(part.begin()), part.size());
-  }
-  return status;
-}
+using testing::RawCall;
 
 // Polls until `condition` holds; false after ten seconds.
 inline bool Eventually(const std::function<bool()>& condition) {

@@ -80,6 +80,18 @@ TEST(Process, ASignalWhileLoadingEndsItAtOnce) {
   EXPECT_LT(absl::Now() - start, absl::Seconds(5));
 }
 
+TEST(Process, HangupsAndBrokenPipesStopNothing) {
+  Process process("slow-answer", "5000");
+  const std::string address = process.AwaitAddress();
+  std::future<grpc::Status> call = RecommendFrom(address);
+  for (int i = 0; i < 1000; ++i) process.Signal(i % 2 == 0 ? SIGHUP : SIGPIPE);
+  EXPECT_TRUE(call.get().ok());
+  EXPECT_NE(process.AwaitLog("SIGHUP received: nothing to do"), "");
+  EXPECT_TRUE(RecommendFrom(address).get().ok());
+  process.Signal(SIGTERM);
+  EXPECT_EQ(process.Wait(), 0);
+}
+
 TEST(Process, ABundleThatCannotBeLoadedEndsIt) {
   Process process("bad-bundle", "5000");
   EXPECT_EQ(process.Wait(), 7);

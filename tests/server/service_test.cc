@@ -175,6 +175,23 @@ TEST_F(ServiceTest, DeadlinesAreTakenClampedOrDefaulted) {
   EXPECT_NEAR(absl::ToDoubleSeconds(deadline_of(absl::Hours(5000))), 60, 1);
 }
 
+// The system's clock may be set while the server runs; its own goes on as it did (base/clock.h).
+TEST_F(ServiceTest, DeadlinesOutliveAStepOfTheSystemsClock) {
+  for (const absl::Duration step : {-absl::Hours(1), absl::Hours(1)}) {
+    const FakeClock clock(absl::Now() - step);
+    server_.reset();
+    absl::StatusOr<std::unique_ptr<Server>> server = Server::Start(LoopbackConfig(), &engine_, &clock);
+    ASSERT_TRUE(server.ok()) << server.status();
+    const auto stub = v1::RecommendService::NewStub(Connect((*server)->address()));
+    grpc::ClientContext context;
+    SetTimeout(context, absl::Seconds(20));
+    v1::RecommendResponse response;
+    const grpc::Status status = stub->Recommend(&context, ValidRequest(), &response);
+    EXPECT_TRUE(status.ok()) << status.error_message();
+    EXPECT_NEAR(absl::ToDoubleSeconds(engine_.requests().back().deadline - clock.Now()), 20, 2);
+  }
+}
+
 TEST_F(ServiceTest, MalformedTraceParentIsIgnored) {
   for (const std::string& header : {std::string("garbage"), std::string(1000, '0'), std::string("00-1-2-3")}) {
     grpc::ClientContext context;

@@ -282,6 +282,17 @@ TEST(ToProto, CarriesEverythingOfAResult) {
   EXPECT_TRUE(message.timings().context_cached());
 }
 
+// A client could parse no message that holds such a path, so none of the status.
+TEST(ToProto, PathsOfAnyBytesMakeMessagesOfText) {
+  ModelVersion version;
+  version.bundle = "models/\xff";
+  version.error = "models/\xff/\xc3(.pt: is not listed";
+  v1::ModelVersion message;
+  ASSERT_TRUE(message.ParseFromString(ToProto(version).SerializeAsString()));
+  EXPECT_EQ(message.bundle(), "models/?");
+  EXPECT_EQ(message.error(), "models/?/?(.pt: is not listed");
+}
+
 TEST(SidFromProto, ChecksCountAndEachCode) {
   const FakeCatalogue catalogue;
   v1::Sid message;

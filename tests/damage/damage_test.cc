@@ -1,0 +1,259 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Rows C4.11, C4.13, C4.15, C5.6, C6.1 in the large: every artefact cut off and with flipped bits, a thousand times
+// each. It is refused with an error that names the file, or means what it meant. Text without a checksum
+// (configuration, SID indexes, plain tables) may turn into other text that is as valid: that is counted apart, and what
+// has a checksum never does. BEAMLINE_DAMAGES for another number.
+#include <algorithm>
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <functional>
+#include <iostream>
+#include <random>
+
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "base/digest.h"
+#include "base/file.h"
+#include "beamline/status.h"
+#include "catalogue/snapshot_file.h"
+#include "data/event_table.h"
+#include "data/item_table.h"
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "model/config.h"
+#include "runtime/bundle.h"
+#include "runtime/tiny_bundle.h"
+#include "server/config.h"
+#include "sid/codebook.h"
+#include "sid/sid_index.h"
+#include "testing/paths.h"
+
+namespace beamline {
+namespace {
+
+namespace fs = std::filesystem;
+using ::testing::HasSubstr;
+
+// What was loaded, as text that tells any two apart.
+using Loaded = absl::StatusOr<std::string>;
+
+struct Artefact {
+  const char* file;
+  bool checksummed;
+  std::function<void(const fs::path&)> write;   // a good one
+  std::function<Loaded(const fs::path&)> load;  // of the path that was written
+};
+
+void Ok(const absl::Status& status) { ASSERT_TRUE(status.ok()) << status; }
+
+runtime::testing::TinyBundleOptions Small() {
+  runtime::testing::TinyBundleOptions options;
+  options.items = 20;
+  return options;
+}
+
+void WriteBundleAround(const fs::path& file) {
+  fs::remove(file.parent_path());  // a bundle's folder is made whole or not at all
+  Ok(runtime::testing::WriteTinyBundle(file.parent_path(), Small()).status());
+}
+
+Loaded LoadBundleAround(const fs::path& file) {
+  BEAMLINE_ASSIGN_OR_RETURN(const runtime::Bundle bundle, runtime::LoadBundle(file.parent_path()));
+  Sha256 digest;
+  for (const auto& [name, tensor] : bundle.weights.tensors()) {
+    digest.Update(name).Update({reinterpret_cast<const char*>(tensor.bytes.data()), tensor.bytes.size()});
+  }
+  return absl::StrCat(runtime::ManifestToJson(bundle.manifest), model::ConfigToJson(bundle.config),
+                      catalogue::ContentVersion(bundle.catalogue->contents()),
+                      absl::StrJoin(bundle.vocabulary->items(), " "), digest.HexDigest());
+}
+
+void WriteSnapshotAt(const fs::path& file) {
+  WriteBundleAround(file.parent_path() / "bundle" / "items");
+  fs::copy_file(file.parent_path() / "bundle" / "items", file);
+}
+
+Loaded LoadSnapshotAt(const fs::path& file) {
+  BEAMLINE_ASSIGN_OR_RETURN(const auto snapshot, catalogue::LoadSnapshot(file));
+  return absl::StrCat(snapshot->version(), " ", catalogue::ContentVersion(snapshot->contents()));
+}
+
+void WriteCodebook(const fs::path& file) {
+  std::vector<FloatMatrix> levels;
+  std::mt19937 random(1);
+  for (const int rows : {4, 3}) {
+    FloatMatrix& level = levels.emplace_back(rows, 5);
+    for (float& value : level.values) value = std::uniform_real_distribution<float>(-1, 1)(random);
+  }
+  Ok(sid::Codebook::FromCentroids("small", levels)->Save(file.string()));
+}
+
+Loaded LoadCodebook(const fs::path& file) {
+  BEAMLINE_ASSIGN_OR_RETURN(const sid::Codebook codebook, sid::Codebook::Load(file.string()));
+  return codebook.fingerprint();  // its name is for people
+}
+
+sid::SidTable Table() {
+  sid::SidTable table;
+  table.level_sizes = {8, 300, 10};
+  for (uint32_t i = 0; i < 30; ++i) {
+    table.items.push_back(1000 + 7 * i);
+    table.sids.push_back(Sid{i % 8, 10 * i, i % 10});
+  }
+  return table;
+}
+
+Loaded Describe(const absl::StatusOr<sid::SidTable>& table) {
+  if (!table.ok()) return table.status();
+  Ok(sid::CheckSidTable(*table));
+  std::string text = absl::StrJoin(table->level_sizes, ",");
+  for (size_t i = 0; i < table->items.size(); ++i) {
+    absl::StrAppend(&text, "\n", table->items[i], table->sids[i].ToString());
+  }
+  return text;
+}
+
+void WriteEvents(const fs::path& file) {
+  auto writer = data::EventTableWriter::Create(file);
+  for (uint64_t i = 0; i < 40; ++i) {
+    Ok(writer->Write(absl::StrCat("u", i % 5), {i, static_cast<int64_t>(1'000 * i), 5, 6, static_cast<uint32_t>(i)}));
+  }
+  Ok(writer->Commit());
+}
+
+Loaded LoadEvents(const fs::path& file) {
+  BEAMLINE_ASSIGN_OR_RETURN(auto reader, data::EventTableReader::Open(file));
+  std::string text;
+  data::EventRow row;
+  while (true) {
+    BEAMLINE_ASSIGN_OR_RETURN(const bool more, reader.Next(&row));
+    if (!more) return text;
+    absl::StrAppend(&text, std::string(row.user_id), " ", row.event.item, " ", row.event.timestamp_ms, " ",
+                    row.event.play_time_ms, " ", row.event.duration_ms, " ", row.event.labels, "\n");
+  }
+}
+
+void WriteItems(const fs::path& file) {
+  auto writer = data::ItemTableWriter::Create(file);
+  for (const CatalogueItem& item : runtime::testing::TinyItems(Small()))
+    Ok(writer->Write({item.item, item.attributes}));
+  Ok(writer->Commit());
+}
+
+Loaded LoadItems(const fs::path& file) {
+  BEAMLINE_ASSIGN_OR_RETURN(auto reader, data::ItemTableReader::Open(file));
+  std::string text;
+  data::ItemRow row;
+  while (true) {
+    BEAMLINE_ASSIGN_OR_RETURN(const bool more, reader.Next(&row));
+    if (!more) return text;
+    absl::StrAppend(&text, row.item, " ", row.attributes.author, " ", row.attributes.duration_ms, " ",
+                    row.attributes.created_ms, " ", row.attributes.relevance, " ", row.attributes.title, " ",
+                    *data::FormatTags(row.attributes.tags), "\n");
+  }
+}
+
+Loaded LoadConfig(const fs::path& file) {
+  server::ConfigOverrides overrides;
+  overrides.bundle = "b";
+  overrides.check_artefacts = false;
+  BEAMLINE_ASSIGN_OR_RETURN(const auto config, server::LoadServerConfig(file.string(), overrides));
+  return config.SerializeAsString();
+}
+
+const Artefact kArtefacts[] = {
+    {"bundle.json", true, WriteBundleAround, LoadBundleAround},
+    {"config.json", true, WriteBundleAround, LoadBundleAround},
+    {"model.safetensors", true, WriteBundleAround, LoadBundleAround},
+    {"vocabulary.safetensors", true, WriteBundleAround, LoadBundleAround},
+    {"codebook.safetensors", true, WriteBundleAround, LoadBundleAround},
+    {"items", true, WriteBundleAround, LoadBundleAround},
+    {"catalogue", true, WriteSnapshotAt, LoadSnapshotAt},
+    {"tokenizer_codebook.safetensors", true, WriteCodebook, LoadCodebook},
+    {"events.tsv.gz", true, WriteEvents, LoadEvents},
+    {"items.tsv.gz", true, WriteItems, LoadItems},
+    {"events.tsv", false, WriteEvents, LoadEvents},
+    {"items.tsv", false, WriteItems, LoadItems},
+    {"sids.tsv", false, [](const fs::path& file) { Ok(sid::WriteSidTsv(file.string(), Table())); },
+     [](const fs::path& file) { return Describe(sid::ReadSidTsv(file.string())); }},
+    {"index.json", false, [](const fs::path& file) { Ok(sid::WriteIndexJson(file.string(), Table())); },
+     [](const fs::path& file) { return Describe(sid::ReadIndexJson(file.string())); }},
+    {"server.textproto", false,
+     [](const fs::path& file) { fs::copy_file(BEAMLINE_SOURCE_DIR + "/configs/server.textproto", file); }, LoadConfig},
+};
+
+int Damages() {
+  const char* const text = std::getenv("BEAMLINE_DAMAGES");
+  int damages = 1000;
+  EXPECT_TRUE(text == nullptr || absl::SimpleAtoi(text, &damages));
+  return damages;
+}
+
+// Turn and turn about: cut off somewhere, or with one to four bits flipped. Always another text than `good`.
+std::string Damage(const std::string& good, int turn, std::mt19937_64& random) {
+  if (turn % 2 == 0) return good.substr(0, random() % good.size());
+  std::string bad = good;
+  for (uint64_t flips = 1 + random() % 4; flips > 0 || bad == good; flips -= flips > 0 ? 1 : 0) {
+    char& byte = bad[random() % bad.size()];
+    byte = static_cast<char>(byte ^ (1 << random() % 8));
+  }
+  return bad;
+}
+
+class DamageTest : public ::testing::TestWithParam<Artefact> {
+ protected:
+  DamageTest() : folder_(fs::path(::testing::TempDir()) / "damage") {
+    fs::remove_all(folder_);
+    fs::create_directories(folder_);
+    path_ = folder_ / GetParam().file;
+  }
+  ~DamageTest() override { fs::remove_all(folder_); }
+
+  void Put(const std::string& bytes) { std::ofstream(path_, std::ios::binary | std::ios::trunc) << bytes; }
+
+  const fs::path folder_;
+  fs::path path_;
+};
+
+TEST_P(DamageTest, IsRefusedByTheFilesNameOrChangesNothing) {
+  GetParam().write(path_);
+  ASSERT_FALSE(HasFatalFailure());
+  const std::string good = *ReadFile(path_, 1 << 30);
+  const Loaded expected = GetParam().load(path_);
+  ASSERT_TRUE(expected.ok()) << expected.status();
+  std::mt19937_64 random(1);
+  int refused = 0, same = 0, other = 0;
+  for (int turn = 0; turn < Damages(); ++turn) {
+    const std::string bad = Damage(good, turn, random);
+    Put(bad);
+    const Loaded loaded = GetParam().load(path_);
+    if (!loaded.ok()) {
+      ++refused;
+      ASSERT_THAT(std::string(loaded.status().message()), HasSubstr(absl::StrCat("/", GetParam().file)))
+          << "turn " << turn;
+      ASSERT_LT(loaded.status().message().size(), 100'000u) << "turn " << turn;
+    } else if (*loaded == *expected) {
+      ++same;
+    } else {
+      ++other;
+      ASSERT_FALSE(GetParam().checksummed) << "turn " << turn << ": damage was not noticed";
+    }
+  }
+  Put(good);
+  EXPECT_EQ(*GetParam().load(path_), *expected);
+  EXPECT_GT(refused, 0);
+  std::cout << GetParam().file << ": " << refused << " refused, " << same << " the same, " << other
+            << " other valid text\n";
+}
+
+INSTANTIATE_TEST_SUITE_P(All, DamageTest, ::testing::ValuesIn(kArtefacts), [](const auto& info) {
+  std::string name = info.param.file;
+  std::replace(name.begin(), name.end(), '.', '_');
+  return name;
+});
+
+}  // namespace
+}  // namespace beamline

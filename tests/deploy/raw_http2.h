@@ -1,0 +1,167 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Just enough of HTTP/2 (RFC 9113) to say to a server what no gRPC client would: one connection, one call.
+#pragma once
+
+#include <algorithm>
+#include <array>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include <arpa/inet.h>
+#include <netinet/in.h>
+#include <poll.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "absl/strings/numbers.h"
+#include "absl/time/clock.h"
+#include "absl/time/time.h"
+#include "gtest/gtest.h"
+
+namespace beamline::deploy {
+
+using Headers = std::vector<std::pair<std::string, std::string>>;
+
+inline constexpr uint8_t kHttp2Data = 0, kHttp2Headers = 1, kHttp2Reset = 3, kHttp2Settings = 4, kHttp2GoAway = 7,
+                         kHttp2Window = 8;
+inline constexpr uint8_t kEndStream = 1, kEndHeaders = 4;
+
+inline std::string BigEndian(uint64_t value, int bytes) {
+  std::string text;
+  for (int i = bytes; i-- > 0;) text.push_back(static_cast<char>(value >> 8 * i));
+  return text;
+}
+
+inline std::string Http2Frame(uint8_t type, uint8_t flags, uint32_t stream, const std::string& payload) {
+  return BigEndian(payload.size(), 3) + static_cast<char>(type) + static_cast<char>(flags) + BigEndian(stream, 4) +
+         payload;
+}
+
+// HPACK literals that no table remembers; names and values of up to 126 bytes.
+inline std::string HpackLiterals(const Headers& headers) {
+  std::string block;
+  for (const auto& [name, value] : headers) {
+    EXPECT_LT(name.size(), 127u);
+    EXPECT_LT(value.size(), 127u);
+    block += std::string(1, '\0') + static_cast<char>(name.size()) + name + static_cast<char>(value.size()) + value;
+  }
+  return block;
+}
+
+// A gRPC message behind its prefix, which may lie.
+inline std::string GrpcMessage(const std::string& message, std::optional<uint32_t> length = std::nullopt,
+                               char compressed = 0) {
+  return compressed + BigEndian(length.value_or(static_cast<uint32_t>(message.size())), 4) + message;
+}
+
+// The headers of a correct call.
+inline Headers GrpcHeaders(const std::string& method) {
+  return {{":method", "POST"}, {":scheme", "http"},
+          {":path", method},   {":authority", "x"},
+          {"te", "trailers"},  {"content-type", "application/grpc"},
+          {"user-agent", "t"}, {"grpc-accept-encoding", "identity"}};
+}
+
+// What such a call needs before it: preface and SETTINGS.
+inline std::string Http2Hello() { return "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + Http2Frame(kHttp2Settings, 0, 0, ""); }
+
+class RawHttp2 {
+ public:
+  RawHttp2(const std::string& address, int port) : socket_(socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0)) {
+    sockaddr_in to{};
+    to.sin_family = AF_INET;
+    to.sin_port = htons(static_cast<uint16_t>(port));
+    EXPECT_EQ(inet_pton(AF_INET, address.c_str(), &to.sin_addr), 1);
+    EXPECT_EQ(connect(socket_, reinterpret_cast<const sockaddr*>(&to), sizeof(to)), 0);
+  }
+  ~RawHttp2() { close(socket_); }
+  RawHttp2(const RawHttp2&) = delete;
+  RawHttp2& operator=(const RawHttp2&) = delete;
+
+  void Send(const std::string& bytes) {
+    for (size_t done = 0; done < bytes.size();) {
+      const ssize_t sent = send(socket_, bytes.data() + done, bytes.size() - done, MSG_NOSIGNAL);
+      if (sent <= 0) return;  // the server has hung up
+      done += static_cast<size_t>(sent);
+    }
+  }
+
+  // The call's grpc-status; -1 where the connection was closed before one came, -2 after the time is over. The server
+  // writes the header as a plain literal the first time a connection sees it.
+  int AwaitGrpcStatus(absl::Duration time = absl::Seconds(10)) {
+    const absl::Time end = absl::Now() + time;
+    while (true) {
+      const size_t at = received_.find(kName);
+      if (at != std::string::npos && at + kName.size() < received_.size()) {
+        const size_t length = static_cast<unsigned char>(received_[at + kName.size()]);
+        int status = 0;
+        if (absl::SimpleAtoi(received_.substr(at + kName.size() + 1, length), &status)) return status;
+      }
+      pollfd ready{socket_, POLLIN, 0};
+      const absl::Duration left = end - absl::Now();
+      if (left <= absl::ZeroDuration()) return -2;
+      if (poll(&ready, 1, static_cast<int>(absl::ToInt64Milliseconds(left)) + 1) <= 0) continue;
+      std::array<char, 4096> bytes;
+      const ssize_t count = recv(socket_, bytes.data(), bytes.size(), 0);
+      if (count <= 0) return -1;
+      received_.append(bytes.data(), static_cast<size_t>(count));
+    }
+  }
+
+  // Sends `first` and then zeros as DATA of a stream, as fast as the server's flow control lets it: until that many
+  // bytes are sent, the server resets the stream or hangs up, or opens the window no further for a second.
+  int64_t Flood(uint32_t stream, const std::string& first, int64_t bytes) {
+    int64_t sent = 0, window = 65'535, stream_window = 65'535;
+    std::string payload = first;
+    while (sent < bytes) {
+      while (sent < bytes && std::min(window, stream_window) > 0) {
+        payload.resize(static_cast<size_t>(std::min<int64_t>({16'384, window, stream_window})), '\0');
+        Send(Http2Frame(kHttp2Data, 0, stream, payload));
+        for (int64_t* left : {&window, &stream_window}) *left -= static_cast<int64_t>(payload.size());
+        sent += static_cast<int64_t>(payload.size());
+        payload.clear();
+      }
+      if (!ReadWindows(stream, &window, &stream_window)) break;
+    }
+    return sent;
+  }
+
+ private:
+  // Adds what the server's frames give; false when there is nothing more to hope for.
+  bool ReadWindows(uint32_t stream, int64_t* window, int64_t* stream_window) {
+    pollfd ready{socket_, POLLIN, 0};
+    std::array<char, 4096> bytes;
+    if (poll(&ready, 1, 1000) <= 0) return false;
+    const ssize_t count = recv(socket_, bytes.data(), bytes.size(), 0);
+    if (count <= 0) return false;
+    received_.append(bytes.data(), static_cast<size_t>(count));
+    const auto number = [this](size_t at, int size) {
+      uint32_t value = 0;
+      for (int i = 0; i < size; ++i) value = value << 8 | static_cast<unsigned char>(received_[at + i]);
+      return value;
+    };
+    while (received_.size() >= parsed_ + 9 && received_.size() >= parsed_ + 9 + number(parsed_, 3)) {
+      const size_t payload = parsed_ + 9;
+      const uint32_t length = number(parsed_, 3), id = number(parsed_ + 5, 4);
+      const auto type = static_cast<uint8_t>(received_[parsed_ + 3]);
+      parsed_ = payload + length;
+      if (type == kHttp2Reset || type == kHttp2GoAway) return false;
+      if (type == kHttp2Window) *(id == 0 ? window : stream_window) += number(payload, 4);
+      for (size_t at = payload; type == kHttp2Settings && at + 6 <= parsed_; at += 6) {
+        if (number(at, 2) == 4) *stream_window += int64_t{number(at + 2, 4)} - 65'535;  // SETTINGS_INITIAL_WINDOW_SIZE
+      }
+      if (type == kHttp2Headers && id == stream) return false;  // an answer, before the message is whole
+    }
+    return true;
+  }
+
+  inline static const std::string kName = "grpc-status";
+  const int socket_;
+  std::string received_;
+  size_t parsed_ = 0;  // frames up to here
+};
+
+}  // namespace beamline::deploy

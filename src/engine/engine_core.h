@@ -86,6 +86,7 @@ class EngineCore final : public Engine {
   RequestRecorder recorder_;
   std::unique_ptr<repository::ModelRepository> repository_;
   Counter completed_, failed_, rejected_;
+  absl::Time warmed_up_;  // constant after Create
 
   mutable std::mutex mu_;
   std::condition_variable prepared_;

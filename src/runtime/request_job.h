@@ -53,6 +53,7 @@ struct RequestJob : scheduler::Job {
   ContextKey context_key;        // an empty history_digest: not cached
   std::vector<int> beam_widths;  // [levels], each >= 1; fixed before the batch forms
   ScoreRule score_rule = ScoreRule::kFull;
+  bool trace = false;
   std::shared_ptr<Runner> model;  // executes the job, and nothing else does; `batch_group` is its alone
   std::shared_ptr<const catalogue::CatalogueSnapshot> snapshot;
   std::shared_ptr<const catalogue::CompiledEligibility> eligibility;  // of `snapshot`; null: unrestricted
@@ -60,7 +61,8 @@ struct RequestJob : scheduler::Job {
   // Output of the runner.
   std::shared_ptr<const RequestContext> context;  // set by TryAttachContext or Encode
   bool context_cached = false;
-  std::vector<Hypothesis> hypotheses;  // score descending, equal scores in SID order
+  std::vector<Hypothesis> hypotheses;           // score descending, equal scores in SID order
+  std::vector<std::vector<TracedBeam>> traced;  // the beams of every level, where `trace`
 
   // The job's cost for the scheduler, from `input` and `beam_widths`.
   void SetCosts();

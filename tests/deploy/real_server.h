@@ -67,14 +67,16 @@ inline grpc::Status Ask(v1::RecommendService::Stub& stub, const v1::RecommendReq
   return stub.Recommend(&context, request, response);
 }
 
-// `engine` is text for the section of that name.
+// `engine` is text for the section of that name, `admin` more for that one, `more` for the whole.
 class RealServer {
  public:
-  RealServer(const std::string& address, const std::string& engine) : address_(address) {
+  RealServer(const std::string& address, const std::string& engine, const std::string& admin = "",
+             const std::string& more = "")
+      : address_(address) {
     config_ = absl::StrCat(::testing::TempDir(), "/", address, ".textproto");
-    const std::string text =
-        absl::StrCat("listen { address: '", address, "' }\nadmin { address: '", address, "' }\nengine { threads: 1 ",
-                     engine, " }\nlifecycle { drain_delay_ms: 3000 grace_ms: 10000 }\n");
+    const std::string text = absl::StrCat("listen { address: '", address, "' }\nadmin { address: '", address, "' ",
+                                          admin, " }\nengine { threads: 1 ", engine, " }\n",
+                                          "lifecycle { drain_delay_ms: 3000 grace_ms: 10000 }\n", more, "\n");
     EXPECT_TRUE(WriteFileAtomically(config_, text).ok());
   }
 
@@ -95,6 +97,7 @@ class RealServer {
   }
   std::string target() const { return absl::StrCat(address_, ":50051"); }
   std::string log() const { return process_->Log(); }
+  const testing::Process& process() const { return *process_; }
   // Recommendations it has answered since it started.
   int64_t completed() const {
     grpc::ClientContext context;

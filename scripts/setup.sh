@@ -15,7 +15,7 @@ cache=${BEAMLINE_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/beamline}
 packages=(g++ cmake ninja-build ccache lld git ca-certificates
   libgrpc++-dev protobuf-compiler protobuf-compiler-grpc libprotobuf-dev libabsl-dev libspdlog-dev libfmt-dev
   nlohmann-json3-dev libcli11-dev zlib1g-dev libssl-dev pkg-config libre2-dev libc-ares-dev prometheus-cpp-dev libcpp-httplib-dev python3 python3-venv)
-[[ ${1:-} == --dev ]] && packages+=(libgtest-dev libgmock-dev libbenchmark-dev clang-format prometheus haproxy)
+[[ ${1:-} == --dev ]] && packages+=(libgtest-dev libgmock-dev libbenchmark-dev clang-format prometheus haproxy chromium fonts-dejavu-core)
 
 missing=()
 for package in "${packages[@]}"; do

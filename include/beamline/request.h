@@ -5,6 +5,7 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -80,6 +81,7 @@ struct RecommendRequest {
   Eligibility eligibility;
   Priority priority = Priority::kDefault;
   absl::Time deadline = absl::InfiniteFuture();
+  bool trace = false;  // the answer also tells how it was found; for debugging, costs memory
 };
 
 struct RecommendedItem {
@@ -92,6 +94,20 @@ struct RecommendedItem {
 // Why an answer holds fewer than top_k items.
 enum class ShortReason : uint8_t { kNone = 0, kNoEligibleItems = 1, kEligibleItemsExhausted = 2, kBeamExhausted = 3 };
 
+// One prefix that the search kept at one level.
+struct TracedBeam {
+  Code code = 0;       // of this level; 0 where the model scores an end token
+  int parent = 0;      // its index among the beams of the level before
+  float log_prob = 0;  // of the code given those before it
+  float score = 0;     // of the prefix: the left-to-right fp32 sum
+};
+
+// How an answer was found. A user's data: for the operator's eyes, never for a log.
+struct SearchTrace {
+  std::vector<Event> history;                   // the request's, or the store's
+  std::vector<std::vector<TracedBeam>> levels;  // by level, in the search's order; then the end token's if scored
+};
+
 // Where the time of a request went.
 struct StageTimings {
   absl::Duration queue;    // waiting in either queue
@@ -99,6 +115,8 @@ struct StageTimings {
   absl::Duration decode;   // all steps
   absl::Duration resolve;  // SIDs to items
   absl::Duration total;
+  absl::Duration prepare;                  // before the queues: history, eligibility, the model's input
+  std::vector<absl::Duration> steps = {};  // of decode, one per level; they add up to it
 };
 
 struct RecommendResult {
@@ -112,6 +130,8 @@ struct RecommendResult {
   std::string model_version;
   std::string catalogue_version;
   StageTimings timings;
+  int batch_requests = 0, batch_rows = 0;    // of the decode batch it was in; 0 where no model ran
+  std::shared_ptr<const SearchTrace> trace;  // null unless the request asked for it
 };
 
 }  // namespace beamline

@@ -20,7 +20,8 @@ class UserHistoryStore {
   virtual ~UserHistoryStore() = default;
 
   // The newest events of a user, oldest first, at most `limit`. A user nobody heard of has an empty history.
-  // UNAVAILABLE and the like where the store cannot be asked.
+  // UNAVAILABLE and the like where the store cannot be asked. The message of an error is logged: it must not tell what
+  // a user did (the user's id the engine strikes out).
   virtual absl::StatusOr<std::vector<Event>> Get(absl::string_view user_id, int limit) = 0;
   // Adds events in any order; what exceeds the store's bounds is forgotten, oldest first.
   virtual absl::Status Append(absl::string_view user_id, absl::Span<const Event> events) = 0;

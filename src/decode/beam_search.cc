@@ -116,6 +116,7 @@ std::vector<SearchResult> BeamSearch::Run(backend::Context& ctx, model::EncodedC
   }
   for (Live& live : batch) {
     if (live.active()) live.result->hypotheses = live.beams.Hypotheses(levels);
+    if (live.request->trace) live.result->traced = live.beams.Trace();
   }
   return results;
 }

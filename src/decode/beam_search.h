@@ -30,13 +30,15 @@ struct SearchRequest {
   const kernels::ConstraintView* constraint = nullptr;
   absl::Span<const int> widths;  // [levels], 1..kernels::kMaxBeamWidth each
   ScoreRule score_rule = ScoreRule::kFull;
+  bool trace = false;  // the result tells the beams of every level
 };
 
 struct SearchResult {
   // INVALID_ARGUMENT: the request does not fit the model. INTERNAL `non_finite_logits`: a NaN, a +inf or a row without
   // a finite log-sum-exp. Else what the gate said, or OK.
   absl::Status status;
-  std::vector<Hypothesis> hypotheses;  // score descending, equal scores in SID order; empty unless OK
+  std::vector<Hypothesis> hypotheses;           // score descending, equal scores in SID order; empty unless OK
+  std::vector<std::vector<TracedBeam>> traced;  // [levels run], each in the search's order; only where asked for
 };
 
 // Asked between steps for each request that still has beams; an error ends that request alone.

@@ -60,4 +60,17 @@ std::vector<Hypothesis> BeamState::Hypotheses(int sid_levels) const {
   return hypotheses;
 }
 
+std::vector<std::vector<TracedBeam>> BeamState::Trace() const {
+  std::vector<std::vector<TracedBeam>> traced(levels_.size());
+  for (size_t level = 0; level < levels_.size(); ++level) {
+    const kernels::BeamSlots& slots = levels_[level].slots;
+    for (int row = 0; row < slots.count; ++row) {
+      // The first level's rows all come from the root, whatever the selection wrote there.
+      traced[level].push_back(
+          {slots.code[row], level == 0 ? 0 : slots.parent[row], slots.log_prob[row], slots.score[row]});
+    }
+  }
+  return traced;
+}
+
 }  // namespace beamline::decode

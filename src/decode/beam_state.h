@@ -10,6 +10,7 @@
 
 #include "absl/types/span.h"
 #include "beamline/kernels/beam_select.h"
+#include "beamline/request.h"
 #include "beamline/types.h"
 #include "decode/hypothesis.h"
 
@@ -40,6 +41,8 @@ class BeamState {
   // The rows of the last level as answers, in order: SIDs of the first `sid_levels` codes, log-probabilities of all
   // levels. One more level than that is the end token's; its nodes are leaves.
   std::vector<Hypothesis> Hypotheses(int sid_levels) const;
+  // A copy of every level, for whoever wants to see how the answers were found.
+  std::vector<std::vector<TracedBeam>> Trace() const;
 
  private:
   struct Level {

@@ -90,11 +90,20 @@ absl::StatusOr<RecommendResult> AssembleAnswer(const runtime::RequestJob& job, c
   return result;
 }
 
-StageTimings TimingsOf(const scheduler::Job& job) {
+StageTimings TimingsOf(const scheduler::Job& job, absl::Time now) {
+  const auto reached = [](absl::Time time) { return time != absl::InfinitePast(); };
   StageTimings timings;
+  if (!reached(job.submitted)) return timings;
+  timings.queue = (reached(job.encode_started) ? job.encode_started : now) - job.submitted;
+  if (!reached(job.encode_started)) return timings;
   timings.encode = job.encode_ended - job.encode_started;
-  timings.decode = job.decode_ended - job.decode_started;
-  timings.queue = (job.encode_started - job.submitted) + (job.decode_started - job.encode_ended);
+  timings.queue += (reached(job.decode_started) ? job.decode_started : now) - job.encode_ended;
+  if (!reached(job.decode_started)) return timings;
+  const absl::Time end = reached(job.decode_ended) ? job.decode_ended : now;
+  timings.decode = end - job.decode_started;
+  absl::Time begun = job.decode_started;
+  for (absl::Time ended : job.steps_ended) timings.steps.push_back(ended - std::exchange(begun, ended));
+  timings.steps.push_back(end - begun);
   return timings;
 }
 

@@ -26,7 +26,7 @@ uint64_t EligibleSids(const runtime::RequestJob& job);
 absl::StatusOr<RecommendResult> AssembleAnswer(const runtime::RequestJob& job, const AnswerLimits& limits,
                                                const Ranker* ranker);
 
-// Where a finished job's time went; `resolve` and `total` are the caller's.
-StageTimings TimingsOf(const scheduler::Job& job);
+// Where a job's time went until `now`, finished or not; `prepare`, `resolve` and `total` are the caller's.
+StageTimings TimingsOf(const scheduler::Job& job, absl::Time now);
 
 }  // namespace beamline::engine

@@ -6,8 +6,10 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_replace.h"
 #include "base/run_catching.h"
 #include "beamline/retry.h"
+#include "beamline/stage_timings.h"
 #include "beamline/status.h"
 #include "engine/answer.h"
 #include "engine/narrowing.h"
@@ -18,6 +20,8 @@ namespace {
 
 // One broken batch may be one request's fault; so many in a row are the device's or the model's.
 constexpr uint64_t kBrokenBatches = 3;
+// How far beyond its expected end a batch may run before its device must be taken for stuck.
+constexpr absl::Duration kOverdue = absl::Seconds(10);
 
 scheduler::SchedulerOptions ScheduleOf(const EngineOptions& options, bool inline_execution) {
   scheduler::SchedulerOptions schedule;
@@ -38,6 +42,14 @@ ModelVersion ModelVersionOf(const repository::VersionStatus& version) {
           .since = version.changed,
           .load_time = version.load_time,
           .warm_up_time = version.warm_up_time};
+}
+
+// Empty: the engine takes requests and its last batches succeeded.
+std::string WhyNotReady(bool stopping, const scheduler::SchedulerStats& stats, absl::Time now) {
+  if (stopping) return "stopping";
+  if (stats.broken_batches >= kBrokenBatches) return absl::StrCat("the last ", stats.broken_batches, " batches failed");
+  if (now < stats.next_end + kOverdue) return "";
+  return absl::StrCat("a batch hangs: it should have ended ", absl::ToInt64Seconds(now - stats.next_end), " s ago");
 }
 
 repository::ModelRepository::Done Publicly(Engine::ReloadCallback done) {
@@ -61,6 +73,7 @@ struct EngineCore::Call {
   AnswerLimits limits;
   absl::Time received;
   std::unique_ptr<RecommendRequest> sample;  // to be recorded when answered; null: not this one
+  std::vector<Event> traced_history;         // where the request is traced
 
   std::mutex mu;
   scheduler::Scheduler* scheduler = nullptr;  // guarded by mu, as all below
@@ -81,6 +94,7 @@ absl::StatusOr<std::unique_ptr<EngineCore>> EngineCore::Create(Parts parts) {
   if (parts.clock == nullptr) parts.clock = std::make_shared<RealClock>();
   std::unique_ptr<EngineCore> engine(new EngineCore(parts));
   BEAMLINE_RETURN_IF_ERROR(engine->StartRepository(std::move(parts.source), parts.inline_execution));
+  engine->warmed_up_ = engine->clock_->Now();
   engine->StartScheduler(parts.inline_execution);
   engine->preparation_ = std::make_unique<ThreadPool>(parts.preparation_threads);
   return engine;
@@ -201,6 +215,7 @@ void EngineCore::PrepareNow(const CallPtr& call) {
     End(call, job.status(), /*refused=*/absl::IsInvalidArgument(job.status()));
     return;
   }
+  if ((*job)->trace) call->traced_history = std::move(request.history);
   if (!wanted()) return;
   if (EligibleSids(**job) == 0) {
     End(call, Answer(*call, **job));  // known without a model
@@ -245,6 +260,7 @@ absl::StatusOr<std::unique_ptr<runtime::RequestJob>> EngineCore::MakeJob(Recomme
     job->context_key = {request.user_id, runtime::Digest(job->input), model.version};
   }
   job->score_rule = options_.score_rule;
+  job->trace = request.trace;
   job->priority = request.priority;
   job->deadline = request.deadline;
   SetWidths(request, *job);
@@ -271,7 +287,12 @@ absl::Status EngineCore::AddHistory(RecommendRequest& request) const {
   if (!request.history.empty() || request.user_id.empty() || options_.history_store == nullptr) {
     return absl::OkStatus();
   }
-  BEAMLINE_ASSIGN_OR_RETURN(request.history, options_.history_store->Get(request.user_id, options_.max_history));
+  absl::StatusOr<std::vector<Event>> stored = options_.history_store->Get(request.user_id, options_.max_history);
+  if (!stored.ok()) {  // on its way to logs
+    return absl::Status(stored.status().code(),
+                        absl::StrReplaceAll(stored.status().message(), {{request.user_id, "<user>"}}));
+  }
+  request.history = *std::move(stored);
   if (absl::Status status = CheckHistory(request.history, options_.max_history, "history"); !status.ok()) {
     return absl::InternalError(absl::StrCat("the history store holds what no request may bring: ", status.message()));
   }
@@ -283,6 +304,11 @@ void EngineCore::Enqueue(const CallPtr& call, std::unique_ptr<runtime::RequestJo
     if (status.ok()) {
       End(call, Answer(*call, static_cast<const runtime::RequestJob&>(done)));
     } else {
+      if (!done.refused) {
+        StageTimings timings = TimingsOf(done, clock_->Now());
+        timings.prepare = done.submitted - call->received;
+        SetStageTimings(status, timings);
+      }
       End(call, std::move(status), done.refused);
     }
   };
@@ -300,7 +326,13 @@ absl::StatusOr<RecommendResult> EngineCore::Answer(const Call& call, const runti
                               return AssembleAnswer(job, call.limits, options_.ranker.get());
                             }));
   result.model_version = job.model->info().version;
-  if (job.decode_ended != absl::InfinitePast()) result.timings = TimingsOf(job);
+  if (job.decode_ended != absl::InfinitePast()) {
+    result.timings = TimingsOf(job, start);
+    result.timings.prepare = job.submitted - call.received;
+    result.batch_requests = job.batch_requests;
+    result.batch_rows = job.batch_rows;
+  }
+  if (job.trace) result.trace = std::make_shared<const SearchTrace>(SearchTrace{call.traced_history, job.traced});
   const absl::Time end = clock_->Now();
   result.timings.resolve = end - start;
   result.timings.total = end - call.received;
@@ -356,6 +388,11 @@ EngineStatus EngineCore::GetStatus() const {
   status.decode_batched = stats.decode_requests;
   status.decode_rows = stats.decode_rows;
   status.broken_batches = stats.broken_batches;
+  status.executing_rows = stats.executing_rows;
+  status.expired = stats.expired;
+  status.expired_waiting = stats.expired_waiting;
+  status.context_cache_bytes = serving->runner->context_cache_stats().bytes;
+  status.last_success = std::max(warmed_up_, stats.last_decoded);
   for (const repository::VersionStatus& version : repository_->versions()) {
     status.versions.push_back(ModelVersionOf(version));
   }
@@ -365,11 +402,7 @@ EngineStatus EngineCore::GetStatus() const {
   status.rollbacks = repository.rollbacks;
   status.last_swap = repository.last_swap;
   std::lock_guard lock(mu_);
-  if (stopping_) {
-    status.not_ready = "stopping";
-  } else if (stats.broken_batches >= kBrokenBatches) {
-    status.not_ready = absl::StrCat("the last ", stats.broken_batches, " batches failed");
-  }
+  status.not_ready = WhyNotReady(stopping_, stats, clock_->Now());
   status.ready = status.not_ready.empty();
   const auto preparing = static_cast<int64_t>(preparing_.size());
   status.queued = preparing + stats.queued;

@@ -50,7 +50,7 @@ absl::StatusOr<VersionStatus> ModelRepository::RollbackNow() {
   }
   before_.pop_back();
   RaiseFloor();
-  Log().warn("model rolled back: from={} to={}", serving_->path, target.path);
+  LogEvent(spdlog::level::warn, "model rolled back", {{"from", serving_->path}, {"to", target.path}});
   {
     std::lock_guard lock(mu_);
     ++stats_.rollbacks;
@@ -62,7 +62,7 @@ void ModelRepository::Poll() {
   const auto available = ListVersions(options_.folder, options_.manifest, floor_);
   if (!available.ok()) {
     const std::string error(available.status().message());
-    if (error != poll_error_) Log().error("model folder: {}", error);
+    if (error != poll_error_) LogEvent(spdlog::level::err, "model folder unreadable", {{"error", error}});
     poll_error_ = error;
     return;
   }
@@ -117,7 +117,7 @@ absl::StatusOr<VersionStatus> ModelRepository::ServeBundle(const std::string& pa
 
 absl::StatusOr<ModelRepository::Loaded> ModelRepository::Load(const std::string& path, const std::string& digest) {
   const int64_t id = AddVersion(path, digest);
-  Log().info("model loading: id={} path={}", id, path);
+  LogEvent(spdlog::level::info, "model loading", {{"id", id}, {"path", path}});
   const absl::Time start = clock_->Now();
   absl::StatusOr<std::unique_ptr<Model>> model = loader_->Load(path);
   if (!model.ok()) return Refuse(id, model.status());
@@ -162,8 +162,12 @@ VersionStatus ModelRepository::Serve(Loaded next, bool keep_old) {
     std::lock_guard lock(mu_);
     stats_.last_swap = status.changed;
   }
-  Log().info("model serving: id={} model_version={} path={} load_ms={} warm_up_ms={}", status.id, status.model_version,
-             status.path, absl::ToInt64Milliseconds(status.load_time), absl::ToInt64Milliseconds(status.warm_up_time));
+  LogEvent(spdlog::level::info, "model serving",
+           {{"id", status.id},
+            {"model_version", status.model_version},
+            {"path", status.path},
+            {"load_ms", absl::ToInt64Milliseconds(status.load_time)},
+            {"warm_up_ms", absl::ToInt64Milliseconds(status.warm_up_time)}});
   return status;
 }
 
@@ -219,8 +223,7 @@ absl::Status ModelRepository::Refuse(int64_t id, absl::Status error) {
   std::lock_guard lock(mu_);
   StatusOf(id).error = error;
   ++stats_.refused;
-  Log().error("model refused: id={} path={} error=\"{}\"", id, StatusOf(id).path,
-              error.ToString(absl::StatusToStringMode::kWithNoExtraData));
+  LogEvent(spdlog::level::err, "model refused", {{"id", id}, {"path", StatusOf(id).path}, {"error", LogText(error)}});
   return error;
 }
 

@@ -130,7 +130,7 @@ void ModelRunner::DecodeBatch(absl::Span<RequestJob* const> jobs, absl::Span<con
   std::vector<decode::SearchRequest> requests;
   for (size_t i = 0; i < jobs.size(); ++i) {
     handles.push_back(&static_cast<const ModelContext&>(*jobs[i]->context).handle);
-    requests.push_back({&constraints[i], jobs[i]->beam_widths, jobs[i]->score_rule});
+    requests.push_back({&constraints[i], jobs[i]->beam_widths, jobs[i]->score_rule, jobs[i]->trace});
   }
   std::vector<decode::SearchResult> results =
       decode::BeamSearch(*parts_.model).Run(ctx, model::PackContexts(ctx, handles), requests, [&](int request) {
@@ -139,6 +139,7 @@ void ModelRunner::DecodeBatch(absl::Span<RequestJob* const> jobs, absl::Span<con
   for (size_t i = 0; i < jobs.size(); ++i) {
     *statuses[i] = std::move(results[i].status);
     jobs[i]->hypotheses = std::move(results[i].hypotheses);
+    jobs[i]->traced = std::move(results[i].traced);
   }
 }
 

@@ -54,6 +54,7 @@ struct RequestJob : scheduler::Job {
   std::vector<int> beam_widths;  // [levels], each >= 1; fixed before the batch forms
   int narrowing = 0;             // the engine's, for the answer: RecommendResult::narrowing
   ScoreRule score_rule = ScoreRule::kFull;
+  bool trace = false;
   std::shared_ptr<Runner> model;  // executes the job, and nothing else does; `batch_group` is its alone
   std::shared_ptr<const catalogue::CatalogueSnapshot> snapshot;
   std::shared_ptr<const catalogue::CompiledEligibility> eligibility;  // of `snapshot`; null: unrestricted
@@ -61,7 +62,8 @@ struct RequestJob : scheduler::Job {
   // Output of the runner.
   std::shared_ptr<const RequestContext> context;  // set by TryAttachContext or Encode
   bool context_cached = false;
-  std::vector<Hypothesis> hypotheses;  // score descending, equal scores in SID order
+  std::vector<Hypothesis> hypotheses;           // score descending, equal scores in SID order
+  std::vector<std::vector<TracedBeam>> traced;  // the beams of every level, where `trace`
 
   // The job's cost for the scheduler, from `input` and `beam_widths`.
   void SetCosts();

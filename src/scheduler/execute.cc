@@ -112,7 +112,15 @@ std::vector<absl::Status> Scheduler::Decode(Work& work) {
     slots.push_back(i);
   }
   if (jobs.empty()) return statuses;
-  const auto gate = [this](const Job& job) { return Gate(job, clock_->Now()); };
+  for (Job* job : jobs) {
+    job->batch_requests = static_cast<int>(jobs.size());
+    job->batch_rows = static_cast<int>(size.rows);
+  }
+  const auto gate = [this](Job& job) {
+    const absl::Time now = clock_->Now();
+    job.steps_ended.push_back(now);
+    return Gate(job, now);
+  };
   const std::vector<absl::Status> decoded = OnePerJob(executor_->Decode(jobs, gate), jobs.size());
   const absl::Time end = clock_->Now();
   bool finished = false;
@@ -123,6 +131,7 @@ std::vector<absl::Status> Scheduler::Decode(Work& work) {
   }
   std::lock_guard lock(mu_);
   Judge(WorkKind::kDecode, decoded);
+  if (finished) stats_.last_decoded = end;
   ++stats_.decode_batches;
   stats_.decode_requests += jobs.size();
   stats_.decode_rows += size.rows;
@@ -137,6 +146,7 @@ std::vector<absl::Status> Scheduler::Decode(Work& work) {
 void Scheduler::Return(Work& work, absl::Span<const absl::Status> statuses, std::vector<Ended>& ended) {
   busy_.erase(work.busy);
   stats_.executing -= work.size.requests;
+  stats_.executing_rows -= work.size.rows;
   const bool encoded = work.kind == WorkKind::kEncode;
   if (encoded) {
     encoding_.requests -= work.size.requests;
@@ -169,6 +179,7 @@ void Scheduler::End(std::vector<Ended> ended) {
           break;
         case absl::StatusCode::kDeadlineExceeded:
           ++stats_.expired;
+          if (end.entry.job->decode_started == absl::InfinitePast()) ++stats_.expired_waiting;
           break;
         case absl::StatusCode::kResourceExhausted:
           break;  // counted where it was pushed out

@@ -8,12 +8,14 @@
 #include <cstdint>
 #include <vector>
 
+#include "absl/container/inlined_vector.h"
 #include "absl/functional/any_invocable.h"
 #include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
 #include "absl/time/time.h"
 #include "absl/types/span.h"
 #include "beamline/request.h"
+#include "beamline/types.h"
 
 namespace beamline::scheduler {
 
@@ -40,11 +42,13 @@ struct Job {
   // InfinitePast: not reached. Encode's are equal when the context was cached.
   absl::Time encode_started = absl::InfinitePast(), encode_ended = absl::InfinitePast();
   absl::Time decode_started = absl::InfinitePast(), decode_ended = absl::InfinitePast();
+  absl::InlinedVector<absl::Time, kMaxLevels> steps_ended;  // of decode, but for the last, which ends with it
+  int batch_requests = 0, batch_rows = 0;                   // of its decode batch
 };
 
-// Called by an executor between decode steps with a job of the batch: a status other than OK (CANCELLED,
-// DEADLINE_EXCEEDED) means the job is dead and its rows need no further work.
-using StepGate = absl::FunctionRef<absl::Status(const Job&)>;
+// Called by an executor between decode steps with a job of the batch, whose finished step it notes: a status other than
+// OK (CANCELLED, DEADLINE_EXCEEDED) means the job is dead and its rows need no further work.
+using StepGate = absl::FunctionRef<absl::Status(Job&)>;
 
 // Thread-compatible: at most `max_concurrency` of the three calls below run at once, each from its own thread. They
 // must not throw and must not call back into the scheduler.

@@ -143,6 +143,7 @@ SchedulerStats Scheduler::stats() const {
   std::lock_guard lock(mu_);
   SchedulerStats stats = stats_;
   stats.queued = static_cast<int64_t>(encode_.size() + decode_.size());
+  if (!busy_.empty()) stats.next_end = *busy_.begin();
   return stats;
 }
 
@@ -274,6 +275,7 @@ Scheduler::Work Scheduler::TakeWork(absl::Time now) {
     work.size.Add(work.batch.back().job->beam_rows, work.batch.back().job->context_tokens);
   }
   stats_.executing += work.size.requests;
+  stats_.executing_rows += work.size.rows;
   if (work.kind == WorkKind::kEncode) {
     encoding_.requests += work.size.requests;
     encoding_.rows += work.size.rows;

@@ -44,24 +44,29 @@ struct SchedulerOptions {
   absl::Duration cost_max_age = absl::Seconds(1);
 };
 
-// Counts since the start; `queued`, `executing` and `in_flight` are of now.
+// Counts since the start; `queued`, `executing`, `in_flight` and `next_end` are of now.
 struct SchedulerStats {
   int64_t queued = 0;
   int64_t executing = 0;
-  int64_t in_flight = 0;  // accepted, `done` has not returned yet
+  int64_t executing_rows = 0;  // beam rows of the batches being encoded or decoded
+  int64_t in_flight = 0;       // accepted, `done` has not returned yet
   uint64_t accepted = 0;
   uint64_t rejected = 0;    // by Submit
   uint64_t pushed_out = 0;  // accepted, then made to leave a full queue by a higher priority
   uint64_t completed = 0;   // OK
   uint64_t cancelled = 0;
-  uint64_t expired = 0;  // deadline passed, or could no longer be met
-  uint64_t failed = 0;   // any other status
+  uint64_t expired = 0;          // deadline passed, or could no longer be met
+  uint64_t expired_waiting = 0;  // of these, before their decode began
+  uint64_t failed = 0;           // any other status
   uint64_t context_hits = 0;
   uint64_t context_misses = 0;
   uint64_t encode_batches = 0, encode_requests = 0;
   uint64_t decode_batches = 0, decode_requests = 0, decode_rows = 0;
   // In which every job failed, none for its caller's sake: encode or decode, since the last decode that was not broken.
   uint64_t broken_batches = 0;
+  absl::Time last_decoded = absl::InfinitePast();  // when a decode batch last finished a job
+  // When the batch that should end first was expected to, by the cost table; InfiniteFuture: nothing executes.
+  absl::Time next_end = absl::InfiniteFuture();
 };
 
 class Scheduler {

@@ -12,9 +12,8 @@
 namespace beamline::server {
 namespace {
 
-constexpr int kThreads = 8;
+constexpr int kThreads = 16;
 constexpr int kTimeoutSeconds = 5;
-constexpr size_t kMaxBodyBytes = 1024;
 
 void Configure(httplib::Server* server) {
   // The library would share the port with another process silently.
@@ -25,22 +24,44 @@ void Configure(httplib::Server* server) {
   server->new_task_queue = [] { return new httplib::ThreadPool(kThreads); };
   server->set_read_timeout(kTimeoutSeconds);
   server->set_write_timeout(kTimeoutSeconds);
-  server->set_keep_alive_timeout(kTimeoutSeconds);
-  server->set_payload_max_length(kMaxBodyBytes);
+  // An idle connection holds a thread: a few browsers would keep the supervisor waiting.
+  server->set_keep_alive_max_count(1);
+  server->set_payload_max_length(AdminHttp::kMaxBodyBytes);
+  server->set_default_headers({
+      {"Content-Security-Policy",
+       "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; base-uri 'none'; "
+       "form-action 'none'; frame-ancestors 'none'"},
+      {"X-Content-Type-Options", "nosniff"},
+      {"X-Frame-Options", "DENY"},
+      {"Referrer-Policy", "no-referrer"},
+      {"Cross-Origin-Resource-Policy", "same-origin"},
+      {"Cache-Control", "no-store"},
+  });
+}
+
+void Send(const HttpPage& page, httplib::Response* response) {
+  response->status = page.status;
+  response->set_content(page.body, page.content_type.c_str());
 }
 
 }  // namespace
 
 AdminHttp::AdminHttp() : server_(std::make_unique<httplib::Server>()) {}
 
-absl::StatusOr<std::unique_ptr<AdminHttp>> AdminHttp::Start(const std::string& address, int port, Pages pages) {
+absl::StatusOr<std::unique_ptr<AdminHttp>> AdminHttp::Start(const std::string& address, int port, Pages pages,
+                                                            Posts posts) {
   std::unique_ptr<AdminHttp> http(new AdminHttp());
   Configure(http->server_.get());
   for (auto& [path, make] : pages) {
     http->server_->Get(path, [make = std::move(make)](const httplib::Request&, httplib::Response& response) {
-      const HttpPage page = make();
-      response.status = page.status;
-      response.set_content(page.body, page.content_type.c_str());
+      Send(make(), &response);
+    });
+  }
+  for (auto& [path, make] : posts) {
+    http->server_->Post(path, [make = std::move(make)](const httplib::Request& request, httplib::Response& response) {
+      Send(make({request.body, request.get_header_value("Content-Type"), request.get_header_value("Host"),
+                 request.get_header_value("Origin")}),
+           &response);
     });
   }
   const int bound =

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// A few pages over HTTP for supervisors and scrapers, on a port and threads of their own, so that a busy server still
-// says it is alive. Pages are made anew for every GET; everything else is 404. Requests have no body, connections time
-// out, threads are few: a client that never reads costs a thread for five seconds and nothing else. The pages must be
-// quick and thread-safe.
+// A few pages over HTTP for supervisors, scrapers and operators, on a port and threads of their own, so that a busy
+// server still says it is alive. Pages are made anew for every request; everything else is 404. Bodies are small,
+// connections end with their answer, threads are few: a client that never reads costs a thread for five seconds and
+// nothing else. No page may be framed, cached, or use anything from elsewhere. The pages must be thread-safe.
 #pragma once
 
 #include <atomic>
@@ -27,12 +27,23 @@ struct HttpPage {
   std::string body;
 };
 
+struct HttpPost {
+  std::string body;
+  std::string content_type;
+  std::string host;    // as the client names us: "127.0.0.1:50053"
+  std::string origin;  // of the page that sent it; empty: none did
+};
+
 class AdminHttp {
  public:
-  using Pages = std::map<std::string, std::function<HttpPage()>>;  // by path
+  using Pages = std::map<std::string, std::function<HttpPage()>>;                 // by path, for GET
+  using Posts = std::map<std::string, std::function<HttpPage(const HttpPost&)>>;  // by path
+
+  static constexpr size_t kMaxBodyBytes = 256 << 10;
 
   // Port 0: the system chooses, see address(). FAILED_PRECONDITION: the address cannot be listened on.
-  static absl::StatusOr<std::unique_ptr<AdminHttp>> Start(const std::string& address, int port, Pages pages);
+  static absl::StatusOr<std::unique_ptr<AdminHttp>> Start(const std::string& address, int port, Pages pages,
+                                                          Posts posts = {});
   ~AdminHttp();  // waits for pages being made
 
   const std::string& address() const { return address_; }  // "127.0.0.1:50053", with the real port

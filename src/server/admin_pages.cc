@@ -4,16 +4,50 @@
 #include <string>
 
 #include "absl/strings/str_cat.h"
+#include "base/json.h"
+#include "server/flight_recorder.h"
+#include "server/live_request.h"
+#include "server/page.h"
 
 namespace beamline::server {
+namespace {
 
-AdminHttp::Pages AdminPages::Pages() {
-  return {{"/livez", [] { return HttpPage{.body = "alive\n"}; }},
-          {"/readyz", [this] { return Ready(); }},
-          {"/metrics", [this] { return Metrics(); }}};
+// Each occupies a thread of the pages: enough are left for supervisors and scrapers.
+constexpr int kMaxLive = 2;
+
+nlohmann::json VersionsJson(const EngineStatus& status) {
+  nlohmann::json versions = nlohmann::json::array();
+  for (const ModelVersion& version : status.versions) {
+    versions.push_back({{"id", version.id},
+                        {"bundle", version.bundle},
+                        {"model_version", version.model_version},
+                        {"state", version.state},
+                        {"error", version.error},
+                        {"since_ms", absl::ToUnixMillis(version.since)}});
+  }
+  return versions;
 }
 
-void AdminPages::Serving(const Engine* engine, const Server* server) {
+}  // namespace
+
+AdminHttp::Pages AdminPages::Pages() {
+  return {
+      {"/livez", [] { return HttpPage{.body = "alive\n"}; }},
+      {"/readyz", [this] { return Ready(); }},
+      {"/metrics", [this] { return Metrics(); }},
+      {"/debug/status", [this] { return Status(); }},
+      {"/debug/requests", [this] { return Requests(); }},
+      {"/", [] { return HttpPage{.content_type = "text/html; charset=utf-8", .body = page::kHtml}; }},
+      {"/page[.]svg", [] { return HttpPage{.content_type = "image/svg+xml", .body = page::kIcon}; }},
+      {"/page[.]css", [] { return HttpPage{.content_type = "text/css; charset=utf-8", .body = page::kCss}; }},
+      {"/page[.]js", [] { return HttpPage{.content_type = "text/javascript; charset=utf-8", .body = page::kScript}; }}};
+}
+
+AdminHttp::Posts AdminPages::Posts() {
+  return {{"/debug/recommend", [this](const HttpPost& post) { return Recommend(post); }}};
+}
+
+void AdminPages::Serving(Engine* engine, const Server* server) {
   std::lock_guard lock(mu_);
   engine_ = engine;
   server_ = server;
@@ -25,10 +59,11 @@ void AdminPages::Draining() {
 }
 
 void AdminPages::Gone() {
-  std::lock_guard lock(mu_);
+  std::unique_lock lock(mu_);
   engine_ = nullptr;
   server_ = nullptr;
   draining_ = true;
+  live_ended_.wait(lock, [this] { return live_ == 0; });
 }
 
 std::string AdminPages::WhyNotReady() const {
@@ -37,6 +72,8 @@ std::string AdminPages::WhyNotReady() const {
   const EngineStatus status = engine_->GetStatus();
   return status.ready ? "" : status.not_ready;
 }
+
+HttpPage AdminPages::NotServing() const { return {.status = 503, .body = draining_ ? "draining\n" : "loading\n"}; }
 
 HttpPage AdminPages::Ready() const {
   std::lock_guard lock(mu_);
@@ -47,9 +84,62 @@ HttpPage AdminPages::Ready() const {
 
 HttpPage AdminPages::Metrics() const {
   std::lock_guard lock(mu_);
-  if (engine_ == nullptr) return {.status = 503, .body = draining_ ? "draining\n" : "loading\n"};
+  if (engine_ == nullptr) return NotServing();
   return {.content_type = "text/plain; version=0.0.4; charset=utf-8",
           .body = server_->RenderMetrics(WhyNotReady().empty())};
+}
+
+HttpPage AdminPages::Status() const {
+  std::lock_guard lock(mu_);
+  nlohmann::json json = {
+      {"server_version", BEAMLINE_VERSION}, {"live_requests", options_.live_requests}, {"not_ready", WhyNotReady()}};
+  if (engine_ != nullptr) {
+    const EngineStatus status = engine_->GetStatus();
+    json.update({{"model_version", status.model_version},
+                 {"catalogue_version", status.catalogue_version},
+                 {"family", status.family},
+                 {"parameters", status.parameters},
+                 {"items", status.num_items},
+                 {"sids", status.num_sids},
+                 {"level_sizes", status.level_sizes},
+                 {"queued", status.queued},
+                 {"in_flight", status.in_flight},
+                 {"completed", status.completed},
+                 {"failed", status.failed},
+                 {"rejected", status.rejected},
+                 {"versions", VersionsJson(status)}});
+  }
+  return {.content_type = "application/json",
+          .body = json.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace)};
+}
+
+HttpPage AdminPages::Requests() const {
+  std::lock_guard lock(mu_);
+  if (server_ == nullptr) return NotServing();
+  return {.content_type = "application/json", .body = server_->recorder().ToJson()};
+}
+
+HttpPage AdminPages::Recommend(const HttpPost& post) {
+  Engine* engine = nullptr;
+  RequestLimits limits;
+  {
+    std::lock_guard lock(mu_);
+    const auto refuse = [](int status, const char* why) {
+      return HttpPage{status, "application/json", absl::StrCat("{\"error\":\"", why, "\"}\n")};
+    };
+    if (!options_.live_requests) return refuse(403, "admin.live_requests is off in the server's configuration");
+    if (engine_ == nullptr || draining_) return refuse(503, draining_ ? "draining" : "loading");
+    if (live_ >= kMaxLive) return refuse(429, "other live requests are running; try again");
+    engine = engine_;
+    limits = server_->request_limits();
+    ++live_;
+  }
+  // Unlocked: the pages of supervisors do not wait for the engine.
+  HttpPage page = RunLiveRequest(post, limits, *engine);
+  std::lock_guard lock(mu_);
+  --live_;
+  live_ended_.notify_all();
+  return page;
 }
 
 }  // namespace beamline::server

@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // What the admin port tells over HTTP: /livez while the process runs, /readyz where it should get traffic (a model is
-// loaded and warmed up, the last work succeeded, it is not draining), /metrics. It is there before the model is, and
-// until the end. Thread-safe.
+// loaded and warmed up, the last work succeeded, it is not draining), /metrics, /debug/requests (the flight recorder),
+// /debug/status; and for people the page at / (page/), which shows these and, where live requests are allowed, runs one
+// through POST /debug/recommend (live_request.h). It is there before the model is, and until the end. Thread-safe.
 #pragma once
 
+#include <condition_variable>
 #include <mutex>
 
 #include "beamline/engine.h"
@@ -15,10 +17,17 @@ namespace beamline::server {
 
 class AdminPages {
  public:
+  struct Options {
+    bool live_requests = false;
+  };
+  AdminPages() : AdminPages(Options{}) {}
+  explicit AdminPages(const Options& options) : options_(options) {}
+
   AdminHttp::Pages Pages();  // `this` outlives them
+  AdminHttp::Posts Posts();  // the same
 
   // From now on there is a server; until Draining, then Gone.
-  void Serving(const Engine* engine, const Server* server);
+  void Serving(Engine* engine, const Server* server);
   void Draining();
   // REQUIRES: before engine or server are destroyed. Returns when no page looks at them any more.
   void Gone();
@@ -26,13 +35,20 @@ class AdminPages {
  private:
   HttpPage Ready() const;
   HttpPage Metrics() const;
+  HttpPage Status() const;
+  HttpPage Requests() const;
+  HttpPage Recommend(const HttpPost& post);
   // Empty: ready. With mu_ held.
   std::string WhyNotReady() const;
+  HttpPage NotServing() const;
 
+  const Options options_;
   mutable std::mutex mu_;
-  const Engine* engine_ = nullptr;  // guarded by mu_, as all below
+  std::condition_variable live_ended_;
+  Engine* engine_ = nullptr;  // guarded by mu_, as all below
   const Server* server_ = nullptr;
   bool draining_ = false;
+  int live_ = 0;  // requests that use engine_ without mu_
 };
 
 }  // namespace beamline::server

@@ -2,6 +2,8 @@
 #include "server/call.h"
 
 #include <algorithm>
+#include <iterator>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/string_view.h"
@@ -31,19 +33,27 @@ std::optional<absl::Duration> TimeLeft(const grpc::ServerContextBase& context) {
   return absl::Seconds(left.tv_sec) + absl::Nanoseconds(left.tv_nsec);
 }
 
-std::optional<TraceParent> ReadTrace(const grpc::ServerContextBase& context) {
-  const auto header = context.client_metadata().find("traceparent");
-  if (header == context.client_metadata().end()) return std::nullopt;
-  return ParseTraceParent(absl::string_view(header->second.data(), header->second.size()));
-}
-
 }  // namespace
+
+RequestLimits LimitsNow(const ServiceContext& service) {
+  RequestLimits limits = service.request_limits;
+  limits.levels = service.engine->catalogue()->levels();
+  return limits;
+}
 
 absl::Time ClampDeadline(absl::Time now, std::optional<absl::Time> client, const CallLimits& limits) {
   return std::min(client.value_or(now + limits.default_deadline), now + limits.max_deadline);
 }
 
-absl::StatusOr<CallContext> ReadCallContext(const grpc::ServerContextBase& context, const ServiceContext& service) {
+TraceParent TraceOf(const grpc::ServerContextBase& context) {
+  const auto [first, last] = context.client_metadata().equal_range("traceparent");
+  // More than one of them is none: nobody can say which is meant.
+  if (first == last || std::next(first) != last) return ContinueTrace(std::nullopt);
+  return ContinueTrace(ParseTraceParent(absl::string_view(first->second.data(), first->second.size())));
+}
+
+absl::StatusOr<CallContext> ReadCallContext(const grpc::ServerContextBase& context, const ServiceContext& service,
+                                            TraceParent trace) {
   if (service.stopping.load()) return absl::UnavailableError("the server is stopping; try another one");
   BEAMLINE_RETURN_IF_ERROR(CheckMetadata(context, service.limits.max_metadata_bytes));
   const absl::Time now = service.clock->Now();
@@ -51,7 +61,7 @@ absl::StatusOr<CallContext> ReadCallContext(const grpc::ServerContextBase& conte
   const absl::Time deadline =
       ClampDeadline(now, left ? std::optional<absl::Time>(now + *left) : std::nullopt, service.limits);
   if (deadline <= now) return absl::DeadlineExceededError("the deadline passed before the call began");
-  return CallContext{deadline, ReadTrace(context)};
+  return CallContext{deadline, std::move(trace)};
 }
 
 }  // namespace beamline::server

@@ -1,19 +1,22 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // How every method begins: the headers' size, deadline and trace context are read once, the bytes are parsed, and the
-// method's own code gets a message. Its error, or an error before it, finishes the call. What services share lives here
-// too. Thread-safe.
+// method's own code gets a message. Its error, or an error before it, finishes the call; either way the trailing
+// metadata names our span (`traceresponse`, in the form of W3C's traceparent). What services share lives here too.
+// Thread-safe.
 #pragma once
 
 #include <atomic>
 #include <functional>
 #include <memory>
 #include <optional>
+#include <utility>
 
 #include "absl/status/statusor.h"
 #include "base/clock.h"
 #include "beamline/engine.h"
 #include "grpcpp/server_context.h"
+#include "server/flight_recorder.h"
 #include "server/metrics.h"
 #include "server/request_id.h"
 #include "server/server_counters.h"
@@ -43,19 +46,27 @@ struct ServiceContext {
   ServerCounters counters;
   // Shared with the engine's callbacks, of which a slow engine may run some when the server is gone.
   const std::shared_ptr<Metrics> metrics = std::make_shared<Metrics>();
+  std::shared_ptr<FlightRecorder> recorder = std::make_shared<FlightRecorder>(FlightRecorder::Options{});
   std::atomic<bool> stopping{false};  // seq_cst: a call that counted itself before the flag is seen by the stop
 };
 
 struct CallContext {
   absl::Time deadline;
-  std::optional<TraceParent> trace;
+  TraceParent trace;
 };
+
+// What a request may ask for now: the levels are the catalogue's that serves.
+RequestLimits LimitsNow(const ServiceContext& service);
 
 // `client` is what the call brought. Pure.
 absl::Time ClampDeadline(absl::Time now, std::optional<absl::Time> client, const CallLimits& limits);
 
+// The caller's trace (`traceparent`) with a span of ours, or a new one.
+TraceParent TraceOf(const grpc::ServerContextBase& context);
+
 // UNAVAILABLE while stopping, RESOURCE_EXHAUSTED for too much metadata, DEADLINE_EXCEEDED when it has passed.
-absl::StatusOr<CallContext> ReadCallContext(const grpc::ServerContextBase& context, const ServiceContext& service);
+absl::StatusOr<CallContext> ReadCallContext(const grpc::ServerContextBase& context, const ServiceContext& service,
+                                            TraceParent trace);
 
 // REQUIRES: `handle` finishes the call, now or later, unless it returns an error.
 template <typename Request>
@@ -63,12 +74,14 @@ using MethodHandler =
     std::function<absl::Status(const std::shared_ptr<UnaryCall>&, const CallContext&, const Request&)>;
 
 template <typename Request>
-grpc::ServerUnaryReactor* Serve(ServiceContext& service, const grpc::ServerContextBase& context,
+grpc::ServerUnaryReactor* Serve(ServiceContext& service, grpc::CallbackServerContext& context,
                                 const grpc::ByteBuffer& bytes, grpc::ByteBuffer* response,
                                 const MethodHandler<Request>& handle) {
   auto call = UnaryCall::Begin({service.clock, &service.counters, service.limits.retry_after_ms}, response);
   grpc::ServerUnaryReactor* const reactor = call->reactor();
-  absl::StatusOr<CallContext> call_context = ReadCallContext(context, service);
+  TraceParent trace = TraceOf(context);
+  context.AddTrailingMetadata("traceresponse", trace.ToString());
+  absl::StatusOr<CallContext> call_context = ReadCallContext(context, service, std::move(trace));
   absl::Status status = call_context.status();
   if (status.ok()) {
     call->set_deadline(call_context->deadline);

@@ -50,6 +50,8 @@ const Bounds kOwnBounds[] = {
     {"tls.poll_ms", 10, 86400000},
     {"lifecycle.drain_delay_ms", 0, 600000},
     {"lifecycle.grace_ms", 0, 600000},
+    {"admin.recorded_requests", 0, 100000},
+    {"admin.slow_request_ms", 1, 3600000},
 };
 
 // `field <= other`, the other being a field too.
@@ -86,6 +88,8 @@ class Checker {
     CheckAdmin();
     CheckTls();
     CheckEngine();
+    CheckWord("log.format", config_.log().format(), {"text", "json"});
+    CheckWord("log.level", config_.log().level(), {"debug", "info", "warning", "error"});
     const int64_t deadline_us = Number("limits.default_deadline_ms") * 1000;
     if (const int64_t delay = Number("engine.max_queue_delay_us"); delay > 0 && delay >= deadline_us) {
       Add("engine.max_queue_delay_us",
@@ -180,6 +184,12 @@ class Checker {
               "admin.allow_remote: true"));
     }
     if (!admin.http_address().empty()) CheckAddress("admin.http_address", admin.http_address());
+    const std::string& pages = admin.http_address().empty() ? admin.address() : admin.http_address();
+    if (admin.live_requests() && !IsLoopback(pages)) {
+      Add("admin.live_requests", absl::StrCat("true with the pages on \"", pages,
+                                              "\": they would show users' data beyond this machine; use 127.0.0.1 for "
+                                              "them, or leave it off"));
+    }
     if (!IsPort(admin.port())) Add("admin.port", absl::StrCat(admin.port(), " is outside 1..65535"));
     if (!IsPort(admin.http_port())) Add("admin.http_port", absl::StrCat(admin.http_port(), " is outside 1..65535"));
     const auto differ = [&](absl::string_view path, int port, absl::string_view other, int other_port) {

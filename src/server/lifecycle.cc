@@ -13,11 +13,13 @@
 #include "absl/time/clock.h"
 #include "base/interrupt.h"
 #include "base/log.h"
+#include "base/log_output.h"
 #include "beamline/status.h"
 #include "server/admin_http.h"
 #include "server/admin_pages.h"
 #include "server/config.h"
 #include "server/core_dumps.h"
+#include "server/flight_recorder.h"
 #include "server/open_files.h"
 #include "server/server.h"
 #include "server/server_counters.h"
@@ -28,6 +30,8 @@ namespace {
 constexpr absl::Duration kReadinessPeriod = absl::Milliseconds(250);
 constexpr absl::Duration kPoll = absl::Milliseconds(5);
 constexpr absl::Duration kWatchdogMargin = absl::Seconds(1);
+// An engine that nobody asked for so long is asked by us: readiness rests on what happened lately.
+constexpr absl::Duration kIdle = absl::Seconds(30);
 constexpr int kInterruptedExit = 130;
 
 // Waits for the last call, a stop of rank `stop_count` or the deadline; returns the calls still in flight.
@@ -38,9 +42,13 @@ int64_t AwaitCalls(const Server& server, const StopRequests& stop, int stop_coun
   return server.in_flight();
 }
 
-// Work for an engine that is not ready: nobody else sends it any, and only success makes it ready again.
+// Work for an engine that nobody else sends any: one that is not ready becomes so by success alone, and one that is
+// idle would otherwise be ready on old evidence.
 class SelfTest {
  public:
+  static bool Needed(const EngineStatus& status) {
+    return !status.ready || status.broken_batches > 0 || absl::Now() - status.last_success > kIdle;
+  }
   void Run(Engine& engine) {
     if (running_->exchange(true)) return;
     RecommendRequest request;
@@ -65,21 +73,44 @@ absl::Duration StopTime(const config::v1::Lifecycle& lifecycle) {
 
 void LogStart(const config::v1::ServerConfig& config, const Server& server, const EngineStatus& status) {
   if (!config.has_tls() && !IsLoopback(config.listen().address())) {
-    Log().warn("listening beyond loopback without TLS or authentication: put a proxy in front");
+    LogEvent(spdlog::level::warn, "listening beyond loopback without TLS or authentication: put a proxy in front");
   }
-  Log().info(
-      "server started: address={} family={} parameters={} model_version={} catalogue_version={} items={} levels={} "
-      "device={} dtype={} tls={} reflection={} health={}",
-      server.address(), status.family, status.parameters, status.model_version, status.catalogue_version,
-      status.num_items, status.levels, config.engine().device(), config.engine().dtype(), TlsKind(config),
-      config.reflection(), config.health());
+  LogEvent(spdlog::level::info, "server started",
+           {{"address", server.address()},
+            {"family", status.family},
+            {"parameters", status.parameters},
+            {"model_version", status.model_version},
+            {"catalogue_version", status.catalogue_version},
+            {"items", status.num_items},
+            {"levels", status.levels},
+            {"device", config.engine().device()},
+            {"dtype", config.engine().dtype()},
+            {"tls", TlsKind(config)},
+            {"reflection", config.reflection()},
+            {"health", config.health()}});
 }
 
 void LogStop(const Server& server, int64_t cut) {
   const ServerCounters& counters = server.counters();
-  Log().info("server stopped: calls={} malformed={} invalid={} cancelled={} expired={} failed={} cut_off={}",
-             counters.calls.value(), counters.malformed.value(), counters.invalid.value(), counters.cancelled.value(),
-             counters.expired.value(), counters.failed.value(), cut);
+  LogEvent(spdlog::level::info, "server stopped",
+           {{"calls", counters.calls.value()},
+            {"malformed", counters.malformed.value()},
+            {"invalid", counters.invalid.value()},
+            {"cancelled", counters.cancelled.value()},
+            {"expired", counters.expired.value()},
+            {"failed", counters.failed.value()},
+            {"cut_off", cut}});
+}
+
+// Unless the program has a logger of that name, see base/log.h.
+void RegisterLogger(const config::v1::Log& log) {
+  if (spdlog::get("beamline") != nullptr) return;
+  const std::string& level = log.level();
+  spdlog::register_logger(MakeLogger("beamline", {.json = log.format() == "json",
+                                                  .level = level == "debug"     ? spdlog::level::debug
+                                                           : level == "warning" ? spdlog::level::warn
+                                                           : level == "error"   ? spdlog::level::err
+                                                                                : spdlog::level::info}));
 }
 
 // gRPC and protobuf write a line to standard error for what any client can do wrong: a way to fill a disk. What matters
@@ -100,15 +131,18 @@ absl::Status ServeUntilStopped(const config::v1::Lifecycle& lifecycle, Server& s
   do {
     const EngineStatus status = engine.GetStatus();
     server.SetServing(status.ready);
-    if (status.ready != was_ready) Log().warn("engine {}", status.ready ? "ready" : "not ready: " + status.not_ready);
+    if (status.ready && !was_ready) LogEvent(spdlog::level::warn, "engine ready");
+    if (!status.ready && was_ready) LogEvent(spdlog::level::warn, "engine not ready", {{"why", status.not_ready}});
     was_ready = status.ready;
-    if (!status.ready) self_test.Run(engine);
+    if (SelfTest::Needed(status)) self_test.Run(engine);
   } while (!stop.WaitFor(1, kReadinessPeriod));
   server.SetServing(false);
   const absl::Duration drain_delay = absl::Milliseconds(lifecycle.drain_delay_ms());
   const absl::Duration grace = absl::Milliseconds(lifecycle.grace_ms());
-  Log().info("server stopping: in_flight={} drain_delay_ms={} grace_ms={}", server.in_flight(),
-             lifecycle.drain_delay_ms(), lifecycle.grace_ms());
+  LogEvent(spdlog::level::info, "server stopping",
+           {{"in_flight", server.in_flight()},
+            {"drain_delay_ms", lifecycle.drain_delay_ms()},
+            {"grace_ms", lifecycle.grace_ms()}});
   stop.WaitFor(2, drain_delay);
   watchdog.Arm(grace + kWatchdogMargin);  // again, without what is left of the delay
   server.Refuse();
@@ -126,12 +160,13 @@ absl::Status ServeUntilStopped(const config::v1::Lifecycle& lifecycle, Server& s
 
 absl::Status RunServer(const config::v1::ServerConfig& config, const EngineFactory& create_engine) {
   signal(SIGPIPE, SIG_IGN);
+  RegisterLogger(config.log());
   BEAMLINE_RETURN_IF_ERROR(EnsureOpenFiles(config.limits().min_open_files()));
   if (!config.core_dumps()) BEAMLINE_RETURN_IF_ERROR(ForbidCoreDumps());
   SilenceLibraries();
   std::atomic<bool> loading{true};
   StopRequests stop;
-  AdminPages pages;
+  AdminPages pages({.live_requests = config.admin().live_requests()});
   std::atomic<const Server*> running{nullptr};
   std::optional<Watchdog> watchdog;  // its thread starts after the watcher has blocked the signals
   absl::Time hangup_told = absl::InfinitePast();
@@ -144,7 +179,7 @@ absl::Status RunServer(const config::v1::ServerConfig& config, const EngineFacto
           "the model, the configuration needs a restart");
       return;
     }
-    Log().info("signal received: signal={}", number);
+    LogEvent(spdlog::level::info, "signal received", {{"signal", number}});
     // Nothing is served and nothing is being written: there is nothing to wait for.
     if (loading.load()) _exit(kInterruptedExit);
     // First what cannot hang: from here on the process ends, even if the engine answers nobody any more.
@@ -155,7 +190,8 @@ absl::Status RunServer(const config::v1::ServerConfig& config, const EngineFacto
   });
   watchdog.emplace([&] {
     const Server* const server = running.load();
-    Log().critical("the server did not stop in time: exiting now; in_flight={}", server ? server->in_flight() : 0);
+    LogEvent(spdlog::level::critical, "the server did not stop in time: exiting now",
+             {{"in_flight", server ? server->in_flight() : 0}});
     Log().flush();
     _exit(1);
   });
@@ -166,17 +202,24 @@ absl::Status RunServer(const config::v1::ServerConfig& config, const EngineFacto
     const config::v1::Admin& admin = config.admin();
     BEAMLINE_ASSIGN_OR_RETURN(
         http, AdminHttp::Start(admin.http_address().empty() ? admin.address() : admin.http_address(), admin.http_port(),
-                               pages.Pages()));
+                               pages.Pages(), pages.Posts()));
   }
-  Log().info("loading: bundle={} catalogue={} device={} dtype={}", config.engine().bundle(),
-             config.engine().catalogue().empty() ? "the bundle's" : config.engine().catalogue(),
-             config.engine().device(), config.engine().dtype());
+  LogEvent(spdlog::level::info, "loading",
+           {{"version", BEAMLINE_VERSION},
+            {"bundle", config.engine().bundle()},
+            {"model_folder", config.engine().model_folder()},
+            {"catalogue", config.engine().catalogue().empty() ? "the bundle's" : config.engine().catalogue()},
+            {"device", config.engine().device()},
+            {"dtype", config.engine().dtype()}});
   BEAMLINE_ASSIGN_OR_RETURN(const std::unique_ptr<Engine> engine, create_engine(EngineOptionsOf(config)));
   BEAMLINE_ASSIGN_OR_RETURN(const std::unique_ptr<Server> server, Server::Start(config, engine.get(), &clock));
   running.store(server.get());
   loading.store(false);
   LogStart(config, *server, engine->GetStatus());
-  if (http != nullptr) Log().info("admin: grpc={} http={}", server->admin_address(), http->address());
+  if (http != nullptr) {
+    LogEvent(spdlog::level::info, "admin", {{"grpc", server->admin_address()}, {"http", http->address()}});
+  }
+  const CrashDump crash_dump(&server->recorder(), STDERR_FILENO);
   pages.Serving(engine.get(), server.get());
   const absl::Status status = ServeUntilStopped(config.lifecycle(), *server, *engine, stop, *watchdog);
   running.store(nullptr);

@@ -1,12 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "server/metrics.h"
 
+#include <algorithm>
 #include <utility>
 #include <vector>
 
+#include "absl/strings/str_cat.h"
+#include "base/log.h"
+#include "base/log_output.h"
 #include "prometheus/client_metric.h"
 #include "prometheus/metric_family.h"
 #include "prometheus/text_serializer.h"
+#include "server/process_stats.h"
 #include "server/status_detail.h"
 
 namespace beamline::server {
@@ -20,6 +25,10 @@ using Labels = std::vector<std::pair<std::string, std::string>>;
 // Half a millisecond to ten seconds: an answer from cache on a device, and one that should have been refused.
 const prometheus::Histogram::BucketBoundaries kSeconds = {0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05,
                                                           0.1,    0.25,  0.5,    1,     2.5,  5,     10};
+
+// A step may be far shorter than a request.
+const prometheus::Histogram::BucketBoundaries kStepSeconds = {0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005,
+                                                              0.01,    0.025,  0.05,    0.1,    0.25,  0.5,    1};
 
 // Values read at the time of the scrape, one family per name.
 class Page {
@@ -47,6 +56,13 @@ class Page {
 void AddEngine(const EngineStatus& status, Page* page) {
   page->Gauge("queued_requests", "Requests waiting for encode or decode.", static_cast<double>(status.queued));
   page->Gauge("in_flight_requests", "Requests accepted and not answered yet.", static_cast<double>(status.in_flight));
+  page->Gauge("executing_beam_rows", "Beam rows of the batches being executed.",
+              static_cast<double>(status.executing_rows));
+  page->Counter("expired_requests_total", "Requests whose deadline passed, or could no longer be met.",
+                status.expired_waiting, {{"while", "waiting"}});
+  page->Counter("expired_requests_total", "", status.expired - status.expired_waiting, {{"while", "executing"}});
+  page->Gauge("last_success_timestamp_seconds", "When the model last gave an answer, be it to a self-test.",
+              absl::ToDoubleSeconds(status.last_success - absl::UnixEpoch()));
   page->Counter("batches_total", "Batches executed.", status.encode_batches, {{"stage", "encode"}});
   page->Counter("batches_total", "", status.decode_batches, {{"stage", "decode"}});
   page->Counter("batched_requests_total", "Requests in executed batches.", status.encode_batched,
@@ -57,11 +73,12 @@ void AddEngine(const EngineStatus& status, Page* page) {
                 status.narrowed);
   page->Counter("context_cache_hits_total", "Requests whose encoded history was cached.", status.context_hits);
   page->Counter("context_cache_misses_total", "Requests that had to be encoded.", status.context_misses);
+  page->Gauge("context_cache_bytes", "Memory of encoded histories.", static_cast<double>(status.context_cache_bytes));
   page->Gauge("broken_batches", "Batches that failed as a whole since the last good one.",
               static_cast<double>(status.broken_batches));
 }
 
-void AddModel(const EngineStatus& status, Page* page) {
+void AddModel(const EngineStatus& status, absl::Time now, Page* page) {
   int64_t in_memory = 0;
   for (const ModelVersion& version : status.versions) {
     in_memory += version.state != "refused" && version.state != "unloaded" ? 1 : 0;
@@ -72,6 +89,8 @@ void AddModel(const EngineStatus& status, Page* page) {
                {"family", status.family}});
   page->Gauge("model_parameters", "Parameters of the model.", static_cast<double>(status.parameters));
   page->Gauge("catalogue_items", "Items in the catalogue.", static_cast<double>(status.num_items));
+  page->Gauge("catalogue_age_seconds", "Since the catalogue began to serve.",
+              absl::ToDoubleSeconds(now - status.last_swap));
   page->Gauge("models_in_memory", "Versions of the model in memory or being loaded.", static_cast<double>(in_memory));
   page->Counter("model_swaps_total", "Versions that began to serve.", status.models_served, {{"kind", "reload"}});
   page->Counter("model_swaps_total", "", status.rollbacks, {{"kind", "rollback"}});
@@ -100,6 +119,28 @@ void AddTls(const TlsStatus& status, Page* page) {
   page->Counter("tls_reloads_total", "", status.refused, {{"result", "refused"}});
 }
 
+void AddLog(Page* page) {
+  page->Counter("log_lines_left_out_total", "Log lines that were not written.", SuppressedLogLines(),
+                {{"cause", "rate_limit"}});
+  page->Counter("log_lines_left_out_total", "", LostLogLines(), {{"cause", "stuck_reader"}});
+}
+
+// Named as Prometheus' own client libraries do.
+void AddProcess(Page* page) {
+  const ProcessStats stats = ReadProcessStats();
+  const auto add = [page](MetricType type, const char* name, const char* help, double value) {
+    ClientMetric metric;
+    (type == MetricType::Counter ? metric.counter.value : metric.gauge.value) = value;
+    page->families.push_back({name, help, type, {std::move(metric)}});
+  };
+  add(MetricType::Counter, "process_cpu_seconds_total", "Time spent on the CPU.", stats.cpu_seconds);
+  add(MetricType::Gauge, "process_resident_memory_bytes", "Resident memory.",
+      static_cast<double>(stats.resident_bytes));
+  add(MetricType::Gauge, "process_virtual_memory_bytes", "Virtual memory.", static_cast<double>(stats.virtual_bytes));
+  add(MetricType::Gauge, "process_open_fds", "Open files.", static_cast<double>(stats.open_fds));
+  add(MetricType::Gauge, "process_max_fds", "Open files there may be.", static_cast<double>(stats.max_fds));
+}
+
 }  // namespace
 
 Metrics::Metrics()
@@ -113,10 +154,17 @@ Metrics::Metrics()
                      .Register(registry_)) {
   auto& stages = prometheus::BuildHistogram()
                      .Name("beamline_stage_duration_seconds")
-                     .Help("Where answered requests spent their time: waiting in a queue, computing, looking up items.")
+                     .Help("Where answered requests spent their time: waiting in a queue, computing, on the host.")
                      .Register(registry_);
-  const char* const names[kStages] = {"queue", "encode", "decode", "resolve"};
+  const char* const names[kStages] = {"prepare", "queue", "encode", "decode", "resolve"};
   for (int stage = 0; stage < kStages; ++stage) stages_[stage] = &stages.Add({{"stage", names[stage]}}, kSeconds);
+  auto& steps = prometheus::BuildHistogram()
+                    .Name("beamline_decode_step_duration_seconds")
+                    .Help("Of answered requests, each step of the beam search: one per level of the semantic ID.")
+                    .Register(registry_);
+  for (size_t step = 0; step < steps_.size(); ++step) {
+    steps_[step] = &steps.Add({{"step", absl::StrCat(step + 1)}}, kStepSeconds);
+  }
 }
 
 void Metrics::Ended(const absl::StatusOr<RecommendResult>& result, absl::Duration took) {
@@ -124,10 +172,15 @@ void Metrics::Ended(const absl::StatusOr<RecommendResult>& result, absl::Duratio
   requests_.Add({{"code", code}, {"reason", result.ok() ? "" : DetailOf(result.status()).reason()}}).Increment();
   durations_.Add({{"code", code}}, kSeconds).Observe(absl::ToDoubleSeconds(took));
   if (!result.ok()) return;
+  stages_[kPrepare]->Observe(absl::ToDoubleSeconds(result->timings.prepare));
   stages_[kQueue]->Observe(absl::ToDoubleSeconds(result->timings.queue));
   if (!result->context_cached) stages_[kEncode]->Observe(absl::ToDoubleSeconds(result->timings.encode));
   stages_[kDecode]->Observe(absl::ToDoubleSeconds(result->timings.decode));
   stages_[kResolve]->Observe(absl::ToDoubleSeconds(result->timings.resolve));
+  const std::vector<absl::Duration>& steps = result->timings.steps;
+  for (size_t step = 0; step < std::min(steps.size(), steps_.size()); ++step) {
+    steps_[step]->Observe(absl::ToDoubleSeconds(steps[step]));
+  }
 }
 
 std::string Metrics::Render(const Scraped& scraped) const {
@@ -137,9 +190,11 @@ std::string Metrics::Render(const Scraped& scraped) const {
              absl::ToDoubleSeconds(scraped.started - absl::UnixEpoch()));
   page.Gauge("ready", "1 where /readyz says so.", scraped.ready ? 1 : 0);
   AddEngine(scraped.engine, &page);
-  AddModel(scraped.engine, &page);
+  AddModel(scraped.engine, scraped.now, &page);
   AddServer(scraped.server, &page);
   if (scraped.tls) AddTls(*scraped.tls, &page);
+  AddLog(&page);
+  AddProcess(&page);
   std::vector<MetricFamily> families = registry_.Collect();
   families.insert(families.end(), page.families.begin(), page.families.end());
   return prometheus::TextSerializer().Serialize(families);

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // What /metrics tells, in Prometheus' text format. What must be measured per request is recorded here, in histograms of
-// seconds that add up over replicas: the whole request by status code, and its stages (Triton's split: waiting in a
-// queue, computing). Everything else is read when scraped, from counts that exist anyway. Labels are bounded: codes,
-// reasons and stages of ours, and the versions that serve now; never a user, an item or a request. Thread-safe.
+// seconds that add up over replicas: the whole request by status code, its stages (Triton's split: waiting in a queue,
+// computing) and each step of decode. Everything else is read when scraped, from counts that exist anyway. Labels are
+// bounded: codes, reasons and stages of ours, and the versions that serve now; never a user, an item or a request.
+// Thread-safe.
 #pragma once
 
 #include <array>
@@ -35,18 +36,19 @@ class Metrics {
     const EngineStatus& engine;
     const ServerCounters& server;
     std::optional<TlsStatus> tls;  // absent: plaintext
-    absl::Time started;
+    absl::Time started, now;
     bool ready = false;
   };
   std::string Render(const Scraped& scraped) const;
 
  private:
-  enum Stage : uint8_t { kQueue, kEncode, kDecode, kResolve, kStages };
+  enum Stage : uint8_t { kPrepare, kQueue, kEncode, kDecode, kResolve, kStages };
 
   prometheus::Registry registry_;
   prometheus::Family<prometheus::Counter>& requests_;
   prometheus::Family<prometheus::Histogram>& durations_;
   std::array<prometheus::Histogram*, kStages> stages_;
+  std::array<prometheus::Histogram*, kMaxLevels + 1> steps_;  // one more than levels: an end token may be scored
 };
 
 }  // namespace beamline::server

@@ -18,17 +18,18 @@ namespace {
 using RawRecommendService = v1::RecommendService::WithRawCallbackMethod_Recommend<
     v1::RecommendService::WithRawCallbackMethod_BatchRecommend<v1::RecommendService::Service>>;
 
-RequestLimits LimitsNow(const ServiceContext& service) {
-  RequestLimits limits = service.request_limits;
-  limits.levels = service.engine->catalogue()->levels();
-  return limits;
-}
-
-// Our fault, not the caller's: worth a line. Ids only, never what the user did.
-void LogFailure(const absl::Status& status, const std::string& request_id, const std::optional<TraceParent>& trace) {
-  if (status.code() != absl::StatusCode::kInternal && status.code() != absl::StatusCode::kUnknown) return;
-  Log().error("request failed: request_id={} trace_id={} error=\"{}\"", request_id, trace ? trace->trace_id : "-",
-              status.ToString(absl::StatusToStringMode::kWithNoExtraData));
+// Worth a line: an error where it is our fault, a warning where there was too little of us or of time. Ids only, never
+// what the user did. A caller's mistake is told to the caller, and counted.
+void LogFailure(const absl::Status& status, const FlightRecord& record) {
+  if (record.callers_fault) return;
+  const bool load =
+      absl::IsResourceExhausted(status) || absl::IsDeadlineExceeded(status) || absl::IsUnavailable(status);
+  LogEvent(load ? spdlog::level::warn : spdlog::level::err, load ? "request not served" : "request failed",
+           {{"request_id", record.request_id},
+            {"trace_id", record.trace_id},
+            {"span_id", record.span_id},
+            {"total_ms", record.total_us / 1000},
+            {"error", LogText(status)}});
 }
 
 // The answers of one batch, filled in any order from the engine's threads; the last one finishes the call.
@@ -123,14 +124,18 @@ class RecommendHandlers final : public RawRecommendService {
   void Submit(const std::shared_ptr<UnaryCall>& call, const CallContext& call_context, RecommendRequest request,
               Answered answered) {
     request.deadline = call_context.deadline;
-    auto ended = [metrics = service_.metrics, clock = service_.clock, begun = service_.clock->Now(),
-                  id = request.request_id, trace = call_context.trace,
-                  answered = std::move(answered)](absl::StatusOr<RecommendResult> result) {
-      metrics->Ended(result, clock->Now() - begun);
+    auto ended = [metrics = service_.metrics, recorder = service_.recorder, clock = service_.clock,
+                  begun = service_.clock->Now(), id = request.request_id,
+                  record = BeginRecord(request, call_context.trace),
+                  answered = std::move(answered)](absl::StatusOr<RecommendResult> result) mutable {
+      const absl::Time now = clock->Now();
+      metrics->Ended(result, now - begun);
+      EndRecord(result, now - begun, now, &record);
+      recorder->Add(record);
       if (result.ok()) {
         answered(ToProto(*result, id));
       } else {
-        LogFailure(result.status(), id, trace);
+        LogFailure(result.status(), record);
         answered(result.status());
       }
     };

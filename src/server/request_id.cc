@@ -14,6 +14,12 @@ namespace {
 bool IsHex(absl::string_view text) {
   return std::all_of(text.begin(), text.end(), [](char c) { return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'f'); });
 }
+// 16 of them, not all zero.
+std::string RandomHex() {
+  thread_local absl::BitGen bits;
+  return absl::StrCat(absl::Hex(absl::Uniform<uint64_t>(absl::IntervalClosed, bits, 1, UINT64_MAX), absl::kZeroPad16));
+}
+
 bool AllZero(absl::string_view text) { return text.find_first_not_of('0') == absl::string_view::npos; }
 
 }  // namespace
@@ -26,9 +32,15 @@ std::string CleanRequestId(absl::string_view request_id) {
   return clean;
 }
 
-std::string MakeRequestId() {
-  absl::BitGen bits;
-  return absl::StrCat(absl::Hex(absl::Uniform<uint64_t>(bits), absl::kZeroPad16));
+std::string MakeRequestId() { return RandomHex(); }
+
+std::string TraceParent::ToString() const {
+  return absl::StrCat("00-", trace_id, "-", span_id, sampled ? "-01" : "-00");
+}
+
+TraceParent ContinueTrace(const std::optional<TraceParent>& caller) {
+  if (!caller.has_value()) return {RandomHex() + RandomHex(), RandomHex(), false};
+  return {caller->trace_id, RandomHex(), caller->sampled};
 }
 
 std::optional<TraceParent> ParseTraceParent(absl::string_view header) {

@@ -2,7 +2,7 @@
 //
 // What is read from a call besides its message: the request id (cleaned, so that it can stand in a log line) and W3C
 // trace context. Both come from strangers; nothing here fails, what is unusable is replaced or ignored. Pure functions,
-// but for MakeRequestId.
+// but for the random digits of MakeRequestId and ContinueTrace.
 #pragma once
 
 #include <optional>
@@ -24,7 +24,13 @@ struct TraceParent {
   std::string trace_id;  // 32 lower-case hexadecimal digits, not all zero
   std::string span_id;   // 16, not all zero
   bool sampled = false;
+
+  std::string ToString() const;  // of version 00
 };
 std::optional<TraceParent> ParseTraceParent(absl::string_view header);
+
+// Our part of the caller's trace: its trace id and flag, a span id of our own. A trace of our own, not sampled, where
+// the caller brought none that is valid.
+TraceParent ContinueTrace(const std::optional<TraceParent>& caller);
 
 }  // namespace beamline::server

@@ -157,6 +157,8 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Start(const config::v1::ServerCo
   context->limits = CallLimitsOf(config.limits());
   context->request_limits = RequestLimitsOf(config);
   context->started = clock->Now();
+  context->recorder = std::make_shared<FlightRecorder>(FlightRecorder::Options{
+      .capacity = config.admin().recorded_requests(), .slow = absl::Milliseconds(config.admin().slow_request_ms())});
   std::unique_ptr<Server> server(new Server(std::move(context)));
   BEAMLINE_RETURN_IF_ERROR(server->StartPublic(config));
   if (config.has_admin()) BEAMLINE_RETURN_IF_ERROR(server->StartAdmin(config));
@@ -206,8 +208,11 @@ std::string Server::RenderMetrics(bool ready) const {
                                     .server = context_->counters,
                                     .tls = tls_ == nullptr ? std::nullopt : std::optional(tls_->status()),
                                     .started = context_->started,
+                                    .now = context_->clock->Now(),
                                     .ready = ready});
 }
+const FlightRecorder& Server::recorder() const { return *context_->recorder; }
+RequestLimits Server::request_limits() const { return LimitsNow(*context_); }
 int64_t Server::in_flight() const { return context_->counters.in_flight.value(); }
 void Server::Refuse() { context_->stopping.store(true); }
 

@@ -24,8 +24,10 @@ class Service;
 
 namespace beamline::server {
 
+struct RequestLimits;
 struct ServiceContext;
 struct ServerCounters;
+class FlightRecorder;
 class TlsCredentials;
 
 class Server {
@@ -41,6 +43,9 @@ class Server {
   int port() const { return port_; }
   const std::string& admin_address() const { return admin_address_; }  // empty: there is none
   const ServerCounters& counters() const;
+  const FlightRecorder& recorder() const;
+  // For a request that comes now.
+  RequestLimits request_limits() const;
   // See metrics.h.
   std::string RenderMetrics(bool ready) const;
 

@@ -53,7 +53,8 @@ class ServerCredentials final : public grpc::ServerCredentials {
 #endif
 
 void LogWarnings(const TlsReport& report) {
-  for (const auto& [field, text] : report.warnings) Log().warn("tls.{}: {}", field, text);
+  for (const auto& [field, text] : report.warnings)
+    LogEvent(spdlog::level::warn, "TLS warning", {{"field", "tls." + field}, {"text", text}});
 }
 
 }  // namespace
@@ -110,8 +111,8 @@ void TlsCredentials::Poll() {
     looks_ = std::exchange(refusal_, refusal) == refusal ? looks_ + 1 : 1;
     if (looks_ != 2) return;
     ++status_.refused;
-    Log().error("TLS files not taken over, the old ones stay in use until {}: {}", absl::FormatTime(status_.expiry),
-                refusal);
+    LogEvent(spdlog::level::err, "TLS files not taken over, the old ones stay in use",
+             {{"expires", absl::FormatTime(status_.expiry)}, {"error", refusal}});
     return;
   }
   refusal_.clear();
@@ -121,7 +122,8 @@ void TlsCredentials::Poll() {
   ++status_.reloads;
   files_ = std::make_shared<const TlsFiles>(std::move(report.files));
   taken_ = false;
-  Log().info("TLS files taken over: certificate={} expires={}", tls_.certificate(), absl::FormatTime(status_.expiry));
+  LogEvent(spdlog::level::info, "TLS files taken over",
+           {{"certificate", tls_.certificate()}, {"expires", absl::FormatTime(status_.expiry)}});
 }
 
 }  // namespace beamline::server

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cmath>
 #include <numeric>
+#include <set>
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -30,8 +31,9 @@ struct Case {
   std::vector<int> widths;
   ScoreRule score_rule = ScoreRule::kFull;
   LogitsOf logits;
+  bool trace = false;
 
-  SearchRequest Request() const { return {&compiled->view(), widths, score_rule}; }
+  SearchRequest Request() const { return {&compiled->view(), widths, score_rule, trace}; }
 };
 
 Case RandomCase(std::mt19937_64& random, const TinyCatalogue& catalogue, LogitsKind kind, int max_width) {
@@ -115,6 +117,56 @@ TEST_P(RandomWorlds, EqualTheNaiveStepwiseBeam) {
 INSTANTIATE_TEST_SUITE_P(Logits, RandomWorlds,
                          ::testing::Values(LogitsKind::kNormal, LogitsKind::kTied, LogitsKind::kSomeMinusInf,
                                            LogitsKind::kSomeNonFinite));
+
+TEST(BeamSearch, TheTraceIsTheWayToEveryAnswer) {
+  int traced = 0, dropped = 0;
+  for (uint64_t seed = 0; seed < 400; ++seed) {
+    std::mt19937_64 random(seed);
+    const TinyCatalogue catalogue = testing::RandomCatalogue(random, 40);
+    Case request = RandomCase(random, catalogue, LogitsKind::kNormal, 6);
+    const SearchResult plain = Search(catalogue, {request})[0];
+    EXPECT_TRUE(plain.traced.empty()) << "not asked for";
+    request.trace = true;
+    const SearchResult result = Search(catalogue, {request})[0];
+    ASSERT_TRUE(result.status.ok()) << result.status;
+    ASSERT_EQ(result.hypotheses.size(), plain.hypotheses.size());
+    if (result.hypotheses.empty()) continue;
+    ASSERT_EQ(result.traced.size(), request.widths.size());
+    std::vector<std::vector<Sid>> prefixes(result.traced.size());
+    for (size_t level = 0; level < result.traced.size(); ++level) {
+      const std::vector<TracedBeam>& beams = result.traced[level];
+      EXPECT_LE(beams.size(), static_cast<size_t>(request.widths[level]));
+      std::set<int> parents;
+      for (size_t row = 0; row < beams.size(); ++row) {
+        const TracedBeam& beam = beams[row];
+        if (row > 0) {
+          EXPECT_GE(beams[row - 1].score, beam.score);
+        }
+        Sid prefix;
+        float score = 0;
+        if (level > 0) {
+          ASSERT_LT(static_cast<size_t>(beam.parent), prefixes[level - 1].size());
+          prefix = prefixes[level - 1][beam.parent];
+          score = result.traced[level - 1][beam.parent].score;
+          parents.insert(beam.parent);
+        }
+        EXPECT_EQ(beam.score, score + beam.log_prob);
+        prefix.push_back(beam.code);
+        prefixes[level].push_back(prefix);
+      }
+      if (level > 0) dropped += static_cast<int>(result.traced[level - 1].size() - parents.size());
+    }
+    ASSERT_EQ(prefixes.back().size(), result.hypotheses.size());
+    for (size_t i = 0; i < result.hypotheses.size(); ++i) {
+      EXPECT_EQ(prefixes.back()[i], result.hypotheses[i].sid);
+      EXPECT_EQ(prefixes.back()[i], plain.hypotheses[i].sid) << "being watched changes nothing";
+      EXPECT_EQ(result.traced.back()[i].score, plain.hypotheses[i].score);
+    }
+    ++traced;
+  }
+  EXPECT_GT(traced, 200);
+  EXPECT_GT(dropped, 50) << "beams that lead nowhere are told too";
+}
 
 TEST(BeamSearch, IsExhaustiveWhereTheWidthsCoverEveryEligiblePrefix) {
   int compared = 0;

@@ -37,7 +37,8 @@ class BadInputTest : public ::testing::Test {
  protected:
   void SetUp() override {
     ASSERT_TRUE(runtime::testing::WriteTinyBundle(bundle_).ok());
-    server_ = std::make_unique<RealServer>(address_, absl::StrCat("bundle: '", bundle_, "'"), "");
+    server_ = std::make_unique<RealServer>(
+        address_, RealServerConfig{.engine = absl::StrCat("bundle: '", bundle_, "'"), .lifecycle = ""});
     server_->Start();
     ASSERT_TRUE(server_->AwaitReady());
     channel_ = Connect(server_->target());

@@ -21,7 +21,8 @@ class DashboardTest : public ::testing::Test {
     if (access(BEAMLINE_PROMETHEUS, X_OK) != 0) GTEST_SKIP() << "prometheus is not installed (scripts/setup.sh --dev)";
     const std::string bundle = ::testing::TempDir() + "/bundle";
     ASSERT_TRUE(runtime::testing::WriteTinyBundle(bundle).ok());
-    server_ = std::make_unique<RealServer>(LoopbackAddress(1), absl::StrCat("bundle: '", bundle, "'"));
+    server_ = std::make_unique<RealServer>(LoopbackAddress(1),
+                                           RealServerConfig{.engine = absl::StrCat("bundle: '", bundle, "'")});
     server_->Start();
     ASSERT_TRUE(server_->AwaitReady());
     const std::string config = ::testing::TempDir() + "/prometheus.yml";

@@ -33,7 +33,7 @@ class KillTest : public ::testing::Test {
   void SetUp() override {
     for (int kind = 0; kind < 2; ++kind) {
       ASSERT_TRUE(runtime::testing::WriteTinyBundle(Bundle(kind), {.seed = static_cast<uint64_t>(1 + kind)}).ok());
-      RealServer server(LoopbackAddress(1), absl::StrCat("bundle: '", Bundle(kind), "'"));
+      RealServer server(LoopbackAddress(1), {.engine = absl::StrCat("bundle: '", Bundle(kind), "'")});
       server.Start();
       ASSERT_TRUE(server.AwaitReady());
       CheckAnswers(server);
@@ -101,7 +101,7 @@ class KillTest : public ::testing::Test {
 
 TEST_F(KillTest, ComesBackWithTheSameAnswers) {
   const int kills = FromEnvironment("BEAMLINE_KILLS", 10);
-  RealServer server(LoopbackAddress(1), absl::StrCat("model_folder: '", models_, "' model_poll_ms: 10"));
+  RealServer server(LoopbackAddress(1), {.engine = absl::StrCat("model_folder: '", models_, "' model_poll_ms: 10")});
   int starting = 0, serving = 0;
   absl::Duration start_time = absl::Seconds(1);
   while (starting + serving < kills && !HasFailure()) {

@@ -88,7 +88,8 @@ class ProxyTest : public ::testing::Test {
     const std::string bundle = ::testing::TempDir() + "/bundle";
     ASSERT_TRUE(runtime::testing::WriteTinyBundle(bundle).ok());
     for (int i = 0; i < 2; ++i) {
-      servers_.push_back(std::make_unique<RealServer>(LoopbackAddress(1 + i), absl::StrCat("bundle: '", bundle, "'")));
+      servers_.push_back(std::make_unique<RealServer>(
+          LoopbackAddress(1 + i), RealServerConfig{.engine = absl::StrCat("bundle: '", bundle, "'")}));
       servers_.back()->Start();
     }
     for (const auto& server : servers_) ASSERT_TRUE(server->AwaitReady());

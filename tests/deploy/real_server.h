@@ -67,15 +67,21 @@ inline grpc::Status Ask(v1::RecommendService::Stub& stub, const v1::RecommendReq
   return stub.Recommend(&context, request, response);
 }
 
-// `engine` and `lifecycle` are text for the sections of that name.
+// Text for the sections of that name; `more` for the whole.
+struct RealServerConfig {
+  std::string engine;
+  std::string admin;
+  std::string lifecycle = "drain_delay_ms: 3000 grace_ms: 10000";
+  std::string more;
+};
+
 class RealServer {
  public:
-  RealServer(const std::string& address, const std::string& engine,
-             const std::string& lifecycle = "drain_delay_ms: 3000 grace_ms: 10000")
-      : address_(address) {
+  RealServer(const std::string& address, const RealServerConfig& config) : address_(address) {
     config_ = absl::StrCat(::testing::TempDir(), "/", address, ".textproto");
-    const std::string text = absl::StrCat("listen { address: '", address, "' }\nadmin { address: '", address,
-                                          "' }\nengine { threads: 1 ", engine, " }\nlifecycle { ", lifecycle, " }\n");
+    const std::string text = absl::StrCat("listen { address: '", address, "' }\nadmin { address: '", address, "' ",
+                                          config.admin, " }\nengine { threads: 1 ", config.engine, " }\nlifecycle { ",
+                                          config.lifecycle, " }\n", config.more, "\n");
     EXPECT_TRUE(WriteFileAtomically(config_, text).ok());
   }
 
@@ -97,6 +103,7 @@ class RealServer {
   std::string target() const { return absl::StrCat(address_, ":50051"); }
   std::string log() const { return process_->Log(); }
   pid_t pid() const { return process_->pid(); }
+  const testing::Process& process() const { return *process_; }
   // Recommendations it has answered since it started.
   int64_t completed() const {
     grpc::ClientContext context;

@@ -14,6 +14,8 @@
 #include <string>
 #include <vector>
 
+#include "base/log.h"
+#include "beamline/stage_timings.h"
 #include "engine/fake_runner.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
@@ -394,8 +396,8 @@ TEST_F(EngineCoreTest, AFailingRequestLeavesItsNeighboursAlone) {
     engine_->Submit(User(user), [&answers, user](auto result) { answers.emplace(user, std::move(result)); });
   }
   RunAll();
-  EXPECT_EQ(answers.at("bad encode").status(), absl::InternalError("encode broke"));
-  EXPECT_EQ(answers.at("bad decode").status(), absl::InternalError("non_finite_logits"));
+  EXPECT_EQ(LogText(answers.at("bad encode").status()), "INTERNAL: encode broke");
+  EXPECT_EQ(LogText(answers.at("bad decode").status()), "INTERNAL: non_finite_logits");
   for (const std::string user : {"a", "b", "c"}) {
     const auto& answer = answers.at(user);
     ASSERT_TRUE(answer.ok());
@@ -414,6 +416,116 @@ TEST_F(EngineCoreTest, NotReadyWhileEveryBatchFails) {
   EXPECT_EQ(engine_->GetStatus().not_ready, "the last 3 batches failed");
   EXPECT_TRUE(Ask(User("a")).ok());
   EXPECT_TRUE(engine_->GetStatus().ready);
+}
+
+TEST_F(EngineCoreTest, NotReadyWhileABatchHangs) {
+  int looked = 0;
+  runner_->before_step = [&](int step) {
+    if (step != 1) return;
+    EXPECT_TRUE(engine_->GetStatus().ready);
+    EXPECT_GT(engine_->GetStatus().executing_rows, 0);
+    clock_->Advance(absl::Seconds(60));
+    const EngineStatus status = engine_->GetStatus();
+    EXPECT_FALSE(status.ready);
+    EXPECT_THAT(status.not_ready, HasSubstr("a batch hangs"));
+    ++looked;
+  };
+  RecommendRequest request = User("u");
+  request.deadline = absl::InfiniteFuture();
+  EXPECT_FALSE(Ask(request).ok()) << "its deadline passed meanwhile";
+  EXPECT_EQ(looked, 1);
+  EXPECT_TRUE(engine_->GetStatus().ready) << "the batch has ended";
+  EXPECT_EQ(engine_->GetStatus().executing_rows, 0);
+}
+
+TEST_F(EngineCoreTest, TellsWhenItLastSucceeded) {
+  const absl::Time start = clock_->Now();
+  EXPECT_EQ(engine_->GetStatus().last_success, start) << "the warm-up did";
+  clock_->Advance(absl::Seconds(5));
+  EXPECT_FALSE(Ask(User("bad decode")).ok());
+  EXPECT_EQ(engine_->GetStatus().last_success, start);
+  ASSERT_TRUE(Ask(User("u")).ok());
+  EXPECT_GT(engine_->GetStatus().last_success, start + absl::Seconds(5));
+}
+
+TEST_F(EngineCoreTest, CountsWhereRequestsExpired) {
+  RecommendRequest late = User("late");
+  late.deadline = clock_->Now() + absl::Milliseconds(500);
+  engine_->Submit(late, [](const absl::StatusOr<RecommendResult>& result) {
+    EXPECT_TRUE(absl::IsDeadlineExceeded(result.status())) << result.status();
+  });
+  clock_->Advance(absl::Seconds(1));
+  RunAll();
+  EXPECT_EQ(engine_->GetStatus().expired, 1u);
+  EXPECT_EQ(engine_->GetStatus().expired_waiting, 1u);
+  runner_->before_step = [&](int step) { clock_->Advance(step == 1 ? absl::Seconds(60) : absl::ZeroDuration()); };
+  EXPECT_TRUE(absl::IsDeadlineExceeded(Ask(User("slow")).status()));
+  EXPECT_EQ(engine_->GetStatus().expired, 2u);
+  EXPECT_EQ(engine_->GetStatus().expired_waiting, 1u);
+}
+
+TEST_F(EngineCoreTest, TellsHowAnAnswerWasFoundWhereAsked) {
+  auto store = std::make_shared<history::MemoryHistoryStore>();
+  ASSERT_TRUE(store->Append("stored", {{.item = 3, .timestamp_ms = 1000}, {.item = 7, .timestamp_ms = 2000}}).ok());
+  Start({.history_store = store});
+  RecommendRequest request = User("stored");
+  const auto plain = Ask(request);
+  ASSERT_TRUE(plain.ok()) << plain.status();
+  EXPECT_EQ(plain->trace, nullptr);
+  request.trace = true;
+  const auto answer = Ask(request);
+  ASSERT_TRUE(answer.ok()) << answer.status();
+  ASSERT_NE(answer->trace, nullptr);
+  ASSERT_THAT(answer->trace->history, SizeIs(2)) << "the store's";
+  EXPECT_EQ(answer->trace->history[1].item, 7u);
+  ASSERT_THAT(answer->trace->levels, SizeIs(3));
+  EXPECT_EQ(answer->trace->levels[2][0].score, answer->items[0].score);
+  request.eligibility.restrict_to_allow = true;  // nothing is eligible: no search
+  const auto nothing = Ask(request);
+  ASSERT_TRUE(nothing.ok()) << nothing.status();
+  EXPECT_THAT(nothing->trace->levels, IsEmpty());
+}
+
+TEST_F(EngineCoreTest, StepsAddUpToDecodeAndTheBatchIsTold) {
+  runner_->cost = absl::Milliseconds(3);
+  const auto answer = Ask(User("u"));
+  ASSERT_TRUE(answer.ok()) << answer.status();
+  EXPECT_THAT(answer->timings.steps, ElementsAre(3 * kMs, 3 * kMs, 3 * kMs));
+  EXPECT_EQ(answer->timings.decode, 9 * kMs);
+  EXPECT_EQ(answer->batch_requests, 1);
+  EXPECT_EQ(answer->batch_rows, 32);
+  const StageTimings& t = answer->timings;
+  EXPECT_EQ(t.prepare + t.queue + t.encode + t.decode + t.resolve, t.total);
+}
+
+TEST_F(EngineCoreTest, AFailureTellsHowFarTheRequestCame) {
+  RecommendRequest late = User("late");
+  late.deadline = clock_->Now() + absl::Milliseconds(500);
+  absl::Status waited;
+  engine_->Submit(late, [&](const absl::StatusOr<RecommendResult>& result) { waited = result.status(); });
+  clock_->Advance(absl::Seconds(1));
+  RunAll();
+  ASSERT_TRUE(GetStageTimings(waited).has_value()) << waited;
+  EXPECT_EQ(GetStageTimings(waited)->queue, absl::Seconds(1));
+  EXPECT_EQ(GetStageTimings(waited)->decode, absl::ZeroDuration());
+  runner_->cost = absl::Milliseconds(3);
+  const auto broken = Ask(User("bad decode"));
+  ASSERT_TRUE(GetStageTimings(broken.status()).has_value());
+  EXPECT_EQ(GetStageTimings(broken.status())->encode, 3 * kMs);
+  EXPECT_EQ(GetStageTimings(broken.status())->decode, 9 * kMs);
+  EXPECT_FALSE(GetStageTimings(Ask(RecommendRequest{.top_k = -1}).status()).has_value()) << "it never came in";
+}
+
+TEST_F(EngineCoreTest, NoUsersIdIsInWhatAStoreSaysWentWrong) {
+  struct BrokenStore final : UserHistoryStore {
+    absl::StatusOr<std::vector<Event>> Get(absl::string_view user, int) override {
+      return absl::UnavailableError(absl::StrCat("no answer for ", user, " from shard 7"));
+    }
+    absl::Status Append(absl::string_view, absl::Span<const Event>) override { return absl::OkStatus(); }
+  };
+  Start({.history_store = std::make_shared<BrokenStore>()});
+  const auto answer = Ask(User("canary"));
+  EXPECT_THAT(std::string(answer.status().message()), HasSubstr("no answer for <user> from shard 7"));
 }
 
 TEST_F(EngineCoreTest, TheStoreSpeaksOnlyForRequestsWithoutHistory) {

@@ -152,6 +152,7 @@ class FakeRunner final : public runtime::Runner {
         statuses[i] = absl::ResourceExhaustedError("no more of it");
       } else {
         request.hypotheses = Search(request);
+        if (request.trace) request.traced = TraceOf(request.hypotheses);
       }
     }
     return statuses;
@@ -169,6 +170,18 @@ class FakeRunner final : public runtime::Runner {
     std::sort(found.begin(), found.end(), Before);
     found.resize(std::min<size_t>(found.size(), job.beam_widths.back()));
     return found;
+  }
+  // As if each hypothesis had been alone from the root on.
+  static std::vector<std::vector<TracedBeam>> TraceOf(const std::vector<runtime::Hypothesis>& hypotheses) {
+    std::vector<std::vector<TracedBeam>> traced(3);
+    for (size_t i = 0; i < hypotheses.size(); ++i) {
+      float score = 0;
+      for (int level = 0; level < 3; ++level) {
+        const float log_prob = hypotheses[i].log_probs[level];
+        traced[level].push_back({hypotheses[i].sid[level], static_cast<int>(i), log_prob, score += log_prob});
+      }
+    }
+    return traced;
   }
   bool Late(const scheduler::Job& job) const { return mover_ != nullptr && clock_->Now() >= job.deadline; }
   void Spend() {

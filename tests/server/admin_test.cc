@@ -128,6 +128,20 @@ TEST(AdminHttpTest, ServesItsPagesAndNothingElse) {
   EXPECT_EQ(client.Post("/page", "body", "text/plain")->status, 404);
 }
 
+TEST(AdminHttpTest, IdleConnectionsHoldNobodyUp) {
+  auto http = AdminHttp::Start("127.0.0.1", 0, {{"/livez", [] { return HttpPage{.body = "alive\n"}; }}});
+  ASSERT_TRUE(http.ok()) << http.status();
+  std::vector<std::unique_ptr<httplib::Client>> browsers;
+  for (int i = 0; i < 40; ++i) {
+    browsers.push_back(std::make_unique<httplib::Client>("127.0.0.1", PortOf((*http)->address())));
+    browsers.back()->set_keep_alive(true);
+    ASSERT_TRUE(browsers.back()->Get("/livez"));
+  }
+  const absl::Time start = absl::Now();
+  EXPECT_EQ(Get(**http, "/livez").first, 200);
+  EXPECT_LT(absl::Now() - start, absl::Seconds(1));
+}
+
 TEST(AdminHttpTest, APortInUseIsAnError) {
   auto first = AdminHttp::Start("127.0.0.1", 0, {});
   ASSERT_TRUE(first.ok());

@@ -48,6 +48,20 @@ TEST(TraceParent, IgnoresWhatIsNotOne) {
   }
 }
 
+TEST(TraceParent, IsContinuedWithASpanOfOurOwn) {
+  const char kCaller[] = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+  EXPECT_EQ(ParseTraceParent(kCaller)->ToString(), kCaller);
+  const TraceParent ours = ContinueTrace(ParseTraceParent(kCaller));
+  EXPECT_EQ(ours.trace_id, "4bf92f3577b34da6a3ce929d0e0e4736");
+  EXPECT_NE(ours.span_id, "00f067aa0ba902b7");
+  EXPECT_TRUE(ours.sampled);
+  EXPECT_EQ(ParseTraceParent(ours.ToString())->span_id, ours.span_id) << "what we send is valid";
+  const TraceParent fresh = ContinueTrace(std::nullopt);
+  EXPECT_TRUE(ParseTraceParent(fresh.ToString()).has_value());
+  EXPECT_FALSE(fresh.sampled);
+  EXPECT_NE(fresh.trace_id, ContinueTrace(std::nullopt).trace_id);
+}
+
 TEST(ClampDeadline, DefaultsAndClamps) {
   CallLimits limits;
   limits.default_deadline = absl::Seconds(2);

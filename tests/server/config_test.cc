@@ -37,6 +37,26 @@ std::vector<std::string> Problems(const std::string& text) {
   return absl::StrSplit(config.status().message(), '\n');
 }
 
+TEST(Config, LiveRequestsStayOnThisMachine) {
+  EXPECT_THAT(Problems("admin { live_requests: true }"), ::testing::IsEmpty());
+  EXPECT_THAT(Problems("admin {\n  live_requests: true\n  http_address: '0.0.0.0'\n}"),
+              ElementsAre(AllOf(StartsWith("c.textproto:2: admin.live_requests: "), HasSubstr("0.0.0.0"))));
+  EXPECT_THAT(Problems("admin { live_requests: true address: '10.0.0.1' allow_remote: true }"),
+              ElementsAre(HasSubstr("admin.live_requests: ")));
+  EXPECT_THAT(Problems("admin { live_requests: true address: '10.0.0.1' allow_remote: true http_address: '::1' }"),
+              ::testing::IsEmpty());
+}
+
+TEST(Config, LogAndRecorderHaveRanges) {
+  EXPECT_THAT(Problems("log { format: 'json' level: 'warning' }"), ::testing::IsEmpty());
+  EXPECT_THAT(Problems("log {\n  format: 'xml'\n  level: 'loud'\n}"),
+              ElementsAre("c.textproto:2: log.format: \"xml\" is not one of text, json",
+                          "c.textproto:3: log.level: \"loud\" is not one of debug, info, warning, error"));
+  EXPECT_THAT(Problems("admin {\n  recorded_requests: 100001\n  slow_request_ms: 0\n}"),
+              ElementsAre("c.textproto:2: admin.recorded_requests: 100001 is outside 0..100000",
+                          "c.textproto:3: admin.slow_request_ms: 0 is outside 1..3600000"));
+}
+
 TEST(Config, DefaultsAreTheEnginesOwn) {
   const auto config = ParseServerConfig("engine { bundle: 'b' }", "c", NoFiles());
   ASSERT_TRUE(config.ok()) << config.status();

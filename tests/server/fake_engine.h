@@ -133,6 +133,8 @@ class FakeEngine final : public Engine {
     status.num_items = 8;
     status.num_sids = 6;
     status.completed = 17;
+    std::lock_guard lock(mu_);
+    status.last_success = last_success_ == absl::InfinitePast() ? absl::Now() : last_success_;
     return status;
   }
   bool Drain(absl::Time) override {
@@ -147,6 +149,10 @@ class FakeEngine final : public Engine {
   void set_answer(Answer answer) {
     std::lock_guard lock(mu_);
     answer_ = std::move(answer);
+  }
+  void set_last_success(absl::Time time) {
+    std::lock_guard lock(mu_);
+    last_success_ = time;
   }
   void set_ready(bool ready) { ready_.store(ready); }
   // Answers everything held.
@@ -184,6 +190,7 @@ class FakeEngine final : public Engine {
   Mode mode_ = Mode::kThread;                                             // guarded by mu_
   Answer answer_ = [](const RecommendRequest&) { return FakeResult(); };  // guarded by mu_
   std::vector<RecommendRequest> requests_;                                // guarded by mu_
+  absl::Time last_success_ = absl::InfinitePast();                        // guarded by mu_; InfinitePast: always now
   std::vector<std::shared_ptr<Pending>> held_;                            // guarded by mu_
   std::atomic<int> cancelled_{0};
   std::atomic<int> reloads_{0};

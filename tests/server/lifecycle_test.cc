@@ -88,6 +88,27 @@ TEST_F(LifecycleTest, AnEngineThatIsNotReadyIsTested) {
   for (const RecommendRequest& request : engine_.requests()) EXPECT_EQ(request.request_id, "self-test");
 }
 
+TEST_F(LifecycleTest, AnIdleEngineIsTestedAndABusyOneIsNot) {
+  {
+    std::future<absl::Status> run = Run(0, 1000);
+    absl::SleepFor(absl::Milliseconds(600));  // more than two looks
+    stop_.Add();
+    EXPECT_TRUE(run.get().ok());
+    EXPECT_TRUE(engine_.requests().empty());
+  }
+  Start(LoopbackConfig());
+  engine_.set_last_success(absl::Now() - absl::Minutes(1));
+  StopRequests stop;
+  config::v1::Lifecycle lifecycle;
+  auto run =
+      std::async(std::launch::async, [&] { return ServeUntilStopped(lifecycle, *server_, engine_, stop, watchdog_); });
+  ASSERT_TRUE(engine_.AwaitRequests(1));
+  EXPECT_EQ(engine_.requests()[0].request_id, "self-test");
+  EXPECT_TRUE(Eventually([&] { return Health("") == kServing; })) << "idle is not broken";
+  stop.Add();
+  EXPECT_TRUE(run.get().ok());
+}
+
 TEST_F(LifecycleTest, WatchIsToldAtOnce) {
   std::future<absl::Status> run = Run(500, 1000);
   ASSERT_TRUE(Eventually([&] { return Health("") == kServing; }));

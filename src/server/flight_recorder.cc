@@ -1,0 +1,256 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "server/flight_recorder.h"
+
+#include <algorithm>
+#include <atomic>
+#include <cstring>
+
+#include <signal.h>
+#include <unistd.h>
+
+#include "absl/strings/str_cat.h"
+#include "beamline/stage_timings.h"
+#include "server/status_detail.h"
+
+namespace beamline::server {
+namespace {
+
+constexpr int kFatalSignals[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGABRT};
+
+// Names are constants, so that a record can point to them.
+const char* NameOf(absl::StatusCode code) {
+  static const auto* const names = [] {
+    auto* all = new std::array<std::string, 17>();
+    for (size_t i = 0; i < all->size(); ++i) {
+      (*all)[i] = absl::StatusCodeToString(static_cast<absl::StatusCode>(i));
+    }
+    return all;
+  }();
+  const auto index = static_cast<size_t>(code);
+  return index < names->size() ? (*names)[index].c_str() : "UNKNOWN";
+}
+
+// Cut where it must be, cleaned so that it needs no escapes in JSON.
+template <size_t N>
+void Copy(absl::string_view text, char (&to)[N]) {
+  const std::string clean = CleanRequestId(text.substr(0, N - 1));
+  std::memcpy(to, clean.data(), clean.size());
+  to[clean.size()] = 0;
+}
+
+// JSON into a fixed buffer with nothing but loops over characters: also inside a signal handler.
+class JsonText {
+ public:
+  JsonText(char* out, size_t size) : out_(out), size_(size) {}
+
+  void Raw(const char* text) {
+    for (; *text != 0; ++text) Put(*text);
+  }
+  void Key(const char* key) {
+    if (out_[used_ - 1] != '{') Put(',');
+    Quoted(key);
+    Put(':');
+  }
+  void Text(const char* key, const char* value) {
+    Key(key);
+    Quoted(value);
+  }
+  void Flag(const char* key, bool value) {
+    Key(key);
+    Raw(value ? "true" : "false");
+  }
+  void Number(const char* key, int64_t value) {
+    Key(key);
+    Digits(value);
+  }
+  void Digits(int64_t value) {
+    if (value < 0) Put('-');
+    uint64_t left = value < 0 ? 0 - static_cast<uint64_t>(value) : static_cast<uint64_t>(value);
+    char digits[20];
+    int count = 0;
+    do digits[count++] = static_cast<char>('0' + left % 10);
+    while ((left /= 10) > 0);
+    while (count > 0) Put(digits[--count]);
+  }
+  void Put(char c) {
+    if (used_ < size_) {
+      out_[used_++] = c;
+    } else {
+      full_ = true;
+    }
+  }
+  size_t used() const { return full_ ? 0 : used_; }
+
+ private:
+  // Text of ours, or cleaned: a character that would need an escape is a record that is being written.
+  void Quoted(const char* text) {
+    Put('"');
+    for (; *text != 0; ++text) Put(*text < ' ' || *text == '"' || *text == '\\' ? '_' : *text);
+    Put('"');
+  }
+
+  char* const out_;
+  const size_t size_;
+  size_t used_ = 0;
+  bool full_ = false;
+};
+
+void WriteMembers(const FlightRecord& record, JsonText* json) {
+  json->Number("ended_ms", record.ended_ms);
+  json->Text("request_id", record.request_id);
+  json->Text("trace_id", record.trace_id);
+  json->Text("span_id", record.span_id);
+  json->Text("code", record.code);
+  if (record.reason[0] != 0) json->Text("reason", record.reason);
+  json->Number("history_events", record.history_events);
+  json->Number("top_k", record.top_k);
+  if (record.beam_width > 0) json->Number("beam_width", record.beam_width);
+  json->Number("total_us", record.total_us);
+  if (record.answered) {
+    json->Number("items", record.items);
+    json->Text("model_version", record.model_version);
+    json->Flag("context_cached", record.context_cached);
+    json->Number("batch_requests", record.batch_requests);
+    json->Number("batch_rows", record.batch_rows);
+  }
+  if (!record.timed) return;
+  json->Number("prepare_us", record.prepare_us);
+  json->Number("queue_us", record.queue_us);
+  json->Number("encode_us", record.encode_us);
+  json->Number("decode_us", record.decode_us);
+  if (!record.answered) return;
+  json->Number("resolve_us", record.resolve_us);
+  json->Key("step_us");
+  json->Put('[');
+  for (int i = 0; i < std::min(record.steps, FlightRecord::kMaxSteps); ++i) {
+    if (i > 0) json->Put(',');
+    json->Digits(record.step_us[i]);
+  }
+  json->Put(']');
+}
+
+void SetTimes(const StageTimings& timings, FlightRecord* record) {
+  record->timed = true;
+  record->prepare_us = absl::ToInt64Microseconds(timings.prepare);
+  record->queue_us = absl::ToInt64Microseconds(timings.queue);
+  record->encode_us = absl::ToInt64Microseconds(timings.encode);
+  record->decode_us = absl::ToInt64Microseconds(timings.decode);
+  record->resolve_us = absl::ToInt64Microseconds(timings.resolve);
+  record->steps = static_cast<int>(std::min<size_t>(timings.steps.size(), FlightRecord::kMaxSteps));
+  for (int i = 0; i < record->steps; ++i) record->step_us[i] = absl::ToInt64Microseconds(timings.steps[i]);
+}
+
+std::atomic<const FlightRecorder*> crash_recorder{nullptr};
+std::atomic<int> crash_fd{-1};
+
+void OnFatalSignal(int number) {
+  // Once: a fault while dumping, or in a second thread, has its usual effect (SA_RESETHAND).
+  if (const FlightRecorder* recorder = crash_recorder.exchange(nullptr)) recorder->Dump(crash_fd.load());
+  raise(number);
+}
+
+}  // namespace
+
+FlightRecord BeginRecord(const RecommendRequest& request, const TraceParent& trace) {
+  FlightRecord record;
+  Copy(request.request_id, record.request_id);
+  Copy(trace.trace_id, record.trace_id);
+  Copy(trace.span_id, record.span_id);
+  record.history_events = static_cast<int>(request.history.size());
+  record.top_k = request.top_k;
+  for (int width : request.beam_widths) record.beam_width = std::max(record.beam_width, width);
+  return record;
+}
+
+void EndRecord(const absl::StatusOr<RecommendResult>& result, absl::Duration took, absl::Time now,
+               FlightRecord* record) {
+  record->ended_ms = absl::ToUnixMillis(now);
+  record->code = NameOf(result.status().code());
+  record->total_us = absl::ToInt64Microseconds(took);
+  if (!result.ok()) {
+    Copy(DetailOf(result.status()).reason(), record->reason);
+    record->callers_fault = absl::IsInvalidArgument(result.status()) || absl::IsCancelled(result.status());
+    if (const auto timings = GetStageTimings(result.status())) SetTimes(*timings, record);
+    return;
+  }
+  record->answered = true;
+  record->items = static_cast<int>(result->items.size());
+  for (int width : result->beam_widths) record->beam_width = std::max(record->beam_width, width);
+  Copy(result->model_version, record->model_version);
+  record->context_cached = result->context_cached;
+  record->batch_requests = result->batch_requests;
+  record->batch_rows = result->batch_rows;
+  SetTimes(result->timings, record);
+}
+
+size_t WriteJson(const FlightRecord& record, char* out, size_t size) {
+  JsonText json(out, size);
+  json.Put('{');
+  WriteMembers(record, &json);
+  json.Put('}');
+  return json.used();
+}
+
+FlightRecorder::FlightRecorder(const Options& options) : options_(options) {
+  const size_t recent = static_cast<size_t>(std::max(0, options.capacity));
+  const size_t apart = recent == 0 ? 0 : std::max<size_t>(16, recent / 4);
+  rings_ = {Ring{"recent", std::vector<FlightRecord>(recent)}, Ring{"slow", std::vector<FlightRecord>(apart)},
+            Ring{"failed", std::vector<FlightRecord>(apart)}};
+}
+
+void FlightRecorder::Add(const FlightRecord& record) {
+  if (options_.capacity <= 0) return;
+  std::lock_guard lock(mu_);
+  auto& [recent, slow, failed] = rings_;
+  recent.Add(record);
+  if (!record.answered && !record.callers_fault) failed.Add(record);
+  if (absl::Microseconds(record.total_us) >= options_.slow) slow.Add(record);
+}
+
+std::string FlightRecorder::ToJson() const {
+  std::string json = "{";
+  std::lock_guard lock(mu_);
+  for (const Ring& ring : rings_) {
+    absl::StrAppend(&json, json.size() > 1 ? "],\n\"" : "\"", ring.name, "\":[");
+    for (size_t i = 0; i < ring.size(); ++i) {
+      char line[kMaxRecordJson];
+      absl::StrAppend(&json, i > 0 ? ",\n" : "\n",
+                      absl::string_view(line, WriteJson(ring.newest(i), line, sizeof(line))));
+    }
+  }
+  return json + "]}\n";
+}
+
+void FlightRecorder::Dump(int fd) const {
+  for (const Ring& ring : rings_) {
+    for (size_t i = ring.size(); i > 0; --i) {
+      char line[kMaxRecordJson];
+      JsonText json(line, sizeof(line));
+      json.Put('{');
+      json.Text("level", "critical");
+      json.Text("event", "flight record");
+      json.Text("ring", ring.name);
+      WriteMembers(ring.newest(i - 1), &json);
+      json.Raw("}\n");
+      // What cannot be written is lost: the process is ending.
+      if (write(fd, line, json.used()) < 0) return;
+    }
+  }
+}
+
+CrashDump::CrashDump(const FlightRecorder* recorder, int fd) {
+  crash_fd.store(fd);
+  crash_recorder.store(recorder);
+  struct sigaction action = {};
+  action.sa_handler = OnFatalSignal;
+  action.sa_flags = SA_RESETHAND | SA_NODEFER;
+  sigemptyset(&action.sa_mask);
+  for (int number : kFatalSignals) sigaction(number, &action, nullptr);
+}
+
+CrashDump::~CrashDump() {
+  crash_recorder.store(nullptr);
+  for (int number : kFatalSignals) signal(number, SIG_DFL);
+}
+
+}  // namespace beamline::server

@@ -1,0 +1,98 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The last requests, for whoever asks what just happened: ids, times per stage, sizes, status, batch, model version;
+// nothing of the users. Three rings of fixed memory: the recent ones, the slow ones, and the failed ones (not those
+// refused for their caller's mistake), so that neither is washed out by the others. On a fatal signal they are written
+// to standard error, a JSON object per line. Thread-safe.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <mutex>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+#include "absl/time/time.h"
+#include "absl/types/span.h"
+#include "beamline/limits.h"
+#include "beamline/request.h"
+#include "server/request_id.h"
+
+namespace beamline::server {
+
+// Of fixed size and without pointers to anything but constants: what a signal handler may read.
+struct FlightRecord {
+  static constexpr int kMaxSteps = kMaxLevels + 1;
+
+  int64_t ended_ms = 0;  // Unix time
+  const char* code = "";
+  char request_id[kMaxRequestIdBytes + 1] = {};
+  char trace_id[33] = {};
+  char span_id[17] = {};
+  char reason[48] = {};
+  char model_version[65] = {};
+  int history_events = 0, top_k = 0, beam_width = 0, items = 0;  // beam_width: the widest level's; 0: not known
+  int batch_requests = 0, batch_rows = 0, steps = 0;
+  bool context_cached = false, answered = false, callers_fault = false;
+  bool timed = false;  // the times of stages are known, as far as the request came
+  int64_t prepare_us = 0, queue_us = 0, encode_us = 0, decode_us = 0, resolve_us = 0, total_us = 0;
+  std::array<int64_t, kMaxSteps> step_us{};
+};
+
+// What is known of a request before it runs.
+FlightRecord BeginRecord(const RecommendRequest& request, const TraceParent& trace);
+// What is known when it has ended, after `took`.
+void EndRecord(const absl::StatusOr<RecommendResult>& result, absl::Duration took, absl::Time now,
+               FlightRecord* record);
+
+// One JSON object into `out` of `size` bytes; its length, or 0 where it does not fit. Async-signal-safe.
+size_t WriteJson(const FlightRecord& record, char* out, size_t size);
+inline constexpr size_t kMaxRecordJson = 2048;
+
+class FlightRecorder {
+ public:
+  struct Options {
+    int capacity = 256;  // of recent ones; the other rings hold a quarter, at least 16. 0: nothing is kept
+    absl::Duration slow = absl::Milliseconds(250);
+  };
+  explicit FlightRecorder(const Options& options);
+
+  void Add(const FlightRecord& record);
+
+  // {"recent": [...], "slow": [...], "failed": [...]}, newest first.
+  std::string ToJson() const;
+
+  // Writes all rings to `fd`, each line with its ring's name. Async-signal-safe: takes no lock, so that a record which
+  // is being written may come out mixed, and one line is never torn.
+  void Dump(int fd) const;
+
+ private:
+  struct Ring {
+    const char* name;
+    std::vector<FlightRecord> records;
+    uint64_t added = 0;
+
+    void Add(const FlightRecord& record) { records[added++ % records.size()] = record; }
+    size_t size() const { return added < records.size() ? added : records.size(); }
+    const FlightRecord& newest(size_t i) const { return records[(added - 1 - i) % records.size()]; }
+  };
+
+  const Options options_;
+  mutable std::mutex mu_;
+  std::array<Ring, 3> rings_;  // guarded by mu_, but for Dump
+};
+
+// While it lives, a fatal signal (SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGABRT) dumps the recorder to `fd` before it has
+// its usual effect. One at a time in a process. Does not catch an overflow of a thread's stack.
+class CrashDump {
+ public:
+  CrashDump(const FlightRecorder* recorder, int fd);
+  ~CrashDump();
+  CrashDump(const CrashDump&) = delete;
+  CrashDump& operator=(const CrashDump&) = delete;
+};
+
+}  // namespace beamline::server

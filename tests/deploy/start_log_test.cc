@@ -1,0 +1,122 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The life of a real server as its log tells it, in JSON: the order of the start, what was loaded and warmed up, the
+// stop; what a second server on the same ports says; and the flight recorder on the way down.
+#include <csignal>
+#include <sstream>
+
+#include <nlohmann/json.hpp>
+
+#include "deploy/real_server.h"
+#include "gmock/gmock.h"
+#include "httplib.h"
+
+namespace beamline::deploy {
+namespace {
+
+using nlohmann::json;
+using ::testing::AllOf;
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+using ::testing::Not;
+
+class StartLogTest : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    bundle_ = ::testing::TempDir() + "/bundle";
+    ASSERT_TRUE(runtime::testing::WriteTinyBundle(bundle_).ok());
+  }
+  std::unique_ptr<RealServer> Started() const {
+    auto server = std::make_unique<RealServer>(
+        LoopbackAddress(1),
+        RealServerConfig{.engine = absl::StrCat("bundle: '", bundle_, "'"), .more = "log { format: 'json' }"});
+    server->Start();
+    const std::string line = server->process().AwaitLog("\"event\":\"admin\"");
+    EXPECT_NE(line, "") << server->log();
+    return server;
+  }
+  // Every line must be an object.
+  static std::vector<json> Lines(const std::string& log) {
+    std::vector<json> lines;
+    std::istringstream stream(log);
+    for (std::string line; std::getline(stream, line);) {
+      lines.push_back(json::parse(line, nullptr, false));
+      EXPECT_TRUE(lines.back().is_object()) << line;
+    }
+    return lines;
+  }
+
+  std::string bundle_;
+};
+
+TEST_F(StartLogTest, TellsTheWholeLifeInOrder) {
+  const auto server = Started();
+  v1::RecommendRequest request = FixedRequests()[3];
+  request.set_user_id("canary-user");
+  v1::RecommendResponse response;
+  ASSERT_TRUE(Ask(*v1::RecommendService::NewStub(Connect(server->target())), request, &response).ok());
+  EXPECT_EQ(server->Stop(SIGTERM), 0);
+  const std::vector<json> lines = Lines(server->log());
+  std::vector<std::string> events;
+  for (const json& line : lines) {
+    const std::string event = line.value("event", "");
+    if (events.empty() || events.back() != event) events.push_back(event);
+  }
+  EXPECT_THAT(events, ElementsAre("loading", "model loading", "model serving", "server started", "admin",
+                                  "signal received", "server stopping", "server stopped"));
+  EXPECT_EQ(lines[0]["bundle"], bundle_);
+  EXPECT_EQ(lines[1]["path"], bundle_);
+  EXPECT_GT(lines[2]["load_ms"], 0);
+  EXPECT_GT(lines[2]["warm_up_ms"], 0);
+  EXPECT_EQ(lines[3]["model_version"], response.model_version());
+  EXPECT_EQ(lines[3]["catalogue_version"], response.catalogue_version());
+  EXPECT_GT(lines[3]["items"], 100);
+  EXPECT_THAT(server->log(), Not(HasSubstr("canary")));
+}
+
+TEST_F(StartLogTest, ASecondServerOnTheSamePortsFailsClearly) {
+  const auto first = Started();
+  // The public port, and the admin port alone.
+  for (const std::string& listen : {LoopbackAddress(1), LoopbackAddress(2)}) {
+    const std::string config = ::testing::TempDir() + "/second.textproto";
+    ASSERT_TRUE(WriteFileAtomically(
+                    config, absl::StrCat("listen { address: '", listen, "' }\nadmin { address: '", LoopbackAddress(1),
+                                         "' port: 50072 http_port: ", listen == LoopbackAddress(1) ? 50073 : 50053,
+                                         " }\nengine { threads: 1 bundle: '", bundle_, "' }\n"))
+                    .ok());
+    testing::Process second({BEAMLINE_BINARY, "serve", "--config", config});
+    EXPECT_EQ(second.Wait(), 2);
+    const std::string port = listen == LoopbackAddress(1) ? ":50051" : ":50053";
+    EXPECT_THAT(second.Log(), HasSubstr(absl::StrCat("beamline serve: cannot listen on ", LoopbackAddress(1), port)));
+    EXPECT_THAT(second.Log(), HasSubstr("another process listen"));
+  }
+  v1::RecommendResponse response;
+  EXPECT_TRUE(Ask(*v1::RecommendService::NewStub(Connect(first->target())), FixedRequests()[1], &response).ok());
+}
+
+TEST_F(StartLogTest, ACrashLeavesTheFlightRecorder) {
+  const auto server = Started();
+  const auto stub = v1::RecommendService::NewStub(Connect(server->target()));
+  for (int i = 0; i < 5; ++i) {
+    v1::RecommendRequest request = FixedRequests()[i];
+    request.set_request_id(absl::StrCat("request-", i));
+    v1::RecommendResponse response;
+    ASSERT_TRUE(Ask(*stub, request, &response).ok());
+  }
+  httplib::Client client(LoopbackAddress(1), 50053);
+  const httplib::Result page = client.Get("/debug/requests");
+  ASSERT_TRUE(page);
+  EXPECT_EQ(json::parse(page->body)["recent"].size(), 5u);
+  EXPECT_EQ(server->Stop(SIGSEGV), -SIGSEGV);
+  std::vector<std::string> ids;
+  for (const json& line : Lines(server->log())) {
+    if (line.value("event", "") != "flight record" || line["ring"] != "recent") continue;
+    ids.push_back(line["request_id"]);
+    EXPECT_EQ(line["step_us"].size(), 3u);
+    EXPECT_EQ(line["code"], "OK");
+  }
+  EXPECT_THAT(ids, ElementsAre("request-0", "request-1", "request-2", "request-3", "request-4"));
+}
+
+}  // namespace
+}  // namespace beamline::deploy

@@ -165,7 +165,9 @@ model::EncoderInput Histories(const model::ModelConfig& config, int batch) {
 }
 
 std::vector<model::ContextHandle> Encode(backend::Context& ctx, const Case& c, const model::EncoderInput& input) {
-  return model::SplitContext(ctx, c.model.Encode(ctx, model::UploadEncoderInput(ctx, c.model.config(), input)));
+  model::EncodedContext encoded = c.model.Encode(ctx, model::UploadEncoderInput(ctx, c.model.config(), input));
+  model::TakeFirstStep(ctx, c.model, encoded);
+  return model::SplitContext(ctx, encoded);
 }
 
 void Decode(backend::Context& ctx, const Case& c, const std::vector<model::ContextHandle>& handles) {

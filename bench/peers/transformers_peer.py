@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """transformers' generate, with a trie behind prefix_allowed_tokens_fn ("constrained": true) or over the open
-vocabulary; "double": in double precision. The constrained ones are what all lists are compared with."""
+vocabulary. The constrained one is what all lists are compared with; "double": its lists with the scores, and their
+order, of the same model in double precision (generate itself sums in fp32, whatever the model's precision)."""
 
+import copy
 import os
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -30,23 +32,24 @@ class Trie:
 
 
 class Transformers(peer.Peer):
-    def make_model(self, workload, threads, double):
+    def make_model(self, workload, threads):
         torch.set_num_threads(threads)
         return transformers.T5ForConditionalGeneration.from_pretrained(
-            workload.folder / "hf", dtype=torch.float64 if double else torch.float32).eval()
+            workload.folder / "hf", dtype=torch.float32).eval()
 
     def load(self, workload, threads, options):
         transformers.logging.set_verbosity_error()
         self.workload = workload
         self.trie = Trie(workload) if options["constrained"] else None
-        self.model = self.make_model(workload, threads, options.get("double", False))
+        self.model = self.make_model(workload, threads)
+        self.double = copy.deepcopy(self.model).double() if options.get("double") else None
         return {"transformers": transformers.__version__, "torch": torch.__version__}
 
     def requests_per_run(self):
         return min(self.batch, max(1, ROWS // self.beams))
 
     def run(self, requests):
-        tokens = torch.tensor(requests)
+        tokens = self.tokens = torch.tensor(requests)
         with torch.inference_mode():
             return self.model.generate(
                 input_ids=tokens, attention_mask=torch.ones_like(tokens), prefix_allowed_tokens_fn=self.trie,
@@ -57,8 +60,19 @@ class Transformers(peer.Peer):
     def lists(self, result):
         sequences, scores = result.sequences[:, 1:].tolist(), result.sequences_scores.tolist()
         entries = [(peer.stripped(tokens, self.workload), score) for tokens, score in zip(sequences, scores)]
-        return [[entry for entry in entries[begin : begin + self.beams] if entry[1] > DROPPED]
-                for begin in range(0, len(entries), self.beams)]
+        lists = [[entry for entry in entries[begin : begin + self.beams] if entry[1] > DROPPED]
+                 for begin in range(0, len(entries), self.beams)]
+        return lists if self.double is None else [self.rescored(*pair) for pair in zip(self.tokens, lists)]
+
+    def rescored(self, tokens, entries):
+        targets = torch.tensor([list(tokens) for tokens, _ in entries])
+        previous = torch.cat([torch.zeros_like(targets[:, :1]), targets[:, :-1]], 1)
+        previous[:, 0] = self.model.config.decoder_start_token_id
+        with torch.inference_mode():
+            encoded = self.double.get_encoder()(input_ids=tokens[None]).last_hidden_state.expand(len(entries), -1, -1)
+            logits = self.double(encoder_outputs=(encoded,), decoder_input_ids=previous).logits
+            scores = torch.log_softmax(logits, -1).gather(-1, targets[..., None]).sum((1, 2)).tolist()
+        return sorted(((tokens, score) for (tokens, _), score in zip(entries, scores)), key=lambda entry: -entry[1])
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ namespace beamline::kernels::body {
 
 inline constexpr int kLanes = 32;      // of the running maximum
 inline constexpr int kSumBlock = 128;  // exponentials added pairwise in fp32
+inline constexpr int kSumLanes = 16;
 
 BEAMLINE_INLINE bool Scan(const float* __restrict row, int count, float* __restrict max) {
   constexpr float kInfinity = std::numeric_limits<float>::infinity();
@@ -47,29 +48,31 @@ BEAMLINE_INLINE bool Scan(const float* __restrict row, int count, float* __restr
   return any == 0;
 }
 
-BEAMLINE_INLINE float SumBlock(float* __restrict terms) {
-  for (int half = kSumBlock / 2; half >= 16; half /= 2) {
-    for (int i = 0; i < half; ++i) terms[i] += terms[i + half];
+// The sum of exp(row[i] - max) over a block: halves are added to each other until one value is left. Down to kSumLanes
+// values nothing is stored between the halves.
+BEAMLINE_INLINE float SumExpBlock(const float* __restrict row, float max) {
+  static_assert(kSumBlock == 8 * kSumLanes);
+  float sums[kSumLanes];
+  for (int i = 0; i < kSumLanes; ++i) {
+    const auto term = [&](int part) __attribute__((always_inline)) {
+      return ExpNonPositive(row[i + part * kSumLanes] - max);
+    };
+    sums[i] = ((term(0) + term(4)) + (term(2) + term(6))) + ((term(1) + term(5)) + (term(3) + term(7)));
   }
-  for (int half = 8; half >= 1; half /= 2) {
-    for (int i = 0; i < half; ++i) terms[i] += terms[i + half];
+  for (int half = kSumLanes / 2; half >= 1; half /= 2) {
+    for (int i = 0; i < half; ++i) sums[i] += sums[i + half];
   }
-  return terms[0];
+  return sums[0];
 }
 
 BEAMLINE_INLINE double SumExp(const float* __restrict row, int count, float max) {
-  float terms[kSumBlock];
   double sum = 0;
   int at = 0;
-  for (; at + kSumBlock <= count; at += kSumBlock) {
-    for (int i = 0; i < kSumBlock; ++i) terms[i] = ExpNonPositive(row[at + i] - max);
-    sum += SumBlock(terms);
-  }
+  for (; at + kSumBlock <= count; at += kSumBlock) sum += SumExpBlock(row + at, max);
   if (at < count) {
-    const int rest = count - at;
-    for (int i = 0; i < kSumBlock; ++i) terms[i] = i < rest ? row[at + i] - max : -128.0f;  // adds 0
-    for (int i = 0; i < kSumBlock; ++i) terms[i] = ExpNonPositive(terms[i]);
-    sum += SumBlock(terms);
+    float rest[kSumBlock];
+    for (int i = 0; i < kSumBlock; ++i) rest[i] = i < count - at ? row[at + i] - max : -128.0f;  // adds 0
+    sum += SumExpBlock(rest, 0);
   }
   return sum;
 }

@@ -102,16 +102,17 @@ std::vector<SearchResult> BeamSearch::Run(backend::Context& ctx, model::EncodedC
   model::DecodeState state = model_.BeginDecode(ctx, std::move(context));
   const int levels = model_.config().levels();
   for (int level = 0; level < model_.config().steps(); ++level) {
-    model::StepInput step;
-    if (level > 0) {
+    at::Tensor logits;
+    if (level == 0) {
+      logits = model::FirstLogits(ctx, model_, state);
+    } else {
       for (size_t b = 0; b < batch.size(); ++b) {
         if (!batch[b].active()) continue;
         if (absl::Status status = gate(static_cast<int>(b)); !status.ok()) batch[b].Fail(std::move(status));
       }
       if (!any_active()) return results;
-      step = NextStep(ctx, level, batch);
+      logits = model_.DecodeStep(ctx, state, NextStep(ctx, level, batch));
     }
-    const at::Tensor logits = model_.DecodeStep(ctx, state, step);
     level < levels ? Select(ctx, logits, level, batch) : ScoreEnd(ctx, logits, batch);
   }
   for (Live& live : batch) {

@@ -10,9 +10,24 @@
 
 namespace beamline::model {
 
+namespace {
+
+int64_t Bytes(const at::Tensor& tensor) { return tensor.defined() ? static_cast<int64_t>(tensor.nbytes()) : 0; }
+
+// f(one, all): of the same tensor of a request's and of the batch's first step.
+template <typename One, typename All, typename F>
+void ForEachTensor(One& one, All& all, F f) {
+  f(one.logits, all.logits);
+  f(one.trunk, all.trunk);
+  for (size_t layer = 0; layer < all.own.size(); ++layer) f(one.own[layer], all.own[layer]);
+}
+
+}  // namespace
+
 int64_t ContextHandle::bytes() const {
-  int64_t bytes = order.defined() ? static_cast<int64_t>(order.nbytes()) : 0;
-  for (const at::Tensor& tensor : key_value) bytes += static_cast<int64_t>(tensor.nbytes());
+  int64_t bytes = Bytes(order) + Bytes(first.logits) + Bytes(first.trunk);
+  for (const at::Tensor& tensor : key_value) bytes += Bytes(tensor);
+  for (const at::Tensor& tensor : first.own) bytes += Bytes(tensor);
   return bytes;
 }
 
@@ -23,6 +38,10 @@ std::vector<ContextHandle> SplitContext(backend::Context& ctx, const EncodedCont
     for (const at::Tensor& layer : encoded.key_value) {
       handles[row].key_value.push_back(backend::TakeVisible(ctx, layer, encoded.order, static_cast<int64_t>(row)));
     }
+    handles[row].first.own.resize(encoded.first.own.size());
+    ForEachTensor(handles[row].first, encoded.first, [row](at::Tensor& one, const at::Tensor& all) {
+      if (all.defined()) one = all.select(0, static_cast<int64_t>(row)).clone(at::MemoryFormat::Contiguous);
+    });
   }
   return handles;
 }
@@ -38,7 +57,36 @@ EncodedContext PackContexts(backend::Context& ctx, absl::Span<const ContextHandl
     for (size_t row = 0; row < handles.size(); ++row) rows[row] = handles[row]->key_value[layer];
     packed.key_value.push_back(backend::StackPadded(ctx, rows, capacity, 0));
   }
+  const FirstStep& first = handles[0]->first;
+  packed.first.own.resize(first.own.size());
+  const auto stack = [&](const auto& of) {
+    for (size_t row = 0; row < handles.size(); ++row) rows[row] = of(handles[row]->first);
+    return rows[0].defined() ? backend::StackPadded(ctx, rows, rows[0].size(0), 0) : at::Tensor();
+  };
+  packed.first.logits = stack([](const FirstStep& step) { return step.logits; });
+  packed.first.trunk = stack([](const FirstStep& step) { return step.trunk; });
+  for (size_t layer = 0; layer < first.own.size(); ++layer) {
+    packed.first.own[layer] = stack([layer](const FirstStep& step) { return step.own[layer]; });
+  }
   return packed;
+}
+
+void TakeFirstStep(backend::Context& ctx, const Model& model, EncodedContext& context) {
+  DecodeState state = model.BeginDecode(ctx, context);
+  context.first.logits = model.DecodeStep(ctx, state, {});
+  if (state.trunk.defined()) {
+    context.first.trunk = state.trunk.view({context.batch(), model.config().levels(), state.trunk.size(-1)});
+  }
+  for (const backend::LineageCache& layer : state.layers) {
+    if (!layer.steps.empty()) context.first.own.push_back(layer.steps[0]);
+  }
+}
+
+at::Tensor FirstLogits(backend::Context& ctx, const Model& model, DecodeState& state) {
+  const FirstStep& first = state.context.first;
+  if (!first.logits.defined()) return model.DecodeStep(ctx, state, {});
+  for (size_t layer = 0; layer < first.own.size(); ++layer) state.layers[layer].steps = {first.own[layer]};
+  return first.logits;
 }
 
 absl::StatusOr<std::unique_ptr<Model>> MakeModel(const ModelConfig& config, Weights weights) {

@@ -23,10 +23,19 @@
 
 namespace beamline::model {
 
+// What the first decode step leaves: it has one row per request and depends on the context alone, so it is computed with
+// the context and kept with it. On a CPU it is the step that streams all weights for one row.
+struct FirstStep {
+  at::Tensor logits;            // [batch, 1, columns]; undefined where the step has not been taken
+  at::Tensor trunk;             // [batch, levels, d] where the model has a trunk
+  std::vector<at::Tensor> own;  // per beam-wise decoder layer [batch, 1, 2 * heads * head_dim]; none of a single step
+};
+
 // What the decoder sees of a batch of histories.
 struct EncodedContext {
   std::vector<at::Tensor> key_value;  // per decoder layer [batch, tokens, 2 * heads * head_dim]
   at::Tensor order;                   // [batch, tokens]
+  FirstStep first;
 
   int64_t batch() const { return order.size(0); }
   int64_t tokens() const { return order.size(1); }
@@ -36,12 +45,13 @@ struct EncodedContext {
 struct ContextHandle {
   std::vector<at::Tensor> key_value;  // per decoder layer [tokens, 2 * heads * head_dim]
   at::Tensor order;                   // [tokens]
+  FirstStep first;                    // without the batch
 
   int64_t tokens() const { return order.defined() ? order.size(0) : 0; }
   int64_t bytes() const;
 };
 
-// One handle per request of the batch, without the batch's padding.
+// One handle per request of the batch, without the batch's padding. Copies: nothing of the batch's workspace is kept.
 std::vector<ContextHandle> SplitContext(backend::Context& ctx, const EncodedContext& encoded);
 // Stacks handles of any lengths to one padded batch. REQUIRES: at least one handle, all of one model.
 EncodedContext PackContexts(backend::Context& ctx, absl::Span<const ContextHandle* const> handles);
@@ -72,6 +82,7 @@ class Model {
 
   virtual EncodedContext Encode(backend::Context& ctx, const EncoderBatch& batch) const = 0;
   virtual DecodeState BeginDecode(backend::Context& ctx, EncodedContext context) const = 0;
+  // REQUIRES: at level 0, no first step in the state's context (FirstLogits below asks for it).
   // fp32 logits [batch, rows, columns]: the level's codes from column config().first_code(level) on, beside whatever
   // else a code competes with.
   virtual at::Tensor DecodeStep(backend::Context& ctx, DecodeState& state, const StepInput& step) const = 0;
@@ -80,6 +91,11 @@ class Model {
   virtual std::vector<at::Tensor> TeacherForced(backend::Context& ctx, const EncodedContext& context,
                                                 const TeacherBatch& targets) const = 0;
 };
+
+// Takes the first decode step; the context keeps what it leaves.
+void TakeFirstStep(backend::Context& ctx, const Model& model, EncodedContext& context);
+// The logits of level 0, of the context where it has them.
+at::Tensor FirstLogits(backend::Context& ctx, const Model& model, DecodeState& state);
 
 // The model of config.family over weights that match its schema (as LoadWeights and InitWeights return them).
 absl::StatusOr<std::unique_ptr<Model>> MakeModel(const ModelConfig& config, Weights weights);

@@ -123,7 +123,11 @@ Tensor OneRecV1::RunTrunk(Context& ctx, const EncodedContext& context, const Ten
 DecodeState OneRecV1::BeginDecode(Context& ctx, EncodedContext context) const {
   DecodeState state;
   state.mask = backend::PaddingMask(ctx, context.order);
-  if (config_.decoder.trunk_layers > 0) state.trunk = RunTrunk(ctx, context, state.mask, context.batch());
+  if (context.first.trunk.defined()) {
+    state.trunk = context.first.trunk.view({-1, config_.d_model});
+  } else if (config_.decoder.trunk_layers > 0) {
+    state.trunk = RunTrunk(ctx, context, state.mask, context.batch());
+  }
   state.layers.resize(config_.decoder.layers - config_.decoder.trunk_layers);
   state.context = std::move(context);
   return state;

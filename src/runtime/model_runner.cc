@@ -77,7 +77,9 @@ void ModelRunner::EncodeBatch(absl::Span<RequestJob* const> jobs) {
   for (const RequestJob* job : jobs) requests.push_back(&job->input);
   const model::ModelConfig& config = parts_.model->config();
   const model::EncoderBatch batch = model::UploadEncoderInput(ctx, config, BuildEncoderBatch(config, requests));
-  std::vector<model::ContextHandle> handles = model::SplitContext(ctx, parts_.model->Encode(ctx, batch));
+  model::EncodedContext encoded = parts_.model->Encode(ctx, batch);
+  model::TakeFirstStep(ctx, *parts_.model, encoded);
+  std::vector<model::ContextHandle> handles = model::SplitContext(ctx, encoded);
   for (size_t i = 0; i < jobs.size(); ++i) {
     jobs[i]->context = std::make_shared<const ModelContext>(std::move(handles[i]));
     jobs[i]->context_cached = false;

@@ -193,9 +193,9 @@ TEST_P(RealModels, EqualTheNaiveBeamAloneAndInBatches) {
   EXPECT_GT(widest_gap, 1.0) << "the models prefer nothing: this test would not notice a wrong order";
 }
 
-// Histories of the given lengths, encoded in one batch.
+// Histories of the given lengths, encoded in one batch; their first decode step with them or not.
 std::vector<model::ContextHandle> EncodeBatch(backend::Context& ctx, const model::Model& model,
-                                              const std::vector<std::vector<int32_t>>& histories) {
+                                              const std::vector<std::vector<int32_t>>& histories, bool first_step) {
   const model::ModelConfig& config = model.config();
   const int columns = model::FeatureColumns(config, config.short_term);
   int longest = 1;
@@ -207,11 +207,13 @@ std::vector<model::ContextHandle> EncodeBatch(backend::Context& ctx, const model
               input.pathways[model::kShortTerm].features.begin() + b * longest * columns);
     for (int i = 0; i < static_cast<int>(histories[b].size()) / columns; ++i) input.order[b * longest + i] = i;
   }
-  return model::SplitContext(ctx, model.Encode(ctx, model::UploadEncoderInput(ctx, config, input)));
+  model::EncodedContext encoded = model.Encode(ctx, model::UploadEncoderInput(ctx, config, input));
+  if (first_step) model::TakeFirstStep(ctx, model, encoded);
+  return model::SplitContext(ctx, encoded);
 }
 
 // Promise 4's goal on the cpu backend, in every precision: lists and scores are the same bits alone and in mixed
-// batches, on one thread and on two, encoded alone and together.
+// batches, on one thread and on two, encoded alone and together, their first step taken with the context or not.
 class CpuBackend : public ::testing::TestWithParam<const char*> {};
 INSTANTIATE_TEST_SUITE_P(Dtypes, CpuBackend, ::testing::Values("fp32", "bf16", "int8"));
 
@@ -241,14 +243,15 @@ TEST_P(CpuBackend, AnswersAreBitIdenticalInAnyCompany) {
     std::vector<SearchResult> alone;
     for (size_t b = 0; b < requests.size(); ++b) {
       backend::Context ctx = backend::BeginBatch(cpu);
-      requests[b].context = EncodeBatch(ctx, *model, {histories[b]})[0];
+      requests[b].context = EncodeBatch(ctx, *model, {histories[b]}, /*first_step=*/false)[0];
       alone.push_back(Search(ctx, *model, absl::MakeConstSpan(&requests[b], 1))[0]);
     }
     backend::SetThreads(2 - static_cast<int>(seed % 2));
     for (size_t begin = 0, size = 0; begin < requests.size(); begin += size) {
       size = std::min<size_t>(UniformInt(random, 1, 9), requests.size() - begin);
       backend::Context ctx = backend::BeginBatch(cpu);
-      const auto contexts = EncodeBatch(ctx, *model, {histories.begin() + begin, histories.begin() + begin + size});
+      const auto contexts = EncodeBatch(ctx, *model, {histories.begin() + begin, histories.begin() + begin + size},
+                                        /*first_step=*/size % 2 == 1);
       for (size_t i = 0; i < size; ++i) requests[begin + i].context = contexts[i];
       const auto together = Search(ctx, *model, absl::MakeConstSpan(requests).subspan(begin, size));
       for (size_t i = 0; i < size; ++i, ++compared) {

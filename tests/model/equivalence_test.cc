@@ -16,6 +16,8 @@ class EquivalenceTest : public testing::TestWithParam<ModelCase> {
  protected:
   void SetUp() override { ASSERT_TRUE(ValidateConfig(config_).ok()) << ValidateConfig(config_); }
 
+  void CheckDecodeSteps(const Model& model, const EncodedContext& context, const EncodedContext& decoded);
+
   const ModelConfig config_ = GetParam().config;
   backend::Context ctx_ = TestContext("fp32", GetParam().backend);
   std::mt19937_64 rng_{7};
@@ -33,13 +35,32 @@ std::vector<ModelCase> CausalCases() {
 // teacher-forced ones of the path that its lineage spells.
 TEST_P(EquivalenceTest, DecodeStepsEqualTeacherForcing) {
   const auto model = RandomModel(ctx_, config_, 1);
-  const int batch = 3, widths[] = {1, 4, 6};
   const EncodedContext context = EncodeAll(
       ctx_, *model,
       BatchOf(config_,
               {RandomHistory(config_, 9, rng_), RandomHistory(config_, 2, rng_), RandomHistory(config_, 5, rng_)}));
+  CheckDecodeSteps(*model, context, context);
+}
 
-  DecodeState state = model->BeginDecode(ctx_, context);
+TEST_P(EquivalenceTest, DecodeStepsAfterAFirstStepOfTheContextEqualTeacherForcing) {
+  const auto model = RandomModel(ctx_, config_, 1);
+  const EncodedContext context = EncodeAll(
+      ctx_, *model,
+      BatchOf(config_,
+              {RandomHistory(config_, 9, rng_), RandomHistory(config_, 2, rng_), RandomHistory(config_, 5, rng_)}));
+  const int64_t bytes = SplitContext(ctx_, context)[0].bytes();
+  EncodedContext stepped = context;
+  TakeFirstStep(ctx_, *model, stepped);
+  const std::vector<ContextHandle> handles = SplitContext(ctx_, stepped);
+  EXPECT_GE(handles[0].bytes(), bytes + 4 * config_.level_sizes[0]);
+  CheckDecodeSteps(*model, context, PackContexts(ctx_, {&handles[0], &handles[1], &handles[2]}));
+}
+
+// The steps from `decoded` on against teacher forcing over `context`.
+void EquivalenceTest::CheckDecodeSteps(const Model& model, const EncodedContext& context,
+                                       const EncodedContext& decoded) {
+  const int batch = 3, widths[] = {1, 4, 6};
+  DecodeState state = model.BeginDecode(ctx_, decoded);
   std::vector<std::vector<int32_t>> paths(batch);  // [batch][rows * level]
   for (int level = 0; level < config_.levels(); ++level) {
     const int rows = widths[level];
@@ -62,7 +83,8 @@ TEST_P(EquivalenceTest, DecodeStepsEqualTeacherForcing) {
       step.parents = backend::UploadInts(ctx_, parents, {batch, rows});
       paths = next;
     }
-    const std::vector<float> stepped = backend::DownloadFloats(ctx_, model->DecodeStep(ctx_, state, step));
+    const std::vector<float> stepped = backend::DownloadFloats(
+        ctx_, level == 0 ? FirstLogits(ctx_, model, state) : model.DecodeStep(ctx_, state, step));
 
     std::vector<int32_t> full;
     for (int b = 0; b < batch; ++b) {
@@ -71,7 +93,7 @@ TEST_P(EquivalenceTest, DecodeStepsEqualTeacherForcing) {
       }
     }
     const std::vector<int32_t> limits(batch * rows, backend::kSeesAllOrders);
-    EXPECT_LT(MaxDifference(stepped, Teacher(ctx_, *model, context, rows, full, limits)[level]), kTolerance)
+    EXPECT_LT(MaxDifference(stepped, Teacher(ctx_, model, context, rows, full, limits)[level]), kTolerance)
         << "level " << level;
   }
   for (const backend::LineageCache& layer : state.layers) {

@@ -19,13 +19,16 @@ void Pause() {
 #endif
 }
 
-// Until `value` is no longer `old`.
-void Await(const std::atomic<uint32_t>& value, uint32_t old) {
-  for (int i = 0; i < kSpins; ++i) {
-    if (value.load(std::memory_order_acquire) != old) return;
+// Until `value` is one that is `wanted`; returns it.
+template <typename T, typename Predicate>
+T Await(const std::atomic<T>& value, Predicate wanted) {
+  T now = value.load(std::memory_order_acquire);
+  for (int i = 0; i < kSpins && !wanted(now); ++i) {
     Pause();
+    now = value.load(std::memory_order_acquire);
   }
-  value.wait(old, std::memory_order_acquire);
+  for (; !wanted(now); now = value.load(std::memory_order_acquire)) value.wait(now, std::memory_order_acquire);
+  return now;
 }
 
 template <typename F>
@@ -41,12 +44,20 @@ std::exception_ptr Catching(F&& f) {
 }  // namespace
 
 struct WorkerTeam::Helper {
-  std::atomic<uint32_t> started{0};                    // runs asked for
-  std::atomic<uint32_t> finished{0};                   // runs done
-  const absl::FunctionRef<void(int)>* part = nullptr;  // null: stop
+  // kIdle -> kAsked by the caller; kAsked -> kRunning -> kDone by the helper, or kAsked -> kIdle by a caller that came
+  // round to do it itself; kDone -> kIdle by the caller.
+  enum class State : uint32_t { kIdle, kAsked, kRunning, kDone, kStop };
+  std::atomic<State> state{State::kIdle};
+  const absl::FunctionRef<void(int)>* part = nullptr;
   int index = 0;
   std::exception_ptr error;  // of the last run
   std::thread thread;
+
+  void Set(State to) {
+    state.store(to, std::memory_order_release);
+    state.notify_one();
+  }
+  bool Change(State from, State to) { return state.compare_exchange_strong(from, to, std::memory_order_acq_rel); }
 };
 
 WorkerTeam::WorkerTeam(int threads) : threads_(std::clamp(threads, 1, kMaxHelpers + 1)) {
@@ -59,9 +70,7 @@ WorkerTeam::WorkerTeam(int threads) : threads_(std::clamp(threads, 1, kMaxHelper
 
 WorkerTeam::~WorkerTeam() {
   for (const auto& helper : helpers_) {
-    helper->part = nullptr;
-    helper->started.fetch_add(1, std::memory_order_release);
-    helper->started.notify_one();
+    helper->Set(Helper::State::kStop);
     helper->thread.join();
   }
 }
@@ -69,12 +78,13 @@ WorkerTeam::~WorkerTeam() {
 int WorkerTeam::Share() const { return std::max(1, threads_ / std::max(1, batches_.load(std::memory_order_relaxed))); }
 
 void WorkerTeam::Work(Helper& helper) {
-  for (uint32_t seen = 0;; ++seen) {
-    Await(helper.started, seen);
-    if (helper.part == nullptr) return;
+  using State = Helper::State;
+  for (;;) {
+    const State now = Await(helper.state, [](State state) { return state == State::kAsked || state == State::kStop; });
+    if (now == State::kStop) return;
+    if (!helper.Change(State::kAsked, State::kRunning)) continue;  // too late
     helper.error = Catching([&] { (*helper.part)(helper.index); });
-    helper.finished.fetch_add(1, std::memory_order_release);
-    helper.finished.notify_one();
+    helper.Set(State::kDone);
   }
 }
 
@@ -89,19 +99,26 @@ void WorkerTeam::Run(int parts, absl::FunctionRef<void(int)> part) {
       idle_.pop_back();
     }
   }
+  using State = Helper::State;
   for (int i = 0; i < count; ++i) {
     helpers[i]->part = &part;
     helpers[i]->index = i;
-    helpers[i]->started.fetch_add(1, std::memory_order_release);
-    helpers[i]->started.notify_one();
+    helpers[i]->Set(State::kAsked);
   }
   // Whatever happens, helpers are waited for: they use `part`, which lives in the caller's frame.
   std::exception_ptr error = Catching([&] {
     for (int i = count; i < parts; ++i) part(i);
   });
   for (int i = 0; i < count; ++i) {
-    Await(helpers[i]->finished, helpers[i]->started.load(std::memory_order_relaxed) - 1);
-    if (helpers[i]->error != nullptr) error = std::exchange(helpers[i]->error, nullptr);
+    Helper& helper = *helpers[i];
+    // A helper that has not woken up by now is not worth waiting for.
+    if (helper.Change(State::kAsked, State::kIdle)) {
+      if (error == nullptr) error = Catching([&] { part(i); });
+      continue;
+    }
+    Await(helper.state, [](State state) { return state == State::kDone; });
+    if (helper.error != nullptr) error = std::exchange(helper.error, nullptr);
+    helper.state.store(State::kIdle, std::memory_order_relaxed);
   }
   {
     const std::lock_guard<std::mutex> lock(mutex_);

@@ -2,8 +2,10 @@
 //
 // Fork and join for the ops of several batches at once. The caller works too; helpers are shared by all callers, and a
 // caller's share of the cores shrinks with the number of batches that run: one batch on all cores, many batches on one
-// core each. A helper that has finished looks for more work for some microseconds, then sleeps: the ops of a batch
-// follow each other closely, and spinning longer would steal from other processes. Thread-safe.
+// core each. A part that its helper has not begun when the caller is through with its own is done by the caller, so
+// that a core that is slow to wake up, or busy with another process, costs nothing. A helper that has finished looks
+// for more work for some microseconds, then sleeps: the ops of a batch follow each other closely, and spinning longer
+// would steal from other processes. Thread-safe.
 #pragma once
 
 #include <atomic>
@@ -34,7 +36,7 @@ class WorkerTeam {
   int Share() const;
 
   // part(i) once for every i in [0, parts), on the caller and on idle helpers; returns when all have returned. Where
-  // some throw (out of memory), one of their exceptions is thrown then, and the caller's own parts after its first are
+  // some throw (out of memory), one of their exceptions is thrown then, and parts that the caller has not begun are
   // left out.
   void Run(int parts, absl::FunctionRef<void(int)> part);
 

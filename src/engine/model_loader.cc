@@ -65,12 +65,13 @@ absl::Status ModelLoader::WarmUp(repository::Model& model, const repository::Mod
 
 absl::Status ModelLoader::WarmUpNow(ServingModel& next, const repository::Model* serving) const {
   BEAMLINE_RETURN_IF_ERROR(next.runner->WarmUp(Recorded(next.runner->info().levels()), options_.score_rule));
+  // Beside a version that serves, little: its requests need the machine.
   next.costs = MeasureCosts(*next.runner,
                             {.beam_width = options_.default_beam_width,
                              .max_requests = options_.max_batch_requests,
                              .max_rows = options_.max_batch_rows,
                              .score_rule = options_.score_rule,
-                             .budget = options_.cost_measurement},
+                             .budget = serving == nullptr ? options_.cost_measurement : options_.cost_measurement / 5},
                             clock_);
   if (serving == nullptr) return absl::OkStatus();
   for (const std::vector<TagClause>& rule : static_cast<const ServingModel*>(serving)->rules->rules()) {

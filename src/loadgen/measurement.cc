@@ -46,7 +46,9 @@ void Add(const Sample& sample, Measurement* measured, Values* values) {
       ++measured->expired;
       return;
     default:
-      if (measured->failed++ == 0) measured->failure = sample.answer.status.ToString();
+      if (measured->failed++ == 0) {
+        measured->failure = sample.answer.status.ToString(absl::StatusToStringMode::kWithNoExtraData);
+      }
   }
 }
 

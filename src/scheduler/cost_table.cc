@@ -39,7 +39,8 @@ void CostTable::Observe(WorkKind kind, const BatchSize& size, absl::Duration dur
     return;
   }
   Cell cell = At(kind, size);
-  cell.duration = expected + (duration - expected) * weight_;
+  // Other work on the machine makes a batch slower, never faster.
+  cell.duration = duration < expected ? duration : expected + (duration - expected) * weight_;
   table.cells.push_back(cell);
 }
 

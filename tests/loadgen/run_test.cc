@@ -38,11 +38,13 @@ class FakeTarget final : public Target {
 
   std::chrono::microseconds service{200};
   std::function<Answer(int call)> answer = [](int) { return Answer{}; };
+  std::function<void(int call)> in_send = [](int) {};  // on the caller's thread
   std::atomic<int> open{0}, most_open{0};
   int sends = 0;
 
   absl::Status Prepare(std::vector<RecommendRequest>) override { return absl::OkStatus(); }
   void Send(absl::Span<const int> indices, absl::Time, bool, Done done) override {
+    in_send(sends);
     most_open = std::max(most_open.load(), open.fetch_add(1) + 1);
     std::lock_guard lock(mu_);
     calls_.push_back({sends++, indices.size(), std::move(done)});
@@ -125,6 +127,24 @@ TEST(RunTest, AStallIsChargedForAllThatCameDueMeanwhile) {
   const auto slow = std::count_if(run->samples.begin(), run->samples.end(),
                                   [](const Sample& sample) { return sample.answered - sample.due > 50 * kRunMs; });
   EXPECT_GE(slow, 65);
+}
+
+// The same where the stall holds up the generator itself: what it sends late counts from when it was due, and the
+// report says that it was late.
+TEST(RunTest, AGeneratorThatIsHeldUpDoesNotHideIt) {
+  FakeTarget target;
+  target.service = std::chrono::microseconds(0);
+  target.in_send = [](int call) {
+    if (call == 20) std::this_thread::sleep_for(std::chrono::milliseconds(300));
+  };
+  const LoadOptions load{
+      .rate = 100, .arrivals = Arrivals::kConstant, .warm_up = absl::ZeroDuration(), .duration = 600 * kRunMs};
+  const auto run = RunLoad(target, 1, load, nullptr);
+  ASSERT_TRUE(run.ok()) << run.status();
+  const Measurement measured = Measure({load, 0, 0}, *run);
+  EXPECT_EQ(measured.requests, 60);
+  EXPECT_GE(measured.lag.max, 280);
+  EXPECT_GE(measured.latency.at(0.9).value, 150) << "30 of 60 calls came due meanwhile";
 }
 
 TEST(RunTest, AClosedLoopKeepsItsConcurrency) {

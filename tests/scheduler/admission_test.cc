@@ -113,8 +113,8 @@ TEST(AdmissionTest, CountsTheWorkAhead) {
   job.deadline = kNow + 30 * kMs;
   const absl::Status status = Admit(job, view, kNow, Measured(), kLimits).status;
   EXPECT_EQ(status.code(), absl::StatusCode::kResourceExhausted);
-  EXPECT_EQ(GetRetryAfter(status), 11 * kMs)
-      << "when the backlog will have shrunk enough: 7 ms, a tenth of 37 for luck";
+  EXPECT_EQ(GetRetryAfter(status), 14 * kMs)
+      << "when the backlog will have shrunk enough: 7 ms, and a fifth of the wait for luck";
   job.deadline = absl::InfiniteFuture();
   EXPECT_TRUE(Admit(job, view, kNow, Measured(), kLimits).status.ok());
 }

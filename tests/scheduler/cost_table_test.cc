@@ -71,6 +71,13 @@ TEST(CostTableTest, ObservationsCarryOverByTheShapeOfTheBaseline) {
   EXPECT_EQ(cost.Estimate(WorkKind::kDecode, Size(8, 256, 800), kNow), 240 * kMs) << "nothing else is known";
 }
 
+TEST(CostTableTest, ALesserCostThanExpectedIsBelievedAtOnce) {
+  CostTable cost(absl::Seconds(1), 0.2);
+  cost.SetBaseline({{{WorkKind::kDecode, Size(1, 32, 100), absl::Seconds(10)}}});
+  cost.Observe(WorkKind::kDecode, Size(1, 32, 100), 10 * kMs, kNow);
+  EXPECT_EQ(cost.Estimate(WorkKind::kDecode, Size(1, 32, 100), kNow), 10 * kMs);
+}
+
 TEST(CostTableTest, IsStaleUntilBothKindsWereObserved) {
   CostTable cost(absl::Seconds(1));
   EXPECT_TRUE(cost.Stale(kNow));

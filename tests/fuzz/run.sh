@@ -15,9 +15,13 @@
 # build/fuzz-*/findings/TARGET, and the exit code is 1. Fixed, it goes to tests/fuzz/regressions/TARGET, which every test
 # run replays.
 set -euo pipefail
-cd "$(dirname "$0")/../.."
+self=$(realpath "$0")
+cd "$(dirname "$self")/../.."
 . scripts/lib.sh
-usage() { sed -n '4,19p' "$0" | cut -c3-; exit "$1"; }
+usage() {
+  sed -n '3,/^[^#]/{/^#/p}' "$self" | cut -c3-
+  exit "$1"
+}
 
 seconds=60 at_once=$jobs driver=auto targets=()
 while (($#)); do
@@ -73,16 +77,17 @@ run_target() {
   [[ -d tests/fuzz/regressions/$target ]] && inputs+=("tests/fuzz/regressions/$target")
   "$programs/beamline_${target}_fuzz" -max_total_time="$seconds" -seed="$RANDOM" -max_len=65536 "${more[@]}" \
     -artifact_prefix="$findings/" "${inputs[@]}" >"$log" 2>&1 &
-  local fuzzer=$! result=0
+  local fuzzer=$! result=0 waited=0
   while kill -0 "$fuzzer" 2>/dev/null; do
-    sleep 10 &
-    wait -n "$fuzzer" $! || true
-    echo "$target: $(grep -E '^#|^Done' "$log" | tail -n 1)"
+    sleep 1
+    waited=$((waited + 1))
+    ((waited % 10)) || echo "$target: $(grep -aE '^#[0-9]' "$log" | tail -n 1)"
   done
   wait "$fuzzer" || result=$?
+  echo "$target: $(grep -aE '^#[0-9].*DONE|^Done' "$log" | tail -n 1)"
   if [[ $result != 0 ]]; then
     echo "$target: FOUND SOMETHING (exit $result), see $log and $findings:" >&2
-    grep -E 'fuzz: |SUMMARY|ERROR|runtime error' "$log" | head -n 5 >&2 || true
+    grep -aE 'fuzz: |SUMMARY|ERROR|runtime error' "$log" | head -n 5 >&2 || true
     return 1
   fi
 }
@@ -91,13 +96,13 @@ failed=0 running=0
 for target in "${targets[@]}"; do
   if ((running == at_once)); then
     wait -n || failed=1
-    ((running -= 1))
+    running=$((running - 1))
   fi
   run_target "$target" &
-  ((running += 1))
+  running=$((running + 1))
 done
 while ((running)); do
   wait -n || failed=1
-  ((running -= 1))
+  running=$((running - 1))
 done
 exit "$failed"

@@ -2,6 +2,7 @@
 #include "base/log_output.h"
 
 #include <algorithm>
+#include <cerrno>
 #include <cmath>
 #include <mutex>
 
@@ -88,6 +89,7 @@ class DescriptorSink final : public spdlog::sinks::base_sink<std::mutex> {
       pollfd ready{fd_, POLLOUT, 0};
       const bool writable = poll(&ready, 1, 0) == 1 && (ready.revents & POLLOUT) != 0;
       const ssize_t wrote = writable ? write(fd_, data + done, std::min(size - done, kAtOnce)) : -1;
+      if (wrote < 0 && writable && errno == EINTR) continue;
       if (wrote <= 0) {
         torn_ = torn_ || done > 0;
         return false;

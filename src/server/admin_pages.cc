@@ -3,6 +3,7 @@
 
 #include <string>
 
+#include "absl/cleanup/cleanup.h"
 #include "absl/strings/str_cat.h"
 #include "base/json.h"
 #include "server/flight_recorder.h"
@@ -134,12 +135,13 @@ HttpPage AdminPages::Recommend(const HttpPost& post) {
     limits = server_->request_limits();
     ++live_;
   }
+  const absl::Cleanup ended = [this] {
+    std::lock_guard lock(mu_);
+    --live_;
+    live_ended_.notify_all();
+  };
   // Unlocked: the pages of supervisors do not wait for the engine.
-  HttpPage page = RunLiveRequest(post, limits, *engine);
-  std::lock_guard lock(mu_);
-  --live_;
-  live_ended_.notify_all();
-  return page;
+  return RunLiveRequest(post, limits, *engine);
 }
 
 }  // namespace beamline::server

@@ -8,6 +8,7 @@
 #include "absl/strings/str_cat.h"
 #include "beamline/engine_limits.h"
 #include "beamline/status.h"
+#include "parallel/check_options.h"
 
 namespace beamline::engine {
 namespace {
@@ -94,6 +95,7 @@ absl::Status CheckWidths(const std::vector<int>& widths, int max_width, int leve
 }  // namespace
 
 absl::Status CheckOptions(const EngineOptions& options) {
+  BEAMLINE_RETURN_IF_ERROR(parallel::CheckOptions(options.parallel));
   const absl::flat_hash_map<absl::string_view, int64_t> values = {
       {"threads", options.threads},
       {"workers", options.workers},

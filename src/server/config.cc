@@ -58,6 +58,7 @@ absl::StatusOr<config::v1::ServerConfig> ParseServerConfig(const std::string& te
   const auto locations = ParseConfigText(text, &config, &problems);
   if (overrides.bundle) config.mutable_engine()->set_bundle(*overrides.bundle);
   if (overrides.port) config.mutable_listen()->set_port(*overrides.port);
+  if (overrides.rank) config.mutable_parallel()->set_rank(*overrides.rank);
   CheckConfig(config, *locations, overrides, &problems);
   BEAMLINE_RETURN_IF_ERROR(problems.ToStatus());
   return config;
@@ -98,6 +99,13 @@ EngineOptions EngineOptionsOf(const config::v1::ServerConfig& config) {
   options.max_queue_delay = absl::Microseconds(engine.max_queue_delay_us());
   options.default_deadline = absl::Milliseconds(config.limits().default_deadline_ms());
   options.context_cache_bytes = engine.context_cache_bytes();
+  const config::v1::Parallel& parallel = config.parallel();
+  options.parallel.size = parallel.size();
+  options.parallel.rank = parallel.rank();
+  options.parallel.address = parallel.address();
+  options.parallel.port = parallel.port();
+  options.parallel.start_timeout = absl::Milliseconds(parallel.start_timeout_ms());
+  options.parallel.lost_after = absl::Milliseconds(parallel.lost_after_ms());
   return options;
 }
 

@@ -12,6 +12,7 @@
 #include "absl/strings/str_split.h"
 #include "absl/time/clock.h"
 #include "beamline/engine_limits.h"
+#include "beamline/parallel.h"
 #include "google/protobuf/descriptor.h"
 #include "server/config_problems.h"
 #include "server/tls_files.h"
@@ -48,6 +49,9 @@ const Bounds kOwnBounds[] = {
     {"limits.keepalive_timeout_ms", 1, 600000},
     {"limits.min_open_files", 16, 1000000},
     {"tls.poll_ms", 10, 86400000},
+    {"parallel.size", 1, kMaxRanks},
+    {"parallel.start_timeout_ms", 1, 3600000},
+    {"parallel.lost_after_ms", absl::ToInt64Milliseconds(kMinLostAfter), absl::ToInt64Milliseconds(kMaxLostAfter)},
     {"lifecycle.drain_delay_ms", 0, 600000},
     {"lifecycle.grace_ms", 0, 600000},
 };
@@ -85,6 +89,7 @@ class Checker {
     CheckListenPort();
     CheckAdmin();
     CheckTls();
+    CheckParallel();
     CheckEngine();
     const int64_t deadline_us = Number("limits.default_deadline_ms") * 1000;
     if (const int64_t delay = Number("engine.max_queue_delay_us"); delay > 0 && delay >= deadline_us) {
@@ -192,6 +197,27 @@ class Checker {
     if (!config_.has_tls() || !overrides_.check_artefacts) return;
     for (const auto& [field, text] : ReadTlsFiles(config_.tls(), absl::Now()).problems) {
       Add(absl::StrCat("tls.", field), text);
+    }
+  }
+
+  void CheckParallel() {
+    const config::v1::Parallel& parallel = config_.parallel();
+    if (InBounds("parallel.size") && (parallel.rank() < 0 || parallel.rank() >= parallel.size())) {
+      const std::string text = absl::StrCat(parallel.rank(), " is outside 0..", parallel.size() - 1,
+                                            ", the ranks of parallel.size ", parallel.size());
+      if (overrides_.rank) {
+        problems_.Add(0, absl::StrCat("--rank: ", text));
+      } else {
+        Add("parallel.rank", text);
+      }
+    }
+    if (parallel.size() == 1) return;
+    if (parallel.address().empty()) Add("parallel.address", "is empty; give the address of rank 0's machine");
+    const int port = parallel.port();
+    if (port < 1 || port > 65535) Add("parallel.port", absl::StrCat(port, " is outside 1..65535"));
+    if (port == config_.listen().port()) Add("parallel.port", absl::StrCat(port, " is listen.port too"));
+    for (const int other : {config_.admin().port(), config_.admin().http_port()}) {
+      if (config_.has_admin() && port == other) Add("parallel.port", absl::StrCat(port, " is a port of admin too"));
     }
   }
 

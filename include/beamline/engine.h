@@ -13,6 +13,7 @@
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "beamline/catalogue.h"
+#include "beamline/parallel.h"
 #include "beamline/ranker.h"
 #include "beamline/request.h"
 #include "beamline/user_history.h"
@@ -57,6 +58,7 @@ struct EngineOptions {
   int64_t context_cache_bytes = 64 << 20;           // 0: no cache
   std::shared_ptr<UserHistoryStore> history_store;  // asked for the history of requests that bring none; null: none
   std::shared_ptr<const Ranker> ranker;             // the final order of answers; null: the beam's own
+  ParallelOptions parallel;                         // processes that hold the model together; this is rank 0
 };
 
 // One version the engine has loaded, or refused to.
@@ -140,7 +142,13 @@ class Engine {
   virtual bool Drain(absl::Time deadline) = 0;
 };
 
-// Loads, verifies and warms up; errors name the file or option at fault.
+// Loads, verifies and warms up; errors name the file or option at fault. As rank 0 of several it first waits for the
+// others; once the group is lost, every request fails with UNAVAILABLE, and only a new engine helps.
 absl::StatusOr<std::unique_ptr<Engine>> CreateEngine(const EngineOptions& options);
+
+// Any other rank: executes its share of what rank 0 does, of models under the same paths or, for rank 0's `bundle`, its
+// own `bundle`. Of the options it takes bundle, device, dtype, backend, threads and parallel. Returns OK once rank 0
+// has ended the group, UNAVAILABLE once the group is lost, or what was wrong at the start.
+absl::Status FollowEngine(const EngineOptions& options);
 
 }  // namespace beamline

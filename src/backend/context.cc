@@ -15,6 +15,7 @@
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "backend/aten/aten_backend.h"
+#include "backend/communicator.h"
 #include "backend/cpu/cpu_backend.h"
 #include "beamline/status.h"
 
@@ -105,6 +106,10 @@ absl::StatusOr<Context> MakeContext(absl::string_view device, absl::string_view 
   ctx.backend = &SharedAtenBackend();
   ctx.dtype = precision == kernels::Precision::kBf16 ? c10::kBFloat16 : c10::kFloat;
   return ctx;
+}
+
+parallel::Shard ShardOf(const Context& ctx) {
+  return ctx.communicator == nullptr ? parallel::Shard{} : ctx.communicator->shard();
 }
 
 Context BeginBatch(const Context& ctx) {

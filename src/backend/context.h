@@ -17,10 +17,12 @@
 
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
+#include "parallel/shard.h"
 
 namespace beamline::backend {
 
 class Backend;
+class Communicator;
 
 // What a batch has while it runs: storage and cores. Opaque; ends with the batch's context.
 class BatchResources {
@@ -39,6 +41,7 @@ struct Context {
   c10::Device device = c10::kCPU;
   c10::ScalarType dtype = c10::kFloat;        // of weights and activations; norm statistics, logits and scores are fp32
   std::shared_ptr<BatchResources> resources;  // null outside of a batch: ops allocate, and run on one core
+  Communicator* communicator = nullptr;       // of the ranks that hold the model together; null: this process alone
 
   // Training only.
   bool training = false;
@@ -53,6 +56,9 @@ struct Context {
 // the fastest there is for the device.
 absl::StatusOr<Context> MakeContext(absl::string_view device, absl::string_view dtype,
                                     absl::string_view backend = "aten");
+
+// The share of a model's weights that the context's rank holds.
+parallel::Shard ShardOf(const Context& ctx);
 
 // A context for one batch on one thread.
 Context BeginBatch(const Context& ctx);

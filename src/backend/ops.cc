@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "backend/ops.h"
 
+#include <ATen/ops/empty.h>
+
 #include "backend/backend.h"
+#include "backend/communicator.h"
 
 namespace beamline::backend {
 
@@ -75,6 +78,23 @@ Tensor Dropout(Context& ctx, const Tensor& x) { return ctx.backend->Dropout(ctx,
 
 Tensor LevelHead(Context& ctx, const Tensor& x, const HeadWeights& head, int levels, int level, int64_t batch) {
   return ctx.backend->LevelHead(ctx, x, head, levels, level, batch);
+}
+
+Tensor AllReduce(Context& ctx, const Tensor& x) {
+  if (ctx.communicator != nullptr) ctx.communicator->AllReduce(x);
+  return x;
+}
+
+Tensor AllGather(Context& ctx, const Tensor& own, int64_t columns) {
+  if (ctx.communicator == nullptr) return own;
+  const Tensor all = at::empty({own.size(0), own.size(1), columns}, own.options());
+  ctx.communicator->AllGather(own.flatten(0, 1), all.flatten(0, 1));
+  return all;
+}
+
+Tensor RowsOfRank(const Tensor& weight, parallel::Shard shard) {
+  if (!weight.defined() || shard.whole()) return weight;
+  return weight.narrow(0, shard.begin(weight.size(0)), shard.count(weight.size(0)));
 }
 
 Tensor VisibilityMask(Context& ctx, const Tensor& order, const Tensor& limit, int repeat) {

@@ -61,6 +61,16 @@ Tensor Dropout(Context& ctx, const Tensor& x);                        // x itsel
 // -> fp32 [batch, rows, vocab], fp32 accumulators never rounded to the context's dtype
 Tensor LevelHead(Context& ctx, const Tensor& x, const HeadWeights& head, int levels, int level, int64_t batch);
 
+// -- Ranks (tensor parallelism, 1909.08053) -------------------------------------------------------------------------
+// Heads, feed-forward columns and vocabularies are shared among the ranks; where all of them need the whole, these put
+// it together. Without a communicator every one of them is its argument. See communicator.h for the order of sums.
+// What each rank has of the same rows, added up, in place. x [rows, d]
+Tensor AllReduce(Context& ctx, const Tensor& x);
+// Each rank's columns side by side. own [batch, rows, columns of the rank] -> [batch, rows, columns]
+Tensor AllGather(Context& ctx, const Tensor& own, int64_t columns);
+// The rows of a weight that every rank holds whole which are this rank's to multiply with: of [rows, ...], a view.
+Tensor RowsOfRank(const Tensor& weight, parallel::Shard shard);
+
 // -- Attention ---------------------------------------------------------------------------------------------------
 // Scores are scaled and get a relative bias as the weights say; a row's place in its sequence is its position: the
 // token's in SelfAttention, the row's in its run of `length`, the step in LineageAttention.

@@ -58,6 +58,19 @@ struct SafetensorsLimits {
   bool allow_empty = false;    // a dimension of 0, or a file without tensors
 };
 
+// What to keep of a tensor: elements [first, first + count) of the whole in row-major order, runs ascending and apart,
+// which together make a tensor of `shape`.
+struct TensorPart {
+  struct Run {
+    int64_t first = 0;
+    int64_t count = 0;
+  };
+  std::vector<int64_t> shape;
+  std::vector<Run> runs;
+};
+// Asked for every tensor, whose bytes are not there yet. An error ends the reading.
+using PartChooser = std::function<absl::StatusOr<TensorPart>(const std::string& name, const TensorView& whole)>;
+
 class SafetensorsFile {
  public:
   static absl::StatusOr<SafetensorsFile> Read(const std::string& path, const SafetensorsLimits& limits = {});
@@ -65,7 +78,14 @@ class SafetensorsFile {
   static absl::StatusOr<SafetensorsFile> Parse(absl::string_view contents, const std::string& source_name,
                                                const SafetensorsLimits& limits = {});
 
+  // All of the file goes by once, in order; memory is taken for the parts alone. `sha256` is of the whole file. The
+  // elements of a BOOL are not looked at.
+  struct Parts;
+  static absl::StatusOr<Parts> ReadParts(const std::string& path, const PartChooser& choose,
+                                         const SafetensorsLimits& limits = {});
+
   const std::string& source() const { return source_; }
+  bool parts() const { return parts_; }                                          // tensors are parts of the file's
   const std::map<std::string, TensorView>& tensors() const { return tensors_; }  // by name; views into this file
   const std::map<std::string, std::string>& metadata() const { return metadata_; }
   bool contains(const std::string& name) const { return tensors_.contains(name); }
@@ -79,10 +99,16 @@ class SafetensorsFile {
 
  private:
   std::string source_;
+  bool parts_ = false;
   std::shared_ptr<std::byte[]> data_;  // 64-byte aligned; shared so that copies of this object keep views valid
   std::map<std::string, TensorView> tensors_;
   std::map<std::string, std::string> metadata_;
   friend class SafetensorsParser;
+};
+
+struct SafetensorsFile::Parts {
+  SafetensorsFile file;
+  std::string sha256;
 };
 
 // What a loader expects of a file. All differences (missing, extra, other dtype, other shape) come in one error.

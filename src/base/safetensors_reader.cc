@@ -14,6 +14,7 @@
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "base/digest.h"
 #include "base/json.h"
 #include "base/safetensors.h"
 #include "base/safetensors_format.h"
@@ -34,6 +35,7 @@ namespace {
 
 constexpr uint64_t kPrefixBytes = 8;
 constexpr size_t kAlignment = 64;
+constexpr uint64_t kSkipBytes = 1 << 20;
 
 class MemorySource final : public SafetensorsSource {
  public:
@@ -92,6 +94,24 @@ class FileSource final : public SafetensorsSource {
   uint64_t size_ = 0;
 };
 
+// Of what is read from another source, the digest.
+class DigestSource final : public SafetensorsSource {
+ public:
+  explicit DigestSource(SafetensorsSource& source) : source_(source) {}
+  uint64_t size() const override { return source_.size(); }
+  absl::Status Read(char* out, uint64_t count) override {
+    BEAMLINE_RETURN_IF_ERROR(source_.Read(out, count));
+    digest_.Update({out, count});
+    return absl::OkStatus();
+  }
+  absl::Status CheckEnd() override { return source_.CheckEnd(); }
+  std::string HexDigest() { return digest_.HexDigest(); }
+
+ private:
+  SafetensorsSource& source_;
+  Sha256 digest_;
+};
+
 absl::string_view OtherFormat(absl::string_view start) {
   if (absl::StartsWith(start, "\x93NUMPY")) return "a NumPy file; use it as .npy";
   if (absl::StartsWith(start, "GGUF")) return "a GGUF file";
@@ -133,20 +153,103 @@ class SafetensorsParser {
   absl::StatusOr<SafetensorsFile> Run() {
     BEAMLINE_RETURN_IF_ERROR(ReadHeader());
     BEAMLINE_RETURN_IF_ERROR(CheckLayout());
-    const uint64_t memory = PhysicalMemory();
-    if (data_bytes_ > memory) {
-      return Error(absl::StrCat("needs ", data_bytes_, " bytes, more than this machine's memory of ", memory));
-    }
-    file_.data_ = AllocateAligned(data_bytes_);
-    if (file_.data_ == nullptr) {
-      return absl::ResourceExhaustedError(absl::StrCat(file_.source_, ": cannot allocate ", data_bytes_, " bytes"));
-    }
+    BEAMLINE_RETURN_IF_ERROR(Allocate(data_bytes_));
     BEAMLINE_RETURN_IF_ERROR(source_.Read(reinterpret_cast<char*>(file_.data_.get()), data_bytes_));
     BEAMLINE_RETURN_IF_ERROR(source_.CheckEnd());
     return Finish();
   }
 
+  absl::StatusOr<SafetensorsFile> RunParts(const PartChooser& choose) {
+    BEAMLINE_RETURN_IF_ERROR(ReadHeader());
+    BEAMLINE_RETURN_IF_ERROR(CheckLayout());
+    std::vector<Kept> kept(spans_.size());
+    uint64_t bytes = 0;
+    for (size_t i = 0; i < spans_.size(); ++i) {
+      BEAMLINE_RETURN_IF_ERROR(Choose(choose, spans_[i].name, kept[i]));
+      kept[i].begin = bytes;
+      bytes += (kept[i].bytes + kAlignment - 1) / kAlignment * kAlignment;
+    }
+    BEAMLINE_RETURN_IF_ERROR(Allocate(bytes));
+    for (size_t i = 0; i < spans_.size(); ++i) BEAMLINE_RETURN_IF_ERROR(ReadRuns(spans_[i], kept[i]));
+    BEAMLINE_RETURN_IF_ERROR(source_.CheckEnd());
+    file_.parts_ = true;
+    return std::move(file_);
+  }
+
  private:
+  struct Span {
+    uint64_t begin;
+    uint64_t end;
+    std::string name;
+    bool operator<(const Span& other) const {
+      return std::tie(begin, end, name) < std::tie(other.begin, other.end, other.name);
+    }
+  };
+  // Of one tensor, where its part goes to.
+  struct Kept {
+    TensorPart part;
+    uint64_t begin = 0;
+    uint64_t bytes = 0;
+  };
+
+  absl::Status Allocate(uint64_t bytes) {
+    const uint64_t memory = PhysicalMemory();
+    if (bytes > memory) {
+      return Error(absl::StrCat("needs ", bytes, " bytes, more than this machine's memory of ", memory));
+    }
+    file_.data_ = AllocateAligned(bytes);
+    if (file_.data_ == nullptr) {
+      return absl::ResourceExhaustedError(absl::StrCat(file_.source_, ": cannot allocate ", bytes, " bytes"));
+    }
+    return absl::OkStatus();
+  }
+
+  absl::Status Choose(const PartChooser& choose, const std::string& name, Kept& kept) const {
+    const TensorView& whole = file_.tensors_.at(name);
+    BEAMLINE_ASSIGN_OR_RETURN(kept.part, choose(name, whole));
+    int64_t elements = 1, after = 0, in_part = 1;
+    for (const int64_t size : whole.shape) elements *= size;
+    for (const int64_t size : kept.part.shape) in_part *= size;
+    for (const TensorPart::Run& run : kept.part.runs) {
+      if (run.first < after || run.count < 0 || run.count > elements - run.first) {
+        return absl::InternalError(absl::StrCat(file_.source_, ": tensor '", name, "': a part outside of it"));
+      }
+      after = run.first + run.count;
+      in_part -= run.count;
+      kept.bytes += static_cast<uint64_t>(run.count * DTypeBytes(whole.dtype));
+    }
+    if (in_part == 0) return absl::OkStatus();
+    return absl::InternalError(absl::StrCat(file_.source_, ": tensor '", name, "': runs and shape of a part differ"));
+  }
+
+  // The tensor's bytes go by; its runs stay.
+  absl::Status ReadRuns(const Span& span, const Kept& kept) {
+    TensorView& tensor = file_.tensors_.at(span.name);
+    const uint64_t element = static_cast<uint64_t>(DTypeBytes(tensor.dtype));
+    std::byte* to = file_.data_.get() + kept.begin;
+    tensor.bytes = {to, kept.bytes};
+    tensor.shape = kept.part.shape;
+    uint64_t position = span.begin;
+    for (const TensorPart::Run& run : kept.part.runs) {
+      BEAMLINE_RETURN_IF_ERROR(Skip(span.begin + static_cast<uint64_t>(run.first) * element - position));
+      const uint64_t bytes = static_cast<uint64_t>(run.count) * element;
+      BEAMLINE_RETURN_IF_ERROR(source_.Read(reinterpret_cast<char*>(to), bytes));
+      to += bytes;
+      position = span.begin + static_cast<uint64_t>(run.first) * element + bytes;
+    }
+    return Skip(span.end - position);
+  }
+
+  absl::Status Skip(uint64_t bytes) {
+    skipped_.resize(std::max<size_t>(skipped_.size(), std::min(bytes, kSkipBytes)));
+    while (bytes > 0) {
+      const uint64_t some = std::min(bytes, kSkipBytes);
+      BEAMLINE_RETURN_IF_ERROR(source_.Read(skipped_.data(), some));
+      bytes -= some;
+    }
+    return absl::OkStatus();
+  }
+
   absl::Status Error(absl::string_view message) const {
     return absl::InvalidArgumentError(absl::StrCat(file_.source_, ": ", message));
   }
@@ -293,18 +396,10 @@ class SafetensorsParser {
     return std::move(file_);
   }
 
-  struct Span {
-    uint64_t begin;
-    uint64_t end;
-    std::string name;
-    bool operator<(const Span& other) const {
-      return std::tie(begin, end, name) < std::tie(other.begin, other.end, other.name);
-    }
-  };
-
   SafetensorsSource& source_;
   const SafetensorsLimits& limits_;
   std::string header_;
+  std::string skipped_;
   uint64_t data_bytes_ = 0;
   std::vector<Span> spans_;
   SafetensorsFile file_;
@@ -313,6 +408,14 @@ class SafetensorsParser {
 absl::StatusOr<SafetensorsFile> SafetensorsFile::Read(const std::string& path, const SafetensorsLimits& limits) {
   BEAMLINE_ASSIGN_OR_RETURN(const std::unique_ptr<FileSource> source, FileSource::Open(path));
   return SafetensorsParser(*source, path, limits).Run();
+}
+
+absl::StatusOr<SafetensorsFile::Parts> SafetensorsFile::ReadParts(const std::string& path, const PartChooser& choose,
+                                                                  const SafetensorsLimits& limits) {
+  BEAMLINE_ASSIGN_OR_RETURN(const std::unique_ptr<FileSource> file, FileSource::Open(path));
+  DigestSource source(*file);
+  BEAMLINE_ASSIGN_OR_RETURN(SafetensorsFile parts, SafetensorsParser(source, path, limits).RunParts(choose));
+  return Parts{std::move(parts), source.HexDigest()};
 }
 
 absl::StatusOr<SafetensorsFile> SafetensorsFile::Parse(absl::string_view contents, const std::string& source_name,

@@ -18,16 +18,19 @@ struct Options {
   std::string config;
   std::string bundle;
   int port = 0;
+  int rank = 0;
   bool any_port = false;
   bool check_only = false;
   Option* bundle_option = nullptr;
   Option* port_option = nullptr;
+  Option* rank_option = nullptr;
 };
 
 absl::Status Run(const Options& options) {
   server::ConfigOverrides overrides;
   if (options.bundle_option->given()) overrides.bundle = options.bundle;
   if (options.port_option->given()) overrides.port = options.port;
+  if (options.rank_option->given()) overrides.rank = options.rank;
   overrides.any_port = options.any_port;
   BEAMLINE_ASSIGN_OR_RETURN(const config::v1::ServerConfig config, server::LoadServerConfig(options.config, overrides));
   if (options.check_only) {
@@ -39,6 +42,7 @@ absl::Status Run(const Options& options) {
     std::printf("%s: no problems found\n", options.config.c_str());
     return absl::OkStatus();
   }
+  if (config.parallel().rank() > 0) return server::RunFollower(config, FollowEngine);
   return server::RunServer(config, [](const EngineOptions& engine) { return CreateEngine(engine); });
 }
 
@@ -54,6 +58,11 @@ Verb AddServe(Command& root) {
       command->AddText("--bundle", options->bundle, "Bundle folder; overrides engine.bundle")->TypeName("DIR");
   options->port_option =
       command->AddNumber("--port", options->port, {0, 65535}, "Port; overrides listen.port")->TypeName("N");
+  options->rank_option =
+      command
+          ->AddNumber("--rank", options->rank, {0, kMaxRanks - 1},
+                      "Which of the processes that hold the model together this one is; overrides parallel.rank")
+          ->TypeName("N");
   command->AddFlag("--check-config", options->check_only, "Say all that is wrong with the configuration, and exit");
   command->AddFlag("--any-port", options->any_port,
                    "Allow port 0: the system chooses a free one and the log names it. For tests");
@@ -66,6 +75,11 @@ Try it, with this binary or with grpcurl (the server offers reflection unless co
   grpcurl -plaintext 127.0.0.1:50051 list
   grpcurl -plaintext 127.0.0.1:50051 beamline.v1.ModelService/GetStatus
   grpcurl -plaintext -d '{"service": "beamline.v1.RecommendService"}' 127.0.0.1:50051 grpc.health.v1.Health/Check
+
+A model split over two processes (parallel { size: 2 } in the configuration; its comments say how such a group starts
+and ends):
+  beamline serve --config group.textproto --bundle bundle --rank 1 &
+  beamline serve --config group.textproto --bundle bundle --rank 0
 
 The log goes to standard error. On SIGTERM or Ctrl-C health says NOT_SERVING, calls in flight are finished
 (lifecycle.grace_ms), and the exit code is 0, or 1 if calls had to be cut off. A second signal ends it at once. Without

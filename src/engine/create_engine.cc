@@ -23,11 +23,9 @@ absl::StatusOr<std::string> Identify(const std::string& bundle, const std::strin
   return absl::StrCat(digest, "+", snapshot.sha256);
 }
 
-}  // namespace
-
-absl::StatusOr<std::unique_ptr<Engine>> CreateEngine(const EngineOptions& options) {
-  BEAMLINE_RETURN_IF_ERROR(engine::CheckOptions(options));
+runtime::RunnerOptions RunnerOptionsOf(const EngineOptions& options) {
   runtime::RunnerOptions load;
+  load.bundle = options.bundle;
   load.catalogue = options.catalogue;
   load.device = options.device;
   load.dtype = options.dtype;
@@ -35,6 +33,21 @@ absl::StatusOr<std::unique_ptr<Engine>> CreateEngine(const EngineOptions& option
   load.threads = options.threads;
   load.workers = options.workers;
   load.context_cache_bytes = options.context_cache_bytes;
+  return load;
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<Engine>> CreateEngine(const EngineOptions& options) {
+  BEAMLINE_RETURN_IF_ERROR(engine::CheckOptions(options));
+  if (options.parallel.rank != 0) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("parallel.rank: ", options.parallel.rank, ", the engine is rank 0; others call FollowEngine"));
+  }
+  runtime::RunnerOptions load = RunnerOptionsOf(options);
+  if (options.parallel.enabled()) {
+    BEAMLINE_ASSIGN_OR_RETURN(load.group, runtime::StartGroup(load, options.parallel));
+  }
   engine::EngineCore::Parts parts;
   parts.options = options;
   parts.source.identify = [catalogue = options.catalogue](const std::string& bundle) {
@@ -47,6 +60,14 @@ absl::StatusOr<std::unique_ptr<Engine>> CreateEngine(const EngineOptions& option
     return runtime::LoadRunner(options);
   };
   return engine::EngineCore::Create(std::move(parts));
+}
+
+absl::Status FollowEngine(const EngineOptions& options) {
+  BEAMLINE_RETURN_IF_ERROR(engine::CheckOptions(options));
+  if (options.parallel.rank == 0) {
+    return absl::InvalidArgumentError("parallel.rank: 0 is the engine (CreateEngine); others follow it");
+  }
+  return runtime::FollowGroup(RunnerOptionsOf(options), options.parallel);
 }
 
 }  // namespace beamline

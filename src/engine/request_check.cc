@@ -9,6 +9,7 @@
 #include "beamline/engine_limits.h"
 #include "beamline/status.h"
 #include "engine/narrowing.h"
+#include "parallel/check_options.h"
 
 namespace beamline::engine {
 namespace {
@@ -95,6 +96,7 @@ absl::Status CheckWidths(const std::vector<int>& widths, int max_width, int leve
 }  // namespace
 
 absl::Status CheckOptions(const EngineOptions& options) {
+  BEAMLINE_RETURN_IF_ERROR(parallel::CheckOptions(options.parallel));
   const absl::flat_hash_map<absl::string_view, int64_t> values = {
       {"threads", options.threads},
       {"workers", options.workers},

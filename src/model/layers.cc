@@ -41,7 +41,7 @@ EncoderLayer BindEncoderLayer(const ModelConfig& config, const Weights& weights,
   return {.attention_norm = weights.Get(absl::StrCat(name, ".attention_norm")),
           .attention = {.qkv = weights.Get(absl::StrCat(name, ".attention.qkv")),
                         .out = weights.Get(absl::StrCat(name, ".attention.out")),
-                        .heads = config.heads},
+                        .heads = config.heads / weights.shard().size},
           .ffn_norm = weights.Get(absl::StrCat(name, ".ffn_norm")),
           .ffn = BindFeedForward(config.encoder.ffn, weights, name)};
 }
@@ -51,12 +51,12 @@ DecoderLayer BindDecoderLayer(const ModelConfig& config, const Weights& weights,
   return {.self_norm = weights.Get(absl::StrCat(name, ".self_norm")),
           .self = {.qkv = weights.Get(absl::StrCat(name, ".self.qkv")),
                    .out = weights.Get(absl::StrCat(name, ".self.out")),
-                   .heads = config.heads},
+                   .heads = config.heads / weights.shard().size},
           .cross_norm = weights.Get(absl::StrCat(name, ".cross_norm")),
           .cross = {.query = weights.Get(absl::StrCat(name, ".cross.query")),
                     .key_value = weights.Get(absl::StrCat(name, ".cross.key_value")),
                     .out = weights.Get(absl::StrCat(name, ".cross.out")),
-                    .heads = config.heads},
+                    .heads = config.heads / weights.shard().size},
           .ffn_norm = weights.Get(absl::StrCat(name, ".ffn_norm")),
           .ffn = BindFeedForward(config.decoder.ffn, weights, name)};
 }
@@ -64,21 +64,26 @@ DecoderLayer BindDecoderLayer(const ModelConfig& config, const Weights& weights,
 Tensor RunEncoderLayer(Context& ctx, const EncoderLayer& layer, double epsilon, Tensor x, const Tensor& mask) {
   Tensor h = backend::RmsNorm(ctx, x, layer.attention_norm, epsilon);  // [batch * tokens, d]
   h = backend::SelfAttention(ctx, h, layer.attention, mask);           // [batch * tokens, d]
+  h = backend::AllReduce(ctx, h);
   x = backend::Residual(ctx, x, h);
   h = backend::RmsNorm(ctx, x, layer.ffn_norm, epsilon);
   h = RunFeedForward(ctx, layer.ffn, h);  // [batch * tokens, d]
+  h = backend::AllReduce(ctx, h);
   return backend::Residual(ctx, x, h);
 }
 
 Tensor RunDecoderLayer(Context& ctx, const DecoderLayer& layer, const LayerContext& context, int levels, Tensor x) {
   Tensor h = backend::RmsNorm(ctx, x, layer.self_norm, context.epsilon);  // [groups * levels, d]
   h = backend::CausalSelfAttention(ctx, h, layer.self, levels);           // [groups * levels, d]
+  h = backend::AllReduce(ctx, h);
   x = backend::Residual(ctx, x, h);
   h = backend::RmsNorm(ctx, x, layer.cross_norm, context.epsilon);
   h = backend::CrossAttention(ctx, h, layer.cross, context.key_value, context.mask);  // [groups * levels, d]
+  h = backend::AllReduce(ctx, h);
   x = backend::Residual(ctx, x, h);
   h = backend::RmsNorm(ctx, x, layer.ffn_norm, context.epsilon);
   h = RunFeedForward(ctx, layer.ffn, h);  // [groups * levels, d]
+  h = backend::AllReduce(ctx, h);
   return backend::Residual(ctx, x, h);
 }
 
@@ -87,12 +92,15 @@ Tensor RunDecoderLayerStep(Context& ctx, const DecoderLayer& layer, const LayerC
   const int64_t batch = context.key_value.size(0);
   Tensor h = backend::RmsNorm(ctx, x, layer.self_norm, context.epsilon);  // [batch * rows, d]
   h = backend::LineageAttention(ctx, h, layer.self, batch, step.lineage, step.last, step.cache);
+  h = backend::AllReduce(ctx, h);
   x = backend::Residual(ctx, x, h);
   h = backend::RmsNorm(ctx, x, layer.cross_norm, context.epsilon);
   h = backend::CrossAttention(ctx, h, layer.cross, context.key_value, context.mask);  // [batch * rows, d]
+  h = backend::AllReduce(ctx, h);
   x = backend::Residual(ctx, x, h);
   h = backend::RmsNorm(ctx, x, layer.ffn_norm, context.epsilon);
   h = RunFeedForward(ctx, layer.ffn, h);  // [batch * rows, d]
+  h = backend::AllReduce(ctx, h);
   return backend::Residual(ctx, x, h);
 }
 

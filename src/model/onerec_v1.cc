@@ -78,7 +78,8 @@ OneRecV1::OneRecV1(const ModelConfig& config, Weights weights)
   codes_.bos = weights_.Get("bos");
   for (int level = 0; level < config_.levels(); ++level) {
     codes_.tables.push_back(weights_.Get(absl::StrCat("codes.", level)));
-    heads_.push_back(weights_.Get(absl::StrCat(config_.decoder.tied_heads ? "codes." : "head.", level)));
+    heads_.push_back(config_.decoder.tied_heads ? backend::RowsOfRank(codes_.tables[level], weights_.shard())
+                                                : weights_.Get(absl::StrCat("head.", level)));
   }
   if (config_.decoder.trunk_layers == 0) {
     codes_.positions = weights_.Get("decoder.position");
@@ -150,7 +151,8 @@ Tensor OneRecV1::DecodeStep(Context& ctx, DecodeState& state, const StepInput& s
                             x);
   }
   x = backend::RmsNorm(ctx, x, decoder_norm_, config_.norm_epsilon);
-  return backend::LevelHead(ctx, x, {.weight = heads_[step.level]}, 1, 0, batch);  // [batch, rows, level size]
+  x = backend::LevelHead(ctx, x, {.weight = heads_[step.level]}, 1, 0, batch);
+  return backend::AllGather(ctx, x, config_.level_sizes[step.level]);  // [batch, rows, level size]
 }
 
 std::vector<Tensor> OneRecV1::TeacherForced(Context& ctx, const EncodedContext& context,
@@ -170,7 +172,8 @@ std::vector<Tensor> OneRecV1::TeacherForced(Context& ctx, const EncodedContext& 
   std::vector<Tensor> logits;
   logits.reserve(levels);
   for (int level = 0; level < levels; ++level) {
-    logits.push_back(backend::LevelHead(ctx, x, {.weight = heads_[level]}, levels, level, targets.batch));
+    const Tensor own = backend::LevelHead(ctx, x, {.weight = heads_[level]}, levels, level, targets.batch);
+    logits.push_back(backend::AllGather(ctx, own, config_.level_sizes[level]));
   }
   return logits;  // per level [batch, targets, level size]
 }

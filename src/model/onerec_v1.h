@@ -54,7 +54,7 @@ class OneRecV1 final : public Model {
   std::vector<DecoderLayer> decoder_;
   backend::DenseWeights fusion_;
   at::Tensor decoder_norm_;
-  std::vector<at::Tensor> heads_;  // per level [level size, d]
+  std::vector<at::Tensor> heads_;  // per level [level size, d], of a rank of several its rows
 };
 
 }  // namespace beamline::model

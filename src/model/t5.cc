@@ -67,8 +67,9 @@ void T5::BindDecoder() {
     codes_.tables.push_back(embedding);
     codes_.first_rows.push_back(config_.first_code(level));
   }
-  head_ = {.weight = config_.decoder.tied_heads ? embedding : weights_.Get("head"),
-           .bias = weights_.Get("head_bias"),
+  const parallel::Shard shard = weights_.shard();
+  head_ = {.weight = config_.decoder.tied_heads ? backend::RowsOfRank(embedding, shard) : weights_.Get("head"),
+           .bias = backend::RowsOfRank(weights_.Get("head_bias"), shard),
            .scale = config_.t5.scale_head ? 1 / std::sqrt(static_cast<double>(config_.d_model)) : 1};
 }
 
@@ -105,7 +106,8 @@ Tensor T5::DecodeStep(Context& ctx, DecodeState& state, const StepInput& step) c
     x = RunDecoderLayerStep(ctx, decoder_[i], context, {state.lineage, last, state.layers[i]}, x);
   }
   x = backend::RmsNorm(ctx, x, decoder_norm_, config_.norm_epsilon);
-  return backend::LevelHead(ctx, x, head_, 1, 0, batch);  // [batch, rows, vocabulary]
+  x = backend::LevelHead(ctx, x, head_, 1, 0, batch);
+  return backend::AllGather(ctx, x, config_.t5.vocabulary);  // [batch, rows, vocabulary]
 }
 
 std::vector<Tensor> T5::TeacherForced(Context& ctx, const EncodedContext& context, const TeacherBatch& targets) const {
@@ -120,7 +122,8 @@ std::vector<Tensor> T5::TeacherForced(Context& ctx, const EncodedContext& contex
   std::vector<Tensor> logits;
   logits.reserve(steps);
   for (int step = 0; step < steps; ++step) {
-    logits.push_back(backend::LevelHead(ctx, x, head_, steps, step, targets.batch));
+    const Tensor own = backend::LevelHead(ctx, x, head_, steps, step, targets.batch);
+    logits.push_back(backend::AllGather(ctx, own, config_.t5.vocabulary));
   }
   return logits;  // per step [batch, targets, vocabulary]
 }

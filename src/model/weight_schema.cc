@@ -53,6 +53,8 @@ class SchemaBuilder {
     specs_.back().leading_rows = config_.inner();
     specs_.back().leading_stddev = specs_.back().stddev / std::sqrt(static_cast<double>(config_.head_dim));
   }
+  // Of what was added last; see WeightSplit.
+  void Split(int axis, int parts = 1) { specs_.back().split = {axis, parts}; }
   void Vector(std::string name, int64_t size, Initializer initializer) {
     Add(std::move(name), {size}, initializer, 0, WeightRole::kVector);
   }
@@ -76,6 +78,7 @@ class SchemaBuilder {
     for (const char* name : {"encoder.relative_bias", "decoder.relative_bias"}) {
       Add(name, {config_.t5.relative_buckets, config_.heads}, Initializer::kNormal,
           1 / std::sqrt(static_cast<double>(config_.d_model)), WeightRole::kVector);
+      Split(1);  // heads
     }
   }
 
@@ -83,6 +86,7 @@ class SchemaBuilder {
     if (!config_.decoder.tied_heads) {
       Add("head", {config_.t5.vocabulary, config_.d_model}, Initializer::kNormal, kT5EmbeddingStddev,
           WeightRole::kMatrix);
+      Split(0);
     }
     if (config_.t5.padded) Add("head_bias", {config_.t5.vocabulary}, Initializer::kZeros, 0, WeightRole::kBuffer);
   }
@@ -137,18 +141,24 @@ class SchemaBuilder {
     const int64_t d = config_.d_model, width = ffn.width;
     if (ffn.experts == 0) {
       Matrix(absl::StrCat(layer, ".ffn.up"), ffn.gated ? 2 * width : width, d);
+      Split(0, ffn.gated ? 2 : 1);
       Matrix(absl::StrCat(layer, ".ffn.down"), d, width, scale);
+      Split(1);
       return;
     }
     Matrix(absl::StrCat(layer, ".moe.gate"), ffn.experts, d);
     Add(absl::StrCat(layer, ".moe.bias"), {ffn.experts}, Initializer::kZeros, 0, WeightRole::kBuffer);
     Add(absl::StrCat(layer, ".moe.up"), {ffn.experts, 2 * width, d}, Initializer::kNormal,
         1 / std::sqrt(3.0 * static_cast<double>(d)), WeightRole::kMatrix);
+    Split(1, 2);  // of every expert
     Add(absl::StrCat(layer, ".moe.down"), {ffn.experts, d, width}, Initializer::kNormal,
         scale / std::sqrt(3.0 * static_cast<double>(width)), WeightRole::kMatrix);
+    Split(2);
     if (ffn.shared_experts == 0) return;
     Matrix(absl::StrCat(layer, ".moe.shared_up"), 2 * width * ffn.shared_experts, d);
+    Split(0, 2);
     Matrix(absl::StrCat(layer, ".moe.shared_down"), d, width * ffn.shared_experts, scale);
+    Split(1);
   }
 
   void Encoder() {
@@ -157,7 +167,9 @@ class SchemaBuilder {
       const std::string name = absl::StrCat("encoder.", layer);
       Norm(absl::StrCat(name, ".attention_norm"));
       QueryMatrix(absl::StrCat(name, ".attention.qkv"), 3 * config_.inner());
+      Split(0, 3);
       Matrix(absl::StrCat(name, ".attention.out"), config_.d_model, config_.inner(), scale);
+      Split(1);
       Norm(absl::StrCat(name, ".ffn_norm"));
       FeedForward(name, config_.encoder.ffn, scale);
     }
@@ -172,11 +184,16 @@ class SchemaBuilder {
       const std::string name = absl::StrCat("decoder.", layer);
       Norm(absl::StrCat(name, ".self_norm"));
       QueryMatrix(absl::StrCat(name, ".self.qkv"), 3 * config_.inner());
+      Split(0, 3);
       Matrix(absl::StrCat(name, ".self.out"), config_.d_model, config_.inner(), scale);
+      Split(1);
       Norm(absl::StrCat(name, ".cross_norm"));
       QueryMatrix(absl::StrCat(name, ".cross.query"), config_.inner());
+      Split(0);
       Matrix(absl::StrCat(name, ".cross.key_value"), 2 * config_.inner(), config_.d_model);
+      Split(0, 2);
       Matrix(absl::StrCat(name, ".cross.out"), config_.d_model, config_.inner(), scale);
+      Split(1);
       Norm(absl::StrCat(name, ".ffn_norm"));
       FeedForward(name, decoder.ffn, scale);
     }
@@ -188,6 +205,7 @@ class SchemaBuilder {
     if (config_.decoder.tied_heads) return;
     for (int level = 0; level < config_.levels(); ++level) {
       Matrix(absl::StrCat("head.", level), config_.level_sizes[level], config_.d_model);
+      Split(0);
     }
   }
 
@@ -238,8 +256,11 @@ ParameterCount CountParameters(const ModelConfig& config) {
 int64_t EstimateWeightBytes(const ModelConfig& config, const WeightStorage& storage) {
   int64_t bytes = 0, largest = 0;
   for (const WeightSpec& spec : WeightSchema(config)) {
-    bytes += spec.elements() * (spec.role == WeightRole::kBuffer ? 4 : storage.bytes);
-    if (IsMultiplied(config, spec)) bytes += spec.elements() * storage.packed_bytes;
+    const int64_t shared = spec.split.axis < 0 ? 1 : storage.ranks;
+    bytes += spec.elements() / shared * (spec.role == WeightRole::kBuffer ? 4 : storage.bytes);
+    // Of a whole table that a tied head multiplies with, a rank packs its share.
+    const bool whole = spec.split.axis < 0 && spec.role == WeightRole::kMatrix;
+    if (IsMultiplied(config, spec)) bytes += spec.elements() / (whole ? 1 : storage.ranks) * storage.packed_bytes;
     largest = std::max(largest, spec.elements() * 4);
   }
   return bytes + largest;

@@ -23,6 +23,14 @@ enum class WeightRole {
   kBuffer,     // expert biases: fp32 in every dtype, moved by rule, no gradient
 };
 
+// How the ranks of a group share a tensor (model/sharding.h): `axis` in `parts` equal blocks that stand for themselves
+// (queries, keys and values of a joined projection), each of them in consecutive shares. -1: every rank holds all of
+// it.
+struct WeightSplit {
+  int axis = -1;
+  int parts = 1;
+};
+
 struct WeightSpec {
   std::string name;  // "encoder.0.attention.qkv"
   std::vector<int64_t> shape;
@@ -32,6 +40,7 @@ struct WeightSpec {
   // Of kNormal: the first rows, where they start with a deviation of their own (t5's queries in the joined projection).
   int64_t leading_rows = 0;
   double leading_stddev = 0;
+  WeightSplit split;
 
   int64_t elements() const;
 };
@@ -50,6 +59,7 @@ ParameterCount CountParameters(const ModelConfig& config);
 struct WeightStorage {
   int64_t bytes = 4;         // each; buffers are always 4
   int64_t packed_bytes = 0;  // besides, of every element of a layer's or head's matrix
+  int ranks = 1;             // that share what can be split
 };
 
 // Bytes the weights take on the device, plus the largest single tensor in fp32 while loading.

@@ -11,6 +11,7 @@
 #include "base/digest.h"
 #include "base/safetensors.h"
 #include "beamline/status.h"
+#include "model/sharding.h"
 
 namespace beamline::model {
 namespace {
@@ -35,26 +36,25 @@ std::vector<float> InitialValues(const WeightSpec& spec, uint64_t seed) {
   return values;
 }
 
-at::Tensor Upload(backend::Context& ctx, const WeightSpec& spec, const std::vector<float>& values) {
-  return spec.role == WeightRole::kBuffer ? backend::UploadFloats(ctx, values, spec.shape)
-                                          : backend::UploadWeight(ctx, values, spec.shape);
+at::Tensor Upload(backend::Context& ctx, const WeightSpec& spec, absl::Span<const int64_t> shape,
+                  const std::vector<float>& values) {
+  return spec.role == WeightRole::kBuffer ? backend::UploadFloats(ctx, values, shape)
+                                          : backend::UploadWeight(ctx, values, shape);
 }
 
-std::vector<float> ToFloats(const TensorView& view) {
+void AppendFloats(const TensorView& view, int64_t first, int64_t count, std::vector<float>& values) {
   if (view.dtype == DType::kF32) {
-    const absl::Span<const float> values = view.as<float>();
-    return {values.begin(), values.end()};
+    const absl::Span<const float> run = view.as<float>().subspan(first, count);
+    values.insert(values.end(), run.begin(), run.end());
+    return;
   }
-  const absl::Span<const uint16_t> bits = view.as<uint16_t>();
-  std::vector<float> values(bits.size());
-  for (size_t i = 0; i < bits.size(); ++i) values[i] = BFloat16ToFloat(bits[i]);
-  return values;
+  for (const uint16_t bits : view.as<uint16_t>().subspan(first, count)) values.push_back(BFloat16ToFloat(bits));
 }
 
-absl::Status CheckFile(const ModelConfig& config, const SafetensorsFile& file) {
+absl::Status CheckFile(const ModelConfig& config, parallel::Shard of_file, const SafetensorsFile& file) {
   std::vector<ExpectedTensor> expected;
   for (const WeightSpec& spec : WeightSchema(config)) {
-    expected.push_back({spec.name, {DType::kF32, DType::kBF16}, spec.shape});
+    expected.push_back({spec.name, {DType::kF32, DType::kBF16}, ShapeOfRank(spec, of_file)});
   }
   BEAMLINE_RETURN_IF_ERROR(CheckTensors(file, expected));
   std::vector<std::string> broken;
@@ -76,13 +76,15 @@ const at::Tensor& Weights::Get(const std::string& name) const {
 }
 
 WeightStorage StorageOf(const backend::Context& ctx) {
-  return {.bytes = static_cast<int64_t>(c10::elementSize(ctx.dtype)), .packed_bytes = ctx.backend->PackedWeightBytes()};
+  return {.bytes = static_cast<int64_t>(c10::elementSize(ctx.dtype)),
+          .packed_bytes = ctx.backend->PackedWeightBytes(),
+          .ranks = backend::ShardOf(ctx).size};
 }
 
 Weights InitWeights(backend::Context& ctx, const ModelConfig& config, uint64_t seed) {
   Weights weights;
   for (const WeightSpec& spec : WeightSchema(config))
-    weights.Set(spec.name, Upload(ctx, spec, InitialValues(spec, seed)));
+    weights.Set(spec.name, Upload(ctx, spec, spec.shape, InitialValues(spec, seed)));
   return weights;
 }
 
@@ -95,11 +97,21 @@ absl::StatusOr<Weights> LoadWeights(backend::Context& ctx, const ModelConfig& co
 
 absl::StatusOr<Weights> LoadWeights(backend::Context& ctx, const ModelConfig& config, const SafetensorsFile& file) {
   BEAMLINE_RETURN_IF_ERROR(ValidateConfig(config));
-  BEAMLINE_RETURN_IF_ERROR(CheckFile(config, file));
+  const parallel::Shard shard = backend::ShardOf(ctx);
+  BEAMLINE_RETURN_IF_ERROR(CheckRanks(config, shard.size));
+  BEAMLINE_RETURN_IF_ERROR(CheckFile(config, file.parts() ? shard : parallel::Shard{}, file));
   Weights weights;
+  weights.SetShard(shard);
   for (const WeightSpec& spec : WeightSchema(config)) {
     BEAMLINE_ASSIGN_OR_RETURN(const TensorView view, file.Get(spec.name));
-    weights.Set(spec.name, Upload(ctx, spec, ToFloats(view)));
+    const std::vector<int64_t> shape = ShapeOfRank(spec, shard);
+    std::vector<float> values;
+    if (file.parts()) {
+      AppendFloats(view, 0, view.elements(), values);
+    } else {
+      ForEachRunOfRank(spec, shard, [&](int64_t first, int64_t count) { AppendFloats(view, first, count, values); });
+    }
+    weights.Set(spec.name, Upload(ctx, spec, shape, values));
   }
   return weights;
 }

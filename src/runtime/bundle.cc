@@ -7,6 +7,7 @@
 #include "base/memory.h"
 #include "beamline/status.h"
 #include "catalogue/snapshot_file.h"
+#include "model/sharding.h"
 #include "runtime/bundle_folder.h"
 #include "sid/codebook.h"
 
@@ -107,8 +108,11 @@ int64_t EstimateBundleBytes(const BundleManifest& manifest, const model::ModelCo
     const auto found = manifest.files.find(name);
     return found == manifest.files.end() ? int64_t{0} : static_cast<int64_t>(found->second.bytes);
   };
-  // The weights' file once as read and once as parsed, then the tensors; the catalogue's file and its arrays.
-  return 2 * file_bytes(kWeightsFile) + model::EstimateWeightBytes(config, storage) + 2 * file_bytes(kItemsFile) +
+  // The weights' file once as read and once as parsed, or a rank's parts of it; then the tensors; the catalogue's file
+  // and its arrays.
+  const int64_t weights =
+      storage.ranks == 1 ? 2 * file_bytes(kWeightsFile) : model::EstimateWeightBytes(config, {.ranks = storage.ranks});
+  return weights + model::EstimateWeightBytes(config, storage) + 2 * file_bytes(kItemsFile) +
          2 * file_bytes(kVocabularyFile);
 }
 
@@ -127,6 +131,12 @@ absl::StatusOr<Bundle> LoadBundle(const fs::path& folder, const LoadBundleOption
 
   BEAMLINE_ASSIGN_OR_RETURN(bundle.catalogue, LoadCatalogue(folder, bundle.manifest, bundle.config, options.catalogue));
 
+  if (!options.shard.whole()) {
+    BEAMLINE_ASSIGN_OR_RETURN(bundle.weights,
+                              ReadBundleTensors(folder, bundle.manifest, kWeightsFile,
+                                                model::ChoosePartsOfRank(bundle.config, options.shard)));
+    return bundle;
+  }
   BEAMLINE_ASSIGN_OR_RETURN(const std::string weights, ReadBundleFile(folder, bundle.manifest, kWeightsFile));
   BEAMLINE_ASSIGN_OR_RETURN(bundle.weights, SafetensorsFile::Parse(weights, (folder / kWeightsFile).string()));
   return bundle;

@@ -20,6 +20,7 @@
 #include "catalogue/snapshot.h"
 #include "model/config.h"
 #include "model/weight_schema.h"
+#include "parallel/shard.h"
 #include "runtime/bundle_manifest.h"
 #include "runtime/vocabulary.h"
 
@@ -28,7 +29,7 @@ namespace beamline::runtime {
 struct Bundle {
   BundleManifest manifest;
   model::ModelConfig config;
-  SafetensorsFile weights;  // names and shapes are checked when the model is made of them
+  SafetensorsFile weights;  // or the parts of a rank; names and shapes are checked when the model is made of them
   std::shared_ptr<const Vocabulary> vocabulary;
   std::shared_ptr<const catalogue::CatalogueSnapshot> catalogue;
 };
@@ -36,6 +37,7 @@ struct Bundle {
 struct LoadBundleOptions {
   std::string catalogue;           // a snapshot file to use instead of the bundle's own
   model::WeightStorage storage;    // how weights will be kept
+  parallel::Shard shard;           // of the weights, this alone is kept in memory
   int64_t further_bytes = 0;       // what the caller needs besides, e.g. a cache
   int64_t memory_limit_bytes = 0;  // 0: what the machine has available
 };

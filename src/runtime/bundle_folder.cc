@@ -121,6 +121,18 @@ absl::StatusOr<std::string> ReadBundleFile(const fs::path& folder, const BundleM
   return contents;
 }
 
+absl::StatusOr<SafetensorsFile> ReadBundleTensors(const fs::path& folder, const BundleManifest& manifest,
+                                                  const std::string& name, const PartChooser& choose) {
+  BEAMLINE_ASSIGN_OR_RETURN(const BundleFileEntry listed, Listed(manifest, name));
+  absl::StatusOr<SafetensorsFile::Parts> read = SafetensorsFile::ReadParts((folder / name).string(), choose);
+  if (!read.ok()) {  // most often because it is not the file that was listed
+    BEAMLINE_RETURN_IF_ERROR(VerifyBundleFile(folder, manifest, name));
+    return absl::Status(read.status().code(), absl::StrCat((folder / name).string(), ": ", read.status().message()));
+  }
+  BEAMLINE_RETURN_IF_ERROR(CheckDigest(folder / name, read->sha256, listed.sha256));
+  return std::move(read->file);
+}
+
 absl::Status VerifyBundleFile(const fs::path& folder, const BundleManifest& manifest, const std::string& name) {
   BEAMLINE_ASSIGN_OR_RETURN(const BundleFileEntry listed, Listed(manifest, name));
   BEAMLINE_ASSIGN_OR_RETURN(const BundleFileEntry actual, DescribeFile(folder / name));

@@ -10,6 +10,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "base/safetensors.h"
 #include "runtime/bundle_manifest.h"
 
 namespace beamline::runtime {
@@ -24,6 +25,11 @@ absl::StatusOr<std::string> IdentifyBundle(const std::filesystem::path& folder);
 // A file of the manifest in private memory, its digest checked. For small files and for those parsed from memory.
 absl::StatusOr<std::string> ReadBundleFile(const std::filesystem::path& folder, const BundleManifest& manifest,
                                            const std::string& name);
+
+// Parts of the tensors of a safetensors file, in memory for these alone; the digest is that of the whole file, checked
+// before anything is returned.
+absl::StatusOr<SafetensorsFile> ReadBundleTensors(const std::filesystem::path& folder, const BundleManifest& manifest,
+                                                  const std::string& name, const PartChooser& choose);
 
 // The digest alone, in constant memory: for files whose own loader checks them again.
 absl::Status VerifyBundleFile(const std::filesystem::path& folder, const BundleManifest& manifest,

@@ -7,13 +7,14 @@
 #include "beamline/status.h"
 #include "model/model.h"
 #include "model/weights.h"
+#include "runtime/group_leader.h"
+#include "runtime/load_model.h"
 #include "runtime/model_runner.h"
 #include "runtime/runner.h"
 
 namespace beamline::runtime {
-namespace {
 
-absl::Status CheckOptions(const RunnerOptions& options) {
+absl::Status CheckRunnerOptions(const RunnerOptions& options) {
   const auto at_least = [](absl::string_view field, int64_t value, int64_t limit) {
     if (value >= limit) return absl::OkStatus();
     return absl::InvalidArgumentError(absl::StrCat(field, ": must be at least ", limit, ", is ", value));
@@ -26,7 +27,7 @@ absl::Status CheckOptions(const RunnerOptions& options) {
   return at_least("memory_limit_bytes", options.memory_limit_bytes, 0);
 }
 
-// "auto" is CUDA where it works, else the CPU; what only the CPU has asks for it.
+// What only the CPU has asks for it.
 absl::StatusOr<backend::Context> ChooseContext(const RunnerOptions& options) {
   if (options.device != "auto") return backend::MakeContext(options.device, options.dtype, options.backend);
   if (options.backend == "cpu" || options.dtype == "int8") {
@@ -38,25 +39,42 @@ absl::StatusOr<backend::Context> ChooseContext(const RunnerOptions& options) {
              : cuda;
 }
 
-absl::StatusOr<std::unique_ptr<Runner>> Load(const RunnerOptions& options) {
-  BEAMLINE_RETURN_IF_ERROR(CheckOptions(options));
-  ModelRunner::Parts parts;
-  BEAMLINE_ASSIGN_OR_RETURN(parts.context, ChooseContext(options));
+absl::StatusOr<LoadedModel> LoadModel(const RunnerOptions& options, backend::Context& ctx) {
   LoadBundleOptions load;
   load.catalogue = options.catalogue;
-  load.storage = model::StorageOf(parts.context);
+  load.storage = model::StorageOf(ctx);
+  load.shard = backend::ShardOf(ctx);
   load.further_bytes = options.context_cache_bytes;
   load.memory_limit_bytes = options.memory_limit_bytes;
-  BEAMLINE_ASSIGN_OR_RETURN(Bundle bundle, LoadBundle(options.bundle, load));
+  LoadedModel loaded;
+  BEAMLINE_ASSIGN_OR_RETURN(loaded.bundle, LoadBundle(options.bundle, load));
 
   backend::SetThreads(options.threads);
-  BEAMLINE_ASSIGN_OR_RETURN(model::Weights weights, model::LoadWeights(parts.context, bundle.config, bundle.weights));
-  bundle.weights = SafetensorsFile();  // the file's memory is given back before the first request
-  BEAMLINE_ASSIGN_OR_RETURN(parts.model, model::MakeModel(bundle.config, std::move(weights)));
-  parts.vocabulary = std::move(bundle.vocabulary);
-  parts.catalogue = std::move(bundle.catalogue);
-  parts.model_version = bundle.manifest.model_version;
-  parts.codebook_fingerprint = bundle.manifest.codebook_fingerprint;
+  BEAMLINE_ASSIGN_OR_RETURN(model::Weights weights,
+                            model::LoadWeights(ctx, loaded.bundle.config, loaded.bundle.weights));
+  loaded.bundle.weights = SafetensorsFile();  // the file's memory is given back before the first request
+  BEAMLINE_ASSIGN_OR_RETURN(loaded.model, model::MakeModel(loaded.bundle.config, std::move(weights)));
+  return loaded;
+}
+
+namespace {
+
+absl::StatusOr<std::unique_ptr<Runner>> Load(const RunnerOptions& options) {
+  BEAMLINE_RETURN_IF_ERROR(CheckRunnerOptions(options));
+  ModelRunner::Parts parts;
+  if (options.group == nullptr) {
+    BEAMLINE_ASSIGN_OR_RETURN(parts.context, ChooseContext(options));
+  } else {
+    parts.context = options.group->context();
+    BEAMLINE_ASSIGN_OR_RETURN(parts.group, options.group->Load(options.bundle));  // while this rank loads, too
+  }
+  BEAMLINE_ASSIGN_OR_RETURN(LoadedModel loaded, LoadModel(options, parts.context));
+  if (parts.group != nullptr) BEAMLINE_RETURN_IF_ERROR(parts.group->AwaitLoaded());
+  parts.model = std::move(loaded.model);
+  parts.vocabulary = std::move(loaded.bundle.vocabulary);
+  parts.catalogue = std::move(loaded.bundle.catalogue);
+  parts.model_version = loaded.bundle.manifest.model_version;
+  parts.codebook_fingerprint = loaded.bundle.manifest.codebook_fingerprint;
   parts.context_cache_bytes = options.context_cache_bytes;
   parts.workers = options.workers;
   return std::make_unique<ModelRunner>(std::move(parts));

@@ -17,9 +17,40 @@ namespace beamline::runtime {
 namespace {
 
 struct ModelContext final : RequestContext {
-  explicit ModelContext(model::ContextHandle context) : handle(std::move(context)) {}
+  ModelContext(model::ContextHandle context, ContextLease on_others)
+      : handle(std::move(context)), lease(std::move(on_others)) {}
   int64_t bytes() const override { return handle.bytes(); }
   model::ContextHandle handle;
+  ContextLease lease;  // of the same on the other ranks
+};
+
+// The model of a decode, which the other ranks run step by step with this one.
+class GroupedModel final : public model::Model {
+ public:
+  GroupedModel(const model::Model& own, GroupTurn& turn, std::vector<uint64_t> contexts)
+      : own_(own), turn_(turn), contexts_(std::move(contexts)) {}
+  const model::ModelConfig& config() const override { return own_.config(); }
+  const model::Weights& weights() const override { return own_.weights(); }
+  model::EncodedContext Encode(backend::Context& ctx, const model::EncoderBatch& batch) const override {
+    return own_.Encode(ctx, batch);
+  }
+  model::DecodeState BeginDecode(backend::Context& ctx, model::EncodedContext context) const override {
+    turn_.BeginDecode(contexts_);
+    return own_.BeginDecode(ctx, std::move(context));
+  }
+  at::Tensor DecodeStep(backend::Context& ctx, model::DecodeState& state, const model::StepInput& step) const override {
+    turn_.Step(ctx, step);
+    return own_.DecodeStep(ctx, state, step);
+  }
+  std::vector<at::Tensor> TeacherForced(backend::Context& ctx, const model::EncodedContext& context,
+                                        const model::TeacherBatch& targets) const override {
+    return own_.TeacherForced(ctx, context, targets);
+  }
+
+ private:
+  const model::Model& own_;
+  GroupTurn& turn_;
+  const std::vector<uint64_t> contexts_;
 };
 
 RequestJob& AsRequest(scheduler::Job& job) { return static_cast<RequestJob&>(job); }
@@ -53,6 +84,14 @@ bool ModelRunner::TryAttachContext(scheduler::Job& job) {
   return request.context_cached;
 }
 
+absl::Status ModelRunner::RunBatch(absl::string_view what, absl::FunctionRef<void()> batch) const {
+  absl::Status status = RunCatching(what, batch);
+  if (!status.ok() && parts_.group != nullptr && !parts_.group->group_status().ok()) {
+    return parts_.group->group_status();
+  }
+  return status;
+}
+
 std::vector<absl::Status> ModelRunner::Encode(absl::Span<scheduler::Job* const> jobs) {
   std::vector<absl::Status> statuses(jobs.size());
   std::vector<RequestJob*> good;
@@ -65,7 +104,7 @@ std::vector<absl::Status> ModelRunner::Encode(absl::Span<scheduler::Job* const> 
     good_index.push_back(i);
   }
   if (good.empty()) return statuses;
-  const absl::Status status = RunCatching("encode", [&] { EncodeBatch(good); });
+  const absl::Status status = RunBatch("encode", [&] { EncodeBatch(good); });
   for (size_t i : good_index) statuses[i] = status;
   return statuses;
 }
@@ -76,12 +115,15 @@ void ModelRunner::EncodeBatch(absl::Span<RequestJob* const> jobs) {
   std::vector<const EncodedRequest*> requests;
   for (const RequestJob* job : jobs) requests.push_back(&job->input);
   const model::ModelConfig& config = parts_.model->config();
-  const model::EncoderBatch batch = model::UploadEncoderInput(ctx, config, BuildEncoderBatch(config, requests));
-  model::EncodedContext encoded = parts_.model->Encode(ctx, batch);
+  const model::EncoderInput input = BuildEncoderBatch(config, requests);
+  GroupTurn turn(parts_.group);
+  std::vector<ContextLease> leases = turn.Encode(input);
+  model::EncodedContext encoded = parts_.model->Encode(ctx, model::UploadEncoderInput(ctx, config, input));
   model::TakeFirstStep(ctx, *parts_.model, encoded);
   std::vector<model::ContextHandle> handles = model::SplitContext(ctx, encoded);
+  turn.Finish();
   for (size_t i = 0; i < jobs.size(); ++i) {
-    jobs[i]->context = std::make_shared<const ModelContext>(std::move(handles[i]));
+    jobs[i]->context = std::make_shared<const ModelContext>(std::move(handles[i]), std::move(leases[i]));
     jobs[i]->context_cached = false;
     if (!jobs[i]->context_key.history_digest.empty()) cache_.Insert(jobs[i]->context_key, jobs[i]->context);
   }
@@ -117,7 +159,7 @@ std::vector<absl::Status> ModelRunner::Decode(absl::Span<scheduler::Job* const> 
   }
   if (good.empty()) return statuses;
   const absl::Status status =
-      RunCatching("decode", [&] { DecodeBatch(good, constraints, gate, absl::MakeSpan(good_statuses)); });
+      RunBatch("decode", [&] { DecodeBatch(good, constraints, gate, absl::MakeSpan(good_statuses)); });
   if (!status.ok()) {
     for (absl::Status* failed : good_statuses) *failed = status;
   }
@@ -129,15 +171,19 @@ void ModelRunner::DecodeBatch(absl::Span<RequestJob* const> jobs, absl::Span<con
   const backend::InferenceGuard guard;
   backend::Context ctx = backend::BeginBatch(parts_.context);
   std::vector<const model::ContextHandle*> handles;
+  std::vector<uint64_t> on_others;
   std::vector<decode::SearchRequest> requests;
   for (size_t i = 0; i < jobs.size(); ++i) {
-    handles.push_back(&static_cast<const ModelContext&>(*jobs[i]->context).handle);
+    const auto& context = static_cast<const ModelContext&>(*jobs[i]->context);
+    handles.push_back(&context.handle);
+    on_others.push_back(context.lease.id());
     requests.push_back({&constraints[i], jobs[i]->beam_widths, jobs[i]->score_rule, jobs[i]->trace});
   }
-  std::vector<decode::SearchResult> results =
-      decode::BeamSearch(*parts_.model).Run(ctx, model::PackContexts(ctx, handles), requests, [&](int request) {
-        return gate(*jobs[request]);
-      });
+  GroupTurn turn(parts_.group);
+  const GroupedModel model(*parts_.model, turn, std::move(on_others));
+  std::vector<decode::SearchResult> results = decode::BeamSearch(model).Run(
+      ctx, model::PackContexts(ctx, handles), requests, [&](int request) { return gate(*jobs[request]); });
+  turn.Finish();
   for (size_t i = 0; i < jobs.size(); ++i) {
     *statuses[i] = std::move(results[i].status);
     jobs[i]->hypotheses = std::move(results[i].hypotheses);

@@ -8,12 +8,15 @@
 #include <memory>
 #include <vector>
 
+#include "absl/functional/function_ref.h"
+#include "absl/strings/string_view.h"
 #include "backend/backend.h"
 #include "backend/context.h"
 #include "model/model.h"
 #include "runtime/bundle.h"
 #include "runtime/context_cache.h"
 #include "runtime/feature_builder.h"
+#include "runtime/group_leader.h"
 #include "runtime/request_job.h"
 #include "runtime/runner.h"
 
@@ -31,6 +34,7 @@ class ModelRunner final : public Runner {
     std::string codebook_fingerprint;
     int64_t context_cache_bytes = 0;
     int workers = 1;
+    std::shared_ptr<GroupModel> group;  // of the model on the other ranks; null: there are none
   };
   explicit ModelRunner(Parts parts);
 
@@ -42,7 +46,7 @@ class ModelRunner final : public Runner {
   ContextCacheStats context_cache_stats() const override { return cache_.stats(); }
   absl::Status WarmUp(absl::Span<const RecommendRequest> recorded, ScoreRule score_rule) override;
 
-  int max_concurrency() const override { return parts_.workers; }
+  int max_concurrency() const override { return parts_.group == nullptr ? parts_.workers : 1; }
   bool TryAttachContext(scheduler::Job& job) override;
   std::vector<absl::Status> Encode(absl::Span<scheduler::Job* const> jobs) override;
   std::vector<absl::Status> Decode(absl::Span<scheduler::Job* const> jobs, scheduler::StepGate gate) override;
@@ -54,6 +58,8 @@ class ModelRunner final : public Runner {
     ~WeightRelease() { backend->ReleaseUnusedWeights(); }
   };
 
+  // What `batch` threw as a status; why the group was lost, where that is the reason.
+  absl::Status RunBatch(absl::string_view what, absl::FunctionRef<void()> batch) const;
   void EncodeBatch(absl::Span<RequestJob* const> jobs);
   void DecodeBatch(absl::Span<RequestJob* const> jobs, absl::Span<const kernels::ConstraintView> constraints,
                    scheduler::StepGate gate, absl::Span<absl::Status*> statuses);

@@ -14,6 +14,7 @@
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
 #include "beamline/catalogue.h"
+#include "beamline/parallel.h"
 #include "beamline/request.h"
 #include "catalogue/snapshot.h"
 #include "runtime/encoded_request.h"
@@ -53,6 +54,8 @@ class Runner : public scheduler::BatchExecutor {
   virtual absl::Status WarmUp(absl::Span<const RecommendRequest> recorded, ScoreRule score_rule) = 0;
 };
 
+class GroupLeader;  // group_leader.h
+
 struct RunnerOptions {
   std::string bundle;                      // folder written by `beamline pack`
   std::string catalogue;                   // snapshot file used instead of the bundle's own; empty: the bundle's
@@ -63,10 +66,17 @@ struct RunnerOptions {
   int workers = 1;                         // concurrent Encode and Decode calls
   int64_t context_cache_bytes = 64 << 20;  // 0: no cache
   int64_t memory_limit_bytes = 0;          // weights + catalogue + cache; 0: what the machine has available
+  std::shared_ptr<GroupLeader> group;      // of the ranks that hold the model together; null: this process alone
 };
 
 // Verifies the whole bundle, then loads it. Errors name the file, the field and the limit. Declared here, defined where
 // torch is (runtime/load_runner.cc).
 absl::StatusOr<std::unique_ptr<Runner>> LoadRunner(const RunnerOptions& options);
+
+// Rank 0 of several (beamline/parallel.h): waits until all are there. Errors name the field. What it returns goes into
+// the options of runners, whose device, dtype, backend and threads are those given here.
+absl::StatusOr<std::shared_ptr<GroupLeader>> StartGroup(const RunnerOptions& options, const ParallelOptions& parallel);
+// Another rank: loads and executes what rank 0 does, until that ends the group: OK; else why the group was lost.
+absl::Status FollowGroup(const RunnerOptions& options, const ParallelOptions& parallel);
 
 }  // namespace beamline::runtime

@@ -69,6 +69,7 @@ absl::StatusOr<config::v1::ServerConfig> ParseServerConfig(const std::string& te
   const auto locations = ParseConfigText(text, &config, &problems);
   if (overrides.bundle) config.mutable_engine()->set_bundle(*overrides.bundle);
   if (overrides.port) config.mutable_listen()->set_port(*overrides.port);
+  if (overrides.rank) config.mutable_parallel()->set_rank(*overrides.rank);
   CheckConfig(config, *locations, overrides, &problems);
   BEAMLINE_RETURN_IF_ERROR(problems.ToStatus());
   return config;
@@ -113,6 +114,13 @@ EngineOptions EngineOptionsOf(const config::v1::ServerConfig& config) {
   }
   options.cost_measurement = absl::Milliseconds(engine.cost_measurement_ms());
   options.context_cache_bytes = engine.context_cache_bytes();
+  const config::v1::Parallel& parallel = config.parallel();
+  options.parallel.size = parallel.size();
+  options.parallel.rank = parallel.rank();
+  options.parallel.address = parallel.address();
+  options.parallel.port = parallel.port();
+  options.parallel.start_timeout = absl::Milliseconds(parallel.start_timeout_ms());
+  options.parallel.lost_after = absl::Milliseconds(parallel.lost_after_ms());
   return options;
 }
 

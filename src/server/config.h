@@ -20,6 +20,7 @@ inline constexpr uint64_t kMaxConfigBytes = 1 << 20;
 struct ConfigOverrides {  // the command line's, stronger than the file
   std::optional<std::string> bundle;
   std::optional<int> port;
+  std::optional<int> rank;      // parallel.rank
   bool any_port = false;        // allow port 0: the system chooses. For tests
   bool check_artefacts = true;  // the files and folders of `engine` and `tls` must exist and fit together
 };

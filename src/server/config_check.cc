@@ -12,6 +12,7 @@
 #include "absl/strings/str_split.h"
 #include "absl/time/clock.h"
 #include "beamline/engine_limits.h"
+#include "beamline/parallel.h"
 #include "google/protobuf/descriptor.h"
 #include "server/config_problems.h"
 #include "server/tls_files.h"
@@ -48,6 +49,9 @@ const Bounds kOwnBounds[] = {
     {"limits.keepalive_timeout_ms", 1, 600000},
     {"limits.min_open_files", 16, 1000000},
     {"tls.poll_ms", 10, 86400000},
+    {"parallel.size", 1, kMaxRanks},
+    {"parallel.start_timeout_ms", 1, 3600000},
+    {"parallel.lost_after_ms", absl::ToInt64Milliseconds(kMinLostAfter), absl::ToInt64Milliseconds(kMaxLostAfter)},
     {"lifecycle.drain_delay_ms", 0, 600000},
     {"lifecycle.grace_ms", 0, 600000},
     {"admin.recorded_requests", 0, 100000},
@@ -87,6 +91,7 @@ class Checker {
     CheckListenPort();
     CheckAdmin();
     CheckTls();
+    CheckParallel();
     CheckEngine();
     CheckWord("log.format", config_.log().format(), {"text", "json"});
     CheckWord("log.level", config_.log().level(), {"debug", "info", "warning", "error"});
@@ -217,6 +222,27 @@ class Checker {
     if (control == value.end()) return;
     Add(path, absl::StrCat("\"", value, "\" holds control character ", int{*control}, " at byte ",
                            control - value.begin(), "; give a path without any"));
+  }
+
+  void CheckParallel() {
+    const config::v1::Parallel& parallel = config_.parallel();
+    if (InBounds("parallel.size") && (parallel.rank() < 0 || parallel.rank() >= parallel.size())) {
+      const std::string text = absl::StrCat(parallel.rank(), " is outside 0..", parallel.size() - 1,
+                                            ", the ranks of parallel.size ", parallel.size());
+      if (overrides_.rank) {
+        problems_.Add(0, absl::StrCat("--rank: ", text));
+      } else {
+        Add("parallel.rank", text);
+      }
+    }
+    if (parallel.size() == 1) return;
+    if (parallel.address().empty()) Add("parallel.address", "is empty; give the address of rank 0's machine");
+    const int port = parallel.port();
+    if (port < 1 || port > 65535) Add("parallel.port", absl::StrCat(port, " is outside 1..65535"));
+    if (port == config_.listen().port()) Add("parallel.port", absl::StrCat(port, " is listen.port too"));
+    for (const int other : {config_.admin().port(), config_.admin().http_port()}) {
+      if (config_.has_admin() && port == other) Add("parallel.port", absl::StrCat(port, " is a port of admin too"));
+    }
   }
 
   void CheckWord(absl::string_view path, const std::string& value, const std::vector<std::string>& words) {

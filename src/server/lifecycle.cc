@@ -32,6 +32,7 @@ constexpr absl::Duration kPoll = absl::Milliseconds(5);
 constexpr absl::Duration kWatchdogMargin = absl::Seconds(1);
 // An engine that nobody asked for so long is asked by us: readiness rests on what happened lately.
 constexpr absl::Duration kIdle = absl::Seconds(30);
+constexpr absl::Duration kLostExit = absl::Milliseconds(1500);  // with parallel.lost_after_ms below 10 s in all
 constexpr int kInterruptedExit = 130;
 
 // Waits for the last call, a stop of rank `stop_count` or the deadline; returns the calls still in flight.
@@ -122,6 +123,51 @@ void SilenceLibraries() {
 #endif
 }
 
+// The end of this process after its group was lost: no draining, but time for calls in flight to hear of it.
+class GroupLoss {
+ public:
+  explicit GroupLoss(StopRequests* stop) : stop_(*stop) {}
+
+  // Made once the watcher of signals has blocked them.
+  void StartWatchdog() {
+    watchdog_.emplace([] {
+      Log().critical("the process did not end in time after the group was lost: exiting now");
+      Log().flush();
+      _exit(1);
+    });
+  }
+  std::function<void(const absl::Status&)> Handler() {
+    return [this](const absl::Status& status) {
+      Log().critical("parallel: {}; this process ends", std::string(status.message()));
+      Log().flush();
+      watchdog_->Arm(kLostExit);
+      {
+        const std::lock_guard<std::mutex> lock(mu_);
+        status_ = status;
+      }
+      SetInterrupted(true);  // a bundle being verified is given up
+      stop_.Add();
+      stop_.Add();  // nothing is waited for
+    };
+  }
+  absl::Status status() const {
+    const std::lock_guard<std::mutex> lock(mu_);
+    return status_;
+  }
+
+ private:
+  StopRequests& stop_;
+  std::optional<Watchdog> watchdog_;
+  mutable std::mutex mu_;
+  absl::Status status_;  // guarded by mu_
+};
+
+void PrepareProcess(const config::v1::Log& log) {
+  signal(SIGPIPE, SIG_IGN);
+  RegisterLogger(log);
+  SilenceLibraries();
+}
+
 }  // namespace
 
 absl::Status ServeUntilStopped(const config::v1::Lifecycle& lifecycle, Server& server, Engine& engine,
@@ -158,14 +204,40 @@ absl::Status ServeUntilStopped(const config::v1::Lifecycle& lifecycle, Server& s
                                          stop.count() > 1 ? "" : absl::StrCat(lifecycle.grace_ms(), " ms)")));
 }
 
+absl::Status RunFollower(const config::v1::ServerConfig& config, const FollowerMain& follow) {
+  PrepareProcess(config.log());
+  if (!config.core_dumps()) BEAMLINE_RETURN_IF_ERROR(ForbidCoreDumps());
+  StopRequests stop;
+  GroupLoss loss(&stop);
+  std::atomic<bool> ready{false};
+  std::optional<Watchdog> watchdog;
+  SignalWatcher signals([&](int number) {
+    Log().info("signal received: signal={}; rank 0 ends the group, a second signal ends this rank", number);
+    if (stop.count() > 0 || !ready) _exit(kInterruptedExit);
+    stop.Add();
+    watchdog->Arm(StopTime(config.lifecycle()) + 2 * kWatchdogMargin);
+  });
+  watchdog.emplace([&] {
+    Log().critical("rank 0 did not end the group in time: exiting now");
+    Log().flush();
+    _exit(1);
+  });
+  loss.StartWatchdog();
+  ready = true;
+  EngineOptions options = EngineOptionsOf(config);
+  options.parallel.on_lost = loss.Handler();
+  const absl::Status status = follow(options);
+  if (status.ok()) Log().info("rank {} ended with its group", config.parallel().rank());
+  return status;
+}
+
 absl::Status RunServer(const config::v1::ServerConfig& config, const EngineFactory& create_engine) {
-  signal(SIGPIPE, SIG_IGN);
-  RegisterLogger(config.log());
+  PrepareProcess(config.log());
   BEAMLINE_RETURN_IF_ERROR(EnsureOpenFiles(config.limits().min_open_files()));
   if (!config.core_dumps()) BEAMLINE_RETURN_IF_ERROR(ForbidCoreDumps());
-  SilenceLibraries();
   std::atomic<bool> loading{true};
   StopRequests stop;
+  GroupLoss loss(&stop);
   AdminPages pages({.live_requests = config.admin().live_requests()});
   std::atomic<const Server*> running{nullptr};
   std::optional<Watchdog> watchdog;  // its thread starts after the watcher has blocked the signals
@@ -195,6 +267,7 @@ absl::Status RunServer(const config::v1::ServerConfig& config, const EngineFacto
     Log().flush();
     _exit(1);
   });
+  loss.StartWatchdog();
   const RealClock clock;
   // Before the model: whoever asks while it loads hears that the process is alive and not ready.
   std::unique_ptr<AdminHttp> http;
@@ -211,7 +284,9 @@ absl::Status RunServer(const config::v1::ServerConfig& config, const EngineFacto
             {"catalogue", config.engine().catalogue().empty() ? "the bundle's" : config.engine().catalogue()},
             {"device", config.engine().device()},
             {"dtype", config.engine().dtype()}});
-  BEAMLINE_ASSIGN_OR_RETURN(const std::unique_ptr<Engine> engine, create_engine(EngineOptionsOf(config)));
+  EngineOptions options = EngineOptionsOf(config);
+  options.parallel.on_lost = loss.Handler();
+  BEAMLINE_ASSIGN_OR_RETURN(const std::unique_ptr<Engine> engine, create_engine(options));
   BEAMLINE_ASSIGN_OR_RETURN(const std::unique_ptr<Server> server, Server::Start(config, engine.get(), &clock));
   running.store(server.get());
   loading.store(false);
@@ -224,7 +299,7 @@ absl::Status RunServer(const config::v1::ServerConfig& config, const EngineFacto
   const absl::Status status = ServeUntilStopped(config.lifecycle(), *server, *engine, stop, *watchdog);
   running.store(nullptr);
   pages.Gone();
-  return status;
+  return loss.status().ok() ? status : loss.status();
 }
 
 }  // namespace beamline::server

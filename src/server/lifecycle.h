@@ -5,7 +5,8 @@
 // server and the engine stop. A second signal skips what is left of both times. A watchdog, armed by the first signal
 // itself, ends the process one second after both times in case anything hangs. A signal while the engine still loads
 // ends the process at once. SIGHUP stops nothing: whoever means "read your files again" by it is told in the log that
-// they are watched. The admin pages are there from before the engine loads until the end.
+// they are watched. The admin pages are there from before the engine loads until the end. Where several ranks
+// hold the model, the loss of one ends this process too: at once, with an error, and within kLostExit though all hang.
 #pragma once
 
 #include <condition_variable>
@@ -80,5 +81,11 @@ absl::Status ServeUntilStopped(const config::v1::Lifecycle& lifecycle, Server& s
 // All of `beamline serve` behind the configuration: signals, engine, server, log. Returns when the process should exit.
 using EngineFactory = std::function<absl::StatusOr<std::unique_ptr<Engine>>(const EngineOptions&)>;
 absl::Status RunServer(const config::v1::ServerConfig& config, const EngineFactory& create_engine);
+
+// All of `beamline serve` for a rank that follows rank 0 (parallel.rank > 0): it serves nobody itself. `follow` returns
+// when the group has ended. A first signal is left to rank 0, which gets its own and ends the group in order, for as
+// long as that may take there; a second one ends the process at once, and with it the group.
+using FollowerMain = std::function<absl::Status(const EngineOptions&)>;
+absl::Status RunFollower(const config::v1::ServerConfig& config, const FollowerMain& follow);
 
 }  // namespace beamline::server

@@ -53,8 +53,8 @@ model::ModelConfig TinyConfig(const TinyBundleOptions& options) {
   model::ModelConfig config;
   config.level_sizes = options.level_sizes;
   config.d_model = 32;
-  config.heads = 2;
-  config.head_dim = 16;
+  config.heads = options.heads;
+  config.head_dim = 32 / options.heads;
   config.user = {
       .user_buckets = 0, .attribute_buckets = 32, .attributes = {"active_degree"}, .width = 8, .enabled = true};
   config.short_term = Pathway(6, options.items);

@@ -25,6 +25,7 @@ struct TinyBundleOptions {
   bool moe = false;
   bool causal = false;
   int trunk_layers = 0;       // of two decoder layers
+  int heads = 2;              // of 32 dimensions in all
   std::string model_version;  // empty: derived
 };
 

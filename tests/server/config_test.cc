@@ -87,6 +87,12 @@ TEST(Config, DefaultsAreTheEnginesOwn) {
   EXPECT_TRUE(options.narrowing.empty()) << "off";
   EXPECT_TRUE(defaults.narrowing.empty());
   EXPECT_EQ(options.cost_measurement, defaults.cost_measurement);
+  EXPECT_EQ(options.parallel.size, defaults.parallel.size);
+  EXPECT_EQ(options.parallel.rank, defaults.parallel.rank);
+  EXPECT_EQ(options.parallel.address, defaults.parallel.address);
+  EXPECT_EQ(options.parallel.port, defaults.parallel.port);
+  EXPECT_EQ(options.parallel.start_timeout, defaults.parallel.start_timeout);
+  EXPECT_EQ(options.parallel.lost_after, defaults.parallel.lost_after);
 }
 
 TEST(Config, EveryEngineFieldArrives) {
@@ -98,7 +104,8 @@ engine {
   model_folder: "m" model_poll_ms: 22 keep_previous_model: false cost_measurement_ms: 23
   narrowing { wait_ms: 24 beam_width: 9 } narrowing { wait_ms: 25 beam_width: 8 }
 }
-limits { default_deadline_ms: 21 })",
+limits { default_deadline_ms: 21 }
+parallel { size: 4 rank: 3 address: "rank0.example" port: 23 start_timeout_ms: 24 lost_after_ms: 2500 })",
                                         "c", NoFiles());
   ASSERT_TRUE(config.ok()) << config.status();
   const EngineOptions options = EngineOptionsOf(*config);
@@ -128,6 +135,34 @@ limits { default_deadline_ms: 21 })",
   EXPECT_EQ(options.narrowing[1].wait, absl::Milliseconds(25));
   EXPECT_EQ(options.narrowing[1].beam_width, 8);
   EXPECT_EQ(options.default_deadline, absl::Milliseconds(21));
+  EXPECT_EQ(options.parallel.size, 4);
+  EXPECT_EQ(options.parallel.rank, 3);
+  EXPECT_EQ(options.parallel.address, "rank0.example");
+  EXPECT_EQ(options.parallel.port, 23);
+  EXPECT_EQ(options.parallel.start_timeout, absl::Milliseconds(24));
+  EXPECT_EQ(options.parallel.lost_after, absl::Milliseconds(2500));
+}
+
+TEST(Config, RanksOfAGroupAreChecked) {
+  const auto problem = [](const std::string& text) { return Problems("parallel { " + text + " }"); };
+  EXPECT_THAT(problem("size: 2 rank: 1"), ElementsAre());
+  EXPECT_THAT(problem("size: 65"), ElementsAre(HasSubstr("parallel.size: 65 is outside 1..64")));
+  EXPECT_THAT(problem("size: 2 rank: 2"),
+              ElementsAre(HasSubstr("parallel.rank: 2 is outside 0..1, the ranks of parallel.size 2")));
+  EXPECT_THAT(problem("rank: 1"), ElementsAre(HasSubstr("parallel.rank: 1 is outside 0..0")));
+  EXPECT_THAT(problem("size: 2 address: ''"), ElementsAre(HasSubstr("parallel.address: is empty")));
+  EXPECT_THAT(problem("size: 2 port: 0"), ElementsAre(HasSubstr("parallel.port: 0 is outside 1..65535")));
+  EXPECT_THAT(problem("size: 2 port: 50051"), ElementsAre(HasSubstr("parallel.port: 50051 is listen.port too")));
+  EXPECT_THAT(Problems("parallel { size: 2 port: 50053 } admin {}"), ElementsAre(HasSubstr("a port of admin too")));
+  EXPECT_THAT(problem("size: 2 lost_after_ms: 9000"),
+              ElementsAre(HasSubstr("parallel.lost_after_ms: 9000 is outside 200..8000")));
+  EXPECT_THAT(problem("size: 2 start_timeout_ms: 0"), ElementsAre(HasSubstr("parallel.start_timeout_ms: 0")));
+  ConfigOverrides overrides = NoFiles();
+  overrides.rank = 3;
+  EXPECT_THAT(
+      std::string(
+          ParseServerConfig("engine { bundle: 'b' } parallel { size: 2 rank: 1 }", "c", overrides).status().message()),
+      HasSubstr("--rank: 3 is outside 0..1"));
 }
 
 TEST(Config, AdminPortsBeyondLoopbackNeedTheFlag) {

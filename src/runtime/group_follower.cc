@@ -1,0 +1,164 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "runtime/group_follower.h"
+
+#include <stdexcept>
+#include <utility>
+
+#include <sys/resource.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "absl/strings/str_cat.h"
+#include "backend/backend.h"
+#include "backend/communicator.h"
+#include "backend/ops.h"
+#include "base/log.h"
+#include "base/run_catching.h"
+#include "beamline/status.h"
+#include "runtime/bundle_folder.h"
+#include "runtime/group_leader.h"
+#include "runtime/load_model.h"
+
+namespace beamline::runtime {
+namespace {
+
+constexpr int kLoadingNiceness = 10;  // as repository's thread: what serves goes first
+
+}  // namespace
+
+GroupFollower::GroupFollower(const RunnerOptions& options, const backend::Context& ctx, parallel::ProcessGroup* group)
+    : options_(options), context_(ctx), group_(*group) {}
+
+absl::Status GroupFollower::Run() {
+  const backend::InferenceGuard guard;
+  for (;;) {
+    const absl::StatusOr<std::string> bytes = group_.Receive();
+    if (absl::IsCancelled(bytes.status())) {
+      const std::lock_guard<std::mutex> lock(mu_);
+      return start_;
+    }
+    if (!bytes.ok()) return bytes.status();
+    BEAMLINE_ASSIGN_OR_RETURN(const GroupMessage message, ParseGroupMessage(*bytes));
+    const absl::Status status = RunCatching("following rank 0", [&] { Execute(message); });
+    if (status.ok()) continue;
+    group_.Fail(absl::InternalError(absl::StrCat("rank ", group_.rank(), ": ", status.message())));
+    return group_.status();
+  }
+}
+
+void GroupFollower::Execute(const GroupMessage& message) {
+  if (message.command == GroupCommand::kLoad) return StartLoading(message);
+  if (message.command == GroupCommand::kUnload) {
+    std::map<uint64_t, Followed>::node_type forgotten;
+    {
+      const std::lock_guard<std::mutex> lock(mu_);
+      forgotten = models_.extract(message.model);
+    }
+    forgotten = {};
+    context_.backend->ReleaseUnusedWeights();
+    return;
+  }
+  Followed& followed = Find(message.model);
+  for (const uint64_t context : message.released) followed.contexts.erase(context);
+  switch (message.command) {
+    case GroupCommand::kEncode:
+      return Encode(message, followed);
+    case GroupCommand::kBeginDecode:
+      return BeginDecode(message, followed);
+    case GroupCommand::kStep:
+      return Step(message, followed);
+    default:
+      decode_ = {};
+      batch_.reset();
+  }
+}
+
+GroupFollower::Followed& GroupFollower::Find(uint64_t model) {
+  const std::lock_guard<std::mutex> lock(mu_);
+  const auto found = models_.find(model);
+  if (found == models_.end()) throw std::runtime_error(absl::StrCat("rank 0 uses model ", model, ", not loaded here"));
+  return found->second;
+}
+
+void GroupFollower::StartLoading(const GroupMessage& message) {
+  loading_.Schedule([this, message] {
+    setpriority(PRIO_PROCESS, static_cast<id_t>(syscall(SYS_gettid)), kLoadingNiceness);  // best effort
+    const absl::Status status = ReturnCatching(
+        "loading", [&] { return Load(message); }, absl::StatusCode::kResourceExhausted);
+    if (!status.ok()) Log().error("parallel: {}", std::string(status.message()));
+    {
+      const std::lock_guard<std::mutex> lock(mu_);
+      started_ = started_ || status.ok();
+      start_ = started_ ? absl::OkStatus() : status;
+    }
+    group_.Post(SerializeLoadAnswer({message.model, status}));
+  });
+}
+
+absl::Status GroupFollower::Load(const GroupMessage& message) {
+  RunnerOptions options = options_;
+  if (!message.bundle.empty()) options.bundle = message.bundle;
+  options.catalogue.clear();  // rank 0's business
+  BEAMLINE_RETURN_IF_ERROR(CheckRunnerOptions(options));
+  BEAMLINE_ASSIGN_OR_RETURN(const std::string digest, IdentifyBundle(options.bundle));
+  if (digest != message.digest) {
+    return absl::FailedPreconditionError(absl::StrCat("engine.bundle: ", options.bundle, " has digest ", digest,
+                                                      ", rank 0's has ", message.digest,
+                                                      "; all ranks of a group need the same version of the model"));
+  }
+  backend::Context ctx = context_;
+  BEAMLINE_ASSIGN_OR_RETURN(LoadedModel loaded, LoadModel(options, ctx));
+  Log().info("parallel: loaded: rank={} size={} bundle={} model_version={}", group_.rank(), group_.size(),
+             options.bundle, loaded.bundle.manifest.model_version);
+  const std::lock_guard<std::mutex> lock(mu_);
+  models_[message.model].model = std::move(loaded.model);
+  return absl::OkStatus();
+}
+
+void GroupFollower::Encode(const GroupMessage& message, Followed& followed) {
+  backend::Context ctx = backend::BeginBatch(context_);
+  model::EncodedContext encoded =
+      followed.model->Encode(ctx, model::UploadEncoderInput(ctx, followed.model->config(), message.input));
+  model::TakeFirstStep(ctx, *followed.model, encoded);
+  const std::vector<model::ContextHandle> handles = model::SplitContext(ctx, encoded);
+  for (size_t row = 0; row < handles.size(); ++row) {
+    followed.contexts[message.first_context + row] = handles[row];
+  }
+}
+
+void GroupFollower::BeginDecode(const GroupMessage& message, Followed& followed) {
+  batch_ = backend::BeginBatch(context_);
+  std::vector<const model::ContextHandle*> handles;
+  for (const uint64_t context : message.contexts) {
+    const auto found = followed.contexts.find(context);
+    if (found == followed.contexts.end()) throw std::runtime_error(absl::StrCat("context ", context, " is not here"));
+    handles.push_back(&found->second);
+  }
+  decode_ = followed.model->BeginDecode(*batch_, model::PackContexts(*batch_, handles));
+  model::FirstLogits(*batch_, *followed.model, decode_);  // the contexts have them: nothing is computed
+}
+
+void GroupFollower::Step(const GroupMessage& message, const Followed& followed) {
+  if (!batch_) throw std::runtime_error("a decode step without a decode");
+  model::StepInput step{.level = message.level};
+  if (message.level > 0) {
+    const int64_t shape[] = {decode_.context.batch(), message.rows};
+    step.codes = backend::UploadInts(*batch_, message.codes, shape);
+    step.parents = backend::UploadInts(*batch_, message.parents, shape);
+  }
+  followed.model->DecodeStep(*batch_, decode_, step);
+}
+
+absl::Status FollowGroup(const RunnerOptions& options, const ParallelOptions& parallel) {
+  BEAMLINE_ASSIGN_OR_RETURN(backend::Context ctx, ChooseContext(options));
+  BEAMLINE_ASSIGN_OR_RETURN(const std::unique_ptr<parallel::ProcessGroup> group,
+                            parallel::ProcessGroup::Join(parallel, GroupSettings(options, ctx)));
+  BEAMLINE_ASSIGN_OR_RETURN(const std::unique_ptr<backend::Communicator> communicator,
+                            backend::MakeCommunicator(group.get(), ctx.device));
+  ctx.communicator = communicator.get();
+  Log().info("parallel: following: rank={} size={} rank_0={} port={}", group->rank(), group->size(), parallel.address,
+             parallel.port);
+  return GroupFollower(options, ctx, group.get()).Run();
+}
+
+}  // namespace beamline::runtime

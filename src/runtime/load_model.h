@@ -1,0 +1,31 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// From options to a model in memory: what every rank of a group does, and one that is alone.
+#pragma once
+
+#include <memory>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "backend/context.h"
+#include "model/model.h"
+#include "runtime/bundle.h"
+#include "runtime/runner.h"
+
+namespace beamline::runtime {
+
+// Numbers within their limits and a bundle named; INVALID_ARGUMENT names the option.
+absl::Status CheckRunnerOptions(const RunnerOptions& options);
+
+// The device, dtype and backend of the options; "auto" is CUDA where it works, else the CPU.
+absl::StatusOr<backend::Context> ChooseContext(const RunnerOptions& options);
+
+struct LoadedModel {
+  Bundle bundle;  // without its weights
+  std::unique_ptr<const model::Model> model;
+};
+
+// Verifies the bundle in full and makes the model of it, or the share of the context's rank.
+absl::StatusOr<LoadedModel> LoadModel(const RunnerOptions& options, backend::Context& ctx);
+
+}  // namespace beamline::runtime

@@ -1,0 +1,260 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Groups of ranks, as threads where all live and as processes where one is killed.
+#include "parallel/process_group.h"
+
+#include <csignal>
+#include <cstring>
+#include <mutex>
+
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "gmock/gmock.h"
+#include "parallel/check_options.h"
+#include "parallel/group_fixture.h"
+
+namespace beamline::parallel {
+namespace {
+
+using ::testing::AllOf;
+using testing::FreePort;
+using ::testing::HasSubstr;
+using testing::JoinAll;
+using testing::OnRanks;
+using testing::OptionsOf;
+
+std::string Message(const absl::Status& status) { return std::string(status.message()); }
+
+TEST(Shard, SharesAreConsecutiveAndComplete) {
+  for (const int size : {1, 2, 3, 4, 7}) {
+    for (const int64_t n : {0, 1, 6, 7, 100}) {
+      int64_t next = 0;
+      for (int rank = 0; rank < size; ++rank) {
+        const Shard shard{rank, size};
+        EXPECT_EQ(shard.begin(n), next);
+        next = shard.end(n);
+        EXPECT_LE(std::abs(shard.count(n) * size - n), size) << "differ by at most one";
+        EXPECT_GE(shard.count(n), n >= size ? 1 : 0);
+      }
+      EXPECT_EQ(next, n);
+    }
+  }
+}
+
+TEST(ParallelOptions, ErrorsNameFieldLimitAndValue) {
+  const auto refused = [](const std::function<void(ParallelOptions&)>& spoil) {
+    ParallelOptions options = OptionsOf(1, 2, 29500);
+    spoil(options);
+    return Message(CheckOptions(options));
+  };
+  EXPECT_EQ(refused([](auto&) {}), "");
+  EXPECT_EQ(refused([](auto& o) { o.size = 0; }), "parallel.size: 0 is outside 1..64");
+  EXPECT_EQ(refused([](auto& o) { o.size = 65; }), "parallel.size: 65 is outside 1..64");
+  EXPECT_EQ(refused([](auto& o) { o.rank = 2; }), "parallel.rank: 2 is outside 0..1, the ranks of parallel.size 2");
+  EXPECT_EQ(refused([](auto& o) { o.rank = -1; }), "parallel.rank: -1 is outside 0..1, the ranks of parallel.size 2");
+  EXPECT_THAT(refused([](auto& o) { o.address.clear(); }), HasSubstr("parallel.address: is empty"));
+  EXPECT_EQ(refused([](auto& o) { o.port = 65536; }), "parallel.port: 65536 is outside 1..65535");
+  EXPECT_EQ(refused([](auto& o) { o.lost_after = absl::Seconds(9); }),
+            "parallel.lost_after_ms: 9000 is outside 200..8000");
+  EXPECT_THAT(refused([](auto& o) { o.start_timeout = absl::ZeroDuration(); }), HasSubstr("parallel.start_timeout_ms"));
+}
+
+// Every rank sends each other a block of its own length, large enough that nobody's buffers hold it.
+TEST(ProcessGroup, ExchangesInAllDirectionsAtOnce) {
+  constexpr int kSize = 4;
+  auto group = JoinAll(kSize);
+  OnRanks(kSize, [&](int rank) {
+    const auto length = [](int from, int to) { return size_t{3'000'000} + 1000 * from + to; };
+    const auto byte = [](int from, int to) { return static_cast<char>(10 * from + to + 1); };
+    std::vector<std::string> out(kSize), in(kSize);
+    std::vector<ProcessGroup::Transfer> transfers;
+    for (int other = 0; other < kSize; ++other) {
+      if (other == rank) continue;
+      out[other].assign(length(rank, other), byte(rank, other));
+      in[other].assign(length(other, rank), 0);
+      transfers.push_back({.peer = other, .send = out[other], .receive = absl::MakeSpan(in[other])});
+    }
+    ASSERT_TRUE(group[rank]->Exchange(transfers).ok()) << group[rank]->status();
+    for (int other = 0; other < kSize; ++other) {
+      if (other == rank) continue;
+      EXPECT_EQ(in[other], std::string(length(other, rank), byte(other, rank)));
+    }
+  });
+}
+
+TEST(ProcessGroup, RankZeroBroadcastsOthersPostAndItsEndIsInOrder) {
+  std::mutex mu;
+  std::vector<std::string> notes;
+  auto group = JoinAll(3, {}, [&](int rank, std::string note) {
+    const std::lock_guard lock(mu);
+    notes.push_back(absl::StrCat(rank, ":", note));
+  });
+  OnRanks(3, [&](int rank) {
+    if (rank == 0) {
+      EXPECT_TRUE(group[0]->Broadcast("first").ok());
+      EXPECT_TRUE(group[0]->Broadcast(std::string(1 << 20, 'x')).ok());
+      for (;; absl::SleepFor(absl::Milliseconds(1))) {
+        const std::lock_guard lock(mu);
+        if (notes.size() == 2) break;
+      }
+      group[0].reset();
+      return;
+    }
+    EXPECT_EQ(*group[rank]->Receive(), "first");
+    EXPECT_EQ(*group[rank]->Receive(), std::string(1 << 20, 'x'));
+    group[rank]->Post("done");
+    EXPECT_EQ(group[rank]->Receive().status().code(), absl::StatusCode::kCancelled) << "rank 0 left in order";
+  });
+  EXPECT_THAT(notes, ::testing::UnorderedElementsAre("1:done", "2:done"));
+}
+
+TEST(ProcessGroup, AFailureAnywhereEndsAllWithItsReason) {
+  std::atomic<int> lost{0};
+  auto group = JoinAll(3, [&](ParallelOptions& options) { options.on_lost = [&](const absl::Status&) { ++lost; }; });
+  OnRanks(3, [&](int rank) {
+    if (rank == 2) {
+      group[2]->Fail(absl::InternalError("the device is on fire"));
+    } else {
+      char byte;
+      const ProcessGroup::Transfer wait{.peer = 1 - rank, .receive = {&byte, 1}};  // for what nobody sends
+      const absl::Status status = group[rank]->Exchange({&wait, 1});
+      EXPECT_EQ(status.code(), absl::StatusCode::kUnavailable);
+      EXPECT_THAT(Message(status), HasSubstr("the device is on fire"));
+    }
+    EXPECT_EQ(group[rank]->Broadcast("too late").code(), absl::StatusCode::kUnavailable);
+  });
+  EXPECT_EQ(lost, 3);
+}
+
+TEST(ProcessGroup, WhatRanksDisagreeOnIsNamedToEverybody) {
+  const int port = FreePort();
+  OnRanks(2, [&](int rank) {
+    const auto joined = ProcessGroup::Join(OptionsOf(rank, 2, port), {{"engine.dtype", rank == 0 ? "fp32" : "bf16"}});
+    EXPECT_THAT(Message(joined.status()),
+                HasSubstr("engine.dtype: rank 1 has bf16, rank 0 has fp32; all ranks of a group need the same"));
+  });
+  OnRanks(2, [&](int rank) {
+    const auto joined = ProcessGroup::Join(OptionsOf(rank, 2 + rank, port), {});
+    EXPECT_THAT(Message(joined.status()), HasSubstr("parallel.size: rank 1 has 3, rank 0 has 2"));
+  });
+}
+
+TEST(ProcessGroup, StartNamesWhoIsMissingWhatIsTakenAndPortsInUse) {
+  const int port = FreePort();
+  ParallelOptions lonely = OptionsOf(0, 3, port);
+  lonely.start_timeout = absl::Milliseconds(200);
+  EXPECT_THAT(Message(ProcessGroup::Join(lonely, {}).status()),
+              AllOf(HasSubstr("these did not come"), HasSubstr("(200): 1, 2")));
+  lonely.rank = 1;
+  EXPECT_THAT(Message(ProcessGroup::Join(lonely, {}).status()),
+              AllOf(HasSubstr("parallel.address: rank 1 found no rank 0"), HasSubstr("refused")));
+
+  const auto taken = Listen({"127.0.0.1", port}, "test");
+  ASSERT_TRUE(taken.ok()) << taken.status();
+  EXPECT_THAT(Message(ProcessGroup::Join(OptionsOf(0, 2, port), {}).status()),
+              AllOf(HasSubstr("parallel.port: cannot listen on 127.0.0.1"), HasSubstr("in use")));
+  EXPECT_THAT(Message(ProcessGroup::Join(OptionsOf(0, 1, port), {}).status()), HasSubstr("at least 2 ranks"));
+}
+
+// Neither a scanner nor a second process of the same rank keeps the right ones from meeting.
+TEST(ProcessGroup, StrangersAreDropped) {
+  const int port = FreePort();
+  std::vector<std::unique_ptr<ProcessGroup>> group(3);
+  std::atomic<int> joined_as_one{0}, refused{0};
+  OnRanks(4, [&](int thread) {
+    if (thread == 3) absl::SleepFor(absl::Milliseconds(100));
+    if (thread == 3) {  // speaks, but not our language
+      for (;;) {
+        auto stranger = Connect({"127.0.0.1", port}, SteadyNow() + absl::Seconds(1));
+        if (!stranger.ok()) continue;
+        EXPECT_TRUE(stranger->SendMessage("GET / HTTP/1.1", SteadyNow() + absl::Seconds(1)).ok());
+        break;
+      }
+      absl::SleepFor(absl::Milliseconds(200));
+      auto last = ProcessGroup::Join(OptionsOf(2, 3, port), {});
+      EXPECT_TRUE(last.ok()) << last.status();
+      if (last.ok()) group[2] = *std::move(last);
+      return;
+    }
+    auto joined = ProcessGroup::Join(OptionsOf(thread == 0 ? 0 : 1, 3, port), {});  // 1 and 2 both say they are 1
+    if (thread == 0) {
+      ASSERT_TRUE(joined.ok()) << joined.status();
+      group[0] = *std::move(joined);
+    } else if (joined.ok()) {
+      ++joined_as_one;
+      group[1] = *std::move(joined);
+    } else {
+      ++refused;
+      EXPECT_THAT(Message(joined.status()), HasSubstr("parallel.rank: 1 is taken"));
+    }
+  });
+  EXPECT_EQ(joined_as_one, 1);
+  EXPECT_EQ(refused, 1);
+}
+
+// One that came and went before all had met keeps nobody waiting for the rest of the time to start.
+TEST(ProcessGroup, ARankLostAtTheStartIsNoticed) {
+  const int port = FreePort();
+  const absl::Time start = SteadyNow();
+  OnRanks(3, [&](int rank) {
+    if (rank < 2) {
+      const absl::Status status = ProcessGroup::Join(OptionsOf(rank, 3, port), {}).status();
+      EXPECT_THAT(Message(status), HasSubstr("a rank was lost while the group started"));
+      return;
+    }
+    auto visitor = Connect({"127.0.0.1", port}, SteadyNow() + absl::Seconds(1));
+    while (!visitor.ok()) visitor = Connect({"127.0.0.1", port}, SteadyNow() + absl::Seconds(1));
+    EXPECT_TRUE(visitor->SendMessage("beamline group 1\n2\n3\n1", SteadyNow() + absl::Seconds(1)).ok());
+    EXPECT_TRUE(visitor->ReceiveMessage(1 << 16, SteadyNow() + absl::Seconds(20)).ok());
+  });
+  EXPECT_LT(SteadyNow() - start, absl::Seconds(10)) << "of 30 to start";
+}
+
+// Ranks 1 and 2 as processes; `signal` meets rank 2 while rank 0 waits for it.
+void ExpectLossOfRankTwo(int signal, absl::Duration lost_after, const std::string& reason) {
+  const int port = FreePort();
+  pid_t children[2];
+  for (int rank = 1; rank <= 2; ++rank) {
+    children[rank - 1] = fork();
+    if (children[rank - 1] != 0) continue;
+    ParallelOptions options = OptionsOf(rank, 3, port);
+    options.lost_after = lost_after;
+    const auto group = ProcessGroup::Join(options, {});
+    if (!group.ok()) _exit(3);
+    const absl::Status status = (*group)->Receive().status();  // nothing comes
+    _exit(status.code() == absl::StatusCode::kUnavailable &&
+                  Message(status).find("rank 2 was lost") != std::string::npos
+              ? 1
+              : 2);
+  }
+  ParallelOptions options = OptionsOf(0, 3, port);
+  options.lost_after = lost_after;
+  auto group = ProcessGroup::Join(options, {});
+  ASSERT_TRUE(group.ok()) << group.status();
+  kill(children[1], signal);
+  const absl::Time start = absl::Now();
+  char byte;
+  const ProcessGroup::Transfer wait{.peer = 2, .receive = {&byte, 1}};
+  const absl::Status status = (*group)->Exchange({&wait, 1});
+  EXPECT_EQ(status.code(), absl::StatusCode::kUnavailable);
+  EXPECT_THAT(Message(status), AllOf(HasSubstr("rank 2 was lost"), HasSubstr(reason)));
+  int exit_status = 0;
+  waitpid(children[0], &exit_status, 0);
+  EXPECT_TRUE(WIFEXITED(exit_status) && WEXITSTATUS(exit_status) == 1) << exit_status;
+  EXPECT_LT(absl::Now() - start, lost_after + absl::Seconds(4));
+  kill(children[1], SIGKILL);
+  waitpid(children[1], &exit_status, 0);
+}
+
+TEST(ProcessGroup, AKilledRankEndsTheGroupAtOnce) {
+  ExpectLossOfRankTwo(SIGKILL, absl::Seconds(5), "the process has ended");
+}
+TEST(ProcessGroup, ASilentRankEndsTheGroupInTime) {
+  ExpectLossOfRankTwo(SIGSTOP, absl::Milliseconds(400), "silent for ");
+}
+
+}  // namespace
+}  // namespace beamline::parallel

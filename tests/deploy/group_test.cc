@@ -70,7 +70,7 @@ std::vector<v1::RecommendResponse> Answers(const std::string& target) {
 
 TEST(ServedGroup, AnswersAsOneProcessAndEndsInOrder) {
   const std::string bundle = Bundle("answers", {.moe = true});
-  RealServer alone(LoopbackAddress(31), absl::StrCat("bundle: '", bundle, "'"));
+  RealServer alone(LoopbackAddress(31), {.engine = absl::StrCat("bundle: '", bundle, "'")});
   alone.Start();
   ASSERT_TRUE(alone.AwaitReady());
   const std::vector<v1::RecommendResponse> expected = Answers(alone.target());

@@ -58,6 +58,8 @@ class Backend {
                                   const Tensor& lineage, bool last, LineageCache&) const = 0;
   virtual Tensor TakeVisible(Context&, const Tensor& x, const Tensor& order, int64_t row) const = 0;
   virtual Tensor StackPadded(Context&, absl::Span<const Tensor> rows, int64_t capacity, int32_t fill) const = 0;
+  virtual Tensor TakeRows(Context&, const Tensor& x, int64_t first, int64_t count) const = 0;
+  virtual Tensor JoinRows(Context&, absl::Span<const Tensor> parts) const = 0;
 
   virtual void SelectBeams(Context&, const SelectBeamsArgs&) const = 0;
 };

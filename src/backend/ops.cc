@@ -133,6 +133,12 @@ Tensor TakeVisible(Context& ctx, const Tensor& x, const Tensor& order, int64_t r
   return ctx.backend->TakeVisible(ctx, x, order, row);
 }
 
+Tensor TakeRows(Context& ctx, const Tensor& x, int64_t first, int64_t count) {
+  return ctx.backend->TakeRows(ctx, x, first, count);
+}
+
+Tensor JoinRows(Context& ctx, absl::Span<const Tensor> parts) { return ctx.backend->JoinRows(ctx, parts); }
+
 Tensor StackPadded(Context& ctx, absl::Span<const Tensor> rows, int64_t capacity, int32_t fill) {
   return ctx.backend->StackPadded(ctx, rows, capacity, fill);
 }

@@ -100,6 +100,10 @@ Tensor LineageAttention(Context& ctx, const Tensor& x, const SelfAttentionWeight
 Tensor TakeVisible(Context& ctx, const Tensor& x, const Tensor& order, int64_t row);
 // Rows [count_i, ...] padded with `fill` to `capacity` and stacked. -> [rows.size(), capacity, ...]
 Tensor StackPadded(Context& ctx, absl::Span<const Tensor> rows, int64_t capacity, int32_t fill);
+// Rows [first, first + count) of x, copied out of the batch. -> [count, ...]
+Tensor TakeRows(Context& ctx, const Tensor& x, int64_t first, int64_t count);
+// Parts [count_i, ...] one after the other. -> [sum of counts, ...]
+Tensor JoinRows(Context& ctx, absl::Span<const Tensor> parts);
 
 // -- Selection ---------------------------------------------------------------------------------------------------
 // kernels::BeamSelectCpu per request; the answer depends on nothing but the request. Logits leave the device inside.

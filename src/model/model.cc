@@ -39,8 +39,10 @@ std::vector<ContextHandle> SplitContext(backend::Context& ctx, const EncodedCont
       handles[row].key_value.push_back(backend::TakeVisible(ctx, layer, encoded.order, static_cast<int64_t>(row)));
     }
     handles[row].first.own.resize(encoded.first.own.size());
-    ForEachTensor(handles[row].first, encoded.first, [row](at::Tensor& one, const at::Tensor& all) {
-      if (all.defined()) one = all.select(0, static_cast<int64_t>(row)).clone(at::MemoryFormat::Contiguous);
+    ForEachTensor(handles[row].first, encoded.first, [&](at::Tensor& one, const at::Tensor& all) {
+      if (!all.defined()) return;
+      const int64_t count = all.size(0) / encoded.batch();
+      one = backend::TakeRows(ctx, all, static_cast<int64_t>(row) * count, count);
     });
   }
   return handles;
@@ -59,14 +61,14 @@ EncodedContext PackContexts(backend::Context& ctx, absl::Span<const ContextHandl
   }
   const FirstStep& first = handles[0]->first;
   packed.first.own.resize(first.own.size());
-  const auto stack = [&](const auto& of) {
+  const auto join = [&](const auto& of) {
     for (size_t row = 0; row < handles.size(); ++row) rows[row] = of(handles[row]->first);
-    return rows[0].defined() ? backend::StackPadded(ctx, rows, rows[0].size(0), 0) : at::Tensor();
+    return rows[0].defined() ? backend::JoinRows(ctx, rows) : at::Tensor();
   };
-  packed.first.logits = stack([](const FirstStep& step) { return step.logits; });
-  packed.first.trunk = stack([](const FirstStep& step) { return step.trunk; });
+  packed.first.logits = join([](const FirstStep& step) { return step.logits; });
+  packed.first.trunk = join([](const FirstStep& step) { return step.trunk; });
   for (size_t layer = 0; layer < first.own.size(); ++layer) {
-    packed.first.own[layer] = stack([layer](const FirstStep& step) { return step.own[layer]; });
+    packed.first.own[layer] = join([layer](const FirstStep& step) { return step.own[layer]; });
   }
   return packed;
 }
@@ -74,9 +76,7 @@ EncodedContext PackContexts(backend::Context& ctx, absl::Span<const ContextHandl
 void TakeFirstStep(backend::Context& ctx, const Model& model, EncodedContext& context) {
   DecodeState state = model.BeginDecode(ctx, context);
   context.first.logits = model.DecodeStep(ctx, state, {});
-  if (state.trunk.defined()) {
-    context.first.trunk = state.trunk.view({context.batch(), model.config().levels(), state.trunk.size(-1)});
-  }
+  context.first.trunk = state.trunk;
   for (const backend::LineageCache& layer : state.layers) {
     if (!layer.steps.empty()) context.first.own.push_back(layer.steps[0]);
   }

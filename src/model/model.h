@@ -27,7 +27,7 @@ namespace beamline::model {
 // the context and kept with it. On a CPU it is the step that streams all weights for one row.
 struct FirstStep {
   at::Tensor logits;            // [batch, 1, columns]; undefined where the step has not been taken
-  at::Tensor trunk;             // [batch, levels, d] where the model has a trunk
+  at::Tensor trunk;             // [batch * levels, d] where the model has a trunk
   std::vector<at::Tensor> own;  // per beam-wise decoder layer [batch, 1, 2 * heads * head_dim]; none of a single step
 };
 
@@ -45,7 +45,7 @@ struct EncodedContext {
 struct ContextHandle {
   std::vector<at::Tensor> key_value;  // per decoder layer [tokens, 2 * heads * head_dim]
   at::Tensor order;                   // [tokens]
-  FirstStep first;                    // without the batch
+  FirstStep first;                    // a batch of one
 
   int64_t tokens() const { return order.defined() ? order.size(0) : 0; }
   int64_t bytes() const;

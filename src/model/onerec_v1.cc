@@ -125,7 +125,7 @@ DecodeState OneRecV1::BeginDecode(Context& ctx, EncodedContext context) const {
   DecodeState state;
   state.mask = backend::PaddingMask(ctx, context.order);
   if (context.first.trunk.defined()) {
-    state.trunk = context.first.trunk.view({-1, config_.d_model});
+    state.trunk = context.first.trunk;
   } else if (config_.decoder.trunk_layers > 0) {
     state.trunk = RunTrunk(ctx, context, state.mask, context.batch());
   }

@@ -217,6 +217,20 @@ TEST_P(AttentionTest, TakeVisibleAndStackPadded) {
   EXPECT_EQ(DownloadInts(ctx_, TakeVisible(ctx_, order, order, 0)), (std::vector<int32_t>{-1, 4}));
 }
 
+// Of logits, whose rows may stand further apart than they are long.
+TEST_P(AttentionTest, TakeRowsAndJoinRows) {
+  const Pair x = Random(6, 5);
+  const Tensor cut = x.tensor.narrow(1, 0, 3);
+  const Tensor last = TakeRows(ctx_, cut, 4, 2), first = TakeRows(ctx_, cut, 0, 1);
+  const Tensor joined = JoinRows(ctx_, {last, first});
+  EXPECT_EQ(joined.sizes(), at::IntArrayRef({3, 3}));
+  Matrix expected(3, 3);
+  for (int64_t i = 0; i < 3; ++i) {
+    expected(0, i) = x.matrix(4, i), expected(1, i) = x.matrix(5, i), expected(2, i) = x.matrix(0, i);
+  }
+  ExpectNear(joined, expected);
+}
+
 // Two requests over one two-level trie: widths of their own, an idle request skipped, a NaN failing its own row only.
 TEST_P(AttentionTest, SelectBeams) {
   const uint16_t codes[] = {0, 2, 3};

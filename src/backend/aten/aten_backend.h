@@ -42,6 +42,8 @@ class AtenBackend : public Backend {
                           bool last, LineageCache&) const override;
   Tensor TakeVisible(Context&, const Tensor& x, const Tensor& order, int64_t row) const override;
   Tensor StackPadded(Context&, absl::Span<const Tensor> rows, int64_t capacity, int32_t fill) const override;
+  Tensor TakeRows(Context&, const Tensor& x, int64_t first, int64_t count) const override;
+  Tensor JoinRows(Context&, absl::Span<const Tensor> parts) const override;
   void SelectBeams(Context&, const SelectBeamsArgs&) const override;
 
  protected:

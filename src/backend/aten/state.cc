@@ -30,4 +30,12 @@ Tensor AtenBackend::StackPadded(Context& ctx, absl::Span<const Tensor> rows, int
   return stacked;
 }
 
+Tensor AtenBackend::TakeRows(Context&, const Tensor& x, int64_t first, int64_t count) const {
+  return x.narrow(0, first, count).clone(at::MemoryFormat::Contiguous);
+}
+
+Tensor AtenBackend::JoinRows(Context&, absl::Span<const Tensor> parts) const {
+  return at::cat(at::ArrayRef<Tensor>(parts.data(), parts.size()), 0);
+}
+
 }  // namespace beamline::backend

@@ -61,6 +61,7 @@ class CpuBackend : public AtenBackend {
   Tensor LineageAttention(Context&, const Tensor& x, const SelfAttentionWeights&, int64_t batch, const Tensor& lineage,
                           bool last, LineageCache&) const override;
   Tensor TakeVisible(Context&, const Tensor& x, const Tensor& order, int64_t row) const override;
+  Tensor JoinRows(Context&, absl::Span<const Tensor> parts) const override;
   Tensor StackPadded(Context&, absl::Span<const Tensor> rows, int64_t capacity, int32_t fill) const override;
   void SelectBeams(Context&, const SelectBeamsArgs&) const override;
 

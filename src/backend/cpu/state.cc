@@ -72,6 +72,18 @@ Tensor CpuBackend::TakeVisible(Context& ctx, const Tensor& x, const Tensor& orde
   return visible;
 }
 
+Tensor CpuBackend::JoinRows(Context& ctx, absl::Span<const Tensor> parts) const {
+  std::vector<int64_t> shape = parts[0].sizes().vec();
+  for (const Tensor& part : parts.subspan(1)) shape[0] += part.size(0);
+  Tensor joined = Take(ctx, shape, parts[0].scalar_type());
+  char* to = static_cast<char*>(joined.mutable_data_ptr());
+  for (const Tensor& part : parts) {
+    std::memcpy(to, part.const_data_ptr(), part.nbytes());
+    to += part.nbytes();
+  }
+  return joined;
+}
+
 Tensor CpuBackend::StackPadded(Context& ctx, absl::Span<const Tensor> rows, int64_t capacity, int32_t fill) const {
   std::vector<int64_t> shape = rows[0].sizes().vec();
   shape[0] = capacity;

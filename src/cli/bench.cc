@@ -33,6 +33,8 @@ using loadgen::Cell;
 using loadgen::Measurement;
 using nlohmann::json;
 
+constexpr int64_t kLeastRequests = 20;  // of a trial of the capacity search
+
 struct Options {
   std::string bundle, server, config;
   int server_pid = 0;
@@ -215,6 +217,12 @@ class Bench {
     const auto carries = [&](double rate) -> absl::StatusOr<bool> {
       cell.load.rate = rate;
       BEAMLINE_ASSIGN_OR_RETURN(const Measurement measured, MeasureCell(cell));
+      if (measured.requests < kLeastRequests) {
+        return absl::FailedPreconditionError(absl::StrFormat(
+            "at %.3g/s only %d requests come due in --seconds %g, too few to judge by: measure longer, or "
+            "allow a longer --deadline-ms",
+            rate, measured.requests, options_.seconds));
+      }
       const auto in_time = static_cast<double>(measured.answered - measured.late);
       const bool carried = measured.refused == 0 && measured.failed == 0 &&
                            in_time >= options_.goodput / 100 * static_cast<double>(measured.requests);

@@ -17,7 +17,7 @@ def cell(**changes):
     base = {"rate": 100.0, "seconds": 10, "deadline_ms": 200.0, "requests": 1000, "answered": 1000, "late": 0, "refused": 0,
             "refused_without_hint": 0, "expired": 0, "failed": 0, "goodput": 100.0, "context_cached": 0,
             "latency_ms": summary(10, 50, 90), "refusal_ms": {"count": 0}, "narrowing": {"0": 1000}, "beams": {"64": 1000},
-            "stages_ms": {"overhead": summary(0.2, 0.9, 2)}, "server_cpu_ms": 1.1, "server_cpu_overhead_ms": 0.1}
+            "lag_ms": summary(0.01, 0.1, 1), "stages_ms": {"overhead": summary(0.2, 0.9, 2)}, "server_cpu_ms": 1.1, "server_cpu_overhead_ms": 0.1}
     return {**base, **changes}
 
 
@@ -88,6 +88,8 @@ class Overhead(unittest.TestCase):
     def test_nothing_measured_is_no_pass(self):
         self.assertEqual(self.holds(answered=999), [False])
         self.assertEqual(self.holds(context_cached=1), [False])
+        self.assertEqual(self.holds(server_cpu_overhead_ms=-0.1), [False])
+        self.assertEqual(self.holds(lag_ms=summary(0.5, 1.5, 3)), [False])
 
 
 if __name__ == "__main__":

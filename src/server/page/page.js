@@ -68,7 +68,7 @@ function understand(answer) {
   const last = answer.levels.length ? answer.levels[answer.levels.length - 1].beams : [];
   for (const beam of last) beam.kept = true;
   const bySid = new Map(last.map(beam => [beam.path.join(','), beam]));
-  answer.items.forEach((item, index) => {
+  answer.items.forEach(item => {
     item.up = bySid.get(item.sid.join(',')) || null;
     for (let beam = item.up; beam; beam = beam.up) beam.answer = true;
   });
@@ -100,7 +100,10 @@ function beamBox(beam, level, best) {
                  kind === 'dropped' ? '; no child was kept' :
                                       ''),
       },
-      make('span', {class: 'code'}, level.end ? 'end' : String(beam.code)),
+      make(
+          'span', {class: 'code'},
+          make('span', {class: 'before'}, level.end ? '' : beam.path.slice(0, -1).map(code => code + ',').join('')),
+          level.end ? 'end' : String(beam.code)),
       make('span', {class: 'prob'}, percent(beam.score)), make('span', {class: 'given'}, 'given prefix'),
       make('span', {class: 'given'}, percent(beam.log_prob)),
       make('span', {class: 'bar-of'}, make('i', {share: `${Math.max(1, 100 * Math.exp(beam.score - best))}%`})));
@@ -216,21 +219,22 @@ function show(count) {
                                               `level ${view.shown} of ${view.answer.levels.filter(l => !l.end).length}`;
   $('first').disabled = $('back').disabled = view.shown === 0;
   $('forward').disabled = view.shown === last;
+  const newest = view.columns[view.shown], scroll = $('scroll');
+  const right = newest.offsetLeft + newest.offsetWidth - scroll.clientWidth;
+  if (right > scroll.scrollLeft || newest.offsetLeft < scroll.scrollLeft) scroll.scrollLeft = Math.max(0, right);
   drawLinks();
 }
 
 function pause() {
   clearInterval(view.timer);
   view.timer = 0;
-  $('play').textContent = '⏵';
-  $('play').setAttribute('aria-label', 'Play');
+  $('play').textContent = 'Play';
 }
 
 function play() {
   pause();
   if (view.shown === view.columns.length - 1) show(0);
-  $('play').textContent = '⏸';
-  $('play').setAttribute('aria-label', 'Pause');
+  $('play').textContent = 'Pause';
   view.timer = setInterval(() => {
     show(view.shown + 1);
     if (view.shown === view.columns.length - 1) pause();

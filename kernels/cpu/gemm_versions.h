@@ -13,6 +13,6 @@ const PackedGemm& Avx2Gemm(Precision precision);
 const PackedGemm& Avx512Gemm(Precision precision);
 const PackedGemm& AvxVnniGemm();                 // int8
 const PackedGemm& Avx512VnniGemm();              // int8
-const PackedGemm& AmxGemm(Precision precision);  // bf16, int8; REQUIRES: RequestAmx()
+const PackedGemm& AmxGemm(Precision precision);  // bf16, int8; REQUIRES: CpuHas(InstructionSet::kAmx)
 
 }  // namespace beamline::kernels

@@ -207,7 +207,11 @@ TEST_F(PageTest, FitsBothSchemesAndASmallScreen) {
   SetWindow(420, 900);
   EXPECT_EQ(browser_->Evaluate("getComputedStyle(document.body).backgroundColor"), "rgb(246, 247, 249)");
   EXPECT_EQ(browser_->Evaluate("document.documentElement.scrollWidth <= innerWidth"), true)
-      << "the page itself does not scroll sideways";
+      << "the page itself does not scroll sideways; beyond the edge: "
+      << browser_->Evaluate(
+             "[...document.querySelectorAll('body *')].filter(e => !e.closest('#scroll, #requests, #models') &&"
+             " e.getBoundingClientRect().right > innerWidth).map(e => `${e.tagName}#${e.id}.${e.className} "
+             "${e.getBoundingClientRect().right}`).join('; ') + ' of ' + innerWidth");
   Picture("small");
   EXPECT_THAT(browser_->problems(), IsEmpty());
 }

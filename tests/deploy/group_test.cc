@@ -2,8 +2,9 @@
 //
 // `beamline serve` as a group of processes that hold one model: it answers as one process does, ends in order when rank
 // 0 is told to, and ends within ten seconds, with errors that say why, when any of them is killed or stops.
-#include <cmath>
+#include <atomic>
 #include <csignal>
+#include <thread>
 
 #include "deploy/real_server.h"
 #include "gmock/gmock.h"
@@ -18,7 +19,7 @@ using testing::Process;
 
 constexpr absl::Duration kGoal = absl::Seconds(10);  // from a rank's death to the end of all others
 
-std::string Bundle(const std::string& name, const runtime::testing::TinyBundleOptions& options = {}) {
+std::string GroupBundle(const std::string& name, const runtime::testing::TinyBundleOptions& options = {}) {
   const std::string folder = absl::StrCat(::testing::TempDir(), "/group_", name);
   const auto manifest = runtime::testing::WriteTinyBundle(folder, options);
   EXPECT_TRUE(manifest.ok()) << manifest.status();
@@ -57,7 +58,7 @@ class ServedGroup {
   std::string config_;
 };
 
-std::vector<v1::RecommendResponse> Answers(const std::string& target) {
+std::vector<v1::RecommendResponse> AnswersOf(const std::string& target) {
   const auto stub = v1::RecommendService::NewStub(Connect(target));
   std::vector<v1::RecommendResponse> answers;
   for (const v1::RecommendRequest& request : FixedRequests()) {
@@ -69,15 +70,15 @@ std::vector<v1::RecommendResponse> Answers(const std::string& target) {
 }
 
 TEST(ServedGroup, AnswersAsOneProcessAndEndsInOrder) {
-  const std::string bundle = Bundle("answers", {.moe = true});
+  const std::string bundle = GroupBundle("answers", {.moe = true});
   RealServer alone(LoopbackAddress(31), {.engine = absl::StrCat("bundle: '", bundle, "'")});
   alone.Start();
   ASSERT_TRUE(alone.AwaitReady());
-  const std::vector<v1::RecommendResponse> expected = Answers(alone.target());
+  const std::vector<v1::RecommendResponse> expected = AnswersOf(alone.target());
 
   ServedGroup group(LoopbackAddress(32), 2, bundle);
   ASSERT_TRUE(group.StartAll());
-  const std::vector<v1::RecommendResponse> answers = Answers(group.target());
+  const std::vector<v1::RecommendResponse> answers = AnswersOf(group.target());
   for (size_t i = 0; i < expected.size(); ++i) {
     ASSERT_EQ(answers[i].items_size(), expected[i].items_size());
     EXPECT_EQ(answers[i].model_version(), expected[i].model_version());
@@ -95,7 +96,7 @@ TEST(ServedGroup, AnswersAsOneProcessAndEndsInOrder) {
 
 // Callers are at work while `signal` meets `victim`.
 void ExpectTheGroupEnds(const std::string& address, int size, int victim, int signal, const std::string& reason) {
-  ServedGroup group(address, size, Bundle(absl::StrCat("ends_", address), {.heads = 4}));
+  ServedGroup group(address, size, GroupBundle(absl::StrCat("ends_", address), {.heads = 4}));
   ASSERT_TRUE(group.StartAll());
   std::atomic<bool> stop{false};
   std::thread caller([&] {
@@ -129,7 +130,7 @@ TEST(ServedGroup, EndsWhenAFollowerStops) {
 }
 
 TEST(ServedGroup, WhatDoesNotFitIsNamedAndNothingHangs) {
-  const std::string bundle = Bundle("fit"), other = Bundle("fit_other", {.seed = 3});
+  const std::string bundle = GroupBundle("fit"), other = GroupBundle("fit_other", {.seed = 3});
   {
     ServedGroup group(LoopbackAddress(37), 2, bundle);
     group.Start(1, {"--bundle", other});

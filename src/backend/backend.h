@@ -60,6 +60,15 @@ class Backend {
   virtual Tensor StackPadded(Context&, absl::Span<const Tensor> rows, int64_t capacity, int32_t fill) const = 0;
 
   virtual void SelectBeams(Context&, const SelectBeamsArgs&) const = 0;
+  // See ops.h; a backend without graphs runs the body.
+  virtual std::vector<Tensor> RunPass(Context&, const std::string& pass, absl::Span<const Tensor> inputs,
+                                      PassBody body) const {
+    return body(inputs);
+  }
+  // Null: beams live on the host, and SelectBeams is all there is.
+  virtual std::unique_ptr<DeviceSearch> BeginSearch(Context&, absl::Span<const DeviceSearchRequest>) const {
+    return nullptr;
+  }
 };
 
 }  // namespace beamline::backend

@@ -117,6 +117,14 @@ Tensor StackPadded(Context& ctx, absl::Span<const Tensor> rows, int64_t capacity
   return ctx.backend->StackPadded(ctx, rows, capacity, fill);
 }
 
+std::vector<Tensor> RunPass(Context& ctx, const std::string& pass, absl::Span<const Tensor> inputs, PassBody body) {
+  return ctx.backend->RunPass(ctx, pass, inputs, body);
+}
+
+std::unique_ptr<DeviceSearch> BeginSearch(Context& ctx, absl::Span<const DeviceSearchRequest> requests) {
+  return ctx.backend->BeginSearch(ctx, requests);
+}
+
 void SelectBeams(Context& ctx, const SelectBeamsArgs& args) { return ctx.backend->SelectBeams(ctx, args); }
 
 }  // namespace beamline::backend

@@ -2,6 +2,8 @@
 #include "model/model.h"
 
 #include <algorithm>
+#include <atomic>
+#include <iterator>
 
 #include "absl/strings/str_cat.h"
 #include "beamline/status.h"
@@ -14,6 +16,29 @@ int64_t ContextHandle::bytes() const {
   int64_t bytes = order.defined() ? static_cast<int64_t>(order.nbytes()) : 0;
   for (const at::Tensor& tensor : key_value) bytes += static_cast<int64_t>(tensor.nbytes());
   return bytes;
+}
+
+Model::Model()
+    : serial_([] {
+        static std::atomic<uint64_t> last{0};
+        return ++last;
+      }()) {}
+
+// The order is the one that was uploaded: it is the same, and its values are known on the host.
+EncodedContext EncodePass(backend::Context& ctx, const Model& model, const EncoderBatch& batch) {
+  std::vector<at::Tensor> inputs = {batch.static_features, batch.positions, batch.order};
+  inputs.insert(inputs.end(), std::begin(batch.features), std::end(batch.features));
+  EncodedContext context{.order = batch.order};
+  context.key_value =
+      backend::RunPass(ctx, absl::StrCat("encode ", model.serial()), inputs, [&](absl::Span<const at::Tensor> in) {
+        EncoderBatch own = batch;
+        own.static_features = in[0];
+        own.positions = in[1];
+        own.order = in[2];
+        std::copy(in.begin() + 3, in.end(), std::begin(own.features));
+        return model.Encode(ctx, own).key_value;
+      });
+  return context;
 }
 
 std::vector<ContextHandle> SplitContext(backend::Context& ctx, const EncodedContext& encoded) {

@@ -67,6 +67,8 @@ struct StepInput {
 class Model {
  public:
   virtual ~Model() = default;
+  // Names this model among all that the process has had: what was captured of it is of no other.
+  uint64_t serial() const { return serial_; }
   virtual const ModelConfig& config() const = 0;
   virtual const Weights& weights() const = 0;
 
@@ -79,7 +81,17 @@ class Model {
   // before. Differentiable.
   virtual std::vector<at::Tensor> TeacherForced(backend::Context& ctx, const EncodedContext& context,
                                                 const TeacherBatch& targets) const = 0;
+
+ protected:
+  Model();
+
+ private:
+  const uint64_t serial_;
 };
+
+// model.Encode as one pass: repeated as a graph where the backend has graphs. The context holds until the backend runs
+// the next pass of the same shape for this batch's worker: split or search it before.
+EncodedContext EncodePass(backend::Context& ctx, const Model& model, const EncoderBatch& batch);
 
 // The model of config.family over weights that match its schema (as LoadWeights and InitWeights return them).
 absl::StatusOr<std::unique_ptr<Model>> MakeModel(const ModelConfig& config, Weights weights);

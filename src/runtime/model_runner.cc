@@ -77,7 +77,7 @@ void ModelRunner::EncodeBatch(absl::Span<RequestJob* const> jobs) {
   for (const RequestJob* job : jobs) requests.push_back(&job->input);
   const model::ModelConfig& config = parts_.model->config();
   const model::EncoderBatch batch = model::UploadEncoderInput(ctx, config, BuildEncoderBatch(config, requests));
-  std::vector<model::ContextHandle> handles = model::SplitContext(ctx, parts_.model->Encode(ctx, batch));
+  std::vector<model::ContextHandle> handles = model::SplitContext(ctx, model::EncodePass(ctx, *parts_.model, batch));
   for (size_t i = 0; i < jobs.size(); ++i) {
     jobs[i]->context = std::make_shared<const ModelContext>(std::move(handles[i]));
     jobs[i]->context_cached = false;

@@ -203,8 +203,8 @@ class Checker {
   void CheckEngine() {
     const config::v1::Engine& engine = config_.engine();
     CheckWord("engine.device", engine.device(), {"cpu", "cuda", "auto"});
-    CheckWord("engine.dtype", engine.dtype(), {"fp32", "bf16", "int8"});
-    CheckWord("engine.backend", engine.backend(), {"auto", "aten", "cpu"});
+    CheckWord("engine.dtype", engine.dtype(), {"fp32", "bf16", "fp16", "int8"});
+    CheckWord("engine.backend", engine.backend(), {"auto", "aten", "cpu", "cuda"});
     if (engine.bundle().empty() && engine.model_folder().empty()) {
       Add("engine.bundle", "missing: give the folder that `beamline pack` wrote, here or as --bundle");
       return;

@@ -33,8 +33,8 @@ struct EngineOptions {
   bool keep_previous_model = true;  // in memory, so that a rollback is instant
   std::string catalogue;            // snapshot file; empty: the bundle's own
   std::string device = "cpu";       // "cpu", "cuda" or "auto"
-  std::string dtype = "fp32";       // "fp32", "bf16", or "int8" (backend cpu): of the products with weights
-  std::string backend = "auto";     // "aten" (the reference), "cpu" (on the CPU), or "auto": the fastest there is
+  std::string dtype = "fp32";       // of the products: "fp32", "bf16", "fp16" (on CUDA), or "int8" (backend cpu)
+  std::string backend = "auto";     // "aten" (the reference), "cpu", "cuda", or "auto": the fastest there is
   int threads = 0;                  // of the CPU backend; 0: one per core
   int workers = 1;                  // batches executed at once
   ScoreRule score_rule = ScoreRule::kFull;

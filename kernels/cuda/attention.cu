@@ -15,13 +15,20 @@ struct Head {
   const T *query, *key, *value;
   T* out;
   int32_t queries, keys;
-  const int32_t *key_order, *query_limit;  // of the request's first key and query
-  const float* bias;                       // of distance 0
+  const int32_t* key_order;    // of the request's first key
+  const int32_t* query_limit;  // of row 0
+  int64_t query_begin;
+  int32_t limit_repeat;
+  const float* bias;  // of distance 0
+
+  __device__ int32_t Limit(int32_t row) const { return query_limit[(query_begin + row) / limit_repeat]; }
 };
 
 template <class T>
 __device__ Head<T> HeadOf(const AttentionBatch& batch, int request, int head) {
-  const int64_t query_begin = batch.query_begin[request], key_begin = batch.key_begin[request];
+  const int64_t query_begin =
+      batch.query_begin == nullptr ? int64_t{request} * batch.max_queries : batch.query_begin[request];
+  const int64_t key_begin = batch.key_begin == nullptr ? int64_t{request} * batch.max_keys : batch.key_begin[request];
   const int64_t query_at = int64_t{head} * batch.head_dim;
   const int64_t key_at =
       key_begin * batch.key_value_step + int64_t{head / (batch.heads / batch.key_value_heads)} * batch.head_dim;
@@ -30,10 +37,12 @@ __device__ Head<T> HeadOf(const AttentionBatch& batch, int request, int head) {
   at.out = static_cast<T*>(batch.out) + query_begin * batch.out_step + query_at;
   at.key = static_cast<const T*>(batch.key) + key_at;
   at.value = static_cast<const T*>(batch.value) + key_at;
-  at.queries = batch.query_count[request];
-  at.keys = batch.key_count[request];
+  at.queries = batch.query_count == nullptr ? batch.max_queries : batch.query_count[request];
+  at.keys = batch.key_count == nullptr ? batch.max_keys : batch.key_count[request];
   at.key_order = batch.key_order == nullptr ? nullptr : batch.key_order + key_begin;
-  at.query_limit = batch.key_order == nullptr ? nullptr : batch.query_limit + query_begin;
+  at.query_limit = batch.query_limit;
+  at.query_begin = query_begin;
+  at.limit_repeat = batch.limit_repeat;
   at.bias = batch.relative_bias == nullptr ? nullptr
                                            : batch.relative_bias + int64_t{head} * (2 * batch.reach + 1) + batch.reach;
   return at;
@@ -91,7 +100,7 @@ __global__ void __launch_bounds__(kTileThreads) TileAttention(const __grid_const
   const int32_t row[2] = {first_query + warp * 16 + lane / 4, first_query + warp * 16 + lane / 4 + 8};
   int32_t limit[2] = {0, 0};
   if (head.query_limit != nullptr) {
-    for (int r = 0; r < 2; ++r) limit[r] = row[r] < head.queries ? head.query_limit[row[r]] : 0;
+    for (int r = 0; r < 2; ++r) limit[r] = row[r] < head.queries ? head.Limit(row[r]) : 0;
   }
   const float scale = batch.scale * kLog2E;
   float max[2] = {-INFINITY, -INFINITY};  // of the scores, in units of log2 e, as are the scores
@@ -210,7 +219,7 @@ __global__ void __launch_bounds__(kRowWarps * 32) RowAttention(const __grid_cons
   float* query = queries[warp];
   for (int i = lane; i < batch.head_dim; i += 32) query[i] = ToFloat(head.query[row * batch.query_step + i]);
   __syncwarp();
-  const int32_t limit = head.query_limit == nullptr ? 0 : head.query_limit[row];
+  const int32_t limit = head.query_limit == nullptr ? 0 : head.Limit(row);
   float max = -INFINITY, sum = 0;
   float out[kMaxHeadDim / 32] = {};
   for (int32_t first_key = 0; first_key < head.keys; first_key += 32) {
@@ -295,8 +304,9 @@ bool Valid(const AttentionBatch& batch) {
     if (array == nullptr || !IsAligned(array)) return false;
   }
   if (batch.requests < 1 || batch.requests > 65535 || batch.max_queries < 1) return false;
-  if (batch.query_begin == nullptr || batch.query_count == nullptr || batch.key_begin == nullptr ||
-      batch.key_count == nullptr || (batch.key_order == nullptr) != (batch.query_limit == nullptr)) {
+  if ((batch.query_begin != nullptr && batch.query_count == nullptr) ||
+      (batch.key_begin == nullptr ? batch.max_keys < 1 : batch.key_count == nullptr) || batch.limit_repeat < 1 ||
+      (batch.key_order == nullptr) != (batch.query_limit == nullptr)) {
     return false;
   }
   return batch.relative_bias == nullptr || (batch.reach >= 0 && batch.reach <= (1 << 20));

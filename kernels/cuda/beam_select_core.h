@@ -176,7 +176,9 @@ struct Parent {
 // The parent of `at` but for its scale. REQUIRES: a valid parent node.
 BEAMLINE_HD inline Parent ParentOf(const BeamSelectBatch& batch, const Place& at) {
   const ConstraintView& constraint = batch.constraint[at.request];
-  const int64_t logits_row = batch.level == 0 ? at.request : at.begin + at.row;
+  const int64_t logits_row = batch.level == 0         ? at.request
+                             : batch.logits_each == 0 ? at.begin + at.row
+                                                      : int64_t{at.request} * batch.logits_each + at.row;
   Parent parent;
   parent.logits = batch.logits + logits_row * batch.ld + batch.first_code;
   parent.codes = constraint.trie.level[batch.level].codes;

@@ -36,9 +36,13 @@ __global__ void __launch_bounds__(kThreads) EmbedCodes(const __grid_constant__ E
   const Vector at = VectorOf(args.width);
   if (at.row >= args.rows) return;
   float sum[kVector] = {};
-  AddRow<T>(args.table, args.table_rows, args.width, args.codes == nullptr ? 0 : args.codes[at.row], at.column, sum);
+  int32_t row = 0;
+  if (args.codes != nullptr) row = args.codes[at.row];
+  if (args.ids != nullptr) row = args.ids[at.row * args.id_step];
+  AddRow<T>(args.table, args.table_rows, args.width, row, at.column, sum);
   if (args.add != nullptr) AddRow<T>(args.add, 1, args.width, 0, at.column, sum);
-  StoreVector(static_cast<T*>(args.out) + at.row * args.width + at.column, sum);
+  const int64_t step = args.out_step == 0 ? args.width : args.out_step;
+  StoreVector(static_cast<T*>(args.out) + at.row * step + at.column, sum);
 }
 
 template <class T>
@@ -75,14 +79,34 @@ __global__ void __launch_bounds__(kThreads)
   StoreVector(static_cast<T*>(args.out) + at.row * width + at.column, sum);
 }
 
+// A token's pathway, and its row there.
+struct TokenSource {
+  int32_t from;
+  int32_t row;
+};
+
+__device__ TokenSource SourceOf(const JoinTokensArgs& args, int64_t token) {
+  if (args.from != nullptr) return {args.from[token], args.row[token]};
+  const int32_t each = args.tokens / args.requests;
+  const int32_t request = static_cast<int32_t>(token / each);
+  int32_t at = static_cast<int32_t>(token % each);
+#pragma unroll
+  for (int32_t i = 0; i < kMaxPathways; ++i) {
+    const int32_t length = args.pathway_rows[i] / args.requests;
+    if (at < length) return {i, request * length + at};
+    at -= length;
+  }
+  return {-1, 0};
+}
+
 template <class T>
 __global__ void __launch_bounds__(kThreads) JoinTokens(const __grid_constant__ JoinTokensArgs args) {
   const Vector at = VectorOf(args.width);
   if (at.row >= args.tokens) return;
   float sum[kVector] = {};
-  const int32_t from = args.from[at.row];
-  if (from >= 0 && from < kMaxPathways) {
-    AddRow<T>(args.pathway[from], args.pathway_rows[from], args.width, args.row[at.row], at.column, sum);
+  const TokenSource source = SourceOf(args, at.row);
+  if (source.from >= 0 && source.from < kMaxPathways) {
+    AddRow<T>(args.pathway[source.from], args.pathway_rows[source.from], args.width, source.row, at.column, sum);
   }
   if (args.positions != nullptr) {
     AddRow<T>(args.positions, args.position_rows, args.width, args.position[at.row], at.column, sum);
@@ -118,7 +142,9 @@ int64_t OutWidth(const EmbedFeaturesArgs& args) {
 
 LaunchError EmbedCodesCuda(const EmbedCodesArgs& args, CudaStream stream) {
   if (!ValidWidth(args.width) || !ValidRows(args.rows, args.width) || args.table == nullptr || args.out == nullptr ||
-      args.table_rows < 1 || !IsAligned(args.table) || !IsAligned(args.add) || !IsAligned(args.out)) {
+      args.table_rows < 1 || !IsAligned(args.table) || !IsAligned(args.add) || !IsAligned(args.out) ||
+      (args.codes != nullptr && args.ids != nullptr) || args.id_step < 1 || args.out_step < 0 ||
+      (args.out_step != 0 && args.out_step < args.width) || args.out_step % 8 != 0) {
     return LaunchError::kInvalidArgument;
   }
   return WithType(args.type, [&]<class T>(T) {
@@ -141,9 +167,18 @@ LaunchError EmbedFeaturesCuda(const EmbedFeaturesArgs& args, CudaStream stream) 
 }
 
 LaunchError JoinTokensCuda(const JoinTokensArgs& args, CudaStream stream) {
-  if (!ValidWidth(args.width) || !ValidRows(args.tokens, args.width) || args.from == nullptr || args.row == nullptr ||
-      args.out == nullptr || !IsAligned(args.out) || !IsAligned(args.positions)) {
+  if (!ValidWidth(args.width) || !ValidRows(args.tokens, args.width) ||
+      (args.from == nullptr) != (args.row == nullptr) || args.out == nullptr || !IsAligned(args.out) ||
+      !IsAligned(args.positions)) {
     return LaunchError::kInvalidArgument;
+  }
+  if (args.from == nullptr) {
+    int64_t rows = 0;
+    for (int32_t of_pathway : args.pathway_rows) {
+      if (args.requests < 1 || of_pathway % args.requests != 0) return LaunchError::kInvalidArgument;
+      rows += of_pathway;
+    }
+    if (rows != args.tokens) return LaunchError::kInvalidArgument;
   }
   if (args.positions != nullptr && (args.position == nullptr || args.position_rows < 1)) {
     return LaunchError::kInvalidArgument;

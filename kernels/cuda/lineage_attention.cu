@@ -18,11 +18,14 @@ __global__ void __launch_bounds__(kThreads) LineageAttention(const __grid_consta
   const int32_t row = static_cast<int32_t>(group / batch.heads), head = static_cast<int32_t>(group % batch.heads);
   const int lane = threadIdx.x % kLanes;
   const unsigned mask = 0xffu << (threadIdx.x % 32 / kLanes * kLanes);
-  if (row >= (batch.step == 0 ? batch.requests : batch.rows)) return;
-  const int32_t request = batch.step == 0 ? row : select::RequestOfRow(batch.row_begin, batch.requests, row);
+  const bool dense = batch.rows_each[0] > 0;
+  if (row >= (batch.step == 0 && !dense ? batch.requests : batch.rows)) return;
+  const int32_t request = dense             ? row / batch.rows_each[batch.step]
+                          : batch.step == 0 ? row
+                                            : select::RequestOfRow(batch.row_begin, batch.requests, row);
   if (request >= batch.requests) return;
-  const int32_t begin = batch.step == 0 ? 0 : batch.row_begin[request];
-  if (batch.step > 0 && row - begin >= batch.row_count[request]) return;
+  const int32_t begin = dense || batch.step == 0 ? 0 : batch.row_begin[request];
+  if (!dense && batch.step > 0 && row - begin >= batch.row_count[request]) return;
 
   const auto column = [&](int chunk) { return chunk * kChunk + lane * kVector; };
   const int64_t query_at = int64_t{head} * batch.head_dim;
@@ -41,8 +44,10 @@ __global__ void __launch_bounds__(kThreads) LineageAttention(const __grid_consta
   for (int s = 0; s < kMaxTrieLevels; ++s) {
     if (s > batch.step) break;
     const int64_t key_row = s == batch.step ? row
-                            : s == 0        ? request
-                                            : begin + batch.lineage[int64_t{s} * batch.rows + row];
+                            : dense
+                                ? int64_t{request} * batch.rows_each[s] + batch.lineage[int64_t{s} * batch.rows + row]
+                            : s == 0 ? request
+                                     : begin + batch.lineage[int64_t{s} * batch.rows + row];
     from[s] = key_row * batch.key_value_step + key_at;
     float dot = 0;
 #pragma unroll
@@ -102,6 +107,13 @@ bool Valid(const LineageAttentionBatch& batch) {
       return false;
     }
   }
+  if (batch.rows_each[0] != 0) {
+    for (int s = 0; s <= batch.step; ++s) {
+      if (batch.rows_each[s] < 1) return false;
+    }
+    return int64_t{batch.requests} * batch.rows_each[batch.step] == batch.rows &&
+           (batch.step == 0 || batch.lineage != nullptr);
+  }
   return batch.step == 0 || (batch.row_begin != nullptr && batch.row_count != nullptr && batch.lineage != nullptr);
 }
 
@@ -109,7 +121,8 @@ bool Valid(const LineageAttentionBatch& batch) {
 
 LaunchError LineageAttentionCuda(const LineageAttentionBatch& batch, CudaStream stream) {
   if (!Valid(batch)) return LaunchError::kInvalidArgument;
-  const int64_t groups = int64_t{batch.step == 0 ? batch.requests : batch.rows} * batch.heads;
+  const int64_t groups =
+      int64_t{batch.step == 0 && batch.rows_each[0] == 0 ? batch.requests : batch.rows} * batch.heads;
   const int64_t blocks = (groups * kLanes + kThreads - 1) / kThreads;
   if (blocks > 0x7fffffff) return LaunchError::kInvalidArgument;
   return WithType(batch.type, [&]<class T>(T) {

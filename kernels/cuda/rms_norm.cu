@@ -24,7 +24,7 @@ __global__ void __launch_bounds__(kRowThreads) RmsNorm(const __grid_constant__ R
       LoadVector(static_cast<const T*>(args.delta) + begin + column(v), delta);
 #pragma unroll
       for (int i = 0; i < kVector; ++i) x[v][i] = ToFloat(FromFloat<T>(x[v][i] + delta[i]));
-      StoreVector(at, x[v]);
+      StoreVector(args.sum == nullptr ? at : static_cast<T*>(args.sum) + begin + column(v), x[v]);
     }
 #pragma unroll
     for (int i = 0; i < kVector; ++i) squares += x[v][i] * x[v][i];
@@ -58,8 +58,10 @@ bool Valid(const RmsNormArgs& args) {
   if (args.width < 8 || args.width > kMaxNormWidth || args.width % 8 != 0) return false;
   if (args.x == nullptr || args.weight == nullptr || (args.out == nullptr && args.quantized == nullptr)) return false;
   if ((args.quantized == nullptr) != (args.row_scale == nullptr) || !(args.epsilon >= 0.0f)) return false;
-  for (const void* array : {static_cast<const void*>(args.x), args.delta, args.weight,
-                            static_cast<const void*>(args.out), static_cast<const void*>(args.quantized)}) {
+  if (args.sum != nullptr && args.delta == nullptr) return false;
+  for (const void* array :
+       {static_cast<const void*>(args.x), args.delta, args.weight, static_cast<const void*>(args.sum),
+        static_cast<const void*>(args.out), static_cast<const void*>(args.quantized)}) {
     if (!IsAligned(array)) return false;
   }
   return true;

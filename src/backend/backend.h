@@ -58,10 +58,22 @@ class Backend {
                                   const Tensor& lineage, bool last, LineageCache&) const = 0;
   virtual Tensor TakeVisible(Context&, const Tensor& x, const Tensor& order, int64_t row) const = 0;
   virtual Tensor StackPadded(Context&, absl::Span<const Tensor> rows, int64_t capacity, int32_t fill) const = 0;
-  virtual Tensor TakeRows(Context&, const Tensor& x, int64_t first, int64_t count) const = 0;
-  virtual Tensor JoinRows(Context&, absl::Span<const Tensor> parts) const = 0;
+  // REQUIRES: !SearchesOnDevice().
+  virtual Tensor TakeRows(Context&, const Tensor& x, int64_t first, int64_t count) const;
+  virtual Tensor JoinRows(Context&, absl::Span<const Tensor> parts) const;
 
   virtual void SelectBeams(Context&, const SelectBeamsArgs&) const = 0;
+  // See ops.h; a backend without graphs runs the body.
+  virtual std::vector<Tensor> RunPass(Context&, const std::string& pass, absl::Span<const Tensor> inputs,
+                                      PassBody body) const {
+    return body(inputs);
+  }
+  // Whether BeginSearch returns searches: first steps then belong to their passes and not to contexts.
+  virtual bool SearchesOnDevice() const { return false; }
+  // Null: beams live on the host, and SelectBeams is all there is.
+  virtual std::unique_ptr<DeviceSearch> BeginSearch(Context&, absl::Span<const DeviceSearchRequest>) const {
+    return nullptr;
+  }
 };
 
 }  // namespace beamline::backend

@@ -17,6 +17,9 @@
 #include "backend/aten/aten_backend.h"
 #include "backend/communicator.h"
 #include "backend/cpu/cpu_backend.h"
+#if defined(BEAMLINE_WITH_CUDA)
+#include "backend/cuda/cuda_context.h"
+#endif
 #include "beamline/status.h"
 
 namespace beamline::backend {
@@ -39,7 +42,7 @@ absl::StatusOr<kernels::Precision> ParsePrecision(absl::string_view dtype) {
   if (dtype == "fp32") return kernels::Precision::kFp32;
   if (dtype == "bf16") return kernels::Precision::kBf16;
   if (dtype == "int8") return kernels::Precision::kInt8;
-  return absl::InvalidArgumentError(absl::StrCat("dtype: '", dtype, "' is unknown; use fp32, bf16 or int8"));
+  return absl::InvalidArgumentError(absl::StrCat("dtype: '", dtype, "' is unknown; use fp32, bf16, fp16 or int8"));
 }
 
 // libtorch's CUDA half registers itself when it is loaded: one program, linked to the CPU half alone, is for both.
@@ -69,6 +72,26 @@ absl::Status CheckCuda(absl::string_view name, c10::Device device) {
   return absl::OkStatus();
 }
 
+// The cuda backend's context; its tensors are what the products run in.
+absl::StatusOr<Context> MakeCudaContext(c10::Device device, absl::string_view dtype) {
+  Context ctx;
+  ctx.device = device;
+  if (dtype == "int8") return absl::InvalidArgumentError("dtype: int8 runs on device cpu only; use fp32, bf16 or fp16");
+  ctx.dtype = dtype == "bf16" ? c10::kBFloat16 : dtype == "fp16" ? c10::kHalf : c10::kFloat;
+#if defined(BEAMLINE_WITH_CUDA)
+  BEAMLINE_ASSIGN_OR_RETURN(ctx.backend, cuda::BackendOf(device));
+  return ctx;
+#else
+  return absl::FailedPreconditionError("backend: cuda is not in this binary, which was built without it; use aten");
+#endif
+}
+
+#if defined(BEAMLINE_WITH_CUDA)
+constexpr bool kHasCudaBackend = true;
+#else
+constexpr bool kHasCudaBackend = false;
+#endif
+
 absl::StatusOr<c10::Device> ParseDevice(absl::string_view device) {
   if (device == "cpu") return c10::Device(c10::kCPU);
   const absl::Status unknown =
@@ -87,12 +110,22 @@ absl::StatusOr<c10::Device> ParseDevice(absl::string_view device) {
 }  // namespace
 
 absl::StatusOr<Context> MakeContext(absl::string_view device, absl::string_view dtype, absl::string_view backend) {
-  if (backend != "auto" && backend != "aten" && backend != "cpu") {
-    return absl::InvalidArgumentError(absl::StrCat("backend: '", backend, "' is unknown; use auto, aten or cpu"));
+  if (backend != "auto" && backend != "aten" && backend != "cpu" && backend != "cuda") {
+    return absl::InvalidArgumentError(absl::StrCat("backend: '", backend, "' is unknown; use auto, aten, cpu or cuda"));
   }
-  BEAMLINE_ASSIGN_OR_RETURN(const kernels::Precision precision, ParsePrecision(dtype));
+  const bool half = dtype == "fp16";  // known to the cuda backend alone
+  BEAMLINE_ASSIGN_OR_RETURN(const kernels::Precision precision, ParsePrecision(half ? "bf16" : dtype));
   Context ctx;
   BEAMLINE_ASSIGN_OR_RETURN(ctx.device, ParseDevice(device));
+  if (backend == "cuda" && !ctx.device.is_cuda()) {
+    return absl::InvalidArgumentError("backend: cuda runs on device cuda only; use auto, aten or cpu");
+  }
+  if (backend == "cuda" || (backend == "auto" && ctx.device.is_cuda() && kHasCudaBackend)) {
+    return MakeCudaContext(ctx.device, dtype);
+  }
+  if (half) {
+    return absl::InvalidArgumentError("dtype: fp16 runs on device cuda with backend cuda only; use fp32 or bf16");
+  }
   if (backend == "cpu" && !ctx.device.is_cpu()) {
     return absl::InvalidArgumentError("backend: cpu runs on device cpu only; use auto or aten");
   }

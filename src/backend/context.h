@@ -40,6 +40,7 @@ struct Context {
   const Backend* backend = nullptr;
   c10::Device device = c10::kCPU;
   c10::ScalarType dtype = c10::kFloat;        // of weights and activations; norm statistics, logits and scores are fp32
+  bool graphs = true;                         // passes are captured where the backend can
   std::shared_ptr<BatchResources> resources;  // null outside of a batch: ops allocate, and run on one core
   Communicator* communicator = nullptr;       // of the ranks that hold the model together; null: this process alone
 
@@ -52,8 +53,9 @@ struct Context {
 
 // device: "cpu", "cuda" or "cuda:N"; dtype: "fp32", "bf16" or, on the cpu backend, "int8". backend: "aten", the oracle
 // of all others, on every device, where dtype is that of weights and activations; "cpu", the fast one for inference on
-// the CPU, where tensors are fp32 and dtype is the precision of the products with weights (cpu/cpu_backend.h); "auto",
-// the fastest there is for the device.
+// the CPU, where tensors are fp32 and dtype is the precision of the products with weights (cpu/cpu_backend.h); "cuda",
+// the fast one for inference on a GPU, in a binary built with it, which knows "fp16", too; "auto", the fastest there is
+// for the device.
 absl::StatusOr<Context> MakeContext(absl::string_view device, absl::string_view dtype,
                                     absl::string_view backend = "aten");
 

@@ -2,6 +2,7 @@
 #include "backend/ops.h"
 
 #include <ATen/ops/empty.h>
+#include <c10/util/Exception.h>
 
 #include "backend/backend.h"
 #include "backend/communicator.h"
@@ -133,6 +134,14 @@ Tensor TakeVisible(Context& ctx, const Tensor& x, const Tensor& order, int64_t r
   return ctx.backend->TakeVisible(ctx, x, order, row);
 }
 
+Tensor Backend::TakeRows(Context&, const Tensor&, int64_t, int64_t) const {
+  TORCH_CHECK(false, "rows are taken where beams live on the host");
+}
+
+Tensor Backend::JoinRows(Context&, absl::Span<const Tensor>) const {
+  TORCH_CHECK(false, "rows are joined where beams live on the host");
+}
+
 Tensor TakeRows(Context& ctx, const Tensor& x, int64_t first, int64_t count) {
   return ctx.backend->TakeRows(ctx, x, first, count);
 }
@@ -141,6 +150,14 @@ Tensor JoinRows(Context& ctx, absl::Span<const Tensor> parts) { return ctx.backe
 
 Tensor StackPadded(Context& ctx, absl::Span<const Tensor> rows, int64_t capacity, int32_t fill) {
   return ctx.backend->StackPadded(ctx, rows, capacity, fill);
+}
+
+std::vector<Tensor> RunPass(Context& ctx, const std::string& pass, absl::Span<const Tensor> inputs, PassBody body) {
+  return ctx.backend->RunPass(ctx, pass, inputs, body);
+}
+
+std::unique_ptr<DeviceSearch> BeginSearch(Context& ctx, absl::Span<const DeviceSearchRequest> requests) {
+  return ctx.backend->BeginSearch(ctx, requests);
 }
 
 void SelectBeams(Context& ctx, const SelectBeamsArgs& args) { return ctx.backend->SelectBeams(ctx, args); }

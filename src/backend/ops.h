@@ -12,8 +12,13 @@
 #pragma once
 
 #include <limits>
+#include <memory>
+#include <string>
+#include <vector>
 
+#include "absl/functional/function_ref.h"
 #include "backend/context.h"
+#include "backend/device_search.h"
 #include "backend/op_types.h"
 
 namespace beamline::backend {
@@ -108,5 +113,13 @@ Tensor JoinRows(Context& ctx, absl::Span<const Tensor> parts);
 // -- Selection ---------------------------------------------------------------------------------------------------
 // kernels::BeamSelectCpu per request; the answer depends on nothing but the request. Logits leave the device inside.
 void SelectBeams(Context& ctx, const SelectBeamsArgs& args);
+// Runs `body`, a pass that enqueues work on `inputs` alone and returns its results: a backend with graphs repeats what
+// an earlier body of the same name did for inputs of the same shapes, on copies of these, and does not call this one.
+// So all that a pass depends on is in its name (weights, too), in the shapes or in the inputs' memory. Results hold
+// until the pass runs again.
+using PassBody = absl::FunctionRef<std::vector<Tensor>(absl::Span<const Tensor>)>;
+std::vector<Tensor> RunPass(Context& ctx, const std::string& pass, absl::Span<const Tensor> inputs, PassBody body);
+// A search with its beams on the device; null where the backend has none. Before the batch's first step.
+std::unique_ptr<DeviceSearch> BeginSearch(Context& ctx, absl::Span<const DeviceSearchRequest> requests);
 
 }  // namespace beamline::backend

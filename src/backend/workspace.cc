@@ -20,7 +20,8 @@ at::Tensor Workspace::Take(at::IntArrayRef shape, c10::ScalarType dtype) {
     }
   }
   ++allocations_;
-  at::Tensor tensor = at::empty({int64_t{1} << size_class}, c10::TensorOptions().dtype(dtype));
+  const int64_t capacity = int64_t{1} << size_class;
+  at::Tensor tensor = allocate_ ? allocate_(capacity, dtype) : at::empty({capacity}, c10::TensorOptions().dtype(dtype));
   tensor.unsafeGetTensorImpl()->set_sizes_contiguous(shape);
   tensors.push_back(tensor);
   return tensor;

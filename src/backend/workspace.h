@@ -8,6 +8,7 @@
 
 #include <array>
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <utility>
 #include <vector>
@@ -18,7 +19,13 @@ namespace beamline::backend {
 
 class Workspace {
  public:
-  // A contiguous CPU tensor of undefined values.
+  // Makes a contiguous tensor of that many elements.
+  using Allocate = std::function<at::Tensor(int64_t elements, c10::ScalarType dtype)>;
+
+  Workspace() = default;  // of CPU tensors
+  explicit Workspace(Allocate allocate) : allocate_(std::move(allocate)) {}
+
+  // A contiguous tensor of undefined values.
   at::Tensor Take(at::IntArrayRef shape, c10::ScalarType dtype = c10::kFloat);
 
   // Tensors made so far: constant once every shape in use was seen.
@@ -26,6 +33,7 @@ class Workspace {
 
  private:
   using SizeClass = std::pair<c10::ScalarType, int>;  // elements: 2^second
+  Allocate allocate_;
   std::map<SizeClass, std::vector<at::Tensor>> tensors_;
   int64_t allocations_ = 0;
 };

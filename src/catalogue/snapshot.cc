@@ -2,6 +2,7 @@
 #include "catalogue/snapshot.h"
 
 #include <algorithm>
+#include <atomic>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -12,6 +13,8 @@ namespace beamline::catalogue {
 
 CatalogueSnapshot::CatalogueSnapshot(SnapshotContents contents)
     : contents_(std::move(contents)), trie_(contents_.trie.view()), leaf_starts_(IntervalStarts(contents_.leaf_items)) {
+  static std::atomic<uint64_t> last_id{0};
+  trie_.id = ++last_id;
   for (int level = 0; level + 1 < levels(); ++level) {
     child_starts_.push_back(IntervalStarts(contents_.trie.levels[level].offsets));
   }

@@ -47,6 +47,12 @@ absl::Status SelectionStatus(kernels::SelectError error, int level) {
       absl::StrCat("selection refused its arguments at level ", level, ": model and catalogue do not belong together"));
 }
 
+// No more room than there are nodes; but a row is looked at even where nothing is eligible.
+int UsefulWidth(const SearchRequest& request, int level, int width) {
+  const uint32_t nodes = std::max(1u, request.constraint->trie.level[level].num_nodes);
+  return static_cast<int>(std::min<uint32_t>(std::min(width, kernels::kMaxBeamWidth), nodes));
+}
+
 kernels::ScoreRule KernelRule(ScoreRule rule) {
   return rule == ScoreRule::kFull ? kernels::ScoreRule::kFull : kernels::ScoreRule::kLegal;
 }
@@ -67,6 +73,19 @@ struct BeamSearch::Live {
 };
 
 namespace {
+
+// Ends requests that the gate refuses; whether any is left.
+template <typename Batch>
+bool AskGate(Batch& batch, SearchGate gate) {
+  bool any = false;
+  for (size_t b = 0; b < batch.size(); ++b) {
+    if (!batch[b].active()) continue;
+    absl::Status status = gate(static_cast<int>(b));
+    any |= status.ok();
+    if (!status.ok()) batch[b].Fail(std::move(status));
+  }
+  return any;
+}
 
 // The beams of the last level as the next step's input, padded with zeros to the widest active request.
 template <typename Batch>
@@ -96,9 +115,22 @@ std::vector<SearchResult> BeamSearch::Run(backend::Context& ctx, model::EncodedC
     batch[b].result = &results[b];
     if (absl::Status status = CheckRequest(model_.config(), requests[b]); !status.ok()) batch[b].Fail(status);
   }
-  const auto any_active = [&] { return std::any_of(batch.begin(), batch.end(), [](auto& b) { return b.active(); }); };
-  if (!any_active()) return results;
+  if (std::none_of(batch.begin(), batch.end(), [](const Live& live) { return live.active(); })) return results;
 
+  if (const std::unique_ptr<backend::DeviceSearch> search = BeginOnDevice(ctx, batch); search != nullptr) {
+    RunOnDevice(ctx, context, *search, batch, gate);
+  } else {
+    RunOnHost(ctx, std::move(context), batch, gate);
+  }
+  for (Live& live : batch) {
+    if (live.active()) live.result->hypotheses = live.beams.Hypotheses(model_.config().levels());
+    if (live.request->trace) live.result->traced = live.beams.Trace();
+  }
+  return results;
+}
+
+void BeamSearch::RunOnHost(backend::Context& ctx, model::EncodedContext context, std::vector<Live>& batch,
+                           SearchGate gate) const {
   model::DecodeState state = model_.BeginDecode(ctx, std::move(context));
   const int levels = model_.config().levels();
   for (int level = 0; level < model_.config().steps(); ++level) {
@@ -106,20 +138,75 @@ std::vector<SearchResult> BeamSearch::Run(backend::Context& ctx, model::EncodedC
     if (level == 0) {
       logits = model::FirstLogits(ctx, model_, state);
     } else {
-      for (size_t b = 0; b < batch.size(); ++b) {
-        if (!batch[b].active()) continue;
-        if (absl::Status status = gate(static_cast<int>(b)); !status.ok()) batch[b].Fail(std::move(status));
-      }
-      if (!any_active()) return results;
+      if (!AskGate(batch, gate)) return;
       logits = model_.DecodeStep(ctx, state, NextStep(ctx, level, batch));
     }
     level < levels ? Select(ctx, logits, level, batch) : ScoreEnd(ctx, logits, batch);
   }
-  for (Live& live : batch) {
-    if (live.active()) live.result->hypotheses = live.beams.Hypotheses(levels);
-    if (live.request->trace) live.result->traced = live.beams.Trace();
+}
+
+std::unique_ptr<backend::DeviceSearch> BeamSearch::BeginOnDevice(backend::Context& ctx,
+                                                                 const std::vector<Live>& batch) const {
+  if (path_scorer_ != nullptr) return nullptr;      // it values paths on the host
+  if (ctx.communicator != nullptr) return nullptr;  // other ranks follow step by step
+  std::vector<backend::DeviceSearchRequest> requests(batch.size());
+  for (size_t b = 0; b < batch.size(); ++b) {
+    if (!batch[b].active()) continue;
+    const SearchRequest& request = *batch[b].request;
+    requests[b].constraint = request.constraint;
+    requests[b].rule = KernelRule(request.score_rule);
+    for (int level = 0; level < model_.config().levels(); ++level) {
+      requests[b].widths.push_back(UsefulWidth(request, level, request.widths[level]));
+    }
+  }
+  return backend::BeginSearch(ctx, requests);
+}
+
+std::vector<at::Tensor> BeamSearch::EnqueueSteps(backend::Context& ctx, model::EncodedContext context,
+                                                 backend::DeviceSearch& search) const {
+  model::DecodeState state = model_.BeginDecode(ctx, std::move(context));
+  const int levels = model_.config().levels(), steps = model_.config().steps();
+  std::vector<at::Tensor> results = {search.result()};
+  for (int level = 0; level < steps; ++level) {
+    model::StepInput step{.level = level};
+    if (level > 0) {
+      const backend::DeviceSearch::StepTensors beams = search.NextStep(ctx);
+      step.codes = beams.codes;
+      step.parents = beams.parents;
+    }
+    const at::Tensor logits = model_.DecodeStep(ctx, state, step);
+    if (level < levels) {
+      search.Select(ctx, logits, level, model_.config().first_code(level));
+    } else {
+      results.push_back(logits);
+    }
   }
   return results;
+}
+
+void BeamSearch::RunOnDevice(backend::Context& ctx, const model::EncodedContext& context, backend::DeviceSearch& search,
+                             std::vector<Live>& batch, SearchGate gate) const {
+  const int levels = model_.config().levels();
+  if (!AskGate(batch, gate)) return;
+  std::vector<at::Tensor> inputs = {search.input(), context.order};
+  inputs.insert(inputs.end(), context.key_value.begin(), context.key_value.end());
+  const std::string pass = absl::StrCat("decode ", model_.serial(), " ", search.shape());
+  const std::vector<at::Tensor> results = backend::RunPass(ctx, pass, inputs, [&](absl::Span<const at::Tensor> in) {
+    search.Bind(in[0]);
+    return EnqueueSteps(ctx, {.key_value = {in.begin() + 2, in.end()}, .order = in[1]}, search);
+  });
+  search.BindResult(results[0]);
+  search.Finish(ctx);
+  for (size_t b = 0; b < batch.size(); ++b) {
+    Live& live = batch[b];
+    for (int level = 0; level < levels && live.active(); ++level) {
+      const kernels::BeamSlots from = search.Beams(level, static_cast<int>(b));
+      live.beams.TakeLevel(from);
+      const kernels::SelectError error = search.Error(static_cast<int>(b));
+      if (from.count == 0 && error != kernels::SelectError::kOk) live.Fail(SelectionStatus(error, level));
+    }
+  }
+  if (results.size() > 1) ScoreEnd(ctx, results[1], batch);
 }
 
 void BeamSearch::ScoreEnd(backend::Context& ctx, const at::Tensor& logits, std::vector<Live>& batch) const {
@@ -160,9 +247,7 @@ void BeamSearch::Select(backend::Context& ctx, const at::Tensor& logits, int lev
       if (!live.active() || live.request->score_rule != rule || live.beams.levels() != level) continue;
       int width = live.request->widths[level];
       if (path_scorer_ != nullptr) width = std::max(width, path_scorer_->ExpandedWidth(level, width));
-      // No more room than there are nodes; but a row is looked at even where nothing is eligible.
-      const uint32_t nodes = std::max(1u, live.request->constraint->trie.level[level].num_nodes);
-      width = static_cast<int>(std::min<uint32_t>(std::min(width, kernels::kMaxBeamWidth), nodes));
+      width = UsefulWidth(*live.request, level, width);
       const BeamState::OpenedLevel opened = live.beams.OpenLevel(width);
       selections[b] = {live.request->constraint, opened.in, opened.out, width};
       any = true;

@@ -10,12 +10,14 @@
 // catches it at its border.
 #pragma once
 
+#include <memory>
 #include <vector>
 
 #include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
 #include "absl/types/span.h"
 #include "backend/context.h"
+#include "backend/device_search.h"
 #include "beamline/kernels/trie_view.h"
 #include "beamline/request.h"
 #include "decode/beam_state.h"
@@ -56,6 +58,15 @@ class BeamSearch {
 
  private:
   struct Live;
+  void RunOnHost(backend::Context& ctx, model::EncodedContext context, std::vector<Live>& batch, SearchGate gate) const;
+  // The same with the beams on the device: no step waits for another, the host sees the beams at the end, and the gate
+  // is asked once, before all steps.
+  void RunOnDevice(backend::Context& ctx, const model::EncodedContext& context, backend::DeviceSearch& search,
+                   std::vector<Live>& batch, SearchGate gate) const;
+  // The search's result, then the end token's logits where the model scores it.
+  std::vector<at::Tensor> EnqueueSteps(backend::Context& ctx, model::EncodedContext context,
+                                       backend::DeviceSearch& search) const;
+  std::unique_ptr<backend::DeviceSearch> BeginOnDevice(backend::Context& ctx, const std::vector<Live>& batch) const;
   void Select(backend::Context& ctx, const at::Tensor& logits, int level, std::vector<Live>& batch) const;
   void ScoreEnd(backend::Context& ctx, const at::Tensor& logits, std::vector<Live>& batch) const;
   absl::Status KeepBestPaths(int request, int level, int width, BeamState& beams) const;

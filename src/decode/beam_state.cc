@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "decode/beam_state.h"
 
+#include <algorithm>
 #include <utility>
 
 namespace beamline::decode {
@@ -17,6 +18,16 @@ BeamState::OpenedLevel BeamState::OpenLevel(int capacity) {
   levels_.push_back(std::move(level));
   const size_t last = levels_.size() - 1;
   return {last == 0 ? nullptr : &levels_[last - 1].slots, &levels_[last].slots};
+}
+
+void BeamState::TakeLevel(const kernels::BeamSlots& from) {
+  kernels::BeamSlots& to = *OpenLevel(from.count).out;
+  std::copy_n(from.node, from.count, to.node);
+  std::copy_n(from.score, from.count, to.score);
+  std::copy_n(from.parent, from.count, to.parent);
+  std::copy_n(from.code, from.count, to.code);
+  std::copy_n(from.log_prob, from.count, to.log_prob);
+  to.count = from.count;
 }
 
 void BeamState::KeepRows(absl::Span<const int> rows) {

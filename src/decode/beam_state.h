@@ -32,6 +32,9 @@ class BeamState {
   };
   OpenedLevel OpenLevel(int capacity);
 
+  // Adds a level with a copy of these beams.
+  void TakeLevel(const kernels::BeamSlots& from);
+
   // Keeps these rows of the last level and drops the others. REQUIRES: ascending rows below count().
   void KeepRows(absl::Span<const int> rows);
   void Clear() { levels_.clear(); }

@@ -2,8 +2,11 @@
 #include "model/model.h"
 
 #include <algorithm>
+#include <atomic>
+#include <iterator>
 
 #include "absl/strings/str_cat.h"
+#include "backend/backend.h"
 #include "beamline/status.h"
 #include "model/onerec_v1.h"
 #include "model/t5.h"
@@ -29,6 +32,30 @@ int64_t ContextHandle::bytes() const {
   for (const at::Tensor& tensor : key_value) bytes += Bytes(tensor);
   for (const at::Tensor& tensor : first.own) bytes += Bytes(tensor);
   return bytes;
+}
+
+Model::Model()
+    : serial_([] {
+        static std::atomic<uint64_t> last{0};
+        return ++last;
+      }()) {}
+
+// The order is the one that was uploaded: it is the same, and its values are known on the host.
+EncodedContext EncodePass(backend::Context& ctx, const Model& model, const EncoderBatch& batch) {
+  if (ctx.communicator != nullptr) return model.Encode(ctx, batch);  // other ranks take part
+  std::vector<at::Tensor> inputs = {batch.static_features, batch.positions, batch.order};
+  inputs.insert(inputs.end(), std::begin(batch.features), std::end(batch.features));
+  EncodedContext context{.order = batch.order};
+  context.key_value =
+      backend::RunPass(ctx, absl::StrCat("encode ", model.serial()), inputs, [&](absl::Span<const at::Tensor> in) {
+        EncoderBatch own = batch;
+        own.static_features = in[0];
+        own.positions = in[1];
+        own.order = in[2];
+        std::copy(in.begin() + 3, in.end(), std::begin(own.features));
+        return model.Encode(ctx, own).key_value;
+      });
+  return context;
 }
 
 std::vector<ContextHandle> SplitContext(backend::Context& ctx, const EncodedContext& encoded) {
@@ -74,6 +101,7 @@ EncodedContext PackContexts(backend::Context& ctx, absl::Span<const ContextHandl
 }
 
 void TakeFirstStep(backend::Context& ctx, const Model& model, EncodedContext& context) {
+  if (ctx.backend->SearchesOnDevice()) return;
   DecodeState state = model.BeginDecode(ctx, context);
   context.first.logits = model.DecodeStep(ctx, state, {});
   context.first.trunk = state.trunk;

@@ -23,8 +23,8 @@
 
 namespace beamline::model {
 
-// What the first decode step leaves: it has one row per request and depends on the context alone, so it is computed with
-// the context and kept with it. On a CPU it is the step that streams all weights for one row.
+// What the first decode step leaves: it has one row per request and depends on the context alone, so it is computed
+// with the context and kept with it. On a CPU it is the step that streams all weights for one row.
 struct FirstStep {
   at::Tensor logits;            // [batch, 1, columns]; undefined where the step has not been taken
   at::Tensor trunk;             // [batch * levels, d] where the model has a trunk
@@ -77,6 +77,8 @@ struct StepInput {
 class Model {
  public:
   virtual ~Model() = default;
+  // Names this model among all that the process has had: what was captured of it is of no other.
+  uint64_t serial() const { return serial_; }
   virtual const ModelConfig& config() const = 0;
   virtual const Weights& weights() const = 0;
 
@@ -90,12 +92,22 @@ class Model {
   // before. Differentiable.
   virtual std::vector<at::Tensor> TeacherForced(backend::Context& ctx, const EncodedContext& context,
                                                 const TeacherBatch& targets) const = 0;
+
+ protected:
+  Model();
+
+ private:
+  const uint64_t serial_;
 };
 
-// Takes the first decode step; the context keeps what it leaves.
+// Takes the first decode step; the context keeps what it leaves. Where the backend searches on the device, nothing is
+// done: there the step is part of the search's pass.
 void TakeFirstStep(backend::Context& ctx, const Model& model, EncodedContext& context);
 // The logits of level 0, of the context where it has them.
 at::Tensor FirstLogits(backend::Context& ctx, const Model& model, DecodeState& state);
+// model.Encode as one pass: repeated as a graph where the backend has graphs. The context holds until the backend runs
+// the next pass of the same shape for this batch's worker: split or search it before.
+EncodedContext EncodePass(backend::Context& ctx, const Model& model, const EncoderBatch& batch);
 
 // The model of config.family over weights that match its schema (as LoadWeights and InitWeights return them).
 absl::StatusOr<std::unique_ptr<Model>> MakeModel(const ModelConfig& config, Weights weights);

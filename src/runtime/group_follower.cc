@@ -135,7 +135,8 @@ void GroupFollower::BeginDecode(const GroupMessage& message, Followed& followed)
     handles.push_back(&found->second);
   }
   decode_ = followed.model->BeginDecode(*batch_, model::PackContexts(*batch_, handles));
-  model::FirstLogits(*batch_, *followed.model, decode_);  // the contexts have them: nothing is computed
+  // What the contexts have of the first step; without it rank 0 sends that step, too.
+  if (decode_.context.first.logits.defined()) model::FirstLogits(*batch_, *followed.model, decode_);
 }
 
 void GroupFollower::Step(const GroupMessage& message, const Followed& followed) {

@@ -118,7 +118,7 @@ void ModelRunner::EncodeBatch(absl::Span<RequestJob* const> jobs) {
   const model::EncoderInput input = BuildEncoderBatch(config, requests);
   GroupTurn turn(parts_.group);
   std::vector<ContextLease> leases = turn.Encode(input);
-  model::EncodedContext encoded = parts_.model->Encode(ctx, model::UploadEncoderInput(ctx, config, input));
+  model::EncodedContext encoded = model::EncodePass(ctx, *parts_.model, model::UploadEncoderInput(ctx, config, input));
   model::TakeFirstStep(ctx, *parts_.model, encoded);
   std::vector<model::ContextHandle> handles = model::SplitContext(ctx, encoded);
   turn.Finish();

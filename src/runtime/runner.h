@@ -60,8 +60,8 @@ struct RunnerOptions {
   std::string bundle;                      // folder written by `beamline pack`
   std::string catalogue;                   // snapshot file used instead of the bundle's own; empty: the bundle's
   std::string device = "cpu";              // "cpu", "cuda" or "auto"
-  std::string dtype = "fp32";              // "fp32", "bf16" or "int8"; see backend/context.h
-  std::string backend = "auto";            // "aten", "cpu", or "auto": the fastest there is
+  std::string dtype = "fp32";              // "fp32", "bf16", "fp16" or "int8"; see backend/context.h
+  std::string backend = "auto";            // "aten", "cpu", "cuda", or "auto": the fastest there is
   int threads = 0;                         // of the backend; 0: one per core
   int workers = 1;                         // concurrent Encode and Decode calls
   int64_t context_cache_bytes = 64 << 20;  // 0: no cache

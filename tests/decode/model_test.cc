@@ -11,6 +11,10 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "backend/test_context.h"
+#if defined(BEAMLINE_TEST_CUDA)
+#include "backend/cuda/cuda_batch.h"
+#endif
 #include "decode/beam_search.h"
 #include "decode/random_case.h"
 
@@ -32,7 +36,8 @@ std::unique_ptr<model::Model> RandomModel(backend::Context& ctx, std::mt19937_64
   config.heads = 2;
   config.head_dim = 8;
   config.short_term.length = 6;
-  config.short_term.features = {{model::FeatureKind::kSid, 0, 0, true}, {model::FeatureKind::kLabels, 0, 4, false}};
+  config.short_term.features = {{model::FeatureKind::kSid, 0, 0, true},
+                                {model::FeatureKind::kLabels, 0, backend::Fit(4), false}};
   config.encoder.layers = UniformInt(random, 0, 2);
   config.encoder.causal = UniformInt(random, 0, 1) == 1;
   config.encoder.ffn.width = 32;
@@ -51,7 +56,8 @@ std::unique_ptr<model::Model> RandomModel(backend::Context& ctx, std::mt19937_64
     if (spec.initializer == model::Initializer::kNormal) {
       for (float& value : values) value *= 3;
     }
-    weights.Set(spec.name, backend::UploadFloats(ctx, values, spec.shape));
+    weights.Set(spec.name, spec.role == model::WeightRole::kBuffer ? backend::UploadFloats(ctx, values, spec.shape)
+                                                                   : backend::UploadWeight(ctx, values, spec.shape));
   }
   auto made = model::MakeModel(config, std::move(weights));
   EXPECT_TRUE(made.ok()) << made.status();
@@ -140,19 +146,26 @@ void ExpectByPromise4(const SearchResult& alone, const SearchResult& together, c
 }
 
 class RealModels : public ::testing::TestWithParam<const char*> {};
+#if defined(BEAMLINE_TEST_CUDA)
+constexpr int kWorlds = 3, kAnswers = 8;  // where kernels are emulated, a search takes a second
+INSTANTIATE_TEST_SUITE_P(Backends, RealModels, ::testing::Values("cuda"));
+#else
+constexpr int kWorlds = 80, kAnswers = 400;
 INSTANTIATE_TEST_SUITE_P(Backends, RealModels, ::testing::Values("aten", "cpu"));
+#endif
 
 TEST_P(RealModels, EqualTheNaiveBeamAloneAndInBatches) {
-  backend::Context ctx = *backend::MakeContext("cpu", "fp32", GetParam());
+  const backend::Context shared = *backend::MakeTestContext("cpu", "fp32", GetParam());
   backend::SetThreads(1);
   const backend::InferenceGuard guard;
   int compared = 0;
   int near_ties = 0;
   double widest_gap = 0;
-  for (uint64_t seed = 0; seed < 80; ++seed) {
+  for (uint64_t seed = 0; seed < kWorlds; ++seed) {
     std::mt19937_64 random(seed);
+    backend::Context ctx = backend::BeginBatch(shared), loading = shared;
     const TinyCatalogue catalogue = testing::RandomCatalogue(random, 40);
-    const auto model = RandomModel(ctx, random, catalogue.level_sizes);
+    const auto model = RandomModel(loading, random, catalogue.level_sizes);
     ASSERT_NE(model, nullptr);
     std::vector<Request> requests(UniformInt(random, 2, 16));
     for (Request& request : requests) {
@@ -188,7 +201,7 @@ TEST_P(RealModels, EqualTheNaiveBeamAloneAndInBatches) {
       if (!naive.list.empty()) widest_gap = std::max(widest_gap, naive.list.front().score - naive.list.back().score);
     }
   }
-  EXPECT_GT(compared, 400);
+  EXPECT_GT(compared, kAnswers);
   EXPECT_LT(near_ties, compared / 10);
   EXPECT_GT(widest_gap, 1.0) << "the models prefer nothing: this test would not notice a wrong order";
 }
@@ -207,21 +220,30 @@ std::vector<model::ContextHandle> EncodeBatch(backend::Context& ctx, const model
               input.pathways[model::kShortTerm].features.begin() + b * longest * columns);
     for (int i = 0; i < static_cast<int>(histories[b].size()) / columns; ++i) input.order[b * longest + i] = i;
   }
-  model::EncodedContext encoded = model.Encode(ctx, model::UploadEncoderInput(ctx, config, input));
+  model::EncodedContext encoded = model::EncodePass(ctx, model, model::UploadEncoderInput(ctx, config, input));
   if (first_step) model::TakeFirstStep(ctx, model, encoded);
   return model::SplitContext(ctx, encoded);
 }
 
-// Promise 4's goal on the cpu backend, in every precision: lists and scores are the same bits alone and in mixed
-// batches, on one thread and on two, encoded alone and together, their first step taken with the context or not.
-class CpuBackend : public ::testing::TestWithParam<const char*> {};
-INSTANTIATE_TEST_SUITE_P(Dtypes, CpuBackend, ::testing::Values("fp32", "bf16", "int8"));
+// Promise 4's goal on the fast backends, in every precision: lists and scores are the same bits alone and in mixed
+// batches, on one thread and on two, encoded alone and together, their
+// first step taken with the context or not.
+class FastBackend : public ::testing::TestWithParam<const char*> {};
+#if defined(BEAMLINE_TEST_CUDA)
+constexpr const char* kFastBackend = "cuda";
+constexpr int kBatched = 20;
+INSTANTIATE_TEST_SUITE_P(Dtypes, FastBackend, ::testing::Values("fp32", "bf16", "fp16"));
+#else
+constexpr const char* kFastBackend = "cpu";
+constexpr int kBatched = 500;
+INSTANTIATE_TEST_SUITE_P(Dtypes, FastBackend, ::testing::Values("fp32", "bf16", "int8"));
+#endif
 
-TEST_P(CpuBackend, AnswersAreBitIdenticalInAnyCompany) {
-  const backend::Context cpu = *backend::MakeContext("cpu", GetParam(), "cpu");
+TEST_P(FastBackend, AnswersAreBitIdenticalInAnyCompany) {
+  const backend::Context cpu = *backend::MakeTestContext("cpu", GetParam(), kFastBackend);
   const backend::InferenceGuard guard;
   int compared = 0;
-  for (uint64_t seed = 0; compared < 500; ++seed) {
+  for (uint64_t seed = 0; compared < kBatched; ++seed) {
     std::mt19937_64 random(seed);
     backend::SetThreads(1 + static_cast<int>(seed % 2));
     const TinyCatalogue catalogue = testing::RandomCatalogue(random, 300);
@@ -268,6 +290,68 @@ TEST_P(CpuBackend, AnswersAreBitIdenticalInAnyCompany) {
   }
   backend::SetThreads(1);
 }
+
+#if defined(BEAMLINE_TEST_CUDA)
+
+// Passes that repeat are captured and launched again with other histories, widths, rules and eligibilities: the answers
+// are those of the same ops enqueued one by one.
+TEST(CudaGraphs, GiveTheAnswersOfTheirOps) {
+  const backend::InferenceGuard guard;
+  for (const char* dtype : {"fp32", "bf16"}) {
+    const absl::StatusOr<backend::Context> shared = backend::MakeTestContext("cuda", dtype, "cuda");
+    if (!shared.ok()) GTEST_SKIP() << shared.status();
+    backend::Context loading = *shared;
+    std::mt19937_64 random(4);
+    const TinyCatalogue catalogue = testing::RandomCatalogue(random, 60);
+    const auto model = RandomModel(loading, random, catalogue.level_sizes);
+    ASSERT_NE(model, nullptr);
+    const int levels = catalogue.snapshot->levels(), rounds = 5;
+    std::vector<Sid> tops;
+    int64_t launches = 0;
+    for (int round = 0; round < rounds; ++round) {
+      std::vector<Request> requests(3);
+      std::vector<std::vector<int32_t>> histories(requests.size());
+      for (size_t b = 0; b < requests.size(); ++b) {
+        for (int element = b == 0 ? 6 : UniformInt(random, 0, 6); element > 0; --element) {
+          for (const uint32_t size : catalogue.level_sizes) histories[b].push_back(UniformInt(random, 0, size));
+          histories[b].push_back(UniformInt(random, 0, 255));
+        }
+        if (b > 0) requests[b].eligibility = RandomEligibility(random, catalogue);  // the first may have every item
+        requests[b].compiled = Compile(catalogue, requests[b].eligibility);
+        requests[b].widths = b == 0 ? std::vector<int>(levels, 9) : testing::RandomWidths(random, levels, 9);
+        requests[b].score_rule = UniformInt(random, 0, 1) == 0 ? ScoreRule::kFull : ScoreRule::kLegal;
+      }
+      std::vector<SearchResult> answers[2];
+      for (const bool graphs : {false, true}) {
+        backend::Context ctx = backend::BeginBatch(*shared);
+        ctx.graphs = graphs;
+        auto& batch = static_cast<backend::cuda::CudaBatch&>(*ctx.resources);
+        const int64_t before = batch.worker().graphs.launches();
+        const auto contexts = EncodeBatch(ctx, *model, histories);
+        for (size_t b = 0; b < requests.size(); ++b) requests[b].context = contexts[b];
+        answers[graphs ? 1 : 0] = Search(ctx, *model, requests);
+        launches += batch.worker().graphs.launches() - before;
+        EXPECT_LE(batch.counters().uploads, 2) << "of the encoder's inputs and of the search's";
+        EXPECT_EQ(batch.counters().downloads, 1) << "the beams";
+      }
+      for (size_t b = 0; b < requests.size(); ++b) {
+        const SearchResult &a = answers[0][b], &g = answers[1][b];
+        ASSERT_TRUE(a.status.ok() && g.status.ok()) << a.status << g.status;
+        ASSERT_EQ(a.hypotheses.size(), g.hypotheses.size());
+        for (size_t rank = 0; rank < a.hypotheses.size(); ++rank) {
+          ASSERT_EQ(a.hypotheses[rank].sid, g.hypotheses[rank].sid) << dtype << " round " << round << " rank " << rank;
+          ASSERT_EQ(a.hypotheses[rank].score, g.hypotheses[rank].score) << dtype << " round " << round;
+        }
+      }
+      ASSERT_FALSE(answers[1][0].hypotheses.empty());
+      tops.push_back(answers[1][0].hypotheses[0].sid);
+    }
+    EXPECT_EQ(launches, 2 * (rounds - 1)) << "an encoder's and a decoder's, from the second round on";
+    EXPECT_NE(std::count(tops.begin(), tops.end(), tops[0]), rounds) << "all rounds have the same answer";
+  }
+}
+
+#endif  // BEAMLINE_TEST_CUDA
 
 }  // namespace
 }  // namespace beamline::decode

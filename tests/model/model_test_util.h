@@ -12,15 +12,18 @@
 #include <vector>
 
 #include "backend/ops.h"
+#include "backend/test_context.h"
 #include "gtest/gtest.h"
 #include "model/feature_index.h"
 #include "model/model.h"
 
 namespace beamline::model {
 
-inline FeedForwardConfig DenseFfn(int width) { return {.width = width}; }
+using backend::Fit;
+
+inline FeedForwardConfig DenseFfn(int width) { return {.width = Fit(width)}; }
 inline FeedForwardConfig Experts(int width, int shared = 0) {
-  return {.width = width, .experts = 5, .top_k = 2, .shared_experts = shared};
+  return {.width = Fit(width), .experts = 5, .top_k = 2, .shared_experts = shared};
 }
 
 // All pathways on, three levels of different sizes.
@@ -31,23 +34,23 @@ inline ModelConfig TinyConfig() {
   config.heads = 2;
   config.head_dim = 8;
   config.user = {
-      .user_buckets = 9, .attribute_buckets = 6, .attributes = {"region", "age"}, .width = 4, .enabled = true};
+      .user_buckets = 9, .attribute_buckets = 6, .attributes = {"region", "age"}, .width = Fit(4), .enabled = true};
   config.short_term = {.length = 4,
-                       .features = {{.kind = FeatureKind::kSid, .width = 6},
-                                    {.kind = FeatureKind::kAuthor, .buckets = 12, .width = 5},
-                                    {.kind = FeatureKind::kLabels, .width = 3}}};
+                       .features = {{.kind = FeatureKind::kSid, .width = Fit(6)},
+                                    {.kind = FeatureKind::kAuthor, .buckets = 12, .width = Fit(5)},
+                                    {.kind = FeatureKind::kLabels, .width = Fit(3)}}};
   config.positive = {.length = 9,
                      .features = {{.kind = FeatureKind::kSid, .shared = true},
-                                  {.kind = FeatureKind::kItem, .buckets = 30, .width = 4},
-                                  {.kind = FeatureKind::kHour, .width = 3},
-                                  {.kind = FeatureKind::kDuration, .buckets = 8, .width = 3}}};
+                                  {.kind = FeatureKind::kItem, .buckets = 30, .width = Fit(4)},
+                                  {.kind = FeatureKind::kHour, .width = Fit(3)},
+                                  {.kind = FeatureKind::kDuration, .buckets = 8, .width = Fit(3)}}};
   config.encoder = {.layers = 2, .ffn = DenseFfn(24)};
   config.decoder = {.layers = 3, .ffn = DenseFfn(24)};
   return config;
 }
 
 inline backend::Context TestContext(const char* dtype = "fp32", const char* backend = "aten") {
-  return backend::BeginBatch(*backend::MakeContext("cpu", dtype, backend));
+  return backend::BeginBatch(*backend::MakeTestContext("cpu", dtype, backend));
 }
 
 // Weights larger than the initialiser's, so that a mistake shows in the logits.
@@ -187,14 +190,18 @@ inline std::vector<ModelCase> ModelCases() {
   ModelConfig sum = causal;
   sum.user = {};
   sum.short_term = {};
-  sum.head_dim = 5;
+  sum.head_dim = Fit(5);
   sum.positive.fusion = InputFusion::kSum;
   for (FeatureConfig& feature : sum.positive.features) feature.width = 0;
   sum.decoder.ffn.gated = false;
   cases.push_back({"sum", sum});
+#if defined(BEAMLINE_TEST_CUDA)
+  for (ModelCase& model_case : cases) model_case.backend = "cuda";
+#else
   for (size_t i = 0, count = cases.size(); i < count; ++i) {
     cases.push_back({cases[i].name + "_cpu", cases[i].config, "cpu"});
   }
+#endif
   return cases;
 }
 

@@ -21,7 +21,7 @@ ModelConfig T5Tiny(bool score_end) {
   config.level_sizes = {4, 3, 5};
   config.d_model = 8;
   config.heads = 3;
-  config.head_dim = 4;  // 12 in all: not d_model
+  config.head_dim = Fit(4);  // not d_model in all
   config.encoder = {.layers = 2, .ffn = DenseFfn(10)};
   config.decoder = {.layers = 1, .ffn = DenseFfn(10)};
   config.t5 = {.vocabulary = 17,
@@ -99,9 +99,32 @@ TEST(T5Config, RefusesWhatNoModelCouldBeBuiltFrom) {
               HasSubstr("t5.activation: 'swish' is unknown; known: relu, gelu, silu"));
 }
 
-TEST(T5, StepsEqualTheTeacherAndPaddingChangesNothing) {
+class T5Test : public testing::TestWithParam<const char*> {};  // a backend's name
+
+#if defined(BEAMLINE_TEST_CUDA)
+INSTANTIATE_TEST_SUITE_P(Backends, T5Test, testing::Values("cuda"));
+#else
+INSTANTIATE_TEST_SUITE_P(Backends, T5Test, testing::Values("aten", "cpu"));
+#endif
+
+TEST_P(T5Test, LogitsAreTheOracles) {
   for (const bool score_end : {false, true}) {
-    backend::Context ctx = TestContext();
+    backend::Context ctx = TestContext("fp32", GetParam()), aten = TestContext();
+    const ModelConfig config = T5Tiny(score_end);
+    const auto model = RandomModel(ctx, config, 3), oracle = RandomModel(aten, config, 3);
+    const EncoderInput input = Tokens(config, {{14, 0, 5, 8, 13}, {14, 13}, {1, 4, 7, 2, 6, 11, 3, 5, 9, 13}});
+    const std::vector<int32_t> codes = {1, 2, 4, 0, 0, 3, 3, 1, 0}, all(3, backend::kSeesAllOrders);
+    const auto actual = Teacher(ctx, *model, EncodeAll(ctx, *model, input), 1, codes, all);
+    const auto expected = Teacher(aten, *oracle, EncodeAll(aten, *oracle, input), 1, codes, all);
+    for (size_t step = 0; step < expected.size(); ++step) {
+      EXPECT_LT(MaxDifference(actual[step], expected[step]), 2e-5) << "step " << step;
+    }
+  }
+}
+
+TEST_P(T5Test, StepsEqualTheTeacherAndPaddingChangesNothing) {
+  for (const bool score_end : {false, true}) {
+    backend::Context ctx = TestContext("fp32", GetParam());
     const ModelConfig config = T5Tiny(score_end);
     const auto model = RandomModel(ctx, config, 3);
     const std::vector<std::vector<int32_t>> rows = {{14, 0, 5, 8, 13}, {14, 13}, {1, 4, 7, 2, 6, 11, 3, 5, 9, 13}};

@@ -93,6 +93,75 @@ TEST_F(RmsNormGpu, EqualsTheReference) {
   }
 }
 
+TEST_F(RmsNormGpu, TheSumGoesWhereItIsWanted) {
+  for (DataType type : kTypes) {
+    std::mt19937 random(3);
+    const size_t count = 4 * 1040;
+    const std::vector<float> values = Normal(random, count);
+    const TypedBuffer kept(type, values), delta(type, Normal(random, count)), weight(type, Normal(random, 1040));
+    TypedBuffer changed(type, values), sum(type, count), out(type, count), out_of_sum(type, count);
+    RmsNormArgs args{.type = type,
+                     .rows = 4,
+                     .width = 1040,
+                     .x = changed.data(),
+                     .delta = delta.data(),
+                     .weight = weight.data(),
+                     .out = out.data()};
+    ASSERT_EQ(RmsNormCuda(args, nullptr), LaunchError::kOk);
+    args.x = kept.data();
+    args.sum = sum.data();
+    args.out = out_of_sum.data();
+    ASSERT_EQ(RmsNormCuda(args, nullptr), LaunchError::kOk);
+    ASSERT_EQ(cudaDeviceSynchronize(), cudaSuccess);
+    EXPECT_EQ(kept.Download(), kept.host) << "x was written";
+    EXPECT_EQ(sum.Download(), changed.Download());
+    EXPECT_EQ(out_of_sum.Download(), out.Download());
+    args.delta = nullptr;
+    EXPECT_EQ(RmsNormCuda(args, nullptr), LaunchError::kInvalidArgument);
+  }
+}
+
+// Ids instead of codes, rows of the result apart, and pathways side by side without being told so.
+TEST_F(GpuTest, LookupsOfTheOpSet) {
+  for (DataType type : kTypes) {
+    std::mt19937 random(5);
+    const TypedBuffer table(type, Normal(random, 6 * 16)), other(type, Normal(random, 4 * 16));
+    const DeviceBuffer<int32_t> ids(std::vector<int32_t>{5, -9, 0, -9, 6, -9});  // the last is outside
+    TypedBuffer out(type, std::vector<float>(3 * 32, 1.0f));
+    ASSERT_EQ(EmbedCodesCuda({.type = type,
+                              .width = 16,
+                              .rows = 3,
+                              .table = table.data(),
+                              .table_rows = 6,
+                              .ids = ids.data(),
+                              .id_step = 2,
+                              .out = out.data(),
+                              .out_step = 32},
+                             nullptr),
+              LaunchError::kOk);
+    std::vector<float> expected(3 * 32, 1.0f);
+    std::copy_n(table.host.begin() + 5 * 16, 16, expected.begin());
+    std::copy_n(table.host.begin(), 16, expected.begin() + 32);
+    std::fill_n(expected.begin() + 64, 16, 0.0f);
+    EXPECT_EQ(out.Download(), expected);
+
+    JoinTokensArgs join{.type = type, .width = 16, .tokens = 10, .requests = 2};
+    join.pathway[0] = table.data(), join.pathway_rows[0] = 6;
+    join.pathway[1] = other.data(), join.pathway_rows[1] = 4;
+    TypedBuffer joined(type, 10 * 16);
+    join.out = joined.data();
+    ASSERT_EQ(JoinTokensCuda(join, nullptr), LaunchError::kOk);
+    std::vector<float> tokens;
+    for (int b = 0; b < 2; ++b) {
+      tokens.insert(tokens.end(), table.host.begin() + b * 48, table.host.begin() + b * 48 + 48);
+      tokens.insert(tokens.end(), other.host.begin() + b * 32, other.host.begin() + b * 32 + 32);
+    }
+    EXPECT_EQ(joined.Download(), tokens);
+    join.pathway_rows[1] = 3;
+    EXPECT_EQ(JoinTokensCuda(join, nullptr), LaunchError::kInvalidArgument);
+  }
+}
+
 TEST(RmsNormCudaArguments, AreChecked) {
   static char memory[64] __attribute__((aligned(16)));
   const RmsNormArgs good{.rows = 1, .width = 8, .x = memory, .weight = memory, .out = memory};

@@ -47,6 +47,7 @@ uint64_t progress = 0;  // changes whenever a fiber does more than wait
 const std::function<void()>* kernel = nullptr;
 std::vector<unsigned char> shared_memory;
 std::mt19937 order(1);
+std::vector<std::unique_ptr<CUstream_st>> streams;
 
 [[noreturn]] void Die(const char* why) {
   std::fprintf(stderr, "emulated kernel: %s\n", why);
@@ -122,6 +123,49 @@ void Run(dim3 grid, unsigned threads, size_t shared_bytes, const std::function<v
     shared_memory.assign(shared_bytes + 16, 0xee);
     RunBlock(threads);
   }
+}
+
+void Enqueue(CUstream_st* stream, std::function<void()> work) {
+  if (stream == nullptr) {
+    work();
+  } else if (stream->capture != nullptr) {
+    stream->capture->push_back(std::move(work));
+  } else {
+    stream->queue.push_back(std::move(work));
+  }
+}
+
+void WaitFor(CUstream_st* stream) {
+  if (stream == nullptr) return;
+  if (stream->capture != nullptr) Die("waiting for a stream that is being captured");
+  std::vector<std::function<void()>> queue;
+  queue.swap(stream->queue);
+  for (const auto& work : queue) work();
+}
+
+void WaitForAll() {
+  for (const auto& stream : streams) {
+    if (stream->capture == nullptr) WaitFor(stream.get());
+  }
+}
+
+bool InvalidatesCapture() {
+  bool any = false;
+  for (const auto& stream : streams) {
+    if (stream->capture == nullptr) continue;
+    stream->capture_broken = any = true;
+  }
+  return any;
+}
+
+CUstream_st* NewStream() {
+  streams.push_back(std::make_unique<CUstream_st>());
+  return streams.back().get();
+}
+
+void DeleteStream(CUstream_st* stream) {
+  WaitFor(stream);
+  std::erase_if(streams, [&](const auto& mine) { return mine.get() == stream; });
 }
 
 unsigned char* DynamicSharedMemory() {

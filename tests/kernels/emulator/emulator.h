@@ -3,7 +3,8 @@
 // Runs CUDA kernels on the host, thread for thread, so that every kernel and its tests run where there is no GPU. Each
 // thread of a block is a fiber; barriers and shuffles are where fibers wait for each other, and which one runs next is
 // random, so that a missing barrier changes results. Blocks run one after the other in random order. Copies by cp.async
-// arrive at the last legal moment. What this cannot show: races between blocks, memory ordering, and speed.
+// arrive at the last legal moment. Work of a stream is queued and runs when somebody waits for it, so that reading too
+// early shows. What this cannot show: races between blocks, memory ordering, and speed.
 //
 // Not thread-safe: one kernel at a time.
 #pragma once
@@ -11,6 +12,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <functional>
+#include <vector>
 
 // NOLINTBEGIN(readability-identifier-naming): CUDA's names
 struct uint3 {
@@ -22,6 +24,12 @@ struct dim3 {
 };
 // NOLINTEND(readability-identifier-naming)
 
+struct CUstream_st {
+  std::vector<std::function<void()>> queue;
+  std::vector<std::function<void()>>* capture = nullptr;  // a graph that is being recorded
+  bool capture_broken = false;
+};
+
 namespace emulator {
 
 // Where the running fiber stands.
@@ -30,6 +38,15 @@ extern uint3 thread_index, block_index;
 // Runs `kernel` for every thread of every block. REQUIRES: a shape that a device accepts; aborts with a message if not,
 // and where fibers wait for each other forever.
 void Run(dim3 grid, unsigned threads, size_t shared_bytes, const std::function<void()>& kernel);
+
+// Does `work` when its turn comes: now on the null stream, never while the stream is captured, else when waited for.
+void Enqueue(CUstream_st* stream, std::function<void()> work);
+void WaitFor(CUstream_st* stream);
+// Whether a stream is captured: a call that allocates or waits then breaks the capture.
+bool InvalidatesCapture();
+void WaitForAll();
+CUstream_st* NewStream();
+void DeleteStream(CUstream_st* stream);
 
 unsigned char* DynamicSharedMemory();
 

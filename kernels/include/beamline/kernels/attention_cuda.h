@@ -6,9 +6,10 @@
 //                            per tile of 64 beams, however many requests of whatever lengths share the batch
 //
 // Request b's queries are the rows query_begin[b] .. + query_count[b], its keys and values the rows key_begin[b] .. +
-// key_count[b]. Head h of a row is [h * head_dim, (h + 1) * head_dim); query head h reads key-value head
-// h / (heads / key_value_heads). Query r sees key j iff key_order[j] <= query_limit[r] (both indexed by row; null:
-// every key of the request). A query that sees no key gets 0; rows beyond a count are neither read nor written.
+// key_count[b]; without begins, requests stand one behind the other, max_queries and max_keys rows each. Head h of a
+// row is [h * head_dim, (h + 1) * head_dim); query head h reads key-value head h / (heads / key_value_heads). Query r
+// sees key j iff key_order[j] <= query_limit[r / limit_repeat] (both indexed by row; null: every key of the request). A
+// query that sees no key gets 0; rows beyond a count are neither read nor written.
 //
 // Numbers. bf16 and fp16 with head_dim 32, 64, 96 or 128: tensor cores, scores and sums in fp32, probabilities rounded
 // to the type before they weigh values (FlashAttention-2, arXiv 2307.08691). Everything else: one warp per row and
@@ -39,12 +40,14 @@ struct AttentionBatch {
   int64_t out_step = 0;
   int32_t requests = 0;                  // 1..65535
   int32_t max_queries = 0;               // no request has more; shapes the grid
-  const int32_t* query_begin = nullptr;  // [requests] each
-  const int32_t* query_count = nullptr;
+  int32_t max_keys = 0;                  // rows of a request where key_begin is null
+  const int32_t* query_begin = nullptr;  // [requests] each, or null
+  const int32_t* query_count = nullptr;  // null only with its begin: max_queries
   const int32_t* key_begin = nullptr;
-  const int32_t* key_count = nullptr;
+  const int32_t* key_count = nullptr;    // null only with its begin: max_keys
   const int32_t* key_order = nullptr;    // [key rows], with query_limit or null
-  const int32_t* query_limit = nullptr;  // [query rows]
+  const int32_t* query_limit = nullptr;  // [query rows / limit_repeat]
+  int32_t limit_repeat = 1;
   // Relative positions (T5): relative_bias[h * (2 * reach + 1) + reach + clamp(j - i, -reach, reach)] is added to the
   // scaled score of the request's i-th query and j-th key. Null: none.
   const float* relative_bias = nullptr;

@@ -5,7 +5,8 @@
 // it keeps. Three kernels, each one pass over the active rows, no host round trip: exact at any number of candidates.
 //
 // Packing. Request b owns the beam slots [row_begin[b], row_begin[b + 1]) of every per-row array, at least one and at
-// least as many as its widest level. At level 0 logits row b belongs to request b; later, logits row r to slot r.
+// least as many as its widest level. At level 0 logits row b belongs to request b; later, logits row r to slot r, or,
+// with `logits_each`, row b * logits_each + i to the i-th slot of request b.
 //
 // Algorithm: log-sum-exp of each row; then a radix selection over the order keys (candidate_order.h), 11 bits at a
 // time, until the candidates that share the decided bits of the last one taken fit a buffer; these are sorted. The
@@ -32,8 +33,9 @@ struct DeviceBeams {
 };
 
 struct BeamSelectBatch {
-  const float* logits = nullptr;               // [requests at level 0, else rows][ld]
+  const float* logits = nullptr;               // [requests at level 0, else rows or requests * logits_each][ld]
   int64_t ld = 0;                              // elements between rows, >= vocab
+  int32_t logits_each = 0;                     // no request has more active slots in `in`
   int32_t vocab = 0;                           // columns of a row, 1..2^24
   int32_t first_code = 0;                      // column of code 0, below vocab
   int32_t level = 0;                           // 0-based level being selected, below kMaxTrieLevels

@@ -11,16 +11,19 @@
 
 namespace beamline::kernels {
 
-// out[r] = table[codes[r]] + add. Rows are dense, arrays 16-byte aligned.
+// out[r] = table[codes[r]] + add. Rows of the table are dense, arrays 16-byte aligned.
 struct EmbedCodesArgs {
   DataType type = DataType::kFloat32;  // of all matrices
   int32_t width = 0;                   // multiple of 8
   int32_t rows = 0;
   const void* table = nullptr;  // [table_rows][width]
   int32_t table_rows = 0;
-  const uint16_t* codes = nullptr;  // [rows]; null: row 0 for all (BOS)
-  const void* add = nullptr;        // [width] or null: a position's row
-  void* out = nullptr;              // [rows][width]
+  const uint16_t* codes = nullptr;  // [rows], or
+  const int32_t* ids = nullptr;     // [rows][id_step], the first of each; neither: row 0 for all (BOS)
+  int32_t id_step = 1;
+  const void* add = nullptr;  // [width] or null: a position's row
+  void* out = nullptr;        // [rows][out_step]
+  int64_t out_step = 0;       // elements, a multiple of 8; 0: width
 };
 
 LaunchError EmbedCodesCuda(const EmbedCodesArgs& args, CudaStream stream);
@@ -63,9 +66,12 @@ struct JoinTokensArgs {
   int32_t tokens = 0;
   const void* pathway[kMaxPathways] = {};   // [pathway_rows][width] each
   int32_t pathway_rows[kMaxPathways] = {};  // 0 where there is none
-  const int32_t* from = nullptr;            // [tokens]
-  const int32_t* row = nullptr;             // [tokens]
-  const void* positions = nullptr;          // [position_rows][width], or null: nothing is added
+  // Which row of which pathway: [tokens] each. Or null, and `requests` given: pathway i has pathway_rows[i] / requests
+  // tokens of each request, side by side in the order of the pathways.
+  const int32_t* from = nullptr;
+  const int32_t* row = nullptr;
+  int32_t requests = 0;
+  const void* positions = nullptr;  // [position_rows][width], or null: nothing is added
   int32_t position_rows = 0;
   const int32_t* position = nullptr;  // [tokens]
   void* out = nullptr;                // [tokens][width]

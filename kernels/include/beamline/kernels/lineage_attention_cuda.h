@@ -6,7 +6,8 @@
 // nothing is moved or copied when beams are selected.
 //
 // Packing as in beam_select_cuda.h: at step 0 row b belongs to request b; later, rows are beam slots. A step is read
-// with the keys and values of all steps up to its own. All arithmetic in fp32, steps in ascending order.
+// with the keys and values of all steps up to its own. Or `rows_each` tells that step s has as many rows for each
+// request, one request behind the other, all active. All arithmetic in fp32, steps in ascending order.
 #pragma once
 
 #include <cstdint>
@@ -24,8 +25,9 @@ struct LineageAttentionBatch {
   float scale = 1;
   int32_t step = 0;  // 0-based, below kMaxTrieLevels
   int32_t requests = 0;
-  int32_t rows = 0;                    // capacity in slots; at step 0 `requests` rows are computed
-  const int32_t* row_begin = nullptr;  // [requests + 1]
+  int32_t rows = 0;                        // capacity in slots; at step 0 `requests` rows are computed
+  int32_t rows_each[kMaxTrieLevels] = {};  // per step up to `step`; 0: packed by row_begin and row_count
+  const int32_t* row_begin = nullptr;      // [requests + 1]
   const int32_t* row_count = nullptr;  // [requests] active slots; others are neither read nor written. Unused at step 0
   const int32_t* lineage = nullptr;    // [step][rows] slot of the ancestor within the request. Unused at step 0
   const void* query = nullptr;         // [rows][query_step]

@@ -23,6 +23,9 @@ struct TrieLevelView {
 struct TrieView {
   TrieLevelView level[kMaxTrieLevels];
   int levels = 0;
+  // Names the arrays' contents, in one process and for ever: what was copied to a device under this id is still true.
+  // 0: nothing is promised.
+  uint64_t id = 0;
 };
 
 // A node is alive iff its rule bit is set (or there is no rule) and it is not in the sorted list of dead nodes.

@@ -16,8 +16,10 @@ struct LaunchShape {
 };
 
 template <class... Parameters, class... Arguments>
-void Launch(void (*kernel)(Parameters...), const LaunchShape& shape, cudaStream_t, const Arguments&... arguments) {
-  emulator::Run(shape.grid, shape.threads, shape.shared_bytes, [&] { kernel(arguments...); });
+void Launch(void (*kernel)(Parameters...), const LaunchShape& shape, cudaStream_t stream,
+            const Arguments&... arguments) {
+  emulator::Enqueue(
+      stream, [=] { emulator::Run(shape.grid, shape.threads, shape.shared_bytes, [&] { kernel(arguments...); }); });
 }
 
 template <class T>

@@ -1,0 +1,203 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <cmath>
+
+#include "backend/cuda/cuda_backend.h"
+#include "beamline/kernels/attention_cuda.h"
+#include "beamline/kernels/lineage_attention_cuda.h"
+#include "beamline/kernels/state_cuda.h"
+
+namespace beamline::backend::cuda {
+namespace {
+
+static_assert(kernels::kHiddenOrder == kPaddingOrder);
+
+template <typename Weights>
+float ScoreScale(const Weights& w) {
+  const double head_dim = static_cast<double>(w.out.size(1)) / w.heads;
+  return static_cast<float>(w.scale == 0 ? 1 / std::sqrt(head_dim) : w.scale);
+}
+
+// Rows of `step` elements, from the given column on.
+struct Columns {
+  void* data;
+  int64_t step;
+};
+Columns ColumnsOf(const Tensor& x, int64_t column) {
+  return {static_cast<char*>(x.mutable_data_ptr()) + column * static_cast<int64_t>(x.itemsize()), x.size(-1)};
+}
+
+// Every query row gets its answer where it stood.
+template <typename Weights>
+kernels::AttentionBatch InPlace(const Context& ctx, const Weights& w, const Columns& query, const Tensor& mask,
+                                int64_t tokens) {
+  const int64_t batch = mask.size(0), groups = mask.size(1) - tokens - 1;
+  const int32_t* parts = mask.const_data_ptr<int32_t>();
+  kernels::AttentionBatch attention;
+  attention.type = KernelType(ctx.dtype);
+  attention.heads = attention.key_value_heads = w.heads;
+  attention.head_dim = static_cast<int32_t>(w.out.size(1) / w.heads);
+  attention.scale = ScoreScale(w);
+  attention.query = query.data;
+  attention.out = query.data;
+  attention.query_step = attention.out_step = query.step;
+  attention.requests = static_cast<int32_t>(batch);
+  attention.max_keys = static_cast<int32_t>(tokens);
+  attention.key_order = parts;
+  attention.query_limit = parts + batch * tokens;
+  attention.key_count = parts + batch * (tokens + groups);
+  return attention;
+}
+
+}  // namespace
+
+Tensor CudaBackend::Mask(Context& ctx, const Tensor& order, const Tensor& limit, int64_t groups, bool own_order) const {
+  CudaBatch& batch = BatchOf(ctx);
+  const int64_t requests = order.size(0), tokens = order.size(1);
+  Tensor mask = batch.Take({requests, tokens + groups + 1}, c10::kInt);
+  Check(kernels::VisibilityCuda({.requests = static_cast<int32_t>(requests),
+                                 .tokens = static_cast<int32_t>(tokens),
+                                 .groups = static_cast<int32_t>(groups),
+                                 .order = order.const_data_ptr<int32_t>(),
+                                 .limit = limit.defined() ? limit.const_data_ptr<int32_t>() : nullptr,
+                                 .own_order = own_order,
+                                 .out = mask.mutable_data_ptr<int32_t>()},
+                                batch.stream()),
+        "a mask");
+  return mask;
+}
+
+// `repeat` is what the rows of the attention make of the groups.
+Tensor CudaBackend::VisibilityMask(Context& ctx, const Tensor& order, const Tensor& limit, int repeat) const {
+  return Mask(ctx, order, limit, limit.size(1), /*own_order=*/false);
+}
+
+Tensor CudaBackend::PaddingMask(Context& ctx, const Tensor& order) const {
+  return Mask(ctx, order, {}, 1, /*own_order=*/false);
+}
+
+CudaBackend::BiasByDistance CudaBackend::BiasOf(Context& ctx, const RelativeBias& bias) const {
+  if (!bias.table.defined()) return {};
+  const void* key = bias.table.const_data_ptr();
+  {
+    const std::lock_guard<std::mutex> lock(bias_mutex_);
+    const auto found = biases_.find(key);
+    if (found != biases_.end() && !found->second.table.expired()) return found->second.bias;
+  }
+  const int64_t heads = bias.table.size(1), reach = bias.buckets.max_distance, width = 2 * reach + 1;
+  const std::vector<float> table = DownloadFloats(ctx, bias.table);
+  const auto value = [&](int64_t head, int64_t distance) {  // of the key behind the query
+    return table[kernels::RelativePositionBucket(static_cast<int32_t>(distance), bias.buckets) * heads + head];
+  };
+  std::vector<float> context(heads * width), lineage(heads * kernels::kMaxTrieLevels);
+  for (int64_t h = 0; h < heads; ++h) {
+    for (int64_t i = 0; i < width; ++i) context[h * width + i] = value(h, i - reach);
+    for (int64_t i = 0; i < kernels::kMaxTrieLevels; ++i) lineage[h * kernels::kMaxTrieLevels + i] = value(h, -i);
+  }
+  Context outside = ctx;  // kept for later batches
+  outside.resources = nullptr;
+  BiasByDistance made{static_cast<int32_t>(reach), UploadFloats(outside, context, {heads, width}),
+                      UploadFloats(outside, lineage, {heads, kernels::kMaxTrieLevels})};
+  const std::lock_guard<std::mutex> lock(bias_mutex_);
+  absl::erase_if(biases_, [](const auto& kept) { return kept.second.table.expired(); });
+  biases_.insert_or_assign(key, KeptBias{bias.table.storage().getWeakStorageImpl(), made});
+  return made;
+}
+
+Tensor CudaBackend::AttendToSelf(Context& ctx, const Tensor& x, const SelfAttentionWeights& w,
+                                 const Tensor& mask) const {
+  const int64_t batch = mask.size(0), rows = x.size(0), tokens = rows / batch, inner = w.out.size(1);
+  const BiasByDistance bias = BiasOf(ctx, w.bias);
+  const Tensor qkv = Multiply(ctx, x, w.qkv);  // [rows, 3 * inner]
+  kernels::AttentionBatch attention = InPlace(ctx, w, ColumnsOf(qkv, 0), mask, tokens);
+  attention.max_queries = static_cast<int32_t>(tokens);
+  attention.limit_repeat = static_cast<int32_t>(tokens / (mask.size(1) - tokens - 1));
+  attention.key = ColumnsOf(qkv, inner).data;
+  attention.value = ColumnsOf(qkv, 2 * inner).data;
+  attention.key_value_step = 3 * inner;
+  if (bias.context.defined()) {
+    attention.relative_bias = bias.context.const_data_ptr<float>();
+    attention.reach = bias.reach;
+  }
+  Check(kernels::AttentionCuda(attention, BatchOf(ctx).stream()), "self-attention");
+  Tensor y = BatchOf(ctx).Take({rows, w.out.size(0)}, ctx.dtype);
+  Multiply(ctx, {qkv.const_data_ptr(), rows, 3 * inner}, w.out, y, {});
+  return y;
+}
+
+Tensor CudaBackend::SelfAttention(Context& ctx, const Tensor& x, const SelfAttentionWeights& w,
+                                  const Tensor& mask) const {
+  return AttendToSelf(ctx, x, w, mask);
+}
+
+Tensor CudaBackend::CausalSelfAttention(Context& ctx, const Tensor& x, const SelfAttentionWeights& w,
+                                        int length) const {
+  CudaBatch& batch = BatchOf(ctx);
+  const int64_t groups = x.size(0) / length;
+  const Tensor mask = batch.Take({groups, 2 * int64_t{length} + 1}, c10::kInt);
+  Check(kernels::VisibilityCuda({.requests = static_cast<int32_t>(groups),
+                                 .tokens = length,
+                                 .groups = length,
+                                 .own_order = true,
+                                 .out = mask.mutable_data_ptr<int32_t>()},
+                                batch.stream()),
+        "a mask");
+  return AttendToSelf(ctx, x, w, mask);
+}
+
+Tensor CudaBackend::ContextKeyValue(Context& ctx, const Tensor& x, const CrossAttentionWeights& w,
+                                    int64_t batch) const {
+  const Tensor y = BatchOf(ctx).Take({batch, x.size(0) / batch, w.key_value.size(0)}, ctx.dtype);
+  Multiply(ctx, {x.const_data_ptr(), x.size(0), x.size(1)}, w.key_value, y, {});
+  return y;
+}
+
+Tensor CudaBackend::CrossAttention(Context& ctx, const Tensor& x, const CrossAttentionWeights& w, const Tensor& context,
+                                   const Tensor& mask) const {
+  const int64_t batch = context.size(0), tokens = context.size(1), rows = x.size(0), inner = w.out.size(1);
+  const Tensor query = Multiply(ctx, x, w.query);  // [rows, inner]
+  kernels::AttentionBatch attention = InPlace(ctx, w, ColumnsOf(query, 0), mask, tokens);
+  attention.max_queries = static_cast<int32_t>(rows / batch);
+  attention.limit_repeat = static_cast<int32_t>(rows / batch / (mask.size(1) - tokens - 1));
+  attention.key = context.const_data_ptr();
+  attention.value = ColumnsOf(context, inner).data;
+  attention.key_value_step = 2 * inner;
+  Check(kernels::AttentionCuda(attention, BatchOf(ctx).stream()), "cross-attention");
+  return Multiply(ctx, query, w.out);
+}
+
+// The product of queries, keys and values stays as the step's cache; the answers take the place of the queries.
+Tensor CudaBackend::LineageAttention(Context& ctx, const Tensor& x, const SelfAttentionWeights& w, int64_t batch,
+                                     const Tensor& lineage, bool last, LineageCache& cache) const {
+  const int64_t rows = x.size(0), inner = w.out.size(1);
+  const size_t step = cache.steps.size();
+  TORCH_CHECK(step < kernels::kMaxTrieLevels, "cuda: more steps than ", kernels::kMaxTrieLevels);
+  const BiasByDistance bias = BiasOf(ctx, w.bias);
+  const Tensor own = BatchOf(ctx).Take({batch, rows / batch, 3 * inner}, ctx.dtype);
+  Multiply(ctx, {x.const_data_ptr(), rows, x.size(1)}, w.qkv, own, {});
+  kernels::LineageAttentionBatch attention;
+  attention.type = KernelType(ctx.dtype);
+  attention.heads = attention.key_value_heads = w.heads;
+  attention.head_dim = static_cast<int32_t>(inner / w.heads);
+  attention.scale = ScoreScale(w);
+  attention.step = static_cast<int32_t>(step);
+  attention.requests = static_cast<int32_t>(batch);
+  attention.rows = static_cast<int32_t>(rows);
+  attention.lineage = lineage.defined() ? lineage.const_data_ptr<int32_t>() : nullptr;
+  attention.query = own.const_data_ptr();
+  attention.out = own.mutable_data_ptr();
+  attention.query_step = attention.out_step = attention.key_value_step = 3 * inner;
+  for (size_t s = 0; s <= step; ++s) {
+    const Tensor& taken = s == step ? own : cache.steps[s];
+    attention.rows_each[s] = static_cast<int32_t>(taken.size(1));
+    attention.key[s] = ColumnsOf(taken, inner).data;
+    attention.value[s] = ColumnsOf(taken, 2 * inner).data;
+  }
+  if (bias.lineage.defined()) attention.bias = bias.lineage.const_data_ptr<float>();
+  Check(kernels::LineageAttentionCuda(attention, BatchOf(ctx).stream()), "self-attention over a lineage");
+  Tensor y = BatchOf(ctx).Take({rows, w.out.size(0)}, ctx.dtype);
+  Multiply(ctx, {own.const_data_ptr(), rows, 3 * inner}, w.out, y, {});
+  if (!last) cache.steps.push_back(own);
+  return y;
+}
+
+}  // namespace beamline::backend::cuda

@@ -1,0 +1,179 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "backend/cuda/cuda_backend.h"
+
+#include <cstring>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "beamline/kernels/attention_cuda.h"
+
+namespace beamline::backend::cuda {
+namespace {
+
+// The values of a float tensor of any type.
+float WideValue(const char* at, c10::ScalarType dtype) {
+  switch (dtype) {
+    case c10::kBFloat16: {
+      c10::BFloat16 value;
+      std::memcpy(&value, at, sizeof(value));
+      return static_cast<float>(value);
+    }
+    case c10::kHalf: {
+      c10::Half value;
+      std::memcpy(&value, at, sizeof(value));
+      return static_cast<float>(value);
+    }
+    default: {
+      float value;
+      std::memcpy(&value, at, sizeof(value));
+      return value;
+    }
+  }
+}
+
+template <typename Narrow>
+std::vector<Narrow> Narrowed(absl::Span<const float> values) {
+  return {values.begin(), values.end()};
+}
+
+int64_t Elements(absl::Span<const int64_t> shape) {
+  int64_t count = 1;
+  for (const int64_t size : shape) count *= size;
+  return count;
+}
+
+at::IntArrayRef Shape(absl::Span<const int64_t> shape) { return {shape.data(), shape.size()}; }
+
+// Brings back a tensor's rows, which may stand apart from each other, and gives f each element's place in the answer.
+template <typename F>
+void DownloadEach(Context& ctx, const Tensor& tensor, F f) {
+  const int64_t size = static_cast<int64_t>(tensor.itemsize()), count = tensor.numel();
+  if (count == 0) return;
+  int64_t last = 0;  // element, counted from the first
+  for (int64_t dim = 0; dim < tensor.dim(); ++dim) last += (tensor.size(dim) - 1) * tensor.stride(dim);
+  const size_t bytes = static_cast<size_t>((last + 1) * size);
+  std::vector<char> outside;  // of a batch: all that was enqueued is waited for
+  const char* from = nullptr;
+  if (ctx.resources != nullptr) {
+    from = BatchOf(ctx).Download(tensor.const_data_ptr(), bytes);
+  } else {
+    outside.resize(bytes);
+    Check(cudaDeviceSynchronize(), "download");
+    Check(cudaMemcpy(outside.data(), tensor.const_data_ptr(), bytes, cudaMemcpyDeviceToHost), "download");
+    from = outside.data();
+  }
+  for (int64_t i = 0; i < count; ++i) {
+    int64_t rest = i, at = 0;
+    for (int64_t dim = tensor.dim() - 1; dim >= 0; --dim) {
+      at += rest % tensor.size(dim) * tensor.stride(dim);
+      rest /= tensor.size(dim);
+    }
+    f(i, from + at * size);
+  }
+}
+
+}  // namespace
+
+CudaBatch& BatchOf(Context& ctx) {
+  TORCH_CHECK(!ctx.training, "the cuda backend does not train: use aten");
+  TORCH_CHECK(ctx.resources != nullptr, "the cuda backend computes inside of a batch");
+  return static_cast<CudaBatch&>(*ctx.resources);
+}
+
+absl::StatusOr<std::unique_ptr<CudaBackend>> CudaBackend::Make(const CublasLt& lt, c10::Device where) {
+  std::string name = "emulator";
+  if (where.is_cuda()) {
+    cudaDeviceProp properties;
+    cudaError_t error = cudaSetDevice(where.index());
+    if (error == cudaSuccess) error = cudaGetDeviceProperties(&properties, where.index());
+    int driver = 0;
+    if (error == cudaSuccess) error = cudaDriverGetVersion(&driver);
+    if (error != cudaSuccess) {
+      return absl::FailedPreconditionError(
+          absl::StrCat("device: cuda:", where.index(), " cannot be used: ", cudaGetErrorString(error)));
+    }
+    if (properties.major < 8) {
+      return absl::FailedPreconditionError(absl::StrCat("device: cuda:", where.index(), " is a ", properties.name,
+                                                        " of compute capability ", properties.major, ".",
+                                                        properties.minor, "; the kernels need 8.0"));
+    }
+    name = absl::StrCat(properties.name, " driver ", driver);
+  }
+  cublasLtHandle_t handle = nullptr;
+  if (const cublasStatus_t status = lt.create(&handle); status != CUBLAS_STATUS_SUCCESS) {
+    return absl::InternalError(absl::StrCat("cuBLASLt cannot be used: status ", static_cast<int>(status)));
+  }
+  if (kernels::AttentionPrepare() != kernels::LaunchError::kOk) {
+    return absl::InternalError(
+        absl::StrCat("device: the kernels do not run here: ", cudaGetErrorString(cudaGetLastError())));
+  }
+  return std::unique_ptr<CudaBackend>(new CudaBackend(lt, handle, where, std::move(name)));
+}
+
+CudaBackend::CudaBackend(const CublasLt& lt, cublasLtHandle_t handle, c10::Device where, std::string device_name)
+    : lt_(lt),
+      handle_(handle),
+      where_(where),
+      algorithms_(std::make_unique<Algorithms>(lt, handle, where, std::move(device_name))),
+      workers_(std::make_shared<WorkerPool>(lt, handle, where)),
+      kept_([where](int64_t elements, c10::ScalarType dtype) { return NewTensor(where, {elements}, dtype); }) {}
+
+CudaBackend::~CudaBackend() = default;  // the handle lives as long as the process, as backends do
+
+std::shared_ptr<BatchResources> CudaBackend::BeginBatch() const { return std::make_shared<CudaBatch>(workers_); }
+
+std::vector<Tensor> CudaBackend::RunPass(Context& ctx, const std::string& pass, absl::Span<const Tensor> inputs,
+                                         PassBody body) const {
+  CudaBatch& batch = BatchOf(ctx);
+  if (!ctx.graphs || ctx.expert_loads != nullptr) return body(inputs);  // loads are brought to the host
+  return batch.worker().graphs.Run(batch, pass, inputs, body);
+}
+
+Tensor CudaBackend::Upload(Context& ctx, const void* values, int64_t count, absl::Span<const int64_t> shape,
+                           c10::ScalarType dtype) const {
+  TORCH_CHECK(Elements(shape) == count, "upload: shape holds ", Elements(shape), " values, given ", count);
+  if (ctx.resources != nullptr) return BatchOf(ctx).Upload(values, Shape(shape), dtype);
+  if (where_.is_cuda()) Check(cudaSetDevice(where_.index()), "choosing the device");
+  Tensor tensor = NewTensor(where_, Shape(shape), dtype);
+  if (count > 0) {
+    Check(cudaMemcpy(tensor.mutable_data_ptr(), values, tensor.nbytes(), cudaMemcpyHostToDevice), "upload");
+    Check(cudaStreamSynchronize(nullptr), "upload");  // batches' streams do not wait for this one
+  }
+  return tensor;
+}
+
+Tensor CudaBackend::UploadInts(Context& ctx, absl::Span<const int32_t> values, absl::Span<const int64_t> shape) const {
+  return Upload(ctx, values.data(), static_cast<int64_t>(values.size()), shape, c10::kInt);
+}
+
+Tensor CudaBackend::UploadFloats(Context& ctx, absl::Span<const float> values, absl::Span<const int64_t> shape) const {
+  return Upload(ctx, values.data(), static_cast<int64_t>(values.size()), shape, c10::kFloat);
+}
+
+Tensor CudaBackend::UploadWeight(Context& ctx, absl::Span<const float> values, absl::Span<const int64_t> shape) const {
+  Context outside = ctx;  // weights outlive batches
+  outside.resources = nullptr;
+  const int64_t count = static_cast<int64_t>(values.size());
+  switch (ctx.dtype) {
+    case c10::kBFloat16:
+      return Upload(outside, Narrowed<c10::BFloat16>(values).data(), count, shape, ctx.dtype);
+    case c10::kHalf:
+      return Upload(outside, Narrowed<c10::Half>(values).data(), count, shape, ctx.dtype);
+    default:
+      return Upload(outside, values.data(), count, shape, c10::kFloat);
+  }
+}
+
+std::vector<int32_t> CudaBackend::DownloadInts(Context& ctx, const Tensor& ints) const {
+  std::vector<int32_t> values(ints.numel());
+  DownloadEach(ctx, ints, [&](int64_t i, const char* at) { std::memcpy(&values[i], at, sizeof(int32_t)); });
+  return values;
+}
+
+std::vector<float> CudaBackend::DownloadFloats(Context& ctx, const Tensor& floats) const {
+  std::vector<float> values(floats.numel());
+  DownloadEach(ctx, floats, [&](int64_t i, const char* at) { values[i] = WideValue(at, floats.scalar_type()); });
+  return values;
+}
+
+}  // namespace beamline::backend::cuda

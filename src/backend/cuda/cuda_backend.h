@@ -1,0 +1,133 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The op set for inference on a GPU: our kernels (kernels/include/beamline/kernels/*_cuda.h) and cuBLASLt, on the
+// stream of the batch. Tensors are fp32, bf16 or fp16; norms' statistics, softmax, sums, logits and scores are fp32. No
+// gradients, no dropout: training is refused. Ops run inside of a batch (BeginBatch); weights are uploaded outside.
+//
+// Widths (d_model, head_dim, feed-forward and feature widths) are multiples of 8: other models are refused by the first
+// op that meets one, which is at warm-up.
+//
+// Every row is computed by itself, in an order that depends on the weights' shapes and the request's own context alone
+// (launch.h, algorithms.h): answers do not depend on what shares the batch.
+//
+// Masks are int32 [batch, tokens + groups + 1] with three parts one behind the other: the order of every token, the
+// limit of every group of query rows, and how many tokens each request has to look at. A lineage has the shape of the
+// op set, [batch, rows, steps], and one plane of all rows per step in memory.
+#pragma once
+
+#include <memory>
+#include <mutex>
+#include <string>
+
+#include "absl/container/flat_hash_map.h"
+#include "absl/status/statusor.h"
+#include "backend/backend.h"
+#include "backend/cuda/cuda_batch.h"
+#include "backend/cuda/trie_cache.h"
+
+namespace beamline::backend::cuda {
+
+class CudaBackend final : public Backend {
+ public:
+  // `where` is what tensors call their device. FAILED_PRECONDITION or INTERNAL where the device cannot be used.
+  static absl::StatusOr<std::unique_ptr<CudaBackend>> Make(const CublasLt& lt, c10::Device where);
+  ~CudaBackend() override;
+
+  std::shared_ptr<BatchResources> BeginBatch() const override;
+  bool SearchesOnDevice() const override { return true; }
+  // The choice of algorithms, to be kept with a bundle.
+  Algorithms& algorithms() const { return *algorithms_; }
+
+  Tensor UploadInts(Context&, absl::Span<const int32_t>, absl::Span<const int64_t> shape) const override;
+  Tensor UploadFloats(Context&, absl::Span<const float>, absl::Span<const int64_t> shape) const override;
+  Tensor UploadWeight(Context&, absl::Span<const float>, absl::Span<const int64_t> shape) const override;
+  std::vector<int32_t> DownloadInts(Context&, const Tensor& ints) const override;
+  std::vector<float> DownloadFloats(Context&, const Tensor& floats) const override;
+  Tensor EmbedFeatures(Context&, absl::Span<const FeatureTable>, FeatureFusion, const Tensor& features) const override;
+  Tensor JoinTokens(Context&, absl::Span<const Tensor> pathways, const Tensor& position_table,
+                    const Tensor& positions) const override;
+  Tensor EmbedPrefix(Context&, const CodeEmbedding&, const Tensor& codes, int steps) const override;
+  Tensor EmbedStep(Context&, const CodeEmbedding&, int level, int64_t batch, const Tensor& codes) const override;
+  Tensor EmbedPositions(Context&, const Tensor& positions, int64_t groups) const override;
+  Tensor TrunkRows(Context&, const Tensor& trunk, int levels, int level, int64_t batch, int64_t rows) const override;
+  Tensor GatedFusion(Context&, const Tensor& trunk, const Tensor& code, const DenseWeights& gate) const override;
+  Tensor RmsNorm(Context&, const Tensor& x, const Tensor& weight, double epsilon) const override;
+  Tensor Dense(Context&, const Tensor& x, const DenseWeights&, Activation) const override;
+  Tensor FeedForward(Context&, const Tensor& x, const FeedForwardWeights&) const override;
+  Tensor MoeFeedForward(Context&, const Tensor& x, const MoeWeights&) const override;
+  Tensor Residual(Context&, const Tensor& x, const Tensor& delta) const override;
+  Tensor Dropout(Context&, const Tensor& x) const override;
+  Tensor LevelHead(Context&, const Tensor& x, const HeadWeights&, int levels, int level, int64_t batch) const override;
+  Tensor VisibilityMask(Context&, const Tensor& order, const Tensor& limit, int repeat) const override;
+  Tensor PaddingMask(Context&, const Tensor& order) const override;
+  Tensor SelfAttention(Context&, const Tensor& x, const SelfAttentionWeights&, const Tensor& mask) const override;
+  Tensor CausalSelfAttention(Context&, const Tensor& x, const SelfAttentionWeights&, int length) const override;
+  Tensor ContextKeyValue(Context&, const Tensor& x, const CrossAttentionWeights&, int64_t batch) const override;
+  Tensor CrossAttention(Context&, const Tensor& x, const CrossAttentionWeights&, const Tensor& context,
+                        const Tensor& mask) const override;
+  Tensor ExtendLineage(Context&, const Tensor& lineage, const Tensor& parents) const override;
+  Tensor LineageAttention(Context&, const Tensor& x, const SelfAttentionWeights&, int64_t batch, const Tensor& lineage,
+                          bool last, LineageCache&) const override;
+  Tensor TakeVisible(Context&, const Tensor& x, const Tensor& order, int64_t row) const override;
+  Tensor StackPadded(Context&, absl::Span<const Tensor> rows, int64_t capacity, int32_t fill) const override;
+  void SelectBeams(Context&, const SelectBeamsArgs&) const override;
+  std::vector<Tensor> RunPass(Context&, const std::string& pass, absl::Span<const Tensor> inputs,
+                              PassBody body) const override;
+  std::unique_ptr<DeviceSearch> BeginSearch(Context&, absl::Span<const DeviceSearchRequest>) const override;
+
+ private:
+  CudaBackend(const CublasLt& lt, cublasLtHandle_t handle, c10::Device where, std::string device_name);
+
+  Tensor Upload(Context&, const void* values, int64_t count, absl::Span<const int64_t> shape, c10::ScalarType) const;
+
+  // out [rows, n] = epilogue(scale * x weight + bias), rows of x `x_step` apart.
+  struct Rows {
+    const void* x = nullptr;
+    int64_t count = 0;
+    int64_t step = 0;
+  };
+  struct ProductOptions {
+    Tensor bias;
+    Epilogue epilogue = Epilogue::kNone;
+    float scale = 1;
+    bool add = false;
+    int64_t first_column = 0;  // of the weight's; 0 and its width: all
+    int64_t columns = 0;
+    int64_t out_step = 0;  // 0: n
+  };
+  void Multiply(Context&, const Rows& x, const Tensor& weight, const Tensor& out, const ProductOptions&) const;
+  Tensor Multiply(Context&, const Tensor& x, const Tensor& weight) const;  // all defaults
+  // In place where not gated.
+  Tensor Activate(Context&, const Tensor& x, Activation, bool gated) const;
+
+  // A bias table by distance: what AttentionCuda and LineageAttentionCuda read. Made once per table.
+  struct BiasByDistance {
+    int32_t reach = 0;
+    Tensor context;  // fp32 [heads, 2 * reach + 1]
+    Tensor lineage;  // fp32 [heads, kMaxTrieLevels]
+  };
+  BiasByDistance BiasOf(Context&, const RelativeBias&) const;
+  Tensor Mask(Context&, const Tensor& order, const Tensor& limit, int64_t groups, bool own_order) const;
+  Tensor AttendToSelf(Context&, const Tensor& x, const SelfAttentionWeights&, const Tensor& mask) const;
+
+  const CublasLt& lt_;
+  const cublasLtHandle_t handle_;
+  const c10::Device where_;
+  const std::unique_ptr<Algorithms> algorithms_;
+  const std::shared_ptr<WorkerPool> workers_;
+
+  struct KeptBias {
+    c10::weak_intrusive_ptr<c10::StorageImpl> table;  // keeps the address from being used again
+    BiasByDistance bias;
+  };
+  mutable std::mutex bias_mutex_;
+  mutable absl::flat_hash_map<const void*, KeptBias> biases_;  // guarded by bias_mutex_
+  mutable std::mutex kept_mutex_;
+  mutable Workspace kept_;  // guarded by kept_mutex_: what outlives batches, and is used again when it was let go of
+  mutable TrieCache tries_;
+};
+
+// The running batch; c10::Error outside of one, and where the context trains.
+CudaBatch& BatchOf(Context& ctx);
+
+}  // namespace beamline::backend::cuda

@@ -1,0 +1,136 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "backend/cuda/cuda_batch.h"
+
+#include <algorithm>
+#include <bit>
+#include <tuple>
+#include <utility>
+
+#include "beamline/kernels/beam_select_cuda.h"
+#include "beamline/kernels/elementwise_cuda.h"
+
+namespace beamline::backend::cuda {
+namespace {
+
+constexpr int64_t kLtWorkspaceBytes = int64_t{32} << 20;  // what cuBLAS advises for Hopper
+
+}  // namespace
+
+Worker::Worker(const CublasLt& lt, cublasLtHandle_t handle, c10::Device device)
+    : lt(lt),
+      handle(handle),
+      device(device),
+      workspace([device](int64_t elements, c10::ScalarType dtype) { return NewTensor(device, {elements}, dtype); }),
+      staging(device),
+      lt_workspace(NewTensor(device, {kLtWorkspaceBytes}, c10::ScalarType::Byte)) {
+  Check(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), "a stream");
+  Check(cudaEventCreateWithFlags(&published, cudaEventDisableTiming), "an event");
+}
+
+Worker::~Worker() {
+  products_.clear();
+  cudaEventDestroy(published);
+  cudaStreamDestroy(stream);
+}
+
+void Worker::Reset() {
+  staging.Reset();
+  counters = {};
+}
+
+Product& Worker::ProductFor(const ProductKind& kind, const ProductSteps& steps, int64_t rows) {
+  const ProductKey key{{kind, steps}, rows};
+  if (const auto found = products_.find(key); found != products_.end()) return found->second;
+  return products_
+      .emplace(std::piecewise_construct, std::forward_as_tuple(key), std::forward_as_tuple(lt, kind, steps, rows))
+      .first->second;
+}
+
+void* Worker::SelectWorkspace(int32_t requests, int32_t rows) {
+  at::Tensor& memory = select_workspaces_[{requests, rows}];
+  if (!memory.defined()) {
+    const size_t bytes = kernels::BeamSelectWorkspaceBytes(requests, rows);
+    TORCH_CHECK(bytes > 0, "cuda: a selection of ", requests, " requests and ", rows, " rows");
+    memory = NewTensor(device, {static_cast<int64_t>(bytes)}, c10::ScalarType::Byte);
+    Check(kernels::BeamSelectPrepare(memory.mutable_data_ptr(), requests, rows, stream), "beam selection");
+  }
+  return memory.mutable_data_ptr();
+}
+
+char* Worker::PinnedScratch(size_t bytes) {
+  if (scratch_.bytes() < bytes) scratch_ = PinnedMemory(std::bit_ceil(bytes));
+  return scratch_.data();
+}
+
+std::unique_ptr<Worker> WorkerPool::Take() {
+  {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    if (!free_.empty()) {
+      std::unique_ptr<Worker> worker = std::move(free_.back());
+      free_.pop_back();
+      return worker;
+    }
+  }
+  auto worker = std::make_unique<Worker>(lt_, handle_, device_);
+  const std::lock_guard<std::mutex> lock(mutex_);
+  published_.push_back(worker->published);
+  return worker;
+}
+
+void WorkerPool::Give(std::unique_ptr<Worker> worker) {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  free_.push_back(std::move(worker));
+}
+
+void WorkerPool::WaitForPublished(cudaStream_t stream) {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  for (const cudaEvent_t event : published_) Check(cudaStreamWaitEvent(stream, event, 0), "waiting for another batch");
+}
+
+CudaBatch::CudaBatch(std::shared_ptr<WorkerPool> pool) : pool_(std::move(pool)), worker_(pool_->Take()) {
+  if (worker_->device.is_cuda()) Check(cudaSetDevice(worker_->device.index()), "choosing the device");
+  worker_->Reset();
+}
+
+CudaBatch::~CudaBatch() {
+  cudaStreamSynchronize(worker_->stream);  // an error shows at the next batch's first call
+  held_.clear();
+  later_.reset();
+  pool_->Give(std::move(worker_));
+}
+
+void CudaBatch::AddLater(Sum sum) {
+  stream();  // adds the one before
+  later_ = std::move(sum);
+}
+
+std::optional<CudaBatch::Sum> CudaBatch::TakeSum(const at::Tensor& x) {
+  if (!later_ || !later_->sum.is_same(x)) return std::nullopt;
+  return std::exchange(later_, std::nullopt);
+}
+
+cudaStream_t CudaBatch::stream() {
+  worker_->staging.Flush(worker_->stream);
+  if (const std::optional<Sum> sum = std::exchange(later_, std::nullopt)) {
+    Check(kernels::AddCuda({.type = KernelType(sum->sum.scalar_type()),
+                            .count = sum->sum.numel(),
+                            .x = sum->x.const_data_ptr(),
+                            .y = sum->delta.const_data_ptr(),
+                            .out = sum->sum.mutable_data_ptr()},
+                           worker_->stream),
+          "a residual");
+  }
+  worker_->counters.uploads = worker_->staging.copies();
+  return worker_->stream;
+}
+
+const char* CudaBatch::Download(const void* from, size_t bytes) {
+  char* to = worker_->PinnedScratch(std::max<size_t>(bytes, 1));
+  const cudaStream_t on = stream();
+  Check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToHost, on), "copy to the host");
+  Check(cudaStreamSynchronize(on), "a batch");
+  ++worker_->counters.downloads;
+  return to;
+}
+
+}  // namespace beamline::backend::cuda

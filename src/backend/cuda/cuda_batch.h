@@ -1,0 +1,119 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// What one running batch has on a device: a stream, storage, page-locked memory for its inputs and answers, the
+// workspaces of cuBLASLt and of beam selection. A worker lends all this to one batch after another, so that, once every
+// shape was seen, batches allocate nothing. A batch waits for its stream when it ends, and nowhere else but where it
+// brings something back to the host.
+#pragma once
+
+#include <map>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <utility>
+#include <vector>
+
+#include "backend/context.h"
+#include "backend/cuda/algorithms.h"
+#include "backend/cuda/graphs.h"
+#include "backend/cuda/staging.h"
+#include "backend/workspace.h"
+
+namespace beamline::backend::cuda {
+
+// What a batch cost, for tests and metrics.
+struct BatchCounters {
+  int64_t uploads = 0;    // host-to-device copies
+  int64_t downloads = 0;  // device-to-host copies, each of which waited for the stream
+};
+
+// One stream and what goes with it. Used by one batch at a time.
+class Worker {
+ public:
+  Worker(const CublasLt& lt, cublasLtHandle_t handle, c10::Device device);
+  ~Worker();
+  Worker(const Worker&) = delete;
+  Worker& operator=(const Worker&) = delete;
+
+  void Reset();
+  Product& ProductFor(const ProductKind& kind, const ProductSteps& steps, int64_t rows);
+  // Prepared for selections of that shape.
+  void* SelectWorkspace(int32_t requests, int32_t rows);
+  char* PinnedScratch(size_t bytes);
+
+  const CublasLt& lt;
+  const cublasLtHandle_t handle;
+  const c10::Device device;
+  cudaStream_t stream = nullptr;
+  cudaEvent_t published = nullptr;  // after what this worker made for other batches
+  Workspace workspace;
+  Staging staging;
+  at::Tensor lt_workspace;
+  BatchCounters counters;
+  Graphs graphs;
+
+ private:
+  using ProductKey = std::pair<std::pair<ProductKind, ProductSteps>, int64_t>;
+  std::map<ProductKey, Product> products_;
+  std::map<std::pair<int32_t, int32_t>, at::Tensor> select_workspaces_;
+  PinnedMemory scratch_{4096};
+};
+
+// Workers that no batch uses right now. Thread-safe.
+class WorkerPool {
+ public:
+  WorkerPool(const CublasLt& lt, cublasLtHandle_t handle, c10::Device device)
+      : lt_(lt), handle_(handle), device_(device) {}
+
+  std::unique_ptr<Worker> Take();
+  void Give(std::unique_ptr<Worker> worker);
+  // The stream's later work comes after all that was published before this call.
+  void WaitForPublished(cudaStream_t stream);
+
+ private:
+  const CublasLt& lt_;
+  const cublasLtHandle_t handle_;
+  const c10::Device device_;
+  std::mutex mutex_;
+  std::vector<std::unique_ptr<Worker>> free_;  // guarded by mutex_; the last one was used last
+  std::vector<cudaEvent_t> published_;  // guarded by mutex_; of all workers, which live as long as the pool's last
+};
+
+class CudaBatch final : public BatchResources {
+ public:
+  explicit CudaBatch(std::shared_ptr<WorkerPool> pool);
+  ~CudaBatch() override;
+
+  at::Tensor Take(at::IntArrayRef shape, c10::ScalarType dtype) { return worker_->workspace.Take(shape, dtype); }
+  at::Tensor Upload(const void* values, at::IntArrayRef shape, c10::ScalarType dtype) {
+    return worker_->staging.Add(values, shape, dtype);
+  }
+  // A sum that nobody has asked for yet: a norm that follows adds on its way (rms_norm_cuda.h), anything else finds it
+  // added.
+  struct Sum {
+    at::Tensor sum, x, delta;
+  };
+  void AddLater(Sum sum);
+  // The sum that `x` stands for, if it is still to be added; it is the caller's to do then.
+  std::optional<Sum> TakeSum(const at::Tensor& x);
+
+  // For the next launch, which comes after all uploads and sums so far.
+  cudaStream_t stream();
+  // Copies `bytes` to page-locked memory and waits for them; valid until the next call.
+  const char* Download(const void* from, size_t bytes);
+  const void* HostCopy(const at::Tensor& tensor) const { return worker_->staging.HostCopy(tensor); }
+  // Keeps something alive until the batch has ended.
+  void Hold(std::shared_ptr<const void> held) { held_.push_back(std::move(held)); }
+
+  Worker& worker() { return *worker_; }
+  WorkerPool& pool() { return *pool_; }
+  const BatchCounters& counters() const { return worker_->counters; }
+
+ private:
+  const std::shared_ptr<WorkerPool> pool_;
+  std::unique_ptr<Worker> worker_;
+  std::vector<std::shared_ptr<const void>> held_;
+  std::optional<Sum> later_;
+};
+
+}  // namespace beamline::backend::cuda

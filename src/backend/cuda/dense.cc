@@ -1,0 +1,254 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <optional>
+
+#include "backend/cuda/cuda_backend.h"
+#include "beamline/kernels/activation_cuda.h"
+#include "beamline/kernels/elementwise_cuda.h"
+#include "beamline/kernels/moe_cuda.h"
+#include "beamline/kernels/rms_norm_cuda.h"
+
+namespace beamline::backend::cuda {
+namespace {
+
+std::optional<kernels::ActivationKind> ActivationKernel(Activation activation) {
+  switch (activation) {
+    case Activation::kNone:
+      return std::nullopt;
+    case Activation::kRelu:
+      return kernels::ActivationKind::kRelu;
+    case Activation::kGelu:
+      return kernels::ActivationKind::kGelu;
+    case Activation::kGeluTanh:
+      return kernels::ActivationKind::kGeluTanh;
+    case Activation::kSilu:
+      return kernels::ActivationKind::kSilu;
+    case Activation::kLeakyRelu:
+      return kernels::ActivationKind::kLeakyRelu;
+  }
+  return std::nullopt;
+}
+
+// What cuBLASLt computes on a product's way out.
+std::optional<Epilogue> FusedActivation(Activation activation) {
+  if (activation == Activation::kNone) return Epilogue::kNone;
+  if (activation == Activation::kRelu) return Epilogue::kRelu;
+  if (activation == Activation::kGeluTanh) return Epilogue::kGeluTanh;
+  return std::nullopt;
+}
+
+int64_t LogitStep(int64_t vocab) { return (vocab + 7) / 8 * 8; }  // rows of logits are aligned
+
+}  // namespace
+
+void CudaBackend::Multiply(Context& ctx, const Rows& x, const Tensor& weight, const Tensor& out,
+                           const ProductOptions& options) const {
+  CudaBatch& batch = BatchOf(ctx);
+  Worker& worker = batch.worker();
+  const int64_t n = weight.size(0), width = weight.size(1), k = options.columns == 0 ? width : options.columns;
+  TORCH_CHECK(weight.scalar_type() == ctx.dtype && k % 8 == 0, "cuda: a weight of ", k,
+              " columns; widths are multiples of 8");
+  const ProductKind kind{.type = KernelType(ctx.dtype),
+                         .out_type = KernelType(out.scalar_type()),
+                         .n = n,
+                         .k = k,
+                         .epilogue = options.epilogue,
+                         .bias = options.bias.defined(),
+                         .add = options.add};
+  TORCH_CHECK(!kind.bias || options.bias.scalar_type() == out.scalar_type(), "cuda: a bias of another type");
+  const LtWorkspace workspace{worker.lt_workspace.mutable_data_ptr(), worker.lt_workspace.nbytes()};
+  const cudaStream_t stream = batch.stream();
+  const cublasLtMatmulAlgo_t algorithm = algorithms_->For(kind, workspace, stream);
+  const ProductArrays arrays{.x = x.x,
+                             .weight = static_cast<const char*>(weight.const_data_ptr()) +
+                                       options.first_column * static_cast<int64_t>(weight.itemsize()),
+                             .bias = kind.bias ? options.bias.const_data_ptr() : nullptr,
+                             .out = out.mutable_data_ptr(),
+                             .scale = options.scale};
+  const ProductSteps steps{x.step, width, options.out_step == 0 ? n : options.out_step};
+  Check(worker.ProductFor(kind, steps, x.count).Run(handle_, arrays, algorithm, workspace, stream), "a product");
+}
+
+Tensor CudaBackend::Multiply(Context& ctx, const Tensor& x, const Tensor& weight) const {
+  Tensor y = BatchOf(ctx).Take({x.size(0), weight.size(0)}, ctx.dtype);
+  Multiply(ctx, {x.const_data_ptr(), x.size(0), x.size(1)}, weight, y, {});
+  return y;
+}
+
+Tensor CudaBackend::Activate(Context& ctx, const Tensor& x, Activation activation, bool gated) const {
+  CudaBatch& batch = BatchOf(ctx);
+  const std::optional<kernels::ActivationKind> kind = ActivationKernel(activation);
+  TORCH_CHECK(kind, "cuda: a gate without an activation");
+  const int64_t width = gated ? x.size(1) / 2 : x.size(1);
+  Tensor y = gated ? batch.Take({x.size(0), width}, ctx.dtype) : x;
+  Check(kernels::ActivationCuda({.type = KernelType(ctx.dtype),
+                                 .kind = *kind,
+                                 .gated = gated,
+                                 .rows = x.size(0),
+                                 .width = static_cast<int32_t>(width),
+                                 .x = x.const_data_ptr(),
+                                 .out = y.mutable_data_ptr()},
+                                batch.stream()),
+        "an activation");
+  return y;
+}
+
+Tensor CudaBackend::Dense(Context& ctx, const Tensor& x, const DenseWeights& w, Activation activation) const {
+  Tensor y = BatchOf(ctx).Take({x.size(0), w.weight.size(0)}, ctx.dtype);
+  const std::optional<Epilogue> fused = FusedActivation(activation);
+  Multiply(ctx, {x.const_data_ptr(), x.size(0), x.size(1)}, w.weight, y,
+           {.bias = w.bias, .epilogue = fused.value_or(Epilogue::kNone)});
+  return fused ? y : Activate(ctx, y, activation, /*gated=*/false);
+}
+
+Tensor CudaBackend::FeedForward(Context& ctx, const Tensor& x, const FeedForwardWeights& w) const {
+  if (!w.gated) return Multiply(ctx, Dense(ctx, x, {.weight = w.up, .bias = {}}, w.activation), w.down);
+  return Multiply(ctx, Activate(ctx, Multiply(ctx, x, w.up), w.activation, /*gated=*/true), w.down);
+}
+
+Tensor CudaBackend::RmsNorm(Context& ctx, const Tensor& x, const Tensor& weight, double epsilon) const {
+  CudaBatch& batch = BatchOf(ctx);
+  const std::optional<CudaBatch::Sum> sum = batch.TakeSum(x);
+  Tensor y = batch.Take(x.sizes(), ctx.dtype);
+  kernels::RmsNormArgs args{.type = KernelType(ctx.dtype),
+                            .rows = x.size(0),
+                            .width = static_cast<int32_t>(x.size(1)),
+                            .epsilon = static_cast<float>(epsilon),
+                            .x = x.mutable_data_ptr(),
+                            .weight = weight.const_data_ptr(),
+                            .out = y.mutable_data_ptr()};
+  if (sum) {
+    args.sum = args.x;
+    args.x = sum->x.mutable_data_ptr();
+    args.delta = sum->delta.const_data_ptr();
+  }
+  Check(kernels::RmsNormCuda(args, batch.stream()), "a norm");
+  return y;
+}
+
+Tensor CudaBackend::Residual(Context& ctx, const Tensor& x, const Tensor& delta) const {
+  CudaBatch& batch = BatchOf(ctx);
+  Tensor y = batch.Take(x.sizes(), ctx.dtype);
+  TORCH_CHECK(x.numel() % 8 == 0 && x.sizes() == delta.sizes(), "cuda: a residual of ", x.sizes(), " and ",
+              delta.sizes());
+  batch.AddLater({y, x, delta});
+  return y;
+}
+
+Tensor CudaBackend::Dropout(Context& ctx, const Tensor& x) const {
+  BatchOf(ctx);  // refuses training
+  return x;
+}
+
+Tensor CudaBackend::LevelHead(Context& ctx, const Tensor& x, const HeadWeights& head, int levels, int level,
+                              int64_t batch) const {
+  const int64_t rows = x.size(0) / levels, vocab = head.weight.size(0), step = LogitStep(vocab);
+  const Tensor logits = BatchOf(ctx).Take({batch, rows / batch, step}, c10::kFloat);
+  const char* from =
+      static_cast<const char*>(x.const_data_ptr()) + level * x.size(1) * static_cast<int64_t>(x.itemsize());
+  Multiply(ctx, {from, rows, levels * x.size(1)}, head.weight, logits,
+           {.bias = head.bias, .scale = static_cast<float>(head.scale), .out_step = step});
+  Tensor columns = View(logits, 0, {batch, rows / batch, vocab}, c10::kFloat);
+  const int64_t sizes[] = {batch, rows / batch, vocab}, strides[] = {rows / batch * step, step, 1};
+  columns.unsafeGetTensorImpl()->set_sizes_and_strides(at::IntArrayRef(sizes), at::IntArrayRef(strides));
+  return columns;
+}
+
+Tensor CudaBackend::GatedFusion(Context& ctx, const Tensor& trunk, const Tensor& code, const DenseWeights& gate) const {
+  CudaBatch& batch = BatchOf(ctx);
+  const int64_t rows = trunk.size(0), d = trunk.size(1);
+  const Tensor opened = batch.Take({rows, d}, c10::kFloat);
+  Multiply(ctx, {trunk.const_data_ptr(), rows, d}, gate.weight, opened, {.columns = d});
+  Multiply(ctx, {code.const_data_ptr(), rows, d}, gate.weight, opened, {.add = true, .first_column = d, .columns = d});
+  Tensor y = batch.Take(trunk.sizes(), ctx.dtype);
+  Check(kernels::GatedSumCuda({.type = KernelType(ctx.dtype),
+                               .rows = rows,
+                               .width = static_cast<int32_t>(d),
+                               .trunk = trunk.const_data_ptr(),
+                               .gate = opened.const_data_ptr<float>(),
+                               .bias = gate.bias.defined() ? gate.bias.const_data_ptr() : nullptr,
+                               .code = code.const_data_ptr(),
+                               .out = y.mutable_data_ptr()},
+                              batch.stream()),
+        "the fusion of trunk and code");
+  return y;
+}
+
+// Route, group by expert, two grouped products around the activation, combine with the shared experts' result.
+Tensor CudaBackend::MoeFeedForward(Context& ctx, const Tensor& x, const MoeWeights& w) const {
+  CudaBatch& batch = BatchOf(ctx);
+  const kernels::DataType type = KernelType(ctx.dtype);
+  const int64_t rows = x.size(0), d = x.size(1), width = w.down.size(2), entries = rows * w.top_k;
+  const int32_t experts = static_cast<int32_t>(w.gate.size(0));
+  TORCH_CHECK(w.bias.scalar_type() == c10::kFloat, "cuda: expert biases are fp32");
+  const Tensor expert = batch.Take({entries}, c10::kInt), weight = batch.Take({entries}, c10::kFloat);
+  Check(kernels::MoeRouteCuda({.type = type,
+                               .rows = static_cast<int32_t>(rows),
+                               .width = static_cast<int32_t>(d),
+                               .experts = experts,
+                               .top_k = w.top_k,
+                               .x = x.const_data_ptr(),
+                               .gate = w.gate.const_data_ptr(),
+                               .bias = w.bias.const_data_ptr<float>(),
+                               .expert = expert.mutable_data_ptr<int32_t>(),
+                               .weight = weight.mutable_data_ptr<float>()},
+                              batch.stream()),
+        "routing to experts");
+  const Tensor begin = batch.Take({experts + 1}, c10::kInt), entry = batch.Take({entries}, c10::kInt),
+               place = batch.Take({entries}, c10::kInt);
+  Check(kernels::MoeGroupCuda({.entries = static_cast<int32_t>(entries),
+                               .experts = experts,
+                               .expert = expert.const_data_ptr<int32_t>(),
+                               .begin = begin.mutable_data_ptr<int32_t>(),
+                               .entry = entry.mutable_data_ptr<int32_t>(),
+                               .place = place.mutable_data_ptr<int32_t>()},
+                              batch.stream()),
+        "grouping by expert");
+  kernels::GroupedProductArgs product{.type = type,
+                                      .entries = static_cast<int32_t>(entries),
+                                      .experts = experts,
+                                      .n = static_cast<int32_t>(2 * width),
+                                      .k = static_cast<int32_t>(d),
+                                      .begin = begin.const_data_ptr<int32_t>(),
+                                      .entry = entry.const_data_ptr<int32_t>(),
+                                      .divisor = w.top_k,
+                                      .x = x.const_data_ptr(),
+                                      .weight = w.up.const_data_ptr()};
+  const Tensor both = batch.Take({entries, 2 * width}, ctx.dtype);
+  product.out = both.mutable_data_ptr();
+  Check(kernels::GroupedProductCuda(product, batch.stream()), "the experts' first product");
+  const Tensor hidden = Activate(ctx, both, Activation::kSilu, /*gated=*/true);
+  const Tensor results = batch.Take({entries, d}, ctx.dtype);
+  product.n = static_cast<int32_t>(d);
+  product.k = static_cast<int32_t>(width);
+  product.entry = nullptr;
+  product.divisor = 1;
+  product.x = hidden.const_data_ptr();
+  product.weight = w.down.const_data_ptr();
+  product.out = results.mutable_data_ptr();
+  Check(kernels::GroupedProductCuda(product, batch.stream()), "the experts' second product");
+  Tensor shared;
+  if (w.shared_up.defined()) {
+    shared = FeedForward(ctx, x, {.up = w.shared_up, .down = w.shared_down});
+  }
+  Tensor y = batch.Take(x.sizes(), ctx.dtype);
+  Check(kernels::MoeCombineCuda({.type = type,
+                                 .rows = static_cast<int32_t>(rows),
+                                 .width = static_cast<int32_t>(d),
+                                 .top_k = w.top_k,
+                                 .y = results.const_data_ptr(),
+                                 .place = place.const_data_ptr<int32_t>(),
+                                 .weight = weight.const_data_ptr<float>(),
+                                 .shared = shared.defined() ? shared.const_data_ptr() : nullptr,
+                                 .out = y.mutable_data_ptr()},
+                                batch.stream()),
+        "combining experts");
+  if (ctx.expert_loads != nullptr) {
+    const std::vector<int32_t> begins = DownloadInts(ctx, begin);
+    std::vector<int64_t> tokens(experts);
+    for (int32_t e = 0; e < experts; ++e) tokens[e] = begins[e + 1] - begins[e];
+    ctx.expert_loads->push_back({w.layer, std::move(tokens)});
+  }
+  return y;
+}
+
+}  // namespace beamline::backend::cuda

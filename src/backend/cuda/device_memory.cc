@@ -1,0 +1,70 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "backend/cuda/device_memory.h"
+
+#include <algorithm>
+#include <utility>
+
+namespace beamline::backend::cuda {
+namespace {
+
+at::Tensor TensorOver(c10::Storage storage, int64_t offset, at::IntArrayRef shape, c10::ScalarType dtype) {
+  const c10::DispatchKey key = storage.device().is_cpu() ? c10::DispatchKey::CPU : c10::DispatchKey::CUDA;
+  at::Tensor tensor(c10::make_intrusive<at::TensorImpl>(std::move(storage), c10::DispatchKeySet(key),
+                                                        c10::scalarTypeToTypeMeta(dtype)));
+  tensor.unsafeGetTensorImpl()->set_storage_offset(offset);
+  tensor.unsafeGetTensorImpl()->set_sizes_contiguous(shape);
+  return tensor;
+}
+
+void FreeDevice(void* memory) { cudaFree(memory); }
+
+}  // namespace
+
+void Check(cudaError_t error, const char* what) {
+  TORCH_CHECK(error == cudaSuccess, "cuda: ", what, ": ", cudaGetErrorString(error));
+}
+
+void Check(kernels::LaunchError error, const char* what) {
+  TORCH_CHECK(error != kernels::LaunchError::kInvalidArgument, "cuda: ", what,
+              ": a size that the kernel does not take (widths are multiples of 8)");
+  if (error == kernels::LaunchError::kCuda) Check(cudaGetLastError(), what);
+  TORCH_CHECK(error == kernels::LaunchError::kOk, "cuda: ", what, ": the runtime refused the launch");
+}
+
+at::Tensor NewTensor(c10::Device device, at::IntArrayRef shape, c10::ScalarType dtype) {
+  int64_t bytes = static_cast<int64_t>(c10::elementSize(dtype));
+  for (const int64_t size : shape) bytes *= size;
+  void* memory = nullptr;
+  const cudaError_t error = cudaMalloc(&memory, static_cast<size_t>(std::max<int64_t>(bytes, 1)));
+  TORCH_CHECK(error == cudaSuccess, "cuda: ", bytes, " bytes of device memory: ", cudaGetErrorString(error));
+  c10::Storage storage(c10::Storage::use_byte_size_t(), static_cast<size_t>(bytes),
+                       c10::DataPtr(memory, memory, &FreeDevice, device), /*allocator=*/nullptr, /*resizable=*/false);
+  return TensorOver(std::move(storage), 0, shape, dtype);
+}
+
+at::Tensor View(const at::Tensor& of, int64_t offset, at::IntArrayRef shape, c10::ScalarType dtype) {
+  const int64_t size = static_cast<int64_t>(c10::elementSize(dtype));
+  const int64_t begin = of.storage_offset() * static_cast<int64_t>(of.itemsize()) + offset;
+  TORCH_CHECK(begin % size == 0, "cuda: a view that begins inside of an element");
+  return TensorOver(of.storage(), begin / size, shape, dtype);
+}
+
+PinnedMemory::PinnedMemory(size_t bytes) : bytes_(bytes) { Check(cudaMallocHost(&data_, bytes), "pinned memory"); }
+
+PinnedMemory::~PinnedMemory() {
+  if (data_ != nullptr) cudaFreeHost(data_);
+}
+
+kernels::DataType KernelType(c10::ScalarType dtype) {
+  switch (dtype) {
+    case c10::kBFloat16:
+      return kernels::DataType::kBFloat16;
+    case c10::kHalf:
+      return kernels::DataType::kFloat16;
+    default:
+      TORCH_CHECK(dtype == c10::kFloat, "cuda: tensors are fp32, bf16 or fp16");
+      return kernels::DataType::kFloat32;
+  }
+}
+
+}  // namespace beamline::backend::cuda

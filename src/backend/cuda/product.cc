@@ -1,0 +1,111 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "backend/cuda/product.h"
+
+#include "backend/cuda/device_memory.h"
+
+namespace beamline::backend::cuda {
+namespace {
+
+// Every row of ours begins at such an address; cuBLASLt would assume 256.
+constexpr uint32_t kRowAlignment = static_cast<uint32_t>(kernels::kAlignment);
+
+cudaDataType_t LtType(kernels::DataType type) {
+  switch (type) {
+    case kernels::DataType::kFloat32:
+      return CUDA_R_32F;
+    case kernels::DataType::kBFloat16:
+      return CUDA_R_16BF;
+    case kernels::DataType::kFloat16:
+      return CUDA_R_16F;
+  }
+  return CUDA_R_32F;
+}
+
+cublasLtEpilogue_t LtEpilogue(const ProductKind& kind) {
+  switch (kind.epilogue) {
+    case Epilogue::kNone:
+      return kind.bias ? CUBLASLT_EPILOGUE_BIAS : CUBLASLT_EPILOGUE_DEFAULT;
+    case Epilogue::kRelu:
+      return kind.bias ? CUBLASLT_EPILOGUE_RELU_BIAS : CUBLASLT_EPILOGUE_RELU;
+    case Epilogue::kGeluTanh:
+      return kind.bias ? CUBLASLT_EPILOGUE_GELU_BIAS : CUBLASLT_EPILOGUE_GELU;
+  }
+  return CUBLASLT_EPILOGUE_DEFAULT;
+}
+
+}  // namespace
+
+void Check(cublasStatus_t status, const char* what) {
+  TORCH_CHECK(status == CUBLAS_STATUS_SUCCESS, "cuda: ", what, ": cuBLASLt status ", static_cast<int>(status));
+}
+
+Product::Product(const CublasLt& lt, const ProductKind& kind, const ProductSteps& steps, int64_t rows)
+    : lt_(lt), kind_(kind) {
+  const auto set = [&](cublasLtMatmulDescAttributes_t attribute, const auto& value) {
+    Check(lt_.desc_set(desc_, attribute, &value, sizeof(value)), "describing a product");
+  };
+  // Sums in fp32; fp32 inputs are not cut to TF32.
+  Check(lt_.desc_create(&desc_, CUBLAS_COMPUTE_32F, CUDA_R_32F), "describing a product");
+  set(CUBLASLT_MATMUL_DESC_TRANSA, CUBLAS_OP_T);
+  set(CUBLASLT_MATMUL_DESC_TRANSB, CUBLAS_OP_N);
+  set(CUBLASLT_MATMUL_DESC_EPILOGUE, LtEpilogue(kind));
+  if (kind.bias) set(CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE, LtType(kind.out_type));
+  const auto layout = [&](cublasLtMatrixLayout_t* to, kernels::DataType type, int64_t height, int64_t width,
+                          int64_t step) {
+    Check(lt_.layout_create(to, LtType(type), static_cast<uint64_t>(height), static_cast<uint64_t>(width), step),
+          "describing a matrix");
+  };
+  layout(&weight_, kind.type, kind.k, kind.n, steps.weight);
+  layout(&x_, kind.type, kind.k, rows, steps.x);
+  layout(&out_, kind.out_type, kind.n, rows, steps.out);
+}
+
+Product::Product(Product&& other) noexcept
+    : lt_(other.lt_),
+      kind_(other.kind_),
+      desc_(std::exchange(other.desc_, nullptr)),
+      weight_(std::exchange(other.weight_, nullptr)),
+      x_(std::exchange(other.x_, nullptr)),
+      out_(std::exchange(other.out_, nullptr)) {}
+
+Product::~Product() {
+  for (cublasLtMatrixLayout_t layout : {weight_, x_, out_}) {
+    if (layout != nullptr) lt_.layout_destroy(layout);
+  }
+  if (desc_ != nullptr) lt_.desc_destroy(desc_);
+}
+
+cublasStatus_t Product::Heuristic(cublasLtHandle_t handle, size_t workspace_bytes, int limit,
+                                  cublasLtMatmulHeuristicResult_t* results, int* count) const {
+  cublasLtMatmulPreference_t preference = nullptr;
+  Check(lt_.preference_create(&preference), "asking for algorithms");
+  uint64_t bytes = workspace_bytes;
+  lt_.preference_set(preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &bytes, sizeof(bytes));
+  for (const cublasLtMatmulPreferenceAttributes_t matrix :
+       {CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES,
+        CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES}) {
+    lt_.preference_set(preference, matrix, &kRowAlignment, sizeof(kRowAlignment));
+  }
+  const cublasStatus_t status =
+      lt_.heuristic(handle, desc_, weight_, x_, out_, out_, preference, limit, results, count);
+  lt_.preference_destroy(preference);
+  return status;
+}
+
+bool Product::Takes(cublasLtHandle_t handle, const cublasLtMatmulAlgo_t& algorithm, size_t workspace_bytes) const {
+  cublasLtMatmulHeuristicResult_t result = {};
+  return lt_.check(handle, desc_, weight_, x_, out_, out_, &algorithm, &result) == CUBLAS_STATUS_SUCCESS &&
+         result.workspaceSize <= workspace_bytes;
+}
+
+cublasStatus_t Product::Run(cublasLtHandle_t handle, const ProductArrays& arrays, const cublasLtMatmulAlgo_t& algorithm,
+                            const LtWorkspace& workspace, cudaStream_t stream) const {
+  if (kind_.bias) {
+    Check(lt_.desc_set(desc_, CUBLASLT_MATMUL_DESC_BIAS_POINTER, &arrays.bias, sizeof(arrays.bias)), "a bias");
+  }
+  const float add = kind_.add ? 1.0f : 0.0f;
+  return lt_.matmul(handle, desc_, &arrays.scale, arrays.weight, weight_, arrays.x, x_, &add, arrays.out, out_,
+                    arrays.out, out_, &algorithm, workspace.data, workspace.bytes, stream);
+}
+
+}  // namespace beamline::backend::cuda

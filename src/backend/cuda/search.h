@@ -1,0 +1,48 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The search of the cuda backend. Every request has the same number of slots, its widest level's. Widths, rules and
+// constraints are read from device memory; one download brings the beams of all levels and the errors.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "backend/cuda/cuda_batch.h"
+#include "backend/cuda/packed_beams.h"
+#include "backend/cuda/trie_cache.h"
+#include "backend/device_search.h"
+
+namespace beamline::backend::cuda {
+
+class CudaSearch final : public DeviceSearch {
+ public:
+  CudaSearch(CudaBatch& batch, TrieCache& tries, absl::Span<const DeviceSearchRequest> requests);
+
+  std::string shape() const override;
+  at::Tensor input() const override { return input_; }
+  at::Tensor result() const override { return beams_; }
+  void Bind(const at::Tensor& input) override { input_ = input; }
+  void BindResult(const at::Tensor& result) override { beams_ = result; }
+  void Select(Context& ctx, const at::Tensor& logits, int level, int32_t first_code) override;
+  StepTensors NextStep(Context& ctx) override;
+  void Finish(Context& ctx) override;
+  kernels::BeamSlots Beams(int level, int request) const override;
+  kernels::SelectError Error(int request) const override;
+
+ private:
+  kernels::DeviceBeams DeviceLevel(int level) const;
+  const int32_t* Numbers() const;  // behind the constraints
+
+  const int requests_;
+  int levels_ = 0;
+  int selected_ = 0;           // levels so far
+  std::vector<int32_t> rows_;  // per level: slots that the widest request uses
+  int32_t each_ = 1;           // slots of a request
+  // One behind the other: constraints [requests], row_begin [requests + 1], widths [levels][requests], rules
+  // [requests].
+  at::Tensor input_;
+  at::Tensor beams_;  // int32 [levels * words + requests]: the levels one behind the other, then the errors
+  std::vector<int32_t> host_;
+};
+
+}  // namespace beamline::backend::cuda

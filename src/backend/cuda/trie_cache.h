@@ -1,0 +1,38 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Constraints on the device. The tries of snapshots, which carry an id, are copied once and kept while they are in use,
+// the latest ones longer; what belongs to one request (its allow-list trie, its dead nodes, rules) goes up with its
+// batch. Thread-safe.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <mutex>
+#include <vector>
+
+#include "backend/cuda/cuda_batch.h"
+#include "beamline/kernels/trie_view.h"
+
+namespace beamline::backend::cuda {
+
+class TrieCache {
+ public:
+  // The view with all its arrays on the device, for levels up to `last_level`. The batch holds what is kept here.
+  kernels::ConstraintView Upload(CudaBatch& batch, const kernels::ConstraintView& host, int last_level);
+
+  int64_t size() const;
+
+ private:
+  struct Kept {
+    uint64_t id = 0;
+    std::shared_ptr<const at::Tensor> memory;
+    kernels::TrieView view;
+  };
+  kernels::TrieView UploadTrie(CudaBatch& batch, const kernels::TrieView& host);
+  Kept Find(CudaBatch& batch, const kernels::TrieView& host);
+
+  mutable std::mutex mutex_;
+  std::vector<Kept> kept_;  // guarded by mutex_; used last comes last
+};
+
+}  // namespace beamline::backend::cuda

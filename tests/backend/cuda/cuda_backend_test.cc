@@ -1,0 +1,165 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// What the cuda backend has besides the op set: one algorithm for every number of rows, batches that allocate nothing
+// and copy once, tries that go to the device once.
+#include "backend/cuda/cuda_backend.h"
+
+#include <cstdlib>
+#include <vector>
+
+#include "backend/test_context.h"
+#include "gtest/gtest.h"
+
+namespace beamline::backend::cuda {
+namespace {
+
+Context SharedContext(const char* dtype = "fp32") { return *MakeCudaTestContext(dtype); }
+
+class CudaBackendTest : public testing::Test {
+ protected:
+  void SetUp() override {
+    const absl::Status status = MakeCudaTestContext("fp32").status();
+    if (!status.ok() && std::getenv("BEAMLINE_REQUIRE_GPU") == nullptr) GTEST_SKIP() << status;
+    ASSERT_TRUE(status.ok()) << status;
+  }
+};
+
+Tensor Weight(Context& ctx, int64_t rows, int64_t columns, float first = 0.01f) {
+  std::vector<float> values(rows * columns);
+  for (size_t i = 0; i < values.size(); ++i) values[i] = first + 0.001f * static_cast<float>(i * 7919 % 613);
+  return UploadWeight(ctx, values, {rows, columns});
+}
+
+TEST_F(CudaBackendTest, LaterBatchesAllocateNothingAndUploadOnce) {
+  Context shared = SharedContext();
+  const int64_t d = 32, tokens = 9;
+  const SelfAttentionWeights self{.qkv = Weight(shared, 3 * d, d), .out = Weight(shared, d, d), .heads = 4};
+  const CrossAttentionWeights cross{Weight(shared, d, d), Weight(shared, 2 * d, d), Weight(shared, d, d), 4};
+  const FeedForwardWeights ffn{.up = Weight(shared, 2 * d, d), .down = Weight(shared, d, d)};
+  const Tensor table = Weight(shared, 50, d);
+  int64_t allocations[3];
+  for (int64_t& count : allocations) {
+    Context ctx = BeginBatch(shared);
+    const Tensor order = UploadInts(ctx, std::vector<int32_t>(tokens, 0), {1, tokens});
+    const Tensor ids = UploadInts(ctx, std::vector<int32_t>(tokens, 3), {1, tokens, 1});
+    const Tensor x = EmbedFeatures(ctx, {{.table = table}}, FeatureFusion::kSum, ids);
+    const Tensor mask = PaddingMask(ctx, order);
+    const Tensor key_value = ContextKeyValue(ctx, x, cross, 1);
+    LineageCache cache;
+    Tensor h = x;
+    for (int layer = 0; layer < 3; ++layer) {
+      h = Residual(ctx, h, SelfAttention(ctx, h, self, mask));
+      h = Residual(ctx, h, CrossAttention(ctx, h, cross, key_value, mask));
+      h = Residual(ctx, h, FeedForward(ctx, h, ffn));
+    }
+    auto& batch = static_cast<CudaBatch&>(*ctx.resources);
+    EXPECT_EQ(batch.counters().downloads, 0) << "nothing waits";
+    DownloadFloats(ctx, h);
+    EXPECT_EQ(batch.counters().uploads, 1);
+    EXPECT_EQ(batch.counters().downloads, 1);
+    count = batch.worker().workspace.allocations();
+  }
+  EXPECT_GT(allocations[0], 0);
+  EXPECT_EQ(allocations[1], allocations[0]);
+  EXPECT_EQ(allocations[2], allocations[0]);
+}
+
+TEST_F(CudaBackendTest, OnlyOneThatGivesEqualRowsIsTaken) {
+  Context ctx = BeginBatch(SharedContext());
+  Worker& worker = static_cast<CudaBatch&>(*ctx.resources).worker();
+  const LtWorkspace workspace{worker.lt_workspace.mutable_data_ptr(), worker.lt_workspace.nbytes()};
+  for (const auto type : {kernels::DataType::kFloat32, kernels::DataType::kBFloat16, kernels::DataType::kFloat16}) {
+    Algorithms algorithms(worker.lt, worker.handle, worker.device, "test");
+    const ProductKind kind{.type = type, .out_type = kernels::DataType::kFloat32, .n = 24, .k = 104, .bias = true};
+    const uint64_t taken = algorithms.For(kind, workspace, worker.stream).data[0];
+#if defined(BEAMLINE_EMULATED_CUBLASLT)
+    EXPECT_EQ(taken, emulator::kAscending);
+#endif
+    // Carried over to another process on the same device, and to no other.
+    Algorithms same(worker.lt, worker.handle, worker.device, "test");
+    ASSERT_TRUE(same.Import(algorithms.Export()).ok());
+    EXPECT_EQ(same.size(), 1);
+    EXPECT_EQ(same.For(kind, workspace, worker.stream).data[0], taken);
+    EXPECT_EQ(same.Export(), algorithms.Export());
+    Algorithms other(worker.lt, worker.handle, worker.device, "another");
+    ASSERT_TRUE(other.Import(algorithms.Export()).ok());
+    EXPECT_EQ(other.size(), 0);
+    const absl::Status broken = same.Import(algorithms.Export() + "1 2 three\n");
+    EXPECT_EQ(broken.message(), "algorithms: line 3 is none: '1 2 three'");
+  }
+}
+
+// A norm adds the residual before it; whoever else reads the sum finds it, too.
+TEST_F(CudaBackendTest, SumsArePutOffAndNeverForgotten) {
+  for (const char* dtype : {"fp32", "bf16", "fp16"}) {
+    Context shared = SharedContext(dtype);
+    Context ctx = BeginBatch(shared);
+    const int64_t rows = 5, d = 40;
+    const Tensor x = Weight(shared, rows, d, -0.3f), delta = Weight(shared, rows, d, 0.4f);
+    const Tensor weight = View(Weight(shared, 1, d), 0, {d}, ctx.dtype);
+    const Tensor at_once = Residual(ctx, x, delta);
+    const std::vector<float> sum = DownloadFloats(ctx, at_once);
+    const std::vector<float> norm = DownloadFloats(ctx, RmsNorm(ctx, at_once, weight, 1e-6));
+    const Tensor fused = Residual(ctx, x, delta);
+    EXPECT_EQ(DownloadFloats(ctx, RmsNorm(ctx, fused, weight, 1e-6)), norm) << dtype;
+    EXPECT_EQ(DownloadFloats(ctx, fused), sum) << dtype;
+    const Tensor first = Residual(ctx, x, delta), second = Residual(ctx, first, delta);
+    EXPECT_EQ(DownloadFloats(ctx, RmsNorm(ctx, first, weight, 1e-6)), norm) << dtype;
+    EXPECT_EQ(DownloadFloats(ctx, first), sum) << dtype;
+    EXPECT_NE(DownloadFloats(ctx, second), sum) << dtype;
+  }
+}
+
+// The same row alone, first, last and in the middle of others.
+TEST_F(CudaBackendTest, RowsDoNotDependOnTheirCompany) {
+  for (const char* dtype : {"fp32", "bf16", "fp16"}) {
+    Context shared = SharedContext(dtype);
+    Context ctx = BeginBatch(shared);
+    const int64_t d = 64;
+    const FeedForwardWeights ffn{.up = Weight(shared, 2 * d, d, -0.3f), .down = Weight(shared, d, d, -0.2f)};
+    const Tensor many = Weight(shared, 37, d, -0.25f);
+    const std::vector<float> all = DownloadFloats(ctx, FeedForward(ctx, many, ffn));
+    for (const int64_t rows : {1, 2, 3, 5, 20}) {
+      for (const int64_t first : {int64_t{0}, int64_t{11}, 37 - rows}) {
+        const Tensor some =
+            View(many, first * d * static_cast<int64_t>(many.itemsize()), {rows, d}, many.scalar_type());
+        const std::vector<float> alone = DownloadFloats(ctx, FeedForward(ctx, some, ffn));
+        for (int64_t i = 0; i < rows * d; ++i) ASSERT_EQ(alone[i], all[first * d + i]) << dtype << " " << rows;
+      }
+    }
+  }
+}
+
+TEST_F(CudaBackendTest, RefusesWidthsThatKernelsDoNotTakeAndWorkOutsideOfABatch) {
+  Context shared = SharedContext(), ctx = BeginBatch(shared);
+  const Tensor weight = Weight(shared, 8, 12), x = Weight(shared, 3, 12);
+  EXPECT_THROW(Dense(ctx, x, {.weight = weight, .bias = {}}), c10::Error);
+  EXPECT_THROW(RmsNorm(ctx, x, x, 1e-6), c10::Error);
+  EXPECT_THROW(RmsNorm(shared, Weight(shared, 1, 8), Weight(shared, 1, 8), 1e-6), c10::Error);
+}
+
+TEST_F(CudaBackendTest, TriesWithAnIdGoToTheDeviceOnce) {
+  TrieCache tries;
+  const uint16_t codes[] = {1, 4, 7};
+  kernels::ConstraintView view;
+  view.trie.levels = 1;
+  view.trie.level[0] = {.codes = codes, .offsets = nullptr, .num_nodes = 3};
+  view.snapshot_trie = view.trie;
+  Context shared = SharedContext();
+  const auto codes_of = [&](uint64_t id) {
+    Context ctx = BeginBatch(shared);
+    view.trie.id = view.snapshot_trie.id = id;
+    return tries.Upload(static_cast<CudaBatch&>(*ctx.resources), view, 0).trie.level[0].codes;
+  };
+  const uint16_t* first = codes_of(11);
+  EXPECT_NE(first, codes);
+  EXPECT_EQ(codes_of(11), first);
+  EXPECT_NE(codes_of(12), first);
+  codes_of(0);
+  EXPECT_EQ(tries.size(), 2);
+  for (uint64_t id = 20; id < 30; ++id) codes_of(id);
+  EXPECT_EQ(tries.size(), 3) << "old snapshots are let go of";
+}
+
+}  // namespace
+}  // namespace beamline::backend::cuda

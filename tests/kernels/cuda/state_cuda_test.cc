@@ -1,0 +1,228 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// A search's state between its steps, and the small things between sublayers.
+#include "beamline/kernels/state_cuda.h"
+
+#include <algorithm>
+
+#include "beamline/kernels/elementwise_cuda.h"
+#include "kernels/cuda/device.h"
+
+namespace beamline::kernels {
+namespace {
+
+constexpr DataType kFloatTypes[] = {DataType::kFloat32, DataType::kBFloat16, DataType::kFloat16};
+
+std::vector<int32_t> RandomInts(std::mt19937& random, size_t count, int32_t below) {
+  std::vector<int32_t> values(count);
+  for (int32_t& value : values) value = static_cast<int32_t>(random() % static_cast<uint32_t>(below));
+  return values;
+}
+
+class StateGpu : public GpuTest {};
+
+TEST_F(StateGpu, Visibility) {
+  std::mt19937 random(3);
+  for (const auto& [requests, tokens, groups] : {std::tuple{1, 1, 1}, {3, 7, 2}, {2, 700, 300}}) {
+    std::vector<int32_t> order = RandomInts(random, requests * tokens, 9),
+                         limit = RandomInts(random, requests * groups, 9);
+    for (int32_t& of_token : order) of_token = random() % 3 == 0 ? kHiddenOrder : of_token;
+    for (int i = 0; i < tokens; ++i) order[i] = kHiddenOrder;  // the first request has nothing
+    const DeviceBuffer<int32_t> device_order(order), device_limit(limit);
+    for (const int form : {0, 1, 2, 3}) {  // given limits, none, the tokens' own, and own of counted tokens
+      const int of_groups = form < 2 ? groups : tokens;
+      DeviceBuffer<int32_t> out(requests * (tokens + of_groups + 1));
+      ASSERT_EQ(VisibilityCuda({.requests = requests,
+                                .tokens = tokens,
+                                .groups = of_groups,
+                                .order = form == 3 ? nullptr : device_order.data(),
+                                .limit = form == 0 ? device_limit.data() : nullptr,
+                                .own_order = form >= 2,
+                                .out = out.data()},
+                               nullptr),
+                LaunchError::kOk);
+      std::vector<int32_t> orders = order, limits, keys(requests, 0);
+      for (int i = 0; i < requests * tokens && form == 3; ++i) orders[i] = i % tokens;
+      for (int i = 0; i < requests * of_groups; ++i) {
+        limits.push_back(form == 0 ? limit[i] : form == 1 ? kHiddenOrder - 1 : orders[i]);
+      }
+      for (int i = 0; i < requests * tokens; ++i) {
+        const auto first = limits.begin() + i / tokens * of_groups;
+        if (orders[i] <= *std::max_element(first, first + of_groups)) keys[i / tokens] = i % tokens + 1;
+      }
+      std::vector<int32_t> expected = orders;
+      expected.insert(expected.end(), limits.begin(), limits.end());
+      expected.insert(expected.end(), keys.begin(), keys.end());
+      EXPECT_EQ(out.Download(), expected) << form;
+    }
+  }
+}
+
+TEST_F(StateGpu, LineageFollowsTheParents) {
+  std::mt19937 random(5);
+  const int requests = 3, widths[] = {1, 5, 300, 2};
+  std::vector<std::vector<std::vector<int32_t>>> paths(requests);  // [request][row][step]
+  DeviceBuffer<int32_t> lineage(0);
+  for (int step = 0; step < 3; ++step) {
+    const int rows = widths[step + 1], parent_rows = widths[step];
+    const std::vector<int32_t> parents = RandomInts(random, requests * rows, parent_rows);
+    const DeviceBuffer<int32_t> device_parents(parents);
+    DeviceBuffer<int32_t> out((step + 1) * requests * rows);
+    ASSERT_EQ(ExtendLineageCuda({.requests = requests,
+                                 .rows = rows,
+                                 .parent_rows = parent_rows,
+                                 .steps = step,
+                                 .lineage = lineage.data(),
+                                 .parents = device_parents.data(),
+                                 .out = out.data()},
+                                nullptr),
+              LaunchError::kOk);
+    const std::vector<int32_t> got = out.Download();
+    for (int b = 0; b < requests; ++b) {
+      std::vector<std::vector<int32_t>> next;
+      for (int r = 0; r < rows; ++r) {
+        const int32_t parent = parents[b * rows + r];
+        next.push_back(step == 0 ? std::vector<int32_t>() : paths[b][parent]);
+        next.back().push_back(parent);
+        for (int s = 0; s <= step; ++s) ASSERT_EQ(got[(s * requests + b) * rows + r], next.back()[s]);
+      }
+      paths[b] = next;
+    }
+    lineage = std::move(out);
+  }
+}
+
+TEST_F(StateGpu, NextStepTakesTheActiveSlots) {
+  const int requests = 3, slots = 4, rows = 3;
+  const DeviceBuffer<int32_t> count(std::vector<int32_t>{0, 2, 4});
+  const DeviceBuffer<uint16_t> code(std::vector<uint16_t>{9, 9, 9, 9, 65535, 1, 9, 9, 2, 3, 4, 5});
+  const DeviceBuffer<int32_t> parent(std::vector<int32_t>{7, 7, 7, 7, 1, 0, 7, 7, 3, 2, 1, 0});
+  DeviceBuffer<int32_t> codes(requests * rows), parents(requests * rows);
+  NextStepArgs args{.requests = requests,
+                    .slots = slots,
+                    .rows = rows,
+                    .count = count.data(),
+                    .code = code.data(),
+                    .parent = parent.data(),
+                    .codes = codes.data(),
+                    .parents = parents.data()};
+  ASSERT_EQ(NextStepCuda(args, nullptr), LaunchError::kOk);
+  EXPECT_EQ(codes.Download(), (std::vector<int32_t>{0, 0, 0, 65535, 1, 0, 2, 3, 4}));
+  EXPECT_EQ(parents.Download(), (std::vector<int32_t>{0, 0, 0, 1, 0, 0, 3, 2, 1}));
+  args.rows = slots + 1;
+  EXPECT_EQ(NextStepCuda(args, nullptr), LaunchError::kInvalidArgument);
+}
+
+TEST_F(StateGpu, ContextsLeaveAndEnterBatches) {
+  std::mt19937 random(7);
+  for (const int words : {1, 5, 700}) {
+    const int tokens = 300;
+    std::vector<int32_t> order = RandomInts(random, tokens, 5), x = RandomInts(random, tokens * words, 1 << 30);
+    std::vector<int32_t> expected;
+    for (int t = 0; t < tokens; ++t) {
+      if (random() % 2 == 0) order[t] = kHiddenOrder;
+      if (order[t] != kHiddenOrder) expected.insert(expected.end(), x.begin() + t * words, x.begin() + (t + 1) * words);
+    }
+    const int count = static_cast<int>(expected.size()) / words;
+    const DeviceBuffer<int32_t> device_order(order), device_x(x);
+    DeviceBuffer<int32_t> taken(expected.size());
+    ASSERT_EQ(TakeVisibleCuda({.tokens = tokens,
+                               .row_bytes = 4 * words,
+                               .order = device_order.data(),
+                               .x = device_x.data(),
+                               .out = taken.data()},
+                              nullptr),
+              LaunchError::kOk);
+    ASSERT_EQ(taken.Download(), expected);
+
+    const int capacity = count + 3;
+    DeviceBuffer<int32_t> stacked(3 * capacity * words);
+    StackRowsArgs args{.requests = 3, .capacity = capacity, .row_bytes = 4 * words, .fill = 77, .out = stacked.data()};
+    args.rows[0] = taken.data(), args.count[0] = count;
+    args.rows[2] = device_x.data(), args.count[2] = 2;
+    ASSERT_EQ(StackRowsCuda(args, nullptr), LaunchError::kOk);
+    std::vector<int32_t> wanted(3 * capacity * words, 77);
+    std::copy(expected.begin(), expected.end(), wanted.begin());
+    std::copy_n(x.begin(), 2 * words, wanted.begin() + 2 * capacity * words);
+    EXPECT_EQ(stacked.Download(), wanted);
+    args.count[2] = capacity + 1;
+    EXPECT_EQ(StackRowsCuda(args, nullptr), LaunchError::kInvalidArgument);
+  }
+}
+
+class ElementwiseGpu : public GpuTest {};
+
+TEST_F(ElementwiseGpu, SumsAndGates) {
+  std::mt19937 random(9);
+  for (const DataType type : kFloatTypes) {
+    const int64_t rows = 37;
+    const int32_t width = 56;
+    const size_t count = rows * width;
+    const TypedBuffer x(type, Normal(random, count)), y(type, Normal(random, count)), bias(type, Normal(random, width));
+    const std::vector<float> gates = Normal(random, count, 3.0f);
+    const DeviceBuffer<float> gate(gates);
+    TypedBuffer sum(type, count), gated(type, count);
+    ASSERT_EQ(AddCuda({type, rows * width, x.data(), y.data(), sum.data()}, nullptr), LaunchError::kOk);
+    ASSERT_EQ(GatedSumCuda({type, rows, width, x.data(), gate.data(), bias.data(), y.data(), gated.data()}, nullptr),
+              LaunchError::kOk);
+    Reference sums, gated_sums;
+    for (size_t i = 0; i < count; ++i) {
+      const double added = double{x.host[i]} + y.host[i];
+      sums.Add(added, 1.01 * Epsilon(type) * std::abs(added) + 1e-9);
+      const double opened = 1 / (1 + std::exp(-(double{gates[i]} + bias.host[i % width])));
+      const double value = x.host[i] + opened * y.host[i];
+      gated_sums.Add(value,
+                     1.01 * Epsilon(type) * std::abs(value) + 1e-6 * (std::abs(x.host[i]) + std::abs(y.host[i])));
+    }
+    EXPECT_EQ(sums.Wrong(sum.Download()), "") << Name(type);
+    EXPECT_EQ(gated_sums.Wrong(gated.Download()), "") << Name(type);
+    EXPECT_EQ(AddCuda({type, 12, x.data(), y.data(), sum.data()}, nullptr), LaunchError::kInvalidArgument);
+  }
+}
+
+TEST_F(ElementwiseGpu, RowsAreRepeated) {
+  std::mt19937 random(11);
+  for (const DataType type : kFloatTypes) {
+    const int32_t width = 16;
+    const TypedBuffer x(type, Normal(random, 12 * width));
+    TypedBuffer out(type, 30 * width);
+    // Row 2 of each of 3 requests' 4, ten times.
+    ASSERT_EQ(RepeatRowsCuda({.type = type,
+                              .rows = 30,
+                              .width = width,
+                              .repeat = 10,
+                              .period = 3,
+                              .step = 4,
+                              .first = 2,
+                              .x = x.data(),
+                              .out = out.data()},
+                             nullptr),
+              LaunchError::kOk);
+    std::vector<float> expected;
+    for (int r = 0; r < 30; ++r) {
+      const auto row = x.host.begin() + (r / 10 * 4 + 2) * width;
+      expected.insert(expected.end(), row, row + width);
+    }
+    EXPECT_EQ(out.Download(), expected);
+  }
+}
+
+TEST(StateCudaArguments, AreChecked) {
+  static int32_t memory[16] __attribute__((aligned(16)));
+  EXPECT_EQ(VisibilityCuda({.requests = 0, .tokens = 1, .groups = 1, .out = memory}, nullptr),
+            LaunchError::kInvalidArgument);
+  EXPECT_EQ(VisibilityCuda({.requests = 1, .tokens = 2, .groups = 1, .own_order = true, .out = memory}, nullptr),
+            LaunchError::kInvalidArgument);
+  EXPECT_EQ(ExtendLineageCuda(
+                {.requests = 1, .rows = 1, .parent_rows = 1, .steps = 1, .parents = memory, .out = memory}, nullptr),
+            LaunchError::kInvalidArgument);
+  EXPECT_EQ(TakeVisibleCuda({.tokens = 1, .row_bytes = 6, .order = memory, .x = memory, .out = memory}, nullptr),
+            LaunchError::kInvalidArgument);
+  EXPECT_EQ(RepeatRowsCuda({.rows = 1, .width = 8, .x = memory + 1, .out = memory}, nullptr),
+            LaunchError::kInvalidArgument);
+  EXPECT_EQ(GatedSumCuda({.rows = 1, .width = 8, .trunk = memory, .code = memory, .out = memory}, nullptr),
+            LaunchError::kInvalidArgument);
+}
+
+}  // namespace
+}  // namespace beamline::kernels

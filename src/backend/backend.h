@@ -68,7 +68,6 @@ class Backend {
                                       PassBody body) const {
     return body(inputs);
   }
-  // Whether BeginSearch returns searches: first steps then belong to their passes and not to contexts.
   virtual bool SearchesOnDevice() const { return false; }
   // Null: beams live on the host, and SelectBeams is all there is.
   virtual std::unique_ptr<DeviceSearch> BeginSearch(Context&, absl::Span<const DeviceSearchRequest>) const {

@@ -134,6 +134,8 @@ Tensor TakeVisible(Context& ctx, const Tensor& x, const Tensor& order, int64_t r
   return ctx.backend->TakeVisible(ctx, x, order, row);
 }
 
+bool SearchesOnDevice(const Context& ctx) { return ctx.backend->SearchesOnDevice(); }
+
 Tensor Backend::TakeRows(Context&, const Tensor&, int64_t, int64_t) const {
   TORCH_CHECK(false, "rows are taken where beams live on the host");
 }

@@ -119,6 +119,8 @@ void SelectBeams(Context& ctx, const SelectBeamsArgs& args);
 // until the pass runs again.
 using PassBody = absl::FunctionRef<std::vector<Tensor>(absl::Span<const Tensor>)>;
 std::vector<Tensor> RunPass(Context& ctx, const std::string& pass, absl::Span<const Tensor> inputs, PassBody body);
+// Whether BeginSearch gives searches: a first decode step then belongs to their passes and not to contexts.
+bool SearchesOnDevice(const Context& ctx);
 // A search with its beams on the device; null where the backend has none. Before the batch's first step.
 std::unique_ptr<DeviceSearch> BeginSearch(Context& ctx, absl::Span<const DeviceSearchRequest> requests);
 

@@ -6,7 +6,6 @@
 #include <iterator>
 
 #include "absl/strings/str_cat.h"
-#include "backend/backend.h"
 #include "beamline/status.h"
 #include "model/onerec_v1.h"
 #include "model/t5.h"
@@ -101,7 +100,7 @@ EncodedContext PackContexts(backend::Context& ctx, absl::Span<const ContextHandl
 }
 
 void TakeFirstStep(backend::Context& ctx, const Model& model, EncodedContext& context) {
-  if (ctx.backend->SearchesOnDevice()) return;
+  if (backend::SearchesOnDevice(ctx)) return;
   DecodeState state = model.BeginDecode(ctx, context);
   context.first.logits = model.DecodeStep(ctx, state, {});
   context.first.trunk = state.trunk;

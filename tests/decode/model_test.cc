@@ -327,7 +327,7 @@ TEST(CudaGraphs, GiveTheAnswersOfTheirOps) {
         ctx.graphs = graphs;
         auto& batch = static_cast<backend::cuda::CudaBatch&>(*ctx.resources);
         const int64_t before = batch.worker().graphs.launches();
-        const auto contexts = EncodeBatch(ctx, *model, histories);
+        const auto contexts = EncodeBatch(ctx, *model, histories, /*first_step=*/false);
         for (size_t b = 0; b < requests.size(); ++b) requests[b].context = contexts[b];
         answers[graphs ? 1 : 0] = Search(ctx, *model, requests);
         launches += batch.worker().graphs.launches() - before;

@@ -43,7 +43,7 @@ TEST_P(EquivalenceTest, DecodeStepsEqualTeacherForcing) {
 }
 
 TEST_P(EquivalenceTest, DecodeStepsAfterAFirstStepOfTheContextEqualTeacherForcing) {
-  if (ctx_.backend->SearchesOnDevice()) GTEST_SKIP() << "there the first step belongs to the search";
+  if (backend::SearchesOnDevice(ctx_)) GTEST_SKIP() << "there the first step belongs to the search";
   const auto model = RandomModel(ctx_, config_, 1);
   const EncodedContext context = EncodeAll(
       ctx_, *model,

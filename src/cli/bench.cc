@@ -174,6 +174,7 @@ class Bench {
     }
     std::vector<RecommendRequest> pool = loadgen::MakeWorkload(workload, items_, histories_);
     std::vector<Priority> priorities;
+    priorities.reserve(pool.size());
     for (const RecommendRequest& request : pool) priorities.push_back(request.priority);
     BEAMLINE_RETURN_IF_ERROR(target_->Prepare(std::move(pool)));
     BEAMLINE_ASSIGN_OR_RETURN(const loadgen::RunResult run,

@@ -95,7 +95,7 @@ class EngineCore final : public Engine {
   std::unique_ptr<repository::ModelRepository> repository_;
   Counter completed_, failed_, rejected_, narrowed_;
   std::atomic<uint64_t> costs_group_{0};  // whose costs the scheduler has; groups begin at 1
-  absl::Time warmed_up_;  // constant after Create
+  absl::Time warmed_up_;                  // constant after Create
 
   mutable std::mutex mu_;
   std::condition_variable prepared_;

@@ -57,7 +57,8 @@ class Panel {
     Text(kLeft - 8, top_ - 10, what, "start");
     std::vector<double> ticks;
     if (logarithmic_) {
-      for (double power = std::floor(low_); power <= high_; ++power) {
+      const int first = static_cast<int>(std::floor(low_)), last = static_cast<int>(std::floor(high_));
+      for (int power = first; power <= last; ++power) {
         for (const double step : {1, 2, 5}) ticks.push_back(step * std::pow(10, power));
       }
     } else {
@@ -141,6 +142,7 @@ std::string PlotCells(absl::Span<const Measurement> cells, const std::string& ti
       {"within deadline", [](const Measurement& m) { return m.goodput; }}};
   for (size_t s = 0; s < std::size(series); ++s) {
     std::vector<std::pair<double, double>> points;
+    points.reserve(cells.size());
     for (size_t i = 0; i < cells.size(); ++i) points.push_back({x(i), rates.Y(series[s].second(cells[i]))});
     rates.Curve(points, kColours[s * 3]);
     rates.Text(kWidth - kRight + 12, second + 14 + 18 * static_cast<double>(s), series[s].first, "start",

@@ -31,9 +31,9 @@ const char* NameOf(absl::StatusCode code) {
 }
 
 // Cut where it must be, cleaned so that it needs no escapes in JSON.
-template <size_t N>
-void Copy(absl::string_view text, char (&to)[N]) {
-  const std::string clean = CleanRequestId(text.substr(0, N - 1));
+template <size_t kSize>
+void Copy(absl::string_view text, char (&to)[kSize]) {
+  const std::string clean = CleanRequestId(text.substr(0, kSize - 1));
   std::memcpy(to, clean.data(), clean.size());
   to[clean.size()] = 0;
 }

@@ -37,6 +37,7 @@ void GatherColumns(const Tensor& own, const Tensor& all, parallel::Shard shard, 
               own.size(1), " of ", columns, " columns, its share are ", shard.count(columns));
   const std::vector<Tensor> mine(shard.size, own.contiguous());
   std::vector<Tensor> pieces;
+  pieces.reserve(shard.size);
   for (int rank = 0; rank < shard.size; ++rank) {
     pieces.push_back(rank == shard.rank && !shard.whole()
                          ? mine[0]

@@ -89,7 +89,7 @@ inline cublasStatus_t cublasLtMatmulDescSetAttribute(cublasLtMatmulDesc_t desc,
                                                      size_t bytes) {
   const auto take = [&](auto& to) {
     if (bytes != sizeof(to)) return CUBLAS_STATUS_INVALID_VALUE;
-    std::memcpy(&to, value, bytes);
+    std::memcpy(static_cast<void*>(&to), value, bytes);
     return CUBLAS_STATUS_SUCCESS;
   };
   switch (attribute) {

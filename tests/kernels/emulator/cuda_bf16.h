@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <cstring>
 
+// NOLINTBEGIN(readability-identifier-naming): CUDA's names
 struct __nv_bfloat16 {
   uint16_t bits = 0;
 };
@@ -28,3 +29,4 @@ inline __nv_bfloat16 __float2bfloat16_rn(float value) {
 inline __nv_bfloat162 __floats2bfloat162_rn(float x, float y) {
   return {__float2bfloat16_rn(x), __float2bfloat16_rn(y)};
 }
+// NOLINTEND(readability-identifier-naming)

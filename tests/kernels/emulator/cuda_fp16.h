@@ -3,6 +3,7 @@
 // fp16 of the emulator: the compiler's.
 #pragma once
 
+// NOLINTBEGIN(readability-identifier-naming): CUDA's names
 struct __half {
   _Float16 value = 0;
 };
@@ -13,3 +14,4 @@ struct __half2 {
 inline float __half2float(__half half) { return static_cast<float>(half.value); }
 inline __half __float2half_rn(float value) { return {static_cast<_Float16>(value)}; }
 inline __half2 __floats2half2_rn(float x, float y) { return {__float2half_rn(x), __float2half_rn(y)}; }
+// NOLINTEND(readability-identifier-naming)

@@ -16,6 +16,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "base/clock.h"
 #include "beamline/status.h"
@@ -84,7 +85,9 @@ Endpoint Name(int (*ask)(int, sockaddr*, socklen_t*), const Socket& socket) {
     getnameinfo(reinterpret_cast<sockaddr*>(&address), size, host, sizeof(host), port, sizeof(port),
                 NI_NUMERICHOST | NI_NUMERICSERV);
   }
-  return {host, std::atoi(port)};
+  int number = 0;
+  (void)absl::SimpleAtoi(port, &number);
+  return {host, number};
 }
 
 }  // namespace

@@ -86,7 +86,7 @@ Endpoint Name(int (*ask)(int, sockaddr*, socklen_t*), const Socket& socket) {
                 NI_NUMERICHOST | NI_NUMERICSERV);
   }
   int number = 0;
-  if (!absl::SimpleAtoi(port, &number)) number = 0;
+  (void)absl::SimpleAtoi(port, &number);
   return {host, number};
 }
 

@@ -36,12 +36,10 @@ void GatherColumns(const Tensor& own, const Tensor& all, parallel::Shard shard, 
   TORCH_CHECK(own.size(0) == rows && own.size(1) == shard.count(columns), "all-gather: rank ", shard.rank, " has ",
               own.size(1), " of ", columns, " columns, its share are ", shard.count(columns));
   const std::vector<Tensor> mine(shard.size, own.contiguous());
-  std::vector<Tensor> pieces;
-  pieces.reserve(shard.size);
+  std::vector<Tensor> pieces(shard.size);
   for (int rank = 0; rank < shard.size; ++rank) {
-    pieces.push_back(rank == shard.rank && !shard.whole()
-                         ? mine[0]
-                         : at::empty({rows, shard.of(rank).count(columns)}, own.options()));
+    const bool stays = rank == shard.rank && !shard.whole();
+    pieces[rank] = stays ? mine[0] : at::empty({rows, shard.of(rank).count(columns)}, own.options());
   }
   move(mine, pieces);
   for (int rank = 0; rank < shard.size; ++rank) {

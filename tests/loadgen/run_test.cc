@@ -50,7 +50,7 @@ class FakeTarget final : public Target {
     calls_.push_back({sends++, indices.size(), std::move(done)});
     changed_.notify_one();
   }
-  std::optional<absl::Duration> CpuTime() const override { return absl::Seconds(cpu_asked++); }
+  std::optional<absl::Duration> CpuTime() const override { return absl::Seconds(cpu_asked_++); }
 
  private:
   struct Call {
@@ -78,7 +78,7 @@ class FakeTarget final : public Target {
   std::condition_variable changed_;
   std::deque<Call> calls_;
   bool stop_ = false;
-  mutable int cpu_asked = 0;
+  mutable int cpu_asked_ = 0;
   std::thread thread_{[this] { Serve(); }};
 };
 

@@ -81,7 +81,7 @@ bool Decode(const uint8_t* code, const greg_t* registers, Instruction* in) {
   int64_t displacement = 0;
   const bool relative = mod == 0 && in->rm == 5;
   if (mod == 1) {
-    displacement = static_cast<int8_t>(code[in->bytes++]);
+    displacement = (code[in->bytes++] ^ 0x80) - 0x80;  // sign-extended
   } else if (mod == 2 || relative || !has_base) {
     int32_t wide;
     std::memcpy(&wide, code + in->bytes, sizeof(wide));

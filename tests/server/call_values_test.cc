@@ -49,7 +49,7 @@ TEST(TraceParent, IgnoresWhatIsNotOne) {
 }
 
 TEST(TraceParent, IsContinuedWithASpanOfOurOwn) {
-  const char kCaller[] = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+  constexpr char kCaller[] = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
   EXPECT_EQ(ParseTraceParent(kCaller)->ToString(), kCaller);
   const TraceParent ours = ContinueTrace(ParseTraceParent(kCaller));
   EXPECT_EQ(ours.trace_id, "4bf92f3577b34da6a3ce929d0e0e4736");

@@ -13,7 +13,7 @@
 
 #include <cstdint>
 
-struct CUstream_st;  // what cudaStream_t points to
+struct CUstream_st;  // NOLINT(readability-identifier-naming): what cudaStream_t points to
 
 namespace beamline::kernels {
 

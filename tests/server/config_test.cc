@@ -256,7 +256,7 @@ TEST(Config, EachProblemIsFoundAlone) {
       {"listen {", "c.textproto:1: ", "is a '}' missing?"},
       {"engine { score_rule: FULL }", "c.textproto:1: ", "FULL"},
       {"engine { backend: 'mkl' }", "c.textproto:1: engine.backend", "auto, aten, cpu"},
-      {"engine { dtype: 'FP32' }", "c.textproto:1: engine.dtype", "fp32, bf16, int8"},
+      {"engine { dtype: 'FP32' }", "c.textproto:1: engine.dtype", "fp32, bf16, fp16, int8"},
       {"engine { threads: 1000000 }", "c.textproto:1: engine.threads: 1000000", "0..1024"},
       {"engine { workers: 0 }", "c.textproto:1: engine.workers: 0", "1..64"},
       {"engine { max_batch_requests: 0 }", "c.textproto:1: engine.max_batch_requests: 0", "1..4096"},

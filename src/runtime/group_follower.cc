@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "absl/strings/str_cat.h"
+#include "absl/synchronization/notification.h"
 #include "backend/backend.h"
 #include "backend/communicator.h"
 #include "backend/ops.h"
@@ -34,6 +35,9 @@ absl::Status GroupFollower::Run() {
   for (;;) {
     const absl::StatusOr<std::string> bytes = group_.Receive();
     if (absl::IsCancelled(bytes.status())) {
+      absl::Notification loaded;  // a load that is still going on has the last word
+      loading_.Schedule([&loaded] { loaded.Notify(); });
+      loaded.WaitForNotification();
       const std::lock_guard<std::mutex> lock(mu_);
       return start_;
     }

@@ -22,13 +22,12 @@ struct dim3 {
   unsigned x = 1, y = 1, z = 1;
   dim3(unsigned x = 1, unsigned y = 1, unsigned z = 1) : x(x), y(y), z(z) {}  // NOLINT: as CUDA's
 };
-// NOLINTEND(readability-identifier-naming)
-
 struct CUstream_st {
   std::vector<std::function<void()>> queue;
   std::vector<std::function<void()>>* capture = nullptr;  // a graph that is being recorded
   bool capture_broken = false;
 };
+// NOLINTEND(readability-identifier-naming)
 
 namespace emulator {
 

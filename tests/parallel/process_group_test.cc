@@ -125,6 +125,7 @@ TEST(ProcessGroup, AFailureAnywhereEndsAllWithItsReason) {
       EXPECT_THAT(Message(status), HasSubstr("the device is on fire"));
     }
     EXPECT_EQ(group[rank]->Broadcast("too late").code(), absl::StatusCode::kUnavailable);
+    group[rank].reset();  // its thread, which may be the one to call on_lost, has ended
   });
   EXPECT_EQ(lost, 3);
 }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "backend/cuda/algorithms.h"
 
+#include <cmath>
 #include <cstring>
 #include <limits>
 #include <random>
@@ -19,44 +20,62 @@ constexpr int64_t kAllRows = 256;
 constexpr int64_t kProbeRows[] = {1, 2, 3, 8, 17, 33, 100};
 constexpr int kAsked = 16;  // algorithms per number of rows
 
-// Random values of a type, as bytes.
-std::vector<char> RandomBytes(kernels::DataType type, int64_t count, uint32_t seed) {
-  std::mt19937 random(seed);
-  std::normal_distribution<float> normal;
-  std::vector<char> bytes(static_cast<size_t>(count * kernels::SizeOf(type)));
-  for (int64_t i = 0; i < count; ++i) {
-    const float value = normal(random);
+// Values of a type, as bytes.
+std::vector<char> Narrow(kernels::DataType type, const std::vector<float>& values) {
+  std::vector<char> bytes(values.size() * static_cast<size_t>(kernels::SizeOf(type)));
+  for (size_t i = 0; i < values.size(); ++i) {
     if (type == kernels::DataType::kFloat32) {
-      std::memcpy(bytes.data() + 4 * i, &value, 4);
+      std::memcpy(bytes.data() + 4 * i, &values[i], 4);
     } else if (type == kernels::DataType::kBFloat16) {
-      const c10::BFloat16 narrow(value);
+      const c10::BFloat16 narrow(values[i]);
       std::memcpy(bytes.data() + 2 * i, &narrow, 2);
     } else {
-      const c10::Half narrow(value);
+      const c10::Half narrow(values[i]);
       std::memcpy(bytes.data() + 2 * i, &narrow, 2);
     }
   }
   return bytes;
 }
 
-// One shape of weight with random values, and what an algorithm makes of it.
+// Matrices whose product shows the order of its sums in every type. The second half of a row of x repeats the first,
+// and every other row of the weight takes back in its second half what it gave in its first: of these sums nothing is
+// left but their rounding. (Of ordinary sums a narrow result hides it: an algorithm whose order depends on the number
+// of rows was admitted in fp16.)
+// Magnitudes are spread, so that few and short terms round, too.
+constexpr int kProbeExponents = 6;  // of two, up and down
+
+std::vector<float> ProbeRows(int64_t rows, int64_t k, uint32_t seed, bool take_back) {
+  std::mt19937 random(seed);
+  std::normal_distribution<float> normal;
+  std::uniform_int_distribution<int> exponent(-kProbeExponents, kProbeExponents);
+  std::vector<float> values(static_cast<size_t>(rows * k));
+  for (int64_t row = 0; row < rows; ++row) {
+    float* to = values.data() + row * k;
+    const float sign = take_back && row % 2 == 0 ? -1.0f : 1.0f;
+    for (int64_t i = 0; i < k; ++i)
+      to[i] = i < k / 2 ? std::ldexp(normal(random), exponent(random)) : sign * to[i - k / 2];
+  }
+  return values;
+}
+
+// One shape of weight with such values, and what an algorithm makes of it.
 class Trial {
  public:
   Trial(const CublasLt& lt, cublasLtHandle_t handle, c10::Device where, const ProductKind& kind,
         const LtWorkspace& workspace, cudaStream_t stream)
       : lt_(lt), handle_(handle), kind_(kind), workspace_(workspace), stream_(stream) {
-    const auto upload = [&](kernels::DataType type, int64_t count, uint32_t seed) {
-      const std::vector<char> bytes = RandomBytes(type, count, seed);
+    const auto upload = [&](kernels::DataType type, const std::vector<float>& values) {
+      const std::vector<char> bytes = Narrow(type, values);
       at::Tensor tensor = NewTensor(where, {static_cast<int64_t>(bytes.size())}, c10::ScalarType::Byte);
       Check(cudaMemcpyAsync(tensor.mutable_data_ptr(), bytes.data(), bytes.size(), cudaMemcpyHostToDevice, stream),
             "trying algorithms");
       Check(cudaStreamSynchronize(stream), "trying algorithms");
       return tensor;
     };
-    x_ = upload(kind.type, kAllRows * kind.k, 1);
-    weight_ = upload(kind.type, kind.n * kind.k, 2);
-    bias_ = upload(kind.out_type, kind.n, 3);
-    out_ = upload(kind.out_type, kAllRows * kind.n, 4);
+    x_ = upload(kind.type, ProbeRows(kAllRows, kind.k, 1, /*take_back=*/false));
+    weight_ = upload(kind.type, ProbeRows(kind.n, kind.k, 2, /*take_back=*/true));
+    bias_ = upload(kind.out_type, std::vector<float>(kind.n, 0));  // a value would hide what is left of a sum
+    out_ = upload(kind.out_type, std::vector<float>(kAllRows * kind.n, 0));
     Check(cudaEventCreate(&begin_), "an event");
     Check(cudaEventCreate(&end_), "an event");
   }

@@ -10,6 +10,7 @@ namespace beamline::backend::cuda {
 namespace {
 
 constexpr size_t kKeptGraphs = 32;  // of one worker
+constexpr int kCaptureAttempts = 3;
 
 std::string KeyOf(const std::string& pass, absl::Span<const at::Tensor> inputs) {
   std::string key = pass;
@@ -52,25 +53,26 @@ Graphs::Entry& Graphs::Find(CudaBatch& batch, const std::string& key, absl::Span
   return entries_.front();
 }
 
-// On failure the entry runs uncaptured from now on.
+// Leaves no graph where it fails: storage that another pass has kept since is missing, or the pass wants to wait.
 void Graphs::Capture(CudaBatch& batch, Entry& entry, Body body) {
   const cudaStream_t stream = batch.stream();
   Check(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal), "capturing a pass");
+  bool good = true;
   try {
     entry.outputs = body(entry.inputs);
     batch.stream();  // what was put off belongs to the pass
   } catch (const c10::Error&) {
-    entry.capturable = false;
+    good = false;
   }
   cudaGraph_t graph = nullptr;
-  const cudaError_t ended = cudaStreamEndCapture(stream, &graph);
-  if (ended != cudaSuccess || graph == nullptr) entry.capturable = false;
-  if (entry.capturable && cudaGraphInstantiate(&entry.graph, graph, 0) != cudaSuccess) entry.capturable = false;
+  good = cudaStreamEndCapture(stream, &graph) == cudaSuccess && good && graph != nullptr;
+  good = good && cudaGraphInstantiate(&entry.graph, graph, 0) == cudaSuccess;
   if (graph != nullptr) cudaGraphDestroy(graph);
-  if (!entry.capturable) {
-    cudaGetLastError();  // said by what follows, if it lasts
-    entry.outputs.clear();
-  }
+  if (good) return;
+  entry.graph = nullptr;
+  entry.outputs.clear();
+  ++entry.failures;
+  cudaGetLastError();  // said by what follows, if it lasts
 }
 
 std::vector<at::Tensor> Graphs::Run(CudaBatch& batch, const std::string& pass, absl::Span<const at::Tensor> inputs,
@@ -83,7 +85,7 @@ std::vector<at::Tensor> Graphs::Run(CudaBatch& batch, const std::string& pass, a
                           cudaMemcpyDeviceToDevice, stream),
           "a graph's input");
   }
-  if (entry.seen && entry.capturable && entry.graph == nullptr) Capture(batch, entry, body);
+  if (entry.seen && entry.graph == nullptr && entry.failures < kCaptureAttempts) Capture(batch, entry, body);
   entry.seen = true;
   if (entry.graph == nullptr) return body(entry.inputs);
   Check(cudaGraphLaunch(entry.graph, stream), "launching a pass");

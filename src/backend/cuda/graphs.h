@@ -3,8 +3,9 @@
 // CUDA graphs of passes that repeat: what a pass enqueued for inputs of some shapes is captured once and launched again
 // for other inputs of the same shapes. Inputs are first copied to where the graph reads them, and all that varies
 // (lengths, widths, the trie's arrays) is in them. The first pass of a key runs as it is, so that storage exists and
-// algorithms are chosen, the second is captured; a pass that cannot be captured runs as it is for ever. Belongs to a
-// worker: storage that a graph writes to is its workspace's, in the order of its stream.
+// algorithms are chosen, the second is captured; one that had to allocate after all runs as it is once more, and one
+// that cannot be captured in three passes does so for ever. Belongs to a worker: storage that a graph writes to is its
+// workspace's, in the order of its stream.
 #pragma once
 
 #include <list>
@@ -40,7 +41,7 @@ class Graphs {
     std::vector<at::Tensor> inputs, outputs;
     cudaGraphExec_t graph = nullptr;
     bool seen = false;
-    bool capturable = true;
+    int failures = 0;  // to capture it
   };
   Entry& Find(CudaBatch& batch, const std::string& key, absl::Span<const at::Tensor> inputs);
   void Capture(CudaBatch& batch, Entry& entry, Body body);

@@ -101,9 +101,8 @@ bool Product::Takes(cublasLtHandle_t handle, const cublasLtMatmulAlgo_t& algorit
 cublasStatus_t Product::Run(cublasLtHandle_t handle, const ProductArrays& arrays, const cublasLtMatmulAlgo_t& algorithm,
                             const LtWorkspace& workspace, cudaStream_t stream) const {
   if (kind_.bias) {
-    Check(lt_.desc_set(desc_, CUBLASLT_MATMUL_DESC_BIAS_POINTER, static_cast<const void*>(&arrays.bias),
-                       sizeof(arrays.bias)),
-          "a bias");
+    const void* bias = static_cast<const void*>(&arrays.bias);  // the pointer is the value
+    Check(lt_.desc_set(desc_, CUBLASLT_MATMUL_DESC_BIAS_POINTER, bias, sizeof(arrays.bias)), "a bias");
   }
   const float add = kind_.add ? 1.0f : 0.0f;
   return lt_.matmul(handle, desc_, &arrays.scale, arrays.weight, weight_, arrays.x, x_, &add, arrays.out, out_,

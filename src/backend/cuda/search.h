@@ -21,7 +21,10 @@ class CudaSearch final : public DeviceSearch {
   std::string shape() const override;
   at::Tensor input() const override { return input_; }
   at::Tensor result() const override { return beams_; }
-  void Bind(const at::Tensor& input) override { input_ = input; }
+  void Bind(const at::Tensor& input) override {
+    input_ = input;
+    selected_ = 0;
+  }
   void BindResult(const at::Tensor& result) override { beams_ = result; }
   void Select(Context& ctx, const at::Tensor& logits, int level, int32_t first_code) override;
   StepTensors NextStep(Context& ctx) override;

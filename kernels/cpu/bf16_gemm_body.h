@@ -100,7 +100,7 @@ class Bf16Kernel {
   static int64_t BlockRows(int64_t k) { return std::clamp<int64_t>((64 << 10) / k, 24, 240); }
   static int64_t RowBytes(int64_t k) { return Format::PaddedDepth(k) * static_cast<int64_t>(sizeof(float)); }
   static int64_t PanelBytes(int64_t k) { return Format::PanelBytes(k); }
-  static int64_t FirstRow(int64_t tile, int64_t tiles, int64_t m) { return EqualShare(tile, tiles, m); }
+  static constexpr bool kEqualTiles = true;
 
   explicit Bf16Kernel(const GemmArgs& args) : args_(args), padded_(Format::PaddedDepth(args.k)) {}
 

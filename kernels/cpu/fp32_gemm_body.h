@@ -29,7 +29,7 @@ class Fp32Kernel {
   static int64_t BlockRows(int64_t k) { return std::clamp<int64_t>((64 << 10) / k, 24, 240); }
   static int64_t RowBytes(int64_t) { return 0; }
   static int64_t PanelBytes(int64_t k) { return Format::PanelBytes(k); }
-  static int64_t FirstRow(int64_t tile, int64_t tiles, int64_t m) { return EqualShare(tile, tiles, m); }
+  static constexpr bool kEqualTiles = true;
 
   explicit Fp32Kernel(const GemmArgs& args) : args_(args) {}
   void Prepare(int64_t, int, char*) const {}

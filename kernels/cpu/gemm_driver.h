@@ -9,7 +9,7 @@
 //   kDepth                           values of k that a tile goes through at once
 //   BlockRows(k), RowBytes(k)        rows of a block; bytes of a prepared row
 //   PanelBytes(k)                    of a packed panel
-//   FirstRow(tile, tiles, m)         how rows are shared out among tiles
+//   kEqualTiles                      whether tiles share the rows as equally as can be, or all but the last are full
 //   Kernel(args)
 //   Prepare(row, rows, to)           the rows of one tile
 //   Tile(job)                        sums of one tile
@@ -103,6 +103,8 @@ class GemmDriver {
       : args_(args),
         kernel_(args),
         tiles_((args.m + Kernel::kTileRows - 1) / Kernel::kTileRows),
+        rows_of_tile_(Kernel::kEqualTiles ? args.m / std::max<int64_t>(1, tiles_) : Kernel::kTileRows),
+        longer_tiles_(Kernel::kEqualTiles ? args.m % std::max<int64_t>(1, tiles_) : 0),
         block_tiles_(std::max<int64_t>(1, BlockRows(args.m, args.k) / Kernel::kTileRows)),
         group_(args.gated ? 2 : 1),
         direct_panels_(args.gated ? 0 : args.n / kPanel),
@@ -147,7 +149,10 @@ class GemmDriver {
     return floats * static_cast<int64_t>(sizeof(float));
   }
 
-  int64_t FirstRow(int64_t tile) const { return Kernel::FirstRow(tile, tiles_, args_.m); }
+  // Without a division: small products ask for it every few hundred cycles.
+  int64_t FirstRow(int64_t tile) const {
+    return std::min(tile * rows_of_tile_ + std::min(tile, longer_tiles_), args_.m);
+  }
   int TileRows(int64_t tile) const { return static_cast<int>(FirstRow(tile + 1) - FirstRow(tile)); }
   char* Prepared(int64_t row) const { return prepared_ + (row - block_row_) * Kernel::RowBytes(args_.k); }
 
@@ -195,6 +200,8 @@ class GemmDriver {
   const GemmArgs& args_;
   Kernel kernel_;
   const int64_t tiles_;
+  const int64_t rows_of_tile_;
+  const int64_t longer_tiles_;  // the first ones, which have a row more
   const int64_t block_tiles_;
   const int group_;              // packed panels of one panel of c
   const int64_t direct_panels_;  // full panels that are summed in c itself
@@ -209,9 +216,6 @@ constexpr PackedGemm MakePackedGemm(const char* name) {
   return {name, &PackedBytes<typename Kernel::Format>, &PackWeight<typename Kernel::Format>,
           &GemmDriver<Kernel>::ScratchBytes, [](const GemmArgs& args) { GemmDriver<Kernel>(args).Run(); }};
 }
-
-// Rows as equal as can be.
-inline int64_t EqualShare(int64_t tile, int64_t tiles, int64_t m) { return tile * m / tiles; }
 
 }  // namespace
 }  // namespace beamline::kernels

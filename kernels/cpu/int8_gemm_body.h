@@ -133,7 +133,7 @@ class Int8Kernel {
     return kInt8RowHeader + Format::PaddedDepth(k) * static_cast<int64_t>(sizeof(RowValue));
   }
   static int64_t PanelBytes(int64_t k) { return Format::PanelBytes(k); }
-  static int64_t FirstRow(int64_t tile, int64_t tiles, int64_t m) { return EqualShare(tile, tiles, m); }
+  static constexpr bool kEqualTiles = true;
 
   explicit Int8Kernel(const GemmArgs& args) : args_(args), padded_(Format::PaddedDepth(args.k)) {}
 

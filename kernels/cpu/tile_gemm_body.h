@@ -52,7 +52,7 @@ class TiledKernel {
   static int64_t BlockRows(int64_t k) { return std::clamp<int64_t>((128 << 10) / k, 64, 256); }
   static int64_t RowBytes(int64_t k) { return Product::kRowHeader + Format::PaddedDepth(k) * Product::kValueBytes; }
   static int64_t PanelBytes(int64_t k) { return Format::PanelBytes(k); }
-  static int64_t FirstRow(int64_t tile, int64_t, int64_t m) { return std::min(tile * kTileRows, m); }
+  static constexpr bool kEqualTiles = false;
 
   explicit TiledKernel(const GemmArgs& args)
       : args_(args),

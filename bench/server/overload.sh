@@ -36,22 +36,7 @@ done
 . bench/server/server.sh
 build_beamline
 
-if [[ -z $bundle ]]; then
-  made=$build_root/overload
-  bundle=$made/bundle
-  if [[ ! -e $bundle/bundle.json ]]; then
-    echo "making a small model in $made" >&2
-    rm -rf "$made"
-    mkdir -p "$made"
-    {
-      "$beamline" generate-data log --users 500 --seed 1 --out "$made/data"
-      "$beamline" tokenize --events "$made/data" --preset demo --seed 1 --out "$made/tokenizer"
-      "$beamline" train --data "$made/data" --tokenizer "$made/tokenizer" --preset demo --epochs 1 --validation-users 0 \
-        --out "$made/model"
-      "$beamline" pack --model "$made/model" --tokenizer "$made/tokenizer" --items "$made/data/items.tsv.gz" --out "$bundle"
-    } >"$made.log" 2>&1 || { tail -n 20 "$made.log" >&2; exit 1; }
-  fi
-fi
+[[ -n $bundle ]] || bundle=$(small_bundle 1)
 
 with_admin=yes limits='limits { accept_critical: true }'
 run() { # run NAME SECONDS LOAD-ARGUMENTS...

@@ -24,10 +24,29 @@ build_beamline() {
   beamline=$build_root/cpu-release/bin/beamline
 }
 
-# start_server BUNDLE ENGINE-SETTINGS [OTHER-SECTIONS]: on free ports, $port and, with with_admin=yes, $http_port.
+# small_bundle SEED: prints the folder of a small trained model's bundle, made once and kept in the build folder.
+small_bundle() {
+  local made=$build_root/server-bench bundle=$build_root/server-bench/bundle-$1
+  if [[ ! -e $bundle/bundle.json ]]; then
+    echo "making a small model in $made" >&2
+    mkdir -p "$made"
+    rm -rf "$made/model-$1" "$bundle"
+    {
+      [[ -e $made/data ]] || "$beamline" generate-data log --users 500 --seed 1 --out "$made/data"
+      [[ -e $made/tokenizer ]] || "$beamline" tokenize --events "$made/data" --preset demo --seed 1 --out "$made/tokenizer"
+      "$beamline" train --data "$made/data" --tokenizer "$made/tokenizer" --preset demo --epochs 1 --validation-users 0 \
+        --seed "$1" --out "$made/model-$1"
+      "$beamline" pack --model "$made/model-$1" --tokenizer "$made/tokenizer" --items "$made/data/items.tsv.gz" \
+        --out "$bundle"
+    } >"$made/log-$1.txt" 2>&1 || { tail -n 20 "$made/log-$1.txt" >&2; return 1; }
+  fi
+  echo "$bundle"
+}
+
+# start_server BUNDLE [ENGINE-SETTINGS [OTHER-SECTIONS]]: on free ports, $port and, with with_admin=yes, $admin_port and
+# $http_port.
 start_server() {
   stop_server
-  local admin_port
   read -r port admin_port http_port < <(python3 -c '
 import socket
 sockets = [socket.socket() for _ in range(3)]
@@ -36,7 +55,7 @@ print(*(s.getsockname()[1] for s in sockets))')
   cat >"$work/server.textproto" <<CONFIG
 listen { port: $port }
 $([[ ${with_admin:-no} != yes ]] || echo "admin { port: $admin_port http_port: $http_port }")
-engine { backend: "cpu" threads: 1 workers: 1 context_cache_bytes: 0 $2 }
+engine { backend: "cpu" threads: 1 workers: 1 context_cache_bytes: 0 ${2:-} }
 ${3:-}
 CONFIG
   taskset -c $server_core "$beamline" serve --config "$work/server.textproto" --bundle "$1" >"$work/server.log" 2>&1 &

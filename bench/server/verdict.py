@@ -3,6 +3,7 @@
 
 usage: verdict.py overhead OVERHEAD.json
        verdict.py overload FOLDER         (as bench/server/overload.sh fills it)
+       verdict.py reload FOLDER OUT.json  (as bench/server/reload.sh fills it)
 Exit status 1: a claim failed. Standard library only; tests/bench/verdict_test.py shows every claim failing.
 """
 import json
@@ -15,6 +16,7 @@ LAG_LIMIT_MS = 1  # of the load generator: more, and it measures itself
 REFUSAL_GOAL_MS = 5
 GOODPUT_SHARE = 0.9
 RSS_GOAL_MIB = 64
+RELOAD_P99_RATIO = 1.2
 
 
 class Claim:
@@ -102,10 +104,56 @@ def overload(runs, metrics, rss_mib):
     ]
 
 
+def percentile(values, share):
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, int(len(ordered) * share))] if ordered else None
+
+
+def samples(text):
+    """(latency in ms, status) of every request in the lines of `beamline bench --samples`."""
+    rows = [line.split("\t") for line in text.splitlines() if line[:1].isdigit()]
+    return [(float(answered) - float(due), status) for due, _, answered, status, *_ in rows]
+
+
+def reload(turns, reloads, rate):
+    """turns: {"quiet": samples, "reload": samples}; reloads: (exit status, ms) each, the last one a rollback."""
+    failed = {name: sum(status != "OK" for _, status in turn) for name, turn in turns.items()}
+    p99 = {name: percentile([ms for ms, _ in turn], 0.99) for name, turn in turns.items()}
+    bad = sum(status != 0 for status, _ in reloads)
+    measured = None not in p99.values()
+    ratio = p99["reload"] / p99["quiet"] if measured else None
+    return {"rate": rate, "requests": {name: len(turn) for name, turn in turns.items()}, "failed": failed, "p99_ms": p99,
+            "p50_ms": {name: percentile([ms for ms, _ in turn], 0.5) for name, turn in turns.items()}, "ratio": ratio,
+            "reload_ms": [ms for _, ms in reloads]}, [
+        Claim(measured and sum(failed.values()) == 0,
+              f"{rate:.1f}/s: of {len(turns['quiet'])} requests without and {len(turns['reload'])} with reloads "
+              f"{failed['quiet']} and {failed['reload']} failed or were late"),
+        Claim(reloads and bad == 0, f"{len(reloads) - 1} reloads and a rollback: {bad} failed; they took "
+                                    f"{min((ms for _, ms in reloads), default=0)} to "
+                                    f"{max((ms for _, ms in reloads), default=0)} ms"),
+        Claim(measured and ratio <= RELOAD_P99_RATIO,
+              f"P99 {p99['quiet'] or 0:.2f} ms without and {p99['reload'] or 0:.2f} ms with reloads: {ratio or 0:.2f} times "
+              f"(at most {RELOAD_P99_RATIO})"),
+    ]
+
+
+def reload_of(folder):
+    turns = {name: [sample for path in sorted(folder.glob(f"{name}-*.tsv")) for sample in samples(path.read_text())]
+             for name in ("quiet", "reload")}
+    paths = sorted(folder.glob("reload-*.reload"), key=lambda path: int(path.stem.split("-")[1]))
+    reloads = [tuple(int(word) for word in path.read_text().split()) for path in paths]
+    rate = json.loads((folder / "capacity.json").read_text())["capacity"]["rate"] / 2
+    return reload(turns, reloads, rate)
+
+
 def main():
-    if len(sys.argv) != 3 or sys.argv[1] not in ("overhead", "overload"):
+    if len(sys.argv) != {"overhead": 3, "overload": 3, "reload": 4}.get(sys.argv[1] if sys.argv[1:] else "", 0):
         sys.exit(__doc__)
-    if sys.argv[1] == "overhead":
+    if sys.argv[1] == "reload":
+        numbers, claims = reload_of(pathlib.Path(sys.argv[2]))
+        numbers["verdict"] = [{"holds": claim.holds, "claim": claim.text} for claim in claims]
+        pathlib.Path(sys.argv[3]).write_text(json.dumps(numbers, indent=1) + "\n")
+    elif sys.argv[1] == "overhead":
         claims = overhead(json.loads(pathlib.Path(sys.argv[2]).read_text()))
     else:
         folder = pathlib.Path(sys.argv[2])

@@ -92,5 +92,28 @@ class Overhead(unittest.TestCase):
         self.assertEqual(self.holds(lag_ms=summary(0.5, 1.5, 3)), [False])
 
 
+class Reload(unittest.TestCase):
+    QUIET = [(float(i % 10), "OK") for i in range(1000)]
+
+    def holds(self, turns=None, reloads=((0, 700), (0, 3))):
+        turns = {"quiet": self.QUIET, "reload": self.QUIET, **(turns or {})}
+        return [claim.holds for claim in verdict.reload(turns, reloads, 50.0)[1]]
+
+    def test_each_claim_is_judged(self):
+        self.assertEqual(self.holds(), [True, True, True])
+        self.assertEqual(self.holds({"reload": [*self.QUIET, (1.0, "UNAVAILABLE")]}), [False, True, True])
+        self.assertEqual(self.holds({"quiet": [*self.QUIET, (1.0, "DEADLINE_EXCEEDED")]}), [False, True, True])
+        self.assertEqual(self.holds({"reload": [(1.21 * ms, status) for ms, status in self.QUIET]}), [True, True, False])
+        self.assertEqual(self.holds(reloads=((0, 700), (1, 3))), [True, False, True])
+
+    def test_nothing_measured_is_no_pass(self):
+        self.assertEqual(self.holds({"reload": []}), [False, True, False])
+        self.assertEqual(self.holds(reloads=()), [True, False, True])
+
+    def test_samples_are_read(self):
+        text = "# 50/s\ndue_ms\tsent_ms\tanswered_ms\tstatus\tbeams\tnarrowing\n1.000\t1.1\t3.500\tOK\t64\t0\n"
+        self.assertEqual(verdict.samples(text), [(2.5, "OK")])
+
+
 if __name__ == "__main__":
     unittest.main()

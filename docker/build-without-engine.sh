@@ -24,7 +24,7 @@ try_image() {
   }
   refuse() { ! "$@" 2>/dev/null; }
   # As the image says it runs, and as docker/k8s has it.
-  local as_user=(env -i PATH=/usr/local/bin:/usr/bin:/bin chroot "$root" setpriv --reuid=65532 --regid=65532
+  local as_user=(env -i PATH=/usr/local/bin:/usr/bin:/bin /usr/sbin/chroot "$root" setpriv --reuid=65532 --regid=65532
     --clear-groups --no-new-privs --bounding-set=-all --inh-caps=-all)
   inside() { "${as_user[@]}" "$@"; }
   status_of() { awk -v key="$1:" '$1 == key { print $2 }' "/proc/$server/status"; }
@@ -141,8 +141,8 @@ if [[ $build == yes ]]; then
   echo "built in $((SECONDS - start)) s"
 fi
 say "Image"
-b inspect --type image --format '{{json .Docker.config}}' "$image" |
-  python3 -c 'import json, sys; c = json.load(sys.stdin); print(*(f"{k}: {c[k]}" for k in ("User", "Entrypoint", "Cmd", "ExposedPorts", "Healthcheck", "Labels")), sep="\n")'
+b inspect --type image "$image" |
+  python3 -c 'import json, sys; c = json.load(sys.stdin)["Docker"]["config"]; print(*(f"{k}: {c[k]}" for k in ("User", "Entrypoint", "Cmd", "ExposedPorts", "Healthcheck", "Labels")), sep="\n")'
 container=$(b from "$image")
 trap 'b umount "$container" >/dev/null; b rm "$container" >/dev/null; rm -rf "${context:-/nonexistent}"' EXIT
 root=$(b mount "$container")

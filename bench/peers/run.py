@@ -87,7 +87,8 @@ def fingerprint(arguments, binary):
     """Cells of one report are of one machine, one program and one way of measuring."""
     parts = [workload_key(), machine.cpu_model(), arguments.peers, arguments.rounds, arguments.seconds,
              hashlib.sha256(binary.read_bytes()).hexdigest()]
-    parts += [hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(HERE.glob("*_peer.py"))]
+    sources = [*HERE.glob("*_peer.py"), *(HERE / name for name in ("peer.py", "process.py", "measure.py", "compare.py"))]
+    parts += [hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(sources)]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 
 

@@ -63,7 +63,7 @@ void AddImportHf(Command& import, ImportHfFlags& flags) {
   hf->AddText("--model-out", flags.model_out,
               "Keep model, codebook and sids.tsv in this folder too: --model and --tokenizer of the other verbs");
   hf->AddText("--model-version", options.model_version, "Name of the model; default: from the parts' digests");
-  hf->AddFlag("--overwrite", options.overwrite, "Replace an existing bundle");
+  hf->AddFlag("--overwrite", options.overwrite, "Replace an existing bundle, and a model in --model-out");
 }
 
 absl::Status RunImportHf(const ImportHfFlags& flags) {

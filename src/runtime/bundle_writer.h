@@ -30,6 +30,9 @@ struct WriteBundleOptions {
   Progress* progress = nullptr;
 };
 
+// "bundle/", as a shell completes it, is the folder "bundle": what names beside it are made of.
+std::filesystem::path WithoutSlash(const std::filesystem::path& folder);
+
 // Whether `folder` may become a bundle: it does not exist, or holds a bundle and nothing else and `overwrite` is set.
 // ALREADY_EXISTS otherwise. WriteBundle asks again; this is for those with long work before it.
 absl::Status CheckBundleTarget(const std::filesystem::path& folder, bool overwrite);

@@ -10,6 +10,7 @@
 #include "base/file.h"
 #include "beamline/status.h"
 #include "runtime/bundle_manifest.h"
+#include "runtime/bundle_writer.h"
 #include "runtime/hf_t5_config.h"
 #include "runtime/hf_t5_weights.h"
 #include "runtime/hf_tokenizer.h"
@@ -27,7 +28,7 @@ class PartsFolder {
  public:
   static absl::StatusOr<PartsFolder> Make(const ImportHfOptions& options) {
     const bool keep = !options.model_out.empty();
-    fs::path path = keep ? options.model_out : fs::path(options.out.string() + ".parts");
+    fs::path path = keep ? options.model_out : fs::path(WithoutSlash(options.out).string() + ".parts");
     std::error_code error;
     if (!keep && fs::exists(path, error)) {
       return absl::AlreadyExistsError(absl::StrCat(path.string(), ": exists; an import needs the name, remove it"));
@@ -49,6 +50,23 @@ class PartsFolder {
   fs::path path_;
   bool keep_;
 };
+
+// Asked before the long work: what stands where the results go.
+absl::Status CheckTargets(const ImportHfOptions& options) {
+  BEAMLINE_RETURN_IF_ERROR(CheckBundleTarget(options.out, options.overwrite));
+  if (options.model_out.empty()) return absl::OkStatus();
+  std::error_code error;
+  if (fs::equivalent(options.model_out, options.folder,
+                     error)) {  // config.json and model.safetensors are its files, too
+    return absl::InvalidArgumentError(
+        absl::StrCat(options.model_out.string(),
+                     ": is the checkpoint's folder, whose files would be lost; name another --model-out"));
+  }
+  const fs::path config = options.model_out / kConfigFile;
+  if (options.overwrite || !fs::exists(config, error)) return absl::OkStatus();
+  return absl::AlreadyExistsError(
+      absl::StrCat(config.string(), ": exists; pass --overwrite to replace the model, or name another --model-out"));
+}
 
 struct TemplateTokens {
   std::vector<int64_t> prefix, suffix;
@@ -139,6 +157,7 @@ absl::Status WriteParts(const PartsFolder& parts, const HfT5Weights& weights, co
 absl::StatusOr<ImportHfResult> ImportHf(const ImportHfOptions& given, Progress* progress) {
   ImportHfOptions options = given;
   ImportHfResult result;
+  BEAMLINE_RETURN_IF_ERROR(CheckTargets(options));
   BEAMLINE_ASSIGN_OR_RETURN(const HfT5Config hf, ReadHfT5Config(options.folder));
   result.notes = hf.notes;
   BEAMLINE_ASSIGN_OR_RETURN(const HfTokenizer tokenizer, ReadHfTokenizer(options.folder));

@@ -2,7 +2,7 @@
 //
 // Writes a bundle all or nothing: the parts go to a temporary folder beside the target, bundle.json with their digests
 // last; the whole is then loaded as a server would load it, and only then renamed into place. An error, or Ctrl-C,
-// leaves nothing under the final name. Errors name the part at fault.
+// leaves nothing under the final name. Errors name the part at fault. Thread-safe for different targets.
 #pragma once
 
 #include <filesystem>

@@ -143,10 +143,6 @@ def main():
     # Ended from outside, the peers end too: an orphan would disturb whatever is measured next.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     cells = make_cells(arguments.cells, arguments.batch, arguments.threads)
-    for folder in ("cells", "logs"):
-        (arguments.out / folder).mkdir(parents=True, exist_ok=True)
-    key = fingerprint(arguments, arguments.peer_binary)
-    status = 0
     if arguments.plan:
         entries = [registry.BY_NAME[name] for name in arguments.peers]
         progress = Progress(cells, entries, measure.Limits(arguments.rounds, arguments.seconds, 0, False))
@@ -154,6 +150,10 @@ def main():
             print(f"{cell}: about {duration(seconds)}")
         print(f"in all about {duration(progress.total())} (minutes:seconds), without preparation")
         return 0
+    for folder in ("cells", "logs"):
+        (arguments.out / folder).mkdir(parents=True, exist_ok=True)
+    key = fingerprint(arguments, arguments.peer_binary)
+    status = 0
     if not arguments.report:
         preparation = Preparation(Environments(), arguments.beamline, arguments.peer_binary, arguments.out / "logs")
         try:

@@ -6,6 +6,7 @@
 
 import json
 import pathlib
+import subprocess
 import sys
 import tempfile
 import unittest
@@ -214,6 +215,16 @@ class Estimate(unittest.TestCase):
         lengths.append(told.left())
         self.assertEqual(sorted(lengths, reverse=True), lengths)
         self.assertEqual(lengths[-1], 0)
+
+    def test_a_plan_needs_nothing_built_and_leaves_nothing(self):
+        script = pathlib.Path(registry.__file__).parent / "run.sh"
+        with tempfile.TemporaryDirectory() as folder:
+            result = subprocess.run(
+                ["bash", script, "--plan", "--cells", "A:20", "--batch", "1", "--threads", "1", "--out", f"{folder}/out"],
+                capture_output=True, text=True, env={"PATH": "/usr/bin:/bin", "HOME": folder})
+            self.assertEqual(result.returncode, 0, result.stderr)
+            self.assertIn("A 20 beams, batch 1, 1 thread: about ", result.stdout)
+            self.assertEqual(list(pathlib.Path(folder).iterdir()), [])
 
 
 if __name__ == "__main__":

@@ -283,6 +283,22 @@ TEST(ImportHf, RefusesTokenizersThatDoNotFit) {
   EXPECT_THAT(with_added([](json& added) { added.back()["id"] = -4; }), HasSubstr("the id must be a whole number"));
   EXPECT_THAT(with_added([](json& added) { added[0]["id"] = 9; }), HasSubstr("elsewhere in the folder"));
 
+  // What the template inserts is what its own table says, whatever the vocabulary calls it.
+  HfFolder specials("relu_tied");
+  specials.options.overwrite = true;
+  const auto set_ids = [&](const json& ids) {
+    specials.EditJson("tokenizer.json", [&](json& t) { t["post_processor"]["special_tokens"]["</s>"]["ids"] = ids; });
+  };
+  set_ids({4, 1});
+  const auto two = specials.Import();
+  ASSERT_TRUE(two.ok()) << two.status();
+  EXPECT_EQ(two->config.t5.input.suffix.size(), 2u);
+  EXPECT_EQ(two->config.t5.input.suffix[1], two->config.t5.end);
+  for (const json& ids : {json::array(), json(1), json({1, -1}), json({1, 1 << 24})}) {
+    set_ids(ids);
+    EXPECT_THAT(specials.Error(), HasSubstr("post_processor.special_tokens.</s>.ids: must be token ids up to")) << ids;
+  }
+
   HfFolder processor("relu_tied");
   processor.EditJson("tokenizer.json", [](json& t) { t["post_processor"] = {{"type", "BertProcessing"}}; });
   EXPECT_THAT(processor.Error(), HasSubstr("say with --prefix and --suffix"));

@@ -11,7 +11,7 @@
 set -euo pipefail
 case ${1:-} in
   "" | --fast) mode=${1:---full} ;;
-  *) sed -n '3,11p' "$0" | cut -c3-; [[ $1 == --help || $1 == -h ]] && exit 0 || exit 2 ;;
+  *) sed -n '3,10p' "$0" | cut -c3-; [[ $1 == --help || $1 == -h ]] && exit 0 || exit 2 ;;
 esac
 cd "$(dirname "$0")/.."
 bash scripts/setup.sh --dev

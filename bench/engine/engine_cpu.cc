@@ -83,8 +83,8 @@ model::ModelConfig Config(const std::string& family, char size) {
   return config;
 }
 
-// Multiply-adds of one request, times two.
-double Flops(const model::ModelConfig& c, int beams) {
+// Multiply-adds of one request, times two. A level has no more rows than the level before it has nodes.
+double Flops(const model::ModelConfig& c, const kernels::TrieView& trie, int beams) {
   const double d = c.d_model, inner = c.inner(), ffn = c.encoder.ffn.width * (c.encoder.ffn.gated ? 3.0 : 2.0) * d;
   const double token =
       c.encoder.layers * (4 * d * inner + ffn + 2 * kTokens * inner) + c.decoder.layers * 2 * d * inner;
@@ -92,7 +92,7 @@ double Flops(const model::ModelConfig& c, int beams) {
   for (size_t level = 0; level < c.level_sizes.size(); ++level) {
     const double row = c.decoder.layers * (6 * d * inner + ffn + 2 * kTokens * inner + 2.0 * level * inner);
     total += rows * (row + d * static_cast<double>(c.is_t5() ? c.t5.vocabulary : c.level_sizes[level]));
-    rows = beams;
+    rows = std::min<double>(beams, trie.level[level].num_nodes);
   }
   return 2 * total;
 }
@@ -278,7 +278,8 @@ bench::GemmLibrary MeasureCeilings() {
 }
 
 void PrintCase(const Timing& timing, const Case& c) {
-  const double flops = Flops(c.model.config(), c.beams), ceiling = bench::kCeilingFlops / timing.gemm * c.threads;
+  const double flops = Flops(c.model.config(), c.constraint.trie, c.beams),
+               ceiling = bench::kCeilingFlops / timing.gemm * c.threads;
   std::printf("%5d %5d %7d %7d %8.2f %8.2f %6.2f %7.2f %9.1f %7.0f %%\n", c.beams, c.batch, c.threads, c.clients,
               timing.request * 1e3, timing.decode * 1e3, timing.request / timing.decode, flops * 1e-9,
               flops / timing.request * 1e-9, 100 * flops / timing.request / ceiling);

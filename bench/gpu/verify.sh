@@ -22,7 +22,7 @@ stages=("$@")
 for stage in "${stages[@]}"; do
   case $stage in
     build | tests | sanitize | bench | engine | server) ;;
-    *) sed -n '3,16p' "$0" | cut -c3-; exit 2 ;;
+    *) sed -n '3,15p' "$0" | cut -c3-; exit 2 ;;
   esac
 done
 

@@ -4,7 +4,8 @@
 Constrained peers compute the same function, so their lists must equal the reference's: scores of the same SID within
 SCORE_TOLERANCE, another order only between reference scores within TIE_TOLERANCE; another member only at the list's
 end, where its score lies within TIE_TOLERANCE of the last one kept. A beam that was cut between near ties on an earlier
-level can differ by more: such a list is counted, and MAX_OTHER of all lists may be such.
+level can differ by more: such a list is counted, MAX_OTHER of all lists may be such, and what they lack by it is at most
+MAX_LOST of all hypotheses.
 
 Sums over a wide vocabulary in fp32 are themselves some 5e-5 away from the truth: a peer may agree with the reference in
 fp32 or with the reference in double precision, and the report says with which. Narrow precisions are other functions:
@@ -18,6 +19,7 @@ import dataclasses
 SCORE_TOLERANCE = 5e-5
 TIE_TOLERANCE = 1e-4
 MAX_OTHER = 0.1  # of the lists of one comparison, and always one list
+MAX_LOST = 0.05  # of the hypotheses of one comparison: a whole list that is wrong is more
 OPEN_OVERLAP = 0.95  # fp32 over an open vocabulary: share of the reference's list found
 NARROW_OVERLAP = 0.8  # int8 and bf16 with the trie, the same
 
@@ -30,6 +32,7 @@ class Comparison:
     worst_score: float = 0.0
     reordered: int = 0  # lists with another order among near ties
     other_members: int = 0  # lists with a beam cut between near ties
+    lost: int = 0  # hypotheses that such lists lack
     failures: list = dataclasses.field(default_factory=list)
     reference: str = ""
 
@@ -39,8 +42,8 @@ class Comparison:
 
     def summary(self):
         return {"lists": self.lists, "overlap": round(self.overlap, 5), "worst_score": self.worst_score,
-                "reordered": self.reordered, "other_members": self.other_members, "failures": self.failures[:5],
-                "reference": self.reference}
+                "reordered": self.reordered, "other_members": self.other_members, "lost": self.lost,
+                "failures": self.failures[:5], "reference": self.reference}
 
 
 def compare_list(expected, actual, result, where):
@@ -72,14 +75,20 @@ def compare_list(expected, actual, result, where):
         end = expected[-1][1] + TIE_TOLERANCE
         if max(missing + extra) > end:
             result.other_members += 1
+            result.lost += sum(score > end for score in missing)
 
 
 def compare(reference, lists, constrained, precision):
     """A Comparison; `failures` is empty where the peer may be measured beside the others."""
     result = Comparison()
+    if len(lists) != len(reference):
+        result.failures.append(f"{len(lists)} lists, the reference has {len(reference)}")
+        return result
     for i, (expected, actual) in enumerate(zip(reference, lists)):
         compare_list(expected, actual, result, f"request {i}")
     if constrained and precision == "fp32":
+        if result.lost > MAX_LOST * result.hypotheses:
+            result.failures.append(f"{result.lost} of {result.hypotheses} hypotheses are missing, more than {MAX_LOST:.0%}")
         if result.other_members > max(1, MAX_OTHER * result.lists):
             result.failures.append(f"{result.other_members} of {result.lists} lists have other members")
         return result

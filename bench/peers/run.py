@@ -87,7 +87,8 @@ def fingerprint(arguments, binary):
     """Cells of one report are of one machine, one program and one way of measuring."""
     parts = [workload_key(), machine.cpu_model(), arguments.peers, arguments.rounds, arguments.seconds,
              hashlib.sha256(binary.read_bytes()).hexdigest()]
-    parts += [hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(HERE.glob("*_peer.py"))]
+    sources = [*HERE.glob("*_peer.py"), *(HERE / name for name in ("peer.py", "process.py", "measure.py", "compare.py"))]
+    parts += [hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(sources)]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 
 
@@ -142,10 +143,6 @@ def main():
     # Ended from outside, the peers end too: an orphan would disturb whatever is measured next.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     cells = make_cells(arguments.cells, arguments.batch, arguments.threads)
-    for folder in ("cells", "logs"):
-        (arguments.out / folder).mkdir(parents=True, exist_ok=True)
-    key = fingerprint(arguments, arguments.peer_binary)
-    status = 0
     if arguments.plan:
         entries = [registry.BY_NAME[name] for name in arguments.peers]
         progress = Progress(cells, entries, measure.Limits(arguments.rounds, arguments.seconds, 0, False))
@@ -153,6 +150,10 @@ def main():
             print(f"{cell}: about {duration(seconds)}")
         print(f"in all about {duration(progress.total())} (minutes:seconds), without preparation")
         return 0
+    for folder in ("cells", "logs"):
+        (arguments.out / folder).mkdir(parents=True, exist_ok=True)
+    key = fingerprint(arguments, arguments.peer_binary)
+    status = 0
     if not arguments.report:
         preparation = Preparation(Environments(), arguments.beamline, arguments.peer_binary, arguments.out / "logs")
         try:

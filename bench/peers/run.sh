@@ -15,6 +15,11 @@ if [[ ${1:-} == --no-install ]]; then
   export BEAMLINE_PEERS_NO_INSTALL=1
 fi
 
+for argument in "$@"; do  # what asks for no measurement builds and installs nothing
+  [[ $argument == --plan || $argument == --help || $argument == -h ]] || continue
+  exec /usr/bin/python3 -B "$here/run.py" --beamline none --peer-binary none "$@"
+done
+
 command=$(bash "$here/environment.sh" main) || exit $?
 build=${BEAMLINE_PEERS_BUILD:-$build_root/cpu-release}
 if [[ -z ${BEAMLINE_PEERS_BUILD:-} && $install == 1 ]]; then

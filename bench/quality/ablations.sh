@@ -8,7 +8,7 @@
 # Environment: as for kuairand.sh, and EPOCHS=10. A variant whose folder is finished is not run again.
 set -euo pipefail
 if (($# < 2)); then
-  sed -n '3,9p' "$0" | cut -c3-
+  sed -n '3,8p' "$0" | cut -c3-
   exit 2
 fi
 sequences=$1 out=$2

@@ -21,7 +21,7 @@
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 if (($# < 2)); then
-  sed -n '3,21p' "$0" | cut -c3-
+  sed -n '3,20p' "$0" | cut -c3-
   exit 2
 fi
 source=$1 out=$2

@@ -25,7 +25,7 @@ while (($#)); do
     --history) history=$2 ;;
     --out) out=$2 ;;
     *)
-      sed -n '3,16p' "$0" | cut -c3-
+      sed -n '3,14p' "$0" | cut -c3-
       [[ $1 == --help || $1 == -h ]] && exit 0
       echo "overload: unknown argument '$1'" >&2
       exit 2

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "cli/import_hf.h"
 
+#include <algorithm>
+#include <cstdint>
 #include <cstdio>
 #include <limits>
 #include <vector>
@@ -31,9 +33,16 @@ void Print(const runtime::ImportHfResult& result, const std::string& out) {
   std::printf("input       %zu tokens, at most %d items, %zu tokens; the end token is %sscored\n",
               config.t5.input.prefix.size(), config.t5.input.max_items, config.t5.input.suffix.size(),
               config.t5.score_end ? "" : "not ");
-  std::printf("items       %llu in %llu SIDs\nwrote       %s\n",
-              static_cast<unsigned long long>(result.pack.catalogue.snapshot->num_items()),
-              static_cast<unsigned long long>(result.pack.catalogue.snapshot->num_sids()), out.c_str());
+  const catalogue::CatalogueSnapshot& catalogue = *result.pack.catalogue.snapshot;
+  ItemId first = catalogue.item_id(0), last = first;  // shows whether --id-offset is the right one
+  for (uint32_t item = 1; item < catalogue.num_items(); ++item) {
+    first = std::min(first, catalogue.item_id(item));
+    last = std::max(last, catalogue.item_id(item));
+  }
+  std::printf("items       %llu in %llu SIDs, ids %llu to %llu\nwrote       %s\n",
+              static_cast<unsigned long long>(catalogue.num_items()),
+              static_cast<unsigned long long>(catalogue.num_sids()), static_cast<unsigned long long>(first),
+              static_cast<unsigned long long>(last), out.c_str());
 }
 
 }  // namespace
@@ -63,7 +72,7 @@ void AddImportHf(Command& import, ImportHfFlags& flags) {
   hf->AddText("--model-out", flags.model_out,
               "Keep model, codebook and sids.tsv in this folder too: --model and --tokenizer of the other verbs");
   hf->AddText("--model-version", options.model_version, "Name of the model; default: from the parts' digests");
-  hf->AddFlag("--overwrite", options.overwrite, "Replace an existing bundle");
+  hf->AddFlag("--overwrite", options.overwrite, "Replace an existing bundle, and a model in --model-out");
 }
 
 absl::Status RunImportHf(const ImportHfFlags& flags) {

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The two layers of onerec_v1 (2506.13695, section on the network), as weights and functions over them. Every sublayer
-// is pre-normed, the decoder's two attentions too (the paper prints a norm only before the MoE); dropout sits on what
-// is added to the residual stream. Rows are `[rows, d]`, d = d_model. Of a rank of several, attention and feed-forward
-// give its own heads' and hidden columns' part of each row; AllReduce adds up the parts (1909.08053; backend/ops.h).
+// The two layers of onerec_v1 (2506.13695, section on the network), as weights and functions over them; t5's are the
+// same ones with its own scale, bias and activation (model/t5.h). Every sublayer is pre-normed, the decoder's two
+// attentions too (the paper prints a norm only before the MoE); dropout sits on what is added to the residual stream.
+// Pure; thread-safe. Rows are `[rows, d]`, d = d_model. Of a rank of several, attention and feed-forward give its own
+// heads' and hidden columns' part of each row; AllReduce adds up the parts (1909.08053; backend/ops.h).
 #pragma once
 
 #include <optional>

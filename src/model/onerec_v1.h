@@ -3,7 +3,7 @@
 // onerec_v1 (2506.13695): pathways of behaviour features -> encoder -> decoder with cross-attention, one head per
 // level. With decoder.trunk_layers = K > 0 the first K decoder layers see positions and context only and run once per
 // request for all levels together; each level's trunk row is then fused with the code chosen before it, and the other
-// layers run per beam (LazyAR, 2602.22732).
+// layers run per beam (LazyAR, 2602.22732). Immutable, thread-safe (model/model.h).
 #pragma once
 
 #include <array>

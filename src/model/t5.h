@@ -2,7 +2,7 @@
 //
 // T5 (1910.10683) as Hugging Face's T5ForConditionalGeneration computes it, over one vocabulary of codes and other
 // tokens (model/t5_config.h): the layers of onerec_v1 with relative biases, unscaled attention scores and their own
-// activation; no positions; a head over the whole vocabulary.
+// activation; no positions; a head over the whole vocabulary. Immutable, thread-safe (model/model.h).
 #pragma once
 
 #include <vector>

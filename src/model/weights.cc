@@ -106,6 +106,9 @@ absl::StatusOr<Weights> LoadWeights(backend::Context& ctx, const ModelConfig& co
     BEAMLINE_ASSIGN_OR_RETURN(const TensorView view, file.Get(spec.name));
     const std::vector<int64_t> shape = ShapeOfRank(spec, shard);
     std::vector<float> values;
+    int64_t elements = 1;
+    for (const int64_t size : shape) elements *= size;
+    values.reserve(elements);  // as EstimateWeightBytes counts it: growing would take up to three times as much
     if (file.parts()) {
       AppendFloats(view, 0, view.elements(), values);
     } else {

@@ -7,7 +7,8 @@
 //
 // LoadBundle verifies every file in full, and that the parts belong together (one codebook fingerprint, level sizes,
 // tables large enough), before it returns any of it; what it returns is private memory, independent of the folder. The
-// memory needed is estimated and compared with the limit before anything large is read.
+// memory needed is estimated and compared with the limit before anything large is read. Functions keep no state and are
+// thread-safe.
 #pragma once
 
 #include <cstdint>

@@ -19,6 +19,8 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr size_t kHashChunkBytes = 1 << 20;
+constexpr char kHowToMakeOne[] =
+    "make one with `beamline pack`, or, of a Hugging Face checkpoint, with `beamline import hf`";
 constexpr std::array<absl::string_view, 10> kPickleSuffixes = {".pt",  ".pth", ".bin",  ".pkl",  ".pickle",
                                                                ".npz", ".npy", ".ckpt", ".gguf", ".h5"};
 
@@ -76,17 +78,17 @@ absl::StatusOr<BundleManifest> OpenBundleFolder(const fs::path& folder) {
   std::error_code error;
   const fs::file_status status = fs::status(folder, error);
   if (status.type() == fs::file_type::not_found) {
-    return absl::NotFoundError(absl::StrCat(folder.string(), ": no such bundle; make one with `beamline pack`"));
+    return absl::NotFoundError(absl::StrCat(folder.string(), ": no such bundle; ", kHowToMakeOne));
   }
   if (error) return absl::PermissionDeniedError(absl::StrCat(folder.string(), ": cannot open: ", error.message()));
   if (!fs::is_directory(status)) {
     return absl::InvalidArgumentError(
-        absl::StrCat(folder.string(), ": is not a folder; a bundle is a folder written by `beamline pack`"));
+        absl::StrCat(folder.string(), ": is not a folder, as a bundle is; ", kHowToMakeOne));
   }
   const fs::path manifest_path = folder / kManifestFile;
   if (fs::symlink_status(manifest_path, error).type() == fs::file_type::not_found) {
-    return absl::InvalidArgumentError(
-        absl::StrCat(folder.string(), ": has no ", kManifestFile, ": not a bundle, or one that was not finished"));
+    return absl::InvalidArgumentError(absl::StrCat(folder.string(), ": has no ", kManifestFile,
+                                                   ": not a bundle, or one that was not finished; ", kHowToMakeOne));
   }
   BEAMLINE_ASSIGN_OR_RETURN(const std::string json, ReadFile(manifest_path, kMaxManifestBytes));
   BEAMLINE_ASSIGN_OR_RETURN(BundleManifest manifest, ParseManifest(json, manifest_path.string()));

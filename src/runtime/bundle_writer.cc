@@ -124,10 +124,9 @@ absl::Status CheckHoldsABundleAlone(const fs::path& folder) {
   return absl::OkStatus();
 }
 
-// "bundle/", as a shell completes it, is the folder "bundle".
-fs::path WithoutSlash(const fs::path& target) { return target.has_filename() ? target : target.parent_path(); }
-
 }  // namespace
+
+fs::path WithoutSlash(const fs::path& folder) { return folder.has_filename() ? folder : folder.parent_path(); }
 
 absl::Status CheckBundleTarget(const fs::path& target, bool overwrite) {
   const fs::path folder = WithoutSlash(target);

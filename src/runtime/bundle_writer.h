@@ -2,7 +2,7 @@
 //
 // Writes a bundle all or nothing: the parts go to a temporary folder beside the target, bundle.json with their digests
 // last; the whole is then loaded as a server would load it, and only then renamed into place. An error, or Ctrl-C,
-// leaves nothing under the final name. Errors name the part at fault.
+// leaves nothing under the final name. Errors name the part at fault. Thread-safe for different targets.
 #pragma once
 
 #include <filesystem>
@@ -29,6 +29,9 @@ struct WriteBundleOptions {
   bool overwrite = false;  // replace an existing bundle; refused where its folder holds anything else
   Progress* progress = nullptr;
 };
+
+// "bundle/", as a shell completes it, is the folder "bundle": what names beside it are made of.
+std::filesystem::path WithoutSlash(const std::filesystem::path& folder);
 
 // Whether `folder` may become a bundle: it does not exist, or holds a bundle and nothing else and `overwrite` is set.
 // ALREADY_EXISTS otherwise. WriteBundle asks again; this is for those with long work before it.

@@ -239,6 +239,10 @@ absl::Status WriteWeights(const Model& model, const fs::path& from, const std::s
 absl::Status ExportHf(const ExportHfOptions& options) {
   BEAMLINE_ASSIGN_OR_RETURN(const Model model, LoadModel(options.model));
   std::error_code ignored;
+  if (fs::equivalent(options.out, options.model, ignored)) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        options.out.string(), ": is the model's own folder, whose files would be lost; name another --out"));
+  }
   if (!options.overwrite && fs::exists(options.out / kConfigFile, ignored)) {
     return absl::AlreadyExistsError(absl::StrCat((options.out / kConfigFile).string(),
                                                  " is there already; pass --overwrite, or name another --out"));

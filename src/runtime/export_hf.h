@@ -19,7 +19,8 @@ struct ExportHfOptions {
   bool overwrite = false;
 };
 
-// Errors: another family, files that do not fit together, a folder that holds a model already.
+// Thread-safe but for the folder it writes to. Errors: another family, files that do not fit together, a folder that
+// holds a model already, the model's own folder.
 absl::Status ExportHf(const ExportHfOptions& options);
 
 }  // namespace beamline::runtime

@@ -9,6 +9,7 @@
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "absl/strings/strip.h"
 #include "base/json.h"
 #include "base/json_object_reader.h"
 #include "beamline/status.h"
@@ -50,20 +51,23 @@ void CheckSizes(JsonObjectReader& reader, const HfT5Config& config) {
   }
 }
 
+// transformers reads "gated-gelu" as the tanh form, a plain "gelu" as the exact one, which T5Activation has not.
 void ReadActivation(JsonObjectReader& reader, HfT5Config& config) {
   std::string name = "relu";
   reader.String("feed_forward_proj", name, false);
-  if (name == "relu" || name == "gated-relu") {
+  absl::string_view activation = name;
+  config.gated = absl::ConsumePrefix(&activation, "gated-");
+  if (activation == "relu") {
     config.activation = model::T5Activation::kRelu;
-  } else if (name == "gated-gelu") {
+  } else if (activation == "gelu_new" || name == "gated-gelu") {
     config.activation = model::T5Activation::kGelu;
-  } else if (name == "gated-silu") {
+  } else if (activation == "silu") {
     config.activation = model::T5Activation::kSilu;
   } else {
-    reader.Problem("feed_forward_proj",
-                   absl::StrCat("must be relu, gated-relu, gated-gelu or gated-silu, is '", name, "'"));
+    reader.Problem(
+        "feed_forward_proj",
+        absl::StrCat("must be relu, gelu_new or silu, plain or gated- (gated-gelu: gated-gelu_new), is '", name, "'"));
   }
-  config.gated = name.rfind("gated-", 0) == 0;
 }
 
 // A token id, or (for the end token) a list of one. null counts as absent.

@@ -83,8 +83,23 @@ class Collector {
   const std::string path_;
 };
 
-// "special_tokens": {"</s>": {"ids": [1], ...}} of a TemplateProcessing, for each special token of `single`; those
-// before the sequence are the prefix.
+// The ids that a template's special token stands for: those of "special_tokens": {"</s>": {"ids": [1], ...}}.
+absl::StatusOr<std::vector<int64_t>> TemplateIds(const Collector& collector, const json& specials,
+                                                 const std::string& token) {
+  std::vector<int64_t> ids;
+  const json found = specials.is_object() && specials.contains(token) ? specials.at(token) : json();
+  const json values = found.is_object() ? found.value("ids", json()) : json();
+  for (const json& id : values.is_array() ? values : json::array()) {
+    if (id.is_number_unsigned() && id.get<uint64_t>() <= static_cast<uint64_t>(kMaxTokenId)) {
+      ids.push_back(id.get<int64_t>());
+    }
+  }
+  if (!ids.empty() && ids.size() == values.size()) return ids;
+  return collector.Error(absl::StrCat("post_processor.special_tokens.", token, ".ids"),
+                         absl::StrCat("must be token ids up to ", kMaxTokenId, ", is ", values.dump()));
+}
+
+// The special tokens of a TemplateProcessing's `single`: those before the sequence are the prefix.
 absl::Status ReadTemplate(const Collector& collector, const json& processor, HfTokenizer& tokenizer) {
   const std::string where = "post_processor";
   if (!processor.is_object() || processor.value("type", json()) != "TemplateProcessing" ||
@@ -106,8 +121,10 @@ absl::Status ReadTemplate(const Collector& collector, const json& processor, HfT
       return collector.Error(where, "single: every part must be a Sequence or a SpecialToken");
     }
     const std::string token = part.at("SpecialToken").at("id").get<std::string>();
-    BEAMLINE_ASSIGN_OR_RETURN(const int64_t id, tokenizer.Id(token));
-    (sequence_seen ? tokenizer.suffix : tokenizer.prefix).push_back(id);
+    BEAMLINE_ASSIGN_OR_RETURN(const std::vector<int64_t> ids,
+                              TemplateIds(collector, processor.value("special_tokens", json()), token));
+    std::vector<int64_t>& side = sequence_seen ? tokenizer.suffix : tokenizer.prefix;
+    side.insert(side.end(), ids.begin(), ids.end());
   }
   return absl::OkStatus();
 }

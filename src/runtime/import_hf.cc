@@ -10,6 +10,7 @@
 #include "base/file.h"
 #include "beamline/status.h"
 #include "runtime/bundle_manifest.h"
+#include "runtime/bundle_writer.h"
 #include "runtime/hf_t5_config.h"
 #include "runtime/hf_t5_weights.h"
 #include "runtime/hf_tokenizer.h"
@@ -27,7 +28,7 @@ class PartsFolder {
  public:
   static absl::StatusOr<PartsFolder> Make(const ImportHfOptions& options) {
     const bool keep = !options.model_out.empty();
-    fs::path path = keep ? options.model_out : fs::path(options.out.string() + ".parts");
+    fs::path path = keep ? options.model_out : fs::path(WithoutSlash(options.out).string() + ".parts");
     std::error_code error;
     if (!keep && fs::exists(path, error)) {
       return absl::AlreadyExistsError(absl::StrCat(path.string(), ": exists; an import needs the name, remove it"));
@@ -49,6 +50,23 @@ class PartsFolder {
   fs::path path_;
   bool keep_;
 };
+
+// Asked before the long work: what stands where the results go.
+absl::Status CheckTargets(const ImportHfOptions& options) {
+  BEAMLINE_RETURN_IF_ERROR(CheckBundleTarget(options.out, options.overwrite));
+  if (options.model_out.empty()) return absl::OkStatus();
+  std::error_code error;
+  // The parts have the names of the checkpoint's own config.json and model.safetensors.
+  if (fs::equivalent(options.model_out, options.folder, error)) {
+    return absl::InvalidArgumentError(
+        absl::StrCat(options.model_out.string(),
+                     ": is the checkpoint's folder, whose files would be lost; name another --model-out"));
+  }
+  const fs::path config = options.model_out / kConfigFile;
+  if (options.overwrite || !fs::exists(config, error)) return absl::OkStatus();
+  return absl::AlreadyExistsError(
+      absl::StrCat(config.string(), ": exists; pass --overwrite to replace the model, or name another --model-out"));
+}
 
 struct TemplateTokens {
   std::vector<int64_t> prefix, suffix;
@@ -86,9 +104,16 @@ absl::StatusOr<std::vector<int32_t>> Rows(const T5Vocabulary& vocabulary, const 
   return rows;
 }
 
-absl::StatusOr<model::ModelConfig> MakeConfig(const HfT5Config& hf, const HfT5Weights& weights,
-                                              const T5Vocabulary& vocabulary, const TemplateTokens& tokens,
-                                              const ImportHfOptions& options) {
+// What was read of the folder, and how its tokens become rows.
+struct Checkpoint {
+  const HfT5Config& hf;
+  const HfT5Weights& weights;
+  const TemplateTokens& tokens;
+  const T5Vocabulary& vocabulary;
+};
+
+absl::StatusOr<model::ModelConfig> MakeConfig(const Checkpoint& checkpoint, const ImportHfOptions& options) {
+  const auto& [hf, weights, tokens, vocabulary] = checkpoint;
   model::ModelConfig config;
   config.family = model::kT5;
   config.level_sizes = options.index.level_sizes;
@@ -121,17 +146,21 @@ absl::StatusOr<model::ModelConfig> MakeConfig(const HfT5Config& hf, const HfT5We
   return config;
 }
 
-absl::Status WriteParts(const PartsFolder& parts, const HfT5Weights& weights, const model::ModelConfig& config,
-                        const T5Vocabulary& vocabulary, sid::SidTable& sids, const ImportHfOptions& options) {
+// Codebook and SIDs, which learn each other's fingerprint.
+absl::Status WriteSids(const PartsFolder& parts, sid::SidTable& sids, const ImportHfOptions& options) {
   BEAMLINE_ASSIGN_OR_RETURN(const std::string index, ReadFile(options.sid_index, options.index.max_file_bytes));
   BEAMLINE_ASSIGN_OR_RETURN(const sid::Codebook codebook,
                             sid::Codebook::Foreign(options.dialect, sids.level_sizes, Sha256Hex(index)));
   sids.codebook_fingerprint = codebook.fingerprint();
   BEAMLINE_RETURN_IF_ERROR(codebook.Save(parts / kCodebookFile));
-  BEAMLINE_RETURN_IF_ERROR(sid::WriteSidTsv(parts / "sids.tsv", sids));
+  return sid::WriteSidTsv(parts / "sids.tsv", sids);
+}
+
+absl::Status WriteModel(const PartsFolder& parts, const Checkpoint& checkpoint, const model::ModelConfig& config) {
+  const std::vector<int64_t>& tokens = checkpoint.vocabulary.tokens;
   BEAMLINE_RETURN_IF_ERROR(model::SaveConfig(config, parts / kConfigFile));
-  BEAMLINE_RETURN_IF_ERROR(Vocabulary::OfTokens(vocabulary.tokens).Save(parts / kVocabularyFile));
-  return weights.WriteAs(config, vocabulary.tokens, parts / kWeightsFile);
+  BEAMLINE_RETURN_IF_ERROR(Vocabulary::OfTokens(tokens).Save(parts / kVocabularyFile));
+  return checkpoint.weights.WriteAs(config, tokens, parts / kWeightsFile);
 }
 
 }  // namespace
@@ -139,6 +168,7 @@ absl::Status WriteParts(const PartsFolder& parts, const HfT5Weights& weights, co
 absl::StatusOr<ImportHfResult> ImportHf(const ImportHfOptions& given, Progress* progress) {
   ImportHfOptions options = given;
   ImportHfResult result;
+  BEAMLINE_RETURN_IF_ERROR(CheckTargets(options));
   BEAMLINE_ASSIGN_OR_RETURN(const HfT5Config hf, ReadHfT5Config(options.folder));
   result.notes = hf.notes;
   BEAMLINE_ASSIGN_OR_RETURN(const HfTokenizer tokenizer, ReadHfTokenizer(options.folder));
@@ -154,10 +184,12 @@ absl::StatusOr<ImportHfResult> ImportHf(const ImportHfOptions& given, Progress* 
   BEAMLINE_ASSIGN_OR_RETURN(const T5Vocabulary vocabulary,
                             ArrangeVocabulary(tokenizer, sids, weights.vocabulary(), named));
   result.codes_without_token = vocabulary.codes_without_token;
-  BEAMLINE_ASSIGN_OR_RETURN(result.config, MakeConfig(hf, weights, vocabulary, tokens, options));
+  const Checkpoint checkpoint{hf, weights, tokens, vocabulary};
+  BEAMLINE_ASSIGN_OR_RETURN(result.config, MakeConfig(checkpoint, options));
 
   BEAMLINE_ASSIGN_OR_RETURN(const PartsFolder parts, PartsFolder::Make(options));
-  BEAMLINE_RETURN_IF_ERROR(WriteParts(parts, weights, result.config, vocabulary, sids, options));
+  BEAMLINE_RETURN_IF_ERROR(WriteSids(parts, sids, options));
+  BEAMLINE_RETURN_IF_ERROR(WriteModel(parts, checkpoint, result.config));
   PackOptions pack;
   pack.model = parts.path();
   pack.catalogue = {parts.path(), options.items, ""};

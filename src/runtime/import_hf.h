@@ -33,7 +33,7 @@ struct ImportHfOptions {
   std::filesystem::path out;
   std::filesystem::path model_out;  // keep the parts here too, for `beamline train` and `evaluate`; empty: no
   std::string model_version;        // empty: derived
-  bool overwrite = false;
+  bool overwrite = false;           // replace a bundle in `out` and a model in `model_out`
 };
 
 struct ImportHfResult {
@@ -44,6 +44,8 @@ struct ImportHfResult {
   std::vector<std::string> notes;
 };
 
+// Thread-safe but for the folders it writes to; `progress` may be null. Errors besides those of the inputs:
+// ALREADY_EXISTS where `out` or `model_out` hold something that `overwrite` does not cover, asked first.
 absl::StatusOr<ImportHfResult> ImportHf(const ImportHfOptions& options, Progress* progress = nullptr);
 
 }  // namespace beamline::runtime

@@ -20,7 +20,8 @@ absl::Status CheckRunnerOptions(const RunnerOptions& options) {
     return absl::InvalidArgumentError(absl::StrCat(field, ": must be at least ", limit, ", is ", value));
   };
   if (options.bundle.empty())
-    return absl::InvalidArgumentError("bundle: is empty; name a folder made by `beamline pack`");
+    return absl::InvalidArgumentError(
+        "bundle: is empty; name a folder made by `beamline pack` or `beamline import hf`");
   BEAMLINE_RETURN_IF_ERROR(at_least("threads", options.threads, 0));
   BEAMLINE_RETURN_IF_ERROR(at_least("workers", options.workers, 1));
   BEAMLINE_RETURN_IF_ERROR(at_least("context_cache_bytes", options.context_cache_bytes, 0));

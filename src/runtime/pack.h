@@ -3,7 +3,7 @@
 // From what the other commands leave behind to a bundle: the checkpoint of `beamline train` (config.json,
 // model.safetensors, vocabulary.safetensors), the codebook and SIDs of `beamline tokenize` (codebook.safetensors,
 // sids.tsv), and an item table for the attributes. An item gets into the catalogue iff it has a SID; what only one of
-// the two tables has is counted.
+// the two tables has is counted. Thread-safe but for the folder that is written; a Progress may be null.
 #pragma once
 
 #include <cstdint>

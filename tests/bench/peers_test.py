@@ -6,6 +6,7 @@
 
 import json
 import pathlib
+import subprocess
 import sys
 import tempfile
 import unittest
@@ -62,6 +63,20 @@ class Compare(unittest.TestCase):
         self.assertIn("other members", compare(REFERENCE * 3, lists, True, "fp32").failures[-1])
         tail = changed(lambda entries: entries.__setitem__(3, [[7, 7], -3.00005]))
         self.assertEqual((tail.failures, tail.other_members), ([], 0))
+
+    def test_a_single_list_may_not_be_wholly_different(self):
+        reference = [[[[i, j], -1.0 * j] for j in range(20)] for i in range(2)]
+        lists = [reference[0], [[[7, j], score] for (_, j), score in reference[1]]]
+        found = compare(reference, lists, True, "fp32")
+        self.assertEqual((found.other_members, found.lost), (1, 19))
+        self.assertIn("19 of 40 hypotheses are missing", found.failures[0])
+        lists[1] = [*reference[1][:9], [[7, 9], -9.0], *reference[1][10:]]  # a beam cut between near ties
+        self.assertEqual(compare(reference, lists, True, "fp32").failures, [])
+
+    def test_a_list_that_was_not_returned_fails(self):
+        for constrained, precision in ((True, "fp32"), (True, "int8"), (False, "int8")):
+            self.assertIn("0 lists, the reference has 1",
+                          compare(REFERENCE, [], constrained, precision).failures[0])
 
     def test_open_vocabulary_is_judged_by_overlap(self):
         other = [[[[9, 9], -1.5]] + REFERENCE[0][:3]]
@@ -200,6 +215,16 @@ class Estimate(unittest.TestCase):
         lengths.append(told.left())
         self.assertEqual(sorted(lengths, reverse=True), lengths)
         self.assertEqual(lengths[-1], 0)
+
+    def test_a_plan_needs_nothing_built_and_leaves_nothing(self):
+        script = pathlib.Path(registry.__file__).parent / "run.sh"
+        with tempfile.TemporaryDirectory() as folder:
+            result = subprocess.run(
+                ["bash", script, "--plan", "--cells", "A:20", "--batch", "1", "--threads", "1", "--out", f"{folder}/out"],
+                capture_output=True, text=True, env={"PATH": "/usr/bin:/bin", "HOME": folder})
+            self.assertEqual(result.returncode, 0, result.stderr)
+            self.assertIn("A 20 beams, batch 1, 1 thread: about ", result.stdout)
+            self.assertEqual(list(pathlib.Path(folder).iterdir()), [])
 
 
 if __name__ == "__main__":

@@ -114,6 +114,7 @@ TEST_P(ImportedModel, ServesWhatTransformersAnswers) {
   const std::string printed = import.Rest();
   ASSERT_EQ(import.Wait(), 0) << printed;
   EXPECT_THAT(printed, HasSubstr("(t5)"));
+  EXPECT_THAT(printed, HasSubstr(" SIDs, ids 1 to "));
 
   Command server(absl::StrCat("serve --config ", BEAMLINE_SOURCE_DIR, "/configs/demo.textproto --port 0 --any-port ",
                               "--bundle ", bundle.string()));

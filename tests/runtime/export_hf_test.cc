@@ -84,6 +84,11 @@ TEST(ExportHf, RefusesWhatHasNoCounterpartAndWhatIsThere) {
   ASSERT_TRUE(ImportHf(import).ok());
   ASSERT_TRUE(ExportHf({.model = import.model_out, .out = temp / "hf"}).ok());
   EXPECT_EQ(ExportHf({.model = import.model_out, .out = temp / "hf"}).code(), absl::StatusCode::kAlreadyExists);
+  const std::string config_before = Bytes(import.model_out / kConfigFile);
+  EXPECT_THAT(
+      std::string(ExportHf({.model = import.model_out, .out = import.model_out / "", .overwrite = true}).message()),
+      HasSubstr("is the model's own folder"));
+  EXPECT_EQ(Bytes(import.model_out / kConfigFile), config_before);
   ASSERT_TRUE(Vocabulary::OfTokens({0, 1, 2}).Save((import.model_out / kVocabularyFile).string()).ok());
   EXPECT_THAT(std::string(ExportHf({.model = import.model_out, .out = temp / "other"}).message()),
               HasSubstr("names 3 tokens"));

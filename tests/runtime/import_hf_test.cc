@@ -164,7 +164,8 @@ TEST(ImportHf, RefusesConfigsNamingFieldLimitAndValue) {
       {[](json& c) { c["num_layers"] = 3; }, "encoder.block.2.layer.0.SelfAttention.q.weight: is missing"},
       {[](json& c) { c["num_layers"] = 1; },
        "encoder.block.1.layer.0.SelfAttention.k.weight: is no tensor of this model"},
-      {[](json& c) { c["feed_forward_proj"] = "gelu"; }, "feed_forward_proj: must be relu, gated-relu"},
+      {[](json& c) { c["feed_forward_proj"] = "gelu"; }, "feed_forward_proj: must be relu, gelu_new or silu"},
+      {[](json& c) { c["feed_forward_proj"] = "gated-tanh"; }, "is 'gated-tanh'"},
       {[](json& c) { c["feed_forward_proj"] = "gated-gelu"; }, "wi_0.weight: is missing"},
       {[](json& c) { c["relative_attention_num_buckets"] = 16; }, "relative_attention_bias.weight: is F32[32,2]"},
       {[](json& c) { c["relative_attention_max_distance"] = 16; }, "t5.relative_max_distance"},
@@ -175,6 +176,22 @@ TEST(ImportHf, RefusesConfigsNamingFieldLimitAndValue) {
     folder.EditJson("config.json", spoil);
     EXPECT_THAT(folder.Error(), HasSubstr(message));
     EXPECT_FALSE(fs::exists(folder.options.out));
+  }
+}
+
+TEST(ImportHf, TakesTheActivationsThatTransformersNames) {
+  for (const auto& [name, activation] : {std::pair{"relu", model::T5Activation::kRelu},
+                                         {"gelu_new", model::T5Activation::kGelu},
+                                         {"silu", model::T5Activation::kSilu}}) {
+    HfFolder plain("relu_tied"), gated("few_items_end");
+    plain.EditJson("config.json", [&](json& c) { c["feed_forward_proj"] = name; });
+    gated.EditJson("config.json", [&](json& c) { c["feed_forward_proj"] = absl::StrCat("gated-", name); });
+    for (const HfFolder* folder : {&plain, &gated}) {
+      const auto result = folder->Import();
+      ASSERT_TRUE(result.ok()) << name << ": " << result.status();
+      EXPECT_EQ(result->config.t5.activation, activation) << name;
+      EXPECT_EQ(result->config.decoder.ffn.gated, folder == &gated) << name;
+    }
   }
 }
 
@@ -266,6 +283,22 @@ TEST(ImportHf, RefusesTokenizersThatDoNotFit) {
   EXPECT_THAT(with_added([](json& added) { added.back()["id"] = -4; }), HasSubstr("the id must be a whole number"));
   EXPECT_THAT(with_added([](json& added) { added[0]["id"] = 9; }), HasSubstr("elsewhere in the folder"));
 
+  // What the template inserts is what its own table says, whatever the vocabulary calls it.
+  HfFolder specials("relu_tied");
+  specials.options.overwrite = true;
+  const auto set_ids = [&](const json& ids) {
+    specials.EditJson("tokenizer.json", [&](json& t) { t["post_processor"]["special_tokens"]["</s>"]["ids"] = ids; });
+  };
+  set_ids({4, 1});
+  const auto two = specials.Import();
+  ASSERT_TRUE(two.ok()) << two.status();
+  EXPECT_EQ(two->config.t5.input.suffix.size(), 2u);
+  EXPECT_EQ(two->config.t5.input.suffix[1], two->config.t5.end);
+  for (const json& ids : {json::array(), json(1), json({1, -1}), json({1, 1 << 24})}) {
+    set_ids(ids);
+    EXPECT_THAT(specials.Error(), HasSubstr("post_processor.special_tokens.</s>.ids: must be token ids up to")) << ids;
+  }
+
   HfFolder processor("relu_tied");
   processor.EditJson("tokenizer.json", [](json& t) { t["post_processor"] = {{"type", "BertProcessing"}}; });
   EXPECT_THAT(processor.Error(), HasSubstr("say with --prefix and --suffix"));
@@ -275,6 +308,7 @@ TEST(ImportHf, RefusesTokenizersThatDoNotFit) {
   ASSERT_TRUE(result.ok()) << result.status();
   EXPECT_EQ(result->config.t5.input.prefix.size(), 1u);
   EXPECT_EQ(result->config.t5.input.suffix.size(), 2u);
+  processor.options.overwrite = true;
   processor.options.prefix = std::vector<std::string>{"nothing"};
   EXPECT_THAT(processor.Error(), HasSubstr("the tokenizer has no token 'nothing'"));
 
@@ -327,9 +361,36 @@ TEST(ImportHf, LeavesNothingBehindAndReplacesOnlyWhenAsked) {
   ASSERT_TRUE(folder.Import().ok()) << folder.Error();
   EXPECT_THAT(folder.Error(), HasSubstr("exists"));
   EXPECT_FALSE(fs::exists(folder.options.out.string() + ".parts"));
+  folder.options.overwrite = true;
   folder.options.dialect = "klingon";
   EXPECT_THAT(folder.Error(),
               HasSubstr("dialect: 'klingon' must be letter, minionerec, minionerec-info, openonerec or tsv"));
+}
+
+TEST(ImportHf, TheBundlesFolderMayEndInASlash) {
+  HfFolder folder("relu_tied");
+  folder.options.out += "/";
+  ASSERT_TRUE(folder.Import().ok()) << folder.Error();
+  EXPECT_TRUE(LoadBundle(folder.options.out).ok());
+}
+
+TEST(ImportHf, WhatStandsInModelOutIsReplacedOnlyWhenAsked) {
+  HfFolder folder("relu_tied");
+  const std::string checkpoint = *ReadFile(folder.path("config.json"), 1 << 20);
+  folder.options.model_out = folder.options.folder / "";
+  folder.options.overwrite = true;
+  EXPECT_THAT(folder.Error(), HasSubstr("is the checkpoint's folder, whose files would be lost"));
+  EXPECT_EQ(*ReadFile(folder.path("config.json"), 1 << 20), checkpoint);
+
+  folder.options.model_out = folder.path("parts");
+  folder.options.overwrite = false;
+  fs::create_directories(folder.options.model_out);
+  folder.Write("parts/config.json", "another model's");
+  EXPECT_THAT(folder.Error(), HasSubstr("parts/config.json: exists; pass --overwrite"));
+  EXPECT_EQ(*ReadFile(folder.path("parts/config.json"), 1 << 20), "another model's");
+  EXPECT_FALSE(fs::exists(folder.options.out));
+  folder.options.overwrite = true;
+  EXPECT_TRUE(folder.Import().ok()) << folder.Error();
 }
 
 }  // namespace

@@ -83,8 +83,27 @@ class Collector {
   const std::string path_;
 };
 
-// "special_tokens": {"</s>": {"ids": [1], ...}} of a TemplateProcessing, for each special token of `single`; those
-// before the sequence are the prefix.
+// The ids a special token of a template stands for: "special_tokens": {"</s>": {"ids": [1], ...}}. Its name is mostly,
+// but need not be, a token's text.
+absl::Status AppendTemplateIds(const Collector& collector, const json& processor, const std::string& name,
+                               std::vector<int64_t>& ids) {
+  const json special = processor.value("special_tokens", json());
+  const json named = special.is_object() ? special.value(name, json()) : json();
+  const json values = named.is_object() ? named.value("ids", json()) : json();
+  if (!values.is_array()) {
+    return collector.Error("post_processor", absl::StrCat("special_tokens.", name, ".ids: must be an array of ids"));
+  }
+  for (const json& value : values) {
+    if (!value.is_number_unsigned() || value.get<uint64_t>() > static_cast<uint64_t>(kMaxTokenId)) {
+      return collector.Error("post_processor", absl::StrCat("special_tokens.", name, ".ids: must lie in [0, ",
+                                                            kMaxTokenId, "], is ", value.dump()));
+    }
+    ids.push_back(value.get<int64_t>());
+  }
+  return absl::OkStatus();
+}
+
+// What stands before the sequence in `single` is the prefix, what stands after it the suffix.
 absl::Status ReadTemplate(const Collector& collector, const json& processor, HfTokenizer& tokenizer) {
   const std::string where = "post_processor";
   if (!processor.is_object() || processor.value("type", json()) != "TemplateProcessing" ||
@@ -105,9 +124,8 @@ absl::Status ReadTemplate(const Collector& collector, const json& processor, HfT
         !part.at("SpecialToken").value("id", json()).is_string()) {
       return collector.Error(where, "single: every part must be a Sequence or a SpecialToken");
     }
-    const std::string token = part.at("SpecialToken").at("id").get<std::string>();
-    BEAMLINE_ASSIGN_OR_RETURN(const int64_t id, tokenizer.Id(token));
-    (sequence_seen ? tokenizer.suffix : tokenizer.prefix).push_back(id);
+    BEAMLINE_RETURN_IF_ERROR(AppendTemplateIds(collector, processor, part.at("SpecialToken").at("id"),
+                                               sequence_seen ? tokenizer.suffix : tokenizer.prefix));
   }
   return absl::OkStatus();
 }

@@ -142,12 +142,18 @@ TEST(ImportHf, HeadAndScaleComeFromWhereTheyAreSaid) {
 }
 
 TEST(ImportHf, AFileWithACopyOfTheEmbeddingAloneIsEnough) {
-  HfFolder folder("relu_tied");
-  folder.EditWeights([](auto& tensors) {
-    tensors["encoder.embed_tokens.weight"] = tensors["shared.weight"];
-    tensors.erase("shared.weight");
-  });
-  EXPECT_TRUE(folder.Import().ok()) << folder.Error();
+  for (const char* copy : {"encoder.embed_tokens.weight", "decoder.embed_tokens.weight", "lm_head.weight"}) {
+    HfFolder folder("relu_tied");
+    folder.EditWeights([copy](auto& tensors) {
+      auto embedding = tensors.extract("shared.weight");
+      embedding.key() = copy;
+      tensors.insert(std::move(embedding));
+    });
+    const auto result = folder.Import();
+    ASSERT_TRUE(result.ok()) << result.status();
+    EXPECT_TRUE(result->config.decoder.tied_heads) << copy;
+    EXPECT_FALSE(result->config.t5.encoder_embedding) << copy;
+  }
 }
 
 TEST(ImportHf, RefusesConfigsNamingFieldLimitAndValue) {

@@ -115,3 +115,9 @@ def illegal_rate(lists, sids):
     legal = {tuple(sid) for sid in sids}
     total = sum(map(len, lists))
     return sum(tuple(tokens) not in legal for entries in lists for tokens, _ in entries) / total if total else 0.0
+
+
+def require_items(found, rate, constrained):
+    """A peer that searches the catalogue may answer with nothing else, in any precision."""
+    if constrained and rate > 0:
+        found.failures.insert(0, f"{rate:.1%} of its answers are no items")

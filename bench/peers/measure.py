@@ -7,7 +7,7 @@ import os
 import time
 
 import registry
-from compare import compare_any, illegal_rate
+from compare import compare_any, illegal_rate, require_items
 from machine import LoadWatch, load_average
 from process import PeerError, PeerProcess
 
@@ -98,8 +98,9 @@ class CellRun:
                 if entry is not registry.GEMM:
                     lists = process.ask({"do": "answer", "requests": indices}, 3600)["lists"]
                     found = compare_any(references[entry.constrained], lists, entry.constrained, entry.precision)
-                    result["answers"] = found.summary()
                     result["illegal_rate"] = illegal_rate(lists, workload["sids"])
+                    require_items(found, result["illegal_rate"], entry.constrained)
+                    result["answers"] = found.summary()
             except PeerError as error:
                 result["error"] = str(error)
 

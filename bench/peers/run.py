@@ -14,6 +14,7 @@ import argparse
 import dataclasses
 import hashlib
 import json
+import os
 import pathlib
 import signal
 import subprocess
@@ -38,6 +39,23 @@ def numbers(text):
     return values
 
 
+def cores(text):
+    values, available = numbers(text), len(os.sched_getaffinity(0))
+    if max(values) > available:
+        raise argparse.ArgumentTypeError(f"{max(values)} threads would share the {available} cores there are")
+    return values
+
+
+def at_least(least, kind=float):
+    def parse(text):
+        value = kind(text)
+        if not least <= value < float("inf"):  # nor a NaN, which no limit holds
+            raise argparse.ArgumentTypeError(f"must be at least {least}, is {text}")
+        return value
+    parse.__name__ = "number"
+    return parse
+
+
 def shapes(text):
     try:
         return parse_shapes(text)
@@ -58,11 +76,12 @@ def parse_arguments():
     parser.add_argument("--cells", type=shapes, default=parse_shapes(",".join(
         f"{size}:{beams}" for size in "AB" for beams in (20, 50, 128, 512))), help="SIZE:BEAMS,...; default: all eight")
     parser.add_argument("--batch", type=numbers, default=[1, 16], help="requests at once; default 1,16")
-    parser.add_argument("--threads", type=numbers, default=[1, 2], help="cores for each peer; default 1,2")
+    parser.add_argument("--threads", type=cores, default="1,2" if len(os.sched_getaffinity(0)) > 1 else "1",
+                        help="cores for each peer; default 1,2, or 1 where there is one")
     parser.add_argument("--peers", type=peers, default=list(registry.BY_NAME), help="default: all")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=1.0, help="of a peer's turn in a round; default 1")
-    parser.add_argument("--max-load", type=float, default=0.2, help="cores others may keep busy; default 0.2")
+    parser.add_argument("--rounds", type=at_least(1, int), default=5)
+    parser.add_argument("--seconds", type=at_least(0), default=1.0, help="of a peer's turn in a round; default 1")
+    parser.add_argument("--max-load", type=at_least(0), default=0.2, help="cores others may keep busy; default 0.2")
     parser.add_argument("--force", action="store_true", help="measure on a busy machine too, and mark the results")
     parser.add_argument("--quick", action="store_true", help="A:20, three peers, two short rounds")
     parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("build/peers"), help="default build/peers")
@@ -92,9 +111,14 @@ def fingerprint(arguments, binary):
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 
 
-def missing(cells, folder, key, fresh):
-    done = {cell for cell in cells if not fresh and (folder / cell.file_name).exists()
-            and json.loads((folder / cell.file_name).read_text())["fingerprint"] == key}
+def missing(cells, folder, key, fresh, force=False):
+    """Cells without a result in `folder`. One that was forced on a busy machine is no result for who does not force."""
+    def is_done(cell):
+        if fresh or not (folder / cell.file_name).exists():
+            return False
+        document = json.loads((folder / cell.file_name).read_text())
+        return document["fingerprint"] == key and (force or not document["forced"])
+    done = set(filter(is_done, cells))
     if done:
         print(f"{len(done)} of {len(cells)} cells are complete in {folder.parent}: they are not measured again")
     return [cell for cell in cells if cell not in done]
@@ -157,7 +181,7 @@ def main():
     if not arguments.report:
         preparation = Preparation(Environments(), arguments.beamline, arguments.peer_binary, arguments.out / "logs")
         try:
-            left = missing(cells, arguments.out / "cells", key, arguments.fresh)
+            left = missing(cells, arguments.out / "cells", key, arguments.fresh, arguments.force)
             if left:
                 measure_cells(arguments, left, key, preparation)
         except measure.BusyMachine as error:

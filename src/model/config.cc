@@ -176,8 +176,6 @@ void CheckT5(const ModelConfig& config, Problems& problems) {
   problems.Range("t5.start", t5.start, 0, t5.vocabulary - 1);
   problems.Range("t5.end", t5.end, codes, t5.vocabulary - 1);
   problems.Range("t5.relative_buckets", t5.relative_buckets, 4, kMaxRelativeBuckets);
-  problems.Require(t5.relative_buckets % 2 == 0, "t5.relative_buckets",
-                   absl::StrCat("must be even: half are for keys after the query, is ", t5.relative_buckets));
   problems.Range("t5.relative_max_distance (above half of relative_buckets)", t5.relative_max_distance,
                  t5.relative_buckets / 2 + 1, kMaxRelativeDistance);
   CheckT5Input(t5, config.levels(), problems);

@@ -7,6 +7,7 @@
 #include <nlohmann/json.hpp>
 
 #include "absl/status/status.h"
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/strings/strip.h"
@@ -20,7 +21,11 @@ namespace {
 namespace fs = std::filesystem;
 using nlohmann::json;
 
-void CheckKind(const json& document, JsonObjectReader& reader) {
+constexpr char kArchitecture[] = "T5ForConditionalGeneration";
+
+// Training scripts derive classes of their own from it (LETTER's is LETTER), and its tensors are what they save; what
+// transformers calls T5 otherwise has no head, or another one.
+void CheckKind(JsonObjectReader& reader, HfT5Config& config) {
   std::string model_type;
   reader.String("model_type", model_type);
   if (!model_type.empty() && model_type != "t5") {
@@ -28,10 +33,17 @@ void CheckKind(const json& document, JsonObjectReader& reader) {
   }
   const json* architectures = reader.Find("architectures", false);
   if (architectures == nullptr || architectures->is_null()) return;
+  bool foreign = false;  // transformers' own, of another purpose
   for (const json& name : *architectures) {
-    if (name == "T5ForConditionalGeneration") return;
+    if (name == kArchitecture) return;
+    foreign |= !name.is_string() || absl::StrContains(name.get<std::string>(), "T5");
   }
-  reader.Problem("architectures", absl::StrCat("must name T5ForConditionalGeneration, is ", architectures->dump()));
+  if (foreign || architectures->empty()) {
+    reader.Problem("architectures", absl::StrCat("must name ", kArchitecture, ", is ", architectures->dump()));
+    return;
+  }
+  config.notes.push_back(absl::StrCat("config.json: architectures is ", architectures->dump(), ", taken for a ",
+                                      kArchitecture, "; code of its own that changes logits is not applied"));
 }
 
 // Before anything is made of them; how they fit together is for model::ValidateConfig to say.
@@ -55,23 +67,23 @@ void CheckSizes(JsonObjectReader& reader, const HfT5Config& config) {
 void ReadActivation(JsonObjectReader& reader, HfT5Config& config) {
   std::string name = "relu";
   reader.String("feed_forward_proj", name, false);
-  absl::string_view activation = name;
-  config.gated = absl::ConsumePrefix(&activation, "gated-");
-  if (activation == "relu") {
+  absl::string_view function = name;
+  config.gated = absl::ConsumePrefix(&function, "gated-");
+  if (function == "relu") {
     config.activation = model::T5Activation::kRelu;
-  } else if (activation == "gelu_new" || name == "gated-gelu") {
+  } else if (function == "gelu_new" || name == "gated-gelu") {  // gelu without a gate is the exact one
     config.activation = model::T5Activation::kGelu;
-  } else if (activation == "silu") {
+  } else if (function == "silu" || function == "swish") {
     config.activation = model::T5Activation::kSilu;
   } else {
     reader.Problem(
         "feed_forward_proj",
-        absl::StrCat("must be relu, gelu_new or silu, plain or gated- (gated-gelu: gated-gelu_new), is '", name, "'"));
+        absl::StrCat("must be relu, gelu_new or silu, or gated- and one of them, or gated-gelu, is '", name, "'"));
   }
 }
 
 // A token id, or (for the end token) a list of one. null counts as absent.
-bool ReadToken(const json& document, const char* key, JsonObjectReader& reader, int64_t& token) {
+bool ReadToken(const char* key, JsonObjectReader& reader, int64_t& token) {
   const json* value = reader.Find(key, false);
   if (value == nullptr || value->is_null()) return false;
   if (value->is_array() && value->size() == 1) value = &value->at(0);
@@ -97,6 +109,9 @@ void NoteGeneration(const json& document, const std::string& file, HfT5Config& c
                                                   {"no_repeat_ngram_size", 0},
                                                   {"encoder_no_repeat_ngram_size", 0},
                                                   {"min_length", 0},
+                                                  {"min_new_tokens", 0},
+                                                  {"exponential_decay_length_penalty", nullptr},
+                                                  {"renormalize_logits", false},
                                                   {"forced_bos_token_id", nullptr},
                                                   {"forced_eos_token_id", nullptr},
                                                   {"suppress_tokens", nullptr},
@@ -114,16 +129,20 @@ struct Tokens {
   bool start = false, end = false;
 };
 
-// generate takes the tokens from generation_config.json where there is one.
-absl::StatusOr<Tokens> ReadGenerationConfig(const fs::path& path, HfT5Config& config) {
+// generate takes everything from generation_config.json where there is one, else from config.json.
+absl::StatusOr<Tokens> ReadGenerationConfig(const fs::path& path, const json& model, HfT5Config& config) {
   Tokens found;
   std::error_code error;
-  if (!fs::exists(path, error)) return found;
+  if (!fs::exists(path, error)) {
+    NoteGeneration(model, "config.json", config);
+    return found;
+  }
   BEAMLINE_ASSIGN_OR_RETURN(const json document, ReadJsonObject(path.string(), kConfigLimits));
   std::vector<std::string> problems;
   JsonObjectReader reader(document, "", problems);
-  found.start = ReadToken(document, "decoder_start_token_id", reader, config.start_token);
-  found.end = ReadToken(document, "eos_token_id", reader, config.end_token);
+  found.start = ReadToken("decoder_start_token_id", reader, config.start_token) ||
+                ReadToken("bos_token_id", reader, config.start_token);  // as generate does
+  found.end = ReadToken("eos_token_id", reader, config.end_token);
   NoteGeneration(document, path.filename().string(), config);
   BEAMLINE_RETURN_IF_ERROR(Problems(path, problems));
   return found;
@@ -144,7 +163,7 @@ absl::StatusOr<HfT5Config> ReadHfT5Config(const fs::path& folder) {
                     .relative_buckets = 32,
                     .relative_max_distance = 128,
                     .norm_epsilon = 1e-6};
-  CheckKind(document, reader);
+  CheckKind(reader, config);
   reader.Int("d_model", config.d_model, false);
   reader.Int("d_kv", config.d_kv, false);
   reader.Int("d_ff", config.d_ff, false);
@@ -161,10 +180,11 @@ absl::StatusOr<HfT5Config> ReadHfT5Config(const fs::path& folder) {
   reader.Bool("tie_word_embeddings", config.scale_head);
   reader.Bool("scale_decoder_outputs", config.scale_head);
 
-  BEAMLINE_ASSIGN_OR_RETURN(const Tokens generation, ReadGenerationConfig(folder / "generation_config.json", config));
+  BEAMLINE_ASSIGN_OR_RETURN(const Tokens generation,
+                            ReadGenerationConfig(folder / "generation_config.json", document, config));
   int64_t start = 0, end = 1;
-  const bool has_start = ReadToken(document, "decoder_start_token_id", reader, start);
-  ReadToken(document, "eos_token_id", reader, end);
+  const bool has_start = ReadToken("decoder_start_token_id", reader, start);
+  ReadToken("eos_token_id", reader, end);
   if (!generation.start) config.start_token = start;
   if (!generation.end) config.end_token = end;
   if (!generation.start && !has_start) {

@@ -179,7 +179,7 @@ absl::Status HfT5Weights::Check(const std::string& folder, const HfT5Config& con
 // left out. What is there is used, as transformers does; mostly all are equal.
 absl::Status HfT5Weights::FindEmbeddings(const HfT5Config& config) {
   std::string shared;
-  for (const char* name : {kShared, kDecoderCopy, kEncoderCopy}) {
+  for (const char* name : {kShared, kDecoderCopy, kEncoderCopy, kHead}) {
     if (shared.empty() && tensors_.contains(name)) shared = name;
   }
   if (shared.empty()) return absl::InvalidArgumentError(absl::StrCat(source_, ": ", kShared, " is missing"));

@@ -4,12 +4,14 @@
   python3 tests/bench/peers_test.py
 """
 
+import io
 import json
 import pathlib
 import subprocess
 import sys
 import tempfile
 import unittest
+from unittest import mock
 
 sys.dont_write_bytecode = True
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2] / "bench" / "peers"))
@@ -20,7 +22,8 @@ import measure
 import progress
 import registry
 import report
-from compare import compare, compare_any, illegal_rate
+import run
+from compare import compare, compare_any, illegal_rate, require_items
 
 REFERENCE = [[[[1, 1], -1.0], [[1, 2], -2.0], [[3, 0], -2.00005], [[2, 2], -3.0]]]
 MODEL = {
@@ -99,6 +102,16 @@ class Compare(unittest.TestCase):
         lists[0][3][0] = [2, 2]
         self.assertFalse(compare(REFERENCE, lists, True, "int8").failures)
 
+    def test_who_searches_the_catalogue_answers_with_items_alone(self):
+        lists = [[*REFERENCE[0][:3], [[9, 9], -3.0]]]
+        rate = illegal_rate(lists, [[1, 1], [1, 2], [3, 0], [2, 2]])
+        found = compare(REFERENCE * 2, lists + REFERENCE, True, "bf16")
+        self.assertFalse(found.failures)  # overlap alone would let it pass
+        require_items(found, rate, constrained=False)
+        self.assertFalse(found.failures)
+        require_items(found, rate, constrained=True)
+        self.assertIn("25.0% of its answers are no items", found.failures[0])
+
     def test_illegal_rate(self):
         self.assertEqual(illegal_rate(REFERENCE, [[1, 1], [3, 0]]), 0.5)
 
@@ -122,6 +135,42 @@ class Cells(unittest.TestCase):
         self.assertEqual(len(set(made)), 12)
         teams = [(cell.size, cell.threads) for cell in made]
         self.assertEqual(len(set(teams)), sum(a != b for a, b in zip(teams, [None, *teams])))
+
+
+class Arguments(unittest.TestCase):
+    def parse(self, *arguments):
+        with mock.patch("sys.argv", ["run.py", "--beamline", "b", "--peer-binary", "p", *arguments]), \
+                mock.patch("sys.stderr", io.StringIO()) as errors, \
+                mock.patch("os.sched_getaffinity", lambda _: {0, 1}):
+            try:
+                return run.parse_arguments()
+            except SystemExit:
+                return errors.getvalue()
+
+    def test_defaults(self):
+        self.assertEqual(self.parse().threads, [1, 2])
+        self.assertEqual(self.parse("--threads", "2", "--max-load", "0").max_load, 0)
+
+    def test_more_threads_than_cores_are_refused(self):
+        self.assertIn("4 threads would share the 2 cores", self.parse("--threads", "1,4"))
+
+    def test_limits_that_would_measure_nothing_or_not_limit(self):
+        for name, value in (("--rounds", "0"), ("--seconds", "-1"), ("--max-load", "nan"), ("--seconds", "inf")):
+            self.assertIn("must be at least", self.parse(name, value), name)
+        self.assertIn("invalid number value", self.parse("--rounds", "many"))
+
+    def test_a_forced_cell_is_no_result_for_who_does_not_force(self):
+        cell = cells.Cell("A", 20, 1, 1)
+        with tempfile.TemporaryDirectory() as name, mock.patch("builtins.print"):
+            folder = pathlib.Path(name) / "cells"
+            folder.mkdir()
+            self.assertEqual(run.missing([cell], folder, "k", False), [cell])
+            (folder / cell.file_name).write_text(json.dumps(document(forced=True)))
+            self.assertEqual(run.missing([cell], folder, "k", False), [cell])
+            self.assertEqual(run.missing([cell], folder, "k", False, force=True), [])
+            (folder / cell.file_name).write_text(json.dumps(document()))
+            self.assertEqual(run.missing([cell], folder, "k", False), [])
+            self.assertEqual(run.missing([cell], folder, "other", False), [cell])
 
 
 class Machine(unittest.TestCase):

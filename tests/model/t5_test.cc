@@ -73,8 +73,7 @@ TEST(T5Config, RefusesWhatNoModelCouldBeBuiltFrom) {
       {[](ModelConfig& c) { c.t5.vocabulary = int64_t{1} << 25; }, "t5.vocabulary"},
       {[](ModelConfig& c) { c.t5.start = 17; }, "t5.start: must lie in [0, 16], is 17"},
       {[](ModelConfig& c) { c.t5.end = 11; }, "t5.end: must lie in [12, 16], is 11"},
-      {[](ModelConfig& c) { c.t5.relative_buckets = 5; }, "t5.relative_buckets: must be even"},
-      {[](ModelConfig& c) { c.t5.relative_buckets = 2; }, "t5.relative_buckets"},
+      {[](ModelConfig& c) { c.t5.relative_buckets = 3; }, "t5.relative_buckets: must lie in [4, "},
       {[](ModelConfig& c) { c.t5.relative_max_distance = 2; }, "t5.relative_max_distance"},
       {[](ModelConfig& c) { c.t5.input.prefix = {17}; }, "t5.input.prefix[0]"},
       {[](ModelConfig& c) {

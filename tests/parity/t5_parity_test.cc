@@ -34,7 +34,7 @@ struct Loaded {
   std::vector<int32_t> rows;  // of the embedding, by token
 };
 
-absl::StatusOr<Loaded> Load(const fs::path& folder, const std::string& backend) {
+absl::StatusOr<Loaded> Load(const fs::path& folder, const std::string& backend, const std::string& dtype = "fp32") {
   Loaded loaded;
   absl::StatusOr<GoldenCase> golden = ReadGoldenCase(folder);
   if (!golden.ok()) return golden.status();
@@ -51,8 +51,8 @@ absl::StatusOr<Loaded> Load(const fs::path& folder, const std::string& backend) 
     loaded.rows.resize(std::max<size_t>(loaded.rows.size(), token + 1), -1);
     loaded.rows[token] = static_cast<int32_t>(row);
   }
-  absl::StatusOr<std::unique_ptr<runtime::Runner>> runner =
-      runtime::LoadRunner({.bundle = options.out.string(), .backend = backend, .threads = 1, .context_cache_bytes = 0});
+  absl::StatusOr<std::unique_ptr<runtime::Runner>> runner = runtime::LoadRunner(
+      {.bundle = options.out.string(), .dtype = dtype, .backend = backend, .threads = 1, .context_cache_bytes = 0});
   if (!runner.ok()) return runner.status();
   loaded.runner = *std::move(runner);
   return loaded;
@@ -73,22 +73,28 @@ std::unique_ptr<runtime::RequestJob> MakeJob(const Loaded& loaded, const GoldenR
   return job;
 }
 
-// Runs the requests [begin, end) together and adds their lists to the tally.
-void RunBatch(const Loaded& loaded, size_t begin, size_t end, Tally& tally) {
+// The lists of the requests [begin, end), run together.
+std::vector<std::vector<decode::Hypothesis>> Run(const Loaded& loaded, size_t begin, size_t end) {
   std::vector<std::unique_ptr<runtime::RequestJob>> jobs;
   std::vector<scheduler::Job*> batch;
   for (size_t i = begin; i < end; ++i) {
     jobs.push_back(MakeJob(loaded, loaded.golden.requests[i]));
     batch.push_back(jobs.back().get());
   }
-  for (const absl::Status& status : loaded.runner->Encode(batch)) ASSERT_TRUE(status.ok()) << status;
+  for (const absl::Status& status : loaded.runner->Encode(batch)) EXPECT_TRUE(status.ok()) << status;
   const auto pass = [](const scheduler::Job&) { return absl::OkStatus(); };
-  for (const absl::Status& status : loaded.runner->Decode(batch, pass)) ASSERT_TRUE(status.ok()) << status;
+  for (const absl::Status& status : loaded.runner->Decode(batch, pass)) EXPECT_TRUE(status.ok()) << status;
+  std::vector<std::vector<decode::Hypothesis>> lists;
+  for (const auto& job : jobs) lists.push_back(job->hypotheses);
+  return lists;
+}
+
+// Runs the requests [begin, end) together and adds their lists to the tally.
+void RunBatch(const Loaded& loaded, size_t begin, size_t end, Tally& tally) {
+  const auto lists = Run(loaded, begin, end);
   for (size_t i = begin; i < end; ++i) {
     std::vector<Scored> actual;
-    for (const decode::Hypothesis& hypothesis : jobs[i - begin]->hypotheses) {
-      actual.push_back({hypothesis.sid, hypothesis.score});
-    }
+    for (const decode::Hypothesis& hypothesis : lists[i - begin]) actual.push_back({hypothesis.sid, hypothesis.score});
     const GoldenRequest& request = loaded.golden.requests[i];
     Compare(request.expected, actual, absl::StrCat("request ", i, ", width ", request.width), tally);
   }
@@ -112,6 +118,36 @@ void CheckCase(const fs::path& folder, const std::string& backend) {
   CheckTally(alone, absl::StrCat(what, ", alone"));
   for (size_t i = 0; i < count; i += kBatch) RunBatch(*loaded, i, std::min(count, i + kBatch), batched);
   CheckTally(batched, absl::StrCat(what, ", in batches of ", kBatch));
+}
+
+// Backend cpu promises more than the tolerances: the same bits in any company, in every precision.
+void CheckCompany(const fs::path& folder, const std::string& dtype) {
+  const absl::StatusOr<Loaded> loaded = Load(folder, "cpu", dtype);
+  ASSERT_TRUE(loaded.ok()) << loaded.status();
+  const size_t count = loaded->golden.requests.size();
+  for (size_t begin = 0; begin < count; begin += kBatch) {
+    const auto together = Run(*loaded, begin, std::min(count, begin + kBatch));
+    for (size_t i = 0; i < together.size(); ++i) {
+      const auto alone = Run(*loaded, begin + i, begin + i + 1)[0];
+      const std::string where = absl::StrCat(loaded->golden.name, " in ", dtype, ", request ", begin + i);
+      ASSERT_EQ(alone.size(), together[i].size()) << where;
+      for (size_t rank = 0; rank < alone.size(); ++rank) {
+        ASSERT_EQ(alone[rank].sid, together[i][rank].sid) << where << ", rank " << rank;
+        ASSERT_EQ(alone[rank].score, together[i][rank].score) << where << ", rank " << rank;
+      }
+    }
+  }
+}
+
+class T5Company : public ::testing::TestWithParam<const char*> {};
+INSTANTIATE_TEST_SUITE_P(Dtypes, T5Company, ::testing::Values("fp32", "bf16", "int8"));
+
+TEST_P(T5Company, AnswersOfBackendCpuAreBitIdenticalAloneAndInBatches) {
+  std::vector<fs::path> folders = CaseFolders(fs::path(BEAMLINE_SOURCE_DIR) / "tests/golden/t5");
+  if (const char* directory = std::getenv("BEAMLINE_PARITY_DIR"); directory != nullptr) {
+    for (const fs::path& folder : CaseFolders(directory)) folders.push_back(folder);
+  }
+  for (const fs::path& folder : folders) CheckCompany(folder, GetParam());
 }
 
 class T5Parity : public ::testing::TestWithParam<const char*> {};

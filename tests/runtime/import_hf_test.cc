@@ -142,12 +142,18 @@ TEST(ImportHf, HeadAndScaleComeFromWhereTheyAreSaid) {
 }
 
 TEST(ImportHf, AFileWithACopyOfTheEmbeddingAloneIsEnough) {
-  HfFolder folder("relu_tied");
-  folder.EditWeights([](auto& tensors) {
-    tensors["encoder.embed_tokens.weight"] = tensors["shared.weight"];
-    tensors.erase("shared.weight");
-  });
-  EXPECT_TRUE(folder.Import().ok()) << folder.Error();
+  for (const char* copy : {"encoder.embed_tokens.weight", "decoder.embed_tokens.weight", "lm_head.weight"}) {
+    HfFolder folder("relu_tied");
+    folder.EditWeights([copy](auto& tensors) {
+      auto embedding = tensors.extract("shared.weight");
+      embedding.key() = copy;
+      tensors.insert(std::move(embedding));
+    });
+    const auto result = folder.Import();
+    ASSERT_TRUE(result.ok()) << result.status();
+    EXPECT_TRUE(result->config.decoder.tied_heads) << copy;
+    EXPECT_FALSE(result->config.t5.encoder_embedding) << copy;
+  }
 }
 
 TEST(ImportHf, RefusesConfigsNamingFieldLimitAndValue) {
@@ -182,7 +188,8 @@ TEST(ImportHf, RefusesConfigsNamingFieldLimitAndValue) {
 TEST(ImportHf, TakesTheActivationsThatTransformersNames) {
   for (const auto& [name, activation] : {std::pair{"relu", model::T5Activation::kRelu},
                                          {"gelu_new", model::T5Activation::kGelu},
-                                         {"silu", model::T5Activation::kSilu}}) {
+                                         {"silu", model::T5Activation::kSilu},
+                                         {"swish", model::T5Activation::kSilu}}) {
     HfFolder plain("relu_tied"), gated("few_items_end");
     plain.EditJson("config.json", [&](json& c) { c["feed_forward_proj"] = name; });
     gated.EditJson("config.json", [&](json& c) { c["feed_forward_proj"] = absl::StrCat("gated-", name); });
@@ -193,6 +200,50 @@ TEST(ImportHf, TakesTheActivationsThatTransformersNames) {
       EXPECT_EQ(result->config.decoder.ffn.gated, folder == &gated) << name;
     }
   }
+}
+
+TEST(ImportHf, TakesClassesThatTrainingScriptsDerive) {
+  HfFolder folder("relu_tied");
+  folder.EditJson("config.json", [](json& c) { c["architectures"] = {"LETTER"}; });
+  const auto result = folder.Import();
+  ASSERT_TRUE(result.ok()) << result.status();
+  ASSERT_EQ(result->notes.size(), 1u);
+  EXPECT_THAT(result->notes[0], HasSubstr("architectures is [\"LETTER\"], taken for a T5ForConditionalGeneration"));
+}
+
+TEST(ImportHf, StartsWhereGenerateStarts) {
+  // Without a start token generate takes bos_token_id, and only without a generation_config.json asks config.json.
+  HfFolder folder("relu_tied");
+  folder.options.overwrite = true;
+  const auto start = [&] {
+    const auto result = folder.Import();
+    EXPECT_TRUE(result.ok()) << result.status();
+    return LoadBundle(folder.options.out)->vocabulary->tokens()[result->config.t5.start];
+  };
+  folder.EditJson("generation_config.json",
+                  [](json& c) { c["decoder_start_token_id"] = nullptr, c["bos_token_id"] = 4; });
+  EXPECT_EQ(start(), 4);
+  folder.EditJson("generation_config.json", [](json& c) { c["decoder_start_token_id"] = 5; });
+  EXPECT_EQ(start(), 5);
+  fs::remove(folder.path("generation_config.json"));
+  EXPECT_EQ(start(), 0);
+}
+
+TEST(ImportHf, NotesWhatGenerateWouldApply) {
+  HfFolder folder("relu_tied");
+  folder.options.overwrite = true;
+  folder.EditJson("generation_config.json", [](json& c) { c["min_new_tokens"] = 9, c["renormalize_logits"] = true; });
+  EXPECT_EQ(folder.Import()->notes.size(), 2u);
+  folder.EditJson("generation_config.json",
+                  [](json& c) { c["min_new_tokens"] = nullptr, c["renormalize_logits"] = false; });
+  EXPECT_EQ(folder.Import()->notes.size(), 0u);
+  // config.json speaks for generate where it is alone, as transformers 4 wrote it.
+  folder.EditJson("config.json", [](json& c) { c["repetition_penalty"] = 2.0; });
+  EXPECT_EQ(folder.Import()->notes.size(), 0u);
+  fs::remove(folder.path("generation_config.json"));
+  const auto result = folder.Import();
+  ASSERT_EQ(result->notes.size(), 1u);
+  EXPECT_THAT(result->notes[0], HasSubstr("config.json: repetition_penalty is 2.0, which Beamline does not apply"));
 }
 
 TEST(ImportHf, TakesTokensFromGenerationConfigFirst) {
@@ -318,6 +369,27 @@ TEST(ImportHf, RefusesTokenizersThatDoNotFit) {
 }
 
 // The older layouts: a sentencepiece model that we never read, and the added tokens in a file of their own.
+TEST(HfTokenizer, ATemplateNamesItsIdsItself) {
+  HfFolder folder("relu_tied");
+  folder.EditJson("tokenizer.json", [](json& c) {
+    json& processor = c["post_processor"];
+    processor["single"] = {{{"SpecialToken", {{"id", "start"}, {"type_id", 0}}}},
+                           {{"Sequence", {{"id", "A"}, {"type_id", 0}}}},
+                           {{"SpecialToken", {{"id", "end"}, {"type_id", 0}}}}};
+    processor["special_tokens"] = {{"start", {{"id", "start"}, {"ids", {0}}, {"tokens", {"<pad>"}}}},
+                                   {"end", {{"id", "end"}, {"ids", {1, 2}}, {"tokens", {"</s>", "<unk>"}}}}};
+  });
+  const auto tokenizer = ReadHfTokenizer(folder.options.folder);
+  ASSERT_TRUE(tokenizer.ok()) << tokenizer.status();
+  EXPECT_EQ(tokenizer->prefix, std::vector<int64_t>{0});
+  EXPECT_EQ(tokenizer->suffix, (std::vector<int64_t>{1, 2}));
+  folder.EditJson("tokenizer.json", [](json& c) { c["post_processor"]["special_tokens"].erase("end"); });
+  EXPECT_THAT(std::string(ReadHfTokenizer(folder.options.folder).status().message()),
+              HasSubstr("special_tokens.end.ids: must be token ids up to"));
+  folder.EditJson("tokenizer.json", [](json& c) { c["post_processor"]["special_tokens"]["end"] = {{"ids", {-1}}}; });
+  EXPECT_THAT(std::string(ReadHfTokenizer(folder.options.folder).status().message()), HasSubstr("is [-1]"));
+}
+
 TEST(HfTokenizer, ReadsAddedTokensWithoutTokenizerJson) {
   const fs::path folder = fs::path(::testing::TempDir()) / "hf_tokenizer";
   fs::create_directories(folder);

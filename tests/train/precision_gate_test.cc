@@ -14,6 +14,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "catalogue/snapshot_builder.h"
+#include "runtime/t5_vocabulary.h"
 #include "train/item_ranker.h"
 #include "train/train_test_util.h"
 
@@ -61,11 +62,7 @@ struct TrainedModel {
   model::Weights weights;
 };
 
-TrainedModel Train() {
-  TrainedModel trained;
-  trained.corpus = std::make_unique<Corpus>(Corpus::Create(MakeDataset(WalkLog(), "precision_gate")).value());
-  trained.snapshot = WalkCatalogue(*trained.corpus);
-  const auto vocabulary = std::make_shared<const runtime::Vocabulary>(trained.corpus->FitVocabulary());
+model::ModelConfig OneRecConfig() {
   model::ModelConfig config;
   config.level_sizes = {16, 16, 16};
   config.d_model = 64;
@@ -76,14 +73,46 @@ TrainedModel Train() {
   config.positive.features = {{.kind = model::FeatureKind::kSid, .shared = true}};
   config.encoder = {.layers = 2, .causal = true, .ffn = {.width = 128}};
   config.decoder = {.layers = 2, .ffn = {.width = 128}};
+  return config;
+}
+
+model::ModelConfig T5Config() {
+  model::ModelConfig config;
+  config.family = model::kT5;
+  config.level_sizes = {16, 16, 16};
+  config.d_model = 64;
+  config.heads = 3;
+  config.head_dim = 32;
+  config.encoder = {.layers = 2, .ffn = {.width = 128, .gated = false}};
+  config.decoder = {.layers = 2, .ffn = {.width = 128, .gated = false}};
+  config.t5 = {.vocabulary = 50, .start = 48, .end = 49, .score_end = true, .input = {.suffix = {49}, .max_items = 4}};
+  model::SetT5Pathway(config);
+  return config;
+}
+
+struct Family {
+  const char* name;
+  model::ModelConfig (*config)();
+  int epochs, windows, targets;  // a window of a bidirectional encoder has one target: more of them for as many steps
+};
+
+TrainedModel Train(const Family& family) {
+  TrainedModel trained;
+  trained.corpus = std::make_unique<Corpus>(
+      Corpus::Create(MakeDataset(WalkLog(), absl::StrCat("precision_gate_", family.name))).value());
+  trained.snapshot = WalkCatalogue(*trained.corpus);
+  const model::ModelConfig config = family.config();
+  const auto vocabulary = std::make_shared<const runtime::Vocabulary>(
+      config.is_t5() ? runtime::Vocabulary::OfTokens(runtime::NewTokens(config)) : trained.corpus->FitVocabulary());
   trained.features = std::make_unique<runtime::FeatureBuilder>(config, vocabulary);
   TrainOptions options = QuickOptions();
-  options.epochs = 40;
-  options.batch_windows = 16;
-  options.targets_per_window = 16;
+  options.epochs = family.epochs;
+  options.batch_windows = family.windows;
+  options.targets_per_window = family.targets;
   options.learning_rate = 3e-3;
   options.validate_every = options.epochs;
   options.validation_users = 50;
+  options.min_history = config.is_t5() ? 1 : 0;
   const auto trainer =
       Trainer::Create(CpuContext(), {trained.corpus.get(), trained.features.get(), trained.snapshot}, options).value();
   EXPECT_TRUE(trainer->Run("").ok());
@@ -122,8 +151,14 @@ double Overlap(const Quality& a, const Quality& b) {
   return common / (kTop * static_cast<double>(a.top.size()));
 }
 
-TEST(PrecisionGate, NarrowPrecisionsAreAsGoodAsFp32) {
-  const TrainedModel trained = Train();
+class PrecisionGate : public ::testing::TestWithParam<Family> {};
+INSTANTIATE_TEST_SUITE_P(Families, PrecisionGate,
+                         ::testing::Values(Family{"onerec_v1", OneRecConfig, 40, 16, 16},
+                                           Family{"t5", T5Config, 16, 64, 1}),
+                         [](const auto& info) { return std::string(info.param.name); });
+
+TEST_P(PrecisionGate, NarrowPrecisionsAreAsGoodAsFp32) {
+  const TrainedModel trained = Train(GetParam());
   const Quality fp32 = Measure(trained, "fp32");
   EXPECT_GT(fp32.recall, 0.3) << "an untrained model would not tell precisions apart: by chance it is .02";
   struct Gate {

@@ -11,7 +11,7 @@
 namespace beamline::kernels {
 
 struct RelativeBuckets {
-  int32_t count = 32;          // buckets; 2 or more where bidirectional, and even there
+  int32_t count = 32;          // buckets, 4 or more; where bidirectional, the last of an odd number has no use
   int32_t max_distance = 128;  // from here on, distances share the last bucket; more than the buckets with one distance
   bool bidirectional = false;  // keys after the query have the upper half of the buckets; else they count as distance 0
 };

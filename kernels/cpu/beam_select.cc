@@ -30,7 +30,10 @@ struct Candidate {
 // one collect in a buffer, and each time it is full a partial selection halves it and tightens the threshold.
 class BestCandidates {
  public:
-  explicit BestCandidates(size_t width) : width_(width), capacity_(std::max<size_t>(2 * width, 256)) {
+  // `buffer` is taken over, emptied.
+  BestCandidates(size_t width, std::vector<Candidate>& buffer)
+      : width_(width), capacity_(std::max<size_t>(2 * width, 256)), buffer_(buffer) {
+    buffer_.clear();
     buffer_.reserve(capacity_);
   }
 
@@ -59,7 +62,7 @@ class BestCandidates {
 
   const size_t width_;
   const size_t capacity_;
-  std::vector<Candidate> buffer_;
+  std::vector<Candidate>& buffer_;
   uint64_t worst_key_ = std::numeric_limits<uint64_t>::max();
   float threshold_ = -std::numeric_limits<float>::max();  // lets no -inf in
 };
@@ -74,16 +77,23 @@ bool ValidArguments(const BeamSelectArgs& args) {
   return args.level == 0 || (args.in != nullptr && args.in->count >= 0);
 }
 
+// What a thread's steps write to: kept, so that a step of a width that was seen allocates nothing.
+struct StepScratch {
+  std::vector<Candidate> candidates;
+  std::vector<float> gathered;
+};
+
 // One request's step: walks the parents best first, so that the threshold tightens early.
 class Step {
  public:
-  explicit Step(const BeamSelectArgs& args)
+  Step(const BeamSelectArgs& args, StepScratch& scratch)
       : args_(args),
         codes_end_(args.vocab - args.first_code),
         ops_(BestRowOps()),
         level_(args.constraint->trie.level[args.level]),
         eligibility_(args.constraint->eligibility[args.level]),
-        best_(args.width) {}
+        best_(args.width, scratch.candidates),
+        gathered_(scratch.gathered) {}
 
   SelectError AddParent(int32_t row, uint32_t parent, float parent_score) {
     if (args_.level > 0 && parent >= args_.constraint->trie.level[args_.level - 1].num_nodes) {
@@ -163,7 +173,7 @@ class Step {
   const TrieLevelView& level_;
   const EligibilityLevelView& eligibility_;
   BestCandidates best_;
-  std::vector<float> gathered_;
+  std::vector<float>& gathered_;
 };
 
 }  // namespace
@@ -172,7 +182,8 @@ SelectError BeamSelectCpu(const BeamSelectArgs& args) {
   if (args.out != nullptr) args.out->count = 0;
   if (!ValidArguments(args)) return SelectError::kInvalidArgument;
   if (args.width == 0) return SelectError::kOk;
-  Step step(args);
+  static thread_local StepScratch scratch;
+  Step step(args, scratch);
   const int32_t parents = args.level == 0 ? 1 : args.in->count;
   for (int32_t row = 0; row < parents; ++row) {
     const uint32_t parent = args.level == 0 ? 0 : args.in->node[row];

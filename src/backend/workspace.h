@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Storage for what ops return during one batch: after the first batch of a shape, no op allocates. A tensor that was
-// taken is free again when nobody but the workspace holds it or a view of it, so storage is reused while it is still in
-// the cache; what is kept longer (a cached context) is reused once it was let go of. Storage comes in powers of two.
-// One thread takes at a time; tensors may be let go of in any thread, and may outlive the workspace.
+// Storage for what ops return during one batch: after the first batch of a shape, no op takes storage from the heap
+// (the headers of views are the heap's). A tensor that was taken is free again when nobody but the workspace holds it
+// or a view of it, so storage is reused while it is still in the cache; what is kept longer (a cached context) is
+// reused once it was let go of. Storage comes in powers of two. One thread takes at a time; tensors may be let go of in
+// any thread, and may outlive the workspace.
 #pragma once
 
 #include <array>

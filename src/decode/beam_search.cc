@@ -64,6 +64,7 @@ struct BeamSearch::Live {
   const SearchRequest* request = nullptr;
   SearchResult* result = nullptr;
   BeamState beams;
+  EndTrie end;  // of a model that scores the end token
 
   bool active() const { return result->status.ok() && beams.count() > 0; }
   void Fail(absl::Status status) {
@@ -72,65 +73,93 @@ struct BeamSearch::Live {
   }
 };
 
-namespace {
+// The requests of a running batch and what their steps write to, which has room for all steps before the first.
+struct BeamSearch::Batch {
+  std::vector<Live> live;
+  std::vector<int32_t> codes, parents;             // [batch, rows]
+  std::vector<backend::SelectRequest> selections;  // [batch]
 
-// Ends requests that the gate refuses; whether any is left.
-template <typename Batch>
-bool AskGate(Batch& batch, SearchGate gate) {
-  bool any = false;
-  for (size_t b = 0; b < batch.size(); ++b) {
-    if (!batch[b].active()) continue;
-    absl::Status status = gate(static_cast<int>(b));
-    any |= status.ok();
-    if (!status.ok()) batch[b].Fail(std::move(status));
+  explicit Batch(size_t requests) : live(requests), selections(requests) {}
+  bool AnyActive() const {
+    return std::any_of(live.begin(), live.end(), [](const Live& one) { return one.active(); });
   }
-  return any;
+
+  // Ends requests that the gate refuses; whether any is left.
+  bool Ask(SearchGate gate) {
+    for (size_t b = 0; b < live.size(); ++b) {
+      if (!live[b].active()) continue;
+      if (absl::Status status = gate(static_cast<int>(b)); !status.ok()) live[b].Fail(std::move(status));
+    }
+    return AnyActive();
+  }
+
+  // The beams of the last level as the next step's input, padded with zeros to the widest active request.
+  model::StepInput NextStep(backend::Context& ctx, int level) {
+    int rows = 0;
+    for (const Live& one : live) rows = std::max(rows, one.active() ? one.beams.count() : 0);
+    codes.assign(live.size() * rows, 0);
+    parents.assign(live.size() * rows, 0);
+    for (size_t b = 0; b < live.size(); ++b) {
+      if (!live[b].active()) continue;
+      const kernels::BeamSlots& slots = *live[b].beams.last();
+      std::copy_n(slots.code, slots.count, codes.begin() + static_cast<int64_t>(b) * rows);
+      std::copy_n(slots.parent, slots.count, parents.begin() + static_cast<int64_t>(b) * rows);
+    }
+    const int64_t shape[] = {static_cast<int64_t>(live.size()), rows};
+    return {level, backend::UploadInts(ctx, codes, shape), backend::UploadInts(ctx, parents, shape)};
+  }
+};
+
+// Beams that a selection keeps: no more than there are nodes, and more than asked for where a path scorer chooses.
+int BeamSearch::SelectedWidth(const SearchRequest& request, int level) const {
+  int width = request.widths[level];
+  if (path_scorer_ != nullptr) width = std::max(width, path_scorer_->ExpandedWidth(level, width));
+  return UsefulWidth(request, level, width);
 }
 
-// The beams of the last level as the next step's input, padded with zeros to the widest active request.
-template <typename Batch>
-model::StepInput NextStep(backend::Context& ctx, int level, const Batch& batch) {
-  int rows = 0;
-  for (const auto& live : batch) rows = std::max(rows, live.active() ? live.beams.count() : 0);
-  std::vector<int32_t> codes(batch.size() * rows, 0);
-  std::vector<int32_t> parents(batch.size() * rows, 0);
-  for (size_t b = 0; b < batch.size(); ++b) {
-    if (!batch[b].active()) continue;
-    const kernels::BeamSlots& slots = *batch[b].beams.last();
-    std::copy_n(slots.code, slots.count, codes.begin() + b * rows);
-    std::copy_n(slots.parent, slots.count, parents.begin() + b * rows);
+void BeamSearch::Reserve(Batch& batch) const {
+  const int levels = model_.config().levels(), steps = model_.config().steps();
+  std::vector<int> widths(steps);
+  int widest = 0;
+  for (Live& live : batch.live) {
+    if (!live.active()) continue;
+    for (int level = 0; level < steps; ++level) {
+      widths[level] = SelectedWidth(*live.request, std::min(level, levels - 1));
+      widest = std::max(widest, widths[level]);
+    }
+    live.beams.Reserve(widths);
+    if (steps > levels) live.end.Reserve(widths.back());
   }
-  const int64_t shape[] = {static_cast<int64_t>(batch.size()), rows};
-  return {level, backend::UploadInts(ctx, codes, shape), backend::UploadInts(ctx, parents, shape)};
+  batch.codes.reserve(batch.live.size() * widest);
+  batch.parents.reserve(batch.live.size() * widest);
 }
-
-}  // namespace
 
 std::vector<SearchResult> BeamSearch::Run(backend::Context& ctx, model::EncodedContext context,
                                           absl::Span<const SearchRequest> requests, SearchGate gate) const {
   std::vector<SearchResult> results(requests.size());
-  std::vector<Live> batch(requests.size());
+  Batch batch(requests.size());
   for (size_t b = 0; b < requests.size(); ++b) {
-    batch[b].request = &requests[b];
-    batch[b].result = &results[b];
-    if (absl::Status status = CheckRequest(model_.config(), requests[b]); !status.ok()) batch[b].Fail(status);
+    Live& live = batch.live[b];
+    live.request = &requests[b];
+    live.result = &results[b];
+    if (absl::Status status = CheckRequest(model_.config(), requests[b]); !status.ok()) live.Fail(status);
   }
-  if (std::none_of(batch.begin(), batch.end(), [](const Live& live) { return live.active(); })) return results;
+  if (!batch.AnyActive()) return results;
+  Reserve(batch);
 
   if (const std::unique_ptr<backend::DeviceSearch> search = BeginOnDevice(ctx, batch); search != nullptr) {
     RunOnDevice(ctx, context, *search, batch, gate);
   } else {
     RunOnHost(ctx, std::move(context), batch, gate);
   }
-  for (Live& live : batch) {
+  for (Live& live : batch.live) {
     if (live.active()) live.result->hypotheses = live.beams.Hypotheses(model_.config().levels());
     if (live.request->trace) live.result->traced = live.beams.Trace();
   }
   return results;
 }
 
-void BeamSearch::RunOnHost(backend::Context& ctx, model::EncodedContext context, std::vector<Live>& batch,
-                           SearchGate gate) const {
+void BeamSearch::RunOnHost(backend::Context& ctx, model::EncodedContext context, Batch& batch, SearchGate gate) const {
   model::DecodeState state = model_.BeginDecode(ctx, std::move(context));
   const int levels = model_.config().levels();
   for (int level = 0; level < model_.config().steps(); ++level) {
@@ -138,25 +167,24 @@ void BeamSearch::RunOnHost(backend::Context& ctx, model::EncodedContext context,
     if (level == 0) {
       logits = model::FirstLogits(ctx, model_, state);
     } else {
-      if (!AskGate(batch, gate)) return;
-      logits = model_.DecodeStep(ctx, state, NextStep(ctx, level, batch));
+      if (!batch.Ask(gate)) return;
+      logits = model_.DecodeStep(ctx, state, batch.NextStep(ctx, level));
     }
     level < levels ? Select(ctx, logits, level, batch) : ScoreEnd(ctx, logits, batch);
   }
 }
 
-std::unique_ptr<backend::DeviceSearch> BeamSearch::BeginOnDevice(backend::Context& ctx,
-                                                                 const std::vector<Live>& batch) const {
+std::unique_ptr<backend::DeviceSearch> BeamSearch::BeginOnDevice(backend::Context& ctx, const Batch& batch) const {
   if (path_scorer_ != nullptr) return nullptr;      // it values paths on the host
   if (ctx.communicator != nullptr) return nullptr;  // other ranks follow step by step
-  std::vector<backend::DeviceSearchRequest> requests(batch.size());
-  for (size_t b = 0; b < batch.size(); ++b) {
-    if (!batch[b].active()) continue;
-    const SearchRequest& request = *batch[b].request;
+  std::vector<backend::DeviceSearchRequest> requests(batch.live.size());
+  for (size_t b = 0; b < batch.live.size(); ++b) {
+    if (!batch.live[b].active()) continue;
+    const SearchRequest& request = *batch.live[b].request;
     requests[b].constraint = request.constraint;
     requests[b].rule = KernelRule(request.score_rule);
     for (int level = 0; level < model_.config().levels(); ++level) {
-      requests[b].widths.push_back(UsefulWidth(request, level, request.widths[level]));
+      requests[b].widths.push_back(SelectedWidth(request, level));
     }
   }
   return backend::BeginSearch(ctx, requests);
@@ -185,9 +213,9 @@ std::vector<at::Tensor> BeamSearch::EnqueueSteps(backend::Context& ctx, model::E
 }
 
 void BeamSearch::RunOnDevice(backend::Context& ctx, const model::EncodedContext& context, backend::DeviceSearch& search,
-                             std::vector<Live>& batch, SearchGate gate) const {
+                             Batch& batch, SearchGate gate) const {
   const int levels = model_.config().levels();
-  if (!AskGate(batch, gate)) return;
+  if (!batch.Ask(gate)) return;
   std::vector<at::Tensor> inputs = {search.input(), context.order};
   inputs.insert(inputs.end(), context.key_value.begin(), context.key_value.end());
   const std::string pass = absl::StrCat("decode ", model_.serial(), " ", search.shape());
@@ -197,8 +225,8 @@ void BeamSearch::RunOnDevice(backend::Context& ctx, const model::EncodedContext&
   });
   search.BindResult(results[0]);
   search.Finish(ctx);
-  for (size_t b = 0; b < batch.size(); ++b) {
-    Live& live = batch[b];
+  for (size_t b = 0; b < batch.live.size(); ++b) {
+    Live& live = batch.live[b];
     for (int level = 0; level < levels && live.active(); ++level) {
       const kernels::BeamSlots from = search.Beams(level, static_cast<int>(b));
       live.beams.TakeLevel(from);
@@ -209,47 +237,45 @@ void BeamSearch::RunOnDevice(backend::Context& ctx, const model::EncodedContext&
   if (results.size() > 1) ScoreEnd(ctx, results[1], batch);
 }
 
-void BeamSearch::ScoreEnd(backend::Context& ctx, const at::Tensor& logits, std::vector<Live>& batch) const {
-  std::vector<EndTrie> tries(batch.size());
-  for (size_t b = 0; b < batch.size(); ++b) {
-    if (batch[b].active()) tries[b] = EndTrie(*batch[b].beams.last());
+void BeamSearch::ScoreEnd(backend::Context& ctx, const at::Tensor& logits, Batch& batch) const {
+  for (Live& live : batch.live) {
+    if (live.active()) live.end.Bind(*live.beams.last());
   }
   for (ScoreRule rule : {ScoreRule::kFull, ScoreRule::kLegal}) {
-    std::vector<backend::SelectRequest> selections(batch.size());
-    for (size_t b = 0; b < batch.size(); ++b) {
-      Live& live = batch[b];
+    for (size_t b = 0; b < batch.live.size(); ++b) {
+      Live& live = batch.live[b];
+      batch.selections[b] = {};
       if (!live.active() || live.request->score_rule != rule || live.beams.levels() != model_.config().levels())
         continue;
       const int width = live.beams.count();
-      selections[b] = {&tries[b].constraint(), &tries[b].beams(), live.beams.OpenLevel(width).out, width};
+      batch.selections[b] = {&live.end.constraint(), &live.end.beams(), live.beams.OpenLevel(width).out, width};
     }
     backend::SelectBeams(ctx, {.logits = logits,
                                .level = EndTrie::kEndLevel,
                                .first_code = model_.config().first_code(model_.config().levels()),
                                .rule = KernelRule(rule),
-                               .requests = absl::MakeSpan(selections)});
-    for (size_t b = 0; b < batch.size(); ++b) {
-      if (selections[b].out == nullptr) continue;
-      tries[b].RestoreLeaves(*selections[b].out);
-      absl::Status status = SelectionStatus(selections[b].error, model_.config().levels());
-      if (!status.ok()) batch[b].Fail(std::move(status));
+                               .requests = absl::MakeSpan(batch.selections)});
+    for (size_t b = 0; b < batch.live.size(); ++b) {
+      const backend::SelectRequest& selection = batch.selections[b];
+      if (selection.out == nullptr) continue;
+      batch.live[b].end.RestoreLeaves(*selection.out);
+      absl::Status status = SelectionStatus(selection.error, model_.config().levels());
+      if (!status.ok()) batch.live[b].Fail(std::move(status));
     }
   }
 }
 
-void BeamSearch::Select(backend::Context& ctx, const at::Tensor& logits, int level, std::vector<Live>& batch) const {
+void BeamSearch::Select(backend::Context& ctx, const at::Tensor& logits, int level, Batch& batch) const {
   // One op call per score rule in use: requests of the other rule have width 0 and are skipped.
   for (ScoreRule rule : {ScoreRule::kFull, ScoreRule::kLegal}) {
-    std::vector<backend::SelectRequest> selections(batch.size());
     bool any = false;
-    for (size_t b = 0; b < batch.size(); ++b) {
-      Live& live = batch[b];
+    for (size_t b = 0; b < batch.live.size(); ++b) {
+      Live& live = batch.live[b];
+      batch.selections[b] = {};
       if (!live.active() || live.request->score_rule != rule || live.beams.levels() != level) continue;
-      int width = live.request->widths[level];
-      if (path_scorer_ != nullptr) width = std::max(width, path_scorer_->ExpandedWidth(level, width));
-      width = UsefulWidth(*live.request, level, width);
+      const int width = SelectedWidth(*live.request, level);
       const BeamState::OpenedLevel opened = live.beams.OpenLevel(width);
-      selections[b] = {live.request->constraint, opened.in, opened.out, width};
+      batch.selections[b] = {live.request->constraint, opened.in, opened.out, width};
       any = true;
     }
     if (!any) continue;
@@ -257,14 +283,15 @@ void BeamSearch::Select(backend::Context& ctx, const at::Tensor& logits, int lev
                                .level = level,
                                .first_code = model_.config().first_code(level),
                                .rule = KernelRule(rule),
-                               .requests = absl::MakeSpan(selections)});
-    for (size_t b = 0; b < batch.size(); ++b) {
-      if (selections[b].out == nullptr) continue;
-      absl::Status status = SelectionStatus(selections[b].error, level);
+                               .requests = absl::MakeSpan(batch.selections)});
+    for (size_t b = 0; b < batch.live.size(); ++b) {
+      if (batch.selections[b].out == nullptr) continue;
+      Live& live = batch.live[b];
+      absl::Status status = SelectionStatus(batch.selections[b].error, level);
       if (status.ok() && path_scorer_ != nullptr) {
-        status = KeepBestPaths(static_cast<int>(b), level, batch[b].request->widths[level], batch[b].beams);
+        status = KeepBestPaths(static_cast<int>(b), level, live.request->widths[level], live.beams);
       }
-      if (!status.ok()) batch[b].Fail(std::move(status));
+      if (!status.ok()) live.Fail(std::move(status));
     }
   }
 }

@@ -58,17 +58,20 @@ class BeamSearch {
 
  private:
   struct Live;
-  void RunOnHost(backend::Context& ctx, model::EncodedContext context, std::vector<Live>& batch, SearchGate gate) const;
+  struct Batch;
+  void RunOnHost(backend::Context& ctx, model::EncodedContext context, Batch& batch, SearchGate gate) const;
   // The same with the beams on the device: no step waits for another, the host sees the beams at the end, and the gate
   // is asked once, before all steps.
   void RunOnDevice(backend::Context& ctx, const model::EncodedContext& context, backend::DeviceSearch& search,
-                   std::vector<Live>& batch, SearchGate gate) const;
+                   Batch& batch, SearchGate gate) const;
   // The search's result, then the end token's logits where the model scores it.
   std::vector<at::Tensor> EnqueueSteps(backend::Context& ctx, model::EncodedContext context,
                                        backend::DeviceSearch& search) const;
-  std::unique_ptr<backend::DeviceSearch> BeginOnDevice(backend::Context& ctx, const std::vector<Live>& batch) const;
-  void Select(backend::Context& ctx, const at::Tensor& logits, int level, std::vector<Live>& batch) const;
-  void ScoreEnd(backend::Context& ctx, const at::Tensor& logits, std::vector<Live>& batch) const;
+  std::unique_ptr<backend::DeviceSearch> BeginOnDevice(backend::Context& ctx, const Batch& batch) const;
+  int SelectedWidth(const SearchRequest& request, int level) const;
+  void Reserve(Batch& batch) const;
+  void Select(backend::Context& ctx, const at::Tensor& logits, int level, Batch& batch) const;
+  void ScoreEnd(backend::Context& ctx, const at::Tensor& logits, Batch& batch) const;
   absl::Status KeepBestPaths(int request, int level, int width, BeamState& beams) const;
 
   const model::Model& model_;

@@ -2,12 +2,23 @@
 #include "decode/beam_state.h"
 
 #include <algorithm>
-#include <utility>
 
 namespace beamline::decode {
 
+void BeamState::Reserve(absl::Span<const int> capacities) {
+  if (levels_.size() < capacities.size()) levels_.resize(capacities.size());
+  for (size_t i = 0; i < capacities.size(); ++i) {
+    levels_[i].node.reserve(capacities[i]);
+    levels_[i].score.reserve(capacities[i]);
+    levels_[i].parent.reserve(capacities[i]);
+    levels_[i].code.reserve(capacities[i]);
+    levels_[i].log_prob.reserve(capacities[i]);
+  }
+}
+
 BeamState::OpenedLevel BeamState::OpenLevel(int capacity) {
-  Level level;
+  if (open_ == static_cast<int>(levels_.size())) levels_.emplace_back();
+  Level& level = levels_[open_++];
   level.node.resize(capacity);
   level.score.resize(capacity);
   level.parent.resize(capacity);
@@ -15,9 +26,7 @@ BeamState::OpenedLevel BeamState::OpenLevel(int capacity) {
   level.log_prob.resize(capacity);
   level.slots = {level.node.data(), level.score.data(),    level.parent.data(),
                  level.code.data(), level.log_prob.data(), 0};
-  levels_.push_back(std::move(level));
-  const size_t last = levels_.size() - 1;
-  return {last == 0 ? nullptr : &levels_[last - 1].slots, &levels_[last].slots};
+  return {open_ == 1 ? nullptr : &levels_[open_ - 2].slots, &level.slots};
 }
 
 void BeamState::TakeLevel(const kernels::BeamSlots& from) {
@@ -31,7 +40,7 @@ void BeamState::TakeLevel(const kernels::BeamSlots& from) {
 }
 
 void BeamState::KeepRows(absl::Span<const int> rows) {
-  Level& level = levels_.back();
+  Level& level = levels_[open_ - 1];
   for (size_t to = 0; to < rows.size(); ++to) {
     const int from = rows[to];
     level.node[to] = level.node[from];
@@ -53,11 +62,11 @@ Sid BeamState::Prefix(int row) const {
 }
 
 std::vector<Hypothesis> BeamState::Hypotheses(int sid_levels) const {
-  std::vector<Hypothesis> hypotheses(levels_.empty() ? 0 : count());
+  std::vector<Hypothesis> hypotheses(open_ == 0 ? 0 : count());
   for (int leaf_row = 0; leaf_row < static_cast<int>(hypotheses.size()); ++leaf_row) {
     Hypothesis& hypothesis = hypotheses[leaf_row];
-    hypothesis.leaf = levels_.back().node[leaf_row];
-    hypothesis.score = levels_.back().score[leaf_row];
+    hypothesis.leaf = levels_[open_ - 1].node[leaf_row];
+    hypothesis.score = levels_[open_ - 1].score[leaf_row];
     hypothesis.log_probs.resize(levels());
     Code codes[kMaxLevels + 1] = {};
     int row = leaf_row;
@@ -72,8 +81,8 @@ std::vector<Hypothesis> BeamState::Hypotheses(int sid_levels) const {
 }
 
 std::vector<std::vector<TracedBeam>> BeamState::Trace() const {
-  std::vector<std::vector<TracedBeam>> traced(levels_.size());
-  for (size_t level = 0; level < levels_.size(); ++level) {
+  std::vector<std::vector<TracedBeam>> traced(open_);
+  for (int level = 0; level < open_; ++level) {
     const kernels::BeamSlots& slots = levels_[level].slots;
     for (int row = 0; row < slots.count; ++row) {
       // The first level's rows all come from the root, whatever the selection wrote there.

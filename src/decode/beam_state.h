@@ -18,11 +18,14 @@ namespace beamline::decode {
 
 class BeamState {
  public:
+  // Makes room for levels of these capacities, so that opening them allocates nothing.
+  void Reserve(absl::Span<const int> capacities);
+
   // The level selected last; null before the first. Valid until OpenLevel.
-  const kernels::BeamSlots* last() const { return levels_.empty() ? nullptr : &levels_.back().slots; }
+  const kernels::BeamSlots* last() const { return open_ == 0 ? nullptr : &levels_[open_ - 1].slots; }
   // Beams kept at the last level; 1, the root, before the first.
-  int count() const { return levels_.empty() ? 1 : levels_.back().slots.count; }
-  int levels() const { return static_cast<int>(levels_.size()); }
+  int count() const { return open_ == 0 ? 1 : levels_[open_ - 1].slots.count; }
+  int levels() const { return open_; }
 
   // Adds a level with room for `capacity` beams, to be filled by a selection that reads `in`: the level before it, null
   // at the first. Both pointers are valid until the next OpenLevel.
@@ -37,7 +40,7 @@ class BeamState {
 
   // Keeps these rows of the last level and drops the others. REQUIRES: ascending rows below count().
   void KeepRows(absl::Span<const int> rows);
-  void Clear() { levels_.clear(); }
+  void Clear() { open_ = 0; }
 
   // Codes from the root to a row of the last level. REQUIRES: levels() <= kMaxLevels.
   Sid Prefix(int row) const;
@@ -56,7 +59,8 @@ class BeamState {
     std::vector<float> log_prob;
     kernels::BeamSlots slots;  // points into the vectors above, whose storage moves with the level
   };
-  std::vector<Level> levels_;
+  std::vector<Level> levels_;  // the first open_ of them hold beams
+  int open_ = 0;
 };
 
 }  // namespace beamline::decode

@@ -6,12 +6,19 @@
 
 namespace beamline::decode {
 
-EndTrie::EndTrie(const kernels::BeamSlots& leaves)
-    : leaves_(leaves.node, leaves.node + leaves.count),
-      rank_(leaves.count),
-      offsets_(leaves.count + 1),
-      codes_(leaves.count, 0),
-      beams_(leaves) {
+void EndTrie::Reserve(int leaves) {
+  leaves_.reserve(leaves);
+  rank_.reserve(leaves);
+  offsets_.reserve(leaves + 1);
+  codes_.reserve(leaves);
+}
+
+void EndTrie::Bind(const kernels::BeamSlots& leaves) {
+  leaves_.assign(leaves.node, leaves.node + leaves.count);
+  rank_.resize(leaves.count);
+  offsets_.resize(leaves.count + 1);
+  codes_.assign(leaves.count, 0);
+  beams_ = leaves;
   std::sort(leaves_.begin(), leaves_.end());
   for (int row = 0; row < leaves.count; ++row) {
     const auto found = std::lower_bound(leaves_.begin(), leaves_.end(), leaves.node[row]);

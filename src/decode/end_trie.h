@@ -17,8 +17,10 @@ class EndTrie {
   static constexpr int kEndLevel = 1;  // of this trie, whose level 0 are the leaves
 
   EndTrie() = default;
-  // `leaves` must outlive the trie.
-  explicit EndTrie(const kernels::BeamSlots& leaves);
+  // Makes room for so many leaves, so that binding them allocates nothing.
+  void Reserve(int leaves);
+  // `leaves` must outlive what is done with the trie.
+  void Bind(const kernels::BeamSlots& leaves);
   EndTrie(EndTrie&&) = default;  // what the views point to moves along
   EndTrie& operator=(EndTrie&&) = default;
 

@@ -16,7 +16,8 @@ TEST(EndTrie, ScoresTheEndTokenReordersAndKeepsEveryLeaf) {
   std::vector<uint32_t> node = {7, 9, 2, 4};
   std::vector<float> score = {-1, -2, -3, -2};
   kernels::BeamSlots leaves{.node = node.data(), .score = score.data(), .count = 4};
-  EndTrie trie(leaves);
+  EndTrie trie;
+  trie.Bind(leaves);
   EndTrie moved = std::move(trie);
 
   const float p = std::log(0.5f);  // of the end token in every row but the first

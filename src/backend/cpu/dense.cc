@@ -181,32 +181,33 @@ Tensor CpuBackend::GatedFusion(Context& ctx, const Tensor& trunk, const Tensor& 
 
 namespace {
 
-// The experts of every row, best first, and their weights.
+// The experts of every row, best first, and their weights, which sum to 1. Both [rows, top_k].
 struct Routing {
-  std::vector<int> experts;    // [rows, top_k]
-  std::vector<float> weights;  // [rows, top_k], summing to 1
+  Tensor experts;  // int32
+  Tensor weights;
 };
 
-Routing Route(const Tensor& gate_logits, const Tensor& bias, int top_k) {
+Routing Route(Context& ctx, const Tensor& gate_logits, const Tensor& bias, int top_k) {
   const int64_t rows = gate_logits.size(0), experts = gate_logits.size(1);
-  Routing routing;
-  std::vector<float> score(experts);
-  std::vector<int> order(experts);
-  for (int64_t row = 0; row < rows; ++row) {
+  Routing routing{Take(ctx, {rows, top_k}, c10::kInt), Take(ctx, {rows, top_k})};
+  int32_t* chosen = routing.experts.mutable_data_ptr<int32_t>();
+  float* weights = routing.weights.mutable_data_ptr<float>();
+  const Tensor scores = Take(ctx, {experts}), orders = Take(ctx, {experts}, c10::kInt);
+  float* score = scores.mutable_data_ptr<float>();
+  int32_t* order = orders.mutable_data_ptr<int32_t>();
+  const float* moved = bias.const_data_ptr<float>();
+  for (int64_t row = 0; row < rows; ++row, chosen += top_k, weights += top_k) {
     const float* logits = gate_logits.const_data_ptr<float>() + row * experts;
     for (int64_t e = 0; e < experts; ++e) score[e] = 1 / (1 + std::exp(-logits[e]));
-    std::iota(order.begin(), order.end(), 0);
-    const float* moved = bias.const_data_ptr<float>();
-    std::partial_sort(order.begin(), order.begin() + top_k, order.end(), [&](int a, int b) {
+    std::iota(order, order + experts, 0);
+    std::partial_sort(order, order + top_k, order + experts, [&](int32_t a, int32_t b) {
       const float left = score[a] + moved[a], right = score[b] + moved[b];
       return left > right || (left == right && a < b);
     });
+    std::copy_n(order, top_k, chosen);
     float sum = 0;
     for (int i = 0; i < top_k; ++i) sum += score[order[i]];
-    for (int i = 0; i < top_k; ++i) {
-      routing.experts.push_back(order[i]);
-      routing.weights.push_back(score[order[i]] / sum);
-    }
+    for (int i = 0; i < top_k; ++i) weights[i] = score[order[i]] / sum;
   }
   return routing;
 }
@@ -216,17 +217,20 @@ Routing Route(const Tensor& gate_logits, const Tensor& bias, int top_k) {
 // Rows of one expert stand together while it runs; each row then adds its own results, best expert first.
 Tensor CpuBackend::MoeFeedForward(Context& ctx, const Tensor& x, const MoeWeights& w) const {
   const int64_t rows = x.size(0), d = x.size(1), experts = w.gate.size(0), slots = rows * w.top_k;
-  const Routing routing = Route(Dense(ctx, x, {.weight = w.gate, .bias = {}}, Activation::kNone), w.bias, w.top_k);
-  std::vector<int64_t> tokens(experts, 0);
-  for (const int expert : routing.experts) ++tokens[expert];
-  if (ctx.expert_loads != nullptr) ctx.expert_loads->push_back({w.layer, tokens});
-
-  std::vector<int64_t> place(slots), next(experts, 0);  // of a slot among the rows grouped by expert
+  const Routing routing = Route(ctx, Dense(ctx, x, {.weight = w.gate, .bias = {}}, Activation::kNone), w.bias, w.top_k);
+  const int32_t* chosen = routing.experts.const_data_ptr<int32_t>();
+  const Tensor counts = Take(ctx, {2 * experts + slots}, c10::kLong);
+  int64_t* tokens = counts.mutable_data_ptr<int64_t>();  // of an expert
+  int64_t* next = tokens + experts;
+  int64_t* place = next + experts;  // of a slot among the rows grouped by expert
+  std::fill_n(tokens, 2 * experts, int64_t{0});
+  for (int64_t slot = 0; slot < slots; ++slot) ++tokens[chosen[slot]];
+  if (ctx.expert_loads != nullptr) ctx.expert_loads->push_back({w.layer, std::vector<int64_t>(tokens, tokens + experts)});
   for (int64_t e = 1; e < experts; ++e) next[e] = next[e - 1] + tokens[e - 1];
   const Tensor grouped = Take(ctx, {slots, d}), results = Take(ctx, {slots, d});
   float* to = grouped.mutable_data_ptr<float>();
   for (int64_t slot = 0; slot < slots; ++slot) {
-    place[slot] = next[routing.experts[slot]]++;
+    place[slot] = next[chosen[slot]]++;
     std::copy_n(x.const_data_ptr<float>() + slot / w.top_k * d, d, to + place[slot] * d);
   }
   for (int64_t e = 0, begin = 0; e < experts; begin += tokens[e++]) {
@@ -240,8 +244,8 @@ Tensor CpuBackend::MoeFeedForward(Context& ctx, const Tensor& x, const MoeWeight
   float* out = y.mutable_data_ptr<float>();
   std::fill_n(out, y.numel(), 0.0f);
   for (int64_t slot = 0; slot < slots; ++slot) {
-    kernels::BestVectorOps().add_scaled(results.const_data_ptr<float>() + place[slot] * d, routing.weights[slot], d,
-                                        out + slot / w.top_k * d);
+    kernels::BestVectorOps().add_scaled(results.const_data_ptr<float>() + place[slot] * d,
+                                        routing.weights.const_data_ptr<float>()[slot], d, out + slot / w.top_k * d);
   }
   if (!w.shared_up.defined()) return y;
   const Tensor shared = Take(ctx, x.sizes());

@@ -27,6 +27,7 @@ void Count(size_t bytes) {
 
 }  // namespace
 
+// NOLINTBEGIN(readability-identifier-naming): the C library's names
 extern "C" {
 void* __libc_malloc(size_t bytes);
 void* __libc_memalign(size_t alignment, size_t bytes);
@@ -41,6 +42,7 @@ int posix_memalign(void** out, size_t alignment, size_t bytes) {
   return *out == nullptr ? ENOMEM : 0;
 }
 }
+// NOLINTEND(readability-identifier-naming)
 
 namespace beamline::decode {
 namespace {

@@ -92,7 +92,9 @@ TEST(Allocations, ALaterStepTakesNoStorage) {
     EXPECT_GT(results[2].hypotheses.size(), 0u);
     std::cout << "round " << round << ": " << large << " of more than " << kHeaderBytes << " bytes, " << small
               << " smaller\n";
-    if (round >= 2) EXPECT_EQ(large, 0) << "round " << round;
+    if (round >= 2) {
+      EXPECT_EQ(large, 0) << "round " << round;
+    }
     EXPECT_GT(small, 0) << "or nothing is counted";
   }
 }

@@ -109,6 +109,8 @@ void AddServer(const ServerCounters& counters, Page* page) {
                                                      {"expired", counters.expired.value()},
                                                      {"failed", counters.failed.value()}};
   for (const auto& [cause, count] : causes) page->Counter("grpc_failed_calls_total", "", count, {{"cause", cause}});
+  page->Counter("grpc_refused_connections_total", "Connections closed as they came: there were too many.",
+                counters.refused_connections.value());
   page->Gauge("grpc_in_flight_calls", "Calls being answered.", static_cast<double>(counters.in_flight.value()));
 }
 
@@ -139,6 +141,12 @@ void AddProcess(Page* page) {
   add(MetricType::Gauge, "process_virtual_memory_bytes", "Virtual memory.", static_cast<double>(stats.virtual_bytes));
   add(MetricType::Gauge, "process_open_fds", "Open files.", static_cast<double>(stats.open_fds));
   add(MetricType::Gauge, "process_max_fds", "Open files there may be.", static_cast<double>(stats.max_fds));
+}
+
+void AddReadiness(bool loading, bool ready, Page* page) {
+  page->Gauge("build_info", "The program.", 1, {{"version", BEAMLINE_VERSION}});
+  page->Gauge("loading", "1 until the first model serves.", loading ? 1 : 0);
+  page->Gauge("ready", "1 where /readyz says so.", ready ? 1 : 0);
 }
 
 }  // namespace
@@ -183,12 +191,19 @@ void Metrics::Ended(const absl::StatusOr<RecommendResult>& result, absl::Duratio
   }
 }
 
+std::string Metrics::RenderLoading() {
+  Page page;
+  AddReadiness(/*loading=*/true, /*ready=*/false, &page);
+  AddLog(&page);
+  AddProcess(&page);
+  return prometheus::TextSerializer().Serialize(page.families);
+}
+
 std::string Metrics::Render(const Scraped& scraped) const {
   Page page;
-  page.Gauge("build_info", "The program.", 1, {{"version", BEAMLINE_VERSION}});
+  AddReadiness(/*loading=*/false, scraped.ready, &page);
   page.Gauge("start_timestamp_seconds", "When the server was started.",
              absl::ToDoubleSeconds(scraped.started - absl::UnixEpoch()));
-  page.Gauge("ready", "1 where /readyz says so.", scraped.ready ? 1 : 0);
   AddEngine(scraped.engine, &page);
   AddModel(scraped.engine, scraped.now, &page);
   AddServer(scraped.server, &page);

@@ -40,6 +40,8 @@ class Metrics {
     bool ready = false;
   };
   std::string Render(const Scraped& scraped) const;
+  // The page before there is a server: the process, and that it loads.
+  static std::string RenderLoading();
 
  private:
   enum Stage : uint8_t { kPrepare, kQueue, kEncode, kDecode, kResolve, kStages };

@@ -87,20 +87,21 @@ bool AskGate(Batch& batch, SearchGate gate) {
   return any;
 }
 
-// The beams of the last level as the next step's input, padded with zeros to the widest active request.
+// The beams of the last level as the next step's input, padded with zeros to the widest active request and to
+// `capacity` requests.
 template <typename Batch>
-model::StepInput NextStep(backend::Context& ctx, int level, const Batch& batch) {
+model::StepInput NextStep(backend::Context& ctx, int level, const Batch& batch, int64_t capacity) {
   int rows = 0;
   for (const auto& live : batch) rows = std::max(rows, live.active() ? live.beams.count() : 0);
-  std::vector<int32_t> codes(batch.size() * rows, 0);
-  std::vector<int32_t> parents(batch.size() * rows, 0);
+  std::vector<int32_t> codes(capacity * rows, 0);
+  std::vector<int32_t> parents(capacity * rows, 0);
   for (size_t b = 0; b < batch.size(); ++b) {
     if (!batch[b].active()) continue;
     const kernels::BeamSlots& slots = *batch[b].beams.last();
     std::copy_n(slots.code, slots.count, codes.begin() + b * rows);
     std::copy_n(slots.parent, slots.count, parents.begin() + b * rows);
   }
-  const int64_t shape[] = {static_cast<int64_t>(batch.size()), rows};
+  const int64_t shape[] = {capacity, rows};
   return {level, backend::UploadInts(ctx, codes, shape), backend::UploadInts(ctx, parents, shape)};
 }
 
@@ -117,7 +118,8 @@ std::vector<SearchResult> BeamSearch::Run(backend::Context& ctx, model::EncodedC
   }
   if (std::none_of(batch.begin(), batch.end(), [](const Live& live) { return live.active(); })) return results;
 
-  if (const std::unique_ptr<backend::DeviceSearch> search = BeginOnDevice(ctx, batch); search != nullptr) {
+  if (const std::unique_ptr<backend::DeviceSearch> search = BeginOnDevice(ctx, batch, context.batch());
+      search != nullptr) {
     RunOnDevice(ctx, context, *search, batch, gate);
   } else {
     RunOnHost(ctx, std::move(context), batch, gate);
@@ -139,17 +141,17 @@ void BeamSearch::RunOnHost(backend::Context& ctx, model::EncodedContext context,
       logits = model::FirstLogits(ctx, model_, state);
     } else {
       if (!AskGate(batch, gate)) return;
-      logits = model_.DecodeStep(ctx, state, NextStep(ctx, level, batch));
+      logits = model_.DecodeStep(ctx, state, NextStep(ctx, level, batch, state.context.batch()));
     }
     level < levels ? Select(ctx, logits, level, batch) : ScoreEnd(ctx, logits, batch);
   }
 }
 
-std::unique_ptr<backend::DeviceSearch> BeamSearch::BeginOnDevice(backend::Context& ctx,
-                                                                 const std::vector<Live>& batch) const {
+std::unique_ptr<backend::DeviceSearch> BeamSearch::BeginOnDevice(backend::Context& ctx, const std::vector<Live>& batch,
+                                                                 int64_t capacity) const {
   if (path_scorer_ != nullptr) return nullptr;      // it values paths on the host
   if (ctx.communicator != nullptr) return nullptr;  // other ranks follow step by step
-  std::vector<backend::DeviceSearchRequest> requests(batch.size());
+  std::vector<backend::DeviceSearchRequest> requests(capacity);
   for (size_t b = 0; b < batch.size(); ++b) {
     if (!batch[b].active()) continue;
     const SearchRequest& request = *batch[b].request;
@@ -215,7 +217,7 @@ void BeamSearch::ScoreEnd(backend::Context& ctx, const at::Tensor& logits, std::
     if (batch[b].active()) tries[b] = EndTrie(*batch[b].beams.last());
   }
   for (ScoreRule rule : {ScoreRule::kFull, ScoreRule::kLegal}) {
-    std::vector<backend::SelectRequest> selections(batch.size());
+    std::vector<backend::SelectRequest> selections(logits.size(0));
     for (size_t b = 0; b < batch.size(); ++b) {
       Live& live = batch[b];
       if (!live.active() || live.request->score_rule != rule || live.beams.levels() != model_.config().levels())
@@ -240,7 +242,7 @@ void BeamSearch::ScoreEnd(backend::Context& ctx, const at::Tensor& logits, std::
 void BeamSearch::Select(backend::Context& ctx, const at::Tensor& logits, int level, std::vector<Live>& batch) const {
   // One op call per score rule in use: requests of the other rule have width 0 and are skipped.
   for (ScoreRule rule : {ScoreRule::kFull, ScoreRule::kLegal}) {
-    std::vector<backend::SelectRequest> selections(batch.size());
+    std::vector<backend::SelectRequest> selections(logits.size(0));
     bool any = false;
     for (size_t b = 0; b < batch.size(); ++b) {
       Live& live = batch[b];

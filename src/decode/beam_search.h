@@ -52,7 +52,8 @@ class BeamSearch {
   explicit BeamSearch(const model::Model& model, const PathScorer* path_scorer = nullptr)
       : model_(model), path_scorer_(path_scorer) {}
 
-  // One result per request, in order. REQUIRES: context.batch() == requests.size().
+  // One result per request, in order. The context may have room for more requests, which are passed over. REQUIRES:
+  // context.batch() >= requests.size().
   std::vector<SearchResult> Run(backend::Context& ctx, model::EncodedContext context,
                                 absl::Span<const SearchRequest> requests, SearchGate gate) const;
 
@@ -66,7 +67,9 @@ class BeamSearch {
   // The search's result, then the end token's logits where the model scores it.
   std::vector<at::Tensor> EnqueueSteps(backend::Context& ctx, model::EncodedContext context,
                                        backend::DeviceSearch& search) const;
-  std::unique_ptr<backend::DeviceSearch> BeginOnDevice(backend::Context& ctx, const std::vector<Live>& batch) const;
+  // With room for `capacity` requests.
+  std::unique_ptr<backend::DeviceSearch> BeginOnDevice(backend::Context& ctx, const std::vector<Live>& batch,
+                                                       int64_t capacity) const;
   void Select(backend::Context& ctx, const at::Tensor& logits, int level, std::vector<Live>& batch) const;
   void ScoreEnd(backend::Context& ctx, const at::Tensor& logits, std::vector<Live>& batch) const;
   absl::Status KeepBestPaths(int request, int level, int width, BeamState& beams) const;

@@ -76,7 +76,8 @@ class BrokenEngine {
     if (now - since_ < limit_) return false;
     why_ = absl::InternalError(absl::StrCat("the engine has not been ready for ", absl::FormatDuration(limit_), ": ",
                                             status.not_ready, "; this process ends, to be started anew"));
-    Log().critical("{}", std::string(why_.message()));
+    LogEvent(spdlog::level::critical, "engine broken, this process ends",
+             {{"why", status.not_ready}, {"not_ready_ms", absl::ToInt64Milliseconds(now - since_)}});
     return true;
   }
   const absl::Status& why() const { return why_; }

@@ -69,8 +69,6 @@ void AddEngine(const EngineStatus& status, Page* page) {
                 {{"stage", "encode"}});
   page->Counter("batched_requests_total", "", status.decode_batched, {{"stage", "decode"}});
   page->Counter("decode_rows_total", "Beam rows of executed decode batches.", status.decode_rows);
-  page->Counter("narrowed_requests_total", "Requests answered with fewer beams than asked for (engine.narrowing).",
-                status.narrowed);
   page->Counter("context_cache_hits_total", "Requests whose encoded history was cached.", status.context_hits);
   page->Counter("context_cache_misses_total", "Requests that had to be encoded.", status.context_misses);
   page->Gauge("context_cache_bytes", "Memory of encoded histories.", static_cast<double>(status.context_cache_bytes));
@@ -159,7 +157,11 @@ Metrics::Metrics()
       durations_(prometheus::BuildHistogram()
                      .Name("beamline_request_duration_seconds")
                      .Help("From a request's submission to its end, by status code.")
-                     .Register(registry_)) {
+                     .Register(registry_)),
+      narrowed_(prometheus::BuildCounter()
+                    .Name("beamline_narrowed_requests_total")
+                    .Help("Requests answered with fewer beams than asked for, by step of engine.narrowing.")
+                    .Register(registry_)) {
   auto& stages = prometheus::BuildHistogram()
                      .Name("beamline_stage_duration_seconds")
                      .Help("Where answered requests spent their time: waiting in a queue, computing, on the host.")
@@ -180,6 +182,7 @@ void Metrics::Ended(const absl::StatusOr<RecommendResult>& result, absl::Duratio
   requests_.Add({{"code", code}, {"reason", result.ok() ? "" : DetailOf(result.status()).reason()}}).Increment();
   durations_.Add({{"code", code}}, kSeconds).Observe(absl::ToDoubleSeconds(took));
   if (!result.ok()) return;
+  if (result->narrowing > 0) narrowed_.Add({{"step", absl::StrCat(result->narrowing)}}).Increment();
   stages_[kPrepare]->Observe(absl::ToDoubleSeconds(result->timings.prepare));
   stages_[kQueue]->Observe(absl::ToDoubleSeconds(result->timings.queue));
   if (!result->context_cached) stages_[kEncode]->Observe(absl::ToDoubleSeconds(result->timings.encode));

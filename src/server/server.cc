@@ -8,6 +8,7 @@
 #include "grpcpp/ext/proto_server_reflection_plugin.h"
 #include "grpcpp/grpcpp.h"
 #include "grpcpp/health_check_service_interface.h"
+#include "grpcpp/resource_quota.h"
 #include "server/admin_service.h"
 #include "server/call.h"
 #include "server/listener.h"
@@ -82,6 +83,8 @@ void Configure(const config::v1::ServerConfig& config, grpc::ServerBuilder* buil
   // last resort, well above ours.
   builder->AddChannelArgument(GRPC_ARG_MAX_METADATA_SIZE, 4 * limits.max_metadata_bytes() + (256 << 10));
   builder->AddChannelArgument(GRPC_ARG_MAX_CONCURRENT_STREAMS, limits.max_concurrent_streams());
+  // Messages are gathered whole before a call begins: a thousand streams of four megabytes on every connection.
+  builder->SetResourceQuota(grpc::ResourceQuota("network").Resize(static_cast<size_t>(limits.max_network_bytes())));
   SetConnectionLimits(config, builder);
   // A compressed message is inflated before its size is checked: take none.
   builder->SetCompressionAlgorithmSupportStatus(GRPC_COMPRESS_GZIP, false);

@@ -315,6 +315,22 @@ TEST_F(AdminPagesTest, MetricsCountWhatHappened) {
   EXPECT_THAT(page, HasSubstr("beamline_grpc_failed_calls_total{cause=\"failed\"} 1"));
 }
 
+TEST_F(AdminPagesTest, NarrowedAnswersAreCountedByStep) {
+  pages_.Serving(&engine_, server_.get());
+  v1::RecommendResponse response;
+  for (const int step : {0, 2, 2, 1}) {
+    engine_.set_answer([step](const RecommendRequest&) {
+      RecommendResult result = FakeResult();
+      result.narrowing = step;
+      return result;
+    });
+    ASSERT_TRUE(Recommend(ValidRequest(), &response).ok());
+  }
+  EXPECT_THAT(Metrics(),
+              AllOf(HasSubstr("beamline_narrowed_requests_total{step=\"1\"} 1"),
+                    HasSubstr("beamline_narrowed_requests_total{step=\"2\"} 2"), Not(HasSubstr("step=\"0\""))));
+}
+
 TEST_F(AdminPagesTest, UsersAddNoSeries) {
   pages_.Serving(&engine_, server_.get());
   engine_.set_mode(FakeEngine::Mode::kInline);

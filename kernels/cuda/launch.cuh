@@ -32,6 +32,8 @@ LaunchError WithType(DataType type, F f) {
       return f(__nv_bfloat16{});
     case DataType::kFloat16:
       return f(__half{});
+    case DataType::kE4M3:
+      break;
   }
   return LaunchError::kInvalidArgument;
 }

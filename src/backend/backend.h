@@ -17,6 +17,13 @@ class Backend {
   // Drops what is kept of weights that nobody holds any more: for whoever has just destroyed a model.
   virtual void ReleaseUnusedWeights() const {}
 
+  // What was measured on the device so that later starts need not, as text, and what a file of it is called: letters,
+  // digits, '.' and '-', different wherever it does not hold. An empty name: nothing is measured. Import passes over
+  // what was measured elsewhere; INVALID_ARGUMENT says what is no such text, of which nothing is used.
+  virtual std::string TuningName() const { return {}; }
+  virtual std::string ExportTuning() const { return {}; }
+  virtual absl::Status ImportTuning(absl::string_view) const { return absl::OkStatus(); }
+
   // May be null: nothing is kept for a batch.
   virtual std::shared_ptr<BatchResources> BeginBatch() const { return nullptr; }
 
@@ -68,6 +75,7 @@ class Backend {
                                       PassBody body) const {
     return body(inputs);
   }
+  virtual int64_t RoomFor(const Context&, int64_t size) const { return size; }
   virtual bool SearchesOnDevice() const { return false; }
   // Null: beams live on the host, and SelectBeams is all there is.
   virtual std::unique_ptr<DeviceSearch> BeginSearch(Context&, absl::Span<const DeviceSearchRequest>) const {

@@ -42,7 +42,7 @@ absl::StatusOr<kernels::Precision> ParsePrecision(absl::string_view dtype) {
   if (dtype == "fp32") return kernels::Precision::kFp32;
   if (dtype == "bf16") return kernels::Precision::kBf16;
   if (dtype == "int8") return kernels::Precision::kInt8;
-  return absl::InvalidArgumentError(absl::StrCat("dtype: '", dtype, "' is unknown; use fp32, bf16, fp16 or int8"));
+  return absl::InvalidArgumentError(absl::StrCat("dtype: '", dtype, "' is unknown; use fp32, bf16, fp16, fp8 or int8"));
 }
 
 // libtorch's CUDA half registers itself when it is loaded: one program, linked to the CPU half alone, is for both.
@@ -72,14 +72,15 @@ absl::Status CheckCuda(absl::string_view name, c10::Device device) {
   return absl::OkStatus();
 }
 
-// The cuda backend's context; its tensors are what the products run in.
+// The cuda backend's context; its tensors are what the products run in, bf16 beside products in FP8.
 absl::StatusOr<Context> MakeCudaContext(c10::Device device, absl::string_view dtype) {
   Context ctx;
   ctx.device = device;
   if (dtype == "int8") return absl::InvalidArgumentError("dtype: int8 runs on device cpu only; use fp32, bf16 or fp16");
-  ctx.dtype = dtype == "bf16" ? c10::kBFloat16 : dtype == "fp16" ? c10::kHalf : c10::kFloat;
+  const bool fp8 = dtype == "fp8";
+  ctx.dtype = dtype == "bf16" || fp8 ? c10::kBFloat16 : dtype == "fp16" ? c10::kHalf : c10::kFloat;
 #if defined(BEAMLINE_WITH_CUDA)
-  BEAMLINE_ASSIGN_OR_RETURN(ctx.backend, cuda::BackendOf(device));
+  BEAMLINE_ASSIGN_OR_RETURN(ctx.backend, cuda::BackendOf(device, fp8));
   return ctx;
 #else
   return absl::FailedPreconditionError("backend: cuda is not in this binary, which was built without it; use aten");
@@ -113,8 +114,8 @@ absl::StatusOr<Context> MakeContext(absl::string_view device, absl::string_view 
   if (backend != "auto" && backend != "aten" && backend != "cpu" && backend != "cuda") {
     return absl::InvalidArgumentError(absl::StrCat("backend: '", backend, "' is unknown; use auto, aten, cpu or cuda"));
   }
-  const bool half = dtype == "fp16";  // known to the cuda backend alone
-  BEAMLINE_ASSIGN_OR_RETURN(const kernels::Precision precision, ParsePrecision(half ? "bf16" : dtype));
+  const bool cuda_alone = dtype == "fp16" || dtype == "fp8";
+  BEAMLINE_ASSIGN_OR_RETURN(const kernels::Precision precision, ParsePrecision(cuda_alone ? "bf16" : dtype));
   Context ctx;
   BEAMLINE_ASSIGN_OR_RETURN(ctx.device, ParseDevice(device));
   if (backend == "cuda" && !ctx.device.is_cuda()) {
@@ -123,8 +124,9 @@ absl::StatusOr<Context> MakeContext(absl::string_view device, absl::string_view 
   if (backend == "cuda" || (backend == "auto" && ctx.device.is_cuda() && kHasCudaBackend)) {
     return MakeCudaContext(ctx.device, dtype);
   }
-  if (half) {
-    return absl::InvalidArgumentError("dtype: fp16 runs on device cuda with backend cuda only; use fp32 or bf16");
+  if (cuda_alone) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("dtype: ", dtype, " runs on device cuda with backend cuda only; use fp32 or bf16"));
   }
   if (backend == "cpu" && !ctx.device.is_cpu()) {
     return absl::InvalidArgumentError("backend: cpu runs on device cpu only; use auto or aten");

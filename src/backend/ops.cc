@@ -134,6 +134,8 @@ Tensor TakeVisible(Context& ctx, const Tensor& x, const Tensor& order, int64_t r
   return ctx.backend->TakeVisible(ctx, x, order, row);
 }
 
+int64_t RoomFor(const Context& ctx, int64_t size) { return ctx.backend->RoomFor(ctx, size); }
+
 bool SearchesOnDevice(const Context& ctx) { return ctx.backend->SearchesOnDevice(); }
 
 Tensor Backend::TakeRows(Context&, const Tensor&, int64_t, int64_t) const {

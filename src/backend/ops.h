@@ -103,7 +103,8 @@ Tensor LineageAttention(Context& ctx, const Tensor& x, const SelfAttentionWeight
                         const Tensor& lineage, bool last, LineageCache& cache);
 // The entries of row `row` of x [batch, capacity, ...] whose order is not kPaddingOrder, copied. -> [count, ...]
 Tensor TakeVisible(Context& ctx, const Tensor& x, const Tensor& order, int64_t row);
-// Rows [count_i, ...] padded with `fill` to `capacity` and stacked. -> [rows.size(), capacity, ...]
+// Rows [count_i, ...] padded with `fill` to `capacity` and stacked; of an undefined tensor, but the first, nothing but
+// `fill`. -> [rows.size(), capacity, ...]
 Tensor StackPadded(Context& ctx, absl::Span<const Tensor> rows, int64_t capacity, int32_t fill);
 // Rows [first, first + count) of x, copied out of the batch. -> [count, ...]
 Tensor TakeRows(Context& ctx, const Tensor& x, int64_t first, int64_t count);
@@ -119,6 +120,9 @@ void SelectBeams(Context& ctx, const SelectBeamsArgs& args);
 // until the pass runs again.
 using PassBody = absl::FunctionRef<std::vector<Tensor>(absl::Span<const Tensor>)>;
 std::vector<Tensor> RunPass(Context& ctx, const std::string& pass, absl::Span<const Tensor> inputs, PassBody body);
+// The room that a batch has for so many requests, tokens of a context or beams: at least as much. A backend that keeps
+// passes by their shapes knows few sizes; requests that fill it up have no tokens and no beams.
+int64_t RoomFor(const Context& ctx, int64_t size);
 // Whether BeginSearch gives searches: a first decode step then belongs to their passes and not to contexts.
 bool SearchesOnDevice(const Context& ctx);
 // A search with its beams on the device; null where the backend has none. Before the batch's first step.

@@ -34,6 +34,8 @@ using loadgen::Measurement;
 using nlohmann::json;
 
 constexpr int64_t kLeastRequests = 20;  // of a trial of the capacity search
+constexpr double kMostRequests = 1e7;   // of one measurement of an open loop: some gigabytes
+constexpr double kMostEvents = 1e8;     // of all distinct requests
 
 struct Options {
   std::string bundle, server, config;
@@ -82,12 +84,38 @@ class Bench {
         (options_.classes.size() != 3 || options_.classes[0] + options_.classes[1] + options_.classes[2] != 100)) {
       return absl::InvalidArgumentError("--classes: give three percentages that make 100: critical,default,sheddable");
     }
+    BEAMLINE_RETURN_IF_ERROR(CheckSizes());
+    // Before hours of measuring, not behind them.
+    if (options_.json_file != "-") BEAMLINE_RETURN_IF_ERROR(CheckOutput("--json", options_.json_file));
+    BEAMLINE_RETURN_IF_ERROR(CheckOutput("--plot", options_.plot_file));
+    BEAMLINE_RETURN_IF_ERROR(CheckOutput("--samples", options_.samples_file));
     if (options_.find_capacity && options_.seconds * 1000 < 5 * options_.deadline_ms) {
       return absl::InvalidArgumentError(absl::StrFormat(
           "--seconds: %g is less than five deadlines of %d ms, too short to see a queue grow; measure longer",
           options_.seconds, options_.deadline_ms));
     }
     return absl::OkStatus();
+  }
+
+  static absl::Status CheckOutput(absl::string_view option, const std::string& file) {
+    return file.empty() ? absl::OkStatus() : CheckCanWrite(file, option);
+  }
+
+  // What is made before the first call, and what is kept of every request, must fit into memory.
+  absl::Status CheckSizes() const {
+    const double events = static_cast<double>(options_.workload.requests) *
+                          *std::max_element(options_.histories.begin(), options_.histories.end());
+    if (events > kMostEvents) {
+      return absl::InvalidArgumentError(
+          absl::StrFormat("--requests, --history: %g events in all are more than %g", events, kMostEvents));
+    }
+    const double rate = options_.rates.empty() ? 0 : *std::max_element(options_.rates.begin(), options_.rates.end());
+    const double calls = rate * (options_.seconds + options_.warm_up);
+    const double requests = calls * *std::max_element(options_.batches.begin(), options_.batches.end());
+    if (requests <= kMostRequests) return absl::OkStatus();
+    return absl::InvalidArgumentError(
+        absl::StrFormat("--rate, --seconds, --batch: %g requests are more than %g; measure for a shorter time",
+                        requests, kMostRequests));
   }
 
   absl::Status Connect() {

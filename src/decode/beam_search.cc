@@ -73,13 +73,15 @@ struct BeamSearch::Live {
   }
 };
 
-// The requests of a running batch and what their steps write to, which has room for all steps before the first.
+// The requests of a running batch and what their steps write to, which has room for all steps before the first. The
+// context may have room for more requests than there are: `capacity` of them.
 struct BeamSearch::Batch {
   std::vector<Live> live;
-  std::vector<int32_t> codes, parents;             // [batch, rows]
-  std::vector<backend::SelectRequest> selections;  // [batch]
+  std::vector<int32_t> codes, parents;             // [capacity, rows]
+  std::vector<backend::SelectRequest> selections;  // [capacity]
 
-  explicit Batch(size_t requests) : live(requests), selections(requests) {}
+  Batch(size_t requests, int64_t capacity) : live(requests), selections(capacity) {}
+  int64_t capacity() const { return static_cast<int64_t>(selections.size()); }
   bool AnyActive() const {
     return std::any_of(live.begin(), live.end(), [](const Live& one) { return one.active(); });
   }
@@ -93,19 +95,20 @@ struct BeamSearch::Batch {
     return AnyActive();
   }
 
-  // The beams of the last level as the next step's input, padded with zeros to the widest active request.
+  // The beams of the last level as the next step's input, padded with zeros to the widest active request and to
+  // the capacity.
   model::StepInput NextStep(backend::Context& ctx, int level) {
     int rows = 0;
     for (const Live& one : live) rows = std::max(rows, one.active() ? one.beams.count() : 0);
-    codes.assign(live.size() * rows, 0);
-    parents.assign(live.size() * rows, 0);
+    codes.assign(capacity() * rows, 0);
+    parents.assign(capacity() * rows, 0);
     for (size_t b = 0; b < live.size(); ++b) {
       if (!live[b].active()) continue;
       const kernels::BeamSlots& slots = *live[b].beams.last();
       std::copy_n(slots.code, slots.count, codes.begin() + static_cast<int64_t>(b) * rows);
       std::copy_n(slots.parent, slots.count, parents.begin() + static_cast<int64_t>(b) * rows);
     }
-    const int64_t shape[] = {static_cast<int64_t>(live.size()), rows};
+    const int64_t shape[] = {capacity(), rows};
     return {level, backend::UploadInts(ctx, codes, shape), backend::UploadInts(ctx, parents, shape)};
   }
 };
@@ -130,14 +133,14 @@ void BeamSearch::Reserve(Batch& batch) const {
     live.beams.Reserve(widths);
     if (steps > levels) live.end.Reserve(widths.back());
   }
-  batch.codes.reserve(batch.live.size() * widest);
-  batch.parents.reserve(batch.live.size() * widest);
+  batch.codes.reserve(batch.capacity() * widest);
+  batch.parents.reserve(batch.capacity() * widest);
 }
 
 std::vector<SearchResult> BeamSearch::Run(backend::Context& ctx, model::EncodedContext context,
                                           absl::Span<const SearchRequest> requests, SearchGate gate) const {
   std::vector<SearchResult> results(requests.size());
-  Batch batch(requests.size());
+  Batch batch(requests.size(), context.batch());
   for (size_t b = 0; b < requests.size(); ++b) {
     Live& live = batch.live[b];
     live.request = &requests[b];
@@ -177,7 +180,7 @@ void BeamSearch::RunOnHost(backend::Context& ctx, model::EncodedContext context,
 std::unique_ptr<backend::DeviceSearch> BeamSearch::BeginOnDevice(backend::Context& ctx, const Batch& batch) const {
   if (path_scorer_ != nullptr) return nullptr;      // it values paths on the host
   if (ctx.communicator != nullptr) return nullptr;  // other ranks follow step by step
-  std::vector<backend::DeviceSearchRequest> requests(batch.live.size());
+  std::vector<backend::DeviceSearchRequest> requests(batch.capacity());
   for (size_t b = 0; b < batch.live.size(); ++b) {
     if (!batch.live[b].active()) continue;
     const SearchRequest& request = *batch.live[b].request;

@@ -52,7 +52,8 @@ class BeamSearch {
   explicit BeamSearch(const model::Model& model, const PathScorer* path_scorer = nullptr)
       : model_(model), path_scorer_(path_scorer) {}
 
-  // One result per request, in order. REQUIRES: context.batch() == requests.size().
+  // One result per request, in order. The context may have room for more requests, which are passed over. REQUIRES:
+  // context.batch() >= requests.size().
   std::vector<SearchResult> Run(backend::Context& ctx, model::EncodedContext context,
                                 absl::Span<const SearchRequest> requests, SearchGate gate) const;
 

@@ -58,7 +58,11 @@ EncodedContext EncodePass(backend::Context& ctx, const Model& model, const Encod
 }
 
 std::vector<ContextHandle> SplitContext(backend::Context& ctx, const EncodedContext& encoded) {
-  std::vector<ContextHandle> handles(encoded.batch());
+  return SplitContext(ctx, encoded, encoded.batch());
+}
+
+std::vector<ContextHandle> SplitContext(backend::Context& ctx, const EncodedContext& encoded, int64_t requests) {
+  std::vector<ContextHandle> handles(requests);
   for (size_t row = 0; row < handles.size(); ++row) {
     handles[row].order = backend::TakeVisible(ctx, encoded.order, encoded.order, static_cast<int64_t>(row));
     for (const at::Tensor& layer : encoded.key_value) {
@@ -74,11 +78,12 @@ std::vector<ContextHandle> SplitContext(backend::Context& ctx, const EncodedCont
   return handles;
 }
 
-EncodedContext PackContexts(backend::Context& ctx, absl::Span<const ContextHandle* const> handles) {
+EncodedContext PackContexts(backend::Context& ctx, absl::Span<const ContextHandle* const> handles, int64_t requests) {
   int64_t capacity = 1;  // a batch of empty histories still has one hidden token
   for (const ContextHandle* handle : handles) capacity = std::max(capacity, handle->tokens());
+  capacity = backend::RoomFor(ctx, capacity);
   EncodedContext packed;
-  std::vector<at::Tensor> rows(handles.size());
+  std::vector<at::Tensor> rows(std::max(static_cast<size_t>(requests), handles.size()));  // those behind: undefined
   for (size_t row = 0; row < handles.size(); ++row) rows[row] = handles[row]->order;
   packed.order = backend::StackPadded(ctx, rows, capacity, backend::kPaddingOrder);
   for (size_t layer = 0; layer < handles[0]->key_value.size(); ++layer) {
@@ -89,7 +94,8 @@ EncodedContext PackContexts(backend::Context& ctx, absl::Span<const ContextHandl
   packed.first.own.resize(first.own.size());
   const auto join = [&](const auto& of) {
     for (size_t row = 0; row < handles.size(); ++row) rows[row] = of(handles[row]->first);
-    return rows[0].defined() ? backend::JoinRows(ctx, rows) : at::Tensor();
+    const auto taken = absl::MakeConstSpan(rows).subspan(0, handles.size());
+    return rows[0].defined() ? backend::JoinRows(ctx, taken) : at::Tensor();
   };
   packed.first.logits = join([](const FirstStep& step) { return step.logits; });
   packed.first.trunk = join([](const FirstStep& step) { return step.trunk; });

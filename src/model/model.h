@@ -51,10 +51,14 @@ struct ContextHandle {
   int64_t bytes() const;
 };
 
-// One handle per request of the batch, without the batch's padding. Copies: nothing of the batch's workspace is kept.
+// One handle per request of the batch, or for the first of them, without the batch's padding. Copies: nothing of the
+// batch's workspace is kept.
 std::vector<ContextHandle> SplitContext(backend::Context& ctx, const EncodedContext& encoded);
-// Stacks handles of any lengths to one padded batch. REQUIRES: at least one handle, all of one model.
-EncodedContext PackContexts(backend::Context& ctx, absl::Span<const ContextHandle* const> handles);
+std::vector<ContextHandle> SplitContext(backend::Context& ctx, const EncodedContext& encoded, int64_t requests);
+// Stacks handles of any lengths to one padded batch, which has room for `requests` or, if these are more, for as many
+// as there are handles: the others have no tokens. REQUIRES: at least one handle, all of one model.
+EncodedContext PackContexts(backend::Context& ctx, absl::Span<const ContextHandle* const> handles,
+                            int64_t requests = 0);
 
 // State of one batch's decode, between steps.
 struct DecodeState {

@@ -51,6 +51,10 @@ absl::StatusOr<VersionStatus> ModelRepository::RollbackNow() {
   before_.pop_back();
   RaiseFloor();
   LogEvent(spdlog::level::warn, "model rolled back", {{"from", serving_->path}, {"to", target.path}});
+  if (!options_.folder.empty()) {
+    LogEvent(spdlog::level::warn, "the next start serves the folder's newest version again: remove what must not serve",
+             {{"folder", options_.folder}});
+  }
   {
     std::lock_guard lock(mu_);
     ++stats_.rollbacks;

@@ -4,7 +4,10 @@
 namespace beamline::repository {
 
 absl::Time RetryAt(const absl::Status& error, absl::Time now, absl::Duration delay) {
-  const bool transient = absl::IsUnavailable(error) || absl::IsResourceExhausted(error);
+  // An input or output error of the system is UNKNOWN, a stale handle of a network's disk ABORTED.
+  const bool transient = absl::IsUnavailable(error) || absl::IsResourceExhausted(error) ||
+                         absl::IsPermissionDenied(error) || absl::IsUnknown(error) || absl::IsAborted(error) ||
+                         absl::IsDeadlineExceeded(error);
   return transient ? now + delay : absl::InfiniteFuture();
 }
 

@@ -45,16 +45,25 @@ absl::Status CheckEncodedRequest(const model::ModelConfig& config, const Encoded
 
 model::EncoderInput BuildEncoderBatch(const model::ModelConfig& config,
                                       absl::Span<const EncodedRequest* const> requests) {
+  return BuildEncoderBatch(config, requests, [](int64_t size) { return size; });
+}
+
+model::EncoderInput BuildEncoderBatch(const model::ModelConfig& config,
+                                      absl::Span<const EncodedRequest* const> requests, RoomForSize room) {
   std::array<int, model::kPathways> capacity = {0, 0};
   for (const EncodedRequest* request : requests) {
     for (int p = 0; p < model::kPathways; ++p) capacity[p] = std::max(capacity[p], request->pathways[p].length);
+  }
+  for (int p = 0; p < model::kPathways; ++p) {
+    capacity[p] = static_cast<int>(std::min<int64_t>(room(capacity[p]), Pathways(config)[p]->length));
   }
   const int static_tokens = config.user.enabled ? 1 : 0;
   // An encoder over nothing is no batch: one padding element stands in.
   if (static_tokens + capacity[0] + capacity[1] == 0) capacity[config.short_term.enabled() ? 0 : 1] = 1;
 
   const int batch_size = static_cast<int>(requests.size());
-  model::EncoderInput input = model::MakeEncoderInput(config, batch_size, capacity[0], capacity[1]);
+  model::EncoderInput input =
+      model::MakeEncoderInput(config, static_cast<int>(room(batch_size)), capacity[0], capacity[1]);
   const int row_tokens = static_tokens + capacity[0] + capacity[1];
   for (int b = 0; b < batch_size; ++b) {
     const EncodedRequest& request = *requests[b];

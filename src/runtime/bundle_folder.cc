@@ -2,6 +2,7 @@
 #include "runtime/bundle_folder.h"
 
 #include <array>
+#include <cerrno>
 #include <fstream>
 #include <system_error>
 #include <vector>
@@ -151,7 +152,7 @@ absl::Status VerifyBundle(const fs::path& folder) {
 
 absl::StatusOr<BundleFileEntry> DescribeFile(const fs::path& path) {
   std::ifstream file(path, std::ios::binary);
-  if (!file) return absl::NotFoundError(absl::StrCat(path.string(), ": cannot be opened for reading"));
+  if (!file) return absl::ErrnoToStatus(errno, absl::StrCat(path.string(), ": cannot be opened for reading"));
   Sha256 digest;
   BundleFileEntry entry;
   std::string chunk(kHashChunkBytes, '\0');

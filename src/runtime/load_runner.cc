@@ -7,10 +7,12 @@
 #include "beamline/status.h"
 #include "model/model.h"
 #include "model/weights.h"
+#include "runtime/bundle_folder.h"
 #include "runtime/group_leader.h"
 #include "runtime/load_model.h"
 #include "runtime/model_runner.h"
 #include "runtime/runner.h"
+#include "runtime/tuning_cache.h"
 
 namespace beamline::runtime {
 
@@ -35,6 +37,8 @@ absl::StatusOr<backend::Context> ChooseContext(const RunnerOptions& options) {
     return backend::MakeContext("cpu", options.dtype, options.backend);
   }
   absl::StatusOr<backend::Context> cuda = backend::MakeContext("cuda", options.dtype, options.backend);
+  if (options.dtype == "fp8" || options.dtype == "fp16")
+    return cuda;  // the CPU has neither: this says why there is none
   return cuda.status().code() == absl::StatusCode::kFailedPrecondition
              ? backend::MakeContext("cpu", options.dtype, options.backend)
              : cuda;
@@ -70,6 +74,9 @@ absl::StatusOr<std::unique_ptr<Runner>> Load(const RunnerOptions& options) {
     BEAMLINE_ASSIGN_OR_RETURN(parts.group, options.group->Load(options.bundle));  // while this rank loads, too
   }
   BEAMLINE_ASSIGN_OR_RETURN(LoadedModel loaded, LoadModel(options, parts.context));
+  BEAMLINE_ASSIGN_OR_RETURN(const std::string digest, IdentifyBundle(options.bundle));
+  parts.tuning = TuningCache(parts.context.backend, TuningFolder(options.tuning_folder), digest);
+  parts.tuning.Load();
   if (parts.group != nullptr) BEAMLINE_RETURN_IF_ERROR(parts.group->AwaitLoaded());
   parts.model = std::move(loaded.model);
   parts.vocabulary = std::move(loaded.bundle.vocabulary);

@@ -71,6 +71,7 @@ ModelInfo Describe(const ModelRunner::Parts& parts) {
 
 ModelRunner::ModelRunner(Parts parts)
     : release_{parts.context.backend},
+      tuning_(std::move(parts.tuning)),
       parts_(std::move(parts)),
       info_(Describe(parts_)),
       features_(parts_.model->config(), parts_.vocabulary),
@@ -115,12 +116,13 @@ void ModelRunner::EncodeBatch(absl::Span<RequestJob* const> jobs) {
   std::vector<const EncodedRequest*> requests;
   for (const RequestJob* job : jobs) requests.push_back(&job->input);
   const model::ModelConfig& config = parts_.model->config();
-  const model::EncoderInput input = BuildEncoderBatch(config, requests);
+  const model::EncoderInput input =
+      BuildEncoderBatch(config, requests, [&](int64_t size) { return backend::RoomFor(ctx, size); });
   GroupTurn turn(parts_.group);
   std::vector<ContextLease> leases = turn.Encode(input);
   model::EncodedContext encoded = model::EncodePass(ctx, *parts_.model, model::UploadEncoderInput(ctx, config, input));
   model::TakeFirstStep(ctx, *parts_.model, encoded);
-  std::vector<model::ContextHandle> handles = model::SplitContext(ctx, encoded);
+  std::vector<model::ContextHandle> handles = model::SplitContext(ctx, encoded, static_cast<int64_t>(jobs.size()));
   turn.Finish();
   for (size_t i = 0; i < jobs.size(); ++i) {
     jobs[i]->context = std::make_shared<const ModelContext>(std::move(handles[i]), std::move(leases[i]));
@@ -182,7 +184,8 @@ void ModelRunner::DecodeBatch(absl::Span<RequestJob* const> jobs, absl::Span<con
   GroupTurn turn(parts_.group);
   const GroupedModel model(*parts_.model, turn, std::move(on_others));
   std::vector<decode::SearchResult> results = decode::BeamSearch(model).Run(
-      ctx, model::PackContexts(ctx, handles), requests, [&](int request) { return gate(*jobs[request]); });
+      ctx, model::PackContexts(ctx, handles, backend::RoomFor(ctx, static_cast<int64_t>(handles.size()))), requests,
+      [&](int request) { return gate(*jobs[request]); });
   turn.Finish();
   for (size_t i = 0; i < jobs.size(); ++i) {
     *statuses[i] = std::move(results[i].status);

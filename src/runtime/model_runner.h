@@ -19,6 +19,7 @@
 #include "runtime/group_leader.h"
 #include "runtime/request_job.h"
 #include "runtime/runner.h"
+#include "runtime/tuning_cache.h"
 
 namespace beamline::runtime {
 
@@ -35,6 +36,7 @@ class ModelRunner final : public Runner {
     int64_t context_cache_bytes = 0;
     int workers = 1;
     std::shared_ptr<GroupModel> group;  // of the model on the other ranks; null: there are none
+    TuningCache tuning;                 // saved after warm-ups
   };
   explicit ModelRunner(Parts parts);
 
@@ -68,6 +70,7 @@ class ModelRunner final : public Runner {
   absl::StatusOr<kernels::ConstraintView> CheckDecode(const RequestJob& job) const;
 
   const WeightRelease release_;  // first, so that it ends last
+  TuningCache tuning_;
   const Parts parts_;
   const ModelInfo info_;
   const FeatureBuilder features_;

@@ -60,12 +60,13 @@ struct RunnerOptions {
   std::string bundle;                      // folder written by `beamline pack`
   std::string catalogue;                   // snapshot file used instead of the bundle's own; empty: the bundle's
   std::string device = "cpu";              // "cpu", "cuda" or "auto"
-  std::string dtype = "fp32";              // "fp32", "bf16", "fp16" or "int8"; see backend/context.h
+  std::string dtype = "fp32";              // "fp32", "bf16", "fp16", "fp8" or "int8"; see backend/context.h
   std::string backend = "auto";            // "aten", "cpu", "cuda", or "auto": the fastest there is
   int threads = 0;                         // of the backend; 0: one per core
   int workers = 1;                         // concurrent Encode and Decode calls
   int64_t context_cache_bytes = 64 << 20;  // 0: no cache
   int64_t memory_limit_bytes = 0;          // weights + catalogue + cache; 0: what the machine has available
+  std::string tuning_folder;               // of what is measured on a GPU at warm-up; empty: in the user's cache folder
   std::shared_ptr<GroupLeader> group;      // of the ranks that hold the model together; null: this process alone
 };
 

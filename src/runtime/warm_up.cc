@@ -66,7 +66,9 @@ absl::Status ModelRunner::WarmUp(absl::Span<const RecommendRequest> recorded, Sc
     BEAMLINE_RETURN_IF_ERROR(TryBatch(batch, score_rule));
   }
   for (const RecommendRequest& request : recorded) BEAMLINE_RETURN_IF_ERROR(TryBatch({&request, 1}, score_rule));
-  return recorded.empty() ? absl::OkStatus() : TryBatch(recorded, score_rule);
+  if (!recorded.empty()) BEAMLINE_RETURN_IF_ERROR(TryBatch(recorded, score_rule));
+  tuning_.Save();
+  return absl::OkStatus();
 }
 
 }  // namespace beamline::runtime

@@ -6,14 +6,20 @@
 #include <sys/socket.h>
 
 #include "absl/strings/str_cat.h"
-#include "httplib.h"
+#include "server/bounded_http.h"
 #include "server/server.h"
 
 namespace beamline::server {
 namespace {
 
-constexpr int kThreads = 16;
-constexpr int kTimeoutSeconds = 5;
+BoundedHttpServer::Limits LimitsOfPages() {
+  BoundedHttpServer::Limits limits;
+  limits.max_request_bytes = AdminHttp::kMaxBodyBytes + AdminHttp::kMaxHeaderBytes;
+  limits.read = absl::Seconds(5);
+  limits.write = absl::Seconds(10);
+  limits.in_a_crowd = absl::Milliseconds(250);
+  return limits;
+}
 
 void Configure(httplib::Server* server) {
   // The library would share the port with another process silently.
@@ -21,11 +27,6 @@ void Configure(httplib::Server* server) {
     const int on = 1;
     setsockopt(socket, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
   });
-  server->new_task_queue = [] { return new httplib::ThreadPool(kThreads); };
-  server->set_read_timeout(kTimeoutSeconds);
-  server->set_write_timeout(kTimeoutSeconds);
-  // An idle connection holds a thread: a few browsers would keep the supervisor waiting.
-  server->set_keep_alive_max_count(1);
   server->set_payload_max_length(AdminHttp::kMaxBodyBytes);
   server->set_default_headers({
       {"Content-Security-Policy",
@@ -46,7 +47,7 @@ void Send(const HttpPage& page, httplib::Response* response) {
 
 }  // namespace
 
-AdminHttp::AdminHttp() : server_(std::make_unique<httplib::Server>()) {}
+AdminHttp::AdminHttp() : server_(std::make_unique<BoundedHttpServer>(LimitsOfPages())) {}
 
 absl::StatusOr<std::unique_ptr<AdminHttp>> AdminHttp::Start(const std::string& address, int port, Pages pages,
                                                             Posts posts) {

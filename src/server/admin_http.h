@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // A few pages over HTTP for supervisors, scrapers and operators, on a port and threads of their own, so that a busy
-// server still says it is alive. Pages are made anew for every request; everything else is 404. Bodies are small,
-// connections end with their answer, threads are few: a client that never reads costs a thread for five seconds and
-// nothing else. No page may be framed, cached, or use anything from elsewhere. The pages must be thread-safe.
+// server still says it is alive. Pages are made anew for every request; everything else is 404. Requests are small and
+// short, and connections end with their answer (bounded_http.h): whatever a client sends or does not read costs a
+// thread for five seconds, less where others wait, and nothing else. No page may be framed, cached, or use anything
+// from elsewhere. The pages must be thread-safe.
 #pragma once
 
 #include <atomic>
@@ -15,11 +16,9 @@
 
 #include "absl/status/statusor.h"
 
-namespace httplib {
-class Server;
-}
-
 namespace beamline::server {
+
+class BoundedHttpServer;
 
 struct HttpPage {
   int status = 200;
@@ -40,6 +39,7 @@ class AdminHttp {
   using Posts = std::map<std::string, std::function<HttpPage(const HttpPost&)>>;  // by path
 
   static constexpr size_t kMaxBodyBytes = 256 << 10;
+  static constexpr size_t kMaxHeaderBytes = 64 << 10;
 
   // Port 0: the system chooses, see address(). FAILED_PRECONDITION: the address cannot be listened on.
   static absl::StatusOr<std::unique_ptr<AdminHttp>> Start(const std::string& address, int port, Pages pages,
@@ -51,7 +51,7 @@ class AdminHttp {
  private:
   AdminHttp();
 
-  std::unique_ptr<httplib::Server> server_;
+  std::unique_ptr<BoundedHttpServer> server_;
   std::string address_;
   std::atomic<bool> ended_{false};  // the thread's work is over
   std::thread thread_;

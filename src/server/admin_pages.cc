@@ -8,6 +8,7 @@
 #include "base/json.h"
 #include "server/flight_recorder.h"
 #include "server/live_request.h"
+#include "server/metrics.h"
 #include "server/page.h"
 
 namespace beamline::server {
@@ -35,7 +36,7 @@ AdminHttp::Pages AdminPages::Pages() {
   return {
       {"/livez", [] { return HttpPage{.body = "alive\n"}; }},
       {"/readyz", [this] { return Ready(); }},
-      {"/metrics", [this] { return Metrics(); }},
+      {"/metrics", [this] { return Scrape(); }},
       {"/debug/status", [this] { return Status(); }},
       {"/debug/requests", [this] { return Requests(); }},
       {"/", [] { return HttpPage{.content_type = "text/html; charset=utf-8", .body = page::kHtml}; }},
@@ -83,11 +84,12 @@ HttpPage AdminPages::Ready() const {
   return {.status = 503, .body = absl::StrCat(why, "\n")};
 }
 
-HttpPage AdminPages::Metrics() const {
+HttpPage AdminPages::Scrape() const {
   std::lock_guard lock(mu_);
-  if (engine_ == nullptr) return NotServing();
+  if (engine_ == nullptr && draining_) return NotServing();
+  // A scrape that fails would look like a process that is gone.
   return {.content_type = "text/plain; version=0.0.4; charset=utf-8",
-          .body = server_->RenderMetrics(WhyNotReady().empty())};
+          .body = engine_ == nullptr ? Metrics::RenderLoading() : server_->RenderMetrics(WhyNotReady().empty())};
 }
 
 HttpPage AdminPages::Status() const {

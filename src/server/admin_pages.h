@@ -34,7 +34,7 @@ class AdminPages {
 
  private:
   HttpPage Ready() const;
-  HttpPage Metrics() const;
+  HttpPage Scrape() const;
   HttpPage Status() const;
   HttpPage Requests() const;
   HttpPage Recommend(const HttpPost& post);

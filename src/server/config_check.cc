@@ -48,12 +48,15 @@ const Bounds kOwnBounds[] = {
     {"limits.keepalive_time_ms", 1000, 86400000},
     {"limits.keepalive_timeout_ms", 1, 600000},
     {"limits.min_open_files", 16, 1000000},
+    {"limits.max_connections", 1, 1000000},
+    {"limits.max_network_bytes", 16 << 20, int64_t{1} << 40},
     {"tls.poll_ms", 10, 86400000},
     {"parallel.size", 1, kMaxRanks},
     {"parallel.start_timeout_ms", 1, 3600000},
     {"parallel.lost_after_ms", absl::ToInt64Milliseconds(kMinLostAfter), absl::ToInt64Milliseconds(kMaxLostAfter)},
     {"lifecycle.drain_delay_ms", 0, 600000},
     {"lifecycle.grace_ms", 0, 600000},
+    {"lifecycle.broken_exit_ms", 0, 86400000},
     {"admin.recorded_requests", 0, 100000},
     {"admin.slow_request_ms", 1, 3600000},
 };
@@ -65,6 +68,7 @@ struct AtMost {
 };
 const AtMost kOwnRelations[] = {
     {"limits.max_unknown_field_bytes", "limits.max_receive_bytes"},
+    {"limits.max_receive_bytes", "limits.max_network_bytes"},
     {"limits.max_batch_users", "engine.queue_capacity"},
     {"limits.default_deadline_ms", "limits.max_deadline_ms"},
 };

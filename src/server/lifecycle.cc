@@ -63,6 +63,32 @@ class SelfTest {
   const std::shared_ptr<std::atomic<bool>> running_ = std::make_shared<std::atomic<bool>>(false);
 };
 
+// An engine that has not been ready for `limit` (0: for ever) does not mend by itself: a device whose every call fails
+// is so until its process ends.
+class BrokenEngine {
+ public:
+  explicit BrokenEngine(absl::Duration limit)
+      : limit_(limit > absl::ZeroDuration() ? limit : absl::InfiniteDuration()) {}
+  // True: it is broken, and why() says how.
+  bool Look(const EngineStatus& status) {
+    const absl::Time now = clock_.Now();
+    since_ = status.ready ? absl::InfiniteFuture() : std::min(since_, now);
+    if (now - since_ < limit_) return false;
+    why_ = absl::InternalError(absl::StrCat("the engine has not been ready for ", absl::FormatDuration(limit_), ": ",
+                                            status.not_ready, "; this process ends, to be started anew"));
+    LogEvent(spdlog::level::critical, "engine broken, this process ends",
+             {{"why", status.not_ready}, {"not_ready_ms", absl::ToInt64Milliseconds(now - since_)}});
+    return true;
+  }
+  const absl::Status& why() const { return why_; }
+
+ private:
+  const absl::Duration limit_;
+  const RealClock clock_;
+  absl::Time since_ = absl::InfiniteFuture();  // when it was first seen not ready
+  absl::Status why_;
+};
+
 const char* TlsKind(const config::v1::ServerConfig& config) {
   return !config.has_tls() ? "off" : config.tls().client_ca().empty() ? "server" : "mutual";
 }
@@ -173,9 +199,11 @@ void PrepareProcess(const config::v1::Log& log) {
 absl::Status ServeUntilStopped(const config::v1::Lifecycle& lifecycle, Server& server, Engine& engine,
                                const StopRequests& stop, Watchdog& watchdog) {
   SelfTest self_test;
+  BrokenEngine broken(absl::Milliseconds(lifecycle.broken_exit_ms()));
   bool was_ready = true;
   do {
     const EngineStatus status = engine.GetStatus();
+    if (broken.Look(status)) break;
     server.SetServing(status.ready);
     if (status.ready && !was_ready) LogEvent(spdlog::level::warn, "engine ready");
     if (!status.ready && was_ready) LogEvent(spdlog::level::warn, "engine not ready", {{"why", status.not_ready}});
@@ -189,8 +217,8 @@ absl::Status ServeUntilStopped(const config::v1::Lifecycle& lifecycle, Server& s
            {{"in_flight", server.in_flight()},
             {"drain_delay_ms", lifecycle.drain_delay_ms()},
             {"grace_ms", lifecycle.grace_ms()}});
-  stop.WaitFor(2, drain_delay);
-  watchdog.Arm(grace + kWatchdogMargin);  // again, without what is left of the delay
+  if (broken.why().ok()) stop.WaitFor(2, drain_delay);  // else it takes no traffic since long
+  watchdog.Arm(grace + kWatchdogMargin);                // again, without what is left of the delay
   server.Refuse();
   const absl::Time deadline = absl::Now() + grace;
   const int64_t cut = AwaitCalls(server, stop, 2, deadline);
@@ -198,6 +226,7 @@ absl::Status ServeUntilStopped(const config::v1::Lifecycle& lifecycle, Server& s
   server.Shutdown();
   engine.Drain(cut > 0 ? absl::Now() : std::max(deadline, absl::Now()));
   LogStop(server, cut);
+  if (!broken.why().ok()) return broken.why();
   if (cut == 0) return absl::OkStatus();
   return absl::AbortedError(absl::StrCat(cut, " calls in flight were cut off ",
                                          stop.count() > 1 ? "by a second signal" : "after lifecycle.grace_ms (",

@@ -74,7 +74,8 @@ class Watchdog {
 };
 
 // Serves until `stop` is asked for, then drains, shuts the server and drains the engine. Health follows the engine's
-// readiness. ABORTED when the grace time or a second stop cut calls off; the message says how many.
+// readiness. ABORTED when the grace time or a second stop cut calls off; the message says how many. INTERNAL when the
+// engine was not ready for lifecycle.broken_exit_ms, which stops it too.
 absl::Status ServeUntilStopped(const config::v1::Lifecycle& lifecycle, Server& server, Engine& engine,
                                const StopRequests& stop, Watchdog& watchdog);
 

@@ -69,8 +69,6 @@ void AddEngine(const EngineStatus& status, Page* page) {
                 {{"stage", "encode"}});
   page->Counter("batched_requests_total", "", status.decode_batched, {{"stage", "decode"}});
   page->Counter("decode_rows_total", "Beam rows of executed decode batches.", status.decode_rows);
-  page->Counter("narrowed_requests_total", "Requests answered with fewer beams than asked for (engine.narrowing).",
-                status.narrowed);
   page->Counter("context_cache_hits_total", "Requests whose encoded history was cached.", status.context_hits);
   page->Counter("context_cache_misses_total", "Requests that had to be encoded.", status.context_misses);
   page->Gauge("context_cache_bytes", "Memory of encoded histories.", static_cast<double>(status.context_cache_bytes));
@@ -109,6 +107,8 @@ void AddServer(const ServerCounters& counters, Page* page) {
                                                      {"expired", counters.expired.value()},
                                                      {"failed", counters.failed.value()}};
   for (const auto& [cause, count] : causes) page->Counter("grpc_failed_calls_total", "", count, {{"cause", cause}});
+  page->Counter("grpc_refused_connections_total", "Connections closed as they came: there were too many.",
+                counters.refused_connections.value());
   page->Gauge("grpc_in_flight_calls", "Calls being answered.", static_cast<double>(counters.in_flight.value()));
 }
 
@@ -141,6 +141,12 @@ void AddProcess(Page* page) {
   add(MetricType::Gauge, "process_max_fds", "Open files there may be.", static_cast<double>(stats.max_fds));
 }
 
+void AddReadiness(bool loading, bool ready, Page* page) {
+  page->Gauge("build_info", "The program.", 1, {{"version", BEAMLINE_VERSION}});
+  page->Gauge("loading", "1 until the first model serves.", loading ? 1 : 0);
+  page->Gauge("ready", "1 where /readyz says so.", ready ? 1 : 0);
+}
+
 }  // namespace
 
 Metrics::Metrics()
@@ -151,7 +157,11 @@ Metrics::Metrics()
       durations_(prometheus::BuildHistogram()
                      .Name("beamline_request_duration_seconds")
                      .Help("From a request's submission to its end, by status code.")
-                     .Register(registry_)) {
+                     .Register(registry_)),
+      narrowed_(prometheus::BuildCounter()
+                    .Name("beamline_narrowed_requests_total")
+                    .Help("Requests answered with fewer beams than asked for, by step of engine.narrowing.")
+                    .Register(registry_)) {
   auto& stages = prometheus::BuildHistogram()
                      .Name("beamline_stage_duration_seconds")
                      .Help("Where answered requests spent their time: waiting in a queue, computing, on the host.")
@@ -172,6 +182,7 @@ void Metrics::Ended(const absl::StatusOr<RecommendResult>& result, absl::Duratio
   requests_.Add({{"code", code}, {"reason", result.ok() ? "" : DetailOf(result.status()).reason()}}).Increment();
   durations_.Add({{"code", code}}, kSeconds).Observe(absl::ToDoubleSeconds(took));
   if (!result.ok()) return;
+  if (result->narrowing > 0) narrowed_.Add({{"step", absl::StrCat(result->narrowing)}}).Increment();
   stages_[kPrepare]->Observe(absl::ToDoubleSeconds(result->timings.prepare));
   stages_[kQueue]->Observe(absl::ToDoubleSeconds(result->timings.queue));
   if (!result->context_cached) stages_[kEncode]->Observe(absl::ToDoubleSeconds(result->timings.encode));
@@ -183,12 +194,19 @@ void Metrics::Ended(const absl::StatusOr<RecommendResult>& result, absl::Duratio
   }
 }
 
+std::string Metrics::RenderLoading() {
+  Page page;
+  AddReadiness(/*loading=*/true, /*ready=*/false, &page);
+  AddLog(&page);
+  AddProcess(&page);
+  return prometheus::TextSerializer().Serialize(page.families);
+}
+
 std::string Metrics::Render(const Scraped& scraped) const {
   Page page;
-  page.Gauge("build_info", "The program.", 1, {{"version", BEAMLINE_VERSION}});
+  AddReadiness(/*loading=*/false, scraped.ready, &page);
   page.Gauge("start_timestamp_seconds", "When the server was started.",
              absl::ToDoubleSeconds(scraped.started - absl::UnixEpoch()));
-  page.Gauge("ready", "1 where /readyz says so.", scraped.ready ? 1 : 0);
   AddEngine(scraped.engine, &page);
   AddModel(scraped.engine, scraped.now, &page);
   AddServer(scraped.server, &page);

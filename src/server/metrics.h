@@ -40,6 +40,8 @@ class Metrics {
     bool ready = false;
   };
   std::string Render(const Scraped& scraped) const;
+  // The page before there is a server: the process, and that it loads.
+  static std::string RenderLoading();
 
  private:
   enum Stage : uint8_t { kPrepare, kQueue, kEncode, kDecode, kResolve, kStages };
@@ -47,6 +49,7 @@ class Metrics {
   prometheus::Registry registry_;
   prometheus::Family<prometheus::Counter>& requests_;
   prometheus::Family<prometheus::Histogram>& durations_;
+  prometheus::Family<prometheus::Counter>& narrowed_;
   std::array<prometheus::Histogram*, kStages> stages_;
   std::array<prometheus::Histogram*, kMaxLevels + 1> steps_;  // one more than levels: an end token may be scored
 };

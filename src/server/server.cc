@@ -1,13 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "server/server.h"
 
-#include <cerrno>
-#include <cstring>
-
-#include <arpa/inet.h>
-#include <sys/socket.h>
-#include <unistd.h>
-
 #include "absl/strings/str_cat.h"
 #include "beamline/status.h"
 #include "google/protobuf/message.h"
@@ -15,14 +8,18 @@
 #include "grpcpp/ext/proto_server_reflection_plugin.h"
 #include "grpcpp/grpcpp.h"
 #include "grpcpp/health_check_service_interface.h"
+#include "grpcpp/resource_quota.h"
 #include "server/admin_service.h"
 #include "server/call.h"
+#include "server/listener.h"
 #include "server/lookup_services.h"
 #include "server/recommend_service.h"
 #include "server/tls_credentials.h"
 
 namespace beamline::server {
 namespace {
+
+constexpr int kMaxAdminConnections = 100;
 
 // Linking the reflection library switches reflection on in every server of the process; this makes it a choice.
 class ReflectionOption final : public grpc::ServerBuilderOption {
@@ -63,27 +60,6 @@ RequestLimits RequestLimitsOf(const config::v1::ServerConfig& config) {
   return result;
 }
 
-// gRPC says only that binding failed; asking the system ourselves says why.
-std::string WhyNotListen(const std::string& address, int port) {
-  sockaddr_in v4{};
-  sockaddr_in6 v6{};
-  const bool is_v4 = inet_pton(AF_INET, address == "localhost" ? "127.0.0.1" : address.c_str(), &v4.sin_addr) == 1;
-  if (!is_v4 && inet_pton(AF_INET6, address.c_str(), &v6.sin6_addr) != 1) return "not an address of this machine";
-  v4.sin_family = AF_INET;
-  v6.sin6_family = AF_INET6;
-  v4.sin_port = v6.sin6_port = htons(static_cast<uint16_t>(port));
-  const int probe = socket(is_v4 ? AF_INET : AF_INET6, SOCK_STREAM | SOCK_CLOEXEC, 0);
-  if (probe < 0) return std::strerror(errno);
-  const int on = 1;  // as gRPC does: a port whose last owner has just ended is free
-  setsockopt(probe, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
-  const int failed = is_v4 ? bind(probe, reinterpret_cast<const sockaddr*>(&v4), sizeof(v4))
-                           : bind(probe, reinterpret_cast<const sockaddr*>(&v6), sizeof(v6));
-  const int error = failed != 0 || listen(probe, 1) != 0 ? errno : 0;
-  close(probe);
-  if (error == EADDRINUSE) return "another process listens there; stop it or choose another port";
-  return error == 0 ? "gRPC could not bind" : std::strerror(error);
-}
-
 // What an idle, silent or dead peer may hold, and for how long.
 void SetConnectionLimits(const config::v1::ServerConfig& config, grpc::ServerBuilder* builder) {
   const config::v1::Limits& limits = config.limits();
@@ -103,11 +79,12 @@ void Configure(const config::v1::ServerConfig& config, grpc::ServerBuilder* buil
   const config::v1::Limits& limits = config.limits();
   builder->SetMaxReceiveMessageSize(limits.max_receive_bytes());
   builder->SetMaxSendMessageSize(limits.max_send_bytes());
-  builder->AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
   // gRPC ends the whole connection over too many headers; ReadCallContext ends the one call. So gRPC's limit is the
   // last resort, well above ours.
   builder->AddChannelArgument(GRPC_ARG_MAX_METADATA_SIZE, 4 * limits.max_metadata_bytes() + (256 << 10));
   builder->AddChannelArgument(GRPC_ARG_MAX_CONCURRENT_STREAMS, limits.max_concurrent_streams());
+  // Messages are gathered whole before a call begins: a thousand streams of four megabytes on every connection.
+  builder->SetResourceQuota(grpc::ResourceQuota("network").Resize(static_cast<size_t>(limits.max_network_bytes())));
   SetConnectionLimits(config, builder);
   // A compressed message is inflated before its size is checked: take none.
   builder->SetCompressionAlgorithmSupportStatus(GRPC_COMPRESS_GZIP, false);
@@ -119,24 +96,25 @@ void WithoutHealth(grpc::ServerBuilder* builder) {
   builder->SetOption(std::make_unique<grpc::HealthCheckServiceServerBuilderOption>(nullptr));
 }
 
-struct Listener {
-  const std::string& address;
-  int port;
-  std::shared_ptr<grpc::ServerCredentials> credentials;
-};
-
-absl::StatusOr<std::unique_ptr<grpc::Server>> Listen(const Listener& listener,
-                                                     const std::vector<std::unique_ptr<grpc::Service>>& services,
-                                                     grpc::ServerBuilder* builder, int* bound) {
+// Serves what comes to `listener`, from now on.
+absl::StatusOr<std::unique_ptr<grpc::Server>> StartServer(const std::vector<std::unique_ptr<grpc::Service>>& services,
+                                                          std::shared_ptr<grpc::ServerCredentials> credentials,
+                                                          Counter* refused, grpc::ServerBuilder* builder,
+                                                          Listener* listener) {
   for (const auto& service : services) builder->RegisterService(service.get());
-  const std::string target = HostPort(listener.address, listener.port);
-  builder->AddListeningPort(target, listener.credentials, bound);
+  using Connections = grpc::ServerBuilder::experimental_type::ExternalConnectionType;
+  auto acceptor = builder->experimental().AddExternalConnectionAcceptor(Connections::FROM_FD, std::move(credentials));
   std::unique_ptr<grpc::Server> server = builder->BuildAndStart();
-  if (server == nullptr || *bound <= 0) {
-    return absl::FailedPreconditionError(
-        absl::StrCat("cannot listen on ", target, ": ", WhyNotListen(listener.address, listener.port)));
-  }
+  if (server == nullptr) return absl::InternalError("gRPC cannot start a server");
+  listener->Start(std::move(acceptor), refused);
   return server;
+}
+
+Listener::Options ListenerOptions(const std::string& address, int port, const config::v1::Limits& limits) {
+  return {.address = address,
+          .port = port,
+          .max_connections = limits.max_connections(),
+          .dead_after = absl::Milliseconds(limits.keepalive_timeout_ms())};
 }
 
 }  // namespace
@@ -180,9 +158,12 @@ absl::Status Server::StartPublic(const config::v1::ServerConfig& config) {
     BEAMLINE_ASSIGN_OR_RETURN(tls_, TlsCredentials::Create(config.tls()));
   }
   const config::v1::Listen& listen = config.listen();
-  const Listener listener{listen.address(), listen.port(),
-                          tls_ != nullptr ? tls_->grpc() : grpc::InsecureServerCredentials()};
-  BEAMLINE_ASSIGN_OR_RETURN(server_, Listen(listener, services_, &builder, &port_));
+  BEAMLINE_ASSIGN_OR_RETURN(listener_,
+                            Listener::Open(ListenerOptions(listen.address(), listen.port(), config.limits())));
+  BEAMLINE_ASSIGN_OR_RETURN(server_,
+                            StartServer(services_, tls_ != nullptr ? tls_->grpc() : grpc::InsecureServerCredentials(),
+                                        &context_->counters.refused_connections, &builder, listener_.get()));
+  port_ = listener_->port();
   address_ = HostPort(listen.address(), port_);
   SetServing(false);
   return absl::OkStatus();
@@ -195,10 +176,13 @@ absl::Status Server::StartAdmin(const config::v1::ServerConfig& config) {
   admin_services_.push_back(MakeAdminService(context_.get()));
   admin_services_.push_back(MakeModelService(context_.get()));
   const config::v1::Admin& admin = config.admin();
-  int port = 0;
-  const Listener listener{admin.address(), admin.port(), grpc::InsecureServerCredentials()};
-  BEAMLINE_ASSIGN_OR_RETURN(admin_server_, Listen(listener, admin_services_, &builder, &port));
-  admin_address_ = HostPort(admin.address(), port);
+  Listener::Options options = ListenerOptions(admin.address(), admin.port(), config.limits());
+  options.max_connections = kMaxAdminConnections;
+  BEAMLINE_ASSIGN_OR_RETURN(admin_listener_, Listener::Open(options));
+  BEAMLINE_ASSIGN_OR_RETURN(admin_server_,
+                            StartServer(admin_services_, grpc::InsecureServerCredentials(),
+                                        &context_->counters.refused_connections, &builder, admin_listener_.get()));
+  admin_address_ = HostPort(admin.address(), admin_listener_->port());
   return absl::OkStatus();
 }
 
@@ -229,6 +213,8 @@ void Server::SetServing(bool serving) {
 void Server::Shutdown() {
   if (server_ == nullptr) return;
   Refuse();
+  listener_->Stop();
+  if (admin_listener_ != nullptr) admin_listener_->Stop();
   server_->Shutdown(std::chrono::system_clock::now());
   if (admin_server_ != nullptr) admin_server_->Shutdown(std::chrono::system_clock::now());
 }

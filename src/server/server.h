@@ -2,9 +2,8 @@
 //
 // The gRPC server: the public services of beamline.v1 on one listener, with the standard health service and reflection
 // where configured, and AdminService on a listener of its own where the configuration has one. It owns gRPC's threads
-// and borrows the engine and the clock, which outlive it. Start refuses a port that another process has (gRPC by
-// default would share it silently). Stopping is three steps, driven by lifecycle.h: SetServing(false), Refuse(),
-// Shutdown(). Thread-safe.
+// and borrows the engine and the clock, which outlive it. Start refuses a port that another process has. Stopping is
+// three steps, driven by lifecycle.h: SetServing(false), Refuse(), Shutdown(). Thread-safe.
 #pragma once
 
 #include <memory>
@@ -28,6 +27,7 @@ struct RequestLimits;
 struct ServiceContext;
 struct ServerCounters;
 class FlightRecorder;
+class Listener;
 class TlsCredentials;
 
 class Server {
@@ -67,6 +67,7 @@ class Server {
   std::unique_ptr<TlsCredentials> tls_;  // null: plaintext
   std::vector<std::unique_ptr<grpc::Service>> services_, admin_services_;
   std::unique_ptr<grpc::Server> server_, admin_server_;
+  std::unique_ptr<Listener> listener_, admin_listener_;
   std::string address_, admin_address_;
   int port_ = 0;
 };

@@ -16,6 +16,7 @@ struct ServerCounters {
   Counter expired;
   Counter failed;  // everything else that was neither OK nor NOT_FOUND
   Gauge in_flight;
+  Counter refused_connections;  // beyond limits.max_connections, or what the open files allow
 
   // Counts the end of a call; OK and NOT_FOUND, an answer too, count nowhere.
   void Ended(const absl::Status& status);

@@ -103,9 +103,13 @@ void TlsCredentials::Loop() {
 }
 
 void TlsCredentials::Poll() {
-  TlsReport report = ReadTlsFiles(tls_, absl::Now());
-  const std::string refusal(report.ToStatus().message());
+  const absl::Time now = absl::Now();
+  TlsReport report = ReadTlsFiles(tls_, now);
+  std::string refusal(report.ToStatus().message());
   std::lock_guard lock(mu_);
+  if (refusal.empty() && !report.files.ValidAt(now) && files_->ValidAt(now)) {
+    refusal = "tls.certificate: " + report.warnings.front().text;  // its period comes first
+  }
   if (!refusal.empty()) {
     // Of a pair that is being replaced we may see one half: the second look settles it.
     looks_ = std::exchange(refusal_, refusal) == refusal ? looks_ + 1 : 1;

@@ -107,7 +107,7 @@ class Reader {
   }
 
   void CheckPeriod(const X509* certificate) {
-    const absl::Time begin = TimeOf(X509_get0_notBefore(certificate));
+    const absl::Time begin = report_.files.begin = TimeOf(X509_get0_notBefore(certificate));
     const absl::Time end = report_.files.expiry = TimeOf(X509_get0_notAfter(certificate));
     if (now_ > end) {
       Warning("certificate", absl::StrCat(tls_.certificate(), " expired on ", Day(end), ": clients will refuse it"));

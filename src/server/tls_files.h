@@ -13,9 +13,11 @@
 namespace beamline::server {
 
 struct TlsFiles {
-  std::string certificate, key, client_ca;     // the files' bytes; client_ca is empty where none is configured
-  absl::Time expiry = absl::InfiniteFuture();  // of the server's own certificate
+  std::string certificate, key, client_ca;  // the files' bytes; client_ca is empty where none is configured
+  // When the server's own certificate is valid.
+  absl::Time begin = absl::InfinitePast(), expiry = absl::InfiniteFuture();
 
+  bool ValidAt(absl::Time time) const { return begin <= time && time <= expiry; }
   bool operator==(const TlsFiles&) const = default;
 };
 

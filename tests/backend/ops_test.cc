@@ -88,20 +88,20 @@ TEST_P(OpsTest, FeedForward) {
   const Pair x = Random(7, d), up = Random(2 * width, d, scale), down = Random(d, width, scale),
              down2 = Random(d, 2 * width, scale);
   ExpectNear(FeedForward(ctx_, x.tensor, {.gated = true, .up = up.tensor, .down = down.tensor}),
-             SwiGlu(x.matrix, up.matrix, down.matrix));
-  Matrix hidden = MatMul(x.matrix, up.matrix);
+             LayerSwiGlu(x.matrix, up.matrix, down.matrix));
+  Matrix hidden = LayerMatMul(x.matrix, up.matrix);
   for (double& value : hidden.v) value = std::max(value, 0.0);
   ExpectNear(FeedForward(ctx_, x.tensor,
                          {.gated = false, .activation = Activation::kRelu, .up = up.tensor, .down = down2.tensor}),
-             MatMul(hidden, down2.matrix));
-  const Matrix both = MatMul(x.matrix, up.matrix);
+             LayerMatMul(hidden, down2.matrix));
+  const Matrix both = LayerMatMul(x.matrix, up.matrix);
   Matrix product(7, width);
   for (int64_t r = 0; r < 7; ++r) {
     for (int64_t i = 0; i < width; ++i) product(r, i) = GeluTanh(both(r, i)) * both(r, width + i);
   }
   ExpectNear(FeedForward(ctx_, x.tensor,
                          {.gated = true, .activation = Activation::kGeluTanh, .up = up.tensor, .down = down.tensor}),
-             MatMul(product, down.matrix));
+             LayerMatMul(product, down.matrix));
 }
 
 TEST_P(OpsTest, MoeChoosesWithBiasAndWeighsWithout) {
@@ -111,7 +111,7 @@ TEST_P(OpsTest, MoeChoosesWithBiasAndWeighsWithout) {
              down = Random(experts * d, width, 0.5), shared_up = Random(2 * width, d, 0.5),
              shared_down = Random(d, width, 0.5);
   const std::vector<float> bias = {0.0f, 0.4f, -0.3f, 0.1f, -2.0f};  // the last expert is never chosen
-  Matrix expected = SwiGlu(x.matrix, shared_up.matrix, shared_down.matrix);
+  Matrix expected = LayerSwiGlu(x.matrix, shared_up.matrix, shared_down.matrix);
   std::vector<int64_t> load(experts, 0);
   const Matrix scores = MatMul(x.matrix, gate.matrix);
   for (int64_t r = 0; r < rows; ++r) {

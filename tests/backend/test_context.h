@@ -4,11 +4,20 @@
 // and, with BEAMLINE_TEST_CUDA, for the cuda backend: on a GPU, or where kernels are emulated.
 #pragma once
 
+#include <memory>
+
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "backend/context.h"
 
 namespace beamline::backend {
+
+#if defined(BEAMLINE_EMULATED_CUBLASLT)
+namespace cuda {
+class CudaBackend;
+}
+std::unique_ptr<cuda::CudaBackend> MakeCudaTestBackend();  // another one
+#endif
 
 #if defined(BEAMLINE_TEST_CUDA)
 inline constexpr int kUnit = 8;  // what widths are multiples of

@@ -96,6 +96,13 @@ TEST_F(BenchVerb, MistakesAndDeadServersAreToldInOneLine) {
   expect("--bundle a --classes 50,50,50", 2, "--classes: give three percentages");
   expect("--bundle a --find-capacity --deadline-ms 10000", 2, "--seconds: 10 is less than five deadlines");
   expect("--bundle a --rate 0", 2, "--rate");
+  expect("--bundle a --rate 1e6 --seconds 1e6", 2, "--rate, --seconds, --batch: 1e+12 requests are more than 1e+07");
+  expect("--bundle a --rate 1000 --batch 4096", 2, "--batch: 4.9152e+07 requests");
+  expect("--bundle a --requests 1000000 --history 1000000", 2, "--requests, --history: 1e+12 events");
+  for (const char* option : {"--json", "--plot", "--samples"}) {
+    expect(absl::StrCat("--bundle a ", option, " /nowhere/file"), 2,
+           absl::StrCat(option, ": /nowhere is not a folder"));
+  }
 }
 
 TEST_F(BenchVerb, AServerThatFailsEverythingIsAnError) {

@@ -128,7 +128,9 @@ std::vector<SearchResult> Search(backend::Context& ctx, const model::Model& mode
     handles.push_back(&request.context);
     searches.push_back({&request.compiled->view(), request.widths, request.score_rule});
   }
-  return BeamSearch(model).Run(ctx, model::PackContexts(ctx, handles), searches, [](int) { return absl::OkStatus(); });
+  const int64_t room = backend::RoomFor(ctx, static_cast<int64_t>(handles.size()));
+  return BeamSearch(model).Run(ctx, model::PackContexts(ctx, handles, room), searches,
+                               [](int) { return absl::OkStatus(); });
 }
 
 // The order may differ only between scores closer than 2e-5.
@@ -214,7 +216,9 @@ std::vector<model::ContextHandle> EncodeBatch(backend::Context& ctx, const model
   int longest = 1;
   for (const auto& history : histories) longest = std::max(longest, static_cast<int>(history.size()) / columns);
   const int batch = static_cast<int>(histories.size());
-  model::EncoderInput input = model::MakeEncoderInput(config, batch, longest, 0);
+  const auto room = [&](int size) { return static_cast<int>(backend::RoomFor(ctx, size)); };
+  longest = std::min(room(longest), config.short_term.length);
+  model::EncoderInput input = model::MakeEncoderInput(config, room(batch), longest, 0);
   for (int b = 0; b < batch; ++b) {
     std::copy(histories[b].begin(), histories[b].end(),
               input.pathways[model::kShortTerm].features.begin() + b * longest * columns);
@@ -222,7 +226,7 @@ std::vector<model::ContextHandle> EncodeBatch(backend::Context& ctx, const model
   }
   model::EncodedContext encoded = model::EncodePass(ctx, model, model::UploadEncoderInput(ctx, config, input));
   if (first_step) model::TakeFirstStep(ctx, model, encoded);
-  return model::SplitContext(ctx, encoded);
+  return model::SplitContext(ctx, encoded, batch);
 }
 
 // Promise 4's goal on the fast backends, in every precision: lists and scores are the same bits alone and in mixed
@@ -232,7 +236,7 @@ class FastBackend : public ::testing::TestWithParam<const char*> {};
 #if defined(BEAMLINE_TEST_CUDA)
 constexpr const char* kFastBackend = "cuda";
 constexpr int kBatched = 20;
-INSTANTIATE_TEST_SUITE_P(Dtypes, FastBackend, ::testing::Values("fp32", "bf16", "fp16"));
+INSTANTIATE_TEST_SUITE_P(Dtypes, FastBackend, ::testing::Values("fp32", "bf16", "fp16", "fp8"));
 #else
 constexpr const char* kFastBackend = "cpu";
 constexpr int kBatched = 500;
@@ -297,7 +301,7 @@ TEST_P(FastBackend, AnswersAreBitIdenticalInAnyCompany) {
 // are those of the same ops enqueued one by one.
 TEST(CudaGraphs, GiveTheAnswersOfTheirOps) {
   const backend::InferenceGuard guard;
-  for (const char* dtype : {"fp32", "bf16"}) {
+  for (const char* dtype : {"fp32", "bf16", "fp8"}) {
     const absl::StatusOr<backend::Context> shared = backend::MakeTestContext("cuda", dtype, "cuda");
     if (!shared.ok()) GTEST_SKIP() << shared.status();
     backend::Context loading = *shared;
@@ -351,6 +355,61 @@ TEST(CudaGraphs, GiveTheAnswersOfTheirOps) {
     EXPECT_GE(launches, 2 * (rounds - 2));
     EXPECT_NE(std::count(tops.begin(), tops.end(), tops[0]), rounds) << "all rounds have the same answer";
   }
+}
+
+// Batches of nine and of ten requests, with nine beams or ten, run the same two graphs; and every request gets the
+// answer it gets alone, from its ops one by one.
+TEST(CudaGraphs, ServeSizesThatShareTheirRoom) {
+  const backend::InferenceGuard guard;
+  const absl::StatusOr<backend::Context> shared = backend::MakeTestContext("cuda", "bf16", "cuda");
+  if (!shared.ok()) GTEST_SKIP() << shared.status();
+  backend::Context loading = *shared;
+  std::mt19937_64 random(9);
+  const TinyCatalogue catalogue = testing::RandomCatalogue(random, 200);
+  const auto model = RandomModel(loading, random, catalogue.level_sizes);
+  ASSERT_NE(model, nullptr);
+  struct Sizes {
+    int requests, width;
+  };
+  int64_t captures = 0, launches = 0;
+  for (const Sizes& sizes : {Sizes{10, 10}, {10, 10}, {10, 10}, {9, 9}}) {
+    std::vector<Request> requests(sizes.requests);
+    std::vector<std::vector<int32_t>> histories(requests.size());
+    for (size_t b = 0; b < requests.size(); ++b) {
+      for (int element = b == 0 ? 6 : UniformInt(random, 0, 6); element > 0; --element) {
+        for (const uint32_t size : catalogue.level_sizes) histories[b].push_back(UniformInt(random, 0, size));
+        histories[b].push_back(UniformInt(random, 0, 255));
+      }
+      requests[b].compiled = Compile(catalogue, requests[b].eligibility);
+      requests[b].widths.assign(catalogue.snapshot->levels(), sizes.width);
+    }
+    std::vector<SearchResult> together;
+    {
+      backend::Context ctx = backend::BeginBatch(*shared);
+      const auto& graphs = static_cast<backend::cuda::CudaBatch&>(*ctx.resources).worker().graphs;
+      const int64_t captured = graphs.captures(), launched = graphs.launches();
+      const auto contexts = EncodeBatch(ctx, *model, histories, /*first_step=*/false);
+      for (size_t b = 0; b < requests.size(); ++b) requests[b].context = contexts[b];
+      together = Search(ctx, *model, requests);
+      captures += graphs.captures() - captured;
+      launches += graphs.launches() - launched;
+    }
+    for (const size_t b : {size_t{0}, requests.size() - 1}) {
+      backend::Context ctx = backend::BeginBatch(*shared);
+      ctx.graphs = false;
+      requests[b].context = EncodeBatch(ctx, *model, {histories[b]}, /*first_step=*/false)[0];
+      const SearchResult alone = Search(ctx, *model, absl::MakeConstSpan(&requests[b], 1))[0];
+      ASSERT_TRUE(alone.status.ok() && together[b].status.ok()) << alone.status << together[b].status;
+      ASSERT_EQ(alone.hypotheses.size(), together[b].hypotheses.size());
+      ASSERT_LE(alone.hypotheses.size(), static_cast<size_t>(sizes.width));
+      for (size_t rank = 0; rank < alone.hypotheses.size(); ++rank) {
+        ASSERT_EQ(alone.hypotheses[rank].sid, together[b].hypotheses[rank].sid) << sizes.requests << " " << b;
+        ASSERT_EQ(alone.hypotheses[rank].score, together[b].hypotheses[rank].score) << sizes.requests << " " << b;
+      }
+    }
+  }
+  EXPECT_EQ(captures, 2) << "an encoder's and a decoder's";
+  EXPECT_GE(launches, 2 + 1 + 2) << "of the second round an encoder's, of the others both";
 }
 
 #endif  // BEAMLINE_TEST_CUDA

@@ -7,6 +7,8 @@
 #include <functional>
 #include <limits>
 
+#include <sys/resource.h>
+
 #include "beamline/v1/admin.grpc.pb.h"
 #include "beamline/v1/catalogue.grpc.pb.h"
 #include "deploy/raw_http2.h"
@@ -431,6 +433,22 @@ TEST_F(BadInputTest, ManyIdleAndSilentConnectionsDisturbNobody) {  // C1.8
   EXPECT_LT(slowest(), absl::Seconds(1));
   idle.clear();
   ExpectServesAsBefore();
+}
+
+TEST_F(BadInputTest, MoreConnectionsThanOpenFilesAreForgottenWhenTheyGo) {  // C1.7
+  rlimit before{};
+  ASSERT_EQ(prlimit(server_->pid(), RLIMIT_NOFILE, nullptr, &before), 0);
+  const rlimit few{64, before.rlim_max};
+  ASSERT_EQ(prlimit(server_->pid(), RLIMIT_NOFILE, &few, nullptr), 0);
+  std::vector<std::unique_ptr<RawHttp2>> connections;
+  for (int i = 0; i < 100; ++i) connections.push_back(std::make_unique<RawHttp2>(address_, 50051));
+  ExpectServesAsBefore();  // on the connection from before
+  connections.clear();
+  const auto late = v1::RecommendService::NewStub(Connect(server_->target()));
+  v1::RecommendResponse response;
+  const grpc::Status status = Ask(*late, FixedRequests()[0], &response);
+  EXPECT_TRUE(status.ok()) << status.error_message() << "\n" << server_->log();
+  ASSERT_EQ(prlimit(server_->pid(), RLIMIT_NOFILE, &before, nullptr), 0);
 }
 
 TEST_F(BadInputTest, AScrapeStormDisturbsNoRequest) {  // C7.9

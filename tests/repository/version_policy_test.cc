@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "repository/version_policy.h"
 
+#include <cerrno>
 #include <vector>
 
 #include "gtest/gtest.h"
@@ -34,7 +35,11 @@ TEST(VersionPolicyTest, PassesOverWhatWasRefusedUntilItChanges) {
 TEST(VersionPolicyTest, TriesAgainWhatFailedForTheMachine) {
   const absl::Time again = RetryAt(absl::UnavailableError("disk"), kNow, absl::Seconds(30));
   EXPECT_EQ(again, kNow + absl::Seconds(30));
-  EXPECT_EQ(RetryAt(absl::ResourceExhaustedError("memory"), kNow, absl::Seconds(30)), again);
+  for (const absl::Status& trouble :
+       {absl::ResourceExhaustedError("memory"), absl::ErrnoToStatus(EACCES, "rights"), absl::ErrnoToStatus(EIO, "disk"),
+        absl::ErrnoToStatus(ESTALE, "a network's disk")}) {
+    EXPECT_EQ(RetryAt(trouble, kNow, absl::Seconds(30)), again) << trouble;
+  }
   for (const absl::Status& fault : {absl::DataLossError("x"), absl::InvalidArgumentError("x"),
                                     absl::FailedPreconditionError("x"), absl::InternalError("x")}) {
     EXPECT_EQ(RetryAt(fault, kNow, absl::Seconds(30)), absl::InfiniteFuture());

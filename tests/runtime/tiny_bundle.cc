@@ -32,18 +32,19 @@ absl::StatusOr<sid::Codebook> TinyCodebook(const TinyBundleOptions& options) {
   return sid::Codebook::Foreign("tiny", options.level_sizes, Sha256Hex(absl::StrCat("tiny ", options.seed)));
 }
 
-model::PathwayConfig Pathway(int length, int items) {
+model::PathwayConfig Pathway(int length, const TinyBundleOptions& options) {
+  const int items = options.items, width = options.feature_width;
   model::PathwayConfig pathway;
   pathway.length = length;
   pathway.features = {{FeatureKind::kSid, 0, 0, true},
                       {FeatureKind::kItem, items + 1, 8, false},
-                      {FeatureKind::kAuthor, kAuthors + 1, 4, false},
-                      {FeatureKind::kTag, 16, 4, false},
-                      {FeatureKind::kGap, 16, 4, false},
-                      {FeatureKind::kHour, 0, 4, false},
-                      {FeatureKind::kPlay, 8, 4, false},
-                      {FeatureKind::kDuration, 8, 4, false},
-                      {FeatureKind::kLabels, 0, 4, false}};
+                      {FeatureKind::kAuthor, kAuthors + 1, width, false},
+                      {FeatureKind::kTag, 16, width, false},
+                      {FeatureKind::kGap, 16, width, false},
+                      {FeatureKind::kHour, 0, width, false},
+                      {FeatureKind::kPlay, 8, width, false},
+                      {FeatureKind::kDuration, 8, width, false},
+                      {FeatureKind::kLabels, 0, width, false}};
   return pathway;
 }
 
@@ -57,8 +58,8 @@ model::ModelConfig TinyConfig(const TinyBundleOptions& options) {
   config.head_dim = 32 / options.heads;
   config.user = {
       .user_buckets = 0, .attribute_buckets = 32, .attributes = {"active_degree"}, .width = 8, .enabled = true};
-  config.short_term = Pathway(6, options.items);
-  config.positive = Pathway(12, options.items);
+  config.short_term = Pathway(6, options);
+  config.positive = Pathway(12, options);
   config.encoder.layers = 1;
   config.encoder.causal = options.causal;
   config.encoder.ffn.width = 64;

@@ -26,6 +26,7 @@ struct TinyBundleOptions {
   bool causal = false;
   int trunk_layers = 0;       // of two decoder layers
   int heads = 2;              // of 32 dimensions in all
+  int feature_width = 4;      // of most features' tables; the cuda backend wants a multiple of 8
   std::string model_version;  // empty: derived
 };
 

@@ -1,11 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // What operators and their machines see: reload and rollback on the admin listener alone, pages over HTTP, metrics.
+#include <algorithm>
+#include <atomic>
 #include <cstdio>
 #include <cstdlib>
 #include <fstream>
 #include <set>
 #include <sstream>
+#include <thread>
 
 #include "absl/strings/numbers.h"
 #include "beamline/v1/admin.grpc.pb.h"
@@ -14,10 +17,12 @@
 #include "server/admin_http.h"
 #include "server/admin_pages.h"
 #include "server/loopback.h"
+#include "server/raw_connection.h"
 
 namespace beamline::server {
 namespace {
 
+using ::testing::AllOf;
 using ::testing::ContainsRegex;
 using ::testing::HasSubstr;
 using ::testing::Not;
@@ -142,6 +147,98 @@ TEST(AdminHttpTest, IdleConnectionsHoldNobodyUp) {
   EXPECT_LT(absl::Now() - start, absl::Seconds(1));
 }
 
+// Sends `head` and then `more` over and over; how many bytes went out until the server closed the connection.
+size_t SendUntilClosed(int port, const std::string& head, const std::string& more) {
+  constexpr size_t kMost = 64 << 20;
+  const RawConnection client(port);
+  client.Send(head);
+  size_t sent = head.size();
+  while (sent < kMost && client.Send(more)) sent += more.size();
+  return sent;
+}
+
+TEST(AdminHttpTest, RequestsWithoutAnEndAreCut) {
+  size_t longest = 0;
+  auto http = AdminHttp::Start("127.0.0.1", 0, {{"/page", [] { return HttpPage{.body = "page"}; }}},
+                               {{"/post", [&](const HttpPost& post) {
+                                   longest = std::max(longest, post.body.size());
+                                   return HttpPage{.body = "posted"};
+                                 }}});
+  ASSERT_TRUE(http.ok()) << http.status();
+  const int port = PortOf((*http)->address());
+  const std::string chunk = "10000\r\n" + std::string(65536, 'x') + "\r\n";
+  const std::pair<std::string, std::string> cases[] = {
+      {"POST /post HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n", chunk},
+      {"POST /page HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n", chunk},
+      {"POST /post HTTP/1.1\r\nHost: x\r\n\r\n", chunk},
+      {"POST /post HTTP/1.1\r\nHost: x\r\nContent-Length: 18446744073709551615\r\n\r\n", chunk},
+      {"GET /page HTTP/1.1\r\n", "Header: " + std::string(1000, 'x') + "\r\n"},
+      {"GET /", std::string(1000, 'x')}};
+  for (const auto& [head, more] : cases) {
+    EXPECT_LT(SendUntilClosed(port, head, more), 16u << 20) << head;  // most of it in the system's buffers
+    EXPECT_EQ(Get(**http, "/page"), std::make_pair(200, std::string("page")));
+  }
+  EXPECT_LE(longest, AdminHttp::kMaxBodyBytes + AdminHttp::kMaxHeaderBytes);
+}
+
+TEST(AdminHttpTest, NothingIsInflatedAndNothingRepeated) {
+  size_t body = 0;
+  auto http = AdminHttp::Start("127.0.0.1", 0, {{"/page", [] { return HttpPage{.body = std::string(50'000, 'p')}; }}},
+                               {{"/post", [&](const HttpPost& post) {
+                                   body = post.body.size();
+                                   return HttpPage{};
+                                 }}});
+  ASSERT_TRUE(http.ok()) << http.status();
+  httplib::Client client("127.0.0.1", PortOf((*http)->address()));
+  const std::string deflated("\x78\x9c\x4b\x4c\x04\x02\x00\x0b\xf8\x03\x86", 11);  // "aaaaaaaaaa" and more
+  ASSERT_TRUE(client.Post("/post", {{"Content-Encoding", "gzip"}}, deflated, "application/json"));
+  EXPECT_EQ(body, deflated.size());
+  std::string ranges = "bytes=0-";
+  for (int i = 0; i < 2000; ++i) ranges += ",0-";
+  const httplib::Result page = client.Get("/page", {{"Range", ranges}});
+  ASSERT_TRUE(page);
+  EXPECT_EQ(page->status, 200);
+  EXPECT_EQ(page->body.size(), 50'000u);
+}
+
+// Threads are few: whoever keeps one without a request gives way.
+TEST(AdminHttpTest, SlowClientsDoNotKeepASupervisorWaiting) {
+  auto http = AdminHttp::Start("127.0.0.1", 0, {{"/livez", [] { return HttpPage{.body = "alive\n"}; }}});
+  ASSERT_TRUE(http.ok()) << http.status();
+  const int port = PortOf((*http)->address());
+  std::atomic<bool> stop{false};
+  std::thread slow([&] {
+    std::vector<std::unique_ptr<RawConnection>> clients;
+    for (int i = 0; i < 60; ++i) clients.push_back(std::make_unique<RawConnection>(port));
+    for (const auto& client : clients) client->Send("GET /livez HTTP/1.1\r\n");
+    while (!stop) {
+      for (const auto& client : clients) client->Send("x");
+      absl::SleepFor(absl::Milliseconds(20));
+    }
+  });
+  absl::SleepFor(absl::Milliseconds(100));
+  for (int i = 0; i < 3; ++i) {
+    const absl::Time start = absl::Now();
+    EXPECT_EQ(Get(**http, "/livez").first, 200);
+    EXPECT_LT(absl::Now() - start, absl::Seconds(2));
+  }
+  stop = true;
+  slow.join();
+}
+
+TEST(AdminHttpTest, SlowClientsDoNotHoldTheEndUp) {
+  auto http = AdminHttp::Start("127.0.0.1", 0, {{"/livez", [] { return HttpPage{.body = "alive\n"}; }}});
+  ASSERT_TRUE(http.ok()) << http.status();
+  std::vector<std::unique_ptr<RawConnection>> clients;
+  for (int i = 0; i < 60; ++i) {
+    clients.push_back(std::make_unique<RawConnection>(PortOf((*http)->address())));
+    clients.back()->Send("GET /livez HTTP/1.1\r\n");
+  }
+  const absl::Time start = absl::Now();
+  http->reset();
+  EXPECT_LT(absl::Now() - start, absl::Seconds(2));
+}
+
 TEST(AdminHttpTest, APortInUseIsAnError) {
   auto first = AdminHttp::Start("127.0.0.1", 0, {});
   ASSERT_TRUE(first.ok());
@@ -177,9 +274,10 @@ class AdminPagesTest : public LoopbackTest {
 TEST_F(AdminPagesTest, AliveAlwaysReadyOnlyWhileServing) {
   using Page = std::pair<int, std::string>;
   EXPECT_EQ(Get(*http_, "/readyz"), Page(503, "loading\n"));
-  EXPECT_EQ(Get(*http_, "/metrics").first, 503);
+  EXPECT_THAT(Metrics(), AllOf(HasSubstr("\nbeamline_loading 1"), HasSubstr("\nbeamline_ready 0")));
   EXPECT_EQ(Get(*http_, "/livez"), Page(200, "alive\n"));
   pages_.Serving(&engine_, server_.get());
+  EXPECT_THAT(Metrics(), AllOf(HasSubstr("\nbeamline_loading 0"), HasSubstr("\nbeamline_ready 1")));
   EXPECT_EQ(Get(*http_, "/readyz"), Page(200, "ready\n"));
   engine_.set_ready(false);
   EXPECT_EQ(Get(*http_, "/readyz"), Page(503, "the last 3 batches failed\n"));
@@ -191,6 +289,7 @@ TEST_F(AdminPagesTest, AliveAlwaysReadyOnlyWhileServing) {
   EXPECT_EQ(Get(*http_, "/livez").first, 200);
   pages_.Gone();
   EXPECT_EQ(Get(*http_, "/readyz"), Page(503, "draining\n"));
+  EXPECT_EQ(Get(*http_, "/metrics").first, 503);
 }
 
 TEST_F(AdminPagesTest, MetricsCountWhatHappened) {
@@ -214,6 +313,22 @@ TEST_F(AdminPagesTest, MetricsCountWhatHappened) {
   EXPECT_THAT(page, HasSubstr("\nbeamline_ready 1"));
   EXPECT_THAT(page, HasSubstr("beamline_grpc_calls_total 4"));
   EXPECT_THAT(page, HasSubstr("beamline_grpc_failed_calls_total{cause=\"failed\"} 1"));
+}
+
+TEST_F(AdminPagesTest, NarrowedAnswersAreCountedByStep) {
+  pages_.Serving(&engine_, server_.get());
+  v1::RecommendResponse response;
+  for (const int step : {0, 2, 2, 1}) {
+    engine_.set_answer([step](const RecommendRequest&) {
+      RecommendResult result = FakeResult();
+      result.narrowing = step;
+      return result;
+    });
+    ASSERT_TRUE(Recommend(ValidRequest(), &response).ok());
+  }
+  EXPECT_THAT(Metrics(),
+              AllOf(HasSubstr("beamline_narrowed_requests_total{step=\"1\"} 1"),
+                    HasSubstr("beamline_narrowed_requests_total{step=\"2\"} 2"), Not(HasSubstr("step=\"0\""))));
 }
 
 TEST_F(AdminPagesTest, UsersAddNoSeries) {
@@ -243,16 +358,20 @@ TEST_F(AdminPagesTest, UsersAddNoSeries) {
 
 TEST_F(AdminPagesTest, PromtoolFindsNothingToSay) {
   if (std::system("command -v promtool >/dev/null") != 0) GTEST_SKIP() << "promtool (Debian: prometheus) is not here";
+  const std::string file = ::testing::TempDir() + "metrics.txt";
+  const auto check = [&] {
+    std::ofstream(file) << Metrics();
+    FILE* const promtool = popen(("promtool check metrics < " + file + " 2>&1").c_str(), "r");
+    std::string said;
+    for (int c; (c = std::fgetc(promtool)) != EOF;) said.push_back(static_cast<char>(c));
+    EXPECT_EQ(pclose(promtool), 0) << said;
+    EXPECT_EQ(said, "");
+  };
+  check();
   pages_.Serving(&engine_, server_.get());
   v1::RecommendResponse response;
   ASSERT_TRUE(Recommend(ValidRequest(), &response).ok());
-  const std::string file = ::testing::TempDir() + "metrics.txt";
-  std::ofstream(file) << Metrics();
-  FILE* const promtool = popen(("promtool check metrics < " + file + " 2>&1").c_str(), "r");
-  std::string said;
-  for (int c; (c = std::fgetc(promtool)) != EOF;) said.push_back(static_cast<char>(c));
-  EXPECT_EQ(pclose(promtool), 0) << said;
-  EXPECT_EQ(said, "");
+  check();
 }
 
 }  // namespace

@@ -1,14 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // What idle, silent and foreign connections may hold, and for how long: raw sockets against a real server.
-#include <array>
+#include <memory>
 #include <string>
+#include <vector>
 
-#include <netinet/in.h>
-#include <poll.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
-#include <sys/socket.h>
 #include <unistd.h>
 
 #include "gmock/gmock.h"
@@ -16,6 +14,8 @@
 #include "server/core_dumps.h"
 #include "server/loopback.h"
 #include "server/open_files.h"
+#include "server/raw_connection.h"
+#include "server/server_counters.h"
 
 namespace beamline::server {
 namespace {
@@ -25,37 +25,6 @@ using ::testing::HasSubstr;
 
 // The client's preface and an empty SETTINGS frame: a connection that gRPC takes for whole.
 const std::string kHello = std::string("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n") + std::string("\0\0\0\4\0\0\0\0\0", 9);
-
-class RawConnection {
- public:
-  explicit RawConnection(int port) : socket_(socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0)) {
-    sockaddr_in address{};
-    address.sin_family = AF_INET;
-    address.sin_port = htons(static_cast<uint16_t>(port));
-    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-    EXPECT_EQ(connect(socket_, reinterpret_cast<const sockaddr*>(&address), sizeof(address)), 0);
-  }
-  ~RawConnection() { close(socket_); }
-  RawConnection(const RawConnection&) = delete;
-  RawConnection& operator=(const RawConnection&) = delete;
-
-  void Send(const std::string& bytes) { send(socket_, bytes.data(), bytes.size(), MSG_NOSIGNAL); }
-
-  // Whether the server closes it within that time; what it says until then is thrown away.
-  bool ClosedWithin(absl::Duration time) {
-    const absl::Time end = absl::Now() + time;
-    for (absl::Duration left = time; left > absl::ZeroDuration(); left = end - absl::Now()) {
-      pollfd ready{socket_, POLLIN, 0};
-      if (poll(&ready, 1, static_cast<int>(absl::ToInt64Milliseconds(left)) + 1) <= 0) continue;
-      std::array<char, 4096> bytes;
-      if (recv(socket_, bytes.data(), bytes.size(), 0) <= 0) return true;
-    }
-    return false;
-  }
-
- private:
-  int socket_;
-};
 
 class ConnectionsTest : public LoopbackTest {
  protected:
@@ -119,6 +88,31 @@ TEST_F(ConnectionsTest, WhatDoesNotBecomeHttp2IsClosed) {
     EXPECT_TRUE(connection.ClosedWithin(absl::Seconds(10))) << ::testing::PrintToString(bytes);
     ExpectServes();
   }
+}
+
+TEST_F(ConnectionsTest, ThoseBeyondTheLimitAreClosedAndMakeNoRoomForThemselves) {
+  config::v1::ServerConfig config = LoopbackConfig();
+  config.mutable_limits()->set_max_connections(40);  // the ends of this process have descriptors, too
+  Start(config);
+  ExpectServes();
+  RawConnection early(server_->port());
+  early.Send(kHello);
+  EXPECT_FALSE(early.ClosedWithin(absl::Milliseconds(200)));
+  std::vector<std::unique_ptr<RawConnection>> connections;
+  for (int i = 0; i < 60; ++i) {
+    connections.push_back(std::make_unique<RawConnection>(server_->port()));
+    connections.back()->Send(kHello);
+  }
+  EXPECT_TRUE(Eventually([&] { return server_->counters().refused_connections.value() >= 20; }));
+  EXPECT_TRUE(connections.back()->ClosedWithin(absl::Seconds(10)));
+  EXPECT_FALSE(early.ClosedWithin(absl::Milliseconds(100)));
+  ExpectServes();  // on the connection from before
+  connections.clear();
+  EXPECT_TRUE(Eventually([&] {
+    RawConnection late(server_->port());
+    late.Send(kHello);
+    return !late.ClosedWithin(absl::Milliseconds(100));
+  }));
 }
 
 TEST(OpenFiles, TheSoftLimitIsRaisedAndTheHardOneChecked) {

@@ -109,6 +109,29 @@ TEST_F(LifecycleTest, AnIdleEngineIsTestedAndABusyOneIsNot) {
   EXPECT_TRUE(run.get().ok());
 }
 
+TEST_F(LifecycleTest, AnEngineThatStaysBrokenEndsTheProcess) {
+  const auto run = [this](int64_t broken_exit_ms, StopRequests& stop) {
+    config::v1::Lifecycle lifecycle;
+    lifecycle.set_drain_delay_ms(60'000);
+    lifecycle.set_broken_exit_ms(broken_exit_ms);
+    return std::async(std::launch::async, [this, lifecycle, &stop] {
+      return ServeUntilStopped(lifecycle, *server_, engine_, stop, watchdog_);
+    });
+  };
+  engine_.set_ready(false);
+  const absl::Status ended = run(300, stop_).get();
+  EXPECT_EQ(ended.code(), absl::StatusCode::kInternal);
+  EXPECT_THAT(std::string(ended.message()), HasSubstr("the last 3 batches failed"));
+  EXPECT_TRUE(engine_.drained());
+
+  Start(LoopbackConfig());
+  std::future<absl::Status> patient = run(0, stop_);
+  EXPECT_EQ(patient.wait_for(std::chrono::milliseconds(800)), std::future_status::timeout);
+  stop_.Add();
+  stop_.Add();
+  EXPECT_TRUE(patient.get().ok());
+}
+
 TEST_F(LifecycleTest, WatchIsToldAtOnce) {
   std::future<absl::Status> run = Run(500, 1000);
   ASSERT_TRUE(Eventually([&] { return Health("") == kServing; }));

@@ -178,6 +178,11 @@ TEST_F(TlsTest, ABadChangeIsRefusedAndTheOldCertificateStays) {
   std::filesystem::remove(folder_.Path("server.pem"));
   EXPECT_TRUE(refused(3)) << "gone";
   EXPECT_EQ(Call(authority_.certificate()), grpc::StatusCode::OK);
+  folder_.WritePair(authority_.Issue("server", "IP:127.0.0.1", -60));
+  for (int i = 0; i < 20; ++i) {
+    EXPECT_EQ(Call(authority_.certificate()), grpc::StatusCode::OK) << "expired, while the one in use is not";
+    absl::SleepFor(absl::Milliseconds(10));
+  }
   folder_.WritePair(foreign_.Issue("server"));
   EXPECT_TRUE(Eventually([&] { return Call(foreign_.certificate()) == grpc::StatusCode::OK; })) << "mended";
 }

@@ -25,6 +25,7 @@ Tensor AtenBackend::StackPadded(Context& ctx, absl::Span<const Tensor> rows, int
   shape.insert(shape.begin(), static_cast<int64_t>(rows.size()));
   Tensor stacked = at::full(shape, fill, rows[0].options());
   for (size_t row = 0; row < rows.size(); ++row) {
+    if (!rows[row].defined()) continue;
     stacked.select(0, static_cast<int64_t>(row)).narrow(0, 0, rows[row].size(0)).copy_(rows[row]);
   }
   return stacked;

@@ -91,7 +91,7 @@ Tensor CpuBackend::StackPadded(Context& ctx, absl::Span<const Tensor> rows, int6
   Tensor stacked = Take(ctx, shape, rows[0].scalar_type());
   const int64_t elements = stacked.numel() / static_cast<int64_t>(rows.size());
   for (size_t row = 0; row < rows.size(); ++row) {
-    const int64_t kept = rows[row].numel(), at = static_cast<int64_t>(row) * elements;
+    const int64_t kept = rows[row].defined() ? rows[row].numel() : 0, at = static_cast<int64_t>(row) * elements;
     if (stacked.scalar_type() == c10::kInt) {
       int32_t* to = stacked.mutable_data_ptr<int32_t>() + at;
       if (kept > 0) std::copy_n(rows[row].const_data_ptr<int32_t>(), kept, to);

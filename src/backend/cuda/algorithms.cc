@@ -1,11 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "backend/cuda/algorithms.h"
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <limits>
 #include <random>
 #include <vector>
+
+#include <c10/util/Float8_e4m3fn.h>
 
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
@@ -20,6 +23,8 @@ constexpr int64_t kAllRows = 256;
 constexpr int64_t kProbeRows[] = {1, 2, 3, 8, 17, 33, 100};
 constexpr int kAsked = 16;  // algorithms per number of rows
 
+constexpr float kLargestE4M3 = 448;
+
 // Values of a type, as bytes.
 std::vector<char> Narrow(kernels::DataType type, const std::vector<float>& values) {
   std::vector<char> bytes(values.size() * static_cast<size_t>(kernels::SizeOf(type)));
@@ -29,9 +34,12 @@ std::vector<char> Narrow(kernels::DataType type, const std::vector<float>& value
     } else if (type == kernels::DataType::kBFloat16) {
       const c10::BFloat16 narrow(values[i]);
       std::memcpy(bytes.data() + 2 * i, &narrow, 2);
-    } else {
+    } else if (type == kernels::DataType::kFloat16) {
       const c10::Half narrow(values[i]);
       std::memcpy(bytes.data() + 2 * i, &narrow, 2);
+    } else {
+      const c10::Float8_e4m3fn narrow(std::clamp(values[i], -kLargestE4M3, kLargestE4M3));
+      std::memcpy(bytes.data() + i, &narrow, 1);
     }
   }
   return bytes;
@@ -58,6 +66,12 @@ std::vector<float> ProbeRows(int64_t rows, int64_t k, uint32_t seed, bool take_b
   return values;
 }
 
+std::vector<float> ProbeScales(int64_t count) {
+  std::vector<float> scales(static_cast<size_t>(count));
+  for (int64_t i = 0; i < count; ++i) scales[i] = 0.5f + static_cast<float>(i % 7);
+  return scales;
+}
+
 // One shape of weight with such values, and what an algorithm makes of it.
 class Trial {
  public:
@@ -76,6 +90,8 @@ class Trial {
     weight_ = upload(kind.type, ProbeRows(kind.n, kind.k, 2, /*take_back=*/true));
     bias_ = upload(kind.out_type, std::vector<float>(kind.n, 0));  // a value would hide what is left of a sum
     out_ = upload(kind.out_type, std::vector<float>(kAllRows * kind.n, 0));
+    row_scale_ = upload(kernels::DataType::kFloat32, ProbeScales(kAllRows));
+    column_scale_ = upload(kernels::DataType::kFloat32, ProbeScales(kind.n));
     Check(cudaEventCreate(&begin_), "an event");
     Check(cudaEventCreate(&end_), "an event");
   }
@@ -86,7 +102,11 @@ class Trial {
   Trial(const Trial&) = delete;
   Trial& operator=(const Trial&) = delete;
 
-  Product MakeProduct(int64_t rows) const { return {lt_, kind_, {kind_.k, kind_.k, kind_.n}, rows}; }
+  Product MakeProduct(int64_t rows) const {
+    Product product(lt_, kind_, {kind_.k, kind_.k, kind_.n}, rows);
+    product.Bind(Arrays(0));
+    return product;
+  }
 
   // Whether the algorithm gives the same rows in products of every size.
   bool RowsAreEqual(const cublasLtMatmulAlgo_t& algorithm) {
@@ -123,7 +143,12 @@ class Trial {
  private:
   ProductArrays Arrays(int64_t first_row) const {
     const char* x = static_cast<const char*>(x_.const_data_ptr()) + first_row * kind_.k * kernels::SizeOf(kind_.type);
-    return {x, weight_.const_data_ptr(), bias_.const_data_ptr(), out_.mutable_data_ptr()};
+    return {x,
+            weight_.const_data_ptr(),
+            bias_.const_data_ptr(),
+            static_cast<const float*>(row_scale_.const_data_ptr()) + first_row,
+            static_cast<const float*>(column_scale_.const_data_ptr()),
+            out_.mutable_data_ptr()};
   }
 
   // The product of the last `rows` rows; empty where the algorithm cannot do it.
@@ -146,13 +171,14 @@ class Trial {
   const ProductKind kind_;
   const LtWorkspace workspace_;
   const cudaStream_t stream_;
-  at::Tensor x_, weight_, bias_, out_;
+  at::Tensor x_, weight_, bias_, out_, row_scale_, column_scale_;
   cudaEvent_t begin_ = nullptr, end_ = nullptr;
 };
 
 std::string KindText(const ProductKind& kind) {
   return absl::StrCat(static_cast<int>(kind.type), " ", static_cast<int>(kind.out_type), " ", kind.n, " ", kind.k, " ",
-                      static_cast<int>(kind.epilogue), " ", kind.bias ? 1 : 0, " ", kind.add ? 1 : 0);
+                      static_cast<int>(kind.epilogue), " ", kind.bias ? 1 : 0, " ", kind.add ? 1 : 0, " ",
+                      kind.scaled ? 1 : 0);
 }
 
 }  // namespace
@@ -160,7 +186,20 @@ std::string KindText(const ProductKind& kind) {
 cublasLtMatmulAlgo_t Algorithms::For(const ProductKind& kind, const LtWorkspace& workspace, cudaStream_t stream) {
   const std::lock_guard<std::mutex> lock(mutex_);  // one measures, others wait for its choice
   if (const auto found = chosen_.find(kind); found != chosen_.end()) return found->second;
-  return chosen_.emplace(kind, Choose(kind, workspace, stream)).first->second;
+  if (const auto taken = imported_.extract(kind); !taken.empty() && Takes(kind, taken.mapped(), workspace)) {
+    return chosen_.emplace(kind, taken.mapped()).first->second;
+  }
+  const cublasLtMatmulAlgo_t algorithm = Choose(kind, workspace, stream);
+  ++measured_;
+  return chosen_.emplace(kind, algorithm).first->second;
+}
+
+bool Algorithms::Takes(const ProductKind& kind, const cublasLtMatmulAlgo_t& algorithm,
+                       const LtWorkspace& workspace) const {
+  const Product product(lt_, kind, {kind.k, kind.k, kind.n}, kAllRows);
+  const auto* const somewhere = static_cast<const float*>(workspace.data);
+  product.Bind({.bias = somewhere, .row_scale = somewhere, .column_scale = somewhere});
+  return product.Takes(handle_, algorithm, workspace.bytes);
 }
 
 cublasLtMatmulAlgo_t Algorithms::Choose(const ProductKind& kind, const LtWorkspace& workspace,
@@ -201,7 +240,9 @@ std::string Algorithms::Header() const { return absl::StrCat("cublaslt ", lt_.ve
 std::string Algorithms::Export() const {
   const std::lock_guard<std::mutex> lock(mutex_);
   std::string text = Header() + "\n";
-  for (const auto& [kind, algorithm] : chosen_) {
+  std::map<ProductKind, cublasLtMatmulAlgo_t> all = chosen_;
+  all.insert(imported_.begin(), imported_.end());
+  for (const auto& [kind, algorithm] : all) {
     absl::StrAppend(&text, KindText(kind));
     for (const uint64_t word : algorithm.data) absl::StrAppend(&text, " ", word);
     text += '\n';
@@ -215,14 +256,14 @@ absl::Status Algorithms::Import(absl::string_view text) {
   if (lines[0] != Header()) return absl::OkStatus();
   for (size_t line = 1; line < lines.size(); ++line) {
     if (lines[line].empty()) continue;
-    constexpr size_t kFields = 7;
+    constexpr size_t kFields = 8;
     cublasLtMatmulAlgo_t algorithm = {};
     const std::vector<absl::string_view> words = absl::StrSplit(lines[line], ' ');
     uint64_t values[kFields + std::size(algorithm.data)] = {};
     bool good = words.size() == std::size(values);
     for (size_t i = 0; good && i < words.size(); ++i) good = absl::SimpleAtoi(words[i], &values[i]);
-    good = good && values[0] <= 2 && values[1] <= 2 && values[2] > 0 && values[2] <= (1u << 30) && values[3] > 0 &&
-           values[3] <= (1u << 30) && values[4] <= 2 && values[5] <= 1 && values[6] <= 1;
+    good = good && values[0] <= 3 && values[1] <= 2 && values[2] > 0 && values[2] <= (1u << 30) && values[3] > 0 &&
+           values[3] <= (1u << 30) && values[4] <= 2 && values[5] <= 1 && values[6] <= 1 && values[7] <= 1;
     if (!good) {
       return absl::InvalidArgumentError(absl::StrCat("algorithms: line ", line + 1, " is none: '", lines[line], "'"));
     }
@@ -233,17 +274,25 @@ absl::Status Algorithms::Import(absl::string_view text) {
                            static_cast<int64_t>(values[3]),
                            static_cast<Epilogue>(values[4]),
                            values[5] == 1,
-                           values[6] == 1};
+                           values[6] == 1,
+                           values[7] == 1};
     imported.emplace(kind, algorithm);
   }
   const std::lock_guard<std::mutex> lock(mutex_);
-  chosen_.merge(imported);
+  for (const auto& [kind, algorithm] : imported) {
+    if (chosen_.count(kind) == 0) imported_.insert_or_assign(kind, algorithm);
+  }
   return absl::OkStatus();
 }
 
 int64_t Algorithms::size() const {
   const std::lock_guard<std::mutex> lock(mutex_);
-  return static_cast<int64_t>(chosen_.size());
+  return static_cast<int64_t>(chosen_.size() + imported_.size());
+}
+
+int64_t Algorithms::measured() const {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  return measured_;
 }
 
 }  // namespace beamline::backend::cuda

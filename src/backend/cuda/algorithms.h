@@ -25,18 +25,22 @@ class Algorithms {
   Algorithms(const CublasLt& lt, cublasLtHandle_t handle, c10::Device where, std::string device)
       : lt_(lt), handle_(handle), where_(where), device_(std::move(device)) {}
 
-  // Measures where it must, in memory of its own, and waits for the device then: not while a stream is captured.
+  // Measures where it must, in memory of its own, and waits for the device then: not while a stream is captured. A
+  // choice that was taken over is looked at once: one that the library refuses is measured again.
   cublasLtMatmulAlgo_t For(const ProductKind& kind, const LtWorkspace& workspace, cudaStream_t stream);
 
-  // One line for the device, then one for each choice.
+  // Names the device, its driver and the library.
+  std::string Header() const;
+  // The header, then one line for each choice.
   std::string Export() const;
   // Takes over choices made for the same device and version; others' are ignored. INVALID_ARGUMENT names the line that
   // is none.
   absl::Status Import(absl::string_view text);
-  int64_t size() const;
+  int64_t size() const;      // choices made or taken over
+  int64_t measured() const;  // choices made here
 
  private:
-  std::string Header() const;
+  bool Takes(const ProductKind& kind, const cublasLtMatmulAlgo_t& algorithm, const LtWorkspace& workspace) const;
   cublasLtMatmulAlgo_t Choose(const ProductKind& kind, const LtWorkspace& workspace, cudaStream_t stream) const;
 
   const CublasLt& lt_;
@@ -44,7 +48,9 @@ class Algorithms {
   const c10::Device where_;
   const std::string device_;
   mutable std::mutex mutex_;
-  std::map<ProductKind, cublasLtMatmulAlgo_t> chosen_;  // guarded by mutex_
+  std::map<ProductKind, cublasLtMatmulAlgo_t> chosen_;    // guarded by mutex_
+  std::map<ProductKind, cublasLtMatmulAlgo_t> imported_;  // guarded by mutex_; not used yet
+  int64_t measured_ = 0;                                  // guarded by mutex_
 };
 
 }  // namespace beamline::backend::cuda

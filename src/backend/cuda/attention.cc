@@ -107,7 +107,7 @@ Tensor CudaBackend::AttendToSelf(Context& ctx, const Tensor& x, const SelfAttent
                                  const Tensor& mask) const {
   const int64_t batch = mask.size(0), rows = x.size(0), tokens = rows / batch, inner = w.out.size(1);
   const BiasByDistance bias = BiasOf(ctx, w.bias);
-  const Tensor qkv = Multiply(ctx, x, w.qkv);  // [rows, 3 * inner]
+  const Tensor qkv = LayerProduct(ctx, x, w.qkv);  // [rows, 3 * inner]
   kernels::AttentionBatch attention = InPlace(ctx, w, ColumnsOf(qkv, 0), mask, tokens);
   attention.max_queries = static_cast<int32_t>(tokens);
   attention.limit_repeat = static_cast<int32_t>(tokens / (mask.size(1) - tokens - 1));
@@ -120,7 +120,7 @@ Tensor CudaBackend::AttendToSelf(Context& ctx, const Tensor& x, const SelfAttent
   }
   Check(kernels::AttentionCuda(attention, BatchOf(ctx).stream()), "self-attention");
   Tensor y = BatchOf(ctx).Take({rows, w.out.size(0)}, ctx.dtype);
-  Multiply(ctx, {qkv.const_data_ptr(), rows, 3 * inner}, w.out, y, {});
+  LayerProduct(ctx, {qkv.const_data_ptr(), rows, 3 * inner}, w.out, y);
   return y;
 }
 
@@ -147,14 +147,14 @@ Tensor CudaBackend::CausalSelfAttention(Context& ctx, const Tensor& x, const Sel
 Tensor CudaBackend::ContextKeyValue(Context& ctx, const Tensor& x, const CrossAttentionWeights& w,
                                     int64_t batch) const {
   const Tensor y = BatchOf(ctx).Take({batch, x.size(0) / batch, w.key_value.size(0)}, ctx.dtype);
-  Multiply(ctx, {x.const_data_ptr(), x.size(0), x.size(1)}, w.key_value, y, {});
+  LayerProduct(ctx, {x.const_data_ptr(), x.size(0), x.size(1)}, w.key_value, y);
   return y;
 }
 
 Tensor CudaBackend::CrossAttention(Context& ctx, const Tensor& x, const CrossAttentionWeights& w, const Tensor& context,
                                    const Tensor& mask) const {
   const int64_t batch = context.size(0), tokens = context.size(1), rows = x.size(0), inner = w.out.size(1);
-  const Tensor query = Multiply(ctx, x, w.query);  // [rows, inner]
+  const Tensor query = LayerProduct(ctx, x, w.query);  // [rows, inner]
   kernels::AttentionBatch attention = InPlace(ctx, w, ColumnsOf(query, 0), mask, tokens);
   attention.max_queries = static_cast<int32_t>(rows / batch);
   attention.limit_repeat = static_cast<int32_t>(rows / batch / (mask.size(1) - tokens - 1));
@@ -162,7 +162,7 @@ Tensor CudaBackend::CrossAttention(Context& ctx, const Tensor& x, const CrossAtt
   attention.value = ColumnsOf(context, inner).data;
   attention.key_value_step = 2 * inner;
   Check(kernels::AttentionCuda(attention, BatchOf(ctx).stream()), "cross-attention");
-  return Multiply(ctx, query, w.out);
+  return LayerProduct(ctx, query, w.out);
 }
 
 // The product of queries, keys and values stays as the step's cache; the answers take the place of the queries.
@@ -173,7 +173,7 @@ Tensor CudaBackend::LineageAttention(Context& ctx, const Tensor& x, const SelfAt
   TORCH_CHECK(step < kernels::kMaxTrieLevels, "cuda: more steps than ", kernels::kMaxTrieLevels);
   const BiasByDistance bias = BiasOf(ctx, w.bias);
   const Tensor own = BatchOf(ctx).Take({batch, rows / batch, 3 * inner}, ctx.dtype);
-  Multiply(ctx, {x.const_data_ptr(), rows, x.size(1)}, w.qkv, own, {});
+  LayerProduct(ctx, {x.const_data_ptr(), rows, x.size(1)}, w.qkv, own);
   kernels::LineageAttentionBatch attention;
   attention.type = KernelType(ctx.dtype);
   attention.heads = attention.key_value_heads = w.heads;
@@ -195,7 +195,7 @@ Tensor CudaBackend::LineageAttention(Context& ctx, const Tensor& x, const SelfAt
   if (bias.lineage.defined()) attention.bias = bias.lineage.const_data_ptr<float>();
   Check(kernels::LineageAttentionCuda(attention, BatchOf(ctx).stream()), "self-attention over a lineage");
   Tensor y = BatchOf(ctx).Take({rows, w.out.size(0)}, ctx.dtype);
-  Multiply(ctx, {own.const_data_ptr(), rows, 3 * inner}, w.out, y, {});
+  LayerProduct(ctx, {own.const_data_ptr(), rows, 3 * inner}, w.out, y);
   if (!last) cache.steps.push_back(own);
   return y;
 }

@@ -4,7 +4,9 @@
 #include <cstring>
 #include <utility>
 
+#include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
+#include "backend/room.h"
 #include "beamline/kernels/attention_cuda.h"
 
 namespace beamline::backend::cuda {
@@ -80,7 +82,7 @@ CudaBatch& BatchOf(Context& ctx) {
   return static_cast<CudaBatch&>(*ctx.resources);
 }
 
-absl::StatusOr<std::unique_ptr<CudaBackend>> CudaBackend::Make(const CublasLt& lt, c10::Device where) {
+absl::StatusOr<std::unique_ptr<CudaBackend>> CudaBackend::Make(const CublasLt& lt, c10::Device where, Fp8 fp8) {
   std::string name = "emulator";
   if (where.is_cuda()) {
     cudaDeviceProp properties;
@@ -107,20 +109,32 @@ absl::StatusOr<std::unique_ptr<CudaBackend>> CudaBackend::Make(const CublasLt& l
     return absl::InternalError(
         absl::StrCat("device: the kernels do not run here: ", cudaGetErrorString(cudaGetLastError())));
   }
-  return std::unique_ptr<CudaBackend>(new CudaBackend(lt, handle, where, std::move(name)));
+  return std::unique_ptr<CudaBackend>(new CudaBackend(lt, handle, where, std::move(name), fp8));
 }
 
-CudaBackend::CudaBackend(const CublasLt& lt, cublasLtHandle_t handle, c10::Device where, std::string device_name)
+CudaBackend::CudaBackend(const CublasLt& lt, cublasLtHandle_t handle, c10::Device where, std::string device_name,
+                         Fp8 fp8)
     : lt_(lt),
       handle_(handle),
       where_(where),
       algorithms_(std::make_unique<Algorithms>(lt, handle, where, std::move(device_name))),
       workers_(std::make_shared<WorkerPool>(lt, handle, where)),
-      kept_([where](int64_t elements, c10::ScalarType dtype) { return NewTensor(where, {elements}, dtype); }) {}
+      kept_([where](int64_t elements, c10::ScalarType dtype) { return NewTensor(where, {elements}, dtype); }),
+      fp8_(fp8) {}
 
 CudaBackend::~CudaBackend() = default;  // the handle lives as long as the process, as backends do
 
 std::shared_ptr<BatchResources> CudaBackend::BeginBatch() const { return std::make_shared<CudaBatch>(workers_); }
+
+std::string CudaBackend::TuningName() const {
+  std::string name = algorithms_->Header();
+  for (char& c : name) c = absl::ascii_isalnum(static_cast<unsigned char>(c)) || c == '.' ? c : '-';
+  return name;
+}
+
+int64_t CudaBackend::RoomFor(const Context& ctx, int64_t size) const {
+  return ctx.graphs && ctx.communicator == nullptr ? RoomInFewSizes(size) : size;
+}
 
 std::vector<Tensor> CudaBackend::RunPass(Context& ctx, const std::string& pass, absl::Span<const Tensor> inputs,
                                          PassBody body) const {

@@ -3,6 +3,7 @@
 // The op set for inference on a GPU: our kernels (kernels/include/beamline/kernels/*_cuda.h) and cuBLASLt, on the
 // stream of the batch. Tensors are fp32, bf16 or fp16; norms' statistics, softmax, sums, logits and scores are fp32. No
 // gradients, no dropout: training is refused. Ops run inside of a batch (BeginBatch); weights are uploaded outside.
+// One made for FP8 multiplies with layers' weights in E4M3 (fp8.h); its tensors are the context's dtype.
 //
 // Widths (d_model, head_dim, feed-forward and feature widths) are multiples of 8: other models are refused by the first
 // op that meets one, which is at warm-up.
@@ -23,6 +24,7 @@
 #include "absl/status/statusor.h"
 #include "backend/backend.h"
 #include "backend/cuda/cuda_batch.h"
+#include "backend/cuda/fp8.h"
 #include "backend/cuda/trie_cache.h"
 
 namespace beamline::backend::cuda {
@@ -30,12 +32,20 @@ namespace beamline::backend::cuda {
 class CudaBackend final : public Backend {
  public:
   // `where` is what tensors call their device. FAILED_PRECONDITION or INTERNAL where the device cannot be used.
-  static absl::StatusOr<std::unique_ptr<CudaBackend>> Make(const CublasLt& lt, c10::Device where);
+  static absl::StatusOr<std::unique_ptr<CudaBackend>> Make(const CublasLt& lt, c10::Device where, Fp8 fp8 = Fp8::kOff);
   ~CudaBackend() override;
 
   std::shared_ptr<BatchResources> BeginBatch() const override;
+  // Few sizes where passes become graphs.
+  int64_t RoomFor(const Context&, int64_t size) const override;
   bool SearchesOnDevice() const override { return true; }
-  // The choice of algorithms, to be kept with a bundle.
+  int64_t PackedWeightBytes() const override { return fp8_ == Fp8::kOff ? 0 : 1; }
+  void ReleaseUnusedWeights() const override { fp8_weights_.ReleaseUnused(); }
+  int64_t fp8_weights() const { return fp8_weights_.size(); }
+  // The choice of algorithms.
+  std::string TuningName() const override;
+  std::string ExportTuning() const override { return algorithms_->Export(); }
+  absl::Status ImportTuning(absl::string_view text) const override { return algorithms_->Import(text); }
   Algorithms& algorithms() const { return *algorithms_; }
 
   Tensor UploadInts(Context&, absl::Span<const int32_t>, absl::Span<const int64_t> shape) const override;
@@ -76,7 +86,7 @@ class CudaBackend final : public Backend {
   std::unique_ptr<DeviceSearch> BeginSearch(Context&, absl::Span<const DeviceSearchRequest>) const override;
 
  private:
-  CudaBackend(const CublasLt& lt, cublasLtHandle_t handle, c10::Device where, std::string device_name);
+  CudaBackend(const CublasLt& lt, cublasLtHandle_t handle, c10::Device where, std::string device_name, Fp8 fp8);
 
   Tensor Upload(Context&, const void* values, int64_t count, absl::Span<const int64_t> shape, c10::ScalarType) const;
 
@@ -96,7 +106,14 @@ class CudaBackend final : public Backend {
     int64_t out_step = 0;  // 0: n
   };
   void Multiply(Context&, const Rows& x, const Tensor& weight, const Tensor& out, const ProductOptions&) const;
-  Tensor Multiply(Context&, const Tensor& x, const Tensor& weight) const;  // all defaults
+  void Run(Context&, const ProductKind&, const ProductSteps&, int64_t rows, const ProductArrays&) const;
+  // out [x.count, n] with a weight of attention or feed-forward: in FP8, if that is on.
+  void LayerProduct(Context&, const Rows& x, const Tensor& weight, const Tensor& out) const;
+  Tensor LayerProduct(Context&, const Tensor& x, const Tensor& weight) const;
+  bool TakesFp8(const Tensor& weight) const;
+  Fp8Matrix NewRows(Context&, int64_t rows, int64_t columns) const;
+  void MultiplyFp8(Context&, const Fp8Matrix& x, const Tensor& weight, const Tensor& out) const;
+  Tensor FeedForwardFp8(Context&, const Tensor& x, const FeedForwardWeights&) const;
   // In place where not gated.
   Tensor Activate(Context&, const Tensor& x, Activation, bool gated) const;
 
@@ -125,6 +142,8 @@ class CudaBackend final : public Backend {
   mutable std::mutex kept_mutex_;
   mutable Workspace kept_;  // guarded by kept_mutex_: what outlives batches, and is used again when it was let go of
   mutable TrieCache tries_;
+  const Fp8 fp8_;
+  mutable Fp8Weights fp8_weights_;
 };
 
 // The running batch; c10::Error outside of one, and where the context trains.

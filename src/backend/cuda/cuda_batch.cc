@@ -96,6 +96,7 @@ CudaBatch::~CudaBatch() {
   cudaStreamSynchronize(worker_->stream);  // an error shows at the next batch's first call
   held_.clear();
   later_.reset();
+  quantized_ = {};
   pool_->Give(std::move(worker_));
 }
 
@@ -107,6 +108,12 @@ void CudaBatch::AddLater(Sum sum) {
 std::optional<CudaBatch::Sum> CudaBatch::TakeSum(const at::Tensor& x) {
   if (!later_ || !later_->sum.is_same(x)) return std::nullopt;
   return std::exchange(later_, std::nullopt);
+}
+
+const Fp8Matrix* CudaBatch::QuantizedRows(const void* rows, int64_t count) const {
+  const bool known =
+      quantized_.of.defined() && quantized_.of.const_data_ptr() == rows && quantized_.of.size(0) == count;
+  return known ? &quantized_.rows : nullptr;
 }
 
 cudaStream_t CudaBatch::stream() {

@@ -15,6 +15,7 @@
 
 #include "backend/context.h"
 #include "backend/cuda/algorithms.h"
+#include "backend/cuda/fp8.h"
 #include "backend/cuda/graphs.h"
 #include "backend/cuda/staging.h"
 #include "backend/workspace.h"
@@ -97,6 +98,10 @@ class CudaBatch final : public BatchResources {
   // The sum that `x` stands for, if it is still to be added; it is the caller's to do then.
   std::optional<Sum> TakeSum(const at::Tensor& x);
 
+  // What a norm made of its rows in FP8 besides, for the products that follow: the last norm's.
+  void KeepQuantized(at::Tensor rows, Fp8Matrix quantized) { quantized_ = {std::move(rows), std::move(quantized)}; }
+  const Fp8Matrix* QuantizedRows(const void* rows, int64_t count) const;
+
   // For the next launch, which comes after all uploads and sums so far.
   cudaStream_t stream();
   // Copies `bytes` to page-locked memory and waits for them; valid until the next call.
@@ -114,6 +119,11 @@ class CudaBatch final : public BatchResources {
   std::unique_ptr<Worker> worker_;
   std::vector<std::shared_ptr<const void>> held_;
   std::optional<Sum> later_;
+  struct Quantized {
+    at::Tensor of;  // held, so that the address stays its own
+    Fp8Matrix rows;
+  };
+  Quantized quantized_;
 };
 
 }  // namespace beamline::backend::cuda

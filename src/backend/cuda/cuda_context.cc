@@ -6,20 +6,38 @@
 #include <mutex>
 #include <utility>
 
+#include "absl/strings/str_cat.h"
 #include "backend/cuda/cuda_backend.h"
 #include "beamline/status.h"
 
 namespace beamline::backend::cuda {
 
-absl::StatusOr<const Backend*> BackendOf(c10::Device device) {
+namespace {
+
+absl::StatusOr<Fp8> Fp8OfDevice(int index) {
+  cudaDeviceProp properties;
+  if (const cudaError_t error = cudaGetDeviceProperties(&properties, index); error != cudaSuccess) {
+    return absl::FailedPreconditionError(
+        absl::StrCat("device: cuda:", index, " cannot be used: ", cudaGetErrorString(error)));
+  }
+  return Fp8Of(properties.major, properties.minor, absl::StrCat("cuda:", index, " (", properties.name, ")"));
+}
+
+}  // namespace
+
+absl::StatusOr<const Backend*> BackendOf(c10::Device device, bool fp8) {
   static auto* const mutex = new std::mutex;
-  static auto* const backends = new std::map<int, std::unique_ptr<CudaBackend>>;  // guarded by mutex
+  static auto* const backends = new std::map<std::pair<int, bool>, std::unique_ptr<CudaBackend>>;  // guarded by mutex
   const c10::Device where(c10::kCUDA, device.has_index() ? device.index() : c10::DeviceIndex{0});
   const std::lock_guard<std::mutex> lock(*mutex);
-  std::unique_ptr<CudaBackend>& backend = (*backends)[where.index()];
+  std::unique_ptr<CudaBackend>& backend = (*backends)[{where.index(), fp8}];
   if (backend == nullptr) {
     BEAMLINE_ASSIGN_OR_RETURN(const CublasLt* lt, LoadCublasLt());
-    BEAMLINE_ASSIGN_OR_RETURN(backend, CudaBackend::Make(*lt, where));
+    Fp8 precision = Fp8::kOff;
+    if (fp8) {
+      BEAMLINE_ASSIGN_OR_RETURN(precision, Fp8OfDevice(where.index()));
+    }
+    BEAMLINE_ASSIGN_OR_RETURN(backend, CudaBackend::Make(*lt, where, precision));
   }
   return backend.get();
 }

@@ -10,7 +10,8 @@
 
 namespace beamline::backend::cuda {
 
-// FAILED_PRECONDITION says why the device or cuBLASLt cannot be used. Thread-safe.
-absl::StatusOr<const Backend*> BackendOf(c10::Device device);
+// With `fp8`, the one that multiplies with layers' weights in FP8 (fp8.h). FAILED_PRECONDITION says why the device or
+// cuBLASLt cannot be used. Thread-safe.
+absl::StatusOr<const Backend*> BackendOf(c10::Device device, bool fp8);
 
 }  // namespace beamline::backend::cuda

@@ -42,8 +42,6 @@ int64_t LogitStep(int64_t vocab) { return (vocab + 7) / 8 * 8; }  // rows of log
 
 void CudaBackend::Multiply(Context& ctx, const Rows& x, const Tensor& weight, const Tensor& out,
                            const ProductOptions& options) const {
-  CudaBatch& batch = BatchOf(ctx);
-  Worker& worker = batch.worker();
   const int64_t n = weight.size(0), width = weight.size(1), k = options.columns == 0 ? width : options.columns;
   TORCH_CHECK(weight.scalar_type() == ctx.dtype && k % 8 == 0, "cuda: a weight of ", k,
               " columns; widths are multiples of 8");
@@ -55,23 +53,23 @@ void CudaBackend::Multiply(Context& ctx, const Rows& x, const Tensor& weight, co
                          .bias = options.bias.defined(),
                          .add = options.add};
   TORCH_CHECK(!kind.bias || options.bias.scalar_type() == out.scalar_type(), "cuda: a bias of another type");
-  const LtWorkspace workspace{worker.lt_workspace.mutable_data_ptr(), worker.lt_workspace.nbytes()};
-  const cudaStream_t stream = batch.stream();
-  const cublasLtMatmulAlgo_t algorithm = algorithms_->For(kind, workspace, stream);
   const ProductArrays arrays{.x = x.x,
                              .weight = static_cast<const char*>(weight.const_data_ptr()) +
                                        options.first_column * static_cast<int64_t>(weight.itemsize()),
                              .bias = kind.bias ? options.bias.const_data_ptr() : nullptr,
                              .out = out.mutable_data_ptr(),
                              .scale = options.scale};
-  const ProductSteps steps{x.step, width, options.out_step == 0 ? n : options.out_step};
-  Check(worker.ProductFor(kind, steps, x.count).Run(handle_, arrays, algorithm, workspace, stream), "a product");
+  Run(ctx, kind, {x.step, width, options.out_step == 0 ? n : options.out_step}, x.count, arrays);
 }
 
-Tensor CudaBackend::Multiply(Context& ctx, const Tensor& x, const Tensor& weight) const {
-  Tensor y = BatchOf(ctx).Take({x.size(0), weight.size(0)}, ctx.dtype);
-  Multiply(ctx, {x.const_data_ptr(), x.size(0), x.size(1)}, weight, y, {});
-  return y;
+void CudaBackend::Run(Context& ctx, const ProductKind& kind, const ProductSteps& steps, int64_t rows,
+                      const ProductArrays& arrays) const {
+  CudaBatch& batch = BatchOf(ctx);
+  Worker& worker = batch.worker();
+  const LtWorkspace workspace{worker.lt_workspace.mutable_data_ptr(), worker.lt_workspace.nbytes()};
+  const cudaStream_t stream = batch.stream();
+  const cublasLtMatmulAlgo_t algorithm = algorithms_->For(kind, workspace, stream);
+  Check(worker.ProductFor(kind, steps, rows).Run(handle_, arrays, algorithm, workspace, stream), "a product");
 }
 
 Tensor CudaBackend::Activate(Context& ctx, const Tensor& x, Activation activation, bool gated) const {
@@ -101,8 +99,32 @@ Tensor CudaBackend::Dense(Context& ctx, const Tensor& x, const DenseWeights& w, 
 }
 
 Tensor CudaBackend::FeedForward(Context& ctx, const Tensor& x, const FeedForwardWeights& w) const {
-  if (!w.gated) return Multiply(ctx, Dense(ctx, x, {.weight = w.up, .bias = {}}, w.activation), w.down);
-  return Multiply(ctx, Activate(ctx, Multiply(ctx, x, w.up), w.activation, /*gated=*/true), w.down);
+  if (TakesFp8(w.up) && TakesFp8(w.down)) return FeedForwardFp8(ctx, x, w);
+  const Tensor hidden = w.gated ? Activate(ctx, LayerProduct(ctx, x, w.up), w.activation, /*gated=*/true)
+                                : Dense(ctx, x, {.weight = w.up, .bias = {}}, w.activation);
+  return LayerProduct(ctx, hidden, w.down);
+}
+
+// What the activation gives exists in FP8 alone.
+Tensor CudaBackend::FeedForwardFp8(Context& ctx, const Tensor& x, const FeedForwardWeights& w) const {
+  const std::optional<kernels::ActivationKind> kind = ActivationKernel(w.activation);
+  TORCH_CHECK(kind, "cuda: a feed-forward layer without an activation");
+  const int64_t rows = x.size(0), width = w.down.size(1);
+  const Tensor both = LayerProduct(ctx, x, w.up);
+  const Fp8Matrix hidden = NewRows(ctx, rows, width);
+  Check(kernels::ActivationCuda({.type = KernelType(ctx.dtype),
+                                 .kind = *kind,
+                                 .gated = w.gated,
+                                 .rows = rows,
+                                 .width = static_cast<int32_t>(width),
+                                 .x = both.const_data_ptr(),
+                                 .quantized = hidden.values.mutable_data_ptr<uint8_t>(),
+                                 .row_scale = hidden.scale.mutable_data_ptr<float>()},
+                                BatchOf(ctx).stream()),
+        "an activation");
+  Tensor y = BatchOf(ctx).Take({rows, w.down.size(0)}, ctx.dtype);
+  MultiplyFp8(ctx, hidden, w.down, y);
+  return y;
 }
 
 Tensor CudaBackend::RmsNorm(Context& ctx, const Tensor& x, const Tensor& weight, double epsilon) const {
@@ -120,6 +142,12 @@ Tensor CudaBackend::RmsNorm(Context& ctx, const Tensor& x, const Tensor& weight,
     args.sum = args.x;
     args.x = sum->x.mutable_data_ptr();
     args.delta = sum->delta.const_data_ptr();
+  }
+  if (fp8_ != Fp8::kOff && x.size(1) % kFp8Width == 0) {
+    const Fp8Matrix rows = NewRows(ctx, x.size(0), x.size(1));
+    args.quantized = rows.values.mutable_data_ptr<uint8_t>();
+    args.row_scale = rows.scale.mutable_data_ptr<float>();
+    batch.KeepQuantized(y, rows);
   }
   Check(kernels::RmsNormCuda(args, batch.stream()), "a norm");
   return y;

@@ -68,7 +68,10 @@ void Graphs::Capture(CudaBatch& batch, Entry& entry, Body body) {
   good = cudaStreamEndCapture(stream, &graph) == cudaSuccess && good && graph != nullptr;
   good = good && cudaGraphInstantiate(&entry.graph, graph, 0) == cudaSuccess;
   if (graph != nullptr) cudaGraphDestroy(graph);
-  if (good) return;
+  if (good) {
+    ++captures_;
+    return;
+  }
   entry.graph = nullptr;
   entry.outputs.clear();
   ++entry.failures;

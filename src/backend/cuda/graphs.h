@@ -34,6 +34,7 @@ class Graphs {
                               Body body);
 
   int64_t launches() const { return launches_; }
+  int64_t captures() const { return captures_; }  // graphs made so far
 
  private:
   struct Entry {
@@ -47,7 +48,7 @@ class Graphs {
   void Capture(CudaBatch& batch, Entry& entry, Body body);
 
   std::list<Entry> entries_;  // used last comes first
-  int64_t launches_ = 0;
+  int64_t launches_ = 0, captures_ = 0;
 };
 
 }  // namespace beamline::backend::cuda

@@ -17,6 +17,8 @@ cudaDataType_t LtType(kernels::DataType type) {
       return CUDA_R_16BF;
     case kernels::DataType::kFloat16:
       return CUDA_R_16F;
+    case kernels::DataType::kE4M3:
+      return CUDA_R_8F_E4M3;
   }
   return CUDA_R_32F;
 }
@@ -50,6 +52,11 @@ Product::Product(const CublasLt& lt, const ProductKind& kind, const ProductSteps
   set(CUBLASLT_MATMUL_DESC_TRANSB, CUBLAS_OP_N);
   set(CUBLASLT_MATMUL_DESC_EPILOGUE, LtEpilogue(kind));
   if (kind.bias) set(CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE, LtType(kind.out_type));
+  if (kind.scaled) {
+    const int32_t mode = CUBLASLT_MATMUL_MATRIX_SCALE_OUTER_VEC_32F;
+    set(CUBLASLT_MATMUL_DESC_A_SCALE_MODE, mode);
+    set(CUBLASLT_MATMUL_DESC_B_SCALE_MODE, mode);
+  }
   const auto layout = [&](cublasLtMatrixLayout_t* to, kernels::DataType type, int64_t height, int64_t width,
                           int64_t step) {
     Check(lt_.layout_create(to, LtType(type), static_cast<uint64_t>(height), static_cast<uint64_t>(width), step),
@@ -98,12 +105,19 @@ bool Product::Takes(cublasLtHandle_t handle, const cublasLtMatmulAlgo_t& algorit
          result.workspaceSize <= workspace_bytes;
 }
 
+void Product::Bind(const ProductArrays& arrays) const {
+  const auto set = [&](cublasLtMatmulDescAttributes_t attribute, const void* pointer) {
+    Check(lt_.desc_set(desc_, attribute, static_cast<const void*>(&pointer), sizeof(pointer)), "a product's vectors");
+  };
+  if (kind_.bias) set(CUBLASLT_MATMUL_DESC_BIAS_POINTER, arrays.bias);
+  if (!kind_.scaled) return;
+  set(CUBLASLT_MATMUL_DESC_A_SCALE_POINTER, arrays.column_scale);
+  set(CUBLASLT_MATMUL_DESC_B_SCALE_POINTER, arrays.row_scale);
+}
+
 cublasStatus_t Product::Run(cublasLtHandle_t handle, const ProductArrays& arrays, const cublasLtMatmulAlgo_t& algorithm,
                             const LtWorkspace& workspace, cudaStream_t stream) const {
-  if (kind_.bias) {
-    const void* bias = static_cast<const void*>(&arrays.bias);  // the pointer is the value
-    Check(lt_.desc_set(desc_, CUBLASLT_MATMUL_DESC_BIAS_POINTER, bias, sizeof(arrays.bias)), "a bias");
-  }
+  Bind(arrays);
   const float add = kind_.add ? 1.0f : 0.0f;
   return lt_.matmul(handle, desc_, &arrays.scale, arrays.weight, weight_, arrays.x, x_, &add, arrays.out, out_,
                     arrays.out, out_, &algorithm, workspace.data, workspace.bytes, stream);

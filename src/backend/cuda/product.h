@@ -17,13 +17,14 @@ enum class Epilogue : int { kNone = 0, kRelu = 1, kGeluTanh = 2 };
 
 // All that is the same for every number of rows: what an algorithm is chosen for.
 struct ProductKind {
-  kernels::DataType type = kernels::DataType::kFloat32;      // of x and the weight
+  kernels::DataType type = kernels::DataType::kFloat32;      // of x and the weight; E4M3: n and k are multiples of 16
   kernels::DataType out_type = kernels::DataType::kFloat32;  // of the result and the bias
   int64_t n = 0;
   int64_t k = 0;
   Epilogue epilogue = Epilogue::kNone;
   bool bias = false;
-  bool add = false;  // to what the result holds already
+  bool add = false;     // to what the result holds already
+  bool scaled = false;  // E4M3 alone: x has a scale for each row, the weight one for each of its n
 
   friend auto operator<=>(const ProductKind&, const ProductKind&) = default;
 };
@@ -38,7 +39,9 @@ struct ProductSteps {
 struct ProductArrays {
   const void* x = nullptr;
   const void* weight = nullptr;
-  const void* bias = nullptr;  // [n]
+  const void* bias = nullptr;           // [n]
+  const float* row_scale = nullptr;     // [rows], of a scaled product
+  const float* column_scale = nullptr;  // [n], likewise
   void* out = nullptr;
   float scale = 1;  // of the product, not of the bias
 };
@@ -56,6 +59,8 @@ class Product {
   Product(Product&& other) noexcept;
   Product& operator=(Product&&) = delete;
 
+  // Where the bias and the scales are: before algorithms are asked for, which the library may refuse without them.
+  void Bind(const ProductArrays& arrays) const;
   cublasStatus_t Heuristic(cublasLtHandle_t handle, size_t workspace_bytes, int limit,
                            cublasLtMatmulHeuristicResult_t* results, int* count) const;
   // Whether the algorithm can do it in that much workspace.

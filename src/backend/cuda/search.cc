@@ -6,12 +6,14 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "backend/backend.h"
 #include "beamline/kernels/state_cuda.h"
 
 namespace beamline::backend::cuda {
 
-CudaSearch::CudaSearch(CudaBatch& batch, TrieCache& tries, absl::Span<const DeviceSearchRequest> requests)
+CudaSearch::CudaSearch(const Context& ctx, TrieCache& tries, absl::Span<const DeviceSearchRequest> requests)
     : requests_(static_cast<int>(requests.size())) {
+  auto& batch = static_cast<CudaBatch&>(*ctx.resources);
   for (const DeviceSearchRequest& request : requests) {
     levels_ = std::max(levels_, static_cast<int>(request.widths.size()));
   }
@@ -29,6 +31,7 @@ CudaSearch::CudaSearch(CudaBatch& batch, TrieCache& tries, absl::Span<const Devi
     }
     if (requests[b].constraint != nullptr) views[b] = tries.Upload(batch, *requests[b].constraint, levels_ - 1);
   }
+  for (int32_t& rows : rows_) rows = static_cast<int32_t>(ctx.backend->RoomFor(ctx, rows));
   each_ = *std::max_element(rows_.begin(), rows_.end());
   for (int b = 0; b <= requests_; ++b) row_begin[b] = b * each_;
   std::vector<char> bytes;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The search of the cuda backend. Every request has the same number of slots, its widest level's. Widths, rules and
-// constraints are read from device memory; one download brings the beams of all levels and the errors.
+// The search of the cuda backend. Every request has the same number of slots, room for its widest level's. Widths,
+// rules and constraints are read from device memory; one download brings the beams of all levels and the errors.
 #pragma once
 
 #include <string>
@@ -16,7 +16,7 @@ namespace beamline::backend::cuda {
 
 class CudaSearch final : public DeviceSearch {
  public:
-  CudaSearch(CudaBatch& batch, TrieCache& tries, absl::Span<const DeviceSearchRequest> requests);
+  CudaSearch(const Context& ctx, TrieCache& tries, absl::Span<const DeviceSearchRequest> requests);
 
   std::string shape() const override;
   at::Tensor input() const override { return input_; }
@@ -39,7 +39,7 @@ class CudaSearch final : public DeviceSearch {
   const int requests_;
   int levels_ = 0;
   int selected_ = 0;           // levels so far
-  std::vector<int32_t> rows_;  // per level: slots that the widest request uses
+  std::vector<int32_t> rows_;  // per level: room for the widest request's beams
   int32_t each_ = 1;           // slots of a request
   // One behind the other: constraints [requests], row_begin [requests + 1], widths [levels][requests], rules
   // [requests].

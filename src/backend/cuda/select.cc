@@ -23,7 +23,8 @@ int64_t SlotsEach(const SelectBeamsArgs& args) {
 
 std::unique_ptr<DeviceSearch> CudaBackend::BeginSearch(Context& ctx,
                                                        absl::Span<const DeviceSearchRequest> requests) const {
-  return std::make_unique<CudaSearch>(BatchOf(ctx), tries_, requests);
+  BatchOf(ctx);  // refuses training
+  return std::make_unique<CudaSearch>(ctx, tries_, requests);
 }
 
 void CudaBackend::SelectBeams(Context& ctx, const SelectBeamsArgs& args) const {

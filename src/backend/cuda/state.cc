@@ -102,6 +102,7 @@ Tensor CudaBackend::StackPadded(Context& ctx, absl::Span<const Tensor> rows, int
     args.row_bytes = row_bytes;
     args.fill = FillBits(fill, rows[0].scalar_type());
     for (int32_t i = 0; i < args.requests; ++i) {
+      if (!rows[first + i].defined()) continue;
       args.rows[i] = rows[first + i].const_data_ptr();
       args.count[i] = static_cast<int32_t>(rows[first + i].size(0));
     }

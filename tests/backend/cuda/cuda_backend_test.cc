@@ -32,56 +32,64 @@ Tensor Weight(Context& ctx, int64_t rows, int64_t columns, float first = 0.01f) 
 }
 
 TEST_F(CudaBackendTest, LaterBatchesAllocateNothingAndUploadOnce) {
-  Context shared = SharedContext();
-  const int64_t d = 32, tokens = 9;
-  const SelfAttentionWeights self{.qkv = Weight(shared, 3 * d, d), .out = Weight(shared, d, d), .heads = 4};
-  const CrossAttentionWeights cross{Weight(shared, d, d), Weight(shared, 2 * d, d), Weight(shared, d, d), 4};
-  const FeedForwardWeights ffn{.up = Weight(shared, 2 * d, d), .down = Weight(shared, d, d)};
-  const Tensor table = Weight(shared, 50, d);
-  int64_t allocations[3];
-  for (int64_t& count : allocations) {
-    Context ctx = BeginBatch(shared);
-    const Tensor order = UploadInts(ctx, std::vector<int32_t>(tokens, 0), {1, tokens});
-    const Tensor ids = UploadInts(ctx, std::vector<int32_t>(tokens, 3), {1, tokens, 1});
-    const Tensor x = EmbedFeatures(ctx, {{.table = table}}, FeatureFusion::kSum, ids);
-    const Tensor mask = PaddingMask(ctx, order);
-    const Tensor key_value = ContextKeyValue(ctx, x, cross, 1);
-    LineageCache cache;
-    Tensor h = x;
-    for (int layer = 0; layer < 3; ++layer) {
-      h = Residual(ctx, h, SelfAttention(ctx, h, self, mask));
-      h = Residual(ctx, h, CrossAttention(ctx, h, cross, key_value, mask));
-      h = Residual(ctx, h, FeedForward(ctx, h, ffn));
+  for (const char* dtype : {"fp32", "fp8"}) {
+    Context shared = SharedContext(dtype);
+    const int64_t d = 32, tokens = 9;
+    const SelfAttentionWeights self{.qkv = Weight(shared, 3 * d, d), .out = Weight(shared, d, d), .heads = 4};
+    const CrossAttentionWeights cross{Weight(shared, d, d), Weight(shared, 2 * d, d), Weight(shared, d, d), 4};
+    const FeedForwardWeights ffn{.up = Weight(shared, 2 * d, d), .down = Weight(shared, d, d)};
+    const Tensor table = Weight(shared, 50, d), norm = View(Weight(shared, 1, d), 0, {d}, shared.dtype);
+    int64_t allocations[3];
+    for (int64_t& count : allocations) {
+      Context ctx = BeginBatch(shared);
+      const Tensor order = UploadInts(ctx, std::vector<int32_t>(tokens, 0), {1, tokens});
+      const Tensor ids = UploadInts(ctx, std::vector<int32_t>(tokens, 3), {1, tokens, 1});
+      const Tensor x = EmbedFeatures(ctx, {{.table = table}}, FeatureFusion::kSum, ids);
+      const Tensor mask = PaddingMask(ctx, order);
+      const Tensor key_value = ContextKeyValue(ctx, x, cross, 1);
+      LineageCache cache;
+      Tensor h = x;
+      for (int layer = 0; layer < 3; ++layer) {
+        h = RmsNorm(ctx, h, norm, 1e-6);
+        h = Residual(ctx, h, SelfAttention(ctx, h, self, mask));
+        h = Residual(ctx, h, CrossAttention(ctx, h, cross, key_value, mask));
+        h = Residual(ctx, h, FeedForward(ctx, h, ffn));
+      }
+      auto& batch = static_cast<CudaBatch&>(*ctx.resources);
+      EXPECT_EQ(batch.counters().downloads, 0) << "nothing waits";
+      DownloadFloats(ctx, h);
+      EXPECT_EQ(batch.counters().uploads, 1);
+      EXPECT_EQ(batch.counters().downloads, 1);
+      count = batch.worker().workspace.allocations();
     }
-    auto& batch = static_cast<CudaBatch&>(*ctx.resources);
-    EXPECT_EQ(batch.counters().downloads, 0) << "nothing waits";
-    DownloadFloats(ctx, h);
-    EXPECT_EQ(batch.counters().uploads, 1);
-    EXPECT_EQ(batch.counters().downloads, 1);
-    count = batch.worker().workspace.allocations();
+    EXPECT_GT(allocations[0], 0);
+    EXPECT_EQ(allocations[1], allocations[0]);
+    EXPECT_EQ(allocations[2], allocations[0]);
   }
-  EXPECT_GT(allocations[0], 0);
-  EXPECT_EQ(allocations[1], allocations[0]);
-  EXPECT_EQ(allocations[2], allocations[0]);
 }
 
 TEST_F(CudaBackendTest, OnlyOneThatGivesEqualRowsIsTaken) {
   Context ctx = BeginBatch(SharedContext());
   Worker& worker = static_cast<CudaBatch&>(*ctx.resources).worker();
   const LtWorkspace workspace{worker.lt_workspace.mutable_data_ptr(), worker.lt_workspace.nbytes()};
-  for (const auto type : {kernels::DataType::kFloat32, kernels::DataType::kBFloat16, kernels::DataType::kFloat16}) {
+  for (const auto type : {kernels::DataType::kFloat32, kernels::DataType::kBFloat16, kernels::DataType::kFloat16,
+                          kernels::DataType::kE4M3}) {
+    const bool narrow = type == kernels::DataType::kE4M3;
     Algorithms algorithms(worker.lt, worker.handle, worker.device, "test");
 #if defined(BEAMLINE_EMULATED_CUBLASLT)
     // Few and short sums of a narrow result show the order, too.
-    for (const int64_t n : {8, 16, 48}) {
-      for (const int64_t k : {16, 32, 200}) {
-        EXPECT_EQ(algorithms.For({.type = type, .out_type = type, .n = n, .k = k}, workspace, worker.stream).data[0],
-                  emulator::kAscending)
-            << n << " x " << k;
+    const kernels::DataType out = narrow ? kernels::DataType::kBFloat16 : type;
+    for (const int64_t n : {narrow ? 32 : 8, 16, 48}) {
+      for (const int64_t k : {16, 32, narrow ? 208 : 200}) {
+        for (const bool scaled : {false, narrow}) {
+          const ProductKind one{.type = type, .out_type = out, .n = n, .k = k, .scaled = scaled};
+          EXPECT_EQ(algorithms.For(one, workspace, worker.stream).data[0], emulator::kAscending) << n << " x " << k;
+        }
       }
     }
 #endif
-    const ProductKind kind{.type = type, .out_type = kernels::DataType::kFloat32, .n = 24, .k = 104, .bias = true};
+    ProductKind kind{.type = type, .out_type = kernels::DataType::kFloat32, .n = 24, .k = 104, .bias = true};
+    if (narrow) kind = {.type = type, .out_type = kernels::DataType::kBFloat16, .n = 48, .k = 112, .scaled = true};
     const uint64_t taken = algorithms.For(kind, workspace, worker.stream).data[0];
 #if defined(BEAMLINE_EMULATED_CUBLASLT)
     EXPECT_EQ(taken, emulator::kAscending);
@@ -123,7 +131,7 @@ TEST_F(CudaBackendTest, SumsArePutOffAndNeverForgotten) {
 
 // The same row alone, first, last and in the middle of others.
 TEST_F(CudaBackendTest, RowsDoNotDependOnTheirCompany) {
-  for (const char* dtype : {"fp32", "bf16", "fp16"}) {
+  for (const char* dtype : {"fp32", "bf16", "fp16", "fp8"}) {
     Context shared = SharedContext(dtype);
     Context ctx = BeginBatch(shared);
     const int64_t d = 64;

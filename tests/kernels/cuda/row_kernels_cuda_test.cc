@@ -5,6 +5,7 @@
 
 #include "beamline/kernels/activation_cuda.h"
 #include "beamline/kernels/embedding_cuda.h"
+#include "beamline/kernels/quantize_cuda.h"
 #include "beamline/kernels/rms_norm_cuda.h"
 #include "kernels/cuda/device.h"
 
@@ -266,6 +267,112 @@ TEST(ActivationCudaArguments, AreChecked) {
   EXPECT_TRUE(refused([](ActivationArgs& a) { a.kind = static_cast<ActivationKind>(9); }));
   EXPECT_TRUE(refused([](ActivationArgs& a) { a.row_scale = reinterpret_cast<float*>(memory); }));
   if (!WhyNoGpu().empty()) EXPECT_EQ(ActivationCuda(good, nullptr), LaunchError::kCuda);
+}
+
+class QuantizeGpu : public GpuTest {};
+
+// Rows that stand apart; one of zeros, one whose values are too small for normal E4M3 numbers beside its largest.
+TEST_F(QuantizeGpu, Rows) {
+  for (DataType type : kTypes) {
+    for (int width : {8, 40, 1024, 1032, 5000}) {
+      std::mt19937 random(width);
+      const int rows = 4, step = width + 16;
+      std::vector<float> values = Normal(random, size_t{rows} * step, 3.0f);
+      std::fill_n(values.begin() + step, width, 0.0f);
+      for (int i = 0; i < width; ++i) values[2 * step + i] *= i == 1 ? 1000.0f : 1.0f;
+      const TypedBuffer x(type, values);
+      DeviceBuffer<uint8_t> quantized(size_t{rows} * width);
+      DeviceBuffer<float> row_scale(rows);
+      ASSERT_EQ(QuantizeRowsCuda({.type = type,
+                                  .rows = rows,
+                                  .width = width,
+                                  .x_step = step,
+                                  .x = x.data(),
+                                  .quantized = quantized.data(),
+                                  .row_scale = row_scale.data()},
+                                 nullptr),
+                LaunchError::kOk);
+      ASSERT_EQ(cudaDeviceSynchronize(), cudaSuccess);
+      Reference exact;
+      for (int row = 0; row < rows; ++row) {
+        for (int i = 0; i < width; ++i) exact.Add(x.host[row * step + i], 0x1p-22 * std::abs(x.host[row * step + i]));
+      }
+      CheckQuantized(quantized.Download(), row_scale.Download(), exact, width);
+      EXPECT_EQ(row_scale.Download()[1], 1.0f);
+    }
+  }
+}
+
+TEST_F(QuantizeGpu, ProductsGetTheirScales) {
+  for (DataType type : kTypes) {
+    for (int width : {8, 1032}) {
+      std::mt19937 random(width);
+      const int rows = 3, step = width + 8;
+      const std::vector<float> x = Normal(random, size_t{rows} * width, 300.0f), by_row = Normal(random, rows),
+                               by_column = Normal(random, width);
+      const DeviceBuffer<float> x_d(x), by_row_d(by_row), by_column_d(by_column);
+      const std::vector<float> untouched(size_t{rows} * step, 7.0f);
+      TypedBuffer out(type, untouched);
+      ASSERT_EQ(ScaleProductCuda({.type = type,
+                                  .rows = rows,
+                                  .width = width,
+                                  .x = x_d.data(),
+                                  .row_scale = by_row_d.data(),
+                                  .column_scale = by_column_d.data(),
+                                  .out_step = step,
+                                  .out = out.data()},
+                                 nullptr),
+                LaunchError::kOk);
+      ASSERT_EQ(cudaDeviceSynchronize(), cudaSuccess);
+      Reference reference;
+      for (int row = 0; row < rows; ++row) {
+        for (int i = 0; i < step; ++i) {
+          const double y = i < width ? double{x[row * width + i]} * by_row[row] * by_column[i] : 7.0;
+          reference.Add(y, i < width ? std::abs(y) * (1.01 * Epsilon(type) + 0x1p-22) + 1e-7 : 1e-30);
+        }
+      }
+      EXPECT_EQ(reference.Wrong(out.Download()), "") << Name(type) << " " << width;
+    }
+  }
+}
+
+TEST(QuantizeCudaArguments, AreChecked) {
+  static char memory[64] __attribute__((aligned(16)));
+  auto* const floats = reinterpret_cast<float*>(memory);
+  const QuantizeRowsArgs good{.rows = 1,
+                              .width = 8,
+                              .x_step = 8,
+                              .x = memory,
+                              .quantized = reinterpret_cast<uint8_t*>(memory),
+                              .row_scale = floats};
+  const auto refused = [&](auto change) {
+    QuantizeRowsArgs args = good;
+    change(args);
+    return QuantizeRowsCuda(args, nullptr) == LaunchError::kInvalidArgument;
+  };
+  EXPECT_TRUE(refused([](QuantizeRowsArgs& a) { a.rows = 0; }));
+  EXPECT_TRUE(refused([](QuantizeRowsArgs& a) { a.width = 12; }));
+  EXPECT_TRUE(refused([](QuantizeRowsArgs& a) { a.x_step = 7; }));
+  EXPECT_TRUE(refused([](QuantizeRowsArgs& a) { a.type = DataType::kBFloat16, a.x_step = 12; }));
+  EXPECT_TRUE(refused([](QuantizeRowsArgs& a) { a.type = DataType::kE4M3, a.x_step = 16; }));
+  EXPECT_TRUE(refused([](QuantizeRowsArgs& a) { a.x = nullptr; }));
+  EXPECT_TRUE(refused([](QuantizeRowsArgs& a) { a.x = memory + 8; }));
+  EXPECT_TRUE(refused([](QuantizeRowsArgs& a) { a.row_scale = nullptr; }));
+  const ScaleProductArgs product{
+      .rows = 1, .width = 8, .x = floats, .row_scale = floats, .column_scale = floats, .out_step = 8, .out = memory};
+  const auto product_refused = [&](auto change) {
+    ScaleProductArgs args = product;
+    change(args);
+    return ScaleProductCuda(args, nullptr) == LaunchError::kInvalidArgument;
+  };
+  EXPECT_TRUE(product_refused([](ScaleProductArgs& a) { a.rows = int64_t{1} << 31; }));
+  EXPECT_TRUE(product_refused([](ScaleProductArgs& a) { a.width = 4; }));
+  EXPECT_TRUE(product_refused([](ScaleProductArgs& a) { a.out_step = 12; }));
+  EXPECT_TRUE(product_refused([](ScaleProductArgs& a) { a.column_scale = nullptr; }));
+  EXPECT_TRUE(product_refused([&](ScaleProductArgs& a) { a.out = memory + 4; }));
+  if (WhyNoGpu().empty()) return;
+  EXPECT_EQ(QuantizeRowsCuda(good, nullptr), LaunchError::kCuda);
+  EXPECT_EQ(ScaleProductCuda(product, nullptr), LaunchError::kCuda);
 }
 
 class EmbeddingGpu : public GpuTest {};

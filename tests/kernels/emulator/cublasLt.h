@@ -2,17 +2,20 @@
 //
 // Stands in for cuBLASLt's header where the cuda backend is compiled for the emulator: the part of it that the backend
 // calls, as the manual has it: matrices by columns, D = alpha op(A) op(B) + beta C, a bias along D's rows, then an
-// activation. It offers three algorithms: the first adds in another order where D has few columns, the second needs
-// more workspace than anybody has, the third adds in ascending order.
+// activation; E4M3 matrices with a scale for every row of op(A) and every column of op(B). It offers three algorithms:
+// the first adds in another order where D has few columns, the second needs more workspace than anybody has, the third
+// adds in ascending order.
 #pragma once
 
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <cstring>
+#include <vector>
 
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
+#include <cuda_fp8.h>
 #include <cuda_runtime.h>
 
 // NOLINTBEGIN(readability-identifier-naming): CUDA's names
@@ -32,8 +35,13 @@ enum cublasLtMatmulDescAttributes_t {
   CUBLASLT_MATMUL_DESC_TRANSB = 4,
   CUBLASLT_MATMUL_DESC_EPILOGUE = 7,
   CUBLASLT_MATMUL_DESC_BIAS_POINTER = 8,
+  CUBLASLT_MATMUL_DESC_A_SCALE_POINTER = 17,
+  CUBLASLT_MATMUL_DESC_B_SCALE_POINTER = 18,
   CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE = 26,
+  CUBLASLT_MATMUL_DESC_A_SCALE_MODE = 31,
+  CUBLASLT_MATMUL_DESC_B_SCALE_MODE = 32,
 };
+enum cublasLtMatmulMatrixScale_t { CUBLASLT_MATMUL_MATRIX_SCALE_OUTER_VEC_32F = 3 };
 enum cublasLtMatmulPreferenceAttributes_t {
   CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES = 1,
   CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES = 5,
@@ -47,6 +55,8 @@ struct cublasLtMatmulDescOpaque {
   cublasLtEpilogue_t epilogue = CUBLASLT_EPILOGUE_DEFAULT;
   const void* bias = nullptr;
   int32_t bias_type = -1;  // D's
+  const float *a_scale = nullptr, *b_scale = nullptr;
+  int32_t a_scale_mode = 0, b_scale_mode = 0;
 };
 using cublasLtMatmulDesc_t = cublasLtMatmulDescOpaque*;
 struct cublasLtMatrixLayoutOpaque {
@@ -103,6 +113,14 @@ inline cublasStatus_t cublasLtMatmulDescSetAttribute(cublasLtMatmulDesc_t desc,
       return take(desc->bias);
     case CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE:
       return take(desc->bias_type);
+    case CUBLASLT_MATMUL_DESC_A_SCALE_POINTER:
+      return take(desc->a_scale);
+    case CUBLASLT_MATMUL_DESC_B_SCALE_POINTER:
+      return take(desc->b_scale);
+    case CUBLASLT_MATMUL_DESC_A_SCALE_MODE:
+      return take(desc->a_scale_mode);
+    case CUBLASLT_MATMUL_DESC_B_SCALE_MODE:
+      return take(desc->b_scale_mode);
   }
   return CUBLAS_STATUS_INVALID_VALUE;
 }
@@ -142,6 +160,14 @@ inline constexpr uint64_t kOrderOfFew = 1, kHugeWorkspace = 2, kAscending = 3;  
 inline float Element(const void* matrix, int type, int64_t at) {
   if (type == CUDA_R_16BF) return __bfloat162float(static_cast<const __nv_bfloat16*>(matrix)[at]);
   if (type == CUDA_R_16F) return __half2float(static_cast<const __half*>(matrix)[at]);
+  if (type == CUDA_R_8F_E4M3) {
+    static const std::vector<float> values = [] {
+      std::vector<float> all(256);
+      for (int bits = 0; bits < 256; ++bits) all[bits] = emulated_fp8_value(static_cast<uint8_t>(bits));
+      return all;
+    }();
+    return values[static_cast<const uint8_t*>(matrix)[at]];
+  }
   return static_cast<const float*>(matrix)[at];
 }
 inline void SetElement(void* matrix, int type, int64_t at, float value) {
@@ -182,6 +208,7 @@ struct Matmul {
     for (uint64_t column = 0; column < d.columns; ++column) {
       for (uint64_t row = 0; row < d.rows; ++row) {
         float value = alpha * Dot(static_cast<int64_t>(row), static_cast<int64_t>(column), depth);
+        if (desc.a_scale_mode != 0) value *= desc.a_scale[row] * desc.b_scale[column];
         const int64_t at = static_cast<int64_t>(row) + static_cast<int64_t>(column) * d.step;
         if (beta != 0) value += beta * Element(c_data, c.type, at);
         if ((epilogue & CUBLASLT_EPILOGUE_BIAS) != 0) {
@@ -212,6 +239,19 @@ inline cublasStatus_t cublasLtMatmulAlgoCheck(cublasLtHandle_t, cublasLtMatmulDe
   }
   if (a->type != b->type || c->type != d->type || algorithm->data[0] < 1 || algorithm->data[0] > 3) {
     return CUBLAS_STATUS_NOT_SUPPORTED;
+  }
+  if (a->type == CUDA_R_8F_E4M3) {
+    const bool transposed = desc->transpose_a == CUBLAS_OP_T && desc->transpose_b == CUBLAS_OP_N;
+    if (!transposed || rows % 16 != 0 || depth % 16 != 0 || d->type == a->type) return CUBLAS_STATUS_NOT_SUPPORTED;
+  }
+  const int vectors = CUBLASLT_MATMUL_MATRIX_SCALE_OUTER_VEC_32F;
+  for (const int32_t mode : {desc->a_scale_mode, desc->b_scale_mode}) {
+    if (mode != desc->a_scale_mode || (mode != 0 && (mode != vectors || a->type != CUDA_R_8F_E4M3))) {
+      return CUBLAS_STATUS_NOT_SUPPORTED;
+    }
+  }
+  if (desc->a_scale_mode != 0 && (desc->a_scale == nullptr || desc->b_scale == nullptr)) {
+    return CUBLAS_STATUS_INVALID_VALUE;
   }
   *result = {*algorithm,
              algorithm->data[0] == emulator::kHugeWorkspace ? size_t{1} << 40 : 0,

@@ -25,9 +25,12 @@ enum class LaunchError : int {
   kCuda = 2,             // the runtime refused the launch; cudaGetLastError() of this thread says why
 };
 
-enum class DataType : int { kFloat32 = 0, kBFloat16 = 1, kFloat16 = 2 };
+// kE4M3 is what products take (quantize_cuda.h); the kernels' own arrays are of the others.
+enum class DataType : int { kFloat32 = 0, kBFloat16 = 1, kFloat16 = 2, kE4M3 = 3 };
 
-inline constexpr int64_t SizeOf(DataType type) { return type == DataType::kFloat32 ? 4 : 2; }
+inline constexpr int64_t SizeOf(DataType type) {
+  return type == DataType::kFloat32 ? 4 : type == DataType::kE4M3 ? 1 : 2;
+}
 
 // Rows of every matrix an op reads with vector loads begin at a multiple of this.
 inline constexpr int64_t kAlignment = 16;

@@ -1,0 +1,65 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// FP8 (E4M3) in the products of attention and feed-forward with their weights: every row of activations and every
+// output channel of a weight has a scale of its own. All else (experts, heads, input layers, norms, attention's own
+// products) stays in the context's dtype. A weight is quantised on the device at its first use, which is at warm-up,
+// and kept beside the original while somebody holds that.
+#pragma once
+
+#include <cstdint>
+#include <mutex>
+
+#include <ATen/core/Tensor.h>
+
+#include "absl/container/flat_hash_map.h"
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+
+namespace beamline::backend::cuda {
+
+class CudaBatch;
+
+enum class Fp8 : int {
+  kOff = 0,
+  kScaledInProduct = 1,  // by cuBLASLt
+  kScaledAfter = 2,      // by a kernel of ours: where cuBLASLt has no scales for rows
+};
+
+// What a device of that compute capability does. FAILED_PRECONDITION below 8.9, which has no FP8.
+absl::StatusOr<Fp8> Fp8Of(int major, int minor, absl::string_view device);
+
+// Widths that such products take; others run in the context's dtype.
+inline constexpr int64_t kFp8Width = 16;
+
+// A matrix of [rows, columns] values, and what each row is to be multiplied by.
+struct Fp8Matrix {
+  at::Tensor values;  // uint8 [rows, columns], E4M3
+  at::Tensor scale;   // fp32 [rows]
+};
+
+// Rows of a dtype, `step` elements apart, enqueued on the batch's stream.
+struct Fp8Source {
+  const void* x = nullptr;
+  int64_t rows = 0, columns = 0, step = 0;
+  c10::ScalarType dtype = c10::kBFloat16;
+};
+void QuantizeTo(CudaBatch& batch, const Fp8Source& source, const Fp8Matrix& to);
+
+// Thread-safe.
+class Fp8Weights {
+ public:
+  // Waits for the device where the weight is new; not while a stream is captured.
+  Fp8Matrix Get(CudaBatch& batch, const at::Tensor& weight);
+  void ReleaseUnused();
+  int64_t size() const;
+
+ private:
+  struct Entry {
+    c10::weak_intrusive_ptr<c10::StorageImpl> source;  // keeps the address from being used again
+    Fp8Matrix matrix;
+  };
+  mutable std::mutex mutex_;
+  absl::flat_hash_map<const void*, Entry> entries_;  // guarded by mutex_; by the address of the first element
+};
+
+}  // namespace beamline::backend::cuda

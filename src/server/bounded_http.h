@@ -1,0 +1,36 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// httplib's server for clients who cannot be trusted. As Debian has it (0.11) it reads headers, chunks and compressed
+// bodies without an end, answers a request for a thousand ranges with a thousand copies, and gives a thread to whoever
+// sends a byte now and then. Here a request has a size and a time, both of all of it; ranges and compressed bodies are
+// passed over; where threads are short the patience is, the newest connection comes first, and beyond kMaxWaiting the
+// oldest one is closed. So a supervisor hears an answer whatever others send.
+#pragma once
+
+#include <atomic>
+#include <cstddef>
+
+#include "absl/time/time.h"
+#include "httplib.h"
+
+namespace beamline::server {
+
+class BoundedHttpServer final : public httplib::Server {
+ public:
+  struct Limits {
+    int threads = 16;
+    size_t max_waiting = 256;      // connections that no thread serves yet
+    size_t max_request_bytes = 0;  // request line, headers and body
+    absl::Duration read, write;    // of a whole request, of a whole answer
+    absl::Duration in_a_crowd;     // of either, while others wait for a thread, and at the end
+  };
+  explicit BoundedHttpServer(const Limits& limits);
+
+ private:
+  bool process_and_close_socket(socket_t socket) override;
+
+  const Limits limits_;
+  std::atomic<bool> hurry_{false};
+};
+
+}  // namespace beamline::server

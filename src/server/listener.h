@@ -1,0 +1,59 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// A listening socket of ours whose connections gRPC serves. gRPC's own (1.51, CVE-2023-4785) never accepts again once
+// accepting has failed for want of open files, while everything else lives on; it takes whatever number comes; and it
+// does not say why it cannot bind. This one closes connections beyond its limit as they come, and goes on. For one thread, besides its own.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <thread>
+
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "base/metrics.h"
+#include "grpcpp/server_builder.h"
+
+namespace beamline::server {
+
+class Listener {
+ public:
+  struct Options {
+    std::string address;  // as in the configuration: figures, or localhost
+    int port = 0;         // 0: the system chooses
+    // About as many at once: descriptors are given out from the lowest, so the next one's number tells how many there
+    // are. Never so many that fewer than kReservedFiles of the open files allowed were left for everything else.
+    int max_connections = 0;
+    absl::Duration dead_after;  // unacknowledged data on a connection (TCP_USER_TIMEOUT)
+  };
+  static constexpr int kReservedFiles = 400;  // models, the log, the admin ports with all their connections
+
+  // The port belongs to us alone from now on; who connects waits. FAILED_PRECONDITION: it cannot be had; the message
+  // names it, the reason and what to do.
+  static absl::StatusOr<std::unique_ptr<Listener>> Open(const Options& options);
+  ~Listener();  // Stop
+  Listener(const Listener&) = delete;
+  Listener& operator=(const Listener&) = delete;
+
+  int port() const { return port_; }
+  // Hands what connects to a running server. `refused` counts what was one too many. Once.
+  void Start(std::unique_ptr<grpc::experimental::ExternalConnectionAcceptor> acceptor, Counter* refused);
+  // Accepts nothing more and closes the socket. Before the server's Shutdown.
+  void Stop();
+
+ private:
+  Listener(const Options& options, int socket, int wake, int port);
+  void Loop();
+  void Accept();
+
+  const Options options_;
+  int socket_;
+  const int wake_;  // an eventfd: written to by Stop
+  const int port_;
+  int limit_ = 0;  // the first descriptor that is one too many
+  std::unique_ptr<grpc::experimental::ExternalConnectionAcceptor> acceptor_;
+  Counter* refused_ = nullptr;
+  std::thread thread_;
+};
+
+}  // namespace beamline::server

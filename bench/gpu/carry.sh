@@ -1,12 +1,16 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
 # Prepares carry/ (ignored by git) for a machine with a GPU: the CUDA test and bench binaries, built here with nvcc, and
-# the commit they are of. They need a driver and glibc, nothing else; bench/gpu/verify.sh takes them from there.
+# the commit they are of. bench/gpu/verify.sh takes them from there. The kernels' need a driver and glibc, nothing else.
 #
 #   bench/gpu/carry.sh [ARCHITECTURES]      default 90a-real; e.g. "80-real;90a-real"
-#   BEAMLINE=path bench/gpu/carry.sh        the beamline binary, too, with the libraries it needs but for libtorch's and
-#                                           glibc's, in carry/lib: there
+#   BEAMLINE_BUILD=DIR bench/gpu/carry.sh   from a build of the preset cuda-release besides: the tests of the cuda backend,
+#                                           of models, the search and FP8's quality, and the beamline binary, with the
+#                                           libraries they need but for libtorch's and glibc's, in carry/lib
+#   BEAMLINE=path bench/gpu/carry.sh        the beamline binary alone, with its libraries: there
 #     LD_LIBRARY_PATH=carry/lib:TORCH/lib:NVIDIA/lib carry/beamline train --device cuda ...
+#   BEAMLINE_BUNDLE, BEAMLINE_MODEL, BEAMLINE_DATA, BEAMLINE_TOKENIZER: folders copied to carry/bundle, carry/model,
+#     carry/data and carry/tokenizer, for the stages engine and quality
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 . scripts/lib.sh
@@ -20,12 +24,27 @@ mkdir carry
 strip -o carry/beamline_kernels_cuda_test "$build/cuda/beamline_kernels_cuda_test"
 strip -o carry/beamline_kernels_cuda_bench "$build/cuda/beamline_kernels_cuda_bench"
 git describe --always --dirty >carry/COMMIT
-if [[ -n ${BEAMLINE:-} ]]; then
-  strip -o carry/beamline "$BEAMLINE"
-  mkdir carry/lib
-  ldd "$BEAMLINE" | awk '$3 ~ /^\/(usr\/)?lib/ {print $3}' |
+
+# carry_binary FILE: and the libraries of the system that it needs.
+carry_binary() {
+  strip -o "carry/$(basename "$1")" "$1"
+  mkdir -p carry/lib
+  ldd "$1" | awk '$3 ~ /^\/(usr\/)?lib/ {print $3}' |
     grep -vE '/lib(c|m|rt|dl|pthread|util|stdc\+\+|gcc_s)\.so' | xargs -I{} cp -L {} carry/lib/
+}
+if [[ -n ${BEAMLINE_BUILD:-} ]]; then
+  for name in backend model decode train; do
+    binary=$BEAMLINE_BUILD/tests/$name/beamline_${name}_gpu_test
+    [[ -x $binary ]] || { echo "$binary is not there: build the preset cuda-release" >&2; exit 1; }
+    carry_binary "$binary"
+  done
+  BEAMLINE=${BEAMLINE:-$(find "$BEAMLINE_BUILD" -maxdepth 3 -type f -name beamline -perm -u+x | head -n 1)}
 fi
+if [[ -n ${BEAMLINE:-} ]]; then carry_binary "$BEAMLINE"; fi
+for folder in bundle model data tokenizer; do
+  from=BEAMLINE_${folder^^}
+  if [[ -n ${!from:-} ]]; then cp -rL "${!from}" "carry/$folder"; fi
+done
 # Should the binaries not start there, verify.sh builds them; the tests then need GoogleTest's sources.
 for sources in /usr/src/googletest "${BEAMLINE_GOOGLETEST:-}"; do
   if [[ -f $sources/CMakeLists.txt && ! -d carry/googletest ]]; then cp -r "$sources" carry/googletest; fi

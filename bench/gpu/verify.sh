@@ -4,32 +4,36 @@
 #
 #   bench/gpu/verify.sh [STAGE ...]     default: all, in this order
 #     build      takes the binaries of carry/ (bench/gpu/carry.sh) where they run here, else builds them (nvcc, CMake)
-#     tests      every CUDA test on the GPU
-#     sanitize   the tests' small shapes under compute-sanitizer: memcheck, racecheck, initcheck, synccheck
+#     tests      every CUDA test on the GPU: of the kernels, and as far as they were carried of the backend's ops, models,
+#                the search and FP8's quality on a small model
+#     sanitize   small shapes under compute-sanitizer: the kernels' tests under memcheck, racecheck, initcheck and
+#                synccheck, the backend's under memcheck
 #     bench      the kernel bench: fractions of the bandwidth and matrix rate measured in the same run
-#     engine     encode and decode graphs, against peers
-#     server     the gRPC server over the CUDA engine
+#     engine     latency and throughput of the engine over carry/bundle, in bf16 and in fp8
+#     quality    FP8's quality gate in full, over carry/model, carry/data and carry/tokenizer
+#     server     the gRPC server over the CUDA engine (not written yet)
 #
 # Writes bench/results/gpu-TIME.json: device, driver, commit, settings, what each stage said, what was skipped and why.
-# BEAMLINE_STAGE_SECONDS limits a stage (default 470); BEAMLINE_RESULTS is another folder for the result.
+# BEAMLINE_STAGE_SECONDS limits a stage (default 470); BEAMLINE_RESULTS is another folder for the result;
+# BEAMLINE_GATE_USERS users take part in the gate (default 20000).
 # Exit status: 0 all stages passed, 1 one failed, 3 nothing could be run because there is no GPU.
 set -uo pipefail
 cd "$(dirname "$0")/../.."
 limit=${BEAMLINE_STAGE_SECONDS:-470}
 results=${BEAMLINE_RESULTS:-bench/results}
 stages=("$@")
-[[ $# -gt 0 ]] || stages=(build tests sanitize bench engine server)
+[[ $# -gt 0 ]] || stages=(build tests sanitize bench engine quality server)
 for stage in "${stages[@]}"; do
   case $stage in
-    build | tests | sanitize | bench | engine | server) ;;
-    *) sed -n '3,15p' "$0" | cut -c3-; exit 2 ;;
+    build | tests | sanitize | bench | engine | quality | server) ;;
+    *) sed -n '3,19p' "$0" | cut -c3-; exit 2 ;;
   esac
 done
 
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 binaries=
-: >"$work/stages" >"$work/kernels"
+: >"$work/stages" >"$work/kernels" >"$work/engine"
 
 json_string() { printf '"%s"' "$(tr -d '\000-\010\013-\037' <<<"$1" | sed -e 's/\\/\\\\/g' -e 's/"/\\"/g' -e 's/\t/ /g' | paste -sd' ')"; }
 
@@ -46,6 +50,22 @@ limited() {
   ((left > 0)) || { echo "no time left for: $*" >"$log"; return 124; }
   timeout --kill-after=5 "$left" "$@" >"$log" 2>&1
 }
+
+# What was carried beside the kernels' binaries runs with the libraries of carry/lib, of Python's torch and of CUDA.
+torch_libraries=$(python3 - 2>/dev/null <<'PYTHON'
+import importlib.util, os
+torch = importlib.util.find_spec("torch")
+nvidia = importlib.util.find_spec("nvidia")
+folders = [os.path.join(os.path.dirname(torch.origin), "lib")] if torch else []
+for place in nvidia.submodule_search_locations if nvidia else []:
+    folders += [os.path.join(place, name, "lib") for name in sorted(os.listdir(place))]
+print(":".join(folder for folder in folders if os.path.isdir(folder)))
+PYTHON
+)
+libraries=$PWD/carry/lib:$torch_libraries:/usr/local/cuda/lib64${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
+
+# Carried binaries that use the whole engine, by what they test.
+carried_tests=(backend model decode train)
 
 find_binaries() {
   local place
@@ -94,13 +114,32 @@ tests_passed() {
   [[ ${passed:-0} -gt 0 && ${failed:-0} == 0 ]]
 }
 
-stage_tests() {
-  BEAMLINE_REQUIRE_GPU=1 limited "$work/tests" "$binaries/beamline_kernels_cuda_test" --gtest_color=no
-  local status=$?
-  if tests_passed "$work/tests" && ((status == 0)); then return 0; fi
-  grep -E 'Failure|error|FAILED|^  ' "$work/tests" | tail -n 60
-  detail="$detail (exit status $status)"
+# run_tests NAME BINARY [FILTER]: adds to `said`; false where they do not pass.
+run_tests() {
+  local status
+  BEAMLINE_REQUIRE_GPU=1 LD_LIBRARY_PATH=$libraries limited "$work/tests" "$2" --gtest_color=no --gtest_filter="${3:-*}"
+  status=$?
+  if tests_passed "$work/tests" && ((status == 0)); then
+    said+="$1: $detail; "
+    return 0
+  fi
+  grep -E 'Failure|error|FAILED|no time|^  ' "$work/tests" | tail -n 60
+  said+="$1: $detail (exit status $status); "
   return 1
+}
+
+stage_tests() {
+  local name bad=0 said= missing=
+  run_tests kernels "$binaries/beamline_kernels_cuda_test" || bad=1
+  for name in "${carried_tests[@]}"; do
+    if [[ -x carry/beamline_${name}_gpu_test ]]; then
+      run_tests "$name" "carry/beamline_${name}_gpu_test" || bad=1
+    else
+      missing+=" $name"
+    fi
+  done
+  detail=${said%; }${missing:+; not carried (bench/gpu/carry.sh with BEAMLINE_BUILD):$missing}
+  return $bad
 }
 
 stage_sanitize() {
@@ -122,14 +161,26 @@ stage_sanitize() {
       grep -E '=========|Failure|no time' "$work/$tool" | head -n 40
     fi
   done
+  if [[ -x carry/beamline_backend_gpu_test ]]; then
+    BEAMLINE_REQUIRE_GPU=1 LD_LIBRARY_PATH=$libraries limited "$work/memcheck" "$sanitizer" --tool memcheck --error-exitcode 86 \
+      --print-limit 5 carry/beamline_backend_gpu_test --gtest_color=no --gtest_filter='*CudaBackendTest*:*Fp8Test*'
+    status=$?
+    if ((status == 0)) && tests_passed "$work/memcheck"; then
+      said+="backend: memcheck clean; "
+    else
+      bad=1
+      said+="backend: memcheck: exit status $status; "
+      grep -E '=========|Failure|no time' "$work/memcheck" | head -n 40
+    fi
+  else
+    said+="backend: not carried; "
+  fi
   detail=${said%; }
   return $bad
 }
 
 stage_bench() {
-  local torch_libraries
-  torch_libraries=$(python3 -c 'import os, nvidia; print(":".join(os.path.join(p, d, "lib") for p in nvidia.__path__ for d in os.listdir(p)))' 2>/dev/null)
-  LD_LIBRARY_PATH=${LD_LIBRARY_PATH:-}:$torch_libraries:/usr/local/cuda/lib64 limited "$work/bench" "$binaries/beamline_kernels_cuda_bench"
+  LD_LIBRARY_PATH=$libraries limited "$work/bench" "$binaries/beamline_kernels_cuda_bench"
   local status=$?
   grep '^{' "$work/bench" | tee "$work/kernels"
   grep -v '^{' "$work/bench"
@@ -137,8 +188,44 @@ stage_bench() {
   return $status
 }
 
-stage_engine() { detail="there is no CUDA backend of the engine yet"; return 77; }
-stage_server() { detail="there is no CUDA backend of the engine yet"; return 77; }
+# lacks PATH...: names in `detail` what is not in carry/; true where something is not.
+lacks() {
+  local path missing=()
+  for path in "$@"; do [[ -e carry/$path ]] || missing+=("carry/$path"); done
+  ((${#missing[@]})) && detail="not carried: ${missing[*]} (see bench/gpu/carry.sh)"
+}
+
+stage_engine() {
+  lacks beamline bundle && return 77
+  local dtype status bad=0 said=
+  for dtype in bf16 fp8; do
+    printf 'engine { device: "cuda" backend: "cuda" dtype: "%s" max_batch_rows: 16384 }\n' "$dtype" >"$work/config"
+    LD_LIBRARY_PATH=$libraries limited "$work/bench" carry/beamline bench --bundle carry/bundle --config "$work/config" \
+      --concurrency 1,8,32 --beam 512 --seconds 10 --warmup 5 --json "$work/json"
+    status=$?
+    cat "$work/bench"
+    if ((status == 0)); then
+      printf '{"dtype": "%s", "bench": %s}\n' "$dtype" "$(python3 -m json.tool --compact "$work/json")" >>"$work/engine"
+    else
+      bad=1
+    fi
+    said+="$dtype: exit status $status; "
+  done
+  detail="${said}no peers were run"
+  return $bad
+}
+
+stage_quality() {
+  lacks beamline model data tokenizer && return 77
+  LD_LIBRARY_PATH=$libraries limited "$work/quality" carry/beamline evaluate --model carry/model --data carry/data \
+    --tokenizer carry/tokenizer --gate fp8 --device cuda --backend cuda --threads 2 --max-users "${BEAMLINE_GATE_USERS:-20000}"
+  local status=$?
+  cat "$work/quality"
+  detail=$(tail -n 6 "$work/quality")
+  return $status
+}
+
+stage_server() { detail="the server's bench over CUDA is not written yet"; return 77; }
 
 gpu=$(nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv,noheader 2>/dev/null | head -n 1)
 failed=0
@@ -174,8 +261,9 @@ commit=$(cat carry/COMMIT 2>/dev/null || git describe --always --dirty 2>/dev/nu
     "$(json_string "$(cut -d, -f2 <<<"$gpu" | xargs)")" "$(json_string "$(cut -d, -f3 <<<"$gpu" | xargs)")"
   printf ' "commit": %s, "settings": {"stages": %s, "stage_seconds": %d, "binaries": %s},\n' "$(json_string "$commit")" \
     "$(json_string "${stages[*]}")" "$limit" "$(json_string "$binaries")"
-  printf ' "stages": [\n  %s],\n "kernels": [\n  %s]}\n' "$(paste -sd, "$work/stages" | sed 's/},{/},\n  {/g')" \
-    "$(paste -sd, "$work/kernels" | sed 's/},{/},\n  {/g')"
+  printf ' "stages": [\n  %s],\n "kernels": [\n  %s],\n "engine": [\n  %s]}\n' \
+    "$(paste -sd, "$work/stages" | sed 's/},{/},\n  {/g')" "$(paste -sd, "$work/kernels" | sed 's/},{/},\n  {/g')" \
+    "$(paste -sd, "$work/engine")"
 } >"$out"
 echo "written: $out"
 exit $failed

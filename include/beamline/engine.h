@@ -33,10 +33,11 @@ struct EngineOptions {
   bool keep_previous_model = true;  // in memory, so that a rollback is instant
   std::string catalogue;            // snapshot file; empty: the bundle's own
   std::string device = "cpu";       // "cpu", "cuda" or "auto"
-  std::string dtype = "fp32";       // of the products: "fp32", "bf16", "fp16" (on CUDA), or "int8" (backend cpu)
+  std::string dtype = "fp32";       // of the products: "fp32", "bf16", "fp16" or "fp8" (on CUDA), "int8" (backend cpu)
   std::string backend = "auto";     // "aten" (the reference), "cpu", "cuda", or "auto": the fastest there is
-  int threads = 0;                  // of the CPU backend; 0: one per core
-  int workers = 1;                  // batches executed at once
+  std::string tuning_folder;  // of what is measured on a GPU at warm-up; empty: beamline/tuning in the user's cache
+  int threads = 0;            // of the CPU backend; 0: one per core
+  int workers = 1;            // batches executed at once
   ScoreRule score_rule = ScoreRule::kFull;
   int default_beam_width = 32;
   int max_beam_width = 1024;

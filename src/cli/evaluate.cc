@@ -5,6 +5,8 @@
 #include <string>
 
 #include "absl/status/status.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "base/file.h"
 #include "base/json.h"
 #include "base/progress.h"
@@ -24,11 +26,16 @@ targets of the history removed from the ranking and with them kept. Which events
 Examples:
   beamline evaluate --model model --data data --tokenizer tokenizer
   beamline evaluate --model model --data data --tokenizer tokenizer --beam 128 --split validation --out evaluation.json
-  beamline evaluate --show evaluation.json)";
+  beamline evaluate --model model --data data --tokenizer tokenizer --gate fp8 --device cuda --backend cuda --threads 2
+  beamline evaluate --show evaluation.json
+
+With --gate the model ranks in fp32, in bf16 and in that type instead, and the type passes where its best item is bf16's
+for 97 % of the users, its 32 best have at most .05 fewer of fp32's than bf16's have, and the interval of the difference
+of R@10 to bf16's lies within .02.)";
 
 struct EvaluateFlags {
   train::EvaluationRun run;
-  std::string out, show;
+  std::string out, show, gate;
   std::string split = "test";
 };
 
@@ -37,6 +44,15 @@ absl::Status Show(const std::string& path) {
   BEAMLINE_ASSIGN_OR_RETURN(const train::EvaluationReport report, train::EvaluationFromJson(json, path));
   std::fputs(train::EvaluationTable(report).c_str(), stdout);
   return absl::OkStatus();
+}
+
+absl::Status Gate(const EvaluateFlags& flags, Progress* progress) {
+  BEAMLINE_ASSIGN_OR_RETURN(const train::PrecisionGateReport report,
+                            train::RunPrecisionGate(flags.run, flags.gate, progress));
+  std::fputs(train::PrecisionGateTable(report).c_str(), stdout);
+  if (report.passed()) return absl::OkStatus();
+  return absl::FailedPreconditionError(
+      absl::StrCat("--gate: ", flags.gate, " is not as good as bf16: ", absl::StrJoin(report.failures, "; ")));
 }
 
 absl::Status RunEvaluate(EvaluateFlags& flags) {
@@ -49,6 +65,7 @@ absl::Status RunEvaluate(EvaluateFlags& flags) {
   if (!flags.out.empty()) BEAMLINE_RETURN_IF_ERROR(CheckCanWrite(flags.out, "--out"));
   flags.run.options.held_out = flags.split == "test" ? data::HeldOut::kTest : data::HeldOut::kValidation;
   Progress progress;
+  if (!flags.gate.empty()) return Gate(flags, &progress);
   BEAMLINE_ASSIGN_OR_RETURN(const train::EvaluationReport report, train::RunEvaluation(flags.run, &progress));
   std::fputs(train::EvaluationTable(report).c_str(), stdout);
   if (flags.out.empty()) return absl::OkStatus();
@@ -74,7 +91,11 @@ Verb AddEvaluate(Command& root) {
   command->AddNumber("--seed", run.options.bootstrap.seed, {}, "Of the bootstrap and of --max-users");
   command->AddText("--device", run.device.device, "cpu, cuda or cuda:N")->ShowDefault();
   command->AddNumber("--threads", run.device.threads, {0, kMaxThreads}, "CPU threads; 0: one per core");
-  command->AddText("--backend", run.device.backend, "aten, cpu (faster, in fp32 on the CPU) or auto")->ShowDefault();
+  command->AddText("--backend", run.device.backend, "aten, cpu (faster on the CPU), cuda (faster on a GPU) or auto")
+      ->ShowDefault();
+  command
+      ->AddText("--gate", flags->gate, "Whether this type is as good as bf16: fp8 (backend cuda) or int8 (backend cpu)")
+      ->OneOf({"fp8", "int8"});
   command->AddText("--out", flags->out, "Write the numbers as JSON, too");
   command->AddText("--show", flags->show, "Print a file written with --out again; nothing else is needed");
   return {command, [flags] { return RunEvaluate(*flags); }};

@@ -30,6 +30,7 @@ runtime::RunnerOptions RunnerOptionsOf(const EngineOptions& options) {
   load.device = options.device;
   load.dtype = options.dtype;
   load.backend = options.backend;
+  load.tuning_folder = options.tuning_folder;
   load.threads = options.threads;
   load.workers = options.workers;
   load.context_cache_bytes = options.context_cache_bytes;

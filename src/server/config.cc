@@ -95,6 +95,7 @@ EngineOptions EngineOptionsOf(const config::v1::ServerConfig& config) {
   options.device = engine.device();
   options.dtype = engine.dtype();
   options.backend = engine.backend();
+  options.tuning_folder = engine.tuning_folder();
   options.threads = engine.threads();
   options.workers = engine.workers();
   options.score_rule = engine.score_rule() == config::v1::SCORE_RULE_LEGAL ? ScoreRule::kLegal : ScoreRule::kFull;

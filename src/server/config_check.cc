@@ -295,11 +295,12 @@ class Checker {
     const config::v1::Engine& engine = config_.engine();
     CheckNarrowing();
     CheckWord("engine.device", engine.device(), {"cpu", "cuda", "auto"});
-    CheckWord("engine.dtype", engine.dtype(), {"fp32", "bf16", "fp16", "int8"});
+    CheckWord("engine.dtype", engine.dtype(), {"fp32", "bf16", "fp16", "fp8", "int8"});
     CheckWord("engine.backend", engine.backend(), {"auto", "aten", "cpu", "cuda"});
     CheckPath("engine.bundle", engine.bundle());
     CheckPath("engine.catalogue", engine.catalogue());
     CheckPath("engine.model_folder", engine.model_folder());
+    CheckPath("engine.tuning_folder", engine.tuning_folder());
     if (engine.bundle().empty() && engine.model_folder().empty()) {
       Add("engine.bundle", "missing: give the folder that `beamline pack` wrote, here or as --bundle");
       return;

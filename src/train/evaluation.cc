@@ -41,6 +41,16 @@ AlignedCases SelectCases(const Corpus& corpus, const EvaluationOptions& options)
   AlignedCases cases;
   const std::vector<CorpusCase> all = corpus.Cases(options.held_out);
   const std::vector<data::EvaluationCase> counting = data::EvaluationCases(corpus.target_items(), options.held_out);
+  for (size_t i : ChooseCases(all, options)) {
+    cases.model.push_back(all[i]);
+    cases.counting.push_back(counting[i]);
+  }
+  return cases;
+}
+
+}  // namespace
+
+std::vector<size_t> ChooseCases(absl::Span<const CorpusCase> all, const EvaluationOptions& options) {
   std::vector<size_t> chosen(all.size());
   for (size_t i = 0; i < all.size(); ++i) chosen[i] = i;
   if (options.max_users > 0 && static_cast<size_t>(options.max_users) < all.size()) {
@@ -49,14 +59,8 @@ AlignedCases SelectCases(const Corpus& corpus, const EvaluationOptions& options)
     chosen.resize(options.max_users);
     std::sort(chosen.begin(), chosen.end());
   }
-  for (size_t i : chosen) {
-    cases.model.push_back(all[i]);
-    cases.counting.push_back(counting[i]);
-  }
-  return cases;
+  return chosen;
 }
-
-}  // namespace
 
 absl::StatusOr<EvaluationReport> Evaluate(const backend::Context& ctx, const model::Model& model, const Corpus& corpus,
                                           const ItemRanker& ranker, const catalogue::CatalogueSnapshot& snapshot,

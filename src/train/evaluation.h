@@ -56,6 +56,9 @@ struct EvaluationReport {
   std::vector<std::string> warnings;  // why the numbers may be too good
 };
 
+// Which of the cases the options choose, ascending.
+std::vector<size_t> ChooseCases(absl::Span<const CorpusCase> all, const EvaluationOptions& options);
+
 absl::StatusOr<EvaluationReport> Evaluate(const backend::Context& ctx, const model::Model& model, const Corpus& corpus,
                                           const ItemRanker& ranker, const catalogue::CatalogueSnapshot& snapshot,
                                           const EvaluationOptions& options, Progress* progress = nullptr);

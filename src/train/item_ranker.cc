@@ -62,6 +62,7 @@ absl::StatusOr<std::vector<std::vector<ItemId>>> ItemRanker::RankedItems(backend
                                                                          absl::Span<const CorpusCase> cases,
                                                                          const RankOptions& options, int count) const {
   const backend::InferenceGuard no_gradients;
+  if (backend::SearchesOnDevice(ctx)) ctx = backend::BeginBatch(ctx);  // such a backend computes inside of batches
   const data::Dataset& dataset = corpus_->dataset();
   std::vector<runtime::EncodedRequest> encoded;
   std::vector<std::shared_ptr<const catalogue::CompiledEligibility>> eligibility;
@@ -114,21 +115,31 @@ absl::StatusOr<std::vector<std::vector<ItemId>>> ItemRanker::RankedItems(backend
 absl::StatusOr<std::vector<double>> ItemRanker::Rank(const backend::Context& ctx, const model::Model& model,
                                                      absl::Span<const CorpusCase> cases, const RankOptions& options,
                                                      Progress* progress) const {
+  BEAMLINE_ASSIGN_OR_RETURN(CaseRankings rankings, RankAndList(ctx, model, cases, options, /*list=*/0, progress));
+  return std::move(rankings.ranks);
+}
+
+absl::StatusOr<CaseRankings> ItemRanker::RankAndList(const backend::Context& ctx, const model::Model& model,
+                                                     absl::Span<const CorpusCase> cases, const RankOptions& options,
+                                                     int list, Progress* progress) const {
   // Cases of similar history length share a batch: less padding.
   std::vector<uint32_t> order(cases.size());
   std::iota(order.begin(), order.end(), 0);
   std::stable_sort(order.begin(), order.end(), [&](uint32_t a, uint32_t b) { return cases[a].event < cases[b].event; });
-  std::vector<double> ranks(cases.size(), data::kMissRank);
+  CaseRankings rankings{std::vector<double>(cases.size(), data::kMissRank), {}};
+  rankings.lists.resize(cases.size());
   const auto rank_batch = [&](int64_t begin, int64_t end) -> absl::Status {
     BEAMLINE_RETURN_IF_ERROR(CheckInterrupted());
     std::vector<CorpusCase> batch;
     for (int64_t i = begin; i < end; ++i) batch.push_back(cases[order[i]]);
     try {
-      BEAMLINE_ASSIGN_OR_RETURN(const auto lists,
-                                RankedItems(ctx, model, batch, options, std::numeric_limits<int>::max()));
+      BEAMLINE_ASSIGN_OR_RETURN(auto lists, RankedItems(ctx, model, batch, options, std::numeric_limits<int>::max()));
       for (int64_t i = begin; i < end; ++i) {
         const data::CompactEvent& target = corpus_->dataset().events(batch[i - begin].user)[batch[i - begin].event];
-        ranks[order[i]] = RankOf(corpus_->dataset().item_id(target.item), lists[i - begin]);
+        std::vector<ItemId>& items = lists[i - begin];
+        rankings.ranks[order[i]] = RankOf(corpus_->dataset().item_id(target.item), items);
+        if (items.size() > static_cast<size_t>(list)) items.resize(list);
+        rankings.lists[order[i]] = std::move(items);
       }
     } catch (const std::exception& error) {
       return absl::InternalError(absl::StrCat("ranking: ", error.what()));
@@ -159,7 +170,7 @@ absl::StatusOr<std::vector<double>> ItemRanker::Rank(const backend::Context& ctx
   }
   if (!failure.ok()) return failure;
   FinishProgress(progress);
-  return ranks;
+  return rankings;
 }
 
 absl::StatusOr<std::vector<ItemId>> ItemRanker::Top(const backend::Context& ctx, const model::Model& model,

@@ -30,6 +30,12 @@ struct RankOptions {
   int threads = 0;           // 0: one per core
 };
 
+// Of cases, in their order.
+struct CaseRankings {
+  std::vector<double> ranks;               // of the held-out target, 1 being best
+  std::vector<std::vector<ItemId>> lists;  // the best items, best first
+};
+
 class ItemRanker {
  public:
   // `corpus` and `features` outlive the ranker. Errors: the catalogue's levels are not those of the model.
@@ -39,6 +45,11 @@ class ItemRanker {
   // One rank per case, 1 being best. CancelledError after Ctrl-C; a model that yields NaN is an InternalError.
   absl::StatusOr<std::vector<double>> Rank(const backend::Context& ctx, const model::Model& model,
                                            absl::Span<const CorpusCase> cases, const RankOptions& options,
+                                           Progress* progress = nullptr) const;
+
+  // The same, and the best `list` items of every case.
+  absl::StatusOr<CaseRankings> RankAndList(const backend::Context& ctx, const model::Model& model,
+                                           absl::Span<const CorpusCase> cases, const RankOptions& options, int list,
                                            Progress* progress = nullptr) const;
 
   // Items of the best leaves for one case, best first, at most `count`: what Rank looks the target up in.

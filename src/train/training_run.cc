@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "train/training_run.h"
 
+#include <algorithm>
 #include <filesystem>
 #include <memory>
 #include <optional>
@@ -189,27 +190,48 @@ absl::Status RunTraining(const TrainingRun& run, const RunObserver& observer, Pr
   return absl::OkStatus();
 }
 
-absl::StatusOr<EvaluationReport> RunEvaluation(const EvaluationRun& run, Progress* progress) {
-  backend::SetThreads(run.device.threads);
-  BEAMLINE_ASSIGN_OR_RETURN(backend::Context ctx, backend::MakeContext(run.device.device, "fp32", run.device.backend));
-  BEAMLINE_ASSIGN_OR_RETURN(const LoadedModel loaded, LoadModelFolder(ctx, run.model));
+namespace {
+
+// What an evaluation needs beside the model's weights.
+struct EvaluationSetting {
+  std::optional<Corpus> corpus;
+  TrainingCatalogue catalogue;
+  std::unique_ptr<runtime::FeatureBuilder> features;
+  std::optional<ItemRanker> ranker;
+};
+
+absl::StatusOr<std::unique_ptr<EvaluationSetting>> PrepareEvaluation(const EvaluationRun& run,
+                                                                     const LoadedModel& loaded, Progress* progress) {
+  auto setting = std::make_unique<EvaluationSetting>();
   BEAMLINE_ASSIGN_OR_RETURN(const CorpusOptions options,
                             CorpusFromJson(loaded.training, ModelFolder(run.model).training()));
-  BEAMLINE_ASSIGN_OR_RETURN(const Corpus corpus, LoadCorpus(run.source.data, options, progress));
-  BEAMLINE_ASSIGN_OR_RETURN(const TrainingCatalogue catalogue, LoadTrainingCatalogue(run.source.tokenizer, corpus));
-  const auto& snapshot = catalogue.snapshot;
+  BEAMLINE_ASSIGN_OR_RETURN(setting->corpus, LoadCorpus(run.source.data, options, progress));
+  BEAMLINE_ASSIGN_OR_RETURN(setting->catalogue, LoadTrainingCatalogue(run.source.tokenizer, *setting->corpus));
+  const auto& snapshot = setting->catalogue.snapshot;
   const auto fingerprint = loaded.training.find("codebook_fingerprint");
   if (fingerprint == loaded.training.end() || *fingerprint != snapshot->codebook_fingerprint()) {
     return absl::FailedPreconditionError(absl::StrCat(run.model, ": trained with another codebook than that of ",
                                                       run.source.tokenizer, " (", snapshot->codebook_fingerprint(),
                                                       "); name the tokenizer it was trained with"));
   }
-  const runtime::FeatureBuilder features(loaded.model->config(), loaded.vocabulary);
-  BEAMLINE_ASSIGN_OR_RETURN(const ItemRanker ranker, ItemRanker::Create(corpus, features, snapshot));
+  setting->features = std::make_unique<runtime::FeatureBuilder>(loaded.model->config(), loaded.vocabulary);
+  BEAMLINE_ASSIGN_OR_RETURN(setting->ranker, ItemRanker::Create(*setting->corpus, *setting->features, snapshot));
+  return setting;
+}
+
+}  // namespace
+
+absl::StatusOr<EvaluationReport> RunEvaluation(const EvaluationRun& run, Progress* progress) {
+  backend::SetThreads(run.device.threads);
+  BEAMLINE_ASSIGN_OR_RETURN(backend::Context ctx, backend::MakeContext(run.device.device, "fp32", run.device.backend));
+  BEAMLINE_ASSIGN_OR_RETURN(const LoadedModel loaded, LoadModelFolder(ctx, run.model));
+  BEAMLINE_ASSIGN_OR_RETURN(const auto setting, PrepareEvaluation(run, loaded, progress));
+  const Corpus& corpus = *setting->corpus;
+  const TrainingCatalogue& catalogue = setting->catalogue;
   EvaluationOptions evaluation = run.options;
   evaluation.threads = run.device.threads;
-  BEAMLINE_ASSIGN_OR_RETURN(EvaluationReport report,
-                            Evaluate(ctx, *loaded.model, corpus, ranker, *snapshot, evaluation, progress));
+  BEAMLINE_ASSIGN_OR_RETURN(EvaluationReport report, Evaluate(ctx, *loaded.model, corpus, *setting->ranker,
+                                                              *catalogue.snapshot, evaluation, progress));
   if (!catalogue.warning.empty()) report.warnings.push_back(catalogue.warning);
   const auto log = loaded.training.find("log");
   if (log != loaded.training.end() && *log != corpus.dataset().EventsFingerprint()) {
@@ -218,6 +240,34 @@ absl::StatusOr<EvaluationReport> RunEvaluation(const EvaluationRun& run, Progres
                      "; if that one has events that this one holds out, the model has seen them"));
   }
   return report;
+}
+
+absl::StatusOr<PrecisionGateReport> RunPrecisionGate(const EvaluationRun& run, const std::string& dtype,
+                                                     Progress* progress) {
+  if (dtype == "fp32" || dtype == "bf16") {
+    return absl::InvalidArgumentError(absl::StrCat("dtype: ", dtype, " is what the gate compares with"));
+  }
+  backend::SetThreads(run.device.threads);
+  // What cannot run says so before anything is ranked.
+  BEAMLINE_RETURN_IF_ERROR(backend::MakeContext(run.device.device, dtype, run.device.backend).status());
+  std::unique_ptr<EvaluationSetting> setting;
+  const auto rank = [&](const std::string& in) -> absl::StatusOr<CaseRankings> {
+    BEAMLINE_ASSIGN_OR_RETURN(backend::Context ctx, backend::MakeContext(run.device.device, in, run.device.backend));
+    BEAMLINE_ASSIGN_OR_RETURN(const LoadedModel loaded, LoadModelFolder(ctx, run.model));
+    if (setting == nullptr) {
+      BEAMLINE_ASSIGN_OR_RETURN(setting, PrepareEvaluation(run, loaded, progress));
+    }
+    const std::vector<CorpusCase> all = setting->corpus->Cases(run.options.held_out);
+    std::vector<CorpusCase> cases;
+    for (const size_t i : ChooseCases(all, run.options)) cases.push_back(all[i]);
+    const RankOptions options{.beam = std::max(run.options.beam, kGateList), .threads = run.device.threads};
+    return setting->ranker->RankAndList(ctx, *loaded.model, cases, options, kGateList, progress);
+  };
+  PrecisionRankings rankings;
+  BEAMLINE_ASSIGN_OR_RETURN(rankings.fp32, rank("fp32"));
+  BEAMLINE_ASSIGN_OR_RETURN(rankings.bf16, rank("bf16"));
+  BEAMLINE_ASSIGN_OR_RETURN(rankings.narrow, rank(dtype));
+  return ComparePrecisions(dtype, rankings, run.options.bootstrap);
 }
 
 }  // namespace beamline::train

@@ -14,6 +14,7 @@
 #include "base/progress.h"
 #include "train/corpus.h"
 #include "train/evaluation.h"
+#include "train/precision_gate.h"
 #include "train/train_options.h"
 #include "train/trainer.h"
 
@@ -27,7 +28,7 @@ struct DataSource {
 struct DeviceOptions {
   std::string device = "cpu";
   int threads = 0;               // 0: one per core
-  std::string backend = "aten";  // of evaluation: aten, cpu or auto; training is aten's
+  std::string backend = "aten";  // of evaluation: aten, cpu, cuda or auto; training is aten's
 };
 
 struct TrainingRun {
@@ -77,5 +78,10 @@ struct EvaluationRun {
 };
 
 absl::StatusOr<EvaluationReport> RunEvaluation(const EvaluationRun& run, Progress* progress = nullptr);
+
+// The quality gate of `dtype` (precision_gate.h) on the cases of the evaluation, seen items removed: the model is
+// loaded and run in fp32, in bf16 and in `dtype`, one after the other.
+absl::StatusOr<PrecisionGateReport> RunPrecisionGate(const EvaluationRun& run, const std::string& dtype,
+                                                     Progress* progress = nullptr);
 
 }  // namespace beamline::train

@@ -4,6 +4,9 @@
 // start fails for want of it.
 #include <cstdlib>
 #include <filesystem>
+#include <memory>
+#include <string>
+#include <vector>
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -26,24 +29,20 @@ using ::testing::StartsWith;
 
 class TuningTest : public ::testing::Test {
  protected:
-  void SetUp() override {
-    fs::remove_all(root_);
-    const auto manifest = testing::WriteTinyBundle(root_ / "bundle", {.feature_width = 8});
-    ASSERT_TRUE(manifest.ok()) << manifest.status();
-    digest_ = *IdentifyBundle(root_ / "bundle");
-  }
+  void SetUp() override { fs::remove_all(root_); }
 
-  // As a process does that starts: a backend of its own, the bundle loaded and warmed up.
-  std::unique_ptr<backend::cuda::CudaBackend> Start(const fs::path& folder) {
+  using Backend = backend::cuda::CudaBackend;
+  // As a process does that starts: a backend of its own, a bundle loaded and warmed up.
+  std::unique_ptr<Backend> StartEngine(const fs::path& bundle_folder) {
     auto backend = backend::MakeCudaTestBackend();
     ModelRunner::Parts parts;
     parts.context.backend = backend.get();
-    Bundle bundle = *LoadBundle(root_ / "bundle");
+    Bundle bundle = *LoadBundle(bundle_folder);
     parts.model = *model::MakeModel(bundle.config, *model::LoadWeights(parts.context, bundle.config, bundle.weights));
     parts.vocabulary = bundle.vocabulary;
     parts.catalogue = bundle.catalogue;
     parts.codebook_fingerprint = bundle.manifest.codebook_fingerprint;
-    parts.tuning = TuningCache(backend.get(), folder, digest_);
+    parts.tuning = TuningCache(backend.get(), cache_, *IdentifyBundle(bundle_folder));
     parts.tuning.Load();
     file_ = parts.tuning.file();
     ModelRunner runner(std::move(parts));
@@ -51,27 +50,51 @@ class TuningTest : public ::testing::Test {
     EXPECT_TRUE(warm.ok()) << warm;
     return backend;
   }
+  // The same with three products in the bundle's place.
+  std::unique_ptr<Backend> Start(const fs::path& folder) {
+    auto backend = backend::MakeCudaTestBackend();
+    TuningCache cache(backend.get(), folder, "digest");
+    cache.Load();
+    backend::Context shared;
+    shared.backend = backend.get();
+    {
+      backend::Context ctx = backend::BeginBatch(shared);
+      for (const int64_t out : {8, 16, 24}) {
+        const at::Tensor weight = backend::UploadWeight(ctx, std::vector<float>(out * 16, 0.5f), {out, 16});
+        const at::Tensor x = backend::UploadWeight(ctx, std::vector<float>(2 * 16, 1.0f), {2, 16});
+        EXPECT_EQ(backend::DownloadFloats(ctx, backend::Dense(ctx, x, {.weight = weight, .bias = {}})),
+                  std::vector<float>(2 * out, 8.0f));
+      }
+    }
+    cache.Save();
+    file_ = cache.file();
+    return backend;
+  }
 
-  const fs::path root_ = fs::path(::testing::TempDir()) / "beamline_tuning_test";
-  std::string digest_, file_;
+  const fs::path root_ = fs::path(::testing::TempDir()) / "beamline_tuning_test", cache_ = root_ / "cache" / "tuning";
+  std::string file_;
 };
 
-TEST_F(TuningTest, IsMeasuredOnceAndKeptApartFromTheBundle) {
-  const fs::path cache = root_ / "cache" / "tuning";
-  const auto first = Start(cache);
+TEST_F(TuningTest, IsMeasuredAtWarmUpAndKeptApartFromTheBundle) {
+  const fs::path bundle = root_ / "bundle";
+  const auto manifest = testing::WriteTinyBundle(bundle, {.feature_width = 8});
+  ASSERT_TRUE(manifest.ok()) << manifest.status();
+  const auto first = StartEngine(bundle);
   const int64_t choices = first->algorithms().size();
   EXPECT_GT(choices, 3);
   EXPECT_EQ(first->algorithms().measured(), choices);
-  EXPECT_EQ(fs::path(file_).parent_path(), cache);
-  EXPECT_THAT(fs::path(file_).filename().string(), StartsWith(digest_ + "-cublaslt-"));
-  EXPECT_TRUE(OpenBundleFolder(root_ / "bundle").ok()) << "a file more in the bundle";
+  EXPECT_EQ(fs::path(file_).parent_path(), cache_);
+  EXPECT_THAT(fs::path(file_).filename().string(), StartsWith(*IdentifyBundle(bundle) + "-cublaslt-"));
+  EXPECT_TRUE(OpenBundleFolder(bundle).ok()) << "a file more in the bundle";
 
-  const auto again = Start(cache);
+  const auto again = StartEngine(bundle);
   EXPECT_EQ(again->algorithms().measured(), 0);
   EXPECT_EQ(again->algorithms().size(), choices);
   EXPECT_EQ(*ReadFile(file_, 1 << 20), first->ExportTuning());
+}
 
-  // What was kept is what is used: of the line of one product another algorithm.
+TEST_F(TuningTest, WhatWasKeptIsUsedUnlessTheLibraryRefusesIt) {
+  EXPECT_EQ(Start(cache_)->algorithms().measured(), 3);
   const std::string text = *ReadFile(file_, 1 << 20);
   const std::string ascending = absl::StrCat(" ", emulator::kAscending, " 0 0 0 0 0 0 0\n");
   const size_t at = text.find(ascending);
@@ -79,36 +102,38 @@ TEST_F(TuningTest, IsMeasuredOnceAndKeptApartFromTheBundle) {
   std::string changed = text;
   changed.replace(at, ascending.size(), absl::StrCat(" ", emulator::kOrderOfFew, " 0 0 0 0 0 0 0\n"));
   ASSERT_TRUE(WriteFileAtomically(file_, changed).ok());
-  EXPECT_EQ(Start(cache)->ExportTuning(), changed);
-  // But not one that the library refuses.
+  const auto taken = Start(cache_);
+  EXPECT_EQ(taken->algorithms().measured(), 0);
+  EXPECT_EQ(taken->ExportTuning(), changed);
+
   changed.replace(at, ascending.size(), " 9 0 0 0 0 0 0 0\n");
   ASSERT_TRUE(WriteFileAtomically(file_, changed).ok());
-  const auto refused = Start(cache);
-  EXPECT_EQ(refused->algorithms().measured(), 1);
+  EXPECT_EQ(Start(cache_)->algorithms().measured(), 1);
   EXPECT_EQ(*ReadFile(file_, 1 << 20), text) << "measured again, and kept";
 }
 
 TEST_F(TuningTest, DamagedFilesAndFoldersThatCannotBeWrittenCostTimeAlone) {
-  const fs::path cache = root_ / "cache";
-  const auto first = Start(cache);
-  ASSERT_TRUE(WriteFileAtomically(file_, first->ExportTuning() + "1 2 three\n").ok());
-  EXPECT_EQ(Start(cache)->algorithms().measured(), first->algorithms().size());
-  EXPECT_EQ(*ReadFile(file_, 1 << 20), first->ExportTuning());
+  const std::string good = Start(cache_)->ExportTuning();
+  ASSERT_TRUE(WriteFileAtomically(file_, good + "1 2 three\n").ok());
+  EXPECT_EQ(Start(cache_)->algorithms().measured(), 3);
+  EXPECT_EQ(*ReadFile(file_, 1 << 20), good);
+  ASSERT_TRUE(WriteFileAtomically(file_, "cublaslt 7 on another device\n").ok());
+  EXPECT_EQ(Start(cache_)->algorithms().measured(), 3);
 
   ASSERT_TRUE(WriteFileAtomically(root_ / "no_folder", "a file").ok());
-  EXPECT_EQ(Start(root_ / "no_folder")->algorithms().measured(), first->algorithms().size());
+  EXPECT_EQ(Start(root_ / "no_folder")->algorithms().measured(), 3);
   EXPECT_FALSE(fs::exists(file_));
-  EXPECT_EQ(Start("")->algorithms().measured(), first->algorithms().size());
+  EXPECT_EQ(Start("")->algorithms().measured(), 3);
   EXPECT_EQ(file_, "");
 }
 
 TEST_F(TuningTest, NothingIsKeptOfBackendsThatMeasureNothing) {
   const backend::Context cpu = *backend::MakeContext("cpu", "fp32", "cpu");
-  TuningCache cache(cpu.backend, root_ / "cache", digest_);
+  TuningCache cache(cpu.backend, cache_, "digest");
   cache.Load();
   cache.Save();
   EXPECT_EQ(cache.file(), "");
-  EXPECT_FALSE(fs::exists(root_ / "cache"));
+  EXPECT_FALSE(fs::exists(cache_));
 }
 
 TEST(TuningFolder, IsTheUsersCacheUnlessOneIsNamed) {

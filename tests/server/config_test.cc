@@ -82,6 +82,7 @@ TEST(Config, DefaultsAreTheEnginesOwn) {
   EXPECT_EQ(options.default_deadline, defaults.default_deadline);
   EXPECT_EQ(options.context_cache_bytes, defaults.context_cache_bytes);
   EXPECT_EQ(options.model_folder, defaults.model_folder);
+  EXPECT_EQ(options.tuning_folder, defaults.tuning_folder);
   EXPECT_EQ(options.model_poll_period, defaults.model_poll_period);
   EXPECT_EQ(options.keep_previous_model, defaults.keep_previous_model);
   EXPECT_TRUE(options.narrowing.empty()) << "off";
@@ -101,7 +102,7 @@ engine {
   bundle: "b" catalogue: "c" device: "auto" dtype: "bf16" backend: "aten" threads: 3 workers: 2 score_rule: SCORE_RULE_LEGAL
   default_beam_width: 11 max_beam_width: 12 max_top_k: 13 max_history: 14 max_eligibility_items: 15 max_rules: 16
   max_batch_rows: 170 max_batch_requests: 18 queue_capacity: 1900 max_queue_delay_us: 20 context_cache_bytes: 0
-  model_folder: "m" model_poll_ms: 22 keep_previous_model: false cost_measurement_ms: 23
+  model_folder: "m" tuning_folder: "t" model_poll_ms: 22 keep_previous_model: false cost_measurement_ms: 23
   narrowing { wait_ms: 24 beam_width: 9 } narrowing { wait_ms: 25 beam_width: 8 }
 }
 limits { default_deadline_ms: 21 }
@@ -128,6 +129,7 @@ parallel { size: 4 rank: 3 address: "rank0.example" port: 23 start_timeout_ms: 2
   EXPECT_EQ(options.max_queue_delay, absl::Microseconds(20));
   EXPECT_EQ(options.context_cache_bytes, 0);
   EXPECT_EQ(options.model_folder, "m");
+  EXPECT_EQ(options.tuning_folder, "t");
   EXPECT_EQ(options.model_poll_period, absl::Milliseconds(22));
   EXPECT_FALSE(options.keep_previous_model);
   EXPECT_EQ(options.cost_measurement, absl::Milliseconds(23));
@@ -256,7 +258,7 @@ TEST(Config, EachProblemIsFoundAlone) {
       {"listen {", "c.textproto:1: ", "is a '}' missing?"},
       {"engine { score_rule: FULL }", "c.textproto:1: ", "FULL"},
       {"engine { backend: 'mkl' }", "c.textproto:1: engine.backend", "auto, aten, cpu"},
-      {"engine { dtype: 'FP32' }", "c.textproto:1: engine.dtype", "fp32, bf16, fp16, int8"},
+      {"engine { dtype: 'FP32' }", "c.textproto:1: engine.dtype", "fp32, bf16, fp16, fp8, int8"},
       {"engine { threads: 1000000 }", "c.textproto:1: engine.threads: 1000000", "0..1024"},
       {"engine { workers: 0 }", "c.textproto:1: engine.workers: 0", "1..64"},
       {"engine { max_batch_requests: 0 }", "c.textproto:1: engine.max_batch_requests: 0", "1..4096"},

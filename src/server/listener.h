@@ -2,7 +2,8 @@
 //
 // A listening socket of ours whose connections gRPC serves. gRPC's own (1.51, CVE-2023-4785) never accepts again once
 // accepting has failed for want of open files, while everything else lives on; it takes whatever number comes; and it
-// does not say why it cannot bind. This one closes connections beyond its limit as they come, and goes on. For one thread, besides its own.
+// does not say why it cannot bind. This one closes connections beyond its limit as they come, and goes on. For one
+// thread, besides its own.
 #pragma once
 
 #include <memory>

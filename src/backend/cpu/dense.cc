@@ -225,7 +225,8 @@ Tensor CpuBackend::MoeFeedForward(Context& ctx, const Tensor& x, const MoeWeight
   int64_t* place = next + experts;  // of a slot among the rows grouped by expert
   std::fill_n(tokens, 2 * experts, int64_t{0});
   for (int64_t slot = 0; slot < slots; ++slot) ++tokens[chosen[slot]];
-  if (ctx.expert_loads != nullptr) ctx.expert_loads->push_back({w.layer, std::vector<int64_t>(tokens, tokens + experts)});
+  if (ctx.expert_loads != nullptr)
+    ctx.expert_loads->push_back({w.layer, std::vector<int64_t>(tokens, tokens + experts)});
   for (int64_t e = 1; e < experts; ++e) next[e] = next[e - 1] + tokens[e - 1];
   const Tensor grouped = Take(ctx, {slots, d}), results = Take(ctx, {slots, d});
   float* to = grouped.mutable_data_ptr<float>();

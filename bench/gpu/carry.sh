@@ -33,7 +33,7 @@ carry_binary() {
     grep -vE '/lib(c|m|rt|dl|pthread|util|stdc\+\+|gcc_s)\.so' | xargs -I{} cp -L {} carry/lib/
 }
 if [[ -n ${BEAMLINE_BUILD:-} ]]; then
-  for name in backend model decode train; do
+  for name in backend model decode; do
     binary=$BEAMLINE_BUILD/tests/$name/beamline_${name}_gpu_test
     [[ -x $binary ]] || { echo "$binary is not there: build the preset cuda-release" >&2; exit 1; }
     carry_binary "$binary"

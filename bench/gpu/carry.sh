@@ -5,8 +5,8 @@
 #
 #   bench/gpu/carry.sh [ARCHITECTURES]      default 90a-real; e.g. "80-real;90a-real"
 #   BEAMLINE_BUILD=DIR bench/gpu/carry.sh   from a build of the preset cuda-release besides: the tests of the cuda backend,
-#                                           of models, the search and FP8's quality, and the beamline binary, with the
-#                                           libraries they need but for libtorch's and glibc's, in carry/lib
+#                                           of models and the search, the engine's bench, and the beamline binary, with
+#                                           the libraries they need but for libtorch's and glibc's, in carry/lib
 #   BEAMLINE=path bench/gpu/carry.sh        the beamline binary alone, with its libraries: there
 #     LD_LIBRARY_PATH=carry/lib:TORCH/lib:NVIDIA/lib carry/beamline train --device cuda ...
 #   BEAMLINE_BUNDLE, BEAMLINE_MODEL, BEAMLINE_DATA, BEAMLINE_TOKENIZER: folders copied to carry/bundle, carry/model,
@@ -38,6 +38,7 @@ if [[ -n ${BEAMLINE_BUILD:-} ]]; then
     [[ -x $binary ]] || { echo "$binary is not there: build the preset cuda-release" >&2; exit 1; }
     carry_binary "$binary"
   done
+  carry_binary "$BEAMLINE_BUILD/bench/engine/beamline_engine_gpu_bench"
   BEAMLINE=${BEAMLINE:-$(find "$BEAMLINE_BUILD" -maxdepth 3 -type f -name beamline -perm -u+x | head -n 1)}
 fi
 if [[ -n ${BEAMLINE:-} ]]; then carry_binary "$BEAMLINE"; fi

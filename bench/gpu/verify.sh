@@ -9,7 +9,8 @@
 #     sanitize   small shapes under compute-sanitizer: the kernels' tests under memcheck, racecheck, initcheck and
 #                synccheck, the backend's under memcheck
 #     bench      the kernel bench: fractions of the bandwidth and matrix rate measured in the same run
-#     engine     latency and throughput of the engine over carry/bundle, in bf16 and in fp8
+#     engine     latency and throughput of whole requests, in bf16 and in fp8: of random weights in the sizes of
+#                bench/engine/engine_gpu.cc (BEAMLINE_ENGINE_OPTIONS are options for it), and of carry/bundle where it is
 #     quality    FP8's quality gate in full, over carry/model, carry/data and carry/tokenizer
 #     server     the gRPC server over the CUDA engine (not written yet)
 #
@@ -26,7 +27,7 @@ stages=("$@")
 for stage in "${stages[@]}"; do
   case $stage in
     build | tests | sanitize | bench | engine | quality | server) ;;
-    *) sed -n '3,19p' "$0" | cut -c3-; exit 2 ;;
+    *) sed -n '3,21p' "$0" | cut -c3-; exit 2 ;;
   esac
 done
 
@@ -196,8 +197,21 @@ lacks() {
 }
 
 stage_engine() {
-  lacks beamline bundle && return 77
   local dtype status bad=0 said=
+  if [[ -x carry/beamline_engine_gpu_bench ]]; then
+    # shellcheck disable=SC2086  # several options
+    LD_LIBRARY_PATH=$libraries limited "$work/bench" carry/beamline_engine_gpu_bench ${BEAMLINE_ENGINE_OPTIONS:-}
+    status=$?
+    cat "$work/bench"
+    grep '^{' "$work/bench" >>"$work/engine"
+    said+="$(grep -c '"engine"' "$work/bench") cases, exit status $status; "
+    ((status == 0)) || bad=1
+  fi
+  if lacks beamline bundle; then
+    detail="$said$detail"
+    [[ -n $said ]] || return 77
+    return $bad
+  fi
   for dtype in bf16 fp8; do
     printf 'engine { device: "cuda" backend: "cuda" dtype: "%s" max_batch_rows: 16384 }\n' "$dtype" >"$work/config"
     LD_LIBRARY_PATH=$libraries limited "$work/bench" carry/beamline bench --bundle carry/bundle --config "$work/config" \

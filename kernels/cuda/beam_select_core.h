@@ -10,6 +10,10 @@
 //   IsLast(counter, n)    whether this is the last of n blocks to come here; then all they wrote is visible
 //   Load(p)               *p as other blocks wrote it
 //   Add, Max              atomics on integers: exact, so their order leaves no trace; Add returns the value before
+//   Append(counter)       Add(counter, 1), for counters to which many threads come at once
+//   ForEachOfWarp(n, f)   ForEach where f(i) touches only what f(j) of the same warp, j / 32 = i / 32, touches; between
+//                         calls of it only a warp's threads wait for each other: a barrier must end the series
+//   Barrier()             that barrier
 //   shared()              the block's Shared
 //   kCandidatesPerSlot, kSpareCandidates   the size of a request's candidate buffer
 // Between two calls all threads of a block stand at the same place; f touches what other threads touch by atomics only.
@@ -35,6 +39,7 @@ namespace beamline::kernels::select {
 inline constexpr int kBins = 2048;
 inline constexpr int kDigits = 6;         // of an order key: score 11 + 11 + 10 bits, node 11 + 11 + 10
 inline constexpr int kGroups = 32;        // of bins, walked by one thread
+inline constexpr int kGroupBins = kBins / kGroups;
 inline constexpr int kSortShared = 4096;  // candidates sorted in shared memory; more are sorted where they are
 
 struct Candidate {
@@ -239,6 +244,24 @@ BEAMLINE_BLOCK_FN SelectError Normalise(Block& block, const BeamSelectBatch& bat
   return SelectError::kOk;
 }
 
+// How many leading counts stay below `width` together with `below`, to which they are added. Without an early exit, so
+// that no load waits for the sum before it.
+BEAMLINE_HD inline int32_t Passed(const uint32_t* counts, int32_t n, uint32_t width, uint32_t* below) {
+  uint32_t sum = *below;
+  int32_t passed = 0;
+#if defined(__CUDACC__)
+#pragma unroll 16
+#endif
+  for (int32_t i = 0; i < n; ++i) {
+    sum += counts[i];
+    if (sum < width) {
+      passed = i + 1;
+      *below = sum;
+    }
+  }
+  return passed;
+}
+
 // From a complete histogram of the next digit: which of its values the last candidate taken has, and whether few enough
 // candidates are left to collect them all. Zeroes the histogram.
 template <class Block>
@@ -250,19 +273,20 @@ BEAMLINE_BLOCK_FN void Decide(Block& block, uint32_t* histogram, uint32_t width,
   });
   block.ForEach(kGroups, [&](int32_t group) {
     uint32_t sum = 0;
-    for (int32_t i = 0; i < kBins / kGroups; ++i) sum += shared.histogram[group * (kBins / kGroups) + i];
+    for (int32_t i = 0; i < kGroupBins; ++i) {  // each group begins in a bank of its own
+      sum += shared.histogram[group * kGroupBins + (group + i) % kGroupBins];
+    }
     shared.group[group] = sum;
   });
   block.Once([&] {
     uint32_t below = state->below;
-    int32_t group = 0;
-    while (group < kGroups && below + shared.group[group] < width) below += shared.group[group++];
+    const int32_t group = Passed(shared.group, kGroups, width, &below);
     if (group == kGroups) {  // fewer candidates than beams: only the first digit can find that
       state->collectable = 1;
       return;
     }
-    int32_t bin = group * (kBins / kGroups);
-    while (below + shared.histogram[bin] < width) below += shared.histogram[bin++];
+    const int32_t first = group * kGroupBins;
+    const int32_t bin = first + Passed(shared.histogram + first, kGroupBins, width, &below);
     const uint32_t bits = UndecidedBits(state->digits) - UndecidedBits(state->digits + 1);
     state->prefix = state->prefix << bits | static_cast<uint32_t>(bin);
     state->digits += 1;
@@ -381,20 +405,36 @@ BEAMLINE_BLOCK_FN void SortCandidates(Block& block, Candidate* candidates, int32
     candidates[low] = candidates[high];
     candidates[high] = swapped;
   };
-  int32_t padded = 1;
-  while (padded < count) padded *= 2;
-  for (int32_t run = 2; run <= padded; run *= 2) {
-    block.ForEach(padded / 2, [&](int32_t i) {  // mirrors the second half of each run
-      const int32_t begin = i / (run / 2) * run, offset = i % (run / 2);
-      order(begin + offset, begin + run - 1 - offset);
-    });
-    for (int32_t step = run / 4; step > 0; step /= 2) {
-      block.ForEach(padded / 2, [&](int32_t i) {
-        const int32_t low = i / step * (2 * step) + i % step;
-        order(low, low + step);
-      });
+  int32_t log_padded = 0;
+  while ((1 << log_padded) < count) ++log_padded;
+  const int32_t pairs = (1 << log_padded) / 2;
+  // A warp's 32 pairs of neighbours up to 32 apart are 64 candidates that no other warp touches.
+  constexpr int32_t kLogOfWarp = 5;
+  for (int32_t log_run = 1; log_run <= log_padded; ++log_run) {
+    const int32_t half = log_run - 1;
+    const auto mirror = [&](int32_t i) {  // the second half of each run
+      const int32_t begin = i >> half << log_run, offset = i & ((1 << half) - 1);
+      order(begin + offset, begin + (1 << log_run) - 1 - offset);
+    };
+    if (half <= kLogOfWarp) {
+      block.ForEachOfWarp(pairs, mirror);
+    } else {
+      block.Barrier();
+      block.ForEach(pairs, mirror);
+    }
+    for (int32_t log_step = half - 1; log_step >= 0; --log_step) {
+      const auto neighbour = [&](int32_t i) {
+        const int32_t low = (i >> log_step << (log_step + 1)) + (i & ((1 << log_step) - 1));
+        order(low, low + (1 << log_step));
+      };
+      if (log_step <= kLogOfWarp) {
+        block.ForEachOfWarp(pairs, neighbour);
+      } else {
+        block.ForEach(pairs, neighbour);
+      }
     }
   }
+  block.Barrier();
 }
 
 // The first `count` of the sorted candidates become beams, the other slots are padded.
@@ -447,7 +487,7 @@ BEAMLINE_BLOCK_FN void CollectRow(Block& block, const BeamSelectBatch& batch, in
       uint64_t key;
       float log_prob;
       if (!parent.Child(i, &key, &log_prob) || Prefix(key, state.digits) > state.prefix) return;
-      mine.candidates[block.Add(&mine.state->collected, 1u)] = {key, log_prob, at.row};
+      mine.candidates[block.Append(&mine.state->collected)] = {key, log_prob, at.row};
     });
   }
   if (!block.IsLast(&mine.state->blocks_done, at.rows)) return;

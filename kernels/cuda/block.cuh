@@ -45,6 +45,14 @@ class CudaBlock {
   }
 
   template <class F>
+  __device__ void ForEachOfWarp(int32_t n, F f) {
+    for (int32_t i = threadIdx.x; i < n; i += kThreads) f(i);
+    __syncwarp();
+  }
+
+  __device__ void Barrier() { __syncthreads(); }
+
+  template <class F>
   __device__ void Once(F f) {
     if (threadIdx.x == 0) f();
     __syncthreads();
@@ -88,6 +96,7 @@ class CudaBlock {
       __syncthreads();
       Once([&] {
         double sum = storage_.sum;
+#pragma unroll 16
         for (int32_t block = 0; block < count; ++block) sum += storage_.sums[block];
         storage_.sum = sum;
       });
@@ -117,6 +126,14 @@ class CudaBlock {
     return candidate;
   }
   __device__ uint32_t Add(uint32_t* p, uint32_t value) { return atomicAdd(p, value); }
+  // One atomic for those of a warp that come together.
+  __device__ uint32_t Append(uint32_t* counter) {
+    const unsigned together = __activemask();
+    const int lane = threadIdx.x % 32, leader = __ffs(static_cast<int>(together)) - 1;
+    uint32_t first = 0;
+    if (lane == leader) first = atomicAdd(counter, static_cast<uint32_t>(__popc(together)));
+    return __shfl_sync(together, first, leader) + static_cast<uint32_t>(__popc(together & ((1u << lane) - 1)));
+  }
   __device__ void Max(uint32_t* p, uint32_t value) { atomicMax(p, value); }
 
  private:

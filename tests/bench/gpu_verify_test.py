@@ -99,6 +99,15 @@ esac""")
         self.assertEqual((status, said["quality"]["status"]), (1, "failed"))
         self.assertIn("--max-users 9", said["quality"]["detail"])
 
+    def test_engine_of_random_weights(self):
+        self.script("carry/beamline_engine_gpu_bench", '''echo "{\\"engine\\": \\"$*\\"}"''')
+        status, said, result = self.verify("engine", BEAMLINE_ENGINE_OPTIONS="--models t5")
+        self.assertEqual((status, said["engine"]["status"]), (0, "passed"))
+        self.assertEqual(result["engine"], [{"engine": "--models t5"}])
+        self.assertIn("1 cases, exit status 0; not carried: carry/beamline carry/bundle", said["engine"]["detail"])
+        self.script("carry/beamline_engine_gpu_bench", "exit 4")
+        self.assertEqual(self.verify("engine")[0], 1)
+
     def test_a_stage_ends_in_time(self):
         self.script("carry/beamline_kernels_cuda_test", '[[ $1 == --gtest_list_tests ]] || sleep 60')
         self.script("carry/beamline_backend_gpu_test", PASSES)

@@ -32,6 +32,11 @@ class HostBlock {
     for (int32_t i = n; i > 0; --i) f(i - 1);
   }
   template <class F>
+  void ForEachOfWarp(int32_t n, F f) {
+    ForEach(n, f);
+  }
+  void Barrier() {}
+  template <class F>
   void Once(F f) {
     f();
   }
@@ -56,6 +61,7 @@ class HostBlock {
     return *p;
   }
   uint32_t Add(uint32_t* p, uint32_t value) { return std::exchange(*p, *p + value); }
+  uint32_t Append(uint32_t* counter) { return Add(counter, 1); }
   void Max(uint32_t* p, uint32_t value) { *p = std::max(*p, value); }
 
  private:

@@ -60,6 +60,8 @@ inline unsigned __ballot_sync(unsigned mask, bool value) {
   return lanes;
 }
 inline int __popc(unsigned bits) { return __builtin_popcount(bits); }
+inline int __ffs(int bits) { return __builtin_ffs(bits); }
+inline unsigned __activemask() { return 1u << emulated_lane(); }  // a thread never runs together with others
 
 template <class T>
 T __ldcg(const T* p) {

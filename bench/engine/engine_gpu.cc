@@ -1,0 +1,347 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Encode and constrained beam search of whole requests on the cuda backend, without server and scheduler: what
+// ModelRunner does for a batch, host work and copies included. Models with random weights, made on the device:
+//   1.02B   onerec_v1, d 1536, 12 heads of 128, SwiGLU 4096, 16 + 14 layers
+//   0.13B   onerec_v1, d 768, 6 heads of 128, SwiGLU 2048, 8 + 6 layers
+//   0.89B   the paper's 0.935B: 24 experts, of which two work for a row, in the decoder
+//   trunk   1.02B whose first 10 of 14 decoder layers run once per request
+//   t5      d 256, 8 heads of 32, gated FFN 1024, 4 + 4 layers
+// Contexts of 512 tokens (t5: 80), SIDs of 3 x 8192, beams of 512. Useful work is counted as in the design's table:
+// products and attention of the rows that a request needs, one in the first decode step and a beam's width afterwards.
+//
+//   beamline_engine_gpu_bench [--models 1.02B,0.13B,0.89B,trunk,t5] [--dtypes bf16,fp8] [--batches 1,8] [--clients 1,2]
+//                             [--beams 512] [--items 100000] [--seconds 2] [--profile 0]
+//
+// Prints one JSON object per line: the ceilings (device copy, bf16 product of 8192^3), then per case the median and
+// P99 of a batch in ms, of its decode alone (the context is cached), requests per second, the share of the product's
+// rate. clients: threads that run batches at the same time, each with a stream. --profile N: after the warm-up, N
+// batches of the first case between cudaProfilerStart and -Stop, and nothing else, for ncu --profile-from-start off.
+#include <algorithm>
+#include <chrono>
+#include <cstdio>
+#include <random>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include <ATen/ops/empty.h>
+#include <ATen/ops/empty_like.h>
+#include <ATen/ops/full.h>
+#include <ATen/ops/matmul.h>
+#include <ATen/ops/randn.h>
+#include <ATen/ops/zeros.h>
+#include <cuda_profiler_api.h>
+#include <cuda_runtime_api.h>
+
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
+#include "backend/backend.h"
+#include "backend/context.h"
+#include "catalogue/generate.h"
+#include "decode/beam_search.h"
+#include "decode/trie_constraint.h"
+#include "model/model.h"
+#include "model/weight_schema.h"
+
+namespace beamline {
+namespace {
+
+double Now() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
+
+struct Options {
+  std::vector<std::string> models = {"1.02B", "0.13B", "0.89B", "trunk", "t5"}, dtypes = {"bf16", "fp8"};
+  std::vector<int> batches = {1, 8}, clients = {1, 2};
+  int beams = 512, seconds = 2, profile = 0;
+  int64_t items = 100000;
+};
+
+constexpr int kContextTokens = 512;
+
+model::ModelConfig Config(const std::string& name) {
+  model::ModelConfig config;
+  config.level_sizes = {8192, 8192, 8192};
+  if (name == "t5") {
+    config.family = model::kT5;
+    config.d_model = 256, config.heads = 8, config.head_dim = 32;
+    config.encoder = {.layers = 4, .ffn = {.width = 1024}};
+    config.decoder = {.layers = 4, .ffn = {.width = 1024}};
+    const int32_t end = 3 * 8192;
+    config.t5 = {.vocabulary = end + 2,
+                 .activation = model::T5Activation::kGelu,
+                 .start = end + 1,
+                 .end = end,
+                 .input = {.suffix = {end, end}, .max_items = 26}};
+    model::SetT5Pathway(config);
+    return config;
+  }
+  config.positive.length = kContextTokens;
+  config.positive.fusion = model::InputFusion::kSum;
+  config.positive.features = {{.kind = model::FeatureKind::kSid, .shared = true}};
+  const bool small = name == "0.13B";
+  config.d_model = small ? 768 : 1536;
+  config.heads = small ? 6 : 12;
+  config.head_dim = 128;
+  config.encoder = {.layers = small ? 8 : 16, .ffn = {.width = small ? 2048 : 4096}};
+  config.decoder = {.layers = small ? 6 : 14, .ffn = {.width = small ? 2048 : 4096}};
+  if (name == "trunk") config.decoder.trunk_layers = 10;
+  if (name == "0.89B") {  // 2506.13695
+    config.d_model = 1024, config.heads = 8;
+    config.encoder = {.layers = 4, .ffn = {.width = 2816}};
+    config.decoder = {.layers = 4, .ffn = {.width = 2816, .experts = 24, .top_k = 2}};
+  }
+  return config;
+}
+
+// Made where they are used: on the host a billion normal values take longer than the bench.
+model::Weights RandomWeights(const backend::Context& ctx, const model::ModelConfig& config) {
+  model::Weights weights;
+  for (const model::WeightSpec& spec : model::WeightSchema(config)) {
+    const at::TensorOptions fp32 = at::device(ctx.device).dtype(at::kFloat);
+    at::Tensor values = spec.initializer == model::Initializer::kNormal ? at::randn(spec.shape, fp32).mul_(spec.stddev)
+                        : spec.initializer == model::Initializer::kOnes ? at::full(spec.shape, 1.0, fp32)
+                                                                        : at::zeros(spec.shape, fp32);
+    weights.Set(spec.name, spec.role == model::WeightRole::kBuffer ? values : values.to(ctx.dtype));
+  }
+  return weights;
+}
+
+// Multiply-adds that one request needs, times two (design: useful work). Rows of step 1: one; later: beams.
+double Flops(const model::ModelConfig& c, int tokens, int beams) {
+  const double d = c.d_model, inner = c.inner();
+  const auto ffn = [&](const model::FeedForwardConfig& f) {
+    return f.width * (f.gated || f.experts > 0 ? 3.0 : 2.0) * d * (f.experts > 0 ? f.top_k + f.shared_experts : 1);
+  };
+  const double encoder = c.encoder.layers * (4 * d * inner + ffn(c.encoder.ffn) + 2 * tokens * inner);
+  double total = tokens * (encoder + c.decoder.layers * 2 * d * inner);
+  const int own = c.decoder.layers - c.decoder.trunk_layers;
+  const double layer = 6 * d * inner + ffn(c.decoder.ffn) + 2 * tokens * inner;
+  const double head = d * (c.is_t5() ? c.t5.vocabulary : c.level_sizes[0]);
+  const double beamwise = 1 + static_cast<double>(beams) * (c.levels() - 1);
+  total += c.decoder.trunk_layers * layer * c.levels() + own * layer * beamwise + head * beamwise;
+  return 2 * total;
+}
+
+struct Case {
+  const model::Model& model;
+  const kernels::ConstraintView& constraint;
+  int beams, batch, clients;
+};
+
+model::EncoderInput Histories(const model::ModelConfig& config, int batch, uint32_t seed) {
+  const int tokens = config.max_tokens();
+  model::EncoderInput input =
+      model::MakeEncoderInput(config, batch, config.is_t5() ? tokens : 0, config.is_t5() ? 0 : tokens);
+  std::mt19937 random(seed);
+  for (int32_t& code : input.pathways[config.is_t5() ? model::kShortTerm : model::kPositive].features) {
+    code = static_cast<int32_t>(1 + random() % config.level_sizes[0]);
+  }
+  for (size_t i = 0; i < input.order.size(); ++i) input.order[i] = static_cast<int32_t>(i % tokens);
+  return input;
+}
+
+struct BatchTimes {
+  double all = 0, decode = 0;
+};
+
+// One batch, as ModelRunner runs it: a context of its own for the encode and for the decode.
+BatchTimes RunBatch(const backend::Context& shared, const Case& c, const model::EncoderInput& input) {
+  const double start = Now();
+  std::vector<model::ContextHandle> handles;
+  {
+    backend::Context ctx = backend::BeginBatch(shared);
+    model::EncodedContext encoded =
+        model::EncodePass(ctx, c.model, model::UploadEncoderInput(ctx, c.model.config(), input));
+    model::TakeFirstStep(ctx, c.model, encoded);
+    handles = model::SplitContext(ctx, encoded);
+  }
+  const double encoded = Now();
+  const std::vector<int> widths(c.model.config().levels(), c.beams);
+  std::vector<const model::ContextHandle*> pointers;
+  for (const model::ContextHandle& handle : handles) pointers.push_back(&handle);
+  const std::vector<decode::SearchRequest> requests(c.batch, {&c.constraint, widths, ScoreRule::kFull});
+  backend::Context ctx = backend::BeginBatch(shared);
+  const auto results = decode::BeamSearch(c.model).Run(ctx, model::PackContexts(ctx, pointers), requests,
+                                                       [](int) { return absl::OkStatus(); });
+  for (const decode::SearchResult& result : results) {
+    if (result.status.ok() && static_cast<int>(result.hypotheses.size()) == c.beams) continue;
+    std::fprintf(stderr, "a request failed: %s, %zu hypotheses\n", result.status.ToString().c_str(),
+                 result.hypotheses.size());
+    std::exit(1);
+  }
+  const double end = Now();
+  return {end - start, end - encoded};
+}
+
+double Percentile(std::vector<double> values, double p) {
+  std::sort(values.begin(), values.end());
+  return values[std::min(values.size() - 1, static_cast<size_t>(p * static_cast<double>(values.size())))];
+}
+
+constexpr int kWarmUpBatches = 6;  // a pass is captured at its second run; and algorithms are tuned
+
+void Measure(const Options& options, const backend::Context& shared, const Case& c, const std::string& name,
+             double ceiling) {
+  struct Client {
+    std::vector<double> all, decode;
+  };
+  std::vector<Client> clients(c.clients);
+  std::vector<std::thread> threads;
+  const double warm_start = Now();
+  for (int i = 0; i < kWarmUpBatches; ++i) RunBatch(shared, c, Histories(c.model.config(), c.batch, 7));
+  const double warm_up = Now() - warm_start;
+  if (options.profile > 0) {
+    cudaProfilerStart();
+    for (int i = 0; i < options.profile; ++i) RunBatch(shared, c, Histories(c.model.config(), c.batch, i));
+    cudaProfilerStop();
+    std::exit(0);
+  }
+  for (int client = 0; client < c.clients; ++client) {
+    threads.emplace_back([&, client] {
+      const backend::InferenceGuard guard;
+      const model::EncoderInput input = Histories(c.model.config(), c.batch, client);
+      if (client > 0) {
+        for (int i = 0; i < kWarmUpBatches; ++i) RunBatch(shared, c, input);
+      }
+      const double from = Now();
+      while (Now() < from + options.seconds) {
+        const BatchTimes times = RunBatch(shared, c, input);
+        clients[client].all.push_back(times.all);
+        clients[client].decode.push_back(times.decode);
+      }
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  std::vector<double> all, decode;
+  double rate = 0;
+  for (const Client& client : clients) {
+    all.insert(all.end(), client.all.begin(), client.all.end());
+    decode.insert(decode.end(), client.decode.begin(), client.decode.end());
+    double seconds = 0;
+    for (double one : client.all) seconds += one;
+    rate += c.batch * static_cast<double>(client.all.size()) / seconds;
+  }
+  const double flops = Flops(c.model.config(), c.model.config().max_tokens(), c.beams);
+  std::printf(
+      "{\"engine\": \"%s\", \"batch\": %d, \"clients\": %d, \"beams\": %d, \"batches\": %zu, \"p50_ms\": %.3f, "
+      "\"p99_ms\": %.3f, \"cached_p50_ms\": %.3f, \"requests_per_s\": %.1f, \"gflop\": %.0f, \"of_matmul\": %.3f, "
+      "\"warm_up_s\": %.1f}\n",
+      name.c_str(), c.batch, c.clients, c.beams, all.size(), 1e3 * Percentile(all, .5), 1e3 * Percentile(all, .99),
+      1e3 * Percentile(decode, .5), rate, 1e-9 * flops, rate * flops / ceiling, warm_up);
+  std::fflush(stdout);
+}
+
+// FLOP/s of a bf16 product of 8192^3 on random values, the median of 20.
+double MeasureCeilings(c10::Device device) {
+  const at::TensorOptions bf16 = at::device(device).dtype(at::kBFloat16);
+  const at::Tensor a = at::randn({8192, 8192}, bf16), b = at::randn({8192, 8192}, bf16);
+  const at::Tensor from = at::empty({int64_t{1} << 31}, at::device(device).dtype(at::kByte)), to = at::empty_like(from);
+  cudaEvent_t begin = nullptr, end = nullptr;
+  cudaEventCreate(&begin);
+  cudaEventCreate(&end);
+  const cudaStream_t stream = nullptr;  // libtorch's, too, on this thread
+  const auto median = [&](auto work) {
+    std::vector<double> times;
+    for (int i = 0; i < 23; ++i) {
+      cudaEventRecord(begin, stream);
+      work();
+      cudaEventRecord(end, stream);
+      cudaEventSynchronize(end);
+      float ms = 0;
+      cudaEventElapsedTime(&ms, begin, end);
+      if (i >= 3) times.push_back(1e-3 * ms);
+    }
+    return Percentile(times, .5);
+  };
+  const double product = median([&] { at::matmul(a, b); });
+  const double copy = median([&] { to.copy_(from); });
+  const double rate = 2.0 * 8192 * 8192 * 8192 / product;
+  std::printf("{\"ceiling\": \"matmul\", \"tflop_per_s\": %.0f}\n{\"ceiling\": \"copy\", \"gb_per_s\": %.0f}\n",
+              rate * 1e-12, 2e-9 * static_cast<double>(from.nbytes()) / copy);
+  return rate;
+}
+
+int Run(const Options& options) {
+  const backend::InferenceGuard guard;
+  const auto device = backend::MakeContext("cuda", "fp32", "cuda");
+  if (!device.ok()) {
+    std::fprintf(stderr, "%s\n", device.status().ToString().c_str());
+    return 1;
+  }
+  const double ceiling = MeasureCeilings(device->device);
+  const auto catalogue =
+      catalogue::GenerateCatalogue({.items = static_cast<uint64_t>(options.items), .levels = 3, .codes = 8192});
+  const auto constraint = decode::MakeConstraint(**catalogue, nullptr);
+  for (const std::string& name : options.models) {
+    for (const std::string& dtype : options.dtypes) {
+      const auto context = backend::MakeContext("cuda", dtype, "cuda");
+      if (!context.ok()) {
+        std::fprintf(stderr, "%s: %s\n", dtype.c_str(), context.status().ToString().c_str());
+        return 1;
+      }
+      const model::ModelConfig config = Config(name);
+      const auto model = model::MakeModel(config, RandomWeights(*context, config));
+      if (!model.ok()) {
+        std::fprintf(stderr, "%s: %s\n", name.c_str(), model.status().ToString().c_str());
+        return 1;
+      }
+      for (const int batch : options.batches) {
+        for (const int clients : options.clients) {
+          Measure(options, *context, {**model, *constraint, options.beams, batch, clients}, name + " " + dtype,
+                  ceiling);
+        }
+      }
+      context->backend->ReleaseUnusedWeights();
+    }
+  }
+  return 0;
+}
+
+std::vector<int> Ints(const std::string& text) {
+  std::vector<int> values;
+  for (const auto part : absl::StrSplit(text, ',')) {
+    int value = 0;
+    if (!absl::SimpleAtoi(part, &value) || value < 0) {
+      std::fprintf(stderr, "not a list of numbers: %s\n", text.c_str());
+      std::exit(2);
+    }
+    values.push_back(value);
+  }
+  return values;
+}
+
+int Main(int argc, char** argv) {
+  Options options;
+  for (int i = 1; i + 1 < argc; i += 2) {
+    const std::string flag = argv[i], value = argv[i + 1];
+    if (flag == "--models")
+      options.models = absl::StrSplit(value, ',');
+    else if (flag == "--dtypes")
+      options.dtypes = absl::StrSplit(value, ',');
+    else if (flag == "--batches")
+      options.batches = Ints(value);
+    else if (flag == "--clients")
+      options.clients = Ints(value);
+    else if (flag == "--beams")
+      options.beams = Ints(value)[0];
+    else if (flag == "--items")
+      options.items = Ints(value)[0];
+    else if (flag == "--seconds")
+      options.seconds = Ints(value)[0];
+    else if (flag == "--profile")
+      options.profile = Ints(value)[0];
+    else
+      argc = 0;
+  }
+  if (argc % 2 == 0) {
+    std::fprintf(stderr, "see the head of bench/engine/engine_gpu.cc for the options\n");
+    return 2;
+  }
+  return Run(options);
+}
+
+}  // namespace
+}  // namespace beamline
+
+int main(int argc, char** argv) { return beamline::Main(argc, argv); }

@@ -1,12 +1,14 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
 # Prepares carry/ (ignored by git) for a machine with a GPU: the CUDA test and bench binaries, built here with nvcc, and
-# the commit they are of. bench/gpu/verify.sh takes them from there. The kernels' need a driver and glibc, nothing else.
+# the commit they are of; and carry/ as one file, carry.tar.gz, which is what travels. bench/gpu/verify.sh takes them
+# from there. The kernels' need a driver and glibc, nothing else.
 #
 #   bench/gpu/carry.sh [ARCHITECTURES]      default 90a-real; e.g. "80-real;90a-real"
 #   BEAMLINE_BUILD=DIR bench/gpu/carry.sh   from a build of the preset cuda-release besides: the tests of the cuda backend,
 #                                           of models and the search, the engine's bench, and the beamline binary, with
 #                                           the libraries they need but for libtorch's and glibc's, in carry/lib
+#   BEAMLINE=none                           without the beamline binary, which with gRPC takes a third of the room
 #   BEAMLINE=path bench/gpu/carry.sh        the beamline binary alone, with its libraries: there
 #     LD_LIBRARY_PATH=carry/lib:TORCH/lib:NVIDIA/lib carry/beamline train --device cuda ...
 #   BEAMLINE_BUNDLE, BEAMLINE_MODEL, BEAMLINE_DATA, BEAMLINE_TOKENIZER: folders copied to carry/bundle, carry/model,
@@ -41,7 +43,7 @@ if [[ -n ${BEAMLINE_BUILD:-} ]]; then
   carry_binary "$BEAMLINE_BUILD/bench/engine/beamline_engine_gpu_bench"
   BEAMLINE=${BEAMLINE:-$(find "$BEAMLINE_BUILD" -maxdepth 3 -type f -name beamline -perm -u+x | head -n 1)}
 fi
-if [[ -n ${BEAMLINE:-} ]]; then carry_binary "$BEAMLINE"; fi
+if [[ -n ${BEAMLINE:-} && $BEAMLINE != none ]]; then carry_binary "$BEAMLINE"; fi
 for folder in bundle model data tokenizer; do
   from=BEAMLINE_${folder^^}
   if [[ -n ${!from:-} ]]; then cp -rL "${!from}" "carry/$folder"; fi
@@ -50,6 +52,7 @@ done
 for sources in /usr/src/googletest "${BEAMLINE_GOOGLETEST:-}"; do
   if [[ -f $sources/CMakeLists.txt && ! -d carry/googletest ]]; then cp -r "$sources" carry/googletest; fi
 done
-size=$(du -sm carry | cut -f1)
-((size < limit_mib)) || { echo "carry/ has $size MiB, the limit is $limit_mib" >&2; exit 1; }
-echo "carry/: $size MiB, commit $(cat carry/COMMIT)"
+tar -czf carry.tar.gz carry
+size=$(du -sm carry.tar.gz | cut -f1)
+((size < limit_mib)) || { echo "carry.tar.gz has $size MiB, the limit is $limit_mib" >&2; exit 1; }
+echo "carry.tar.gz: $size MiB, commit $(cat carry/COMMIT)"

@@ -3,7 +3,7 @@
 # Everything that a machine with a GPU can show, in stages of less than eight minutes each:
 #
 #   bench/gpu/verify.sh [STAGE ...]     default: all, in this order
-#     build      takes the binaries of carry/ (bench/gpu/carry.sh) where they run here, else builds them (nvcc, CMake)
+#     build      takes the binaries of carry/ or carry.tar.gz (bench/gpu/carry.sh) where they run here, else builds them (nvcc, CMake)
 #     tests      every CUDA test on the GPU: of the kernels, and as far as they were carried of the backend's ops, models
 #                and the search
 #     sanitize   small shapes under compute-sanitizer: the kernels' tests under memcheck, racecheck, initcheck and
@@ -31,6 +31,7 @@ for stage in "${stages[@]}"; do
   esac
 done
 
+[[ -d carry || ! -e carry.tar.gz ]] || tar -xzf carry.tar.gz
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 binaries=

@@ -55,152 +55,242 @@ __device__ float Bias(const Head<T>& head, int32_t reach, int32_t query, int32_t
 }
 
 // -- Tensor cores -------------------------------------------------------------------------------------------------
-// Four warps of 16 queries walk the keys 64 at a time, double-buffered.
+// A block has 64 queries and walks the keys 128 at a time, double-buffered. Of its eight warps two share a group of
+// keys, a quarter of each step, and have 32 of the queries each: enough warps to hide latency where there are few
+// queries, and every row's sums are made in the same parts whatever else is there. The groups' sums are joined at the
+// end (flash-decoding's split, inside of a block).
 
-constexpr int kTile = 64;  // queries of a block, and keys of a step
-constexpr int kTileThreads = 128;
+constexpr int kQueries = 64;
+constexpr int kKeys = 128;
+constexpr int kGroups = 4;
+constexpr int kGroupKeys = kKeys / kGroups;
+constexpr int kWarpRows = 32;  // two tiles of 16
+constexpr int kTileThreads = 32 * kGroups * (kQueries / kWarpRows);
 constexpr int kPad = 8;  // values behind each row in shared memory: eight rows lie in different banks
 
 template <class T, int kDim>
 struct TileStorage {
-  T query[kTile][kDim + kPad];
-  T key[2][kTile][kDim + kPad];
-  T value[2][kTile][kDim + kPad];
+  T query[kQueries][kDim + kPad];
+  int32_t limit[kQueries];
+  int32_t order[2][kKeys];
+  float max[kGroups][kQueries];  // of the scores, in units of log2 e, as are the scores
+  float sum[kGroups][kQueries];
+  union {
+    struct {
+      T key[2][kKeys][kDim + kPad];
+      T value[2][kKeys][kDim + kPad];
+    };
+    float part[kGroups][kQueries][kDim + 4];  // the groups' sums, when the keys have been read
+  };
 };
 
-// Rows [first, first + kTile) of a matrix of `count` rows; rows beyond it become zeros.
-template <class T, int kDim>
-__device__ void LoadTile(T (&tile)[kTile][kDim + kPad], const T* rows, int64_t step, int32_t first, int32_t count) {
+// Rows [first, first + kRows) of a matrix of `count` rows; rows beyond it become zeros.
+template <class T, int kDim, int kRows>
+__device__ void LoadTile(T (&tile)[kRows][kDim + kPad], const T* rows, int64_t step, int32_t first, int32_t count) {
   constexpr int kChunks = kDim / 8;
-  for (int i = threadIdx.x; i < kTile * kChunks; i += kTileThreads) {
+#pragma unroll 2  // all at once would take the registers of the sums
+  for (int i = threadIdx.x; i < kRows * kChunks; i += kTileThreads) {
     const int row = i / kChunks, column = i % kChunks * 8;
     const bool valid = first + row < count;
     CopyAsync16(&tile[row][column], valid ? rows + (first + row) * step + column : rows, valid);
   }
 }
 
+// The sums of a warp's rows over its group's keys so far. A lane has four rows of them: lane / 4, and 8, 16, 24 below.
+template <int kDim>
+struct Sums {
+  float out[2][kDim / 8][4] = {};
+  float max[4] = {-INFINITY, -INFINITY, -INFINITY, -INFINITY};
+  float sum[4] = {};  // this lane's share
+};
+
+// Scores of 32 rows for 32 keys.
 template <class T, int kDim>
-__global__ void __launch_bounds__(kTileThreads) TileAttention(const __grid_constant__ AttentionBatch batch) {
+__device__ void Scores(const T (*query)[kDim + kPad], const T (*key)[kDim + kPad],
+                       float (&score)[2][kGroupKeys / 8][4]) {
+  const int lane = threadIdx.x % 32;
+#pragma unroll
+  for (int k = 0; k < kDim; k += 16) {
+    uint32_t a[2][4];
+#pragma unroll
+    for (int m = 0; m < 2; ++m) LoadMatrix4(a[m], &query[m * 16 + lane % 16][k + lane / 16 * 8]);
+#pragma unroll
+    for (int n = 0; n < kGroupKeys; n += 16) {
+      uint32_t b[4];
+      LoadMatrix4(b, &key[n + lane / 16 * 8 + lane % 8][k + lane / 8 % 2 * 8]);
+#pragma unroll
+      for (int m = 0; m < 2; ++m) {
+        MatrixMultiply<T>(score[m][n / 8], a[m], b[0], b[1]);
+        MatrixMultiply<T>(score[m][n / 8 + 1], a[m], b[2], b[3]);
+      }
+    }
+  }
+}
+
+// Turns scores into weights relative to the largest so far, and what was summed before likewise.
+template <int kDim>
+__device__ void Weigh(float (&score)[2][kGroupKeys / 8][4], Sums<kDim>& sums) {
+#pragma unroll
+  for (int r = 0; r < 4; ++r) {
+    float tile_max = -INFINITY;
+#pragma unroll
+    for (int n = 0; n < kGroupKeys / 8; ++n) {
+      tile_max = fmaxf(tile_max, fmaxf(score[r / 2][n][r % 2 * 2], score[r / 2][n][r % 2 * 2 + 1]));
+    }
+    tile_max = fmaxf(tile_max, __shfl_xor_sync(0xffffffffu, tile_max, 1));
+    tile_max = fmaxf(tile_max, __shfl_xor_sync(0xffffffffu, tile_max, 2));
+    const float new_max = fmaxf(sums.max[r], tile_max);
+    const float shift = new_max == -INFINITY ? 0.0f : new_max;  // nothing seen yet: keeps exp2(-inf) = 0
+    const float rescale = exp2f(sums.max[r] - shift);
+    sums.max[r] = new_max;
+    sums.sum[r] *= rescale;
+#pragma unroll
+    for (int n = 0; n < kGroupKeys / 8; ++n) {
+#pragma unroll
+      for (int i = 0; i < 2; ++i) {
+        float& weight = score[r / 2][n][r % 2 * 2 + i];
+        weight = exp2f(weight - shift);
+        sums.sum[r] += weight;
+      }
+    }
+#pragma unroll
+    for (int n = 0; n < kDim / 8; ++n) {
+      sums.out[r / 2][n][r % 2 * 2] *= rescale;
+      sums.out[r / 2][n][r % 2 * 2 + 1] *= rescale;
+    }
+  }
+}
+
+// Adds 32 values by their weights.
+template <class T, int kDim>
+__device__ void AddValues(const float (&weight)[2][kGroupKeys / 8][4], const T (*value)[kDim + kPad],
+                          float (&out)[2][kDim / 8][4]) {
+  const int lane = threadIdx.x % 32;
+#pragma unroll
+  for (int k = 0; k < kGroupKeys; k += 16) {  // an accumulator's layout is that of the left operand
+    uint32_t a[2][4];
+#pragma unroll
+    for (int m = 0; m < 2; ++m) {
+      const float(&low)[4] = weight[m][k / 8];
+      const float(&high)[4] = weight[m][k / 8 + 1];
+      a[m][0] = Pack<T>(low[0], low[1]);
+      a[m][1] = Pack<T>(low[2], low[3]);
+      a[m][2] = Pack<T>(high[0], high[1]);
+      a[m][3] = Pack<T>(high[2], high[3]);
+    }
+#pragma unroll
+    for (int n = 0; n < kDim; n += 16) {
+      uint32_t b[4];
+      LoadMatrix4Transposed(b, &value[k + lane % 16][n + lane / 16 * 8]);
+#pragma unroll
+      for (int m = 0; m < 2; ++m) {
+        MatrixMultiply<T>(out[m][n / 8], a[m], b[0], b[1]);
+        MatrixMultiply<T>(out[m][n / 8 + 1], a[m], b[2], b[3]);
+      }
+    }
+  }
+}
+
+template <class T, int kDim>
+__global__ void __launch_bounds__(kTileThreads, 1) TileAttention(const __grid_constant__ AttentionBatch batch) {
   auto& tiles = *DynamicShared<TileStorage<T, kDim>>();
   const Head<T> head = HeadOf<T>(batch, blockIdx.z, blockIdx.y);
-  const int32_t first_query = blockIdx.x * kTile;
+  const int32_t first_query = blockIdx.x * kQueries;
   if (first_query >= head.queries) return;
   const bool same = head.key == head.value;
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+  const int group = warp % kGroups, warp_row = warp / kGroups * kWarpRows;
 
   const auto load_keys = [&](int stage, int32_t first) {
     LoadTile<T, kDim>(tiles.key[stage], head.key, batch.key_value_step, first, head.keys);
     if (!same) LoadTile<T, kDim>(tiles.value[stage], head.value, batch.key_value_step, first, head.keys);
     CopyAsyncCommit();
+    if (threadIdx.x < kKeys) {
+      const int32_t key = first + static_cast<int32_t>(threadIdx.x);
+      tiles.order[stage][threadIdx.x] = head.key_order != nullptr && key < head.keys ? head.key_order[key] : 0;
+    }
   };
+  if (threadIdx.x < kQueries) {
+    const int32_t row = first_query + static_cast<int32_t>(threadIdx.x);
+    tiles.limit[threadIdx.x] = head.query_limit != nullptr && row < head.queries ? head.Limit(row) : 0;
+  }
   LoadTile<T, kDim>(tiles.query, head.query, batch.query_step, first_query, head.queries);
   load_keys(0, 0);
 
-  // This lane's two rows of the accumulators.
-  const int32_t row[2] = {first_query + warp * 16 + lane / 4, first_query + warp * 16 + lane / 4 + 8};
-  int32_t limit[2] = {0, 0};
-  if (head.query_limit != nullptr) {
-    for (int r = 0; r < 2; ++r) limit[r] = row[r] < head.queries ? head.Limit(row[r]) : 0;
-  }
   const float scale = batch.scale * kLog2E;
-  float max[2] = {-INFINITY, -INFINITY};  // of the scores, in units of log2 e, as are the scores
-  float sum[2] = {0, 0};                  // this lane's share
-  float out[kDim / 8][4] = {};
-
+  Sums<kDim> sums;
   int stage = 0;
-  for (int32_t first_key = 0; first_key < head.keys; first_key += kTile, stage ^= 1) {
-    if (first_key + kTile < head.keys) {
-      load_keys(stage ^ 1, first_key + kTile);
+  for (int32_t first_key = 0; first_key < head.keys; first_key += kKeys, stage ^= 1) {
+    if (first_key + kKeys < head.keys) {
+      load_keys(stage ^ 1, first_key + kKeys);
       CopyAsyncWait<1>();
     } else {
       CopyAsyncWait<0>();
     }
     __syncthreads();
-
-    float score[kTile / 8][4] = {};
+    if (first_key + group * kGroupKeys < head.keys) {
+      float score[2][kGroupKeys / 8][4] = {};
+      Scores<T, kDim>(&tiles.query[warp_row], &tiles.key[stage][group * kGroupKeys], score);
 #pragma unroll
-    for (int k = 0; k < kDim; k += 16) {
-      uint32_t a[4];
-      LoadMatrix4(a, &tiles.query[warp * 16 + lane % 16][k + lane / 16 * 8]);
+      for (int m = 0; m < 2; ++m) {
 #pragma unroll
-      for (int n = 0; n < kTile; n += 16) {
-        uint32_t b[4];
-        LoadMatrix4(b, &tiles.key[stage][n + lane / 16 * 8 + lane % 8][k + lane / 8 % 2 * 8]);
-        MatrixMultiply<T>(score[n / 8], a, b[0], b[1]);
-        MatrixMultiply<T>(score[n / 8 + 1], a, b[2], b[3]);
+        for (int n = 0; n < kGroupKeys / 8; ++n) {
+#pragma unroll
+          for (int i = 0; i < 4; ++i) {
+            const int row = warp_row + lane / 4 + 8 * (m * 2 + i / 2);
+            const int key = group * kGroupKeys + n * 8 + lane % 4 * 2 + i % 2;
+            float x = score[m][n][i] * scale;
+            if (head.bias != nullptr) x += kLog2E * Bias(head, batch.reach, first_query + row, first_key + key);
+            const bool sees = first_key + key < head.keys && tiles.order[stage][key] <= tiles.limit[row];
+            score[m][n][i] = sees ? x : -INFINITY;
+          }
+        }
       }
+      Weigh(score, sums);
+      auto& value = same ? tiles.key[stage] : tiles.value[stage];
+      AddValues<T, kDim>(score, &value[group * kGroupKeys], sums.out);
     }
-
-    float tile_max[2] = {-INFINITY, -INFINITY};
-#pragma unroll
-    for (int n = 0; n < kTile / 8; ++n) {
-#pragma unroll
-      for (int i = 0; i < 4; ++i) {
-        const int r = i / 2;
-        const int32_t key = first_key + n * 8 + lane % 4 * 2 + i % 2;
-        float x = score[n][i] * scale;
-        if (head.bias != nullptr) x += kLog2E * Bias(head, batch.reach, row[r], key);
-        bool sees = key < head.keys;
-        if (head.key_order != nullptr && sees) sees = head.key_order[key] <= limit[r];
-        score[n][i] = sees ? x : -INFINITY;
-        tile_max[r] = fmaxf(tile_max[r], score[n][i]);
-      }
-    }
-    float rescale[2], shift[2];
-#pragma unroll
-    for (int r = 0; r < 2; ++r) {
-      tile_max[r] = fmaxf(tile_max[r], __shfl_xor_sync(0xffffffffu, tile_max[r], 1));
-      tile_max[r] = fmaxf(tile_max[r], __shfl_xor_sync(0xffffffffu, tile_max[r], 2));
-      const float new_max = fmaxf(max[r], tile_max[r]);
-      shift[r] = new_max == -INFINITY ? 0.0f : new_max;  // nothing seen yet: keeps exp2(-inf) = 0
-      rescale[r] = exp2f(max[r] - shift[r]);
-      max[r] = new_max;
-      sum[r] *= rescale[r];
-    }
-#pragma unroll
-    for (int n = 0; n < kTile / 8; ++n) {
-#pragma unroll
-      for (int i = 0; i < 4; ++i) {
-        score[n][i] = exp2f(score[n][i] - shift[i / 2]);
-        sum[i / 2] += score[n][i];
-      }
-    }
-#pragma unroll
-    for (int n = 0; n < kDim / 8; ++n) {
-#pragma unroll
-      for (int i = 0; i < 4; ++i) out[n][i] *= rescale[i / 2];
-    }
-
-    auto& value = same ? tiles.key[stage] : tiles.value[stage];
-#pragma unroll
-    for (int k = 0; k < kTile; k += 16) {  // an accumulator's layout is that of the left operand
-      const float(&low)[4] = score[k / 8];
-      const float(&high)[4] = score[k / 8 + 1];
-      const uint32_t a[4] = {Pack<T>(low[0], low[1]), Pack<T>(low[2], low[3]), Pack<T>(high[0], high[1]),
-                             Pack<T>(high[2], high[3])};
-#pragma unroll
-      for (int n = 0; n < kDim; n += 16) {
-        uint32_t b[4];
-        LoadMatrix4Transposed(b, &value[k + lane % 16][n + lane / 16 * 8]);
-        MatrixMultiply<T>(out[n / 8], a, b[0], b[1]);
-        MatrixMultiply<T>(out[n / 8 + 1], a, b[2], b[3]);
-      }
-    }
-    __syncthreads();  // before the next step's copies overwrite this stage
+    __syncthreads();  // before the next step's copies overwrite this stage, or the groups' sums the keys
   }
-  CopyAsyncWait<0>();  // without keys, the queries' copies are still under way
+  CopyAsyncWait<0>();  // without keys, copies are still under way
+  __syncthreads();
 
 #pragma unroll
-  for (int r = 0; r < 2; ++r) {
-    sum[r] += __shfl_xor_sync(0xffffffffu, sum[r], 1);
-    sum[r] += __shfl_xor_sync(0xffffffffu, sum[r], 2);
-    if (row[r] >= head.queries) continue;
-    const float inverse = sum[r] > 0.0f ? 1.0f / sum[r] : 0.0f;
-    T* to = head.out + row[r] * batch.out_step + lane % 4 * 2;
+  for (int r = 0; r < 4; ++r) {
+    sums.sum[r] += __shfl_xor_sync(0xffffffffu, sums.sum[r], 1);
+    sums.sum[r] += __shfl_xor_sync(0xffffffffu, sums.sum[r], 2);
+    const int row = warp_row + lane / 4 + 8 * r;
+    if (lane % 4 == 0) {
+      tiles.max[group][row] = sums.max[r];
+      tiles.sum[group][row] = sums.sum[r];
+    }
 #pragma unroll
     for (int n = 0; n < kDim / 8; ++n) {
-      *reinterpret_cast<uint32_t*>(to + n * 8) = Pack<T>(out[n][2 * r] * inverse, out[n][2 * r + 1] * inverse);
+      float* to = &tiles.part[group][row][n * 8 + lane % 4 * 2];
+      to[0] = sums.out[r / 2][n][r % 2 * 2];
+      to[1] = sums.out[r / 2][n][r % 2 * 2 + 1];
     }
+  }
+  __syncthreads();
+
+  constexpr int kVectors = kDim / kVector;
+  for (int i = threadIdx.x; i < kQueries * kVectors; i += kTileThreads) {
+    const int row = i / kVectors, column = i % kVectors * kVector;
+    if (first_query + row >= head.queries) continue;
+    float max = -INFINITY, sum = 0, out[kVector] = {};
+#pragma unroll
+    for (int g = 0; g < kGroups; ++g) max = fmaxf(max, tiles.max[g][row]);
+#pragma unroll
+    for (int g = 0; g < kGroups; ++g) {
+      const float share = max == -INFINITY ? 0.0f : exp2f(tiles.max[g][row] - max);
+      sum += share * tiles.sum[g][row];
+#pragma unroll
+      for (int j = 0; j < kVector; ++j) out[j] += share * tiles.part[g][row][column + j];
+    }
+    const float inverse = sum > 0.0f ? 1.0f / sum : 0.0f;
+#pragma unroll
+    for (float& o : out) o *= inverse;
+    StoreVector(head.out + (first_query + row) * batch.out_step + column, out);
   }
 }
 
@@ -318,7 +408,7 @@ LaunchError AttentionCuda(const AttentionBatch& batch, CudaStream stream) {
   if (!Valid(batch)) return LaunchError::kInvalidArgument;
   return WithType(batch.type, [&]<class T>(T) {
     if constexpr (!__is_same(T, float)) {
-      const dim3 grid((batch.max_queries + kTile - 1) / kTile, batch.heads, batch.requests);
+      const dim3 grid((batch.max_queries + kQueries - 1) / kQueries, batch.heads, batch.requests);
       const auto launch = [&](auto kernel, size_t bytes) {
         Launch(kernel, {grid, kTileThreads, bytes}, stream, batch);
       };

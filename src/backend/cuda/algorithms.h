@@ -1,33 +1,42 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Which algorithm of cuBLASLt multiplies with a weight: one for every number of rows, so that a row's result does not
-// depend on what shares its batch. An algorithm is admitted when rows come out bit for bit the same in products of
-// different sizes and at different places; of those admitted the fastest is taken. Chosen when a weight's shape is
-// first met, which is at warm-up, and kept; the choice can be carried over to the next start. Thread-safe.
+// Which algorithms of cuBLASLt multiply with a weight. A row's result must not depend on what shares its batch, so all
+// of a weight's are of one class: they give the same bits, for every number of rows and at every place (an algorithm
+// that splits sums by the number of rows is in no class). Of a class the fastest is taken for each of a few numbers of
+// rows, and of all classes the one that is slowed down least by being one. Chosen when a weight's shape is first met,
+// which is at warm-up, and kept; the choice can be carried over to the next start. Thread-safe.
 #pragma once
 
 #include <map>
 #include <mutex>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include <ATen/core/Tensor.h>
 
 #include "absl/status/status.h"
 #include "absl/strings/string_view.h"
+#include "absl/types/span.h"
 #include "backend/cuda/product.h"
 
 namespace beamline::backend::cuda {
+
+// Of times [choice][step] the choice that is slower than the fastest of each step by the least factor, on average.
+size_t LeastSlowdown(absl::Span<const std::vector<float>> times);
+
+// The numbers of rows for which an algorithm is chosen, ascending; others take the next larger one's.
+std::vector<int64_t> RowSteps(c10::Device where);
 
 class Algorithms {
  public:
   // `device` names the card and its driver: a choice holds for these and this version of cuBLASLt.
   Algorithms(const CublasLt& lt, cublasLtHandle_t handle, c10::Device where, std::string device)
-      : lt_(lt), handle_(handle), where_(where), device_(std::move(device)) {}
+      : lt_(lt), handle_(handle), where_(where), steps_(RowSteps(where)), device_(std::move(device)) {}
 
   // Measures where it must, in memory of its own, and waits for the device then: not while a stream is captured. A
   // choice that was taken over is looked at once: one that the library refuses is measured again.
-  cublasLtMatmulAlgo_t For(const ProductKind& kind, const LtWorkspace& workspace, cudaStream_t stream);
+  cublasLtMatmulAlgo_t For(const ProductKind& kind, int64_t rows, const LtWorkspace& workspace, cudaStream_t stream);
 
   // Names the device, its driver and the library.
   std::string Header() const;
@@ -40,17 +49,19 @@ class Algorithms {
   int64_t measured() const;  // choices made here
 
  private:
-  bool Takes(const ProductKind& kind, const cublasLtMatmulAlgo_t& algorithm, const LtWorkspace& workspace) const;
-  cublasLtMatmulAlgo_t Choose(const ProductKind& kind, const LtWorkspace& workspace, cudaStream_t stream) const;
+  using Choice = std::vector<cublasLtMatmulAlgo_t>;  // one for each of steps_
+  bool Takes(const ProductKind& kind, const Choice& choice, const LtWorkspace& workspace) const;
+  Choice Choose(const ProductKind& kind, const LtWorkspace& workspace, cudaStream_t stream) const;
 
   const CublasLt& lt_;
   const cublasLtHandle_t handle_;
   const c10::Device where_;
+  const std::vector<int64_t> steps_;
   const std::string device_;
   mutable std::mutex mutex_;
-  std::map<ProductKind, cublasLtMatmulAlgo_t> chosen_;    // guarded by mutex_
-  std::map<ProductKind, cublasLtMatmulAlgo_t> imported_;  // guarded by mutex_; not used yet
-  int64_t measured_ = 0;                                  // guarded by mutex_
+  std::map<ProductKind, Choice> chosen_;    // guarded by mutex_
+  std::map<ProductKind, Choice> imported_;  // guarded by mutex_; not used yet
+  int64_t measured_ = 0;                    // guarded by mutex_
 };
 
 }  // namespace beamline::backend::cuda

@@ -83,14 +83,14 @@ TEST_F(CudaBackendTest, OnlyOneThatGivesEqualRowsIsTaken) {
       for (const int64_t k : {16, 32, narrow ? 208 : 200}) {
         for (const bool scaled : {false, narrow}) {
           const ProductKind one{.type = type, .out_type = out, .n = n, .k = k, .scaled = scaled};
-          EXPECT_EQ(algorithms.For(one, workspace, worker.stream).data[0], emulator::kAscending) << n << " x " << k;
+          EXPECT_EQ(algorithms.For(one, 8, workspace, worker.stream).data[0], emulator::kAscending) << n << " x " << k;
         }
       }
     }
 #endif
     ProductKind kind{.type = type, .out_type = kernels::DataType::kFloat32, .n = 24, .k = 104, .bias = true};
     if (narrow) kind = {.type = type, .out_type = kernels::DataType::kBFloat16, .n = 48, .k = 112, .scaled = true};
-    const uint64_t taken = algorithms.For(kind, workspace, worker.stream).data[0];
+    const uint64_t taken = algorithms.For(kind, 8, workspace, worker.stream).data[0];
 #if defined(BEAMLINE_EMULATED_CUBLASLT)
     EXPECT_EQ(taken, emulator::kAscending);
 #endif
@@ -98,7 +98,7 @@ TEST_F(CudaBackendTest, OnlyOneThatGivesEqualRowsIsTaken) {
     Algorithms same(worker.lt, worker.handle, worker.device, "test");
     ASSERT_TRUE(same.Import(algorithms.Export()).ok());
     EXPECT_EQ(same.size(), algorithms.size());
-    EXPECT_EQ(same.For(kind, workspace, worker.stream).data[0], taken);
+    EXPECT_EQ(same.For(kind, 8, workspace, worker.stream).data[0], taken);
     EXPECT_EQ(same.Export(), algorithms.Export());
     Algorithms other(worker.lt, worker.handle, worker.device, "another");
     ASSERT_TRUE(other.Import(algorithms.Export()).ok());

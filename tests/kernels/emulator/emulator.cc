@@ -32,6 +32,8 @@ struct Fiber {
   bool done = false;
   uint64_t exchanges = 0;
   unsigned char slot[2][kMaxExchange];  // of even and odd exchanges: a neighbour may be one ahead
+  bool alone = false;                   // the last exchange was with nobody, of
+  unsigned char own[kMaxExchange];
   std::vector<Copy> open_copies;
   std::vector<std::vector<Copy>> groups;
 };
@@ -188,6 +190,11 @@ void Exchange(unsigned mask, const void* value, size_t bytes) {
   Fiber& mine = fibers[running];
   const size_t warp = running / 32 * 32;
   if ((mask >> (running % 32) & 1u) == 0) Die("a lane outside of its own mask");
+  mine.alone = mask == 1u << (running % 32);
+  if (mine.alone) {
+    std::memcpy(mine.own, value, bytes);
+    return;
+  }
   std::memcpy(mine.slot[mine.exchanges % 2], value, bytes);
   const uint64_t mine_done = ++mine.exchanges;
   ++progress;
@@ -203,7 +210,10 @@ void Exchange(unsigned mask, const void* value, size_t bytes) {
   while (!all_here()) Yield();
 }
 
-const void* Lane(unsigned lane) { return fibers[running / 32 * 32 + lane].slot[(fibers[running].exchanges - 1) % 2]; }
+const void* Lane(unsigned lane) {
+  if (fibers[running].alone) return fibers[running].own;
+  return fibers[running / 32 * 32 + lane].slot[(fibers[running].exchanges - 1) % 2];
+}
 
 void QueueCopy(void* to, const void* from) {
   if (reinterpret_cast<uintptr_t>(to) % 16 != 0 || reinterpret_cast<uintptr_t>(from) % 16 != 0) {

@@ -1,0 +1,206 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "backend/cuda/algorithm_trial.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <limits>
+#include <random>
+
+#include <c10/util/Float8_e4m3fn.h>
+
+#include "backend/cuda/device_memory.h"
+
+namespace beamline::backend::cuda {
+namespace {
+
+constexpr int64_t kFewerRows[] = {1, 2, 3, 8, 17, 33, 100};
+constexpr int kAsked = 16;  // algorithms per number of rows
+constexpr int kRepeats = 4;
+// Weights are read in turns from copies of together so many bytes, more than a cache holds: a request streams them.
+constexpr int64_t kColdBytes = int64_t{128} << 20;
+constexpr int64_t kMostCopies = 64;
+
+constexpr float kLargestE4M3 = 448;
+
+// Values of a type, as bytes.
+std::vector<char> Narrow(kernels::DataType type, const std::vector<float>& values) {
+  std::vector<char> bytes(values.size() * static_cast<size_t>(kernels::SizeOf(type)));
+  for (size_t i = 0; i < values.size(); ++i) {
+    if (type == kernels::DataType::kFloat32) {
+      std::memcpy(bytes.data() + 4 * i, &values[i], 4);
+    } else if (type == kernels::DataType::kBFloat16) {
+      const c10::BFloat16 narrow(values[i]);
+      std::memcpy(bytes.data() + 2 * i, &narrow, 2);
+    } else if (type == kernels::DataType::kFloat16) {
+      const c10::Half narrow(values[i]);
+      std::memcpy(bytes.data() + 2 * i, &narrow, 2);
+    } else {
+      const c10::Float8_e4m3fn narrow(std::clamp(values[i], -kLargestE4M3, kLargestE4M3));
+      std::memcpy(bytes.data() + i, &narrow, 1);
+    }
+  }
+  return bytes;
+}
+
+// Matrices whose product shows the order of its sums in every type. The second half of a row of x repeats the first,
+// and every other row of the weight takes back in its second half what it gave in its first: of these sums nothing is
+// left but their rounding. (Of ordinary sums a narrow result hides it: an algorithm whose order depends on the number
+// of rows was admitted in fp16.)
+// Magnitudes are spread, so that few and short terms round, too.
+constexpr int kProbeExponents = 6;  // of two, up and down
+
+std::vector<float> ProbeRows(int64_t rows, int64_t k, uint32_t seed, bool take_back) {
+  std::mt19937 random(seed);
+  std::normal_distribution<float> normal;
+  std::uniform_int_distribution<int> exponent(-kProbeExponents, kProbeExponents);
+  std::vector<float> values(static_cast<size_t>(rows * k));
+  for (int64_t row = 0; row < rows; ++row) {
+    float* to = values.data() + row * k;
+    const float sign = take_back && row % 2 == 0 ? -1.0f : 1.0f;
+    for (int64_t i = 0; i < k; ++i)
+      to[i] = i < k / 2 ? std::ldexp(normal(random), exponent(random)) : sign * to[i - k / 2];
+  }
+  return values;
+}
+
+std::vector<float> ProbeScales(int64_t count) {
+  std::vector<float> scales(static_cast<size_t>(count));
+  for (int64_t i = 0; i < count; ++i) scales[i] = 0.5f + static_cast<float>(i % kTrialRows % 7);
+  return scales;
+}
+
+}  // namespace
+
+AlgorithmTrial::AlgorithmTrial(const Device& device, const ProductKind& kind, int64_t most_rows)
+    : device_(device), kind_(kind), row_bytes_(kind.n * kernels::SizeOf(kind.out_type)) {
+  const auto room = [&](size_t bytes) {
+    return NewTensor(device_.where, {static_cast<int64_t>(bytes)}, c10::ScalarType::Byte);
+  };
+  // `copies` times the values, one behind the other.
+  const auto upload = [&](kernels::DataType type, const std::vector<float>& values, int64_t copies) {
+    const std::vector<char> bytes = Narrow(type, values);
+    at::Tensor tensor = room(bytes.size() * static_cast<size_t>(copies));
+    char* to = static_cast<char*>(tensor.mutable_data_ptr());
+    Check(cudaMemcpyAsync(to, bytes.data(), bytes.size(), cudaMemcpyHostToDevice, device_.stream), "trying algorithms");
+    Check(cudaStreamSynchronize(device_.stream), "trying algorithms");
+    for (int64_t copy = 1; copy < copies; ++copy) {
+      Check(cudaMemcpyAsync(to + copy * static_cast<int64_t>(bytes.size()), to, bytes.size(), cudaMemcpyDeviceToDevice,
+                            device_.stream),
+            "trying algorithms");
+    }
+    return tensor;
+  };
+  const int64_t most = std::max(kTrialRows, most_rows);
+  x_ = upload(kind.type, ProbeRows(kTrialRows, kind.k, 1, /*take_back=*/false), (most + kTrialRows - 1) / kTrialRows);
+  if (device_.where.is_cuda()) {
+    weight_copies_ = std::clamp<int64_t>(kColdBytes / (kind.n * kind.k * kernels::SizeOf(kind.type)), 1, kMostCopies);
+  }
+  weight_ = upload(kind.type, ProbeRows(kind.n, kind.k, 2, /*take_back=*/true), weight_copies_);
+  bias_ = upload(kind.out_type, std::vector<float>(kind.n, 0), 1);  // a value would hide what is left of a sum
+  out_ = room(static_cast<size_t>(most * row_bytes_));
+  row_scale_ = upload(kernels::DataType::kFloat32, ProbeScales(most), 1);
+  column_scale_ = upload(kernels::DataType::kFloat32, ProbeScales(kind.n), 1);
+  Check(cudaEventCreate(&begin_), "an event");
+  Check(cudaEventCreate(&end_), "an event");
+}
+
+AlgorithmTrial::~AlgorithmTrial() {
+  cudaStreamSynchronize(device_.stream);
+  cudaEventDestroy(begin_);
+  cudaEventDestroy(end_);
+}
+
+Product AlgorithmTrial::MakeProduct(int64_t rows) const {
+  Product product(device_.lt, kind_, {kind_.k, kind_.k, kind_.n}, rows);
+  product.Bind(Arrays(0));
+  return product;
+}
+
+ProductArrays AlgorithmTrial::Arrays(int64_t first_row, int64_t weight_copy) const {
+  const int64_t element = kernels::SizeOf(kind_.type);
+  return {.x = static_cast<const char*>(x_.const_data_ptr()) + first_row * kind_.k * element,
+          .weight = static_cast<const char*>(weight_.const_data_ptr()) + weight_copy * kind_.n * kind_.k * element,
+          .bias = bias_.const_data_ptr(),
+          .row_scale = static_cast<const float*>(row_scale_.const_data_ptr()) + first_row,
+          .column_scale = static_cast<const float*>(column_scale_.const_data_ptr()),
+          .out = out_.mutable_data_ptr()};
+}
+
+std::vector<cublasLtMatmulAlgo_t> AlgorithmTrial::Offered(absl::Span<const int64_t> rows) const {
+  std::vector<cublasLtMatmulAlgo_t> offered;
+  for (const int64_t count_of_rows : rows) {
+    cublasLtMatmulHeuristicResult_t results[kAsked] = {};
+    int count = 0;
+    if (MakeProduct(count_of_rows).Heuristic(device_.handle, device_.workspace.bytes, kAsked, results, &count) !=
+        CUBLAS_STATUS_SUCCESS) {
+      continue;
+    }
+    for (int i = 0; i < count; ++i) {
+      const auto same = [&](const cublasLtMatmulAlgo_t& other) {
+        return std::memcmp(&other, &results[i].algo, sizeof(other)) == 0;
+      };
+      if (results[i].state == CUBLAS_STATUS_SUCCESS && std::none_of(offered.begin(), offered.end(), same)) {
+        offered.push_back(results[i].algo);
+      }
+    }
+  }
+  return offered;
+}
+
+bool AlgorithmTrial::Start(const cublasLtMatmulAlgo_t& algorithm, int64_t rows, int64_t first_row) {
+  const Product product = MakeProduct(rows);
+  if (!product.Takes(device_.handle, algorithm, device_.workspace.bytes)) return false;
+  Check(cudaMemsetAsync(out_.mutable_data_ptr(), 0, static_cast<size_t>(rows * row_bytes_), device_.stream),
+        "trying algorithms");
+  return product.Run(device_.handle, Arrays(first_row), algorithm, device_.workspace, device_.stream) ==
+         CUBLAS_STATUS_SUCCESS;
+}
+
+std::vector<char> AlgorithmTrial::Rows(int64_t first, int64_t count) const {
+  std::vector<char> bits(static_cast<size_t>(count * row_bytes_));
+  Check(cudaMemcpyAsync(bits.data(), static_cast<const char*>(out_.const_data_ptr()) + first * row_bytes_, bits.size(),
+                        cudaMemcpyDeviceToHost, device_.stream),
+        "trying algorithms");
+  Check(cudaStreamSynchronize(device_.stream), "trying algorithms");
+  return bits;
+}
+
+std::vector<char> AlgorithmTrial::EqualRows(const cublasLtMatmulAlgo_t& algorithm) {
+  if (!Start(algorithm, kTrialRows, 0)) return {};
+  const std::vector<char> all = Rows(0, kTrialRows);
+  for (const int64_t rows : kFewerRows) {  // the last ones
+    if (!Start(algorithm, rows, kTrialRows - rows)) return {};
+    const std::vector<char> some = Rows(0, rows);
+    if (!std::equal(some.rbegin(), some.rend(), all.rbegin())) return {};
+  }
+  return all;
+}
+
+bool AlgorithmTrial::GivesRows(const cublasLtMatmulAlgo_t& algorithm, int64_t rows, const std::vector<char>& bits) {
+  if (!Start(algorithm, rows, 0)) return false;
+  for (const int64_t first : {int64_t{0}, rows / kTrialRows / 2 * kTrialRows, rows - kTrialRows}) {
+    if (Rows(first, kTrialRows) != bits) return false;
+  }
+  return true;
+}
+
+float AlgorithmTrial::Time(const cublasLtMatmulAlgo_t& algorithm, int64_t rows) {
+  constexpr float kNever = std::numeric_limits<float>::infinity();
+  const Product product = MakeProduct(rows);
+  if (!product.Takes(device_.handle, algorithm, device_.workspace.bytes)) return kNever;
+  for (int i = 0; i <= kRepeats; ++i) {
+    if (i == 1) Check(cudaEventRecord(begin_, device_.stream), "an event");
+    const ProductArrays arrays = Arrays(0, i % weight_copies_);
+    if (product.Run(device_.handle, arrays, algorithm, device_.workspace, device_.stream) != CUBLAS_STATUS_SUCCESS) {
+      return kNever;
+    }
+  }
+  Check(cudaEventRecord(end_, device_.stream), "an event");
+  Check(cudaEventSynchronize(end_), "trying algorithms");
+  float milliseconds = 0;
+  Check(cudaEventElapsedTime(&milliseconds, begin_, end_), "an event");
+  return milliseconds / kRepeats;
+}
+
+}  // namespace beamline::backend::cuda

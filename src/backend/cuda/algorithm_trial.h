@@ -1,0 +1,59 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// What algorithms of cuBLASLt make of one shape of weight: which are offered, the bits they give, their time. The
+// matrices show the order of sums in every type (algorithm_trial.cc). In memory of its own; waits for its stream.
+#pragma once
+
+#include <vector>
+
+#include <ATen/core/Tensor.h>
+
+#include "absl/types/span.h"
+#include "backend/cuda/product.h"
+
+namespace beamline::backend::cuda {
+
+// Rows of the product whose bits tell algorithms apart.
+inline constexpr int64_t kTrialRows = 256;
+
+class AlgorithmTrial {
+ public:
+  struct Device {
+    const CublasLt& lt;
+    cublasLtHandle_t handle;
+    c10::Device where;
+    LtWorkspace workspace;
+    cudaStream_t stream;
+  };
+  // For products of up to `most_rows` rows.
+  AlgorithmTrial(const Device& device, const ProductKind& kind, int64_t most_rows);
+  ~AlgorithmTrial();
+  AlgorithmTrial(const AlgorithmTrial&) = delete;
+  AlgorithmTrial& operator=(const AlgorithmTrial&) = delete;
+
+  // What the library offers for products of these numbers of rows, each once.
+  std::vector<cublasLtMatmulAlgo_t> Offered(absl::Span<const int64_t> rows) const;
+  // The product of kTrialRows rows, if products of fewer of them give the same bits; else empty.
+  std::vector<char> EqualRows(const cublasLtMatmulAlgo_t& algorithm);
+  // Whether a product of `rows` rows, kTrialRows different ones over and over, gives those bits, too. REQUIRES: rows a
+  // multiple of kTrialRows.
+  bool GivesRows(const cublasLtMatmulAlgo_t& algorithm, int64_t rows, const std::vector<char>& bits);
+  // Milliseconds of a product of `rows` rows with a weight that is not in the cache; infinite where the algorithm
+  // cannot do it.
+  float Time(const cublasLtMatmulAlgo_t& algorithm, int64_t rows);
+
+ private:
+  Product MakeProduct(int64_t rows) const;
+  ProductArrays Arrays(int64_t first_row, int64_t weight_copy = 0) const;
+  bool Start(const cublasLtMatmulAlgo_t& algorithm, int64_t rows, int64_t first_row);
+  std::vector<char> Rows(int64_t first, int64_t count) const;
+
+  const Device device_;
+  const ProductKind kind_;
+  const int64_t row_bytes_;  // of the result
+  int64_t weight_copies_ = 1;
+  at::Tensor x_, weight_, bias_, out_, row_scale_, column_scale_;
+  cudaEvent_t begin_ = nullptr, end_ = nullptr;
+};
+
+}  // namespace beamline::backend::cuda

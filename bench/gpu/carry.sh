@@ -5,8 +5,8 @@
 #
 #   bench/gpu/carry.sh [ARCHITECTURES]      default 90a-real; e.g. "80-real;90a-real"
 #   BEAMLINE_BUILD=DIR bench/gpu/carry.sh   from a build of the preset cuda-release besides: the tests of the cuda backend,
-#                                           of models, the search and FP8's quality, and the beamline binary, with the
-#                                           libraries they need but for libtorch's and glibc's, in carry/lib
+#                                           of models, the search, FP8's quality and training, and the beamline binary,
+#                                           with the libraries they need but for libtorch's and glibc's, in carry/lib
 #   BEAMLINE=path bench/gpu/carry.sh        the beamline binary alone, with its libraries: there
 #     LD_LIBRARY_PATH=carry/lib:TORCH/lib:NVIDIA/lib carry/beamline train --device cuda ...
 #   BEAMLINE_BUNDLE, BEAMLINE_MODEL, BEAMLINE_DATA, BEAMLINE_TOKENIZER: folders copied to carry/bundle, carry/model,
@@ -33,7 +33,7 @@ carry_binary() {
     grep -vE '/lib(c|m|rt|dl|pthread|util|stdc\+\+|gcc_s)\.so' | xargs -I{} cp -L {} carry/lib/
 }
 if [[ -n ${BEAMLINE_BUILD:-} ]]; then
-  for name in backend model decode; do
+  for name in backend model decode train; do
     binary=$BEAMLINE_BUILD/tests/$name/beamline_${name}_gpu_test
     [[ -x $binary ]] || { echo "$binary is not there: build the preset cuda-release" >&2; exit 1; }
     carry_binary "$binary"

@@ -4,8 +4,8 @@
 #
 #   bench/gpu/verify.sh [STAGE ...]     default: all, in this order
 #     build      takes the binaries of carry/ (bench/gpu/carry.sh) where they run here, else builds them (nvcc, CMake)
-#     tests      every CUDA test on the GPU: of the kernels, and as far as they were carried of the backend's ops, models
-#                and the search
+#     tests      every CUDA test on the GPU: of the kernels, and as far as they were carried of the backend's ops, models,
+#                the search and training
 #     sanitize   small shapes under compute-sanitizer: the kernels' tests under memcheck, racecheck, initcheck and
 #                synccheck, the backend's under memcheck
 #     bench      the kernel bench: fractions of the bandwidth and matrix rate measured in the same run
@@ -65,7 +65,7 @@ PYTHON
 libraries=$PWD/carry/lib:$torch_libraries:/usr/local/cuda/lib64${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
 
 # Carried binaries that use the whole engine, by what they test.
-carried_tests=(backend model decode)
+carried_tests=(backend model decode train)
 
 find_binaries() {
   local place

@@ -166,8 +166,6 @@ void SetThreads(int threads) {
   }
 }
 
-void AllowTf32(bool allowed) { at::globalContext().setAllowTF32CuBLAS(allowed); }
-
 at::Generator MakeGenerator(const Context& ctx, uint64_t seed) {
   if (ctx.device.is_cpu()) return at::detail::createCPUGenerator(seed);
   at::Generator generator = at::globalContext().defaultGenerator(ctx.device);

@@ -69,12 +69,7 @@ Context BeginBatch(const Context& ctx);
 // Threads that CPU ops may use, for the whole process; 0: one per core. Call it before the first op.
 void SetThreads(int threads);
 
-// Whether fp32 products of the aten backend on GPUs may take their factors in TF32 (10 bits of mantissa, sums in fp32),
-// for the whole process; off at the start.
-void AllowTf32(bool allowed);
-
-// A seeded generator for dropout on the context's device. Of a GPU it is the device's own, the one ATen's fused dropout
-// draws from: one model at a time trains on it in a process.
+// A seeded generator for dropout on the context's device.
 at::Generator MakeGenerator(const Context& ctx, uint64_t seed);
 
 // While one lives, ops on this thread record no gradients and make inference tensors.

@@ -6,6 +6,7 @@
 #include <exception>
 #include <utility>
 
+#include <ATen/Context.h>
 #include <ATen/Parallel.h>
 #include <ATen/core/Tensor.h>
 
@@ -113,7 +114,7 @@ Trainer::Trainer(backend::Context ctx, const TrainInputs& inputs, const TrainOpt
       validation_cases_(ValidationSubset(*inputs.corpus, options.validation_users, options.seed)),
       steps_per_epoch_(examples_.batches_per_epoch()) {
   if (options.average_decay > 0) average_.emplace(weights_, options.average_decay);
-  backend::AllowTf32(options.tf32);
+  at::globalContext().setAllowTF32CuBLAS(options.tf32);  // of the process
   ctx_.training = true;
   ctx_.dropout = options.dropout;
   ctx_.generator = backend::MakeGenerator(ctx_, options.seed);

@@ -64,9 +64,11 @@ OptimizerOptions OptimizerFrom(const TrainOptions& options) {
 // A GPU works on the steps handed to it while the host prepares the next ones; their values are looked at once in this
 // many steps, and batches are built by this many threads beside the one that trains.
 constexpr size_t kPendingOnGpu = 32;
-constexpr int kBuildersForGpu = 2;
+constexpr int kBuildersForGpu = 3;
 // Cases ranked together on a GPU, which small batches do not fill.
 constexpr int kRankedOnGpu = 256;
+// An epoch on a GPU may take a second, and a checkpoint's digest and file a good part of that.
+constexpr absl::Duration kBetweenSaves = absl::Seconds(20);
 
 at::Tensor UploadLabels(backend::Context& ctx, const ExampleBatch& batch, int steps) {
   const std::vector<int32_t> columns(batch.labels.begin(), batch.labels.end());
@@ -259,6 +261,7 @@ absl::Status Trainer::FinishEpoch(Progress* progress) {
 
 absl::Status Trainer::Run(const std::string& checkpoint, Progress* progress,
                           const std::function<void(const EpochRecord&)>& on_epoch) {
+  absl::Time next_save = absl::Now();
   while (epoch_ < options_.epochs && !stopped_early_) {
     absl::Status status;
     try {
@@ -269,7 +272,10 @@ absl::Status Trainer::Run(const std::string& checkpoint, Progress* progress,
     }
     if (!status.ok() && !absl::IsCancelled(status)) return status;
     BEAMLINE_RETURN_IF_ERROR(AccountForSteps());  // of a run that was stopped
-    if (!checkpoint.empty()) BEAMLINE_RETURN_IF_ERROR(Save(checkpoint));
+    if (!checkpoint.empty() && (!status.ok() || absl::Now() >= next_save)) {
+      BEAMLINE_RETURN_IF_ERROR(Save(checkpoint));
+      next_save = absl::Now() + kBetweenSaves;
+    }
     BEAMLINE_RETURN_IF_ERROR(status);
     if (on_epoch) on_epoch(curve_.back());
   }

@@ -68,8 +68,8 @@ class Trainer {
   // then the trainer must not be used any more.
   absl::Status Restore(const std::string& checkpoint);
 
-  // Trains to the end, saving to `checkpoint` (empty: never) after every epoch and when interrupted, in which case it
-  // returns CancelledError. `on_epoch` sees every finished epoch.
+  // Trains to the end, saving to `checkpoint` (empty: never) after epochs, at most three times a minute, and when
+  // interrupted, in which case it returns CancelledError. `on_epoch` sees every finished epoch.
   absl::Status Run(const std::string& checkpoint, Progress* progress = nullptr,
                    const std::function<void(const EpochRecord&)>& on_epoch = {});
   // Ends Run with CancelledError before this step, or before the first step or validation that would begin after

@@ -25,8 +25,7 @@ struct Case {
   const char* name;
   ModelOptions model;
 };
-const Case kCases[] = {
-    {"t5", {.t5 = true}}, {"onerec_v1_causal", {}}, {"onerec_v1_bidirectional", {.causal = false}}};
+const Case kCases[] = {{"t5", {.t5 = true}}, {"onerec_v1_causal", {}}, {"onerec_v1_bidirectional", {.causal = false}}};
 
 // Histories of many lengths, so that batches have padding.
 Log UnevenLog() {

@@ -6,8 +6,8 @@
 #
 #   bench/gpu/carry.sh [ARCHITECTURES]      default 90a-real; e.g. "80-real;90a-real"
 #   BEAMLINE_BUILD=DIR bench/gpu/carry.sh   from a build of the preset cuda-release besides: the tests of the cuda backend,
-#                                           of models and the search, the engine's bench, and the beamline binary, with
-#                                           the libraries they need but for libtorch's and glibc's, in carry/lib
+#                                           of models, the search and training, the engine's bench, and the beamline binary,
+#                                           with the libraries they need but for libtorch's and glibc's, in carry/lib
 #   BEAMLINE=none                           without the beamline binary, which with gRPC takes a third of the room
 #   BEAMLINE=path bench/gpu/carry.sh        the beamline binary alone, with its libraries: there
 #     LD_LIBRARY_PATH=carry/lib:TORCH/lib:NVIDIA/lib carry/beamline train --device cuda ...
@@ -35,7 +35,7 @@ carry_binary() {
     grep -vE '/lib(c|m|rt|dl|pthread|util|stdc\+\+|gcc_s)\.so' | xargs -I{} cp -L {} carry/lib/
 }
 if [[ -n ${BEAMLINE_BUILD:-} ]]; then
-  for name in backend model decode; do
+  for name in backend model decode train; do
     binary=$BEAMLINE_BUILD/tests/$name/beamline_${name}_gpu_test
     [[ -x $binary ]] || { echo "$binary is not there: build the preset cuda-release" >&2; exit 1; }
     carry_binary "$binary"

@@ -3,9 +3,10 @@
 # Everything that a machine with a GPU can show, in stages of less than eight minutes each:
 #
 #   bench/gpu/verify.sh [STAGE ...]     default: all, in this order
-#     build      takes the binaries of carry/ or carry.tar.gz (bench/gpu/carry.sh) where they run here, else builds them (nvcc, CMake)
-#     tests      every CUDA test on the GPU: of the kernels, and as far as they were carried of the backend's ops, models
-#                and the search
+#     build      takes the binaries of carry/ or carry.tar.gz (bench/gpu/carry.sh) where they run here, else builds them
+#                (nvcc, CMake)
+#     tests      every CUDA test on the GPU: of the kernels, and as far as they were carried of the backend's ops, models,
+#                the search and training
 #     sanitize   small shapes under compute-sanitizer: the kernels' tests under memcheck, racecheck, initcheck and
 #                synccheck, the backend's under memcheck
 #     bench      the kernel bench: fractions of the bandwidth and matrix rate measured in the same run
@@ -27,7 +28,7 @@ stages=("$@")
 for stage in "${stages[@]}"; do
   case $stage in
     build | tests | sanitize | bench | engine | quality | server) ;;
-    *) sed -n '3,21p' "$0" | cut -c3-; exit 2 ;;
+    *) sed -n '3,22p' "$0" | cut -c3-; exit 2 ;;
   esac
 done
 
@@ -67,7 +68,7 @@ PYTHON
 libraries=$PWD/carry/lib:$torch_libraries:/usr/local/cuda/lib64${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
 
 # Carried binaries that use the whole engine, by what they test.
-carried_tests=(backend model decode)
+carried_tests=(backend model decode train)
 
 find_binaries() {
   local place

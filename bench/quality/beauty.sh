@@ -4,15 +4,17 @@
 # with beam 20, beside popularity, Markov and item-KNN; in the file's order and with each day shuffled.
 #
 #   bench/quality/beauty.sh AMAZON_BEAUTY OUT [--device cpu|cuda] [--minutes 8] [--seeds 1,2,3] [--shuffled-seeds 1]
-#                           [--threads 0] [--users 0] [--parallel] [OPTION OF beamline train ...]
+#                           [--threads 0] [--users 0] [--parallel] [--mps] [OPTION OF beamline train ...]
 #
 # AMAZON_BEAUTY  Beauty.txt, Beauty.index.json, item_titles.tsv.gz
 # OUT            folder for data, tokenizer, models and evaluations
 # --minutes      a call ends after about so long, with exit code 75 while there is more to do: call it again, it goes on
 #                where it was. 0: no limit
 # --users        of the evaluation, a fixed random subset; 0: all
-# --parallel     all models side by side, each with a log in OUT: on an H200 one model takes 23 steps/s, four take 4 x 8
-#                (with NVIDIA_TF32_OVERRIDE=1 4 x 11.5)
+# --parallel     all models side by side, each with a log in OUT
+# --mps          with it on a GPU: the models' kernels run at once, not in turns (CUDA's multi-process service, started
+#                for this call and ended with it; the card's settings stay as they are). Goes on without where it does
+#                not start
 #
 # When all is done it writes bench/results/beauty-DEVICE.json and .md (RESULTS=folder for another place).
 # Environment: BEAMLINE=path of the binary. On the CPU a batch allocates and frees gigabytes, and glibc gives tensors over
@@ -21,13 +23,13 @@
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 if (($# < 2)); then
-  sed -n '3,20p' "$0" | cut -c3-
+  sed -n '3,22p' "$0" | cut -c3-
   exit 2
 fi
 source=$1 out=$2
 shift 2
 beamline=${BEAMLINE:-beamline} results=${RESULTS:-$here/../results}
-device=cpu minutes=8 seeds=1,2,3 shuffled_seeds=1 threads=0 users=0 parallel=false options=()
+device=cpu minutes=8 seeds=1,2,3 shuffled_seeds=1 threads=0 users=0 parallel=false mps=false options=()
 while (($# > 0)); do
   case $1 in
     --device) device=$2 && shift 2 ;;
@@ -37,6 +39,7 @@ while (($# > 0)); do
     --threads) threads=$2 && shift 2 ;;
     --users) users=$2 && shift 2 ;;
     --parallel) parallel=true && shift ;;
+    --mps) mps=true && shift ;;
     *) options+=("$1") && shift ;;
   esac
 done
@@ -58,6 +61,28 @@ run() {
   else
     "$beamline" "$@"
   fi
+}
+
+# Ours, in a folder of its own, unless one is there. A daemon may run where its server cannot: that is asked for here.
+start_mps() {
+  local server state=
+  [[ -n ${CUDA_MPS_PIPE_DIRECTORY:-} ]] && return
+  CUDA_MPS_PIPE_DIRECTORY=$(mktemp -d) && export CUDA_MPS_PIPE_DIRECTORY CUDA_MPS_LOG_DIRECTORY=$CUDA_MPS_PIPE_DIRECTORY
+  trap 'echo quit | nvidia-cuda-mps-control >/dev/null || true; rm -rf "$CUDA_MPS_PIPE_DIRECTORY"' EXIT
+  if command -v nvidia-cuda-mps-control >/dev/null && nvidia-cuda-mps-control -d; then
+    echo "start_server -uid $(id -u)" | nvidia-cuda-mps-control >/dev/null || true
+    for _ in {1..20}; do
+      server=$(echo get_server_list | nvidia-cuda-mps-control | head -n 1) || true
+      [[ -z $server ]] || state=$(echo "get_server_status $server" | nvidia-cuda-mps-control) || true
+      [[ $state == *ACTIVE* ]] && echo "MPS: on" && return
+      sleep 0.5
+    done
+    echo quit | nvidia-cuda-mps-control >/dev/null || true
+  fi
+  echo "MPS: not here; the models take turns"
+  trap - EXIT
+  rm -rf "$CUDA_MPS_PIPE_DIRECTORY"
+  unset CUDA_MPS_PIPE_DIRECTORY CUDA_MPS_LOG_DIRECTORY
 }
 
 prepare() { # ORDER
@@ -97,6 +122,7 @@ for order in given shuffled; do
     runs+=("$order $seed")
   done
 done
+[[ $mps == true && $device == cuda* ]] && start_mps
 status=0
 for run in "${runs[@]}"; do
   read -r order seed <<<"$run"

@@ -168,7 +168,7 @@ void SetThreads(int threads) {
 
 at::Generator MakeGenerator(const Context& ctx, uint64_t seed) {
   if (ctx.device.is_cpu()) return at::detail::createCPUGenerator(seed);
-  at::Generator generator = at::globalContext().defaultGenerator(ctx.device).clone();
+  at::Generator generator = at::globalContext().defaultGenerator(ctx.device);
   generator.set_current_seed(seed);
   return generator;
 }

@@ -69,7 +69,7 @@ Context BeginBatch(const Context& ctx);
 // Threads that CPU ops may use, for the whole process; 0: one per core. Call it before the first op.
 void SetThreads(int threads);
 
-// A seeded generator for dropout on the context's device.
+// A seeded generator for dropout; a GPU's is the process's default one, which ATen's fused dropout draws from.
 at::Generator MakeGenerator(const Context& ctx, uint64_t seed);
 
 // While one lives, ops on this thread record no gradients and make inference tensors.

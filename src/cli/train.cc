@@ -29,7 +29,7 @@ Examples:
   beamline train --data data --tokenizer tokenizer --preset demo --out model
   beamline train --data data --tokenizer tokenizer --preset small --epochs 30 --dropout 0.3 --average-decay 0.999 --out m
   beamline train --data data --tokenizer tokenizer --config my_model.json --targets 'like|follow' --out model
-  beamline train --data data --tokenizer tokenizer --preset t5-d128 --targets any --device cuda --out model
+  beamline train --data data --tokenizer tokenizer --preset t5-d128 --targets any --device cuda --tf32 --out m
   beamline train --data data --tokenizer parts --from parts --preset t5-d128 --epochs 5 --out model
 where parts is what `beamline import hf --model-out parts` keeps: an imported model goes on training.)";
 
@@ -66,6 +66,7 @@ void AddTrainingOptions(Command* command, train::TrainOptions& options) {
       "--target-decay of the first epoch; it goes to that of the last in a line");
   add("--average-decay", options.average_decay, "Moving average of the weights; 0: off");
   add("--balance-rate", options.balance_rate, "Step of the experts' biases (MoE)");
+  command->AddFlag("--tf32", options.tf32, "Matrix products in TF32, weights stay fp32 (--device cuda)");
   add("--validate-every", options.validate_every, "Epochs between validations");
   add("--validation-users", options.validation_users, "Users ranked per validation; 0: none");
   add("--validation-beam", options.validation_beam, "Beam width of the validation");

@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "train/optimizer.h"
 
-#include <cmath>
-
+#include <ATen/TensorOperators.h>
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/_foreach_mul.h>
 #include <ATen/ops/_foreach_norm.h>
 #include <ATen/ops/_fused_adamw.h>
+#include <ATen/ops/full.h>
+#include <ATen/ops/isfinite.h>
 #include <ATen/ops/linalg_vector_norm.h>
 #include <ATen/ops/stack.h>
 #include <ATen/ops/zeros.h>
@@ -15,6 +16,15 @@
 #include "model/weight_schema.h"
 
 namespace beamline::train {
+namespace {
+
+// min(1, largest / norm), on the norm's device; taken in double, as on the host.
+at::Tensor ClipFactor(const at::Tensor& norm, double largest) {
+  const at::Tensor of = at::full({}, largest, norm.options().dtype(at::kDouble));
+  return of.div(norm.to(at::kDouble) + 1e-6).clamp_max(1).to(norm.scalar_type());
+}
+
+}  // namespace
 
 AdamW::AdamW(const model::ModelConfig& config, const model::Weights& weights, const OptimizerOptions& options)
     : options_(options), groups_(3) {
@@ -32,9 +42,9 @@ AdamW::AdamW(const model::ModelConfig& config, const model::Weights& weights, co
     group.parameters.push_back(parameter);
     group.first.push_back(moment.first);
     group.second.push_back(moment.second);
-    group.counts.push_back(at::zeros({}, parameter.options().dtype(at::kFloat).requires_grad(false)));
     moments_.push_back(std::move(moment));
   }
+  count_ = at::zeros({}, moments_.front().first.options().dtype(at::kFloat));
 }
 
 void AdamW::ZeroGradients() {
@@ -43,7 +53,7 @@ void AdamW::ZeroGradients() {
   }
 }
 
-double AdamW::Step(double learning_rate) {
+at::Tensor AdamW::Step(double learning_rate) {
   const at::NoGradGuard no_gradients;
   std::vector<at::Tensor> all;
   for (Group& group : groups_) {
@@ -52,29 +62,28 @@ double AdamW::Step(double learning_rate) {
       all.push_back(parameter.grad());
     }
   }
-  const double norm = at::linalg_vector_norm(at::stack(at::_foreach_norm(all, 2))).item<double>();
-  if (!std::isfinite(norm)) return norm;
-  if (options_.clip_norm > 0 && norm > options_.clip_norm) at::_foreach_mul_(all, options_.clip_norm / (norm + 1e-6));
-  ++steps_;
+  const at::Tensor norm = at::linalg_vector_norm(at::stack(at::_foreach_norm(all, 2)));
+  if (options_.clip_norm > 0) at::_foreach_mul_(all, ClipFactor(norm, options_.clip_norm));
+  const at::Tensor finite = at::isfinite(norm).to(at::kFloat), not_finite = 1 - finite;
+  count_.add_(finite);
   for (Group& group : groups_) {
     if (group.parameters.empty()) continue;
     std::vector<at::Tensor> gradients;
     gradients.reserve(group.parameters.size());
     for (const at::Tensor& parameter : group.parameters) gradients.push_back(parameter.grad());
-    for (at::Tensor& count : group.counts) count.add_(1);
-    at::_fused_adamw_(group.parameters, gradients, group.first, group.second, {}, group.counts, learning_rate,
-                      options_.beta1, options_.beta2, group.decay, options_.epsilon, /*amsgrad=*/false,
-                      /*maximize=*/false);
+    const std::vector<at::Tensor> counts(group.parameters.size(), count_);
+    at::_fused_adamw_(group.parameters, gradients, group.first, group.second, {}, counts, learning_rate, options_.beta1,
+                      options_.beta2, group.decay, options_.epsilon, /*amsgrad=*/false, /*maximize=*/false,
+                      /*grad_scale=*/{}, /*found_inf=*/not_finite);
   }
   return norm;
 }
 
+int64_t AdamW::steps() const { return static_cast<int64_t>(count_.item<float>()); }
+
 void AdamW::Restore(int64_t steps) {
   const at::NoGradGuard no_gradients;
-  steps_ = steps;
-  for (Group& group : groups_) {
-    for (at::Tensor& count : group.counts) count.fill_(static_cast<double>(steps));
-  }
+  count_.fill_(static_cast<double>(steps));
 }
 
 }  // namespace beamline::train

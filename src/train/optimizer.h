@@ -32,10 +32,11 @@ class AdamW {
 
   void ZeroGradients();
   // Clips and applies the gradients; weights without one (an expert no token reached) count as zero gradient. Returns
-  // the global norm before clipping; if it is not finite nothing is changed.
-  double Step(double learning_rate);
+  // the global norm before clipping, a scalar on the weights' device, for which nothing waits; if it is not finite no
+  // weight and no state is changed.
+  at::Tensor Step(double learning_rate);
 
-  int64_t steps() const { return steps_; }
+  int64_t steps() const;  // waits for the device
   // State to save and restore: tensors by weight name, and the step count.
   struct Moment {
     std::string name;
@@ -48,13 +49,13 @@ class AdamW {
  private:
   struct Group {
     double decay = 0;
-    std::vector<at::Tensor> parameters, first, second, counts;
+    std::vector<at::Tensor> parameters, first, second;
   };
 
   OptimizerOptions options_;
   std::vector<Group> groups_;
   std::vector<Moment> moments_;
-  int64_t steps_ = 0;
+  at::Tensor count_;  // of steps, on the device
 };
 
 }  // namespace beamline::train

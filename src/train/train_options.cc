@@ -31,6 +31,7 @@ void VisitFields(Options& o, Visitor&& visit) {
   visit("epsilon", o.epsilon, 1e-15, 1);
   visit("clip_norm", o.clip_norm, 0, 1e6);
   visit("mean_over_codes", o.mean_over_codes, 0, 1);
+  visit("tf32", o.tf32, 0, 1);
   visit("dropout", o.dropout, 0, 0.95);
   visit("label_smoothing", o.label_smoothing, 0, 0.9);
   visit("event_dropout", o.event_dropout, 0, 0.95);

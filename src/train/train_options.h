@@ -35,6 +35,8 @@ struct TrainOptions {
   // The loss of a target: the sum over its codes, or their mean, as transformers has it (clip_norm and epsilon mean
   // another thing then).
   bool mean_over_codes = false;
+  // On a GPU: products of fp32 matrices take their factors in TF32 (10 bits of mantissa), in validation too.
+  bool tf32 = false;
 
   double dropout = 0.2;
   double label_smoothing = 0.05;

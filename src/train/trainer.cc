@@ -6,9 +6,9 @@
 #include <exception>
 #include <utility>
 
+#include <ATen/Context.h>
 #include <ATen/Parallel.h>
 #include <ATen/core/Tensor.h>
-#include <ATen/ops/from_blob.h>
 
 #include "absl/algorithm/container.h"
 #include "absl/strings/str_cat.h"
@@ -18,6 +18,7 @@
 #include "base/interrupt.h"
 #include "beamline/status.h"
 #include "model/weight_schema.h"
+#include "train/batches_ahead.h"
 #include "train/expert_balance.h"
 #include "train/loss.h"
 
@@ -60,10 +61,18 @@ OptimizerOptions OptimizerFrom(const TrainOptions& options) {
           .clip_norm = options.clip_norm};
 }
 
-at::Tensor UploadLabels(const backend::Context& ctx, const ExampleBatch& batch, int steps) {
-  const at::Tensor host = at::from_blob(const_cast<int64_t*>(batch.labels.data()),
-                                        {batch.teacher.batch, batch.teacher.targets, steps}, at::kLong);
-  return ctx.device.is_cpu() ? host.clone() : host.to(ctx.device);
+// A GPU works on the steps handed to it while the host prepares the next ones; their values are looked at once in this
+// many steps, and batches are built by this many threads beside the one that trains.
+constexpr size_t kPendingOnGpu = 32;
+constexpr int kBuildersForGpu = 3;
+// Cases ranked together on a GPU, which small batches do not fill.
+constexpr int kRankedOnGpu = 256;
+// An epoch on a GPU may take a second, and a checkpoint's digest and file a good part of that.
+constexpr absl::Duration kBetweenSaves = absl::Seconds(20);
+
+at::Tensor UploadLabels(backend::Context& ctx, const ExampleBatch& batch, int steps) {
+  const std::vector<int32_t> columns(batch.labels.begin(), batch.labels.end());
+  return backend::UploadInts(ctx, columns, {batch.teacher.batch, batch.teacher.targets, steps}).to(at::kLong);
 }
 
 }  // namespace
@@ -74,6 +83,9 @@ absl::StatusOr<std::unique_ptr<Trainer>> Trainer::Create(backend::Context ctx, c
   const model::ModelConfig& config = inputs.features->config();
   BEAMLINE_RETURN_IF_ERROR(CheckFeatures(config));
   if (ctx.dtype != at::kFloat) return absl::InvalidArgumentError("training runs in fp32: open the context with it");
+  if (options.tf32 && ctx.device.is_cpu()) {
+    return absl::InvalidArgumentError("training option tf32 is of GPUs; train with device cuda or without it");
+  }
   BEAMLINE_ASSIGN_OR_RETURN(ItemRanker ranker, ItemRanker::Create(*inputs.corpus, *inputs.features, inputs.snapshot));
   BEAMLINE_RETURN_IF_ERROR(model::CheckMemory(config, {}, 0));
   try {
@@ -104,6 +116,7 @@ Trainer::Trainer(backend::Context ctx, const TrainInputs& inputs, const TrainOpt
       validation_cases_(ValidationSubset(*inputs.corpus, options.validation_users, options.seed)),
       steps_per_epoch_(examples_.batches_per_epoch()) {
   if (options.average_decay > 0) average_.emplace(weights_, options.average_decay);
+  at::globalContext().setAllowTF32CuBLAS(options.tf32);  // of the process
   ctx_.training = true;
   ctx_.dropout = options.dropout;
   ctx_.generator = backend::MakeGenerator(ctx_, options.seed);
@@ -118,7 +131,7 @@ Trainer::Trainer(backend::Context ctx, const TrainInputs& inputs, const TrainOpt
 
 const model::Weights& Trainer::result() const { return best_.tensors().empty() ? current() : best_; }
 
-absl::StatusOr<double> Trainer::TrainStep(const ExampleBatch& batch) {
+void Trainer::EnqueueStep(const ExampleBatch& batch) {
   ctx_.generator->set_current_seed(StableMix64(static_cast<uint64_t>(step_), options_.seed ^ kDropoutStream));
   std::vector<backend::ExpertLoad> loads;
   ctx_.expert_loads = options_.balance_rate > 0 ? &loads : nullptr;
@@ -131,25 +144,35 @@ absl::StatusOr<double> Trainer::TrainStep(const ExampleBatch& batch) {
   if (options_.mean_over_codes) loss.total = loss.total.div(config.steps());
   loss.total.backward();
   ctx_.expert_loads = nullptr;
-  const double norm = optimizer_.Step(schedule_.At(step_));
-  const double value = loss.total.item<double>();
-  if (!std::isfinite(norm) || !std::isfinite(value)) {
-    return absl::InternalError(absl::StrCat("step ", step_ + 1, ": the loss is ", value, " and the gradient's norm ",
-                                            norm, "; lower the learning rate (", schedule_.peak,
-                                            ") or the gradient clipping (", options_.clip_norm, ")"));
-  }
+  pending_.Add(step_, batch.targets, loss, optimizer_.Step(schedule_.At(step_)));
   if (options_.balance_rate > 0) UpdateExpertBiases(ctx_, loads, options_.balance_rate, weights_);
   if (average_.has_value()) average_->Update(step_);
   ++step_;
+}
 
-  const double targets = static_cast<double>(batch.targets);
-  running_.loss += value * targets;
-  for (size_t level = 0; level < loss.levels.size(); ++level) {
-    running_.level_losses[level] += loss.levels[level].item<double>() * targets;
+absl::Status Trainer::AccountForSteps() {
+  for (const StepValues& step : pending_.Take()) {
+    if (!std::isfinite(step.gradient_norm) || !std::isfinite(step.loss)) {
+      return absl::InternalError(absl::StrCat(
+          "step ", step.step + 1, ": the loss is ", step.loss, " and the gradient's norm ", step.gradient_norm,
+          "; lower the learning rate (", schedule_.peak, ") or the gradient clipping (", options_.clip_norm, ")"));
+    }
+    const double targets = static_cast<double>(step.targets);
+    running_.loss += step.loss * targets;
+    for (size_t level = 0; level < step.level_losses.size(); ++level) {
+      running_.level_losses[level] += step.level_losses[level] * targets;
+    }
+    running_.gradient_norm += step.gradient_norm * targets;
+    running_.targets += step.targets;
+    last_loss_ = step.loss;
   }
-  running_.gradient_norm += norm * targets;
-  running_.targets += batch.targets;
-  return value;
+  return absl::OkStatus();
+}
+
+absl::StatusOr<double> Trainer::TrainStep(const ExampleBatch& batch) {
+  EnqueueStep(batch);
+  BEAMLINE_RETURN_IF_ERROR(AccountForSteps());
+  return last_loss_;
 }
 
 absl::Status Trainer::BudgetSpent() const {
@@ -162,17 +185,24 @@ absl::Status Trainer::RunEpoch(Progress* progress) {
   const int64_t batches = static_cast<int64_t>(plan.size());
   if (batch_ >= batches) return absl::OkStatus();
   StartProgress(progress, absl::StrFormat("epoch %d/%d", epoch_ + 1, options_.epochs), batches, "batches");
+  const bool on_gpu = !ctx_.device.is_cpu();
+  const auto build = [&](int64_t batch) {
+    const uint64_t seed = StableMix64(StableMix64(epoch_, batch), options_.seed ^ kExampleStream);
+    return examples_.Build(plan[batch], seed);
+  };
+  BatchesAhead ahead(build, batch_, batches, on_gpu ? kBuildersForGpu : 0);
   absl::Time started = absl::Now();
-  for (; batch_ < batches; ++batch_) {
+  while (batch_ < batches) {
     BEAMLINE_RETURN_IF_ERROR(CheckInterrupted());
     if (step_ == stop_before_step_ || absl::Now() >= stop_at_) return BudgetSpent();
-    const uint64_t seed = StableMix64(StableMix64(epoch_, batch_), options_.seed ^ kExampleStream);
-    const ExampleBatch batch = examples_.Build(plan[batch_], seed);
-    if (batch.targets > 0) BEAMLINE_RETURN_IF_ERROR(TrainStep(batch).status());
+    const ExampleBatch batch = ahead.Next();
+    if (batch.targets > 0) EnqueueStep(batch);
+    ++batch_;
+    if (!on_gpu || pending_.size() == kPendingOnGpu || batch_ == batches) BEAMLINE_RETURN_IF_ERROR(AccountForSteps());
     const absl::Time now = absl::Now();
     running_.seconds += absl::ToDoubleSeconds(now - started);
     started = now;
-    UpdateProgress(progress, batch_ + 1,
+    UpdateProgress(progress, batch_,
                    absl::StrFormat("loss %.4f, %.0f targets/s", running_.loss / std::max<int64_t>(1, running_.targets),
                                    static_cast<double>(running_.targets) / std::max(1e-9, running_.seconds)));
   }
@@ -188,6 +218,7 @@ absl::StatusOr<data::RankingMetrics> Trainer::ValidateWeights(Progress* progress
   RankOptions rank;
   rank.beam = options_.validation_beam;
   rank.exclude_seen = options_.exclude_seen;
+  if (!ctx.device.is_cpu()) rank.batch = kRankedOnGpu;
   rank.threads = at::get_num_threads();
   BEAMLINE_ASSIGN_OR_RETURN(const std::vector<double> ranks,
                             ranker_.Rank(ctx, *model, validation_cases_, rank, progress));
@@ -230,6 +261,7 @@ absl::Status Trainer::FinishEpoch(Progress* progress) {
 
 absl::Status Trainer::Run(const std::string& checkpoint, Progress* progress,
                           const std::function<void(const EpochRecord&)>& on_epoch) {
+  absl::Time next_save = absl::Now();
   while (epoch_ < options_.epochs && !stopped_early_) {
     absl::Status status;
     try {
@@ -239,7 +271,11 @@ absl::Status Trainer::Run(const std::string& checkpoint, Progress* progress,
       return absl::InternalError(absl::StrCat("training, step ", step_ + 1, ": ", error.what()));
     }
     if (!status.ok() && !absl::IsCancelled(status)) return status;
-    if (!checkpoint.empty()) BEAMLINE_RETURN_IF_ERROR(Save(checkpoint));
+    BEAMLINE_RETURN_IF_ERROR(AccountForSteps());  // of a run that was stopped
+    if (!checkpoint.empty() && (!status.ok() || absl::Now() >= next_save)) {
+      BEAMLINE_RETURN_IF_ERROR(Save(checkpoint));
+      next_save = absl::Now() + kBetweenSaves;
+    }
     BEAMLINE_RETURN_IF_ERROR(status);
     if (on_epoch) on_epoch(curve_.back());
   }

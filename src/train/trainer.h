@@ -31,6 +31,7 @@
 #include "train/item_ranker.h"
 #include "train/learning_rate.h"
 #include "train/optimizer.h"
+#include "train/pending_steps.h"
 #include "train/train_options.h"
 #include "train/weight_average.h"
 
@@ -67,8 +68,8 @@ class Trainer {
   // then the trainer must not be used any more.
   absl::Status Restore(const std::string& checkpoint);
 
-  // Trains to the end, saving to `checkpoint` (empty: never) after every epoch and when interrupted, in which case it
-  // returns CancelledError. `on_epoch` sees every finished epoch.
+  // Trains to the end, saving to `checkpoint` (empty: never) after epochs, at most three times a minute, and when
+  // interrupted, in which case it returns CancelledError. `on_epoch` sees every finished epoch.
   absl::Status Run(const std::string& checkpoint, Progress* progress = nullptr,
                    const std::function<void(const EpochRecord&)>& on_epoch = {});
   // Ends Run with CancelledError before this step, or before the first step or validation that would begin after
@@ -90,6 +91,10 @@ class Trainer {
   Trainer(backend::Context ctx, const TrainInputs& inputs, const TrainOptions& options, ItemRanker ranker,
           model::Weights weights, std::unique_ptr<model::Model> model);
 
+  // Hands a step to the device; on a GPU nothing waits for it.
+  void EnqueueStep(const ExampleBatch& batch);
+  // Waits for the steps enqueued and adds their values to the epoch's; an error names the first that is not finite.
+  absl::Status AccountForSteps();
   absl::Status BudgetSpent() const;
   absl::Status RunEpoch(Progress* progress);
   absl::Status FinishEpoch(Progress* progress);
@@ -100,7 +105,7 @@ class Trainer {
   absl::Status Save(const std::string& path);
   absl::Status CheckRestored(const std::string& path) const;
 
-  // Sums over the steps of the epoch so far: part of a checkpoint.
+  // Sums over the steps of the epoch accounted for: part of a checkpoint.
   struct Running {
     double loss = 0;
     std::vector<double> level_losses;
@@ -127,6 +132,8 @@ class Trainer {
   int epoch_ = 0;      // finished
   int64_t batch_ = 0;  // finished in the epoch under way
   int64_t step_ = 0;   // optimizer steps
+  PendingSteps pending_;
+  double last_loss_ = 0;  // of the steps accounted for
   Running running_;
   std::vector<EpochRecord> curve_;
   model::Weights best_;     // empty: none yet

@@ -55,7 +55,7 @@ class VerifyTest(unittest.TestCase):
         self.assertEqual(result["kernels"], [{"kernel": "one", "graph_us": 1}])
         self.assertEqual(said["tests"]["status"], "passed")
         self.assertIn("kernels: 7 passed, 0 failed, 0 skipped", said["tests"]["detail"])
-        self.assertIn("not carried (bench/gpu/carry.sh with BEAMLINE_BUILD): backend model decode",
+        self.assertIn("not carried (bench/gpu/carry.sh with BEAMLINE_BUILD): backend model decode train",
                       said["tests"]["detail"])
         self.assertIn("synccheck clean; backend: not carried", said["sanitize"]["detail"])
         for stage, lacks in [("engine", "carry/beamline carry/bundle"),
@@ -72,7 +72,7 @@ class VerifyTest(unittest.TestCase):
         self.assertEqual(said["tests"]["status"], "failed")
         self.assertIn("backend: 7 passed", said["tests"]["detail"])
         self.assertIn("decode: 2 passed, 1 failed, 0 skipped (exit status 1)", said["tests"]["detail"])
-        self.assertIn("not carried (bench/gpu/carry.sh with BEAMLINE_BUILD): model", said["tests"]["detail"])
+        self.assertIn("not carried (bench/gpu/carry.sh with BEAMLINE_BUILD): model train", said["tests"]["detail"])
         self.assertIn("backend: memcheck clean", said["sanitize"]["detail"])
         self.script("carry/beamline_decode_gpu_test", "exit 0")  # ran no test
         self.assertEqual(self.verify("tests")[0], 1)

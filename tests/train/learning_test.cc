@@ -12,6 +12,7 @@
 #include <ATen/ops/zeros.h>
 #include <gtest/gtest.h>
 
+#include "absl/algorithm/container.h"
 #include "backend/ops.h"
 #include "train/expert_balance.h"
 #include "train/learning_rate.h"
@@ -165,12 +166,17 @@ TEST(OptimizerTest, ClipsTheGlobalNormAndRefusesNonFiniteGradients) {
   optimizer.ZeroGradients();
   const at::Tensor tensor = weights.Get("encoder.norm");
   tensor.mutable_grad() = at::full_like(tensor.detach(), 3.0);
-  EXPECT_NEAR(optimizer.Step(1e-3), 3.0 * 4, 1e-4);  // sqrt(16 * 9)
+  EXPECT_NEAR(optimizer.Step(1e-3).item<double>(), 3.0 * 4, 1e-4);  // sqrt(16 * 9)
   EXPECT_NEAR(optimizer.moments().size(), weights.tensors().size(), 0);
   const std::vector<float> before = Values(tensor);
   tensor.mutable_grad() = at::full_like(tensor.detach(), NAN);
-  EXPECT_FALSE(std::isfinite(optimizer.Step(1e-3)));
+  const auto moment = absl::c_find_if(optimizer.moments(), [](const auto& one) { return one.name == "encoder.norm"; });
+  const std::vector<float> first = Values(moment->first), second = Values(moment->second);
+  EXPECT_FALSE(std::isfinite(optimizer.Step(1e-3).item<double>()));
   EXPECT_EQ(Values(tensor), before);
+  EXPECT_EQ(Values(moment->first), first);
+  EXPECT_EQ(Values(moment->second), second);
+  EXPECT_EQ(optimizer.steps(), 1);
 }
 
 TEST(WeightAverageTest, FollowsTheRecurrence) {

@@ -154,6 +154,20 @@ TEST(TrainerTest, TheLossOfATargetIsSumOrMeanOverItsCodes) {
   EXPECT_NEAR(*sum, 4 * *mean, 1e-4);  // three codes and the end token
 }
 
+TEST(TrainerTest, AStepThatIsNotFiniteEndsTheRun) {
+  const World world(RingLog(12, 24, 9), "not_finite", {.t5 = true});
+  backend::Context ctx = CpuContext();
+  const model::Weights initial = model::InitWeights(ctx, world.features->config(), 77);
+  initial.Get("decoder.norm").fill_(NAN);
+  TrainInputs inputs = world.inputs();
+  inputs.initial = &initial;
+  const auto trainer = Trainer::Create(ctx, inputs, QuickOptions());
+  ASSERT_TRUE(trainer.ok()) << trainer.status();
+  const absl::Status status = (*trainer)->Run("");
+  EXPECT_EQ(status.code(), absl::StatusCode::kInternal);
+  EXPECT_THAT(std::string(status.message()), HasSubstr("step 1: the loss is nan and the gradient's norm nan; lower"));
+}
+
 TEST(TrainerTest, RepeatsFromItsSeed) {
   const World world(RingLog(20, 24, 14), "repeat_run");
   TrainOptions options = QuickOptions();

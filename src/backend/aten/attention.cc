@@ -4,16 +4,17 @@
 
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/_safe_softmax.h>
+#include <ATen/ops/embedding.h>
 #include <ATen/ops/linear.h>
 #include <ATen/ops/matmul.h>
 #include <ATen/ops/ones.h>
 #include <ATen/ops/scaled_dot_product_attention.h>
 #include <ATen/ops/stack.h>
-#include <ATen/ops/tensor.h>
 #include <ATen/ops/zeros.h>
 
 #include "backend/aten/aten_backend.h"
 #include "backend/aten/dropout.h"
+#include "backend/ops.h"
 
 namespace beamline::backend {
 namespace {
@@ -25,17 +26,22 @@ struct Scores {
   bool dropout = false;  // of the probabilities
 };
 
-// [batch, queries, heads, head_dim] and [batch, keys, 2, heads, head_dim] -> [batch * queries, heads * head_dim].
-// A query whose keys are all masked gets 0 (ATen's safe softmax).
-Tensor Attend(Context& ctx, const Tensor& query, const Tensor& key_value, const Scores& scores) {
-  const Tensor q = query.transpose(1, 2), k = key_value.select(2, 0).transpose(1, 2),
-               v = key_value.select(2, 1).transpose(1, 2);
+// [batch, tokens, heads, head_dim] each; keys and values of as many tokens. Taken apart with unbind, whose gradient is
+// one pass; that of a slice is a tensor of zeros as large as the whole, and a sum for each.
+struct Heads {
+  Tensor query, key, value;
+};
+
+// -> [batch * queries, heads * head_dim]. A query whose keys are all masked gets 0 (ATen's safe softmax).
+Tensor Attend(Context& ctx, const Heads& heads, const Scores& scores) {
+  const Tensor &query = heads.query, q = query.transpose(1, 2), k = heads.key.transpose(1, 2),
+               v = heads.value.transpose(1, 2);
   const double scale = scores.scale == 0 ? 1 / std::sqrt(static_cast<double>(q.size(3))) : scores.scale;
   // The fused kernels have no gradient for the mask, and draw from a generator that is not ours.
   const bool learned_mask = scores.mask && scores.mask->requires_grad();
   Tensor attended;
   if (scores.mask && (learned_mask || (scores.dropout && ctx.training))) {
-    const Tensor products = at::matmul(scale == 1 ? q : q * scale, k.transpose(2, 3));
+    const Tensor products = at::matmul(scale == 1 ? q : q * scale, k.contiguous().transpose(2, 3));
     const Tensor probabilities = at::_safe_softmax(products + *scores.mask, -1);
     attended = at::matmul(scores.dropout ? ApplyDropout(ctx, probabilities) : probabilities, v);
   } else {
@@ -50,17 +56,15 @@ Tensor AdditiveMask(const Context& ctx, const Tensor& sees) {
   return zeros.masked_fill_(sees.logical_not(), -std::numeric_limits<double>::infinity()).unsqueeze(1);
 }
 
-// [1, heads, queries, keys]: of keys 0..keys-1 for the last `queries` of as many positions.
-Tensor BiasMatrix(const RelativeBias& bias, int64_t queries, int64_t keys) {
-  std::vector<int64_t> bucket(queries * keys);
-  for (int64_t q = 0; q < queries; ++q) {
-    for (int64_t k = 0; k < keys; ++k) {
-      const int64_t distance = k - (keys - queries + q);
-      bucket[q * keys + k] = kernels::RelativePositionBucket(static_cast<int32_t>(distance), bias.buckets);
-    }
+// [1, heads, queries, keys]: of keys 0..keys-1 for the last `queries` of as many positions. One look-up per distance:
+// row q of the matrix is the window of them that ends at the distance of the last key.
+Tensor BiasMatrix(Context& ctx, const RelativeBias& bias, int64_t queries, int64_t keys) {
+  std::vector<int32_t> buckets;  // of the distances 1 - keys..queries - 1
+  for (int64_t distance = 1 - keys; distance < queries; ++distance) {
+    buckets.push_back(kernels::RelativePositionBucket(static_cast<int32_t>(distance), bias.buckets));
   }
-  const Tensor index = at::tensor(bucket, at::kLong).to(bias.table.device());
-  return bias.table.index_select(0, index).t().reshape({1, bias.table.size(1), queries, keys});
+  const Tensor index = UploadInts(ctx, buckets, {queries + keys - 1});
+  return at::embedding(bias.table, index).t().unfold(1, keys, 1).flip(1).unsqueeze(0);
 }
 
 }  // namespace
@@ -77,26 +81,27 @@ Tensor AtenBackend::PaddingMask(Context& ctx, const Tensor& order) const {
 Tensor AtenBackend::SelfAttention(Context& ctx, const Tensor& x, const SelfAttentionWeights& w,
                                   const Tensor& mask) const {
   const int64_t batch = mask.size(0), tokens = mask.size(3);
-  const Tensor qkv = at::linear(x, w.qkv).view({batch, tokens, 3, w.heads, -1});
+  const std::vector<Tensor> qkv = at::linear(x, w.qkv).view({batch, tokens, 3, w.heads, -1}).unbind(2);
   Tensor added = mask.expand({batch, 1, tokens, tokens});
-  if (w.bias.table.defined()) added = added + BiasMatrix(w.bias, tokens, tokens);
+  if (w.bias.table.defined()) added = added + BiasMatrix(ctx, w.bias, tokens, tokens);
   const Scores scores{.mask = added, .scale = w.scale, .dropout = w.inner_dropout};
-  const Tensor attended = Attend(ctx, qkv.select(2, 0), qkv.narrow(2, 1, 2), scores);
+  const Tensor attended = Attend(ctx, {qkv[0], qkv[1], qkv[2]}, scores);
   return at::linear(attended, w.out);
 }
 
 Tensor AtenBackend::CausalSelfAttention(Context& ctx, const Tensor& x, const SelfAttentionWeights& w,
                                         int length) const {
-  const Tensor qkv = at::linear(x, w.qkv).view({-1, length, 3, w.heads, w.out.size(1) / w.heads});
+  const std::vector<Tensor> qkv =
+      at::linear(x, w.qkv).view({-1, length, 3, w.heads, w.out.size(1) / w.heads}).unbind(2);
   Scores scores{.causal = true, .scale = w.scale, .dropout = w.inner_dropout};
   if (w.bias.table.defined() || w.inner_dropout) {
     const Tensor later = at::ones({length, length}, x.options().dtype(at::kBool)).triu(1);
     const Tensor bias =
-        w.bias.table.defined() ? BiasMatrix(w.bias, length, length) : at::zeros({length, length}, x.options());
+        w.bias.table.defined() ? BiasMatrix(ctx, w.bias, length, length) : at::zeros({length, length}, x.options());
     scores.mask = bias.masked_fill(later, -std::numeric_limits<double>::infinity());
     scores.causal = false;  // in the mask
   }
-  const Tensor attended = Attend(ctx, qkv.select(2, 0), qkv.narrow(2, 1, 2), scores);
+  const Tensor attended = Attend(ctx, {qkv[0], qkv[1], qkv[2]}, scores);
   return at::linear(attended, w.out);
 }
 
@@ -111,7 +116,8 @@ Tensor AtenBackend::CrossAttention(Context& ctx, const Tensor& x, const CrossAtt
   const Tensor query = at::linear(x, w.query).view({batch, -1, w.heads, head_dim});
   const Scores scores{
       .mask = mask.expand({batch, 1, query.size(1), tokens}), .scale = w.scale, .dropout = w.inner_dropout};
-  const Tensor attended = Attend(ctx, query, context.view({batch, tokens, 2, w.heads, head_dim}), scores);
+  const std::vector<Tensor> key_value = context.view({batch, tokens, 2, w.heads, head_dim}).unbind(2);
+  const Tensor attended = Attend(ctx, {query, key_value[0], key_value[1]}, scores);
   return at::linear(attended, w.out);
 }
 
@@ -130,11 +136,11 @@ Tensor AtenBackend::LineageAttention(Context& ctx, const Tensor& x, const SelfAt
   if (!last) cache.steps.push_back(own.contiguous());
 
   const int64_t steps = static_cast<int64_t>(visible.size());
-  const Tensor key_value = at::stack(visible, 2).view({rows, steps, 2, w.heads, head_dim});
+  const std::vector<Tensor> key_value = at::stack(visible, 2).view({rows, steps, 2, w.heads, head_dim}).unbind(2);
   const Tensor query = qkv.narrow(2, 0, inner).reshape({rows, 1, w.heads, head_dim});
   Scores scores{.scale = w.scale};
-  if (w.bias.table.defined()) scores.mask = BiasMatrix(w.bias, 1, steps);
-  return at::linear(Attend(ctx, query, key_value, scores), w.out);
+  if (w.bias.table.defined()) scores.mask = BiasMatrix(ctx, w.bias, 1, steps);
+  return at::linear(Attend(ctx, {query, key_value[0], key_value[1]}, scores), w.out);
 }
 
 }  // namespace beamline::backend

@@ -8,6 +8,7 @@
 #include <ATen/Parallel.h>
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/empty_like.h>
+#include <ATen/ops/native_dropout.h>
 
 namespace beamline::backend {
 namespace {
@@ -39,6 +40,7 @@ void FillMask(uint64_t seed, double keep, int64_t size, float* mask) {
 
 at::Tensor ApplyDropout(Context& ctx, const at::Tensor& x) {
   if (!ctx.training || ctx.dropout <= 0) return x;
+  if (x.is_cuda()) return std::get<0>(at::native_dropout(x, ctx.dropout, /*train=*/true));  // one pass
   const double keep = 1 - ctx.dropout;
   at::Tensor mask = at::empty_like(x, x.options().requires_grad(false));
   if (ctx.device.is_cpu() && x.scalar_type() == c10::kFloat && ctx.generator && keep * 65536 >= 1) {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Inverted dropout from the context's own generator, so that a training run repeats from its seed.
+// Inverted dropout from the context's generator, so that a training run repeats from its seed.
 #pragma once
 
 #include <ATen/core/Tensor.h>

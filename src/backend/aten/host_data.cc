@@ -8,13 +8,15 @@
 namespace beamline::backend {
 namespace {
 
+// To a GPU from pinned memory, which ATen keeps until the copy is done: the host goes on.
 template <typename T>
 Tensor Upload(const Context& ctx, absl::Span<const T> values, absl::Span<const int64_t> shape, c10::ScalarType dtype) {
-  Tensor tensor = at::empty(at::IntArrayRef(shape.data(), shape.size()), c10::TensorOptions().dtype(dtype));
+  const auto options = c10::TensorOptions().dtype(dtype).pinned_memory(ctx.device.is_cuda());
+  Tensor tensor = at::empty(at::IntArrayRef(shape.data(), shape.size()), options);
   TORCH_CHECK(tensor.numel() == static_cast<int64_t>(values.size()), "upload: shape holds ", tensor.numel(),
               " values, given ", values.size());
   if (!values.empty()) std::memcpy(tensor.data_ptr(), values.data(), values.size() * sizeof(T));
-  return tensor.to(ctx.device);
+  return tensor.to(ctx.device, dtype, /*non_blocking=*/true);
 }
 
 template <typename T>

@@ -66,15 +66,12 @@ constexpr int kGroups = 4;
 constexpr int kGroupKeys = kKeys / kGroups;
 constexpr int kWarpRows = 32;  // two tiles of 16
 constexpr int kTileThreads = 32 * kGroups * (kQueries / kWarpRows);
+static_assert(kGroupKeys == 32 && kWarpRows == 32, "what one warp loads another one uses");
 constexpr int kPad = 8;  // values behind each row in shared memory: eight rows lie in different banks
 
 template <class T, int kDim>
-struct TileStorage {
+struct __align__(16) TileStorage {
   T query[kQueries][kDim + kPad];
-  int32_t limit[kQueries];
-  int32_t order[2][kKeys];
-  float max[kGroups][kQueries];  // of the scores, in units of log2 e, as are the scores
-  float sum[kGroups][kQueries];
   union {
     struct {
       T key[2][kKeys][kDim + kPad];
@@ -82,6 +79,12 @@ struct TileStorage {
     };
     float part[kGroups][kQueries][kDim + 4];  // the groups' sums, when the keys have been read
   };
+  float max[kGroups][kQueries];  // of the scores, in units of log2 e
+  float sum[kGroups][kQueries];
+  int32_t limit[kQueries];
+  int32_t least_limit[kQueries / kWarpRows];
+  int32_t order[2][kKeys];
+  int32_t largest_order[2][kGroups];
 };
 
 // Rows [first, first + kRows) of a matrix of `count` rows; rows beyond it become zeros.
@@ -127,9 +130,11 @@ __device__ void Scores(const T (*query)[kDim + kPad], const T (*key)[kDim + kPad
   }
 }
 
-// Turns scores into weights relative to the largest so far, and what was summed before likewise.
+// Turns scores into weights relative to the largest so far, and what was summed before likewise. Scores times `scale`
+// are in units of log2 e.
 template <int kDim>
-__device__ void Weigh(float (&score)[2][kGroupKeys / 8][4], Sums<kDim>& sums) {
+__device__ void Weigh(float (&score)[2][kGroupKeys / 8][4], float scale, Sums<kDim>& sums) {
+  float rescale[4];
 #pragma unroll
   for (int r = 0; r < 4; ++r) {
     float tile_max = -INFINITY;
@@ -139,24 +144,30 @@ __device__ void Weigh(float (&score)[2][kGroupKeys / 8][4], Sums<kDim>& sums) {
     }
     tile_max = fmaxf(tile_max, __shfl_xor_sync(0xffffffffu, tile_max, 1));
     tile_max = fmaxf(tile_max, __shfl_xor_sync(0xffffffffu, tile_max, 2));
-    const float new_max = fmaxf(sums.max[r], tile_max);
+    const float new_max = fmaxf(sums.max[r], tile_max * scale);
     const float shift = new_max == -INFINITY ? 0.0f : new_max;  // nothing seen yet: keeps exp2(-inf) = 0
-    const float rescale = exp2f(sums.max[r] - shift);
+    rescale[r] = FastExp2(sums.max[r] - shift);
     sums.max[r] = new_max;
-    sums.sum[r] *= rescale;
+    sums.sum[r] *= rescale[r];
 #pragma unroll
     for (int n = 0; n < kGroupKeys / 8; ++n) {
 #pragma unroll
       for (int i = 0; i < 2; ++i) {
         float& weight = score[r / 2][n][r % 2 * 2 + i];
-        weight = exp2f(weight - shift);
+        weight = FastExp2(fmaf(weight, scale, -shift));
         sums.sum[r] += weight;
       }
     }
+  }
+  // Most steps find no larger score, and times one changes nothing.
+  const bool larger = rescale[0] != 1.0f || rescale[1] != 1.0f || rescale[2] != 1.0f || rescale[3] != 1.0f;
+  if (!__any_sync(0xffffffffu, larger)) return;
 #pragma unroll
-    for (int n = 0; n < kDim / 8; ++n) {
-      sums.out[r / 2][n][r % 2 * 2] *= rescale;
-      sums.out[r / 2][n][r % 2 * 2 + 1] *= rescale;
+  for (int n = 0; n < kDim / 8; ++n) {
+#pragma unroll
+    for (int r = 0; r < 4; ++r) {
+      sums.out[r / 2][n][r % 2 * 2] *= rescale[r];
+      sums.out[r / 2][n][r % 2 * 2 + 1] *= rescale[r];
     }
   }
 }
@@ -191,7 +202,7 @@ __device__ void AddValues(const float (&weight)[2][kGroupKeys / 8][4], const T (
   }
 }
 
-template <class T, int kDim>
+template <class T, int kDim, bool kBias>
 __global__ void __launch_bounds__(kTileThreads, 1) TileAttention(const __grid_constant__ AttentionBatch batch) {
   auto& tiles = *DynamicShared<TileStorage<T, kDim>>();
   const Head<T> head = HeadOf<T>(batch, blockIdx.z, blockIdx.y);
@@ -207,12 +218,19 @@ __global__ void __launch_bounds__(kTileThreads, 1) TileAttention(const __grid_co
     CopyAsyncCommit();
     if (threadIdx.x < kKeys) {
       const int32_t key = first + static_cast<int32_t>(threadIdx.x);
-      tiles.order[stage][threadIdx.x] = head.key_order != nullptr && key < head.keys ? head.key_order[key] : 0;
+      int32_t order = head.key_order != nullptr && key < head.keys ? head.key_order[key] : 0;
+      tiles.order[stage][threadIdx.x] = order;
+      for (int offset = 16; offset > 0; offset /= 2) order = max(order, __shfl_xor_sync(0xffffffffu, order, offset));
+      if (lane == 0) tiles.largest_order[stage][warp] = order;  // 32 keys are a warp's here and a group's below
     }
   };
   if (threadIdx.x < kQueries) {
     const int32_t row = first_query + static_cast<int32_t>(threadIdx.x);
-    tiles.limit[threadIdx.x] = head.query_limit != nullptr && row < head.queries ? head.Limit(row) : 0;
+    const bool limited = head.query_limit != nullptr && row < head.queries;
+    int32_t limit = limited ? head.Limit(row) : INT32_MAX;
+    tiles.limit[threadIdx.x] = limit;
+    for (int offset = 16; offset > 0; offset /= 2) limit = min(limit, __shfl_xor_sync(0xffffffffu, limit, offset));
+    if (lane == 0) tiles.least_limit[warp] = limit;
   }
   LoadTile<T, kDim>(tiles.query, head.query, batch.query_step, first_query, head.queries);
   load_keys(0, 0);
@@ -231,22 +249,32 @@ __global__ void __launch_bounds__(kTileThreads, 1) TileAttention(const __grid_co
     if (first_key + group * kGroupKeys < head.keys) {
       float score[2][kGroupKeys / 8][4] = {};
       Scores<T, kDim>(&tiles.query[warp_row], &tiles.key[stage][group * kGroupKeys], score);
+      const auto for_each = [&](auto f) {  // score: the block's row, the step's key
 #pragma unroll
-      for (int m = 0; m < 2; ++m) {
+        for (int m = 0; m < 2; ++m) {
 #pragma unroll
-        for (int n = 0; n < kGroupKeys / 8; ++n) {
+          for (int n = 0; n < kGroupKeys / 8; ++n) {
 #pragma unroll
-          for (int i = 0; i < 4; ++i) {
-            const int row = warp_row + lane / 4 + 8 * (m * 2 + i / 2);
-            const int key = group * kGroupKeys + n * 8 + lane % 4 * 2 + i % 2;
-            float x = score[m][n][i] * scale;
-            if (head.bias != nullptr) x += kLog2E * Bias(head, batch.reach, first_query + row, first_key + key);
-            const bool sees = first_key + key < head.keys && tiles.order[stage][key] <= tiles.limit[row];
-            score[m][n][i] = sees ? x : -INFINITY;
+            for (int i = 0; i < 4; ++i) {
+              f(score[m][n][i], warp_row + lane / 4 + 8 * (m * 2 + i / 2),
+                group * kGroupKeys + n * 8 + lane % 4 * 2 + i % 2);
+            }
           }
         }
+      };
+      if constexpr (kBias) {
+        for_each([&](float& x, int row, int key) {
+          x = x * scale + kLog2E * Bias(head, batch.reach, first_query + row, first_key + key);
+        });
       }
-      Weigh(score, sums);
+      if (first_key + (group + 1) * kGroupKeys > head.keys ||
+          tiles.largest_order[stage][group] > tiles.least_limit[warp / kGroups]) {
+        for_each([&](float& x, int row, int key) {
+          const bool sees = (first_key + key < head.keys) & (tiles.order[stage][key] <= tiles.limit[row]);  // no branch
+          x = sees ? x : -INFINITY;
+        });
+      }
+      Weigh(score, kBias ? 1.0f : scale, sums);
       auto& value = same ? tiles.key[stage] : tiles.value[stage];
       AddValues<T, kDim>(score, &value[group * kGroupKeys], sums.out);
     }
@@ -282,7 +310,7 @@ __global__ void __launch_bounds__(kTileThreads, 1) TileAttention(const __grid_co
     for (int g = 0; g < kGroups; ++g) max = fmaxf(max, tiles.max[g][row]);
 #pragma unroll
     for (int g = 0; g < kGroups; ++g) {
-      const float share = max == -INFINITY ? 0.0f : exp2f(tiles.max[g][row] - max);
+      const float share = max == -INFINITY ? 0.0f : FastExp2(tiles.max[g][row] - max);
       sum += share * tiles.sum[g][row];
 #pragma unroll
       for (int j = 0; j < kVector; ++j) out[j] += share * tiles.part[g][row][column + j];
@@ -360,20 +388,20 @@ __global__ void __launch_bounds__(kRowWarps * 32) RowAttention(const __grid_cons
 }
 
 // Calls f with the kernel for tensor cores and its shared memory; false where there is none.
-template <class T, class F>
+template <class T, bool kBias, class F>
 bool WithTileKernel(int32_t head_dim, F f) {
   switch (head_dim) {
     case 32:
-      f(TileAttention<T, 32>, sizeof(TileStorage<T, 32>));
+      f(TileAttention<T, 32, kBias>, sizeof(TileStorage<T, 32>));
       return true;
     case 64:
-      f(TileAttention<T, 64>, sizeof(TileStorage<T, 64>));
+      f(TileAttention<T, 64, kBias>, sizeof(TileStorage<T, 64>));
       return true;
     case 96:
-      f(TileAttention<T, 96>, sizeof(TileStorage<T, 96>));
+      f(TileAttention<T, 96, kBias>, sizeof(TileStorage<T, 96>));
       return true;
     case 128:
-      f(TileAttention<T, 128>, sizeof(TileStorage<T, 128>));
+      f(TileAttention<T, 128, kBias>, sizeof(TileStorage<T, 128>));
       return true;
     default:
       return false;
@@ -384,7 +412,7 @@ bool Valid(const AttentionBatch& batch) {
   if (batch.heads < 1 || batch.heads > 65535 || batch.key_value_heads < 1 || batch.heads % batch.key_value_heads != 0) {
     return false;
   }
-  if (batch.head_dim < 8 || batch.head_dim > kMaxHeadDim || batch.head_dim % 8 != 0) return false;
+  if (batch.head_dim < 8 || batch.head_dim > kMaxHeadDim || batch.head_dim % 8 != 0 || !(batch.scale > 0)) return false;
   const int64_t row = int64_t{batch.heads} * batch.head_dim;
   if (batch.query_step < row || batch.out_step < row || batch.query_step % 8 != 0 || batch.out_step % 8 != 0 ||
       batch.key_value_step < int64_t{batch.key_value_heads} * batch.head_dim || batch.key_value_step % 8 != 0) {
@@ -412,7 +440,9 @@ LaunchError AttentionCuda(const AttentionBatch& batch, CudaStream stream) {
       const auto launch = [&](auto kernel, size_t bytes) {
         Launch(kernel, {grid, kTileThreads, bytes}, stream, batch);
       };
-      if (WithTileKernel<T>(batch.head_dim, launch)) return Launched();
+      const bool launched = batch.relative_bias == nullptr ? WithTileKernel<T, false>(batch.head_dim, launch)
+                                                           : WithTileKernel<T, true>(batch.head_dim, launch);
+      if (launched) return Launched();
     }
     const dim3 grid((batch.max_queries + kRowWarps - 1) / kRowWarps, batch.heads, batch.requests);
     Launch(RowAttention<T>, {grid, kRowWarps * 32}, stream, batch);
@@ -427,8 +457,10 @@ LaunchError AttentionPrepare() {
           cudaSuccess;
   };
   for (int32_t head_dim : {32, 64, 96, 128}) {
-    WithTileKernel<__nv_bfloat16>(head_dim, prepare);
-    WithTileKernel<__half>(head_dim, prepare);
+    WithTileKernel<__nv_bfloat16, false>(head_dim, prepare);
+    WithTileKernel<__nv_bfloat16, true>(head_dim, prepare);
+    WithTileKernel<__half, false>(head_dim, prepare);
+    WithTileKernel<__half, true>(head_dim, prepare);
   }
   return ok ? LaunchError::kOk : LaunchError::kCuda;
 }

@@ -6,23 +6,24 @@
 namespace beamline::kernels {
 namespace {
 
-constexpr int kThreads = 512;
+constexpr int kThreads = 256;
+constexpr int kBlocks = 4;  // on a multiprocessor: the rows of one request of 512 beams at once
 constexpr size_t kSortBytes = select::kSortShared * sizeof(select::Candidate);
 using Block = CudaBlock<kThreads>;
 
-__global__ void __launch_bounds__(kThreads, 2) NormaliseRows(const __grid_constant__ BeamSelectBatch batch) {
+__global__ void __launch_bounds__(kThreads, kBlocks) NormaliseRows(const __grid_constant__ BeamSelectBatch batch) {
   __shared__ Block::Storage storage;
   Block block(storage);
   select::NormaliseRow(block, batch, static_cast<int32_t>(blockIdx.x));
 }
 
-__global__ void __launch_bounds__(kThreads, 2) RefineRows(const __grid_constant__ BeamSelectBatch batch) {
+__global__ void __launch_bounds__(kThreads, kBlocks) RefineRows(const __grid_constant__ BeamSelectBatch batch) {
   __shared__ Block::Storage storage;
   Block block(storage);
   select::RefineRow(block, batch, static_cast<int32_t>(blockIdx.x));
 }
 
-__global__ void __launch_bounds__(kThreads, 2) CollectRows(const __grid_constant__ BeamSelectBatch batch) {
+__global__ void __launch_bounds__(kThreads, kBlocks) CollectRows(const __grid_constant__ BeamSelectBatch batch) {
   __shared__ Block::Storage storage;
   Block block(storage);
   select::CollectRow(block, batch, static_cast<int32_t>(blockIdx.x), DynamicShared<select::Candidate>());

@@ -4,6 +4,7 @@
 // (block.cuh) runs them on the device; the tests run them on the host, block by block in any order, and compare every
 // beam with BeamSelectCpu. A Block offers
 //   ForEach(n, f)         f(0) ... f(n - 1), spread over the threads; a barrier after
+//   LoadEach(n, load, f)  f(i, load(i)) for the same; a thread's loads, which change nothing, come several at a time
 //   Once(f)               f() in one thread; a barrier after
 //   Scan(n, at)           the largest at(i), and whether one is NaN or +inf; the same in every thread
 //   SumExp(n, at, max)    sum of exp(at(i) - max) in the order of RowOps::sum_exp; the same in every thread
@@ -37,10 +38,10 @@
 namespace beamline::kernels::select {
 
 inline constexpr int kBins = 2048;
-inline constexpr int kDigits = 6;         // of an order key: score 11 + 11 + 10 bits, node 11 + 11 + 10
-inline constexpr int kGroups = 32;        // of bins, walked by one thread
+inline constexpr int kDigits = 6;   // of an order key: score 11 + 11 + 10 bits, node 11 + 11 + 10
+inline constexpr int kGroups = 32;  // of bins, walked by one thread
 inline constexpr int kGroupBins = kBins / kGroups;
-inline constexpr int kSortShared = 4096;  // candidates sorted in shared memory; more are sorted where they are
+inline constexpr int kSortShared = 2560;  // candidates sorted in shared memory; more are sorted where they are
 
 struct Candidate {
   uint64_t key;  // OrderKey
@@ -155,6 +156,13 @@ BEAMLINE_HD inline Place PlaceOf(const BeamSelectBatch& batch, int32_t grid_row)
   return at;
 }
 
+// A child of a parent that may be selected, its key and log-probability; `eligible` says whether it may.
+struct Child {
+  uint64_t key;
+  float log_prob;
+  bool eligible;
+};
+
 // One parent's children and how they score.
 struct Parent {
   const float* logits = nullptr;  // from the column of code 0 on
@@ -167,14 +175,12 @@ struct Parent {
 
   BEAMLINE_HD int32_t count() const { return static_cast<int32_t>(children.end - children.begin); }
 
-  // Whether the i-th child may be selected; its key and log-probability.
-  BEAMLINE_HD bool Child(int32_t i, uint64_t* key, float* log_prob) const {
+  BEAMLINE_HD Child At(int32_t i) const {
     const uint32_t node = children.begin + i;
-    *log_prob = (logits[codes[node]] - scale.max) - scale.log_sum;
-    const float sum = score + *log_prob;
-    if (!(sum >= -FLT_MAX)) return false;
-    *key = OrderKey(sum, node);
-    return IsAlive(*eligibility, dead, node);
+    const float log_prob = (logits[codes[node]] - scale.max) - scale.log_sum;
+    const float sum = score + log_prob;
+    const bool alive = IsAlive(*eligibility, dead, node);
+    return {OrderKey(sum, node), log_prob, alive && sum >= -FLT_MAX};
   }
 };
 
@@ -318,12 +324,12 @@ BEAMLINE_HD inline Mine Part(const BeamSelectBatch& batch, const Place& at) {
 template <class Block>
 BEAMLINE_BLOCK_FN void CountDigits(Block& block, const Parent& parent, State state) {
   Shared& shared = block.shared();
-  block.ForEach(parent.count(), [&](int32_t i) {
-    uint64_t key;
-    float log_prob;
-    if (!parent.Child(i, &key, &log_prob) || Prefix(key, state.digits) != state.prefix) return;
-    block.Add(&shared.histogram[Digit(key, state.digits)], 1u);
-  });
+  block.LoadEach(
+      parent.count(), [&](int32_t i) { return parent.At(i); },
+      [&](int32_t, const Child& child) {
+        if (!child.eligible || Prefix(child.key, state.digits) != state.prefix) return;
+        block.Add(&shared.histogram[Digit(child.key, state.digits)], 1u);
+      });
 }
 
 template <class Block>
@@ -483,12 +489,12 @@ BEAMLINE_BLOCK_FN void CollectRow(Block& block, const BeamSelectBatch& batch, in
   const int32_t width = state.first_error != 0 ? 0 : batch.width[at.request];
   Parent parent;
   if (width > 0 && Resume(batch, at, mine, state, &parent)) {
-    block.ForEach(parent.count(), [&](int32_t i) {
-      uint64_t key;
-      float log_prob;
-      if (!parent.Child(i, &key, &log_prob) || Prefix(key, state.digits) > state.prefix) return;
-      mine.candidates[block.Append(&mine.state->collected)] = {key, log_prob, at.row};
-    });
+    block.LoadEach(
+        parent.count(), [&](int32_t i) { return parent.At(i); },
+        [&](int32_t, const Child& child) {
+          if (!child.eligible || Prefix(child.key, state.digits) > state.prefix) return;
+          mine.candidates[block.Append(&mine.state->collected)] = {child.key, child.log_prob, at.row};
+        });
   }
   if (!block.IsLast(&mine.state->blocks_done, at.rows)) return;
   const int32_t found = static_cast<int32_t>(block.Load(&mine.state->collected));

@@ -23,6 +23,7 @@ class CudaBlock {
   static constexpr int kCandidatesPerSlot = 2;
   static constexpr int kSpareCandidates = 1024;
   static constexpr int kWarps = kThreads / 32;
+  static constexpr int kAtATime = 4;      // loads of a thread in LoadEach
   static constexpr int kSumBlock = 128;   // exponentials added pairwise in fp32
   static constexpr int kSumBlocks = 512;  // whose sums are kept at a time
 
@@ -44,6 +45,23 @@ class CudaBlock {
     __syncthreads();
   }
 
+  template <class LoadOne, class F>
+  __device__ void LoadEach(int32_t n, LoadOne load, F f) {
+    for (int32_t first = threadIdx.x; first < n; first += kThreads * kAtATime) {
+      decltype(load(0)) items[kAtATime];
+#pragma unroll
+      for (int j = 0; j < kAtATime; ++j) {  // beyond the end the first one again: without branches loads overlap
+        const int32_t i = first + j * kThreads;
+        items[j] = load(i < n ? i : first);
+      }
+#pragma unroll
+      for (int j = 0; j < kAtATime; ++j) {
+        if (first + j * kThreads < n) f(first + j * kThreads, items[j]);
+      }
+    }
+    __syncthreads();
+  }
+
   template <class F>
   __device__ void ForEachOfWarp(int32_t n, F f) {
     for (int32_t i = threadIdx.x; i < n; i += kThreads) f(i);
@@ -62,6 +80,7 @@ class CudaBlock {
   __device__ ScanResult Scan(int32_t n, At at) {
     float max = -INFINITY;
     bool bad = false;
+#pragma unroll 8
     for (int32_t i = threadIdx.x; i < n; i += kThreads) {
       const float x = at(i);
       bad |= !(x < INFINITY);
@@ -83,6 +102,7 @@ class CudaBlock {
     Once([&] { storage_.sum = 0; });
     for (int32_t first = 0; first < blocks; first += kSumBlocks) {
       const int32_t count = blocks - first < kSumBlocks ? blocks - first : kSumBlocks;
+#pragma unroll 2
       for (int32_t block = threadIdx.x / 32; block < count; block += kWarps) {
         float term[4];
         for (int j = 0; j < 4; ++j) {

@@ -59,6 +59,13 @@ __device__ inline void MatrixMultiply(float (&c)[4], const uint32_t (&a)[4], uin
   }
 }
 
+// 2^x to about 2 units in the last place; results below the normal numbers are 0.
+__device__ inline float FastExp2(float x) {
+  float y;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+}
+
 // Two values rounded to T, the first in the low half.
 template <class T>
 __device__ inline uint32_t Pack(float low, float high) {

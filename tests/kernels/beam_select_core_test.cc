@@ -31,6 +31,10 @@ class HostBlock {
   void ForEach(int32_t n, F f) {
     for (int32_t i = n; i > 0; --i) f(i - 1);
   }
+  template <class LoadOne, class F>
+  void LoadEach(int32_t n, LoadOne load, F f) {
+    ForEach(n, [&](int32_t i) { f(i, load(i)); });
+  }
   template <class F>
   void ForEachOfWarp(int32_t n, F f) {
     ForEach(n, f);

@@ -15,8 +15,12 @@ namespace beamline::backend::cuda {
 namespace {
 
 constexpr int64_t kFewerRows[] = {1, 2, 3, 8, 17, 33, 100};
-constexpr int kAsked = 16;  // algorithms per number of rows
+constexpr int kAsked = 16;           // algorithms per number of rows
+constexpr int64_t kAlignedRows = 4;  // scales begin at 16 bytes, or the library refuses the product
 constexpr int kRepeats = 4;
+// Cleared before products are timed, so that the device is busy until the host has started them all: small ones would
+// be timed by how fast they are started.
+constexpr int64_t kAheadBytes = int64_t{512} << 20;
 // Weights are read in turns from copies of together so many bytes, more than a cache holds: a request streams them.
 constexpr int64_t kColdBytes = int64_t{128} << 20;
 constexpr int64_t kMostCopies = 64;
@@ -101,6 +105,7 @@ AlgorithmTrial::AlgorithmTrial(const Device& device, const ProductKind& kind, in
   out_ = room(static_cast<size_t>(most * row_bytes_));
   row_scale_ = upload(kernels::DataType::kFloat32, ProbeScales(most), 1);
   column_scale_ = upload(kernels::DataType::kFloat32, ProbeScales(kind.n), 1);
+  ahead_ = room(device_.where.is_cuda() ? kAheadBytes / 4 : 1);
   Check(cudaEventCreate(&begin_), "an event");
   Check(cudaEventCreate(&end_), "an event");
 }
@@ -169,10 +174,11 @@ std::vector<char> AlgorithmTrial::Rows(int64_t first, int64_t count) const {
 std::vector<char> AlgorithmTrial::EqualRows(const cublasLtMatmulAlgo_t& algorithm) {
   if (!Start(algorithm, kTrialRows, 0)) return {};
   const std::vector<char> all = Rows(0, kTrialRows);
-  for (const int64_t rows : kFewerRows) {  // the last ones
-    if (!Start(algorithm, rows, kTrialRows - rows)) return {};
+  for (const int64_t rows : kFewerRows) {
+    const int64_t first = (kTrialRows - rows) / kAlignedRows * kAlignedRows;
+    if (!Start(algorithm, rows, first)) return {};
     const std::vector<char> some = Rows(0, rows);
-    if (!std::equal(some.rbegin(), some.rend(), all.rbegin())) return {};
+    if (!std::equal(some.begin(), some.end(), all.begin() + first * row_bytes_)) return {};
   }
   return all;
 }
@@ -189,6 +195,9 @@ float AlgorithmTrial::Time(const cublasLtMatmulAlgo_t& algorithm, int64_t rows) 
   constexpr float kNever = std::numeric_limits<float>::infinity();
   const Product product = MakeProduct(rows);
   if (!product.Takes(device_.handle, algorithm, device_.workspace.bytes)) return kNever;
+  for (int64_t cleared = 0; cleared < kAheadBytes && device_.where.is_cuda(); cleared += ahead_.numel()) {
+    Check(cudaMemsetAsync(ahead_.mutable_data_ptr(), 0, ahead_.nbytes(), device_.stream), "trying algorithms");
+  }
   for (int i = 0; i <= kRepeats; ++i) {
     if (i == 1) Check(cudaEventRecord(begin_, device_.stream), "an event");
     const ProductArrays arrays = Arrays(0, i % weight_copies_);

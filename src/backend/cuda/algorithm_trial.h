@@ -52,7 +52,7 @@ class AlgorithmTrial {
   const ProductKind kind_;
   const int64_t row_bytes_;  // of the result
   int64_t weight_copies_ = 1;
-  at::Tensor x_, weight_, bias_, out_, row_scale_, column_scale_;
+  at::Tensor x_, weight_, bias_, out_, row_scale_, column_scale_, ahead_;
   cudaEvent_t begin_ = nullptr, end_ = nullptr;
 };
 

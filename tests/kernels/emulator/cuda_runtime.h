@@ -59,6 +59,9 @@ inline unsigned __ballot_sync(unsigned mask, bool value) {
   }
   return lanes;
 }
+inline bool __any_sync(unsigned mask, bool value) { return __ballot_sync(mask, value) != 0; }
+inline int max(int a, int b) { return a > b ? a : b; }
+inline int min(int a, int b) { return a < b ? a : b; }
 inline int __popc(unsigned bits) { return __builtin_popcount(bits); }
 inline int __ffs(int bits) { return __builtin_ffs(bits); }
 inline unsigned __activemask() { return 1u << emulated_lane(); }  // a thread never runs together with others

@@ -29,7 +29,7 @@ struct AttentionBatch {
   int32_t heads = 1;
   int32_t key_value_heads = 1;  // divides heads
   int32_t head_dim = 0;         // multiple of 8, at most kMaxHeadDim
-  float scale = 1;              // of the scores; 1 / sqrt(head_dim), T5: 1
+  float scale = 1;              // of the scores, above 0; 1 / sqrt(head_dim), T5: 1
   // Steps are elements between rows, multiples of 8; arrays are 16-byte aligned. value == key is read once.
   const void* query = nullptr;  // [query rows][query_step]
   int64_t query_step = 0;

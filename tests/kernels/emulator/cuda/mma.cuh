@@ -76,6 +76,8 @@ void MatrixMultiply(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t
   }
 }
 
+inline float FastExp2(float x) { return std::exp2(x); }
+
 template <class T>
 uint32_t Pack(float low, float high) {
   T pair[2];

@@ -95,13 +95,16 @@ class Step {
         best_(args.width, scratch.candidates),
         gathered_(scratch.gathered) {}
 
+  int32_t parents() const { return args_.level == 0 ? 1 : args_.in->count; }
+
   SelectError AddParent(int32_t row, uint32_t parent, float parent_score) {
     if (args_.level > 0 && parent >= args_.constraint->trie.level[args_.level - 1].num_nodes) {
       return SelectError::kInvalidArgument;
     }
     const float* logits = args_.logits + row * args_.ld;
+    const float* ahead = row + 1 < parents() ? logits + args_.ld : logits;
     RowScale scale{.parent_score = parent_score};
-    if (const SelectError error = Normalise(logits, parent, &scale); error != SelectError::kOk) return error;
+    if (const SelectError error = Normalise(logits, parent, ahead, &scale); error != SelectError::kOk) return error;
     const NodeRange children = Children(args_.constraint->trie, args_.level, parent);
     if (children.begin >= children.end) return SelectError::kOk;
     if (level_.codes[children.end - 1] >= codes_end_) return SelectError::kInvalidArgument;
@@ -125,8 +128,8 @@ class Step {
   }
 
  private:
-  // Fills max and log_sum by the score rule.
-  SelectError Normalise(const float* logits, uint32_t parent, RowScale* scale) {
+  // Fills max and log_sum by the score rule. `ahead`: the logits read next.
+  SelectError Normalise(const float* logits, uint32_t parent, const float* ahead, RowScale* scale) {
     float max = -kInfinity;
     if (!ops_.scan(logits, args_.vocab, &max)) return SelectError::kNonFiniteLogits;
     const float* summed = logits;
@@ -146,7 +149,7 @@ class Step {
     }
     if (max == -kInfinity) return SelectError::kNonFiniteLogits;
     scale->max = max;
-    scale->log_sum = static_cast<float>(std::log(ops_.sum_exp(summed, count, max)));
+    scale->log_sum = static_cast<float>(std::log(ops_.sum_exp(summed, count, max, ahead)));
     return SelectError::kOk;
   }
 
@@ -184,8 +187,7 @@ SelectError BeamSelectCpu(const BeamSelectArgs& args) {
   if (args.width == 0) return SelectError::kOk;
   static thread_local StepScratch scratch;
   Step step(args, scratch);
-  const int32_t parents = args.level == 0 ? 1 : args.in->count;
-  for (int32_t row = 0; row < parents; ++row) {
+  for (int32_t row = 0; row < step.parents(); ++row) {
     const uint32_t parent = args.level == 0 ? 0 : args.in->node[row];
     const float parent_score = args.level == 0 ? 0.0f : args.in->score[row];
     if (const SelectError error = step.AddParent(row, parent, parent_score); error != SelectError::kOk) return error;

@@ -63,7 +63,8 @@ BEAMLINE_INLINE Vector WhereNegative(Vector condition, Vector yes, Vector no) { 
 BEAMLINE_INLINE Vector Max(Vector a, Vector b) { return a < b ? b : a; }
 BEAMLINE_INLINE Vector Abs(Vector a) { return a < 0.0f ? -a : a; }
 
-// exp(x) for x <= 0 within 2 ulp; 0 below -87. See exp_non_positive.h, whose steps these are.
+// exp(x) for x <= 0 within 2 ulp; 0 below -87. Reduced as in exp_non_positive.h, then the Cephes polynomial of degree 5
+// in products and sums that are rounded each.
 BEAMLINE_INLINE Vector ExpNonPositive(Vector x) {
   constexpr float kRound = 12582912.0f;  // 1.5 * 2^23: adding it rounds to an integer in the low mantissa bits
   const Vector lowest = Broadcast(-87.0f);

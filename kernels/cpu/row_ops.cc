@@ -4,11 +4,13 @@
 #include "cpu/cpu_features.h"
 #include "cpu/row_ops_body.h"
 
-// One version of every loop: functions that differ in their target attribute alone.
-#define BEAMLINE_ROW_OPS(isa, attribute)                                                                           \
+// One version of every loop: functions that differ in their target attribute and how they multiply and add.
+#define BEAMLINE_ROW_OPS(isa, Fused, attribute)                                                                    \
   namespace isa {                                                                                                  \
   attribute bool Scan(const float* row, int count, float* max) { return body::Scan(row, count, max); }             \
-  attribute double SumExp(const float* row, int count, float max) { return body::SumExp(row, count, max); }        \
+  attribute double SumExp(const float* row, int count, float max, const float* ahead) {                            \
+    return body::SumExp<Fused>(row, count, max, ahead);                                                            \
+  }                                                                                                                \
   attribute void Gather(const float* row, const uint16_t* codes, int count, float* out) {                          \
     body::Gather(row, codes, count, out);                                                                          \
   }                                                                                                                \
@@ -22,10 +24,15 @@
 namespace beamline::kernels {
 namespace {
 
-BEAMLINE_ROW_OPS(generic, )
+#if defined(__x86_64__) && !defined(__FMA__)
+BEAMLINE_ROW_OPS(generic, FusedInDouble, )
+#else
+BEAMLINE_ROW_OPS(generic, FusedInstruction, )
+#endif
 #if defined(__x86_64__)
-BEAMLINE_ROW_OPS(avx2, __attribute__((target("avx2"))))
-BEAMLINE_ROW_OPS(avx512, __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,prefer-vector-width=512"))))
+BEAMLINE_ROW_OPS(avx2, FusedInstruction, __attribute__((target("avx2,fma"))))
+BEAMLINE_ROW_OPS(avx512, FusedInstruction,
+                 __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,fma,prefer-vector-width=512"))))
 #endif
 
 using RowOpsVersions = Versions<RowOps, 3>;

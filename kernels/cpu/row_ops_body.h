@@ -18,6 +18,7 @@ namespace beamline::kernels::body {
 inline constexpr int kLanes = 32;      // of the running maximum
 inline constexpr int kSumBlock = 128;  // exponentials added pairwise in fp32
 inline constexpr int kSumLanes = 16;
+inline constexpr int kCacheLine = 16;  // in floats
 
 BEAMLINE_INLINE bool Scan(const float* __restrict row, int count, float* __restrict max) {
   constexpr float kInfinity = std::numeric_limits<float>::infinity();
@@ -50,12 +51,13 @@ BEAMLINE_INLINE bool Scan(const float* __restrict row, int count, float* __restr
 
 // The sum of exp(row[i] - max) over a block: halves are added to each other until one value is left. Down to kSumLanes
 // values nothing is stored between the halves.
+template <class Fused>
 BEAMLINE_INLINE float SumExpBlock(const float* __restrict row, float max) {
   static_assert(kSumBlock == 8 * kSumLanes);
   float sums[kSumLanes];
   for (int i = 0; i < kSumLanes; ++i) {
     const auto term = [&](int part) __attribute__((always_inline)) {
-      return ExpNonPositive(row[i + part * kSumLanes] - max);
+      return ExpNonPositive<Fused>(row[i + part * kSumLanes] - max);
     };
     sums[i] = ((term(0) + term(4)) + (term(2) + term(6))) + ((term(1) + term(5)) + (term(3) + term(7)));
   }
@@ -65,14 +67,18 @@ BEAMLINE_INLINE float SumExpBlock(const float* __restrict row, float max) {
   return sums[0];
 }
 
-BEAMLINE_INLINE double SumExp(const float* __restrict row, int count, float max) {
+template <class Fused>
+BEAMLINE_INLINE double SumExp(const float* __restrict row, int count, float max, const float* ahead) {
   double sum = 0;
   int at = 0;
-  for (; at + kSumBlock <= count; at += kSumBlock) sum += SumExpBlock(row + at, max);
+  for (; at + kSumBlock <= count; at += kSumBlock) {
+    for (int i = 0; i < kSumBlock; i += kCacheLine) __builtin_prefetch(ahead + at + i);
+    sum += SumExpBlock<Fused>(row + at, max);
+  }
   if (at < count) {
     float rest[kSumBlock];
     for (int i = 0; i < kSumBlock; ++i) rest[i] = i < count - at ? row[at + i] - max : -128.0f;  // adds 0
-    sum += SumExpBlock(rest, 0);
+    sum += SumExpBlock<Fused>(rest, 0);
   }
   return sum;
 }

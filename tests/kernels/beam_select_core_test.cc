@@ -53,7 +53,8 @@ class HostBlock {
   }
   template <class At>
   double SumExp(int32_t n, At at, float max) {
-    return BestRowOps().sum_exp(Values(n, at).data(), n, max);
+    const std::vector<float> values = Values(n, at);
+    return BestRowOps().sum_exp(values.data(), n, max, values.data());
   }
   bool IsLast(uint32_t* counter, int32_t n) {
     if (++*counter != static_cast<uint32_t>(n)) return false;

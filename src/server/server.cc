@@ -200,6 +200,7 @@ std::string Server::RenderMetrics(bool ready) const {
   return context_->metrics->Render({.engine = context_->engine->GetStatus(),
                                     .server = context_->counters,
                                     .tls = tls_ == nullptr ? std::nullopt : std::optional(tls_->status()),
+                                    .device_memory = context_->engine->GetDeviceMemory(),
                                     .started = context_->started,
                                     .now = context_->clock->Now(),
                                     .ready = ready});

@@ -22,6 +22,7 @@ namespace beamline::server {
 namespace {
 
 constexpr int kMaxAdminConnections = 100;
+constexpr int kMaxBlockingCalls = 64;
 
 // Linking the reflection library switches reflection on in every server of the process; this makes it a choice.
 class ReflectionOption final : public grpc::ServerBuilderOption {
@@ -86,7 +87,11 @@ void Configure(const config::v1::ServerConfig& config, grpc::ServerBuilder* buil
   builder->AddChannelArgument(GRPC_ARG_MAX_METADATA_SIZE, 4 * limits.max_metadata_bytes() + (256 << 10));
   builder->AddChannelArgument(GRPC_ARG_MAX_CONCURRENT_STREAMS, limits.max_concurrent_streams());
   // Messages are gathered whole before a call begins: a thousand streams of four megabytes on every connection.
-  builder->SetResourceQuota(grpc::ResourceQuota("network").Resize(static_cast<size_t>(limits.max_network_bytes())));
+  grpc::ResourceQuota quota("network");
+  quota.Resize(static_cast<size_t>(limits.max_network_bytes()));
+  // Our methods hold no thread while they wait; a stream of reflection holds one for as long as its client likes.
+  quota.SetMaxThreads(kMaxBlockingCalls);
+  builder->SetResourceQuota(quota);
   SetConnectionLimits(config, builder);
   // A compressed message is inflated before its size is checked: take none.
   builder->SetCompressionAlgorithmSupportStatus(GRPC_COMPRESS_GZIP, false);

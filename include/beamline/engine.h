@@ -6,6 +6,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -13,6 +14,7 @@
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "beamline/catalogue.h"
+#include "beamline/device_memory.h"
 #include "beamline/parallel.h"
 #include "beamline/ranker.h"
 #include "beamline/request.h"
@@ -138,6 +140,8 @@ class Engine {
   // The snapshot that new requests are pinned to.
   virtual std::shared_ptr<const Catalogue> catalogue() const = 0;
   virtual EngineStatus GetStatus() const = 0;
+  // Nullopt: the model is in the host's memory, or its backend does not tell. Asks the driver; not for every request.
+  virtual std::optional<DeviceMemory> GetDeviceMemory() const { return std::nullopt; }
   // Refuses new requests, then waits for those in flight, at most until `deadline`: those left then, also those whose
   // history store hangs, end with UNAVAILABLE. False: there were some. Returns after the last callback.
   virtual bool Drain(absl::Time deadline) = 0;

@@ -4,7 +4,10 @@
 // the Context, the caches and the tensors handed in, but for what a backend keeps of weights, which it guards.
 #pragma once
 
+#include <optional>
+
 #include "backend/ops.h"
+#include "beamline/device_memory.h"
 
 namespace beamline::backend {
 
@@ -23,6 +26,9 @@ class Backend {
   virtual std::string TuningName() const { return {}; }
   virtual std::string ExportTuning() const { return {}; }
   virtual absl::Status ImportTuning(absl::string_view) const { return absl::OkStatus(); }
+
+  // Nullopt where tensors are in the host's memory, or nobody can say. Thread-safe.
+  virtual std::optional<DeviceMemory> GetDeviceMemory() const { return std::nullopt; }
 
   // May be null: nothing is kept for a batch.
   virtual std::shared_ptr<BatchResources> BeginBatch() const { return nullptr; }

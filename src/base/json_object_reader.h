@@ -2,8 +2,9 @@
 //
 // Reads the members of one JSON object that somebody else wrote into plain values. Nothing throws and nothing stops:
 // every getter that fails leaves a problem, with the path of the member and what it should be, and its value as it was,
-// so that one look at the list is enough. Finish also reports members nobody asked for: leave it out for documents that
-// may hold more. Not thread-safe; the document outlives the reader.
+// so that one look at the list is enough; a long value is cut, and after kMaxProblems nothing is added. Finish also
+// reports members nobody asked for: leave it out for documents that may hold more. Not thread-safe; the document
+// outlives the reader.
 #pragma once
 
 #include <cstdint>
@@ -17,11 +18,14 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "base/utf8.h"
 
 namespace beamline {
 
 class JsonObjectReader {
  public:
+  static constexpr size_t kMaxProblems = 20, kMaxProblemBytes = 700;
+
   JsonObjectReader(const nlohmann::json& json, std::string path, std::vector<std::string>& problems)
       : json_(json), path_(std::move(path)), problems_(problems) {
     if (!json_.is_object()) Problem("", absl::StrCat("must be an object, is ", json_.type_name()));
@@ -88,7 +92,8 @@ class JsonObjectReader {
   }
 
   void Problem(const std::string& key, const std::string& what) {
-    problems_.push_back(absl::StrCat(Path(key), ": ", what));
+    if (problems_.size() >= kMaxProblems) return;
+    problems_.push_back(PrintableUtf8(absl::StrCat(Path(key), ": ", what), kMaxProblemBytes));
   }
 
   std::string Path(const std::string& key) const {

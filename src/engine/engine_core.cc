@@ -410,6 +410,8 @@ EngineStatus EngineCore::GetStatus() const {
   return status;
 }
 
+std::optional<DeviceMemory> EngineCore::GetDeviceMemory() const { return Serving()->runner->GetDeviceMemory(); }
+
 bool EngineCore::Drain(absl::Time deadline) {
   bool abandoned = false;
   {

@@ -47,6 +47,7 @@ class EngineCore final : public Engine {
   void Reload(std::string bundle, ReloadCallback done) override;
   void Rollback(ReloadCallback done) override;
   EngineStatus GetStatus() const override;
+  std::optional<DeviceMemory> GetDeviceMemory() const override;
   bool Drain(absl::Time deadline) override;
 
   // Only with `inline_execution`: see scheduler::Scheduler::Step.

@@ -8,6 +8,7 @@
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "base/utf8.h"
 #include "beamline/request.h"
 #include "beamline/status.h"
 
@@ -27,6 +28,7 @@ constexpr size_t kMaxAttributeName = 128;
 constexpr int64_t kMaxT5Vocabulary = int64_t{1} << 24;
 constexpr int kMaxRelativeBuckets = 4096;
 constexpr int kMaxRelativeDistance = 1 << 20;
+constexpr size_t kMaxProblemBytes = 1000;  // what is shown of a value has no limit of its own
 
 // Collects what is wrong, so that one look at the message is enough.
 class Problems {
@@ -43,7 +45,9 @@ class Problems {
   }
 
  private:
-  void Add(const std::string& path, const std::string& what) { lines_.push_back(absl::StrCat(path, ": ", what)); }
+  void Add(const std::string& path, const std::string& what) {
+    lines_.push_back(PrintableUtf8(absl::StrCat(path, ": ", what), kMaxProblemBytes));
+  }
   std::vector<std::string> lines_;
 };
 

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <utility>
 
+#include <sched.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -14,11 +15,15 @@
 namespace beamline::repository {
 namespace {
 
-constexpr int kLoadingNice = 10;
+constexpr int kLoadingNice = 19;
 
-// Threads that a loading library starts from here inherit it. Input and output priority follows on Linux.
+// A thread of SCHED_IDLE has the time that nobody else wants and gives way at once to whoever wakes up; a nice one is
+// waited for until its slice is over, which may be longer than a request. Threads that a loading library starts from
+// here inherit both. Best effort: where the policy is refused, niceness is left.
 void LowerPriority() {
-  setpriority(PRIO_PROCESS, static_cast<id_t>(syscall(SYS_gettid)), kLoadingNice);  // best effort
+  setpriority(PRIO_PROCESS, static_cast<id_t>(syscall(SYS_gettid)), kLoadingNice);
+  const sched_param none{};
+  sched_setscheduler(0, SCHED_IDLE, &none);
 }
 
 }  // namespace

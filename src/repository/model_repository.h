@@ -7,8 +7,9 @@
 //                any error: refused, and what was serving goes on serving
 //
 // New versions come by Reload, or by watching a folder (repository/version_folder.h, version_policy.h). Work is done
-// one version at a time on one thread of low priority, so that loading takes from requests as little as it can. The
-// standby is given up before a load, so at most two models are in memory, and those that requests in flight still hold.
+// one version at a time on one thread that has the time nobody else wants (SCHED_IDLE): on a machine without any, a
+// load takes as long as that lasts. The standby is given up before a load, so at most two models are in memory, and
+// those that requests in flight still hold.
 //
 // Readers call current() per request and hold the handle until the answer: whatever is swapped meanwhile, a request
 // sees one version. Thread-safe, but for Step. With `inline_execution` there is no thread: the owner calls Step, which

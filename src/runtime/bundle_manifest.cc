@@ -12,6 +12,7 @@
 #include "absl/strings/string_view.h"
 #include "base/digest.h"
 #include "base/json.h"
+#include "base/utf8.h"
 #include "beamline/status.h"
 
 namespace beamline::runtime {
@@ -22,9 +23,11 @@ const std::array<absl::string_view, 5> kFileNames = {kConfigFile, kWeightsFile, 
                                                      kItemsFile};
 constexpr size_t kMaxVersionLength = 128;
 constexpr size_t kMaxTextLength = 256;
+constexpr size_t kMaxProblemBytes = 1000;  // what is shown of a value has no limit of its own
 
 absl::Status Error(absl::string_view source, absl::string_view path, absl::string_view what) {
-  return absl::InvalidArgumentError(absl::StrCat(source, ": ", path, ": ", what));
+  return absl::InvalidArgumentError(
+      absl::StrCat(source, ": ", PrintableUtf8(absl::StrCat(path, ": ", what), kMaxProblemBytes)));
 }
 
 absl::Status CheckKeys(const nlohmann::json& object, const std::set<std::string>& keys, absl::string_view source,

@@ -46,6 +46,7 @@ class ModelRunner final : public Runner {
     return features_.Build(source, catalogue);
   }
   ContextCacheStats context_cache_stats() const override { return cache_.stats(); }
+  std::optional<DeviceMemory> GetDeviceMemory() const override { return parts_.context.backend->GetDeviceMemory(); }
   absl::Status WarmUp(absl::Span<const RecommendRequest> recorded, ScoreRule score_rule) override;
 
   int max_concurrency() const override { return parts_.group == nullptr ? parts_.workers : 1; }

@@ -8,12 +8,14 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
 #include "beamline/catalogue.h"
+#include "beamline/device_memory.h"
 #include "beamline/parallel.h"
 #include "beamline/request.h"
 #include "catalogue/snapshot.h"
@@ -49,6 +51,7 @@ class Runner : public scheduler::BatchExecutor {
   // A request's history and user -> the model's input. Never fails: what is unknown becomes id 0 and is counted.
   virtual EncodedRequest BuildInput(const FeatureSource& source, const Catalogue& catalogue) const = 0;
   virtual ContextCacheStats context_cache_stats() const { return {}; }
+  virtual std::optional<DeviceMemory> GetDeviceMemory() const { return std::nullopt; }
   // Runs a few synthetic requests and the recorded ones, each with widths for every level, through both stages under
   // `score_rule`, so that the first real one is not slow; fails as they would. Eligibility is not run.
   virtual absl::Status WarmUp(absl::Span<const RecommendRequest> recorded, ScoreRule score_rule) = 0;

@@ -5,6 +5,7 @@
 #include <atomic>
 #include <cstdlib>
 #include <optional>
+#include <utility>
 
 #include <signal.h>
 #include <unistd.h>
@@ -20,6 +21,7 @@
 #include "server/config.h"
 #include "server/core_dumps.h"
 #include "server/flight_recorder.h"
+#include "server/listener.h"
 #include "server/open_files.h"
 #include "server/server.h"
 #include "server/server_counters.h"
@@ -298,7 +300,9 @@ absl::Status RunServer(const config::v1::ServerConfig& config, const EngineFacto
   });
   loss.StartWatchdog();
   const RealClock clock;
-  // Before the model: whoever asks while it loads hears that the process is alive and not ready.
+  // Before the model: a port that another process has is no reason to load it, and whoever asks while it loads hears
+  // that this process is alive and not ready.
+  BEAMLINE_ASSIGN_OR_RETURN(Listeners listeners, Server::ClaimPorts(config));
   std::unique_ptr<AdminHttp> http;
   if (config.has_admin()) {
     const config::v1::Admin& admin = config.admin();
@@ -316,7 +320,8 @@ absl::Status RunServer(const config::v1::ServerConfig& config, const EngineFacto
   EngineOptions options = EngineOptionsOf(config);
   options.parallel.on_lost = loss.Handler();
   BEAMLINE_ASSIGN_OR_RETURN(const std::unique_ptr<Engine> engine, create_engine(options));
-  BEAMLINE_ASSIGN_OR_RETURN(const std::unique_ptr<Server> server, Server::Start(config, engine.get(), &clock));
+  BEAMLINE_ASSIGN_OR_RETURN(const std::unique_ptr<Server> server,
+                            Server::Start(config, std::move(listeners), engine.get(), &clock));
   running.store(server.get());
   loading.store(false);
   LogStart(config, *server, engine->GetStatus());

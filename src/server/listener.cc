@@ -45,13 +45,35 @@ bool ParseAddress(const std::string& text, int port, SocketAddress* address) {
   return true;
 }
 
+void SetOption(int socket, int level, int name, int value) { setsockopt(socket, level, name, &value, sizeof(value)); }
+
 // Accepted sockets inherit what is set here.
 void SetOptions(int socket, int family, absl::Duration dead_after) {
-  const auto set = [socket](int level, int name, int value) { setsockopt(socket, level, name, &value, sizeof(value)); };
-  set(SOL_SOCKET, SO_REUSEADDR, 1);                           // a port whose last owner has just ended is free
-  if (family == AF_INET6) set(IPPROTO_IPV6, IPV6_V6ONLY, 0);  // :: is every address of either kind
-  set(IPPROTO_TCP, TCP_NODELAY, 1);
-  set(IPPROTO_TCP, TCP_USER_TIMEOUT, static_cast<int>(absl::ToInt64Milliseconds(dead_after)));
+  if (family == AF_INET6) SetOption(socket, IPPROTO_IPV6, IPV6_V6ONLY, 0);  // :: is every address of either kind
+  SetOption(socket, IPPROTO_TCP, TCP_NODELAY, 1);
+  SetOption(socket, IPPROTO_TCP, TCP_USER_TIMEOUT, static_cast<int>(absl::ToInt64Milliseconds(dead_after)));
+}
+
+// SO_REUSEADDR is what makes a port free whose last owner has just ended, but two sockets that both have it may share a
+// port until one listens. So it is asked for only where the port is not free without, and never kept while we wait.
+bool Bind(int socket, const SocketAddress& address, socklen_t size) {
+  bool bound = bind(socket, &address.any, size) == 0;
+  if (!bound && errno == EADDRINUSE) {
+    SetOption(socket, SOL_SOCKET, SO_REUSEADDR, 1);
+    bound = bind(socket, &address.any, size) == 0;
+    const int error = errno;
+    SetOption(socket, SOL_SOCKET, SO_REUSEADDR, 0);
+    errno = error;
+  }
+  return bound;
+}
+
+absl::Status CannotListenOn(const std::string& address, int port, absl::string_view why) {
+  return absl::FailedPreconditionError(absl::StrCat("cannot listen on ", HostPort(address, port), ": ", why));
+}
+
+const char* Reason(int error) {
+  return error == EADDRINUSE ? "another process listens there; stop it or choose another port" : std::strerror(error);
 }
 
 // The limit of open files less what else needs them; of a tiny limit half.
@@ -64,13 +86,12 @@ int MostFiles() {
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<Listener>> Listener::Open(const Options& options) {
+absl::StatusOr<std::unique_ptr<Listener>> Listener::Claim(const Options& options) {
   int socket = -1, wake = -1;
   const auto refuse = [&](absl::string_view why) {
     if (socket >= 0) close(socket);
     if (wake >= 0) close(wake);
-    return absl::FailedPreconditionError(
-        absl::StrCat("cannot listen on ", HostPort(options.address, options.port), ": ", why));
+    return CannotListenOn(options.address, options.port, why);
   };
   SocketAddress address;
   if (!ParseAddress(options.address, options.port, &address)) return refuse("not an address of this machine");
@@ -80,10 +101,7 @@ absl::StatusOr<std::unique_ptr<Listener>> Listener::Open(const Options& options)
   if (socket < 0 || wake < 0) return refuse(std::strerror(errno));
   SetOptions(socket, family, options.dead_after);
   socklen_t size = family == AF_INET ? sizeof(address.v4) : sizeof(address.v6);
-  if (bind(socket, &address.any, size) != 0 || listen(socket, SOMAXCONN) != 0) {
-    return refuse(errno == EADDRINUSE ? "another process listens there; stop it or choose another port"
-                                      : std::strerror(errno));
-  }
+  if (!Bind(socket, address, size)) return refuse(Reason(errno));
   if (getsockname(socket, &address.any, &size) != 0) return refuse(std::strerror(errno));
   const int port = ntohs(family == AF_INET ? address.v4.sin_port : address.v6.sin6_port);
   return std::unique_ptr<Listener>(new Listener(options, socket, wake, port));
@@ -97,13 +115,17 @@ Listener::~Listener() {
   close(wake_);
 }
 
-void Listener::Start(std::unique_ptr<grpc::experimental::ExternalConnectionAcceptor> acceptor, Counter* refused) {
+absl::Status Listener::Start(std::unique_ptr<grpc::experimental::ExternalConnectionAcceptor> acceptor,
+                             Counter* refused) {
   acceptor_ = std::move(acceptor);
   refused_ = refused;
   const int lowest = dup(wake_);  // the number that the first connection will get
   if (lowest >= 0) close(lowest);
   limit_ = std::min(std::max(lowest, 0) + options_.max_connections, MostFiles());
+  SetOption(socket_, SOL_SOCKET, SO_REUSEADDR, 1);  // inherited: the next owner need not wait for our connections' end
+  if (listen(socket_, SOMAXCONN) != 0) return CannotListenOn(options_.address, port_, Reason(errno));
   thread_ = std::thread([this] { Loop(); });
+  return absl::OkStatus();
 }
 
 void Listener::Stop() {

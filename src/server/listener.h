@@ -2,8 +2,9 @@
 //
 // A listening socket of ours whose connections gRPC serves. gRPC's own (1.51, CVE-2023-4785) never accepts again once
 // accepting has failed for want of open files, while everything else lives on; it takes whatever number comes; and it
-// does not say why it cannot bind. This one closes connections beyond its limit as they come, and goes on. For one
-// thread, besides its own.
+// does not say why it cannot bind. This one closes connections beyond its limit as they come, and goes on. Its port is
+// its own long before anybody can connect: a process that cannot have its port hears so before it loads anything. For
+// one thread, besides its own.
 #pragma once
 
 #include <memory>
@@ -29,16 +30,16 @@ class Listener {
   };
   static constexpr int kReservedFiles = 400;  // models, the log, the admin ports with all their connections
 
-  // The port belongs to us alone from now on; who connects waits. FAILED_PRECONDITION: it cannot be had; the message
-  // names it, the reason and what to do.
-  static absl::StatusOr<std::unique_ptr<Listener>> Open(const Options& options);
+  // The port belongs to us alone from now on; who connects is refused, as if nobody were there. FAILED_PRECONDITION: it
+  // cannot be had; the message names it, the reason and what to do.
+  static absl::StatusOr<std::unique_ptr<Listener>> Claim(const Options& options);
   ~Listener();  // Stop
   Listener(const Listener&) = delete;
   Listener& operator=(const Listener&) = delete;
 
   int port() const { return port_; }
-  // Hands what connects to a running server. `refused` counts what was one too many. Once.
-  void Start(std::unique_ptr<grpc::experimental::ExternalConnectionAcceptor> acceptor, Counter* refused);
+  // Hands what connects to a running server. `refused` counts what was one too many. Once. Errors are as Claim's.
+  absl::Status Start(std::unique_ptr<grpc::experimental::ExternalConnectionAcceptor> acceptor, Counter* refused);
   // Accepts nothing more and closes the socket. Before the server's Shutdown.
   void Stop();
 
@@ -55,6 +56,11 @@ class Listener {
   std::unique_ptr<grpc::experimental::ExternalConnectionAcceptor> acceptor_;
   Counter* refused_ = nullptr;
   std::thread thread_;
+};
+
+// What a server listens on; `admin` is null where it has none.
+struct Listeners {
+  std::unique_ptr<Listener> calls, admin;
 };
 
 }  // namespace beamline::server

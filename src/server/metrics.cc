@@ -119,6 +119,14 @@ void AddTls(const TlsStatus& status, Page* page) {
   page->Counter("tls_reloads_total", "", status.refused, {{"result", "refused"}});
 }
 
+void AddDevice(const DeviceMemory& memory, Page* page) {
+  page->Gauge("device_memory_total_bytes", "Memory of the device that the model is on.",
+              static_cast<double>(memory.total));
+  page->Gauge("device_memory_free_bytes", "Of these, what nobody has.", static_cast<double>(memory.free));
+  page->Gauge("device_memory_used_bytes", "Of these, what all processes have.",
+              static_cast<double>(memory.total - memory.free));
+}
+
 void AddLog(Page* page) {
   page->Counter("log_lines_left_out_total", "Log lines that were not written.", SuppressedLogLines(),
                 {{"cause", "rate_limit"}});
@@ -211,6 +219,7 @@ std::string Metrics::Render(const Scraped& scraped) const {
   AddModel(scraped.engine, scraped.now, &page);
   AddServer(scraped.server, &page);
   if (scraped.tls) AddTls(*scraped.tls, &page);
+  if (scraped.device_memory) AddDevice(*scraped.device_memory, &page);
   AddLog(&page);
   AddProcess(&page);
   std::vector<MetricFamily> families = registry_.Collect();

@@ -35,7 +35,8 @@ class Metrics {
   struct Scraped {
     const EngineStatus& engine;
     const ServerCounters& server;
-    std::optional<TlsStatus> tls;  // absent: plaintext
+    std::optional<TlsStatus> tls;               // absent: plaintext
+    std::optional<DeviceMemory> device_memory;  // absent: the model is not on a device
     absl::Time started, now;
     bool ready = false;
   };

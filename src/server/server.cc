@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "server/server.h"
 
+#include <utility>
+
 #include "absl/strings/str_cat.h"
 #include "beamline/status.h"
 #include "google/protobuf/message.h"
@@ -20,6 +22,7 @@ namespace beamline::server {
 namespace {
 
 constexpr int kMaxAdminConnections = 100;
+constexpr int kMaxBlockingCalls = 64;
 
 // Linking the reflection library switches reflection on in every server of the process; this makes it a choice.
 class ReflectionOption final : public grpc::ServerBuilderOption {
@@ -84,7 +87,11 @@ void Configure(const config::v1::ServerConfig& config, grpc::ServerBuilder* buil
   builder->AddChannelArgument(GRPC_ARG_MAX_METADATA_SIZE, 4 * limits.max_metadata_bytes() + (256 << 10));
   builder->AddChannelArgument(GRPC_ARG_MAX_CONCURRENT_STREAMS, limits.max_concurrent_streams());
   // Messages are gathered whole before a call begins: a thousand streams of four megabytes on every connection.
-  builder->SetResourceQuota(grpc::ResourceQuota("network").Resize(static_cast<size_t>(limits.max_network_bytes())));
+  grpc::ResourceQuota quota("network");
+  quota.Resize(static_cast<size_t>(limits.max_network_bytes()));
+  // Our methods hold no thread while they wait; a stream of reflection holds one for as long as its client likes.
+  quota.SetMaxThreads(kMaxBlockingCalls);
+  builder->SetResourceQuota(quota);
   SetConnectionLimits(config, builder);
   // A compressed message is inflated before its size is checked: take none.
   builder->SetCompressionAlgorithmSupportStatus(GRPC_COMPRESS_GZIP, false);
@@ -106,7 +113,7 @@ absl::StatusOr<std::unique_ptr<grpc::Server>> StartServer(const std::vector<std:
   auto acceptor = builder->experimental().AddExternalConnectionAcceptor(Connections::FROM_FD, std::move(credentials));
   std::unique_ptr<grpc::Server> server = builder->BuildAndStart();
   if (server == nullptr) return absl::InternalError("gRPC cannot start a server");
-  listener->Start(std::move(acceptor), refused);
+  BEAMLINE_RETURN_IF_ERROR(listener->Start(std::move(acceptor), refused));
   return server;
 }
 
@@ -127,8 +134,20 @@ std::string HostPort(const std::string& address, int port) {
 Server::Server(std::unique_ptr<ServiceContext> context) : context_(std::move(context)) {}
 Server::~Server() { Shutdown(); }
 
-absl::StatusOr<std::unique_ptr<Server>> Server::Start(const config::v1::ServerConfig& config, Engine* engine,
-                                                      const Clock* clock) {
+absl::StatusOr<Listeners> Server::ClaimPorts(const config::v1::ServerConfig& config) {
+  Listeners listeners;
+  const config::v1::Listen& listen = config.listen();
+  BEAMLINE_ASSIGN_OR_RETURN(listeners.calls,
+                            Listener::Claim(ListenerOptions(listen.address(), listen.port(), config.limits())));
+  if (!config.has_admin()) return listeners;
+  Listener::Options options = ListenerOptions(config.admin().address(), config.admin().port(), config.limits());
+  options.max_connections = kMaxAdminConnections;
+  BEAMLINE_ASSIGN_OR_RETURN(listeners.admin, Listener::Claim(options));
+  return listeners;
+}
+
+absl::StatusOr<std::unique_ptr<Server>> Server::Start(const config::v1::ServerConfig& config, Listeners listeners,
+                                                      Engine* engine, const Clock* clock) {
   auto context = std::make_unique<ServiceContext>();
   context->engine = engine;
   context->clock = clock;
@@ -138,6 +157,8 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Start(const config::v1::ServerCo
   context->recorder = std::make_shared<FlightRecorder>(FlightRecorder::Options{
       .capacity = config.admin().recorded_requests(), .slow = absl::Milliseconds(config.admin().slow_request_ms())});
   std::unique_ptr<Server> server(new Server(std::move(context)));
+  server->listener_ = std::move(listeners.calls);
+  server->admin_listener_ = std::move(listeners.admin);
   BEAMLINE_RETURN_IF_ERROR(server->StartPublic(config));
   if (config.has_admin()) BEAMLINE_RETURN_IF_ERROR(server->StartAdmin(config));
   return server;
@@ -157,14 +178,11 @@ absl::Status Server::StartPublic(const config::v1::ServerConfig& config) {
   if (config.has_tls()) {
     BEAMLINE_ASSIGN_OR_RETURN(tls_, TlsCredentials::Create(config.tls()));
   }
-  const config::v1::Listen& listen = config.listen();
-  BEAMLINE_ASSIGN_OR_RETURN(listener_,
-                            Listener::Open(ListenerOptions(listen.address(), listen.port(), config.limits())));
   BEAMLINE_ASSIGN_OR_RETURN(server_,
                             StartServer(services_, tls_ != nullptr ? tls_->grpc() : grpc::InsecureServerCredentials(),
                                         &context_->counters.refused_connections, &builder, listener_.get()));
   port_ = listener_->port();
-  address_ = HostPort(listen.address(), port_);
+  address_ = HostPort(config.listen().address(), port_);
   SetServing(false);
   return absl::OkStatus();
 }
@@ -175,14 +193,10 @@ absl::Status Server::StartAdmin(const config::v1::ServerConfig& config) {
   WithoutHealth(&builder);
   admin_services_.push_back(MakeAdminService(context_.get()));
   admin_services_.push_back(MakeModelService(context_.get()));
-  const config::v1::Admin& admin = config.admin();
-  Listener::Options options = ListenerOptions(admin.address(), admin.port(), config.limits());
-  options.max_connections = kMaxAdminConnections;
-  BEAMLINE_ASSIGN_OR_RETURN(admin_listener_, Listener::Open(options));
   BEAMLINE_ASSIGN_OR_RETURN(admin_server_,
                             StartServer(admin_services_, grpc::InsecureServerCredentials(),
                                         &context_->counters.refused_connections, &builder, admin_listener_.get()));
-  admin_address_ = HostPort(admin.address(), admin_listener_->port());
+  admin_address_ = HostPort(config.admin().address(), admin_listener_->port());
   return absl::OkStatus();
 }
 
@@ -191,6 +205,7 @@ std::string Server::RenderMetrics(bool ready) const {
   return context_->metrics->Render({.engine = context_->engine->GetStatus(),
                                     .server = context_->counters,
                                     .tls = tls_ == nullptr ? std::nullopt : std::optional(tls_->status()),
+                                    .device_memory = context_->engine->GetDeviceMemory(),
                                     .started = context_->started,
                                     .now = context_->clock->Now(),
                                     .ready = ready});

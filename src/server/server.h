@@ -2,8 +2,9 @@
 //
 // The gRPC server: the public services of beamline.v1 on one listener, with the standard health service and reflection
 // where configured, and AdminService on a listener of its own where the configuration has one. It owns gRPC's threads
-// and borrows the engine and the clock, which outlive it. Start refuses a port that another process has. Stopping is
-// three steps, driven by lifecycle.h: SetServing(false), Refuse(), Shutdown(). Thread-safe.
+// and borrows the engine and the clock, which outlive it. ClaimPorts refuses a port that another process has, before
+// there is an engine. Stopping is three steps, driven by lifecycle.h: SetServing(false), Refuse(), Shutdown().
+// Thread-safe.
 #pragma once
 
 #include <memory>
@@ -28,15 +29,17 @@ struct ServiceContext;
 struct ServerCounters;
 class FlightRecorder;
 class Listener;
+struct Listeners;
 class TlsCredentials;
 
 class Server {
  public:
-  // `config` has passed LoadServerConfig. Port 0: the system chooses, see address(). Health says NOT_SERVING.
-  // FAILED_PRECONDITION: the address cannot be listened on; the message names it, the reason and what to do.
-  // INVALID_ARGUMENT: the files of config.tls.
-  static absl::StatusOr<std::unique_ptr<Server>> Start(const config::v1::ServerConfig& config, Engine* engine,
-                                                       const Clock* clock);
+  // `config` has passed LoadServerConfig. Nobody can connect yet. Port 0: the system chooses, see address().
+  // FAILED_PRECONDITION: an address cannot be listened on; the message names it, the reason and what to do.
+  static absl::StatusOr<Listeners> ClaimPorts(const config::v1::ServerConfig& config);
+  // With what ClaimPorts(config) gave. Health says NOT_SERVING. INVALID_ARGUMENT: the files of config.tls.
+  static absl::StatusOr<std::unique_ptr<Server>> Start(const config::v1::ServerConfig& config, Listeners listeners,
+                                                       Engine* engine, const Clock* clock);
   ~Server();  // Shutdown, cancelling what is still in flight
 
   const std::string& address() const { return address_; }  // "127.0.0.1:50051", with the real port

@@ -73,8 +73,7 @@ export UBSAN_OPTIONS=print_stacktrace=1
 run_target() {
   local target=$1 corpus=$build/corpus/$1 findings=$build/findings/$1 log=$build/$1.log
   mkdir -p "$corpus" "$findings"
-  local inputs=("$corpus" "$build/seeds/$target")
-  [[ -d tests/fuzz/regressions/$target ]] && inputs+=("tests/fuzz/regressions/$target")
+  local inputs=("$corpus" "$build/seeds/$target" "tests/fuzz/regressions/$target")
   "$programs/beamline_${target}_fuzz" -max_total_time="$seconds" -seed="$RANDOM" -max_len=65536 "${more[@]}" \
     -artifact_prefix="$findings/" "${inputs[@]}" >"$log" 2>&1 &
   local fuzzer=$! result=0 waited=0

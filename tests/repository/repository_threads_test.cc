@@ -7,6 +7,8 @@
 #include <thread>
 #include <vector>
 
+#include <sched.h>
+
 #include "gtest/gtest.h"
 #include "repository/fake_loader.h"
 #include "repository/model_repository.h"
@@ -101,6 +103,29 @@ TEST(RepositoryThreadsTest, WatchesWhileRequestsRun) {
   }
   readers.Join();
   EXPECT_EQ(readers.wrong, 0);
+}
+
+// On a core that it shares with them, a load would otherwise be waited for until its slice of time is over.
+TEST(RepositoryThreadsTest, LoadsInTheTimeThatRequestsLeave) {
+  const auto folder = TestFolder();
+  FakeCounts counts;
+  auto loader = std::make_unique<FakeLoader>(&counts);
+  std::atomic<int> policy{-1}, of_helper{-1};
+  loader->during_load = [&] {
+    policy = sched_getscheduler(0);
+    std::thread([&] { of_helper = sched_getscheduler(0); }).join();  // as libraries start them
+  };
+  const int own = sched_getscheduler(0);
+  const auto repository = ModelRepository::Start({.bundle = WriteBundle(folder / "first", "first")}, std::move(loader),
+                                                 std::make_shared<RealClock>());
+  ASSERT_TRUE(repository.ok()) << repository.status();
+  EXPECT_EQ(policy, own) << "nobody is served while the first version is loaded";
+  std::atomic<bool> ended{false};
+  (*repository)->Reload(WriteBundle(folder / "second", "second"), [&](const auto&) { ended = true; });
+  while (!ended) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  EXPECT_EQ(policy, SCHED_IDLE);
+  EXPECT_EQ(of_helper, SCHED_IDLE);
+  EXPECT_EQ(sched_getscheduler(0), own);
 }
 
 TEST(RepositoryThreadsTest, StopsWhileLoading) {

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // What idle, silent and foreign connections may hold, and for how long: raw sockets against a real server.
+#include <cstdio>
+#include <fstream>
 #include <memory>
 #include <string>
 #include <vector>
@@ -9,6 +11,7 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
+#include "deploy/raw_http2.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "server/core_dumps.h"
@@ -113,6 +116,38 @@ TEST_F(ConnectionsTest, ThoseBeyondTheLimitAreClosedAndMakeNoRoomForThemselves) 
     late.Send(kHello);
     return !late.ClosedWithin(absl::Milliseconds(100));
   }));
+}
+
+int Threads() {
+  std::ifstream status("/proc/self/status");
+  for (std::string line; std::getline(status, line);) {
+    if (int threads = 0; std::sscanf(line.c_str(), "Threads: %d", &threads) == 1) return threads;
+  }
+  return 0;
+}
+
+// gRPC answers reflection with a thread per stream. One connection may have a thousand streams.
+TEST_F(ConnectionsTest, StreamsOfReflectionHoldFewThreads) {
+  constexpr char kMethod[] = "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo";
+  const auto reflects = [&] {
+    std::string answer;  // list_services is field 7 of ServerReflectionRequest
+    return RawCall(channel_, kMethod, "\x3a\x01*", &answer).ok();
+  };
+  Start(LoopbackConfig());
+  ASSERT_TRUE(reflects());
+  const int before = Threads();
+  {
+    deploy::RawHttp2 client("127.0.0.1", server_->port());
+    client.Send(deploy::Http2Hello());
+    for (uint32_t i = 0; i < 500; ++i) {
+      client.Send(deploy::Http2Frame(deploy::kHttp2Headers, deploy::kEndHeaders, 2 * i + 1,
+                                     deploy::HpackLiterals(deploy::GrpcHeaders(kMethod))));
+    }
+    EXPECT_EQ(client.AwaitGrpcStatus(), grpc::StatusCode::RESOURCE_EXHAUSTED) << "the first one that is too many";
+    EXPECT_LT(Threads() - before, 100);
+    ExpectServes();
+  }
+  EXPECT_TRUE(Eventually(reflects)) << "once they are gone";
 }
 
 TEST(OpenFiles, TheSoftLimitIsRaisedAndTheHardOneChecked) {

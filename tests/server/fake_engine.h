@@ -10,6 +10,7 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <thread>
 #include <utility>
 #include <vector>
@@ -137,6 +138,8 @@ class FakeEngine final : public Engine {
     status.last_success = last_success_ == absl::InfinitePast() ? absl::Now() : last_success_;
     return status;
   }
+  std::optional<DeviceMemory> GetDeviceMemory() const override { return device_memory_; }
+  void set_device_memory(DeviceMemory memory) { device_memory_ = memory; }
   bool Drain(absl::Time) override {
     drained_.store(true);
     return true;
@@ -192,6 +195,7 @@ class FakeEngine final : public Engine {
   std::vector<RecommendRequest> requests_;                                // guarded by mu_
   absl::Time last_success_ = absl::InfinitePast();                        // guarded by mu_; InfinitePast: always now
   std::vector<std::shared_ptr<Pending>> held_;                            // guarded by mu_
+  std::optional<DeviceMemory> device_memory_;                             // set before anybody asks
   std::atomic<int> cancelled_{0};
   std::atomic<int> reloads_{0};
   std::atomic<bool> ready_{true};

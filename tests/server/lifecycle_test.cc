@@ -189,18 +189,41 @@ TEST_F(LifecycleTest, ReflectionIsAChoice) {
 TEST_F(LifecycleTest, APortInUseIsAClearError) {
   config::v1::ServerConfig config = LoopbackConfig();
   config.mutable_listen()->set_port(server_->port());
-  const auto second = Server::Start(config, &engine_, &clock_);
+  const auto second = Server::ClaimPorts(config);
   ASSERT_FALSE(second.ok());
   EXPECT_THAT(std::string(second.status().message()), HasSubstr(server_->address()));
   EXPECT_THAT(std::string(second.status().message()), HasSubstr("another process listens there"));
   EXPECT_EQ(Health(""), kNotServing);  // the first one is unhurt
 }
 
+bool Listens(int port) {
+  const std::shared_ptr<grpc::Channel> channel = Connect(HostPort("127.0.0.1", port));
+  return channel->WaitForConnected(absl::ToChronoTime(absl::Now() + absl::Milliseconds(500)));
+}
+
+// While the first still loads its model: nobody can connect, and nobody else gets the port.
+TEST_F(LifecycleTest, AClaimedPortIsTakenBeforeAnybodyListens) {
+  config::v1::ServerConfig config = LoopbackConfig();
+  config.mutable_listen()->set_port(server_->port());
+  ASSERT_EQ(Health(""), kNotServing);  // a connection that the server closes, so that the port lingers
+  server_.reset();
+  absl::StatusOr<Listeners> first = Server::ClaimPorts(config);
+  ASSERT_TRUE(first.ok()) << first.status();
+  const auto second = Server::ClaimPorts(config);
+  ASSERT_FALSE(second.ok());
+  EXPECT_THAT(std::string(second.status().message()), HasSubstr("another process listens there"));
+  EXPECT_FALSE(Listens(config.listen().port()));
+  const auto server = Server::Start(config, *std::move(first), &engine_, &clock_);
+  ASSERT_TRUE(server.ok()) << server.status();
+  EXPECT_TRUE(Listens(config.listen().port()));
+  EXPECT_FALSE(Server::ClaimPorts(config).ok());
+}
+
 TEST_F(LifecycleTest, AnAddressOfAnotherMachineIsAClearError) {
   config::v1::ServerConfig config = LoopbackConfig();
   config.mutable_listen()->set_address("192.0.2.1");
   config.mutable_listen()->set_port(50999);
-  const auto server = Server::Start(config, &engine_, &clock_);
+  const auto server = Server::ClaimPorts(config);
   ASSERT_FALSE(server.ok());
   EXPECT_THAT(std::string(server.status().message()), HasSubstr("192.0.2.1:50999: "));
 }

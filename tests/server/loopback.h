@@ -6,16 +6,20 @@
 #include <functional>
 #include <memory>
 #include <string>
+#include <utility>
 
+#include "absl/status/statusor.h"
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
 #include "base/clock.h"
+#include "beamline/status.h"
 #include "beamline/v1/catalogue.grpc.pb.h"
 #include "beamline/v1/model.grpc.pb.h"
 #include "beamline/v1/recommend.grpc.pb.h"
 #include "grpcpp/grpcpp.h"
 #include "gtest/gtest.h"
 #include "server/fake_engine.h"
+#include "server/listener.h"
 #include "server/server.h"
 #include "testing/raw_call.h"
 
@@ -25,6 +29,12 @@ inline config::v1::ServerConfig LoopbackConfig() {
   config::v1::ServerConfig config;
   config.mutable_listen()->set_port(0);
   return config;
+}
+
+inline absl::StatusOr<std::unique_ptr<Server>> StartServer(const config::v1::ServerConfig& config, Engine* engine,
+                                                           const Clock* clock) {
+  BEAMLINE_ASSIGN_OR_RETURN(Listeners listeners, Server::ClaimPorts(config));
+  return Server::Start(config, std::move(listeners), engine, clock);
 }
 
 inline std::shared_ptr<grpc::Channel> Connect(const std::string& address) {
@@ -55,7 +65,7 @@ class LoopbackTest : public ::testing::Test {
 
   void Start(const config::v1::ServerConfig& config) {
     server_.reset();
-    absl::StatusOr<std::unique_ptr<Server>> server = Server::Start(config, &engine_, &clock_);
+    absl::StatusOr<std::unique_ptr<Server>> server = StartServer(config, &engine_, &clock_);
     ASSERT_TRUE(server.ok()) << server.status();
     server_ = *std::move(server);
     channel_ = Connect(server_->address());

@@ -158,6 +158,15 @@ TEST_F(ObservabilityTest, EveryStageAndStepHasAHistogram) {
   }
   EXPECT_THAT(page, Not(HasSubstr("process_resident_memory_bytes 0\n")));
   EXPECT_THAT(page, Not(HasSubstr("process_open_fds 0\n")));
+  EXPECT_THAT(page, Not(HasSubstr("device_memory"))) << "there is no device";
+}
+
+TEST_F(ObservabilityTest, TheDevicesMemoryWhereThereIsOne) {
+  engine_.set_device_memory({.total = int64_t{80} << 30, .free = int64_t{79} << 30});
+  const std::string page = server_->RenderMetrics(true);
+  EXPECT_THAT(page, HasSubstr("\nbeamline_device_memory_total_bytes 85899345920\n"));
+  EXPECT_THAT(page, HasSubstr("\nbeamline_device_memory_free_bytes 84825604096\n"));
+  EXPECT_THAT(page, HasSubstr("\nbeamline_device_memory_used_bytes 1073741824\n"));
 }
 
 }  // namespace

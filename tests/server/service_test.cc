@@ -180,7 +180,7 @@ TEST_F(ServiceTest, DeadlinesOutliveAStepOfTheSystemsClock) {
   for (const absl::Duration step : {-absl::Hours(1), absl::Hours(1)}) {
     const FakeClock clock(absl::Now() - step);
     server_.reset();
-    absl::StatusOr<std::unique_ptr<Server>> server = Server::Start(LoopbackConfig(), &engine_, &clock);
+    absl::StatusOr<std::unique_ptr<Server>> server = StartServer(LoopbackConfig(), &engine_, &clock);
     ASSERT_TRUE(server.ok()) << server.status();
     const auto stub = v1::RecommendService::NewStub(Connect((*server)->address()));
     grpc::ClientContext context;

@@ -198,7 +198,7 @@ TEST_F(TlsTest, WhatOperatorsSeeOfIt) {
 
 TEST_F(TlsTest, StartNamesTheFileThatIsWrong) {
   folder_.Write("server.key", authority_.Issue("another").key);
-  const auto server = Server::Start(Config(false), &engine_, &clock_);
+  const auto server = StartServer(Config(false), &engine_, &clock_);
   ASSERT_FALSE(server.ok());
   EXPECT_EQ(server.status().code(), absl::StatusCode::kInvalidArgument);
   EXPECT_THAT(std::string(server.status().message()),

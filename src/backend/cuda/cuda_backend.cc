@@ -132,6 +132,13 @@ std::string CudaBackend::TuningName() const {
   return name;
 }
 
+std::optional<DeviceMemory> CudaBackend::GetDeviceMemory() const {
+  size_t free = 0, total = 0;
+  if (where_.is_cuda() && cudaSetDevice(where_.index()) != cudaSuccess) return std::nullopt;
+  if (cudaMemGetInfo(&free, &total) != cudaSuccess) return std::nullopt;
+  return DeviceMemory{.total = static_cast<int64_t>(total), .free = static_cast<int64_t>(free)};
+}
+
 int64_t CudaBackend::RoomFor(const Context& ctx, int64_t size) const {
   return ctx.graphs && ctx.communicator == nullptr ? RoomInFewSizes(size) : size;
 }

@@ -46,6 +46,7 @@ class CudaBackend final : public Backend {
   std::string TuningName() const override;
   std::string ExportTuning() const override { return algorithms_->Export(); }
   absl::Status ImportTuning(absl::string_view text) const override { return algorithms_->Import(text); }
+  std::optional<DeviceMemory> GetDeviceMemory() const override;
   Algorithms& algorithms() const { return *algorithms_; }
 
   Tensor UploadInts(Context&, absl::Span<const int32_t>, absl::Span<const int64_t> shape) const override;

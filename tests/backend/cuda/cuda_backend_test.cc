@@ -5,6 +5,7 @@
 #include "backend/cuda/cuda_backend.h"
 
 #include <cstdlib>
+#include <optional>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
@@ -66,6 +67,20 @@ TEST_F(CudaBackendTest, LaterBatchesAllocateNothingAndUploadOnce) {
     EXPECT_EQ(allocations[1], allocations[0]);
     EXPECT_EQ(allocations[2], allocations[0]);
   }
+}
+
+TEST_F(CudaBackendTest, TellsTheMemoryOfTheDevice) {
+  const Context ctx = SharedContext();
+  const int64_t bytes = int64_t{256} << 20;  // far more than others use or let go of meanwhile
+  const std::optional<DeviceMemory> before = ctx.backend->GetDeviceMemory();
+  const Tensor large = NewTensor(ctx.device, {bytes}, c10::kByte);
+  const std::optional<DeviceMemory> during = ctx.backend->GetDeviceMemory();
+  ASSERT_TRUE(before.has_value());
+  ASSERT_TRUE(during.has_value());
+  EXPECT_GT(before->free, bytes);
+  EXPECT_GE(before->total, before->free);
+  EXPECT_EQ(during->total, before->total);
+  EXPECT_NEAR(static_cast<double>(before->free - during->free), static_cast<double>(bytes), 64 << 20);
 }
 
 TEST_F(CudaBackendTest, OnlyOneThatGivesEqualRowsIsTaken) {

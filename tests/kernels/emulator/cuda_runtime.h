@@ -4,12 +4,15 @@
 // the runtime that they and their tests use. Device memory is host memory.
 #pragma once
 
+#include <atomic>
 #include <cmath>
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
 #include <functional>
 #include <vector>
+
+#include <malloc.h>
 
 #include "kernels/emulator/emulator.h"
 
@@ -121,17 +124,28 @@ inline cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int) {
 }
 
 // -- Memory. Filled with NaNs, as nobody may read what was not written.
+namespace emulator {
+inline constexpr size_t kMemory = size_t{64} << 30;
+inline std::atomic<size_t> allocated{0};
+}  // namespace emulator
+inline cudaError_t cudaMemGetInfo(size_t* free, size_t* total) {
+  *total = emulator::kMemory;
+  *free = emulator::kMemory - emulator::allocated;
+  return cudaSuccess;
+}
 template <class T>
 cudaError_t cudaMalloc(T** p, size_t bytes) {
   if (emulator::InvalidatesCapture()) return cudaErrorStreamCaptureUnsupported;
   const size_t padded = (bytes + 255) / 256 * 256;
   *p = static_cast<T*>(std::aligned_alloc(256, padded));
   if (*p == nullptr) return cudaErrorMemoryAllocation;
+  emulator::allocated += malloc_usable_size(*p);
   std::memset(static_cast<void*>(*p), 0xff, padded < (1u << 22) ? padded : (1u << 22));
   return cudaSuccess;
 }
 inline cudaError_t cudaFree(void* p) {
   emulator::WaitForAll();
+  emulator::allocated -= malloc_usable_size(p);
   std::free(p);
   return cudaSuccess;
 }

@@ -71,6 +71,9 @@ class EngineCore final : public Engine {
   // RESOURCE_EXHAUSTED where the request would be refused even if it needed no encode: said before preparation, so that
   // saying no costs next to nothing.
   absl::Status RefuseHopeless(const RecommendRequest& request, int levels) const;
+  bool NeedsStore(const RecommendRequest& request) const;
+  // Preparation would wait for a store or a rule to compile, or sort long lists.
+  bool MayWait(const RecommendRequest& request) const;
   void Prepare(const CallPtr& call);
   // Prepare, but for the end of the preparation.
   void PrepareNow(const CallPtr& call);

@@ -154,7 +154,7 @@ void Scheduler::WorkerLoop() {
   while (true) {
     Work work = TakeWork(clock_->Now());
     if (!work.ended.empty() || !work.batch.empty()) {
-      // Who comes back from a batch looks for the next one himself: only what is left now needs another worker.
+      // A worker that comes back from a batch looks for the next one itself: another is needed for what is left now.
       const bool more = !encode_.empty() || !decode_.empty();
       lock.unlock();
       if (more) work_changed_.notify_one();
@@ -178,8 +178,7 @@ void Scheduler::SweeperLoop() {
       continue;
     }
     if (joining_) return;
-    // Not after every wake-up: a time that is too early costs one look per time, one that follows each job costs a
-    // wake-up per job.
+    // Only when it has come: a time that followed the jobs would cost a wake-up for each of them.
     if (sweep_at_ <= clock_->Now()) sweep_at_ = NextDeadline();
     WaitUntil(sweep_changed_, lock, *clock_, sweep_at_);
   }

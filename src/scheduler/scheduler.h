@@ -165,8 +165,8 @@ class Scheduler {
   absl::flat_hash_map<JobId, Job*> live_;  // accepted, `done` not begun
   CostTable cost_;
   SchedulerStats stats_;
-  BatchSize encoding_;              // being encoded: it will come back for decode
-  std::multiset<absl::Time> busy_;  // when each executing batch should end
+  BatchSize encoding_;                            // being encoded: it will come back for decode
+  std::multiset<absl::Time> busy_;                // when each executing batch should end
   absl::Time sweep_at_ = absl::InfiniteFuture();  // not after the deadline of anything in the queues
   JobId last_id_ = 0;
   int64_t abandoned_jobs_ = 0;

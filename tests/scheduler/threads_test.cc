@@ -182,7 +182,9 @@ TEST(SweeperTest, AJobThatComesBackFromEncodeDoesNotWaitForAWorker) {
   };
   executor.before_step = [&](int) { await(release); };
   Tally first, swept, urgent;
-  Scheduler scheduler({.workers = 1}, &executor, &clock);
+  SchedulerOptions options{.workers = 1};
+  options.limits.max_queue_delay = absl::ZeroDuration();
+  Scheduler scheduler(options, &executor, &clock);
   const auto submit = [&](Priority priority, absl::Time deadline, bool cached, uint64_t group, Tally& tally) {
     auto job = std::make_unique<FakeJob>();
     job->priority = priority;

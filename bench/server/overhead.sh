@@ -8,7 +8,7 @@
 #
 # Measure on a quiet machine with two free cores: the server and the client have one each. BEAMLINE_OVERHEAD_SECONDS is
 # another duration, BEAMLINE_BINARY a binary built before, BEAMLINE_OVERHEAD_JSON a file to keep the numbers in.
-# BEAMLINE_OVERHEAD_FLOOR=yes measures what calls cost that do nothing, too: no server on this gRPC can cost less.
+# BEAMLINE_OVERHEAD_FLOOR=yes measures what calls cost that do nothing, too: the floor of gRPC's callback API.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 . scripts/lib.sh

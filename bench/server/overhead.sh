@@ -8,6 +8,7 @@
 #
 # Measure on a quiet machine with two free cores: the server and the client have one each. BEAMLINE_OVERHEAD_SECONDS is
 # another duration, BEAMLINE_BINARY a binary built before, BEAMLINE_OVERHEAD_JSON a file to keep the numbers in.
+# BEAMLINE_OVERHEAD_FLOOR=yes measures what calls cost that do nothing, too: the floor of gRPC's callback API.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 . scripts/lib.sh
@@ -21,5 +22,10 @@ start_server "$work/bundle" "max_queue_delay_us: 0"
 machine_line
 load --rate "$(IFS=,; echo "${rates[*]}")" --arrivals constant --beam 20 --history 10 --warmup 1 --deadline-ms 10000 \
   --seconds "${BEAMLINE_OVERHEAD_SECONDS:-20}" --json "$work/overhead.json" >"$work/overhead.txt"
+if [[ ${BEAMLINE_OVERHEAD_FLOOR:-no} == yes ]]; then
+  echo "gRPC alone, calls of the same server's health service:"
+  load --health --rate "$(IFS=,; echo "${rates[*]}")" --arrivals constant --warmup 1 --deadline-ms 10000 \
+    --seconds "${BEAMLINE_OVERHEAD_SECONDS:-20}" 2>/dev/null | grep -E 'open loop|latency|server CPU'
+fi
 if [[ -n ${BEAMLINE_OVERHEAD_JSON:-} ]]; then cp "$work/overhead.json" "$BEAMLINE_OVERHEAD_JSON"; fi
 python3 bench/server/verdict.py overhead "$work/overhead.json"

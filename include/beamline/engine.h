@@ -119,11 +119,11 @@ class Engine {
 
   virtual ~Engine() = default;
 
-  // Never blocks. `done` runs exactly once, on an engine thread, inside Submit when the request is refused, or inside
-  // Drain when the time is up while the request is prepared:
-  // INVALID_ARGUMENT names the field; RESOURCE_EXHAUSTED: the queue is full, or by the measured costs the answer would
-  // come too late (beamline/retry.h says when to try again); DEADLINE_EXCEEDED, CANCELLED,
-  // UNAVAILABLE (stopping) and INTERNAL (`non_finite_logits`, execution failed) say what they say.
+  // Never blocks. `done` runs exactly once, on an engine thread, inside Submit when the request is refused or nothing
+  // is eligible, or inside Drain when the time is up while the request is prepared: INVALID_ARGUMENT names the field;
+  // RESOURCE_EXHAUSTED: the queue is full, or by the measured costs the answer would come too late (beamline/retry.h
+  // says when to try again); DEADLINE_EXCEEDED, CANCELLED, UNAVAILABLE (stopping) and INTERNAL (`non_finite_logits`,
+  // execution failed) say what they say.
   virtual Canceller Submit(RecommendRequest request, Callback done) = 0;
   // Submit and wait. Do not call from an engine callback.
   absl::StatusOr<RecommendResult> Recommend(RecommendRequest request);

@@ -39,7 +39,7 @@ constexpr double kMostEvents = 1e8;     // of all distinct requests
 
 struct Options {
   std::string bundle, server, config;
-  int server_pid = 0;
+  ServerTarget::Options target;
   TlsFlags tls;
   // Load.
   std::vector<double> rates;
@@ -120,7 +120,7 @@ class Bench {
 
   absl::Status Connect() {
     if (!options_.server.empty()) {
-      BEAMLINE_ASSIGN_OR_RETURN(target_, ServerTarget::Create(options_.server, options_.tls, options_.server_pid));
+      BEAMLINE_ASSIGN_OR_RETURN(target_, ServerTarget::Create(options_.server, options_.tls, options_.target));
       BEAMLINE_ASSIGN_OR_RETURN(Client client, Client::Create(options_.server, absl::Seconds(10), options_.tls));
       BEAMLINE_ASSIGN_OR_RETURN(const v1::GetStatusResponse status, client.GetStatus());
       target_json_ = {{"server", options_.server},
@@ -152,6 +152,10 @@ class Bench {
     const uint32_t longest = *std::max_element(options_.histories.begin(), options_.histories.end());
     if (!options_.data.empty()) {
       BEAMLINE_ASSIGN_OR_RETURN(histories_, ReadHistoriesFromData(options_.data, options_.workload.requests, longest));
+      return absl::OkStatus();
+    }
+    if (options_.target.health) {
+      items_ = {1};  // nobody will look at them
       return absl::OkStatus();
     }
     if (!options_.items.empty()) {
@@ -339,9 +343,14 @@ void AddTargetOptions(Command* command, Options* options) {
       ->Group(group)
       ->Needs(bundle);
   command
-      ->AddNumber("--server-pid", options->server_pid, {1, 1 << 22},
+      ->AddNumber("--server-pid", options->target.pid, {1, 1 << 22},
                   "The server's process, on this machine: its CPU time per answer")
       ->TypeName("PID")
+      ->Group(group)
+      ->Needs(server);
+  command
+      ->AddFlag("--health", options->target.health,
+                "Ask the server's health service instead, which does nothing: what gRPC itself costs")
       ->Group(group)
       ->Needs(server);
 }

@@ -88,14 +88,14 @@ absl::StatusOr<absl::Duration> CpuTimeOf(int pid) {
 }
 
 absl::StatusOr<std::unique_ptr<ServerTarget>> ServerTarget::Create(const std::string& server, const TlsFlags& tls,
-                                                                   int pid) {
+                                                                   const Options& options) {
   BEAMLINE_ASSIGN_OR_RETURN(const std::shared_ptr<grpc::Channel> channel, OpenChannel("--server", server, tls));
-  if (pid != 0) {
-    if (const absl::StatusOr<absl::Duration> cpu = CpuTimeOf(pid); !cpu.ok()) {
+  if (options.pid != 0) {
+    if (const absl::StatusOr<absl::Duration> cpu = CpuTimeOf(options.pid); !cpu.ok()) {
       return absl::Status(cpu.status().code(), absl::StrCat("--server-pid: ", cpu.status().message()));
     }
   }
-  return std::unique_ptr<ServerTarget>(new ServerTarget(channel, pid));
+  return std::unique_ptr<ServerTarget>(new ServerTarget(channel, options));
 }
 
 absl::Status ServerTarget::Prepare(std::vector<RecommendRequest> pool) {
@@ -106,11 +106,12 @@ absl::Status ServerTarget::Prepare(std::vector<RecommendRequest> pool) {
 
 std::optional<absl::Duration> ServerTarget::CpuTime() const {
   const absl::StatusOr<absl::Duration> cpu =
-      pid_ == 0 ? absl::StatusOr<absl::Duration>(absl::NotFoundError("")) : CpuTimeOf(pid_);
+      options_.pid == 0 ? absl::StatusOr<absl::Duration>(absl::NotFoundError("")) : CpuTimeOf(options_.pid);
   return cpu.ok() ? std::optional(*cpu) : std::nullopt;
 }
 
 void ServerTarget::Send(absl::Span<const int> indices, absl::Time deadline, bool want_items, Done done) {
+  if (options_.health) return SendHealth(indices.size(), deadline, std::move(done));
   if (indices.size() == 1) return SendOne(indices[0], deadline, want_items, std::move(done));
   using Call = PendingCall<v1::BatchRecommendRequest, v1::BatchRecommendResponse>;
   auto call = std::make_unique<Call>();
@@ -132,6 +133,21 @@ void ServerTarget::Send(absl::Span<const int> indices, absl::Time deadline, bool
     if (answers.size() != requests) return call->done(AllFailed(requests, absl::InternalError("answers are missing")));
     call->done(std::move(answers));
   });
+}
+
+void ServerTarget::SendHealth(size_t requests, absl::Time deadline, Done done) {
+  using Call = PendingCall<grpc::ByteBuffer, grpc::ByteBuffer>;
+  auto call = std::make_unique<Call>();
+  const grpc::Slice nothing;  // asks about the server as a whole
+  call->request = grpc::ByteBuffer(&nothing, 1);
+  call->context.set_deadline(absl::ToChronoTime(deadline));
+  call->done = std::move(done);
+  Call* const raw = call.release();  // as above
+  any_method_.UnaryCall(&raw->context, "/grpc.health.v1.Health/Check", {}, &raw->request, &raw->response,
+                        [raw, requests](grpc::Status status) {
+                          const std::unique_ptr<Call> call(raw);
+                          call->done(AllFailed(requests, server::FromGrpcStatus(status)));  // or, by its code, answered
+                        });
 }
 
 void ServerTarget::SendOne(int index, absl::Time deadline, bool want_items, Done done) {

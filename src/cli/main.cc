@@ -10,6 +10,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
+#include "absl/synchronization/mutex.h"
 #include "base/interrupt.h"
 #include "cli/verb.h"
 
@@ -83,6 +84,8 @@ int Run(const Verb& verb) {
 }
 
 int Main(int argc, char** argv) {
+  // Debian's Abseil looks for cycles at every lock that gRPC takes, in releases too.
+  absl::SetMutexDeadlockDetectionMode(absl::OnDeadlockCycle::kIgnore);
   InstallInterruptHandler();
   CommandLine command_line("beamline", kAbout, "beamline " BEAMLINE_VERSION);
   command_line.root()->Footer(kJourney);

@@ -148,9 +148,22 @@ Engine::Canceller EngineCore::Submit(RecommendRequest request, Callback done) {
     End(call, std::move(status), refused);
     return [] {};
   }
+  const bool may_wait = MayWait(request);
   call->request = std::move(request);
-  preparation_->Schedule([this, call] { Prepare(call); });
+  if (may_wait) {
+    preparation_->Schedule([this, call] { Prepare(call); });
+  } else {
+    Prepare(call);  // a few microseconds: less than waking a thread takes
+  }
   return [call] { call->Cancel(); };
+}
+
+bool EngineCore::NeedsStore(const RecommendRequest& request) const {
+  return request.history.empty() && !request.user_id.empty() && options_.history_store != nullptr;
+}
+
+bool EngineCore::MayWait(const RecommendRequest& request) const {
+  return NeedsStore(request) || !request.eligibility.unrestricted();
 }
 
 absl::Status EngineCore::Accept(const CallPtr& call, const RecommendRequest& request) {
@@ -284,9 +297,7 @@ void EngineCore::SetWidths(const RecommendRequest& request, runtime::RequestJob&
 }
 
 absl::Status EngineCore::AddHistory(RecommendRequest& request) const {
-  if (!request.history.empty() || request.user_id.empty() || options_.history_store == nullptr) {
-    return absl::OkStatus();
-  }
+  if (!NeedsStore(request)) return absl::OkStatus();
   absl::StatusOr<std::vector<Event>> stored = options_.history_store->Get(request.user_id, options_.max_history);
   if (!stored.ok()) {  // on its way to logs
     return absl::Status(stored.status().code(),

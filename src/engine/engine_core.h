@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // The engine over runners of any source, free of torch: checks a request in the caller's thread and pins it to the
-// model and catalogue that serve then, prepares it (history, eligibility, input) on its own threads, hands it to the
-// scheduler as a job, and turns the job's hypotheses into items. Its repository swaps models beneath all that.
-// README.md in this folder states concepts, ownership, threads and invariants; tests drive it with a fake runner and a
-// fake clock. Thread-safe as beamline/engine.h says.
+// model and catalogue that serve then, prepares it (history, eligibility, input; on its own threads what may wait),
+// hands it to the scheduler as a job, and turns the job's hypotheses into items. Its repository swaps models beneath
+// all that. README.md in this folder states concepts, ownership, threads and invariants; tests drive it with a fake
+// runner and a fake clock. Thread-safe as beamline/engine.h says.
 #pragma once
 
 #include <atomic>
@@ -72,6 +72,9 @@ class EngineCore final : public Engine {
   // RESOURCE_EXHAUSTED where the request would be refused even if it needed no encode: said before preparation, so that
   // saying no costs next to nothing.
   absl::Status RefuseHopeless(const RecommendRequest& request, int levels) const;
+  bool NeedsStore(const RecommendRequest& request) const;
+  // Preparation would wait for a store or a rule to compile, or sort long lists.
+  bool MayWait(const RecommendRequest& request) const;
   void Prepare(const CallPtr& call);
   // Prepare, but for the end of the preparation.
   void PrepareNow(const CallPtr& call);

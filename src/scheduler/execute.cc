@@ -51,8 +51,6 @@ void Scheduler::Execute(Work work) {
     std::lock_guard lock(mu_);
     Return(work, statuses, ended);
   }
-  work_changed_.notify_one();
-  sweep_changed_.notify_one();
   End(std::move(ended));
 }
 
@@ -156,6 +154,7 @@ void Scheduler::Return(Work& work, absl::Span<const absl::Status> statuses, std:
   for (size_t i = 0; i < work.batch.size(); ++i) {
     Entry& entry = work.batch[i];
     if (encoded && statuses[i].ok()) {
+      SweepBy(entry.job->deadline);
       const JobId id = entry.id;
       decode_.emplace(id, std::move(entry));
     } else {

@@ -72,16 +72,18 @@ Scheduler::JobId Scheduler::Submit(std::unique_ptr<Job> job) {
     job->done(std::move(decision.status), *job);
     return id;
   }
-  if (decision.evict_lowest) PushOutLowest();
+  if (decision.evict_lowest) {
+    PushOutLowest();
+    sweep_changed_.notify_one();
+  }
   job->probe = decision.probe;
   ++stats_.accepted;
   ++stats_.in_flight;
   live_[id] = job.get();
   encode_.emplace(id, Entry{id, std::move(job)});
-  const bool sweep_sooner = decision.evict_lowest || queued.deadline < sweep_at_;
+  SweepBy(queued.deadline);
   lock.unlock();
   work_changed_.notify_one();
-  if (sweep_sooner) sweep_changed_.notify_one();
   return id;
 }
 
@@ -152,7 +154,10 @@ void Scheduler::WorkerLoop() {
   while (true) {
     Work work = TakeWork(clock_->Now());
     if (!work.ended.empty() || !work.batch.empty()) {
+      // A worker that comes back from a batch looks for the next one itself: another is needed for what is left now.
+      const bool more = !encode_.empty() || !decode_.empty();
       lock.unlock();
+      if (more) work_changed_.notify_one();
       Execute(std::move(work));
       lock.lock();
       continue;
@@ -173,9 +178,16 @@ void Scheduler::SweeperLoop() {
       continue;
     }
     if (joining_) return;
-    sweep_at_ = NextDeadline();
+    // Only when it has come: a time that followed the jobs would cost a wake-up for each of them.
+    if (sweep_at_ <= clock_->Now()) sweep_at_ = NextDeadline();
     WaitUntil(sweep_changed_, lock, *clock_, sweep_at_);
   }
+}
+
+void Scheduler::SweepBy(absl::Time deadline) {
+  if (deadline >= sweep_at_) return;
+  sweep_at_ = deadline;
+  sweep_changed_.notify_one();
 }
 
 AdmissionView Scheduler::ViewForAdmission(const QueuedJob& job, absl::Time now) const {

@@ -136,6 +136,8 @@ class Scheduler {
   Work TakeWork(absl::Time now);
   std::vector<Ended> TakeDead(absl::Time now);
   absl::Time NextDeadline() const;
+  // The sweeper looks at the queues at `deadline` or before.
+  void SweepBy(absl::Time deadline);
   // The job's worker is done with it: it waits for decode, or `ended` takes it.
   void Return(Work& work, absl::Span<const absl::Status> statuses, std::vector<Ended>& ended);
 
@@ -163,9 +165,9 @@ class Scheduler {
   absl::flat_hash_map<JobId, Job*> live_;  // accepted, `done` not begun
   CostTable cost_;
   SchedulerStats stats_;
-  BatchSize encoding_;              // being encoded: it will come back for decode
-  std::multiset<absl::Time> busy_;  // when each executing batch should end
-  absl::Time sweep_at_ = absl::InfiniteFuture();
+  BatchSize encoding_;                            // being encoded: it will come back for decode
+  std::multiset<absl::Time> busy_;                // when each executing batch should end
+  absl::Time sweep_at_ = absl::InfiniteFuture();  // not after the deadline of anything in the queues
   JobId last_id_ = 0;
   int64_t abandoned_jobs_ = 0;
   bool stopping_ = false;  // refuse

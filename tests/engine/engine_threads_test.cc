@@ -136,6 +136,25 @@ class HangingStore final : public UserHistoryStore {
   bool released_ = false;  // guarded by mu_
 };
 
+TEST(EngineThreadsTest, OnlyWhatMayTakeLongIsPreparedOnAnotherThread) {
+  auto runner = std::make_unique<FakeRunner>(MakeCatalogue(150));
+  std::thread::id prepared_on;
+  runner->before_input = [&] { prepared_on = std::this_thread::get_id(); };
+  auto engine = EngineCore::Create({.options = {}, .source = SourceOf(std::move(runner))});
+  ASSERT_TRUE(engine.ok()) << engine.status();
+  const auto prepared_here = [&](RecommendRequest request) {
+    EXPECT_TRUE((*engine)->Recommend(std::move(request)).ok());
+    return prepared_on == std::this_thread::get_id();
+  };
+  EXPECT_TRUE(prepared_here({.user_id = "good"}));
+  RecommendRequest request{.user_id = "good", .history = {{.item = 3}}, .exclude_history = true};
+  EXPECT_TRUE(prepared_here(request));
+  request.eligibility.deny = {5};
+  EXPECT_FALSE(prepared_here(request));
+  request.eligibility = {.rule = {{"kind", {"1"}}}};
+  EXPECT_FALSE(prepared_here(request));
+}
+
 TEST(EngineThreadsTest, DrainDoesNotWaitForAStoreThatHangs) {
   auto store = std::make_shared<HangingStore>();
   auto engine = Start({.history_store = store}, absl::ZeroDuration());

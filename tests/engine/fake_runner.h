@@ -78,6 +78,7 @@ class FakeRunner final : public runtime::Runner {
   runtime::ModelInfo info_;
   absl::Duration cost = absl::Milliseconds(1);  // of encode, and of each step
   std::function<void(int step)> before_step;    // on the worker
+  std::function<void()> before_input;           // where requests are prepared
   std::atomic<int64_t> executed_late{0};
   std::atomic<int64_t> encoded{0}, decoded{0};
   std::string salt;      // changes the log-probabilities, as other weights would
@@ -90,6 +91,7 @@ class FakeRunner final : public runtime::Runner {
   std::shared_ptr<const catalogue::CatalogueSnapshot> catalogue() const override { return catalogue_; }
 
   runtime::EncodedRequest BuildInput(const runtime::FeatureSource& source, const Catalogue& catalogue) const override {
+    if (before_input) before_input();
     runtime::EncodedRequest input;
     input.static_features = {static_cast<int32_t>(StableHash64(source.user_id, 1) & 0xffff)};
     runtime::EncodedPathway& pathway = input.pathways[0];

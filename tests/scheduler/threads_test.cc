@@ -167,6 +167,51 @@ TEST(SweeperTest, DeadlinesAndCancelsDoNotWaitForAWorker) {
   EXPECT_EQ(long_one.ok.load(), 1);
 }
 
+// As above, for a job that was being encoded when the sweeper last looked.
+TEST(SweeperTest, AJobThatComesBackFromEncodeDoesNotWaitForAWorker) {
+  RealClock clock;
+  FakeExecutor executor(&clock, nullptr);
+  std::atomic<bool> encoding{false}, go_on{false}, release{false};
+  const auto await = [](const std::atomic<bool>& flag) {
+    for (int i = 0; i < 5000 && !flag.load(); ++i) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  };
+  executor.encode_cost = [&](int64_t, int64_t, int64_t) {
+    encoding.store(true);
+    await(go_on);
+    return absl::ZeroDuration();
+  };
+  executor.before_step = [&](int) { await(release); };
+  Tally first, swept, urgent;
+  SchedulerOptions options{.workers = 1};
+  options.limits.max_queue_delay = absl::ZeroDuration();
+  Scheduler scheduler(options, &executor, &clock);
+  const auto submit = [&](Priority priority, absl::Time deadline, bool cached, uint64_t group, Tally& tally) {
+    auto job = std::make_unique<FakeJob>();
+    job->priority = priority;
+    job->deadline = deadline;
+    job->cached = cached;
+    job->batch_group = group;
+    job->done = [&tally](absl::Status status, Job&) { tally.Count(status); };
+    scheduler.Submit(std::move(job));
+  };
+  const auto await_end = [](const Tally& tally) {
+    for (int i = 0; i < 5000 && tally.ended.load() == 0; ++i) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  };
+  submit(Priority::kDefault, clock.Now() + absl::Seconds(1), /*cached=*/false, 1, first);
+  await(encoding);
+  submit(Priority::kDefault, clock.Now() + absl::Milliseconds(20), /*cached=*/true, 1, swept);
+  await_end(swept);
+  submit(Priority::kCritical, absl::InfiniteFuture(), /*cached=*/true, 2, urgent);  // is decoded first, for long
+  go_on.store(true);
+  await_end(first);
+  EXPECT_EQ(swept.expired.load(), 1);
+  EXPECT_EQ(first.expired.load(), 1);
+  EXPECT_EQ(urgent.ended.load(), 0);
+  release.store(true);
+  EXPECT_TRUE(scheduler.Drain(absl::InfiniteFuture()));
+  EXPECT_EQ(urgent.ok.load(), 1);
+}
+
 // Sixteen at once, one to a batch, with real threads: what the scheduler adds to the executor's own time is little,
 // even on a busy machine. The executor tells how long its batches took, so that their preemption does not count.
 TEST(GapTest, SinglesFollowEachOtherAtOnce) {

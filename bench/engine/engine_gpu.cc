@@ -104,6 +104,7 @@ model::Weights RandomWeights(const backend::Context& ctx, const model::ModelConf
                                                                         : at::zeros(spec.shape, fp32);
     weights.Set(spec.name, spec.role == model::WeightRole::kBuffer ? values : values.to(ctx.dtype));
   }
+  cudaDeviceSynchronize();  // the backend's streams do not wait for the one that made them
   return weights;
 }
 

@@ -6,27 +6,48 @@
 namespace beamline::kernels {
 namespace {
 
-constexpr int kThreads = 256;
-constexpr int kBlocks = 4;  // on a multiprocessor: the rows of one request of 512 beams at once
 constexpr size_t kSortBytes = select::kSortShared * sizeof(select::Candidate);
-using Block = CudaBlock<kThreads>;
 
-__global__ void __launch_bounds__(kThreads, kBlocks) NormaliseRows(const __grid_constant__ BeamSelectBatch batch) {
-  __shared__ Block::Storage storage;
-  Block block(storage);
+// The first level has one row a request, with up to a level's codes as children: as many threads as a block can have.
+// Later ones have a row per beam with few children each: small blocks, so that all rows of a request of 512 beams run
+// at once.
+template <int kThreadsOfBlock, int kBlocksOfMultiprocessor>
+struct Shape {
+  static constexpr int kThreads = kThreadsOfBlock;
+  static constexpr int kBlocks = kBlocksOfMultiprocessor;
+  using Block = CudaBlock<kThreads>;
+};
+using FirstLevel = Shape<1024, 1>;
+using LaterLevel = Shape<256, 4>;
+using Layout = select::Layout<FirstLevel::Block>;  // the same for both
+
+template <class S>
+__global__ void __launch_bounds__(S::kThreads, S::kBlocks)
+    NormaliseRows(const __grid_constant__ BeamSelectBatch batch) {
+  __shared__ typename S::Block::Storage storage;
+  typename S::Block block(storage);
   select::NormaliseRow(block, batch, static_cast<int32_t>(blockIdx.x));
 }
 
-__global__ void __launch_bounds__(kThreads, kBlocks) RefineRows(const __grid_constant__ BeamSelectBatch batch) {
-  __shared__ Block::Storage storage;
-  Block block(storage);
+template <class S>
+__global__ void __launch_bounds__(S::kThreads, S::kBlocks) RefineRows(const __grid_constant__ BeamSelectBatch batch) {
+  __shared__ typename S::Block::Storage storage;
+  typename S::Block block(storage);
   select::RefineRow(block, batch, static_cast<int32_t>(blockIdx.x));
 }
 
-__global__ void __launch_bounds__(kThreads, kBlocks) CollectRows(const __grid_constant__ BeamSelectBatch batch) {
-  __shared__ Block::Storage storage;
-  Block block(storage);
+template <class S>
+__global__ void __launch_bounds__(S::kThreads, S::kBlocks) CollectRows(const __grid_constant__ BeamSelectBatch batch) {
+  __shared__ typename S::Block::Storage storage;
+  typename S::Block block(storage);
   select::CollectRow(block, batch, static_cast<int32_t>(blockIdx.x), DynamicShared<select::Candidate>());
+}
+
+template <class S>
+void LaunchLevel(const BeamSelectBatch& batch, unsigned blocks, CudaStream stream) {
+  Launch(NormaliseRows<S>, {blocks, S::kThreads}, stream, batch);
+  Launch(RefineRows<S>, {blocks, S::kThreads}, stream, batch);
+  Launch(CollectRows<S>, {blocks, S::kThreads, kSortBytes}, stream, batch);
 }
 
 bool HasSlots(const DeviceBeams& beams) {
@@ -51,7 +72,7 @@ bool Valid(const BeamSelectBatch& batch) {
 }  // namespace
 
 size_t BeamSelectWorkspaceBytes(int32_t requests, int32_t rows) {
-  return ValidSelectSizes(requests, rows) ? select::Layout<Block>{requests, rows}.bytes() : 0;
+  return ValidSelectSizes(requests, rows) ? Layout{requests, rows}.bytes() : 0;
 }
 
 LaunchError BeamSelectPrepare(void* workspace, int32_t requests, int32_t rows, CudaStream stream) {
@@ -59,19 +80,22 @@ LaunchError BeamSelectPrepare(void* workspace, int32_t requests, int32_t rows, C
     return LaunchError::kInvalidArgument;
   }
   // Above 48 KB a kernel's shared memory is asked for once, outside of any capture.
-  if (cudaFuncSetAttribute(CollectRows, cudaFuncAttributeMaxDynamicSharedMemorySize, kSortBytes) != cudaSuccess) {
-    return LaunchError::kCuda;
+  for (const auto collect : {CollectRows<FirstLevel>, CollectRows<LaterLevel>}) {
+    if (cudaFuncSetAttribute(collect, cudaFuncAttributeMaxDynamicSharedMemorySize, kSortBytes) != cudaSuccess) {
+      return LaunchError::kCuda;
+    }
   }
-  const size_t bytes = select::Layout<Block>{requests, rows}.state_bytes();
+  const size_t bytes = Layout{requests, rows}.state_bytes();
   return cudaMemsetAsync(workspace, 0, bytes, stream) == cudaSuccess ? LaunchError::kOk : LaunchError::kCuda;
 }
 
 LaunchError BeamSelectCuda(const BeamSelectBatch& batch, CudaStream stream) {
   if (!Valid(batch)) return LaunchError::kInvalidArgument;
-  const unsigned blocks = batch.level == 0 ? batch.requests : batch.rows;
-  Launch(NormaliseRows, {blocks, kThreads}, stream, batch);
-  Launch(RefineRows, {blocks, kThreads}, stream, batch);
-  Launch(CollectRows, {blocks, kThreads, kSortBytes}, stream, batch);
+  if (batch.level == 0) {
+    LaunchLevel<FirstLevel>(batch, batch.requests, stream);
+  } else {
+    LaunchLevel<LaterLevel>(batch, batch.rows, stream);
+  }
   return Launched();
 }
 

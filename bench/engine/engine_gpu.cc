@@ -15,11 +15,13 @@
 //
 // Prints one JSON object per line: the ceilings (device copy, bf16 product of 8192^3), then per case the median and
 // P99 of a batch in ms, of its decode alone (the context is cached), requests per second, the share of the product's
-// rate. clients: threads that run batches at the same time, each with a stream. --profile N: after the warm-up, N
-// batches of the first case between cudaProfilerStart and -Stop, and nothing else, for ncu --profile-from-start off.
+// rate. clients: threads that run batches at the same time, each with a stream, from the moment when all are warm.
+// --profile N: after the warm-up, N batches of the first case between cudaProfilerStart and -Stop, and nothing else,
+// for ncu --profile-from-start off.
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
+#include <latch>
 #include <random>
 #include <string>
 #include <thread>
@@ -125,6 +127,7 @@ double Flops(const model::ModelConfig& c, int tokens, int beams) {
 }
 
 struct Case {
+  const std::string name;
   const model::Model& model;
   const kernels::ConstraintView& constraint;
   int beams, batch, clients;
@@ -182,8 +185,7 @@ double Percentile(std::vector<double> values, double p) {
 
 constexpr int kWarmUpBatches = 6;  // a pass is captured at its second run; and algorithms are tuned
 
-void Measure(const Options& options, const backend::Context& shared, const Case& c, const std::string& name,
-             double ceiling) {
+void Measure(const Options& options, const backend::Context& shared, const Case& c, double ceiling) {
   struct Client {
     std::vector<double> all, decode;
   };
@@ -198,6 +200,8 @@ void Measure(const Options& options, const backend::Context& shared, const Case&
     cudaProfilerStop();
     std::exit(0);
   }
+  // Rates are added up: whoever began early or ended late would have had the device to itself.
+  std::latch warm(c.clients);
   for (int client = 0; client < c.clients; ++client) {
     threads.emplace_back([&, client] {
       const backend::InferenceGuard guard;
@@ -205,6 +209,7 @@ void Measure(const Options& options, const backend::Context& shared, const Case&
       if (client > 0) {
         for (int i = 0; i < kWarmUpBatches; ++i) RunBatch(shared, c, input);
       }
+      warm.arrive_and_wait();
       const double from = Now();
       while (Now() < from + options.seconds) {
         const BatchTimes times = RunBatch(shared, c, input);
@@ -228,7 +233,7 @@ void Measure(const Options& options, const backend::Context& shared, const Case&
       "{\"engine\": \"%s\", \"batch\": %d, \"clients\": %d, \"beams\": %d, \"batches\": %zu, \"p50_ms\": %.3f, "
       "\"p99_ms\": %.3f, \"cached_p50_ms\": %.3f, \"requests_per_s\": %.1f, \"gflop\": %.0f, \"of_matmul\": %.3f, "
       "\"warm_up_s\": %.1f}\n",
-      name.c_str(), c.batch, c.clients, c.beams, all.size(), 1e3 * Percentile(all, .5), 1e3 * Percentile(all, .99),
+      c.name.c_str(), c.batch, c.clients, c.beams, all.size(), 1e3 * Percentile(all, .5), 1e3 * Percentile(all, .99),
       1e3 * Percentile(decode, .5), rate, 1e-9 * flops, rate * flops / ceiling, warm_up);
   std::fflush(stdout);
 }
@@ -289,7 +294,7 @@ int Run(const Options& options) {
       }
       for (const int batch : options.batches) {
         for (const int clients : options.clients) {
-          Measure(options, *context, {**model, *constraint, options.beams, batch, clients}, name + " " + dtype,
+          Measure(options, *context, {name + " " + dtype, **model, *constraint, options.beams, batch, clients},
                   ceiling);
         }
       }

@@ -128,6 +128,7 @@ class Bench {
                       {"family", status.family()},
                       {"parameters", status.parameters()},
                       {"items", status.items()}};
+      if (options_.target.health) target_json_["health"] = true;  // none of it was asked
       return absl::OkStatus();
     }
     EngineOptions engine_options;

@@ -267,11 +267,11 @@ absl::Status Trainer::Run(const std::string& checkpoint, Progress* progress,
     try {
       status = RunEpoch(progress);
       if (status.ok()) status = FinishEpoch(progress);
+      if (!status.ok() && !absl::IsCancelled(status)) return status;
+      BEAMLINE_RETURN_IF_ERROR(AccountForSteps());  // of a run that was stopped
     } catch (const std::exception& error) {
       return absl::InternalError(absl::StrCat("training, step ", step_ + 1, ": ", error.what()));
     }
-    if (!status.ok() && !absl::IsCancelled(status)) return status;
-    BEAMLINE_RETURN_IF_ERROR(AccountForSteps());  // of a run that was stopped
     if (!checkpoint.empty() && (!status.ok() || absl::Now() >= next_save)) {
       BEAMLINE_RETURN_IF_ERROR(Save(checkpoint));
       next_save = absl::Now() + kBetweenSaves;

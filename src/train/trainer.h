@@ -4,9 +4,9 @@
 // label smoothing, optional weight averaging, expert balancing, and validation by full ranking with beam search, which
 // chooses the weights that are kept and ends the run early. The same model code as in serving, on the aten backend.
 //
-// A run repeats bit for bit from its options on the same machine with the same thread count, and so does one that was
-// interrupted and restored from a checkpoint: every random number is a function of the seed and the position.
-// Not thread-safe. Weights are fp32.
+// On the CPU a run repeats bit for bit from its options on the same machine with the same thread count, and so does one
+// that was interrupted and restored from a checkpoint: every random number is a function of the seed and the position.
+// On a GPU it repeats but for the order of some sums. Not thread-safe. Weights are fp32.
 #pragma once
 
 #include <cstdint>

@@ -81,6 +81,25 @@ TEST_F(BenchVerb, ABatchIsOneCallAndClassesAreKeptApart) {
   EXPECT_LT(server_->counters().calls.value(), engine_.requests().size() / 4) << "BatchRecommend";
 }
 
+// What gRPC costs by itself: the same server, but no engine at work.
+TEST_F(BenchVerb, HealthCallsReachNoEngine) {
+  const Outcome outcome = Bench(
+      absl::StrCat("--health --rate 100 --arrivals constant --seconds 0.2 --batch 2 --json ", Out("health.json")));
+  ASSERT_EQ(outcome.exit_code, 0) << outcome.text;
+  const nlohmann::json report = Json(Out("health.json"));
+  EXPECT_EQ(report["target"]["health"], true) << "or it passes for a measurement of recommendations";
+  ASSERT_EQ(report["cells"].size(), 1u);
+  EXPECT_EQ(report["cells"][0]["answered"], 40) << "two for each call";
+  EXPECT_TRUE(engine_.requests().empty());
+
+  config::v1::ServerConfig config = LoopbackConfig();
+  config.set_health(false);
+  Start(config);
+  const Outcome without = Bench("--health --seconds 0.1");
+  EXPECT_EQ(without.exit_code, 1) << without.text;
+  EXPECT_THAT(without.text, HasSubstr("UNIMPLEMENTED"));
+}
+
 TEST_F(BenchVerb, MistakesAndDeadServersAreToldInOneLine) {
   const auto expect = [](const std::string& arguments, int exit_code, const std::string& text) {
     const Outcome outcome = Beamline(absl::StrCat("bench ", arguments));
@@ -93,6 +112,7 @@ TEST_F(BenchVerb, MistakesAndDeadServersAreToldInOneLine) {
   expect("--server 127.0.0.1:1 --server-pid 4194303", 2, "--server-pid: there is no process 4194303");
   expect("--bundle /nowhere", 2, "/nowhere");
   expect("--bundle a --server b", 2, "excludes");
+  expect("--bundle a --health", 2, "--health requires --server");
   expect("--bundle a --classes 50,50,50", 2, "--classes: give three percentages");
   expect("--bundle a --find-capacity --deadline-ms 10000", 2, "--seconds: 10 is less than five deadlines");
   expect("--bundle a --rate 0", 2, "--rate");

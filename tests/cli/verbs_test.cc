@@ -237,6 +237,14 @@ TEST_F(VerbsTest, SidsOfOtherTargetsAreRefused) {
   EXPECT_FALSE(fs::exists(File("model")));
 }
 
+// On the CPU it would change nothing, and model and checkpoint would say that it had.
+TEST_F(VerbsTest, Tf32IsRefusedOnTheCpu) {
+  MakeLog();
+  Tokenize();
+  Bad(TrainArguments("model") + " --tf32", "training option tf32 is of GPUs; train with device cuda or without it");
+  EXPECT_FALSE(fs::exists(File("model")));
+}
+
 // "--name=" is the empty value, not the next word.
 TEST_F(VerbsTest, AnEmptyValueIsAValue) {
   const std::string log = absl::StrCat("generate-data log --users 20 --out ", File("log"));

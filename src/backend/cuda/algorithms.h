@@ -25,7 +25,7 @@ namespace beamline::backend::cuda {
 // Of times [choice][step] the choice that is slower than the fastest of each step by the least factor, on average.
 size_t LeastSlowdown(absl::Span<const std::vector<float>> times);
 
-// The numbers of rows for which an algorithm is chosen, ascending; others take the next larger one's.
+// The numbers of rows for which an algorithm is chosen, ascending; others take the next larger one's, or the last.
 std::vector<int64_t> RowSteps(c10::Device where);
 
 class Algorithms {

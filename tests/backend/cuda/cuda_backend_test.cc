@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// What the cuda backend has besides the op set: one algorithm for every number of rows, batches that allocate nothing
-// and copy once, tries that go to the device once.
+// What the cuda backend has besides the op set: algorithms that give the same rows for every number of them, batches
+// that allocate nothing and copy once, tries that go to the device once.
 #include "backend/cuda/cuda_backend.h"
 
 #include <cstdlib>
@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "absl/types/span.h"
 #include "backend/test_context.h"
 #include "gtest/gtest.h"
 
@@ -81,6 +82,12 @@ TEST_F(CudaBackendTest, TellsTheMemoryOfTheDevice) {
   EXPECT_GE(before->total, before->free);
   EXPECT_EQ(during->total, before->total);
   EXPECT_NEAR(static_cast<double>(before->free - during->free), static_cast<double>(bytes), 64 << 20);
+}
+
+TEST(AlgorithmsTest, AClassThatIsNeverFarBehindBeatsOneThatIsFastestSomewhere) {
+  const std::vector<std::vector<float>> times = {{1, 40}, {1.5f, 15}, {4, 10}};  // [class][number of rows]
+  EXPECT_EQ(LeastSlowdown(times), 1u);
+  EXPECT_EQ(LeastSlowdown(absl::MakeConstSpan(times).subspan(2)), 0u);
 }
 
 TEST_F(CudaBackendTest, OnlyOneThatGivesEqualRowsIsTaken) {

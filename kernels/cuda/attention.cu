@@ -387,25 +387,29 @@ __global__ void __launch_bounds__(kRowWarps * 32) RowAttention(const __grid_cons
   }
 }
 
-// Calls f with the kernel for tensor cores and its shared memory; false where there is none.
+// Calls f with the kernel for tensor cores and its shared memory, where there is one.
 template <class T, bool kBias, class F>
-bool WithTileKernel(int32_t head_dim, F f) {
+void WithTileKernel(int32_t head_dim, F f) {
   switch (head_dim) {
     case 32:
-      f(TileAttention<T, 32, kBias>, sizeof(TileStorage<T, 32>));
-      return true;
+      return f(TileAttention<T, 32, kBias>, sizeof(TileStorage<T, 32>));
     case 64:
-      f(TileAttention<T, 64, kBias>, sizeof(TileStorage<T, 64>));
-      return true;
+      return f(TileAttention<T, 64, kBias>, sizeof(TileStorage<T, 64>));
     case 96:
-      f(TileAttention<T, 96, kBias>, sizeof(TileStorage<T, 96>));
-      return true;
+      return f(TileAttention<T, 96, kBias>, sizeof(TileStorage<T, 96>));
     case 128:
-      f(TileAttention<T, 128, kBias>, sizeof(TileStorage<T, 128>));
-      return true;
+      return f(TileAttention<T, 128, kBias>, sizeof(TileStorage<T, 128>));
     default:
-      return false;
+      return;
   }
+}
+
+// Devices 8.6 and 8.9 have too little shared memory for large heads: these go the way of any type there.
+bool Fits(size_t bytes) {
+  int device = 0, most = 0;
+  return cudaGetDevice(&device) == cudaSuccess &&
+         cudaDeviceGetAttribute(&most, cudaDevAttrMaxSharedMemoryPerBlockOptin, device) == cudaSuccess &&
+         bytes <= static_cast<size_t>(most);
 }
 
 bool Valid(const AttentionBatch& batch) {
@@ -437,11 +441,16 @@ LaunchError AttentionCuda(const AttentionBatch& batch, CudaStream stream) {
   return WithType(batch.type, [&]<class T>(T) {
     if constexpr (!__is_same(T, float)) {
       const dim3 grid((batch.max_queries + kQueries - 1) / kQueries, batch.heads, batch.requests);
+      bool launched = false;
       const auto launch = [&](auto kernel, size_t bytes) {
-        Launch(kernel, {grid, kTileThreads, bytes}, stream, batch);
+        launched = Fits(bytes);
+        if (launched) Launch(kernel, {grid, kTileThreads, bytes}, stream, batch);
       };
-      const bool launched = batch.relative_bias == nullptr ? WithTileKernel<T, false>(batch.head_dim, launch)
-                                                           : WithTileKernel<T, true>(batch.head_dim, launch);
+      if (batch.relative_bias == nullptr) {
+        WithTileKernel<T, false>(batch.head_dim, launch);
+      } else {
+        WithTileKernel<T, true>(batch.head_dim, launch);
+      }
       if (launched) return Launched();
     }
     const dim3 grid((batch.max_queries + kRowWarps - 1) / kRowWarps, batch.heads, batch.requests);
@@ -453,8 +462,8 @@ LaunchError AttentionCuda(const AttentionBatch& batch, CudaStream stream) {
 LaunchError AttentionPrepare() {
   bool ok = true;
   const auto prepare = [&](auto kernel, size_t bytes) {
-    ok &= cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(bytes)) ==
-          cudaSuccess;
+    ok &= !Fits(bytes) || cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                               static_cast<int>(bytes)) == cudaSuccess;
   };
   for (int32_t head_dim : {32, 64, 96, 128}) {
     WithTileKernel<__nv_bfloat16, false>(head_dim, prepare);

@@ -66,7 +66,7 @@ Answer Failed(const absl::Status& status) {
   return failed;
 }
 
-std::vector<Answer> AllFailed(size_t requests, const absl::Status& status) {
+std::vector<Answer> ForAll(size_t requests, const absl::Status& status) {
   const Answer failed = Failed(status);
   return std::vector<Answer>(requests, failed);
 }
@@ -122,7 +122,7 @@ void ServerTarget::Send(absl::Span<const int> indices, absl::Time deadline, bool
   stub_->async()->BatchRecommend(&raw->context, &raw->request, &raw->response, [raw, want_items](grpc::Status status) {
     const std::unique_ptr<Call> call(raw);
     const auto requests = static_cast<size_t>(call->request.requests_size());
-    if (!status.ok()) return call->done(AllFailed(requests, server::FromGrpcStatus(status)));
+    if (!status.ok()) return call->done(ForAll(requests, server::FromGrpcStatus(status)));
     std::vector<Answer> answers;
     for (const v1::BatchRecommendResponse::Result& result : call->response.results()) {
       Answer answer = AnswerOf(result.response(), want_items);
@@ -130,7 +130,7 @@ void ServerTarget::Send(absl::Span<const int> indices, absl::Time deadline, bool
       answer.retry_after = absl::Milliseconds(result.error().retry_after_ms());
       answers.push_back(std::move(answer));
     }
-    if (answers.size() != requests) return call->done(AllFailed(requests, absl::InternalError("answers are missing")));
+    if (answers.size() != requests) return call->done(ForAll(requests, absl::InternalError("answers are missing")));
     call->done(std::move(answers));
   });
 }
@@ -146,7 +146,7 @@ void ServerTarget::SendHealth(size_t requests, absl::Time deadline, Done done) {
   any_method_.UnaryCall(&raw->context, "/grpc.health.v1.Health/Check", {}, &raw->request, &raw->response,
                         [raw, requests](grpc::Status status) {
                           const std::unique_ptr<Call> call(raw);
-                          call->done(AllFailed(requests, server::FromGrpcStatus(status)));  // or, by its code, answered
+                          call->done(ForAll(requests, server::FromGrpcStatus(status)));
                         });
 }
 

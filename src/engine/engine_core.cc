@@ -163,7 +163,9 @@ bool EngineCore::NeedsStore(const RecommendRequest& request) const {
 }
 
 bool EngineCore::MayWait(const RecommendRequest& request) const {
-  return NeedsStore(request) || !request.eligibility.unrestricted();
+  constexpr size_t kShortHistory = 256;  // what is denied is sorted
+  return NeedsStore(request) || !request.eligibility.unrestricted() ||
+         (request.exclude_history && request.history.size() > kShortHistory);
 }
 
 absl::Status EngineCore::Accept(const CallPtr& call, const RecommendRequest& request) {

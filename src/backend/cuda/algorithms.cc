@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <memory>
 #include <utility>
 #include <vector>
 
@@ -14,6 +15,8 @@
 
 namespace beamline::backend::cuda {
 namespace {
+
+constexpr int64_t kMostTrialBytes = int64_t{512} << 20;
 
 std::string KindText(const ProductKind& kind) {
   return absl::StrCat(static_cast<int>(kind.type), " ", static_cast<int>(kind.out_type), " ", kind.n, " ", kind.k, " ",
@@ -64,13 +67,25 @@ std::vector<int64_t> RowSteps(c10::Device where) {
 cublasLtMatmulAlgo_t Algorithms::For(const ProductKind& kind, int64_t rows, const LtWorkspace& workspace,
                                      cudaStream_t stream) {
   const size_t step = std::lower_bound(steps_.begin(), steps_.end() - 1, rows) - steps_.begin();
-  const std::lock_guard<std::mutex> lock(mutex_);  // one measures, others wait for its choice
-  if (const auto found = chosen_.find(kind); found != chosen_.end()) return found->second[step];
-  if (const auto taken = imported_.extract(kind); !taken.empty() && Takes(kind, taken.mapped(), workspace)) {
-    return chosen_.emplace(kind, taken.mapped()).first->second[step];
+  std::shared_ptr<std::mutex> measuring;  // held while this kind's choice is made, so that others' are not held up
+  {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    if (const auto found = chosen_.find(kind); found != chosen_.end()) return found->second[step];
+    std::shared_ptr<std::mutex>& of_kind = measuring_[kind];
+    if (of_kind == nullptr) of_kind = std::make_shared<std::mutex>();
+    measuring = of_kind;
   }
-  Choice choice = Choose(kind, workspace, stream);
-  ++measured_;
+  const std::lock_guard<std::mutex> one_measures(*measuring);
+  Choice choice;
+  {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    if (const auto found = chosen_.find(kind); found != chosen_.end()) return found->second[step];
+    if (auto taken = imported_.extract(kind); !taken.empty()) choice = std::move(taken.mapped());
+  }
+  const bool known = !choice.empty() && Takes(kind, choice, workspace);
+  if (!known) choice = Choose(kind, workspace, stream);
+  const std::lock_guard<std::mutex> lock(mutex_);
+  if (!known) ++measured_;
   return chosen_.emplace(kind, std::move(choice)).first->second[step];
 }
 
@@ -86,8 +101,14 @@ bool Algorithms::Takes(const ProductKind& kind, const Choice& choice, const LtWo
 
 Algorithms::Choice Algorithms::Choose(const ProductKind& kind, const LtWorkspace& workspace,
                                       cudaStream_t stream) const {
-  AlgorithmTrial trial({lt_, handle_, where_, workspace, stream}, kind, steps_.back());
-  std::vector<int64_t> sizes = steps_;
+  // More rows take the algorithm of the most that fit into the memory that is left for trials.
+  const int64_t row_bytes = kind.n * kernels::SizeOf(kind.out_type) + kind.k * kernels::SizeOf(kind.type);
+  std::vector<int64_t> steps;
+  for (const int64_t rows : steps_) {
+    if (rows <= kTrialRows || rows * row_bytes <= kMostTrialBytes) steps.push_back(rows);
+  }
+  AlgorithmTrial trial({lt_, handle_, where_, workspace, stream}, kind, steps.back());
+  std::vector<int64_t> sizes = steps;
   for (const int64_t rows : {1, 33, 4096}) sizes.push_back(rows);
   const std::vector<cublasLtMatmulAlgo_t> offered = trial.Offered(sizes);
   std::map<std::vector<char>, std::vector<cublasLtMatmulAlgo_t>> classes;  // by the bits they give
@@ -100,13 +121,14 @@ Algorithms::Choice Algorithms::Choose(const ProductKind& kind, const LtWorkspace
   for (const auto& [bits, algorithms] : classes) {
     Choice choice;
     std::vector<float> time;
-    for (const int64_t rows : steps_) {
+    for (const int64_t rows : steps) {
       const auto [algorithm, milliseconds] = Fastest(trial, algorithms, rows, bits);
       if (algorithm == nullptr) break;
       choice.push_back(*algorithm);
       time.push_back(milliseconds);
     }
-    if (choice.size() < steps_.size()) continue;
+    if (choice.size() < steps.size()) continue;
+    choice.resize(steps_.size(), choice.back());
     choices.push_back(std::move(choice));
     times.push_back(std::move(time));
   }

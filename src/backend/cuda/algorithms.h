@@ -8,6 +8,7 @@
 #pragma once
 
 #include <map>
+#include <memory>
 #include <mutex>
 #include <string>
 #include <utility>
@@ -59,9 +60,10 @@ class Algorithms {
   const std::vector<int64_t> steps_;
   const std::string device_;
   mutable std::mutex mutex_;
-  std::map<ProductKind, Choice> chosen_;    // guarded by mutex_
-  std::map<ProductKind, Choice> imported_;  // guarded by mutex_; not used yet
-  int64_t measured_ = 0;                    // guarded by mutex_
+  std::map<ProductKind, std::shared_ptr<std::mutex>> measuring_;  // guarded by mutex_
+  std::map<ProductKind, Choice> chosen_;                          // guarded by mutex_
+  std::map<ProductKind, Choice> imported_;                        // guarded by mutex_; not used yet
+  int64_t measured_ = 0;                                          // guarded by mutex_
 };
 
 }  // namespace beamline::backend::cuda

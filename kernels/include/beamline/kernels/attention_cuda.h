@@ -11,9 +11,10 @@
 // sees key j iff key_order[j] <= query_limit[r / limit_repeat] (both indexed by row; null: every key of the request). A
 // query that sees no key gets 0; rows beyond a count are neither read nor written.
 //
-// Numbers. bf16 and fp16 with head_dim 32, 64, 96 or 128 (96 and 128: 160 KB of shared memory a block): tensor cores, scores and sums in fp32, probabilities rounded
-// to the type before they weigh values (FlashAttention-2, arXiv 2307.08691). Everything else: one warp per row and
-// head, in fp32. A row's result depends on its own request's keys in their order, never on what shares the batch.
+// Numbers. bf16 and fp16 with head_dim 32, 64, 96 or 128 (96 and 128: 160 KB of shared memory a block): tensor cores,
+// scores and sums in fp32, probabilities rounded to the type before they weigh values (FlashAttention-2, arXiv
+// 2307.08691). Everything else: one warp per row and head, in fp32. A row's result depends on its own request's keys in
+// their order, never on what shares the batch.
 #pragma once
 
 #include <cstdint>

@@ -163,6 +163,7 @@ BatchTimes RunBatch(const backend::Context& shared, const Case& c, const model::
   const double encoded = Now();
   const std::vector<int> widths(c.model.config().levels(), c.beams);
   std::vector<const model::ContextHandle*> pointers;
+  pointers.reserve(handles.size());
   for (const model::ContextHandle& handle : handles) pointers.push_back(&handle);
   const std::vector<decode::SearchRequest> requests(c.batch, {&c.constraint, widths, ScoreRule::kFull});
   backend::Context ctx = backend::BeginBatch(shared);
@@ -202,6 +203,7 @@ void Measure(const Options& options, const backend::Context& shared, const Case&
   }
   // Rates are added up: whoever began early or ended late would have had the device to itself.
   std::latch warm(c.clients);
+  threads.reserve(c.clients);
   for (int client = 0; client < c.clients; ++client) {
     threads.emplace_back([&, client] {
       const backend::InferenceGuard guard;

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // What idle, silent and foreign connections may hold, and for how long: raw sockets against a real server.
-#include <cstdio>
 #include <fstream>
 #include <memory>
 #include <string>
@@ -11,6 +10,9 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
+#include "absl/strings/numbers.h"
+#include "absl/strings/string_view.h"
+#include "absl/strings/strip.h"
 #include "deploy/raw_http2.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
@@ -121,7 +123,9 @@ TEST_F(ConnectionsTest, ThoseBeyondTheLimitAreClosedAndMakeNoRoomForThemselves) 
 int Threads() {
   std::ifstream status("/proc/self/status");
   for (std::string line; std::getline(status, line);) {
-    if (int threads = 0; std::sscanf(line.c_str(), "Threads: %d", &threads) == 1) return threads;
+    absl::string_view rest = line;
+    int threads = 0;
+    if (absl::ConsumePrefix(&rest, "Threads:") && absl::SimpleAtoi(rest, &threads)) return threads;
   }
   return 0;
 }

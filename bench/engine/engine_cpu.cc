@@ -26,7 +26,6 @@
 #include <thread>
 #include <vector>
 
-#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
 #include "backend/cpu/cpu_backend.h"
@@ -36,6 +35,7 @@
 #include "decode/beam_search.h"
 #include "decode/trie_constraint.h"
 #include "model/model.h"
+#include "number_list.h"
 
 namespace beamline {
 namespace {
@@ -337,19 +337,6 @@ int Run(const Options& options) {
   return 0;
 }
 
-std::vector<int> Ints(const std::string& text) {
-  std::vector<int> values;
-  for (const auto part : absl::StrSplit(text, ',')) {
-    int value = 0;
-    if (!absl::SimpleAtoi(part, &value) || value < 1) {
-      std::fprintf(stderr, "not a list of positive numbers: %s\n", text.c_str());
-      std::exit(2);
-    }
-    values.push_back(value);
-  }
-  return values;
-}
-
 int Main(int argc, char** argv) {
   Options options;
   for (int i = 1; i + 1 < argc; i += 2) {
@@ -357,17 +344,17 @@ int Main(int argc, char** argv) {
     if (flag == "--sizes")
       options.sizes = value;
     else if (flag == "--beams")
-      options.beams = Ints(value);
+      options.beams = bench::NumberList(value);
     else if (flag == "--batches")
-      options.batches = Ints(value);
+      options.batches = bench::NumberList(value);
     else if (flag == "--threads")
-      options.threads = Ints(value);
+      options.threads = bench::NumberList(value);
     else if (flag == "--clients")
-      options.clients = Ints(value);
+      options.clients = bench::NumberList(value);
     else if (flag == "--seconds")
-      options.seconds = Ints(value)[0];
+      options.seconds = bench::NumberList(value)[0];
     else if (flag == "--items")
-      options.items = Ints(value)[0];
+      options.items = bench::NumberList(value)[0];
     else if (flag == "--backends")
       options.backends = absl::StrSplit(value, ',');
     else if (flag == "--families")

@@ -36,7 +36,6 @@
 #include <cuda_profiler_api.h>
 #include <cuda_runtime_api.h>
 
-#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
 #include "backend/backend.h"
@@ -46,6 +45,7 @@
 #include "decode/trie_constraint.h"
 #include "model/model.h"
 #include "model/weight_schema.h"
+#include "number_list.h"
 
 namespace beamline {
 namespace {
@@ -306,19 +306,6 @@ int Run(const Options& options) {
   return 0;
 }
 
-std::vector<int> Ints(const std::string& text) {
-  std::vector<int> values;
-  for (const auto part : absl::StrSplit(text, ',')) {
-    int value = 0;
-    if (!absl::SimpleAtoi(part, &value) || value < 0) {
-      std::fprintf(stderr, "not a list of numbers: %s\n", text.c_str());
-      std::exit(2);
-    }
-    values.push_back(value);
-  }
-  return values;
-}
-
 int Main(int argc, char** argv) {
   Options options;
   for (int i = 1; i + 1 < argc; i += 2) {
@@ -328,17 +315,17 @@ int Main(int argc, char** argv) {
     else if (flag == "--dtypes")
       options.dtypes = absl::StrSplit(value, ',');
     else if (flag == "--batches")
-      options.batches = Ints(value);
+      options.batches = bench::NumberList(value);
     else if (flag == "--clients")
-      options.clients = Ints(value);
+      options.clients = bench::NumberList(value);
     else if (flag == "--beams")
-      options.beams = Ints(value)[0];
+      options.beams = bench::NumberList(value)[0];
     else if (flag == "--items")
-      options.items = Ints(value)[0];
+      options.items = bench::NumberList(value)[0];
     else if (flag == "--seconds")
-      options.seconds = Ints(value)[0];
+      options.seconds = bench::NumberList(value)[0];
     else if (flag == "--profile")
-      options.profile = Ints(value)[0];
+      options.profile = bench::NumberList(value, 0)[0];
     else
       argc = 0;
   }

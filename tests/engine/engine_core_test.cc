@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // The engine without threads over a fake runner: what goes in, what comes out, and why not.
-#include "engine/engine_core.h"
+#include "engine/engine_core_test.h"
 
 #include <algorithm>
 #include <cmath>
@@ -16,7 +16,6 @@
 
 #include "base/log.h"
 #include "beamline/stage_timings.h"
-#include "engine/fake_runner.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "history/memory_history_store.h"
@@ -29,55 +28,6 @@ using ::testing::HasSubstr;
 using ::testing::IsEmpty;
 using ::testing::SizeIs;
 using Code = absl::StatusCode;
-
-constexpr int kItems = 150;
-constexpr absl::Duration kMs = absl::Milliseconds(1);
-
-class EngineCoreTest : public ::testing::Test {
- protected:
-  EngineCoreTest() { Start({}); }
-
-  void Start(EngineOptions options) {
-    engine_.reset();
-    options.cost_measurement = absl::ZeroDuration();  // costs are learnt from the requests of the test
-    auto runner = std::make_unique<FakeRunner>(MakeCatalogue(kItems), clock_.get(), clock_.get());
-    runner_ = runner.get();
-    auto engine = EngineCore::Create({.options = std::move(options),
-                                      .source = SourceOf(std::move(runner)),
-                                      .clock = clock_,
-                                      .preparation_threads = 0,
-                                      .inline_execution = true});
-    ASSERT_TRUE(engine.ok()) << engine.status();
-    engine_ = *std::move(engine);
-  }
-  void RunAll() {
-    while (true) {
-      const absl::Time again = engine_->Step();
-      if (again == absl::InfiniteFuture()) return;
-      if (again > clock_->Now()) clock_->Set(again);
-    }
-  }
-  absl::StatusOr<RecommendResult> Ask(RecommendRequest request) {
-    absl::StatusOr<RecommendResult> answer = absl::UnknownError("no callback");
-    int calls = 0;
-    engine_->Submit(std::move(request), [&](absl::StatusOr<RecommendResult> result) {
-      answer = std::move(result);
-      ++calls;
-    });
-    RunAll();
-    EXPECT_EQ(calls, 1);
-    return answer;
-  }
-  static RecommendRequest User(const std::string& user) {
-    RecommendRequest request;
-    request.user_id = user;
-    return request;
-  }
-
-  std::shared_ptr<FakeClock> clock_ = std::make_shared<FakeClock>();
-  FakeRunner* runner_ = nullptr;
-  std::unique_ptr<EngineCore> engine_;
-};
 
 bool MatchesRule(const CatalogueItem& item, const std::vector<TagClause>& rule) {
   return std::all_of(rule.begin(), rule.end(), [&](const TagClause& clause) {
@@ -405,63 +355,6 @@ TEST_F(EngineCoreTest, AFailingRequestLeavesItsNeighboursAlone) {
     for (int i = 0; i < 10; ++i) EXPECT_EQ(answer->items[i].item, expected.items[i].item);
   }
   EXPECT_EQ(engine_->scheduler_stats().encode_batches, 1u);
-}
-
-TEST_F(EngineCoreTest, NotReadyWhileEveryBatchFails) {
-  for (int i = 0; i < 3; ++i) {
-    EXPECT_TRUE(engine_->GetStatus().ready);
-    EXPECT_FALSE(Ask(User("bad decode")).ok());
-  }
-  EXPECT_FALSE(engine_->GetStatus().ready);
-  EXPECT_EQ(engine_->GetStatus().not_ready, "the last 3 batches failed");
-  EXPECT_TRUE(Ask(User("a")).ok());
-  EXPECT_TRUE(engine_->GetStatus().ready);
-}
-
-TEST_F(EngineCoreTest, NotReadyWhileABatchHangs) {
-  int looked = 0;
-  runner_->before_step = [&](int step) {
-    if (step != 1) return;
-    EXPECT_TRUE(engine_->GetStatus().ready);
-    EXPECT_GT(engine_->GetStatus().executing_rows, 0);
-    clock_->Advance(absl::Seconds(60));
-    const EngineStatus status = engine_->GetStatus();
-    EXPECT_FALSE(status.ready);
-    EXPECT_THAT(status.not_ready, HasSubstr("a batch hangs"));
-    ++looked;
-  };
-  RecommendRequest request = User("u");
-  request.deadline = absl::InfiniteFuture();
-  EXPECT_FALSE(Ask(request).ok()) << "its deadline passed meanwhile";
-  EXPECT_EQ(looked, 1);
-  EXPECT_TRUE(engine_->GetStatus().ready) << "the batch has ended";
-  EXPECT_EQ(engine_->GetStatus().executing_rows, 0);
-}
-
-TEST_F(EngineCoreTest, TellsWhenItLastSucceeded) {
-  const absl::Time start = clock_->Now();
-  EXPECT_EQ(engine_->GetStatus().last_success, start) << "the warm-up did";
-  clock_->Advance(absl::Seconds(5));
-  EXPECT_FALSE(Ask(User("bad decode")).ok());
-  EXPECT_EQ(engine_->GetStatus().last_success, start);
-  ASSERT_TRUE(Ask(User("u")).ok());
-  EXPECT_GT(engine_->GetStatus().last_success, start + absl::Seconds(5));
-}
-
-TEST_F(EngineCoreTest, CountsWhereRequestsExpired) {
-  RecommendRequest late = User("late");
-  late.deadline = clock_->Now() + absl::Milliseconds(500);
-  engine_->Submit(late, [](const absl::StatusOr<RecommendResult>& result) {
-    EXPECT_TRUE(absl::IsDeadlineExceeded(result.status())) << result.status();
-  });
-  clock_->Advance(absl::Seconds(1));
-  RunAll();
-  EXPECT_EQ(engine_->GetStatus().expired, 1u);
-  EXPECT_EQ(engine_->GetStatus().expired_waiting, 1u);
-  runner_->before_step = [&](int step) { clock_->Advance(step == 1 ? absl::Seconds(60) : absl::ZeroDuration()); };
-  EXPECT_TRUE(absl::IsDeadlineExceeded(Ask(User("slow")).status()));
-  EXPECT_EQ(engine_->GetStatus().expired, 2u);
-  EXPECT_EQ(engine_->GetStatus().expired_waiting, 1u);
 }
 
 TEST_F(EngineCoreTest, TellsHowAnAnswerWasFoundWhereAsked) {

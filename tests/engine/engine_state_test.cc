@@ -1,0 +1,74 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// What the engine says of itself: ready or not, when it last succeeded, where requests expired.
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "engine/engine_core_test.h"
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+
+namespace beamline::engine {
+namespace {
+
+using ::testing::HasSubstr;
+
+TEST_F(EngineCoreTest, NotReadyWhileEveryBatchFails) {
+  for (int i = 0; i < 3; ++i) {
+    EXPECT_TRUE(engine_->GetStatus().ready);
+    EXPECT_FALSE(Ask(User("bad decode")).ok());
+  }
+  EXPECT_FALSE(engine_->GetStatus().ready);
+  EXPECT_EQ(engine_->GetStatus().not_ready, "the last 3 batches failed");
+  EXPECT_TRUE(Ask(User("a")).ok());
+  EXPECT_TRUE(engine_->GetStatus().ready);
+}
+
+TEST_F(EngineCoreTest, NotReadyWhileABatchHangs) {
+  int looked = 0;
+  runner_->before_step = [&](int step) {
+    if (step != 1) return;
+    EXPECT_TRUE(engine_->GetStatus().ready);
+    EXPECT_GT(engine_->GetStatus().executing_rows, 0);
+    clock_->Advance(absl::Seconds(60));
+    const EngineStatus status = engine_->GetStatus();
+    EXPECT_FALSE(status.ready);
+    EXPECT_THAT(status.not_ready, HasSubstr("a batch hangs"));
+    ++looked;
+  };
+  RecommendRequest request = User("u");
+  request.deadline = absl::InfiniteFuture();
+  EXPECT_FALSE(Ask(request).ok()) << "its deadline passed meanwhile";
+  EXPECT_EQ(looked, 1);
+  EXPECT_TRUE(engine_->GetStatus().ready) << "the batch has ended";
+  EXPECT_EQ(engine_->GetStatus().executing_rows, 0);
+}
+
+TEST_F(EngineCoreTest, TellsWhenItLastSucceeded) {
+  const absl::Time start = clock_->Now();
+  EXPECT_EQ(engine_->GetStatus().last_success, start) << "the warm-up did";
+  clock_->Advance(absl::Seconds(5));
+  EXPECT_FALSE(Ask(User("bad decode")).ok());
+  EXPECT_EQ(engine_->GetStatus().last_success, start);
+  ASSERT_TRUE(Ask(User("u")).ok());
+  EXPECT_GT(engine_->GetStatus().last_success, start + absl::Seconds(5));
+}
+
+TEST_F(EngineCoreTest, CountsWhereRequestsExpired) {
+  RecommendRequest late = User("late");
+  late.deadline = clock_->Now() + absl::Milliseconds(500);
+  engine_->Submit(late, [](const absl::StatusOr<RecommendResult>& result) {
+    EXPECT_TRUE(absl::IsDeadlineExceeded(result.status())) << result.status();
+  });
+  clock_->Advance(absl::Seconds(1));
+  RunAll();
+  EXPECT_EQ(engine_->GetStatus().expired, 1u);
+  EXPECT_EQ(engine_->GetStatus().expired_waiting, 1u);
+  runner_->before_step = [&](int step) { clock_->Advance(step == 1 ? absl::Seconds(60) : absl::ZeroDuration()); };
+  EXPECT_TRUE(absl::IsDeadlineExceeded(Ask(User("slow")).status()));
+  EXPECT_EQ(engine_->GetStatus().expired, 2u);
+  EXPECT_EQ(engine_->GetStatus().expired_waiting, 1u);
+}
+
+}  // namespace
+}  // namespace beamline::engine

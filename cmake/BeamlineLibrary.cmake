@@ -94,9 +94,17 @@ function(beamline_test_target target level)
   set_target_properties(${target} PROPERTIES UNITY_BUILD ${BEAMLINE_UNITY} UNITY_BUILD_BATCH_SIZE ${BEAMLINE_UNITY_TEST_SIZE})
 endfunction()
 
+# A program with libtorch takes half a second to start, an instrumented one two. Where nobody runs single cases, the cases
+# of an executable therefore share this many processes; 0: each case is a test of its own.
+set(shards 0)
+if(BEAMLINE_SANITIZE)
+  set(shards 4)
+endif()
+set(BEAMLINE_TEST_SHARDS ${shards} CACHE STRING "Processes that the cases of a test executable share; 0: one for each case")
+
 # beamline_test(NAME data SOURCES a_test.cc DEPS beamline::data [LABELS slow])
-# One executable beamline_<NAME>_test; every gtest case becomes one ctest test, or, as instrumented programs start slowly,
-# every fourth case of a sanitizer's build goes into the same. Tests find shared data through
+# One executable beamline_<NAME>_test; every gtest case becomes one ctest test, or a part of one of
+# BEAMLINE_TEST_SHARDS. Tests find shared data through
 # BEAMLINE_SHARED_DIR and the source tree through BEAMLINE_SOURCE_DIR of testing/paths.h.
 function(beamline_test)
   cmake_parse_arguments(ARG "" "NAME" "SOURCES;DEPS;LIBS;LABELS" ${ARGN})
@@ -122,13 +130,16 @@ function(beamline_test)
   if(ARG_LABELS)
     list(PREPEND ARG_LABELS LABELS)
   endif()
-  if(NOT BEAMLINE_SANITIZE)
+  set_property(GLOBAL APPEND PROPERTY BEAMLINE_TESTS "${ARG_NAME}=$<TARGET_FILE:${target}>")
+  if(NOT BEAMLINE_TEST_SHARDS)
     gtest_discover_tests(${target} DISCOVERY_MODE PRE_TEST TEST_PREFIX ${ARG_NAME}. PROPERTIES TIMEOUT 900 ${ARG_LABELS})
     return()
   endif()
-  foreach(shard RANGE 3)
-    add_test(NAME ${ARG_NAME}.cases_${shard}_of_4 COMMAND ${target})
-    set_tests_properties(${ARG_NAME}.cases_${shard}_of_4 PROPERTIES TIMEOUT 1800 ${ARG_LABELS}
-      ENVIRONMENT "GTEST_TOTAL_SHARDS=4;GTEST_SHARD_INDEX=${shard}")
+  math(EXPR last "${BEAMLINE_TEST_SHARDS} - 1")
+  foreach(shard RANGE ${last})
+    set(name ${ARG_NAME}.cases_${shard}_of_${BEAMLINE_TEST_SHARDS})
+    add_test(NAME ${name} COMMAND ${target})
+    set_tests_properties(${name} PROPERTIES TIMEOUT 1800 ${ARG_LABELS}
+      ENVIRONMENT "GTEST_TOTAL_SHARDS=${BEAMLINE_TEST_SHARDS};GTEST_SHARD_INDEX=${shard}")
   endforeach()
 endfunction()

@@ -3,7 +3,8 @@
 # clang-format and clang-tidy over every C++ source; any finding is an error.
 #
 #   scripts/lint.sh --format             clang-format only (seconds); --fix rewrites the files
-#   scripts/lint.sh BUILD_DIR [FILE...]  both, of these sources or of all; BUILD_DIR is a finished Ninja build
+#   scripts/lint.sh BUILD_DIR            both, of all sources, those of a folder together; BUILD_DIR is a finished Ninja build
+#   scripts/lint.sh BUILD_DIR FILE...    both, of these sources, each by itself: it must include what it uses, too
 #
 # A source that was clean is not looked at again until it, a header of ours that it includes, .clang-tidy or clang-tidy
 # itself changes (a folder's own .clang-tidy counts, too): the keys of clean sources are kept in the cache folder.
@@ -29,20 +30,37 @@ keys=$cache/tidy
 mkdir -p "$keys"
 find "$keys" -type f -mtime +30 -delete
 
-# The build's compile commands without its precompiled headers, and for each source of those that it compiles together.
+# The build's compile commands without its precompiled headers, for each source by itself and, as reading headers is most
+# of the work, for up to twelve sources together of a target that is compiled a few at a time.
 commands=$(mktemp -d)
 included=$commands/included
 trap 'rm -rf "$commands"' EXIT
+mkdir "$commands/tests"
+cp .clang-tidy "$commands"
+cp tests/.clang-tidy "$commands/tests"
 python3 -c '
-import json, re, sys
-units = []
-for unit in json.load(open(sys.argv[1])):
-    command = re.sub(r" -(Winvalid-pch|fpch-preprocess)\b| -include \S*cmake_pch\.hxx", "", unit["command"])
+import collections, json, os, re, sys
+build, out, *sources = sys.argv[1:]
+sources = set(map(os.path.abspath, sources))
+units, alike = {}, collections.defaultdict(list)
+for unit in json.load(open(os.path.join(build, "compile_commands.json"))):
+    target = re.search(r" -o (\S+)\.dir/", unit["command"])[1]
+    command = re.sub(r" -(Winvalid-pch|fpch-preprocess)\b| -include \S*cmake_pch\.hxx| -o \S+", "", unit["command"])
     together = "/Unity/unity_" in unit["file"]
     for file in re.findall(r"^#include \"(.*)\"$", open(unit["file"]).read(), re.M) if together else [unit["file"]]:
-        units.append({**unit, "file": file, "command": command.replace(unit["file"], file)})
-json.dump(units, open(sys.argv[2], "w"))
-' "$build/compile_commands.json" "$commands/compile_commands.json"
+        if file in sources and file not in units:
+            units[file] = {**unit, "file": file, "command": command.replace(unit["file"], file)}
+            alike[target if together else file, os.path.dirname(file), command.replace(unit["file"], "")].append(units[file])
+for same in alike.values():
+    for first in range(0, len(same), 12):
+        part = same[first : first + 12]
+        folder = "tests" if part[0]["file"].startswith(os.path.abspath("tests") + "/") else ""
+        group = os.path.join(out, folder, "group_{}.cc".format(len(units)))
+        with open(group, "w") as file:
+            file.writelines("#include \"{file}\"\n".format(**unit) for unit in part)
+        units[group] = {**part[0], "file": group, "command": part[0]["command"].replace(part[0]["file"], group)}
+json.dump(list(units.values()), open(os.path.join(out, "compile_commands.json"), "w"))
+' "$build" "$commands" $(printf '%s\n' "${sources[@]}" | grep '[.]cc$')
 
 # What each source includes of ours, directly or not: "SOURCE HEADER..." per line.
 python3 -c '
@@ -65,15 +83,23 @@ for source in sources:
 shared_key=$({ "$clang_tidy" --version; cat .clang-tidy; } | sha256sum)
 export clang_tidy commands keys included shared_key
 
-tidy_one() {
-  local file=$1 key log headers
-  headers=$(grep -m1 -E -- "^$file( |\$)" "$included")
-  # shellcheck disable=SC2086
-  key=$({ echo "$shared_key"; [[ $file != tests/* ]] || cat tests/.clang-tidy; echo "$file"; cat "$file"; cat $headers 2>/dev/null; } |
-    sha256sum | cut -d' ' -f1)
+# tidy SOURCE...: together, or the only one by itself.
+tidy() {
+  local key log unit=$1 more=()
+  key=$(for file; do
+    headers=$(grep -m1 -E -- "^$file( |\$)" "$included")
+    [[ $file != tests/* ]] || cat tests/.clang-tidy
+    # shellcheck disable=SC2086
+    { echo "$file"; cat "$file"; cat $headers 2>/dev/null; }
+  done | { echo "$shared_key"; cat; } | sha256sum | cut -d' ' -f1)
   [[ -e $keys/$key ]] && return 0
+  if (($# > 1)); then
+    unit=$(grep -lxF "#include \"$PWD/$1\"" "$commands"/{,tests/}group_*.cc)
+    more=(--checks=-bugprone-suspicious-include --header-filter='/(include/beamline|src|kernels|tests|bench)/.*[.](h|cc)$')
+  fi
   log=$(mktemp)
-  if "$clang_tidy" -p "$commands" --quiet --extra-arg=-Wno-unknown-warning-option --extra-arg=-Wno-everything "$file" >"$log" 2>&1; then
+  if "$clang_tidy" -p "$commands" --quiet --extra-arg=-Wno-unknown-warning-option --extra-arg=-Wno-everything "${more[@]}" \
+    "$unit" >"$log" 2>&1; then
     touch "$keys/$key"
     rm -f "$log"
   else
@@ -82,9 +108,11 @@ tidy_one() {
     return 1
   fi
 }
-export -f tidy_one
-mapfile -t units < <(printf '%s\n' "${sources[@]}" | grep -E '\.cc$' |
-  while read -r file; do grep -q "\"file\": \"[^\"]*/$file\"" "$commands/compile_commands.json" && echo "$file"; done)
-(($# > 0)) && units=("$@")
+export -f tidy
+if (($# > 0)); then
+  units=("$@")
+else
+  mapfile -t units < <(for group in "$commands"/{,tests/}group_*.cc; do sed "s|^#include \"$PWD/\(.*\)\"$|\1|" "$group" | xargs; done)
+fi
 echo "clang-tidy: ${#units[@]} translation units"
-printf '%s\0' "${units[@]}" | xargs -0 -P "$jobs" -I{} bash -c 'tidy_one {}'
+printf '%s\0' "${units[@]}" | xargs -0 -P "$jobs" -I{} bash -c 'tidy {}'

@@ -48,7 +48,7 @@ run_ctest() {
   local unrun
   unrun=$(grep -cE '\*\*\*Skipped' "$log" || true)
   failed=$((failed + bad)) skipped=$((skipped + unrun)) passed=$((passed + out_of - bad - unrun))
-  # A sanitizer's test runs many cases.
+  # A process runs many cases.
   local more
   read -r more unrun < <(awk '/^\[  PASSED  \] / { n = $4; more += n > 1 ? n - 1 : 0 }
     /^\[  SKIPPED \] [0-9]+ test/ { unrun += n > 0 ? $4 : 0 }
@@ -77,7 +77,7 @@ if [[ $mode == --fast ]]; then
 fi
 
 stage "build: cpu-release, binary and tests"
-configure cpu-release "$build_root/cpu-release"
+configure cpu-release "$build_root/cpu-release" -DBEAMLINE_TEST_SHARDS=4
 build "$build_root/cpu-release"
 stage_end
 stage "tests: cpu-release"
@@ -117,7 +117,11 @@ stage_end
 
 stage "parity: family t5 against Hugging Face transformers, 1,000 requests a case"
 parity_set=$(bash tests/golden/parity_set.sh)
-BEAMLINE_PARITY_DIR=$parity_set run_ctest "$build_root/cpu-release" -R TheSetMadeOnDemand --verbose
+BEAMLINE_PARITY_DIR=$parity_set GTEST_FILTER='*TheSetMadeOnDemand*' run_ctest "$build_root/cpu-release" -R '^parity\.' --verbose
+[[ $(grep -c ' OK \] .*TheSetMadeOnDemand' "$build_root/cpu-release/ctest.log") == 2 ]] || {
+  echo "the parity set was not compared on both backends" >&2
+  exit 1
+}
 stage_end
 
 stage "ThreadSanitizer: levels 0-2, scheduler, engine with a fake backend"

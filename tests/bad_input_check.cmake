@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # Whether tests/bad_input.tsv has every row of the catalogue, in order, with tests that exist or the reason why not:
-#   cmake -DTABLE=bad_input.tsv (-DCTEST=ctest -DBUILD=build -DWORK=folder | -DNAMES=file) -P bad_input_check.cmake
-# NAMES: a file with one test a line instead of what ctest knows.
+#   cmake -DTABLE=bad_input.tsv (-DCTEST=ctest -DBUILD=build -DTESTS=file -DWORK=folder | -DNAMES=file) -P bad_input_check.cmake
+# TESTS: a file with NAME=EXECUTABLE a line, whose cases are NAME.SUITE.CASE. NAMES: one test a line instead of all that.
 cmake_minimum_required(VERSION 3.25)
 set(rows_of_part 15 28 10 22 15 14 10 8)  # C1 ... C8
 
@@ -9,13 +9,25 @@ if(NAMES)
   file(READ ${NAMES} known)
   set(known "\n${known}\n")
 else()
-  # From a folder of its own: ctest would write over the log of the run that this is part of.
+  # Tests that are no gtest cases. From a folder of its own: ctest would write over the log of the run that this is part of.
   file(WRITE ${WORK}/CTestTestfile.cmake "subdirs(\"${BUILD}\")\n")
-  execute_process(COMMAND ${CTEST} --test-dir ${WORK} -N OUTPUT_VARIABLE listed RESULT_VARIABLE result)
-  if(NOT result EQUAL 0)
-    message(FATAL_ERROR "ctest -N failed in ${BUILD}: ${result}")
-  endif()
+  execute_process(COMMAND ${CTEST} --test-dir ${WORK} -N OUTPUT_VARIABLE listed COMMAND_ERROR_IS_FATAL ANY)
   string(REGEX REPLACE "\n +Test +#[0-9]+: " "\n" known "${listed}")
+  file(STRINGS ${TESTS} tests)
+  foreach(test IN LISTS tests)
+    string(REGEX MATCH "^([^=]+)=(.+)$" whole "${test}")
+    set(name ${CMAKE_MATCH_1})
+    execute_process(COMMAND ${CMAKE_MATCH_2} --gtest_list_tests OUTPUT_VARIABLE listed COMMAND_ERROR_IS_FATAL ANY)
+    string(REGEX REPLACE "#[^\n]*|;" "" listed "${listed}")
+    string(REPLACE "\n" ";" listed "${listed}")
+    foreach(line IN LISTS listed)
+      if(line MATCHES "^  ([^ ]+)")
+        string(APPEND known "${name}.${suite}${CMAKE_MATCH_1}\n")
+      elseif(line MATCHES "^[^ ]+[.]")
+        set(suite ${CMAKE_MATCH_0})
+      endif()
+    endforeach()
+  endforeach()
 endif()
 
 set(expected "")

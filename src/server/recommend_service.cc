@@ -133,7 +133,7 @@ class RecommendHandlers final : public RawRecommendService {
       EndRecord(result, now - begun, now, &record);
       recorder->Add(record);
       if (result.ok()) {
-        answered(ToProto(*result, id));
+        answered(server::ToProto(*result, id));
       } else {
         LogFailure(result.status(), record);
         answered(result.status());

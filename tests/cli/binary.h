@@ -4,9 +4,7 @@
 // defined for the sources that include this.
 #pragma once
 
-#include <array>
 #include <csignal>
-#include <cstdio>
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
@@ -29,18 +27,11 @@ struct Outcome {
   std::string text;  // standard output and error
 };
 
-inline Outcome Shell(const std::string& command) {
-  std::FILE* pipe = popen(absl::StrCat(command, " 2>&1").c_str(), "r");
-  Outcome outcome{-1, ""};
-  std::array<char, 4096> buffer;
-  while (const size_t read = std::fread(buffer.data(), 1, buffer.size(), pipe))
-    outcome.text.append(buffer.data(), read);
-  const int status = pclose(pipe);
-  if (WIFEXITED(status)) outcome.exit_code = WEXITSTATUS(status);
-  return outcome;
-}
+Outcome Shell(const std::string& command);
 
-inline Outcome Beamline(const std::string& arguments) { return Shell(absl::StrCat(BEAMLINE_BINARY, " ", arguments)); }
+// The binary with these arguments, split as a shell would. Where this process has one thread, a copy of it runs the
+// same code: the binary's start, nearly all of it libtorch's, takes as long as a hundred of the answers asked for here.
+Outcome Beamline(const std::string& arguments);
 
 inline std::string Slurp(const std::filesystem::path& path) {
   std::ifstream stream(path, std::ios::binary);

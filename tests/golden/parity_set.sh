@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
 # Makes the large set of tests/golden/t5_parity.py once per version of that script, outside the source tree, and prints
-# its folder. Without it about ten minutes of one core.
+# its folder. About five minutes of one core.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 . "$here/../../scripts/lib.sh"
@@ -11,7 +11,7 @@ if [[ ! -d $set ]]; then
   mkdir -p "$cache"
   work=$(mktemp -d "$cache/t5-parity.tmp-XXXXXX")
   trap 'rm -rf "$work"' EXIT
-  $("$here/venv.sh") "$here/t5_parity.py" --out "$work" >&2
+  $("$here/venv.sh") "$here/t5_parity.py" --jobs "$jobs" --out "$work" >&2
   mv "$work" "$set"
 fi
 echo "$set"

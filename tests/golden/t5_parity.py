@@ -12,6 +12,7 @@ random weights, or, in the case "trained", a few hundred steps of training on ge
 """
 
 import argparse
+import concurrent.futures
 import dataclasses
 import json
 import os
@@ -287,6 +288,8 @@ def make_requests(case, count, max_items, items, tokenizer, rng, history):
 
 
 def run_case(case, args, out):
+    torch.set_num_threads(args.threads)
+    transformers.logging.set_verbosity_error()
     start = time.time()
     rng = random.Random(f"{args.seed} {case.name}")
     folder = out / case.name
@@ -352,13 +355,12 @@ def main():
     parser.add_argument("--max-items", type=int, default=10, help="longest history")
     parser.add_argument("--train-steps", type=int, default=300)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--jobs", type=int, default=1, help="cases at a time, each in a process with --threads threads")
     parser.add_argument("--case", action="append", choices=[case.name for case in CASES], help="default: all")
     for name in ("items", "d_model", "d_kv", "num_heads", "d_ff", "num_layers", "num_decoder_layers"):
         parser.add_argument("--" + name.replace("_", "-"), type=int, help="instead of the case's own")
     parser.add_argument("--levels", type=lambda text: [int(size) for size in text.split(",")], help="codes per level")
     args = parser.parse_args()
-    torch.set_num_threads(args.threads)
-    transformers.logging.set_verbosity_error()
     if args.small:
         args.requests, args.out = min(args.requests, 24), args.out or pathlib.Path(__file__).parent / "t5"
     if not args.out:
@@ -367,10 +369,12 @@ def main():
     if args.small:
         cases = [dataclasses.replace(case, **{**SMALL[case.name], "model": {**case.model, **SMALL[case.name]["model"]}})
                  for case in cases if case.name in SMALL]
-    for case in cases:
-        changed = {k: v for k, v in vars(args).items() if k in ("items", "levels") and v is not None}
-        sizes = {k: v for k, v in vars(args).items() if (k.startswith("d_") or k.startswith("num_")) and v is not None}
-        run_case(dataclasses.replace(case, **changed, model={**case.model, **sizes}), args, args.out)
+    changed = {k: v for k, v in vars(args).items() if k in ("items", "levels") and v is not None}
+    sizes = {k: v for k, v in vars(args).items() if (k.startswith("d_") or k.startswith("num_")) and v is not None}
+    cases = [dataclasses.replace(case, **changed, model={**case.model, **sizes}) for case in cases]
+    with concurrent.futures.ProcessPoolExecutor(args.jobs) as processes:
+        for done in [processes.submit(run_case, case, args, args.out) for case in cases]:
+            done.result()
 
 
 if __name__ == "__main__":

@@ -39,11 +39,23 @@ inline void OnRanks(int size, const std::function<void(int rank)>& body) {
   for (std::thread& thread : threads) thread.join();
 }
 
-// A whole group, member r in entry r. Destroy all but the first after it, or in threads.
-inline std::vector<std::unique_ptr<ProcessGroup>> JoinAll(int size,
-                                                          const std::function<void(ParallelOptions&)>& adjust = {},
-                                                          const ProcessGroup::NoteHandler& on_note = {}) {
-  std::vector<std::unique_ptr<ProcessGroup>> members(size);
+// The members of a group by rank. They end side by side: rank 0 waits for the others to leave.
+class Group {
+ public:
+  explicit Group(int size) : members_(size) {}
+  Group(Group&&) = default;
+  ~Group() {
+    OnRanks(static_cast<int>(members_.size()), [this](int rank) { members_[rank].reset(); });
+  }
+  std::unique_ptr<ProcessGroup>& operator[](int rank) { return members_[rank]; }
+
+ private:
+  std::vector<std::unique_ptr<ProcessGroup>> members_;
+};
+
+inline Group JoinAll(int size, const std::function<void(ParallelOptions&)>& adjust = {},
+                     const ProcessGroup::NoteHandler& on_note = {}) {
+  Group members(size);
   const int port = FreePort();
   OnRanks(size, [&](int rank) {
     ParallelOptions options = OptionsOf(rank, size, port);

@@ -19,7 +19,7 @@ namespace {
 
 using UserItems = std::vector<std::vector<int>>;  // items of each user, in time order; every third is not a target
 
-constexpr int kItems = 30;
+constexpr int kLogItems = 30;
 
 bool IsTarget(size_t position) { return position % 3 != 1; }
 
@@ -29,9 +29,9 @@ class EmbedEventsTest : public ::testing::TestWithParam<bool> {
     std::mt19937 generator(11);
     log_.resize(40);
     for (auto& user : log_) {
-      for (int i = 0; i < 12; ++i) user.push_back(1 + static_cast<int>(generator() % kItems));
+      for (int i = 0; i < 12; ++i) user.push_back(1 + static_cast<int>(generator() % kLogItems));
     }
-    for (int item = 0; item < kItems; ++item) log_[item][0] = 1 + item;  // every log names every item
+    for (int item = 0; item < kLogItems; ++item) log_[item][0] = 1 + item;  // every log names every item
   }
 
   std::vector<float> Vectors(const UserItems& log, const std::string& name) const {
@@ -65,7 +65,7 @@ TEST_P(EmbedEventsTest, HeldOutEventsChangeNothing) {
   UserItems changed = log_;
   std::mt19937 generator(12);
   for (auto& user : changed) {
-    for (size_t i = 9; i < user.size(); ++i) user[i] = 1 + static_cast<int>(generator() % kItems);
+    for (size_t i = 9; i < user.size(); ++i) user[i] = 1 + static_cast<int>(generator() % kLogItems);
   }
   EXPECT_EQ(Vectors(changed, "held_out"), before);
 }
@@ -73,7 +73,7 @@ TEST_P(EmbedEventsTest, HeldOutEventsChangeNothing) {
 TEST_P(EmbedEventsTest, EventsOfTheTrainingPartDo) {
   const std::vector<float> before = Vectors(log_, "before");
   UserItems changed = log_;
-  for (auto& user : changed) user[8] = 1 + user[8] % kItems;  // the last target of the training part
+  for (auto& user : changed) user[8] = 1 + user[8] % kLogItems;  // the last target of the training part
   EXPECT_NE(Vectors(changed, "training"), before);
 }
 

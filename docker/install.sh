@@ -2,18 +2,20 @@
 # SPDX-License-Identifier: Apache-2.0
 # Builds the binary and gathers what it needs at run time into one folder; the Dockerfile's work, as a script.
 #
-#   docker/install.sh DIR
+#   docker/install.sh DIR [PRESET]     PRESET: cpu-release (default) or cuda-release
 #
 # DIR/bin/beamline; DIR/lib: the shared libraries of libtorch that it loads; DIR/packages.txt: the Debian packages that
 # the others are in.
 set -euo pipefail
-out=${1:?usage: docker/install.sh DIR}
+out=${1:?usage: docker/install.sh DIR [PRESET]}
+preset=${2:-cpu-release}
 cd "$(dirname "$0")/.."
 . scripts/lib.sh
-configure cpu-release "$build_root/image" -DBEAMLINE_BUILD_TESTS=OFF
-cmake --build "$build_root/image" -j "$jobs" --target beamline
+build=$build_root/image-$preset
+configure "$preset" "$build" -DBEAMLINE_BUILD_TESTS=OFF
+cmake --build "$build" -j "$jobs" --target beamline
 mkdir -p "$out/bin" "$out/lib"
-install --strip "$build_root/image/bin/beamline" "$out/bin/beamline"
+install --strip "$build/bin/beamline" "$out/bin/beamline"
 
 # The package of a library; the loader and dpkg may call the same folder /lib and /usr/lib.
 owner() {

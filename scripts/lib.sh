@@ -12,6 +12,10 @@ if [[ -z ${BEAMLINE_TORCH_ROOT:-} ]]; then
   done
 fi
 
+if [[ -z ${CUDACXX:-} ]] && ! command -v nvcc >/dev/null && [[ -x $cache/cuda/toolkit/bin/nvcc ]]; then
+  export CUDACXX=$cache/cuda/toolkit/bin/nvcc
+fi
+
 say() { printf '\n\033[1m== %s\033[0m\n' "$*"; }
 
 # OpenMP threads that wait for each other sleep instead of spinning: on a machine that does other work too, spinning

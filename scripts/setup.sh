@@ -3,11 +3,13 @@
 # Installs what Beamline needs to build, on Debian 12, and nothing that is already there:
 #   - compiler, CMake, gRPC, protobuf, abseil, ... from Debian (needs root or sudo)
 #   - libtorch, CPU only, from the pip wheel in a virtual environment outside the source tree
-# CUDA is never installed and never required. A libtorch of your own is used instead when Torch_DIR, CMAKE_PREFIX_PATH or
+# CUDA is never required, and installed only where asked for. A libtorch of your own is used instead when Torch_DIR, CMAKE_PREFIX_PATH or
 # BEAMLINE_TORCH_ROOT points at one.
 #
 #   scripts/setup.sh          what the demo needs
 #   scripts/setup.sh --dev    and what the tests, the linters and the sanitizers need, with Kubernetes' schemas
+#   scripts/setup.sh --cuda   and nvcc with what compiles the preset cuda-release, from NVIDIA's wheels (about 300 MB); where
+#                             there is no nvcc on the PATH, scripts/lib.sh takes that one
 set -euo pipefail
 
 torch_version=2.11.0
@@ -51,5 +53,21 @@ if [[ ${1:-} == --dev && ! -f $installed ]]; then
   mkdir -p "$cache"
   /usr/bin/python3 -m venv "$cache/tools"
   "$cache/tools/bin/pip" install --quiet --disable-pip-version-check "${tools[@]}"
+  touch "$installed"
+fi
+
+cuda=(nvidia-cuda-nvcc==13.0.88 nvidia-nvvm==13.0.88 nvidia-cuda-crt==13.0.88 nvidia-cuda-cccl==13.0.85
+  nvidia-cuda-runtime==13.0.96 nvidia-cublas==13.1.0.3 nvidia-nccl-cu13==2.28.9)
+installed=$cache/cuda/$(IFS=,; echo "${cuda[*]}").ok
+if [[ ${1:-} == --cuda && ! -f $installed ]]; then
+  echo "setup: installing ${cuda[*]} into $cache/cuda"
+  rm -rf "$cache/cuda"
+  mkdir -p "$cache"
+  /usr/bin/python3 -m venv "$cache/cuda"
+  "$cache/cuda/bin/pip" install --quiet --disable-pip-version-check --no-deps "${cuda[@]}"
+  # The wheels' folder as nvcc and CMake expect a toolkit.
+  toolkit=$(echo "$cache"/cuda/lib/python3*/site-packages/nvidia/cu13)
+  ln -s lib "$toolkit/lib64"
+  ln -s "$toolkit" "$cache/cuda/toolkit"
   touch "$installed"
 fi

@@ -13,7 +13,9 @@
 #     engine     latency and throughput of whole requests, in bf16 and in fp8: of random weights in the sizes of
 #                bench/engine/engine_gpu.cc (BEAMLINE_ENGINE_OPTIONS are options for it), and of carry/bundle where it is
 #     quality    FP8's quality gate in full, over carry/model, carry/data and carry/tokenizer
-#     server     the gRPC server over the CUDA engine (not written yet)
+#     server     the gRPC server over the CUDA engine, of carry/bundle or else of a small model that the carried binary
+#                makes itself: closed loops of 1, 16 and 64 calls by BEAMLINE_SERVER_BEAM beams (default 128) from the same
+#                machine, and its end by SIGTERM
 #
 # Writes bench/results/gpu-TIME.json: device, driver, commit, settings, what each stage said, what was skipped and why.
 # BEAMLINE_STAGE_SECONDS limits a stage (default 470); BEAMLINE_RESULTS is another folder for the result;
@@ -28,7 +30,7 @@ stages=("$@")
 for stage in "${stages[@]}"; do
   case $stage in
     build | tests | sanitize | bench | engine | quality | server) ;;
-    *) sed -n '3,22p' "$0" | cut -c3-; exit 2 ;;
+    *) sed -n '3,24p' "$0" | cut -c3-; exit 2 ;;
   esac
 done
 
@@ -36,7 +38,7 @@ done
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 binaries=
-: >"$work/stages" >"$work/kernels" >"$work/engine"
+: >"$work/stages" >"$work/kernels" >"$work/engine" >"$work/server"
 
 json_string() { printf '"%s"' "$(tr -d '\000-\010\013-\037' <<<"$1" | sed -e 's/\\/\\\\/g' -e 's/"/\\"/g' -e 's/\t/ /g' | paste -sd' ')"; }
 
@@ -241,7 +243,49 @@ stage_quality() {
   return $status
 }
 
-stage_server() { detail="the server's bench over CUDA is not written yet"; return 77; }
+beamline() { LD_LIBRARY_PATH=$libraries carry/beamline "$@"; }
+
+make_small_bundle() {
+  mkdir "$work/made"
+  beamline generate-data log --users 500 --seed 1 --out "$work/made/data" &&
+    beamline tokenize --events "$work/made/data" --preset demo --seed 1 --out "$work/made/tokenizer" &&
+    beamline train --data "$work/made/data" --tokenizer "$work/made/tokenizer" --preset demo --epochs 1 \
+      --validation-users 0 --seed 1 --out "$work/made/model" &&
+    beamline pack --model "$work/made/model" --tokenizer "$work/made/tokenizer" --items "$work/made/data/items.tsv.gz" \
+      --out "$work/made/bundle"
+}
+
+stage_server() {
+  lacks beamline && return 77
+  local bundle=carry/bundle server status=0 ended target=127.0.0.1:50951
+  if [[ ! -e $bundle ]]; then
+    bundle=$work/made/bundle
+    make_small_bundle >"$work/small" 2>&1 || { tail -n 20 "$work/small"; detail="making a small model failed"; return 1; }
+  fi
+  printf 'listen { port: %s }\nengine { device: "cuda" backend: "cuda" dtype: "bf16" max_batch_rows: 16384 }\n' \
+    "${target#*:}" >"$work/config"
+  LD_LIBRARY_PATH=$libraries carry/beamline serve --config "$work/config" --bundle "$bundle" >"$work/log" 2>&1 &
+  server=$!
+  until beamline recommend --target "$target" --status 2>/dev/null | grep -q ^ready; do
+    if ! kill -0 "$server" 2>/dev/null || ((SECONDS - stage_start >= limit)); then
+      kill -KILL "$server" 2>/dev/null
+      tail -n 40 "$work/log"
+      detail="the server did not become ready"
+      return 1
+    fi
+    sleep 0.5
+  done
+  LD_LIBRARY_PATH=$libraries limited "$work/bench" carry/beamline bench --server "$target" --server-pid "$server" \
+    --concurrency 1,16,64 --beam "${BEAMLINE_SERVER_BEAM:-128}" --seconds 10 --warmup 3 --json "$work/json" || status=$?
+  cat "$work/bench"
+  ((status)) || python3 -m json.tool --compact "$work/json" >>"$work/server"
+  kill -TERM "$server"
+  wait "$server"
+  ended=$?
+  ((ended == 0)) || tail -n 20 "$work/log"
+  detail="$bundle: bench exit status $status, the server's $ended"
+  return $((status || ended))
+}
 
 gpu=$(nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv,noheader 2>/dev/null | head -n 1)
 failed=0
@@ -277,9 +321,9 @@ commit=$(cat carry/COMMIT 2>/dev/null || git describe --always --dirty 2>/dev/nu
     "$(json_string "$(cut -d, -f2 <<<"$gpu" | xargs)")" "$(json_string "$(cut -d, -f3 <<<"$gpu" | xargs)")"
   printf ' "commit": %s, "settings": {"stages": %s, "stage_seconds": %d, "binaries": %s},\n' "$(json_string "$commit")" \
     "$(json_string "${stages[*]}")" "$limit" "$(json_string "$binaries")"
-  printf ' "stages": [\n  %s],\n "kernels": [\n  %s],\n "engine": [\n  %s]}\n' \
+  printf ' "stages": [\n  %s],\n "kernels": [\n  %s],\n "engine": [\n  %s],\n "server": [\n  %s]}\n' \
     "$(paste -sd, "$work/stages" | sed 's/},{/},\n  {/g')" "$(paste -sd, "$work/kernels" | sed 's/},{/},\n  {/g')" \
-    "$(paste -sd, "$work/engine")"
+    "$(paste -sd, "$work/engine")" "$(paste -sd, "$work/server")"
 } >"$out"
 echo "written: $out"
 exit $failed

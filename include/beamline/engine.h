@@ -97,7 +97,7 @@ struct EngineStatus {
   uint64_t context_misses = 0;
   uint64_t encode_batches = 0, encode_batched = 0;  // executed, and the requests in them
   uint64_t decode_batches = 0, decode_batched = 0, decode_rows = 0;
-  uint64_t broken_batches = 0;         // that failed as a whole since the last one that did not
+  uint64_t broken_batches = 0;         // that failed as a whole since one last gave an answer
   int64_t executing_rows = 0;          // beam rows of the batches being executed
   uint64_t expired = 0;                // of `failed` and `rejected`: the deadline passed in a queue or in execution
   uint64_t expired_waiting = 0;        // of these, before their decode began

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "base/thread_pool.h"
+#include "base/thread_slice.h"
 
 #include <algorithm>
 #include <atomic>
@@ -35,6 +36,7 @@ void ThreadPool::Schedule(absl::AnyInvocable<void()> work) {
 }
 
 void ThreadPool::Loop() {
+  AskForSlice(kComputingSlice);
   std::unique_lock lock(mu_);
   while (true) {
     wake_.wait(lock, [this] { return stopping_ || !queue_.empty(); });

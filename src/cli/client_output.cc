@@ -114,8 +114,9 @@ std::string FormatStatus(const v1::GetStatusResponse& status) {
   const v1::ServerCounts& server = status.server();
   std::string versions;
   for (const v1::ModelVersion& version : status.versions()) {
-    absl::StrAppend(&versions, "version ", version.id(), ": ", version.state(), ", ", version.model_version(), " from ",
-                    version.bundle(), version.error().empty() ? "" : ": ", version.error(), "\n");
+    absl::StrAppend(&versions, "version ", version.id(), ": ", version.state(), ", ", version.model_version(),
+                    version.bundle().empty() ? "" : " from ", version.bundle(), version.error().empty() ? "" : ": ",
+                    version.error(), "\n");
   }
   return absl::StrCat(status.ready() ? "ready" : "not ready", ", server ", status.server_version(), ", up ",
                       Milliseconds(status.uptime_ms()), " s\n", "model ", status.model_version(), " (", status.family(),
@@ -125,8 +126,9 @@ std::string FormatStatus(const v1::GetStatusResponse& status) {
                       "requests: ", engine.completed(), " completed, ", engine.failed(), " failed, ", engine.rejected(),
                       " rejected, ", engine.in_flight(), " in flight; contexts: ", engine.context_hits(), " cached, ",
                       engine.context_misses(), " encoded\n", "calls: ", server.calls(), ", ", server.malformed(),
-                      " malformed, ", server.invalid(), " invalid, ", server.cancelled(), " cancelled, ",
-                      server.expired(), " expired, ", server.failed(), " failed\n", versions);
+                      " malformed, ", server.invalid(), " invalid, ", server.refused(), " refused, ",
+                      server.cancelled(), " cancelled, ", server.expired(), " expired, ", server.failed(), " failed\n",
+                      versions);
 }
 
 }  // namespace beamline::cli

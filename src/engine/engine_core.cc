@@ -22,6 +22,8 @@ namespace {
 constexpr uint64_t kBrokenBatches = 3;
 // How far beyond its expected end a batch may run before its device must be taken for stuck.
 constexpr absl::Duration kOverdue = absl::Seconds(10);
+// How long batches may run one after the other without one answer, be it that all callers gave up.
+constexpr absl::Duration kUnanswered = absl::Minutes(1);
 
 scheduler::SchedulerOptions ScheduleOf(const EngineOptions& options, bool inline_execution) {
   scheduler::SchedulerOptions schedule;
@@ -48,6 +50,9 @@ ModelVersion ModelVersionOf(const repository::VersionStatus& version) {
 std::string WhyNotReady(bool stopping, const scheduler::SchedulerStats& stats, absl::Time now) {
   if (stopping) return "stopping";
   if (stats.broken_batches >= kBrokenBatches) return absl::StrCat("the last ", stats.broken_batches, " batches failed");
+  if (const absl::Duration without = now - stats.unanswered_since; without > kUnanswered) {
+    return absl::StrCat("no batch has given an answer for ", absl::ToInt64Seconds(without), " s");
+  }
   if (now < stats.next_end + kOverdue) return "";
   return absl::StrCat("a batch hangs: it should have ended ", absl::ToInt64Seconds(now - stats.next_end), " s ago");
 }
@@ -178,11 +183,11 @@ absl::Status EngineCore::Accept(const CallPtr& call, const RecommendRequest& req
   std::lock_guard lock(mu_);
   if (stopping_) return absl::UnavailableError("the engine is stopping; ask another replica");
   if (preparing_.size() >= static_cast<size_t>(options_.queue_capacity)) {
-    absl::Status status = absl::ResourceExhaustedError(
+    return Refusal(
+        kQueueFull,
         absl::StrCat("the queue is full: ", preparing_.size(), " requests are being prepared, its capacity is ",
-                     options_.queue_capacity, "; retry later or send less"));
-    SetRetryAfter(status, options_.max_queue_delay);
-    return status;
+                     options_.queue_capacity, "; retry later or send less"),
+        options_.max_queue_delay);
   }
   preparing_.insert(call);
   return absl::OkStatus();

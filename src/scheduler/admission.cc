@@ -9,10 +9,6 @@
 namespace beamline::scheduler {
 namespace {
 
-// The wait is a sum over batches that are yet to be formed, by rules that look closer than an estimate can. Who is let
-// in for the last millisecond of his deadline mostly dies in the queue.
-constexpr double kWaitMargin = 0.2;
-
 // Time of `work` cut into as few equal batches as the limits allow, run by `workers` side by side.
 absl::Duration InBatches(WorkKind kind, const BatchSize& work, int workers, absl::Time now, const CostTable& cost,
                          const BatchLimits& limits) {
@@ -34,13 +30,13 @@ bool WorthAProbe(const QueuedJob& job, absl::Time now, const CostTable& cost) {
          now + cost.Least(WorkKind::kEncode, alone, now) + cost.Least(WorkKind::kDecode, alone, now) <= job.deadline;
 }
 
-absl::Status Exhausted(absl::string_view message, absl::Duration retry_after) {
+absl::Status Refuse(absl::string_view reason, absl::string_view message, absl::Duration retry_after) {
   retry_after = std::max(retry_after, absl::Milliseconds(1));
-  absl::Status status = absl::ResourceExhaustedError(
+  return Refusal(
+      reason,
       absl::StrCat(message, "; retry after ", absl::ToInt64Milliseconds(absl::Ceil(retry_after, absl::Milliseconds(1))),
-                   " ms or send less"));
-  SetRetryAfter(status, retry_after);
-  return status;
+                   " ms or send less"),
+      retry_after);
 }
 
 // "12.5ms", without the nanoseconds nobody reads.
@@ -78,17 +74,19 @@ AdmissionDecision Admit(const QueuedJob& job, const AdmissionView& view, absl::T
                                                     limits.max_rows, ": ask for narrower beams"))};
   }
   const absl::Duration latency =
-      EstimateLatency(job, view, now, cost, limits) + kWaitMargin * EstimateWait(view, now, cost, limits);
+      EstimateLatency(job, view, now, cost, limits) + view.wait_margin * EstimateWait(view, now, cost, limits);
   if (job.deadline != absl::InfiniteFuture() && now + latency > job.deadline) {
     if (view.idle && view.capacity > 0 && WorthAProbe(job, now, cost)) return {.probe = true};
-    return {Exhausted(absl::StrCat("the answer would take about ", Readable(latency), ", and the deadline is in ",
-                                   Readable(job.deadline - now)),
-                      now + latency - job.deadline)};
+    return {Refuse(kCannotFinish,
+                   absl::StrCat("the answer would take about ", Readable(latency), ", and the deadline is in ",
+                                Readable(job.deadline - now)),
+                   now + latency - job.deadline)};
   }
   if (view.queued < view.capacity) return {};
   if (view.lowest_queued.has_value() && *view.lowest_queued < job.priority) return {.evict_lowest = true};
-  return {Exhausted(absl::StrCat("the queue is full: ", view.queued, " requests wait, its capacity is ", view.capacity),
-                    latency)};
+  return {Refuse(kQueueFull,
+                 absl::StrCat("the queue is full: ", view.queued, " requests wait, its capacity is ", view.capacity),
+                 latency)};
 }
 
 }  // namespace beamline::scheduler

@@ -11,6 +11,7 @@
 // (another process took the CPU) would make an idle engine refuse everything until the table forgets them.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <optional>
 
@@ -32,7 +33,24 @@ struct AdmissionView {
   absl::Duration until_worker_free;  // by the cost table; zero where one is idle
   bool idle = false;                 // nothing waits and nothing runs
   int workers = 1;
+  double wait_margin = 0.2;  // WaitMargin::value
   bool stopping = false;
+};
+
+// What is added to an estimated wait, as a share of it. The estimate is a sum over batches that are yet to be formed,
+// by rules that look closer than it can, and work that comes later may be more urgent: who is let in for the last
+// millisecond of his deadline mostly dies in the queue. How much is enough is learnt: whoever expires makes the next
+// ones wait outside, answers take it back, and in the balance one expires for a hundred answers. One for each priority:
+// who has to wait for the others' work does not speak for those who do not.
+class WaitMargin {
+ public:
+  void Expired() { value_ = std::min(kMost, value_ + kStep); }
+  void Answered() { value_ = std::max(kLeast, value_ - kStep / 100); }
+  double value() const { return value_; }
+
+ private:
+  static constexpr double kLeast = 0.2, kMost = 2, kStep = 0.02;
+  double value_ = kLeast;
 };
 
 struct AdmissionDecision {

@@ -5,6 +5,7 @@
 #include <memory>
 #include <utility>
 
+#include "absl/algorithm/container.h"
 #include "absl/strings/str_cat.h"
 #include "scheduler/scheduler.h"
 
@@ -37,7 +38,7 @@ void Scheduler::Judge(WorkKind kind, absl::Span<const absl::Status> executed) {
   });
   if (broken) {
     ++stats_.broken_batches;
-  } else if (kind == WorkKind::kDecode) {
+  } else if (kind == WorkKind::kDecode && absl::c_any_of(executed, [](const absl::Status& s) { return s.ok(); })) {
     stats_.broken_batches = 0;
   }
 }
@@ -130,6 +131,7 @@ std::vector<absl::Status> Scheduler::Decode(Work& work) {
   std::lock_guard lock(mu_);
   Judge(WorkKind::kDecode, decoded);
   if (finished) stats_.last_decoded = end;
+  stats_.unanswered_since = finished ? absl::InfiniteFuture() : std::min(stats_.unanswered_since, start);
   ++stats_.decode_batches;
   stats_.decode_requests += jobs.size();
   stats_.decode_rows += size.rows;
@@ -172,12 +174,14 @@ void Scheduler::End(std::vector<Ended> ended) {
       switch (end.status.code()) {
         case absl::StatusCode::kOk:
           ++stats_.completed;
+          wait_margin_[static_cast<size_t>(end.entry.job->priority)].Answered();
           break;
         case absl::StatusCode::kCancelled:
           ++stats_.cancelled;
           break;
         case absl::StatusCode::kDeadlineExceeded:
           ++stats_.expired;
+          wait_margin_[static_cast<size_t>(end.entry.job->priority)].Expired();
           if (end.entry.job->decode_started == absl::InfinitePast()) ++stats_.expired_waiting;
           break;
         case absl::StatusCode::kResourceExhausted:

@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "base/thread_slice.h"
 #include "beamline/retry.h"
 
 namespace beamline::scheduler {
@@ -150,6 +151,7 @@ SchedulerStats Scheduler::stats() const {
 }
 
 void Scheduler::WorkerLoop() {
+  AskForSlice(kComputingSlice);
   std::unique_lock lock(mu_);
   while (true) {
     Work work = TakeWork(clock_->Now());
@@ -196,6 +198,7 @@ AdmissionView Scheduler::ViewForAdmission(const QueuedJob& job, absl::Time now) 
                      .decode_ahead = encoding_,
                      .until_worker_free = absl::ZeroDuration(),
                      .workers = std::max(1, static_cast<int>(threads_.size()) - 1),
+                     .wait_margin = wait_margin_[static_cast<size_t>(job.priority)].value(),
                      .stopping = stopping_};
   const auto add = [&](const Queue& queue, bool needs_encode) {
     for (const auto& [id, entry] : queue) {
@@ -231,9 +234,8 @@ void Scheduler::PushOutLowest() {
       if (better) std::tie(from, victim) = std::pair(queue, it);
     }
   }
-  absl::Status status =
-      absl::ResourceExhaustedError("the queue is full and a request of higher priority came; retry later");
-  SetRetryAfter(status, options_.limits.max_queue_delay);
+  absl::Status status = Refusal(kPushedOut, "the queue is full and a request of higher priority came; retry later",
+                                options_.limits.max_queue_delay);
   victim->second.job->refused = true;
   pushed_out_.push_back({std::move(victim->second), std::move(status)});
   from->erase(victim);

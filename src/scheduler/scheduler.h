@@ -16,6 +16,7 @@
 // Thread-safe. The executor and the clock belong to the caller and outlive the scheduler.
 #pragma once
 
+#include <array>
 #include <atomic>
 #include <condition_variable>
 #include <cstdint>
@@ -62,9 +63,11 @@ struct SchedulerStats {
   uint64_t context_misses = 0;
   uint64_t encode_batches = 0, encode_requests = 0;
   uint64_t decode_batches = 0, decode_requests = 0, decode_rows = 0;
-  // In which every job failed, none for its caller's sake: encode or decode, since the last decode that was not broken.
+  // In which every job failed, none for its caller's sake: encode or decode, since a decode batch last finished a job.
   uint64_t broken_batches = 0;
   absl::Time last_decoded = absl::InfinitePast();  // when a decode batch last finished a job
+  // When the first decode batch since then began; InfiniteFuture: none has.
+  absl::Time unanswered_since = absl::InfiniteFuture();
   // When the batch that should end first was expected to, by the cost table; InfiniteFuture: nothing executes.
   absl::Time next_end = absl::InfiniteFuture();
 };
@@ -164,6 +167,7 @@ class Scheduler {
   std::vector<Ended> pushed_out_;
   absl::flat_hash_map<JobId, Job*> live_;  // accepted, `done` not begun
   CostTable cost_;
+  std::array<WaitMargin, 3> wait_margin_;  // by priority
   SchedulerStats stats_;
   BatchSize encoding_;                            // being encoded: it will come back for decode
   std::multiset<absl::Time> busy_;                // when each executing batch should end

@@ -26,7 +26,7 @@ using google::protobuf::Descriptor;
 using google::protobuf::TextFormat;
 
 constexpr int kMaxErrors = 50;
-constexpr size_t kLongestName = 64;  // looked for before a number
+constexpr size_t kLongestName = 64;  // looked for before a number, or to tell what was meant
 
 struct Finding {
   int line;    // from 1
@@ -159,6 +159,7 @@ void RefuseOddNumbers(const std::vector<std::string>& lines, ConfigProblems* pro
 
 std::string Nearest(absl::string_view word, const std::vector<std::string>& candidates) {
   std::string nearest;
+  if (word.size() > kLongestName) return nearest;
   size_t best = std::max<size_t>(word.size() / 3, 1) + 1;
   for (const std::string& candidate : candidates) {
     std::vector<size_t> row(candidate.size() + 1);  // of the edit distance's table

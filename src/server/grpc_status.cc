@@ -30,7 +30,8 @@ std::string ClientMessage(const absl::Status& status) {
 
 v1::ErrorDetail ClientDetail(const absl::Status& status, int64_t retry_after_ms) {
   v1::ErrorDetail detail = DetailOf(status);
-  if (status.code() == absl::StatusCode::kResourceExhausted && detail.retry_after_ms() == 0) {
+  if (status.code() == absl::StatusCode::kResourceExhausted && detail.retry_after_ms() == 0 &&
+      detail.reason() != kMetadataTooLarge) {  // the same again would be
     detail.set_retry_after_ms(retry_after_ms);
   }
   return detail;

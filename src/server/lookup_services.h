@@ -13,6 +13,7 @@ namespace beamline::server {
 
 // `service` outlives the returned services.
 std::unique_ptr<grpc::Service> MakeCatalogueService(ServiceContext* service);
-std::unique_ptr<grpc::Service> MakeModelService(ServiceContext* service);
+// `inside`: for operators, who are told of paths and of why versions were refused.
+std::unique_ptr<grpc::Service> MakeModelService(ServiceContext* service, bool inside);
 
 }  // namespace beamline::server

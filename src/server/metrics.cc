@@ -103,6 +103,7 @@ void AddServer(const ServerCounters& counters, Page* page) {
   page->Counter("grpc_failed_calls_total", "Calls that were neither answered nor NOT_FOUND.",
                 counters.malformed.value(), {{"cause", "malformed"}});
   const std::pair<const char*, uint64_t> causes[] = {{"invalid", counters.invalid.value()},
+                                                     {"refused", counters.refused.value()},
                                                      {"cancelled", counters.cancelled.value()},
                                                      {"expired", counters.expired.value()},
                                                      {"failed", counters.failed.value()}};
@@ -169,7 +170,12 @@ Metrics::Metrics()
       narrowed_(prometheus::BuildCounter()
                     .Name("beamline_narrowed_requests_total")
                     .Help("Requests answered with fewer beams than asked for, by step of engine.narrowing.")
-                    .Register(registry_)) {
+                    .Register(registry_)),
+      unknown_items_(prometheus::BuildCounter()
+                         .Name("beamline_history_unknown_items_total")
+                         .Help("Items of answered requests' histories that the catalogue lacks: it, or who asks, lags.")
+                         .Register(registry_)
+                         .Add({})) {
   auto& stages = prometheus::BuildHistogram()
                      .Name("beamline_stage_duration_seconds")
                      .Help("Where answered requests spent their time: waiting in a queue, computing, on the host.")
@@ -190,6 +196,7 @@ void Metrics::Ended(const absl::StatusOr<RecommendResult>& result, absl::Duratio
   requests_.Add({{"code", code}, {"reason", result.ok() ? "" : DetailOf(result.status()).reason()}}).Increment();
   durations_.Add({{"code", code}}, kSeconds).Observe(absl::ToDoubleSeconds(took));
   if (!result.ok()) return;
+  unknown_items_.Increment(result->unknown_items);
   if (result->narrowing > 0) narrowed_.Add({{"step", absl::StrCat(result->narrowing)}}).Increment();
   stages_[kPrepare]->Observe(absl::ToDoubleSeconds(result->timings.prepare));
   stages_[kQueue]->Observe(absl::ToDoubleSeconds(result->timings.queue));

@@ -51,6 +51,7 @@ class Metrics {
   prometheus::Family<prometheus::Counter>& requests_;
   prometheus::Family<prometheus::Histogram>& durations_;
   prometheus::Family<prometheus::Counter>& narrowed_;
+  prometheus::Counter& unknown_items_;
   std::array<prometheus::Histogram*, kStages> stages_;
   std::array<prometheus::Histogram*, kMaxLevels + 1> steps_;  // one more than levels: an end token may be scored
 };

@@ -5,7 +5,7 @@
 namespace beamline::server {
 namespace {
 
-void FillModel(const EngineStatus& status, v1::GetStatusResponse* response) {
+void FillModel(const EngineStatus& status, bool inside, v1::GetStatusResponse* response) {
   response->set_ready(status.ready);
   response->set_model_version(status.model_version);
   response->set_catalogue_version(status.catalogue_version);
@@ -24,7 +24,12 @@ void FillModel(const EngineStatus& status, v1::GetStatusResponse* response) {
   counts.set_rejected(status.rejected);
   counts.set_context_hits(status.context_hits);
   counts.set_context_misses(status.context_misses);
-  for (const ModelVersion& version : status.versions) *response->add_versions() = ToProto(version);
+  for (const ModelVersion& version : status.versions) {
+    v1::ModelVersion& told = *response->add_versions() = ToProto(version);
+    if (inside) continue;
+    told.clear_bundle();
+    told.clear_error();
+  }
 }
 
 void FillServer(const ServiceContext& service, v1::GetStatusResponse* response) {
@@ -34,6 +39,7 @@ void FillServer(const ServiceContext& service, v1::GetStatusResponse* response) 
   counts.set_calls(service.counters.calls.value());
   counts.set_malformed(service.counters.malformed.value());
   counts.set_invalid(service.counters.invalid.value());
+  counts.set_refused(service.counters.refused.value());
   counts.set_cancelled(service.counters.cancelled.value());
   counts.set_expired(service.counters.expired.value());
   counts.set_failed(service.counters.failed.value());
@@ -42,14 +48,14 @@ void FillServer(const ServiceContext& service, v1::GetStatusResponse* response) 
 
 class ModelHandlers final : public v1::ModelService::WithRawCallbackMethod_GetStatus<v1::ModelService::Service> {
  public:
-  explicit ModelHandlers(ServiceContext* service) : service_(*service) {}
+  ModelHandlers(ServiceContext* service, bool inside) : service_(*service), inside_(inside) {}
 
   grpc::ServerUnaryReactor* GetStatus(grpc::CallbackServerContext* context, const grpc::ByteBuffer* bytes,
                                       grpc::ByteBuffer* response) override {
     return Serve<v1::GetStatusRequest>(service_, *context, *bytes, response,
                                        [this](const auto& call, const CallContext&, const v1::GetStatusRequest&) {
                                          v1::GetStatusResponse answer;
-                                         FillModel(service_.engine->GetStatus(), &answer);
+                                         FillModel(service_.engine->GetStatus(), inside_, &answer);
                                          FillServer(service_, &answer);
                                          call->Finish(answer);
                                          return absl::OkStatus();
@@ -58,12 +64,13 @@ class ModelHandlers final : public v1::ModelService::WithRawCallbackMethod_GetSt
 
  private:
   ServiceContext& service_;
+  const bool inside_;
 };
 
 }  // namespace
 
-std::unique_ptr<grpc::Service> MakeModelService(ServiceContext* service) {
-  return std::make_unique<ModelHandlers>(service);
+std::unique_ptr<grpc::Service> MakeModelService(ServiceContext* service, bool inside) {
+  return std::make_unique<ModelHandlers>(service, inside);
 }
 
 }  // namespace beamline::server

@@ -174,7 +174,7 @@ absl::Status Server::StartPublic(const config::v1::ServerConfig& config) {
   }
   services_.push_back(MakeRecommendService(context_.get()));
   services_.push_back(MakeCatalogueService(context_.get()));
-  services_.push_back(MakeModelService(context_.get()));
+  services_.push_back(MakeModelService(context_.get(), false));
   if (config.has_tls()) {
     BEAMLINE_ASSIGN_OR_RETURN(tls_, TlsCredentials::Create(config.tls()));
   }
@@ -192,7 +192,7 @@ absl::Status Server::StartAdmin(const config::v1::ServerConfig& config) {
   Configure(config, &builder);
   WithoutHealth(&builder);
   admin_services_.push_back(MakeAdminService(context_.get()));
-  admin_services_.push_back(MakeModelService(context_.get()));
+  admin_services_.push_back(MakeModelService(context_.get(), true));
   BEAMLINE_ASSIGN_OR_RETURN(admin_server_,
                             StartServer(admin_services_, grpc::InsecureServerCredentials(),
                                         &context_->counters.refused_connections, &builder, admin_listener_.get()));

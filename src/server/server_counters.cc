@@ -14,6 +14,8 @@ void ServerCounters::Ended(const absl::Status& status) {
       const std::string reason = DetailOf(status).reason();
       return (reason == kMalformedMessage || reason == kUnknownFields ? malformed : invalid).Add();
     }
+    case absl::StatusCode::kResourceExhausted:
+      return (DetailOf(status).reason() == kMetadataTooLarge ? invalid : refused).Add();
     case absl::StatusCode::kCancelled:
       return cancelled.Add();
     case absl::StatusCode::kDeadlineExceeded:

@@ -66,7 +66,8 @@ v1::ErrorDetail DetailOf(const absl::Status& status) {
     if (detail.ParseFromString(std::string(*payload))) return detail;
     detail.Clear();
   }
-  detail.set_reason(std::string(ReasonOfCode(status.code())));
+  const std::string refusal = GetRefusalReason(status);
+  detail.set_reason(refusal.empty() ? std::string(ReasonOfCode(status.code())) : refusal);
   if (const auto retry_after = GetRetryAfter(status); retry_after.has_value()) {
     detail.set_retry_after_ms(absl::ToInt64Milliseconds(*retry_after));
   }

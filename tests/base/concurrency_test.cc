@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Clock, thread pool, snapshot pointer and counters.
+// Clock, thread pool, slices of threads, snapshot pointer and counters.
 #include <atomic>
 #include <cstdint>
 #include <memory>
@@ -8,10 +8,14 @@
 #include <thread>
 #include <vector>
 
+#include <sys/syscall.h>
+#include <unistd.h>
+
 #include "base/clock.h"
 #include "base/metrics.h"
 #include "base/snapshot_ptr.h"
 #include "base/thread_pool.h"
+#include "base/thread_slice.h"
 #include "gtest/gtest.h"
 
 namespace beamline {
@@ -134,6 +138,35 @@ TEST(MetricsTest, CountsFromManyThreads) {
   });
   EXPECT_EQ(counter.value(), 10'000u);
   EXPECT_EQ(gauge.value(), 1000);
+}
+
+// What the kernel would take from sched_getattr; 0: it knows no slices of a thread's own.
+uint64_t OwnSlice() {
+  struct {
+    uint32_t size, policy;
+    uint64_t flags;
+    int32_t nice;
+    uint32_t priority;
+    uint64_t runtime, deadline, period;
+  } attributes{};
+  return syscall(SYS_sched_getattr, 0, &attributes, sizeof(attributes), 0) == 0 ? attributes.runtime : 0;
+}
+
+TEST(ThreadSlice, IsInheritedAndChangedAgain) {
+  uint64_t own = 0, inherited = 0, changed = 0;
+  std::thread([&] {
+    AskForSlice(kAnsweringSlice);
+    own = OwnSlice();
+    std::thread([&] {
+      inherited = OwnSlice();
+      AskForSlice(kComputingSlice);
+      changed = OwnSlice();
+    }).join();
+  }).join();
+  if (own == 0) GTEST_SKIP() << "this kernel has no slices of a thread's own (Linux 6.12)";
+  EXPECT_EQ(own, 200'000u);
+  EXPECT_EQ(inherited, own);
+  EXPECT_EQ(changed, 3'000'000u);
 }
 
 }  // namespace

@@ -99,6 +99,29 @@ esac""")
         self.assertEqual((status, said["quality"]["status"]), (1, "failed"))
         self.assertIn("--max-users 9", said["quality"]["detail"])
 
+    def test_server(self):
+        self.script("carry/beamline", """
+case $1 in
+  serve)
+    grep -q 'device: "cuda"' "$3" && [[ $5 == */made/bundle && ! -e carry/broken ]] || exit 3
+    trap 'exit 0' TERM
+    while :; do sleep 0.1; done ;;
+  recommend) echo "ready, server 1" ;;
+  bench)
+    while (($#)); do
+      [[ $1 == --json ]] && printf '{\n "cells": 3\n}\n' >"$2"
+      shift
+    done ;;
+esac""")
+        status, said, result = self.verify("server")
+        self.assertEqual((status, said["server"]["status"]), (0, "passed"))
+        self.assertEqual(result["server"], [{"cells": 3}])
+        self.assertIn("bench exit status 0, the server's 0", said["server"]["detail"])
+        (self.root / "carry/broken").touch()
+        self.script("carry/beamline", "[[ $1 != serve && $1 != recommend ]]")
+        status, said, _ = self.verify("server")
+        self.assertEqual((status, said["server"]["detail"]), (1, "the server did not become ready"))
+
     def test_engine_of_random_weights(self):
         self.script("carry/beamline_engine_gpu_bench", '''echo "{\\"engine\\": \\"$*\\"}"''')
         status, said, result = self.verify("engine", BEAMLINE_ENGINE_OPTIONS="--models t5")

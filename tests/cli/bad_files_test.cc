@@ -159,6 +159,7 @@ TEST_F(BadFilesTest, ConfigurationsAndCommandLines) {
       "\"unix:/tmp/x\" is not an address");
   Bad("C6.5", config("admin { address: '0.0.0.0' }") + " --bundle " + File("bundle"), "admin.allow_remote: true");
   Bad("C6.7", config(std::string(1000, '{')) + " --bundle " + File("bundle"), "s.textproto:1");
+  Bad("C6.11", config("engine { device: 'cuda:99' }") + " --any-port --port 0 --bundle " + File("bundle"), "cuda:99");
   Bad("C6.8", absl::StrCat("serve --config a --config b --bundle ", File("bundle")), "--config");
 }
 
@@ -187,13 +188,15 @@ TEST_F(BadFilesTest, LocalesAndTimeZonesChangeNothing) {  // C6.14
 
 TEST_F(BadFilesTest, ASecondServerOnThePortIsRefused) {  // C1.15, C7.3
   const std::string address = absl::StrCat("127.", 100 + getpid() % 100, ".", 1 + getpid() / 100 % 250, ".9");
-  const std::string arguments =
-      absl::StrCat("serve --config ", Write("p.textproto", absl::StrCat("listen { address: '", address, "' }\n")),
-                   " --bundle ", File("bundle"));
+  const std::string arguments = absl::StrCat(
+      "serve --config ",
+      Write("p.textproto", absl::StrCat("listen { address: '", address, "' }\nlifecycle { drain_delay_ms: 4000 }\n")),
+      " --bundle ", File("bundle"));
   Background first(arguments, File("first.log"));
   ASSERT_TRUE(first.Await([&] { return first.text().find("server started: ") != std::string::npos; })) << first.text();
   Bad("C1.15", arguments, absl::StrCat("cannot listen on ", address, ":50051: another process listens there"));
   first.Signal(SIGTERM);
+  Bad("C7.3, while it drains", arguments, "another process listens there");
   EXPECT_EQ(first.Wait(), 0) << first.text();
 }
 

@@ -327,6 +327,7 @@ TEST_F(BadInputTest, HeadersAreBoundedAndDistrusted) {
   const grpc::Status large = call({{"x-filler", std::string(40'000, 'x')}});  // C1.10
   EXPECT_EQ(large.error_code(), grpc::StatusCode::RESOURCE_EXHAUSTED);
   EXPECT_EQ(DetailOf(large).reason(), "METADATA_TOO_LARGE");
+  EXPECT_EQ(DetailOf(large).retry_after_ms(), 0) << "the same would be as large again";
   EXPECT_THAT(large.error_message(), HasSubstr("more than the limit of 16384"));
   ExpectServesAsBefore();
   for (const Headers& headers : {Headers{{"traceparent", "garbage"}},  // C2.23

@@ -100,7 +100,9 @@ class Policies(unittest.TestCase):
             self.assertIs(own["allowPrivilegeEscalation"], False)
             self.assertIs(own["readOnlyRootFilesystem"], True)
             self.assertEqual(own["capabilities"], {"drop": ["ALL"]})
-            self.assertTrue(all(mount["readOnly"] for mount in container["volumeMounts"]))
+            room = {volume["name"] for volume in pod["volumes"] if "emptyDir" in volume}  # of the pod's own, gone with it
+            self.assertLessEqual(room, {"tuning"})
+            self.assertTrue(all(mount.get("readOnly") or mount["name"] in room for mount in container["volumeMounts"]))
 
     def test_resources_are_bounded_and_the_configuration_knows(self):
         for _, _, container in self.each():

@@ -25,8 +25,8 @@ namespace beamline::deploy {
 
 using Headers = std::vector<std::pair<std::string, std::string>>;
 
-inline constexpr uint8_t kHttp2Data = 0, kHttp2Headers = 1, kHttp2Reset = 3, kHttp2Settings = 4, kHttp2GoAway = 7,
-                         kHttp2Window = 8;
+inline constexpr uint8_t kHttp2Data = 0, kHttp2Headers = 1, kHttp2Priority = 2, kHttp2Reset = 3, kHttp2Settings = 4,
+                         kHttp2Ping = 6, kHttp2GoAway = 7, kHttp2Window = 8, kHttp2Continuation = 9;
 inline constexpr uint8_t kEndStream = 1, kEndHeaders = 4;
 
 inline std::string BigEndian(uint64_t value, int bytes) {
@@ -76,17 +76,21 @@ class RawHttp2 {
     to.sin_port = htons(static_cast<uint16_t>(port));
     EXPECT_EQ(inet_pton(AF_INET, address.c_str(), &to.sin_addr), 1);
     EXPECT_EQ(connect(socket_, reinterpret_cast<const sockaddr*>(&to), sizeof(to)), 0);
+    const timeval patience{5, 0};
+    setsockopt(socket_, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof(patience));
   }
   ~RawHttp2() { close(socket_); }
   RawHttp2(const RawHttp2&) = delete;
   RawHttp2& operator=(const RawHttp2&) = delete;
 
-  void Send(const std::string& bytes) {
+  // How many bytes went out before the server hung up, or took no more for five seconds.
+  size_t Send(const std::string& bytes) {
     for (size_t done = 0; done < bytes.size();) {
       const ssize_t sent = send(socket_, bytes.data() + done, bytes.size() - done, MSG_NOSIGNAL);
-      if (sent <= 0) return;  // the server has hung up
+      if (sent <= 0) return done;
       done += static_cast<size_t>(sent);
     }
+    return bytes.size();
   }
 
   // The call's grpc-status; -1 where the connection was closed before one came, -2 after the time is over. The server
@@ -111,6 +115,20 @@ class RawHttp2 {
     }
   }
 
+  // A parameter of the first frame that the server sends, which is its SETTINGS.
+  std::optional<uint32_t> AwaitSetting(uint16_t id) {
+    std::array<char, 4096> bytes;
+    while (received_.size() < 9 || received_.size() < 9 + Number(0, 3)) {
+      const ssize_t count = recv(socket_, bytes.data(), bytes.size(), 0);
+      if (count <= 0) return std::nullopt;
+      received_.append(bytes.data(), static_cast<size_t>(count));
+    }
+    for (size_t at = 9; at + 6 <= 9 + Number(0, 3); at += 6) {
+      if (Number(at, 2) == id) return Number(at + 2, 4);
+    }
+    return std::nullopt;
+  }
+
   // Sends `first` and then zeros as DATA of a stream, as fast as the server's flow control lets it: until that many
   // bytes are sent, the server resets the stream or hangs up, or opens the window no further for a second.
   int64_t Flood(uint32_t stream, const std::string& first, int64_t bytes) {
@@ -130,6 +148,11 @@ class RawHttp2 {
   }
 
  private:
+  uint32_t Number(size_t at, int size) const {
+    uint32_t value = 0;
+    for (int i = 0; i < size; ++i) value = value << 8 | static_cast<unsigned char>(received_[at + i]);
+    return value;
+  }
   // Adds what the server's frames give; false when there is nothing more to hope for.
   bool ReadWindows(uint32_t stream, int64_t* window, int64_t* stream_window) {
     pollfd ready{socket_, POLLIN, 0};
@@ -138,20 +161,15 @@ class RawHttp2 {
     const ssize_t count = recv(socket_, bytes.data(), bytes.size(), 0);
     if (count <= 0) return false;
     received_.append(bytes.data(), static_cast<size_t>(count));
-    const auto number = [this](size_t at, int size) {
-      uint32_t value = 0;
-      for (int i = 0; i < size; ++i) value = value << 8 | static_cast<unsigned char>(received_[at + i]);
-      return value;
-    };
-    while (received_.size() >= parsed_ + 9 && received_.size() >= parsed_ + 9 + number(parsed_, 3)) {
+    while (received_.size() >= parsed_ + 9 && received_.size() >= parsed_ + 9 + Number(parsed_, 3)) {
       const size_t payload = parsed_ + 9;
-      const uint32_t length = number(parsed_, 3), id = number(parsed_ + 5, 4);
+      const uint32_t length = Number(parsed_, 3), id = Number(parsed_ + 5, 4);
       const auto type = static_cast<uint8_t>(received_[parsed_ + 3]);
       parsed_ = payload + length;
       if (type == kHttp2Reset || type == kHttp2GoAway) return false;
-      if (type == kHttp2Window) *(id == 0 ? window : stream_window) += number(payload, 4);
+      if (type == kHttp2Window) *(id == 0 ? window : stream_window) += Number(payload, 4);
       for (size_t at = payload; type == kHttp2Settings && at + 6 <= parsed_; at += 6) {
-        if (number(at, 2) == 4) *stream_window += int64_t{number(at + 2, 4)} - 65'535;  // SETTINGS_INITIAL_WINDOW_SIZE
+        if (Number(at, 2) == 4) *stream_window += int64_t{Number(at + 2, 4)} - 65'535;  // SETTINGS_INITIAL_WINDOW_SIZE
       }
       if (type == kHttp2Headers && id == stream) return false;  // an answer, before the message is whole
     }

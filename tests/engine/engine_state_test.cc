@@ -30,7 +30,7 @@ TEST_F(EngineCoreTest, NotReadyWhileABatchHangs) {
     if (step != 1) return;
     EXPECT_TRUE(engine_->GetStatus().ready);
     EXPECT_GT(engine_->GetStatus().executing_rows, 0);
-    clock_->Advance(absl::Seconds(60));
+    clock_->Advance(absl::Seconds(50));
     const EngineStatus status = engine_->GetStatus();
     EXPECT_FALSE(status.ready);
     EXPECT_THAT(status.not_ready, HasSubstr("a batch hangs"));
@@ -42,6 +42,22 @@ TEST_F(EngineCoreTest, NotReadyWhileABatchHangs) {
   EXPECT_EQ(looked, 1);
   EXPECT_TRUE(engine_->GetStatus().ready) << "the batch has ended";
   EXPECT_EQ(engine_->GetStatus().executing_rows, 0);
+}
+
+// Each alone is its caller's doing; a minute of nothing else says that the device is too slow for anybody.
+TEST_F(EngineCoreTest, NotReadyWhenNobodyGetsAnAnswer) {
+  runner_->before_step = [&](int step) {
+    if (step == 1) clock_->Advance(absl::Seconds(25));
+  };
+  for (int i = 0; i < 2; ++i) {
+    EXPECT_EQ(Ask(User("u")).status().code(), absl::StatusCode::kDeadlineExceeded);
+    EXPECT_TRUE(engine_->GetStatus().ready) << i;
+  }
+  EXPECT_FALSE(Ask(User("u")).ok());
+  EXPECT_THAT(engine_->GetStatus().not_ready, ::testing::StartsWith("no batch has given an answer for 7"));
+  runner_->before_step = {};
+  EXPECT_TRUE(Ask(User("u")).ok());
+  EXPECT_TRUE(engine_->GetStatus().ready);
 }
 
 TEST_F(EngineCoreTest, TellsWhenItLastSucceeded) {

@@ -48,6 +48,7 @@ TEST(AdmissionTest, RefusesWhatCannotFinishEvenAlone) {
   EXPECT_EQ(status.code(), absl::StatusCode::kResourceExhausted);
   EXPECT_THAT(std::string(status.message()), HasSubstr("about 10ms, and the deadline is in 9ms"));
   EXPECT_EQ(GetRetryAfter(status), kMs);
+  EXPECT_EQ(GetRefusalReason(status), kCannotFinish);
   EXPECT_TRUE(Admit(job, kIdle, kNow, CostTable(), kLimits).status.ok()) << "an empty table refuses nothing";
   EXPECT_TRUE(Admit(job, kIdle, kNow + absl::Seconds(-2), Measured(), kLimits).status.ok());
 }
@@ -119,6 +120,30 @@ TEST(AdmissionTest, CountsTheWorkAhead) {
   EXPECT_TRUE(Admit(job, view, kNow, Measured(), kLimits).status.ok());
 }
 
+TEST(AdmissionTest, TheMarginOfAWaitGrowsWithThoseWhoExpire) {
+  WaitMargin margin;
+  const double least = margin.value();
+  margin.Answered();
+  EXPECT_EQ(margin.value(), least);
+  for (int i = 0; i < 10; ++i) margin.Expired();
+  const double grown = margin.value();
+  EXPECT_GT(grown, least);
+  for (int i = 0; i < 1000; ++i) margin.Answered();
+  EXPECT_NEAR(margin.value(), least, 1e-9) << "one for a hundred";
+  for (int i = 0; i < 100'000; ++i) margin.Expired();
+  EXPECT_LE(margin.value(), 2) << "a device that stood still is forgotten in time";
+
+  AdmissionView view = kIdle;
+  view.decode_ahead = {4, 32, 400};
+  view.until_worker_free = 10 * kMs;
+  QueuedJob job = kJob;
+  job.deadline = kNow + EstimateLatency(kJob, view, kNow, Measured(), kLimits) + 5 * kMs;
+  view.wait_margin = 0.1;
+  EXPECT_TRUE(Admit(job, view, kNow, Measured(), kLimits).status.ok());
+  view.wait_margin = 2;
+  EXPECT_EQ(GetRefusalReason(Admit(job, view, kNow, Measured(), kLimits).status), kCannotFinish);
+}
+
 TEST(AdmissionTest, AFullQueueRefusesOrMakesTheLowestLeave) {
   AdmissionView view = kIdle;
   view.queued = view.capacity = 3;
@@ -127,6 +152,7 @@ TEST(AdmissionTest, AFullQueueRefusesOrMakesTheLowestLeave) {
   EXPECT_EQ(status.code(), absl::StatusCode::kResourceExhausted);
   EXPECT_THAT(std::string(status.message()), HasSubstr("3 requests wait, its capacity is 3"));
   EXPECT_TRUE(GetRetryAfter(status).has_value());
+  EXPECT_EQ(GetRefusalReason(status), kQueueFull);
   view.lowest_queued = Priority::kSheddable;
   const AdmissionDecision decision = Admit(kJob, view, kNow, Measured(), kLimits);
   EXPECT_TRUE(decision.status.ok());

@@ -154,6 +154,26 @@ TEST_F(SchedulerTest, CountsBrokenBatchesUntilADecodeSucceeds) {
   RunAll();
   EXPECT_EQ(scheduler_->stats().broken_batches, 0u) << "one of two failed";
   EXPECT_EQ(run("cancelled", {}, absl::CancelledError()), 0u) << "the caller's doing";
+  EXPECT_EQ(run("broken again", {}, broken), 1u);
+  EXPECT_EQ(run("cancelled again", {}, absl::CancelledError()), 1u) << "no sign that the device works";
+}
+
+TEST_F(SchedulerTest, SaysSinceWhenNoBatchHasGivenAnAnswer) {
+  Start();
+  EXPECT_EQ(scheduler_->stats().unanswered_since, absl::InfiniteFuture());
+  const auto run = [&](const std::string& name, absl::Status decode) {
+    auto job = Make(name);
+    job->decode_status = std::move(decode);
+    scheduler_->Submit(std::move(job));
+    RunAll();
+    clock_.Advance(absl::Seconds(1));
+    return scheduler_->stats().unanswered_since;
+  };
+  EXPECT_EQ(run("good", {}), absl::InfiniteFuture());
+  const absl::Time first = run("gave up", absl::CancelledError());
+  EXPECT_LT(first, clock_.Now());
+  EXPECT_EQ(run("gave up, too", absl::DeadlineExceededError("")), first);
+  EXPECT_EQ(run("good again", {}), absl::InfiniteFuture());
 }
 
 TEST_F(SchedulerTest, RefusesInsideSubmit) {
@@ -184,6 +204,7 @@ TEST_F(SchedulerTest, AFullQueueMakesRoomForAHigherPriority) {
   EXPECT_THAT(ended_, IsEmpty()) << "not inside somebody else's Submit";
   RunAll();
   EXPECT_EQ(Ended("low_later"), Code::kResourceExhausted);
+  EXPECT_EQ(GetRefusalReason(ended_["low_later"]), kPushedOut);
   EXPECT_EQ(Ended("low"), Code::kOk);
   EXPECT_EQ(Ended("high"), Code::kOk);
   EXPECT_THAT(Batches(true), ElementsAre(ElementsAre("high", "default", "low")));

@@ -89,6 +89,7 @@ TEST_F(AdminTest, ThePublicListenerOffersNoneOfIt) {
             grpc::StatusCode::UNIMPLEMENTED);
 }
 
+// Paths and what is wrong with files are for operators.
 TEST_F(AdminTest, BothListenersTellTheVersions) {
   for (const auto& channel : {channel_, admin_channel_}) {
     grpc::ClientContext context;
@@ -98,7 +99,8 @@ TEST_F(AdminTest, BothListenersTellTheVersions) {
     ASSERT_EQ(status.versions_size(), 2);
     EXPECT_EQ(status.versions(0).state(), "serving");
     EXPECT_EQ(status.versions(1).state(), "refused");
-    EXPECT_EQ(status.versions(1).error(), "broken/items: was damaged");
+    EXPECT_EQ(status.versions(1).error(), channel == admin_channel_ ? "broken/items: was damaged" : "");
+    EXPECT_EQ(status.versions(0).bundle().empty(), channel == channel_);
   }
 }
 
@@ -309,10 +311,11 @@ TEST_F(AdminPagesTest, MetricsCountWhatHappened) {
   EXPECT_THAT(page, ContainsRegex("beamline_stage_duration_seconds_sum.stage=\"decode\". 9[.][89][0-9]*e-05"));
   EXPECT_THAT(page, HasSubstr("beamline_model_info{model_version=\"model-1\",catalogue_version=\"catalogue-1\""));
   EXPECT_THAT(page, HasSubstr("beamline_models_refused_total 1"));
+  EXPECT_THAT(page, HasSubstr("beamline_history_unknown_items_total 9"));
   EXPECT_THAT(page, HasSubstr("beamline_models_in_memory 1"));
   EXPECT_THAT(page, HasSubstr("\nbeamline_ready 1"));
   EXPECT_THAT(page, HasSubstr("beamline_grpc_calls_total 4"));
-  EXPECT_THAT(page, HasSubstr("beamline_grpc_failed_calls_total{cause=\"failed\"} 1"));
+  EXPECT_THAT(page, HasSubstr("beamline_grpc_failed_calls_total{cause=\"refused\"} 1"));
 }
 
 TEST_F(AdminPagesTest, NarrowedAnswersAreCountedByStep) {

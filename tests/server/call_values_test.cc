@@ -91,6 +91,10 @@ TEST(GrpcStatus, CarriesCodeTextAndDetail) {
 TEST(GrpcStatus, OverloadHintsWhenToRetryAndCodesHaveReasons) {
   const absl::Status full = FromGrpcStatus(ToGrpcStatus(absl::ResourceExhaustedError("queue is full"), 70));
   EXPECT_EQ(DetailOf(full).reason(), "OVERLOADED");
+  const absl::Status refused = FromGrpcStatus(ToGrpcStatus(Refusal(kQueueFull, "full", absl::Milliseconds(9)), 70));
+  EXPECT_EQ(refused.code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_EQ(DetailOf(refused).reason(), "QUEUE_FULL");
+  EXPECT_EQ(DetailOf(refused).retry_after_ms(), 9);
   EXPECT_EQ(DetailOf(full).retry_after_ms(), 70);
   absl::Status computed = absl::ResourceExhaustedError("queue is full");
   SetRetryAfter(computed, absl::Milliseconds(1234));

@@ -6,6 +6,7 @@
 #include <thread>
 #include <vector>
 
+#include "deploy/raw_http2.h"
 #include "gtest/gtest.h"
 #include "server/loopback.h"
 #include "server/server_counters.h"
@@ -104,6 +105,26 @@ TEST_F(CancelTest, AClientThatDisappearsFreesItsCalls) {
   }
   EXPECT_TRUE(Eventually([&] { return engine_.cancelled() == 2; }));
   EXPECT_TRUE(Idle());
+}
+
+// Without a word: the connection breaks with one call being answered and another half written.
+TEST_F(CancelTest, ABrokenConnectionFreesItsCalls) {
+  engine_.set_mode(FakeEngine::Mode::kHold);
+  {
+    deploy::RawHttp2 connection("127.0.0.1", server_->port());
+    const std::string headers = deploy::HpackLiterals(deploy::GrpcHeaders("/beamline.v1.RecommendService/Recommend"));
+    const std::string message = deploy::GrpcMessage(ValidRequest().SerializeAsString());
+    connection.Send(deploy::Http2Hello());
+    for (const uint32_t stream : {1, 3}) {
+      connection.Send(deploy::Http2Frame(deploy::kHttp2Headers, deploy::kEndHeaders, stream, headers));
+    }
+    connection.Send(deploy::Http2Frame(deploy::kHttp2Data, deploy::kEndStream, 1, message));
+    connection.Send(deploy::Http2Frame(deploy::kHttp2Data, 0, 3, message.substr(0, message.size() / 2)));
+    ASSERT_TRUE(engine_.AwaitRequests(1));
+  }
+  EXPECT_TRUE(Eventually([&] { return engine_.cancelled() == 1; }));
+  EXPECT_TRUE(Idle());
+  EXPECT_EQ(engine_.requests().size(), 1u);
 }
 
 TEST_F(CancelTest, HeldCallsDoNotBlockOthers) {

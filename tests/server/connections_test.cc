@@ -43,6 +43,16 @@ class ConnectionsTest : public LoopbackTest {
   }
 };
 
+TEST_F(ConnectionsTest, StreamsAtATimeAreLimited) {
+  config::v1::ServerConfig config = LoopbackConfig();
+  config.mutable_limits()->set_max_concurrent_streams(7);
+  Start(config);
+  constexpr uint16_t kMaxConcurrentStreams = 3;  // SETTINGS_MAX_CONCURRENT_STREAMS
+  deploy::RawHttp2 connection("127.0.0.1", server_->port());
+  connection.Send(deploy::Http2Hello());
+  EXPECT_EQ(connection.AwaitSetting(kMaxConcurrentStreams), 7u);
+}
+
 TEST_F(ConnectionsTest, IdleOnesAreClosedAndOnlyByTheLimit) {
   config::v1::ServerConfig config = LoopbackConfig();
   config.mutable_limits()->set_max_connection_idle_ms(0);

@@ -132,6 +132,18 @@ TEST_F(LifecycleTest, AnEngineThatStaysBrokenEndsTheProcess) {
   EXPECT_TRUE(patient.get().ok());
 }
 
+TEST_F(LifecycleTest, DuringTheDrainDelayNewCallsAreAnswered) {
+  std::future<absl::Status> run = Run(1500, 1000);
+  ASSERT_TRUE(Eventually([&] { return Health("") == kServing; }));
+  stop_.Add();
+  ASSERT_TRUE(Eventually([&] { return Health("") == kNotServing; }));
+  v1::RecommendResponse response;
+  const grpc::Status late = Recommend(ValidRequest(), &response);
+  EXPECT_TRUE(late.ok()) << late.error_message() << ": from a caller that has not heard yet";
+  EXPECT_EQ(run.wait_for(std::chrono::seconds(0)), std::future_status::timeout);
+  EXPECT_TRUE(run.get().ok());
+}
+
 TEST_F(LifecycleTest, WatchIsToldAtOnce) {
   std::future<absl::Status> run = Run(500, 1000);
   ASSERT_TRUE(Eventually([&] { return Health("") == kServing; }));

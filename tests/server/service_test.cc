@@ -49,7 +49,8 @@ TEST_F(ServiceTest, AnswersFromInsideSubmitToo) {
   EXPECT_EQ(status.error_code(), grpc::StatusCode::RESOURCE_EXHAUSTED);
   EXPECT_EQ(Detail(status).reason(), "OVERLOADED");
   EXPECT_EQ(Detail(status).retry_after_ms(), 50);
-  EXPECT_EQ(server_->counters().failed.value(), 1u);
+  EXPECT_EQ(server_->counters().refused.value(), 1u);
+  EXPECT_EQ(server_->counters().failed.value(), 0u);
 }
 
 TEST_F(ServiceTest, BadFieldsAreNamedAndNeverReachTheEngine) {

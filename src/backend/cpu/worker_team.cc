@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "backend/cpu/worker_team.h"
+#include "base/thread_slice.h"
 
 #include <algorithm>
 #include <array>
@@ -78,6 +79,7 @@ WorkerTeam::~WorkerTeam() {
 int WorkerTeam::Share() const { return std::max(1, threads_ / std::max(1, batches_.load(std::memory_order_relaxed))); }
 
 void WorkerTeam::Work(Helper& helper) {
+  AskForSlice(kComputingSlice);
   using State = Helper::State;
   for (;;) {
     const State now = Await(helper.state, [](State state) { return state == State::kAsked || state == State::kStop; });

@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "base/thread_pool.h"
-#include "base/thread_slice.h"
 
 #include <algorithm>
 #include <atomic>
 #include <memory>
 #include <utility>
+
+#include "base/thread_slice.h"
 
 namespace beamline {
 

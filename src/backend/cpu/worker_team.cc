@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "backend/cpu/worker_team.h"
-#include "base/thread_slice.h"
 
 #include <algorithm>
 #include <array>
 #include <exception>
 #include <thread>
 #include <utility>
+
+#include "base/thread_slice.h"
 
 namespace beamline::backend {
 namespace {

@@ -55,7 +55,7 @@ struct CallContext {
   TraceParent trace;
 };
 
-// What a request may ask for now: the levels are the catalogue's that serves.
+// What a request may ask for: the levels are those of the catalogue that serves.
 RequestLimits LimitsNow(const ServiceContext& service);
 
 // `client` is what the call brought. Pure.

@@ -12,7 +12,7 @@ struct ServerCounters {
   Counter calls;
   Counter malformed;  // not a message of the expected type, or too many unknown fields
   Counter invalid;    // a field was wrong, or the metadata too large
-  Counter refused;    // for now: there was too much to do
+  Counter refused;    // there was too much to do, see ErrorDetail.reason
   Counter cancelled;
   Counter expired;
   Counter failed;  // everything else that was neither OK nor NOT_FOUND

@@ -153,6 +153,7 @@ uint64_t OwnSlice() {
 }
 
 TEST(ThreadSlice, IsInheritedAndChangedAgain) {
+  if (OwnSlice() == 0) GTEST_SKIP() << "this kernel tells no thread its slice (Linux 6.12 does)";
   uint64_t own = 0, inherited = 0, changed = 0;
   std::thread([&] {
     AskForSlice(kAnsweringSlice);
@@ -163,7 +164,6 @@ TEST(ThreadSlice, IsInheritedAndChangedAgain) {
       changed = OwnSlice();
     }).join();
   }).join();
-  if (own == 0) GTEST_SKIP() << "this kernel has no slices of a thread's own (Linux 6.12)";
   EXPECT_EQ(own, 200'000u);
   EXPECT_EQ(inherited, own);
   EXPECT_EQ(changed, 3'000'000u);

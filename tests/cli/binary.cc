@@ -5,6 +5,9 @@
 #include <cstdio>
 
 #include <wordexp.h>
+#ifdef __SANITIZE_ADDRESS__
+#include <sanitizer/lsan_interface.h>
+#endif
 
 #include "absl/strings/match.h"
 #include "cli/run.h"
@@ -21,10 +24,12 @@ std::string ReadToEnd(int file) {
 
 bool HasOneThread() { return absl::StrContains(Slurp("/proc/self/status"), "\nThreads:\t1\n"); }
 
-// Of a copy of this process, which leaves what is done at the end to the original: removing the test's folder, looking
-// for leaks.
+// Of a copy of this process, which leaves what is done at the end, such as removing the test's folder, to the original.
 [[noreturn]] void End(int exit_code) {
   std::fflush(nullptr);
+#ifdef __SANITIZE_ADDRESS__
+  __lsan_do_leak_check();
+#endif
   _exit(exit_code);
 }
 

@@ -126,14 +126,13 @@ class TimedBackend final : public backend::CpuBackend {
                         const Tensor& context, const Tensor& mask) const override {
     return Timed("cross attention", [&] { return CpuBackend::CrossAttention(ctx, x, w, context, mask); });
   }
-  Tensor LineageAttention(backend::Context& ctx, const Tensor& x, const backend::SelfAttentionWeights& w, int64_t batch,
-                          const Tensor& lineage, bool last, backend::LineageCache& cache) const override {
-    return Timed("self attention",
-                 [&] { return CpuBackend::LineageAttention(ctx, x, w, batch, lineage, last, cache); });
+  Tensor LineageAttention(backend::Context& ctx, const Tensor& x, const backend::SelfAttentionWeights& w,
+                          const backend::LineageStep& step) const override {
+    return Timed("self attention", [&] { return CpuBackend::LineageAttention(ctx, x, w, step); });
   }
-  Tensor LevelHead(backend::Context& ctx, const Tensor& x, const backend::HeadWeights& head, int levels, int level,
-                   int64_t batch) const override {
-    return Timed("head", [&] { return CpuBackend::LevelHead(ctx, x, head, levels, level, batch); });
+  Tensor LevelHead(backend::Context& ctx, const Tensor& x, const backend::HeadWeights& head,
+                   const backend::LevelRows& of) const override {
+    return Timed("head", [&] { return CpuBackend::LevelHead(ctx, x, head, of); });
   }
   void SelectBeams(backend::Context& ctx, const backend::SelectBeamsArgs& args) const override {
     Timed("selection", [&] { return CpuBackend::SelectBeams(ctx, args), 0; });

@@ -46,7 +46,7 @@ class Backend {
   virtual Tensor EmbedPrefix(Context&, const CodeEmbedding&, const Tensor& codes, int steps) const = 0;
   virtual Tensor EmbedStep(Context&, const CodeEmbedding&, int level, int64_t batch, const Tensor& codes) const = 0;
   virtual Tensor EmbedPositions(Context&, const Tensor& positions, int64_t groups) const = 0;
-  virtual Tensor TrunkRows(Context&, const Tensor& trunk, int levels, int level, int64_t batch, int64_t rows) const = 0;
+  virtual Tensor TrunkRows(Context&, const Tensor& trunk, const LevelRows& of, int64_t rows) const = 0;
   virtual Tensor GatedFusion(Context&, const Tensor& trunk, const Tensor& code, const DenseWeights& gate) const = 0;
 
   virtual Tensor RmsNorm(Context&, const Tensor& x, const Tensor& weight, double epsilon) const = 0;
@@ -55,8 +55,7 @@ class Backend {
   virtual Tensor MoeFeedForward(Context&, const Tensor& x, const MoeWeights&) const = 0;
   virtual Tensor Residual(Context&, const Tensor& x, const Tensor& delta) const = 0;
   virtual Tensor Dropout(Context&, const Tensor& x) const = 0;
-  virtual Tensor LevelHead(Context&, const Tensor& x, const HeadWeights&, int levels, int level,
-                           int64_t batch) const = 0;
+  virtual Tensor LevelHead(Context&, const Tensor& x, const HeadWeights&, const LevelRows& of) const = 0;
 
   virtual Tensor VisibilityMask(Context&, const Tensor& order, const Tensor& limit, int repeat) const = 0;
   virtual Tensor PaddingMask(Context&, const Tensor& order) const = 0;
@@ -67,8 +66,8 @@ class Backend {
                                 const Tensor& mask) const = 0;
 
   virtual Tensor ExtendLineage(Context&, const Tensor& lineage, const Tensor& parents) const = 0;
-  virtual Tensor LineageAttention(Context&, const Tensor& x, const SelfAttentionWeights&, int64_t batch,
-                                  const Tensor& lineage, bool last, LineageCache&) const = 0;
+  virtual Tensor LineageAttention(Context&, const Tensor& x, const SelfAttentionWeights&,
+                                  const LineageStep& step) const = 0;
   virtual Tensor TakeVisible(Context&, const Tensor& x, const Tensor& order, int64_t row) const = 0;
   virtual Tensor StackPadded(Context&, absl::Span<const Tensor> rows, int64_t capacity, int32_t fill) const = 0;
   // REQUIRES: !SearchesOnDevice().

@@ -102,9 +102,24 @@ struct HeadWeights {
   double scale = 1;
 };
 
+// The rows level, level + levels, ... of batch * groups runs of `levels` rows: those of one level.
+struct LevelRows {
+  int levels = 1;
+  int level = 0;  // 0-based
+  int64_t batch = 1;
+};
+
 // Keys and values of one decoder layer, one entry per step taken: written once, in step order, and found by lineage.
 struct LineageCache {
   std::vector<at::Tensor> steps;  // each [batch, rows of that step, 2 * heads * head_dim]
+};
+
+// What the rows of a decode step see of the steps before.
+struct LineageStep {
+  int64_t batch = 1;
+  at::Tensor lineage;  // of ExtendLineage; undefined in the first step
+  bool last = false;   // nobody will look at this step's keys and values: they are not kept
+  LineageCache& cache;
 };
 
 // One request's share of a selection; see kernels/beam_select.h. Pointers are host memory.

@@ -49,8 +49,8 @@ Tensor EmbedPositions(Context& ctx, const Tensor& positions, int64_t groups) {
   return ctx.backend->EmbedPositions(ctx, positions, groups);
 }
 
-Tensor TrunkRows(Context& ctx, const Tensor& trunk, int levels, int level, int64_t batch, int64_t rows) {
-  return ctx.backend->TrunkRows(ctx, trunk, levels, level, batch, rows);
+Tensor TrunkRows(Context& ctx, const Tensor& trunk, const LevelRows& of, int64_t rows) {
+  return ctx.backend->TrunkRows(ctx, trunk, of, rows);
 }
 
 Tensor GatedFusion(Context& ctx, const Tensor& trunk, const Tensor& code, const DenseWeights& gate) {
@@ -77,8 +77,8 @@ Tensor Residual(Context& ctx, const Tensor& x, const Tensor& delta) { return ctx
 
 Tensor Dropout(Context& ctx, const Tensor& x) { return ctx.backend->Dropout(ctx, x); }
 
-Tensor LevelHead(Context& ctx, const Tensor& x, const HeadWeights& head, int levels, int level, int64_t batch) {
-  return ctx.backend->LevelHead(ctx, x, head, levels, level, batch);
+Tensor LevelHead(Context& ctx, const Tensor& x, const HeadWeights& head, const LevelRows& of) {
+  return ctx.backend->LevelHead(ctx, x, head, of);
 }
 
 Tensor AllReduce(Context& ctx, const Tensor& x) {
@@ -125,9 +125,8 @@ Tensor ExtendLineage(Context& ctx, const Tensor& lineage, const Tensor& parents)
   return ctx.backend->ExtendLineage(ctx, lineage, parents);
 }
 
-Tensor LineageAttention(Context& ctx, const Tensor& x, const SelfAttentionWeights& w, int64_t batch,
-                        const Tensor& lineage, bool last, LineageCache& cache) {
-  return ctx.backend->LineageAttention(ctx, x, w, batch, lineage, last, cache);
+Tensor LineageAttention(Context& ctx, const Tensor& x, const SelfAttentionWeights& w, const LineageStep& step) {
+  return ctx.backend->LineageAttention(ctx, x, w, step);
 }
 
 Tensor TakeVisible(Context& ctx, const Tensor& x, const Tensor& order, int64_t row) {

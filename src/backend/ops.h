@@ -50,8 +50,8 @@ Tensor EmbedPrefix(Context& ctx, const CodeEmbedding& embedding, const Tensor& c
 Tensor EmbedStep(Context& ctx, const CodeEmbedding& embedding, int level, int64_t batch, const Tensor& codes);
 // Trunk input: position rows alone, once per group. -> [groups * levels, d]
 Tensor EmbedPositions(Context& ctx, const Tensor& positions, int64_t groups);
-// The trunk's row of `level`, repeated for the beams of each request: trunk [batch * levels, d] -> [batch * rows, d]
-Tensor TrunkRows(Context& ctx, const Tensor& trunk, int levels, int level, int64_t batch, int64_t rows);
+// The trunk's row of a level, repeated for the beams of each request: trunk [batch * levels, d] -> [batch * rows, d]
+Tensor TrunkRows(Context& ctx, const Tensor& trunk, const LevelRows& of, int64_t rows);
 // trunk + sigmoid(W [trunk; code] + b) * code, all [rows, d], W [d, 2 d]
 Tensor GatedFusion(Context& ctx, const Tensor& trunk, const Tensor& code, const DenseWeights& gate);
 
@@ -62,9 +62,9 @@ Tensor FeedForward(Context& ctx, const Tensor& x, const FeedForwardWeights& w);
 Tensor MoeFeedForward(Context& ctx, const Tensor& x, const MoeWeights& w);
 Tensor Residual(Context& ctx, const Tensor& x, const Tensor& delta);  // x + dropout(delta)
 Tensor Dropout(Context& ctx, const Tensor& x);                        // x itself outside of training
-// The head over rows level, level + levels, ... of x [batch * rows * levels, d].
+// The head over a level's rows of x [batch * rows * levels, d].
 // -> fp32 [batch, rows, vocab], fp32 accumulators never rounded to the context's dtype
-Tensor LevelHead(Context& ctx, const Tensor& x, const HeadWeights& head, int levels, int level, int64_t batch);
+Tensor LevelHead(Context& ctx, const Tensor& x, const HeadWeights& head, const LevelRows& of);
 
 // -- Ranks (tensor parallelism, 1909.08053) -------------------------------------------------------------------------
 // Heads, feed-forward columns and vocabularies are shared among the ranks; where all of them need the whole, these put
@@ -98,9 +98,9 @@ Tensor CrossAttention(Context& ctx, const Tensor& x, const CrossAttentionWeights
 // lineage [batch, parent rows, steps] or undefined, parents [batch, rows] -> [batch, rows, steps + 1]: for every row,
 // the row its ancestor had in each step.
 Tensor ExtendLineage(Context& ctx, const Tensor& lineage, const Tensor& parents);
-// x [batch * rows, d] attends to its ancestors and itself; unless `last`, its key and value are appended to the cache.
-Tensor LineageAttention(Context& ctx, const Tensor& x, const SelfAttentionWeights& w, int64_t batch,
-                        const Tensor& lineage, bool last, LineageCache& cache);
+// x [batch * rows, d] attends to its ancestors and itself; unless it is the last step, its key and value are appended
+// to the cache.
+Tensor LineageAttention(Context& ctx, const Tensor& x, const SelfAttentionWeights& w, const LineageStep& step);
 // The entries of row `row` of x [batch, capacity, ...] whose order is not kPaddingOrder, copied. -> [count, ...]
 Tensor TakeVisible(Context& ctx, const Tensor& x, const Tensor& order, int64_t row);
 // Rows [count_i, ...] padded with `fill` to `capacity` and stacked; of an undefined tensor, but the first, nothing but

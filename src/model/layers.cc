@@ -87,11 +87,10 @@ Tensor RunDecoderLayer(Context& ctx, const DecoderLayer& layer, const LayerConte
   return backend::Residual(ctx, x, h);
 }
 
-Tensor RunDecoderLayerStep(Context& ctx, const DecoderLayer& layer, const LayerContext& context, const LayerStep& step,
-                           Tensor x) {
-  const int64_t batch = context.key_value.size(0);
+Tensor RunDecoderLayerStep(Context& ctx, const DecoderLayer& layer, const LayerContext& context,
+                           const backend::LineageStep& step, Tensor x) {
   Tensor h = backend::RmsNorm(ctx, x, layer.self_norm, context.epsilon);  // [batch * rows, d]
-  h = backend::LineageAttention(ctx, h, layer.self, batch, step.lineage, step.last, step.cache);
+  h = backend::LineageAttention(ctx, h, layer.self, step);
   h = backend::AllReduce(ctx, h);
   x = backend::Residual(ctx, x, h);
   h = backend::RmsNorm(ctx, x, layer.cross_norm, context.epsilon);

@@ -58,13 +58,8 @@ struct LayerContext {
 at::Tensor RunDecoderLayer(backend::Context& ctx, const DecoderLayer& layer, const LayerContext& context, int levels,
                            at::Tensor x);
 
-// One step of every beam: x [batch * rows, d]; the row's past is found through `lineage`.
-struct LayerStep {
-  const at::Tensor& lineage;
-  bool last;  // the last step writes no key and value
-  backend::LineageCache& cache;
-};
+// One step of every beam: x [batch * rows, d].
 at::Tensor RunDecoderLayerStep(backend::Context& ctx, const DecoderLayer& layer, const LayerContext& context,
-                               const LayerStep& step, at::Tensor x);
+                               const backend::LineageStep& step, at::Tensor x);
 
 }  // namespace beamline::model

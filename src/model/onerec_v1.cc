@@ -142,16 +142,16 @@ Tensor OneRecV1::DecodeStep(Context& ctx, DecodeState& state, const StepInput& s
 
   Tensor x = backend::EmbedStep(ctx, codes_, step.level, batch, step.codes);  // [batch * rows, d]
   if (trunk_layers > 0) {
-    const Tensor trunk = backend::TrunkRows(ctx, state.trunk, config_.levels(), step.level, batch, rows);
+    const Tensor trunk = backend::TrunkRows(ctx, state.trunk, {config_.levels(), step.level, batch}, rows);
     x = backend::GatedFusion(ctx, trunk, x, fusion_);  // [batch * rows, d]
   }
   for (int layer = trunk_layers; layer < config_.decoder.layers; ++layer) {
     const LayerContext context{state.context.key_value[layer], state.mask, config_.norm_epsilon};
-    x = RunDecoderLayerStep(ctx, decoder_[layer], context, {state.lineage, last, state.layers[layer - trunk_layers]},
-                            x);
+    x = RunDecoderLayerStep(ctx, decoder_[layer], context,
+                            {batch, state.lineage, last, state.layers[layer - trunk_layers]}, x);
   }
   x = backend::RmsNorm(ctx, x, decoder_norm_, config_.norm_epsilon);
-  x = backend::LevelHead(ctx, x, {.weight = heads_[step.level]}, 1, 0, batch);
+  x = backend::LevelHead(ctx, x, {.weight = heads_[step.level]}, {.batch = batch});
   return backend::AllGather(ctx, x, config_.level_sizes[step.level]);  // [batch, rows, level size]
 }
 
@@ -172,7 +172,7 @@ std::vector<Tensor> OneRecV1::TeacherForced(Context& ctx, const EncodedContext& 
   std::vector<Tensor> logits;
   logits.reserve(levels);
   for (int level = 0; level < levels; ++level) {
-    const Tensor own = backend::LevelHead(ctx, x, {.weight = heads_[level]}, levels, level, targets.batch);
+    const Tensor own = backend::LevelHead(ctx, x, {.weight = heads_[level]}, {levels, level, targets.batch});
     logits.push_back(backend::AllGather(ctx, own, config_.level_sizes[level]));
   }
   return logits;  // per level [batch, targets, level size]

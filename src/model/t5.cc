@@ -103,10 +103,10 @@ Tensor T5::DecodeStep(Context& ctx, DecodeState& state, const StepInput& step) c
   Tensor x = backend::EmbedStep(ctx, codes_, step.level, batch, step.codes);  // [batch * rows, d]
   for (size_t i = 0; i < decoder_.size(); ++i) {
     const LayerContext context{state.context.key_value[i], state.mask, config_.norm_epsilon};
-    x = RunDecoderLayerStep(ctx, decoder_[i], context, {state.lineage, last, state.layers[i]}, x);
+    x = RunDecoderLayerStep(ctx, decoder_[i], context, {batch, state.lineage, last, state.layers[i]}, x);
   }
   x = backend::RmsNorm(ctx, x, decoder_norm_, config_.norm_epsilon);
-  x = backend::LevelHead(ctx, x, head_, 1, 0, batch);
+  x = backend::LevelHead(ctx, x, head_, {.batch = batch});
   return backend::AllGather(ctx, x, config_.t5.vocabulary);  // [batch, rows, vocabulary]
 }
 
@@ -122,7 +122,7 @@ std::vector<Tensor> T5::TeacherForced(Context& ctx, const EncodedContext& contex
   std::vector<Tensor> logits;
   logits.reserve(steps);
   for (int step = 0; step < steps; ++step) {
-    const Tensor own = backend::LevelHead(ctx, x, head_, steps, step, targets.batch);
+    const Tensor own = backend::LevelHead(ctx, x, head_, {steps, step, targets.batch});
     logits.push_back(backend::AllGather(ctx, own, config_.t5.vocabulary));
   }
   return logits;  // per step [batch, targets, vocabulary]

@@ -4,7 +4,9 @@
 #include <cstdlib>
 
 #include "absl/status/status.h"
+#include "absl/status/statusor.h"
 #include "absl/strings/str_cat.h"
+#include "base/digest.h"
 #include "base/file.h"
 #include "base/log.h"
 #include "beamline/status.h"
@@ -16,7 +18,16 @@ constexpr uint64_t kMaxTuningBytes = 4 << 20;
 
 absl::Status WriteTuning(const std::filesystem::path& file, const std::string& text) {
   BEAMLINE_RETURN_IF_ERROR(MakeFolder(file.parent_path()));
-  return WriteFileAtomically(file, text);
+  return WriteFileAtomically(file, absl::StrCat(Sha256Hex(text), "\n", text));
+}
+
+// A flipped bit could name another algorithm that the library takes and that breaks the rule of equal rows.
+absl::StatusOr<std::string> ReadTuning(const std::filesystem::path& file) {
+  BEAMLINE_ASSIGN_OR_RETURN(const std::string bytes, ReadFile(file, kMaxTuningBytes));
+  const size_t line = bytes.find('\n');
+  std::string text = line == std::string::npos ? "" : bytes.substr(line + 1);
+  if (bytes.substr(0, line) == Sha256Hex(text)) return text;
+  return absl::DataLossError(absl::StrCat(file.string(), ": its first line is not the SHA-256 of the others"));
 }
 
 }  // namespace
@@ -30,7 +41,7 @@ TuningCache::TuningCache(const backend::Backend* backend, const std::filesystem:
 
 void TuningCache::Load() {
   if (file_.empty()) return;
-  const absl::StatusOr<std::string> text = ReadFile(file_, kMaxTuningBytes);
+  const absl::StatusOr<std::string> text = ReadTuning(file_);
   if (absl::IsNotFound(text.status())) return;
   const absl::Status status = text.ok() ? backend_->ImportTuning(*text) : text.status();
   if (status.ok()) {

@@ -3,7 +3,8 @@
 // What a backend measured on its device (backend.h, ExportTuning), kept from one start to the next: a file per bundle
 // and device, in a folder apart from the bundle's, which may be read-only and holds nothing but what its manifest
 // lists. Without it a start takes longer and answers the same: nothing about it fails a load, what cannot be read or
-// written is logged. Files are replaced whole. One thread at a time.
+// written is logged. A file is the SHA-256 of the backend's text, a line, and the text. Files are replaced whole. One
+// thread at a time.
 #pragma once
 
 #include <filesystem>

@@ -14,9 +14,9 @@ absl::Duration InBatches(WorkKind kind, const BatchSize& work, int workers, absl
                          const BatchLimits& limits) {
   if (work.requests == 0) return absl::ZeroDuration();
   const auto parts = [](int64_t amount, int64_t limit) { return (amount - 1) / std::max<int64_t>(limit, 1) + 1; };
-  const int64_t by_size = kind == WorkKind::kEncode ? parts(work.context_tokens, limits.max_context_tokens)
-                                                    : parts(work.rows, limits.max_rows);
-  const int64_t batches = std::max(parts(work.requests, limits.max_requests), by_size);
+  const int64_t by_tokens = kind == WorkKind::kEncode ? parts(work.context_tokens, limits.max_context_tokens) : 1;
+  const int64_t batches =
+      std::max({parts(work.requests, limits.max_requests), parts(work.rows, limits.max_rows), by_tokens});
   const BatchSize one{.requests = parts(work.requests, batches),
                       .rows = parts(work.rows, batches),
                       .context_tokens = parts(work.context_tokens, batches)};

@@ -20,13 +20,12 @@ struct Terms {
   bool Fits(const BatchSize& size, const QueuedJob& job) const {
     if (size.requests == 0) return true;  // the most urgent job always goes, even alone above a limit
     if (size.requests >= limits.max_requests) return false;
-    return kind == WorkKind::kEncode ? size.context_tokens + job.context_tokens <= limits.max_context_tokens
-                                     : size.rows + job.rows <= limits.max_rows;
+    if (size.rows + job.rows > limits.max_rows) return false;
+    return kind == WorkKind::kDecode || size.context_tokens + job.context_tokens <= limits.max_context_tokens;
   }
   bool Full(const BatchSize& size) const {
-    return size.requests >= limits.max_requests ||
-           (kind == WorkKind::kEncode ? size.context_tokens >= limits.max_context_tokens
-                                      : size.rows >= limits.max_rows);
+    return size.requests >= limits.max_requests || size.rows >= limits.max_rows ||
+           (kind == WorkKind::kEncode && size.context_tokens >= limits.max_context_tokens);
   }
   // Until the answers of a batch: what follows an encode batch is one decode batch of the same jobs.
   absl::Duration Needed(const BatchSize& size) const {

@@ -9,6 +9,10 @@
 // batch, that rule would shrink batches to save the tightest jobs and lose all the others, so jobs that cannot afford a
 // full batch are passed over instead: goodput under overload is what full batches give.
 //
+// An encode batch holds no more beam rows than a decode batch: the same jobs decode together, right after. What was
+// encoded for two decode batches would keep its first half waiting for the second, and who is let in could not be told
+// how long that takes.
+//
 // A batch holds jobs of one group, its head's. Where jobs of several groups wait, nobody waits for company: that is the
 // moment after a swap of models, and the old version should be rid of soon.
 //
@@ -29,7 +33,7 @@
 namespace beamline::scheduler {
 
 struct BatchLimits {
-  int64_t max_rows = 2048;             // beam rows per decode step of one batch
+  int64_t max_rows = 2048;             // beam rows per decode step of one batch, encode's of what follows
   int64_t max_context_tokens = 65536;  // of one encode batch; a longer request is encoded alone
   int64_t max_requests = 64;
   absl::Duration max_queue_delay = absl::Milliseconds(2);

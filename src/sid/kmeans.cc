@@ -155,23 +155,23 @@ std::vector<int64_t> UpdateCentroids(const FloatMatrix& points, const std::vecto
 }
 
 absl::StatusOr<KMeansResult> FitKMeans(const FloatMatrix& points, uint32_t size, const ResidualKMeansOptions& options,
-                                       RandomSource& random, ThreadPool* pool, Progress* progress) {
+                                       const KMeansRun& run) {
   KMeansResult state;
-  state.centroids = options.init == KMeansInit::kPlusPlus ? SeedPlusPlus(points, size, random, pool)
-                                                          : SeedSampled(points, size, random);
+  state.centroids = options.init == KMeansInit::kPlusPlus ? SeedPlusPlus(points, size, run.random, run.pool)
+                                                          : SeedSampled(points, size, run.random);
   double previous = std::numeric_limits<double>::infinity();
   while (state.iterations < options.iterations) {
-    const Assignment assignment = AssignNearest(CentroidSearch(state.centroids), points, pool);
+    const Assignment assignment = AssignNearest(CentroidSearch(state.centroids), points, run.pool);
     BEAMLINE_RETURN_IF_ERROR(CheckInterrupted());
     const double error = Sum(assignment.distances) / static_cast<double>(points.rows);
-    const std::vector<int64_t> counts = UpdateCentroids(points, assignment.codes, state.centroids, pool);
+    const std::vector<int64_t> counts = UpdateCentroids(points, assignment.codes, state.centroids, run.pool);
     ++state.iterations;
-    UpdateProgress(progress, state.iterations, absl::StrFormat("error %.5g", error));
+    UpdateProgress(run.progress, state.iterations, absl::StrFormat("error %.5g", error));
     ReseedEmpty(points, counts, assignment.distances, state.centroids);
     if (error >= previous * (1 - options.tolerance)) break;
     previous = error;
   }
-  if (options.balanced) BEAMLINE_RETURN_IF_ERROR(Balance(points, options, state, pool, progress));
+  if (options.balanced) BEAMLINE_RETURN_IF_ERROR(Balance(points, options, state, run.pool, run.progress));
   return state;
 }
 

@@ -22,9 +22,16 @@ struct KMeansResult {
   int iterations = 0;
 };
 
+// What a fit runs on; borrowed.
+struct KMeansRun {
+  RandomSource& random;
+  ThreadPool* pool = nullptr;
+  Progress* progress = nullptr;
+};
+
 // points: the training sample, at least `size` rows.
 absl::StatusOr<KMeansResult> FitKMeans(const FloatMatrix& points, uint32_t size, const ResidualKMeansOptions& options,
-                                       RandomSource& random, ThreadPool* pool, Progress* progress);
+                                       const KMeansRun& run);
 
 // [size, dim] starting centroids.
 FloatMatrix SeedPlusPlus(const FloatMatrix& points, uint32_t size, RandomSource& random, ThreadPool* pool);

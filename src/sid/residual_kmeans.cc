@@ -93,7 +93,7 @@ absl::StatusOr<ResidualKMeansResult> FitResidualKMeans(const FloatMatrix& vector
     {
       const FloatMatrix sample =
           TrainingSample(residuals, options.level_sizes[l], options.max_points_per_centroid, random);
-      BEAMLINE_ASSIGN_OR_RETURN(level, FitKMeans(sample, options.level_sizes[l], options, random, pool, progress));
+      BEAMLINE_ASSIGN_OR_RETURN(level, FitKMeans(sample, options.level_sizes[l], options, {random, pool, progress}));
     }
     BEAMLINE_ASSIGN_OR_RETURN(const std::vector<uint32_t> codes, AssignAll(residuals, level, options, pool));
     for (int64_t i = 0; i < vectors.rows; ++i) sids[i].push_back(codes[i]);

@@ -12,6 +12,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "backend/ops.h"
+#include "base/digest.h"
 #include "base/json.h"
 #include "base/safetensors.h"
 #include "beamline/status.h"
@@ -20,7 +21,7 @@
 namespace beamline::train {
 namespace {
 
-constexpr char kFormat[] = "beamline-training-checkpoint-1";
+constexpr char kFormat[] = "beamline-training-checkpoint-2";
 
 // Tensors of a part with their names in the file.
 std::vector<std::pair<std::string, model::WeightSpec>> Names(const model::ModelConfig& config,
@@ -41,18 +42,35 @@ bool Has(const SafetensorsFile& file, const CheckpointPart& part) {
 
 }  // namespace
 
+std::string CheckpointDigest(absl::string_view state, const std::map<std::string, TensorView>& tensors) {
+  Sha256 digest;
+  digest.Update({state.data(), state.size()});
+  for (const auto& [name, tensor] : tensors) {
+    digest.Update({"", 1}).Update(name).Update({"", 1});
+    digest.Update({reinterpret_cast<const char*>(tensor.bytes.data()), tensor.bytes.size()});
+  }
+  return digest.HexDigest();
+}
+
 absl::Status WriteCheckpoint(backend::Context& ctx, const model::ModelConfig& config, const nlohmann::json& state,
                              absl::Span<const CheckpointPart> parts, const std::string& path) {
-  SafetensorsWriter writer;
-  writer.SetMetadata("format", kFormat);
-  writer.SetMetadata("state", state.dump());
   std::deque<std::vector<float>> values;  // alive until the file is written
+  std::map<std::string, TensorView> tensors;
+  SafetensorsWriter writer;
   for (const CheckpointPart& part : parts) {
     for (const auto& [name, spec] : Names(config, part)) {
       values.push_back(backend::DownloadFloats(ctx, part.tensors.Get(spec.name).detach()));
-      BEAMLINE_RETURN_IF_ERROR(writer.Add<float>(name, spec.shape, values.back()));
+      const TensorView view{DType::kF32, spec.shape,
+                            absl::MakeConstSpan(reinterpret_cast<const std::byte*>(values.back().data()),
+                                                values.back().size() * sizeof(float))};
+      BEAMLINE_RETURN_IF_ERROR(writer.Add(name, view.dtype, view.shape, view.bytes));
+      tensors.emplace(name, view);
     }
   }
+  const std::string text = state.dump();
+  writer.SetMetadata("format", kFormat);
+  writer.SetMetadata("sha256", CheckpointDigest(text, tensors));
+  writer.SetMetadata("state", text);
   return writer.Write(path);
 }
 
@@ -65,6 +83,11 @@ absl::StatusOr<ReadCheckpointResult> ReadCheckpoint(backend::Context& ctx, const
         absl::StrCat(path, ": metadata 'format' is '", format, "', a training checkpoint has '", kFormat, "'"));
   }
   BEAMLINE_ASSIGN_OR_RETURN(const std::string text, file.GetMetadata("state"));
+  BEAMLINE_ASSIGN_OR_RETURN(const std::string digest, file.GetMetadata("sha256"));
+  if (CheckpointDigest(text, file.tensors()) != digest) {
+    return absl::DataLossError(absl::StrCat(
+        path, ": its content does not have the SHA-256 of its metadata; the checkpoint is damaged: remove it"));
+  }
   ReadCheckpointResult result;
   BEAMLINE_ASSIGN_OR_RETURN(result.state, ParseJson(text, absl::StrCat("metadata 'state' of ", path)));
 

@@ -62,9 +62,9 @@ std::vector<size_t> ChooseCases(absl::Span<const CorpusCase> all, const Evaluati
   return chosen;
 }
 
-absl::StatusOr<EvaluationReport> Evaluate(const backend::Context& ctx, const model::Model& model, const Corpus& corpus,
-                                          const ItemRanker& ranker, const catalogue::CatalogueSnapshot& snapshot,
-                                          const EvaluationOptions& options, Progress* progress) {
+absl::StatusOr<EvaluationReport> Evaluate(const backend::Context& ctx, const model::Model& model,
+                                          const ItemRanker& ranker, const EvaluationOptions& options) {
+  const Corpus& corpus = ranker.corpus();
   const AlignedCases cases = SelectCases(corpus, options);
   if (cases.model.empty()) {
     return absl::FailedPreconditionError("nothing to evaluate: no user has three targets, which the split needs");
@@ -74,8 +74,8 @@ absl::StatusOr<EvaluationReport> Evaluate(const backend::Context& ctx, const mod
   EvaluationReport report;
   report.split = options.held_out == data::HeldOut::kTest ? "test" : "validation";
   report.users = static_cast<int64_t>(cases.model.size());
-  report.catalogue_items = static_cast<int64_t>(snapshot.num_items());
-  report.catalogue_sids = static_cast<int64_t>(snapshot.num_sids());
+  report.catalogue_items = static_cast<int64_t>(ranker.snapshot().num_items());
+  report.catalogue_sids = static_cast<int64_t>(ranker.snapshot().num_sids());
   report.beam = options.beam;
   report.confidence = options.bootstrap.confidence;
   for (const data::SeenItems seen : {data::SeenItems::kRemove, data::SeenItems::kKeep}) {
@@ -83,8 +83,10 @@ absl::StatusOr<EvaluationReport> Evaluate(const backend::Context& ctx, const mod
     rank.beam = options.beam;
     rank.threads = options.threads;
     rank.exclude_seen = seen == data::SeenItems::kRemove;
+    rank.progress = options.progress;
     const absl::Time start = absl::Now();
-    BEAMLINE_ASSIGN_OR_RETURN(const std::vector<double> ranks, ranker.Rank(ctx, model, cases.model, rank, progress));
+    BEAMLINE_ASSIGN_OR_RETURN(const CaseRankings rankings, ranker.Rank(ctx, model, cases.model, rank));
+    const std::vector<double>& ranks = rankings.ranks;
     report.seconds += absl::ToDoubleSeconds(absl::Now() - start);
     RankingScores scores;
     scores.seen = seen;

@@ -30,6 +30,7 @@ struct EvaluationOptions {
   int max_users = 0;  // 0: all; else a fixed random subset
   int threads = 0;    // 0: one per core
   data::BootstrapOptions bootstrap;
+  Progress* progress = nullptr;
 };
 
 struct SystemScores {
@@ -59,9 +60,9 @@ struct EvaluationReport {
 // Which of the cases the options choose, ascending.
 std::vector<size_t> ChooseCases(absl::Span<const CorpusCase> all, const EvaluationOptions& options);
 
-absl::StatusOr<EvaluationReport> Evaluate(const backend::Context& ctx, const model::Model& model, const Corpus& corpus,
-                                          const ItemRanker& ranker, const catalogue::CatalogueSnapshot& snapshot,
-                                          const EvaluationOptions& options, Progress* progress = nullptr);
+// On the corpus and the catalogue of `ranker`.
+absl::StatusOr<EvaluationReport> Evaluate(const backend::Context& ctx, const model::Model& model,
+                                          const ItemRanker& ranker, const EvaluationOptions& options);
 
 std::string EvaluationTable(const EvaluationReport& report);
 nlohmann::json EvaluationToJson(const EvaluationReport& report);

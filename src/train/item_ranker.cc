@@ -60,7 +60,7 @@ absl::StatusOr<ItemRanker> ItemRanker::Create(const Corpus& corpus, const runtim
 absl::StatusOr<std::vector<std::vector<ItemId>>> ItemRanker::RankedItems(backend::Context ctx,
                                                                          const model::Model& model,
                                                                          absl::Span<const CorpusCase> cases,
-                                                                         const RankOptions& options, int count) const {
+                                                                         const RankOptions& options) const {
   const backend::InferenceGuard no_gradients;
   if (backend::SearchesOnDevice(ctx)) ctx = backend::BeginBatch(ctx);  // such a backend computes inside of batches
   const data::Dataset& dataset = corpus_->dataset();
@@ -103,25 +103,16 @@ absl::StatusOr<std::vector<std::vector<ItemId>>> ItemRanker::RankedItems(backend
   for (size_t i = 0; i < cases.size(); ++i) {
     BEAMLINE_RETURN_IF_ERROR(results[i].status);
     for (const decode::Hypothesis& hypothesis : results[i].hypotheses) {
-      const int room = count - static_cast<int>(lists[i].size());
-      if (room <= 0) break;
-      const std::vector<ItemId> items = eligibility[i]->ResolveEligible(hypothesis.leaf, room);
+      const std::vector<ItemId> items =
+          eligibility[i]->ResolveEligible(hypothesis.leaf, std::numeric_limits<int>::max());
       lists[i].insert(lists[i].end(), items.begin(), items.end());
     }
   }
   return lists;
 }
 
-absl::StatusOr<std::vector<double>> ItemRanker::Rank(const backend::Context& ctx, const model::Model& model,
-                                                     absl::Span<const CorpusCase> cases, const RankOptions& options,
-                                                     Progress* progress) const {
-  BEAMLINE_ASSIGN_OR_RETURN(CaseRankings rankings, RankAndList(ctx, model, cases, options, /*list=*/0, progress));
-  return std::move(rankings.ranks);
-}
-
-absl::StatusOr<CaseRankings> ItemRanker::RankAndList(const backend::Context& ctx, const model::Model& model,
-                                                     absl::Span<const CorpusCase> cases, const RankOptions& options,
-                                                     int list, Progress* progress) const {
+absl::StatusOr<CaseRankings> ItemRanker::Rank(const backend::Context& ctx, const model::Model& model,
+                                              absl::Span<const CorpusCase> cases, const RankOptions& options) const {
   // Cases of similar history length share a batch: less padding.
   std::vector<uint32_t> order(cases.size());
   std::iota(order.begin(), order.end(), 0);
@@ -133,12 +124,12 @@ absl::StatusOr<CaseRankings> ItemRanker::RankAndList(const backend::Context& ctx
     std::vector<CorpusCase> batch;
     for (int64_t i = begin; i < end; ++i) batch.push_back(cases[order[i]]);
     try {
-      BEAMLINE_ASSIGN_OR_RETURN(auto lists, RankedItems(ctx, model, batch, options, std::numeric_limits<int>::max()));
+      BEAMLINE_ASSIGN_OR_RETURN(auto lists, RankedItems(ctx, model, batch, options));
       for (int64_t i = begin; i < end; ++i) {
         const data::CompactEvent& target = corpus_->dataset().events(batch[i - begin].user)[batch[i - begin].event];
         std::vector<ItemId>& items = lists[i - begin];
         rankings.ranks[order[i]] = RankOf(corpus_->dataset().item_id(target.item), items);
-        if (items.size() > static_cast<size_t>(list)) items.resize(list);
+        if (items.size() > options.list) items.resize(options.list);
         rankings.lists[order[i]] = std::move(items);
       }
     } catch (const std::exception& error) {
@@ -150,7 +141,7 @@ absl::StatusOr<CaseRankings> ItemRanker::RankAndList(const backend::Context& ctx
   std::mutex mutex;
   absl::Status failure;  // the first one; guarded by mutex
   std::atomic<int64_t> done{0};
-  StartProgress(progress, "rank", static_cast<int64_t>(cases.size()), "users");
+  StartProgress(options.progress, "rank", static_cast<int64_t>(cases.size()), "users");
   {
     const TorchThreads restored;
     ThreadPool pool(ThreadsOrCores(options.threads) - 1);
@@ -165,19 +156,12 @@ absl::StatusOr<CaseRankings> ItemRanker::RankAndList(const backend::Context& ctx
         const std::lock_guard<std::mutex> lock(mutex);
         failure.Update(status);
       }
-      UpdateProgress(progress, done += end - begin);
+      UpdateProgress(options.progress, done += end - begin);
     });
   }
   if (!failure.ok()) return failure;
-  FinishProgress(progress);
+  FinishProgress(options.progress);
   return rankings;
-}
-
-absl::StatusOr<std::vector<ItemId>> ItemRanker::Top(const backend::Context& ctx, const model::Model& model,
-                                                    const CorpusCase& one, const RankOptions& options,
-                                                    int count) const {
-  BEAMLINE_ASSIGN_OR_RETURN(auto lists, RankedItems(ctx, model, absl::MakeConstSpan(&one, 1), options, count));
-  return std::move(lists.front());
 }
 
 }  // namespace beamline::train

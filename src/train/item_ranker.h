@@ -8,6 +8,7 @@
 // Thread-safe; Rank uses several threads of its own, each with one torch thread. The ranks do not depend on how many.
 #pragma once
 
+#include <cstddef>
 #include <memory>
 #include <vector>
 
@@ -28,12 +29,14 @@ struct RankOptions {
   bool exclude_seen = true;  // target items of the history
   int batch = 64;            // cases searched together
   int threads = 0;           // 0: one per core
+  size_t list = 0;           // items of a case that are returned
+  Progress* progress = nullptr;
 };
 
 // Of cases, in their order.
 struct CaseRankings {
   std::vector<double> ranks;               // of the held-out target, 1 being best
-  std::vector<std::vector<ItemId>> lists;  // the best items, best first
+  std::vector<std::vector<ItemId>> lists;  // the best items, best first: what the target was looked up in
 };
 
 class ItemRanker {
@@ -42,26 +45,20 @@ class ItemRanker {
   static absl::StatusOr<ItemRanker> Create(const Corpus& corpus, const runtime::FeatureBuilder& features,
                                            std::shared_ptr<const catalogue::CatalogueSnapshot> snapshot);
 
-  // One rank per case, 1 being best. CancelledError after Ctrl-C; a model that yields NaN is an InternalError.
-  absl::StatusOr<std::vector<double>> Rank(const backend::Context& ctx, const model::Model& model,
-                                           absl::Span<const CorpusCase> cases, const RankOptions& options,
-                                           Progress* progress = nullptr) const;
+  // CancelledError after Ctrl-C; a model that yields NaN is an InternalError.
+  absl::StatusOr<CaseRankings> Rank(const backend::Context& ctx, const model::Model& model,
+                                    absl::Span<const CorpusCase> cases, const RankOptions& options) const;
 
-  // The same, and the best `list` items of every case.
-  absl::StatusOr<CaseRankings> RankAndList(const backend::Context& ctx, const model::Model& model,
-                                           absl::Span<const CorpusCase> cases, const RankOptions& options, int list,
-                                           Progress* progress = nullptr) const;
-
-  // Items of the best leaves for one case, best first, at most `count`: what Rank looks the target up in.
-  absl::StatusOr<std::vector<ItemId>> Top(const backend::Context& ctx, const model::Model& model, const CorpusCase& one,
-                                          const RankOptions& options, int count) const;
+  const Corpus& corpus() const { return *corpus_; }
+  const catalogue::CatalogueSnapshot& snapshot() const { return *snapshot_; }
 
  private:
   ItemRanker(const Corpus& corpus, const runtime::FeatureBuilder& features,
              std::shared_ptr<const catalogue::CatalogueSnapshot> snapshot);
+  // Of each case all items under the leaves of its search, best first.
   absl::StatusOr<std::vector<std::vector<ItemId>>> RankedItems(backend::Context ctx, const model::Model& model,
                                                                absl::Span<const CorpusCase> cases,
-                                                               const RankOptions& options, int count) const;
+                                                               const RankOptions& options) const;
 
   const Corpus* corpus_;
   const runtime::FeatureBuilder* features_;

@@ -93,7 +93,7 @@ absl::StatusOr<std::unique_ptr<Trainer>> Trainer::Create(backend::Context ctx, c
         inputs.initial == nullptr ? model::InitWeights(ctx, config, options.seed) : CloneWeights(*inputs.initial);
     BEAMLINE_ASSIGN_OR_RETURN(std::unique_ptr<model::Model> model, model::MakeModel(config, weights));
     std::unique_ptr<Trainer> trainer(
-        new Trainer(std::move(ctx), inputs, options, std::move(ranker), std::move(weights), std::move(model)));
+        new Trainer(std::move(ctx), inputs, options, {std::move(ranker), std::move(weights), std::move(model)}));
     if (trainer->steps_per_epoch_ == 0) {
       return absl::InvalidArgumentError("nothing to train on: the training part of the log holds no target");
     }
@@ -103,15 +103,14 @@ absl::StatusOr<std::unique_ptr<Trainer>> Trainer::Create(backend::Context ctx, c
   }
 }
 
-Trainer::Trainer(backend::Context ctx, const TrainInputs& inputs, const TrainOptions& options, ItemRanker ranker,
-                 model::Weights weights, std::unique_ptr<model::Model> model)
+Trainer::Trainer(backend::Context ctx, const TrainInputs& inputs, const TrainOptions& options, Prepared prepared)
     : ctx_(std::move(ctx)),
       inputs_(inputs),
       options_(options),
       examples_(*inputs.corpus, *inputs.features, *inputs.snapshot, options),
-      ranker_(std::move(ranker)),
-      weights_(std::move(weights)),
-      model_(std::move(model)),
+      ranker_(std::move(prepared.ranker)),
+      weights_(std::move(prepared.weights)),
+      model_(std::move(prepared.model)),
       optimizer_(model_->config(), weights_, OptimizerFrom(options)),
       validation_cases_(ValidationSubset(*inputs.corpus, options.validation_users, options.seed)),
       steps_per_epoch_(examples_.batches_per_epoch()) {
@@ -220,9 +219,9 @@ absl::StatusOr<data::RankingMetrics> Trainer::ValidateWeights(Progress* progress
   rank.exclude_seen = options_.exclude_seen;
   if (!ctx.device.is_cpu()) rank.batch = kRankedOnGpu;
   rank.threads = at::get_num_threads();
-  BEAMLINE_ASSIGN_OR_RETURN(const std::vector<double> ranks,
-                            ranker_.Rank(ctx, *model, validation_cases_, rank, progress));
-  return data::MeanMetrics(ranks);
+  rank.progress = progress;
+  BEAMLINE_ASSIGN_OR_RETURN(const CaseRankings rankings, ranker_.Rank(ctx, *model, validation_cases_, rank));
+  return data::MeanMetrics(rankings.ranks);
 }
 
 absl::Status Trainer::FinishEpoch(Progress* progress) {

@@ -88,8 +88,13 @@ class Trainer {
   const model::Model& model() const { return *model_; }
 
  private:
-  Trainer(backend::Context ctx, const TrainInputs& inputs, const TrainOptions& options, ItemRanker ranker,
-          model::Weights weights, std::unique_ptr<model::Model> model);
+  // What may fail to be made.
+  struct Prepared {
+    ItemRanker ranker;
+    model::Weights weights;
+    std::unique_ptr<model::Model> model;
+  };
+  Trainer(backend::Context ctx, const TrainInputs& inputs, const TrainOptions& options, Prepared prepared);
 
   // Hands a step to the device; on a GPU nothing waits for it.
   void EnqueueStep(const ExampleBatch& batch);

@@ -230,8 +230,8 @@ absl::StatusOr<EvaluationReport> RunEvaluation(const EvaluationRun& run, Progres
   const TrainingCatalogue& catalogue = setting->catalogue;
   EvaluationOptions evaluation = run.options;
   evaluation.threads = run.device.threads;
-  BEAMLINE_ASSIGN_OR_RETURN(EvaluationReport report, Evaluate(ctx, *loaded.model, corpus, *setting->ranker,
-                                                              *catalogue.snapshot, evaluation, progress));
+  evaluation.progress = progress;
+  BEAMLINE_ASSIGN_OR_RETURN(EvaluationReport report, Evaluate(ctx, *loaded.model, *setting->ranker, evaluation));
   if (!catalogue.warning.empty()) report.warnings.push_back(catalogue.warning);
   const auto log = loaded.training.find("log");
   if (log != loaded.training.end() && *log != corpus.dataset().EventsFingerprint()) {
@@ -260,8 +260,11 @@ absl::StatusOr<PrecisionGateReport> RunPrecisionGate(const EvaluationRun& run, c
     const std::vector<CorpusCase> all = setting->corpus->Cases(run.options.held_out);
     std::vector<CorpusCase> cases;
     for (const size_t i : ChooseCases(all, run.options)) cases.push_back(all[i]);
-    const RankOptions options{.beam = std::max(run.options.beam, kGateList), .threads = run.device.threads};
-    return setting->ranker->RankAndList(ctx, *loaded.model, cases, options, kGateList, progress);
+    const RankOptions options{.beam = std::max(run.options.beam, kGateList),
+                              .threads = run.device.threads,
+                              .list = kGateList,
+                              .progress = progress};
+    return setting->ranker->Rank(ctx, *loaded.model, cases, options);
   };
   PrecisionRankings rankings;
   BEAMLINE_ASSIGN_OR_RETURN(rankings.fp32, rank("fp32"));

@@ -189,7 +189,7 @@ TEST_P(AttentionTest, LineageAttention) {
       const int64_t rows = widths[step];
       inputs.push_back(Random(batch * rows, kDim));
       if (step > 0) lineage = ExtendLineage(ctx_, lineage, Ints(parents[step], {batch, rows}));
-      const Tensor y = LineageAttention(ctx_, inputs.back().tensor, Self(w), batch, lineage, step == 2, cache);
+      const Tensor y = LineageAttention(ctx_, inputs.back().tensor, Self(w), {batch, lineage, step == 2, cache});
 
       Matrix expected(batch * rows, kDim);
       for (int64_t b = 0; b < batch; ++b) {

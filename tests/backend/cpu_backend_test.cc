@@ -52,7 +52,7 @@ TEST(CpuBackend, LaterBatchesAllocateNothing) {
     const Tensor key_value = ContextKeyValue(ctx, context, cross, 1);
     LineageCache cache;
     for (int layer = 0; layer < 3; ++layer) {
-      Tensor h = Residual(ctx, x, LineageAttention(ctx, x, self, 1, {}, /*last=*/true, cache));
+      Tensor h = Residual(ctx, x, LineageAttention(ctx, x, self, {.last = true, .cache = cache}));
       h = Residual(ctx, h, CrossAttention(ctx, h, cross, key_value, PaddingMask(ctx, order)));
       FeedForward(ctx, h, ffn);
     }

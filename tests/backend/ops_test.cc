@@ -189,7 +189,7 @@ TEST_P(OpsTest, LevelHeadTakesItsLevelAndStaysFp32) {
     for (int64_t r = 0; r < batch * rows; ++r) {
       for (int64_t i = 0; i < d; ++i) own(r, i) = x.matrix(r * levels + level, i);
     }
-    const Tensor logits = LevelHead(ctx_, x.tensor, {.weight = w.tensor}, levels, level, batch);
+    const Tensor logits = LevelHead(ctx_, x.tensor, {.weight = w.tensor}, {levels, level, batch});
     EXPECT_EQ(logits.sizes(), at::IntArrayRef({batch, rows, vocab}));
     EXPECT_EQ(logits.scalar_type(), c10::kFloat);
     const Matrix expected = MatMul(own, w.matrix), got = ToMatrix(logits, batch * rows, vocab);
@@ -197,7 +197,7 @@ TEST_P(OpsTest, LevelHeadTakesItsLevelAndStaysFp32) {
 
     const std::vector<float> bias = {0, 0, -1e30f, 3, 0, 0, 0, 0, 0.5f};
     const HeadWeights scaled{.weight = w.tensor, .bias = UploadFloats(ctx_, bias, {vocab}), .scale = 0.25};
-    const Matrix other = ToMatrix(LevelHead(ctx_, x.tensor, scaled, levels, level, batch), batch * rows, vocab);
+    const Matrix other = ToMatrix(LevelHead(ctx_, x.tensor, scaled, {levels, level, batch}), batch * rows, vocab);
     for (size_t i = 0; i < other.v.size(); ++i) {
       const double wanted = 0.25 * expected.v[i] + bias[i % vocab];
       EXPECT_NEAR(other.v[i], wanted, std::max(tolerance, std::abs(wanted) * 1e-6));
@@ -295,7 +295,7 @@ TEST_P(OpsTest, TrunkAndFusion) {
     }
   }
   ExpectNear(EmbedPositions(ctx_, positions.tensor, 3), repeated);
-  ExpectNear(TrunkRows(ctx_, trunk.tensor, 2, 1, 2, 3), rows);  // batch 2, 2 levels, level 1, 3 beams
+  ExpectNear(TrunkRows(ctx_, trunk.tensor, {.levels = 2, .level = 1, .batch = 2}, 3), rows);
   for (int64_t r = 0; r < 4; ++r) {
     for (int64_t o = 0; o < d; ++o) {
       double gate = b.matrix(0, o);

@@ -16,6 +16,8 @@
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "backend/context.h"
+#include "backend/ops.h"
 #include "base/digest.h"
 #include "base/file.h"
 #include "base/npy.h"
@@ -27,6 +29,7 @@
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "model/config.h"
+#include "model/weights.h"
 #include "runtime/bundle.h"
 #include "runtime/hf_t5_config.h"
 #include "runtime/hf_t5_weights.h"
@@ -36,6 +39,7 @@
 #include "sid/codebook.h"
 #include "sid/sid_index.h"
 #include "testing/paths.h"
+#include "train/checkpoint.h"
 
 namespace beamline {
 namespace {
@@ -226,6 +230,43 @@ Loaded LoadHfWeights(const fs::path& file) {
   return ReadFile(file, 1 << 30);
 }
 
+// A training's checkpoint, of a small bundle's model.
+struct CheckpointWorld {
+  backend::Context ctx = *backend::MakeContext("cpu", "fp32", "aten");
+  model::ModelConfig config;
+  model::Weights weights;
+  std::vector<train::CheckpointPart> Parts() const { return {{.prefix = "weights", .tensors = weights}}; }
+};
+
+CheckpointWorld& CheckpointWorldOf(const fs::path& file) {
+  static auto* const world = [&] {
+    const fs::path folder = file.parent_path() / "bundle";
+    Ok(runtime::testing::WriteTinyBundle(folder, Small()).status());
+    const runtime::Bundle bundle = *runtime::LoadBundle(folder);
+    auto* const made = new CheckpointWorld;
+    made->config = bundle.config;
+    made->weights = *model::LoadWeights(made->ctx, bundle.config, bundle.weights);
+    return made;
+  }();
+  return *world;
+}
+
+void WriteCheckpointAt(const fs::path& file) {
+  CheckpointWorld& world = CheckpointWorldOf(file);
+  Ok(train::WriteCheckpoint(world.ctx, world.config, {{"step", 3}}, world.Parts(), file));
+}
+
+Loaded LoadCheckpoint(const fs::path& file) {
+  CheckpointWorld& world = CheckpointWorldOf(file);
+  BEAMLINE_ASSIGN_OR_RETURN(const auto read, train::ReadCheckpoint(world.ctx, world.config, world.Parts(), file));
+  Sha256 digest;
+  for (const auto& [name, tensor] : world.weights.tensors()) {
+    const std::vector<float> values = backend::DownloadFloats(world.ctx, tensor);
+    digest.Update(name).Update({reinterpret_cast<const char*>(values.data()), values.size() * sizeof(float)});
+  }
+  return read.state.dump() + digest.HexDigest();
+}
+
 Loaded LoadConfig(const fs::path& file) {
   server::ConfigOverrides overrides;
   overrides.bundle = "b";
@@ -261,6 +302,7 @@ const Artefact kArtefacts[] = {
     {"hf/config.json", false, WriteHfAround, LoadHfConfig},
     {"hf/tokenizer.json", false, WriteHfAround, LoadHfTokenizer},
     {"hf/model.safetensors", false, WriteHfAround, LoadHfWeights},
+    {"checkpoint.safetensors", true, WriteCheckpointAt, LoadCheckpoint},
     {"server.textproto", false,
      [](const fs::path& file) { fs::copy_file(BEAMLINE_SOURCE_DIR + "/configs/server.textproto", file); }, LoadConfig},
 };

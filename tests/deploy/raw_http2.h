@@ -70,11 +70,21 @@ inline std::string Http2Hello() { return "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + Ht
 
 class RawHttp2 {
  public:
-  RawHttp2(const std::string& address, int port) : socket_(socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0)) {
-    sockaddr_in to{};
-    to.sin_family = AF_INET;
-    to.sin_port = htons(static_cast<uint16_t>(port));
-    EXPECT_EQ(inet_pton(AF_INET, address.c_str(), &to.sin_addr), 1);
+  // `from`: the address that the server sees; empty: whatever the kernel chooses.
+  RawHttp2(const std::string& address, int port, const std::string& from = "")
+      : socket_(socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0)) {
+    const auto endpoint = [](const std::string& host, int at) {
+      sockaddr_in endpoint{};
+      endpoint.sin_family = AF_INET;
+      endpoint.sin_port = htons(static_cast<uint16_t>(at));
+      EXPECT_EQ(inet_pton(AF_INET, host.c_str(), &endpoint.sin_addr), 1);
+      return endpoint;
+    };
+    const sockaddr_in to = endpoint(address, port);
+    if (!from.empty()) {
+      const sockaddr_in own = endpoint(from, 0);
+      EXPECT_EQ(bind(socket_, reinterpret_cast<const sockaddr*>(&own), sizeof(own)), 0);
+    }
     EXPECT_EQ(connect(socket_, reinterpret_cast<const sockaddr*>(&to), sizeof(to)), 0);
     const timeval patience{5, 0};
     setsockopt(socket_, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof(patience));

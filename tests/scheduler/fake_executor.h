@@ -48,6 +48,7 @@ class FakeExecutor : public BatchExecutor {
   int steps = 3;
   int concurrency = 1;
   std::function<void(int step)> before_step;  // runs on the worker
+  std::function<void(absl::Duration)> spend;  // in the place of moving the clock or sleeping
 
   int max_concurrency() const override { return concurrency; }
 
@@ -132,7 +133,9 @@ class FakeExecutor : public BatchExecutor {
     batches_.push_back(std::move(batch));
   }
   void Spend(absl::Duration cost) {
-    if (mover_ != nullptr) {
+    if (spend) {
+      spend(cost);
+    } else if (mover_ != nullptr) {
       mover_->Advance(cost);
     } else if (cost > absl::ZeroDuration()) {
       std::this_thread::sleep_for(absl::ToChronoNanoseconds(cost));

@@ -25,7 +25,8 @@ struct Outcome {
   double goodput(double seconds) const { return ok / seconds; }
 };
 
-// Poisson arrivals at `rate` per second for `length`; `shape` fills priority, deadline and sizes of a job.
+// Poisson arrivals at `rate` per second for `length`, also while a batch runs; `shape` fills priority, deadline and
+// sizes of a job.
 class Traffic {
  public:
   Traffic(uint64_t seed, SchedulerOptions options) : random_(seed) {
@@ -46,8 +47,10 @@ class Traffic {
     std::exponential_distribution<double> gap(rate);
     absl::Time arrival = clock_.Now();
     const absl::Time end = clock_.Now() + length;
-    while (true) {
-      for (; arrival <= clock_.Now() && arrival < end; arrival += absl::Seconds(gap(random_))) {
+    // Moves the time, and lets those in who come meanwhile.
+    const auto pass_until = [&](absl::Time time) {
+      for (; arrival <= time && arrival < end; arrival += absl::Seconds(gap(random_))) {
+        clock_.Set(std::max(arrival, clock_.Now()));
         auto job = std::make_unique<FakeJob>();
         job->beam_rows = 32;
         job->context_tokens = 100;
@@ -61,11 +64,17 @@ class Traffic {
         };
         scheduler_->Submit(std::move(job));
       }
+      clock_.Set(std::max(time, clock_.Now()));
+    };
+    executor_.spend = [&](absl::Duration cost) { pass_until(clock_.Now() + cost); };
+    while (true) {
+      pass_until(clock_.Now());
       const absl::Time again = scheduler_->Step();
       const absl::Time next = std::min(again, arrival < end ? arrival : absl::InfiniteFuture());
       if (next == absl::InfiniteFuture()) break;
-      if (next > clock_.Now()) clock_.Set(next);
+      if (next > clock_.Now()) pass_until(next);
     }
+    executor_.spend = nullptr;
     const SchedulerStats stats = scheduler_->stats();
     EXPECT_EQ(stats.in_flight, 0);
     EXPECT_EQ(stats.accepted, stats.completed + stats.cancelled + stats.expired + stats.failed + stats.pushed_out);
@@ -125,7 +134,7 @@ TEST(OverloadTest, CapacityIsKeptAtTwiceTheLoad) {
   EXPECT_EQ(light.ok, light.offered);
   const Outcome heavy = run(2 * capacity, 120, &stats);
   EXPECT_GE(heavy.goodput(120), 0.9 * capacity);
-  EXPECT_GE(stats.rejected, 0.95 * (heavy.offered - heavy.ok)) << "refused at the door, not after the wait";
+  EXPECT_GE(stats.rejected, 0.98 * (heavy.offered - heavy.ok)) << "refused at the door, not after the wait";
 }
 
 TEST(OverloadTest, TheLowestPriorityLosesFirst) {

@@ -17,6 +17,7 @@
 #include "server/admin_http.h"
 #include "server/admin_pages.h"
 #include "server/loopback.h"
+#include "server/metrics.h"
 #include "server/raw_connection.h"
 
 namespace beamline::server {
@@ -359,22 +360,46 @@ TEST_F(AdminPagesTest, UsersAddNoSeries) {
   for (const std::string& name : before) EXPECT_THAT(name, Not(HasSubstr("user ")));
 }
 
-TEST_F(AdminPagesTest, PromtoolFindsNothingToSay) {
-  if (std::system("command -v promtool >/dev/null") != 0) GTEST_SKIP() << "promtool (Debian: prometheus) is not here";
+void ExpectPromtoolIsSilent(const std::string& page) {
   const std::string file = ::testing::TempDir() + "metrics.txt";
-  const auto check = [&] {
-    std::ofstream(file) << Metrics();
-    FILE* const promtool = popen(("promtool check metrics < " + file + " 2>&1").c_str(), "r");
-    std::string said;
-    for (int c; (c = std::fgetc(promtool)) != EOF;) said.push_back(static_cast<char>(c));
-    EXPECT_EQ(pclose(promtool), 0) << said;
-    EXPECT_EQ(said, "");
-  };
-  check();
+  std::ofstream(file) << page;
+  FILE* const promtool = popen(("promtool check metrics < " + file + " 2>&1").c_str(), "r");
+  std::string said;
+  for (int c; (c = std::fgetc(promtool)) != EOF;) said.push_back(static_cast<char>(c));
+  EXPECT_EQ(pclose(promtool), 0) << said;
+  EXPECT_EQ(said, "");
+}
+
+bool HasPromtool() { return std::system("command -v promtool >/dev/null") == 0; }
+
+TEST_F(AdminPagesTest, PromtoolFindsNothingToSay) {
+  if (!HasPromtool()) GTEST_SKIP() << "promtool (Debian: prometheus) is not here";
+  ExpectPromtoolIsSilent(Metrics());
   pages_.Serving(&engine_, server_.get());
   v1::RecommendResponse response;
   ASSERT_TRUE(Recommend(ValidRequest(), &response).ok());
-  check();
+  ExpectPromtoolIsSilent(Metrics());
+}
+
+TEST(MetricsTest, PromtoolFindsNothingToSayWithTlsADeviceAndNarrowing) {
+  if (!HasPromtool()) GTEST_SKIP() << "promtool (Debian: prometheus) is not here";
+  Metrics metrics;
+  RecommendResult narrowed = FakeResult();
+  narrowed.narrowing = 1;
+  metrics.Ended(narrowed, absl::Milliseconds(3));
+  const EngineStatus engine;
+  const ServerCounters server;
+  const std::string page =
+      metrics.Render({.engine = engine,
+                      .server = server,
+                      .tls = TlsStatus{.expiry = absl::FromUnixSeconds(1'900'000'000), .reloads = 1, .refused = 2},
+                      .device_memory = DeviceMemory{.total = 80, .free = 30},
+                      .started = absl::FromUnixSeconds(1'800'000'000),
+                      .now = absl::FromUnixSeconds(1'800'000'005)});
+  EXPECT_THAT(page, AllOf(HasSubstr("beamline_tls_reloads_total{result=\"refused\"} 2"),
+                          HasSubstr("beamline_device_memory_used_bytes 50"),
+                          HasSubstr("beamline_narrowed_requests_total{step=\"1\"} 1")));
+  ExpectPromtoolIsSilent(page);
 }
 
 }  // namespace

@@ -45,7 +45,7 @@ TEST(KMeans, AgreesWithADoublePrecisionLloyd) {
   options.iterations = 12;
   options.tolerance = 0;
   options.init = KMeansInit::kSampled;
-  const auto fit = FitKMeans(points, 10, options, random, nullptr, nullptr);
+  const auto fit = FitKMeans(points, 10, options, {random});
   ASSERT_TRUE(fit.ok());
 
   const FloatMatrix start = SeedSampled(points, 10, same_random);

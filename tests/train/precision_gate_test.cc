@@ -130,14 +130,15 @@ Quality Measure(const TrainedModel& trained, const std::string& dtype) {
   const backend::Context ctx = *backend::MakeContext("cpu", dtype, "cpu");
   const auto model = model::MakeModel(trained.features->config(), trained.weights).value();
   const ItemRanker ranker = ItemRanker::Create(*trained.corpus, *trained.features, trained.snapshot).value();
-  const RankOptions options{.beam = 32, .exclude_seen = false, .threads = 1};
+  const RankOptions options{.beam = 32, .exclude_seen = false, .threads = 1, .list = kTop};
   const std::vector<CorpusCase> cases = trained.corpus->Cases(data::HeldOut::kTest);
-  const std::vector<double> ranks = ranker.Rank(ctx, *model, cases, options).value();
+  const CaseRankings rankings = ranker.Rank(ctx, *model, cases, options).value();
+  const std::vector<double>& ranks = rankings.ranks;
   Quality quality;
   quality.recall = static_cast<double>(std::count_if(ranks.begin(), ranks.end(), [](double r) { return r <= kTop; })) /
                    static_cast<double>(ranks.size());
   for (size_t i = 0; i < cases.size(); i += 3) {
-    quality.top.push_back(ranker.Top(ctx, *model, cases[i], options, kTop).value());
+    quality.top.push_back(rankings.lists[i]);
   }
   return quality;
 }

@@ -9,6 +9,8 @@
 #include "absl/time/clock.h"
 #include "base/file.h"
 #include "base/interrupt.h"
+#include "base/safetensors.h"
+#include "train/checkpoint.h"
 #include "train/train_test_util.h"
 
 namespace beamline::train {
@@ -294,23 +296,33 @@ TEST(TrainerTest, RefusesACheckpointWithValuesNoRunReaches) {
   TrainOptions options = QuickOptions();
   options.epochs = 1;
   ASSERT_TRUE(MakeTrainer(world, options)->Run(checkpoint).ok());
-  const std::string bytes = ReadFile(checkpoint, 1 << 30).value();
-  // Of the state's JSON inside the header's JSON; as many bytes as before.
+  const SafetensorsFile file = SafetensorsFile::Read(checkpoint).value();
+  const std::string state = file.GetMetadata("state").value();
   const std::pair<std::string, std::string> edits[] = {
-      {R"(\"batch\":0)", R"(\"batch\":9)"},  // past the epoch's end, where an epoch has fewer steps
-      {R"(\"worse\":0)", R"(\"worse\":7)"},
-      {R"(,\"epoch\":1,)", R"(,\"epoch\":9,)"},
-      {R"(\"level_losses\":[0.0,)", R"(\"level_losses\":[    )"},
+      {R"("batch":0)", R"("batch":9)"},  // past the epoch's end, where an epoch has fewer steps
+      {R"("worse":0)", R"("worse":7)"},
+      {R"(,"epoch":1,)", R"(,"epoch":9,)"},
+      {R"("level_losses":[0.0,)", R"("level_losses":[)"},
   };
   int applied = 0;
   for (const auto& [from, to] : edits) {
-    std::string edited = bytes;
+    std::string edited = state;
     const size_t at = edited.rfind(from);
     if (at == std::string::npos) continue;
     ++applied;
     edited.replace(at, from.size(), to);
-    std::ofstream(checkpoint, std::ios::binary) << edited;
-    const absl::Status status = MakeTrainer(world, options)->Restore(checkpoint);
+    SafetensorsWriter writer;
+    for (const auto& [name, tensor] : file.tensors()) {
+      ASSERT_TRUE(writer.Add(name, tensor.dtype, tensor.shape, tensor.bytes).ok());
+    }
+    for (const auto& [key, value] : file.metadata()) writer.SetMetadata(key, value);
+    writer.SetMetadata("state", edited);
+    ASSERT_TRUE(writer.Write(checkpoint).ok());
+    absl::Status status = MakeTrainer(world, options)->Restore(checkpoint);
+    EXPECT_EQ(status.code(), absl::StatusCode::kDataLoss) << from << ": " << status;
+    writer.SetMetadata("sha256", CheckpointDigest(edited, file.tensors()));
+    ASSERT_TRUE(writer.Write(checkpoint).ok());
+    status = MakeTrainer(world, options)->Restore(checkpoint);
     EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument) << from << ": " << status;
     EXPECT_THAT(std::string(status.message()), HasSubstr("outside")) << from;
   }

@@ -121,19 +121,19 @@ Tensor AtenBackend::CrossAttention(Context& ctx, const Tensor& x, const CrossAtt
   return at::linear(attended, w.out);
 }
 
-Tensor AtenBackend::LineageAttention(Context& ctx, const Tensor& x, const SelfAttentionWeights& w, int64_t batch,
-                                     const Tensor& lineage, bool last, LineageCache& cache) const {
+Tensor AtenBackend::LineageAttention(Context& ctx, const Tensor& x, const SelfAttentionWeights& w,
+                                     const LineageStep& now) const {
   const int64_t inner = w.out.size(1), head_dim = inner / w.heads, rows = x.size(0);
-  const Tensor qkv = at::linear(x, w.qkv).view({batch, -1, 3 * inner});
+  const Tensor qkv = at::linear(x, w.qkv).view({now.batch, -1, 3 * inner});
   const Tensor own = qkv.narrow(2, inner, 2 * inner);  // [batch, rows, 2 * inner]
 
   std::vector<Tensor> visible;  // per step taken, then the row itself
-  for (size_t step = 0; step < cache.steps.size(); ++step) {
-    const Tensor ancestor = lineage.select(2, static_cast<int64_t>(step)).unsqueeze(2).expand_as(own);
-    visible.push_back(cache.steps[step].gather(1, ancestor));
+  for (size_t step = 0; step < now.cache.steps.size(); ++step) {
+    const Tensor ancestor = now.lineage.select(2, static_cast<int64_t>(step)).unsqueeze(2).expand_as(own);
+    visible.push_back(now.cache.steps[step].gather(1, ancestor));
   }
   visible.push_back(own);
-  if (!last) cache.steps.push_back(own.contiguous());
+  if (!now.last) now.cache.steps.push_back(own.contiguous());
 
   const int64_t steps = static_cast<int64_t>(visible.size());
   const std::vector<Tensor> key_value = at::stack(visible, 2).view({rows, steps, 2, w.heads, head_dim}).unbind(2);

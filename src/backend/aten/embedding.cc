@@ -93,10 +93,12 @@ Tensor AtenBackend::EmbedPositions(Context& ctx, const Tensor& positions, int64_
   return ApplyDropout(ctx, positions.repeat({groups, 1}));
 }
 
-Tensor AtenBackend::TrunkRows(Context& ctx, const Tensor& trunk, int levels, int level, int64_t batch,
-                              int64_t rows) const {
+Tensor AtenBackend::TrunkRows(Context& ctx, const Tensor& trunk, const LevelRows& of, int64_t rows) const {
   const int64_t d = trunk.size(1);
-  return trunk.view({batch, levels, d}).narrow(1, level, 1).expand({batch, rows, d}).reshape({batch * rows, d});
+  return trunk.view({of.batch, of.levels, d})
+      .narrow(1, of.level, 1)
+      .expand({of.batch, rows, d})
+      .reshape({of.batch * rows, d});
 }
 
 Tensor AtenBackend::GatedFusion(Context& ctx, const Tensor& trunk, const Tensor& code, const DenseWeights& gate) const {

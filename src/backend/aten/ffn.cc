@@ -54,12 +54,11 @@ Tensor AtenBackend::Residual(Context& ctx, const Tensor& x, const Tensor& delta)
 
 Tensor AtenBackend::Dropout(Context& ctx, const Tensor& x) const { return ApplyDropout(ctx, x); }
 
-Tensor AtenBackend::LevelHead(Context& ctx, const Tensor& x, const HeadWeights& head, int levels, int level,
-                              int64_t batch) const {
-  Tensor rows = x.view({-1, levels, x.size(1)}).select(1, level).to(c10::kFloat);
+Tensor AtenBackend::LevelHead(Context& ctx, const Tensor& x, const HeadWeights& head, const LevelRows& of) const {
+  Tensor rows = x.view({-1, of.levels, x.size(1)}).select(1, of.level).to(c10::kFloat);
   if (head.scale != 1) rows = rows * head.scale;
   const std::optional<Tensor> bias = head.bias.defined() ? std::optional<Tensor>(head.bias) : std::nullopt;
-  return at::linear(rows, head.weight.to(c10::kFloat), bias).view({batch, -1, head.weight.size(0)});
+  return at::linear(rows, head.weight.to(c10::kFloat), bias).view({of.batch, -1, head.weight.size(0)});
 }
 
 }  // namespace beamline::backend

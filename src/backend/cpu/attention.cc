@@ -191,10 +191,10 @@ Tensor CpuBackend::CrossAttention(Context& ctx, const Tensor& x, const CrossAtte
   return y;
 }
 
-Tensor CpuBackend::LineageAttention(Context& ctx, const Tensor& x, const SelfAttentionWeights& w, int64_t batch,
-                                    const Tensor& lineage, bool last, LineageCache& cache) const {
-  const int64_t rows = x.size(0), rows_each = rows / batch, inner = w.out.size(1);
-  const int steps = static_cast<int>(cache.steps.size());
+Tensor CpuBackend::LineageAttention(Context& ctx, const Tensor& x, const SelfAttentionWeights& w,
+                                    const LineageStep& now) const {
+  const int64_t rows = x.size(0), rows_each = rows / now.batch, inner = w.out.size(1);
+  const int steps = static_cast<int>(now.cache.steps.size());
   TORCH_CHECK(steps <= kernels::kMaxLineageSteps, "lineage: more steps than ", kernels::kMaxLineageSteps);
   const kernels::AttentionShape shape = Shape(w);
   const Packed query = PackRows(w.qkv, 0, inner), key_value = PackRows(w.qkv, inner, 2 * inner), out = Pack(w.out);
@@ -208,7 +208,7 @@ Tensor CpuBackend::LineageAttention(Context& ctx, const Tensor& x, const SelfAtt
                         bias.mutable_data_ptr<float>() + h * (steps + 1));
     }
   }
-  const Tensor own = Take(ctx, {batch, rows_each, 2 * inner});
+  const Tensor own = Take(ctx, {now.batch, rows_each, 2 * inner});
   Tensor y = Take(ctx, x.sizes());
   const float* from = x.const_data_ptr<float>();
   float* const own_rows = own.mutable_data_ptr<float>();
@@ -231,7 +231,7 @@ Tensor CpuBackend::LineageAttention(Context& ctx, const Tensor& x, const SelfAtt
           const int64_t count = std::min(end, (sequence + 1) * rows_each) - row;
           const float* past[kernels::kMaxLineageSteps];
           for (int step = 0; step < steps; ++step) {
-            const Tensor& taken = cache.steps[step];
+            const Tensor& taken = now.cache.steps[step];
             past[step] = taken.const_data_ptr<float>() + sequence * taken.size(1) * 2 * inner;
           }
           kernels::BestVectorOps().lineage_attention(
@@ -241,14 +241,14 @@ Tensor CpuBackend::LineageAttention(Context& ctx, const Tensor& x, const SelfAtt
                .rows = count,
                .steps = steps,
                .past = past,
-               .lineage = steps == 0 ? nullptr : lineage.const_data_ptr<int32_t>() + row * steps,
+               .lineage = steps == 0 ? nullptr : now.lineage.const_data_ptr<int32_t>() + row * steps,
                .bias = bias.defined() ? bias.const_data_ptr<float>() : nullptr,
                .out = attended + (row - begin) * inner});
           row += count;
         }
         out->Run(Rows(attended, end - begin, *out, to + begin * out->n, scratch));
       });
-  if (!last) cache.steps.push_back(own);
+  if (!now.last) now.cache.steps.push_back(own);
   return y;
 }
 

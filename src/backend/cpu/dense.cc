@@ -82,12 +82,11 @@ Tensor CpuBackend::Dense(Context& ctx, const Tensor& x, const DenseWeights& w, A
   return y;
 }
 
-Tensor CpuBackend::LevelHead(Context& ctx, const Tensor& x, const HeadWeights& head, int levels, int level,
-                             int64_t batch) const {
+Tensor CpuBackend::LevelHead(Context& ctx, const Tensor& x, const HeadWeights& head, const LevelRows& of) const {
   const Packed packed = Pack(head.weight);
-  const int64_t rows = x.size(0) / levels, d = x.size(1);
-  kernels::GemmArgs args{.a = x.const_data_ptr<float>() + level * d,
-                         .lda = levels * d,
+  const int64_t rows = x.size(0) / of.levels, d = x.size(1);
+  kernels::GemmArgs args{.a = x.const_data_ptr<float>() + of.level * d,
+                         .lda = of.levels * d,
                          .m = rows,
                          .bias = head.bias.defined() ? head.bias.const_data_ptr<float>() : nullptr};
   Tensor scaled;
@@ -100,7 +99,7 @@ Tensor CpuBackend::LevelHead(Context& ctx, const Tensor& x, const HeadWeights& h
     args.a = scaled.const_data_ptr<float>();
     args.lda = d;
   }
-  const Tensor logits = Take(ctx, {batch, rows / batch, LogitStep(packed->n)});
+  const Tensor logits = Take(ctx, {of.batch, rows / of.batch, LogitStep(packed->n)});
   args.c = logits.mutable_data_ptr<float>();
   args.ldc = logits.size(2);
   Multiply(ctx, *packed, args);

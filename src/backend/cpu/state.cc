@@ -27,13 +27,12 @@ Tensor CpuBackend::EmbedStep(Context& ctx, const CodeEmbedding& embedding, int l
   return x;
 }
 
-Tensor CpuBackend::TrunkRows(Context& ctx, const Tensor& trunk, int levels, int level, int64_t batch,
-                             int64_t rows) const {
+Tensor CpuBackend::TrunkRows(Context& ctx, const Tensor& trunk, const LevelRows& of, int64_t rows) const {
   const int64_t d = trunk.size(1);
-  Tensor x = Take(ctx, {batch * rows, d});
+  Tensor x = Take(ctx, {of.batch * rows, d});
   float* to = x.mutable_data_ptr<float>();
-  for (int64_t row = 0; row < batch * rows; ++row) {
-    to = std::copy_n(trunk.const_data_ptr<float>() + (row / rows * levels + level) * d, d, to);
+  for (int64_t row = 0; row < of.batch * rows; ++row) {
+    to = std::copy_n(trunk.const_data_ptr<float>() + (row / rows * of.levels + of.level) * d, d, to);
   }
   return x;
 }

@@ -166,13 +166,13 @@ Tensor CudaBackend::CrossAttention(Context& ctx, const Tensor& x, const CrossAtt
 }
 
 // The product of queries, keys and values stays as the step's cache; the answers take the place of the queries.
-Tensor CudaBackend::LineageAttention(Context& ctx, const Tensor& x, const SelfAttentionWeights& w, int64_t batch,
-                                     const Tensor& lineage, bool last, LineageCache& cache) const {
+Tensor CudaBackend::LineageAttention(Context& ctx, const Tensor& x, const SelfAttentionWeights& w,
+                                     const LineageStep& now) const {
   const int64_t rows = x.size(0), inner = w.out.size(1);
-  const size_t step = cache.steps.size();
+  const size_t step = now.cache.steps.size();
   TORCH_CHECK(step < kernels::kMaxTrieLevels, "cuda: more steps than ", kernels::kMaxTrieLevels);
   const BiasByDistance bias = BiasOf(ctx, w.bias);
-  const Tensor own = BatchOf(ctx).Take({batch, rows / batch, 3 * inner}, ctx.dtype);
+  const Tensor own = BatchOf(ctx).Take({now.batch, rows / now.batch, 3 * inner}, ctx.dtype);
   LayerProduct(ctx, {x.const_data_ptr(), rows, x.size(1)}, w.qkv, own);
   kernels::LineageAttentionBatch attention;
   attention.type = KernelType(ctx.dtype);
@@ -180,14 +180,14 @@ Tensor CudaBackend::LineageAttention(Context& ctx, const Tensor& x, const SelfAt
   attention.head_dim = static_cast<int32_t>(inner / w.heads);
   attention.scale = ScoreScale(w);
   attention.step = static_cast<int32_t>(step);
-  attention.requests = static_cast<int32_t>(batch);
+  attention.requests = static_cast<int32_t>(now.batch);
   attention.rows = static_cast<int32_t>(rows);
-  attention.lineage = lineage.defined() ? lineage.const_data_ptr<int32_t>() : nullptr;
+  attention.lineage = now.lineage.defined() ? now.lineage.const_data_ptr<int32_t>() : nullptr;
   attention.query = own.const_data_ptr();
   attention.out = own.mutable_data_ptr();
   attention.query_step = attention.out_step = attention.key_value_step = 3 * inner;
   for (size_t s = 0; s <= step; ++s) {
-    const Tensor& taken = s == step ? own : cache.steps[s];
+    const Tensor& taken = s == step ? own : now.cache.steps[s];
     attention.rows_each[s] = static_cast<int32_t>(taken.size(1));
     attention.key[s] = ColumnsOf(taken, inner).data;
     attention.value[s] = ColumnsOf(taken, 2 * inner).data;
@@ -196,7 +196,7 @@ Tensor CudaBackend::LineageAttention(Context& ctx, const Tensor& x, const SelfAt
   Check(kernels::LineageAttentionCuda(attention, BatchOf(ctx).stream()), "self-attention over a lineage");
   Tensor y = BatchOf(ctx).Take({rows, w.out.size(0)}, ctx.dtype);
   LayerProduct(ctx, {own.const_data_ptr(), rows, 3 * inner}, w.out, y);
-  if (!last) cache.steps.push_back(own);
+  if (!now.last) now.cache.steps.push_back(own);
   return y;
 }
 

@@ -60,7 +60,7 @@ class CudaBackend final : public Backend {
   Tensor EmbedPrefix(Context&, const CodeEmbedding&, const Tensor& codes, int steps) const override;
   Tensor EmbedStep(Context&, const CodeEmbedding&, int level, int64_t batch, const Tensor& codes) const override;
   Tensor EmbedPositions(Context&, const Tensor& positions, int64_t groups) const override;
-  Tensor TrunkRows(Context&, const Tensor& trunk, int levels, int level, int64_t batch, int64_t rows) const override;
+  Tensor TrunkRows(Context&, const Tensor& trunk, const LevelRows& of, int64_t rows) const override;
   Tensor GatedFusion(Context&, const Tensor& trunk, const Tensor& code, const DenseWeights& gate) const override;
   Tensor RmsNorm(Context&, const Tensor& x, const Tensor& weight, double epsilon) const override;
   Tensor Dense(Context&, const Tensor& x, const DenseWeights&, Activation) const override;
@@ -68,7 +68,7 @@ class CudaBackend final : public Backend {
   Tensor MoeFeedForward(Context&, const Tensor& x, const MoeWeights&) const override;
   Tensor Residual(Context&, const Tensor& x, const Tensor& delta) const override;
   Tensor Dropout(Context&, const Tensor& x) const override;
-  Tensor LevelHead(Context&, const Tensor& x, const HeadWeights&, int levels, int level, int64_t batch) const override;
+  Tensor LevelHead(Context&, const Tensor& x, const HeadWeights&, const LevelRows& of) const override;
   Tensor VisibilityMask(Context&, const Tensor& order, const Tensor& limit, int repeat) const override;
   Tensor PaddingMask(Context&, const Tensor& order) const override;
   Tensor SelfAttention(Context&, const Tensor& x, const SelfAttentionWeights&, const Tensor& mask) const override;
@@ -77,8 +77,8 @@ class CudaBackend final : public Backend {
   Tensor CrossAttention(Context&, const Tensor& x, const CrossAttentionWeights&, const Tensor& context,
                         const Tensor& mask) const override;
   Tensor ExtendLineage(Context&, const Tensor& lineage, const Tensor& parents) const override;
-  Tensor LineageAttention(Context&, const Tensor& x, const SelfAttentionWeights&, int64_t batch, const Tensor& lineage,
-                          bool last, LineageCache&) const override;
+  Tensor LineageAttention(Context&, const Tensor& x, const SelfAttentionWeights&,
+                          const LineageStep& step) const override;
   Tensor TakeVisible(Context&, const Tensor& x, const Tensor& order, int64_t row) const override;
   Tensor StackPadded(Context&, absl::Span<const Tensor> rows, int64_t capacity, int32_t fill) const override;
   void SelectBeams(Context&, const SelectBeamsArgs&) const override;

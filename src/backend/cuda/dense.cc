@@ -167,16 +167,15 @@ Tensor CudaBackend::Dropout(Context& ctx, const Tensor& x) const {
   return x;
 }
 
-Tensor CudaBackend::LevelHead(Context& ctx, const Tensor& x, const HeadWeights& head, int levels, int level,
-                              int64_t batch) const {
-  const int64_t rows = x.size(0) / levels, vocab = head.weight.size(0), step = LogitStep(vocab);
-  const Tensor logits = BatchOf(ctx).Take({batch, rows / batch, step}, c10::kFloat);
+Tensor CudaBackend::LevelHead(Context& ctx, const Tensor& x, const HeadWeights& head, const LevelRows& of) const {
+  const int64_t rows = x.size(0) / of.levels, vocab = head.weight.size(0), step = LogitStep(vocab);
+  const Tensor logits = BatchOf(ctx).Take({of.batch, rows / of.batch, step}, c10::kFloat);
   const char* from =
-      static_cast<const char*>(x.const_data_ptr()) + level * x.size(1) * static_cast<int64_t>(x.itemsize());
-  Multiply(ctx, {from, rows, levels * x.size(1)}, head.weight, logits,
+      static_cast<const char*>(x.const_data_ptr()) + of.level * x.size(1) * static_cast<int64_t>(x.itemsize());
+  Multiply(ctx, {from, rows, of.levels * x.size(1)}, head.weight, logits,
            {.bias = head.bias, .scale = static_cast<float>(head.scale), .out_step = step});
-  Tensor columns = View(logits, 0, {batch, rows / batch, vocab}, c10::kFloat);
-  const int64_t sizes[] = {batch, rows / batch, vocab}, strides[] = {rows / batch * step, step, 1};
+  Tensor columns = View(logits, 0, {of.batch, rows / of.batch, vocab}, c10::kFloat);
+  const int64_t sizes[] = {of.batch, rows / of.batch, vocab}, strides[] = {rows / of.batch * step, step, 1};
   columns.unsafeGetTensorImpl()->set_sizes_and_strides(at::IntArrayRef(sizes), at::IntArrayRef(strides));
   return columns;
 }

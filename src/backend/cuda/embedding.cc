@@ -134,16 +134,15 @@ Tensor CudaBackend::EmbedPositions(Context& ctx, const Tensor& positions, int64_
   return out;
 }
 
-Tensor CudaBackend::TrunkRows(Context& ctx, const Tensor& trunk, int levels, int level, int64_t batch,
-                              int64_t rows) const {
-  Tensor out = BatchOf(ctx).Take({batch * rows, trunk.size(1)}, ctx.dtype);
+Tensor CudaBackend::TrunkRows(Context& ctx, const Tensor& trunk, const LevelRows& of, int64_t rows) const {
+  Tensor out = BatchOf(ctx).Take({of.batch * rows, trunk.size(1)}, ctx.dtype);
   Check(kernels::RepeatRowsCuda({.type = KernelType(ctx.dtype),
-                                 .rows = batch * rows,
+                                 .rows = of.batch * rows,
                                  .width = static_cast<int32_t>(trunk.size(1)),
                                  .repeat = static_cast<int32_t>(rows),
-                                 .period = static_cast<int32_t>(batch),
-                                 .step = levels,
-                                 .first = level,
+                                 .period = static_cast<int32_t>(of.batch),
+                                 .step = of.levels,
+                                 .first = of.level,
                                  .x = trunk.const_data_ptr(),
                                  .out = out.mutable_data_ptr()},
                                 BatchOf(ctx).stream()),

@@ -204,10 +204,10 @@ TEST_P(Fp8Test, OtherWidthsAndOtherOpsStayInBf16) {
   const Pair x = Random(rows, d), up = Random(2 * width, d, 0.2), down = Random(d, width, 0.2), w = Random(32, d);
   const FeedForwardWeights ffn{.up = up.tensor, .down = down.tensor};
   const std::vector<float> dense = DownloadFloats(ctx_, Dense(ctx_, x.tensor, {.weight = w.tensor, .bias = {}}));
-  const std::vector<float> head = DownloadFloats(ctx_, LevelHead(ctx_, x.tensor, {.weight = w.tensor}, 1, 0, 1));
+  const std::vector<float> head = DownloadFloats(ctx_, LevelHead(ctx_, x.tensor, {.weight = w.tensor}, {}));
   Context plain = BeginBatch(*bf16);
   EXPECT_EQ(dense, DownloadFloats(plain, Dense(plain, x.tensor, {.weight = w.tensor, .bias = {}})));
-  EXPECT_EQ(head, DownloadFloats(plain, LevelHead(plain, x.tensor, {.weight = w.tensor}, 1, 0, 1)));
+  EXPECT_EQ(head, DownloadFloats(plain, LevelHead(plain, x.tensor, {.weight = w.tensor}, {})));
   // `up` alone could: its product is off by more than bf16's rounding.
   const std::vector<float> narrow = DownloadFloats(ctx_, FeedForward(ctx_, x.tensor, ffn));
   EXPECT_NE(narrow, DownloadFloats(plain, FeedForward(plain, x.tensor, ffn)));

@@ -6,7 +6,7 @@
 #include <memory>
 #include <utility>
 
-#include "base/thread_slice.h"
+#include "base/thread_role.h"
 
 namespace beamline {
 
@@ -37,7 +37,7 @@ void ThreadPool::Schedule(absl::AnyInvocable<void()> work) {
 }
 
 void ThreadPool::Loop() {
-  AskForSlice(kComputingSlice);
+  TakeRole(ThreadRole::kComputes);
   std::unique_lock lock(mu_);
   while (true) {
     wake_.wait(lock, [this] { return stopping_ || !queue_.empty(); });

@@ -9,7 +9,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "base/thread_slice.h"
+#include "base/thread_role.h"
 #include "beamline/retry.h"
 
 namespace beamline::scheduler {
@@ -151,7 +151,7 @@ SchedulerStats Scheduler::stats() const {
 }
 
 void Scheduler::WorkerLoop() {
-  AskForSlice(kComputingSlice);
+  TakeRole(ThreadRole::kComputes);
   std::unique_lock lock(mu_);
   while (true) {
     Work work = TakeWork(clock_->Now());

@@ -15,7 +15,7 @@
 #include "base/interrupt.h"
 #include "base/log.h"
 #include "base/log_output.h"
-#include "base/thread_slice.h"
+#include "base/thread_role.h"
 #include "beamline/status.h"
 #include "server/admin_http.h"
 #include "server/admin_pages.h"
@@ -266,7 +266,7 @@ absl::Status RunFollower(const config::v1::ServerConfig& config, const FollowerM
 
 absl::Status RunServer(const config::v1::ServerConfig& config, const EngineFactory& create_engine) {
   PrepareProcess(config.log());
-  AskForSlice(kAnsweringSlice);  // before gRPC starts the threads that inherit it
+  TakeRole(ThreadRole::kAnswers);  // before gRPC starts the threads that inherit it
   BEAMLINE_RETURN_IF_ERROR(EnsureOpenFiles(config.limits().min_open_files()));
   if (!config.core_dumps()) BEAMLINE_RETURN_IF_ERROR(ForbidCoreDumps());
   std::atomic<bool> loading{true};

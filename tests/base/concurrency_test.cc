@@ -15,7 +15,7 @@
 #include "base/metrics.h"
 #include "base/snapshot_ptr.h"
 #include "base/thread_pool.h"
-#include "base/thread_slice.h"
+#include "base/thread_role.h"
 #include "gtest/gtest.h"
 
 namespace beamline {
@@ -140,8 +140,12 @@ TEST(MetricsTest, CountsFromManyThreads) {
   EXPECT_EQ(gauge.value(), 1000);
 }
 
-// What the kernel would take from sched_getattr; 0: it knows no slices of a thread's own.
-uint64_t OwnSlice() {
+// What the kernel says of a thread: its weight as "nice", and its own slice, 0 where it knows none (Linux before 6.12).
+struct Turn {
+  int32_t nice = 0;
+  uint64_t slice = 0;
+};
+Turn OwnTurn() {
   struct {
     uint32_t size, policy;
     uint64_t flags;
@@ -149,24 +153,34 @@ uint64_t OwnSlice() {
     uint32_t priority;
     uint64_t runtime, deadline, period;
   } attributes{};
-  return syscall(SYS_sched_getattr, 0, &attributes, sizeof(attributes), 0) == 0 ? attributes.runtime : 0;
+  if (syscall(SYS_sched_getattr, 0, &attributes, sizeof(attributes), 0) != 0) return {};
+  return {attributes.nice, attributes.runtime};
 }
 
-TEST(ThreadSlice, IsInheritedAndChangedAgain) {
-  if (OwnSlice() == 0) GTEST_SKIP() << "this kernel tells no thread its slice (Linux 6.12 does)";
-  uint64_t own = 0, inherited = 0, changed = 0;
+TEST(ThreadRole, WhoComputesGivesWayToWhoAnswers) {
+  const Turn usual = OwnTurn();
+  if (usual.nice > 0) GTEST_SKIP() << "the tests run at nice " << usual.nice;
+  Turn alone, answers, inherited, computes;
   std::thread([&] {
-    AskForSlice(kAnsweringSlice);
-    own = OwnSlice();
+    TakeRole(ThreadRole::kComputes);
+    alone = OwnTurn();
+  }).join();
+  EXPECT_EQ(alone.nice, usual.nice) << "nobody answers yet";
+  std::thread([&] {
+    TakeRole(ThreadRole::kAnswers);
+    answers = OwnTurn();
     std::thread([&] {
-      inherited = OwnSlice();
-      AskForSlice(kComputingSlice);
-      changed = OwnSlice();
+      inherited = OwnTurn();
+      TakeRole(ThreadRole::kComputes);
+      computes = OwnTurn();
     }).join();
   }).join();
-  EXPECT_EQ(own, 200'000u);
-  EXPECT_EQ(inherited, own);
-  EXPECT_EQ(changed, 3'000'000u);
+  EXPECT_EQ(answers.nice, usual.nice);
+  EXPECT_EQ(computes.nice, 7);
+  if (usual.slice == 0) GTEST_SKIP() << "weights are right; this kernel has no slices of a thread's own (6.12 has)";
+  EXPECT_EQ(answers.slice, 200'000u);
+  EXPECT_EQ(inherited.slice, answers.slice);
+  EXPECT_EQ(computes.slice, 3'000'000u);
 }
 
 }  // namespace

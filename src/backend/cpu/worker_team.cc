@@ -7,7 +7,7 @@
 #include <thread>
 #include <utility>
 
-#include "base/thread_slice.h"
+#include "base/thread_role.h"
 
 namespace beamline::backend {
 namespace {
@@ -80,7 +80,7 @@ WorkerTeam::~WorkerTeam() {
 int WorkerTeam::Share() const { return std::max(1, threads_ / std::max(1, batches_.load(std::memory_order_relaxed))); }
 
 void WorkerTeam::Work(Helper& helper) {
-  AskForSlice(kComputingSlice);
+  TakeRole(ThreadRole::kComputes);
   using State = Helper::State;
   for (;;) {
     const State now = Await(helper.state, [](State state) { return state == State::kAsked || state == State::kStop; });

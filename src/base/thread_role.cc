@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "base/thread_slice.h"
+#include "base/thread_role.h"
 
+#include <algorithm>
+#include <atomic>
 #include <cstdint>
 
 #include <sched.h>
@@ -19,14 +21,24 @@ struct Attributes {
   uint64_t runtime, deadline, period;  // ns
 };
 
+constexpr uint64_t kAnsweringSlice = 200'000, kComputingSlice = 3'000'000;  // ns
+constexpr int32_t kComputingNice = 7;
+
+// Set once, before the threads it concerns are started.
+std::atomic<bool> this_process_answers{false};
+
 }  // namespace
 
-void AskForSlice(absl::Duration slice) {
+void TakeRole(ThreadRole role) {
+  if (role == ThreadRole::kAnswers) this_process_answers.store(true, std::memory_order_relaxed);
   Attributes attributes{};
   if (syscall(SYS_sched_getattr, 0, &attributes, sizeof(attributes), 0) != 0) return;
   if (attributes.policy != SCHED_OTHER && attributes.policy != SCHED_BATCH) return;
   attributes.size = sizeof(attributes);
-  attributes.runtime = static_cast<uint64_t>(absl::ToInt64Nanoseconds(slice));
+  attributes.runtime = role == ThreadRole::kAnswers ? kAnsweringSlice : kComputingSlice;
+  if (role == ThreadRole::kComputes && this_process_answers.load(std::memory_order_relaxed)) {
+    attributes.nice = std::max(attributes.nice, kComputingNice);
+  }
   syscall(SYS_sched_setattr, 0, &attributes, 0);
 }
 

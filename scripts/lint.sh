@@ -3,8 +3,8 @@
 # clang-format and clang-tidy over every C++ source; any finding is an error.
 #
 #   scripts/lint.sh --format             clang-format only (seconds); --fix rewrites the files
-#   scripts/lint.sh BUILD_DIR            both, of all sources, those of a folder together and those that the commits of
-#                                        the last day changed by themselves, too; BUILD_DIR is a finished Ninja build
+#   scripts/lint.sh BUILD_DIR            both, of all sources, those of a folder together and those that the last ten
+#                                        commits changed by themselves, too; BUILD_DIR is a finished Ninja build
 #   scripts/lint.sh BUILD_DIR FILE...    both, of these sources, each by itself: it must include what it uses, too
 #
 # A source that was clean is not looked at again until it, a header of ours that it includes, .clang-tidy or clang-tidy
@@ -116,7 +116,7 @@ else
   mapfile -t units < <(for group in "$commands"/{,tests/}group_*.cc; do sed "s|^#include \"$PWD/\(.*\)\"$|\1|" "$group" | xargs; done)
   # Reading everything by itself takes more than twice as long. A clone without history cannot tell what is new.
   if git rev-parse --quiet --verify HEAD^ >/dev/null; then
-    mapfile -t -O ${#units[@]} units < <(comm -12 <(git log --since=1.day --format= --name-only | sort -u) \
+    mapfile -t -O ${#units[@]} units < <(comm -12 <(git log --max-count=10 --format= --name-only | sort -u) \
       <(printf '%s\n' "${units[@]}" | xargs -n1 | sort -u))
   fi
 fi

@@ -7,8 +7,9 @@
 // waits for the slice's end, some 3 ms. Threads that answer ask for a short slice, threads that compute for a long one
 // (Linux 6.12 and later; elsewhere it changes nothing). A burst of answers would still use up its fair share and wait,
 // so in a process that answers, threads that compute take a fifth of a thread's weight: nothing is lost where the
-// processor has nothing else to do. At twice the capacity on one core that halves the P99 of refusals; at five times
-// it makes 7 ms of 180 and keeps goodput, since who is refused at once does not pile up.
+// processor has nothing else to do. (Threads that feed a GPU are none of these: it waits for them.) At twice the
+// capacity on one core that halves the P99 of refusals; at five times it makes 7 ms of 180 and keeps goodput, since who
+// is refused at once does not pile up.
 #pragma once
 
 namespace beamline {

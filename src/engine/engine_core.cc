@@ -121,7 +121,7 @@ absl::Status EngineCore::StartRepository(RunnerSource source, bool inline_execut
 }
 
 void EngineCore::StartScheduler(bool inline_execution) {
-  dispatch_ = std::make_unique<ModelDispatch>(Serving()->runner->max_concurrency());
+  dispatch_ = std::make_unique<ModelDispatch>(*Serving()->runner);
   scheduler_ =
       std::make_unique<scheduler::Scheduler>(ScheduleOf(options_, inline_execution), dispatch_.get(), clock_.get());
   UseCostsOf(*Serving());

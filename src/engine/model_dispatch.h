@@ -14,9 +14,12 @@ namespace beamline::engine {
 
 class ModelDispatch final : public scheduler::BatchExecutor {
  public:
-  explicit ModelDispatch(int max_concurrency) : max_concurrency_(max_concurrency) {}
+  // For this model and those that will serve in its place: they have the same options.
+  explicit ModelDispatch(const runtime::Runner& like)
+      : max_concurrency_(like.max_concurrency()), computes_on_host_(like.computes_on_host()) {}
 
   int max_concurrency() const override { return max_concurrency_; }
+  bool computes_on_host() const override { return computes_on_host_; }
   bool TryAttachContext(scheduler::Job& job) override { return ModelOf(job).TryAttachContext(job); }
   std::vector<absl::Status> Encode(absl::Span<scheduler::Job* const> jobs) override {
     return ModelOf(*jobs[0]).Encode(jobs);
@@ -29,6 +32,7 @@ class ModelDispatch final : public scheduler::BatchExecutor {
   static runtime::Runner& ModelOf(scheduler::Job& job) { return *static_cast<runtime::RequestJob&>(job).model; }
 
   const int max_concurrency_;
+  const bool computes_on_host_;
 };
 
 }  // namespace beamline::engine

@@ -50,6 +50,7 @@ class ModelRunner final : public Runner {
   absl::Status WarmUp(absl::Span<const RecommendRequest> recorded, ScoreRule score_rule) override;
 
   int max_concurrency() const override { return parts_.group == nullptr ? parts_.workers : 1; }
+  bool computes_on_host() const override { return parts_.context.device.is_cpu(); }
   bool TryAttachContext(scheduler::Job& job) override;
   std::vector<absl::Status> Encode(absl::Span<scheduler::Job* const> jobs) override;
   std::vector<absl::Status> Decode(absl::Span<scheduler::Job* const> jobs, scheduler::StepGate gate) override;

@@ -56,6 +56,9 @@ class BatchExecutor {
  public:
   virtual ~BatchExecutor() = default;
   virtual int max_concurrency() const { return 1; }
+  // Whether a batch's time is that of the host's processors. Where it is a device's, the thread that feeds it must not
+  // give way to others.
+  virtual bool computes_on_host() const { return true; }
 
   // True when the job's context is at hand and is now attached to it: it goes straight to decode. Must be cheap. Asked
   // once per job, just before it would be encoded.

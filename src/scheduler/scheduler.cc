@@ -151,7 +151,7 @@ SchedulerStats Scheduler::stats() const {
 }
 
 void Scheduler::WorkerLoop() {
-  TakeRole(ThreadRole::kComputes);
+  if (executor_->computes_on_host()) TakeRole(ThreadRole::kComputes);
   std::unique_lock lock(mu_);
   while (true) {
     Work work = TakeWork(clock_->Now());

@@ -43,10 +43,11 @@ bool Has(const SafetensorsFile& file, const CheckpointPart& part) {
 }  // namespace
 
 std::string CheckpointDigest(absl::string_view state, const std::map<std::string, TensorView>& tensors) {
+  constexpr std::string_view kEnd("\0", 1);
   Sha256 digest;
   digest.Update({state.data(), state.size()});
   for (const auto& [name, tensor] : tensors) {
-    digest.Update({"", 1}).Update(name).Update({"", 1});
+    digest.Update(kEnd).Update(name).Update(kEnd);
     digest.Update({reinterpret_cast<const char*>(tensor.bytes.data()), tensor.bytes.size()});
   }
   return digest.HexDigest();
@@ -80,7 +81,8 @@ absl::StatusOr<ReadCheckpointResult> ReadCheckpoint(backend::Context& ctx, const
   BEAMLINE_ASSIGN_OR_RETURN(const std::string format, file.GetMetadata("format"));
   if (format != kFormat) {
     return absl::InvalidArgumentError(
-        absl::StrCat(path, ": metadata 'format' is '", format, "', a training checkpoint has '", kFormat, "'"));
+        absl::StrCat(path, ": metadata 'format' is '", format, "', a training checkpoint has '", kFormat,
+                     "'; one of an earlier version cannot go on: remove it to begin anew"));
   }
   BEAMLINE_ASSIGN_OR_RETURN(const std::string text, file.GetMetadata("state"));
   BEAMLINE_ASSIGN_OR_RETURN(const std::string digest, file.GetMetadata("sha256"));

@@ -152,8 +152,9 @@ class Policies(unittest.TestCase):
         self.assertIn(f'"{recorded["record"]}"', rule["seriesQuery"])
 
     def test_reloads_are_not_reachable_from_outside_the_pod(self):
-        (public, admin) = read(base / "networkpolicy.yaml")["spec"]["ingress"]
-        self.assertEqual([public["ports"][0]["port"], admin["ports"][0]["port"]], ["grpc", "admin"])
+        (public, proxy, admin) = [[port["port"] for port in rule["ports"]]
+                                  for rule in read(base / "networkpolicy.yaml")["spec"]["ingress"]]
+        self.assertEqual((public, proxy, admin), (["grpc"], ["grpc", "admin"], ["admin"]))
         for text in (config_map(), (docker / "server.textproto").read_text()):
             self.assertRegex(text, r'admin \{\s+address: "127\.0\.0\.1"')
 

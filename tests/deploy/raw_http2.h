@@ -125,6 +125,22 @@ class RawHttp2 {
     }
   }
 
+  // Whether the server sends these bytes, plainly, within ten seconds and before it hangs up.
+  bool Await(const std::string& text) {
+    const absl::Time end = absl::Now() + absl::Seconds(10);
+    while (received_.find(text) == std::string::npos) {
+      pollfd ready{socket_, POLLIN, 0};
+      const absl::Duration left = end - absl::Now();
+      if (left <= absl::ZeroDuration()) return false;
+      if (poll(&ready, 1, static_cast<int>(absl::ToInt64Milliseconds(left)) + 1) <= 0) continue;
+      std::array<char, 4096> bytes;
+      const ssize_t count = recv(socket_, bytes.data(), bytes.size(), 0);
+      if (count <= 0) return false;
+      received_.append(bytes.data(), static_cast<size_t>(count));
+    }
+    return true;
+  }
+
   // A parameter of the first frame that the server sends, which is its SETTINGS.
   std::optional<uint32_t> AwaitSetting(uint16_t id) {
     std::array<char, 4096> bytes;

@@ -100,6 +100,12 @@ TEST(AdmissionTest, TheWaitIsTheWorkAheadAlone) {
   view.encode_ahead = {8, 64, 800};    // two full batches
   view.decode_ahead = {12, 96, 1200};  // three
   EXPECT_EQ(EstimateWait(view, kNow, Measured(), kLimits), (5 + 2 * 8 + 3 * 12) * kMs);
+  view.encode_ahead = {4, 64,
+                       400};  // one batch by requests, two by the rows of what follows: each of 2, with 200 tokens
+  view.decode_ahead = {};
+  const absl::Duration half = Measured().Estimate(WorkKind::kEncode, {2, 32, 200}, kNow);
+  EXPECT_GT(half, absl::ZeroDuration());
+  EXPECT_EQ(EstimateWait(view, kNow, Measured(), kLimits), 5 * kMs + 2 * half);
 }
 
 TEST(AdmissionTest, CountsTheWorkAhead) {

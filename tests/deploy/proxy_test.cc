@@ -20,6 +20,13 @@ namespace {
 
 constexpr int kCallers = 4;
 
+// What a flood may cost two servers together. AddressSanitizer gives nothing back before it has kept 256 MB of each.
+#ifdef __SANITIZE_ADDRESS__
+constexpr int64_t kMostMegabytes = 512;
+#else
+constexpr int64_t kMostMegabytes = 64;
+#endif
+
 // Calls without pause but for two milliseconds, each caller over a connection of its own, until it goes.
 class Load {
  public:
@@ -243,7 +250,7 @@ TEST_F(ProxyTest, FloodsOfFramesDoNotReachTheServers) {
     std::cout << name << ": " << sent << " of " << flood.size() + Http2Hello().size() << " bytes taken, servers "
               << memory() - before << " MB more, proxy " << ResidentMegabytes(proxy_->pid()) - proxy_before
               << " MB, the longest call of others " << load.TakeLongest() << "\n";
-    EXPECT_LT(memory() - before, 64) << name;
+    EXPECT_LT(memory() - before, kMostMegabytes) << name;
   }
   load.Stop();
   EXPECT_THAT(load.failures(), ::testing::IsEmpty());

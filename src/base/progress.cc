@@ -104,7 +104,8 @@ void Progress::Draw(absl::Time now, bool last) {
   } else {
     absl::StrAppend(&line, Count(done_), " ", unit_);
   }
-  if (done_ > 0 && seconds > 1e-3) absl::StrAppend(&line, ", ", Short(rate), "/s");
+  // Of a phase that is as long as its time, a rate would say nothing.
+  if (done_ > 0 && seconds > 1e-3 && unit_ != kTimeUnit) absl::StrAppend(&line, ", ", Short(rate), "/s");
   if (last) {
     absl::StrAppend(&line, ", ", absl::StrFormat("%.1f s", seconds));
   } else if (total_ > 0 && done_ > 0) {

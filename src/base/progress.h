@@ -19,6 +19,7 @@ namespace beamline {
 
 class Progress {
  public:
+  static constexpr char kTimeUnit[] = "ms";  // the unit of a phase that ends with its time: shown without a rate
   struct Options {
     std::FILE* out = stderr;
     enum class Style { kAuto, kBar, kLines } style = Style::kAuto;  // kAuto: a bar iff `out` is a terminal

@@ -10,6 +10,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "base/safetensors_format.h"
 #include "beamline/status.h"
 
 namespace beamline {
@@ -143,6 +144,13 @@ absl::StatusOr<FloatMatrix> SafetensorsFile::GetFloatMatrix(const std::string& n
 absl::StatusOr<std::string> SafetensorsFile::GetMetadata(const std::string& key) const {
   if (const auto it = metadata_.find(key); it != metadata_.end()) return it->second;
   return absl::NotFoundError(absl::StrCat(source_, ": no '", key, "' in __metadata__"));
+}
+
+absl::Status SafetensorsFile::CheckDigest() const {
+  const auto digest = metadata_.find(kSafetensorsDigest);
+  if (digest == metadata_.end() || digest->second == SafetensorsDigest(metadata_, tensors_)) return absl::OkStatus();
+  return absl::DataLossError(absl::StrCat(source_, ": its content does not have the SHA-256 that its metadata '",
+                                          kSafetensorsDigest, "' says; it was damaged or edited: make it again"));
 }
 
 absl::Status CheckTensors(const SafetensorsFile& file, absl::Span<const ExpectedTensor> expected) {

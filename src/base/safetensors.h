@@ -6,7 +6,9 @@
 // overlap, no trailing bytes, BOOL values. Pickle, zip, npy and GGUF are refused with a hint. Files are regular files,
 // opened without following a link, and read once into private memory, so a file changed on disk later cannot hurt.
 // The writer is deterministic: the same tensors and metadata give the same bytes, under the final name only when whole.
-// Objects are immutable after construction, and then thread-safe.
+// It adds a SHA-256 of metadata and tensors as metadata of its own, and a reader of the whole file refuses one that
+// does not fit. Files of others have none, and a flipped bit in them is not noticed. Objects are immutable after
+// construction, and then thread-safe.
 #pragma once
 
 #include <cstddef>
@@ -34,6 +36,8 @@ int64_t DTypeBytes(DType dtype);
 
 template <typename T>
 struct DTypeOf;  // DTypeOf<float>::value == DType::kF32; BF16 and F16 are read as uint16_t bit patterns through `bytes`
+
+inline constexpr char kSafetensorsDigest[] = "beamline-sha256";  // the metadata's key, of 64 hexadecimal digits
 
 struct TensorView {
   DType dtype = DType::kF32;
@@ -78,8 +82,8 @@ class SafetensorsFile {
   static absl::StatusOr<SafetensorsFile> Parse(absl::string_view contents, const std::string& source_name,
                                                const SafetensorsLimits& limits = {});
 
-  // All of the file goes by once, in order; memory is taken for the parts alone. `sha256` is of the whole file. The
-  // elements of a BOOL are not looked at.
+  // All of the file goes by once, in order; memory is taken for the parts alone. `sha256` is of the whole file, for the
+  // caller to compare: its own digest is not checked, nor the elements of a BOOL.
   struct Parts;
   static absl::StatusOr<Parts> ReadParts(const std::string& path, const PartChooser& choose,
                                          const SafetensorsLimits& limits = {});
@@ -98,6 +102,8 @@ class SafetensorsFile {
   absl::StatusOr<std::string> GetMetadata(const std::string& key) const;
 
  private:
+  absl::Status CheckDigest() const;  // DataLoss: there is one, and it does not fit
+
   std::string source_;
   bool parts_ = false;
   std::shared_ptr<std::byte[]> data_;  // 64-byte aligned; shared so that copies of this object keep views valid
@@ -129,6 +135,7 @@ float BFloat16ToFloat(uint16_t bits);
 // Collects tensors and writes them in one go. Tensor bytes are not copied: they must live until Write returns.
 class SafetensorsWriter {
  public:
+  // kSafetensorsDigest is the writer's own: a value set for it is replaced.
   void SetMetadata(std::string key, std::string value) { metadata_[std::move(key)] = std::move(value); }
   // Errors: a name the reader would refuse or a second time, bytes that do not fit dtype and shape.
   absl::Status Add(std::string name, DType dtype, std::vector<int64_t> shape, absl::Span<const std::byte> bytes);

@@ -393,6 +393,7 @@ class SafetensorsParser {
         }
       }
     }
+    BEAMLINE_RETURN_IF_ERROR(file_.CheckDigest());
     return std::move(file_);
   }
 

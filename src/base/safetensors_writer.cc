@@ -8,6 +8,7 @@
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "base/digest.h"
 #include "base/file.h"
 #include "base/safetensors.h"
 #include "base/safetensors_format.h"
@@ -27,6 +28,27 @@ absl::Status CheckTensorName(absl::string_view name, absl::string_view source_na
   return absl::InvalidArgumentError(
       absl::StrCat(source_name, ": tensor name '", shown, "' (", name.size(),
                    " bytes) must be 1 to 512 printable ASCII characters without blanks and without '..'"));
+}
+
+std::string SafetensorsDigest(const std::map<std::string, std::string>& metadata,
+                              const std::map<std::string, TensorView>& tensors) {
+  Sha256 digest;
+  // Lengths in front, so that no two contents make the same stream of bytes.
+  const auto text = [&digest](std::string_view bytes) {
+    digest.Update(absl::StrCat(bytes.size(), " "));
+    digest.Update(bytes);
+  };
+  for (const auto& [key, value] : metadata) {
+    if (key == kSafetensorsDigest) continue;
+    text(key);
+    text(value);
+  }
+  for (const auto& [name, tensor] : tensors) {
+    text(name);
+    text(tensor.ToString());
+    text({reinterpret_cast<const char*>(tensor.bytes.data()), tensor.bytes.size()});
+  }
+  return digest.HexDigest();
 }
 
 absl::Status SafetensorsWriter::Add(std::string name, DType dtype, std::vector<int64_t> shape,
@@ -58,7 +80,9 @@ absl::Status SafetensorsWriter::WriteTo(const std::function<absl::Status(absl::s
     return DTypeBytes(a->second.dtype) > DTypeBytes(b->second.dtype);
   });
   nlohmann::ordered_json header = nlohmann::ordered_json::object();
-  if (!metadata_.empty()) header["__metadata__"] = metadata_;
+  std::map<std::string, std::string> metadata = metadata_;
+  metadata[kSafetensorsDigest] = SafetensorsDigest(metadata_, tensors_);
+  header["__metadata__"] = std::move(metadata);
   uint64_t position = 0;
   for (const auto* entry : order) {
     const uint64_t end = position + entry->second.bytes.size();

@@ -48,7 +48,7 @@ class LoadRun {
   }
 
   absl::StatusOr<RunResult> Closed(Progress* progress) {
-    StartProgress(progress, LabelOf(options_), absl::ToInt64Milliseconds(length_), "ms");
+    StartProgress(progress, LabelOf(options_), absl::ToInt64Milliseconds(length_), Progress::kTimeUnit);
     begin_ = clock_.Now();
     for (size_t call = 0; Now() < length_; ++call) {
       {

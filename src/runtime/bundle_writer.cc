@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_replace.h"
 #include "base/digest.h"
 #include "base/file.h"
 #include "base/interrupt.h"
@@ -99,6 +100,16 @@ absl::Status CheckWeights(const Bundle& bundle) {
   return CheckTensors(bundle.weights, expected);
 }
 
+// What is wrong with a copy is wrong with what was copied, and that is what its owner knows.
+absl::Status OfGivenFiles(const absl::Status& status, const BundleParts& parts, const fs::path& copies) {
+  const auto name = [&copies](const char* file) { return (copies / file).string(); };
+  return absl::Status(status.code(),
+                      absl::StrReplaceAll(status.message(), {{name(kConfigFile), parts.config.string()},
+                                                             {name(kWeightsFile), parts.weights.string()},
+                                                             {name(kVocabularyFile), parts.vocabulary.string()},
+                                                             {name(kCodebookFile), parts.codebook.string()}}));
+}
+
 // Of everything but the catalogue: the same model keeps its version when only items changed.
 std::string DerivedVersion(const BundleManifest& manifest) {
   Sha256 digest;
@@ -182,8 +193,10 @@ absl::StatusOr<BundleManifest> WriteBundle(const BundleParts& parts, const fs::p
   BEAMLINE_ASSIGN_OR_RETURN(const BundleManifest manifest, DescribeParts(parts, path, options.progress));
   BEAMLINE_RETURN_IF_ERROR(WriteFileAtomically(path / kManifestFile, ManifestToJson(manifest)));
 
-  BEAMLINE_ASSIGN_OR_RETURN(const Bundle bundle, LoadBundle(path));
-  BEAMLINE_RETURN_IF_ERROR(CheckWeights(bundle));
+  const absl::StatusOr<Bundle> bundle = LoadBundle(path);
+  if (absl::Status status = bundle.ok() ? CheckWeights(*bundle) : bundle.status(); !status.ok()) {
+    return OfGivenFiles(status, parts, path);
+  }
   BEAMLINE_RETURN_IF_ERROR(CheckInterrupted());
   BEAMLINE_RETURN_IF_ERROR(CheckBundleTarget(folder, options.overwrite));  // again: it may have changed meanwhile
   BEAMLINE_RETURN_IF_ERROR(temporary.MoveTo(folder));

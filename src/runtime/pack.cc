@@ -6,11 +6,11 @@
 #include "absl/container/flat_hash_map.h"
 #include "absl/strings/str_cat.h"
 #include "base/interrupt.h"
-#include "base/json.h"
 #include "beamline/status.h"
 #include "catalogue/snapshot_builder.h"
 #include "data/item_table.h"
 #include "runtime/bundle_writer.h"
+#include "runtime/training_record.h"
 #include "sid/codebook.h"
 #include "sid/sid_index.h"
 
@@ -20,7 +20,6 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr char kSidsFile[] = "sids.tsv";
-constexpr char kTrainingFile[] = "training.json";
 constexpr int64_t kInterruptEvery = 4096;
 
 absl::StatusOr<sid::SidTable> ReadSids(const fs::path& path, const sid::Codebook& codebook) {
@@ -120,14 +119,12 @@ namespace {
 
 // `beamline train` notes which codebook it trained with. A model of other making has no such file.
 absl::Status CheckTrainedWith(const PackOptions& options, const std::string& codebook_fingerprint) {
-  const fs::path path = options.model / kTrainingFile;
-  std::error_code ignored;
-  if (!fs::exists(path, ignored)) return absl::OkStatus();
-  BEAMLINE_ASSIGN_OR_RETURN(const nlohmann::json training, ReadJsonFile(path.string()));
-  const auto found = training.find("codebook_fingerprint");
-  if (found == training.end() || *found == codebook_fingerprint) return absl::OkStatus();
+  BEAMLINE_ASSIGN_OR_RETURN(const auto training, ReadTrainingRecord(options.model));
+  if (!training.has_value()) return absl::OkStatus();
+  const auto found = training->find("codebook_fingerprint");
+  if (found == training->end() || *found == codebook_fingerprint) return absl::OkStatus();
   return absl::FailedPreconditionError(absl::StrCat(
-      path.string(), ": the model was trained with codebook ", found->dump(), ", that of ",
+      (options.model / kTrainingFile).string(), ": the model was trained with codebook ", found->dump(), ", that of ",
       options.catalogue.tokenizer.string(), " is ", codebook_fingerprint, "; name the tokenizer it was trained with"));
 }
 

@@ -2,8 +2,8 @@
 //
 // Which item has which SID, as a table, and the files it travels in:
 //   our TSV       "#beamline-sids<TAB>1<TAB>levels=256,256,256<TAB>codebook=<fingerprint><TAB>targets=<targets>
-//                 <TAB>log=<fingerprint>",
-//                 the last two where known, a column line "item_id<TAB>sid", then rows "17<TAB>12,7,255": what
+//                 <TAB>log=<fingerprint><TAB>sha256=<of all but this field>",
+//                 targets and log where known, a column line "item_id<TAB>sid", then rows "17<TAB>12,7,255": what
 //                 `beamline tokenize` hands to `beamline pack`
 //   LETTER        X.index.json: {"0": ["<a_183>", "<b_70>", ...], ...}; key = item id as text, often shifted by a
 //                 constant (Beauty: key = text id - 1, so id_offset = 1)

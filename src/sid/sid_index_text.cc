@@ -6,11 +6,15 @@
 #include <utility>
 #include <vector>
 
+#include "absl/functional/function_ref.h"
 #include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "absl/strings/str_replace.h"
 #include "absl/strings/str_split.h"
+#include "absl/strings/strip.h"
+#include "base/digest.h"
 #include "base/file.h"
 #include "base/line_reader.h"
 #include "beamline/status.h"
@@ -45,8 +49,11 @@ absl::StatusOr<Sid> ParseCodes(absl::string_view text) {
   return sid;
 }
 
-// "#beamline-sids<TAB>1<TAB>levels=...<TAB>codebook=...<TAB>targets=...<TAB>log=..."
-absl::Status ParseHeader(absl::string_view line, const std::string& path, SidTableBuilder& builder) {
+// The header's last field: of every line but for that field, each with its end of line.
+constexpr char kDigestField[] = "sha256=";
+
+// "#beamline-sids<TAB>1<TAB>levels=...<TAB>codebook=...<TAB>targets=...<TAB>log=...<TAB>sha256=..."; gives the digest.
+absl::StatusOr<std::string> ParseHeader(absl::string_view line, const std::string& path, SidTableBuilder& builder) {
   const std::vector<absl::string_view> fields = absl::StrSplit(line, '\t');
   if (fields.size() < 3 || fields[0] != kMark || !absl::StartsWith(fields[2], "levels=")) {
     return absl::InvalidArgumentError(absl::StrCat(path, ":1: must begin with '", kMark, "<TAB>1<TAB>levels=...'"));
@@ -57,12 +64,44 @@ absl::Status ParseHeader(absl::string_view line, const std::string& path, SidTab
   }
   auto sizes = ParseLevelSizes(fields[2].substr(7));
   if (!sizes.ok()) return absl::InvalidArgumentError(absl::StrCat(path, ":1: ", sizes.status().message()));
-  for (const absl::string_view field : absl::MakeConstSpan(fields).subspan(3)) {
-    if (absl::StartsWith(field, "codebook=")) builder.SetFingerprint(std::string(field.substr(9)));
-    if (absl::StartsWith(field, "targets=")) builder.SetTargets(std::string(field.substr(8)));
-    if (absl::StartsWith(field, "log=")) builder.SetLog(std::string(field.substr(4)));
+  std::string digest;
+  for (absl::string_view field : absl::MakeConstSpan(fields).subspan(3)) {
+    if (absl::ConsumePrefix(&field, "codebook=")) {
+      builder.SetFingerprint(std::string(field));
+    } else if (absl::ConsumePrefix(&field, "targets=")) {
+      builder.SetTargets(std::string(field));
+    } else if (absl::ConsumePrefix(&field, "log=")) {
+      builder.SetLog(std::string(field));
+    } else if (absl::ConsumePrefix(&field, kDigestField)) {
+      digest = std::string(field);
+    } else {  // a damaged name must not switch its field off
+      return absl::InvalidArgumentError(
+          absl::StrCat(path, ":1: field", QuotedKey(field), " is none of levels, codebook, targets, log, sha256"));
+    }
   }
-  return builder.SetLevelSizes(*std::move(sizes), "1");
+  if (digest.empty() && absl::StrContains(line, kDigestField)) {
+    return absl::InvalidArgumentError(absl::StrCat(path, ":1: '", kDigestField, "' must be a field, with a value"));
+  }
+  BEAMLINE_RETURN_IF_ERROR(builder.SetLevelSizes(*std::move(sizes), "1"));
+  return digest;
+}
+
+// The file's lines but for its digest, in pieces of about kFlushBytes.
+absl::Status ForEachPiece(const SidTable& table, absl::string_view digest,
+                          absl::FunctionRef<absl::Status(const std::string&)> write) {
+  std::string text = absl::StrCat(kMark, "\t", kVersion, "\tlevels=", FormatLevelSizes(table.level_sizes));
+  if (!table.codebook_fingerprint.empty()) absl::StrAppend(&text, "\tcodebook=", table.codebook_fingerprint);
+  if (!table.targets.empty()) absl::StrAppend(&text, "\ttargets=", table.targets);
+  if (!table.log.empty()) absl::StrAppend(&text, "\tlog=", table.log);
+  if (!digest.empty()) absl::StrAppend(&text, "\t", kDigestField, digest);
+  absl::StrAppend(&text, "\n", kColumns, "\n");
+  for (size_t i = 0; i < table.items.size(); ++i) {
+    absl::StrAppend(&text, table.items[i], "\t", absl::StrJoin(table.sids[i].codes(), ","), "\n");
+    if (text.size() < kFlushBytes) continue;
+    BEAMLINE_RETURN_IF_ERROR(write(text));
+    text.clear();
+  }
+  return write(text);
 }
 
 // A line reader whose over-long lines count as bad rows.
@@ -131,14 +170,19 @@ absl::StatusOr<SidTable> ReadSidTsv(const std::string& path, const SidIndexOptio
   SidTableBuilder builder(path, options);
   absl::string_view line;
   BEAMLINE_ASSIGN_OR_RETURN(bool more, rows.Next(builder, &line));
-  BEAMLINE_RETURN_IF_ERROR(ParseHeader(more ? line : absl::string_view(), path, builder));
+  BEAMLINE_ASSIGN_OR_RETURN(const std::string expected, ParseHeader(more ? line : absl::string_view(), path, builder));
+  Sha256 digest;
+  const auto add = [&digest](absl::string_view text) { digest.Update({text.data(), text.size()}).Update("\n"); };
+  add(absl::StrReplaceAll(line, {{absl::StrCat("\t", kDigestField, expected), ""}}));
   BEAMLINE_ASSIGN_OR_RETURN(more, rows.Next(builder, &line));
   if (!more || line != kColumns) {
     return absl::InvalidArgumentError(absl::StrCat(path, ":2: columns must be item_id<TAB>sid"));
   }
+  add(line);
   while (true) {
     BEAMLINE_ASSIGN_OR_RETURN(more, rows.Next(builder, &line));
-    if (!more) return builder.Finish(bad_rows);
+    if (!more) break;
+    add(line);
     SidTableBuilder::ParsedRow row{rows.where(), 0, Sid()};
     const size_t tab = line.find('\t');
     if (tab == absl::string_view::npos || !ParseId(line.substr(0, tab), &row.key)) {
@@ -153,21 +197,24 @@ absl::StatusOr<SidTable> ReadSidTsv(const std::string& path, const SidIndexOptio
     row.sid = *sid;
     BEAMLINE_RETURN_IF_ERROR(builder.Add(row).status());
   }
+  if (!expected.empty() && digest.HexDigest() != expected) {
+    return absl::DataLossError(absl::StrCat(path, ": its rows do not have the SHA-256 of its first line; it was ",
+                                            "damaged or edited: make it again, or take the field ", kDigestField,
+                                            " out of that line if the change was meant"));
+  }
+  return builder.Finish(bad_rows);
 }
 
 absl::Status WriteSidTsv(const std::string& path, const SidTable& table) {
   BEAMLINE_RETURN_IF_ERROR(CheckSidTable(table));
-  BEAMLINE_ASSIGN_OR_RETURN(AtomicFile target, AtomicFile::Create(path));
-  BufferedFile file(std::move(target));
-  std::string head = absl::StrCat(kMark, "\t", kVersion, "\tlevels=", FormatLevelSizes(table.level_sizes));
-  if (!table.codebook_fingerprint.empty()) absl::StrAppend(&head, "\tcodebook=", table.codebook_fingerprint);
-  if (!table.targets.empty()) absl::StrAppend(&head, "\ttargets=", table.targets);
-  if (!table.log.empty()) absl::StrAppend(&head, "\tlog=", table.log);
-  BEAMLINE_RETURN_IF_ERROR(file.Append(absl::StrCat(head, "\n", kColumns, "\n")));
-  for (size_t i = 0; i < table.items.size(); ++i) {
-    BEAMLINE_RETURN_IF_ERROR(
-        file.Append(absl::StrCat(table.items[i], "\t", absl::StrJoin(table.sids[i].codes(), ","), "\n")));
-  }
+  BEAMLINE_ASSIGN_OR_RETURN(AtomicFile file, AtomicFile::Create(path));
+  Sha256 digest;
+  BEAMLINE_RETURN_IF_ERROR(ForEachPiece(table, "", [&digest](const std::string& text) {
+    digest.Update(text);
+    return absl::OkStatus();
+  }));
+  BEAMLINE_RETURN_IF_ERROR(
+      ForEachPiece(table, digest.HexDigest(), [&file](const std::string& text) { return file.Write(text); }));
   return file.Commit();
 }
 

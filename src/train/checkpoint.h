@@ -2,12 +2,12 @@
 //
 // A training run on disk: one safetensors file, written under a temporary name and renamed, so there is always a whole
 // one. Tensors "weights.<name>", "first.<name>", "second.<name>" (Adam's moments), where kept "average.<name>" and
-// "best.<name>"; metadata "format", "state" (JSON of the options, the position in the data, the curve) and "sha256", so
-// that a damaged file is refused and nothing is trained from it. Random numbers need no state: all are functions of the
-// seed and the position. Reading checks every tensor against the model's schema before any is used.
+// "best.<name>"; metadata "format", "state" (JSON of the options, the position in the data, the curve) and the digest
+// of base/safetensors.h, so that a damaged file is refused and nothing is trained from it. Random numbers need no
+// state: all are functions of the seed and the position. Reading checks every tensor against the model's schema before
+// any is used.
 #pragma once
 
-#include <map>
 #include <string>
 #include <vector>
 
@@ -15,9 +15,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
-#include "absl/strings/string_view.h"
 #include "backend/context.h"
-#include "base/safetensors.h"
 #include "model/config.h"
 #include "model/weights.h"
 
@@ -43,8 +41,5 @@ struct ReadCheckpointResult {
 };
 absl::StatusOr<ReadCheckpointResult> ReadCheckpoint(backend::Context& ctx, const model::ModelConfig& config,
                                                     absl::Span<const CheckpointPart> parts, const std::string& path);
-
-// The file's "sha256": of its state's text and its tensors, name by name.
-std::string CheckpointDigest(absl::string_view state, const std::map<std::string, TensorView>& tensors);
 
 }  // namespace beamline::train

@@ -5,9 +5,9 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
-#include "base/json.h"
 #include "beamline/status.h"
 #include "catalogue/snapshot_builder.h"
+#include "runtime/training_record.h"
 #include "sid/codebook.h"
 #include "sid/sid_index.h"
 
@@ -71,7 +71,9 @@ absl::StatusOr<LoadedModel> LoadModelFolder(backend::Context& ctx, const std::st
   BEAMLINE_ASSIGN_OR_RETURN(const model::ModelConfig config, model::LoadConfig(files.config()));
   BEAMLINE_ASSIGN_OR_RETURN(runtime::Vocabulary vocabulary, runtime::Vocabulary::Load(files.vocabulary()));
   LoadedModel loaded;
-  BEAMLINE_ASSIGN_OR_RETURN(loaded.training, ReadJsonFile(files.training()));
+  BEAMLINE_ASSIGN_OR_RETURN(auto training, runtime::ReadTrainingRecord(folder));
+  if (!training.has_value()) return absl::NotFoundError(absl::StrCat(files.training(), ": no such file"));
+  loaded.training = *std::move(training);
   BEAMLINE_ASSIGN_OR_RETURN(model::Weights weights, model::LoadWeights(ctx, config, files.weights()));
   BEAMLINE_ASSIGN_OR_RETURN(loaded.model, model::MakeModel(config, std::move(weights)));
   loaded.vocabulary = std::make_shared<const runtime::Vocabulary>(std::move(vocabulary));

@@ -17,6 +17,7 @@
 #include "model/weight_schema.h"
 #include "runtime/bundle.h"
 #include "runtime/t5_vocabulary.h"
+#include "runtime/training_record.h"
 #include "train/model_folder.h"
 
 namespace beamline::train {
@@ -60,6 +61,7 @@ absl::StatusOr<model::ModelConfig> MakeConfig(const TrainingRun& run, const data
                                 .authors = authors > 1 ? authors : 0,
                                 .attributes = dataset.AttributeNames()});
   }
+  if (!run.from.empty()) BEAMLINE_RETURN_IF_ERROR(runtime::ReadTrainingRecord(run.from).status());  // undamaged
   BEAMLINE_ASSIGN_OR_RETURN(model::ModelConfig config, model::LoadConfig(file));
   if (config.level_sizes != catalogue.level_sizes()) {
     return absl::FailedPreconditionError(absl::StrCat(file, ": level_sizes are ",
@@ -174,7 +176,7 @@ absl::Status RunTraining(const TrainingRun& run, const RunObserver& observer, Pr
   if (observer.on_start) observer.on_start(Summarise(prepared, resumed_epoch));
   absl::Status written;
   const absl::Status trained = prepared.trainer->Run(files.checkpoint(), progress, [&](const EpochRecord& record) {
-    written.Update(WriteFileAtomically(files.training(), TrainingJson(run, prepared).dump(1)));
+    written.Update(runtime::WriteTrainingRecord(files.path, TrainingJson(run, prepared)));
     if (observer.on_epoch) observer.on_epoch(record);
   });
   if (absl::IsCancelled(trained)) {
@@ -183,7 +185,7 @@ absl::Status RunTraining(const TrainingRun& run, const RunObserver& observer, Pr
   }
   BEAMLINE_RETURN_IF_ERROR(trained);
   BEAMLINE_RETURN_IF_ERROR(written);
-  BEAMLINE_RETURN_IF_ERROR(WriteFileAtomically(files.training(), TrainingJson(run, prepared).dump(1)));
+  BEAMLINE_RETURN_IF_ERROR(runtime::WriteTrainingRecord(files.path, TrainingJson(run, prepared)));
   BEAMLINE_RETURN_IF_ERROR(model::SaveWeights(ctx, config, prepared.trainer->result(), files.weights()));
   std::error_code ignored;
   std::filesystem::remove(files.checkpoint(), ignored);

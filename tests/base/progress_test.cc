@@ -84,6 +84,15 @@ TEST_F(ProgressTest, UnknownTotalsAndNullAreFine) {
   FinishProgress(nullptr);
 }
 
+TEST_F(ProgressTest, APhaseOfTimeHasNoRate) {
+  Progress progress(Options(Progress::Options::Style::kLines));
+  progress.Start("8 at once", 4000, Progress::kTimeUnit);
+  now_ += absl::Seconds(2);
+  progress.Update(2000);
+  progress.Finish();
+  EXPECT_THAT(Written(), testing::AllOf(testing::HasSubstr("2000/4000 ms"), testing::Not(testing::HasSubstr("/s"))));
+}
+
 TEST_F(ProgressTest, NotesAreLinesOfTheirOwn) {
   Progress progress(Options(Progress::Options::Style::kLines));
   progress.Start("reading", 0, "rows");

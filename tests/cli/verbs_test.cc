@@ -102,8 +102,10 @@ TEST_F(VerbsTest, TheWholeJourney) {
   // SIDs of another codebook say nothing about what this one may see.
   fs::create_directory(File("mixed"));
   fs::copy(File("tokenizer/codebook.safetensors"), File("mixed/codebook.safetensors"));
-  std::ofstream(File("mixed/sids.tsv")) << std::regex_replace(Slurp(File("tokenizer/sids.tsv")),
-                                                              std::regex("codebook=[0-9a-f]{4}"), "codebook=0000");
+  const std::string edited =
+      std::regex_replace(Slurp(File("tokenizer/sids.tsv")), std::regex("\tsha256=[0-9a-f]*"), "");
+  std::ofstream(File("mixed/sids.tsv")) << std::regex_replace(edited, std::regex("codebook=[0-9a-f]{4}"),
+                                                              "codebook=0000");
   const Outcome mixed = Beamline(absl::StrCat("tokenize --encode ", File("mixed"), " --vectors ",
                                               File("tokenizer/vectors.safetensors"), " --out ", File("other.tsv")));
   EXPECT_EQ(mixed.exit_code, 2);
@@ -155,6 +157,16 @@ TEST_F(VerbsTest, TheWholeJourney) {
   fs::remove(File("bundle/notes.txt"));
   Good(pack + " --overwrite");
   EXPECT_FALSE(fs::exists(File("b2")));
+  // One bit of any file that goes into a bundle: nothing is packed.
+  for (const char* const file : {"model/config.json", "model/model.safetensors", "model/vocabulary.safetensors",
+                                 "model/training.json", "tokenizer/sids.tsv", "tokenizer/codebook.safetensors"}) {
+    const std::string good = Slurp(File(file));
+    std::string flipped = good;
+    flipped[flipped.find_last_of("0123456789")] ^= 1;  // of text a digit, of tensors any byte that looks like one
+    Write(file, flipped);
+    Bad(pack + " --overwrite", absl::StrCat(file, ": "));
+    Write(file, good);
+  }
   std::string damaged = Slurp(File("bundle/model.safetensors"));
   damaged[damaged.size() - 7] ^= 1;
   Write("bundle/model.safetensors", damaged);

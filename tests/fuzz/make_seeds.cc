@@ -5,6 +5,7 @@
 // writes FOLDER/catalogue/..., FOLDER/bundle/..., a folder per target. Those of the server: make_server_seeds.cc.
 #include <fstream>
 
+#include "base/file.h"
 #include "base/safetensors.h"
 #include "catalogue/random_catalogue.h"
 #include "catalogue/snapshot_file.h"
@@ -56,6 +57,10 @@ void MakeSafetensors(const Seeds& seeds) {
   SafetensorsWriter one;
   RequireOk(one.Add<float>("a", {6}, floats), "seed");
   RequireOk(one.Write(seeds.Path("safetensors/one")), "seed");
+  // As of another program, without our digest: what is changed in it gets past that.
+  std::string foreign = *ReadFile(seeds.Path("safetensors/several"), 1 << 20);
+  foreign[foreign.find(kSafetensorsDigest)] = 'x';
+  seeds.Text("safetensors/foreign", foreign);
   const auto with_length = [](const std::string& header, const std::string& data) {
     return std::string(1, static_cast<char>(header.size())) + std::string(7, '\0') + header + data;
   };

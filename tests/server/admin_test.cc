@@ -6,11 +6,13 @@
 #include <cstdio>
 #include <cstdlib>
 #include <fstream>
+#include <regex>
 #include <set>
 #include <sstream>
 #include <thread>
 
 #include "absl/strings/numbers.h"
+#include "base/file.h"
 #include "beamline/v1/admin.grpc.pb.h"
 #include "gmock/gmock.h"
 #include "httplib.h"
@@ -19,6 +21,7 @@
 #include "server/loopback.h"
 #include "server/metrics.h"
 #include "server/raw_connection.h"
+#include "testing/paths.h"
 
 namespace beamline::server {
 namespace {
@@ -381,25 +384,43 @@ TEST_F(AdminPagesTest, PromtoolFindsNothingToSay) {
   ExpectPromtoolIsSilent(Metrics());
 }
 
-TEST(MetricsTest, PromtoolFindsNothingToSayWithTlsADeviceAndNarrowing) {
-  if (!HasPromtool()) GTEST_SKIP() << "promtool (Debian: prometheus) is not here";
+// All that the page can have.
+std::string EveryMetric() {
   Metrics metrics;
   RecommendResult narrowed = FakeResult();
   narrowed.narrowing = 1;
   metrics.Ended(narrowed, absl::Milliseconds(3));
   const EngineStatus engine;
   const ServerCounters server;
-  const std::string page =
-      metrics.Render({.engine = engine,
-                      .server = server,
-                      .tls = TlsStatus{.expiry = absl::FromUnixSeconds(1'900'000'000), .reloads = 1, .refused = 2},
-                      .device_memory = DeviceMemory{.total = 80, .free = 30},
-                      .started = absl::FromUnixSeconds(1'800'000'000),
-                      .now = absl::FromUnixSeconds(1'800'000'005)});
+  return metrics.Render({.engine = engine,
+                         .server = server,
+                         .tls = TlsStatus{.expiry = absl::FromUnixSeconds(1'900'000'000), .reloads = 1, .refused = 2},
+                         .device_memory = DeviceMemory{.total = 80, .free = 30},
+                         .started = absl::FromUnixSeconds(1'800'000'000),
+                         .now = absl::FromUnixSeconds(1'800'000'005)});
+}
+
+TEST(MetricsTest, PromtoolFindsNothingToSayWithTlsADeviceAndNarrowing) {
+  if (!HasPromtool()) GTEST_SKIP() << "promtool (Debian: prometheus) is not here";
+  const std::string page = EveryMetric();
   EXPECT_THAT(page, AllOf(HasSubstr("beamline_tls_reloads_total{result=\"refused\"} 2"),
                           HasSubstr("beamline_device_memory_used_bytes 50"),
                           HasSubstr("beamline_narrowed_requests_total{step=\"1\"} 1")));
   ExpectPromtoolIsSilent(page);
+}
+
+// DashboardTest runs the queries, but where one ends in "or 0 * ..." they find data whatever stands before it.
+TEST(MetricsTest, TheDashboardAsksForWhatThereIs) {
+  const std::string page = EveryMetric();
+  const auto dashboard = ReadFile(BEAMLINE_SOURCE_DIR + "/monitoring/grafana/beamline.json", 1 << 20);
+  ASSERT_TRUE(dashboard.ok()) << dashboard.status();
+  static const std::regex kName(R"(\bbeamline_[a-z0-9_]+)");
+  std::set<std::string> names;
+  for (std::sregex_iterator name(dashboard->begin(), dashboard->end(), kName), end; name != end; ++name) {
+    names.insert(name->str());
+  }
+  EXPECT_GE(names.size(), 15u);
+  for (const std::string& name : names) EXPECT_THAT(page, HasSubstr(absl::StrCat("\n", name))) << name;
 }
 
 }  // namespace

@@ -97,6 +97,28 @@ TEST(SidTsv, CountsWhatItSkips) {
   EXPECT_THAT(bad_rows.messages[0], HasSubstr("s.tsv:4"));
 }
 
+// The first line's digest is of everything else; a table of other making has none.
+TEST(SidTsv, ADigestCoversEveryLine) {
+  const TempFolder folder;
+  ASSERT_TRUE(WriteSidTsv(folder.file("s.tsv"), Small()).ok());
+  const std::string good = Slurp(folder.file("s.tsv"));
+  const size_t field = good.find("\tsha256=");
+  ASSERT_NE(field, std::string::npos);
+  const auto read = [&](std::string text, const std::string& from, const std::string& to) {
+    text.replace(text.find(from), from.size(), to);
+    std::ofstream(folder.file("s.tsv"), std::ios::binary) << text;
+    return ReadSidTsv(folder.file("s.tsv")).status();
+  };
+  EXPECT_TRUE(read(good, "", "").ok());
+  EXPECT_EQ(read(good, "299,", "298,").code(), absl::StatusCode::kDataLoss);
+  EXPECT_EQ(read(good, "levels=", "levels=1").code(), absl::StatusCode::kDataLoss);
+  EXPECT_EQ(read(good.substr(0, good.rfind('\n', good.size() - 2) + 1), "", "").code(), absl::StatusCode::kDataLoss);
+  EXPECT_THAT(Message(read(good, "299,", "298,")), HasSubstr("s.tsv: its rows do not have the SHA-256"));
+  EXPECT_THAT(Message(read(good, "sha256=", "shb256=")), HasSubstr("s.tsv:1: field"));
+  EXPECT_THAT(Message(read(good, "\tsha256=", " sha256=")), HasSubstr("s.tsv:1: "));
+  EXPECT_TRUE(read(good, good.substr(field, good.find('\n') - field), "").ok()) << "without it";
+}
+
 TEST(SidTsv, OptionsCanFixTheSizes) {
   const TempFolder folder;
   ASSERT_TRUE(WriteSidTsv(folder.file("s.tsv"), Small()).ok());

@@ -318,11 +318,7 @@ TEST(TrainerTest, RefusesACheckpointWithValuesNoRunReaches) {
     for (const auto& [key, value] : file.metadata()) writer.SetMetadata(key, value);
     writer.SetMetadata("state", edited);
     ASSERT_TRUE(writer.Write(checkpoint).ok());
-    absl::Status status = MakeTrainer(world, options)->Restore(checkpoint);
-    EXPECT_EQ(status.code(), absl::StatusCode::kDataLoss) << from << ": " << status;
-    writer.SetMetadata("sha256", CheckpointDigest(edited, file.tensors()));
-    ASSERT_TRUE(writer.Write(checkpoint).ok());
-    status = MakeTrainer(world, options)->Restore(checkpoint);
+    const absl::Status status = MakeTrainer(world, options)->Restore(checkpoint);
     EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument) << from << ": " << status;
     EXPECT_THAT(std::string(status.message()), HasSubstr("outside")) << from;
   }

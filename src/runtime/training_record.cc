@@ -1,0 +1,61 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "runtime/training_record.h"
+
+#include <string>
+#include <system_error>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "base/digest.h"
+#include "base/file.h"
+#include "base/json.h"
+#include "beamline/status.h"
+#include "runtime/bundle_manifest.h"
+
+namespace beamline::runtime {
+namespace {
+
+constexpr char kDigest[] = "digest";
+constexpr char kConfigDigest[] = "config_sha256";
+constexpr uint64_t kMaxConfigBytes = 64 << 20;
+
+std::string ToText(const nlohmann::json& record) { return record.dump(1); }
+
+absl::StatusOr<std::string> ConfigDigest(const std::filesystem::path& folder) {
+  BEAMLINE_ASSIGN_OR_RETURN(const std::string config, ReadFile((folder / kConfigFile).string(), kMaxConfigBytes));
+  return Sha256Hex(config);
+}
+
+absl::Status Damaged(const std::filesystem::path& path, absl::string_view digest) {
+  return absl::DataLossError(absl::StrCat(path.string(), ": does not have the SHA-256 that '", digest, "' of ",
+                                          kTrainingFile, " says; it was damaged or edited: train again, or remove ",
+                                          kTrainingFile, " if the change was meant"));
+}
+
+}  // namespace
+
+absl::Status WriteTrainingRecord(const std::filesystem::path& folder, nlohmann::json record) {
+  BEAMLINE_ASSIGN_OR_RETURN(record[kConfigDigest], ConfigDigest(folder));
+  record.erase(kDigest);
+  record[kDigest] = Sha256Hex(ToText(record));
+  return WriteFileAtomically((folder / kTrainingFile).string(), ToText(record));
+}
+
+absl::StatusOr<std::optional<nlohmann::json>> ReadTrainingRecord(const std::filesystem::path& folder) {
+  const std::filesystem::path path = folder / kTrainingFile;
+  std::error_code ignored;
+  if (!std::filesystem::exists(path, ignored)) return std::nullopt;
+  BEAMLINE_ASSIGN_OR_RETURN(nlohmann::json record, ReadJsonObject(path.string()));
+  if (const auto digest = record.find(kDigest); digest != record.end()) {
+    const nlohmann::json expected = *digest;
+    record.erase(kDigest);
+    if (expected != Sha256Hex(ToText(record))) return Damaged(path, kDigest);
+  }
+  if (const auto expected = record.find(kConfigDigest); expected != record.end()) {
+    BEAMLINE_ASSIGN_OR_RETURN(const std::string config, ConfigDigest(folder));
+    if (*expected != config) return Damaged(folder / kConfigFile, kConfigDigest);
+  }
+  return record;
+}
+
+}  // namespace beamline::runtime

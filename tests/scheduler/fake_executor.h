@@ -47,10 +47,12 @@ class FakeExecutor : public BatchExecutor {
   Cost step_cost = [](int64_t, int64_t, int64_t) { return absl::Milliseconds(2); };
   int steps = 3;
   int concurrency = 1;
+  bool on_host = true;
   std::function<void(int step)> before_step;  // runs on the worker
   std::function<void(absl::Duration)> spend;  // in the place of moving the clock or sleeping
 
   int max_concurrency() const override { return concurrency; }
+  bool computes_on_host() const override { return on_host; }
 
   bool TryAttachContext(Job& job) override { return static_cast<FakeJob&>(job).cached; }
 

@@ -4,11 +4,18 @@
 // ThreadSanitizer watches.
 #include <atomic>
 #include <chrono>
+#include <cstdio>
 #include <memory>
 #include <random>
 #include <thread>
 #include <vector>
 
+#include <sys/resource.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "base/thread_role.h"
 #include "gtest/gtest.h"
 #include "scheduler/fake_executor.h"
 #include "scheduler/scheduler.h"
@@ -130,6 +137,43 @@ TEST_P(ThreadsTest, DrainCutsOffAndStillEndsEveryJob) {
     EXPECT_EQ(tally.ended.load(), submitted.load());
     EXPECT_EQ(tally.twice.load(), 0);
   }
+}
+
+int OwnNice() { return getpriority(PRIO_PROCESS, static_cast<id_t>(syscall(SYS_gettid))); }
+
+// At which a worker decodes for an executor that computes here, or on a GPU.
+int NiceOfWorker(bool on_host) {
+  RealClock clock;
+  FakeExecutor executor(&clock, nullptr);
+  executor.on_host = on_host;
+  std::atomic<int> nice{-100};
+  executor.before_step = [&nice](int) { nice.store(OwnNice()); };
+  Tally tally;
+  Scheduler scheduler({.workers = 1}, &executor, &clock);
+  auto job = std::make_unique<FakeJob>();
+  job->beam_rows = 1;
+  job->done = [&tally](absl::Status status, Job&) { tally.Count(status); };
+  scheduler.Submit(std::move(job));
+  scheduler.Drain(absl::InfiniteFuture());
+  EXPECT_EQ(tally.ok.load(), 1);
+  return nice.load();
+}
+
+// In a process of its own: who has said that a process answers cannot take it back.
+TEST(WorkerRole, WhoFeedsAGpuKeepsItsWeight) {
+  const int usual = OwnNice();
+  if (usual >= 7) GTEST_SKIP() << "the tests run at nice " << usual;
+  const pid_t child = fork();
+  if (child == 0) {
+    TakeRole(ThreadRole::kAnswers);
+    EXPECT_EQ(NiceOfWorker(false), usual);
+    EXPECT_EQ(NiceOfWorker(true), 7);
+    std::fflush(nullptr);
+    _exit(::testing::Test::HasFailure() ? 1 : 0);
+  }
+  int ended = 0;
+  ASSERT_EQ(waitpid(child, &ended, 0), child);
+  EXPECT_EQ(ended, 0);
 }
 
 // The sweeper ends a waiting job while the only worker is busy with a long batch.

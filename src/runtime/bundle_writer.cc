@@ -91,13 +91,21 @@ absl::Status CopyFile(const fs::path& from, const fs::path& to) {
   return out.Commit();
 }
 
-// Names and shapes of the weights against the model's schema: all differences at once, before a server meets them.
+// Names and shapes of the weights against the model's schema, all differences at once, and their values, before a
+// server meets them.
 absl::Status CheckWeights(const Bundle& bundle) {
   std::vector<ExpectedTensor> expected;
   for (const model::WeightSpec& spec : model::WeightSchema(bundle.config)) {
     expected.push_back({spec.name, {DType::kF32, DType::kBF16}, spec.shape});
   }
-  return CheckTensors(bundle.weights, expected);
+  BEAMLINE_RETURN_IF_ERROR(CheckTensors(bundle.weights, expected));
+  for (const auto& [name, tensor] : bundle.weights.tensors()) {
+    const int64_t count = CountNonFinite(tensor);
+    if (count == 0) continue;
+    return absl::InvalidArgumentError(absl::StrCat(bundle.weights.source(), ": ", name, ": ", count, " of ",
+                                                   tensor.elements(), " values are NaN or infinite"));
+  }
+  return absl::OkStatus();
 }
 
 // What is wrong with a copy is wrong with what was copied, and that is what its owner knows.

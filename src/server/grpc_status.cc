@@ -2,7 +2,11 @@
 #include "server/grpc_status.h"
 
 #include <string>
+#include <utility>
 
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
 #include "absl/strings/string_view.h"
 #include "base/utf8.h"
 #include "server/status_detail.h"
@@ -21,11 +25,15 @@ static_assert(int(absl::StatusCode::kResourceExhausted) == int(grpc::StatusCode:
 static_assert(int(absl::StatusCode::kInternal) == int(grpc::StatusCode::INTERNAL));
 static_assert(int(absl::StatusCode::kUnavailable) == int(grpc::StatusCode::UNAVAILABLE));
 
-// One line, bounded: an exception's text may hold a stack trace in its further lines, which is not for clients. UTF-8
-// whatever paths it names, for a client cannot parse a message with other text.
+// One line, bounded: an exception's text may hold a stack trace in its further lines, which is not for clients. A first
+// line that ends in a colon is the heading of a list, whose first entry is the reason. UTF-8 whatever paths it names,
+// for a client cannot parse a message with other text.
 std::string ClientMessage(const absl::Status& status) {
-  const absl::string_view message = status.message();
-  return PrintableUtf8(message.substr(0, message.find('\n')), kMaxMessageBytes);
+  const std::pair<absl::string_view, absl::string_view> lines =
+      absl::StrSplit(status.message(), absl::MaxSplits('\n', 1));
+  std::string message(lines.first);
+  if (absl::EndsWith(lines.first, ":")) absl::StrAppend(&message, " ", lines.second.substr(0, lines.second.find('\n')));
+  return PrintableUtf8(message, kMaxMessageBytes);
 }
 
 v1::ErrorDetail ClientDetail(const absl::Status& status, int64_t retry_after_ms) {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "runtime/pack.h"
 
+#include <cmath>
 #include <filesystem>
 #include <fstream>
 
@@ -8,6 +9,7 @@
 #include <gtest/gtest.h>
 
 #include "base/digest.h"
+#include "base/safetensors.h"
 #include "runtime/bundle.h"
 #include "runtime/tiny_bundle.h"
 #include "sid/codebook.h"
@@ -17,6 +19,7 @@ namespace beamline::runtime {
 namespace {
 
 namespace fs = std::filesystem;
+using ::testing::AllOf;
 using ::testing::HasSubstr;
 
 class PackTest : public ::testing::Test {
@@ -147,6 +150,26 @@ TEST_F(PackTest, MissingPartsAreNamed) {
     fs::rename(root_ / "away", root_ / part);
   }
   EXPECT_TRUE(Pack(Options()).ok());
+}
+
+// Row C4.10: no server would take such a bundle, so none is made.
+TEST_F(PackTest, WeightsThatAreNoNumbersAreRefused) {
+  const std::string path = (root_ / "model" / kWeightsFile).string();
+  const SafetensorsFile file = *SafetensorsFile::Read(path);
+  SafetensorsWriter writer;
+  const std::vector<float> broken(static_cast<size_t>(file.tensors().begin()->second.elements()), std::nanf(""));
+  for (const auto& [name, tensor] : file.tensors()) {
+    const bool first = name == file.tensors().begin()->first;
+    ASSERT_TRUE((first ? writer.Add<float>(name, tensor.shape, broken)
+                       : writer.Add(name, tensor.dtype, tensor.shape, tensor.bytes))
+                    .ok());
+  }
+  ASSERT_TRUE(writer.Write(path).ok());
+  const absl::Status status = Pack(Options()).status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument) << status;
+  EXPECT_THAT(std::string(status.message()),
+              AllOf(HasSubstr("model/model.safetensors: "), HasSubstr("values are NaN or infinite")));
+  EXPECT_FALSE(fs::exists(root_ / "bundle"));
 }
 
 }  // namespace

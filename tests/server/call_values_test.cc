@@ -103,6 +103,11 @@ TEST(GrpcStatus, OverloadHintsWhenToRetryAndCodesHaveReasons) {
   EXPECT_EQ(ToBatchResult(PrefixField(computed, "requests[3]"), 70).error().retry_after_ms(), 1234);
   EXPECT_EQ(DetailOf(absl::InternalError("x")).reason(), "INTERNAL");
   EXPECT_EQ(DetailOf(absl::UnavailableError("x")).reason(), "UNAVAILABLE");
+  // One line, but the heading of a list goes with its first entry.
+  EXPECT_EQ(ToGrpcStatus(absl::InternalError("broken\n  at f()"), 70).error_message(), "broken");
+  EXPECT_EQ(ToGrpcStatus(absl::InvalidArgumentError("m.safetensors:\na: 1 of 4 is NaN\nb: 2"), 70).error_message(),
+            "m.safetensors: a: 1 of 4 is NaN");
+  EXPECT_EQ(ToGrpcStatus(absl::InvalidArgumentError("field:"), 70).error_message(), "field: ");
   EXPECT_TRUE(ToGrpcStatus(absl::OkStatus(), 70).ok());
 }
 

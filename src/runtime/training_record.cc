@@ -47,7 +47,7 @@ absl::StatusOr<std::optional<nlohmann::json>> ReadTrainingRecord(const std::file
   if (!std::filesystem::exists(path, ignored)) return std::nullopt;
   BEAMLINE_ASSIGN_OR_RETURN(nlohmann::json record, ReadJsonObject(path.string()));
   if (const auto digest = record.find(kDigest); digest != record.end()) {
-    const nlohmann::json expected = *digest;
+    const std::string expected = digest->is_string() ? digest->get<std::string>() : "";
     record.erase(kDigest);
     if (expected != Sha256Hex(ToText(record))) return Damaged(path, kDigest);
   }

@@ -414,9 +414,9 @@ TEST(MetricsTest, TheDashboardAsksForWhatThereIs) {
   const std::string page = EveryMetric();
   const auto dashboard = ReadFile(BEAMLINE_SOURCE_DIR + "/monitoring/grafana/beamline.json", 1 << 20);
   ASSERT_TRUE(dashboard.ok()) << dashboard.status();
-  static const std::regex kName(R"(\bbeamline_[a-z0-9_]+)");
+  const std::regex pattern(R"(\bbeamline_[a-z0-9_]+)");
   std::set<std::string> names;
-  for (std::sregex_iterator name(dashboard->begin(), dashboard->end(), kName), end; name != end; ++name) {
+  for (std::sregex_iterator name(dashboard->begin(), dashboard->end(), pattern), end; name != end; ++name) {
     names.insert(name->str());
   }
   EXPECT_GE(names.size(), 15u);

@@ -5,13 +5,13 @@
 #include <numbers>
 
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_join.h"
 #include "backend/backend.h"
 #include "backend/ops.h"
 #include "base/digest.h"
 #include "base/safetensors.h"
 #include "beamline/status.h"
 #include "model/sharding.h"
+#include "model/weight_file.h"
 
 namespace beamline::model {
 namespace {
@@ -51,22 +51,6 @@ void AppendFloats(const TensorView& view, int64_t first, int64_t count, std::vec
   for (const uint16_t bits : view.as<uint16_t>().subspan(first, count)) values.push_back(BFloat16ToFloat(bits));
 }
 
-absl::Status CheckFile(const ModelConfig& config, parallel::Shard of_file, const SafetensorsFile& file) {
-  std::vector<ExpectedTensor> expected;
-  for (const WeightSpec& spec : WeightSchema(config)) {
-    expected.push_back({spec.name, {DType::kF32, DType::kBF16}, ShapeOfRank(spec, of_file)});
-  }
-  BEAMLINE_RETURN_IF_ERROR(CheckTensors(file, expected));
-  std::vector<std::string> broken;
-  for (const auto& [name, view] : file.tensors()) {
-    const int64_t count = CountNonFinite(view);
-    if (count > 0)
-      broken.push_back(absl::StrCat(name, ": ", count, " of ", view.elements(), " values are NaN or infinite"));
-  }
-  if (broken.empty()) return absl::OkStatus();
-  return absl::InvalidArgumentError(absl::StrCat(file.source(), ":\n", absl::StrJoin(broken, "\n")));
-}
-
 }  // namespace
 
 const at::Tensor& Weights::Get(const std::string& name) const {
@@ -99,7 +83,7 @@ absl::StatusOr<Weights> LoadWeights(backend::Context& ctx, const ModelConfig& co
   BEAMLINE_RETURN_IF_ERROR(ValidateConfig(config));
   const parallel::Shard shard = backend::ShardOf(ctx);
   BEAMLINE_RETURN_IF_ERROR(CheckRanks(config, shard.size));
-  BEAMLINE_RETURN_IF_ERROR(CheckFile(config, file.parts() ? shard : parallel::Shard{}, file));
+  BEAMLINE_RETURN_IF_ERROR(CheckWeightFile(config, file.parts() ? shard : parallel::Shard{}, file));
   Weights weights;
   weights.SetShard(shard);
   for (const WeightSpec& spec : WeightSchema(config)) {

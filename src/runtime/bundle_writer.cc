@@ -19,7 +19,7 @@
 #include "base/interrupt.h"
 #include "beamline/status.h"
 #include "catalogue/snapshot_file.h"
-#include "model/weight_schema.h"
+#include "model/weight_file.h"
 #include "runtime/bundle.h"
 #include "runtime/bundle_folder.h"
 #include "sid/codebook.h"
@@ -89,23 +89,6 @@ absl::Status CopyFile(const fs::path& from, const fs::path& to) {
   }
   if (in.bad()) return absl::DataLossError(absl::StrCat(from.string(), ": reading failed"));
   return out.Commit();
-}
-
-// Names and shapes of the weights against the model's schema, all differences at once, and their values, before a
-// server meets them.
-absl::Status CheckWeights(const Bundle& bundle) {
-  std::vector<ExpectedTensor> expected;
-  for (const model::WeightSpec& spec : model::WeightSchema(bundle.config)) {
-    expected.push_back({spec.name, {DType::kF32, DType::kBF16}, spec.shape});
-  }
-  BEAMLINE_RETURN_IF_ERROR(CheckTensors(bundle.weights, expected));
-  for (const auto& [name, tensor] : bundle.weights.tensors()) {
-    const int64_t count = CountNonFinite(tensor);
-    if (count == 0) continue;
-    return absl::InvalidArgumentError(absl::StrCat(bundle.weights.source(), ": ", name, ": ", count, " of ",
-                                                   tensor.elements(), " values are NaN or infinite"));
-  }
-  return absl::OkStatus();
 }
 
 // What is wrong with a copy is wrong with what was copied, and that is what its owner knows.
@@ -202,7 +185,8 @@ absl::StatusOr<BundleManifest> WriteBundle(const BundleParts& parts, const fs::p
   BEAMLINE_RETURN_IF_ERROR(WriteFileAtomically(path / kManifestFile, ManifestToJson(manifest)));
 
   const absl::StatusOr<Bundle> bundle = LoadBundle(path);
-  if (absl::Status status = bundle.ok() ? CheckWeights(*bundle) : bundle.status(); !status.ok()) {
+  if (absl::Status status = bundle.ok() ? model::CheckWeightFile(bundle->config, {}, bundle->weights) : bundle.status();
+      !status.ok()) {
     return OfGivenFiles(status, parts, path);
   }
   BEAMLINE_RETURN_IF_ERROR(CheckInterrupted());

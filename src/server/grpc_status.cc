@@ -25,14 +25,16 @@ static_assert(int(absl::StatusCode::kResourceExhausted) == int(grpc::StatusCode:
 static_assert(int(absl::StatusCode::kInternal) == int(grpc::StatusCode::INTERNAL));
 static_assert(int(absl::StatusCode::kUnavailable) == int(grpc::StatusCode::UNAVAILABLE));
 
-// One line, bounded: an exception's text may hold a stack trace in its further lines, which is not for clients. A first
-// line that ends in a colon is the heading of a list, whose first entry is the reason. UTF-8 whatever paths it names,
-// for a client cannot parse a message with other text.
+// One line, bounded: an exception's text (INTERNAL) may hold a stack trace in its further lines, which is not for
+// clients. What is wrong with an input may be a list below its name: the first entry goes with it. UTF-8 whatever paths
+// it names, for a client cannot parse a message with other text.
 std::string ClientMessage(const absl::Status& status) {
   const std::pair<absl::string_view, absl::string_view> lines =
       absl::StrSplit(status.message(), absl::MaxSplits('\n', 1));
   std::string message(lines.first);
-  if (absl::EndsWith(lines.first, ":")) absl::StrAppend(&message, " ", lines.second.substr(0, lines.second.find('\n')));
+  if (absl::IsInvalidArgument(status) && absl::EndsWith(message, ":") && !lines.second.empty()) {
+    absl::StrAppend(&message, " ", lines.second.substr(0, lines.second.find('\n')));
+  }
   return PrintableUtf8(message, kMaxMessageBytes);
 }
 

@@ -168,7 +168,7 @@ TEST_F(PackTest, WeightsThatAreNoNumbersAreRefused) {
   const absl::Status status = Pack(Options()).status();
   EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument) << status;
   EXPECT_THAT(std::string(status.message()),
-              AllOf(HasSubstr("model/model.safetensors: "), HasSubstr("values are NaN or infinite")));
+              AllOf(HasSubstr("model/model.safetensors:\n"), HasSubstr("values are NaN or infinite")));
   EXPECT_FALSE(fs::exists(root_ / "bundle"));
 }
 

@@ -107,7 +107,9 @@ TEST(GrpcStatus, OverloadHintsWhenToRetryAndCodesHaveReasons) {
   EXPECT_EQ(ToGrpcStatus(absl::InternalError("broken\n  at f()"), 70).error_message(), "broken");
   EXPECT_EQ(ToGrpcStatus(absl::InvalidArgumentError("m.safetensors:\na: 1 of 4 is NaN\nb: 2"), 70).error_message(),
             "m.safetensors: a: 1 of 4 is NaN");
-  EXPECT_EQ(ToGrpcStatus(absl::InvalidArgumentError("field:"), 70).error_message(), "field: ");
+  EXPECT_EQ(ToGrpcStatus(absl::InvalidArgumentError("field:"), 70).error_message(), "field:");
+  EXPECT_EQ(ToGrpcStatus(absl::InternalError("an operation failed:\n  at f()"), 70).error_message(),
+            "an operation failed:");
   EXPECT_TRUE(ToGrpcStatus(absl::OkStatus(), 70).ok());
 }
 

@@ -1,0 +1,31 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "model/weight_file.h"
+
+#include <string>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "beamline/status.h"
+#include "model/sharding.h"
+#include "model/weight_schema.h"
+
+namespace beamline::model {
+
+absl::Status CheckWeightFile(const ModelConfig& config, parallel::Shard of_file, const SafetensorsFile& file) {
+  std::vector<ExpectedTensor> expected;
+  for (const WeightSpec& spec : WeightSchema(config)) {
+    expected.push_back({spec.name, {DType::kF32, DType::kBF16}, ShapeOfRank(spec, of_file)});
+  }
+  BEAMLINE_RETURN_IF_ERROR(CheckTensors(file, expected));
+  std::vector<std::string> broken;
+  for (const auto& [name, view] : file.tensors()) {
+    const int64_t count = CountNonFinite(view);
+    if (count > 0)
+      broken.push_back(absl::StrCat(name, ": ", count, " of ", view.elements(), " values are NaN or infinite"));
+  }
+  if (broken.empty()) return absl::OkStatus();
+  return absl::InvalidArgumentError(absl::StrCat(file.source(), ":\n", absl::StrJoin(broken, "\n")));
+}
+
+}  // namespace beamline::model

@@ -114,7 +114,8 @@ std::string FormatStatus(const v1::GetStatusResponse& status) {
   const v1::ServerCounts& server = status.server();
   std::string versions;
   for (const v1::ModelVersion& version : status.versions()) {
-    absl::StrAppend(&versions, "version ", version.id(), ": ", version.state(), ", ", version.model_version(),
+    absl::StrAppend(&versions, "version ", version.id(), ": ", version.state(),
+                    version.model_version().empty() ? "" : ", ", version.model_version(),
                     version.bundle().empty() ? "" : " from ", version.bundle(), version.error().empty() ? "" : ": ",
                     version.error(), "\n");
   }

@@ -44,7 +44,10 @@ absl::Status WriteTrainingRecord(const std::filesystem::path& folder, nlohmann::
 absl::StatusOr<std::optional<nlohmann::json>> ReadTrainingRecord(const std::filesystem::path& folder) {
   const std::filesystem::path path = folder / kTrainingFile;
   std::error_code ignored;
-  if (!std::filesystem::exists(path, ignored)) return std::nullopt;
+  // A link to nothing is a record that got lost.
+  if (std::filesystem::symlink_status(path, ignored).type() == std::filesystem::file_type::not_found) {
+    return std::nullopt;
+  }
   BEAMLINE_ASSIGN_OR_RETURN(nlohmann::json record, ReadJsonObject(path.string()));
   if (const auto digest = record.find(kDigest); digest != record.end()) {
     const std::string expected = digest->is_string() ? digest->get<std::string>() : "";

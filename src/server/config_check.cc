@@ -291,12 +291,32 @@ class Checker {
     }
   }
 
+  // What no machine has (backend/context.h); whether this one has a device is seen when the model is loaded.
+  void CheckPlacement(const config::v1::Engine& engine) {
+    const std::string &device = engine.device(), &backend = engine.backend(), &dtype = engine.dtype();
+    const auto add = [this](absl::string_view field, const std::string& value, absl::string_view needs,
+                            absl::string_view other, const std::string& given) {
+      Add(absl::StrCat("engine.", field), absl::StrCat(value, " needs ", needs, ", and engine.", other, " is ", given));
+    };
+    const auto need = [&](absl::string_view field, const std::string& value, const std::string& place) {
+      const std::string other = place == "cpu" ? "cuda" : "cpu";
+      if (device == other) return add(field, value, absl::StrCat("device ", place), "device", device);
+      if (field != "backend" && (backend == other || backend == "aten")) {
+        add(field, value, absl::StrCat("backend ", place), "backend", backend);
+      }
+    };
+    if (backend == "cpu" || backend == "cuda") need("backend", backend, backend);
+    if (dtype == "int8") need("dtype", dtype, "cpu");
+    if (dtype == "fp16" || dtype == "fp8") need("dtype", dtype, "cuda");
+  }
+
   void CheckEngine() {
     const config::v1::Engine& engine = config_.engine();
     CheckNarrowing();
     CheckWord("engine.device", engine.device(), {"cpu", "cuda", "auto"});
     CheckWord("engine.dtype", engine.dtype(), {"fp32", "bf16", "fp16", "fp8", "int8"});
     CheckWord("engine.backend", engine.backend(), {"auto", "aten", "cpu", "cuda"});
+    CheckPlacement(engine);
     CheckPath("engine.bundle", engine.bundle());
     CheckPath("engine.catalogue", engine.catalogue());
     CheckPath("engine.model_folder", engine.model_folder());

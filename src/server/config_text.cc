@@ -121,12 +121,26 @@ bool BlankField(int column, std::string& line) {
   return true;
 }
 
+// The line, from 1, of the last brace that nothing closes; 0: there is none.
+int UnclosedLine(const std::vector<std::string>& lines) {
+  std::vector<int> open;
+  for (size_t i = 0; i < lines.size(); ++i) {
+    for (const char c : Bare(lines[i])) {
+      if (c == '{') open.push_back(static_cast<int>(i) + 1);
+      if (c == '}' && !open.empty()) open.pop_back();
+    }
+  }
+  return open.empty() ? 0 : open.back();
+}
+
 // The parser's words and what stands there: its own say "Expected integer", not of which field.
 std::string Explain(const Finding& error, const std::vector<std::string>& lines) {
   int last = static_cast<int>(lines.size());
   while (last > 1 && absl::StripAsciiWhitespace(lines[last - 1]).empty()) --last;
   if (error.line > last || (error.line == last && error.column >= static_cast<int>(lines[last - 1].size()))) {
-    return absl::StrCat(error.text, " at the end: is a '}' missing?");
+    const int open = UnclosedLine(lines);
+    return absl::StrCat(error.text, " at the end: is a '}' missing?",
+                        open > 0 ? absl::StrCat(" The '{' of line ", open, " is not closed.") : "");
   }
   constexpr size_t kShown = 80;
   const absl::string_view line = absl::StripAsciiWhitespace(lines[error.line - 1]);
@@ -200,7 +214,7 @@ std::unique_ptr<TextFormat::ParseInfoTree> ParseConfigText(const std::string& te
     unknown = collector.warnings;
     if (parsed || collector.errors.empty()) break;
     const Finding& error = collector.errors.front();
-    problems->Add(error.line, Explain(error, given));
+    problems->Add(std::min(error.line, static_cast<int>(given.size())), Explain(error, given));
     if (error.line > static_cast<int>(lines.size())) break;
     std::string& line = lines[error.line - 1];
     if (Bare(line).find_first_of("{}<>[]") == std::string::npos && !line.empty()) {

@@ -151,6 +151,22 @@ void OnFatalSignal(int number) {
 
 }  // namespace
 
+Blame BlameOf(const absl::Status& status) {
+  switch (status.code()) {
+    case absl::StatusCode::kOk:
+      return Blame::kNone;
+    case absl::StatusCode::kInvalidArgument:
+    case absl::StatusCode::kCancelled:
+      return Blame::kCaller;
+    case absl::StatusCode::kResourceExhausted:
+    case absl::StatusCode::kDeadlineExceeded:
+    case absl::StatusCode::kUnavailable:
+      return Blame::kLoad;
+    default:
+      return Blame::kServer;
+  }
+}
+
 FlightRecord BeginRecord(const RecommendRequest& request, const TraceParent& trace) {
   FlightRecord record;
   Copy(request.request_id, record.request_id);
@@ -169,7 +185,7 @@ void EndRecord(const absl::StatusOr<RecommendResult>& result, absl::Duration too
   record->total_us = absl::ToInt64Microseconds(took);
   if (!result.ok()) {
     Copy(DetailOf(result.status()).reason(), record->reason);
-    record->callers_fault = absl::IsInvalidArgument(result.status()) || absl::IsCancelled(result.status());
+    record->blame = BlameOf(result.status());
     if (const auto timings = GetStageTimings(result.status())) SetTimes(*timings, record);
     return;
   }
@@ -195,15 +211,16 @@ FlightRecorder::FlightRecorder(const Options& options) : options_(options) {
   const size_t recent = static_cast<size_t>(std::max(0, options.capacity));
   const size_t apart = recent == 0 ? 0 : std::max<size_t>(16, recent / 4);
   rings_ = {Ring{"recent", std::vector<FlightRecord>(recent)}, Ring{"slow", std::vector<FlightRecord>(apart)},
-            Ring{"failed", std::vector<FlightRecord>(apart)}};
+            Ring{"refused", std::vector<FlightRecord>(apart)}, Ring{"failed", std::vector<FlightRecord>(apart)}};
 }
 
 void FlightRecorder::Add(const FlightRecord& record) {
   if (options_.capacity <= 0) return;
   std::lock_guard lock(mu_);
-  auto& [recent, slow, failed] = rings_;
+  auto& [recent, slow, refused, failed] = rings_;
   recent.Add(record);
-  if (!record.answered && !record.callers_fault) failed.Add(record);
+  if (record.blame == Blame::kLoad) refused.Add(record);
+  if (record.blame == Blame::kServer) failed.Add(record);
   if (absl::Microseconds(record.total_us) >= options_.slow) slow.Add(record);
 }
 

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // The last requests, for whoever asks what just happened: ids, times per stage, sizes, status, batch, model version;
-// nothing of the users. Three rings of fixed memory: the recent ones, the slow ones, and the failed ones (not those
-// refused for their caller's mistake), so that neither is washed out by the others. On a fatal signal they are written
-// to standard error, a JSON object per line. Thread-safe.
+// nothing of the users. Four rings of fixed memory, so that none is washed out by the others: the recent ones, the slow
+// ones, those there was too little of us or of time for, and the failed ones, which are our fault. A caller's mistake
+// is among the recent ones alone. On a fatal signal they are written to standard error, a JSON object per line.
+// Thread-safe.
 #pragma once
 
 #include <array>
@@ -23,6 +24,10 @@
 
 namespace beamline::server {
 
+// Why a request was not answered.
+enum class Blame : uint8_t { kNone, kCaller, kLoad, kServer };
+Blame BlameOf(const absl::Status& status);
+
 // Of fixed size and without pointers to anything but constants: what a signal handler may read.
 struct FlightRecord {
   static constexpr int kMaxSteps = kMaxLevels + 1;
@@ -36,7 +41,8 @@ struct FlightRecord {
   char model_version[65] = {};
   int history_events = 0, top_k = 0, beam_width = 0, items = 0;  // beam_width: the widest level's; 0: not known
   int batch_requests = 0, batch_rows = 0, steps = 0;
-  bool context_cached = false, answered = false, callers_fault = false;
+  bool context_cached = false, answered = false;
+  Blame blame = Blame::kNone;
   bool timed = false;  // the times of stages are known, as far as the request came
   int64_t prepare_us = 0, queue_us = 0, encode_us = 0, decode_us = 0, resolve_us = 0, total_us = 0;
   std::array<int64_t, kMaxSteps> step_us{};
@@ -62,7 +68,7 @@ class FlightRecorder {
 
   void Add(const FlightRecord& record);
 
-  // {"recent": [...], "slow": [...], "failed": [...]}, newest first.
+  // {"recent": [...], "slow": [...], "refused": [...], "failed": [...]}, newest first.
   std::string ToJson() const;
 
   // Writes all rings to `fd`, each line with its ring's name. Async-signal-safe: takes no lock, so that a record which
@@ -82,7 +88,7 @@ class FlightRecorder {
 
   const Options options_;
   mutable std::mutex mu_;
-  std::array<Ring, 3> rings_;  // guarded by mu_, but for Dump
+  std::array<Ring, 4> rings_;  // guarded by mu_, but for Dump
 };
 
 // While it lives, a fatal signal (SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGABRT) dumps the recorder to `fd` before it has

@@ -21,9 +21,8 @@ using RawRecommendService = v1::RecommendService::WithRawCallbackMethod_Recommen
 // Worth a line: an error where it is our fault, a warning where there was too little of us or of time. Ids only, never
 // what the user did. A caller's mistake is told to the caller, and counted.
 void LogFailure(const absl::Status& status, const FlightRecord& record) {
-  if (record.callers_fault) return;
-  const bool load =
-      absl::IsResourceExhausted(status) || absl::IsDeadlineExceeded(status) || absl::IsUnavailable(status);
+  if (record.blame == Blame::kCaller) return;
+  const bool load = record.blame == Blame::kLoad;
   LogEvent(load ? spdlog::level::warn : spdlog::level::err, load ? "request not served" : "request failed",
            {{"request_id", record.request_id},
             {"trace_id", record.trace_id},
@@ -86,8 +85,9 @@ class RecommendHandlers final : public RawRecommendService {
 
   absl::Status HandleOne(const std::shared_ptr<UnaryCall>& call, const CallContext& call_context,
                          const v1::RecommendRequest& message) {
-    BEAMLINE_ASSIGN_OR_RETURN(RecommendRequest request, FromProto(message, LimitsNow(service_)));
-    Submit(call, call_context, std::move(request), [call](absl::StatusOr<v1::RecommendResponse> response) {
+    absl::StatusOr<RecommendRequest> request = FromProto(message, LimitsNow(service_));
+    if (!request.ok()) return Refused(request.status(), message, call_context);
+    Submit(call, call_context, *std::move(request), [call](absl::StatusOr<v1::RecommendResponse> response) {
       if (response.ok()) {
         call->Finish(*response);
       } else {
@@ -107,7 +107,7 @@ class RecommendHandlers final : public RawRecommendService {
     for (int i = 0; i < users; ++i) {
       absl::StatusOr<RecommendRequest> request = FromProto(message.requests(i), limits);
       if (!request.ok()) {
-        batch->Set(i, request.status());
+        batch->Set(i, Refused(request.status(), message.requests(i), call_context));
         continue;
       }
       Submit(call, call_context, *std::move(request), [batch, i](absl::StatusOr<v1::RecommendResponse> response) {
@@ -118,6 +118,18 @@ class RecommendHandlers final : public RawRecommendService {
       });
     }
     return absl::OkStatus();
+  }
+
+  // A request that a field of it kept from the engine is told like one that the engine ended. Returns `error`.
+  absl::Status Refused(const absl::Status& error, const v1::RecommendRequest& message,
+                       const CallContext& call_context) {
+    RecommendRequest request;
+    request.request_id = message.request_id();
+    FlightRecord record = BeginRecord(request, call_context.trace);
+    service_.metrics->Ended(error, absl::ZeroDuration());
+    EndRecord(error, absl::ZeroDuration(), service_.clock->Now(), &record);
+    service_.recorder->Add(record);
+    return error;
   }
 
   // The callback holds nothing of the server: a slow engine may run it when the server is gone.

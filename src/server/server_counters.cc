@@ -12,6 +12,8 @@ void ServerCounters::Ended(const absl::Status& status) {
       return;
     case absl::StatusCode::kInvalidArgument: {
       const std::string reason = DetailOf(status).reason();
+      // Mostly a client that gave up while its message was on the way, which gRPC tells us after this.
+      if (reason == kMessageMissing) return cancelled.Add();
       return (reason == kMalformedMessage || reason == kUnknownFields ? malformed : invalid).Add();
     }
     case absl::StatusCode::kResourceExhausted:

@@ -13,7 +13,7 @@ struct ServerCounters {
   Counter malformed;  // not a message of the expected type, or too many unknown fields
   Counter invalid;    // a field was wrong, or the metadata too large
   Counter refused;    // there was too much to do, see ErrorDetail.reason
-  Counter cancelled;
+  Counter cancelled;  // the client went away, maybe before its message was here
   Counter expired;
   Counter failed;  // everything else that was neither OK nor NOT_FOUND
   Gauge in_flight;

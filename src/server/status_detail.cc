@@ -43,7 +43,8 @@ absl::Status InvalidField(const FieldProblem& problem) {
   detail.set_actual(problem.actual);
   const std::string text =
       problem.text.empty() ? absl::StrCat(problem.actual, " is outside ", problem.limit) : problem.text;
-  return Attach(absl::InvalidArgumentError(absl::StrCat(problem.field, ": ", text)), detail);
+  return Attach(absl::InvalidArgumentError(absl::StrCat(problem.field, problem.field.empty() ? "" : ": ", text)),
+                detail);
 }
 
 absl::Status WithReason(absl::Status status, absl::string_view reason, absl::string_view field) {

@@ -15,6 +15,7 @@ namespace beamline::server {
 
 // Values of ErrorDetail.reason that more than one place uses; the proto lists all.
 inline constexpr absl::string_view kMalformedMessage = "MALFORMED_MESSAGE";
+inline constexpr absl::string_view kMessageMissing = "MESSAGE_MISSING";
 inline constexpr absl::string_view kUnknownFields = "UNKNOWN_FIELDS";
 inline constexpr absl::string_view kFieldMissing = "FIELD_MISSING";
 inline constexpr absl::string_view kFieldOutOfRange = "FIELD_OUT_OF_RANGE";
@@ -32,7 +33,7 @@ struct FieldProblem {
   std::string text;    // what is wrong and what to do; empty: "<actual> is outside <limit>"
 };
 
-// INVALID_ARGUMENT, "<field>: <text>".
+// INVALID_ARGUMENT, "<field>: <text>", or the text alone where no field is given.
 absl::Status InvalidField(const FieldProblem& problem);
 
 // `status` with the reason (and field, where given) attached.

@@ -34,17 +34,19 @@ bool Parse(const grpc::ByteBuffer& bytes, google::protobuf::Message* message) {
 absl::Status ParseMessage(const grpc::ByteBuffer& bytes, int64_t max_unknown_field_bytes,
                           google::protobuf::Message* message) {
   message->Clear();
-  if (!bytes.Valid()) return Malformed(*message, 0);
+  if (!bytes.Valid()) {
+    return WithReason(absl::InvalidArgumentError("no message: the call ended before a whole one came"),
+                      kMessageMissing);
+  }
   if (bytes.Length() == 0) return absl::OkStatus();
   if (!Parse(bytes, message)) return Malformed(*message, bytes.Length());
   const size_t with_unknown = message->ByteSizeLong();
   message->DiscardUnknownFields();
   const int64_t unknown = static_cast<int64_t>(with_unknown - message->ByteSizeLong());
   if (unknown <= max_unknown_field_bytes) return absl::OkStatus();
-  return WithReason(absl::InvalidArgumentError(absl::StrCat("unknown fields: ", unknown,
-                                                            " bytes, more than the limit of ", max_unknown_field_bytes,
-                                                            "; does the client use another version of the proto?")),
-                    kUnknownFields);
+  return InvalidField({kUnknownFields, "", absl::StrCat(max_unknown_field_bytes), absl::StrCat(unknown),
+                       absl::StrCat("unknown fields: ", unknown, " bytes, more than the limit of ",
+                                    max_unknown_field_bytes, "; does the client use another version of the proto?")});
 }
 
 grpc::ByteBuffer SerializeMessage(const google::protobuf::Message& message) {

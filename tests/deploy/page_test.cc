@@ -176,6 +176,8 @@ TEST_F(PageTest, ShowsTheFlightRecorderAndTrustsNoText) {
   ASSERT_TRUE(
       browser_->Await("document.getElementById('tab-slow').getAttribute('aria-selected') === 'true' &&"
                       " document.querySelectorAll('#requests tbody tr').length >= 1"));
+  browser_->Click("#tab-refused");  // the request whose deadline was a microsecond never came in, or ended here
+  ASSERT_TRUE(browser_->Await("document.getElementById('tab-refused').getAttribute('aria-selected') === 'true'"));
   EXPECT_THAT(browser_->Evaluate("document.getElementById('models').textContent").get<std::string>(),
               HasSubstr("serving"));
   EXPECT_THAT(browser_->problems(), IsEmpty());

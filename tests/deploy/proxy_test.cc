@@ -30,11 +30,12 @@ constexpr int64_t kMostMegabytes = 64;
 // Calls without pause but for two milliseconds, each caller over a connection of its own, until it goes.
 class Load {
  public:
-  Load(const std::string& target, const std::vector<std::string>& expected) {
+  // `expected`: the answers' essence, one per request. Both outlive the load.
+  Load(const std::string& target, const std::vector<v1::RecommendRequest>& requests,
+       const std::vector<std::string>& expected) {
     for (int i = 0; i < kCallers; ++i) {
-      callers_.emplace_back([=, this, &expected] {
+      callers_.emplace_back([=, this, &requests, &expected] {
         const auto stub = v1::RecommendService::NewStub(Connect(target));
-        const std::vector<v1::RecommendRequest> requests = FixedRequests();
         for (size_t n = i; !stop_.load(); ++n) {
           v1::RecommendResponse response;
           const absl::Time start = absl::Now();
@@ -85,6 +86,13 @@ class Load {
   absl::Duration longest_;             // likewise
   std::vector<std::thread> callers_;
 };
+
+// Of 100 KB, of which the proxy holds 32 at a time: it denies 20,000 items that the catalogue does not have.
+v1::RecommendRequest LargeRequest() {
+  v1::RecommendRequest request = FixedRequests().back();
+  for (int64_t i = 0; i < 20'000; ++i) request.mutable_eligibility()->add_deny_item_ids((int64_t{1} << 32) + i);
+  return request;
+}
 
 // How a call of nothing ends; `trailers` gets what came with it.
 grpc::StatusCode CallMethod(const std::shared_ptr<grpc::Channel>& channel, const std::string& method,
@@ -168,7 +176,7 @@ class ProxyTest : public ::testing::Test {
     for (const auto& server : servers_) ASSERT_TRUE(server->AwaitReady());
     StartProxy();
     const auto stub = v1::RecommendService::NewStub(Connect(servers_[0]->target()));
-    for (const v1::RecommendRequest& request : FixedRequests()) {
+    for (const v1::RecommendRequest& request : requests_) {
       v1::RecommendResponse response;
       ASSERT_TRUE(Ask(*stub, request, &response).ok());
       ASSERT_GT(response.items_size(), 0);
@@ -202,11 +210,17 @@ class ProxyTest : public ::testing::Test {
   const std::string target_ = LoopbackAddress(3) + ":50050";
   std::vector<std::unique_ptr<RealServer>> servers_;
   std::unique_ptr<testing::Process> proxy_;
+  std::vector<v1::RecommendRequest> requests_ = FixedRequests();
   std::vector<std::string> expected_;
 };
 
-TEST_F(ProxyTest, ARollingRestartUnderLoadLosesNothing) {
-  Load load(target_, expected_);
+class ProxyWithLargeRequestsTest : public ProxyTest {
+ protected:
+  ProxyWithLargeRequestsTest() { requests_.push_back(LargeRequest()); }
+};
+
+TEST_F(ProxyWithLargeRequestsTest, ARollingRestartUnderLoadLosesNothing) {
+  Load load(target_, requests_, expected_);
   for (const auto& server : servers_) ASSERT_TRUE(GetsTraffic(*server)) << proxy_->Log();
   for (const auto& server : servers_) {
     EXPECT_EQ(server->Stop(SIGTERM), 0) << server->log();
@@ -222,7 +236,7 @@ TEST_F(ProxyTest, ARollingRestartUnderLoadLosesNothing) {
 }
 
 TEST_F(ProxyTest, AKilledServerCostsNoCall) {
-  Load load(target_, expected_);
+  Load load(target_, requests_, expected_);
   for (const auto& server : servers_) ASSERT_TRUE(GetsTraffic(*server)) << proxy_->Log();
   for (const auto& server : servers_) {
     EXPECT_EQ(server->Stop(SIGKILL), -SIGKILL);
@@ -239,7 +253,7 @@ TEST_F(ProxyTest, AKilledServerCostsNoCall) {
 // What a hostile client sends ends at the proxy: the servers' memory does not grow, nobody else's call fails. Streams
 // that are opened and reset are calls, of which the proxy passes on as many as an address may make.
 TEST_F(ProxyTest, FloodsOfFramesDoNotReachTheServers) {
-  Load load(target_, expected_);
+  Load load(target_, requests_, expected_);
   for (const auto& server : servers_) ASSERT_TRUE(GetsTraffic(*server)) << proxy_->Log();
   const auto memory = [&] { return ResidentMegabytes(servers_[0]->pid()) + ResidentMegabytes(servers_[1]->pid()); };
   for (const auto& [name, flood] : Floods()) {

@@ -152,6 +152,11 @@ TEST_F(PackTest, MissingPartsAreNamed) {
   EXPECT_TRUE(Pack(Options()).ok());
 }
 
+TEST_F(PackTest, ATrainingRecordThatALinkLostIsNotAbsent) {
+  fs::create_symlink(root_ / "gone", root_ / "model" / "training.json");
+  EXPECT_THAT(std::string(Pack(Options()).status().message()), HasSubstr("training.json"));
+}
+
 // Row C4.10: no server would take such a bundle, so none is made.
 TEST_F(PackTest, WeightsThatAreNoNumbersAreRefused) {
   const std::string path = (root_ / "model" / kWeightsFile).string();

@@ -16,6 +16,7 @@
 #include "beamline/v1/admin.grpc.pb.h"
 #include "gmock/gmock.h"
 #include "httplib.h"
+#include "nlohmann/json.hpp"
 #include "server/admin_http.h"
 #include "server/admin_pages.h"
 #include "server/loopback.h"
@@ -320,6 +321,29 @@ TEST_F(AdminPagesTest, MetricsCountWhatHappened) {
   EXPECT_THAT(page, HasSubstr("\nbeamline_ready 1"));
   EXPECT_THAT(page, HasSubstr("beamline_grpc_calls_total 4"));
   EXPECT_THAT(page, HasSubstr("beamline_grpc_failed_calls_total{cause=\"refused\"} 1"));
+}
+
+// Alone or among others: what kept a request from the engine is counted as what the engine ends.
+TEST_F(AdminPagesTest, RequestsWithABadFieldAreCountedAndRecorded) {
+  pages_.Serving(&engine_, server_.get());
+  v1::RecommendResponse response;
+  EXPECT_FALSE(Recommend({}, &response).ok());
+  v1::BatchRecommendRequest request;
+  for (int i = 0; i < 3; ++i) *request.add_requests() = ValidRequest();
+  request.mutable_requests(1)->set_top_k(-1);
+  request.mutable_requests(1)->set_request_id("the bad one");
+  v1::BatchRecommendResponse batch;
+  grpc::ClientContext context;
+  SetTimeout(context);
+  ASSERT_TRUE(recommend_->BatchRecommend(&context, request, &batch).ok());
+  EXPECT_THAT(Metrics(),
+              AllOf(HasSubstr("beamline_requests_total{code=\"OK\",reason=\"\"} 2"),
+                    HasSubstr("beamline_requests_total{code=\"INVALID_ARGUMENT\",reason=\"FIELD_MISSING\"} 1"),
+                    HasSubstr("beamline_requests_total{code=\"INVALID_ARGUMENT\",reason=\"FIELD_OUT_OF_RANGE\"} 1")));
+  const auto recorded = nlohmann::json::parse(Get(*http_, "/debug/requests").second);
+  EXPECT_EQ(recorded["recent"].size(), 4u);
+  EXPECT_THAT(recorded["recent"].dump(), HasSubstr("the_bad_one"));
+  EXPECT_TRUE(recorded["failed"].empty() && recorded["refused"].empty());
 }
 
 TEST_F(AdminPagesTest, NarrowedAnswersAreCountedByStep) {

@@ -90,19 +90,23 @@ TEST(FlightRecorder, HoldsNothingOfTheUser) {
   EXPECT_THAT(recorder.ToJson(), Not(HasSubstr("4242")));
 }
 
-TEST(FlightRecorder, SlowAndFailedOnesAreNotWashedOut) {
+TEST(FlightRecorder, NoKindIsWashedOutByTheOthers) {
   FlightRecorder recorder({.capacity = 64, .slow = absl::Milliseconds(100)});
   recorder.Add(RecordOf("slow", Answered(), absl::Milliseconds(100)));
   recorder.Add(RecordOf("refused", absl::ResourceExhaustedError("full")));
+  recorder.Add(RecordOf("broken", absl::InternalError("x")));
   for (int i = 0; i < 1000; ++i) recorder.Add(RecordOf(absl::StrCat("ok", i), Answered()));
   for (int i = 0; i < 1000; ++i) {
     recorder.Add(RecordOf(absl::StrCat("bad", i), InvalidField({kFieldInvalid, "x", "", "", "wrong"})));
   }
   const nlohmann::json all = JsonOf(recorder);
   EXPECT_THAT(Ids(all["slow"]), ElementsAre("slow"));
-  EXPECT_THAT(Ids(all["failed"]), ElementsAre("refused")) << "callers' mistakes wash nothing out";
-  EXPECT_EQ(all["failed"][0]["code"], "RESOURCE_EXHAUSTED");
-  EXPECT_EQ(all["failed"][0]["reason"], "OVERLOADED");
+  EXPECT_THAT(Ids(all["refused"]), ElementsAre("refused")) << "callers' mistakes wash nothing out";
+  EXPECT_EQ(all["refused"][0]["code"], "RESOURCE_EXHAUSTED");
+  EXPECT_EQ(all["refused"][0]["reason"], "OVERLOADED");
+  EXPECT_THAT(Ids(all["failed"]), ElementsAre("broken"));
+  for (int i = 0; i < 1000; ++i) recorder.Add(RecordOf("flood", absl::ResourceExhaustedError("full")));
+  EXPECT_THAT(Ids(JsonOf(recorder)["failed"]), ElementsAre("broken")) << "nor does an overload";
   ASSERT_EQ(all["recent"].size(), 64u) << "bounded";
   EXPECT_EQ(all["recent"][0]["request_id"], "bad999") << "newest first";
   EXPECT_EQ(all["recent"][63]["request_id"], "bad936");
@@ -117,11 +121,11 @@ TEST(FlightRecorder, TellsHowFarAFailedRequestCame) {
   FlightRecorder recorder({});
   recorder.Add(RecordOf("late", late));
   recorder.Add(RecordOf("refused", absl::ResourceExhaustedError("full")));
-  const nlohmann::json failed = JsonOf(recorder)["failed"];
-  EXPECT_EQ(failed[1]["prepare_us"], 5);
-  EXPECT_EQ(failed[1]["queue_us"], 480000);
-  EXPECT_EQ(failed[1]["decode_us"], 0);
-  EXPECT_FALSE(failed[0].contains("queue_us")) << "it never came in";
+  const nlohmann::json refused = JsonOf(recorder)["refused"];
+  EXPECT_EQ(refused[1]["prepare_us"], 5);
+  EXPECT_EQ(refused[1]["queue_us"], 480000);
+  EXPECT_EQ(refused[1]["decode_us"], 0);
+  EXPECT_FALSE(refused[0].contains("queue_us")) << "it never came in";
 }
 
 TEST(FlightRecorder, KeepsNothingWhereNothingIsWanted) {

@@ -109,6 +109,28 @@ TEST_F(ServiceTest, MalformedBytesAreInvalidArgumentAndCounted) {
   EXPECT_TRUE(Recommend(ValidRequest(), &response).ok());
 }
 
+// As when a client gives up while its message is on the way: nothing was malformed.
+TEST_F(ServiceTest, CallsThatEndBeforeTheirMessageCameCountAsCancelled) {
+  grpc::GenericStub stub(channel_);
+  grpc::ClientContext context;
+  SetTimeout(context);
+  grpc::CompletionQueue queue;
+  const auto call = stub.PrepareCall(&context, kRecommend, &queue);
+  void* tag;
+  bool ok;
+  call->StartCall(nullptr);
+  ASSERT_TRUE(queue.Next(&tag, &ok) && ok);
+  call->WritesDone(nullptr);
+  ASSERT_TRUE(queue.Next(&tag, &ok));
+  grpc::Status status;
+  call->Finish(&status, nullptr);
+  ASSERT_TRUE(queue.Next(&tag, &ok));
+  EXPECT_EQ(status.error_code(), grpc::StatusCode::INVALID_ARGUMENT) << status.error_message();
+  EXPECT_EQ(Detail(status).reason(), "MESSAGE_MISSING");
+  EXPECT_EQ(server_->counters().malformed.value(), 0u);
+  EXPECT_EQ(server_->counters().cancelled.value(), 1u);
+}
+
 TEST_F(ServiceTest, RepeatedScalarsTakeTheLastAsProtobufSays) {
   v1::RecommendRequest first = ValidRequest(), second;
   first.set_top_k(3);
@@ -131,6 +153,8 @@ TEST_F(ServiceTest, UnknownFieldsAreToleratedUpToALimit) {
   const grpc::Status status = RawCall(channel_, kRecommend, with_unknown(1 << 20));
   EXPECT_EQ(status.error_code(), grpc::StatusCode::INVALID_ARGUMENT);
   EXPECT_EQ(Detail(status).reason(), "UNKNOWN_FIELDS");
+  EXPECT_EQ(Detail(status).limit(), "4096");
+  EXPECT_EQ(Detail(status).actual(), absl::StrCat((1 << 20) + 5));  // with its tag and length
   EXPECT_EQ(server_->counters().malformed.value(), 1u);
 }
 

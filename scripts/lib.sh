@@ -13,7 +13,7 @@ if [[ -z ${BEAMLINE_TORCH_ROOT:-} ]]; then
 fi
 
 if [[ -z ${CUDACXX:-} ]] && ! command -v nvcc >/dev/null && [[ -x $cache/cuda/toolkit/bin/nvcc ]]; then
-  export CUDACXX=$cache/cuda/toolkit/bin/nvcc
+  export CUDACXX=$cache/cuda/toolkit/bin/nvcc CUDAToolkit_ROOT=$cache/cuda/toolkit  # CMake reads either for some part
 fi
 
 say() { printf '\n\033[1m== %s\033[0m\n' "$*"; }

@@ -64,20 +64,27 @@ void CheckSizes(JsonObjectReader& reader, const HfT5Config& config) {
 }
 
 // transformers reads "gated-gelu" as the tanh form, a plain "gelu" as the exact one, which T5Activation has not.
+// dense_act_fn and is_gated_act, which it derives from the name and saves beside it, win where they say otherwise.
 void ReadActivation(JsonObjectReader& reader, HfT5Config& config) {
   std::string name = "relu";
   reader.String("feed_forward_proj", name, false);
   absl::string_view function = name;
   config.gated = absl::ConsumePrefix(&function, "gated-");
+  if (name == "gated-gelu") function = "gelu_new";
+  std::string own(function);
+  reader.String("dense_act_fn", own, false);
+  reader.Bool("is_gated_act", config.gated);
+  const bool overridden = own != function;
+  if (overridden) name = own, function = own;
   if (function == "relu") {
     config.activation = model::T5Activation::kRelu;
-  } else if (function == "gelu_new" || name == "gated-gelu") {  // gelu without a gate is the exact one
+  } else if (function == "gelu_new") {
     config.activation = model::T5Activation::kGelu;
   } else if (function == "silu" || function == "swish") {
     config.activation = model::T5Activation::kSilu;
   } else {
     reader.Problem(
-        "feed_forward_proj",
+        overridden ? "dense_act_fn" : "feed_forward_proj",
         absl::StrCat("must be relu, gelu_new or silu, or gated- and one of them, or gated-gelu, is '", name, "'"));
   }
 }
@@ -164,11 +171,17 @@ absl::StatusOr<HfT5Config> ReadHfT5Config(const fs::path& folder) {
                     .relative_max_distance = 128,
                     .norm_epsilon = 1e-6};
   CheckKind(reader, config);
-  reader.Int("d_model", config.d_model, false);
-  reader.Int("d_kv", config.d_kv, false);
+  // Second names are those that transformers' configs share, which it takes as well.
+  const std::tuple<const char*, const char*, int&> sizes[] = {
+      {"hidden_size", "d_model", config.d_model},
+      {"head_dim", "d_kv", config.d_kv},
+      {"num_attention_heads", "num_heads", config.heads},
+      {"num_hidden_layers", "num_layers", config.encoder_layers}};
+  for (const auto& [shared, own, value] : sizes) {
+    reader.Int(own, value, false);
+    reader.Int(shared, value, false);
+  }
   reader.Int("d_ff", config.d_ff, false);
-  reader.Int("num_heads", config.heads, false);
-  reader.Int("num_layers", config.encoder_layers, false);
   config.decoder_layers = config.encoder_layers;
   const json* depth = reader.Find("num_decoder_layers", false);
   if (depth != nullptr && !depth->is_null()) reader.ReadInt("num_decoder_layers", *depth, config.decoder_layers);
@@ -177,13 +190,19 @@ absl::StatusOr<HfT5Config> ReadHfT5Config(const fs::path& folder) {
   reader.Double("layer_norm_epsilon", config.norm_epsilon);
   CheckSizes(reader, config);
   ReadActivation(reader, config);
-  reader.Bool("tie_word_embeddings", config.scale_head);
-  reader.Bool("scale_decoder_outputs", config.scale_head);
+  for (const char* key : {"tie_word_embeddings", "scale_decoder_outputs"}) {  // null: the first is true, the second not
+    const json* value = reader.Find(key, false);
+    if (value == nullptr || !value->is_null()) {
+      reader.Bool(key, config.scale_head);
+    } else {
+      config.scale_head = absl::string_view(key) == "tie_word_embeddings";
+    }
+  }
 
   BEAMLINE_ASSIGN_OR_RETURN(const Tokens generation,
                             ReadGenerationConfig(folder / "generation_config.json", document, config));
   int64_t start = 0, end = 1;
-  const bool has_start = ReadToken("decoder_start_token_id", reader, start);
+  const bool has_start = ReadToken("decoder_start_token_id", reader, start) || ReadToken("bos_token_id", reader, start);
   ReadToken("eos_token_id", reader, end);
   if (!generation.start) config.start_token = start;
   if (!generation.end) config.end_token = end;

@@ -176,10 +176,11 @@ absl::Status HfT5Weights::Check(const std::string& folder, const HfT5Config& con
 }
 
 // A file may hold shared.weight, copies of it for either stack, and a head: any of them alone stands for those that are
-// left out. What is there is used, as transformers does; mostly all are equal.
+// left out; of several without shared.weight, that of the first stack. What is there is used, as transformers does;
+// mostly all are equal.
 absl::Status HfT5Weights::FindEmbeddings(const HfT5Config& config) {
   std::string shared;
-  for (const char* name : {kShared, kDecoderCopy, kEncoderCopy, kHead}) {
+  for (const char* name : {kShared, kEncoderCopy, kDecoderCopy, kHead}) {
     if (shared.empty() && tensors_.contains(name)) shared = name;
   }
   if (shared.empty()) return absl::InvalidArgumentError(absl::StrCat(source_, ": ", kShared, " is missing"));

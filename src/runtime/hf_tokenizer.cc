@@ -155,7 +155,7 @@ absl::Status ReadTokenizerJson(const fs::path& path, HfTokenizer& tokenizer) {
 
 // tokenizer_config.json: "added_tokens_decoder": {"32100": {"content": "<a_0>", ...}}, and for a folder with nothing
 // but a sentencepiece model, what kind of tokenizer it is.
-absl::Status ReadTokenizerConfig(const fs::path& path, bool has_template, HfTokenizer& tokenizer) {
+absl::Status ReadTokenizerConfig(const fs::path& path, bool has_template, int64_t end_id, HfTokenizer& tokenizer) {
   BEAMLINE_ASSIGN_OR_RETURN(const json document, ReadJsonObject(path.string(), kTokenizerLimits));
   Collector collector(tokenizer, path.string());
   if (document.contains("added_tokens_decoder")) {
@@ -178,8 +178,17 @@ absl::Status ReadTokenizerConfig(const fs::path& path, bool has_template, HfToke
   if (has_template || !kind.is_string() || !absl::StartsWith(kind.get<std::string>(), "T5Tokenizer")) {
     return absl::OkStatus();
   }
-  BEAMLINE_ASSIGN_OR_RETURN(const int64_t id, tokenizer.Id(end.is_string() ? end.get<std::string>() : "</s>"));
-  tokenizer.suffix = {id};
+  const std::string text = end.is_string() ? end.get<std::string>() : "</s>";
+  if (!tokenizer.ids.contains(text)) {
+    for (const auto& [other, id] : tokenizer.ids) {
+      if (id == end_id) {
+        return collector.Error("eos_token", absl::StrCat("the model's eos_token_id ", end_id, " is '", other,
+                                                         "', not '", text, "'; save the tokenizer again"));
+      }
+    }
+    BEAMLINE_RETURN_IF_ERROR(collector.Insert("eos_token", text, end_id));
+  }
+  tokenizer.suffix = {tokenizer.ids.at(text)};
   return absl::OkStatus();
 }
 
@@ -191,7 +200,7 @@ absl::StatusOr<int64_t> HfTokenizer::Id(const std::string& token) const {
   return absl::NotFoundError(absl::StrCat(source, ": the tokenizer has no token '", token, "'"));
 }
 
-absl::StatusOr<HfTokenizer> ReadHfTokenizer(const fs::path& folder) {
+absl::StatusOr<HfTokenizer> ReadHfTokenizer(const fs::path& folder, int64_t end_id) {
   HfTokenizer tokenizer;
   tokenizer.source = folder.string();
   const fs::path whole = folder / "tokenizer.json", added = folder / "added_tokens.json",
@@ -207,7 +216,7 @@ absl::StatusOr<HfTokenizer> ReadHfTokenizer(const fs::path& folder) {
     BEAMLINE_ASSIGN_OR_RETURN(const json document, ReadJsonObject(added.string(), kTokenizerLimits));
     BEAMLINE_RETURN_IF_ERROR(Collector(tokenizer, added.string()).AddMap("$", document));
   }
-  if (Exists(config)) BEAMLINE_RETURN_IF_ERROR(ReadTokenizerConfig(config, Exists(whole), tokenizer));
+  if (Exists(config)) BEAMLINE_RETURN_IF_ERROR(ReadTokenizerConfig(config, Exists(whole), end_id, tokenizer));
   return tokenizer;
 }
 

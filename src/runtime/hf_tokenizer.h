@@ -29,7 +29,9 @@ struct HfTokenizer {
   absl::StatusOr<int64_t> Id(const std::string& token) const;
 };
 
-// Errors: a folder without any of the files, a file that is not what it should be, a token with two ids.
-absl::StatusOr<HfTokenizer> ReadHfTokenizer(const std::filesystem::path& folder);
+// `end_id`: what the model's configuration gives the end token, where the files leave that to spiece.model, which is
+// not read (a T5Tokenizer as transformers saved it before 4.34). Errors: a folder without any of the files, a file that
+// is not what it should be, a token with two ids.
+absl::StatusOr<HfTokenizer> ReadHfTokenizer(const std::filesystem::path& folder, int64_t end_id);
 
 }  // namespace beamline::runtime

@@ -171,7 +171,7 @@ absl::StatusOr<ImportHfResult> ImportHf(const ImportHfOptions& given, Progress* 
   BEAMLINE_RETURN_IF_ERROR(CheckTargets(options));
   BEAMLINE_ASSIGN_OR_RETURN(const HfT5Config hf, ReadHfT5Config(options.folder));
   result.notes = hf.notes;
-  BEAMLINE_ASSIGN_OR_RETURN(const HfTokenizer tokenizer, ReadHfTokenizer(options.folder));
+  BEAMLINE_ASSIGN_OR_RETURN(const HfTokenizer tokenizer, ReadHfTokenizer(options.folder, hf.end_token));
   BEAMLINE_ASSIGN_OR_RETURN(const TemplateTokens tokens, ChooseTemplate(options, tokenizer));
   BEAMLINE_ASSIGN_OR_RETURN(sid::SidTable sids,
                             sid::ReadSidIndex(options.dialect, options.sid_index, options.index, &result.bad_rows));

@@ -264,7 +264,7 @@ Loaded LoadHfConfig(const fs::path& file) {
 }
 
 Loaded LoadHfTokenizer(const fs::path& file) {
-  BEAMLINE_ASSIGN_OR_RETURN(const auto tokenizer, runtime::ReadHfTokenizer(file.parent_path()));
+  BEAMLINE_ASSIGN_OR_RETURN(const auto tokenizer, runtime::ReadHfTokenizer(file.parent_path(), 1));
   const std::map<std::string, int64_t> ids(tokenizer.ids.begin(), tokenizer.ids.end());
   return absl::StrCat(absl::StrJoin(ids, " ", absl::PairFormatter("=")), "|", absl::StrJoin(tokenizer.prefix, " "), "|",
                       absl::StrJoin(tokenizer.suffix, " "), "|", tokenizer.unknown_template);

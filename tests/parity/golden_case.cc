@@ -52,6 +52,10 @@ absl::StatusOr<GoldenCase> ReadGoldenCase(const fs::path& folder) {
   BEAMLINE_ASSIGN_OR_RETURN(const auto codes, Ints(file, "codes"));
   BEAMLINE_ASSIGN_OR_RETURN(const TensorView scores, file.Get("scores"));
   BEAMLINE_ASSIGN_OR_RETURN(const TensorView gaps, file.Get("cut_gaps"));
+  TensorView doubles;  // sets made before it was written have none
+  if (file.contains("scores_in_double")) {
+    BEAMLINE_ASSIGN_OR_RETURN(doubles, file.Get("scores_in_double"));
+  }
   const size_t count = lengths.size(), levels = golden.import.index.level_sizes.size();
   size_t row = 0;
   for (size_t i = 0; i < count; ++i) {
@@ -68,6 +72,7 @@ absl::StatusOr<GoldenCase> ReadGoldenCase(const fs::path& folder) {
       Scored scored{.score = scores.as<float>()[row]};
       for (size_t level = 0; level < levels; ++level) scored.sid.push_back(codes[row * levels + level]);
       request.expected.entries.push_back(scored);
+      if (doubles.elements() > 0) request.expected.in_double.push_back(doubles.as<double>()[row]);
     }
     golden.requests.push_back(std::move(request));
   }

@@ -8,7 +8,7 @@
 namespace beamline::parity {
 namespace {
 
-const ReferenceList kReference{{{{1, 1}, -1.0}, {{1, 2}, -2.0}, {{3, 0}, -2.00005}, {{2, 2}, -3.0}}, 0.5};
+const ReferenceList kReference{{{{1, 1}, -1.0}, {{1, 2}, -2.0}, {{3, 0}, -2.00005}, {{2, 2}, -3.0}}, {}, 0.5};
 
 Tally Compared(std::vector<Scored> actual, ReferenceList reference = kReference) {
   Tally tally;
@@ -31,6 +31,24 @@ TEST(ListComparison, ScoresAreHeldToTheirTolerance) {
   EXPECT_EQ(Compared(actual).failed, 1);
   actual[3].score = std::numeric_limits<double>::quiet_NaN();
   EXPECT_EQ(Compared(actual).failed, 1);
+}
+
+TEST(ListComparison, AListMayAgreeWithTheReferenceInDouble) {
+  ReferenceList reference = kReference;
+  reference.in_double = {-1.0001, -2.0001, -2.00015, -3.0001};
+  std::vector<Scored> actual = kReference.entries;
+  EXPECT_EQ(Compared(actual, reference).by_double, 0);
+  for (Scored& entry : actual) entry.score -= 9e-5;
+  EXPECT_EQ(Compared(actual).failed, 1);
+  EXPECT_EQ(Compared(actual, reference).failed, 0);
+  EXPECT_EQ(Compared(actual, reference).by_double, 1);
+  EXPECT_NEAR(Compared(actual, reference).worst_score, 1e-5, 1e-9);
+  std::swap(actual[1], actual[2]);
+  reference.in_double = {-1.0001, -2.00012, -2.00011, -3.0001};
+  EXPECT_EQ(Compared(actual, reference).by_double, 1) << "its order, too";
+  EXPECT_EQ(Compared(actual, reference).reordered, 0);
+  actual[0].score += 9e-5;  // with neither as a whole
+  EXPECT_EQ(Compared(actual, reference).failed, 1);
 }
 
 TEST(ListComparison, OrderMayDifferAmongNearTiesAlone) {

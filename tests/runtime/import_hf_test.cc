@@ -84,6 +84,13 @@ class HfFolder {
   fs::path root_;
 };
 
+// Without what transformers derives from it and saves beside it.
+void SetActivation(json& config, const std::string& name) {
+  config["feed_forward_proj"] = name;
+  config.erase("dense_act_fn");
+  config.erase("is_gated_act");
+}
+
 TEST(ImportHf, MakesABundleOfWhatTheFilesSay) {
   HfFolder folder("relu_tied");
   folder.options.model_out = folder.path("parts");
@@ -127,6 +134,10 @@ TEST(ImportHf, HeadAndScaleComeFromWhereTheyAreSaid) {
   EXPECT_FALSE(scaled());
   folder.EditJson("config.json", [](json& c) { c.erase("tie_word_embeddings"); });
   EXPECT_TRUE(scaled());
+  folder.EditJson("config.json", [](json& c) { c["tie_word_embeddings"] = nullptr; });
+  EXPECT_TRUE(scaled());
+  folder.EditJson("config.json", [](json& c) { c["scale_decoder_outputs"] = nullptr; });
+  EXPECT_FALSE(scaled());
 
   // Whether the head is the embedding is for the weights to say.
   folder.EditWeights([](auto& tensors) { tensors["lm_head.weight"] = tensors["shared.weight"]; });
@@ -156,6 +167,22 @@ TEST(ImportHf, AFileWithACopyOfTheEmbeddingAloneIsEnough) {
   }
 }
 
+// As from_pretrained ties them: what is not in the file is the encoder's, where that and the decoder's differ.
+TEST(ImportHf, OfTwoCopiesTheEncodersStandsForTheHead) {
+  HfFolder folder("relu_tied");
+  folder.EditWeights([](auto& tensors) {
+    auto embedding = tensors.extract("shared.weight");
+    embedding.key() = "encoder.embed_tokens.weight";
+    tensors["decoder.embed_tokens.weight"] = embedding.mapped();
+    tensors["decoder.embed_tokens.weight"].values[3] += 1;
+    tensors.insert(std::move(embedding));
+  });
+  const auto result = folder.Import();
+  ASSERT_TRUE(result.ok()) << result.status();
+  EXPECT_FALSE(result->config.decoder.tied_heads);
+  EXPECT_TRUE(result->config.t5.encoder_embedding);
+}
+
 TEST(ImportHf, RefusesConfigsNamingFieldLimitAndValue) {
   const std::pair<std::function<void(json&)>, const char*> cases[] = {
       {[](json& c) { c["model_type"] = "bart"; }, "model_type: must be t5, is 'bart'"},
@@ -170,9 +197,9 @@ TEST(ImportHf, RefusesConfigsNamingFieldLimitAndValue) {
       {[](json& c) { c["num_layers"] = 3; }, "encoder.block.2.layer.0.SelfAttention.q.weight: is missing"},
       {[](json& c) { c["num_layers"] = 1; },
        "encoder.block.1.layer.0.SelfAttention.k.weight: is no tensor of this model"},
-      {[](json& c) { c["feed_forward_proj"] = "gelu"; }, "feed_forward_proj: must be relu, gelu_new or silu"},
-      {[](json& c) { c["feed_forward_proj"] = "gated-tanh"; }, "is 'gated-tanh'"},
-      {[](json& c) { c["feed_forward_proj"] = "gated-gelu"; }, "wi_0.weight: is missing"},
+      {[](json& c) { SetActivation(c, "gelu"); }, "feed_forward_proj: must be relu, gelu_new or silu"},
+      {[](json& c) { SetActivation(c, "gated-tanh"); }, "is 'gated-tanh'"},
+      {[](json& c) { SetActivation(c, "gated-gelu"); }, "wi_0.weight: is missing"},
       {[](json& c) { c["relative_attention_num_buckets"] = 16; }, "relative_attention_bias.weight: is F32[32,2]"},
       {[](json& c) { c["relative_attention_max_distance"] = 16; }, "t5.relative_max_distance"},
       {[](json& c) { c["layer_norm_epsilon"] = 0; }, "norm_epsilon: must lie in (0, 0.1], is 0"},
@@ -191,8 +218,8 @@ TEST(ImportHf, TakesTheActivationsThatTransformersNames) {
                                          {"silu", model::T5Activation::kSilu},
                                          {"swish", model::T5Activation::kSilu}}) {
     HfFolder plain("relu_tied"), gated("few_items_end");
-    plain.EditJson("config.json", [&](json& c) { c["feed_forward_proj"] = name; });
-    gated.EditJson("config.json", [&](json& c) { c["feed_forward_proj"] = absl::StrCat("gated-", name); });
+    plain.EditJson("config.json", [&](json& c) { SetActivation(c, name); });
+    gated.EditJson("config.json", [&](json& c) { SetActivation(c, absl::StrCat("gated-", name)); });
     for (const HfFolder* folder : {&plain, &gated}) {
       const auto result = folder->Import();
       ASSERT_TRUE(result.ok()) << name << ": " << result.status();
@@ -200,6 +227,33 @@ TEST(ImportHf, TakesTheActivationsThatTransformersNames) {
       EXPECT_EQ(result->config.decoder.ffn.gated, folder == &gated) << name;
     }
   }
+}
+
+TEST(ImportHf, TheDerivedActivationWinsOverTheNameItCameFrom) {
+  HfFolder folder("relu_tied");
+  folder.options.overwrite = true;
+  folder.EditJson("config.json", [](json& c) { c["dense_act_fn"] = "silu", c["is_gated_act"] = false; });
+  EXPECT_EQ(folder.Import()->config.t5.activation, model::T5Activation::kSilu);
+  folder.EditJson("config.json", [](json& c) { c["dense_act_fn"] = "gelu"; });
+  EXPECT_THAT(folder.Error(), AllOf(HasSubstr("dense_act_fn: must be"), HasSubstr("is 'gelu'")));
+  folder.EditJson("config.json", [](json& c) { c["dense_act_fn"] = "relu", c["is_gated_act"] = true; });
+  EXPECT_THAT(folder.Error(), HasSubstr("wi_0.weight: is missing"));
+}
+
+TEST(ImportHf, TakesTheNamesThatConfigsShare) {
+  HfFolder folder("relu_tied");
+  folder.EditJson("config.json", [](json& c) {
+    for (const auto& [own, shared] : {std::pair{"d_model", "hidden_size"},
+                                      {"num_heads", "num_attention_heads"},
+                                      {"num_layers", "num_hidden_layers"},
+                                      {"d_kv", "head_dim"}}) {
+      c[shared] = c[own];
+      c.erase(own);
+    }
+  });
+  const auto result = folder.Import();
+  ASSERT_TRUE(result.ok()) << result.status();
+  EXPECT_EQ(result->config.d_model, 16);
 }
 
 TEST(ImportHf, TakesClassesThatTrainingScriptsDerive) {
@@ -227,6 +281,8 @@ TEST(ImportHf, StartsWhereGenerateStarts) {
   EXPECT_EQ(start(), 5);
   fs::remove(folder.path("generation_config.json"));
   EXPECT_EQ(start(), 0);
+  folder.EditJson("config.json", [](json& c) { c.erase("decoder_start_token_id"), c["bos_token_id"] = 4; });
+  EXPECT_EQ(start(), 4);
 }
 
 TEST(ImportHf, NotesWhatGenerateWouldApply) {
@@ -379,15 +435,15 @@ TEST(HfTokenizer, ATemplateNamesItsIdsItself) {
     processor["special_tokens"] = {{"start", {{"id", "start"}, {"ids", {0}}, {"tokens", {"<pad>"}}}},
                                    {"end", {{"id", "end"}, {"ids", {1, 2}}, {"tokens", {"</s>", "<unk>"}}}}};
   });
-  const auto tokenizer = ReadHfTokenizer(folder.options.folder);
+  const auto tokenizer = ReadHfTokenizer(folder.options.folder, 1);
   ASSERT_TRUE(tokenizer.ok()) << tokenizer.status();
   EXPECT_EQ(tokenizer->prefix, std::vector<int64_t>{0});
   EXPECT_EQ(tokenizer->suffix, (std::vector<int64_t>{1, 2}));
   folder.EditJson("tokenizer.json", [](json& c) { c["post_processor"]["special_tokens"].erase("end"); });
-  EXPECT_THAT(std::string(ReadHfTokenizer(folder.options.folder).status().message()),
+  EXPECT_THAT(std::string(ReadHfTokenizer(folder.options.folder, 1).status().message()),
               HasSubstr("special_tokens.end.ids: must be token ids up to"));
   folder.EditJson("tokenizer.json", [](json& c) { c["post_processor"]["special_tokens"]["end"] = {{"ids", {-1}}}; });
-  EXPECT_THAT(std::string(ReadHfTokenizer(folder.options.folder).status().message()), HasSubstr("is [-1]"));
+  EXPECT_THAT(std::string(ReadHfTokenizer(folder.options.folder, 1).status().message()), HasSubstr("is [-1]"));
 }
 
 TEST(HfTokenizer, ReadsAddedTokensWithoutTokenizerJson) {
@@ -396,16 +452,24 @@ TEST(HfTokenizer, ReadsAddedTokensWithoutTokenizerJson) {
   std::ofstream(folder / "added_tokens.json") << R"({"<a_1>": 32101, "<a_0>": 32100})";
   std::ofstream(folder / "tokenizer_config.json") << R"({"tokenizer_class": "T5Tokenizer", "eos_token": "</s>",
              "added_tokens_decoder": {"1": {"content": "</s>"}, "32100": {"content": "<a_0>"}}})";
-  auto tokenizer = ReadHfTokenizer(folder);
+  auto tokenizer = ReadHfTokenizer(folder, 1);
   ASSERT_TRUE(tokenizer.ok()) << tokenizer.status();
   EXPECT_EQ(*tokenizer->Id("<a_1>"), 32101);
   EXPECT_EQ(tokenizer->suffix, std::vector<int64_t>{1});
   EXPECT_TRUE(tokenizer->prefix.empty());
+  std::ofstream(folder / "tokenizer_config.json") << R"({"tokenizer_class": "T5Tokenizer", "eos_token": "</s>"})";
+  tokenizer = ReadHfTokenizer(folder, 3);  // only spiece.model and the model's configuration know the end token
+  ASSERT_TRUE(tokenizer.ok()) << tokenizer.status();
+  EXPECT_EQ(tokenizer->suffix, std::vector<int64_t>{3});
+  EXPECT_EQ(*tokenizer->Id("</s>"), 3);
+  EXPECT_THAT(std::string(ReadHfTokenizer(folder, 32101).status().message()),
+              HasSubstr("eos_token: the model's eos_token_id 32101 is '<a_1>', not '</s>'"));
+  std::ofstream(folder / "tokenizer_config.json") << R"({"added_tokens_decoder": {"32100": {"content": "<a_0>"}}})";
   std::ofstream(folder / "added_tokens.json") << R"({"<a_0>": 7})";
-  EXPECT_THAT(std::string(ReadHfTokenizer(folder).status().message()),
+  EXPECT_THAT(std::string(ReadHfTokenizer(folder, 1).status().message()),
               HasSubstr("token '<a_0>' has id 32100 here and 7 elsewhere"));
   std::ofstream(folder / "added_tokens.json") << R"([1])";
-  EXPECT_THAT(std::string(ReadHfTokenizer(folder).status().message()), HasSubstr("must be an object, is array"));
+  EXPECT_THAT(std::string(ReadHfTokenizer(folder, 1).status().message()), HasSubstr("must be an object, is array"));
 }
 
 // Codes without a token take rows of the rest, named tokens keep theirs, and what is left over is padding.

@@ -6,6 +6,9 @@
 #include <atomic>
 #include <cerrno>
 #include <cstdlib>
+#include <iostream>
+#include <numeric>
+#include <vector>
 
 #include <gtest/gtest.h>
 
@@ -47,16 +50,9 @@ int posix_memalign(void** out, size_t alignment, size_t bytes) {
 namespace beamline::decode {
 namespace {
 
-TEST(Allocations, ALaterStepTakesNoStorage) {
-  const backend::Context cpu = *backend::MakeTestContext("cpu", "fp32", "cpu");
-  const backend::InferenceGuard guard;
-  std::mt19937_64 random(5);
-  testing::TinyCatalogue catalogue;
-  do {
-    catalogue = testing::RandomCatalogue(random, 300);
-  } while (catalogue.snapshot->levels() < 4);
+model::ModelConfig OneRec(const std::vector<uint32_t>& level_sizes) {
   model::ModelConfig config;
-  config.level_sizes = catalogue.level_sizes;
+  config.level_sizes = level_sizes;
   config.d_model = 64;
   config.heads = 2;
   config.head_dim = 32;
@@ -68,6 +64,42 @@ TEST(Allocations, ALaterStepTakesNoStorage) {
   config.decoder.ffn.width = 128;
   config.decoder.ffn.experts = 4;
   config.decoder.ffn.top_k = 2;
+  return config;
+}
+
+// Levels, and an end token that is scored.
+model::ModelConfig T5(const std::vector<uint32_t>& level_sizes) {
+  model::ModelConfig config;
+  config.family = model::kT5;
+  config.level_sizes = level_sizes;
+  config.d_model = 64;
+  config.heads = 2;
+  config.head_dim = 32;
+  config.encoder = {.layers = 1, .ffn = {.width = 128, .gated = false}};
+  config.decoder = {.layers = 2, .ffn = {.width = 128, .gated = true}};
+  const int codes = std::accumulate(level_sizes.begin(), level_sizes.end(), 0);
+  config.t5 = {.vocabulary = codes + 2,
+               .start = codes,
+               .end = codes + 1,
+               .score_end = true,
+               .input = {.prefix = {}, .suffix = {codes + 1}, .max_items = 3}};
+  model::SetT5Pathway(config);
+  return config;
+}
+
+class Allocations : public ::testing::TestWithParam<model::ModelConfig (*)(const std::vector<uint32_t>&)> {};
+INSTANTIATE_TEST_SUITE_P(Families, Allocations, ::testing::Values(OneRec, T5),
+                         [](const auto& info) { return info.param == OneRec ? "onerec_v1" : "t5"; });
+
+TEST_P(Allocations, ALaterStepTakesNoStorage) {
+  const backend::Context cpu = *backend::MakeTestContext("cpu", "fp32", "cpu");
+  const backend::InferenceGuard guard;
+  std::mt19937_64 random(5);
+  testing::TinyCatalogue catalogue;
+  do {
+    catalogue = testing::RandomCatalogue(random, 300);
+  } while (catalogue.snapshot->levels() < 4);
+  const model::ModelConfig config = GetParam()(catalogue.level_sizes);
   backend::Context loading = cpu;
   const auto model = model::MakeModel(config, model::InitWeights(loading, config, 1));
   ASSERT_TRUE(model.ok()) << model.status();
@@ -83,11 +115,11 @@ TEST(Allocations, ALaterStepTakesNoStorage) {
     int gates = 0;
     // The gate is asked before every step but the first: what is counted are whole steps.
     const auto results = BeamSearch(**model).Run(ctx, std::move(context), requests, [&](int request) {
-      if (request == 0) counting = ++gates < static_cast<int>(widths.size()) - 1;
+      if (request == 0) counting = ++gates < config.steps() - 1;
       return absl::OkStatus();
     });
     counting = false;
-    EXPECT_EQ(gates, static_cast<int>(widths.size()) - 1);
+    EXPECT_EQ(gates, config.steps() - 1);
     ASSERT_TRUE(results[2].status.ok()) << results[2].status;
     EXPECT_GT(results[2].hypotheses.size(), 0u);
     std::cout << "round " << round << ": " << large << " of more than " << kHeaderBytes << " bytes, " << small

@@ -68,6 +68,7 @@ if [[ ${1:-} == --cuda && ! -f $installed ]]; then
   # The wheels' folder as nvcc and CMake expect a toolkit.
   toolkit=$(echo "$cache"/cuda/lib/python3*/site-packages/nvidia/cu13)
   ln -s lib "$toolkit/lib64"
+  for library in "$toolkit"/lib/lib*.so.*; do ln -s "$(basename "$library")" "${library%.so.*}.so"; done
   ln -s "$toolkit" "$cache/cuda/toolkit"
   touch "$installed"
 fi

@@ -21,7 +21,7 @@ class Clock {
 };
 
 // The wall time of its construction, moved on by the steady clock: a step of the system's clock neither expires a queue
-// nor makes a duration negative. Make one per process, where time is first needed, and pass it on.
+// nor makes a duration negative.
 class RealClock final : public Clock {
  public:
   absl::Time Now() const override {
@@ -32,6 +32,13 @@ class RealClock final : public Clock {
   absl::Time wall_start_ = absl::Now();
   std::chrono::steady_clock::time_point steady_start_ = std::chrono::steady_clock::now();
 };
+
+// The process's own: whoever compares times with somebody else's takes this one, because two that were made before and
+// after a step of the system's clock differ by it for ever.
+inline const RealClock& ProcessClock() {
+  static const RealClock clock;
+  return clock;
+}
 
 // Stands still until told to move.
 class FakeClock final : public Clock {

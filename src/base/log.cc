@@ -5,7 +5,7 @@
 #include <mutex>
 
 #include "absl/strings/str_cat.h"
-#include "absl/time/clock.h"
+#include "base/clock.h"
 #include "base/log_limiter.h"
 #include "base/log_output.h"
 #include "base/metrics.h"
@@ -88,7 +88,7 @@ void LogEvent(spdlog::level::level_enum level, absl::string_view event, std::ini
   if (level < spdlog::level::critical) {
     Limit& limit = TheLimit();
     std::lock_guard lock(limit.mu);
-    const std::optional<uint64_t> left_out = limit.limiter.Admit(event, absl::Now());
+    const std::optional<uint64_t> left_out = limit.limiter.Admit(event, ProcessClock().Now());
     if (!left_out.has_value()) {
       limit.suppressed.Add();
       return;

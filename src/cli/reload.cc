@@ -53,7 +53,7 @@ The server loads and verifies the bundle in the background, warms it up and swap
 is answered by one version alone. A bundle that is broken, incompatible or fails in the warm-up is refused, the reason is
 printed here and kept in `beamline recommend --status` of the admin port, and the old version goes on serving. A rollback
 holds until something newer comes or the server starts again: remove the version that must not serve from
-engine.model_folder. A second rollback goes back to the version that the first one left.)");
+engine.model_folder. A second rollback goes one version further back.)");
   return {command, [options] { return Run(*options); }};
 }
 

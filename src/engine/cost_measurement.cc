@@ -48,17 +48,17 @@ std::vector<scheduler::BatchCost> MeasureCosts(runtime::Runner& runner, const Co
   if (measurement.budget <= absl::ZeroDuration() || runner.catalogue()->num_items() == 0) return costs;
   const absl::Time end = clock.Now() + measurement.budget;
   const std::vector<Event> history = LongestHistory(runner);
-  const int64_t most = std::min(measurement.max_requests, measurement.max_rows / measurement.beam_width);
   const std::shared_ptr<runtime::Runner> unowned(std::shared_ptr<void>(), &runner);
-  std::vector<std::unique_ptr<runtime::RequestJob>> jobs;
-  scheduler::BatchSize size;
-  for (int64_t requests = 1; requests <= most; requests *= 2) {
+  // A batch of `requests` with this beam; false: no further one.
+  const auto measure = [&](int64_t requests, int beam_width) {
+    std::vector<std::unique_ptr<runtime::RequestJob>> jobs;
+    scheduler::BatchSize size;
     while (static_cast<int64_t>(jobs.size()) < requests) {
       auto job = std::make_unique<runtime::RequestJob>();
       job->model = unowned;
       job->snapshot = runner.catalogue();
       job->input = runner.BuildInput({.user_id = "", .user_attributes = {}, .history = history}, *job->snapshot);
-      job->beam_widths.assign(runner.info().levels(), measurement.beam_width);
+      job->beam_widths.assign(runner.info().levels(), beam_width);
       job->score_rule = measurement.score_rule;
       job->SetCosts();
       size.Add(job->beam_rows, job->context_tokens);
@@ -67,14 +67,24 @@ std::vector<scheduler::BatchCost> MeasureCosts(runtime::Runner& runner, const Co
     absl::Duration encode = absl::InfiniteDuration(), decode = absl::InfiniteDuration();
     for (int run = 0; run < kRuns && (run == 0 || clock.Now() < end); ++run) {
       const auto took = RunOnce(runner, jobs, clock);
-      if (!took) return costs;
+      if (!took) return false;
       encode = std::min(encode, took->first);
       decode = std::min(decode, took->second);
     }
     costs.push_back({scheduler::WorkKind::kEncode, size, encode});
     costs.push_back({scheduler::WorkKind::kDecode, size, decode});
-    if (clock.Now() >= end) break;
+    return clock.Now() < end;
+  };
+  const bool wide = measurement.max_beam_width > measurement.beam_width;
+  if (!measure(1, measurement.beam_width) || (wide && !measure(1, measurement.max_beam_width))) return costs;
+  const auto most = [&](int beam_width) {
+    return std::min<int64_t>(measurement.max_requests, measurement.max_rows / beam_width);
+  };
+  for (int64_t requests = 2; requests <= most(measurement.beam_width); requests *= 2) {
+    if (!measure(requests, measurement.beam_width)) return costs;
   }
+  if (wide && most(measurement.max_beam_width) > 1)
+    measure(most(measurement.max_beam_width), measurement.max_beam_width);
   return costs;
 }
 

@@ -18,6 +18,7 @@ namespace beamline::engine {
 
 struct CostMeasurement {
   int beam_width = 32;
+  int max_beam_width = 0;     // measured, too, alone and in the largest batch: how cost grows to it is no proportion
   int64_t max_requests = 64;  // of the largest batch
   int64_t max_rows = 2048;
   ScoreRule score_rule = ScoreRule::kFull;

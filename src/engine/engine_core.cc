@@ -7,6 +7,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_replace.h"
+#include "base/clock.h"
 #include "base/run_catching.h"
 #include "beamline/retry.h"
 #include "beamline/stage_timings.h"
@@ -96,7 +97,7 @@ struct EngineCore::Call {
 
 absl::StatusOr<std::unique_ptr<EngineCore>> EngineCore::Create(Parts parts) {
   BEAMLINE_RETURN_IF_ERROR(CheckOptions(parts.options));
-  if (parts.clock == nullptr) parts.clock = std::make_shared<RealClock>();
+  if (parts.clock == nullptr) parts.clock = {std::shared_ptr<void>(), &ProcessClock()};
   std::unique_ptr<EngineCore> engine(new EngineCore(parts));
   BEAMLINE_RETURN_IF_ERROR(engine->StartRepository(std::move(parts.source), parts.inline_execution));
   engine->warmed_up_ = engine->clock_->Now();

@@ -32,7 +32,7 @@ class EngineCore final : public Engine {
   struct Parts {
     EngineOptions options;
     RunnerSource source;
-    std::shared_ptr<const Clock> clock;  // null: a RealClock
+    std::shared_ptr<const Clock> clock;  // null: the process's
     int preparation_threads = 2;         // 0: inside Submit
     bool inline_execution = false;       // no scheduler or repository threads: the owner calls Step, StepRepository
   };

@@ -68,6 +68,7 @@ absl::Status ModelLoader::WarmUpNow(ServingModel& next, const repository::Model*
   // Beside a version that serves, little: its requests need the machine.
   next.costs = MeasureCosts(*next.runner,
                             {.beam_width = options_.default_beam_width,
+                             .max_beam_width = options_.max_beam_width,
                              .max_requests = options_.max_batch_requests,
                              .max_rows = options_.max_batch_rows,
                              .score_rule = options_.score_rule,

@@ -9,6 +9,7 @@ namespace beamline::scheduler {
 namespace {
 
 constexpr int kBucketsPerOctave = 4;
+constexpr int kMuchLarger = 3 * kBucketsPerOctave;  // than eight times as much
 
 int Bucket(int64_t size) {
   return static_cast<int>(std::log2(static_cast<double>(std::max<int64_t>(size, 1))) * kBucketsPerOctave);
@@ -76,13 +77,21 @@ absl::Duration CostTable::Estimate(WorkKind kind, const BatchSize& size, absl::T
   }
   if (table.baseline.empty()) return Scaled(table.cells, at);
   const Cell& nearest = Nearest(table.cells, at);
-  return nearest.duration * absl::FDivDuration(Scaled(table.baseline, at), Scaled(table.baseline, nearest));
+  const absl::Duration expected = Scaled(table.baseline, at), expected_there = Scaled(table.baseline, nearest);
+  if (Growth(nearest, at) > kMuchLarger && expected > expected_there) {
+    return expected + (nearest.duration - expected_there);
+  }
+  return nearest.duration * absl::FDivDuration(expected, expected_there);
 }
 
 absl::Duration CostTable::Least(WorkKind kind, const BatchSize& size, absl::Time now) const {
   const absl::Duration estimate = Estimate(kind, size, now);
   const std::vector<Cell>& baseline = kinds_[static_cast<int>(kind)].baseline;
   return baseline.empty() ? estimate : std::min(estimate, Scaled(baseline, At(kind, size)));
+}
+
+int CostTable::Growth(const Cell& cell, const Cell& at) {
+  return std::max(at.width_bucket - cell.width_bucket, at.tokens_bucket - cell.tokens_bucket);
 }
 
 const CostTable::Cell& CostTable::Nearest(const std::vector<Cell>& cells, const Cell& at) {
@@ -95,10 +104,8 @@ const CostTable::Cell& CostTable::Nearest(const std::vector<Cell>& cells, const 
 
 absl::Duration CostTable::Scaled(const std::vector<Cell>& cells, const Cell& at) {
   const Cell& nearest = Nearest(cells, at);
-  const int wider = at.width_bucket - nearest.width_bucket;
-  const int longer = at.tokens_bucket - nearest.tokens_bucket;
-  const int growth = std::max({0, wider, longer});
-  const int shrinkage = growth > 0 ? 0 : std::max(-wider, -longer);
+  const int growth = std::max(0, Growth(nearest, at));
+  const int shrinkage = growth > 0 ? 0 : Growth(at, nearest);
   return nearest.duration * std::exp2((growth - shrinkage / 2.0) / kBucketsPerOctave);
 }
 

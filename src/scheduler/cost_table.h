@@ -56,10 +56,11 @@ class CostTable {
   // In the place of an earlier one; observations stay.
   void SetBaseline(absl::Span<const BatchCost> measured);
 
-  // Of the size's own bucket if it was observed; else of the nearest one observed, scaled as the baseline has it. Where
-  // nothing was observed lately, the baseline's own word. Between the sizes of a baseline, and without one:
-  // proportional to the growth where the size is larger, half-way between fixed and proportional (a square root) where
-  // it is smaller.
+  // Of the size's own bucket if it was observed; else of the nearest one observed, scaled as the baseline has it. Is
+  // that one much smaller, what it lacked or took too much is added, not multiplied: one stall of a small batch must
+  // not make a large one look hopeless. Where nothing was observed lately, the baseline's own word. Between the sizes
+  // of a baseline, and without one: proportional to the growth where the size is larger, half-way between fixed and
+  // proportional (a square root) where it is smaller.
   absl::Duration Estimate(WorkKind kind, const BatchSize& size, absl::Time now) const;
 
   // The lesser of Estimate and the baseline: what the work takes where nothing disturbs it.
@@ -80,6 +81,8 @@ class CostTable {
     absl::Time refreshed = absl::InfinitePast();
   };
   static Cell At(WorkKind kind, const BatchSize& size);
+  // Buckets by which `at` is larger than `cell`.
+  static int Growth(const Cell& cell, const Cell& at);
   static const Cell& Nearest(const std::vector<Cell>& cells, const Cell& at);
   static absl::Duration Scaled(const std::vector<Cell>& cells, const Cell& at);
   Cell* Find(WorkKind kind, const BatchSize& size);

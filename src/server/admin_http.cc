@@ -17,7 +17,8 @@ BoundedHttpServer::Limits LimitsOfPages() {
   limits.max_request_bytes = AdminHttp::kMaxBodyBytes + AdminHttp::kMaxHeaderBytes;
   limits.read = absl::Seconds(5);
   limits.write = absl::Seconds(10);
-  limits.in_a_crowd = absl::Milliseconds(250);
+  limits.read_in_a_crowd = absl::Milliseconds(15);
+  limits.write_in_a_crowd = absl::Milliseconds(250);
   return limits;
 }
 

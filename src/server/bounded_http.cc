@@ -21,7 +21,7 @@
 namespace beamline::server {
 namespace {
 
-constexpr absl::Duration kLook = absl::Milliseconds(50);  // how often one looks whether others wait
+constexpr absl::Duration kLook = absl::Milliseconds(5);  // how often one looks whether others wait
 
 // Set on a thread that ends a connection instead of serving it.
 thread_local bool refusing = false;
@@ -109,7 +109,7 @@ class BoundedStream final : public httplib::Stream {
   ssize_t write(const char* data, size_t size) override {
     if (answered_ == absl::InfiniteFuture()) answered_ = clock_.Now();
     for (size_t done = 0; done < size;) {
-      if (TimeIsUp(answered_, limits_.write)) return -1;
+      if (TimeIsUp(answered_, limits_.write, limits_.write_in_a_crowd)) return -1;
       if (!Ready(POLLOUT, kLook)) continue;
       const ssize_t count = send(socket_, data + done, size - done, MSG_NOSIGNAL | MSG_DONTWAIT);
       if (count < 0 && errno != EINTR && errno != EAGAIN) return -1;
@@ -126,16 +126,16 @@ class BoundedStream final : public httplib::Stream {
     pollfd ready{socket_, events, 0};
     return poll(&ready, 1, static_cast<int>(absl::ToInt64Milliseconds(absl::Ceil(wait, absl::Milliseconds(1))))) > 0;
   }
-  bool TimeIsUp(absl::Time begun, absl::Duration limit) const {
+  bool TimeIsUp(absl::Time begun, absl::Duration limit, absl::Duration in_a_crowd) const {
     const absl::Duration taken = clock_.Now() - begun;
-    return taken >= limit || (taken >= limits_.in_a_crowd && hurry_);
+    return taken >= limit || (taken >= in_a_crowd && hurry_);
   }
   // False: the request has used up its size or its time, or there is no more of it.
   bool Fill() {
     const size_t size = std::min(left_, buffer_.size());
     if (size == 0) return false;
     while (true) {
-      if (TimeIsUp(begun_, limits_.read)) return false;
+      if (TimeIsUp(begun_, limits_.read, limits_.read_in_a_crowd)) return false;
       if (!Ready(POLLIN, kLook)) continue;
       const ssize_t count = recv(socket_, buffer_.data(), size, MSG_DONTWAIT);
       if (count < 0 && (errno == EINTR || errno == EAGAIN)) continue;
@@ -147,7 +147,7 @@ class BoundedStream final : public httplib::Stream {
     }
   }
 
-  const RealClock clock_;
+  const Clock& clock_ = ProcessClock();
   const socket_t socket_;
   const BoundedHttpServer::Limits& limits_;
   const std::atomic<bool>& hurry_;

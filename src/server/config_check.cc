@@ -44,7 +44,7 @@ const Bounds kOwnBounds[] = {
     {"limits.retry_after_ms", 0, 60000},
     {"limits.max_connection_idle_ms", 0, 86400000},
     {"limits.max_connection_age_ms", 0, 604800000},
-    {"limits.handshake_timeout_ms", 1, 600000},
+    {"limits.handshake_timeout_ms", 100, 600000},
     {"limits.keepalive_time_ms", 1000, 86400000},
     {"limits.keepalive_timeout_ms", 1, 600000},
     {"limits.min_open_files", 16, 1000000},

@@ -11,7 +11,7 @@
 #include <unistd.h>
 
 #include "absl/strings/str_cat.h"
-#include "absl/time/clock.h"
+#include "base/clock.h"
 #include "base/interrupt.h"
 #include "base/log.h"
 #include "base/log_output.h"
@@ -40,7 +40,7 @@ constexpr int kInterruptedExit = 130;
 
 // Waits for the last call, a stop of rank `stop_count` or the deadline; returns the calls still in flight.
 int64_t AwaitCalls(const Server& server, const StopRequests& stop, int stop_count, absl::Time deadline) {
-  while (server.in_flight() > 0 && absl::Now() < deadline) {
+  while (server.in_flight() > 0 && ProcessClock().Now() < deadline) {
     if (stop.WaitFor(stop_count, kPoll)) break;
   }
   return server.in_flight();
@@ -51,7 +51,7 @@ int64_t AwaitCalls(const Server& server, const StopRequests& stop, int stop_coun
 class SelfTest {
  public:
   static bool Needed(const EngineStatus& status) {
-    return !status.ready || status.broken_batches > 0 || absl::Now() - status.last_success > kIdle;
+    return !status.ready || status.broken_batches > 0 || ProcessClock().Now() - status.last_success > kIdle;
   }
   void Run(Engine& engine) {
     if (running_->exchange(true)) return;
@@ -224,11 +224,11 @@ absl::Status ServeUntilStopped(const config::v1::Lifecycle& lifecycle, Server& s
   if (broken.why().ok()) stop.WaitFor(2, drain_delay);  // else it takes no traffic since long
   watchdog.Arm(grace + kWatchdogMargin);                // again, without what is left of the delay
   server.Refuse();
-  const absl::Time deadline = absl::Now() + grace;
+  const absl::Time deadline = ProcessClock().Now() + grace;
   const int64_t cut = AwaitCalls(server, stop, 2, deadline);
   if (cut > 0) watchdog.Arm(kWatchdogMargin);
   server.Shutdown();
-  engine.Drain(cut > 0 ? absl::Now() : std::max(deadline, absl::Now()));
+  engine.Drain(cut > 0 ? ProcessClock().Now() : std::max(deadline, ProcessClock().Now()));
   LogStop(server, cut);
   if (!broken.why().ok()) return broken.why();
   if (cut == 0) return absl::OkStatus();
@@ -278,8 +278,8 @@ absl::Status RunServer(const config::v1::ServerConfig& config, const EngineFacto
   absl::Time hangup_told = absl::InfinitePast();
   SignalWatcher signals([&](int number) {
     if (number == SIGHUP) {
-      if (absl::Now() - hangup_told < absl::Seconds(1)) return;
-      hangup_told = absl::Now();
+      if (ProcessClock().Now() - hangup_told < absl::Seconds(1)) return;
+      hangup_told = ProcessClock().Now();
       Log().warn(
           "SIGHUP received: nothing to do. Certificates and engine.model_folder are watched, `beamline reload` changes "
           "the model, the configuration needs a restart");
@@ -302,7 +302,6 @@ absl::Status RunServer(const config::v1::ServerConfig& config, const EngineFacto
     _exit(1);
   });
   loss.StartWatchdog();
-  const RealClock clock;
   // Before the model: a port that another process has is no reason to load it, and whoever asks while it loads hears
   // that this process is alive and not ready.
   BEAMLINE_ASSIGN_OR_RETURN(Listeners listeners, Server::ClaimPorts(config));
@@ -324,7 +323,7 @@ absl::Status RunServer(const config::v1::ServerConfig& config, const EngineFacto
   options.parallel.on_lost = loss.Handler();
   BEAMLINE_ASSIGN_OR_RETURN(const std::unique_ptr<Engine> engine, create_engine(options));
   BEAMLINE_ASSIGN_OR_RETURN(const std::unique_ptr<Server> server,
-                            Server::Start(config, std::move(listeners), engine.get(), &clock));
+                            Server::Start(config, std::move(listeners), engine.get(), &ProcessClock()));
   running.store(server.get());
   loading.store(false);
   LogStart(config, *server, engine->GetStatus());

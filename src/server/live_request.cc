@@ -10,7 +10,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/notification.h"
-#include "absl/time/clock.h"
+#include "base/clock.h"
 #include "base/json.h"
 #include "beamline/status.h"
 #include "google/protobuf/util/json_util.h"
@@ -64,7 +64,7 @@ absl::StatusOr<RecommendRequest> ParseRequest(const std::string& body, const Req
   }
   BEAMLINE_ASSIGN_OR_RETURN(RecommendRequest request, FromProto(message, limits));
   request.trace = true;
-  request.deadline = absl::Now() + kDeadline;
+  request.deadline = ProcessClock().Now() + kDeadline;
   return request;
 }
 

@@ -126,6 +126,8 @@ class RecommendHandlers final : public RawRecommendService {
     RecommendRequest request;
     request.request_id = message.request_id();
     FlightRecord record = BeginRecord(request, call_context.trace);
+    record.history_events = message.history_size();
+    record.top_k = message.top_k();
     service_.metrics->Ended(error, absl::ZeroDuration());
     EndRecord(error, absl::ZeroDuration(), service_.clock->Now(), &record);
     service_.recorder->Add(record);

@@ -217,7 +217,8 @@ void Server::Refuse() { context_->stopping.store(true); }
 
 void Server::SetServing(bool serving) {
   grpc::HealthCheckServiceInterface* const health = server_->GetHealthCheckService();
-  if (health == nullptr) return;
+  // gRPC tells everybody who watches what they know already.
+  if (health == nullptr || serving_.exchange(serving ? 1 : 0) == (serving ? 1 : 0)) return;
   health->SetServingStatus("", serving);
   for (const char* name :
        {"beamline.v1.RecommendService", "beamline.v1.CatalogueService", "beamline.v1.ModelService"}) {
@@ -230,8 +231,10 @@ void Server::Shutdown() {
   Refuse();
   listener_->Stop();
   if (admin_listener_ != nullptr) admin_listener_->Stop();
-  server_->Shutdown(std::chrono::system_clock::now());
-  if (admin_server_ != nullptr) admin_server_->Shutdown(std::chrono::system_clock::now());
+  // Calls that came as the last ones ended hear that the server stops, not that they were cancelled.
+  constexpr auto kLateCalls = std::chrono::milliseconds(200);
+  server_->Shutdown(std::chrono::system_clock::now() + kLateCalls);
+  if (admin_server_ != nullptr) admin_server_->Shutdown(std::chrono::system_clock::now() + kLateCalls);
 }
 
 }  // namespace beamline::server

@@ -72,6 +72,7 @@ class Server {
   std::unique_ptr<grpc::Server> server_, admin_server_;
   std::unique_ptr<Listener> listener_, admin_listener_;
   std::string address_, admin_address_;
+  std::atomic<int> serving_{-1};  // what health says; -1: nothing yet
   int port_ = 0;
 };
 

@@ -3,7 +3,7 @@
 
 #include <signal.h>
 
-#include "absl/time/clock.h"
+#include "base/clock.h"
 #include "server/lifecycle.h"
 
 namespace beamline::server {
@@ -80,21 +80,21 @@ Watchdog::~Watchdog() {
 
 void Watchdog::Arm(absl::Duration timeout) {
   std::lock_guard lock(mu_);
-  expiry_ = absl::Now() + timeout;
+  expiry_ = ProcessClock().Now() + timeout;
   changed_.notify_all();
 }
 
 void Watchdog::Loop() {
   std::unique_lock lock(mu_);
   while (!stopping_) {
-    const absl::Duration left = expiry_ - absl::Now();
+    const absl::Duration left = expiry_ - ProcessClock().Now();
     if (left <= absl::ZeroDuration()) {
       expiry_ = absl::InfiniteFuture();
       lock.unlock();
       on_timeout_();
       lock.lock();
     } else {
-      // Bounded, so that a step of the system's clock only delays.
+      // Bounded: the condition's own clock may be the system's, and that is stepped.
       changed_.wait_for(lock, absl::ToChronoNanoseconds(std::min(left, absl::Seconds(1))));
     }
   }

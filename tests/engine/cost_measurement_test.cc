@@ -43,6 +43,17 @@ TEST_F(CostMeasurementTest, RowsLimitABatchToo) {
   EXPECT_THAT(Sizes(costs, scheduler::WorkKind::kDecode), ::testing::ElementsAre(1, 2, 4));
 }
 
+TEST_F(CostMeasurementTest, MeasuresTheWidestBeamsToo) {
+  const auto costs = MeasureCosts(
+      runner_, {.beam_width = 8, .max_beam_width = 100, .max_requests = 4, .max_rows = 300, .budget = absl::Seconds(1)},
+      clock_);
+  std::vector<int64_t> rows;
+  for (const scheduler::BatchCost& cost : costs) {
+    if (cost.kind == scheduler::WorkKind::kDecode) rows.push_back(cost.size.rows);
+  }
+  EXPECT_THAT(rows, ::testing::ElementsAre(8, 100, 16, 32, 300));
+}
+
 TEST_F(CostMeasurementTest, StopsWhenTheBudgetIsSpent) {
   const auto costs = MeasureCosts(runner_, {.beam_width = 8, .budget = 10 * kCostMs}, clock_);
   EXPECT_THAT(Sizes(costs, scheduler::WorkKind::kDecode), ::testing::ElementsAre(1, 2)) << "8 ms, and 4 of 8 more";

@@ -71,6 +71,16 @@ TEST(CostTableTest, ObservationsCarryOverByTheShapeOfTheBaseline) {
   EXPECT_EQ(cost.Estimate(WorkKind::kDecode, Size(8, 256, 800), kNow), 240 * kMs) << "nothing else is known";
 }
 
+TEST(CostTableTest, AStallOfASmallBatchIsNotMultiplied) {
+  CostTable cost(absl::Seconds(1), 0.2);
+  cost.SetBaseline(
+      {{{WorkKind::kDecode, Size(1, 1, 80), 2 * kMs}, {WorkKind::kDecode, Size(4, 4096, 320), 100 * kMs}}});
+  cost.Observe(WorkKind::kDecode, Size(1, 1, 80), 102 * kMs,
+               kNow);  // expected 2, a fifth of the difference is believed
+  EXPECT_EQ(cost.Estimate(WorkKind::kDecode, Size(1, 1, 80), kNow), 22 * kMs);
+  EXPECT_EQ(cost.Estimate(WorkKind::kDecode, Size(4, 4096, 320), kNow), 120 * kMs) << "eleven times as much before";
+}
+
 TEST(CostTableTest, ALesserCostThanExpectedIsBelievedAtOnce) {
   CostTable cost(absl::Seconds(1), 0.2);
   cost.SetBaseline({{{WorkKind::kDecode, Size(1, 32, 100), absl::Seconds(10)}}});

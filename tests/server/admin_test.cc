@@ -5,6 +5,7 @@
 #include <atomic>
 #include <cstdio>
 #include <cstdlib>
+#include <deque>
 #include <fstream>
 #include <regex>
 #include <set>
@@ -233,6 +234,32 @@ TEST(AdminHttpTest, SlowClientsDoNotKeepASupervisorWaiting) {
   slow.join();
 }
 
+// Some hundred new ones a second: whoever waits for the rest of a request does not keep those waiting who sent theirs.
+TEST(AdminHttpTest, AStreamOfHalfRequestsDoesNotKeepASupervisorWaiting) {
+  auto http = AdminHttp::Start("127.0.0.1", 0, {{"/livez", [] { return HttpPage{.body = "alive\n"}; }}});
+  ASSERT_TRUE(http.ok()) << http.status();
+  const int port = PortOf((*http)->address());
+  std::atomic<bool> stop{false};
+  std::thread flood([&] {
+    std::deque<std::unique_ptr<RawConnection>> clients;
+    while (!stop) {
+      clients.push_back(std::make_unique<RawConnection>(port));
+      clients.back()->Send("GET /livez HTTP/1.1\r\nA:");
+      if (clients.size() > 500) clients.pop_front();
+      absl::SleepFor(absl::Milliseconds(3));
+    }
+  });
+  absl::SleepFor(absl::Seconds(1));
+  for (int i = 0; i < 10; ++i) {
+    const absl::Time start = absl::Now();
+    EXPECT_EQ(Get(**http, "/livez").first, 200);
+    EXPECT_LT(absl::Now() - start, absl::Seconds(1));
+    absl::SleepFor(absl::Milliseconds(50));
+  }
+  stop = true;
+  flood.join();
+}
+
 TEST(AdminHttpTest, SlowClientsDoNotHoldTheEndUp) {
   auto http = AdminHttp::Start("127.0.0.1", 0, {{"/livez", [] { return HttpPage{.body = "alive\n"}; }}});
   ASSERT_TRUE(http.ok()) << http.status();
@@ -343,6 +370,7 @@ TEST_F(AdminPagesTest, RequestsWithABadFieldAreCountedAndRecorded) {
   const auto recorded = nlohmann::json::parse(Get(*http_, "/debug/requests").second);
   EXPECT_EQ(recorded["recent"].size(), 4u);
   EXPECT_THAT(recorded["recent"].dump(), HasSubstr("the_bad_one"));
+  EXPECT_THAT(recorded["recent"].dump(), HasSubstr("\"top_k\":-1")) << "what it asked for";
   EXPECT_TRUE(recorded["failed"].empty() && recorded["refused"].empty());
 }
 

@@ -279,7 +279,7 @@ TEST(Config, EachProblemIsFoundAlone) {
       {"engine { context_cache_bytes: -1 }", "c.textproto:1: engine.context_cache_bytes: -1", "0.."},
       {"limits { default_deadline_ms: 70000 }", "c.textproto:1: limits.default_deadline_ms: 70000", "max_deadline_ms"},
       {"limits { max_receive_bytes: 1023 }", "c.textproto:1: limits.max_receive_bytes: 1023", "1024.."},
-      {"limits { handshake_timeout_ms: 0 }", "c.textproto:1: limits.handshake_timeout_ms: 0", "1..600000"},
+      {"limits { handshake_timeout_ms: 0 }", "c.textproto:1: limits.handshake_timeout_ms: 0", "100..600000"},
       {"limits { max_connection_idle_ms: -1 }", "c.textproto:1: limits.max_connection_idle_ms: -1", "0..86400000"},
       {"limits { min_open_files: 2 }", "c.textproto:1: limits.min_open_files: 2", "16..1000000"},
       {"limits { max_connections: 0 }", "c.textproto:1: limits.max_connections: 0", "1..1000000"},

@@ -170,6 +170,7 @@ TEST_F(LifecycleTest, WatchIsToldAtOnce) {
     return std::string(reinterpret_cast<const char*>(slice.begin()), slice.size());
   };
   EXPECT_EQ(read(), kServing);
+  absl::SleepFor(absl::Milliseconds(600));  // two looks at readiness that find nothing new, of which nobody is told
   const absl::Time stopped = absl::Now();
   stop_.Add();
   EXPECT_EQ(read(), kNotServing);

@@ -3,11 +3,15 @@
 // Signals, exit codes and the watchdog of a whole process: tests/server/fake_serve.cc.
 #include "testing/process.h"
 
+#include <fstream>
 #include <future>
 #include <string>
+#include <vector>
 
 #include <signal.h>
 
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "server/loopback.h"
@@ -19,8 +23,8 @@ using ::testing::HasSubstr;
 
 class Process : public testing::Process {
  public:
-  Process(const std::string& mode, const std::string& grace_ms)
-      : testing::Process({BEAMLINE_FAKE_SERVE, mode, grace_ms}) {}
+  Process(const std::string& mode, const std::string& grace_ms, const std::vector<std::string>& environment = {})
+      : testing::Process({BEAMLINE_FAKE_SERVE, mode, grace_ms}, environment) {}
   std::string AwaitAddress() const {
     const std::string line = AwaitLog("server started: ");
     const size_t begin = line.find("address=") + 8;
@@ -90,6 +94,33 @@ TEST(Process, HangupsAndBrokenPipesStopNothing) {
   EXPECT_TRUE(RecommendFrom(address).get().ok());
   process.Signal(SIGTERM);
   EXPECT_EQ(process.Wait(), 0);
+}
+
+// Row C7.7: neither does a stop end early, nor does what is told once a second fall silent.
+TEST(Process, StepsOfTheSystemsClockChangeNothing) {
+#ifdef __SANITIZE_ADDRESS__
+  GTEST_SKIP() << "AddressSanitizer wants to be loaded first";
+#endif
+  const std::string file = ::testing::TempDir() + "/clock_step";
+  const auto step = [&file](int seconds) { std::ofstream(file) << seconds; };
+  Process process("slow-answer", "5000",
+                  {absl::StrCat("LD_PRELOAD=", BEAMLINE_CLOCK_STEP), "BEAMLINE_CLOCK_STEP_FILE=" + file});
+  const std::string address = process.AwaitAddress();
+  process.Signal(SIGHUP);
+  ASSERT_NE(process.AwaitLog("SIGHUP received"), "");
+  step(-3600);
+  absl::SleepFor(absl::Milliseconds(1100));
+  process.Signal(SIGHUP);
+  EXPECT_TRUE(Eventually([&] {
+    return std::vector<std::string>(absl::StrSplit(process.Log(), "SIGHUP received")).size() == 3;
+  })) << process.Log();
+  std::future<grpc::Status> call = RecommendFrom(address);
+  AwaitInFlight(address, 1);
+  process.Signal(SIGTERM);
+  ASSERT_NE(process.AwaitLog("server stopping"), "");
+  step(3600);
+  EXPECT_TRUE(call.get().ok());
+  EXPECT_EQ(process.Wait(), 0) << process.Log();
 }
 
 TEST(Process, ABundleThatCannotBeLoadedEndsIt) {

@@ -33,6 +33,9 @@ namespace {
 constexpr absl::Duration kReadinessPeriod = absl::Milliseconds(250);
 constexpr absl::Duration kPoll = absl::Milliseconds(5);
 constexpr absl::Duration kWatchdogMargin = absl::Seconds(1);
+// Callers are told UNAVAILABLE until none came for kQuiet, but no longer than kTold: of what comes after, gRPC cancels
+// what it has not begun, and a client that sees CANCELLED takes it for its own doing.
+constexpr absl::Duration kQuiet = absl::Milliseconds(100), kTold = absl::Seconds(1);
 // An engine that nobody asked for so long is asked by us: readiness rests on what happened lately.
 constexpr absl::Duration kIdle = absl::Seconds(30);
 constexpr absl::Duration kLostExit = absl::Milliseconds(1500);  // with parallel.lost_after_ms below 10 s in all
@@ -44,6 +47,14 @@ int64_t AwaitCalls(const Server& server, const StopRequests& stop, int stop_coun
     if (stop.WaitFor(stop_count, kPoll)) break;
   }
   return server.in_flight();
+}
+
+void AwaitQuiet(const Server& server, const StopRequests& stop, absl::Time deadline) {
+  const absl::Time end = std::min(ProcessClock().Now() + kTold, deadline);
+  for (uint64_t calls = 0; calls != server.counters().calls.value() && ProcessClock().Now() < end;) {
+    calls = server.counters().calls.value();
+    if (stop.WaitFor(2, kQuiet)) return;
+  }
 }
 
 // Work for an engine that nobody else sends any: one that is not ready becomes so by success alone, and one that is
@@ -226,7 +237,11 @@ absl::Status ServeUntilStopped(const config::v1::Lifecycle& lifecycle, Server& s
   server.Refuse();
   const absl::Time deadline = ProcessClock().Now() + grace;
   const int64_t cut = AwaitCalls(server, stop, 2, deadline);
-  if (cut > 0) watchdog.Arm(kWatchdogMargin);
+  if (cut > 0) {
+    watchdog.Arm(kWatchdogMargin);
+  } else {
+    AwaitQuiet(server, stop, deadline);
+  }
   server.Shutdown();
   engine.Drain(cut > 0 ? ProcessClock().Now() : std::max(deadline, ProcessClock().Now()));
   LogStop(server, cut);

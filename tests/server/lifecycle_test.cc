@@ -180,6 +180,39 @@ TEST_F(LifecycleTest, WatchIsToldAtOnce) {
   queue.Shutdown();
 }
 
+// UNAVAILABLE, which clients try elsewhere; never CANCELLED, which they take for their own doing.
+TEST_F(LifecycleTest, WhoeverCallsAsItEndsHearsThatItStops) {
+  std::atomic<int> stopped{0};
+  for (int round = 0; round < 8; ++round) {
+    Start(LoopbackConfig());
+    StopRequests stop;
+    auto run = std::async(std::launch::async, [&] {
+      return ServeUntilStopped(config::v1::Lifecycle(), *server_, engine_, stop, watchdog_);
+    });
+    std::vector<std::thread> callers;
+    for (int i = 0; i < 4; ++i) {
+      callers.emplace_back([&] {
+        const auto stub = v1::RecommendService::NewStub(Connect(server_->address()));
+        grpc::Status status;
+        while (status.ok()) {
+          grpc::ClientContext context;
+          SetTimeout(context);
+          v1::RecommendResponse response;
+          status = stub->Recommend(&context, ValidRequest(), &response);
+        }
+        const bool told = status.error_code() == grpc::StatusCode::UNAVAILABLE;
+        EXPECT_TRUE(told) << status.error_code() << ": " << status.error_message();
+        stopped += told ? 1 : 0;
+      });
+    }
+    absl::SleepFor(absl::Milliseconds(100));
+    stop.Add();
+    EXPECT_TRUE(run.get().ok());
+    for (std::thread& caller : callers) caller.join();
+  }
+  EXPECT_EQ(stopped, 32);
+}
+
 TEST_F(LifecycleTest, HealthCanBeSwitchedOff) {
   config::v1::ServerConfig config = LoopbackConfig();
   config.set_health(false);

@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "runtime/request_job.h"
+#include "runtime/synthetic_history.h"
 
 namespace beamline::engine {
 namespace {
@@ -15,14 +16,8 @@ constexpr int kRuns = 2;
 
 std::vector<Event> LongestHistory(const runtime::Runner& runner) {
   const std::vector<int>& windows = runner.info().window_lengths;
-  const auto catalogue = runner.catalogue();
-  std::vector<Event> history(windows.empty() ? 1 : *std::max_element(windows.begin(), windows.end()));
-  for (size_t i = 0; i < history.size(); ++i) {
-    history[i].item = catalogue->item_id(static_cast<uint32_t>(i % catalogue->num_items()));
-    history[i].timestamp_ms = 1'600'000'000'000 + static_cast<int64_t>(i) * 60'000;
-    history[i].labels = kClick;
-  }
-  return history;
+  return runtime::SyntheticHistory(*runner.catalogue(),
+                                   windows.empty() ? 1 : *std::max_element(windows.begin(), windows.end()));
 }
 
 // Encode's and decode's time of one batch of `requests`; nullopt: it failed.

@@ -6,6 +6,7 @@
 
 #include "beamline/status.h"
 #include "runtime/model_runner.h"
+#include "runtime/synthetic_history.h"
 
 namespace beamline::runtime {
 namespace {
@@ -18,18 +19,6 @@ RecommendRequest Synthetic(std::vector<Event> history, int levels) {
   request.history = std::move(history);
   request.beam_widths.assign(levels, kWarmUpWidth);
   return request;
-}
-
-// A history of the catalogue's own items, as long as the model's windows, liked and watched.
-std::vector<Event> SyntheticHistory(const catalogue::CatalogueSnapshot& catalogue, int length) {
-  std::vector<Event> history(length);
-  for (int i = 0; i < length; ++i) {
-    history[i].item = catalogue.item_id(static_cast<uint32_t>(i % catalogue.num_items()));
-    history[i].timestamp_ms = 1'600'000'000'000 + i * int64_t{60'000};
-    history[i].play_time_ms = 10'000;
-    history[i].labels = kClick | kLongView;
-  }
-  return history;
 }
 
 }  // namespace

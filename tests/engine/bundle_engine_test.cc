@@ -16,9 +16,12 @@
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/notification.h"
 #include "absl/time/clock.h"
+#include "base/clock.h"
 #include "beamline/engine.h"
+#include "engine/cost_measurement.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "runtime/runner.h"
 #include "runtime/tiny_bundle.h"
 
 namespace beamline {
@@ -57,6 +60,19 @@ class BundleEngineTest : public ::testing::Test {
 
   const fs::path folder_;
 };
+
+// A history that left a pathway empty would say of every batch that it costs what one without history does.
+TEST_F(BundleEngineTest, CostsAreMeasuredWithFullHistories) {
+  const auto runner = runtime::LoadRunner({.bundle = folder_ / "bundle", .threads = 1});
+  ASSERT_TRUE(runner.ok()) << runner.status();
+  const RealClock clock;
+  const auto costs = engine::MeasureCosts(**runner, {.max_requests = 2, .budget = absl::Minutes(1)}, clock);
+  ASSERT_EQ(costs.size(), 4u);
+  const std::vector<int>& windows = (*runner)->info().window_lengths;
+  for (const scheduler::BatchCost& cost : costs) {
+    EXPECT_GE(cost.size.context_tokens, cost.size.requests * (windows[0] + windows[1]));
+  }
+}
 
 void ExpectSameAnswer(const RecommendResult& a, const RecommendResult& b) {
   ASSERT_EQ(a.items.size(), b.items.size());

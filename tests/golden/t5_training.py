@@ -173,7 +173,7 @@ def main():
     examples = list(training_examples(log, args.max_items))
     steps_per_epoch = math.ceil(len(examples) / args.batch)
     total = steps_per_epoch * args.epochs
-    warmup = int(0.01 * total)
+    warmup = min(int(0.01 * total), 1000)  # as the preset has it
     steps = min(args.steps, total)
     order = []
     while len(order) < steps * args.batch:

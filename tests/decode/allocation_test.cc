@@ -77,7 +77,7 @@ model::ModelConfig T5(const std::vector<uint32_t>& level_sizes) {
   config.head_dim = 32;
   config.encoder = {.layers = 1, .ffn = {.width = 128, .gated = false}};
   config.decoder = {.layers = 2, .ffn = {.width = 128, .gated = true}};
-  const int codes = std::accumulate(level_sizes.begin(), level_sizes.end(), 0);
+  const int codes = static_cast<int>(std::accumulate(level_sizes.begin(), level_sizes.end(), uint32_t{0}));
   config.t5 = {.vocabulary = codes + 2,
                .start = codes,
                .end = codes + 1,

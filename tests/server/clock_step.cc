@@ -19,7 +19,7 @@ time_t Step() {
   char text[32] = {};
   const ssize_t length = read(fd, text, sizeof(text) - 1);
   close(fd);
-  return length > 0 ? atol(text) : 0;
+  return length > 0 ? strtol(text, nullptr, 10) : 0;
 }
 
 }  // namespace

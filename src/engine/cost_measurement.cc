@@ -78,8 +78,9 @@ std::vector<scheduler::BatchCost> MeasureCosts(runtime::Runner& runner, const Co
   for (int64_t requests = 2; requests <= most(measurement.beam_width); requests *= 2) {
     if (!measure(requests, measurement.beam_width)) return costs;
   }
-  if (wide && most(measurement.max_beam_width) > 1)
+  if (wide && most(measurement.max_beam_width) > 1) {
     measure(most(measurement.max_beam_width), measurement.max_beam_width);
+  }
   return costs;
 }
 

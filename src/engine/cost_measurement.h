@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// What batches of a model cost, measured before it serves: synthetic requests of the longest history and the default
-// beam width, one, two, four, ... at once, through the runner's own Encode and Decode. The scheduler takes it for its
+// What batches of a model cost, measured before it serves: synthetic requests of the longest history, one of the
+// default beam width and one of the widest, then two, four, ... of the default at once and the largest batch of the
+// widest, as far as the budget goes, through the runner's own Encode and Decode. The scheduler takes it for its
 // baseline (scheduler/cost_table.h), so that admission knows the first burst as well as the thousandth.
 #pragma once
 

@@ -92,10 +92,7 @@ Endpoint Name(int (*ask)(int, sockaddr*, socklen_t*), const Socket& socket) {
 
 }  // namespace
 
-absl::Time SteadyNow() {
-  static const RealClock clock;
-  return clock.Now();
-}
+absl::Time SteadyNow() { return ProcessClock().Now(); }
 
 Socket& Socket::operator=(Socket&& other) noexcept {
   std::swap(descriptor_, other.descriptor_);

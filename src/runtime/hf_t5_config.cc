@@ -171,7 +171,7 @@ absl::StatusOr<HfT5Config> ReadHfT5Config(const fs::path& folder) {
                     .relative_max_distance = 128,
                     .norm_epsilon = 1e-6};
   CheckKind(reader, config);
-  // Second names are those that transformers' configs share, which it takes as well.
+  // The first names are those that transformers' configs share; where both stand there, they win.
   const std::tuple<const char*, const char*, int&> sizes[] = {
       {"hidden_size", "d_model", config.d_model},
       {"head_dim", "d_kv", config.d_kv},

@@ -135,7 +135,9 @@ class BoundedStream final : public httplib::Stream {
     const size_t size = std::min(left_, buffer_.size());
     if (size == 0) return false;
     while (true) {
-      if (TimeIsUp(begun_, limits_.read, limits_.read_in_a_crowd)) return false;
+      // What is here when one first looks is read, however long this thread had to wait for the processor.
+      const bool first = left_ == limits_.max_request_bytes;
+      if (TimeIsUp(begun_, limits_.read, limits_.read_in_a_crowd) && !(first && is_readable())) return false;
       if (!Ready(POLLIN, kLook)) continue;
       const ssize_t count = recv(socket_, buffer_.data(), size, MSG_DONTWAIT);
       if (count < 0 && (errno == EINTR || errno == EAGAIN)) continue;

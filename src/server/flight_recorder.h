@@ -2,9 +2,9 @@
 //
 // The last requests, for whoever asks what just happened: ids, times per stage, sizes, status, batch, model version;
 // nothing of the users. Four rings of fixed memory, so that none is washed out by the others: the recent ones, the slow
-// ones, those there was too little of us or of time for, and the failed ones, which are our fault. A caller's mistake
-// is among the recent ones alone. On a fatal signal they are written to standard error, a JSON object per line.
-// Thread-safe.
+// ones, those there was too little of us or of time for (UNAVAILABLE included), and the failed ones: everything else
+// that was not answered. A caller's mistake is among the recent ones alone. On a fatal signal they are written to
+// standard error, a JSON object per line. Thread-safe.
 #pragma once
 
 #include <array>

@@ -36,6 +36,7 @@ constexpr absl::Duration kWatchdogMargin = absl::Seconds(1);
 // Callers are told UNAVAILABLE until none came for kQuiet, but no longer than kTold: of what comes after, gRPC cancels
 // what it has not begun, and a client that sees CANCELLED takes it for its own doing.
 constexpr absl::Duration kQuiet = absl::Milliseconds(100), kTold = absl::Seconds(1);
+constexpr absl::Duration kLateCalls = absl::Milliseconds(200);  // see Server::Shutdown
 // An engine that nobody asked for so long is asked by us: readiness rests on what happened lately.
 constexpr absl::Duration kIdle = absl::Seconds(30);
 constexpr absl::Duration kLostExit = absl::Milliseconds(1500);  // with parallel.lost_after_ms below 10 s in all
@@ -51,10 +52,11 @@ int64_t AwaitCalls(const Server& server, const StopRequests& stop, int stop_coun
 
 void AwaitQuiet(const Server& server, const StopRequests& stop, absl::Time deadline) {
   const absl::Time end = std::min(ProcessClock().Now() + kTold, deadline);
-  for (uint64_t calls = 0; calls != server.counters().calls.value() && ProcessClock().Now() < end;) {
+  uint64_t calls = 0;
+  do {
     calls = server.counters().calls.value();
     if (stop.WaitFor(2, kQuiet)) return;
-  }
+  } while (calls != server.counters().calls.value() && ProcessClock().Now() < end);
 }
 
 // Work for an engine that nobody else sends any: one that is not ready becomes so by success alone, and one that is
@@ -85,7 +87,7 @@ class BrokenEngine {
       : limit_(limit > absl::ZeroDuration() ? limit : absl::InfiniteDuration()) {}
   // True: it is broken, and why() says how.
   bool Look(const EngineStatus& status) {
-    const absl::Time now = clock_.Now();
+    const absl::Time now = ProcessClock().Now();
     since_ = status.ready ? absl::InfiniteFuture() : std::min(since_, now);
     if (now - since_ < limit_) return false;
     why_ = absl::InternalError(absl::StrCat("the engine has not been ready for ", absl::FormatDuration(limit_), ": ",
@@ -98,7 +100,6 @@ class BrokenEngine {
 
  private:
   const absl::Duration limit_;
-  const RealClock clock_;
   absl::Time since_ = absl::InfiniteFuture();  // when it was first seen not ready
   absl::Status why_;
 };
@@ -109,7 +110,8 @@ const char* TlsKind(const config::v1::ServerConfig& config) {
 
 // The longest stop there is without anything hanging.
 absl::Duration StopTime(const config::v1::Lifecycle& lifecycle) {
-  return absl::Milliseconds(lifecycle.drain_delay_ms()) + absl::Milliseconds(lifecycle.grace_ms());
+  return absl::Milliseconds(lifecycle.drain_delay_ms()) + absl::Milliseconds(lifecycle.grace_ms()) + kQuiet +
+         kLateCalls;
 }
 
 void LogStart(const config::v1::ServerConfig& config, const Server& server, const EngineStatus& status) {
@@ -242,7 +244,7 @@ absl::Status ServeUntilStopped(const config::v1::Lifecycle& lifecycle, Server& s
   } else {
     AwaitQuiet(server, stop, deadline);
   }
-  server.Shutdown();
+  server.Shutdown(cut > 0 ? absl::ZeroDuration() : kLateCalls);
   engine.Drain(cut > 0 ? ProcessClock().Now() : std::max(deadline, ProcessClock().Now()));
   LogStop(server, cut);
   if (!broken.why().ok()) return broken.why();

@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // From "the engine is wanted" to "the process may exit": loading, serving, draining. On the first SIGTERM or SIGINT
-// health says NOT_SERVING; after the drain delay new calls are refused; calls in flight get the grace time; then the
-// server and the engine stop. A second signal skips what is left of both times. A watchdog, armed by the first signal
-// itself, ends the process one second after both times in case anything hangs. A signal while the engine still loads
-// ends the process at once. SIGHUP stops nothing: whoever means "read your files again" by it is told in the log that
-// they are watched. The admin pages are there from before the engine loads until the end. Where several ranks
-// hold the model, the loss of one ends this process too: at once, with an error, and within kLostExit though all hang.
+// health says NOT_SERVING; after the drain delay new calls are refused; calls in flight get the grace time; then,
+// when nobody has called for a tenth of a second (of the grace time, at most a second), the server and the engine stop.
+// A second signal skips what is left of both times. A watchdog, armed by the first signal itself, ends the process one
+// second after both times in case anything hangs. A signal while the engine still loads ends the process at once.
+// SIGHUP stops nothing: whoever means "read your files again" by it is told in the log that they are watched. The admin
+// pages are there from before the engine loads until the end. Where several ranks hold the model, the loss of one ends
+// this process too: at once, with an error, and within kLostExit though all hang.
 #pragma once
 
 #include <condition_variable>

@@ -86,7 +86,7 @@ class RecommendHandlers final : public RawRecommendService {
   absl::Status HandleOne(const std::shared_ptr<UnaryCall>& call, const CallContext& call_context,
                          const v1::RecommendRequest& message) {
     absl::StatusOr<RecommendRequest> request = FromProto(message, LimitsNow(service_));
-    if (!request.ok()) return Refused(request.status(), message, call_context);
+    if (!request.ok()) return RecordInvalid(request.status(), message, call_context);
     Submit(call, call_context, *std::move(request), [call](absl::StatusOr<v1::RecommendResponse> response) {
       if (response.ok()) {
         call->Finish(*response);
@@ -107,7 +107,7 @@ class RecommendHandlers final : public RawRecommendService {
     for (int i = 0; i < users; ++i) {
       absl::StatusOr<RecommendRequest> request = FromProto(message.requests(i), limits);
       if (!request.ok()) {
-        batch->Set(i, Refused(request.status(), message.requests(i), call_context));
+        batch->Set(i, RecordInvalid(request.status(), message.requests(i), call_context));
         continue;
       }
       Submit(call, call_context, *std::move(request), [batch, i](absl::StatusOr<v1::RecommendResponse> response) {
@@ -121,8 +121,8 @@ class RecommendHandlers final : public RawRecommendService {
   }
 
   // A request that a field of it kept from the engine is told like one that the engine ended. Returns `error`.
-  absl::Status Refused(const absl::Status& error, const v1::RecommendRequest& message,
-                       const CallContext& call_context) {
+  absl::Status RecordInvalid(const absl::Status& error, const v1::RecommendRequest& message,
+                             const CallContext& call_context) {
     RecommendRequest request;
     request.request_id = message.request_id();
     FlightRecord record = BeginRecord(request, call_context.trace);

@@ -226,15 +226,14 @@ void Server::SetServing(bool serving) {
   }
 }
 
-void Server::Shutdown() {
+void Server::Shutdown(absl::Duration late_calls) {
   if (server_ == nullptr) return;
   Refuse();
   listener_->Stop();
   if (admin_listener_ != nullptr) admin_listener_->Stop();
-  // Calls that came as the last ones ended hear that the server stops, not that they were cancelled.
-  constexpr auto kLateCalls = std::chrono::milliseconds(200);
-  server_->Shutdown(std::chrono::system_clock::now() + kLateCalls);
-  if (admin_server_ != nullptr) admin_server_->Shutdown(std::chrono::system_clock::now() + kLateCalls);
+  const auto deadline = std::chrono::system_clock::now() + absl::ToChronoMilliseconds(late_calls);
+  server_->Shutdown(deadline);
+  if (admin_server_ != nullptr) admin_server_->Shutdown(deadline);
 }
 
 }  // namespace beamline::server

@@ -3,7 +3,7 @@
 // The gRPC server: the public services of beamline.v1 on one listener, with the standard health service and reflection
 // where configured, and AdminService on a listener of its own where the configuration has one. It owns gRPC's threads
 // and borrows the engine and the clock, which outlive it. ClaimPorts refuses a port that another process has, before
-// there is an engine. Stopping is three steps, driven by lifecycle.h: SetServing(false), Refuse(), Shutdown().
+// there is an engine. Stopping is three steps, driven by lifecycle.h: SetServing(false), Refuse(), Shutdown(...).
 // Thread-safe.
 #pragma once
 
@@ -59,7 +59,8 @@ class Server {
   // Calls in flight, health's Watch streams not counted.
   int64_t in_flight() const;
   // Closes the listeners and all connections; calls in flight are cancelled. Returns when the last has ended.
-  void Shutdown();
+  // Calls that gRPC has begun get `late_calls` to end; the others are cancelled.
+  void Shutdown(absl::Duration late_calls = absl::ZeroDuration());
 
  private:
   explicit Server(std::unique_ptr<ServiceContext> context);

@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Preloaded into a process (LD_PRELOAD), moves its system clock, and that alone, by as many seconds as the file named
-// by BEAMLINE_CLOCK_STEP_FILE holds now: what NTP or an operator does to a server that runs.
+// Preloaded into a process (LD_PRELOAD), moves the system clock as it sees it by asking by as many seconds as the file
+// named by BEAMLINE_CLOCK_STEP_FILE holds now: what NTP or an operator does to a server that runs. The kernel's own
+// waits until a time of that clock are not moved.
+#include <cerrno>
 #include <cstdlib>
 
 #include <fcntl.h>
@@ -13,12 +15,15 @@
 namespace {
 
 time_t Step() {
+  const int kept = errno;  // whoever asks for the time expects it as it was
   const char* const file = getenv("BEAMLINE_CLOCK_STEP_FILE");
   const int fd = file == nullptr ? -1 : open(file, O_RDONLY | O_CLOEXEC);
+  errno = kept;
   if (fd < 0) return 0;
   char text[32] = {};
   const ssize_t length = read(fd, text, sizeof(text) - 1);
   close(fd);
+  errno = kept;
   return length > 0 ? strtol(text, nullptr, 10) : 0;
 }
 

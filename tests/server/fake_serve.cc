@@ -48,9 +48,9 @@ absl::StatusOr<std::unique_ptr<Engine>> Make(const std::string& mode) {
   if (mode == "slow-load") absl::SleepFor(absl::Seconds(60));
   if (mode == "bad-bundle") return absl::InvalidArgumentError("bundle.json: missing");
   auto engine = std::make_unique<FakeEngine>();
-  if (mode == "slow-answer") {
-    engine->set_answer([](const RecommendRequest&) {
-      absl::SleepFor(absl::Milliseconds(500));
+  if (mode == "slow-answer" || mode == "slower-answer") {
+    engine->set_answer([mode](const RecommendRequest&) {
+      absl::SleepFor(absl::Milliseconds(mode == "slow-answer" ? 500 : 2500));
       return FakeResult();
     });
   }

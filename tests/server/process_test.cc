@@ -103,7 +103,8 @@ TEST(Process, StepsOfTheSystemsClockChangeNothing) {
 #endif
   const std::string file = ::testing::TempDir() + "/clock_step";
   const auto step = [&file](int seconds) { std::ofstream(file) << seconds; };
-  Process process("slow-answer", "5000",
+  step(0);
+  Process process("slower-answer", "5000",
                   {absl::StrCat("LD_PRELOAD=", BEAMLINE_CLOCK_STEP), "BEAMLINE_CLOCK_STEP_FILE=" + file});
   const std::string address = process.AwaitAddress();
   process.Signal(SIGHUP);
@@ -119,6 +120,7 @@ TEST(Process, StepsOfTheSystemsClockChangeNothing) {
   process.Signal(SIGTERM);
   ASSERT_NE(process.AwaitLog("server stopping"), "");
   step(3600);
+  EXPECT_EQ(call.wait_for(std::chrono::seconds(0)), std::future_status::timeout) << "answered before the step";
   EXPECT_TRUE(call.get().ok());
   EXPECT_EQ(process.Wait(), 0) << process.Log();
 }

@@ -146,8 +146,7 @@ def main():
     if args.small == bool(args.beauty):
         parser.error("name --small or --beauty DIR")
     if args.small:
-        args.steps, args.batch, args.epochs, args.max_items, args.users = 20, 16, 4, 5, 30
-        args.learning_rate = 5e-3
+        args.batch, args.epochs, args.max_items, args.users = 16, 40, 5, 30
         args.out = args.out or pathlib.Path(__file__).parent / "t5_training"
     if not args.out:
         parser.error("--out is missing")

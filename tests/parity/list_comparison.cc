@@ -15,7 +15,7 @@ namespace {
 
 constexpr size_t kShownFailures = 10;
 
-enum class Agreement : uint8_t { kSame, kReordered, kOtherMembers, kNone };  // from best to worst
+enum class Agreement : uint8_t { kNone, kSame, kReordered, kOtherMembers };
 
 struct Verdict {
   Agreement agreement = Agreement::kNone;
@@ -90,9 +90,9 @@ void Compare(const ReferenceList& expected, absl::Span<const Scored> actual, con
   ++tally.lists;
   tally.hypotheses += static_cast<int64_t>(actual.size());
   Verdict verdict = Judge(expected, actual);
-  if (verdict.agreement != Agreement::kSame && !expected.in_double.empty()) {
+  if (verdict.agreement == Agreement::kNone && !expected.in_double.empty()) {
     Verdict in_double = Judge(InDouble(expected), actual);
-    if (in_double.agreement < verdict.agreement) {
+    if (in_double.agreement != Agreement::kNone) {
       verdict = std::move(in_double);
       ++tally.by_double;
     }

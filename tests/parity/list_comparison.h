@@ -36,7 +36,7 @@ struct Tally {
   int64_t lists = 0, hypotheses = 0;
   int64_t reordered = 0;              // excused: other order among near ties
   int64_t other_members = 0;          // excused: the reference cut its beam between near ties
-  int64_t by_double = 0;              // agree, or agree better, with the reference in double precision
+  int64_t by_double = 0;              // agree with the reference in double precision, not with it in fp32
   double worst_score = 0;             // largest difference of a score, from what the list agrees with
   std::vector<std::string> failures;  // the first ten
   int64_t failed = 0;

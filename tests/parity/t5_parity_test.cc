@@ -105,9 +105,8 @@ void CheckTally(const Tally& tally, const std::string& what) {
   std::printf("%s: %s\n", what.c_str(), tally.ToString().c_str());
   EXPECT_EQ(tally.failed, 0) << what;
   for (const std::string& failure : tally.failures) ADD_FAILURE() << what << ": " << failure;
-  // Of a small case, two.
-  const double most = kMaxExcused * static_cast<double>(std::max<int64_t>(tally.lists, 100));
-  EXPECT_LE(static_cast<double>(tally.reordered + tally.other_members), most) << what;
+  EXPECT_LE(static_cast<double>(tally.reordered + tally.other_members), kMaxExcused * static_cast<double>(tally.lists))
+      << what;
 }
 
 void CheckCase(const fs::path& folder, const std::string& backend) {

@@ -114,7 +114,20 @@ if ((${#missing[@]})); then
   apt-get update -qq
   DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
 fi
-b() { buildah --storage-driver vfs --root "$images/storage" --runroot "$images/run" "$@"; }
+# Layers by overlayfs where the kernel mounts one there (not upon another overlay), else a copy of all files per stage.
+storage_driver() {
+  local trial driver=vfs
+  trial=$(mktemp -d -p "$images")
+  mkdir "$trial"/{lower,upper,work,merged}
+  if mount -t overlay -o "lowerdir=$trial/lower,upperdir=$trial/upper,workdir=$trial/work" overlay "$trial/merged" 2>/dev/null; then
+    umount "$trial/merged"
+    driver=overlay
+  fi
+  rm -rf --one-file-system "$trial"
+  echo $driver
+}
+driver=$(storage_driver)
+b() { buildah --storage-driver "$driver" --root "$images/$driver" --runroot "$images/run" "$@"; }
 
 make_base() {
   local dir=$images/base container uri

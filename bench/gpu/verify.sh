@@ -12,6 +12,8 @@
 #     bench      the kernel bench: fractions of the bandwidth and matrix rate measured in the same run
 #     engine     latency and throughput of whole requests, in bf16 and in fp8: of random weights in the sizes of
 #                bench/engine/engine_gpu.cc (BEAMLINE_ENGINE_OPTIONS are options for it), and of carry/bundle where it is
+#     programmatic  the experiment of launch_kernel.cuh: tests and the dense engine cases with BEAMLINE_PROGRAMMATIC_LAUNCH=1,
+#                to be read beside those of the stages tests and engine
 #     quality    FP8's quality gate in full, over carry/model, carry/data and carry/tokenizer
 #     server     the gRPC server over the CUDA engine, of carry/bundle or else of a small model that the carried binary
 #                makes itself: closed loops of 1, 16 and 64 calls by BEAMLINE_SERVER_BEAM beams (default 128) from the same
@@ -26,11 +28,11 @@ cd "$(dirname "$0")/../.."
 limit=${BEAMLINE_STAGE_SECONDS:-470}
 results=${BEAMLINE_RESULTS:-bench/results}
 stages=("$@")
-[[ $# -gt 0 ]] || stages=(build tests sanitize bench engine quality server)
+[[ $# -gt 0 ]] || stages=(build tests sanitize bench engine programmatic quality server)
 for stage in "${stages[@]}"; do
   case $stage in
-    build | tests | sanitize | bench | engine | quality | server) ;;
-    *) sed -n '3,24p' "$0" | cut -c3-; exit 2 ;;
+    build | tests | sanitize | bench | engine | programmatic | quality | server) ;;
+    *) sed -n '3,26p' "$0" | cut -c3-; exit 2 ;;
   esac
 done
 
@@ -231,6 +233,21 @@ stage_engine() {
   done
   detail="${said}no peers were run"
   return $bad
+}
+
+stage_programmatic() {
+  local -x BEAMLINE_PROGRAMMATIC_LAUNCH=1
+  local status=0 said
+  stage_tests || status=1
+  if [[ -x carry/beamline_engine_gpu_bench ]]; then
+    said=$detail
+    LD_LIBRARY_PATH=$libraries limited "$work/bench" carry/beamline_engine_gpu_bench --models 1.02B,0.13B --dtypes bf16 \
+      --batches 1,8 --clients 1 || status=1
+    cat "$work/bench"
+    grep '^{"engine"' "$work/bench" | sed 's/^{/{"programmatic": true, /' >>"$work/engine"
+    detail="$said; $(grep -c '"engine"' "$work/bench") engine cases"
+  fi
+  return $status
 }
 
 stage_quality() {

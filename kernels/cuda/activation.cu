@@ -32,6 +32,7 @@ __device__ void Column(const ActivationArgs& args, int64_t row, int32_t column, 
 
 template <class T, ActivationKind kKind>
 __global__ void __launch_bounds__(kRowThreads) Activation(const __grid_constant__ ActivationArgs args) {
+  AwaitPredecessors();
   __shared__ float scratch[kRowWarps];
   const int64_t row = blockIdx.x;
   const int32_t first = threadIdx.x * kVector, step = kRowThreads * kVector;

@@ -204,6 +204,7 @@ __device__ void AddValues(const float (&weight)[2][kGroupKeys / 8][4], const T (
 
 template <class T, int kDim, bool kBias>
 __global__ void __launch_bounds__(kTileThreads, 1) TileAttention(const __grid_constant__ AttentionBatch batch) {
+  AwaitPredecessors();
   auto& tiles = *DynamicShared<TileStorage<T, kDim>>();
   const Head<T> head = HeadOf<T>(batch, blockIdx.z, blockIdx.y);
   const int32_t first_query = blockIdx.x * kQueries;
@@ -329,6 +330,7 @@ constexpr int kRowWarps = 4;
 
 template <class T>
 __global__ void __launch_bounds__(kRowWarps * 32) RowAttention(const __grid_constant__ AttentionBatch batch) {
+  AwaitPredecessors();
   __shared__ float queries[kRowWarps][kMaxHeadDim];
   const Head<T> head = HeadOf<T>(batch, blockIdx.z, blockIdx.y);
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;

@@ -24,6 +24,7 @@ using Layout = select::Layout<FirstLevel::Block>;  // the same for both
 template <class S>
 __global__ void __launch_bounds__(S::kThreads, S::kBlocks)
     NormaliseRows(const __grid_constant__ BeamSelectBatch batch) {
+  AwaitPredecessors();
   __shared__ typename S::Block::Storage storage;
   typename S::Block block(storage);
   select::NormaliseRow(block, batch, static_cast<int32_t>(blockIdx.x));
@@ -31,6 +32,7 @@ __global__ void __launch_bounds__(S::kThreads, S::kBlocks)
 
 template <class S>
 __global__ void __launch_bounds__(S::kThreads, S::kBlocks) RefineRows(const __grid_constant__ BeamSelectBatch batch) {
+  AwaitPredecessors();
   __shared__ typename S::Block::Storage storage;
   typename S::Block block(storage);
   select::RefineRow(block, batch, static_cast<int32_t>(blockIdx.x));
@@ -38,6 +40,7 @@ __global__ void __launch_bounds__(S::kThreads, S::kBlocks) RefineRows(const __gr
 
 template <class S>
 __global__ void __launch_bounds__(S::kThreads, S::kBlocks) CollectRows(const __grid_constant__ BeamSelectBatch batch) {
+  AwaitPredecessors();
   __shared__ typename S::Block::Storage storage;
   typename S::Block block(storage);
   select::CollectRow(block, batch, static_cast<int32_t>(blockIdx.x), DynamicShared<select::Candidate>());

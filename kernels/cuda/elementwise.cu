@@ -13,6 +13,7 @@ __device__ int64_t ElementOfGrid() { return (int64_t{blockIdx.x} * kThreads + th
 
 template <class T>
 __global__ void __launch_bounds__(kThreads) Add(const __grid_constant__ AddArgs args) {
+  AwaitPredecessors();
   const int64_t at = ElementOfGrid();
   if (at >= args.count) return;
   float x[kVector], y[kVector];
@@ -25,6 +26,7 @@ __global__ void __launch_bounds__(kThreads) Add(const __grid_constant__ AddArgs 
 
 template <class T>
 __global__ void __launch_bounds__(kThreads) GatedSum(const __grid_constant__ GatedSumArgs args) {
+  AwaitPredecessors();
   const int64_t at = ElementOfGrid();
   if (at >= args.rows * args.width) return;
   float trunk[kVector], gate[kVector], code[kVector], bias[kVector] = {};
@@ -39,6 +41,7 @@ __global__ void __launch_bounds__(kThreads) GatedSum(const __grid_constant__ Gat
 
 template <class T>
 __global__ void __launch_bounds__(kThreads) RepeatRows(const __grid_constant__ RepeatRowsArgs args) {
+  AwaitPredecessors();
   const int64_t at = ElementOfGrid();
   if (at >= args.rows * args.width) return;
   const int64_t row = at / args.width;

@@ -33,6 +33,7 @@ __device__ Vector VectorOf(int32_t width) {
 
 template <class T>
 __global__ void __launch_bounds__(kThreads) EmbedCodes(const __grid_constant__ EmbedCodesArgs args) {
+  AwaitPredecessors();
   const Vector at = VectorOf(args.width);
   if (at.row >= args.rows) return;
   float sum[kVector] = {};
@@ -62,6 +63,7 @@ __device__ void AddFeature(const FeatureColumn& feature, int32_t id, int32_t col
 template <class T>
 __global__ void __launch_bounds__(kThreads)
     EmbedFeatures(const __grid_constant__ EmbedFeaturesArgs args, int32_t width) {
+  AwaitPredecessors();
   const Vector at = VectorOf(width);
   if (at.row >= args.tokens) return;
   const int32_t* ids = args.ids + at.row * args.columns;
@@ -101,6 +103,7 @@ __device__ TokenSource SourceOf(const JoinTokensArgs& args, int64_t token) {
 
 template <class T>
 __global__ void __launch_bounds__(kThreads) JoinTokens(const __grid_constant__ JoinTokensArgs args) {
+  AwaitPredecessors();
   const Vector at = VectorOf(args.width);
   if (at.row >= args.tokens) return;
   float sum[kVector] = {};

@@ -55,6 +55,7 @@ struct __align__(16) ProductStorage {
 
 template <class T>
 __global__ void __launch_bounds__(kThreads) GroupedProduct(const __grid_constant__ GroupedProductArgs args) {
+  AwaitPredecessors();
   __shared__ ProductStorage<T> storage;
   const Tile tile = TileOf(args, blockIdx.y);
   if (tile.begin >= tile.end) return;
@@ -146,6 +147,7 @@ constexpr int kPlainColumns = 16;
 constexpr int kPlainDepth = 16;
 
 __global__ void __launch_bounds__(256) PlainProduct(const __grid_constant__ GroupedProductArgs args) {
+  AwaitPredecessors();
   __shared__ float x_tile[kRows][kPlainDepth + 1], weight_tile[kPlainColumns][kPlainDepth + 1];
   const Tile tile = TileOf(args, blockIdx.y);
   if (tile.begin >= tile.end) return;

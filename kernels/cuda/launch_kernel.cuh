@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The two things about a launch that only nvcc understands. The tests' emulator (tests/kernels/emulator) has its own
+// What a launch has that only nvcc understands. The tests' emulator (tests/kernels/emulator) has its own
 // version of this file and of mma.cuh, and runs every other line of the kernels on the host.
 #pragma once
 
 #include <cstddef>
+#include <cstdlib>
 
 #include <cuda_runtime.h>
 
@@ -16,10 +17,43 @@ struct LaunchShape {
   size_t shared_bytes = 0;  // of DynamicShared
 };
 
+// Programmatic dependent launch: a kernel's blocks come to the multiprocessors while the one before still works, and
+// hide the launch and the drain between two kernels of a stream. Off until it is measured;
+// BEAMLINE_PROGRAMMATIC_LAUNCH=1 is the experiment's switch. Devices before sm_90 have none.
+inline bool ProgrammaticLaunch() {
+  static const bool on = [] {
+    const char* wanted = std::getenv("BEAMLINE_PROGRAMMATIC_LAUNCH");
+    int device = 0, major = 0;
+    return wanted != nullptr && *wanted == '1' && cudaGetDevice(&device) == cudaSuccess &&
+           cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device) == cudaSuccess && major >= 9;
+  }();
+  return on;
+}
+
 template <class... Parameters, class... Arguments>
 void Launch(void (*kernel)(Parameters...), const LaunchShape& shape, cudaStream_t stream,
             const Arguments&... arguments) {
-  kernel<<<shape.grid, shape.threads, shape.shared_bytes, stream>>>(arguments...);
+  cudaLaunchAttribute programmatic = {};
+  programmatic.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+  programmatic.val.programmaticStreamSerializationAllowed = 1;
+  cudaLaunchConfig_t config = {};
+  config.gridDim = shape.grid;
+  config.blockDim = dim3(shape.threads);
+  config.dynamicSmemBytes = shape.shared_bytes;
+  config.stream = stream;
+  config.attrs = &programmatic;
+  config.numAttrs = ProgrammaticLaunch() ? 1 : 0;
+  cudaLaunchKernelEx(&config, kernel, arguments...);  // Launched() asks for the error
+}
+
+// The first statement of every kernel, of every thread: before it nothing that an earlier kernel of the stream wrote
+// may be read, and nothing written that one may still read. As every kernel waits for the whole of the one before, what
+// is older is complete, too. Then the next kernel may send its blocks.
+__device__ inline void AwaitPredecessors() {
+#if __CUDA_ARCH__ >= 900
+  cudaGridDependencySynchronize();
+  cudaTriggerProgrammaticLaunchCompletion();
+#endif
 }
 
 template <class T>

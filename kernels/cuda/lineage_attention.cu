@@ -14,6 +14,7 @@ constexpr int kChunk = kLanes * kVector;  // columns they hold together
 // kChunks * kChunk >= head_dim.
 template <class T, int kChunks>
 __global__ void __launch_bounds__(kThreads) LineageAttention(const __grid_constant__ LineageAttentionBatch batch) {
+  AwaitPredecessors();
   const int64_t group = (int64_t{blockIdx.x} * kThreads + threadIdx.x) / kLanes;
   const int32_t row = static_cast<int32_t>(group / batch.heads), head = static_cast<int32_t>(group % batch.heads);
   const int lane = threadIdx.x % kLanes;

@@ -12,6 +12,7 @@ constexpr int kWarps = 4;
 // One warp per row.
 template <class T>
 __global__ void __launch_bounds__(kWarps * 32) MoeRoute(const __grid_constant__ MoeRouteArgs args) {
+  AwaitPredecessors();
   __shared__ float scores[kWarps][kMaxExperts];
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
   const int64_t row = int64_t{blockIdx.x} * kWarps + warp;
@@ -87,6 +88,7 @@ __device__ int32_t CountBefore(int32_t count, int32_t (&counts)[kGroupWarps], in
 }
 
 __global__ void __launch_bounds__(kGroupThreads) MoeGroup(const __grid_constant__ MoeGroupArgs args) {
+  AwaitPredecessors();
   __shared__ int32_t counts[kGroupWarps];
   const int32_t expert = static_cast<int32_t>(blockIdx.x);
   const int lane = threadIdx.x % 32;
@@ -116,6 +118,7 @@ constexpr int kCombineThreads = 256;
 
 template <class T>
 __global__ void __launch_bounds__(kCombineThreads) MoeCombine(const __grid_constant__ MoeCombineArgs args) {
+  AwaitPredecessors();
   const int64_t at = int64_t{blockIdx.x} * kCombineThreads + threadIdx.x;
   const int32_t vectors = args.width / kVector;
   const int64_t row = at / vectors;

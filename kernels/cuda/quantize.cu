@@ -8,6 +8,7 @@ namespace {
 
 template <class T>
 __global__ void __launch_bounds__(kRowThreads) QuantizeRows(const __grid_constant__ QuantizeRowsArgs args) {
+  AwaitPredecessors();
   __shared__ float scratch[kRowWarps];
   const T* from = static_cast<const T*>(args.x) + int64_t{blockIdx.x} * args.x_step;
   const int32_t first = threadIdx.x * kVector, step = kRowThreads * kVector;
@@ -28,6 +29,7 @@ __global__ void __launch_bounds__(kRowThreads) QuantizeRows(const __grid_constan
 
 template <class T>
 __global__ void __launch_bounds__(kRowThreads) ScaleProduct(const __grid_constant__ ScaleProductArgs args) {
+  AwaitPredecessors();
   const int64_t row = blockIdx.x;
   const float row_scale = args.row_scale[row];
   for (int32_t column = threadIdx.x * kVector; column < args.width; column += kRowThreads * kVector) {

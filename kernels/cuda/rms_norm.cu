@@ -9,6 +9,7 @@ namespace {
 // The row lives in registers: kVectors * kRowThreads * kVector >= width.
 template <class T, int kVectors>
 __global__ void __launch_bounds__(kRowThreads) RmsNorm(const __grid_constant__ RmsNormArgs args) {
+  AwaitPredecessors();
   __shared__ float scratch[kRowWarps];
   const int64_t begin = int64_t{blockIdx.x} * args.width;
   const auto column = [](int v) { return (v * kRowThreads + static_cast<int>(threadIdx.x)) * kVector; };

@@ -14,6 +14,7 @@ __device__ uint32_t Ascending(int32_t x) { return static_cast<uint32_t>(x) ^ 0x8
 
 // One block per request.
 __global__ void __launch_bounds__(kThreads) Visibility(const __grid_constant__ VisibilityArgs args) {
+  AwaitPredecessors();
   __shared__ uint32_t widest, keys;
   const int64_t request = blockIdx.x;
   int32_t* order = args.out + request * args.tokens;
@@ -46,6 +47,7 @@ __global__ void __launch_bounds__(kThreads) Visibility(const __grid_constant__ V
 }
 
 __global__ void __launch_bounds__(kThreads) ExtendLineage(const __grid_constant__ ExtendLineageArgs args) {
+  AwaitPredecessors();
   const int64_t row = ThreadOfGrid(), rows = int64_t{args.requests} * args.rows;
   if (row >= rows) return;
   int32_t parent = args.parents[row];
@@ -57,6 +59,7 @@ __global__ void __launch_bounds__(kThreads) ExtendLineage(const __grid_constant_
 }
 
 __global__ void __launch_bounds__(kThreads) NextStep(const __grid_constant__ NextStepArgs args) {
+  AwaitPredecessors();
   const int64_t row = ThreadOfGrid();
   if (row >= int64_t{args.requests} * args.rows) return;
   const int64_t request = row / args.rows;
@@ -69,6 +72,7 @@ __global__ void __launch_bounds__(kThreads) NextStep(const __grid_constant__ Nex
 
 // One block per token, which counts the visible ones before its own.
 __global__ void __launch_bounds__(kThreads) TakeVisible(const __grid_constant__ TakeVisibleArgs args) {
+  AwaitPredecessors();
   __shared__ uint32_t before;
   const int32_t token = static_cast<int32_t>(blockIdx.x);
   if (args.order[token] == kHiddenOrder) return;
@@ -86,6 +90,7 @@ __global__ void __launch_bounds__(kThreads) TakeVisible(const __grid_constant__ 
 
 // One block per row of the result.
 __global__ void __launch_bounds__(kThreads) StackRows(const __grid_constant__ StackRowsArgs args) {
+  AwaitPredecessors();
   const int32_t request = static_cast<int32_t>(blockIdx.y), row = static_cast<int32_t>(blockIdx.x);
   const int64_t words = args.row_bytes / 4;
   uint32_t* to = static_cast<uint32_t*>(args.out) + (int64_t{request} * args.capacity + row) * words;

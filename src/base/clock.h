@@ -40,6 +40,12 @@ inline const RealClock& ProcessClock() {
   return clock;
 }
 
+// A time of this process's clock as somebody outside reads it: with the steps that the system's clock has made since,
+// to the second. For what is shown, never for what is compared.
+inline absl::Time OnTheWall(absl::Time time) {
+  return time + absl::Trunc(absl::Now() - ProcessClock().Now(), absl::Seconds(1));
+}
+
 // Stands still until told to move.
 class FakeClock final : public Clock {
  public:

@@ -6,6 +6,7 @@
 #include <optional>
 #include <utility>
 
+#include "base/interrupt.h"
 #include "runtime/request_job.h"
 #include "runtime/synthetic_history.h"
 
@@ -44,6 +45,7 @@ std::vector<scheduler::BatchCost> MeasureCosts(runtime::Runner& runner, const Co
   const absl::Time end = clock.Now() + measurement.budget;
   const std::vector<Event> history = LongestHistory(runner);
   const std::shared_ptr<runtime::Runner> unowned(std::shared_ptr<void>(), &runner);
+  const auto goes_on = [&] { return clock.Now() < end && CheckInterrupted().ok(); };
   // A batch of `requests` with this beam; false: no further one.
   const auto measure = [&](int64_t requests, int beam_width) {
     std::vector<std::unique_ptr<runtime::RequestJob>> jobs;
@@ -60,7 +62,7 @@ std::vector<scheduler::BatchCost> MeasureCosts(runtime::Runner& runner, const Co
       jobs.push_back(std::move(job));
     }
     absl::Duration encode = absl::InfiniteDuration(), decode = absl::InfiniteDuration();
-    for (int run = 0; run < kRuns && (run == 0 || clock.Now() < end); ++run) {
+    for (int run = 0; run < kRuns && (run == 0 || goes_on()); ++run) {
       const auto took = RunOnce(runner, jobs, clock);
       if (!took) return false;
       encode = std::min(encode, took->first);
@@ -68,7 +70,7 @@ std::vector<scheduler::BatchCost> MeasureCosts(runtime::Runner& runner, const Co
     }
     costs.push_back({scheduler::WorkKind::kEncode, size, encode});
     costs.push_back({scheduler::WorkKind::kDecode, size, decode});
-    return clock.Now() < end;
+    return goes_on();
   };
   const bool wide = measurement.max_beam_width > measurement.beam_width;
   if (!measure(1, measurement.beam_width) || (wide && !measure(1, measurement.max_beam_width))) return costs;

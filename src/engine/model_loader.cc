@@ -7,6 +7,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "base/interrupt.h"
 #include "base/run_catching.h"
 #include "beamline/status.h"
 #include "engine/cost_measurement.h"
@@ -74,6 +75,7 @@ absl::Status ModelLoader::WarmUpNow(ServingModel& next, const repository::Model*
                              .score_rule = options_.score_rule,
                              .budget = serving == nullptr ? options_.cost_measurement : options_.cost_measurement / 5},
                             clock_);
+  BEAMLINE_RETURN_IF_ERROR(CheckInterrupted());
   if (serving == nullptr) return absl::OkStatus();
   for (const std::vector<TagClause>& rule : static_cast<const ServingModel*>(serving)->rules->rules()) {
     BEAMLINE_RETURN_IF_ERROR(next.rules->Get(rule).status());

@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "base/interrupt.h"
 #include "base/log.h"
 #include "beamline/status.h"
 #include "repository/model_repository.h"
@@ -40,13 +41,14 @@ absl::StatusOr<VersionStatus> ModelRepository::RollbackNow() {
   if (standby_ && standby_->id == target.id) {
     target = *std::exchange(standby_, std::nullopt);
   } else {
-    BEAMLINE_ASSIGN_OR_RETURN(const std::string digest, loader_->Identify(target.path));
-    if (digest != target.digest) {
-      return absl::FailedPreconditionError(
-          absl::StrCat(target.path, ": is no longer the bundle that served before; reload the one you want by path"));
+    const absl::StatusOr<std::string> digest = loader_->Identify(target.path);
+    if (!digest.ok() || *digest != target.digest) {
+      return absl::FailedPreconditionError(absl::StrCat(
+          target.path, ": is no longer the bundle that served before",
+          digest.ok() ? "" : absl::StrCat(" (", digest.status().message(), ")"), "; reload the one you want by path"));
     }
     Retire(standby_);
-    BEAMLINE_ASSIGN_OR_RETURN(target, Load(target.path, digest));
+    BEAMLINE_ASSIGN_OR_RETURN(target, Load(target.path, *digest));
   }
   before_.pop_back();
   RaiseFloor();
@@ -105,6 +107,10 @@ absl::StatusOr<VersionStatus> ModelRepository::ServeBundle(const std::string& pa
   if (stands_by) {
     next = *std::exchange(standby_, std::nullopt);
   } else {
+    // A bundle that is damaged does not cost the version to go back to.
+    if (standby_) {
+      if (absl::Status status = loader_->Verify(path); !status.ok()) return Refuse(AddVersion(path, *digest), status);
+    }
     Retire(standby_);  // room for the next
     BEAMLINE_ASSIGN_OR_RETURN(next, Load(path, *digest));
   }
@@ -125,6 +131,7 @@ absl::StatusOr<ModelRepository::Loaded> ModelRepository::Load(const std::string&
   const absl::Time start = clock_->Now();
   absl::StatusOr<std::unique_ptr<Model>> model = loader_->Load(path);
   if (!model.ok()) return Refuse(id, model.status());
+  if (absl::Status status = CheckInterrupted(); !status.ok()) return Refuse(id, status);  // the process ends
   const absl::Time loaded = clock_->Now();
   SetState(id, VersionState::kWarming);
   {
@@ -224,10 +231,14 @@ VersionStatus ModelRepository::SetState(int64_t id, VersionState state) {
 
 absl::Status ModelRepository::Refuse(int64_t id, absl::Status error) {
   SetState(id, VersionState::kRefused);
-  std::lock_guard lock(mu_);
-  StatusOf(id).error = error;
-  ++stats_.refused;
-  LogEvent(spdlog::level::err, "model refused", {{"id", id}, {"path", StatusOf(id).path}, {"error", LogText(error)}});
+  std::string path;
+  {
+    std::lock_guard lock(mu_);
+    StatusOf(id).error = error;
+    path = StatusOf(id).path;
+    ++stats_.refused;
+  }
+  LogEvent(spdlog::level::err, "model refused", {{"id", id}, {"path", path}, {"error", LogText(error)}});
   return error;
 }
 

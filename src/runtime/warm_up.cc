@@ -4,6 +4,7 @@
 #include <utility>
 #include <vector>
 
+#include "base/interrupt.h"
 #include "beamline/status.h"
 #include "runtime/model_runner.h"
 #include "runtime/synthetic_history.h"
@@ -52,9 +53,13 @@ absl::Status ModelRunner::WarmUp(absl::Span<const RecommendRequest> recorded, Sc
   const RecommendRequest full = Synthetic(SyntheticHistory(*parts_.catalogue, window), info_.levels());
   const RecommendRequest one = Synthetic(SyntheticHistory(*parts_.catalogue, 1), info_.levels());
   for (const std::vector<RecommendRequest>& batch : {std::vector{empty}, std::vector{full}, std::vector{full, one}}) {
+    BEAMLINE_RETURN_IF_ERROR(CheckInterrupted());
     BEAMLINE_RETURN_IF_ERROR(TryBatch(batch, score_rule));
   }
-  for (const RecommendRequest& request : recorded) BEAMLINE_RETURN_IF_ERROR(TryBatch({&request, 1}, score_rule));
+  for (const RecommendRequest& request : recorded) {
+    BEAMLINE_RETURN_IF_ERROR(CheckInterrupted());
+    BEAMLINE_RETURN_IF_ERROR(TryBatch({&request, 1}, score_rule));
+  }
   if (!recorded.empty()) BEAMLINE_RETURN_IF_ERROR(TryBatch(recorded, score_rule));
   tuning_.Save();
   return absl::OkStatus();

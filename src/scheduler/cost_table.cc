@@ -9,6 +9,7 @@ namespace beamline::scheduler {
 namespace {
 
 constexpr int kBucketsPerOctave = 4;
+constexpr int kBucketAge = 10;                      // in maximum ages
 constexpr int kMuchLarger = 3 * kBucketsPerOctave;  // than eight times as much
 
 int Bucket(int64_t size) {
@@ -19,7 +20,7 @@ int Bucket(int64_t size) {
 
 CostTable::Cell CostTable::At(WorkKind kind, const BatchSize& size) {
   return {Bucket(kind == WorkKind::kEncode ? size.requests : size.rows), Bucket(size.context_tokens),
-          absl::ZeroDuration()};
+          absl::ZeroDuration(), absl::InfinitePast()};
 }
 
 CostTable::Cell* CostTable::Find(WorkKind kind, const BatchSize& size) {
@@ -30,29 +31,36 @@ CostTable::Cell* CostTable::Find(WorkKind kind, const BatchSize& size) {
   return nullptr;
 }
 
+void CostTable::Forget(Kind& kind, absl::Time now) const {
+  const bool all = Stale(kind, now);
+  std::erase_if(kind.cells, [&](const Cell& cell) { return all || now - cell.refreshed > kBucketAge * max_age_; });
+}
+
 void CostTable::Observe(WorkKind kind, const BatchSize& size, absl::Duration duration, absl::Time now) {
   Kind& table = kinds_[static_cast<int>(kind)];
-  if (Stale(table, now)) table.cells.clear();  // as Estimate: old knowledge is none
+  Forget(table, now);
   const absl::Duration expected = table.baseline.empty() ? duration : Estimate(kind, size, now);
   table.refreshed = now;
   if (Cell* cell = Find(kind, size)) {
     cell->duration += (duration - cell->duration) * weight_;
+    cell->refreshed = now;
     return;
   }
   Cell cell = At(kind, size);
   // Other work on the machine makes a batch slower, never faster.
   cell.duration = duration < expected ? duration : expected + (duration - expected) * weight_;
+  cell.refreshed = now;
   table.cells.push_back(cell);
 }
 
 void CostTable::ObserveAtLeast(WorkKind kind, const BatchSize& size, absl::Duration duration, absl::Time now) {
   Kind& table = kinds_[static_cast<int>(kind)];
-  if (Stale(table, now)) table.cells.clear();  // as Observe
-  const Cell* cell = Find(kind, size);
+  Forget(table, now);
+  Cell* const cell = Find(kind, size);
   if (cell == nullptr || cell->duration < duration) {
     Observe(kind, size, duration, now);
   } else {
-    table.refreshed = now;
+    table.refreshed = cell->refreshed = now;
   }
 }
 

@@ -6,8 +6,9 @@
 // average (beginning, where there is a baseline, with what was expected: one disturbed batch says little). A value:
 // SetBaseline and Observe change it, Estimate is a pure function of it. Not thread-safe; the scheduler guards its own.
 //
-// Observations that nothing refreshed for `max_age` are forgotten, so that one slow batch (a cold start, a stall) can
-// never make the engine refuse work for good; the baseline then speaks alone. Zero means unknown.
+// Observations are forgotten when nothing refreshed any for `max_age`, and a bucket's when nothing refreshed it for ten
+// times as long (where sizes take turns, each is seldom), so that one slow batch (a cold start, a stall) can never make
+// the engine refuse its like for good; the baseline then speaks alone. Zero means unknown.
 #pragma once
 
 #include <array>
@@ -74,12 +75,14 @@ class CostTable {
     int width_bucket;   // of requests (encode) or rows (decode)
     int tokens_bucket;  // of context tokens
     absl::Duration duration;
+    absl::Time refreshed = absl::InfinitePast();
   };
   struct Kind {
-    std::vector<Cell> cells;     // those observed; a handful
+    std::vector<Cell> cells;     // those observed lately; a handful
     std::vector<Cell> baseline;  // likewise
     absl::Time refreshed = absl::InfinitePast();
   };
+  void Forget(Kind& kind, absl::Time now) const;
   static Cell At(WorkKind kind, const BatchSize& size);
   // Buckets by which `at` is larger than `cell`.
   static int Growth(const Cell& cell, const Cell& at);

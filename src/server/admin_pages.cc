@@ -5,6 +5,7 @@
 
 #include "absl/cleanup/cleanup.h"
 #include "absl/strings/str_cat.h"
+#include "base/clock.h"
 #include "base/json.h"
 #include "server/flight_recorder.h"
 #include "server/live_request.h"
@@ -25,7 +26,7 @@ nlohmann::json VersionsJson(const EngineStatus& status) {
                         {"model_version", version.model_version},
                         {"state", version.state},
                         {"error", version.error},
-                        {"since_ms", absl::ToUnixMillis(version.since)}});
+                        {"since_ms", absl::ToUnixMillis(OnTheWall(version.since))}});
   }
   return versions;
 }
@@ -65,39 +66,72 @@ void AdminPages::Gone() {
   engine_ = nullptr;
   server_ = nullptr;
   draining_ = true;
-  live_ended_.wait(lock, [this] { return live_ == 0; });
+  let_go_.wait(lock, [this] { return held_ == 0; });
 }
 
-std::string AdminPages::WhyNotReady() const {
-  if (draining_) return "draining";
-  if (engine_ == nullptr) return "loading";
-  const EngineStatus status = engine_->GetStatus();
-  return status.ready ? "" : status.not_ready;
+// Keeps engine and server for a page, unlocked: pages wait neither for each other nor for what one of them asks, and a
+// stop for none.
+class AdminPages::Held {
+ public:
+  explicit Held(AdminPages* pages) : pages_(*pages) {
+    std::lock_guard lock(pages_.mu_);
+    engine = pages_.engine_;
+    server = pages_.server_;
+    draining = pages_.draining_;
+    ++pages_.held_;
+  }
+  ~Held() {
+    std::lock_guard lock(pages_.mu_);
+    --pages_.held_;
+    pages_.let_go_.notify_all();
+  }
+  Held(const Held&) = delete;
+  Held& operator=(const Held&) = delete;
+
+  const char* why_absent() const { return draining ? "draining" : "loading"; }
+  // Empty: ready.
+  std::string WhyNotReady() const {
+    if (draining || engine == nullptr) return why_absent();
+    const EngineStatus status = engine->GetStatus();
+    return status.ready ? "" : status.not_ready;
+  }
+
+  Engine* engine;  // null with server: none
+  const Server* server;
+  bool draining;
+
+ private:
+  AdminPages& pages_;
+};
+
+namespace {
+
+HttpPage NotServing(const char* why) { return {.status = 503, .body = absl::StrCat(why, "\n")}; }
+
+}  // namespace
+
+HttpPage AdminPages::Ready() {
+  const Held held(this);
+  const std::string why = held.WhyNotReady();
+  return why.empty() ? HttpPage{.body = "ready\n"} : NotServing(why.c_str());
 }
 
-HttpPage AdminPages::NotServing() const { return {.status = 503, .body = draining_ ? "draining\n" : "loading\n"}; }
-
-HttpPage AdminPages::Ready() const {
-  std::lock_guard lock(mu_);
-  const std::string why = WhyNotReady();
-  if (why.empty()) return {.body = "ready\n"};
-  return {.status = 503, .body = absl::StrCat(why, "\n")};
-}
-
-HttpPage AdminPages::Scrape() const {
-  std::lock_guard lock(mu_);
-  if (engine_ == nullptr && draining_) return NotServing();
+HttpPage AdminPages::Scrape() {
+  const Held held(this);
+  if (held.engine == nullptr && held.draining) return NotServing(held.why_absent());
   // A scrape that fails would look like a process that is gone.
   return {.content_type = "text/plain; version=0.0.4; charset=utf-8",
-          .body = engine_ == nullptr ? Metrics::RenderLoading() : server_->RenderMetrics(WhyNotReady().empty())};
+          .body = held.engine == nullptr ? Metrics::RenderLoading()
+                                         : held.server->RenderMetrics(held.WhyNotReady().empty())};
 }
 
-HttpPage AdminPages::Status() const {
-  std::lock_guard lock(mu_);
-  nlohmann::json json = {
-      {"server_version", BEAMLINE_VERSION}, {"live_requests", options_.live_requests}, {"not_ready", WhyNotReady()}};
-  if (engine_ != nullptr) {
-    const EngineStatus status = engine_->GetStatus();
+HttpPage AdminPages::Status() {
+  const Held held(this);
+  nlohmann::json json = {{"server_version", BEAMLINE_VERSION},
+                         {"live_requests", options_.live_requests},
+                         {"not_ready", held.WhyNotReady()}};
+  if (held.engine != nullptr) {
+    const EngineStatus status = held.engine->GetStatus();
     json.update({{"model_version", status.model_version},
                  {"catalogue_version", status.catalogue_version},
                  {"family", status.family},
@@ -116,34 +150,29 @@ HttpPage AdminPages::Status() const {
           .body = json.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace)};
 }
 
-HttpPage AdminPages::Requests() const {
-  std::lock_guard lock(mu_);
-  if (server_ == nullptr) return NotServing();
-  return {.content_type = "application/json", .body = server_->recorder().ToJson()};
+HttpPage AdminPages::Requests() {
+  const Held held(this);
+  if (held.server == nullptr) return NotServing(held.why_absent());
+  return {.content_type = "application/json", .body = held.server->recorder().ToJson()};
 }
 
 HttpPage AdminPages::Recommend(const HttpPost& post) {
-  Engine* engine = nullptr;
-  RequestLimits limits;
+  const auto refuse = [](int status, const char* why) {
+    return HttpPage{status, "application/json", absl::StrCat("{\"error\":\"", why, "\"}\n")};
+  };
+  if (!options_.live_requests) return refuse(403, "admin.live_requests is off in the server's configuration");
+  const Held held(this);
+  if (held.engine == nullptr || held.draining) return refuse(503, held.why_absent());
   {
     std::lock_guard lock(mu_);
-    const auto refuse = [](int status, const char* why) {
-      return HttpPage{status, "application/json", absl::StrCat("{\"error\":\"", why, "\"}\n")};
-    };
-    if (!options_.live_requests) return refuse(403, "admin.live_requests is off in the server's configuration");
-    if (engine_ == nullptr || draining_) return refuse(503, draining_ ? "draining" : "loading");
     if (live_ >= kMaxLive) return refuse(429, "other live requests are running; try again");
-    engine = engine_;
-    limits = server_->request_limits();
     ++live_;
   }
   const absl::Cleanup ended = [this] {
     std::lock_guard lock(mu_);
     --live_;
-    live_ended_.notify_all();
   };
-  // Unlocked: the pages of supervisors do not wait for the engine.
-  return RunLiveRequest(post, limits, *engine);
+  return RunLiveRequest(post, held.server->request_limits(), *held.engine);
 }
 
 }  // namespace beamline::server

@@ -33,22 +33,22 @@ class AdminPages {
   void Gone();
 
  private:
-  HttpPage Ready() const;
-  HttpPage Scrape() const;
-  HttpPage Status() const;
-  HttpPage Requests() const;
+  class Held;
+
+  HttpPage Ready();
+  HttpPage Scrape();
+  HttpPage Status();
+  HttpPage Requests();
   HttpPage Recommend(const HttpPost& post);
-  // Empty: ready. With mu_ held.
-  std::string WhyNotReady() const;
-  HttpPage NotServing() const;
 
   const Options options_;
-  mutable std::mutex mu_;
-  std::condition_variable live_ended_;
+  std::mutex mu_;
+  std::condition_variable let_go_;
   Engine* engine_ = nullptr;  // guarded by mu_, as all below
   const Server* server_ = nullptr;
   bool draining_ = false;
-  int live_ = 0;  // requests that use engine_ without mu_
+  int held_ = 0;  // pages that look at engine_ and server_ without mu_
+  int live_ = 0;  // live requests
 };
 
 }  // namespace beamline::server

@@ -5,10 +5,12 @@
 #include <atomic>
 #include <cstring>
 
+#include <poll.h>
 #include <signal.h>
 #include <unistd.h>
 
 #include "absl/strings/str_cat.h"
+#include "base/clock.h"
 #include "beamline/stage_timings.h"
 #include "server/status_detail.h"
 
@@ -180,7 +182,7 @@ FlightRecord BeginRecord(const RecommendRequest& request, const TraceParent& tra
 
 void EndRecord(const absl::StatusOr<RecommendResult>& result, absl::Duration took, absl::Time now,
                FlightRecord* record) {
-  record->ended_ms = absl::ToUnixMillis(now);
+  record->ended_ms = absl::ToUnixMillis(OnTheWall(now));
   record->code = NameOf(result.status().code());
   record->total_us = absl::ToInt64Microseconds(took);
   if (!result.ok()) {
@@ -249,8 +251,9 @@ void FlightRecorder::Dump(int fd) const {
       json.Text("ring", ring.name);
       WriteMembers(ring.newest(i - 1), &json);
       json.Raw("}\n");
-      // What cannot be written is lost: the process is ending.
-      if (write(fd, line, json.used()) < 0) return;
+      // What cannot be written, or not at once, is lost: the process is ending, and whoever reads a pipe may be stuck.
+      pollfd writable{fd, POLLOUT, 0};
+      if (poll(&writable, 1, 0) != 1 || write(fd, line, json.used()) < 0) return;
     }
   }
 }

@@ -205,6 +205,23 @@ class GroupLoss {
   absl::Status status_;  // guarded by mu_
 };
 
+// True: the signal stops nothing, and was told; at most once a second, for whoever sends many.
+class Hangup {
+ public:
+  explicit Hangup(const char* told) : told_(told) {}
+  bool Took(int number) {
+    if (number != SIGHUP) return false;
+    if (ProcessClock().Now() - last_ < absl::Seconds(1)) return true;
+    last_ = ProcessClock().Now();
+    Log().warn("SIGHUP received: nothing to do. {}", told_);
+    return true;
+  }
+
+ private:
+  const char* const told_;
+  absl::Time last_ = absl::InfinitePast();
+};
+
 void PrepareProcess(const config::v1::Log& log) {
   signal(SIGPIPE, SIG_IGN);
   RegisterLogger(log);
@@ -241,11 +258,12 @@ absl::Status ServeUntilStopped(const config::v1::Lifecycle& lifecycle, Server& s
   const int64_t cut = AwaitCalls(server, stop, 2, deadline);
   if (cut > 0) {
     watchdog.Arm(kWatchdogMargin);
+    engine.Drain(ProcessClock().Now());  // tells their callers UNAVAILABLE; gRPC would say that they cancelled
   } else {
     AwaitQuiet(server, stop, deadline);
   }
-  server.Shutdown(cut > 0 ? absl::ZeroDuration() : kLateCalls);
-  engine.Drain(cut > 0 ? ProcessClock().Now() : std::max(deadline, ProcessClock().Now()));
+  server.Shutdown(kLateCalls);
+  engine.Drain(std::max(deadline, ProcessClock().Now()));
   LogStop(server, cut);
   if (!broken.why().ok()) return broken.why();
   if (cut == 0) return absl::OkStatus();
@@ -261,7 +279,9 @@ absl::Status RunFollower(const config::v1::ServerConfig& config, const FollowerM
   GroupLoss loss(&stop);
   std::atomic<bool> ready{false};
   std::optional<Watchdog> watchdog;
+  Hangup hangup("The configuration needs a restart of the whole group");
   SignalWatcher signals([&](int number) {
+    if (hangup.Took(number)) return;
     Log().info("signal received: signal={}; rank 0 ends the group, a second signal ends this rank", number);
     if (stop.count() > 0 || !ready) _exit(kInterruptedExit);
     stop.Add();
@@ -292,16 +312,12 @@ absl::Status RunServer(const config::v1::ServerConfig& config, const EngineFacto
   AdminPages pages({.live_requests = config.admin().live_requests()});
   std::atomic<const Server*> running{nullptr};
   std::optional<Watchdog> watchdog;  // its thread starts after the watcher has blocked the signals
-  absl::Time hangup_told = absl::InfinitePast();
+  Hangup hangup(
+      "Certificates and engine.model_folder are watched, `beamline reload` changes the model, the configuration needs "
+      "a "
+      "restart");
   SignalWatcher signals([&](int number) {
-    if (number == SIGHUP) {
-      if (ProcessClock().Now() - hangup_told < absl::Seconds(1)) return;
-      hangup_told = ProcessClock().Now();
-      Log().warn(
-          "SIGHUP received: nothing to do. Certificates and engine.model_folder are watched, `beamline reload` changes "
-          "the model, the configuration needs a restart");
-      return;
-    }
+    if (hangup.Took(number)) return;
     LogEvent(spdlog::level::info, "signal received", {{"signal", number}});
     // Nothing is served and nothing is being written: there is nothing to wait for.
     if (loading.load()) _exit(kInterruptedExit);
@@ -309,7 +325,7 @@ absl::Status RunServer(const config::v1::ServerConfig& config, const EngineFacto
     if (stop.count() == 0) watchdog->Arm(StopTime(config.lifecycle()) + kWatchdogMargin);
     stop.Add();
     SetInterrupted(true);  // a bundle being verified is given up
-    pages.Draining();      // waits for a page that is being made, and that for the engine
+    pages.Draining();
   });
   watchdog.emplace([&] {
     const Server* const server = running.load();
@@ -331,6 +347,7 @@ absl::Status RunServer(const config::v1::ServerConfig& config, const EngineFacto
   }
   LogEvent(spdlog::level::info, "loading",
            {{"version", BEAMLINE_VERSION},
+            {"admin_pages", http == nullptr ? "none" : http->address()},
             {"bundle", config.engine().bundle()},
             {"model_folder", config.engine().model_folder()},
             {"catalogue", config.engine().catalogue().empty() ? "the bundle's" : config.engine().catalogue()},

@@ -13,6 +13,7 @@
 #include <sys/eventfd.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "absl/strings/str_cat.h"
@@ -76,15 +77,38 @@ const char* Reason(int error) {
   return error == EADDRINUSE ? "another process listens there; stop it or choose another port" : std::strerror(error);
 }
 
-// The limit of open files less what else needs them; of a tiny limit half.
-int MostFiles() {
+// The limit of open files less what else needs them; of a tiny limit at most half.
+int FirstReserved(int reserved) {
   rlimit limit{};
   if (getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur > 1 << 30) return 1 << 30;
   const int all = static_cast<int>(limit.rlim_cur);
-  return all - std::min(Listener::kReservedFiles, all / 2);
+  const int most = std::min(Listener::kReservedFiles, all / 2);
+  return all - most * reserved / Listener::kReservedFiles;
 }
 
 }  // namespace
+
+uint64_t OpenConnections::InodeOf(int descriptor) {
+  struct stat file {};
+  return fstat(descriptor, &file) == 0 && S_ISSOCK(file.st_mode) ? file.st_ino : 0;
+}
+
+bool OpenConnections::Add(int connection, size_t limit) {
+  constexpr int kLooks = 256;
+  for (int i = 0; i < kLooks && connections_.size() >= limit; ++i) {
+    if (next_ >= connections_.size()) next_ = 0;
+    const Connection& oldest = connections_[next_];
+    if (InodeOf(oldest.descriptor) == oldest.inode) {
+      ++next_;
+      continue;
+    }
+    connections_[next_] = connections_.back();
+    connections_.pop_back();
+  }
+  if (connections_.size() >= limit) return false;
+  connections_.push_back({connection, InodeOf(connection)});
+  return true;
+}
 
 absl::StatusOr<std::unique_ptr<Listener>> Listener::Claim(const Options& options) {
   int socket = -1, wake = -1;
@@ -119,9 +143,7 @@ absl::Status Listener::Start(std::unique_ptr<grpc::experimental::ExternalConnect
                              Counter* refused) {
   acceptor_ = std::move(acceptor);
   refused_ = refused;
-  const int lowest = dup(wake_);  // the number that the first connection will get
-  if (lowest >= 0) close(lowest);
-  limit_ = std::min(std::max(lowest, 0) + options_.max_connections, MostFiles());
+  first_reserved_ = FirstReserved(options_.reserved_files);
   SetOption(socket_, SOL_SOCKET, SO_REUSEADDR, 1);  // inherited: the next owner need not wait for our connections' end
   if (listen(socket_, SOMAXCONN) != 0) return CannotListenOn(options_.address, port_, Reason(errno));
   thread_ = std::thread([this] { Loop(); });
@@ -153,7 +175,7 @@ void Listener::Accept() {
     poll(&stop, 1, kPauseMs);
     return;
   }
-  if (connection >= limit_) {
+  if (connection >= first_reserved_ || !open_.Add(connection, static_cast<size_t>(options_.max_connections))) {
     close(connection);
     refused_->Add();
     LogEvent(spdlog::level::warn, "connection refused: there are too many",

@@ -7,9 +7,12 @@
 // one thread, besides its own.
 #pragma once
 
+#include <cstddef>
+#include <cstdint>
 #include <memory>
 #include <string>
 #include <thread>
+#include <vector>
 
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
@@ -18,17 +21,37 @@
 
 namespace beamline::server {
 
+// What was handed to gRPC and is still open. gRPC tells nobody when it closes a connection, but its descriptor then is
+// nobody's or another file's.
+class OpenConnections {
+ public:
+  // Counts `connection`; false: there are `limit` already. A call looks after at most some hundred of them, so where
+  // all have gone at once it may take a few.
+  bool Add(int connection, size_t limit);
+
+ private:
+  struct Connection {
+    int descriptor;
+    uint64_t inode;
+  };
+  static uint64_t InodeOf(int descriptor);  // 0: none
+  std::vector<Connection> connections_;
+  size_t next_ = 0;  // to look after
+};
+
 class Listener {
  public:
+  static constexpr int kReservedFiles = 400;  // models, the log, the admin ports with all their connections
+
   struct Options {
-    std::string address;  // as in the configuration: figures, or localhost
-    int port = 0;         // 0: the system chooses
-    // About as many at once: descriptors are given out from the lowest, so the next one's number tells how many there
-    // are. Never so many that fewer than kReservedFiles of the open files allowed were left for everything else.
-    int max_connections = 0;
+    std::string address;      // as in the configuration: figures, or localhost
+    int port = 0;             // 0: the system chooses
+    int max_connections = 0;  // of this listener at once
+    // Nor so many, of whichever listener, that fewer of the open files allowed were left for everything else.
+    // Descriptors are given out from the lowest, so the next one's number tells.
+    int reserved_files = kReservedFiles;
     absl::Duration dead_after;  // unacknowledged data on a connection (TCP_USER_TIMEOUT)
   };
-  static constexpr int kReservedFiles = 400;  // models, the log, the admin ports with all their connections
 
   // The port belongs to us alone from now on; who connects is refused, as if nobody were there. FAILED_PRECONDITION: it
   // cannot be had; the message names it, the reason and what to do.
@@ -52,7 +75,8 @@ class Listener {
   int socket_;
   const int wake_;  // an eventfd: written to by Stop
   const int port_;
-  int limit_ = 0;  // the first descriptor that is one too many
+  int first_reserved_ = 0;  // the first descriptor that is one too many
+  OpenConnections open_;
   std::unique_ptr<grpc::experimental::ExternalConnectionAcceptor> acceptor_;
   Counter* refused_ = nullptr;
   std::thread thread_;

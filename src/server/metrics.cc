@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "base/clock.h"
 #include "base/log.h"
 #include "base/log_output.h"
 #include "prometheus/client_metric.h"
@@ -53,6 +54,9 @@ class Page {
   }
 };
 
+// As Prometheus' time() has it.
+double UnixSeconds(absl::Time time) { return absl::ToDoubleSeconds(OnTheWall(time) - absl::UnixEpoch()); }
+
 void AddEngine(const EngineStatus& status, Page* page) {
   page->Gauge("queued_requests", "Requests waiting for encode or decode.", static_cast<double>(status.queued));
   page->Gauge("in_flight_requests", "Requests accepted and not answered yet.", static_cast<double>(status.in_flight));
@@ -62,7 +66,7 @@ void AddEngine(const EngineStatus& status, Page* page) {
                 status.expired_waiting, {{"while", "waiting"}});
   page->Counter("expired_requests_total", "", status.expired - status.expired_waiting, {{"while", "executing"}});
   page->Gauge("last_success_timestamp_seconds", "When the model last gave an answer, be it to a self-test.",
-              absl::ToDoubleSeconds(status.last_success - absl::UnixEpoch()));
+              UnixSeconds(status.last_success));
   page->Counter("batches_total", "Batches executed.", status.encode_batches, {{"stage", "encode"}});
   page->Counter("batches_total", "", status.decode_batches, {{"stage", "decode"}});
   page->Counter("batched_requests_total", "Requests in executed batches.", status.encode_batched,
@@ -94,8 +98,7 @@ void AddModel(const EngineStatus& status, absl::Time now, Page* page) {
   page->Counter("model_swaps_total", "", status.rollbacks, {{"kind", "rollback"}});
   page->Counter("models_refused_total", "Bundles that were broken, incompatible or failed in the warm-up.",
                 status.models_refused);
-  page->Gauge("last_model_swap_timestamp_seconds", "When the model was last swapped.",
-              absl::ToDoubleSeconds(status.last_swap - absl::UnixEpoch()));
+  page->Gauge("last_model_swap_timestamp_seconds", "When the model was last swapped.", UnixSeconds(status.last_swap));
 }
 
 void AddServer(const ServerCounters& counters, Page* page) {
@@ -220,8 +223,7 @@ std::string Metrics::RenderLoading() {
 std::string Metrics::Render(const Scraped& scraped) const {
   Page page;
   AddReadiness(/*loading=*/false, scraped.ready, &page);
-  page.Gauge("start_timestamp_seconds", "When the server was started.",
-             absl::ToDoubleSeconds(scraped.started - absl::UnixEpoch()));
+  page.Gauge("start_timestamp_seconds", "When the server was started.", UnixSeconds(scraped.started));
   AddEngine(scraped.engine, &page);
   AddModel(scraped.engine, scraped.now, &page);
   AddServer(scraped.server, &page);

@@ -142,6 +142,7 @@ absl::StatusOr<Listeners> Server::ClaimPorts(const config::v1::ServerConfig& con
   if (!config.has_admin()) return listeners;
   Listener::Options options = ListenerOptions(config.admin().address(), config.admin().port(), config.limits());
   options.max_connections = kMaxAdminConnections;
+  options.reserved_files -= kMaxAdminConnections;  // however many the public one has
   BEAMLINE_ASSIGN_OR_RETURN(listeners.admin, Listener::Claim(options));
   return listeners;
 }

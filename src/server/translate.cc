@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "base/clock.h"
 #include "base/utf8.h"
 #include "beamline/status.h"
 #include "server/request_id.h"
@@ -239,7 +240,7 @@ v1::ModelVersion ToProto(const ModelVersion& version) {
   message.set_model_version(version.model_version);
   message.set_state(version.state);
   message.set_error(PrintableUtf8(version.error, kMaxVersionTextBytes));
-  message.set_since_ms(absl::ToUnixMillis(version.since));
+  message.set_since_ms(absl::ToUnixMillis(OnTheWall(version.since)));
   message.set_load_ms(absl::ToInt64Milliseconds(version.load_time));
   message.set_warm_up_ms(absl::ToInt64Milliseconds(version.warm_up_time));
   return message;

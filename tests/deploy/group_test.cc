@@ -78,6 +78,10 @@ TEST(ServedGroup, AnswersAsOneProcessAndEndsInOrder) {
 
   ServedGroup group(LoopbackAddress(32), 2, bundle);
   ASSERT_TRUE(group.StartAll());
+  // A hang-up stops no rank, the first nor the second.
+  group.ranks[1]->Signal(SIGHUP);
+  EXPECT_NE(group.ranks[1]->AwaitLog("SIGHUP received: nothing to do"), "");
+  group.ranks[1]->Signal(SIGHUP);
   const std::vector<v1::RecommendResponse> answers = AnswersOf(group.target());
   for (size_t i = 0; i < expected.size(); ++i) {
     ASSERT_EQ(answers[i].items_size(), expected[i].items_size());

@@ -5,6 +5,7 @@
 
 #include <fstream>
 
+#include "base/interrupt.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "repository/fake_loader.h"
@@ -20,7 +21,9 @@ class ModelRepositoryTest : public ::testing::Test {
  protected:
   absl::Status Start(RepositoryOptions options) {
     options.inline_execution = true;
-    auto repository = ModelRepository::Start(std::move(options), std::make_unique<FakeLoader>(&counts_), clock_);
+    auto loader = std::make_unique<FakeLoader>(&counts_);
+    loader_ = loader.get();
+    auto repository = ModelRepository::Start(std::move(options), std::move(loader), clock_);
     if (!repository.ok()) return repository.status();
     repository_ = *std::move(repository);
     return absl::OkStatus();
@@ -60,6 +63,7 @@ class ModelRepositoryTest : public ::testing::Test {
   FakeCounts counts_;
   std::shared_ptr<FakeClock> clock_ = std::make_shared<FakeClock>();
   std::unique_ptr<ModelRepository> repository_;
+  FakeLoader* loader_ = nullptr;  // the repository's
 };
 
 TEST_F(ModelRepositoryTest, ServesTheBundleOrSaysWhyNot) {
@@ -137,6 +141,28 @@ TEST_F(ModelRepositoryTest, ARefusedBundleLeavesTheOldOneServing) {
   EXPECT_EQ(repository_->stats().refused, 3u);
 }
 
+TEST_F(ModelRepositoryTest, ADamagedBundleDoesNotCostTheVersionToGoBackTo) {
+  ASSERT_TRUE(Start({.bundle = WriteBundle(folder_ / "a", "a")}).ok());
+  ASSERT_TRUE(Reload(WriteBundle(folder_ / "b", "b")).ok());
+  const std::string damaged = WriteBundle(folder_ / "c", "c");
+  std::ofstream(std::filesystem::path(damaged) / "damaged") << "";
+  EXPECT_TRUE(absl::IsDataLoss(Reload(damaged).status()));
+  EXPECT_THAT(States(), ElementsAre("1 a standby", "2 b serving", "3  refused"));
+  ASSERT_TRUE(Rollback().ok());
+  EXPECT_EQ(Serving(), "a");
+  EXPECT_EQ(counts_.loads, 2);
+}
+
+TEST_F(ModelRepositoryTest, AProcessThatEndsWarmsNothingUp) {
+  ASSERT_TRUE(Start({.bundle = WriteBundle(folder_ / "a", "a")}).ok());
+  loader_->during_load = [] { SetInterrupted(true); };
+  const absl::Status status = Reload(WriteBundle(folder_ / "b", "b")).status();
+  SetInterrupted(false);
+  EXPECT_TRUE(absl::IsCancelled(status)) << status;
+  EXPECT_EQ(counts_.warm_ups, 1);
+  EXPECT_EQ(Serving(), "a");
+}
+
 TEST_F(ModelRepositoryTest, RollsBackAtOnceAndThenFurther) {
   ASSERT_TRUE(Start({.bundle = WriteBundle(folder_ / "a", "a")}).ok());
   EXPECT_EQ(Rollback().status().code(), Code::kFailedPrecondition);
@@ -163,6 +189,10 @@ TEST_F(ModelRepositoryTest, RollsBackToNothingElseThanWhatServed) {
   EXPECT_EQ(changed.code(), Code::kFailedPrecondition);
   EXPECT_THAT(changed.message(), HasSubstr("no longer the bundle"));
   EXPECT_EQ(Serving(), "b");
+  std::filesystem::remove_all(folder_ / "a");
+  const absl::Status gone = Rollback().status();
+  EXPECT_EQ(gone.code(), Code::kFailedPrecondition);
+  EXPECT_THAT(gone.message(), HasSubstr("no longer the bundle"));
   WriteBundle(folder_ / "a", "a");
   ASSERT_TRUE(Rollback().ok());
   EXPECT_EQ(Serving(), "a");

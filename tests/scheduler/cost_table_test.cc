@@ -47,6 +47,16 @@ TEST(CostTableTest, ForgetsWhatNothingRefreshes) {
   EXPECT_EQ(cost.Estimate(WorkKind::kEncode, Size(1, 8, 64), kNow + absl::Milliseconds(1001)), absl::ZeroDuration());
 }
 
+TEST(CostTableTest, ForgetsASizeThatNoLongerComesWhileOthersDo) {
+  CostTable cost(absl::Seconds(1));
+  const BatchSize small = Size(1, 8, 64), large = Size(16, 512, 4096);
+  cost.SetBaseline({{{WorkKind::kDecode, small, 2 * kMs}, {WorkKind::kDecode, large, 20 * kMs}}});
+  for (int i = 0; i < 50; ++i) cost.Observe(WorkKind::kDecode, large, 3000 * kMs, kNow);
+  EXPECT_GT(cost.Estimate(WorkKind::kDecode, large, kNow), 2000 * kMs) << "a stall";
+  for (int i = 1; i <= 110; ++i) cost.Observe(WorkKind::kDecode, small, 2 * kMs, kNow + i * 100 * kMs);
+  EXPECT_EQ(cost.Estimate(WorkKind::kDecode, large, kNow + 11000 * kMs), 20 * kMs);
+}
+
 TEST(CostTableTest, TheBaselineSpeaksWhereNothingWasObservedLately) {
   CostTable cost(absl::Seconds(1), 0.5);
   cost.SetBaseline(

@@ -13,6 +13,7 @@
 #include "absl/strings/numbers.h"
 #include "absl/strings/string_view.h"
 #include "absl/strings/strip.h"
+#include "beamline/v1/admin.grpc.pb.h"
 #include "deploy/raw_http2.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
@@ -107,7 +108,7 @@ TEST_F(ConnectionsTest, WhatDoesNotBecomeHttp2IsClosed) {
 
 TEST_F(ConnectionsTest, ThoseBeyondTheLimitAreClosedAndMakeNoRoomForThemselves) {
   config::v1::ServerConfig config = LoopbackConfig();
-  config.mutable_limits()->set_max_connections(40);  // the ends of this process have descriptors, too
+  config.mutable_limits()->set_max_connections(40);
   Start(config);
   ExpectServes();
   RawConnection early(server_->port());
@@ -128,6 +129,29 @@ TEST_F(ConnectionsTest, ThoseBeyondTheLimitAreClosedAndMakeNoRoomForThemselves) 
     late.Send(kHello);
     return !late.ClosedWithin(absl::Milliseconds(100));
   }));
+}
+
+// Reloads and rollbacks are wanted most while everything else is full.
+TEST_F(ConnectionsTest, TheAdminListenerHasItsOwn) {
+  config::v1::ServerConfig config = LoopbackConfig();
+  config.mutable_limits()->set_max_connections(250);
+  config.mutable_admin()->set_port(0);
+  Start(config);
+  std::vector<std::unique_ptr<RawConnection>> connections;
+  for (int i = 0; i < 300; ++i) connections.push_back(std::make_unique<RawConnection>(server_->port()));
+  EXPECT_TRUE(Eventually([&] { return server_->counters().refused_connections.value() >= 50; }));
+  const auto admin = v1::AdminService::NewStub(Connect(server_->admin_address()));
+  for (int i = 0; i < 2; ++i) {
+    grpc::ClientContext context;
+    v1::ReloadResponse response;
+    const grpc::Status status = admin->Reload(&context, v1::ReloadRequest(), &response);
+    EXPECT_TRUE(status.ok()) << status.error_message();
+  }
+  // And a limit: the public one's room is not the admin's.
+  const std::string address = server_->admin_address();
+  const int port = std::stoi(address.substr(address.rfind(':') + 1));
+  for (int i = 0; i < 101; ++i) connections.push_back(std::make_unique<RawConnection>(port));
+  EXPECT_TRUE(connections.back()->ClosedWithin(absl::Seconds(10)));
 }
 
 int Threads() {

@@ -16,6 +16,7 @@
 #include <vector>
 
 #include "absl/time/clock.h"
+#include "base/clock.h"
 #include "base/thread_pool.h"
 #include "beamline/engine.h"
 
@@ -135,13 +136,14 @@ class FakeEngine final : public Engine {
     status.num_sids = 6;
     status.completed = 17;
     std::lock_guard lock(mu_);
-    status.last_success = last_success_ == absl::InfinitePast() ? absl::Now() : last_success_;
+    status.last_success = last_success_ == absl::InfinitePast() ? ProcessClock().Now() : last_success_;
     return status;
   }
   std::optional<DeviceMemory> GetDeviceMemory() const override { return device_memory_; }
   void set_device_memory(DeviceMemory memory) { device_memory_ = memory; }
   bool Drain(absl::Time) override {
     drained_.store(true);
+    if (mode() == Mode::kHold) Release(absl::UnavailableError("the engine stopped"));
     return true;
   }
 
@@ -180,6 +182,10 @@ class FakeEngine final : public Engine {
   bool drained() const { return drained_.load(); }
 
  private:
+  Mode mode() const {
+    std::lock_guard lock(mu_);
+    return mode_;
+  }
   struct Pending {
     Callback done;
     std::atomic<bool> ran{false};

@@ -65,6 +65,8 @@ int main(int, char** argv) {
   spdlog::flush_on(spdlog::level::info);
   beamline::config::v1::ServerConfig config;
   config.mutable_listen()->set_port(0);
+  config.mutable_admin()->set_port(0);
+  config.mutable_admin()->set_http_port(0);
   int grace_ms = 0;
   if (!absl::SimpleAtoi(argv[2], &grace_ms)) return 2;
   config.mutable_lifecycle()->set_grace_ms(grace_ms);

@@ -180,6 +180,21 @@ TEST_P(CrashDumpDeathTest, AFatalSignalLeavesAReadableDump) {
   EXPECT_THAT(ids, ElementsAre("r3", "r4", "r5", "last", "last", "last"));
 }
 
+// Whoever reads standard error may be stuck; the process must end all the same.
+TEST(CrashDumpPipeDeathTest, AFullPipeDoesNotHoldTheProcess) {
+  EXPECT_EXIT(
+      {
+        int ends[2];
+        if (pipe(ends) != 0) _exit(1);
+        FlightRecorder recorder({.capacity = 400, .slow = absl::Milliseconds(100)});
+        for (int i = 0; i < 400; ++i) recorder.Add(RecordOf(absl::StrCat("r", i), Answered()));
+        const CrashDump dump(&recorder, ends[1]);
+        alarm(20);
+        raise(SIGSEGV);
+      },
+      ::testing::KilledBySignal(SIGSEGV), "");
+}
+
 INSTANTIATE_TEST_SUITE_P(Signals, CrashDumpDeathTest, ::testing::Values(SIGSEGV, SIGABRT, SIGBUS));
 
 }  // namespace

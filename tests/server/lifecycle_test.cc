@@ -302,7 +302,7 @@ TEST_F(LifecycleTest, TheGraceTimeIsALimit) {
   EXPECT_LT(absl::Now() - start, absl::Seconds(5));
   EXPECT_EQ(status.code(), absl::StatusCode::kAborted);
   EXPECT_THAT(std::string(status.message()), HasSubstr("1 calls"));
-  EXPECT_FALSE(call.get().ok());
+  EXPECT_EQ(call.get().error_code(), grpc::StatusCode::UNAVAILABLE) << "its caller did not cancel";
 }
 
 TEST_F(LifecycleTest, ASecondStopDoesNotWait) {
@@ -313,7 +313,7 @@ TEST_F(LifecycleTest, ASecondStopDoesNotWait) {
   stop_.Add();
   EXPECT_THAT(std::string(run.get().message()), HasSubstr("second signal"));
   EXPECT_LT(absl::Now() - start, absl::Seconds(5));
-  EXPECT_FALSE(call.get().ok());
+  EXPECT_EQ(call.get().error_code(), grpc::StatusCode::UNAVAILABLE) << "its caller did not cancel";
 }
 
 TEST(Watchdog, FiresOnceAfterItsTimeUnlessItIsGone) {

@@ -14,6 +14,7 @@
 #include "absl/strings/str_split.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "httplib.h"
 #include "server/loopback.h"
 
 namespace beamline::server {
@@ -29,6 +30,16 @@ class Process : public testing::Process {
     const std::string line = AwaitLog("server started: ");
     const size_t begin = line.find("address=") + 8;
     return line.empty() ? "" : line.substr(begin, line.find(' ', begin) - begin);
+  }
+  // Of the admin pages; 0: not there.
+  int64_t Metric(const std::string& name) const {
+    const std::string line = AwaitLog("admin_pages=");
+    const size_t begin = line.find("admin_pages=") + 12;
+    httplib::Client client(absl::StrCat("http://", line.substr(begin, line.find(' ', begin) - begin)));
+    const httplib::Result page = client.Get("/metrics");
+    if (!page) return 0;
+    const size_t value = page->body.find("\n" + name + " ");
+    return value == std::string::npos ? 0 : static_cast<int64_t>(std::stod(page->body.substr(value + name.size() + 2)));
   }
 };
 
@@ -115,6 +126,9 @@ TEST(Process, StepsOfTheSystemsClockChangeNothing) {
   EXPECT_TRUE(Eventually([&] {
     return std::vector<std::string>(absl::StrSplit(process.Log(), "SIGHUP received")).size() == 3;
   })) << process.Log();
+  // What is shown is the system's time all the same: Prometheus compares it with its own.
+  const absl::Time told = absl::FromUnixSeconds(process.Metric("beamline_last_success_timestamp_seconds"));
+  EXPECT_LT(absl::AbsDuration(told - (absl::Now() - absl::Hours(1))), absl::Seconds(30)) << told;
   std::future<grpc::Status> call = RecommendFrom(address);
   AwaitInFlight(address, 1);
   process.Signal(SIGTERM);

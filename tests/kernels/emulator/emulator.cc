@@ -30,6 +30,7 @@ struct Fiber {
   ucontext_t context;
   std::unique_ptr<char[]> stack;
   bool done = false;
+  bool awaited = false;  // the kernels before this one
   uint64_t exchanges = 0;
   unsigned char slot[2][kMaxExchange];  // of even and odd exchanges: a neighbour may be one ahead
   bool alone = false;                   // the last exchange was with nobody, of
@@ -56,6 +57,10 @@ std::vector<std::unique_ptr<CUstream_st>> streams;
   std::abort();
 }
 
+void RequireAwaited() {
+  if (!fibers[running].awaited) Die("a thread that does not begin with AwaitPredecessors()");
+}
+
 void Yield() { swapcontext(&fibers[running].context, &scheduler); }
 
 void ReleaseBarrier() {
@@ -68,6 +73,7 @@ void ReleaseBarrier() {
 
 void Enter() {
   (*kernel)();
+  RequireAwaited();
   fibers[running].done = true;
   --live;
   ++progress;
@@ -78,7 +84,7 @@ void RunBlock(unsigned threads) {
   for (size_t i = 0; i < threads; ++i) {
     Fiber& fiber = fibers[i];
     if (fiber.stack == nullptr) fiber.stack = std::make_unique<char[]>(kStackBytes);
-    fiber.done = false;
+    fiber.done = fiber.awaited = false;
     fiber.exchanges = 0;
     fiber.open_copies.clear();
     fiber.groups.clear();
@@ -170,11 +176,15 @@ void DeleteStream(CUstream_st* stream) {
   std::erase_if(streams, [&](const auto& mine) { return mine.get() == stream; });
 }
 
+void AwaitPredecessors() { fibers[running].awaited = true; }
+
 unsigned char* DynamicSharedMemory() {
+  RequireAwaited();
   return shared_memory.data() + (16 - reinterpret_cast<uintptr_t>(shared_memory.data()) % 16) % 16;
 }
 
 bool SyncBlock(bool value) {
+  RequireAwaited();
   const uint64_t generation = barrier_generation;
   barrier_any |= value;
   if (++barrier_arrived == live) {
@@ -187,6 +197,7 @@ bool SyncBlock(bool value) {
 
 void Exchange(unsigned mask, const void* value, size_t bytes) {
   if (bytes > kMaxExchange) Die("exchange of too many bytes");
+  RequireAwaited();
   Fiber& mine = fibers[running];
   const size_t warp = running / 32 * 32;
   if ((mask >> (running % 32) & 1u) == 0) Die("a lane outside of its own mask");
@@ -216,6 +227,7 @@ const void* Lane(unsigned lane) {
 }
 
 void QueueCopy(void* to, const void* from) {
+  RequireAwaited();
   if (reinterpret_cast<uintptr_t>(to) % 16 != 0 || reinterpret_cast<uintptr_t>(from) % 16 != 0) {
     Die("cp.async of 16 misaligned bytes");
   }

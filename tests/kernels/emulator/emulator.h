@@ -48,6 +48,9 @@ void WaitForAll();
 CUstream_st* NewStream();
 void DeleteStream(CUstream_st* stream);
 
+// Every thread of a kernel calls it before all else that is seen here, or the kernel dies.
+void AwaitPredecessors();
+
 unsigned char* DynamicSharedMemory();
 
 // All threads of the block that have not returned; returns whether any passed true.

@@ -22,6 +22,8 @@ void Launch(void (*kernel)(Parameters...), const LaunchShape& shape, cudaStream_
       stream, [=] { emulator::Run(shape.grid, shape.threads, shape.shared_bytes, [&] { kernel(arguments...); }); });
 }
 
+inline void AwaitPredecessors() { emulator::AwaitPredecessors(); }
+
 template <class T>
 T* DynamicShared() {
   return reinterpret_cast<T*>(emulator::DynamicSharedMemory());

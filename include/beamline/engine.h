@@ -99,7 +99,7 @@ struct EngineStatus {
   uint64_t decode_batches = 0, decode_batched = 0, decode_rows = 0;
   uint64_t broken_batches = 0;         // that failed as a whole since one last gave an answer
   int64_t executing_rows = 0;          // beam rows of the batches being executed
-  uint64_t expired = 0;                // of `failed` and `rejected`: the deadline passed in a queue or in execution
+  uint64_t expired = 0;                // of `failed`: the deadline passed in a queue or in execution
   uint64_t expired_waiting = 0;        // of these, before their decode began
   int64_t context_cache_bytes = 0;     // held by encoded histories
   absl::Time last_success;             // when a batch last gave an answer; at first, when the warm-up did
@@ -134,7 +134,8 @@ class Engine {
   // the bundle was refused while the old version went on.
   using ReloadCallback = absl::AnyInvocable<void(absl::StatusOr<ModelVersion>)>;
   virtual void Reload(std::string bundle, ReloadCallback done) = 0;
-  // Back to the version before, at once where it is still loaded. FAILED_PRECONDITION: there is none.
+  // Back to the version before, at once where it is still loaded. FAILED_PRECONDITION: there is none, or its bundle is
+  // no longer what it was.
   virtual void Rollback(ReloadCallback done) = 0;
 
   // The snapshot that new requests are pinned to.

@@ -90,6 +90,14 @@ class Bench {
     if (options_.json_file != "-") BEAMLINE_RETURN_IF_ERROR(CheckOutput("--json", options_.json_file));
     BEAMLINE_RETURN_IF_ERROR(CheckOutput("--plot", options_.plot_file));
     BEAMLINE_RETURN_IF_ERROR(CheckOutput("--samples", options_.samples_file));
+    for (const auto& [a, b] :
+         {std::pair(&options_.json_file, &options_.samples_file), std::pair(&options_.json_file, &options_.plot_file),
+          std::pair(&options_.samples_file, &options_.plot_file)}) {
+      if (*a == *b && !a->empty()) {
+        return absl::InvalidArgumentError(
+            absl::StrCat("--json, --samples, --plot: two of them name ", *a, "; give each its own file"));
+      }
+    }
     if (options_.find_capacity && options_.seconds * 1000 < 5 * options_.deadline_ms) {
       return absl::InvalidArgumentError(absl::StrFormat(
           "--seconds: %g is less than five deadlines of %d ms, too short to see a queue grow; measure longer",

@@ -19,9 +19,10 @@ namespace {
 
 constexpr absl::Duration kInterruptPoll = absl::Milliseconds(50);
 
-std::string Hint(absl::StatusCode code) {
+std::string Hint(absl::StatusCode code, bool admin) {
   switch (code) {
     case absl::StatusCode::kUnavailable:
+      if (admin) return "; is `beamline serve` running there, and is this its admin port?";
       return "; is `beamline serve` running there? With TLS: is --tls-ca given, and did it sign a certificate of this "
              "name; does the server ask for --tls-cert?";
     case absl::StatusCode::kDeadlineExceeded:
@@ -121,11 +122,11 @@ Client::Client(const std::string& target, absl::Duration timeout, const std::sha
   admin_ = v1::AdminService::NewStub(channel);
 }
 
-absl::Status Client::Explain(const grpc::Status& grpc_status) const {
+absl::Status Client::Explain(const grpc::Status& grpc_status, bool admin) const {
   if (grpc_status.ok()) return absl::OkStatus();
   const absl::Status status = server::FromGrpcStatus(grpc_status);
   return absl::Status(status.code(), absl::StrCat(target_, ": ", absl::StatusCodeToString(status.code()), ": ",
-                                                  status.message(), Hint(status.code())));
+                                                  status.message(), Hint(status.code(), admin)));
 }
 
 template <typename Service, typename Request, typename Response>
@@ -146,7 +147,7 @@ absl::StatusOr<Response> Client::Ask(Service* service, Method<Service, Request, 
   if (!status.ok() && Interrupted()) {
     return absl::CancelledError(absl::StrCat("interrupted while waiting for ", target_));
   }
-  BEAMLINE_RETURN_IF_ERROR(Explain(status));
+  BEAMLINE_RETURN_IF_ERROR(Explain(status, std::is_same_v<Service, std::remove_pointer_t<decltype(admin_->async())>>));
   return response;
 }
 

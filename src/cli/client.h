@@ -58,7 +58,7 @@ class Client {
   using Method = void (Service::*)(grpc::ClientContext*, const Request*, Response*, std::function<void(grpc::Status)>);
   template <typename Service, typename Request, typename Response>
   absl::StatusOr<Response> Ask(Service* service, Method<Service, Request, Response> method, const Request& request);
-  absl::Status Explain(const grpc::Status& status) const;
+  absl::Status Explain(const grpc::Status& status, bool admin) const;
 
   std::string target_;
   absl::Duration timeout_;

@@ -10,6 +10,7 @@
 #include <sstream>
 #include <utility>
 
+#include <fcntl.h>
 #include <poll.h>
 #include <unistd.h>
 
@@ -62,19 +63,19 @@ absl::Status ReadAttributes(const std::filesystem::path& path, const std::string
 }
 
 // All of it. Ctrl-C ends the waiting: a read that a signal interrupts would go on, poll does not.
-absl::StatusOr<std::string> ReadStandardInput() {
+absl::StatusOr<std::string> ReadAll(int descriptor, const std::string& name) {
   std::string text;
   std::array<char, 65536> chunk;
   for (;;) {
     BEAMLINE_RETURN_IF_ERROR(CheckInterrupted());
-    pollfd input{STDIN_FILENO, POLLIN, 0};
+    pollfd input{descriptor, POLLIN, 0};
     if (poll(&input, 1, kInterruptPollMs) <= 0) continue;
-    const ssize_t bytes = read(STDIN_FILENO, chunk.data(), chunk.size());
-    if (bytes < 0 && errno != EINTR) return absl::ErrnoToStatus(errno, "standard input cannot be read");
+    const ssize_t bytes = read(descriptor, chunk.data(), chunk.size());
+    if (bytes < 0 && errno != EINTR) return absl::ErrnoToStatus(errno, absl::StrCat(name, ": cannot be read"));
     if (bytes == 0) return text;
     if (bytes > 0) text.append(chunk.data(), bytes);
     if (text.size() > kMaxInputBytes) {
-      return absl::InvalidArgumentError(absl::StrCat("standard input: more than ", kMaxInputBytes, " bytes"));
+      return absl::InvalidArgumentError(absl::StrCat(name, ": more than ", kMaxInputBytes, " bytes"));
     }
   }
 }
@@ -100,7 +101,7 @@ absl::StatusOr<std::vector<Event>> ReadHistoryLines(std::istream& lines, const s
 
 absl::StatusOr<std::vector<Event>> ReadHistoryFile(const std::string& path) {
   if (path == "-") {
-    BEAMLINE_ASSIGN_OR_RETURN(std::string text, ReadStandardInput());
+    BEAMLINE_ASSIGN_OR_RETURN(std::string text, ReadAll(STDIN_FILENO, "standard input"));
     std::istringstream lines(std::move(text));
     return ReadHistoryLines(lines, "standard input");
   }
@@ -109,9 +110,13 @@ absl::StatusOr<std::vector<Event>> ReadHistoryFile(const std::string& path) {
     return absl::InvalidArgumentError(
         absl::StrCat("--history: ", path, " is a folder; give a file, or --data with --user for a data folder"));
   }
-  std::ifstream file(path);
-  if (!file) return absl::NotFoundError(absl::StrCat("--history: cannot read ", path));
-  return ReadHistoryLines(file, path);
+  const int descriptor = open(path.c_str(), O_RDONLY | O_CLOEXEC);  // of a pipe, too: <(...) of a shell
+  if (descriptor < 0) return absl::NotFoundError(absl::StrCat("--history: cannot read ", path));
+  absl::StatusOr<std::string> text = ReadAll(descriptor, absl::StrCat("--history: ", path));
+  close(descriptor);
+  if (!text.ok()) return text.status();
+  std::istringstream lines(*std::move(text));
+  return ReadHistoryLines(lines, path);
 }
 
 absl::StatusOr<UserInput> ReadUserFromData(const std::string& folder, const std::string& user, size_t max_events) {

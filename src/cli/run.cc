@@ -3,9 +3,12 @@
 
 #include <algorithm>
 #include <cstdio>
+#include <cstdlib>
 #include <exception>
+#include <new>
 #include <optional>
 #include <string>
+#include <system_error>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
@@ -19,6 +22,7 @@ namespace {
 
 constexpr int kBadUsage = 2;
 constexpr int kInterrupted = 130;
+constexpr char kStarved[] = "; is there too little memory, or a limit (ulimit -v, -u, the cgroup's)?";
 
 constexpr char kAbout[] =
     "Beamline makes and serves generative recommenders: a user's behaviour goes in, ranked videos come out, found by\n"
@@ -71,6 +75,22 @@ void PrintError(const std::string& verb, absl::string_view message) {
   }
 }
 
+// Of a thread that no verb waits for, or thrown where nothing may throw: the last word names it. Then the default,
+// which ends the process and, in a server, leaves the flight record.
+[[noreturn]] void OnTerminate() {
+  const char* what = "an exception of unknown type";
+  const std::exception_ptr exception = std::current_exception();
+  try {
+    if (exception != nullptr) std::rethrow_exception(exception);
+    what = "no exception";
+  } catch (const std::exception& error) {
+    what = error.what();
+  } catch (...) {  // NOLINT(bugprone-empty-catch): said already
+  }
+  std::fprintf(stderr, "beamline: ended by %s%s\n", what, kStarved);
+  std::abort();
+}
+
 int Run(const Verb& verb) {
   const std::string name = verb.command->name();
   try {
@@ -78,7 +98,8 @@ int Run(const Verb& verb) {
     if (!status.ok()) PrintError(name, status.message());
     return ExitCode(status);
   } catch (const std::exception& error) {  // out of memory, or our own bug: nothing throws across layers
-    PrintError(name, absl::StrCat("internal error: ", error.what()));
+    const bool starved = dynamic_cast<const std::bad_alloc*>(&error) || dynamic_cast<const std::system_error*>(&error);
+    PrintError(name, absl::StrCat("internal error: ", error.what(), starved ? kStarved : ""));
     return 1;
   }
 }
@@ -89,6 +110,7 @@ int RunCommandLine(int argc, char** argv) {
   // Debian's Abseil looks for cycles at every lock that gRPC takes, in releases too.
   absl::SetMutexDeadlockDetectionMode(absl::OnDeadlockCycle::kIgnore);
   InstallInterruptHandler();
+  std::set_terminate(OnTerminate);
   CommandLine command_line("beamline", kAbout, "beamline " BEAMLINE_VERSION);
   command_line.root()->Footer(kJourney);
   const std::vector<Verb> verbs = AddVerbs(*command_line.root());

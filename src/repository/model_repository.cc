@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "absl/strings/str_cat.h"
+#include "beamline/retry.h"
 #include "beamline/status.h"
 
 namespace beamline::repository {
@@ -81,8 +82,10 @@ void ModelRepository::Submit(Request request) {
     if (inbox_->stopping) {
       refusal = absl::UnavailableError("the server is stopping");
     } else if (inbox_->requests.size() >= options_.max_waiting) {
-      refusal = absl::ResourceExhaustedError(
-          absl::StrCat(options_.max_waiting, " reloads are waiting already; versions are loaded one at a time"));
+      refusal = beamline::Refusal(
+          kQueueFull,
+          absl::StrCat(options_.max_waiting, " reloads are waiting already; versions are loaded one at a time"),
+          absl::Seconds(1));
     } else {
       inbox_->requests.push_back(std::move(request));
       inbox_->changed.notify_one();

@@ -3,8 +3,8 @@
 // A few pages over HTTP for supervisors, scrapers and operators, on a port and threads of their own, so that a busy
 // server still says it is alive. Pages are made anew for every request; everything else is 404. Requests are small and
 // short, and connections end with their answer (bounded_http.h): whatever a client sends or does not read costs a
-// thread for five seconds, less where others wait, and nothing else. No page may be framed, cached, or use anything
-// from elsewhere. The pages must be thread-safe.
+// thread for fifteen seconds at most, much less where others wait, and nothing else. No page may be framed, cached, or
+// use anything from elsewhere. The pages must be thread-safe.
 #pragma once
 
 #include <atomic>

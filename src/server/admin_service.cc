@@ -5,6 +5,7 @@
 #include <string>
 
 #include "absl/strings/str_cat.h"
+#include "beamline/retry.h"
 #include "beamline/status.h"
 #include "beamline/v1/admin.grpc.pb.h"
 #include "server/status_detail.h"
@@ -32,7 +33,8 @@ template <typename Response>
 Engine::ReloadCallback Answer(std::shared_ptr<UnaryCall> call) {
   return [call = std::move(call)](absl::StatusOr<ModelVersion> result) {
     if (!result.ok()) {
-      call->Finish(result.status());
+      const bool memory = absl::IsResourceExhausted(result.status()) && GetRefusalReason(result.status()).empty();
+      call->Finish(memory ? WithReason(result.status(), kOutOfMemory) : result.status());
       return;
     }
     Response response;

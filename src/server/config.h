@@ -25,7 +25,7 @@ struct ConfigOverrides {  // the command line's, stronger than the file
   bool check_artefacts = true;  // the files and folders of `engine` and `tls` must exist and fit together
 };
 
-// NOT_FOUND or INVALID_ARGUMENT; the message has one line per problem.
+// INVALID_ARGUMENT: one line per problem; or why the file cannot be read, as base/file.h says it.
 absl::StatusOr<config::v1::ServerConfig> LoadServerConfig(const std::string& path, const ConfigOverrides& overrides);
 // The same of text in memory; `name` stands where the path would.
 absl::StatusOr<config::v1::ServerConfig> ParseServerConfig(const std::string& text, const std::string& name,

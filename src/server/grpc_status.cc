@@ -41,7 +41,7 @@ std::string ClientMessage(const absl::Status& status) {
 v1::ErrorDetail ClientDetail(const absl::Status& status, int64_t retry_after_ms) {
   v1::ErrorDetail detail = DetailOf(status);
   if (status.code() == absl::StatusCode::kResourceExhausted && detail.retry_after_ms() == 0 &&
-      detail.reason() != kMetadataTooLarge) {  // the same again would be
+      detail.reason() != kMetadataTooLarge && detail.reason() != kOutOfMemory) {  // the same again would be
     detail.set_retry_after_ms(retry_after_ms);
   }
   return detail;

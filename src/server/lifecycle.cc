@@ -7,9 +7,11 @@
 #include <optional>
 #include <utility>
 
+#include <fcntl.h>
 #include <signal.h>
 #include <unistd.h>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "base/clock.h"
 #include "base/interrupt.h"
@@ -17,6 +19,7 @@
 #include "base/log_output.h"
 #include "base/thread_role.h"
 #include "beamline/status.h"
+#include "grpc/support/log.h"
 #include "server/admin_http.h"
 #include "server/admin_pages.h"
 #include "server/config.h"
@@ -157,10 +160,21 @@ void RegisterLogger(const config::v1::Log& log) {
                                                                                 : spdlog::level::info}));
 }
 
+// gRPC's last word before it aborts, mostly because it cannot have a thread.
+void TellAssertion(gpr_log_func_args* line) {
+  if (!absl::StartsWith(line->message, "assertion failed")) return;
+  Log().critical("gRPC: {} at {}:{}; is there too little memory, or a limit (ulimit -v, -u, the cgroup's)?",
+                 line->message, line->file, line->line);
+  Log().flush();
+}
+
 // gRPC and protobuf write a line to standard error for what any client can do wrong: a way to fill a disk. What matters
 // comes back to us as a status. GRPC_VERBOSITY, where the operator sets it, still rules.
 void SilenceLibraries() {
-  setenv("GRPC_VERBOSITY", "NONE", 0);
+  if (std::getenv("GRPC_VERBOSITY") == nullptr) {
+    setenv("GRPC_VERBOSITY", "ERROR", 0);
+    gpr_set_log_function(TellAssertion);
+  }
 #if GOOGLE_PROTOBUF_VERSION < 4022000
   google::protobuf::SetLogHandler(nullptr);
 #endif
@@ -222,8 +236,22 @@ class Hangup {
   absl::Time last_ = absl::InfinitePast();
 };
 
+// A standard stream that was closed before us is nobody's: our first socket would get its number, and every line of the
+// log.
+void HoldStandardStreams() {
+  for (const int stream : {STDIN_FILENO, STDOUT_FILENO, STDERR_FILENO}) {
+    if (fcntl(stream, F_GETFD) >= 0) continue;
+    const int nothing = open("/dev/null", O_RDWR);
+    if (nothing == stream || nothing < 0) continue;
+    dup2(nothing, stream);
+    close(nothing);
+  }
+}
+
 void PrepareProcess(const config::v1::Log& log) {
+  HoldStandardStreams();
   signal(SIGPIPE, SIG_IGN);
+  signal(SIGXFSZ, SIG_IGN);  // what cannot be written is an error of the write, and no reason to end
   RegisterLogger(log);
   SilenceLibraries();
 }
@@ -347,7 +375,6 @@ absl::Status RunServer(const config::v1::ServerConfig& config, const EngineFacto
   }
   LogEvent(spdlog::level::info, "loading",
            {{"version", BEAMLINE_VERSION},
-            {"admin_pages", http == nullptr ? "none" : http->address()},
             {"bundle", config.engine().bundle()},
             {"model_folder", config.engine().model_folder()},
             {"catalogue", config.engine().catalogue().empty() ? "the bundle's" : config.engine().catalogue()},

@@ -16,8 +16,10 @@ void ServerCounters::Ended(const absl::Status& status) {
       if (reason == kMessageMissing) return cancelled.Add();
       return (reason == kMalformedMessage || reason == kUnknownFields ? malformed : invalid).Add();
     }
-    case absl::StatusCode::kResourceExhausted:
-      return (DetailOf(status).reason() == kMetadataTooLarge ? invalid : refused).Add();
+    case absl::StatusCode::kResourceExhausted: {
+      const std::string reason = DetailOf(status).reason();
+      return (reason == kMetadataTooLarge ? invalid : reason == kOutOfMemory ? failed : refused).Add();
+    }
     case absl::StatusCode::kCancelled:
       return cancelled.Add();
     case absl::StatusCode::kDeadlineExceeded:

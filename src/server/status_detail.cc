@@ -23,6 +23,12 @@ absl::string_view ReasonOfCode(absl::StatusCode code) {
       return "OVERLOADED";
     case absl::StatusCode::kUnavailable:
       return "UNAVAILABLE";
+    case absl::StatusCode::kFailedPrecondition:
+      return "FAILED_PRECONDITION";
+    case absl::StatusCode::kDataLoss:
+      return "DATA_LOSS";
+    case absl::StatusCode::kPermissionDenied:
+      return "PERMISSION_DENIED";
     default:
       return "INTERNAL";
   }

@@ -77,6 +77,10 @@ TEST(Usage, NamesTheWordOrValueThatIsWrong) {
               HasSubstr("--out: /nowhere/at is not a folder"));
   EXPECT_THAT(Beamline("recommend --user u --attribute degree").text, HasSubstr("\"degree\" is not NAME=VALUE"));
   EXPECT_THAT(Beamline(absl::StrCat("recommend --history ", ::testing::TempDir())).text, HasSubstr("is a folder"));
+  EXPECT_THAT(Beamline("recommend --history /dev/zero").text,
+              HasSubstr("--history: /dev/zero: more than 67108864 bytes"));
+  EXPECT_THAT(Beamline("bench --server 127.0.0.1:1 --json x.json --samples x.json").text,
+              HasSubstr("two of them name x.json"));
 }
 
 // What CLI11 finds wrong reads like what we find: one line with the verb, the flag, the value, the limits, the way out.

@@ -85,10 +85,12 @@ class RealServer {
     EXPECT_TRUE(WriteFileAtomically(config_, text).ok());
   }
 
-  void Start() {
+  void Start() { StartBy({}); }
+  // By a program that ends in becoming the one whose arguments follow its own.
+  void StartBy(std::vector<std::string> arguments) {
     process_.reset();
-    process_ =
-        std::make_unique<testing::Process>(std::vector<std::string>{BEAMLINE_BINARY, "serve", "--config", config_});
+    arguments.insert(arguments.end(), {BEAMLINE_BINARY, "serve", "--config", config_});
+    process_ = std::make_unique<testing::Process>(arguments);
   }
   bool AwaitReady() const {
     const bool started = !process_->AwaitLog("server started: ").empty();

@@ -48,6 +48,30 @@ class StartLogTest : public ::testing::Test {
   std::string bundle_;
 };
 
+// Row C7.5, where the log is a file that may not grow, or nothing at all.
+TEST_F(StartLogTest, ALogThatIsFullOrAbsentEndsNothing) {
+  for (const char* shell : {"ulimit -f 1; exec \"$@\"", "exec \"$@\" 2>&-", "exec \"$@\" <&- >&- 2>&-"}) {
+    RealServer server(LoopbackAddress(1),
+                      {.engine = absl::StrCat("bundle: '", bundle_, "'"), .lifecycle = "drain_delay_ms: 0"});
+    server.StartBy({"/bin/sh", "-c", shell, "sh"});
+    const auto stub = v1::RecommendService::NewStub(Connect(server.target()));
+    v1::RecommendResponse response;
+    const absl::Time end = absl::Now() + absl::Seconds(60);
+    while (!Ask(*stub, FixedRequests()[3], &response).ok() && absl::Now() < end) absl::SleepFor(absl::Milliseconds(50));
+    EXPECT_GT(response.items_size(), 0) << shell;
+    httplib::Client admin(absl::StrCat("http://", LoopbackAddress(1), ":50053"));
+    for (int i = 0; i < 2; ++i) {
+      server.process().Signal(SIGHUP);  // a line, once a second
+      absl::SleepFor(absl::Milliseconds(1100));
+    }
+    const httplib::Result alive = admin.Get("/livez");
+    EXPECT_TRUE(alive && alive->status == 200) << shell;
+    EXPECT_TRUE(Ask(*stub, FixedRequests()[3], &response).ok()) << shell;
+    EXPECT_EQ(server.Stop(SIGTERM), 0) << shell;
+    EXPECT_LE(server.log().size(), 1024u) << shell;
+  }
+}
+
 TEST_F(StartLogTest, TellsTheWholeLifeInOrder) {
   const auto server = Started();
   v1::RecommendRequest request = FixedRequests()[3];

@@ -7,6 +7,7 @@
 #include <fstream>
 #include <random>
 #include <string>
+#include <thread>
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -235,6 +236,31 @@ TEST_F(BundleTest, PickledWeightsAreRefusedWithAHint) {
   const BundleParts parts = {folder / kConfigFile, folder / kWeightsFile, folder / kVocabularyFile,
                              folder / kCodebookFile, LoadBundle(bundle_)->catalogue};
   EXPECT_THAT(std::string(WriteBundle(parts, root_ / "pickled").status().message()), HasSubstr("safetensors"));
+}
+
+TEST_F(BundleTest, OfTwoWritersOneWins) {
+  ASSERT_TRUE(testing::WriteTinyParts(root_ / "parts").ok());
+  const fs::path folder = root_ / "parts";
+  const auto catalogue = LoadBundle(bundle_)->catalogue;
+  const auto write = [&](const std::string& version) {
+    const BundleParts parts = {folder / kConfigFile,
+                               folder / kWeightsFile,
+                               folder / kVocabularyFile,
+                               folder / kCodebookFile,
+                               catalogue,
+                               version};
+    for (int i = 0; i < 20; ++i) {
+      const absl::Status status = WriteBundle(parts, bundle_, {.overwrite = true}).status();
+      EXPECT_TRUE(status.ok() || status.message().find(bundle_.string()) != std::string::npos) << status;
+    }
+  };
+  std::thread other([&] { write("a"); });
+  write("b");
+  other.join();
+  const auto bundle = LoadBundle(bundle_);
+  ASSERT_TRUE(bundle.ok()) << bundle.status();
+  EXPECT_THAT(bundle->manifest.model_version, ::testing::AnyOf("a", "b"));
+  EXPECT_EQ(EntriesInRoot(), 2);
 }
 
 TEST_F(BundleTest, OverwritesOnlyBundlesAndOnlyWhenAsked) {

@@ -6,6 +6,7 @@
 
 #include <cmath>
 #include <filesystem>
+#include <limits>
 #include <map>
 #include <random>
 #include <stdexcept>
@@ -225,6 +226,55 @@ TEST(Runner, DecodeChecksWhatItIsGivenPerRequest) {
   EXPECT_TRUE(statuses[4].ok()) << statuses[4];
   EXPECT_EQ(jobs[4]->hypotheses.size(), 8);
 }
+
+// A user's attribute whose embedding overflowed, or makes what is computed of it overflow (row C3.9).
+class RunnerDtype : public ::testing::TestWithParam<const char*> {
+ protected:
+  static constexpr int kBroken = 31;  // a bucket
+  static std::unique_ptr<ModelRunner> MakeRunner(float broken) {
+    const auto bundle = LoadBundle(BundlePath());
+    EXPECT_TRUE(bundle.ok()) << bundle.status();
+    ModelRunner::Parts parts;
+    parts.context = *backend::MakeContext("cpu", GetParam());
+    parts.model =
+        *model::MakeModel(bundle->config, *model::LoadWeights(parts.context, bundle->config, bundle->weights));
+    parts.model->weights().Get("static.attribute.0").select(0, kBroken).fill_(broken);
+    parts.vocabulary = bundle->vocabulary;
+    parts.catalogue = bundle->catalogue;
+    parts.model_version = "broken";
+    parts.codebook_fingerprint = bundle->manifest.codebook_fingerprint;
+    return std::make_unique<ModelRunner>(std::move(parts));
+  }
+};
+
+TEST_P(RunnerDtype, WhatOverflowsFailsAlone) {
+  for (const float broken : {3e38f, std::numeric_limits<float>::infinity()}) {
+    const auto runner = MakeRunner(broken);
+    Jobs jobs;
+    for (uint64_t seed : {1, 2, 3}) {
+      jobs.push_back(MakeJob(*runner, {.seed = seed}));
+      jobs.back()->input.static_features[0] = seed == 2 ? kBroken : 1;
+    }
+    for (const absl::Status& status : runner->Encode(Pointers(jobs))) EXPECT_TRUE(status.ok()) << status;
+    const auto statuses = runner->Decode(Pointers(jobs), PassGate);
+    if (std::isinf(broken)) {
+      EXPECT_EQ(statuses[1].code(), absl::StatusCode::kInternal);
+      EXPECT_THAT(std::string(statuses[1].message()), HasSubstr("non_finite_logits"));
+    }
+    for (const Hypothesis& hypothesis : jobs[1]->hypotheses) EXPECT_TRUE(std::isfinite(hypothesis.score));
+    for (const int i : {0, 2}) {
+      EXPECT_TRUE(statuses[i].ok()) << statuses[i];
+      Jobs alone;
+      alone.push_back(MakeJob(*runner, {.seed = static_cast<uint64_t>(i + 1)}));
+      alone[0]->input.static_features[0] = 1;
+      for (const absl::Status& status : runner->Encode(Pointers(alone))) EXPECT_TRUE(status.ok()) << status;
+      for (const absl::Status& status : runner->Decode(Pointers(alone), PassGate)) EXPECT_TRUE(status.ok()) << status;
+      ExpectSameAnswer(*jobs[i], *alone[0], absl::StrCat("job ", i));
+    }
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(All, RunnerDtype, ::testing::Values("fp32", "bf16"));
 
 // A real model that throws when told to.
 class FaultyModel : public model::Model {

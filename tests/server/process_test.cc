@@ -33,8 +33,8 @@ class Process : public testing::Process {
   }
   // Of the admin pages; 0: not there.
   int64_t Metric(const std::string& name) const {
-    const std::string line = AwaitLog("admin_pages=");
-    const size_t begin = line.find("admin_pages=") + 12;
+    const std::string line = AwaitLog(" http=");
+    const size_t begin = line.find(" http=") + 6;
     httplib::Client client(absl::StrCat("http://", line.substr(begin, line.find(' ', begin) - begin)));
     const httplib::Result page = client.Get("/metrics");
     if (!page) return 0;

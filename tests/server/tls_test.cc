@@ -105,6 +105,7 @@ int FirstAnswerByte(const std::string& address, int version) {
   SSL_connect(ssl.get());  // writes its hello, and would like an answer
   char* bytes = nullptr;
   const auto size = BIO_get_mem_data(hello, &bytes);
+  EXPECT_GT(size, 0) << "this OpenSSL does not speak the version";
   BIO_write(connection, bytes, static_cast<int>(size));
   unsigned char first = 0;
   const int read = BIO_read(connection, &first, 1);
@@ -115,8 +116,8 @@ int FirstAnswerByte(const std::string& address, int version) {
 TEST_F(TlsTest, OldVersionsOfTheProtocolAreRefused) {
   Start(Config(false));
   EXPECT_EQ(FirstAnswerByte(server_->address(), TLS1_2_VERSION), 22);
-  EXPECT_NE(FirstAnswerByte(server_->address(), TLS1_1_VERSION), 22);
-  EXPECT_NE(FirstAnswerByte(server_->address(), TLS1_VERSION), 22);
+  EXPECT_EQ(FirstAnswerByte(server_->address(), TLS1_1_VERSION), -1) << "gRPC closes without an alert";
+  EXPECT_EQ(FirstAnswerByte(server_->address(), TLS1_VERSION), -1);
 }
 
 TEST_F(TlsTest, CertificatesChangeUnderLoadAndNobodyNotices) {

@@ -3,6 +3,7 @@
 // The life of a real server as its log tells it, in JSON: the order of the start, what was loaded and warmed up, the
 // stop; what a second server on the same ports says; and the flight recorder on the way down.
 #include <csignal>
+#include <filesystem>
 #include <sstream>
 
 #include <nlohmann/json.hpp>
@@ -54,18 +55,23 @@ TEST_F(StartLogTest, ALogThatIsFullOrAbsentEndsNothing) {
     RealServer server(LoopbackAddress(1),
                       {.engine = absl::StrCat("bundle: '", bundle_, "'"), .lifecycle = "drain_delay_ms: 0"});
     server.StartBy({"/bin/sh", "-c", shell, "sh"});
-    const auto stub = v1::RecommendService::NewStub(Connect(server.target()));
-    v1::RecommendResponse response;
-    const absl::Time end = absl::Now() + absl::Seconds(60);
-    while (!Ask(*stub, FixedRequests()[3], &response).ok() && absl::Now() < end) absl::SleepFor(absl::Milliseconds(50));
-    EXPECT_GT(response.items_size(), 0) << shell;
     httplib::Client admin(absl::StrCat("http://", LoopbackAddress(1), ":50053"));
+    const auto says_ok = [&](const char* page) {
+      const httplib::Result result = admin.Get(page);
+      return result && result->status == 200;
+    };
+    const absl::Time end = absl::Now() + absl::Seconds(60);
+    while (!says_ok("/readyz") && absl::Now() < end) absl::SleepFor(absl::Milliseconds(50));
     for (int i = 0; i < 2; ++i) {
       server.process().Signal(SIGHUP);  // a line, once a second
       absl::SleepFor(absl::Milliseconds(1100));
     }
-    const httplib::Result alive = admin.Get("/livez");
-    EXPECT_TRUE(alive && alive->status == 200) << shell;
+    EXPECT_TRUE(says_ok("/livez")) << shell;
+    const std::filesystem::path stream = absl::StrCat("/proc/", server.pid(), "/fd/2");
+    const std::string log = std::filesystem::read_symlink(stream).string();
+    EXPECT_TRUE(log == "/dev/null" || log.find("socket") == std::string::npos) << shell << ": the log goes to " << log;
+    v1::RecommendResponse response;
+    const auto stub = v1::RecommendService::NewStub(Connect(server.target()));
     EXPECT_TRUE(Ask(*stub, FixedRequests()[3], &response).ok()) << shell;
     EXPECT_EQ(server.Stop(SIGTERM), 0) << shell;
     EXPECT_LE(server.log().size(), 1024u) << shell;

@@ -302,7 +302,9 @@ TEST_F(LifecycleTest, TheGraceTimeIsALimit) {
   EXPECT_LT(absl::Now() - start, absl::Seconds(5));
   EXPECT_EQ(status.code(), absl::StatusCode::kAborted);
   EXPECT_THAT(std::string(status.message()), HasSubstr("1 calls"));
-  EXPECT_EQ(call.get().error_code(), grpc::StatusCode::UNAVAILABLE) << "its caller did not cancel";
+  const grpc::Status told = call.get();
+  EXPECT_EQ(told.error_code(), grpc::StatusCode::UNAVAILABLE);
+  EXPECT_EQ(told.error_message(), "the engine stopped") << "and not what gRPC says of a call that was cancelled";
 }
 
 TEST_F(LifecycleTest, ASecondStopDoesNotWait) {
@@ -313,7 +315,9 @@ TEST_F(LifecycleTest, ASecondStopDoesNotWait) {
   stop_.Add();
   EXPECT_THAT(std::string(run.get().message()), HasSubstr("second signal"));
   EXPECT_LT(absl::Now() - start, absl::Seconds(5));
-  EXPECT_EQ(call.get().error_code(), grpc::StatusCode::UNAVAILABLE) << "its caller did not cancel";
+  const grpc::Status told = call.get();
+  EXPECT_EQ(told.error_code(), grpc::StatusCode::UNAVAILABLE);
+  EXPECT_EQ(told.error_message(), "the engine stopped") << "and not what gRPC says of a call that was cancelled";
 }
 
 TEST(Watchdog, FiresOnceAfterItsTimeUnlessItIsGone) {

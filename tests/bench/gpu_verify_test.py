@@ -13,7 +13,7 @@ REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 
 PASSES = 'echo "[  PASSED  ] 7 tests."'
 FAILS = 'echo "[  PASSED  ] 2 tests."; echo "[  FAILED  ] 1 test, listed below:"; exit 1'
-STAGES = ["build", "tests", "sanitize", "bench", "engine", "quality", "server"]
+STAGES = ["build", "tests", "sanitize", "bench", "engine", "programmatic", "quality", "server"]
 
 
 class VerifyTest(unittest.TestCase):
@@ -90,7 +90,7 @@ case $1 in
     done ;;
   evaluate) echo "$*"; [[ $* == *"--gate fp8 --device cuda"* ]] || exit 9; [[ ! -e carry/worse ]] || exit 2 ;;
 esac""")
-        status, said, result = self.verify("engine", "quality")
+        status, said, result = self.verify("engine", "programmatic", "quality")
         self.assertEqual(status, 0)
         self.assertEqual(result["engine"], [{"dtype": d, "bench": {"dtype": d}} for d in ("bf16", "fp8")])
         self.assertIn("--max-users 20000", said["quality"]["detail"])

@@ -3,8 +3,7 @@
 # What a server does under more load than it can carry, open loop. First its capacity is measured: the largest Poisson
 # rate of which 99 % is answered within the deadline and nothing is refused. Then, each on a fresh server:
 #   light      80 % of the capacity: no error
-#   heavy      200 %: goodput of at least 90 % of the capacity, which is measured again after it (their mean counts), the
-#              rest refused at once, memory bounded
+#   heavy      200 %: goodput of at least 90 % of the capacity, the rest refused at once, memory bounded
 #   classes    200 %, a fifth critical, a fifth sheddable: the classes lose in their order
 #   narrowing  200 %, with a ladder of beams: more is answered, and each answer says with how many beams
 # A line PASS or FAIL per claim; the numbers go to bench/results/overload.json. Exit status 1: a claim failed.
@@ -26,7 +25,7 @@ while (($#)); do
     --history) history=$2 ;;
     --out) out=$2 ;;
     *)
-      sed -n '3,15p' "$0" | cut -c3-
+      sed -n '3,14p' "$0" | cut -c3-
       [[ $1 == --help || $1 == -h ]] && exit 0
       echo "overload: unknown argument '$1'" >&2
       exit 2
@@ -65,9 +64,6 @@ for name in light heavy; do
   start_server "$bundle" "" "$limits"
   run $name "$seconds" --rate "$(times "$([[ $name == light ]] && echo 0.8 || echo 2)")"
 done
-# Virtual machines change their speed within minutes: what 200 % is held against was measured before and after it.
-start_server "$bundle" "" "$limits"
-run capacity_after "$trial" --find-capacity
 start_server "$bundle" "" "$limits"
 run classes "$quarter" --rate "$(times 2)" --classes 20,60,20
 ladder=
@@ -85,7 +81,7 @@ python3 - "$work" "$out" <<'PY'
 import json, pathlib, sys
 folder = pathlib.Path(sys.argv[1])
 result = {name: json.loads((folder / f"{name}.json").read_text())
-          for name in ("verdict", "capacity", "light", "heavy", "capacity_after", "classes", "narrowing")}
+          for name in ("verdict", "capacity", "light", "heavy", "classes", "narrowing")}
 for name, run in result.items():
     if name != "verdict":
         run["target"].pop("server", None)  # a port

@@ -342,8 +342,7 @@ absl::Status RunServer(const config::v1::ServerConfig& config, const EngineFacto
   std::optional<Watchdog> watchdog;  // its thread starts after the watcher has blocked the signals
   Hangup hangup(
       "Certificates and engine.model_folder are watched, `beamline reload` changes the model, the configuration needs "
-      "a "
-      "restart");
+      "a restart");
   SignalWatcher signals([&](int number) {
     if (hangup.Took(number)) return;
     LogEvent(spdlog::level::info, "signal received", {{"signal", number}});

@@ -20,9 +20,12 @@
 #include "nlohmann/json.hpp"
 #include "server/admin_http.h"
 #include "server/admin_pages.h"
+#include "server/grpc_status.h"
 #include "server/loopback.h"
 #include "server/metrics.h"
 #include "server/raw_connection.h"
+#include "server/server_counters.h"
+#include "server/status_detail.h"
 #include "testing/paths.h"
 
 namespace beamline::server {
@@ -77,6 +80,11 @@ TEST_F(AdminTest, SaysWhyABundleWasRefused) {
   const grpc::Status bad = Reload("bad", &response);
   EXPECT_EQ(bad.error_code(), grpc::StatusCode::DATA_LOSS);
   EXPECT_THAT(bad.error_message(), HasSubstr("model.safetensors: was damaged"));
+  EXPECT_EQ(DetailOf(FromGrpcStatus(bad)).reason(), "DATA_LOSS");
+  const v1::ErrorDetail large = DetailOf(FromGrpcStatus(Reload("large", &response)));
+  EXPECT_EQ(large.reason(), "OUT_OF_MEMORY");
+  EXPECT_EQ(large.retry_after_ms(), 0) << "the same again would be too large, too";
+  EXPECT_EQ(server_->counters().refused.value(), 0u);
   const grpc::Status longest = Reload(std::string(5000, 'x'), &response);
   EXPECT_EQ(longest.error_code(), grpc::StatusCode::INVALID_ARGUMENT);
   EXPECT_THAT(longest.error_message(), HasSubstr("bundle"));

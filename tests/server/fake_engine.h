@@ -104,9 +104,10 @@ class FakeEngine final : public Engine {
     };
   }
   std::shared_ptr<const Catalogue> catalogue() const override { return catalogue_; }
-  // "bad" is refused, and so is a rollback before the first reload.
+  // "bad" and "large" are refused, and so is a rollback before the first reload.
   void Reload(std::string bundle, ReloadCallback done) override {
     if (bundle == "bad") return done(absl::DataLossError("bad/model.safetensors: was damaged"));
+    if (bundle == "large") return done(absl::ResourceExhaustedError("large: needs 900.00 GB of memory"));
     const int number = reloads_.fetch_add(1) + 2;
     done(ModelVersion{.id = number,
                       .bundle = std::move(bundle),

@@ -98,7 +98,21 @@ class Bench {
             absl::StrCat("--json, --samples, --plot: two of them name ", *a, "; give each its own file"));
       }
     }
-    if (options_.find_capacity && options_.seconds * 1000 < 5 * options_.deadline_ms) {
+    return options_.find_capacity ? CheckCapacity() : absl::OkStatus();
+  }
+
+  absl::Status CheckCapacity() const {
+    const std::pair<absl::string_view, size_t> sizes[] = {{"--rate", options_.rates.size()},
+                                                          {"--batch", options_.batches.size()},
+                                                          {"--beam", options_.beams.size()},
+                                                          {"--history", options_.histories.size()}};
+    for (const auto& [name, values] : sizes) {
+      if (values > 1) {
+        return absl::InvalidArgumentError(
+            absl::StrCat(name, ": ", values, " values; --find-capacity looks for one capacity, so give one"));
+      }
+    }
+    if (options_.seconds * 1000 < 5 * options_.deadline_ms) {
       return absl::InvalidArgumentError(absl::StrFormat(
           "--seconds: %g is less than five deadlines of %d ms, too short to see a queue grow; measure longer",
           options_.seconds, options_.deadline_ms));

@@ -29,6 +29,16 @@ struct PendingCall {
   loadgen::Target::Done done;
 };
 
+// Ends a call. Its context goes first: it holds the channel, and who hears of the last answer may be done with that.
+// gRPC 1.51 must not see the last owner of a channel leave on a thread of its own: that thread would wait for itself,
+// and then read a queue that is gone.
+template <typename Call>
+void Finish(std::unique_ptr<Call> call, std::vector<Answer> answers) {
+  loadgen::Target::Done done = std::move(call->done);
+  call.reset();
+  done(std::move(answers));
+}
+
 v1::RecommendRequest ToProto(const RecommendRequest& request) {
   v1::RecommendRequest message;
   message.set_request_id(request.request_id);
@@ -120,9 +130,9 @@ void ServerTarget::Send(absl::Span<const int> indices, absl::Time deadline, bool
   call->done = std::move(done);
   Call* const raw = call.release();  // the callback's, which runs exactly once
   stub_->async()->BatchRecommend(&raw->context, &raw->request, &raw->response, [raw, want_items](grpc::Status status) {
-    const std::unique_ptr<Call> call(raw);
+    std::unique_ptr<Call> call(raw);
     const auto requests = static_cast<size_t>(call->request.requests_size());
-    if (!status.ok()) return call->done(ForAll(requests, server::FromGrpcStatus(status)));
+    if (!status.ok()) return Finish(std::move(call), ForAll(requests, server::FromGrpcStatus(status)));
     std::vector<Answer> answers;
     for (const v1::BatchRecommendResponse::Result& result : call->response.results()) {
       Answer answer = AnswerOf(result.response(), want_items);
@@ -130,8 +140,8 @@ void ServerTarget::Send(absl::Span<const int> indices, absl::Time deadline, bool
       answer.retry_after = absl::Milliseconds(result.error().retry_after_ms());
       answers.push_back(std::move(answer));
     }
-    if (answers.size() != requests) return call->done(ForAll(requests, absl::InternalError("answers are missing")));
-    call->done(std::move(answers));
+    if (answers.size() != requests) answers = ForAll(requests, absl::InternalError("answers are missing"));
+    Finish(std::move(call), std::move(answers));
   });
 }
 
@@ -145,8 +155,7 @@ void ServerTarget::SendHealth(size_t requests, absl::Time deadline, Done done) {
   Call* const raw = call.release();  // as above
   any_method_.UnaryCall(&raw->context, "/grpc.health.v1.Health/Check", {}, &raw->request, &raw->response,
                         [raw, requests](grpc::Status status) {
-                          const std::unique_ptr<Call> call(raw);
-                          call->done(ForAll(requests, server::FromGrpcStatus(status)));
+                          Finish(std::unique_ptr<Call>(raw), ForAll(requests, server::FromGrpcStatus(status)));
                         });
 }
 
@@ -158,8 +167,8 @@ void ServerTarget::SendOne(int index, absl::Time deadline, bool want_items, Done
   Call* const raw = call.release();  // as above
   // The pool outlives the call.
   stub_->async()->Recommend(&raw->context, &pool_[index], &raw->response, [raw, want_items](grpc::Status status) {
-    const std::unique_ptr<Call> call(raw);
-    call->done({status.ok() ? AnswerOf(call->response, want_items) : Failed(server::FromGrpcStatus(status))});
+    const Answer answer = status.ok() ? AnswerOf(raw->response, want_items) : Failed(server::FromGrpcStatus(status));
+    Finish(std::unique_ptr<Call>(raw), {answer});
   });
 }
 

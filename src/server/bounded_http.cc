@@ -174,6 +174,10 @@ bool BoundedHttpServer::process_and_close_socket(socket_t socket) {
     served = process_request(stream, /*close_connection=*/true, closed, [](httplib::Request& request) {
       request.ranges.clear();
       request.headers.erase("Content-Encoding");  // inflated, there is no knowing how large it gets
+      // RFC 9112, 6.3: a request without either has no body. The library would read until the client closes.
+      if (!request.has_header("Content-Length") && !request.has_header("Transfer-Encoding")) {
+        request.set_header("Content-Length", "0");
+      }
     });
   }
   shutdown(socket, SHUT_RDWR);

@@ -4,11 +4,15 @@
 // computes is tested in tests/loadgen.
 #include <filesystem>
 #include <string>
+#include <vector>
 
 #include <unistd.h>
 
 #include "absl/strings/str_cat.h"
+#include "absl/synchronization/notification.h"
+#include "absl/time/clock.h"
 #include "base/json.h"
+#include "cli/bench_target.h"
 #include "cli/binary.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
@@ -115,6 +119,8 @@ TEST_F(BenchVerb, MistakesAndDeadServersAreToldInOneLine) {
   expect("--bundle a --health", 2, "--health requires --server");
   expect("--bundle a --classes 50,50,50", 2, "--classes: give three percentages");
   expect("--bundle a --find-capacity --deadline-ms 10000", 2, "--seconds: 10 is less than five deadlines");
+  expect("--bundle a --find-capacity --rate 100,200", 2, "--rate: 2 values; --find-capacity looks for one capacity");
+  expect("--bundle a --find-capacity --beam 8,16,32", 2, "--beam: 3 values");
   expect("--bundle a --rate 0", 2, "--rate");
   expect("--bundle a --rate 1e6 --seconds 1e6", 2, "--rate, --seconds, --batch: 1e+12 requests are more than 1e+07");
   expect("--bundle a --rate 1000 --batch 4096", 2, "--batch: 4.9152e+07 requests");
@@ -122,6 +128,27 @@ TEST_F(BenchVerb, MistakesAndDeadServersAreToldInOneLine) {
   for (const char* option : {"--json", "--plot", "--samples"}) {
     expect(absl::StrCat("--bundle a ", option, " /nowhere/file"), 2,
            absl::StrCat(option, ": /nowhere is not a folder"));
+  }
+}
+
+// gRPC must not see the last owner of a channel leave on a thread of its own.
+TEST_F(BenchVerb, WhoHearsTheLastAnswerMayDropTheTargetAtOnce) {
+  for (const bool health : {false, true}) {
+    for (const size_t requests : {1, 3}) {
+      auto target = cli::ServerTarget::Create(server_->address(), {}, {.health = health});
+      ASSERT_TRUE(target.ok()) << target.status();
+      ASSERT_TRUE((*target)->Prepare(std::vector<RecommendRequest>(requests)).ok());
+      const std::vector<int> indices = {0, 1, 2};
+      absl::Notification answered;
+      (*target)->Send(absl::MakeConstSpan(indices).first(requests), absl::Now() + absl::Seconds(30), false,
+                      [&](const std::vector<loadgen::Answer>& answers) {
+                        EXPECT_EQ(answers.size(), requests);
+                        answered.Notify();
+                        absl::SleepFor(absl::Milliseconds(100));  // while the target goes
+                      });
+      answered.WaitForNotification();
+      target->reset();
+    }
   }
 }
 

@@ -197,6 +197,21 @@ TEST(AdminHttpTest, RequestsWithoutAnEndAreCut) {
   EXPECT_LE(longest, AdminHttp::kMaxBodyBytes + AdminHttp::kMaxHeaderBytes);
 }
 
+// `curl -X POST` sends neither a length nor chunks, and keeps the connection open.
+TEST(AdminHttpTest, APostWithoutALengthHasNoBodyAndIsAnsweredAtOnce) {
+  auto http = AdminHttp::Start(
+      "127.0.0.1", 0, {},
+      {{"/post", [](const HttpPost& post) { return HttpPage{.body = absl::StrCat(post.body.size(), " bytes")}; }}});
+  ASSERT_TRUE(http.ok()) << http.status();
+  RawConnection client(PortOf((*http)->address()));
+  const absl::Time begun = absl::Now();
+  ASSERT_TRUE(client.Send("POST /post HTTP/1.1\r\nHost: x\r\n\r\n"));
+  std::string heard;
+  EXPECT_TRUE(client.ClosedWithin(absl::Seconds(20), &heard));
+  EXPECT_LT(absl::Now() - begun, absl::Seconds(4)) << "it was read until the limit of 5 s";
+  EXPECT_THAT(heard, HasSubstr("0 bytes"));
+}
+
 TEST(AdminHttpTest, NothingIsInflatedAndNothingRepeated) {
   size_t body = 0;
   auto http = AdminHttp::Start("127.0.0.1", 0, {{"/page", [] { return HttpPage{.body = std::string(50'000, 'p')}; }}},

@@ -35,14 +35,16 @@ class RawConnection {
     return send(socket_, bytes.data(), bytes.size(), MSG_NOSIGNAL) == static_cast<ssize_t>(bytes.size());
   }
 
-  // Whether the server closes it within that time; what it says until then is thrown away.
-  bool ClosedWithin(absl::Duration time) {
+  // Whether the server closes it within that time; `heard`: gets what it says until then.
+  bool ClosedWithin(absl::Duration time, std::string* heard = nullptr) {
     const absl::Time end = absl::Now() + time;
     for (absl::Duration left = time; left > absl::ZeroDuration(); left = end - absl::Now()) {
       pollfd ready{socket_, POLLIN, 0};
       if (poll(&ready, 1, static_cast<int>(absl::ToInt64Milliseconds(left)) + 1) <= 0) continue;
       std::array<char, 4096> bytes;
-      if (recv(socket_, bytes.data(), bytes.size(), 0) <= 0) return true;
+      const ssize_t count = recv(socket_, bytes.data(), bytes.size(), 0);
+      if (count <= 0) return true;
+      if (heard != nullptr) heard->append(bytes.data(), static_cast<size_t>(count));
     }
     return false;
   }

@@ -24,21 +24,22 @@ build_beamline() {
   beamline=$build_root/cpu-release/bin/beamline
 }
 
-# small_bundle SEED: prints the folder of a small trained model's bundle, made once and kept in the build folder.
+# small_bundle SEED [PRESET]: prints the folder of a small trained model's bundle, made once and kept in the build folder.
 small_bundle() {
-  local made=$build_root/server-bench bundle=$build_root/server-bench/bundle-$1
+  local made=$build_root/server-bench preset=${2:-demo}
+  local model=$made/model-$preset-$1 bundle=$made/bundle-$preset-$1
   if [[ ! -e $bundle/bundle.json ]]; then
     echo "making a small model in $made" >&2
     mkdir -p "$made"
-    rm -rf "$made/model-$1" "$bundle"
+    rm -rf "$model" "$bundle"
     {
       [[ -e $made/data ]] || "$beamline" generate-data log --users 500 --seed 1 --out "$made/data"
       [[ -e $made/tokenizer ]] || "$beamline" tokenize --events "$made/data" --preset demo --seed 1 --out "$made/tokenizer"
-      "$beamline" train --data "$made/data" --tokenizer "$made/tokenizer" --preset demo --epochs 1 --validation-users 0 \
-        --seed "$1" --out "$made/model-$1"
-      "$beamline" pack --model "$made/model-$1" --tokenizer "$made/tokenizer" --items "$made/data/items.tsv.gz" \
+      "$beamline" train --data "$made/data" --tokenizer "$made/tokenizer" --preset "$preset" --epochs 1 \
+        --validation-users 0 --seed "$1" --out "$model"
+      "$beamline" pack --model "$model" --tokenizer "$made/tokenizer" --items "$made/data/items.tsv.gz" \
         --out "$bundle"
-    } >"$made/log-$1.txt" 2>&1 || { tail -n 20 "$made/log-$1.txt" >&2; return 1; }
+    } >"$bundle.log" 2>&1 || { tail -n 20 "$bundle.log" >&2; return 1; }
   fi
   echo "$bundle"
 }
@@ -73,5 +74,5 @@ CONFIG
 load() { taskset -c "$load_core" "$beamline" bench --server "127.0.0.1:$port" --server-pid "$server" "$@"; }
 
 machine_line() {
-  echo "load average $(cut -d' ' -f1 /proc/loadavg); the server on core $server_core, the load on core $load_core" >&2
+  echo "load average $(cut -d' ' -f1 /proc/loadavg); the server on cores $server_core, the load on $load_core" >&2
 }

@@ -2,8 +2,8 @@
 """Holds what `beamline bench --json` measured against what is claimed: a line PASS or FAIL per claim, with the numbers.
 
 usage: verdict.py overhead OVERHEAD.json
-       verdict.py overload FOLDER         (as bench/server/overload.sh fills it)
-       verdict.py reload FOLDER OUT.json  (as bench/server/reload.sh fills it)
+       verdict.py overload FOLDER OUT.json  (as bench/server/overload.sh fills it)
+       verdict.py reload FOLDER OUT.json    (as bench/server/reload.sh fills it)
 Exit status 1: a claim failed. Standard library only; tests/bench/verdict_test.py shows every claim failing.
 """
 import json
@@ -63,45 +63,71 @@ def refusals_below(metrics, seconds):
 
 
 def overload(runs, metrics, rss_mib):
-    """runs: reports by name (capacity, light, heavy, classes, narrowing); rss_mib: (after light, after heavy)."""
-    capacity = runs["capacity"]["capacity"]["rate"]
-    light, heavy, classes, narrowing = (runs[name]["cells"][-1] for name in ("light", "heavy", "classes", "narrowing"))
+    """runs: reports by name: light, classes, narrowing; heavy: a list, one per turn; capacity: a list, the search before
+    light and then those before the first and behind every turn of heavy. rss_mib: (after light, after heavy)."""
+    light, classes, narrowing = (runs[name]["cells"][-1] for name in ("light", "classes", "narrowing"))
+    turns = [run["cells"][-1] for run in runs["heavy"]]
+    heavy = {name: sum(turn[name] for turn in turns) for name in
+             ("requests", "answered", "refused", "refused_without_hint", "expired", "failed", "seconds")}
     lost = light["requests"] - light["answered"] + light["late"]
     unanswered = heavy["requests"] - heavy["answered"]
     inside, refusals = refusals_below(metrics, REFUSAL_GOAL_MS / 1000)
     shares = {name: part["answered"] / max(1, part["requests"]) for name, part in classes["classes"].items()}
     narrowed = sum(count for step, count in narrowing["narrowing"].items() if step != "0")
-    p99 = p(heavy["refusal_ms"], "p99")
+    p99s = [p(turn["refusal_ms"], "p99") for turn in turns]
+    p99 = None if None in p99s else max(p99s)
+    first, *searches = (run["capacity"]["rate"] for run in runs["capacity"])
+    around = [(before + after) / 2 for before, after in zip(searches, searches[1:])]
+    if len(around) != len(turns):
+        raise ValueError(f"{len(turns)} turns of heavy need a search before and behind each, not {len(searches)} searches")
+    capacity = sum(around) / len(around)
+    goodput = sum(turn["goodput"] for turn in turns) / len(turns)
     return [
-        Claim(True, f"capacity {capacity:.1f}/s: {runs['capacity']['capacity']['goodput_percent']:g} % within "
-                    f"{light['deadline_ms']:g} ms and no refusal"),
+        Claim(True, f"capacity {first:.1f}/s before light, {', '.join(f'{rate:.1f}' for rate in searches)} around the turns of "
+                    f"heavy: {runs['capacity'][0]['capacity']['goodput_percent']:g} % within {light['deadline_ms']:g} ms and "
+                    f"no refusal"),
         Claim(lost == 0, f"{light['rate']:.1f}/s for {light['seconds']:g} s: {light['answered']} of {light['requests']} "
                          f"answered in time, {light['refused']} refused, {light['expired']} expired, {light['failed']} "
                          f"failed; P99 {p(light['latency_ms'], 'p99')} ms"),
-        Claim(heavy["goodput"] >= GOODPUT_SHARE * capacity,
-              f"{heavy['rate']:.1f}/s for {heavy['seconds']:g} s: {heavy['goodput']:.1f}/s answered in time, "
-              f"{heavy['goodput'] / capacity:.0%} of capacity (at least {GOODPUT_SHARE:.0%})"),
+        Claim(goodput >= GOODPUT_SHARE * capacity,
+              f"{' + '.join(format(turn['rate'], '.1f') for turn in turns)}/s for {heavy['seconds']:g} s in all: "
+              f"{goodput:.1f}/s answered in time, {goodput / capacity:.0%} of the capacity of {capacity:.1f} meanwhile (at "
+              f"least {GOODPUT_SHARE:.0%}; by turn "
+              f"{', '.join(format(turn['goodput'] / rate, '.0%') for turn, rate in zip(turns, around))})"),
         Claim(heavy["refused"] > 0 and heavy["refused"] >= 0.95 * unanswered and heavy["failed"] == 0,
               f"of {unanswered} not answered {heavy['refused']} were refused at the door, {heavy['expired']} expired, "
               f"{heavy['failed']} failed (at least 95 % refused)"),
         Claim(heavy["refused"] > 0 and heavy["refused_without_hint"] == 0,
               f"refusals without a hint when to retry: {heavy['refused_without_hint']}"),
         Claim(p99 is not None and p99 < REFUSAL_GOAL_MS,
-              f"refused within {p99} ms at P99 as the caller sees it (below {REFUSAL_GOAL_MS}); max "
-              f"{heavy['refusal_ms'].get('max')} ms"),
+              f"refused within {p99} ms at P99 as the caller sees it, in the worst turn (below {REFUSAL_GOAL_MS}); max "
+              f"{max(turn['refusal_ms'].get('max', 0) for turn in turns)} ms"),
         Claim(refusals > 0 and inside >= 0.99 * refusals,
               f"refused within {REFUSAL_GOAL_MS} ms inside the server: {inside:g} of {refusals:g} (at least 99 %)"),
         Claim(rss_mib[1] - rss_mib[0] <= RSS_GOAL_MIB,
               f"memory after 80 % {rss_mib[0]:.0f} MiB, after 200 % {rss_mib[1]:.0f} MiB (at most {RSS_GOAL_MIB} more)"),
-        Claim(set(heavy["narrowing"]) <= {"0"}, "without a ladder every answer has the beams asked for: "
-                                                f"{heavy['beams']}"),
+        Claim(all(set(turn["narrowing"]) <= {"0"} for turn in turns),
+              f"without a ladder every answer has the beams asked for: {[turn['beams'] for turn in turns]}"),
         Claim(shares["critical"] >= 0.99 and shares["sheddable"] <= 0.05,
               f"by class at {classes['rate']:.1f}/s: critical {shares['critical']:.1%} answered (at least 99 %), default "
               f"{shares['default']:.1%}, sheddable {shares['sheddable']:.1%} (at most 5 %)"),
-        Claim(narrowed > 0 and narrowing["goodput"] > heavy["goodput"],
+        Claim(narrowed > 0 and narrowing["goodput"] > goodput,
               f"with a ladder at {narrowing['rate']:.1f}/s: {narrowing['goodput']:.1f}/s in time instead of "
-              f"{heavy['goodput']:.1f}; answers by step {narrowing['narrowing']}, by beams {narrowing['beams']}"),
+              f"{goodput:.1f}; answers by step {narrowing['narrowing']}, by beams {narrowing['beams']}"),
     ]
+
+
+def overload_of(folder):
+    """(runs, the heavy server's last metrics page, memory in MiB), as overload() takes them."""
+    def read(name):
+        run = json.loads((folder / f"{name}.json").read_text())
+        run["target"].pop("server", None)  # a port
+        return run
+    turns = len(list(folder.glob("heavy-*.json")))
+    runs = {"capacity": [read(f"capacity-{i}") for i in range(turns + 2)], "light": read("light"),
+            "heavy": [read(f"heavy-{i + 1}") for i in range(turns)], "classes": read("classes"), "narrowing": read("narrowing")}
+    rss = tuple(float((folder / f"{name}.rss").read_text()) / 1024 for name in ("light", f"heavy-{turns}"))
+    return runs, (folder / f"heavy-{turns}.metrics").read_text(), rss
 
 
 def percentile(values, share):
@@ -146,22 +172,23 @@ def reload_of(folder):
     return reload(turns, reloads, rate)
 
 
+def write(numbers, claims, path):
+    numbers = {"verdict": [{"holds": claim.holds, "claim": claim.text} for claim in claims], **numbers}
+    pathlib.Path(path).write_text(json.dumps(numbers, indent=1) + "\n")
+
+
 def main():
-    if len(sys.argv) != {"overhead": 3, "overload": 3, "reload": 4}.get(sys.argv[1] if sys.argv[1:] else "", 0):
+    if len(sys.argv) != {"overhead": 3, "overload": 4, "reload": 4}.get(sys.argv[1] if sys.argv[1:] else "", 0):
         sys.exit(__doc__)
     if sys.argv[1] == "reload":
         numbers, claims = reload_of(pathlib.Path(sys.argv[2]))
-        numbers["verdict"] = [{"holds": claim.holds, "claim": claim.text} for claim in claims]
-        pathlib.Path(sys.argv[3]).write_text(json.dumps(numbers, indent=1) + "\n")
+        write(numbers, claims, sys.argv[3])
     elif sys.argv[1] == "overhead":
         claims = overhead(json.loads(pathlib.Path(sys.argv[2]).read_text()))
     else:
-        folder = pathlib.Path(sys.argv[2])
-        runs = {name: json.loads((folder / f"{name}.json").read_text())
-                for name in ("capacity", "light", "heavy", "classes", "narrowing")}
-        rss = tuple(float((folder / f"{name}.rss").read_text()) / 1024 for name in ("light", "heavy"))
-        claims = overload(runs, (folder / "heavy.metrics").read_text(), rss)
-        (folder / "verdict.json").write_text(json.dumps([{"holds": c.holds, "claim": c.text} for c in claims], indent=2))
+        numbers, metrics, rss = overload_of(pathlib.Path(sys.argv[2]))
+        claims = overload(numbers, metrics, rss)
+        write(numbers, claims, sys.argv[3])
     for claim in claims:
         print(claim)
     sys.exit(0 if all(claim.holds for claim in claims) else 1)

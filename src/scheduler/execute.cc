@@ -23,8 +23,11 @@ std::vector<absl::Status> OnePerJob(std::vector<absl::Status> statuses, size_t j
 }  // namespace
 
 absl::Status Scheduler::Gate(const Job& job, absl::Time now) const {
-  if (job.cancelled.load(std::memory_order_relaxed)) return absl::CancelledError("cancelled by the caller");
-  if (job.deadline <= now) return absl::DeadlineExceededError("the deadline passed before the answer was ready");
+  const Job::Caller caller = job.caller.load(std::memory_order_relaxed);
+  if (caller == Job::Caller::kCancelled) return absl::CancelledError("cancelled by the caller");
+  if (caller == Job::Caller::kOutOfTime || job.deadline <= now) {
+    return absl::DeadlineExceededError("the deadline passed before the answer was ready");
+  }
   if (abandoned_.load(std::memory_order_relaxed)) {
     return absl::UnavailableError("the engine stopped before the answer was ready; ask another replica");
   }

@@ -31,8 +31,9 @@ struct Job {
   int beam_rows = 1;       // cost of one decode step: the widest level
   // Jobs of different groups never share a batch: here, those of different versions of the model.
   uint64_t batch_group = 0;
-  // Set by Scheduler::Cancel, read by every stage. Relaxed is enough: the flag carries no data with it.
-  std::atomic<bool> cancelled{false};
+  // Set by Scheduler::Cancel, read by every stage. Relaxed is enough: it carries no data with it.
+  enum class Caller : uint8_t { kWaits, kCancelled, kOutOfTime };
+  std::atomic<Caller> caller{Caller::kWaits};
   // Runs once, when the job has ended for whatever reason.
   absl::AnyInvocable<void(absl::Status, Job&)> done;
 

@@ -33,9 +33,15 @@ QueuedJob Describe(uint64_t id, const Job& job) {
           .submitted = job.submitted,
           .rows = job.beam_rows,
           .context_tokens = job.context_tokens,
-          .cancelled = job.cancelled.load(std::memory_order_relaxed),
+          .cancelled = job.caller.load(std::memory_order_relaxed) != Job::Caller::kWaits,
           .group = job.batch_group,
           .probe = job.probe};
+}
+
+// A remote caller's clock runs out a little before ours, and what comes here is a cancel: he has not changed his mind.
+// So does one in the last twentieth of the time he gave.
+bool RanOutOfTime(const Job& job, absl::Time cancelled) {
+  return job.deadline != absl::InfiniteFuture() && job.deadline - cancelled <= (job.deadline - job.submitted) / 20;
 }
 
 }  // namespace
@@ -107,7 +113,10 @@ void Scheduler::Cancel(JobId id) {
     std::lock_guard lock(mu_);
     const auto found = live_.find(id);
     if (found == live_.end()) return;
-    found->second->cancelled.store(true, std::memory_order_relaxed);
+    Job& job = *found->second;
+    if (job.caller.load(std::memory_order_relaxed) != Job::Caller::kWaits) return;
+    job.caller.store(RanOutOfTime(job, clock_->Now()) ? Job::Caller::kOutOfTime : Job::Caller::kCancelled,
+                     std::memory_order_relaxed);
   }
   sweep_changed_.notify_one();
 }

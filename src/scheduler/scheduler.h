@@ -52,10 +52,10 @@ struct SchedulerStats {
   int64_t executing_rows = 0;  // beam rows of the batches being encoded or decoded
   int64_t in_flight = 0;       // accepted, `done` has not returned yet
   uint64_t accepted = 0;
-  uint64_t rejected = 0;    // by Submit
-  uint64_t pushed_out = 0;  // accepted, then made to leave a full queue by a higher priority
-  uint64_t completed = 0;   // OK
-  uint64_t cancelled = 0;
+  uint64_t rejected = 0;         // by Submit
+  uint64_t pushed_out = 0;       // accepted, then made to leave a full queue by a higher priority
+  uint64_t completed = 0;        // OK
+  uint64_t cancelled = 0;        // but for those cancelled as their time ran out
   uint64_t expired = 0;          // deadline passed, or could no longer be met
   uint64_t expired_waiting = 0;  // of these, before their decode began
   uint64_t failed = 0;           // any other status
@@ -95,7 +95,8 @@ class Scheduler {
   // What batches cost by the warm-up of the model that serves from now on (cost_table.h).
   void SetBaseline(absl::Span<const BatchCost> measured);
 
-  // The job ends with CANCELLED soon, if it has not ended yet. A no-op for ended and unknown ids.
+  // The job ends with CANCELLED soon, if it has not ended yet; with DEADLINE_EXCEEDED where hardly any of its time is
+  // left. A no-op for ended and unknown ids.
   void Cancel(JobId id);
 
   // Only with `workers` = 0. Makes one decision and carries it out. Returns when to call again: the clock's time if

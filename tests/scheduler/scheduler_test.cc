@@ -372,6 +372,35 @@ TEST_F(SchedulerTest, SinglesRunOneAfterAnotherWithoutAGap) {
   for (int i = 0; i < 16; ++i) EXPECT_EQ(ends[i], (i + 1) * 10 * kMs) << "a request ends before the next is begun";
 }
 
+// A remote caller's deadline comes as a cancel, a little before our own: admission must learn from it all the same.
+TEST_F(SchedulerTest, WhoCancelsAsHisTimeRunsOutHasExpired) {
+  Start(100, 1);
+  scheduler_->SetBaseline(kBaseline);
+  const auto cancelled_after = [&](const std::string& name, absl::Duration deadline, absl::Duration after) {
+    const Scheduler::JobId id = Submit(name, deadline);
+    clock_.Advance(after);
+    scheduler_->Cancel(id);
+    scheduler_->Cancel(id);
+    RunAll();
+    return Ended(name);
+  };
+  EXPECT_EQ(cancelled_after("changed his mind", 100 * kMs, 94 * kMs), Code::kCancelled);
+  EXPECT_EQ(cancelled_after("had forever", absl::InfiniteDuration(), absl::Hours(1)), Code::kCancelled);
+  EXPECT_EQ(scheduler_->stats().cancelled, 2u);
+  for (int i = 0; i < 20; ++i) {
+    EXPECT_EQ(cancelled_after(std::to_string(i), 100 * kMs, 96 * kMs), Code::kDeadlineExceeded);
+  }
+  EXPECT_EQ(scheduler_->stats().expired, 20u);
+  Submit("a", 30 * kMs);
+  Submit("b", 30 * kMs);
+  const auto ask = [&](absl::Duration deadline) {
+    return scheduler_->Ask({.deadline = clock_.Now() + deadline, .rows = 8, .context_tokens = 100}).status.code();
+  };
+  EXPECT_EQ(ask(35 * kMs), Code::kResourceExhausted) << "30 ms, and more than a fifth of the wait by now";
+  EXPECT_EQ(ask(45 * kMs), Code::kOk);
+  RunAll();
+}
+
 TEST_F(SchedulerTest, CancelsInTheQueueBetweenStagesAndBetweenSteps) {
   Start();
   const auto queued = Submit("queued"), stepping = Submit("stepping"), kept = Submit("kept");

@@ -61,9 +61,11 @@ times() {
   python3 -c 'import json, sys
 print(round(float(sys.argv[1]) * json.load(open(sys.argv[2]))["capacity"]["rate"], 3))' "$1" "$work/capacity-$2.json"
 }
-turns=2 trial=$((5 * deadline / 1000 + 1 > 5 ? 5 * deadline / 1000 + 1 : 5))
-((seconds < 120)) || turns=3 trial=$((trial > 20 ? trial : 20))
+turns=2
+((seconds < 120)) || turns=3
 tenth=$((seconds / 10 > 10 ? seconds / 10 : 10))
+# Of a search. What a few good seconds carried would pass for the capacity of ten minutes.
+trial=$((5 * deadline / 1000 + 1 > tenth ? 5 * deadline / 1000 + 1 : tenth))
 
 machine_line
 echo "capacity within $deadline ms" >&2

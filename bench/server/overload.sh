@@ -4,14 +4,15 @@
 # rate of which 99 % is answered within the deadline and nothing is refused. Then, each on a fresh server:
 #   light      80 % of the capacity: no error
 #   heavy      200 %: goodput of at least 90 % of the capacity, the rest refused at once, memory bounded. In turns, each
-#              between two searches for the capacity: a virtual machine's speed may drift by a fifth within minutes
+#              held against the larger of the searches for the capacity before and behind it: a virtual machine's speed
+#              may drift by a fifth within minutes
 #   classes    200 %, a fifth critical, a fifth sheddable: the classes lose in their order
 #   narrowing  200 %, with a ladder of beams: more is answered, and each answer says with how many beams
 # A line PASS or FAIL per claim; the numbers go to bench/results/overload.json. Exit status 1: a claim failed.
 #
 #   bench/server/overload.sh [--seconds N] [--bundle DIR] [--deadline-ms N] [--beam N] [--history N] [--out FILE]
 #
-# --seconds: of light and of heavy's turns in all (default 600; the others take a tenth). Without --bundle a model of
+# --seconds: of light and of heavy's turns in all (default 600; the others take a quarter). Without --bundle a model of
 # preset small is made and kept in the build folder. The server computes with one thread and has a second core for its
 # calls, as in service: to receive and refuse one takes gRPC .2 ms, a tenth of what an answer takes here, and on the one
 # core that computes that is lost to the answers, whoever decides. Of two cores the load shares the second. Measure on a
@@ -63,7 +64,7 @@ print(round(float(sys.argv[1]) * json.load(open(sys.argv[2]))["capacity"]["rate"
 }
 turns=2
 ((seconds < 120)) || turns=3
-tenth=$((seconds / 10 > 10 ? seconds / 10 : 10))
+quarter=$((seconds / 4 > 5 ? seconds / 4 : 5)) tenth=$((seconds / 10 > 5 ? seconds / 10 : 5))
 # Of a search. What a few good seconds carried would pass for the capacity of ten minutes.
 trial=$((5 * deadline / 1000 + 1 > tenth ? 5 * deadline / 1000 + 1 : tenth))
 
@@ -80,13 +81,13 @@ for ((turn = 1; turn <= turns; turn++)); do
   run capacity-$((turn + 1)) "$trial" --find-capacity --rate "$(times 1 $turn)"
 done
 start_server "$bundle" "" "$limits"
-run classes "$tenth" --rate "$(times 2 $turn)" --classes 20,60,20
+run classes "$quarter" --rate "$(times 2 $turn)" --classes 20,60,20
 ladder=
 for step in 1 2 3; do
   ladder+=" narrowing { wait_ms: $((deadline * step / 8)) beam_width: $((beam >> step)) }"
 done
 start_server "$bundle" "$ladder" "$limits"
-run narrowing "$tenth" --rate "$(times 2 $turn)"
+run narrowing "$quarter" --rate "$(times 2 $turn)"
 
 echo
 status=0

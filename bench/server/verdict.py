@@ -77,7 +77,7 @@ def overload(runs, metrics, rss_mib):
     p99s = [p(turn["refusal_ms"], "p99") for turn in turns]
     p99 = None if None in p99s else max(p99s)
     first, *searches = (run["capacity"]["rate"] for run in runs["capacity"])
-    around = [(before + after) / 2 for before, after in zip(searches, searches[1:])]
+    around = [max(before, after) for before, after in zip(searches, searches[1:])]  # the harder one
     if len(around) != len(turns):
         raise ValueError(f"{len(turns)} turns of heavy need a search before and behind each, not {len(searches)} searches")
     capacity = sum(around) / len(around)

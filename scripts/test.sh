@@ -25,12 +25,12 @@ stage() {
 }
 stage_end() { echo "-- ${SECONDS} s in all, $((SECONDS - stage_start)) s for this stage"; }
 
-# build DIR: prints the last line, or, where it fails, everything. A compiler killed from outside (the kernel does it where
-# memory runs out) says nothing about the code: what is left is built once more, one job at a time.
+# build DIR: prints the last line, or, where it fails, everything. A compiler or linker killed from outside (the kernel
+# does it where memory runs out) says nothing about the code: what is left is built once more, one job at a time.
 build() {
   cmake --build "$1" -j "$jobs" >"$1/build.log" 2>&1 || {
-    grep -q 'Killed signal terminated program' "$1/build.log" && {
-      echo "a compiler was killed at $jobs jobs ($(grep MemAvailable /proc/meminfo | tr -s ' ')); once more with one" >&2
+    grep -qE 'Killed signal terminated program|terminated with signal 9|died due to signal 9' "$1/build.log" && {
+      echo "a compiler or linker was killed at $jobs jobs; once more with one" >&2
       cmake --build "$1" -j 1 >>"$1/build.log" 2>&1
     }
   } || {

@@ -15,7 +15,7 @@
 # --seconds: of light and of heavy's turns in all (default 600; the others take a quarter). Without --bundle a model of
 # preset small is made and kept in the build folder. The server computes with one thread and has a second core for its
 # calls, as in service: to receive and refuse one takes gRPC .2 ms, a tenth of what an answer takes here, and on the one
-# core that computes that is lost to the answers, whoever decides. Of two cores the load shares the second. Measure on a
+# core that computes that would be lost to the answers, whoever decides. Of two cores the load shares the second. Measure on a
 # quiet machine. BEAMLINE_BINARY: a binary built before.
 set -euo pipefail
 cd "$(dirname "$0")/../.."

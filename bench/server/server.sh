@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # Sourced by the scripts of this folder: builds the binary, makes a bundle, runs a server on core 0 and leaves core 1 to
-# the load. REQUIRES: scripts/lib.sh was sourced.
+# the load (overload.sh gives the server a second one). REQUIRES: scripts/lib.sh was sourced.
 
 server_core=0 load_core=$(($(nproc) > 1 ? 1 : 0))
 work=$(mktemp -d)

@@ -99,7 +99,7 @@ struct EngineStatus {
   uint64_t decode_batches = 0, decode_batched = 0, decode_rows = 0;
   uint64_t broken_batches = 0;         // that failed as a whole since one last gave an answer
   int64_t executing_rows = 0;          // beam rows of the batches being executed
-  uint64_t expired = 0;                // of `failed`: the deadline passed in a queue or in execution
+  uint64_t expired = 0;                // of `failed`: out of time in a queue or in execution
   uint64_t expired_waiting = 0;        // of these, before their decode began
   int64_t context_cache_bytes = 0;     // held by encoded histories
   absl::Time last_success;             // when a batch last gave an answer; at first, when the warm-up did
@@ -115,6 +115,8 @@ class Engine {
  public:
   using Callback = absl::AnyInvocable<void(absl::StatusOr<RecommendResult>)>;
   // Cancels its request when called; a no-op once the callback has started. Safe from any thread, any number of times.
+  // The request ends with CANCELLED; in the last twentieth of its time with DEADLINE_EXCEEDED, and counts as expired:
+  // a remote caller's own clock has run out.
   using Canceller = absl::AnyInvocable<void()>;
 
   virtual ~Engine() = default;

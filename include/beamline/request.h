@@ -117,6 +117,10 @@ struct StageTimings {
   absl::Duration total;
   absl::Duration prepare;                  // before the queues: history, eligibility, the model's input
   std::vector<absl::Duration> steps = {};  // of decode, one per level; they add up to it
+  // Requests of the batch that shared the time of encode and of decode, this one among them; 0 where the stage did not
+  // run.
+  int encode_requests = 0, decode_requests = 0;
+  int decode_rows = 0;  // beams of that batch of decode
 };
 
 struct RecommendResult {
@@ -130,7 +134,6 @@ struct RecommendResult {
   std::string model_version;
   std::string catalogue_version;
   StageTimings timings;
-  int batch_requests = 0, batch_rows = 0;    // of the decode batch it was in; 0 where no model ran
   std::shared_ptr<const SearchTrace> trace;  // null unless the request asked for it
 };
 

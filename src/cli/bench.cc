@@ -260,7 +260,6 @@ class Bench {
     return absl::OkStatus();
   }
 
-  // The capacity of the first combination of batch, beam and history.
   absl::Status Capacity() {
     Cell cell = {LoadOf({}, 1, options_.batches[0]), static_cast<int>(options_.beams[0]),
                  static_cast<int>(options_.histories[0])};
@@ -274,6 +273,7 @@ class Bench {
     }
     const auto carries = [&](double rate) -> absl::StatusOr<bool> {
       cell.load.rate = rate;
+      ++cell.load.seed;  // the last trial confirms a rate, not the luck of one run of arrivals
       BEAMLINE_ASSIGN_OR_RETURN(const Measurement measured, MeasureCell(cell));
       if (measured.requests < kLeastRequests) {
         return absl::FailedPreconditionError(absl::StrFormat(
@@ -390,12 +390,13 @@ void AddLoadOptions(Command* command, Options* options) {
       ->OneOf({"poisson", "constant"})
       ->ShowDefault()
       ->Group(group);
-  command->AddNumber("--concurrency", options->concurrency, {1, 4096}, "Closed loop: calls always open")
-      ->Separator(',')
-      ->ShowDefault("1")
-      ->TypeName("N[,N...]")
-      ->Group(group)
-      ->Excludes(rate);
+  Option* concurrency =
+      command->AddNumber("--concurrency", options->concurrency, {1, 4096}, "Closed loop: calls always open")
+          ->Separator(',')
+          ->ShowDefault("1")
+          ->TypeName("N[,N...]")
+          ->Group(group)
+          ->Excludes(rate);
   command->AddNumber("--batch", options->batches, {1, 4096}, "Requests of one call")
       ->Separator(',')
       ->ShowDefault("1")
@@ -413,7 +414,8 @@ void AddLoadOptions(Command* command, Options* options) {
   command
       ->AddFlag("--find-capacity", options->find_capacity,
                 "Find the largest open-loop rate that is answered in time and without refusal; --rate: begin there")
-      ->Group(group);
+      ->Group(group)
+      ->Excludes(concurrency);
   command->AddNumber("--goodput", options->goodput, {1, 100}, "Percent in time that capacity asks for")
       ->ShowDefault()
       ->Group(group);

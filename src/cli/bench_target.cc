@@ -60,6 +60,8 @@ Answer AnswerOf(const v1::RecommendResponse& response, bool want_items) {
   answer.timings = {absl::Microseconds(timings.queue_us()), absl::Microseconds(timings.encode_us()),
                     absl::Microseconds(timings.decode_us()), absl::Microseconds(timings.resolve_us()),
                     absl::Microseconds(timings.total_us())};
+  answer.timings.encode_requests = timings.encode_requests();
+  answer.timings.decode_requests = timings.decode_requests();
   answer.context_cached = timings.context_cached();
   answer.narrowing = static_cast<int>(response.narrowing());
   for (const uint32_t width : response.beam_widths()) answer.beams = std::max(answer.beams, static_cast<int>(width));

@@ -97,10 +97,13 @@ StageTimings TimingsOf(const scheduler::Job& job, absl::Time now) {
   timings.queue = (reached(job.encode_started) ? job.encode_started : now) - job.submitted;
   if (!reached(job.encode_started)) return timings;
   timings.encode = job.encode_ended - job.encode_started;
+  timings.encode_requests = job.encode_requests;
   timings.queue += (reached(job.decode_started) ? job.decode_started : now) - job.encode_ended;
   if (!reached(job.decode_started)) return timings;
   const absl::Time end = reached(job.decode_ended) ? job.decode_ended : now;
   timings.decode = end - job.decode_started;
+  timings.decode_requests = job.decode_requests;
+  timings.decode_rows = job.decode_rows;
   absl::Time begun = job.decode_started;
   for (absl::Time ended : job.steps_ended) timings.steps.push_back(ended - std::exchange(begun, ended));
   timings.steps.push_back(end - begun);

@@ -348,8 +348,6 @@ absl::StatusOr<RecommendResult> EngineCore::Answer(const Call& call, const runti
   if (job.decode_ended != absl::InfinitePast()) {
     result.timings = TimingsOf(job, start);
     result.timings.prepare = job.submitted - call.received;
-    result.batch_requests = job.batch_requests;
-    result.batch_rows = job.batch_rows;
   }
   if (job.trace) result.trace = std::make_shared<const SearchTrace>(SearchTrace{call.traced_history, job.traced});
   const absl::Time end = clock_->Now();

@@ -2,6 +2,7 @@
 #include "loadgen/measurement.h"
 
 #include <functional>
+#include <optional>
 #include <utility>
 #include <vector>
 
@@ -10,9 +11,17 @@ namespace {
 
 double Ms(absl::Duration duration) { return absl::ToDoubleMilliseconds(duration); }
 
+// What a stage took for one request: those of a batch share its time. nullopt: an older server does not say how many.
+std::optional<double> ShareMs(absl::Duration stage, int requests) {
+  if (stage == absl::ZeroDuration()) return 0;
+  if (requests == 0) return std::nullopt;
+  return Ms(stage) / requests;
+}
+
 // The values of a summary while they are collected.
 struct Values {
   std::vector<double> latency, refusal, lag, queue, encode, decode, resolve, overhead;
+  std::optional<double> model = 0;  // the sum of the answers' shares of encode and decode
 };
 
 void AddAnswered(const Sample& sample, Measurement* measured, Values* values) {
@@ -26,6 +35,9 @@ void AddAnswered(const Sample& sample, Measurement* measured, Values* values) {
   values->decode.push_back(Ms(timings.decode));
   values->resolve.push_back(Ms(timings.resolve));
   values->overhead.push_back(Ms(latency - timings.encode - timings.decode));
+  const auto encode = ShareMs(timings.encode, timings.encode_requests);
+  const auto decode = ShareMs(timings.decode, timings.decode_requests);
+  values->model = values->model && encode && decode ? std::optional(*values->model + *encode + *decode) : std::nullopt;
   measured->cached += sample.answer.context_cached ? 1 : 0;
   ++measured->beams[sample.answer.beams];
   ++measured->narrowing[sample.answer.narrowing];
@@ -59,10 +71,6 @@ Measurement MeasureWhere(const Cell& cell, const RunResult& run, const std::func
   for (const Sample& sample : run.samples) {
     if (sample.due >= run.begin && sample.due < run.end && wanted(sample)) Add(sample, &measured, &values);
   }
-  double model = 0;
-  for (const std::vector<double>* stage : {&values.encode, &values.decode}) {
-    for (const double ms : *stage) model += ms;
-  }
   measured.latency = Summarize(std::move(values.latency));
   measured.refusal = Summarize(std::move(values.refusal));
   measured.lag = Summarize(std::move(values.lag));
@@ -76,7 +84,7 @@ Measurement MeasureWhere(const Cell& cell, const RunResult& run, const std::func
   measured.goodput = static_cast<double>(measured.answered - measured.late) / seconds;
   if (run.cpu_time && measured.answered > 0) {
     measured.cpu = Ms(*run.cpu_time) / static_cast<double>(measured.answered);
-    measured.cpu_overhead = *measured.cpu - model / static_cast<double>(measured.answered);
+    if (values.model) measured.cpu_overhead = *measured.cpu - *values.model / static_cast<double>(measured.answered);
   }
   return measured;
 }
@@ -89,7 +97,11 @@ Measurement Measure(const Cell& cell, const RunResult& run) {
 
 Measurement MeasureClass(const Cell& cell, const RunResult& run, const std::vector<Priority>& priorities,
                          Priority wanted) {
-  return MeasureWhere(cell, run, [&](const Sample& sample) { return priorities[sample.request] == wanted; });
+  Measurement measured =
+      MeasureWhere(cell, run, [&](const Sample& sample) { return priorities[sample.request] == wanted; });
+  measured.cpu.reset();  // nobody counts it by class
+  measured.cpu_overhead.reset();
+  return measured;
 }
 
 }  // namespace beamline::loadgen

@@ -42,8 +42,9 @@ struct Measurement {
   int64_t cached = 0;                      // answered with a cached context
   std::map<int, int64_t> beams;            // widest level -> answers
   std::map<int, int64_t> narrowing;        // step (0: none) -> answers
-  // Of the target's process per answered request, where it is known; and less what the answers say encode and decode
-  // took, which is the server's own share where one thread computes, alone on its core.
+  // Of the target's process per answered request, where it is known, with what it spent on others; and less the
+  // answers' shares of the time of their batches' encode and decode. Where everything is answered, and one thread
+  // computes alone on its core, the latter is the server's own.
   std::optional<double> cpu, cpu_overhead;
 
   bool open_loop() const { return cell.load.rate.has_value(); }

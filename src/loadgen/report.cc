@@ -98,8 +98,10 @@ std::string Describe(const Measurement& measured) {
   }
   if (measured.cached > 0) absl::StrAppendFormat(&text, "  cached       %d contexts\n", measured.cached);
   if (measured.cpu) {
-    absl::StrAppendFormat(&text, "  server CPU   %.3f ms per answer, %.3f of it beyond encode and decode\n",
-                          *measured.cpu, *measured.cpu_overhead);
+    absl::StrAppendFormat(&text, "  server CPU   %.3f ms per answer", *measured.cpu);
+    if (measured.cpu_overhead)
+      absl::StrAppendFormat(&text, ", %.3f of it beyond encode and decode", *measured.cpu_overhead);
+    absl::StrAppend(&text, "\n");
   }
   // In a closed loop a call is due when it is sent.
   if (measured.open_loop() && measured.lag.count > 0 && measured.lag.at(0.99).value > 1) {
@@ -151,10 +153,8 @@ json ToJson(const Measurement& measured) {
     object["concurrency"] = load.concurrency;
   }
   if (measured.failed > 0) object["failure"] = measured.failure;
-  if (measured.cpu) {
-    object["server_cpu_ms"] = Rounded(*measured.cpu);
-    object["server_cpu_overhead_ms"] = Rounded(*measured.cpu_overhead);
-  }
+  if (measured.cpu) object["server_cpu_ms"] = Rounded(*measured.cpu);
+  if (measured.cpu_overhead) object["server_cpu_overhead_ms"] = Rounded(*measured.cpu_overhead);
   return object;
 }
 

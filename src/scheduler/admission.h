@@ -40,8 +40,9 @@ struct AdmissionView {
 // What is added to an estimated wait, as a share of it. The estimate is a sum over batches that are yet to be formed,
 // by rules that look closer than it can, and work that comes later may be more urgent: who is let in for the last
 // millisecond of his deadline mostly dies in the queue. How much is enough is learnt: whoever expires makes the next
-// ones wait outside, answers take it back, and in the balance one expires for a hundred answers. One for each priority:
-// who has to wait for the others' work does not speak for those who do not.
+// ones wait outside, answers take it back, and in the balance one expires for a hundred answers, unless kMost is in
+// the way: lower classes under overload would need more. One for each priority: who has to wait for the others' work
+// does not speak for those who do not.
 class WaitMargin {
  public:
   void Expired() { value_ = std::min(kMost, value_ + kStep); }

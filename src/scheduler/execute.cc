@@ -25,7 +25,10 @@ std::vector<absl::Status> OnePerJob(std::vector<absl::Status> statuses, size_t j
 absl::Status Scheduler::Gate(const Job& job, absl::Time now) const {
   const Job::Caller caller = job.caller.load(std::memory_order_relaxed);
   if (caller == Job::Caller::kCancelled) return absl::CancelledError("cancelled by the caller");
-  if (caller == Job::Caller::kOutOfTime || job.deadline <= now) {
+  if (caller == Job::Caller::kOutOfTime) {
+    return absl::DeadlineExceededError("the caller's time ran out before the answer was ready");
+  }
+  if (job.deadline <= now) {
     return absl::DeadlineExceededError("the deadline passed before the answer was ready");
   }
   if (abandoned_.load(std::memory_order_relaxed)) {
@@ -84,6 +87,7 @@ std::vector<absl::Status> Scheduler::Encode(Work& work) {
     end = clock_->Now();
     for (size_t j = 0; j < jobs.size(); ++j) {
       jobs[j]->encode_ended = end;
+      jobs[j]->encode_requests = static_cast<int>(jobs.size());
       statuses[slots[j]] = encoded[j];
     }
   }
@@ -115,8 +119,8 @@ std::vector<absl::Status> Scheduler::Decode(Work& work) {
   }
   if (jobs.empty()) return statuses;
   for (Job* job : jobs) {
-    job->batch_requests = static_cast<int>(jobs.size());
-    job->batch_rows = static_cast<int>(size.rows);
+    job->decode_requests = static_cast<int>(jobs.size());
+    job->decode_rows = static_cast<int>(size.rows);
   }
   const auto gate = [this](Job& job) {
     const absl::Time now = clock_->Now();

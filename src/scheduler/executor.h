@@ -44,7 +44,8 @@ struct Job {
   absl::Time encode_started = absl::InfinitePast(), encode_ended = absl::InfinitePast();
   absl::Time decode_started = absl::InfinitePast(), decode_ended = absl::InfinitePast();
   absl::InlinedVector<absl::Time, kMaxLevels> steps_ended;  // of decode, but for the last, which ends with it
-  int batch_requests = 0, batch_rows = 0;                   // of its decode batch
+  int encode_requests = 0, decode_requests = 0;             // of the batches it was in; encode's 0 when cached
+  int decode_rows = 0;
 };
 
 // Called by an executor between decode steps with a job of the batch, whose finished step it notes: a status other than

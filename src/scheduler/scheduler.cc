@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "base/deadline.h"
 #include "base/thread_role.h"
 #include "beamline/retry.h"
 
@@ -36,12 +37,6 @@ QueuedJob Describe(uint64_t id, const Job& job) {
           .cancelled = job.caller.load(std::memory_order_relaxed) != Job::Caller::kWaits,
           .group = job.batch_group,
           .probe = job.probe};
-}
-
-// A remote caller's clock runs out a little before ours, and what comes here is a cancel: he has not changed his mind.
-// So does one in the last twentieth of the time he gave.
-bool RanOutOfTime(const Job& job, absl::Time cancelled) {
-  return job.deadline != absl::InfiniteFuture() && job.deadline - cancelled <= (job.deadline - job.submitted) / 20;
 }
 
 }  // namespace
@@ -115,8 +110,8 @@ void Scheduler::Cancel(JobId id) {
     if (found == live_.end()) return;
     Job& job = *found->second;
     if (job.caller.load(std::memory_order_relaxed) != Job::Caller::kWaits) return;
-    job.caller.store(RanOutOfTime(job, clock_->Now()) ? Job::Caller::kOutOfTime : Job::Caller::kCancelled,
-                     std::memory_order_relaxed);
+    const bool late = RanOutOfTime(job.submitted, job.deadline, clock_->Now());
+    job.caller.store(late ? Job::Caller::kOutOfTime : Job::Caller::kCancelled, std::memory_order_relaxed);
   }
   sweep_changed_.notify_one();
 }

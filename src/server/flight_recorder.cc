@@ -196,8 +196,8 @@ void EndRecord(const absl::StatusOr<RecommendResult>& result, absl::Duration too
   for (int width : result->beam_widths) record->beam_width = std::max(record->beam_width, width);
   Copy(result->model_version, record->model_version);
   record->context_cached = result->context_cached;
-  record->batch_requests = result->batch_requests;
-  record->batch_rows = result->batch_rows;
+  record->batch_requests = result->timings.decode_requests;
+  record->batch_rows = result->timings.decode_rows;
   SetTimes(result->timings, record);
 }
 

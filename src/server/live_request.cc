@@ -152,7 +152,7 @@ json AnswerJson(const std::string& request_id, const RecommendResult& result, co
           {"context_cached", result.context_cached},
           {"unknown_items", result.unknown_items},
           {"dropped_events", result.dropped_events},
-          {"batch_requests", result.batch_requests},
+          {"batch_requests", timings.decode_requests},
           {"times_us",
            {{"prepare", us(timings.prepare)},
             {"queue", us(timings.queue)},

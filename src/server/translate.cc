@@ -212,6 +212,8 @@ v1::RecommendResponse ToProto(const RecommendResult& result, absl::string_view r
   timings.set_resolve_us(absl::ToInt64Microseconds(result.timings.resolve));
   timings.set_total_us(absl::ToInt64Microseconds(result.timings.total));
   timings.set_context_cached(result.context_cached);
+  timings.set_encode_requests(result.timings.encode_requests);
+  timings.set_decode_requests(result.timings.decode_requests);
   return message;
 }
 

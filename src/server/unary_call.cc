@@ -3,6 +3,7 @@
 
 #include <utility>
 
+#include "base/deadline.h"
 #include "server/grpc_status.h"
 #include "server/wire.h"
 
@@ -57,7 +58,7 @@ void UnaryCall::Cancel() {
     state_ = State::kCancelled;
     cancellers.swap(cancellers_);
   }
-  const bool expired = options_.clock->Now() >= deadline_;
+  const bool expired = RanOutOfTime(begun_, deadline_, options_.clock->Now());
   FinishWith(expired ? absl::DeadlineExceededError("the deadline passed")
                      : absl::CancelledError("the client cancelled"));
   // Unlocked: a canceller may run the engine's callback, which comes back to Finish.

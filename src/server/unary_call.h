@@ -37,7 +37,7 @@ class UnaryCall {
   // What the handler returns to gRPC. Valid until the handler has returned.
   grpc::ServerUnaryReactor* reactor() const { return reactor_; }
 
-  // When the client stops waiting: tells a cancellation from an expiry. Set before work begins.
+  // When the client stops waiting: tells a cancellation from an expiry (base/deadline.h). Set before work begins.
   void set_deadline(absl::Time deadline) { deadline_ = deadline; }
 
   // Called when the client goes away; at once when it already has; never when the call has ended.
@@ -51,7 +51,8 @@ class UnaryCall {
   class Reactor;
   enum class State { kOpen, kCancelled, kEnded };  // the last two have finished the reactor, or are about to
 
-  UnaryCall(const Options& options, grpc::ByteBuffer* response) : options_(options), response_(response) {}
+  UnaryCall(const Options& options, grpc::ByteBuffer* response)
+      : options_(options), response_(response), begun_(options.clock->Now()) {}
   bool End();  // true for the one caller that may use the reactor and the response afterwards
   void FinishWith(const absl::Status& error);  // REQUIRES: the caller ended the call
   void Cancel();
@@ -59,6 +60,7 @@ class UnaryCall {
   const Options options_;
   grpc::ByteBuffer* const response_;
   grpc::ServerUnaryReactor* reactor_ = nullptr;  // outlives the first Finish's call to it, and nothing more
+  const absl::Time begun_;
   absl::Time deadline_ = absl::InfiniteFuture();
   std::mutex mu_;
   State state_ = State::kOpen;                 // guarded by mu_

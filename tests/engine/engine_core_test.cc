@@ -353,6 +353,8 @@ TEST_F(EngineCoreTest, AFailingRequestLeavesItsNeighboursAlone) {
     ASSERT_TRUE(answer.ok());
     const auto expected = Oracle(User(user), 32);
     for (int i = 0; i < 10; ++i) EXPECT_EQ(answer->items[i].item, expected.items[i].item);
+    EXPECT_EQ(answer->timings.encode_requests, 5);
+    EXPECT_EQ(answer->timings.decode_requests, 4) << "the one that failed in encode is not there";
   }
   EXPECT_EQ(engine_->scheduler_stats().encode_batches, 1u);
 }
@@ -385,8 +387,9 @@ TEST_F(EngineCoreTest, StepsAddUpToDecodeAndTheBatchIsTold) {
   ASSERT_TRUE(answer.ok()) << answer.status();
   EXPECT_THAT(answer->timings.steps, ElementsAre(3 * kMs, 3 * kMs, 3 * kMs));
   EXPECT_EQ(answer->timings.decode, 9 * kMs);
-  EXPECT_EQ(answer->batch_requests, 1);
-  EXPECT_EQ(answer->batch_rows, 32);
+  EXPECT_EQ(answer->timings.encode_requests, 1);
+  EXPECT_EQ(answer->timings.decode_requests, 1);
+  EXPECT_EQ(answer->timings.decode_rows, 32);
   const StageTimings& t = answer->timings;
   EXPECT_EQ(t.prepare + t.queue + t.encode + t.decode + t.resolve, t.total);
 }

@@ -168,6 +168,8 @@ TEST(RunTest, OutcomesAreToldApart) {
   target.answer = [](int call) {
     Answer answer;
     answer.timings = {.queue = kRunMs, .encode = 2 * kRunMs, .decode = 3 * kRunMs, .resolve = kRunMs};
+    answer.timings.encode_requests = 4;
+    answer.timings.decode_requests = 2;
     answer.beams = call % 2 ? 32 : 16;
     answer.narrowing = call % 2 ? 0 : 1;
     if (call % 10 == 1) answer.status = absl::ResourceExhaustedError("");
@@ -197,7 +199,7 @@ TEST(RunTest, OutcomesAreToldApart) {
   EXPECT_EQ(measured.beams, (std::map<int, int64_t>{{16, 50}, {32, 20}}));
   ASSERT_TRUE(measured.cpu.has_value());
   EXPECT_DOUBLE_EQ(*measured.cpu, 1000.0 / 70) << "a second of the fake's CPU";
-  EXPECT_DOUBLE_EQ(*measured.cpu_overhead, 1000.0 / 70 - 5);
+  EXPECT_DOUBLE_EQ(*measured.cpu_overhead, 1000.0 / 70 - (2.0 / 4 + 3.0 / 2)) << "less its share of the batches";
 }
 
 TEST(RunTest, AnAnswerAfterTheDeadlineIsNoGoodput) {
@@ -211,6 +213,25 @@ TEST(RunTest, AnAnswerAfterTheDeadlineIsNoGoodput) {
   EXPECT_GT(measured.answered, 0);
   EXPECT_EQ(measured.late, measured.answered);
   EXPECT_EQ(measured.goodput, 0);
+}
+
+TEST(RunTest, WhereNobodySaysWhoSharedABatchThereIsNoShareOfIt) {
+  FakeTarget target;
+  target.service = std::chrono::microseconds(0);
+  target.answer = [](int call) {
+    Answer answer;
+    answer.timings = {.decode = 3 * kRunMs};
+    answer.timings.decode_requests = call % 10 ? 1 : 0;
+    return answer;
+  };
+  const LoadOptions load{
+      .rate = 500, .arrivals = Arrivals::kConstant, .warm_up = absl::ZeroDuration(), .duration = 40 * kRunMs};
+  const auto run = RunLoad(target, 1, load, nullptr);
+  ASSERT_TRUE(run.ok()) << run.status();
+  const Measurement measured = Measure({load, 0, 0}, *run);
+  EXPECT_EQ(measured.answered, 20);
+  EXPECT_TRUE(measured.cpu.has_value());
+  EXPECT_FALSE(measured.cpu_overhead.has_value());
 }
 
 TEST(RunTest, ClassesAreMeasuredApart) {
@@ -231,6 +252,8 @@ TEST(RunTest, ClassesAreMeasuredApart) {
   EXPECT_EQ(critical.refused, 0);
   EXPECT_EQ(sheddable.answered, 0);
   EXPECT_EQ(sheddable.refused, 20);
+  EXPECT_TRUE(Measure({load, 0, 0}, *run).cpu.has_value());
+  EXPECT_FALSE(critical.cpu.has_value()) << "the process has one clock for all classes";
 }
 
 TEST(RunTest, CtrlCEndsARunAndWaitsForWhatIsOpen) {

@@ -42,6 +42,7 @@ class SchedulerTest : public ::testing::Test {
       auto& fake = static_cast<FakeJob&>(done);
       EXPECT_TRUE(ended_.emplace(name, status).second) << name << " ended twice";
       steps_[name] = fake.steps;
+      shared_[name] = {done.encode_requests, done.decode_requests, done.decode_rows};
       if (status.ok()) {
         EXPECT_LE(done.submitted, done.encode_started);
         EXPECT_LE(done.encode_started, done.encode_ended);
@@ -79,6 +80,7 @@ class SchedulerTest : public ::testing::Test {
   FakeExecutor executor_{&clock_, &clock_};
   std::map<std::string, absl::Status> ended_;
   std::map<std::string, int> steps_;
+  std::map<std::string, std::vector<int>> shared_;  // requests of its encode and decode batch, rows of the latter
   std::unique_ptr<Scheduler> scheduler_;
 };
 
@@ -112,6 +114,8 @@ TEST_F(SchedulerTest, ACachedContextSkipsEncode) {
   RunAll();
   EXPECT_THAT(Batches(true), ElementsAre(ElementsAre("miss")));
   EXPECT_THAT(Batches(false), ElementsAre(ElementsAre("hit", "miss")));
+  EXPECT_THAT(shared_["hit"], ElementsAre(0, 2, 16)) << "requests of encode, of decode, rows of decode";
+  EXPECT_THAT(shared_["miss"], ElementsAre(1, 2, 16));
   EXPECT_EQ(scheduler_->stats().context_hits, 1u);
   EXPECT_EQ(scheduler_->stats().context_misses, 1u);
 }
@@ -380,7 +384,8 @@ TEST_F(SchedulerTest, WhoCancelsAsHisTimeRunsOutHasExpired) {
     const Scheduler::JobId id = Submit(name, deadline);
     clock_.Advance(after);
     scheduler_->Cancel(id);
-    scheduler_->Cancel(id);
+    clock_.Advance(3 * kMs);
+    scheduler_->Cancel(id);  // the first one counts
     RunAll();
     return Ended(name);
   };

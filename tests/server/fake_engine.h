@@ -68,6 +68,8 @@ inline RecommendResult FakeResult() {
   result.catalogue_version = "catalogue-1";
   result.timings = {absl::Microseconds(11), absl::Microseconds(22), absl::Microseconds(33), absl::Microseconds(44),
                     absl::Microseconds(110)};
+  result.timings.encode_requests = 2;
+  result.timings.decode_requests = 3;
   return result;
 }
 

@@ -44,8 +44,8 @@ RecommendResult Answered() {
   result.items.resize(5);
   result.beam_widths = {4, 16, 8};
   result.model_version = "model-1";
-  result.batch_requests = 3;
-  result.batch_rows = 48;
+  result.timings.decode_requests = 3;
+  result.timings.decode_rows = 48;
   result.timings.queue = absl::Microseconds(11);
   result.timings.decode = absl::Microseconds(60);
   result.timings.steps = {absl::Microseconds(10), absl::Microseconds(20), absl::Microseconds(30)};

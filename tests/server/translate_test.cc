@@ -280,6 +280,8 @@ TEST(ToProto, CarriesEverythingOfAResult) {
   EXPECT_EQ(message.timings().resolve_us(), 44);
   EXPECT_EQ(message.timings().total_us(), 110);
   EXPECT_TRUE(message.timings().context_cached());
+  EXPECT_EQ(message.timings().encode_requests(), 2);
+  EXPECT_EQ(message.timings().decode_requests(), 3);
 }
 
 // A client could parse no message that holds such a path, so none of the status.

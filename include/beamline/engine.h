@@ -53,7 +53,7 @@ struct EngineOptions {
   absl::Duration max_queue_delay = absl::Milliseconds(2);
   absl::Duration default_deadline = absl::Seconds(2);
   // Under load, narrower beams instead of refusals: waits ascend, widths descend. A step further is taken where only
-  // that meets the deadline; never fewer beams than top_k takes. The answer states it. Empty: beams are as asked for.
+  // that meets the deadline; never fewer beams than top_k. The answer states it. Empty: beams are as asked for.
   std::vector<NarrowingStep> narrowing;
   // Spent at most, when the first model is loaded, on measuring what its batches cost; a fifth of it for one that is
   // loaded while another serves. 0: learnt from traffic alone.

@@ -268,7 +268,8 @@ class Bench {
       Cell alone = cell;
       alone.load.warm_up = alone.load.duration = absl::Seconds(1);
       BEAMLINE_ASSIGN_OR_RETURN(const Measurement measured, MeasureCell(alone));
-      if (measured.throughput == 0) return absl::FailedPreconditionError("nothing was answered in a second");
+      if (measured.throughput == 0)
+        return absl::FailedPreconditionError("nothing was answered in a second; say where to begin with --rate");
       start = measured.throughput / cell.load.batch;
     }
     const auto carries = [&](double rate) -> absl::StatusOr<bool> {

@@ -197,7 +197,7 @@ absl::Status EngineCore::Accept(const CallPtr& call, const RecommendRequest& req
 absl::Status EngineCore::RefuseHopeless(const RecommendRequest& request, int levels) const {
   // Before preparation the length of the input is unknown, and that of the queue is what matters.
   const std::vector<int> narrowest = NarrowedWidths(BeamWidths(request, options_, levels), options_.narrowing,
-                                                    static_cast<int>(options_.narrowing.size()), NeededWidth(request));
+                                                    static_cast<int>(options_.narrowing.size()), request.top_k);
   absl::Status status = scheduler_
                             ->Ask({.priority = request.priority,
                                    .deadline = request.deadline,
@@ -298,8 +298,8 @@ void EngineCore::SetWidths(const RecommendRequest& request, runtime::RequestJob&
                          .context_tokens = job.input.context_tokens()});
     return WidthForecast{forecast.status.ok(), forecast.wait};
   };
-  Narrowing chosen = ChooseWidths(BeamWidths(request, options_, job.model->info().levels()), options_.narrowing,
-                                  NeededWidth(request), ask);
+  Narrowing chosen =
+      ChooseWidths(BeamWidths(request, options_, job.model->info().levels()), options_.narrowing, request.top_k, ask);
   job.beam_widths = std::move(chosen.widths);
   job.narrowing = chosen.step;
 }

@@ -18,8 +18,8 @@ namespace beamline::engine {
 // INVALID_ARGUMENT names the step, the limit and the value: waits ascend, widths descend.
 absl::Status CheckNarrowing(absl::Span<const NarrowingStep> ladder, int max_beam_width);
 
-// `widths` with at most the step's beams per level, but never fewer than `needed` (what top_k takes) where there were
-// as many. Step 0: unchanged. REQUIRES: 0 <= step <= ladder.size().
+// `widths` with at most the step's beams per level, but never fewer than `needed` (top_k: a SID may hold one item
+// alone) where there were as many. Step 0: unchanged. REQUIRES: 0 <= step <= ladder.size().
 std::vector<int> NarrowedWidths(std::vector<int> widths, absl::Span<const NarrowingStep> ladder, int step, int needed);
 
 struct Narrowing {

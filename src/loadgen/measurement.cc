@@ -22,14 +22,22 @@ std::optional<double> ShareMs(absl::Duration stage, int requests) {
 struct Values {
   std::vector<double> latency, refusal, lag, queue, encode, decode, resolve, overhead;
   std::optional<double> model = 0;  // the sum of the answers' shares of encode and decode
+  // The requests of a call have one latency between them: it is one observation, or quantiles seem surer than they are.
+  const Sample *last_answered = nullptr, *last_refused = nullptr, *last = nullptr;
 };
+
+// Whether `sample` is the first of its call; notes it. The samples of a call follow each other.
+bool FirstOfCall(const Sample& sample, const Sample** previous) {
+  const Sample* const before = std::exchange(*previous, &sample);
+  return before == nullptr || before->call != sample.call;
+}
 
 void AddAnswered(const Sample& sample, Measurement* measured, Values* values) {
   ++measured->answered;
   const absl::Duration latency = sample.answered - sample.due;
   if (latency > measured->cell.load.deadline) ++measured->late;
   const StageTimings& timings = sample.answer.timings;
-  values->latency.push_back(Ms(latency));
+  if (FirstOfCall(sample, &values->last_answered)) values->latency.push_back(Ms(latency));
   values->queue.push_back(Ms(timings.queue));
   if (!sample.answer.context_cached) values->encode.push_back(Ms(timings.encode));
   values->decode.push_back(Ms(timings.decode));
@@ -45,14 +53,14 @@ void AddAnswered(const Sample& sample, Measurement* measured, Values* values) {
 
 void Add(const Sample& sample, Measurement* measured, Values* values) {
   ++measured->requests;
-  values->lag.push_back(Ms(sample.sent - sample.due));
+  if (FirstOfCall(sample, &values->last)) values->lag.push_back(Ms(sample.sent - sample.due));
   switch (sample.answer.status.code()) {
     case absl::StatusCode::kOk:
       return AddAnswered(sample, measured, values);
     case absl::StatusCode::kResourceExhausted:
       ++measured->refused;
       measured->unhinted += sample.answer.retry_after == absl::ZeroDuration() ? 1 : 0;
-      values->refusal.push_back(Ms(sample.answered - sample.sent));
+      if (FirstOfCall(sample, &values->last_refused)) values->refusal.push_back(Ms(sample.answered - sample.sent));
       return;
     case absl::StatusCode::kDeadlineExceeded:
       ++measured->expired;
@@ -68,8 +76,13 @@ Measurement MeasureWhere(const Cell& cell, const RunResult& run, const std::func
   Measurement measured;
   measured.cell = cell;
   Values values;
+  int64_t answers = 0, in_time = 0;  // that came between begin and end, whenever their calls were due
   for (const Sample& sample : run.samples) {
-    if (sample.due >= run.begin && sample.due < run.end && wanted(sample)) Add(sample, &measured, &values);
+    if (!wanted(sample)) continue;
+    if (sample.due >= run.begin && sample.due < run.end) Add(sample, &measured, &values);
+    if (!sample.answer.status.ok() || sample.answered < run.begin || sample.answered >= run.end) continue;
+    ++answers;
+    if (sample.answered - sample.due <= cell.load.deadline) ++in_time;
   }
   measured.latency = Summarize(std::move(values.latency));
   measured.refusal = Summarize(std::move(values.refusal));
@@ -80,8 +93,8 @@ Measurement MeasureWhere(const Cell& cell, const RunResult& run, const std::func
   measured.resolve = Summarize(std::move(values.resolve));
   measured.overhead = Summarize(std::move(values.overhead));
   const double seconds = absl::ToDoubleSeconds(run.end - run.begin);
-  measured.throughput = static_cast<double>(measured.answered) / seconds;
-  measured.goodput = static_cast<double>(measured.answered - measured.late) / seconds;
+  measured.throughput = static_cast<double>(answers) / seconds;
+  measured.goodput = static_cast<double>(in_time) / seconds;
   if (run.cpu_time && measured.answered > 0) {
     measured.cpu = Ms(*run.cpu_time) / static_cast<double>(measured.answered);
     if (values.model) measured.cpu_overhead = *measured.cpu - *values.model / static_cast<double>(measured.answered);

@@ -24,7 +24,7 @@ struct Cell {
 // Milliseconds, but for counts and rates.
 struct Measurement {
   Cell cell;
-  int64_t requests = 0;                    // due while measured, as all that follows
+  int64_t requests = 0;                    // due while measured, as all that follows but for throughput and goodput
   int64_t answered = 0;                    // OK
   int64_t late = 0;                        // of them after the deadline: answered, but no goodput
   int64_t refused = 0;                     // RESOURCE_EXHAUSTED
@@ -32,10 +32,10 @@ struct Measurement {
   int64_t expired = 0;                     // DEADLINE_EXCEEDED
   int64_t failed = 0;                      // anything else
   std::string failure;                     // the first of them
-  double throughput = 0;                   // answered requests a second
+  double throughput = 0;                   // requests whose answers came while measured, a second
   double goodput = 0;                      // of them within the deadline
-  Summary latency;                         // of answered ones, from when they were due
-  Summary refusal;                         // of refused ones, from when they were sent
+  Summary latency;                         // of calls with an answer, from when they were due
+  Summary refusal;                         // of calls with a refusal, from when they were sent
   Summary lag;                             // how much later than due calls were sent: the load generator's own fault
   Summary queue, encode, decode, resolve;  // the target's stages; encode without cached contexts
   Summary overhead;                        // latency less encode and decode: queues, checks, items, transport

@@ -91,6 +91,7 @@ class LoadRun {
         indices_[i] = static_cast<int>((first + i) % pool_);
         Sample& sample = result_.samples[first + i];
         sample.due = due;
+        sample.call = static_cast<int64_t>(call);
         sample.request = indices_[i];
         sample.sent = Now();
       }

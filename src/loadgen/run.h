@@ -37,6 +37,7 @@ struct Sample {
   absl::Duration due;       // when it should be sent: what the schedule says, or, in a closed loop, when it was
   absl::Duration sent;      // when it was
   absl::Duration answered;  // when its call was
+  int64_t call = 0;         // its number, from 0
   int request = 0;          // of the pool
   Answer answer;            // without items
 };

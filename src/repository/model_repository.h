@@ -120,8 +120,9 @@ class ModelRepository {
   absl::StatusOr<VersionStatus> ReloadNow(const std::string& path);
   absl::StatusOr<VersionStatus> RollbackNow();
   void Poll();
-  // The folder's versions will not be loaded by themselves unless newer than those there now.
-  void RaiseFloor();
+  // The newest version of the folder; the floor where there is none above it. A hand's choice is above what was there
+  // when it was taken up: what is published while it loads is newer.
+  int64_t NewestNow() const;
   absl::StatusOr<VersionStatus> ServeBundle(const std::string& path);
   // A loaded and warmed version; its status says why not, where it fails.
   absl::StatusOr<Loaded> Load(const std::string& path, const std::string& digest);

@@ -24,19 +24,22 @@ bool Gone(const VersionStatus& version) {
 
 absl::StatusOr<VersionStatus> ModelRepository::ReloadNow(const std::string& path) {
   std::string bundle = path.empty() ? options_.bundle : path;
+  int64_t newest = NewestNow();
   if (path.empty() && !options_.folder.empty()) {
     BEAMLINE_ASSIGN_OR_RETURN(const std::vector<FolderVersion> all,
                               ListVersions(options_.folder, options_.manifest, 0));
     if (all.empty()) return absl::NotFoundError(absl::StrCat(options_.folder, ": holds no version"));
     bundle = all.back().path;
+    newest = all.back().number;
   }
   absl::StatusOr<VersionStatus> result = ServeBundle(bundle);
-  if (result.ok()) RaiseFloor();
+  if (result.ok()) floor_ = std::max(floor_, newest);
   return result;
 }
 
 absl::StatusOr<VersionStatus> ModelRepository::RollbackNow() {
   if (before_.empty()) return absl::FailedPreconditionError("no version served before this one: nothing to go back to");
+  const int64_t newest = NewestNow();
   Loaded target = before_.back();
   if (standby_ && standby_->id == target.id) {
     target = *std::exchange(standby_, std::nullopt);
@@ -51,7 +54,7 @@ absl::StatusOr<VersionStatus> ModelRepository::RollbackNow() {
     BEAMLINE_ASSIGN_OR_RETURN(target, Load(target.path, *digest));
   }
   before_.pop_back();
-  RaiseFloor();
+  floor_ = std::max(floor_, newest);
   LogEvent(spdlog::level::warn, "model rolled back", {{"from", serving_->path}, {"to", target.path}});
   if (!options_.folder.empty()) {
     LogEvent(spdlog::level::warn, "the next start serves the folder's newest version again: remove what must not serve",
@@ -84,10 +87,10 @@ void ModelRepository::Poll() {
   }
 }
 
-void ModelRepository::RaiseFloor() {
-  if (options_.folder.empty()) return;
+int64_t ModelRepository::NewestNow() const {
+  if (options_.folder.empty()) return floor_;
   const auto available = ListVersions(options_.folder, options_.manifest, floor_);
-  if (available.ok() && !available->empty()) floor_ = available->back().number;
+  return available.ok() && !available->empty() ? available->back().number : floor_;
 }
 
 absl::StatusOr<VersionStatus> ModelRepository::ServeBundle(const std::string& path) {

@@ -45,6 +45,11 @@ absl::Time ClampDeadline(absl::Time now, std::optional<absl::Time> client, const
   return std::min(client.value_or(now + limits.default_deadline), now + limits.max_deadline);
 }
 
+absl::Time BatchDeadline(absl::Time now, absl::Time deadline) {
+  const absl::Duration left = deadline - now;
+  return deadline - std::min(left / 2, std::max(left / 50, absl::Milliseconds(2)));
+}
+
 TraceParent TraceOf(const grpc::ServerContextBase& context) {
   const auto [first, last] = context.client_metadata().equal_range("traceparent");
   // More than one of them is none: nobody can say which is meant.

@@ -29,6 +29,7 @@ namespace beamline::server {
 struct CallLimits {
   int64_t max_unknown_field_bytes = 4096;
   int64_t max_metadata_bytes = 16384;
+  int64_t max_send_bytes = 16 << 20;
   int max_batch_users = 256;
   int max_lookup_items = 1000;
   absl::Duration default_deadline = absl::Seconds(2);
@@ -61,6 +62,11 @@ RequestLimits LimitsNow(const ServiceContext& service);
 // `client` is what the call brought. Pure.
 absl::Time ClampDeadline(absl::Time now, std::optional<absl::Time> client, const CallLimits& limits);
 
+// When the users of a batch must be done, so that one who ends at the last moment does not cost the others their
+// answers, which have to be put together and sent: 2 ms before the call's deadline, or a fiftieth of its time where
+// that is more; never more than half of it. Pure.
+absl::Time BatchDeadline(absl::Time now, absl::Time deadline);
+
 // The caller's trace (`traceparent`) with a span of ours, or a new one.
 TraceParent TraceOf(const grpc::ServerContextBase& context);
 
@@ -77,7 +83,8 @@ template <typename Request>
 grpc::ServerUnaryReactor* Serve(ServiceContext& service, grpc::CallbackServerContext& context,
                                 const grpc::ByteBuffer& bytes, grpc::ByteBuffer* response,
                                 const MethodHandler<Request>& handle) {
-  auto call = UnaryCall::Begin({service.clock, &service.counters, service.limits.retry_after_ms}, response);
+  auto call = UnaryCall::Begin(
+      {service.clock, &service.counters, service.limits.retry_after_ms, service.limits.max_send_bytes}, response);
   grpc::ServerUnaryReactor* const reactor = call->reactor();
   TraceParent trace = TraceOf(context);
   context.AddTrailingMetadata("traceresponse", trace.ToString());

@@ -87,6 +87,7 @@ class RecommendHandlers final : public RawRecommendService {
                          const v1::RecommendRequest& message) {
     absl::StatusOr<RecommendRequest> request = FromProto(message, LimitsNow(service_));
     if (!request.ok()) return RecordInvalid(request.status(), message, call_context);
+    request->deadline = call_context.deadline;
     Submit(call, call_context, *std::move(request), [call](absl::StatusOr<v1::RecommendResponse> response) {
       if (response.ok()) {
         call->Finish(*response);
@@ -104,12 +105,14 @@ class RecommendHandlers final : public RawRecommendService {
     BEAMLINE_RETURN_IF_ERROR(CheckRange("requests", users, 1, service_.limits.max_batch_users));
     auto batch = std::make_shared<Batch>(call, users, service_.limits.retry_after_ms);
     const RequestLimits limits = LimitsNow(service_);
+    const absl::Time deadline = BatchDeadline(service_.clock->Now(), call_context.deadline);
     for (int i = 0; i < users; ++i) {
       absl::StatusOr<RecommendRequest> request = FromProto(message.requests(i), limits);
       if (!request.ok()) {
         batch->Set(i, RecordInvalid(request.status(), message.requests(i), call_context));
         continue;
       }
+      request->deadline = deadline;
       Submit(call, call_context, *std::move(request), [batch, i](absl::StatusOr<v1::RecommendResponse> response) {
         if (!response.ok()) return batch->Set(i, response.status());
         v1::BatchRecommendResponse::Result entry;
@@ -137,7 +140,6 @@ class RecommendHandlers final : public RawRecommendService {
   // The callback holds nothing of the server: a slow engine may run it when the server is gone.
   void Submit(const std::shared_ptr<UnaryCall>& call, const CallContext& call_context, RecommendRequest request,
               Answered answered) {
-    request.deadline = call_context.deadline;
     auto ended = [metrics = service_.metrics, recorder = service_.recorder, clock = service_.clock,
                   begun = service_.clock->Now(), id = request.request_id,
                   record = BeginRecord(request, call_context.trace),

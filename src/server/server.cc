@@ -45,6 +45,7 @@ CallLimits CallLimitsOf(const config::v1::Limits& limits) {
   CallLimits result;
   result.max_unknown_field_bytes = limits.max_unknown_field_bytes();
   result.max_metadata_bytes = limits.max_metadata_bytes();
+  result.max_send_bytes = limits.max_send_bytes();
   result.max_batch_users = limits.max_batch_users();
   result.max_lookup_items = limits.max_lookup_items();
   result.default_deadline = absl::Milliseconds(limits.default_deadline_ms());

@@ -21,6 +21,7 @@ inline constexpr absl::string_view kFieldMissing = "FIELD_MISSING";
 inline constexpr absl::string_view kFieldOutOfRange = "FIELD_OUT_OF_RANGE";
 inline constexpr absl::string_view kFieldInvalid = "FIELD_INVALID";
 inline constexpr absl::string_view kMetadataTooLarge = "METADATA_TOO_LARGE";
+inline constexpr absl::string_view kAnswerTooLarge = "ANSWER_TOO_LARGE";
 inline constexpr absl::string_view kOutOfMemory = "OUT_OF_MEMORY";
 
 // Names the payload, and on the wire the detail.

@@ -3,11 +3,22 @@
 
 #include <utility>
 
+#include "absl/strings/str_cat.h"
 #include "base/deadline.h"
 #include "server/grpc_status.h"
+#include "server/status_detail.h"
 #include "server/wire.h"
 
 namespace beamline::server {
+namespace {
+
+absl::Status TooLarge(int64_t bytes, int64_t limit) {
+  return InvalidField({kAnswerTooLarge, "", absl::StrCat(limit), absl::StrCat(bytes),
+                       absl::StrCat("the answer has ", bytes, " bytes, more than the limit of ", limit,
+                                    " (limits.max_send_bytes): ask for less in one call")});
+}
+
+}  // namespace
 
 // gRPC's view of the call. Its life is gRPC's: it ends with OnDone, after Finish and after every OnCancel.
 class UnaryCall::Reactor final : public grpc::ServerUnaryReactor {
@@ -75,6 +86,8 @@ bool UnaryCall::End() {
 }
 
 bool UnaryCall::Finish(const google::protobuf::Message& response) {
+  const auto bytes = static_cast<int64_t>(response.ByteSizeLong());
+  if (bytes > options_.max_send_bytes) return Finish(TooLarge(bytes, options_.max_send_bytes));
   if (!End()) return false;
   *response_ = SerializeMessage(response);
   reactor_->Finish(grpc::Status::OK);

@@ -28,6 +28,7 @@ class UnaryCall {
     const Clock* clock = nullptr;
     ServerCounters* counters = nullptr;
     int64_t retry_after_ms = 0;
+    int64_t max_send_bytes = 16 << 20;
   };
 
   // Counts the call and makes its reactor, which deletes itself when gRPC is done with it. `response` is gRPC's and
@@ -43,7 +44,8 @@ class UnaryCall {
   // Called when the client goes away; at once when it already has; never when the call has ended.
   void OnCancel(Engine::Canceller canceller);
 
-  // The first Finish ends the call; later ones do nothing. True for the first.
+  // The first Finish ends the call; later ones do nothing. True for the first. INVALID_ARGUMENT for the client where
+  // `response` is larger than may be sent: gRPC would call that RESOURCE_EXHAUSTED, and he would try again.
   bool Finish(const google::protobuf::Message& response);
   bool Finish(const absl::Status& error);
 

@@ -100,14 +100,17 @@ TEST_F(EngineOverloadTest, BeamsNarrowByTheLadderAndTheAnswerSaysSo) {
   for (int i = 0; i < 6; ++i) Submit(absl::Seconds(10), OneEvent());
   Submit(absl::Seconds(10), OneEvent({4}));
   Submit(absl::Seconds(10), OneEvent({}, 12));
+  RecommendRequest shared = OneEvent({}, 12);
+  shared.items_per_sid = 4;  // at most: a SID may hold one
+  Submit(absl::Seconds(10), shared);
   RunAll();
-  const std::pair<int, int> expected[] = {{0, 32}, {0, 32}, {1, 16}, {2, 8}, {2, 8}, {2, 8}, {0, 4}, {2, 12}};
+  const std::pair<int, int> expected[] = {{0, 32}, {0, 32}, {1, 16}, {2, 8}, {2, 8}, {2, 8}, {0, 4}, {2, 12}, {2, 12}};
   for (size_t i = 0; i < answers_.size(); ++i) {
     ASSERT_TRUE(answers_[i].ok()) << i << ": " << answers_[i].status();
     EXPECT_EQ(answers_[i]->narrowing, expected[i].first) << i;
     EXPECT_THAT(answers_[i]->beam_widths, AllOf(SizeIs(3), Each(expected[i].second))) << i;
   }
-  EXPECT_EQ(engine_->GetStatus().narrowed, 5u);
+  EXPECT_EQ(engine_->GetStatus().narrowed, 6u);
   Submit(absl::Seconds(10));
   RunAll();
   EXPECT_EQ(answers_.back()->narrowing, 0) << "the load is gone, and so is the narrowing";

@@ -302,6 +302,37 @@ TEST_F(ModelRepositoryTest, AHandsChoiceHoldsToo) {
   EXPECT_EQ(Serving(), "one");
 }
 
+TEST_F(ModelRepositoryTest, WhatIsPublishedWhileAHandsChoiceLoadsIsNewer) {
+  const std::string apart = WriteBundle(folder_ / "apart", "apart");
+  const std::filesystem::path versions = folder_ / "versions";
+  WriteBundle(versions / "1", "one");
+  ASSERT_TRUE(Start({.folder = versions.string(), .keep_previous = false}).ok());
+  int published = 1;
+  const auto publish = [&] {
+    ++published;
+    WriteBundle(versions / absl::StrCat(published), absl::StrCat("version ", published));
+  };
+  const auto while_it_loads = [&] {
+    loader_->during_load = [&] {
+      loader_->during_load = nullptr;
+      publish();
+    };
+  };
+  while_it_loads();
+  ASSERT_TRUE(Reload(apart).ok());
+  Poll();
+  EXPECT_EQ(Serving(), "version 2");
+  publish();
+  while_it_loads();
+  ASSERT_TRUE(Reload().ok());  // the newest there was
+  Poll();
+  EXPECT_EQ(Serving(), "version 4");
+  while_it_loads();
+  ASSERT_TRUE(Rollback().ok());
+  Poll();
+  EXPECT_EQ(Serving(), "version 5");
+}
+
 TEST_F(ModelRepositoryTest, AFolderThatCannotBeListedChangesNothing) {
   WriteBundle(folder_ / "versions/1", "one");
   ASSERT_TRUE(Start({.folder = (folder_ / "versions").string()}).ok());

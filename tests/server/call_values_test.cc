@@ -62,6 +62,13 @@ TEST(TraceParent, IsContinuedWithASpanOfOurOwn) {
   EXPECT_NE(fresh.trace_id, ContinueTrace(std::nullopt).trace_id);
 }
 
+TEST(BatchDeadline, LeavesTimeToPutTheAnswersTogether) {
+  const absl::Time now = absl::FromUnixSeconds(1000);
+  EXPECT_EQ(BatchDeadline(now, now + absl::Seconds(10)), now + absl::Milliseconds(9800));
+  EXPECT_EQ(BatchDeadline(now, now + absl::Milliseconds(50)), now + absl::Milliseconds(48));
+  EXPECT_EQ(BatchDeadline(now, now + absl::Milliseconds(2)), now + absl::Milliseconds(1));
+}
+
 TEST(ClampDeadline, DefaultsAndClamps) {
   CallLimits limits;
   limits.default_deadline = absl::Seconds(2);

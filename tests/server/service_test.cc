@@ -165,6 +165,29 @@ TEST_F(ServiceTest, MessagesOverTheLimitAreRefusedAndTheServerLives) {
   EXPECT_TRUE(Recommend(ValidRequest(), &response).ok());
 }
 
+// gRPC would count it as answered and tell the client RESOURCE_EXHAUSTED: to try again.
+TEST_F(ServiceTest, AnAnswerOverTheLimitIsTheRequestsFault) {
+  engine_.set_answer([](const RecommendRequest& request) -> absl::StatusOr<RecommendResult> {
+    RecommendResult result = FakeResult();
+    result.items.assign(request.top_k, result.items[0]);
+    return result;
+  });
+  config::v1::ServerConfig config = LoopbackConfig();
+  config.mutable_limits()->set_max_send_bytes(1024);
+  Start(config);
+  v1::RecommendRequest request = ValidRequest();
+  request.set_top_k(100);
+  v1::RecommendResponse response;
+  const grpc::Status status = Recommend(request, &response);
+  EXPECT_EQ(status.error_code(), grpc::StatusCode::INVALID_ARGUMENT);
+  EXPECT_EQ(Detail(status).reason(), "ANSWER_TOO_LARGE");
+  EXPECT_EQ(Detail(status).limit(), "1024");
+  EXPECT_THAT(status.error_message(), HasSubstr("limits.max_send_bytes"));
+  EXPECT_EQ(server_->counters().invalid.value(), 1);
+  request.set_top_k(2);
+  EXPECT_TRUE(Recommend(request, &response).ok());
+}
+
 TEST_F(ServiceTest, CompressedMessagesAreNotInflated) {
   grpc::ClientContext context;
   SetTimeout(context);
@@ -255,6 +278,27 @@ TEST_F(ServiceTest, BatchGivesEveryUserItsOwnStatusInOrder) {
   EXPECT_EQ(response.results(2).code(), 13);
   EXPECT_THAT(response.results(2).message(), HasSubstr("non_finite_logits"));
   EXPECT_EQ(engine_.requests().size(), 4u);
+}
+
+TEST_F(ServiceTest, UsersOfABatchEndBeforeItsDeadline) {
+  engine_.set_answer([](const RecommendRequest& request) -> absl::StatusOr<RecommendResult> {
+    if (request.user_id == "late") {
+      absl::SleepFor(request.deadline - absl::Now());
+      return absl::DeadlineExceededError("out of time");
+    }
+    return FakeResult();
+  });
+  v1::BatchRecommendRequest request;
+  *request.add_requests() = ValidRequest();
+  *request.add_requests() = ValidRequest();
+  request.mutable_requests(1)->set_user_id("late");
+  v1::BatchRecommendResponse response;
+  grpc::ClientContext context;
+  SetTimeout(context, absl::Seconds(5));  // 100 ms of which are for the answer
+  const grpc::Status status = recommend_->BatchRecommend(&context, request, &response);
+  ASSERT_TRUE(status.ok()) << status.error_message();
+  EXPECT_TRUE(response.results(0).has_response());
+  EXPECT_EQ(response.results(1).code(), 4);
 }
 
 TEST_F(ServiceTest, BatchSizeIsLimited) {

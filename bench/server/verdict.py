@@ -9,6 +9,7 @@ Exit status 1: a claim failed. Standard library only; tests/bench/verdict_test.p
 import json
 import pathlib
 import re
+import subprocess
 import sys
 
 CPU_GOAL_MS, P50_GOAL_MS = 0.15, 0.3
@@ -207,7 +208,9 @@ def reload_of(folder):
 
 
 def write(numbers, claims, path):
-    numbers = {"verdict": [{"holds": claim.holds, "claim": claim.text} for claim in claims], **numbers}
+    commit = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True,
+                            cwd=pathlib.Path(__file__).parent).stdout.strip() or None
+    numbers = {"commit": commit, "verdict": [{"holds": claim.holds, "claim": claim.text} for claim in claims], **numbers}
     pathlib.Path(path).write_text(json.dumps(numbers, indent=1) + "\n")
 
 

@@ -66,8 +66,7 @@ absl::StatusOr<std::unique_ptr<AdminHttp>> AdminHttp::Start(const std::string& a
            &response);
     });
   }
-  const int bound =
-      port == 0 ? http->server_->bind_to_any_port(address) : (http->server_->bind_to_port(address, port) ? port : -1);
+  const int bound = http->server_->Bind(address, port);
   if (bound <= 0) {
     return absl::FailedPreconditionError(absl::StrCat("cannot listen on ", HostPort(address, port),
                                                       " (admin.http_port): does another process listen there, or is it "

@@ -166,6 +166,13 @@ BoundedHttpServer::BoundedHttpServer(const Limits& limits) : limits_(limits) {
   new_task_queue = [this] { return new NewestFirst(limits_.threads, limits_.max_waiting, &hurry_); };
 }
 
+int BoundedHttpServer::Bind(const std::string& address, int port) {
+  const int bound = port == 0 ? bind_to_any_port(address) : (bind_to_port(address, port) ? port : -1);
+  // The library asks for room for five who wait to be accepted; the probe that is sixth would try again after a second.
+  if (bound > 0) ::listen(svr_sock_, SOMAXCONN);
+  return bound;
+}
+
 bool BoundedHttpServer::process_and_close_socket(socket_t socket) {
   bool served = false;
   if (!refusing) {

@@ -28,6 +28,9 @@ class BoundedHttpServer final : public httplib::Server {
   };
   explicit BoundedHttpServer(const Limits& limits);
 
+  // The port that was bound (0: any), or -1. Before listen_after_bind.
+  int Bind(const std::string& address, int port);
+
  private:
   bool process_and_close_socket(socket_t socket) override;
 

@@ -6,11 +6,11 @@
 #include <atomic>
 #include <cstdlib>
 #include <iostream>
-#include <map>
 #include <random>
 #include <thread>
 
 #include "absl/strings/numbers.h"
+#include "deploy/answer_book.h"
 #include "deploy/real_server.h"
 #include "gmock/gmock.h"
 
@@ -28,18 +28,16 @@ int FromEnvironment(const char* name, int otherwise) {
 
 class KillTest : public ::testing::Test {
  protected:
-  using Answers = std::map<std::string, std::vector<std::string>>;  // by model version
-
   void SetUp() override {
     for (int kind = 0; kind < 2; ++kind) {
       ASSERT_TRUE(runtime::testing::WriteTinyBundle(Bundle(kind), {.seed = static_cast<uint64_t>(1 + kind)}).ok());
       RealServer server(LoopbackAddress(1), {.engine = absl::StrCat("bundle: '", Bundle(kind), "'")});
       server.Start();
       ASSERT_TRUE(server.AwaitReady());
-      CheckAnswers(server);
+      book_.AskAll(server);
       EXPECT_EQ(server.Stop(SIGKILL), -SIGKILL);
     }
-    ASSERT_EQ(expected_.size(), 2u) << "two models, or nothing is shown";
+    ASSERT_EQ(book_.models(), 2u) << "two models, or nothing is shown";
     fs::create_directories(models_);
     Publish();
   }
@@ -53,28 +51,6 @@ class KillTest : public ::testing::Test {
     fs::rename(aside, absl::StrCat(models_, "/", ++versions_));
   }
 
-  // What a model answers first is what it must answer ever after.
-  void CheckAnswers(const RealServer& server) {
-    const auto stub = v1::RecommendService::NewStub(Connect(server.target()));
-    const std::vector<v1::RecommendRequest> requests = FixedRequests();
-    for (size_t i = 0; i < requests.size(); ++i) {
-      v1::RecommendResponse response;
-      const grpc::Status status = Ask(*stub, requests[i], &response);
-      ASSERT_TRUE(status.ok()) << status.error_message() << "\n" << server.log();
-      CheckAnswer(i, response);
-    }
-  }
-  void CheckAnswer(size_t request, const v1::RecommendResponse& response) {
-    std::vector<std::string>& known = expected_[response.model_version()];
-    if (known.size() == request) {
-      ASSERT_GT(response.items_size(), 0);
-      known.push_back(Essence(response));
-    }
-    ASSERT_LT(request, known.size());
-    EXPECT_EQ(Essence(response), known[request]) << "request " << request << ", " << response.model_version();
-    ++compared_;
-  }
-
   // Calls until the server is gone.
   void AskUntilKilled(const RealServer& server) {
     const auto stub = v1::RecommendService::NewStub(Connect(server.target()));
@@ -86,15 +62,15 @@ class KillTest : public ::testing::Test {
         EXPECT_TRUE(killed_.load()) << status.error_message() << "\n" << server.log();
         return;
       }
-      CheckAnswer(i, response);
+      book_.Check(i, response);
     }
   }
 
   void SleepUpTo(absl::Duration most) { absl::SleepFor(most * std::uniform_real_distribution<double>(0, 1)(random_)); }
 
   const std::string models_ = ::testing::TempDir() + "/models";
-  int versions_ = 0, compared_ = 0;
-  Answers expected_;
+  int versions_ = 0;
+  AnswerBook book_;
   std::atomic<bool> killed_{false};
   std::mt19937 random_{static_cast<uint32_t>(FromEnvironment("BEAMLINE_KILL_SEED", 1))};
 };
@@ -109,7 +85,7 @@ TEST_F(KillTest, ComesBackWithTheSameAnswers) {
     server.Start();
     ASSERT_TRUE(server.AwaitReady());
     start_time = absl::Now() - begin;
-    CheckAnswers(server);
+    book_.AskAll(server);
     killed_.store(false);
     std::thread caller([&] { AskUntilKilled(server); });
     if (serving % 2 == 1) Publish();
@@ -126,11 +102,11 @@ TEST_F(KillTest, ComesBackWithTheSameAnswers) {
   }
   server.Start();
   ASSERT_TRUE(server.AwaitReady());
-  CheckAnswers(server);
+  book_.AskAll(server);
   EXPECT_EQ(server.Stop(SIGTERM), 0);
-  EXPECT_EQ(expected_.size(), 2u) << "a model that nobody published";
+  EXPECT_EQ(book_.models(), 2u) << "a model that nobody published";
   std::cout << serving << " kills while serving, " << starting << " while starting, " << versions_
-            << " models published, " << compared_ << " answers compared\n";
+            << " models published, " << book_.compared() << " answers compared\n";
 }
 
 }  // namespace

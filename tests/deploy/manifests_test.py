@@ -165,6 +165,7 @@ class Configurations(unittest.TestCase):
             with self.subTest(name), tempfile.TemporaryDirectory() as folder:
                 path = pathlib.Path(folder) / "server.textproto"
                 self.assertEqual(text.count("/srv/beamline/models"), 1)
+                self.assertIn('log { format: "json" }', text)
                 path.write_text(text.replace("/srv/beamline/models", folder))
                 check = subprocess.run([binary, "serve", "--check-config", "--config", path], capture_output=True, text=True)
                 self.assertEqual(check.returncode, 0, check.stderr)

@@ -12,6 +12,10 @@
 #include <sstream>
 #include <thread>
 
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <sys/socket.h>
+
 #include "absl/strings/numbers.h"
 #include "base/file.h"
 #include "beamline/v1/admin.grpc.pb.h"
@@ -282,6 +286,29 @@ TEST(AdminHttpTest, AStreamOfHalfRequestsDoesNotKeepASupervisorWaiting) {
   EXPECT_GE(answered, 9);
   stop = true;
   flood.join();
+}
+
+// How many connections may wait to be accepted on this port of this process.
+int Backlog(int port) {
+  for (int fd = 3; fd < 1024; ++fd) {
+    sockaddr_in name{};
+    socklen_t size = sizeof(name);
+    int listens = 0;
+    socklen_t int_size = sizeof(listens);
+    if (getsockname(fd, reinterpret_cast<sockaddr*>(&name), &size) != 0 || ntohs(name.sin_port) != port) continue;
+    if (getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listens, &int_size) != 0 || listens == 0) continue;
+    tcp_info info{};
+    socklen_t info_size = sizeof(info);
+    EXPECT_EQ(getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &info_size), 0);
+    return static_cast<int>(info.tcpi_sacked);  // of a listening socket, as `ss -l` shows it
+  }
+  return -1;
+}
+
+TEST(AdminHttpTest, ManyWhoConnectAtOnceNeedNotTryAgain) {
+  const auto http = AdminHttp::Start("127.0.0.1", 0, {});
+  ASSERT_TRUE(http.ok()) << http.status();
+  EXPECT_GE(Backlog(PortOf((*http)->address())), 128);
 }
 
 TEST(AdminHttpTest, SlowClientsDoNotHoldTheEndUp) {

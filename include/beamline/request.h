@@ -117,8 +117,8 @@ struct StageTimings {
   absl::Duration total;
   absl::Duration prepare;                  // before the queues: history, eligibility, the model's input
   std::vector<absl::Duration> steps = {};  // of decode, one per level; they add up to it
-  // Requests of the batch that shared the time of encode and of decode, this one among them; 0 where the stage did not
-  // run.
+  // Of an answer: requests of the batch that shared the time of encode and of decode, this one among them; 0 where the
+  // stage did not run.
   int encode_requests = 0, decode_requests = 0;
   int decode_rows = 0;  // beams of that batch of decode
 };

@@ -2,7 +2,7 @@
 //
 // A remote caller's clock runs out a little before ours, and what arrives then is a cancel: to us he seems to have
 // changed his mind, and whoever learns from deadlines that are missed hears of none. So a cancel in the last twentieth
-// of a caller's time counts as its end.
+// of a caller's time counts as its end. Where he gave none or more than is allowed, the server's limit stands for it.
 #pragma once
 
 #include "absl/time/time.h"

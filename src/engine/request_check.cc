@@ -152,11 +152,10 @@ absl::Status CheckRequest(const RecommendRequest& request, const EngineOptions& 
   return absl::OkStatus();
 }
 
-int NeededWidth(const RecommendRequest& request) { return (request.top_k - 1) / request.items_per_sid + 1; }
-
 std::vector<int> BeamWidths(const RecommendRequest& request, const EngineOptions& options, int levels) {
   if (static_cast<int>(request.beam_widths.size()) == levels) return request.beam_widths;
-  int width = std::max(options.default_beam_width, NeededWidth(request));
+  const int needed = (request.top_k - 1) / request.items_per_sid + 1;  // fewer cannot hold top_k items
+  int width = std::max(options.default_beam_width, needed);
   width = std::min(width, options.max_beam_width);
   if (!request.beam_widths.empty()) width = request.beam_widths[0];
   return std::vector<int>(levels, width);

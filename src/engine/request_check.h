@@ -23,9 +23,6 @@ absl::Status CheckRequest(const RecommendRequest& request, const EngineOptions& 
 // Events as CheckRequest wants them: known times (not 0) in order, labels and spans in range. `field` is the path.
 absl::Status CheckHistory(absl::Span<const Event> history, int max_events, absl::string_view field);
 
-// Beams without which top_k items cannot be found. REQUIRES: CheckRequest passed.
-int NeededWidth(const RecommendRequest& request);
-
 // The width of every level. REQUIRES: CheckRequest passed.
 std::vector<int> BeamWidths(const RecommendRequest& request, const EngineOptions& options, int levels);
 

@@ -62,7 +62,7 @@ void AddEngine(const EngineStatus& status, Page* page) {
   page->Gauge("in_flight_requests", "Requests accepted and not answered yet.", static_cast<double>(status.in_flight));
   page->Gauge("executing_beam_rows", "Beam rows of the batches being executed.",
               static_cast<double>(status.executing_rows));
-  page->Counter("expired_requests_total", "Requests whose deadline passed, or could no longer be met.",
+  page->Counter("expired_requests_total", "Requests whose time ran out, or could no longer suffice.",
                 status.expired_waiting, {{"while", "waiting"}});
   page->Counter("expired_requests_total", "", status.expired - status.expired_waiting, {{"while", "executing"}});
   page->Gauge("last_success_timestamp_seconds", "When the model last gave an answer, be it to a self-test.",

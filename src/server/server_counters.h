@@ -11,11 +11,11 @@ namespace beamline::server {
 struct ServerCounters {
   Counter calls;
   Counter malformed;  // not a message of the expected type, or too many unknown fields
-  Counter invalid;    // a field was wrong, or the metadata too large
+  Counter invalid;    // a field was wrong, the metadata too large, or the answer
   Counter refused;    // there was too much to do, see ErrorDetail.reason
   Counter cancelled;  // the client went away, maybe before its message was here
-  Counter expired;
-  Counter failed;  // everything else that was neither OK nor NOT_FOUND
+  Counter expired;    // a cancel at the end of the caller's time among them (base/deadline.h)
+  Counter failed;     // everything else that was neither OK nor NOT_FOUND
   Gauge in_flight;
   Counter refused_connections;  // beyond limits.max_connections, or what the open files allow
 

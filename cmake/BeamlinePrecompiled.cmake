@@ -4,7 +4,8 @@
 #
 #   beamline_precompile(TARGET plain|tensor|rpc [TEST])
 #
-# A set is compiled once, for all targets that name it. TEST adds GoogleTest.
+# A set is compiled once, for all targets that name it, and read once before anything is compiled with it. TEST adds
+# GoogleTest.
 include_guard(GLOBAL)
 option(BEAMLINE_PRECOMPILE "Precompile third-party headers" ON)
 
@@ -15,6 +16,7 @@ set(BEAMLINE_PRECOMPILED_plain
   <numeric> <optional> <random> <set> <string> <string_view> <thread> <unordered_map> <utility> <vector>
   <absl/container/flat_hash_map.h> <absl/status/status.h> <absl/status/statusor.h> <absl/strings/str_cat.h>
   <absl/strings/str_format.h> <absl/strings/str_join.h> <absl/time/clock.h> <absl/time/time.h> <absl/types/span.h>)
+set(BEAMLINE_PRECOMPILE_LAUNCHER ${CMAKE_CURRENT_LIST_DIR}/precompile.sh)
 set(BEAMLINE_PRECOMPILED_tensor <ATen/core/Tensor.h>)
 set(BEAMLINE_PRECOMPILED_rpc <grpcpp/grpcpp.h> <google/protobuf/message.h>)
 
@@ -36,6 +38,10 @@ function(beamline_precompile target set)
     add_library(${owner} OBJECT ${PROJECT_BINARY_DIR}/precompiled/${owner}.cc)
     beamline_set_compile_options(${owner})
     target_precompile_headers(${owner} PRIVATE ${headers})
+    if(CMAKE_CXX_COMPILER_ID STREQUAL GNU)
+      set_target_properties(${owner} PROPERTIES CXX_COMPILER_LAUNCHER
+        "bash;${BEAMLINE_PRECOMPILE_LAUNCHER};${CMAKE_CXX_COMPILER_LAUNCHER}")
+    endif()
     target_link_libraries(${owner} PRIVATE absl::statusor absl::flat_hash_map)
     if(set STREQUAL tensor)
       target_link_libraries(${owner} PRIVATE beamline::torch)

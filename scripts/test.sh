@@ -25,15 +25,9 @@ stage() {
 }
 stage_end() { echo "-- ${SECONDS} s in all, $((SECONDS - stage_start)) s for this stage"; }
 
-# build DIR: prints the last line, or, where it fails, everything. A compiler or linker killed from outside (the kernel
-# does it where memory runs out) says nothing about the code: what is left is built once more, one job at a time.
+# build DIR: prints the last line, or, where it fails, everything.
 build() {
   cmake --build "$1" -j "$jobs" >"$1/build.log" 2>&1 || {
-    grep -qE 'Killed signal terminated program|terminated with signal 9|died due to signal 9' "$1/build.log" && {
-      echo "a compiler or linker was killed at $jobs jobs; once more with one" >&2
-      cmake --build "$1" -j 1 >>"$1/build.log" 2>&1
-    }
-  } || {
     grep -vE '^\[[0-9]+/[0-9]+\] (Building|Linking|Generating)' "$1/build.log" | tail -n 100 >&2
     return 1
   }

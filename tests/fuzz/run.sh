@@ -4,10 +4,11 @@
 # run-time libraries are installed (Debian: clang libclang-rt-14-dev), else with the compiler of the build and our own
 # driver, which sees no coverage. Builds what it needs first, without torch.
 #
-#   tests/fuzz/run.sh [--seconds N] [--jobs N] [--own-driver] [TARGET...]
+#   tests/fuzz/run.sh [--seconds N] [--jobs N] [--own-driver] [--out FILE] [TARGET...]
 #
 #   --seconds N   for each target (default 60)
 #   --jobs N      targets at once (default: one per core)
+#   --out FILE    a table of what ran goes there: runs, covered edges, findings, with the commit
 #   TARGET        bundle catalogue config event_table request safetensors sid_index (default: all)
 #
 # Progress goes to the terminal, a line per target and ten seconds. Inputs that reach new code stay in
@@ -23,12 +24,13 @@ usage() {
   exit "$1"
 }
 
-seconds=60 at_once=$jobs driver=auto targets=()
+seconds=60 at_once=$jobs driver=auto out= targets=()
 while (($#)); do
   case $1 in
     --seconds) seconds=${2:?--seconds needs a number}; shift ;;
     --jobs) at_once=${2:?--jobs needs a number}; shift ;;
     --own-driver) driver=own ;;
+    --out) out=${2:?--out needs a file}; shift ;;
     --help | -h) usage 0 ;;
     -*) usage 2 >&2 ;;
     *) targets+=("$1") ;;
@@ -104,4 +106,20 @@ while ((running)); do
   wait -n || failed=1
   running=$((running - 1))
 done
+if [[ -n $out ]]; then
+  count_of() { grep -aoE "$2" "$build/$1.log" | tail -n 1 | grep -oE '[0-9]+$' || echo '-'; }
+  {
+    echo "# Fuzzing: \`tests/fuzz/run.sh --seconds $seconds\`"
+    echo
+    echo "$(date -u +%F), commit $(git describe --always --dirty), $(basename "$build"), AddressSanitizer and UBSan, $at_once at once on \
+$(nproc) cores."
+    echo
+    echo '| target | seconds | runs | edges covered | inputs kept | findings |'
+    echo '| --- | --- | --- | --- | --- | --- |'
+    for target in "${targets[@]}"; do
+      echo "| $target | $(count_of "$target" 'in [0-9]+') | $(count_of "$target" '^#[0-9]+') | $(count_of "$target" ' cov: [0-9]+') \
+| $(find "$build/corpus/$target" -type f | wc -l) | $(find "$build/findings/$target" -type f | wc -l) |"
+    done
+  } >"$out"
+fi
 exit "$failed"

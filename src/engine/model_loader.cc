@@ -8,6 +8,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "base/interrupt.h"
+#include "base/log.h"
 #include "base/run_catching.h"
 #include "beamline/status.h"
 #include "engine/cost_measurement.h"
@@ -65,7 +66,8 @@ absl::Status ModelLoader::WarmUp(repository::Model& model, const repository::Mod
 }
 
 absl::Status ModelLoader::WarmUpNow(ServingModel& next, const repository::Model* serving) const {
-  BEAMLINE_RETURN_IF_ERROR(next.runner->WarmUp(Recorded(next.runner->info().levels()), options_.score_rule));
+  const std::vector<RecommendRequest> recorded = Recorded(next.runner->info().levels());
+  BEAMLINE_RETURN_IF_ERROR(next.runner->WarmUp(recorded, options_.score_rule));
   // Beside a version that serves, little: its requests need the machine.
   next.costs = MeasureCosts(*next.runner,
                             {.beam_width = options_.default_beam_width,
@@ -76,6 +78,8 @@ absl::Status ModelLoader::WarmUpNow(ServingModel& next, const repository::Model*
                              .budget = serving == nullptr ? options_.cost_measurement : options_.cost_measurement / 5},
                             clock_);
   BEAMLINE_RETURN_IF_ERROR(CheckInterrupted());
+  LogEvent(spdlog::level::info, "model warmed up",
+           {{"model_version", next.runner->info().version}, {"recorded_requests", recorded.size()}});
   if (serving == nullptr) return absl::OkStatus();
   for (const std::vector<TagClause>& rule : static_cast<const ServingModel*>(serving)->rules->rules()) {
     BEAMLINE_RETURN_IF_ERROR(next.rules->Get(rule).status());

@@ -103,6 +103,10 @@ TEST_F(ReloadTest, UnderLoadNoCallFailsAndNoAnswerMixesVersions) {
   EXPECT_NE(serving, first) << "the one before the last";
   enough.store(true);
   for (std::thread& caller : callers) caller.join();
+  // The first before anybody asked, those after it with what was asked.
+  const std::string log = server_.log();
+  EXPECT_THAT(log, ::testing::ContainsRegex("model warmed up: [^\n]*recorded_requests=0"));
+  EXPECT_THAT(log, ::testing::ContainsRegex("model warmed up: [^\n]*recorded_requests=[1-9]"));
   EXPECT_EQ(book_.models(), 2u);
   EXPECT_EQ(server_.Stop(SIGTERM), 0);
 }

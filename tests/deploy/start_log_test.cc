@@ -91,15 +91,17 @@ TEST_F(StartLogTest, TellsTheWholeLifeInOrder) {
     const std::string event = line.value("event", "");
     if (events.empty() || events.back() != event) events.push_back(event);
   }
-  EXPECT_THAT(events, ElementsAre("loading", "model loading", "model serving", "server started", "admin",
-                                  "signal received", "server stopping", "server stopped"));
+  EXPECT_THAT(events, ElementsAre("loading", "model loading", "model warmed up", "model serving", "server started",
+                                  "admin", "signal received", "server stopping", "server stopped"));
   EXPECT_EQ(lines[0]["bundle"], bundle_);
   EXPECT_EQ(lines[1]["path"], bundle_);
-  EXPECT_GT(lines[2]["load_ms"], 0);
-  EXPECT_GT(lines[2]["warm_up_ms"], 0);
-  EXPECT_EQ(lines[3]["model_version"], response.model_version());
-  EXPECT_EQ(lines[3]["catalogue_version"], response.catalogue_version());
-  EXPECT_GT(lines[3]["items"], 100);
+  EXPECT_EQ(lines[2]["model_version"], response.model_version());
+  EXPECT_EQ(lines[2]["recorded_requests"], 0) << "nobody has asked yet";
+  EXPECT_GT(lines[3]["load_ms"], 0);
+  EXPECT_GT(lines[3]["warm_up_ms"], 0);
+  EXPECT_EQ(lines[4]["model_version"], response.model_version());
+  EXPECT_EQ(lines[4]["catalogue_version"], response.catalogue_version());
+  EXPECT_GT(lines[4]["items"], 100);
   EXPECT_THAT(server->log(), Not(HasSubstr("canary")));
 }
 

@@ -1,0 +1,89 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Of the real server: what is out of time is not executed. The server stands still (SIGSTOP) while calls wait in its
+// queue and their deadlines pass; when it goes on it executes none of them, and serves the next caller as ever.
+#include <algorithm>
+#include <atomic>
+#include <csignal>
+#include <thread>
+
+#include "deploy/real_server.h"
+#include "gmock/gmock.h"
+#include "httplib.h"
+
+namespace beamline::deploy {
+namespace {
+
+constexpr absl::Duration kDeadline = absl::Seconds(2);
+
+class DeadlineTest : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    const std::string bundle = ::testing::TempDir() + "/bundle";
+    ASSERT_TRUE(runtime::testing::WriteTinyBundle(bundle, {.level_sizes = {64, 64, 64}, .items = 20000}).ok());
+    server_ = std::make_unique<RealServer>(
+        LoopbackAddress(1), RealServerConfig{.engine = absl::StrCat("bundle: '", bundle, "' max_batch_requests: 1")});
+    server_->Start();
+    ASSERT_TRUE(server_->AwaitReady());
+    request_ = FixedRequests()[3];
+    request_.set_beam_widths(0, 1024);
+  }
+  grpc::Status AskOnce(v1::RecommendResponse* response) const {
+    return Ask(*v1::RecommendService::NewStub(Connect(server_->target())), request_, response, kDeadline);
+  }
+  // A value of the metrics page, by its name and labels as they stand there.
+  static int64_t Metric(const std::string& sample) {
+    httplib::Client admin(absl::StrCat("http://", LoopbackAddress(1), ":50053"));
+    const httplib::Result page = admin.Get("/metrics");
+    if (!page) return -1;
+    const size_t at = page->body.find("\n" + sample + " ");
+    return at == std::string::npos ? -1 : std::stoll(page->body.substr(at + sample.size() + 2));
+  }
+  static int64_t Decoded() { return Metric("beamline_batched_requests_total{stage=\"decode\"}"); }
+
+  std::unique_ptr<RealServer> server_;
+  v1::RecommendRequest request_;
+};
+
+TEST_F(DeadlineTest, WhatWaitedPastItsDeadlineIsNotExecuted) {
+  v1::RecommendResponse before;
+  ASSERT_TRUE(AskOnce(&before).ok());
+  const absl::Time begin = absl::Now();
+  ASSERT_TRUE(AskOnce(&before).ok());
+  // Calls for a second of work, of two seconds that each may take.
+  const int calls =
+      static_cast<int>(std::clamp(absl::FDivDuration(absl::Seconds(1), absl::Now() - begin), 10.0, 200.0));
+
+  const int64_t decoded_before = Decoded();
+  ASSERT_GE(decoded_before, 2);
+  std::atomic<int> answered{0}, late{0};
+  std::vector<std::thread> callers;
+  for (int i = 0; i < calls; ++i) {
+    callers.emplace_back([&] {
+      v1::RecommendResponse response;
+      const grpc::Status status = AskOnce(&response);
+      answered += status.ok() ? 1 : 0;
+      late += status.error_code() == grpc::StatusCode::DEADLINE_EXCEEDED ? 1 : 0;
+    });
+  }
+  while (Metric("beamline_in_flight_requests") < calls / 2 && answered < calls) absl::SleepFor(absl::Milliseconds(1));
+  server_->process().Signal(SIGSTOP);
+  absl::SleepFor(kDeadline + absl::Milliseconds(100));
+  server_->process().Signal(SIGCONT);
+  for (std::thread& caller : callers) caller.join();
+  for (int i = 0; i < 600 && Metric("beamline_in_flight_requests") != 0; ++i) absl::SleepFor(absl::Milliseconds(100));
+  ASSERT_EQ(Metric("beamline_in_flight_requests"), 0);
+
+  EXPECT_EQ(answered + late, calls);
+  EXPECT_GE(late, calls / 4) << "calls waited when the server stood still";
+  // One batch may have been under way.
+  EXPECT_LE(Decoded() - decoded_before, answered + 1) << late << " of " << calls << " calls were late";
+
+  v1::RecommendResponse after;
+  ASSERT_TRUE(AskOnce(&after).ok());
+  EXPECT_EQ(Essence(after), Essence(before));
+  EXPECT_EQ(server_->Stop(SIGTERM), 0);
+}
+
+}  // namespace
+}  // namespace beamline::deploy

@@ -28,13 +28,10 @@ try_image() {
     --clear-groups --no-new-privs --bounding-set=-all --inh-caps=-all)
   inside() { "${as_user[@]}" "$@"; }
   status_of() { awk -v key="$1:" '$1 == key { print $2 }' "/proc/$server/status"; }
-  # Addresses that something listens on at the port, in the kernel's hexadecimal: of IPv4, or of IPv6 where that stands
-  # for IPv4 (gRPC's sockets do).
+  # Addresses that something listens on at the port, in the kernel's hexadecimal.
   listens_on() {
     awk -v port="$(printf ':%04X' "$1")" '$4 == "0A" && substr($2, length($2) - 4) == port {
-      address = substr($2, 1, length($2) - 5)
-      sub(/^0000000000000000FFFF0000/, "", address)
-      print address ~ /^0+$/ ? "00000000" : address }' /proc/net/tcp /proc/net/tcp6
+      print substr($2, 1, length($2) - 5) }' /proc/net/tcp /proc/net/tcp6
   }
 
   ip link set lo up

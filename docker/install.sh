@@ -23,12 +23,13 @@ owner() {
 }
 
 : >"$out/packages.all"
+libraries=$(ldd "$out/bin/beamline" | awk '$2 == "=>" { if ($3 == "not") { print "missing: " $1 >"/dev/stderr"; exit 1 } print $3 }')
 while read -r library; do
   case $library in
     */site-packages/*) cp -L "$library" "$out/lib/" ;;
     *) owner "$library" >>"$out/packages.all" ;;
   esac
-done < <(ldd "$out/bin/beamline" | awk '$2 == "=>" { if ($3 == "not") { print "missing: " $1 >"/dev/stderr"; exit 1 } print $3 }')
+done <<<"$libraries"
 sort -u "$out/packages.all" >"$out/packages.txt"
 rm "$out/packages.all"
 [[ -s $out/packages.txt && -e $out/lib/libtorch_cpu.so ]] || { echo "install: found no libraries" >&2; exit 1; }

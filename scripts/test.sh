@@ -25,7 +25,7 @@ stage() {
 }
 stage_end() { echo "-- ${SECONDS} s in all, $((SECONDS - stage_start)) s for this stage"; }
 
-# build DIR: prints the last line, or, where it fails, everything.
+# build DIR: prints the last line, or, where it fails, the last hundred but for the progress.
 build() {
   cmake --build "$1" -j "$jobs" >"$1/build.log" 2>&1 || {
     grep -vE '^\[[0-9]+/[0-9]+\] (Building|Linking|Generating)' "$1/build.log" | tail -n 100 >&2

@@ -14,15 +14,28 @@ struct Tile {
   int32_t expert = 0, begin = 0, end = 0;
 };
 
+// All lanes of a warp together: 32 experts are looked at in the time of one.
 __device__ Tile TileOf(const GroupedProductArgs& args, int32_t tile) {
-  for (int32_t e = 0; e < args.experts; ++e) {
-    const int32_t begin = args.begin[e], end = args.begin[e + 1];
+  constexpr unsigned kFullWarp = 0xffffffffu;
+  const int lane = threadIdx.x % 32;
+  for (int32_t first = 0; first < args.experts; first += 32) {
+    const int32_t e = first + lane;
+    const int32_t begin = e < args.experts ? args.begin[e] : 0, end = e < args.experts ? args.begin[e + 1] : 0;
     const int32_t tiles = (end - begin + kRows - 1) / kRows;
-    if (tile < tiles) {
-      const int32_t first = begin + tile * kRows;
-      return {e, first, first + kRows < end ? first + kRows : end};
+    int32_t up_to = tiles;  // of this expert and those before
+    for (int offset = 1; offset < 32; offset *= 2) {
+      const int32_t before = __shfl_up_sync(kFullWarp, up_to, offset);
+      if (lane >= offset) up_to += before;
     }
-    tile -= tiles;
+    const unsigned after = __ballot_sync(kFullWarp, tile < up_to);
+    if (after != 0) {
+      const int owner = __ffs(static_cast<int>(after)) - 1;
+      const int32_t own = tile - __shfl_sync(kFullWarp, up_to - tiles, owner);
+      const int32_t begins = __shfl_sync(kFullWarp, begin, owner) + own * kRows;
+      const int32_t ends = __shfl_sync(kFullWarp, end, owner);
+      return {first + owner, begins, begins + kRows < ends ? begins + kRows : ends};
+    }
+    tile -= __shfl_sync(kFullWarp, up_to, 31);
   }
   return {};
 }

@@ -7,31 +7,47 @@ namespace beamline::kernels {
 namespace {
 
 constexpr unsigned kFullWarp = 0xffffffffu;
-constexpr int kWarps = 4;
+constexpr int kRouteRows = 4;    // of a block
+constexpr int kRouteWarps = 16;  // each has every 16th expert, for all the rows: chains of dependent loads are short
 
-// One warp per row.
+// Scores by all warps, then the choice by one warp per row.
 template <class T>
-__global__ void __launch_bounds__(kWarps * 32) MoeRoute(const __grid_constant__ MoeRouteArgs args) {
+__global__ void __launch_bounds__(kRouteWarps * 32) MoeRoute(const __grid_constant__ MoeRouteArgs args) {
   AwaitPredecessors();
-  __shared__ float scores[kWarps][kMaxExperts];
+  __shared__ float scores[kRouteRows][kMaxExperts];
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-  const int64_t row = int64_t{blockIdx.x} * kWarps + warp;
-  if (row >= args.rows) return;
-  const T* x = static_cast<const T*>(args.x) + row * args.width;
-  for (int32_t e = 0; e < args.experts; ++e) {
+  const int64_t first_row = int64_t{blockIdx.x} * kRouteRows;
+  const T* x[kRouteRows];  // beyond the end the last one again
+#pragma unroll
+  for (int r = 0; r < kRouteRows; ++r) {
+    const int64_t row = first_row + r < args.rows ? first_row + r : args.rows - 1;
+    x[r] = static_cast<const T*>(args.x) + row * args.width;
+  }
+  for (int32_t e = warp; e < args.experts; e += kRouteWarps) {
     const T* gate = static_cast<const T*>(args.gate) + int64_t{e} * args.width;
-    float dot = 0;
+    float dot[kRouteRows] = {};
+#pragma unroll 2
     for (int32_t i = lane * kVector; i < args.width; i += 32 * kVector) {
       float a[kVector], b[kVector];
-      LoadVector(x + i, a);
       LoadVector(gate + i, b);
 #pragma unroll
-      for (int j = 0; j < kVector; ++j) dot += a[j] * b[j];
+      for (int r = 0; r < kRouteRows; ++r) {
+        LoadVector(x[r] + i, a);
+#pragma unroll
+        for (int j = 0; j < kVector; ++j) dot[r] += a[j] * b[j];
+      }
     }
-    for (int offset = 16; offset > 0; offset /= 2) dot += __shfl_xor_sync(kFullWarp, dot, offset);
-    if (lane == 0) scores[warp][e] = 1.0f / (1.0f + expf(-dot));
+    for (int offset = 16; offset > 0; offset /= 2) {
+#pragma unroll
+      for (int r = 0; r < kRouteRows; ++r) dot[r] += __shfl_xor_sync(kFullWarp, dot[r], offset);
+    }
+    if (lane != 0) continue;
+#pragma unroll
+    for (int r = 0; r < kRouteRows; ++r) scores[r][e] = 1.0f / (1.0f + expf(-dot[r]));
   }
-  __syncwarp();
+  __syncthreads();
+  const int64_t row = first_row + warp;
+  if (warp >= kRouteRows || row >= args.rows) return;
   uint32_t taken = 0;  // of this lane's experts lane, lane + 32, ...
   float sum = 0;
   int32_t mine = 0;  // lane j keeps choice j
@@ -154,7 +170,8 @@ LaunchError MoeRouteCuda(const MoeRouteArgs& args, CudaStream stream) {
     return LaunchError::kInvalidArgument;
   }
   return WithType(args.type, [&]<class T>(T) {
-    Launch(MoeRoute<T>, {static_cast<unsigned>((args.rows + kWarps - 1) / kWarps), kWarps * 32}, stream, args);
+    Launch(MoeRoute<T>, {static_cast<unsigned>((args.rows + kRouteRows - 1) / kRouteRows), kRouteWarps * 32}, stream,
+           args);
     return Launched();
   });
 }

@@ -78,12 +78,13 @@ absl::Status ModelLoader::WarmUpNow(ServingModel& next, const repository::Model*
                              .budget = serving == nullptr ? options_.cost_measurement : options_.cost_measurement / 5},
                             clock_);
   BEAMLINE_RETURN_IF_ERROR(CheckInterrupted());
+  if (serving != nullptr) {
+    for (const std::vector<TagClause>& rule : static_cast<const ServingModel*>(serving)->rules->rules()) {
+      BEAMLINE_RETURN_IF_ERROR(next.rules->Get(rule).status());
+    }
+  }
   LogEvent(spdlog::level::info, "model warmed up",
            {{"model_version", next.runner->info().version}, {"recorded_requests", recorded.size()}});
-  if (serving == nullptr) return absl::OkStatus();
-  for (const std::vector<TagClause>& rule : static_cast<const ServingModel*>(serving)->rules->rules()) {
-    BEAMLINE_RETURN_IF_ERROR(next.rules->Get(rule).status());
-  }
   return absl::OkStatus();
 }
 

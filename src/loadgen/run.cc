@@ -33,6 +33,8 @@ class LoadRun {
       : target_(target), pool_(pool), options_(options), length_(options.warm_up + options.duration) {}
 
   absl::StatusOr<RunResult> Open(Progress* progress) {
+    const double calls = *options_.rate * absl::ToDoubleSeconds(length_);
+    if (calls * options_.batch > static_cast<double>(options_.max_requests)) return TooMany();
     const std::vector<absl::Duration> schedule = Schedule(*options_.rate, options_.arrivals, length_, options_.seed);
     StartProgress(progress, LabelOf(options_), std::ssize(schedule), "calls");
     // The default slack of 50 us would be a good part of what is measured.
@@ -50,7 +52,10 @@ class LoadRun {
   absl::StatusOr<RunResult> Closed(Progress* progress) {
     StartProgress(progress, LabelOf(options_), absl::ToInt64Milliseconds(length_), Progress::kTimeUnit);
     begin_ = clock_.Now();
+    bool full = false;
     for (size_t call = 0; Now() < length_; ++call) {
+      full = static_cast<int64_t>(call + 1) * options_.batch > options_.max_requests;
+      if (full) break;
       {
         std::unique_lock lock(mu_);
         while (in_flight_ >= options_.concurrency && !Interrupted()) changed_.wait_for(lock, kPoll);
@@ -61,11 +66,18 @@ class LoadRun {
       Send(call, now);
       UpdateProgress(progress, absl::ToInt64Milliseconds(now));
     }
-    return Finish(progress);
+    absl::StatusOr<RunResult> result = Finish(progress);
+    return full && result.ok() ? TooMany() : result;
   }
 
  private:
   absl::Duration Now() const { return clock_.Now() - begin_; }
+
+  absl::Status TooMany() const {
+    return absl::ResourceExhaustedError(absl::StrFormat("%s: more than %d requests in %s; measure for a shorter time",
+                                                        LabelOf(options_), options_.max_requests,
+                                                        absl::FormatDuration(length_)));
+  }
 
   // False: interrupted.
   bool SleepUntil(absl::Duration when) const {

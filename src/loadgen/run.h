@@ -30,6 +30,7 @@ struct LoadOptions {
   absl::Duration duration = absl::Seconds(10);  // measured, after the warm-up
   absl::Duration deadline = absl::Seconds(1);   // of each call, from when it is due
   uint64_t seed = 1;
+  int64_t max_requests = 10'000'000;  // kept, some gigabytes; RESOURCE_EXHAUSTED where it were more
 };
 
 // One request of one call. Times from the begin of the run.

@@ -61,7 +61,7 @@ std::vector<RecommendRequest> MakeWorkload(const WorkloadOptions& options, absl:
     }
     request.priority = ClassOf(i, options.classes);
     if (!histories.empty()) {
-      const std::vector<Event>& all = histories[i % histories.size()];
+      const std::vector<Event>& all = histories[(options.users > 0 ? i % options.users : i) % histories.size()];
       request.history.assign(all.end() - std::min<std::ptrdiff_t>(options.history, std::ssize(all)), all.end());
       continue;
     }

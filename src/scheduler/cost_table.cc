@@ -57,9 +57,10 @@ void CostTable::ObserveAtLeast(WorkKind kind, const BatchSize& size, absl::Durat
   Kind& table = kinds_[static_cast<int>(kind)];
   Forget(table, now);
   Cell* const cell = Find(kind, size);
-  if (cell == nullptr || cell->duration < duration) {
+  const absl::Duration known = cell != nullptr ? cell->duration : Estimate(kind, size, now);
+  if (known < duration) {
     Observe(kind, size, duration, now);
-  } else {
+  } else if (cell != nullptr) {
     table.refreshed = cell->refreshed = now;
   }
 }

@@ -51,7 +51,8 @@ class CostTable {
 
   // A batch ran to its end at `now` and took `duration`.
   void Observe(WorkKind kind, const BatchSize& size, absl::Duration duration, absl::Time now);
-  // A batch stopped early after `duration`, because nobody waited for it any more: its cost is at least that.
+  // A batch stopped early after `duration`, because nobody waited for it any more or it failed: its cost is at least
+  // that. It never lowers an estimate.
   void ObserveAtLeast(WorkKind kind, const BatchSize& size, absl::Duration duration, absl::Time now);
 
   // In the place of an earlier one; observations stay.

@@ -98,7 +98,11 @@ std::vector<absl::Status> Scheduler::Encode(Work& work) {
     Judge(WorkKind::kEncode, encoded);
     ++stats_.encode_batches;
     stats_.encode_requests += jobs.size();
-    cost_.Observe(WorkKind::kEncode, size, end - start, end);
+    if (absl::c_any_of(encoded, [](const absl::Status& s) { return s.ok(); })) {
+      cost_.Observe(WorkKind::kEncode, size, end - start, end);
+    } else {
+      cost_.ObserveAtLeast(WorkKind::kEncode, size, end - start, end);
+    }
   }
   return statuses;
 }

@@ -3,7 +3,7 @@
 // httplib's server for clients who cannot be trusted. As Debian has it (0.11) it reads headers, chunks and compressed
 // bodies without an end, answers a request for a thousand ranges with a thousand copies, and gives a thread to whoever
 // sends a byte now and then. Here a request has a size and a time, both of all of it; ranges and compressed bodies are
-// passed over; where threads are short the patience is, the newest connection comes first, and beyond kMaxWaiting the
+// passed over; where threads are short the patience is, the newest connection comes first, and beyond max_waiting the
 // oldest one is closed. So a supervisor hears an answer whatever others send.
 #pragma once
 

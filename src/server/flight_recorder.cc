@@ -228,8 +228,12 @@ void FlightRecorder::Add(const FlightRecord& record) {
 
 std::string FlightRecorder::ToJson() const {
   std::string json = "{";
-  std::lock_guard lock(mu_);
-  for (const Ring& ring : rings_) {
+  for (size_t r = 0; r < rings_.size(); ++r) {
+    // A copy: whoever adds waits for no text to be made.
+    const Ring ring = [&] {
+      std::lock_guard lock(mu_);
+      return rings_[r];
+    }();
     absl::StrAppend(&json, json.size() > 1 ? "],\n\"" : "\"", ring.name, "\":[");
     for (size_t i = 0; i < ring.size(); ++i) {
       char line[kMaxRecordJson];

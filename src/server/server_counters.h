@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// What the server counts about calls, told by ModelService.GetStatus and in the log at the end. Thread-safe.
+// What the server counts about calls, told by ModelService.GetStatus, on the metrics page (which alone tells of refused
+// connections) and in the log at the end. Thread-safe.
 #pragma once
 
 #include "absl/status/status.h"

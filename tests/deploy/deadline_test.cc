@@ -15,6 +15,7 @@ namespace beamline::deploy {
 namespace {
 
 constexpr absl::Duration kDeadline = absl::Seconds(2);
+constexpr int kWaiting = 20;  // calls in flight when the server is stopped, at least
 
 class DeadlineTest : public ::testing::Test {
  protected:
@@ -27,10 +28,9 @@ class DeadlineTest : public ::testing::Test {
     ASSERT_TRUE(server_->AwaitReady());
     request_ = FixedRequests()[3];
     request_.set_beam_widths(0, 1024);
+    stub_ = v1::RecommendService::NewStub(Connect(server_->target()));
   }
-  grpc::Status AskOnce(v1::RecommendResponse* response) const {
-    return Ask(*v1::RecommendService::NewStub(Connect(server_->target())), request_, response, kDeadline);
-  }
+  grpc::Status AskOnce(v1::RecommendResponse* response) const { return Ask(*stub_, request_, response, kDeadline); }
   // A value of the metrics page, by its name and labels as they stand there.
   static int64_t Metric(const std::string& sample) {
     httplib::Client admin(absl::StrCat("http://", LoopbackAddress(1), ":50053"));
@@ -42,21 +42,23 @@ class DeadlineTest : public ::testing::Test {
   static int64_t Decoded() { return Metric("beamline_batched_requests_total{stage=\"decode\"}"); }
 
   std::unique_ptr<RealServer> server_;
+  std::unique_ptr<v1::RecommendService::Stub> stub_;
   v1::RecommendRequest request_;
 };
 
 TEST_F(DeadlineTest, WhatWaitedPastItsDeadlineIsNotExecuted) {
   v1::RecommendResponse before;
-  ASSERT_TRUE(AskOnce(&before).ok());
-  const absl::Time begin = absl::Now();
-  ASSERT_TRUE(AskOnce(&before).ok());
-  // Calls for a second of work, of two seconds that each may take.
-  const int calls =
-      static_cast<int>(std::clamp(absl::FDivDuration(absl::Seconds(1), absl::Now() - begin), 10.0, 200.0));
+  absl::Duration one = kDeadline;
+  for (int i = 0; i < 4; ++i) {
+    const absl::Time begin = absl::Now();
+    ASSERT_TRUE(AskOnce(&before).ok());
+    one = std::min(one, absl::Now() - begin);
+  }
+  const int calls = static_cast<int>(std::clamp(absl::FDivDuration(kDeadline, one), 3.0 * kWaiting, 400.0));
 
   const int64_t decoded_before = Decoded();
   ASSERT_GE(decoded_before, 2);
-  std::atomic<int> answered{0}, late{0};
+  std::atomic<int> answered{0}, late{0}, ended{0};
   std::vector<std::thread> callers;
   for (int i = 0; i < calls; ++i) {
     callers.emplace_back([&] {
@@ -64,9 +66,10 @@ TEST_F(DeadlineTest, WhatWaitedPastItsDeadlineIsNotExecuted) {
       const grpc::Status status = AskOnce(&response);
       answered += status.ok() ? 1 : 0;
       late += status.error_code() == grpc::StatusCode::DEADLINE_EXCEEDED ? 1 : 0;
+      ++ended;
     });
   }
-  while (Metric("beamline_in_flight_requests") < calls / 2 && answered < calls) absl::SleepFor(absl::Milliseconds(1));
+  while (Metric("beamline_in_flight_requests") < kWaiting && ended < calls) absl::SleepFor(absl::Milliseconds(1));
   server_->process().Signal(SIGSTOP);
   absl::SleepFor(kDeadline + absl::Milliseconds(100));
   server_->process().Signal(SIGCONT);
@@ -74,8 +77,7 @@ TEST_F(DeadlineTest, WhatWaitedPastItsDeadlineIsNotExecuted) {
   for (int i = 0; i < 600 && Metric("beamline_in_flight_requests") != 0; ++i) absl::SleepFor(absl::Milliseconds(100));
   ASSERT_EQ(Metric("beamline_in_flight_requests"), 0);
 
-  EXPECT_EQ(answered + late, calls);
-  EXPECT_GE(late, calls / 4) << "calls waited when the server stood still";
+  EXPECT_GE(late, kWaiting / 2) << "calls waited when the server stood still";
   // One batch may have been under way.
   EXPECT_LE(Decoded() - decoded_before, answered + 1) << late << " of " << calls << " calls were late";
 

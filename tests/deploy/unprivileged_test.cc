@@ -17,7 +17,7 @@ namespace fs = std::filesystem;
 using ::testing::HasSubstr;
 
 // In a mount namespace of its own. The libraries may lie in a home that only its owner enters: there, nothing but them
-// is left. Exit codes 97 and 98 say what kept the server from being tried.
+// is left. Exit code 97: that user cannot reach the program; 98: something could be written.
 constexpr char kPod[] = R"sh(
 set -e
 binary=$1
@@ -27,27 +27,36 @@ case $libraries in
     mount --rbind "$libraries" /mnt
     mount -t tmpfs -o mode=755 tmpfs "$HOME"
     mkdir -p "$libraries"
-    mount --rbind /mnt "$libraries"
-    mount -o remount,ro,bind "$HOME" ;;
+    mount --rbind /mnt "$libraries" ;;
 esac
-mount -o remount,ro,bind /
-as_pod="setpriv --reuid=65532 --regid=65532 --clear-groups --no-new-privs --bounding-set=-all --inh-caps=-all"
-$as_pod test -x "$binary" || exit 97
-for folder in / /tmp "$TEST_TMPDIR" "$HOME" /var/tmp; do
-  touch "$folder/probe" 2>/dev/null && exit 98
+for folder in / /tmp /var/tmp /dev/shm "$HOME" "$TEST_TMPDIR"; do  # each may be a mount of its own
+  mount --rbind "$folder" "$folder"
+  mount -o remount,ro,bind "$folder"
 done
+for folder in / /tmp /var/tmp /dev/shm "$HOME" "$TEST_TMPDIR"; do
+  touch "$folder/probe" 2>/dev/null && rm "$folder/probe" && exit 98
+done
+as_pod="setpriv --reuid=65532 --regid=65532 --clear-groups --no-new-privs --bounding-set=-all --inh-caps=-all"
+$as_pod test -x "$binary" -a -r "$TEST_TMPDIR" || exit 97
 exec $as_pod "$@"
 )sh";
+
+const std::vector<std::string> kAsPod = {
+    "/usr/bin/unshare", "--mount", "--propagation", "private", "/bin/sh", "-c", kPod, "sh"};
 
 class UnprivilegedTest : public ::testing::Test {
  protected:
   void SetUp() override {
     if (geteuid() != 0) GTEST_SKIP() << "only root can become another user";
-    testing::Process trial({"/usr/bin/unshare", "--mount", "mount", "-o", "remount,ro,bind", "/"});
-    if (trial.Wait() != 0) GTEST_SKIP() << "no mount namespace of its own here: " << trial.Log();
-    for (fs::path folder = ::testing::TempDir(); folder != "/tmp" && folder != "/"; folder = folder.parent_path()) {
-      fs::permissions(folder, fs::perms::others_read | fs::perms::others_exec, fs::perm_options::add);
-    }
+    testing::Process namespaces({"/usr/bin/unshare", "--mount", "mount", "-o", "remount,ro,bind", "/"});
+    if (namespaces.Wait() != 0) GTEST_SKIP() << "no mount namespace of its own here: " << namespaces.Log();
+    fs::permissions(::testing::TempDir(), fs::perms::others_read | fs::perms::others_exec, fs::perm_options::add);
+    std::vector<std::string> trial = kAsPod;
+    trial.insert(trial.end(), {BEAMLINE_BINARY, "--version"});
+    testing::Process version(trial);
+    const int code = version.Wait();
+    if (code == 97) GTEST_SKIP() << "uid 65532 cannot enter the folders of " << BEAMLINE_BINARY;
+    ASSERT_EQ(code, 0) << version.Log();
     ASSERT_TRUE(runtime::testing::WriteTinyBundle(models_ + "/1", {.seed = 1}).ok());
     ASSERT_TRUE(runtime::testing::WriteTinyBundle(::testing::TempDir() + "/incoming", {.seed = 2}).ok());
   }
@@ -66,7 +75,7 @@ class UnprivilegedTest : public ::testing::Test {
 TEST_F(UnprivilegedTest, ServesFromARootThatNobodyCanWriteTo) {
   RealServer server(LoopbackAddress(1), {.engine = absl::StrCat("model_folder: '", models_, "' model_poll_ms: 10"),
                                          .lifecycle = "drain_delay_ms: 0 grace_ms: 10000"});
-  server.StartBy({"/usr/bin/unshare", "--mount", "--propagation", "private", "/bin/sh", "-c", kPod, "sh"});
+  server.StartBy(kAsPod);
   ASSERT_TRUE(server.AwaitReady());
   EXPECT_EQ(StatusOf(server.pid(), "Uid"), "65532\t65532\t65532\t65532");
   EXPECT_EQ(StatusOf(server.pid(), "Gid"), "65532\t65532\t65532\t65532");

@@ -67,6 +67,7 @@ cmake --build "$build" -j "$jobs" --target beamline_fuzz_seeds beamline_fuzz_ser
 programs=$build/tests/fuzz
 "$programs/beamline_fuzz_seeds" "$build/seeds"
 "$programs/beamline_fuzz_server_seeds" "$build/seeds"
+touch "$build/started"
 
 # The libraries that Debian compiled know nothing of the containers' redzones.
 export ASAN_OPTIONS=detect_container_overflow=0:detect_odr_violation=0:allocator_may_return_null=0
@@ -108,17 +109,18 @@ while ((running)); do
 done
 if [[ -n $out ]]; then
   count_of() { grep -aoE "$2" "$build/$1.log" | tail -n 1 | grep -oE '[0-9]+$' || echo '-'; }
+  new_in() { find "$build/$1" -type f -newer "$build/started" | wc -l; }
   {
     echo "# Fuzzing: \`tests/fuzz/run.sh --seconds $seconds\`"
     echo
     echo "$(date -u +%F), commit $(git describe --always --dirty), $(basename "$build"), AddressSanitizer and UBSan, $at_once at once on \
 $(nproc) cores."
     echo
-    echo '| target | seconds | runs | edges covered | inputs kept | findings |'
+    echo '| target | seconds | runs | edges covered | new inputs kept | findings |'
     echo '| --- | --- | --- | --- | --- | --- |'
     for target in "${targets[@]}"; do
-      echo "| $target | $(count_of "$target" 'in [0-9]+') | $(count_of "$target" '^#[0-9]+') | $(count_of "$target" ' cov: [0-9]+') \
-| $(find "$build/corpus/$target" -type f | wc -l) | $(find "$build/findings/$target" -type f | wc -l) |"
+      echo "| $target | $(count_of "$target" 'in [0-9]+') | $(count_of "$target" '^Done [0-9]+') | $(count_of "$target" ' cov: [0-9]+') \
+| $(new_in "corpus/$target") | $(new_in "findings/$target") |"
     done
   } >"$out"
 fi

@@ -147,6 +147,22 @@ TEST(RunTest, AGeneratorThatIsHeldUpDoesNotHideIt) {
   EXPECT_GE(measured.latency.at(0.9).value, 150) << "30 of 60 calls came due meanwhile";
 }
 
+TEST(RunTest, MoreRequestsThanAreKeptEndARun) {
+  FakeTarget closed;
+  const absl::StatusOr<RunResult> result =
+      RunLoad(closed, 1, {.batch = 2, .warm_up = {}, .duration = absl::Seconds(20), .max_requests = 7}, nullptr);
+  EXPECT_EQ(result.status().code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_NE(result.status().message().find("more than 7 requests"), std::string::npos) << result.status();
+  EXPECT_EQ(closed.sends, 3);
+  EXPECT_EQ(closed.open.load(), 0) << "what was sent was waited for";
+  FakeTarget open;
+  EXPECT_EQ(RunLoad(open, 1, {.rate = 100, .warm_up = {}, .duration = kRunMs * 100, .max_requests = 9}, nullptr)
+                .status()
+                .code(),
+            absl::StatusCode::kResourceExhausted);
+  EXPECT_EQ(open.sends, 0);
+}
+
 TEST(RunTest, AClosedLoopKeepsItsConcurrency) {
   FakeTarget target;
   const LoadOptions load{.concurrency = 3, .batch = 2, .warm_up = 50 * kRunMs, .duration = 150 * kRunMs};

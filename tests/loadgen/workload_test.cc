@@ -61,6 +61,9 @@ TEST(WorkloadTest, RealHistoriesAreCutToTheirNewestEvents) {
   EXPECT_EQ(requests[0].history[0].item, 2u);
   EXPECT_EQ(requests[1].history.size(), 1u);
   EXPECT_EQ(requests[2].history[1].item, 3u);
+  for (const RecommendRequest& request : MakeWorkload({.requests = 9, .history = 2, .users = 3}, {}, log)) {
+    EXPECT_EQ(request.history.size(), request.user_id == "bench-1" ? 1u : 2u) << request.user_id << ": one each";
+  }
 }
 
 TEST(WorkloadTest, ClassesHaveTheirShares) {

@@ -119,6 +119,20 @@ TEST(CostTableTest, ABatchThatStoppedEarlyOnlyRaises) {
   EXPECT_EQ(cost.Estimate(WorkKind::kDecode, Size(1, 8, 64), kNow + absl::Seconds(1)), 30 * kMs);
 }
 
+TEST(CostTableTest, ABatchThatStoppedEarlyLowersNoExpectation) {
+  CostTable cost(absl::Seconds(1), 0.5);
+  cost.SetBaseline(
+      {{{WorkKind::kDecode, Size(1, 32, 100), 50 * kMs}, {WorkKind::kDecode, Size(8, 256, 800), 200 * kMs}}});
+  cost.ObserveAtLeast(WorkKind::kDecode, Size(1, 32, 100), kMs, kNow);
+  EXPECT_EQ(cost.Estimate(WorkKind::kDecode, Size(1, 32, 100), kNow), 50 * kMs);
+  EXPECT_EQ(cost.Estimate(WorkKind::kDecode, Size(8, 256, 800), kNow), 200 * kMs);
+  EXPECT_TRUE(cost.Stale(kNow)) << "nothing was learnt";
+  cost.ObserveAtLeast(WorkKind::kDecode, Size(1, 32, 100), 70 * kMs, kNow);
+  EXPECT_EQ(cost.Estimate(WorkKind::kDecode, Size(1, 32, 100), kNow), 60 * kMs) << "half believed";
+  cost.ObserveAtLeast(WorkKind::kDecode, Size(8, 256, 800), 100 * kMs, kNow);
+  EXPECT_EQ(cost.Estimate(WorkKind::kDecode, Size(8, 256, 800), kNow), 240 * kMs) << "as the one below has it";
+}
+
 TEST(CostTableTest, ABatchThatStoppedEarlyRevivesNothing) {
   CostTable cost(absl::Seconds(1), 0.5);
   cost.Observe(WorkKind::kDecode, Size(1, 8, 64), absl::Seconds(10), kNow);

@@ -288,6 +288,20 @@ TEST_F(SchedulerTest, WithABaselineTheFirstBurstIsNoSurprise) {
   EXPECT_EQ(executor_.executed_late.load(), 0);
 }
 
+TEST_F(SchedulerTest, AFailedEncodeTeachesNoCost) {
+  Start(100, 1);
+  scheduler_->SetBaseline(kBaseline);
+  executor_.encode_cost = [](int64_t, int64_t, int64_t) { return absl::Microseconds(1); };
+  auto broken = Make("broken", absl::Seconds(1));
+  broken->encode_status = absl::InternalError("broken");
+  scheduler_->Submit(std::move(broken));
+  RunAll();
+  EXPECT_EQ(Ended("broken"), Code::kInternal);
+  Submit("ahead");
+  EXPECT_EQ(scheduler_->Ask({.deadline = absl::InfiniteFuture(), .rows = 8, .context_tokens = 100}).wait, 10 * kMs);
+  RunAll();
+}
+
 TEST_F(SchedulerTest, ABaselineThatIsTooHighRefusesNotForGood) {
   Start(100, 1);
   std::vector<BatchCost> slow = kBaseline;

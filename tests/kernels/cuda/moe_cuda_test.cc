@@ -169,6 +169,10 @@ TEST_F(MoeGpu, GroupedProduct) {
     CheckProduct(type, {1}, 8, 8, 1);
     CheckProduct(type, {3, 0, 65, 64, 1}, 136, 40, 2);
     CheckProduct(type, {70, 2}, 128, 200, 1);
+    std::vector<int32_t> many(70, 1);  // of experts, looked at 32 at a time
+    many[30] = many[33] = 0;
+    many[31] = many[32] = many[69] = 66;
+    CheckProduct(type, many, 8, 16, 2);
     if (!SmallShapesOnly()) CheckProduct(type, {200, 0, 1, 700}, 2816, 1024, 2);
   }
 }

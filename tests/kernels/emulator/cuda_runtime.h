@@ -50,6 +50,10 @@ T __shfl_down_sync(unsigned mask, T value, int offset) {
   return emulator::Shuffle(mask, value, emulated_lane() + static_cast<unsigned>(offset));
 }
 template <class T>
+T __shfl_up_sync(unsigned mask, T value, int offset) {  // below lane 0 its own: no lane has so large a number
+  return emulator::Shuffle(mask, value, emulated_lane() - static_cast<unsigned>(offset));
+}
+template <class T>
 T __shfl_sync(unsigned mask, T value, int lane) {
   return emulator::Shuffle(mask, value, static_cast<unsigned>(lane));
 }

@@ -46,6 +46,7 @@ class Bench {
     BEAMLINE_RETURN_IF_ERROR(CheckBenchOptions(options_));
     BEAMLINE_RETURN_IF_ERROR(Connect());
     BEAMLINE_RETURN_IF_ERROR(FindWhatToAskWith());
+    BEAMLINE_RETURN_IF_ERROR(TryAll());
     report_ = {
         {"target", target_json_}, {"machine", loadgen::DescribeMachine()}, {"started", absl::FormatTime(absl::Now())}};
     const absl::Status status = options_.find_capacity ? Capacity() : Sweep();
@@ -135,10 +136,34 @@ class Bench {
     return cells;
   }
 
-  absl::StatusOr<Measurement> MeasureCell(const Cell& cell) {
+  loadgen::WorkloadOptions WorkloadOf(const Cell& cell) const {
     loadgen::WorkloadOptions workload = options_.workload;
     workload.beam = cell.beam;
     workload.history = cell.history;
+    return workload;
+  }
+
+  // A value that the target refuses is found before anything is measured. Other errors are the measurement's.
+  absl::Status TryAll() {
+    if (options_.target.health) return absl::OkStatus();
+    for (const uint32_t beam : options_.beams) {
+      for (const uint32_t history : options_.histories) {
+        loadgen::WorkloadOptions one = WorkloadOf({{}, static_cast<int>(beam), static_cast<int>(history)});
+        one.requests = 1;
+        const absl::Status status =
+            loadgen::TryOnce(*target_, loadgen::MakeWorkload(one, items_, histories_)[0], absl::Seconds(60));
+        if (!absl::IsInvalidArgument(status)) continue;
+        return absl::InvalidArgumentError(absl::StrFormat(
+            "--beam %d, --history %d, --top-k %d: the engine refuses them: %s (its limits are in the server's "
+            "configuration, or in --config)",
+            beam, history, one.top_k, std::string(status.message())));
+      }
+    }
+    return absl::OkStatus();
+  }
+
+  absl::StatusOr<Measurement> MeasureCell(const Cell& cell) {
+    loadgen::WorkloadOptions workload = WorkloadOf(cell);
     if (!options_.classes.empty()) {
       workload.classes = {static_cast<int>(options_.classes[0]), static_cast<int>(options_.classes[1]),
                           static_cast<int>(options_.classes[2])};

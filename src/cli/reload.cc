@@ -15,9 +15,13 @@ struct Options {
   std::string bundle;
   bool rollback = false;
   int timeout_ms = 600'000;
+  Option* bundle_option = nullptr;
 };
 
 absl::Status Run(const Options& options) {
+  if (options.bundle_option->given() && options.bundle.empty()) {
+    return absl::InvalidArgumentError("--bundle: empty; leave it out to load the newest");
+  }
   BEAMLINE_ASSIGN_OR_RETURN(Client client, Client::Create(options.target, absl::Milliseconds(options.timeout_ms)));
   BEAMLINE_ASSIGN_OR_RETURN(const v1::ModelVersion serving,
                             options.rollback ? client.Rollback() : client.Reload(options.bundle));
@@ -35,12 +39,13 @@ Verb AddReload(Command& root) {
   command->AddText("--target", options->target, "The server's admin listener: admin.address and admin.port")
       ->ShowDefault()
       ->TypeName("HOST:PORT");
-  Option* bundle =
+  options->bundle_option =
       command
           ->AddText("--bundle", options->bundle,
                     "Folder on the server's machine; without it the newest of engine.model_folder, else engine.bundle")
           ->TypeName("DIR");
-  command->AddFlag("--rollback", options->rollback, "Back to the version that served before")->Excludes(bundle);
+  command->AddFlag("--rollback", options->rollback, "Back to the version that served before")
+      ->Excludes(options->bundle_option);
   command
       ->AddNumber("--timeout-ms", options->timeout_ms, {1, 86'400'000},
                   "How long to wait for the answer; the reload goes on after it")

@@ -2,8 +2,10 @@
 #include "cli/run.h"
 
 #include <algorithm>
+#include <cerrno>
 #include <cstdio>
 #include <cstdlib>
+#include <cstring>
 #include <exception>
 #include <new>
 #include <optional>
@@ -94,7 +96,12 @@ void PrintError(const std::string& verb, absl::string_view message) {
 int Run(const Verb& verb) {
   const std::string name = verb.command->name();
   try {
-    const absl::Status status = verb.run();
+    absl::Status status = verb.run();
+    errno = 0;
+    if (status.ok() && (std::fflush(stdout) != 0 || std::ferror(stdout) != 0)) {
+      status = absl::UnknownError(
+          absl::StrCat("cannot write to standard output", errno != 0 ? absl::StrCat(": ", std::strerror(errno)) : ""));
+    }
     if (!status.ok()) PrintError(name, status.message());
     return ExitCode(status);
   } catch (const std::exception& error) {  // out of memory, or our own bug: nothing throws across layers

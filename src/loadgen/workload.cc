@@ -76,6 +76,10 @@ std::vector<RecommendRequest> MakeWorkload(const WorkloadOptions& options, absl:
   return requests;
 }
 
+absl::Status TryOnce(Target& target, RecommendRequest request, absl::Duration timeout) {
+  return AskOnce(target, std::move(request), timeout).status();
+}
+
 absl::StatusOr<std::vector<ItemId>> DiscoverItems(Target& target, absl::Duration timeout) {
   std::vector<ItemId> found;
   std::set<ItemId> known;

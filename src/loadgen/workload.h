@@ -37,6 +37,9 @@ struct WorkloadOptions {
 std::vector<RecommendRequest> MakeWorkload(const WorkloadOptions& options, absl::Span<const ItemId> items,
                                            absl::Span<const std::vector<Event>> histories);
 
+// Sends one request and waits: what is wrong with it, before many are.
+absl::Status TryOnce(Target& target, RecommendRequest request, absl::Duration timeout);
+
 // Items the target knows: what it recommends to a user without history, and to those who saw that. The error is the
 // target's own where it answers nothing.
 absl::StatusOr<std::vector<ItemId>> DiscoverItems(Target& target, absl::Duration timeout);

@@ -120,10 +120,13 @@ class ModelRepository {
   absl::StatusOr<VersionStatus> ReloadNow(const std::string& path);
   absl::StatusOr<VersionStatus> RollbackNow();
   void Poll();
-  // The newest version of the folder; the floor where there is none above it. A hand's choice is above what was there
-  // when it was taken up: what is published while it loads is newer.
+  // The newest version of the folder, 0 where it holds none; the floor where nobody can say. A hand's choice is above
+  // what was there when it was taken up: what is published while it loads is newer.
   int64_t NewestNow() const;
+  void HoldUntilNewer(int64_t newest);
   absl::StatusOr<VersionStatus> ServeBundle(const std::string& path);
+  // Whoever publishes what is known already under a new name may remove the old one.
+  void IsAt(const std::string& digest, const std::string& path);
   // A loaded and warmed version; its status says why not, where it fails.
   absl::StatusOr<Loaded> Load(const std::string& path, const std::string& digest);
   ModelHandle Share(int64_t id, std::unique_ptr<Model> model);

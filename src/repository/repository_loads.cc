@@ -33,7 +33,7 @@ absl::StatusOr<VersionStatus> ModelRepository::ReloadNow(const std::string& path
     newest = all.back().number;
   }
   absl::StatusOr<VersionStatus> result = ServeBundle(bundle);
-  if (result.ok()) floor_ = std::max(floor_, newest);
+  if (result.ok()) HoldUntilNewer(newest);
   return result;
 }
 
@@ -54,7 +54,7 @@ absl::StatusOr<VersionStatus> ModelRepository::RollbackNow() {
     BEAMLINE_ASSIGN_OR_RETURN(target, Load(target.path, *digest));
   }
   before_.pop_back();
-  floor_ = std::max(floor_, newest);
+  HoldUntilNewer(newest);
   LogEvent(spdlog::level::warn, "model rolled back", {{"from", serving_->path}, {"to", target.path}});
   if (!options_.folder.empty()) {
     LogEvent(spdlog::level::warn, "the next start serves the folder's newest version again: remove what must not serve",
@@ -89,8 +89,16 @@ void ModelRepository::Poll() {
 
 int64_t ModelRepository::NewestNow() const {
   if (options_.folder.empty()) return floor_;
-  const auto available = ListVersions(options_.folder, options_.manifest, floor_);
-  return available.ok() && !available->empty() ? available->back().number : floor_;
+  const auto available = ListVersions(options_.folder, options_.manifest, 0);
+  if (!available.ok()) return floor_;
+  return available->empty() ? 0 : available->back().number;
+}
+
+void ModelRepository::HoldUntilNewer(int64_t newest) {
+  floor_ = newest;
+  if (options_.folder.empty()) return;
+  LogEvent(spdlog::level::info, "versions up to the newest are passed over until a newer one comes",
+           {{"folder", options_.folder}, {"newest", newest}});
 }
 
 absl::StatusOr<VersionStatus> ModelRepository::ServeBundle(const std::string& path) {
@@ -101,6 +109,7 @@ absl::StatusOr<VersionStatus> ModelRepository::ServeBundle(const std::string& pa
   if (serves || stands_by) {  // already in memory, but whoever asked means these files
     if (absl::Status status = loader_->Verify(path); !status.ok()) return Refuse(AddVersion(path, *digest), status);
   }
+  if (serves || stands_by) IsAt(*digest, path);
   if (serves) {
     std::lock_guard lock(mu_);
     ++stats_.unchanged;
@@ -126,6 +135,21 @@ absl::StatusOr<VersionStatus> ModelRepository::ServeBundle(const std::string& pa
     ++stats_.served;
   }
   return Serve(std::move(next), options_.keep_previous);
+}
+
+void ModelRepository::IsAt(const std::string& digest, const std::string& path) {
+  const auto move = [&](Loaded& version) {
+    if (version.digest != digest || version.path == path) return;
+    LogEvent(spdlog::level::info, "model unchanged", {{"id", version.id}, {"path", path}, {"before", version.path}});
+    version.path = path;
+    std::lock_guard lock(mu_);
+    const auto known = std::find_if(versions_.begin(), versions_.end(),
+                                    [&](const VersionStatus& status) { return status.id == version.id; });
+    if (known != versions_.end()) known->path = path;
+  };
+  if (serving_) move(*serving_);
+  if (standby_) move(*standby_);
+  for (Loaded& version : before_) move(version);
 }
 
 absl::StatusOr<ModelRepository::Loaded> ModelRepository::Load(const std::string& path, const std::string& digest) {
@@ -233,6 +257,11 @@ VersionStatus ModelRepository::SetState(int64_t id, VersionState state) {
 }
 
 absl::Status ModelRepository::Refuse(int64_t id, absl::Status error) {
+  if (serving_ && Interrupted()) {  // the process ends: the bundle is not to blame
+    SetState(id, VersionState::kUnloaded);
+    LogEvent(spdlog::level::info, "load given up, the server is stopping", {{"id", id}});
+    return absl::UnavailableError("the server is stopping");
+  }
   SetState(id, VersionState::kRefused);
   std::string path;
   {

@@ -48,8 +48,10 @@ absl::StatusOr<std::vector<FolderVersion>> ListVersions(const fs::path& folder, 
   }
   for (const fs::directory_iterator end; entry != end; entry.increment(error)) {
     const std::optional<int64_t> number = ParseVersionNumber(entry->path().filename().string());
-    std::error_code ignored;
-    if (!number || *number <= floor || !fs::exists(entry->path() / std::string(manifest), ignored)) continue;
+    if (!number || *number <= floor) continue;
+    // What cannot be looked into (rights, a stale handle) is a version: loading it says what is wrong.
+    std::error_code unknown;
+    if (!fs::exists(entry->path() / std::string(manifest), unknown) && !unknown) continue;
     versions.push_back({*number, entry->path().string(), StampOf(entry->path())});
   }
   // Half a list could make an old version look like the newest.

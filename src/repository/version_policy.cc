@@ -4,8 +4,9 @@
 namespace beamline::repository {
 
 absl::Time RetryAt(const absl::Status& error, absl::Time now, absl::Duration delay) {
-  // An input or output error of the system is UNKNOWN, a stale handle of a network's disk ABORTED.
-  const bool transient = absl::IsUnavailable(error) || absl::IsResourceExhausted(error) ||
+  // An input or output error of the system is UNKNOWN, a stale handle of a network's disk ABORTED; a file that is not
+  // there may be back with the same times (a mount, a folder that was moved away).
+  const bool transient = absl::IsUnavailable(error) || absl::IsNotFound(error) || absl::IsResourceExhausted(error) ||
                          absl::IsPermissionDenied(error) || absl::IsUnknown(error) || absl::IsAborted(error) ||
                          absl::IsDeadlineExceeded(error);
   return transient ? now + delay : absl::InfiniteFuture();

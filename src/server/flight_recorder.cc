@@ -244,13 +244,13 @@ std::string FlightRecorder::ToJson() const {
   return json + "]}\n";
 }
 
-void FlightRecorder::Dump(int fd) const {
+void FlightRecorder::Dump(int fd, const char* level) const {
   for (const Ring& ring : rings_) {
     for (size_t i = ring.size(); i > 0; --i) {
       char line[kMaxRecordJson];
       JsonText json(line, sizeof(line));
       json.Put('{');
-      json.Text("level", "critical");
+      json.Text("level", level);
       json.Text("event", "flight record");
       json.Text("ring", ring.name);
       WriteMembers(ring.newest(i - 1), &json);

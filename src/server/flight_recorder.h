@@ -71,9 +71,9 @@ class FlightRecorder {
   // {"recent": [...], "slow": [...], "refused": [...], "failed": [...]}, newest first.
   std::string ToJson() const;
 
-  // Writes all rings to `fd`, each line with its ring's name. Async-signal-safe: takes no lock, so that a record which
-  // is being written may come out mixed, and one line is never torn.
-  void Dump(int fd) const;
+  // Writes all rings to `fd`, each line with its ring's name and `level`. Async-signal-safe: takes no lock, so that a
+  // record which is being written may come out mixed, and one line is never torn.
+  void Dump(int fd, const char* level = "critical") const;
 
  private:
   struct Ring {

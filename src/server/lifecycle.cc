@@ -236,6 +236,25 @@ class Hangup {
   absl::Time last_ = absl::InfinitePast();
 };
 
+// SIGUSR1: the flight recorder to standard error, where there is one. Thread-safe.
+class RecorderOnDemand {
+ public:
+  void Watch(const FlightRecorder* recorder) {  // null: no more
+    const std::lock_guard<std::mutex> lock(mu_);
+    recorder_ = recorder;
+  }
+  bool Took(int number) const {
+    if (number != SIGUSR1) return false;
+    const std::lock_guard<std::mutex> lock(mu_);
+    if (recorder_ != nullptr) recorder_->Dump(STDERR_FILENO, "info");
+    return true;
+  }
+
+ private:
+  mutable std::mutex mu_;
+  const FlightRecorder* recorder_ = nullptr;  // guarded by mu_
+};
+
 // A standard stream that was closed before us is nobody's: our first socket would get its number, and every line of the
 // log.
 void HoldStandardStreams() {
@@ -251,6 +270,7 @@ void HoldStandardStreams() {
 void PrepareProcess(const config::v1::Log& log) {
   HoldStandardStreams();
   signal(SIGPIPE, SIG_IGN);
+  signal(SIGUSR2, SIG_IGN);
   signal(SIGXFSZ, SIG_IGN);  // what cannot be written is an error of the write, and no reason to end
   RegisterLogger(log);
   SilenceLibraries();
@@ -309,7 +329,7 @@ absl::Status RunFollower(const config::v1::ServerConfig& config, const FollowerM
   std::optional<Watchdog> watchdog;
   Hangup hangup("The configuration needs a restart of the whole group");
   SignalWatcher signals([&](int number) {
-    if (hangup.Took(number)) return;
+    if (hangup.Took(number) || number == SIGUSR1) return;
     Log().info("signal received: signal={}; rank 0 ends the group, a second signal ends this rank", number);
     if (stop.count() > 0 || !ready) _exit(kInterruptedExit);
     stop.Add();
@@ -329,8 +349,9 @@ absl::Status RunFollower(const config::v1::ServerConfig& config, const FollowerM
   return status;
 }
 
-absl::Status RunServer(const config::v1::ServerConfig& config, const EngineFactory& create_engine) {
-  PrepareProcess(config.log());
+namespace {
+
+absl::Status Serve(const config::v1::ServerConfig& config, const EngineFactory& create_engine) {
   TakeRole(ThreadRole::kAnswers);  // before gRPC starts the threads that inherit it
   BEAMLINE_RETURN_IF_ERROR(EnsureOpenFiles(config.limits().min_open_files()));
   if (!config.core_dumps()) BEAMLINE_RETURN_IF_ERROR(ForbidCoreDumps());
@@ -343,8 +364,9 @@ absl::Status RunServer(const config::v1::ServerConfig& config, const EngineFacto
   Hangup hangup(
       "Certificates and engine.model_folder are watched, `beamline reload` changes the model, the configuration needs "
       "a restart");
+  RecorderOnDemand recorder;
   SignalWatcher signals([&](int number) {
-    if (hangup.Took(number)) return;
+    if (hangup.Took(number) || recorder.Took(number)) return;
     LogEvent(spdlog::level::info, "signal received", {{"signal", number}});
     // Nothing is served and nothing is being written: there is nothing to wait for.
     if (loading.load()) _exit(kInterruptedExit);
@@ -391,11 +413,25 @@ absl::Status RunServer(const config::v1::ServerConfig& config, const EngineFacto
     LogEvent(spdlog::level::info, "admin", {{"grpc", server->admin_address()}, {"http", http->address()}});
   }
   const CrashDump crash_dump(&server->recorder(), STDERR_FILENO);
+  recorder.Watch(&server->recorder());
   pages.Serving(engine.get(), server.get());
   const absl::Status status = ServeUntilStopped(config.lifecycle(), *server, *engine, stop, *watchdog);
   running.store(nullptr);
+  recorder.Watch(nullptr);
   pages.Gone();
   return loss.status().ok() ? status : loss.status();
+}
+
+}  // namespace
+
+absl::Status RunServer(const config::v1::ServerConfig& config, const EngineFactory& create_engine) {
+  PrepareProcess(config.log());
+  absl::Status status = Serve(config, create_engine);
+  // The program prints a line of text; who reads objects alone must hear of it, too.
+  if (!status.ok() && config.log().format() == "json") {
+    LogEvent(spdlog::level::critical, "server failed", {{"error", LogText(status)}});
+  }
+  return status;
 }
 
 }  // namespace beamline::server

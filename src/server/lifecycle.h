@@ -5,7 +5,8 @@
 // when nobody has called for a tenth of a second (of the grace time, at most a second), the server and the engine stop.
 // A second signal skips what is left of both times. A watchdog, armed by the first signal itself, ends the process one
 // second after both times in case anything hangs. A signal while the engine still loads ends the process at once.
-// SIGHUP stops nothing: whoever means "read your files again" by it is told in the log that they are watched. The admin
+// SIGHUP stops nothing: whoever means "read your files again" by it is told in the log that they are watched. SIGUSR1
+// writes the flight recorder to standard error, SIGUSR2 does nothing. The admin
 // pages are there from before the engine loads until the end. Where several ranks hold the model, the loss of one ends
 // this process too: at once, with an error, and within kLostExit though all hang.
 #pragma once
@@ -40,8 +41,8 @@ class StopRequests {
   int count_ = 0;  // guarded by mu_
 };
 
-// SIGTERM, SIGINT and SIGHUP, taken by a thread of its own: everything may be done in `on_signal`. Blocks them in the
-// calling thread, hence in all threads it starts later: make it before them. One per process.
+// SIGTERM, SIGINT, SIGHUP and SIGUSR1, taken by a thread of its own: everything may be done in `on_signal`. Blocks them
+// in the calling thread, hence in all threads it starts later: make it before them. One per process.
 class SignalWatcher {
  public:
   explicit SignalWatcher(std::function<void(int signal_number)> on_signal);

@@ -7,6 +7,7 @@
 
 #include <openssl/err.h>
 #include <openssl/pem.h>
+#include <openssl/ssl.h>
 #include <openssl/x509.h>
 #include <sys/stat.h>
 
@@ -27,6 +28,7 @@ struct Deleter {
 using Bio = std::unique_ptr<BIO, Deleter<BIO_free_all>>;
 using Certificate = std::unique_ptr<X509, Deleter<X509_free>>;
 using Key = std::unique_ptr<EVP_PKEY, Deleter<EVP_PKEY_free>>;
+using Context = std::unique_ptr<SSL_CTX, Deleter<SSL_CTX_free>>;
 
 Bio Memory(const std::string& pem) { return Bio(BIO_new_mem_buf(pem.data(), static_cast<int>(pem.size()))); }
 
@@ -55,6 +57,7 @@ class Reader {
       Problem("key", absl::StrCat(tls_.key(), " is not the key of the certificate in ", tls_.certificate()));
     }
     if (own != nullptr) CheckPeriod(own.get());
+    if (own != nullptr && key != nullptr && report_.problems.empty()) CheckUse(own.get(), key.get());
     Certificates("client_ca", tls_.client_ca(), report_.files.client_ca);
     CheckPermissions();
     ERR_clear_error();
@@ -104,6 +107,29 @@ class Reader {
     Problem("key", absl::StrCat(tls_.key(), encrypted ? ": the key has a passphrase; store it without one"
                                                       : ": no private key in PEM (-----BEGIN PRIVATE KEY-----)"));
     return nullptr;
+  }
+
+  // gRPC says nothing of what OpenSSL does not take at the moment of use (keys that are too small, weak signatures): it
+  // goes on with what it had, or answers nobody.
+  void CheckUse(X509* own, EVP_PKEY* key) {
+    const auto refused = [&](const char* field, const std::string& file) {
+      const char* reason = ERR_reason_error_string(ERR_peek_last_error());
+      Problem(field,
+              absl::StrCat(file, ": OpenSSL does not take it: ", reason != nullptr ? reason : "no reason given"));
+    };
+    ERR_clear_error();
+    const Context context(SSL_CTX_new(TLS_method()));
+    if (SSL_CTX_use_certificate(context.get(), own) != 1) return refused("certificate", tls_.certificate());
+    const Bio chain = Memory(report_.files.certificate);
+    for (bool first = true;; first = false) {
+      Certificate next(PEM_read_bio_X509(chain.get(), nullptr, NoPassphrase, nullptr));
+      if (next == nullptr) break;
+      if (first) continue;
+      if (SSL_CTX_add0_chain_cert(context.get(), next.get()) != 1) return refused("certificate", tls_.certificate());
+      static_cast<void>(next.release());  // the context's now
+    }
+    ERR_clear_error();
+    if (SSL_CTX_use_PrivateKey(context.get(), key) != 1) refused("key", tls_.key());
   }
 
   void CheckPeriod(const X509* certificate) {

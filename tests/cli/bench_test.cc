@@ -186,6 +186,17 @@ TEST_F(BenchVerb, WhoHearsTheLastAnswerMayDropTheTargetAtOnce) {
   }
 }
 
+TEST_F(BenchVerb, WhatTheTargetRefusesIsFoundBeforeAnythingIsMeasured) {
+  engine_.set_answer([](const RecommendRequest& request) -> absl::StatusOr<RecommendResult> {
+    if (request.beam_widths.at(0) > 100) return absl::InvalidArgumentError("beam_widths[0]: 200 is outside 1..100");
+    return RecommendResult{};
+  });
+  const Outcome outcome = Bench("--seconds 0.1 --items 1 --beam 20,200 --history 5");
+  EXPECT_EQ(outcome.exit_code, 2);
+  EXPECT_THAT(outcome.text, HasSubstr("--beam 200, --history 5, --top-k 10: the engine refuses them: beam_widths[0]"));
+  EXPECT_THAT(outcome.text, ::testing::Not(HasSubstr("P99")));
+}
+
 TEST_F(BenchVerb, AServerThatFailsEverythingIsAnError) {
   engine_.set_answer([](const RecommendRequest&) { return absl::InternalError("broken"); });
   const Outcome outcome = Bench("--seconds 0.1 --items 1");

@@ -28,6 +28,7 @@ namespace {
 
 using cli::Beamline;
 using cli::Outcome;
+using cli::Shell;
 using ::testing::AllOf;
 using ::testing::HasSubstr;
 using ::testing::StartsWith;
@@ -178,6 +179,16 @@ TEST(CheckConfig, FilesThatAreNoneExitWithTwoAndOneLine) {
     EXPECT_EQ(outcome.exit_code, 2) << path;
     EXPECT_THAT(outcome.text, AllOf(StartsWith("beamline serve: "), HasSubstr(path)));
     EXPECT_EQ(std::count(outcome.text.begin(), outcome.text.end(), '\n'), 1) << outcome.text;
+  }
+}
+
+TEST(Usage, OutputThatCannotBeWrittenIsAnError) {
+  for (const char* stream : {">/dev/full", ">&-"}) {
+    const Outcome outcome =
+        Shell(absl::StrCat("{ ", BEAMLINE_BINARY, " serve --check-config --config ", BEAMLINE_SOURCE_DIR,
+                           "/configs/demo.textproto --bundle ", ::testing::TempDir(), " ", stream, "; }"));
+    EXPECT_EQ(outcome.exit_code, 1) << stream;
+    EXPECT_THAT(outcome.text, AllOf(StartsWith("beamline serve: cannot write to standard output: "))) << stream;
   }
 }
 

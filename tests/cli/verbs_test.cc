@@ -299,6 +299,7 @@ TEST_F(VerbsTest, WhatIsWrongIsNamed) {
     Bad(absl::StrCat("recommend --items 1 --target ", target), "must be HOST:PORT with a port of 1..65535");
     Bad(absl::StrCat("reload --target ", target), "must be HOST:PORT with a port of 1..65535");
   }
+  Bad("reload --bundle ''", "--bundle: empty; leave it out to load the newest");
   Bad("tokenize --from-index a --id-offset 9223372036854775808 --out b", "must be a whole number");
   Bad("tokenize --from-index a --dialect tsv --id-offset 1 --write-index b --out c",
       "--id-offset: 1 cannot be written");

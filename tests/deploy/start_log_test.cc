@@ -113,10 +113,11 @@ TEST_F(StartLogTest, ASecondServerOnTheSamePortsFailsClearly) {
     std::vector<int> second_ports = {50071, 50072, 50073};
     second_ports[taken] = ports[taken];
     const std::string config = ::testing::TempDir() + "/second.textproto";
-    ASSERT_TRUE(WriteFileAtomically(config, absl::StrCat("listen { address: '", LoopbackAddress(1), "' port: ",
-                                                         second_ports[0], " }\nadmin { address: '", LoopbackAddress(1),
-                                                         "' port: ", second_ports[1], " http_port: ", second_ports[2],
-                                                         " }\nengine { threads: 1 bundle: '", bundle_, "' }\n"))
+    ASSERT_TRUE(WriteFileAtomically(
+                    config, absl::StrCat("listen { address: '", LoopbackAddress(1), "' port: ", second_ports[0],
+                                         " }\nadmin { address: '", LoopbackAddress(1), "' port: ", second_ports[1],
+                                         " http_port: ", second_ports[2], " }\nengine { threads: 1 bundle: '", bundle_,
+                                         "' }\nlog { format: 'json' }\n"))
                     .ok());
     testing::Process second({BEAMLINE_BINARY, "serve", "--config", config});
     EXPECT_EQ(second.Wait(), 2);
@@ -124,9 +125,31 @@ TEST_F(StartLogTest, ASecondServerOnTheSamePortsFailsClearly) {
                 HasSubstr(absl::StrCat("beamline serve: cannot listen on ", LoopbackAddress(1), ":", ports[taken])));
     EXPECT_THAT(second.Log(), HasSubstr("another process listen"));
     EXPECT_THAT(second.Log(), Not(HasSubstr("loading")));
+    const json told = json::parse(second.Log().substr(0, second.Log().find('\n')), nullptr, false);
+    ASSERT_TRUE(told.is_object()) << second.Log();
+    EXPECT_EQ(told["event"], "server failed");
+    EXPECT_THAT(told["error"].get<std::string>(), HasSubstr("cannot listen on"));
   }
   v1::RecommendResponse response;
   EXPECT_TRUE(Ask(*v1::RecommendService::NewStub(Connect(first->target())), FixedRequests()[1], &response).ok());
+}
+
+TEST_F(StartLogTest, WhoAsksBySignalGetsTheFlightRecorder) {
+  const auto server = Started();
+  const auto stub = v1::RecommendService::NewStub(Connect(server->target()));
+  v1::RecommendRequest request = FixedRequests()[2];
+  request.set_request_id("asked");
+  v1::RecommendResponse response;
+  ASSERT_TRUE(Ask(*stub, request, &response).ok());
+  server->process().Signal(SIGUSR2);  // nothing
+  server->process().Signal(SIGUSR1);
+  const std::string line = server->process().AwaitLog("\"event\":\"flight record\"");
+  const json record = json::parse(line, nullptr, false);
+  ASSERT_TRUE(record.is_object()) << server->log();
+  EXPECT_EQ(record["level"], "info");
+  EXPECT_EQ(record["request_id"], "asked");
+  EXPECT_TRUE(Ask(*stub, request, &response).ok()) << "it goes on";
+  EXPECT_EQ(server->Stop(SIGTERM), 0);
 }
 
 TEST_F(StartLogTest, ACrashLeavesTheFlightRecorder) {

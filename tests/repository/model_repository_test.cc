@@ -158,9 +158,10 @@ TEST_F(ModelRepositoryTest, AProcessThatEndsWarmsNothingUp) {
   loader_->during_load = [] { SetInterrupted(true); };
   const absl::Status status = Reload(WriteBundle(folder_ / "b", "b")).status();
   SetInterrupted(false);
-  EXPECT_TRUE(absl::IsCancelled(status)) << status;
+  EXPECT_TRUE(absl::IsUnavailable(status)) << status;
   EXPECT_EQ(counts_.warm_ups, 1);
   EXPECT_EQ(Serving(), "a");
+  EXPECT_EQ(repository_->stats().refused, 0u) << "the bundle is not to blame";
 }
 
 TEST_F(ModelRepositoryTest, RollsBackAtOnceAndThenFurther) {
@@ -291,6 +292,72 @@ TEST_F(ModelRepositoryTest, ARollbackHoldsUntilSomethingNewerComes) {
   WriteBundle(folder_ / "3", "three");
   Poll();
   EXPECT_EQ(Serving(), "three");
+}
+
+TEST_F(ModelRepositoryTest, AfterARollbackTheFloorIsTheNewestThatIsThere) {
+  WriteBundle(folder_ / "1", "one");
+  ASSERT_TRUE(Start({.folder = folder_.string()}).ok());
+  WriteBundle(folder_ / "20261128", "a mistake");
+  Poll();
+  ASSERT_EQ(Serving(), "a mistake");
+  std::filesystem::remove_all(folder_ / "20261128");
+  ASSERT_TRUE(Rollback().ok());
+  WriteBundle(folder_ / "2", "two");
+  Poll();
+  EXPECT_EQ(Serving(), "two");
+}
+
+TEST_F(ModelRepositoryTest, AfterAHandsReloadToo) {
+  WriteBundle(folder_ / "1", "one");
+  ASSERT_TRUE(Start({.folder = folder_.string()}).ok());
+  WriteBundle(folder_ / "20261128", "a mistake");
+  Poll();
+  ASSERT_TRUE(Rollback().ok());  // what is below the mistake is older than it
+  std::filesystem::remove_all(folder_ / "20261128");
+  WriteBundle(folder_ / "2", "two");
+  Poll();
+  EXPECT_EQ(Serving(), "one");
+  ASSERT_TRUE(Reload().ok());
+  EXPECT_EQ(Serving(), "two");
+  WriteBundle(folder_ / "3", "three");
+  Poll();
+  EXPECT_EQ(Serving(), "three");
+}
+
+TEST_F(ModelRepositoryTest, WhatIsPublishedAgainUnderANewNumberIsThere) {
+  for (const bool keep_previous : {true, false}) {
+    const std::filesystem::path folder = folder_ / (keep_previous ? "kept" : "loaded_again");
+    WriteBundle(folder / "1", "a");
+    ASSERT_TRUE(Start({.folder = folder.string(), .keep_previous = keep_previous}).ok());
+    WriteBundle(folder / "2", "a");
+    Poll();
+    EXPECT_EQ(repository_->versions()[0].path, (folder / "2").string());
+    std::filesystem::remove_all(folder / "1");
+    for (const char* next : {"b", "c"}) {
+      WriteBundle(folder / (*next == 'b' ? "3" : "4"), next);
+      Poll();
+      ASSERT_EQ(Serving(), next);
+    }
+    ASSERT_TRUE(Rollback().ok());
+    const auto first = Rollback();
+    ASSERT_TRUE(first.ok()) << first.status();
+    EXPECT_EQ(Serving(), "a");
+  }
+}
+
+TEST_F(ModelRepositoryTest, AVersionThatWasAwayForAMomentIsTriedAgain) {
+  WriteBundle(folder_ / "1", "one");
+  ASSERT_TRUE(Start({.folder = folder_.string()}).ok());
+  WriteBundle(folder_ / "2", "two");
+  loader_->during_load = [&] {
+    loader_->during_load = nullptr;
+    std::filesystem::rename(folder_ / "2", folder_ / ".away");
+  };
+  Poll();
+  ASSERT_EQ(Serving(), "one");
+  std::filesystem::rename(folder_ / ".away", folder_ / "2");
+  for (int i = 0; i < 7; ++i) Poll();
+  EXPECT_EQ(Serving(), "two");
 }
 
 TEST_F(ModelRepositoryTest, AHandsChoiceHoldsToo) {

@@ -40,6 +40,14 @@ TEST(VersionFolderTest, OrdersByNumberAndPassesOverTheRest) {
   EXPECT_THAT(Numbers(folder, 10), ElementsAre());
 }
 
+// Root may look everywhere; nobody follows a link to itself.
+TEST(VersionFolderTest, WhatCannotBeLookedIntoIsAVersion) {
+  const auto folder = TestFolder();
+  std::filesystem::create_directories(folder / "5");
+  std::filesystem::create_symlink("bundle.json", folder / "5" / "bundle.json");
+  EXPECT_THAT(Numbers(folder), ElementsAre(5));
+}
+
 TEST(VersionFolderTest, TheStampFollowsTheFiles) {
   const auto folder = TestFolder();
   const auto stamp = [&] { return (*ListVersions(folder, "bundle.json", 0))[0].stamp; };

@@ -37,7 +37,7 @@ TEST(VersionPolicyTest, TriesAgainWhatFailedForTheMachine) {
   EXPECT_EQ(again, kNow + absl::Seconds(30));
   for (const absl::Status& trouble :
        {absl::ResourceExhaustedError("memory"), absl::ErrnoToStatus(EACCES, "rights"), absl::ErrnoToStatus(EIO, "disk"),
-        absl::ErrnoToStatus(ESTALE, "a network's disk")}) {
+        absl::ErrnoToStatus(ESTALE, "a network's disk"), absl::NotFoundError("away")}) {
     EXPECT_EQ(RetryAt(trouble, kNow, absl::Seconds(30)), again) << trouble;
   }
   for (const absl::Status& fault : {absl::DataLossError("x"), absl::InvalidArgumentError("x"),

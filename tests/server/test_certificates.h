@@ -35,13 +35,19 @@ class TestAuthority {
 
   // `expires_in` seconds; negative: it has expired. `names`: "IP:127.0.0.1", "DNS:example.com".
   Issued Issue(const std::string& name, const std::string& names = "IP:127.0.0.1", int64_t expires_in = 3600) const {
-    const std::unique_ptr<EVP_PKEY, void (*)(EVP_PKEY*)> key(EVP_EC_gen("P-256"), EVP_PKEY_free);
+    return IssueFor(EVP_EC_gen("P-256"), name, names, expires_in);
+  }
+  // With a key that OpenSSL does not serve with.
+  Issued IssueWeak(const std::string& name) const { return IssueFor(EVP_RSA_gen(1024), name, "IP:127.0.0.1", 3600); }
+
+ private:
+  Issued IssueFor(EVP_PKEY* made_for, const std::string& name, const std::string& names, int64_t expires_in) const {
+    const std::unique_ptr<EVP_PKEY, void (*)(EVP_PKEY*)> key(made_for, EVP_PKEY_free);
     const std::unique_ptr<X509, void (*)(X509*)> made(Make(name, expires_in, "CA:FALSE", names, key.get()), X509_free);
     return {Pem([&](BIO* out) { PEM_write_bio_X509(out, made.get()); }),
             Pem([&](BIO* out) { PEM_write_bio_PrivateKey(out, key.get(), nullptr, nullptr, 0, nullptr, nullptr); })};
   }
 
- private:
   template <typename Write>
   static std::string Pem(const Write& write) {
     BIO* const out = BIO_new(BIO_s_mem());

@@ -179,6 +179,9 @@ TEST_F(TlsTest, ABadChangeIsRefusedAndTheOldCertificateStays) {
   std::filesystem::remove(folder_.Path("server.pem"));
   EXPECT_TRUE(refused(3)) << "gone";
   EXPECT_EQ(Call(authority_.certificate()), grpc::StatusCode::OK);
+  folder_.WritePair(authority_.IssueWeak("server"));
+  EXPECT_TRUE(refused(4)) << "a key too small, or, between the two files, of another certificate";
+  EXPECT_EQ(Call(authority_.certificate()), grpc::StatusCode::OK);
   folder_.WritePair(authority_.Issue("server", "IP:127.0.0.1", -60));
   for (int i = 0; i < 20; ++i) {
     EXPECT_EQ(Call(authority_.certificate()), grpc::StatusCode::OK) << "expired, while the one in use is not";
@@ -220,6 +223,11 @@ TEST_F(TlsTest, EveryProblemNamesFieldAndFile) {
   folder_.Write("empty", "");
   folder_.Write("text", "no PEM at all\n");
   folder_.Write("two.pem", authority_.certificate() + "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n");
+  const Issued weak = authority_.IssueWeak("weak");
+  folder_.Write("weak.pem", weak.certificate);
+  folder_.Write("weak.key", weak.key);
+  folder_.Write("weak_chain.pem", server.certificate + weak.certificate);
+  folder_.Write("chain.key", server.key);
   folder_.Write("locked.key", "-----BEGIN ENCRYPTED PRIVATE KEY-----\nAAAA\n-----END ENCRYPTED PRIVATE KEY-----\n");
   const BadFiles cases[] = {
       {"", "server.key", "", "tls.certificate: missing", "PEM"},
@@ -236,6 +244,8 @@ TEST_F(TlsTest, EveryProblemNamesFieldAndFile) {
       {"server.pem", "server.pem", "", "tls.key: ", "no private key in PEM"},
       {"server.pem", "locked.key", "", "tls.key: ", "has a passphrase"},
       {"server.pem", "other.key", "", "tls.key: ", "is not the key of the certificate"},
+      {"weak.pem", "weak.key", "", "tls.certificate: ", "weak.pem: OpenSSL does not take it: ee key too small"},
+      {"weak_chain.pem", "chain.key", "", "tls.certificate: ", "OpenSSL does not take it: ca key too small"},
       {"server.pem", "server.key", "text", "tls.client_ca: ", "no certificate in PEM"},
   };
   for (const BadFiles& bad : cases) {

@@ -124,9 +124,8 @@ class Reader {
     for (bool first = true;; first = false) {
       Certificate next(PEM_read_bio_X509(chain.get(), nullptr, NoPassphrase, nullptr));
       if (next == nullptr) break;
-      if (first) continue;
-      if (SSL_CTX_add0_chain_cert(context.get(), next.get()) != 1) return refused("certificate", tls_.certificate());
-      static_cast<void>(next.release());  // the context's now
+      if (first) continue;  // the server's own
+      if (SSL_CTX_add1_chain_cert(context.get(), next.get()) != 1) return refused("certificate", tls_.certificate());
     }
     ERR_clear_error();
     if (SSL_CTX_use_PrivateKey(context.get(), key) != 1) refused("key", tls_.key());

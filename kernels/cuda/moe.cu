@@ -10,9 +10,10 @@ constexpr unsigned kFullWarp = 0xffffffffu;
 constexpr int kRouteRows = 4;    // of a block
 constexpr int kRouteWarps = 16;  // each has every 16th expert, for all the rows: chains of dependent loads are short
 
-// Scores by all warps, then the choice by one warp per row.
+// Scores by all warps, then the choice by one warp per row. One block to an SM may use its registers: time is latency
+// here, and for two or three of them ptxas spills (sm_80).
 template <class T>
-__global__ void __launch_bounds__(kRouteWarps * 32) MoeRoute(const __grid_constant__ MoeRouteArgs args) {
+__global__ void __launch_bounds__(kRouteWarps * 32, 1) MoeRoute(const __grid_constant__ MoeRouteArgs args) {
   AwaitPredecessors();
   __shared__ float scores[kRouteRows][kMaxExperts];
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;

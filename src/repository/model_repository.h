@@ -22,6 +22,7 @@
 #include <memory>
 #include <mutex>
 #include <optional>
+#include <set>
 #include <string>
 #include <thread>
 #include <vector>
@@ -120,6 +121,8 @@ class ModelRepository {
   absl::StatusOr<VersionStatus> ReloadNow(const std::string& path);
   absl::StatusOr<VersionStatus> RollbackNow();
   void Poll();
+  // A version that came and will never be served: whoever published it finds a line that says why.
+  void TellPassedOver(const std::vector<FolderVersion>& available);
   // The newest version of the folder, 0 where it holds none; the floor where nobody can say. A hand's choice is above
   // what was there when it was taken up: what is published while it loads is newer.
   int64_t NewestNow() const;
@@ -156,6 +159,7 @@ class ModelRepository {
   std::vector<Loaded> before_;  // what served before, oldest first; without their models
   int64_t floor_ = 0;
   Refusals refusals_;
+  std::set<int64_t> seen_;  // numbers that the folder had at the last look
   absl::Time next_poll_ = absl::InfiniteFuture();
   std::string poll_error_;  // the last one logged
 

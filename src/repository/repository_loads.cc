@@ -26,8 +26,7 @@ absl::StatusOr<VersionStatus> ModelRepository::ReloadNow(const std::string& path
   std::string bundle = path.empty() ? options_.bundle : path;
   int64_t newest = NewestNow();
   if (path.empty() && !options_.folder.empty()) {
-    BEAMLINE_ASSIGN_OR_RETURN(const std::vector<FolderVersion> all,
-                              ListVersions(options_.folder, options_.manifest, 0));
+    BEAMLINE_ASSIGN_OR_RETURN(const std::vector<FolderVersion> all, ListVersions(options_.folder, options_.manifest));
     if (all.empty()) return absl::NotFoundError(absl::StrCat(options_.folder, ": holds no version"));
     bundle = all.back().path;
     newest = all.back().number;
@@ -68,14 +67,17 @@ absl::StatusOr<VersionStatus> ModelRepository::RollbackNow() {
 }
 
 void ModelRepository::Poll() {
-  const auto available = ListVersions(options_.folder, options_.manifest, floor_);
+  const auto available = ListVersions(options_.folder, options_.manifest);
   if (!available.ok()) {
     const std::string error(available.status().message());
     if (error != poll_error_) LogEvent(spdlog::level::err, "model folder unreadable", {{"error", error}});
     poll_error_ = error;
+    std::lock_guard lock(mu_);
+    ++stats_.folder_errors;
     return;
   }
   poll_error_.clear();
+  TellPassedOver(*available);
   const FolderVersion* version = NextVersion(*available, floor_, refusals_, clock_->Now());
   if (version == nullptr) return;
   const absl::Status status = ServeBundle(version->path).status();
@@ -87,9 +89,20 @@ void ModelRepository::Poll() {
   }
 }
 
+void ModelRepository::TellPassedOver(const std::vector<FolderVersion>& available) {
+  std::set<int64_t> numbers;
+  for (const FolderVersion& version : available) {
+    numbers.insert(version.number);
+    if (version.number > floor_ || seen_.contains(version.number) || version.path == serving_->path) continue;
+    LogEvent(spdlog::level::warn, "version passed over, it is not above the newest there was",
+             {{"path", version.path}, {"newest", floor_}});
+  }
+  seen_ = std::move(numbers);
+}
+
 int64_t ModelRepository::NewestNow() const {
   if (options_.folder.empty()) return floor_;
-  const auto available = ListVersions(options_.folder, options_.manifest, 0);
+  const auto available = ListVersions(options_.folder, options_.manifest);
   if (!available.ok()) return floor_;
   return available->empty() ? 0 : available->back().number;
 }

@@ -38,8 +38,7 @@ std::optional<int64_t> ParseVersionNumber(absl::string_view name) {
   return number;
 }
 
-absl::StatusOr<std::vector<FolderVersion>> ListVersions(const fs::path& folder, absl::string_view manifest,
-                                                        int64_t floor) {
+absl::StatusOr<std::vector<FolderVersion>> ListVersions(const fs::path& folder, absl::string_view manifest) {
   std::vector<FolderVersion> versions;
   std::error_code error;
   fs::directory_iterator entry(folder, error);
@@ -48,7 +47,7 @@ absl::StatusOr<std::vector<FolderVersion>> ListVersions(const fs::path& folder, 
   }
   for (const fs::directory_iterator end; entry != end; entry.increment(error)) {
     const std::optional<int64_t> number = ParseVersionNumber(entry->path().filename().string());
-    if (!number || *number <= floor) continue;
+    if (!number) continue;
     // What cannot be looked into (rights, a stale handle) is a version: loading it says what is wrong.
     std::error_code unknown;
     if (!fs::exists(entry->path() / std::string(manifest), unknown) && !unknown) continue;

@@ -27,8 +27,8 @@ struct FolderVersion {
 
 std::optional<int64_t> ParseVersionNumber(absl::string_view name);
 
-// The versions above `floor` that have a file named `manifest`, in ascending order.
-absl::StatusOr<std::vector<FolderVersion>> ListVersions(const std::filesystem::path& folder, absl::string_view manifest,
-                                                        int64_t floor);
+// The versions that have a file named `manifest`, in ascending order.
+absl::StatusOr<std::vector<FolderVersion>> ListVersions(const std::filesystem::path& folder,
+                                                        absl::string_view manifest);
 
 }  // namespace beamline::repository

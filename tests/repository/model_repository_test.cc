@@ -4,11 +4,15 @@
 #include "repository/model_repository.h"
 
 #include <fstream>
+#include <sstream>
 
+#include "absl/strings/str_split.h"
 #include "base/interrupt.h"
+#include "base/log.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "repository/fake_loader.h"
+#include "spdlog/sinks/ostream_sink.h"
 
 namespace beamline::repository {
 namespace {
@@ -238,6 +242,39 @@ TEST_F(ModelRepositoryTest, WatchesAFolder) {
   EXPECT_EQ(counts_.loads, 2);
 }
 
+TEST_F(ModelRepositoryTest, AVersionThatComesTooLateIsToldOnce) {
+  std::ostringstream log;
+  const auto sink = std::make_shared<spdlog::sinks::ostream_sink_mt>(log, true);
+  Log().sinks().push_back(sink);
+  const auto told = [&] {
+    return std::ssize(std::vector<std::string>(absl::StrSplit(log.str(), "version passed over"))) - 1;
+  };
+  WriteBundle(folder_ / "1", "one");
+  WriteBundle(folder_ / "10", "ten");
+  ASSERT_TRUE(Start({.folder = folder_.string()}).ok());
+  Poll();
+  EXPECT_EQ(told(), 0);  // the old ones of a start are no news
+  WriteBundle(folder_ / "9", "nine");
+  for (int i = 0; i < 3; ++i) Poll();
+  EXPECT_EQ(told(), 1);
+  EXPECT_THAT(log.str(), AllOf(HasSubstr((folder_ / "9").string()), HasSubstr("10")));
+  std::filesystem::remove_all(folder_ / "9");
+  Poll();
+  WriteBundle(folder_ / "9", "nine again");
+  Poll();
+  EXPECT_EQ(told(), 2);
+  WriteBundle(folder_ / "11", "eleven");
+  Poll();
+  Poll();
+  EXPECT_EQ(Serving(), "eleven");
+  WriteBundle(folder_ / "12", "twelve");
+  ASSERT_TRUE(Reload().ok());  // before the folder is looked at
+  Poll();
+  EXPECT_EQ(Serving(), "twelve");
+  EXPECT_EQ(told(), 2);
+  Log().sinks().pop_back();
+}
+
 TEST_F(ModelRepositoryTest, StartsWithTheNewestVersionThatCanBeServed) {
   EXPECT_EQ(Start({.folder = folder_.string()}).code(), Code::kNotFound);
   WriteBundle(folder_ / "3", "broken");
@@ -405,7 +442,9 @@ TEST_F(ModelRepositoryTest, AFolderThatCannotBeListedChangesNothing) {
   ASSERT_TRUE(Start({.folder = (folder_ / "versions").string()}).ok());
   std::filesystem::rename(folder_ / "versions", folder_ / "away");
   Poll();
+  Poll();
   EXPECT_EQ(Serving(), "one");
+  EXPECT_EQ(repository_->stats().folder_errors, 2u);
   EXPECT_EQ(Reload().status().code(), Code::kUnavailable);
   std::filesystem::rename(folder_ / "away", folder_ / "versions");
   WriteBundle(folder_ / "versions/2", "two");

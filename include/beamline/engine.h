@@ -107,7 +107,7 @@ struct EngineStatus {
   uint64_t models_served = 0;          // that began to serve, rollbacks not counted
   uint64_t models_refused = 0;
   uint64_t rollbacks = 0;
-  uint64_t model_folder_errors = 0;  // looks at the watched folder that could not list it
+  bool model_folder_unreadable = false;  // the watched folder, at the last look
   absl::Time last_swap = absl::InfinitePast();
 };
 

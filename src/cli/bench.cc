@@ -12,6 +12,7 @@
 #include "absl/strings/str_join.h"
 #include "absl/time/clock.h"
 #include "base/file.h"
+#include "base/interrupt.h"
 #include "base/progress.h"
 #include "base/thread_role.h"
 #include "beamline/engine.h"
@@ -143,23 +144,36 @@ class Bench {
     return workload;
   }
 
-  // A value that the target refuses is found before anything is measured. Other errors are the measurement's.
+  // A value that the target refuses is found before anything is measured: every beam with every history, then the
+  // largest batch. Other errors are the measurement's, and end the trial.
   absl::Status TryAll() {
     if (options_.target.health) return absl::OkStatus();
     for (const uint32_t beam : options_.beams) {
       for (const uint32_t history : options_.histories) {
-        loadgen::WorkloadOptions one = WorkloadOf({{}, static_cast<int>(beam), static_cast<int>(history)});
-        one.requests = 1;
-        const absl::Status status =
-            loadgen::TryOnce(*target_, loadgen::MakeWorkload(one, items_, histories_)[0], absl::Seconds(60));
-        if (!absl::IsInvalidArgument(status)) continue;
-        return absl::InvalidArgumentError(absl::StrFormat(
-            "--beam %d, --history %d, --top-k %d: the engine refuses them: %s (its limits are in the server's "
-            "configuration, or in --config)",
-            beam, history, one.top_k, std::string(status.message())));
+        const absl::Status status = Try({{}, static_cast<int>(beam), static_cast<int>(history)}, 1);
+        if (absl::IsInvalidArgument(status)) return status;
+        if (!status.ok()) return CheckInterrupted();
       }
     }
-    return absl::OkStatus();
+    const auto batch = static_cast<int>(*std::max_element(options_.batches.begin(), options_.batches.end()));
+    if (batch == 1) return absl::OkStatus();
+    const absl::Status status =
+        Try({{}, static_cast<int>(options_.beams[0]), static_cast<int>(options_.histories[0])}, batch);
+    return absl::IsInvalidArgument(status) ? status : CheckInterrupted();
+  }
+
+  // One call of `batch` requests, each the cell's with most events.
+  absl::Status Try(const Cell& cell, int batch) {
+    const std::vector<RecommendRequest> pool = loadgen::MakeWorkload(WorkloadOf(cell), items_, histories_);
+    const auto longest = std::max_element(
+        pool.begin(), pool.end(), [](const auto& a, const auto& b) { return a.history.size() < b.history.size(); });
+    absl::Status status = loadgen::TryOnce(*target_, std::vector<RecommendRequest>(batch, *longest), absl::Seconds(60));
+    if (!absl::IsInvalidArgument(status)) return status;
+    return absl::InvalidArgumentError(absl::StrCat(cell.beam > 0 ? absl::StrCat("--beam ", cell.beam, ", ") : "",
+                                                   batch > 1 ? absl::StrCat("--batch ", batch, ", ") : "", "--history ",
+                                                   cell.history, ", --top-k ", longest->top_k,
+                                                   ": the engine refuses them: ", status.message(),
+                                                   " (its limits are in the server's configuration, or in --config)"));
   }
 
   absl::StatusOr<Measurement> MeasureCell(const Cell& cell) {

@@ -417,7 +417,7 @@ EngineStatus EngineCore::GetStatus() const {
   status.models_served = repository.served;
   status.models_refused = repository.refused;
   status.rollbacks = repository.rollbacks;
-  status.model_folder_errors = repository.folder_errors;
+  status.model_folder_unreadable = repository.folder_unreadable;
   status.last_swap = repository.last_swap;
   std::lock_guard lock(mu_);
   status.not_ready = WhyNotReady(stopping_, stats, clock_->Now());

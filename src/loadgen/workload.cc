@@ -2,19 +2,24 @@
 #include "loadgen/workload.h"
 
 #include <algorithm>
+#include <chrono>
 #include <cmath>
 #include <future>
+#include <memory>
+#include <numeric>
 #include <random>
 #include <set>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
+#include "base/interrupt.h"
 #include "beamline/status.h"
 
 namespace beamline::loadgen {
 namespace {
 
+constexpr std::chrono::milliseconds kPoll{20};  // for an interrupt
 constexpr int kDiscoveryRounds = 4;
 constexpr int kDiscoveryItems = 64;  // asked for at once
 constexpr int kFewItems = 10;        // where the target allows no more
@@ -34,15 +39,20 @@ Priority ClassOf(int index, const ClassShares& classes) {
   return percent < classes.critical + classes.plain ? Priority::kDefault : Priority::kSheddable;
 }
 
-absl::StatusOr<std::vector<ItemId>> AskOnce(Target& target, RecommendRequest request, absl::Duration timeout) {
-  BEAMLINE_RETURN_IF_ERROR(target.Prepare({std::move(request)}));
-  std::promise<Answer> promise;
-  const int first = 0;
-  target.Send({&first, 1}, absl::Now() + timeout, /*want_items=*/true,
-              [&](std::vector<Answer> answers) { promise.set_value(std::move(answers[0])); });
-  Answer answer = promise.get_future().get();
-  BEAMLINE_RETURN_IF_ERROR(answer.status);
-  return std::move(answer.items);
+// One call; its first error, or its answers. An interrupt leaves it to whoever answers late.
+absl::StatusOr<std::vector<Answer>> AskOnce(Target& target, std::vector<RecommendRequest> requests,
+                                            absl::Duration timeout) {
+  std::vector<int> all(requests.size());
+  std::iota(all.begin(), all.end(), 0);
+  BEAMLINE_RETURN_IF_ERROR(target.Prepare(std::move(requests)));
+  const auto promise = std::make_shared<std::promise<std::vector<Answer>>>();
+  std::future<std::vector<Answer>> future = promise->get_future();
+  target.Send(all, absl::Now() + timeout, /*want_items=*/true,
+              [promise](std::vector<Answer> answers) { promise->set_value(std::move(answers)); });
+  while (future.wait_for(kPoll) != std::future_status::ready) BEAMLINE_RETURN_IF_ERROR(CheckInterrupted());
+  std::vector<Answer> answers = future.get();
+  for (const Answer& answer : answers) BEAMLINE_RETURN_IF_ERROR(answer.status);
+  return answers;
 }
 
 }  // namespace
@@ -76,8 +86,8 @@ std::vector<RecommendRequest> MakeWorkload(const WorkloadOptions& options, absl:
   return requests;
 }
 
-absl::Status TryOnce(Target& target, RecommendRequest request, absl::Duration timeout) {
-  return AskOnce(target, std::move(request), timeout).status();
+absl::Status TryOnce(Target& target, std::vector<RecommendRequest> requests, absl::Duration timeout) {
+  return AskOnce(target, std::move(requests), timeout).status();
 }
 
 absl::StatusOr<std::vector<ItemId>> DiscoverItems(Target& target, absl::Duration timeout) {
@@ -90,10 +100,10 @@ absl::StatusOr<std::vector<ItemId>> DiscoverItems(Target& target, absl::Duration
     request.top_k = top_k;
     request.exclude_history = true;
     for (size_t i = 0; i < found.size(); ++i) request.history.push_back(EventAt(found[i], static_cast<int>(i)));
-    const absl::StatusOr<std::vector<ItemId>> items = AskOnce(target, std::move(request), timeout);
-    if (absl::IsInvalidArgument(items.status()) && std::exchange(top_k, kFewItems) != kFewItems) continue;
-    BEAMLINE_RETURN_IF_ERROR(items.status());
-    for (const ItemId item : *items) {
+    const auto answers = AskOnce(target, {std::move(request)}, timeout);
+    if (absl::IsInvalidArgument(answers.status()) && std::exchange(top_k, kFewItems) != kFewItems) continue;
+    BEAMLINE_RETURN_IF_ERROR(answers.status());
+    for (const ItemId item : answers->front().items) {
       if (known.insert(item).second) found.push_back(item);
     }
   }

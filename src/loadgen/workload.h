@@ -31,14 +31,14 @@ struct WorkloadOptions {
   uint64_t seed = 1;
 };
 
-// `histories` in turn, the newest `history` events of each; where empty, items drawn from `items`, the first ones more
-// often (as popular ones are). A request without events gets a user id, as it must have one of both. REQUIRES: either
-// of the two, unless `history` is 0.
+// `histories` in turn (with `users`, one of them for each), the newest `history` events; where there are none, items
+// drawn from `items`, the first ones more often (as popular ones are). A request without events gets a user id, as it
+// must have one of both. REQUIRES: either of the two, unless `history` is 0.
 std::vector<RecommendRequest> MakeWorkload(const WorkloadOptions& options, absl::Span<const ItemId> items,
                                            absl::Span<const std::vector<Event>> histories);
 
-// Sends one request and waits: what is wrong with it, before many are.
-absl::Status TryOnce(Target& target, RecommendRequest request, absl::Duration timeout);
+// Sends one call of `requests` and waits for its answer, or an interrupt: what is wrong with it, before many are sent.
+absl::Status TryOnce(Target& target, std::vector<RecommendRequest> requests, absl::Duration timeout);
 
 // Items the target knows: what it recommends to a user without history, and to those who saw that. The error is the
 // target's own where it answers nothing.

@@ -52,7 +52,7 @@ absl::Status ModelRepository::ServeFirst() {
   next_poll_ = clock_->Now() + options_.poll_period;
   absl::Status first_error;
   BEAMLINE_ASSIGN_OR_RETURN(const std::vector<FolderVersion> available,
-                            ListVersions(options_.folder, options_.manifest));
+                            ListVersions(options_.folder, options_.manifest, floor_));
   for (const FolderVersion& version : available) seen_.insert(version.number);
   while (const FolderVersion* version = NextVersion(available, floor_, refusals_, absl::InfinitePast())) {
     const absl::Status status = ServeBundle(version->path).status();

@@ -108,6 +108,7 @@ class ModelRepository {
   struct Loaded {
     int64_t id = 0;
     std::string path, digest;
+    std::vector<std::string> also;  // where else it was, oldest first: one of them may be left when `path` is gone
     ModelHandle model;
   };
 
@@ -117,19 +118,24 @@ class ModelRepository {
   void Loop();
   bool Work();
 
-  // Below, repository_loads.cc: on the repository's thread only.
+  // Below, on the repository's thread only. repository_folder.cc:
+  void Poll();
+  // Of versions that came and will never be served: whoever published them finds a line that says why.
+  void TellPassedOver(const std::vector<FolderVersion>& available);
+  // Without stamps; none where no folder is watched.
+  absl::StatusOr<std::vector<FolderVersion>> ListNow() const;
+  // A hand's choice is above what `there` was when it was taken up: what is published while it loads is newer. Where
+  // nobody could say, or nothing was there (a disk that is away), the floor stays.
+  void HoldUntilNewer(const absl::StatusOr<std::vector<FolderVersion>>& there);
+
+  // repository_loads.cc:
   absl::StatusOr<VersionStatus> ReloadNow(const std::string& path);
   absl::StatusOr<VersionStatus> RollbackNow();
-  void Poll();
-  // A version that came and will never be served: whoever published it finds a line that says why.
-  void TellPassedOver(const std::vector<FolderVersion>& available);
-  // The newest version of the folder, 0 where it holds none; the floor where nobody can say. A hand's choice is above
-  // what was there when it was taken up: what is published while it loads is newer.
-  int64_t NewestNow() const;
-  void HoldUntilNewer(int64_t newest);
   absl::StatusOr<VersionStatus> ServeBundle(const std::string& path);
-  // Whoever publishes what is known already under a new name may remove the old one.
+  // What is published under another name has the new one from now on, and the old one beside it.
   void IsAt(const std::string& digest, const std::string& path);
+  // Where the bundle of `version` still is.
+  absl::StatusOr<std::string> Find(const Loaded& version) const;
   // A loaded and warmed version; its status says why not, where it fails.
   absl::StatusOr<Loaded> Load(const std::string& path, const std::string& digest);
   ModelHandle Share(int64_t id, std::unique_ptr<Model> model);
@@ -159,7 +165,7 @@ class ModelRepository {
   std::vector<Loaded> before_;  // what served before, oldest first; without their models
   int64_t floor_ = 0;
   Refusals refusals_;
-  std::set<int64_t> seen_;  // numbers that the folder had at the last look
+  std::set<int64_t> seen_;  // numbers that were in the folder at the last look
   absl::Time next_poll_ = absl::InfiniteFuture();
   std::string poll_error_;  // the last one logged
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The part of ModelRepository that runs on its own thread: what it loads, serves, and lets go.
+// The part of ModelRepository that loads, serves and lets go, on the repository's thread.
 #include <algorithm>
 #include <utility>
 
@@ -15,6 +15,7 @@ namespace {
 
 constexpr size_t kRememberedVersions = 32;
 constexpr size_t kRememberedBefore = 16;
+constexpr size_t kRememberedPaths = 4;  // of one version, besides its own
 
 bool Gone(const VersionStatus& version) {
   return version.state == VersionState::kUnloaded || version.state == VersionState::kRefused;
@@ -24,36 +25,30 @@ bool Gone(const VersionStatus& version) {
 
 absl::StatusOr<VersionStatus> ModelRepository::ReloadNow(const std::string& path) {
   std::string bundle = path.empty() ? options_.bundle : path;
-  int64_t newest = NewestNow();
+  const auto there = ListNow();
   if (path.empty() && !options_.folder.empty()) {
-    BEAMLINE_ASSIGN_OR_RETURN(const std::vector<FolderVersion> all, ListVersions(options_.folder, options_.manifest));
-    if (all.empty()) return absl::NotFoundError(absl::StrCat(options_.folder, ": holds no version"));
-    bundle = all.back().path;
-    newest = all.back().number;
+    BEAMLINE_RETURN_IF_ERROR(there.status());
+    if (there->empty()) return absl::NotFoundError(absl::StrCat(options_.folder, ": holds no version"));
+    bundle = there->back().path;
   }
   absl::StatusOr<VersionStatus> result = ServeBundle(bundle);
-  if (result.ok()) HoldUntilNewer(newest);
+  if (result.ok()) HoldUntilNewer(there);
   return result;
 }
 
 absl::StatusOr<VersionStatus> ModelRepository::RollbackNow() {
   if (before_.empty()) return absl::FailedPreconditionError("no version served before this one: nothing to go back to");
-  const int64_t newest = NewestNow();
+  const auto there = ListNow();
   Loaded target = before_.back();
   if (standby_ && standby_->id == target.id) {
     target = *std::exchange(standby_, std::nullopt);
   } else {
-    const absl::StatusOr<std::string> digest = loader_->Identify(target.path);
-    if (!digest.ok() || *digest != target.digest) {
-      return absl::FailedPreconditionError(absl::StrCat(
-          target.path, ": is no longer the bundle that served before",
-          digest.ok() ? "" : absl::StrCat(" (", digest.status().message(), ")"), "; reload the one you want by path"));
-    }
+    BEAMLINE_ASSIGN_OR_RETURN(const std::string path, Find(target));
     Retire(standby_);
-    BEAMLINE_ASSIGN_OR_RETURN(target, Load(target.path, *digest));
+    BEAMLINE_ASSIGN_OR_RETURN(target, Load(path, target.digest));
   }
   before_.pop_back();
-  HoldUntilNewer(newest);
+  HoldUntilNewer(there);
   LogEvent(spdlog::level::warn, "model rolled back", {{"from", serving_->path}, {"to", target.path}});
   if (!options_.folder.empty()) {
     LogEvent(spdlog::level::warn, "the next start serves the folder's newest version again: remove what must not serve",
@@ -66,54 +61,6 @@ absl::StatusOr<VersionStatus> ModelRepository::RollbackNow() {
   return Serve(std::move(target), /*keep_old=*/false);
 }
 
-void ModelRepository::Poll() {
-  const auto available = ListVersions(options_.folder, options_.manifest);
-  if (!available.ok()) {
-    const std::string error(available.status().message());
-    if (error != poll_error_) LogEvent(spdlog::level::err, "model folder unreadable", {{"error", error}});
-    poll_error_ = error;
-    std::lock_guard lock(mu_);
-    ++stats_.folder_errors;
-    return;
-  }
-  poll_error_.clear();
-  TellPassedOver(*available);
-  const FolderVersion* version = NextVersion(*available, floor_, refusals_, clock_->Now());
-  if (version == nullptr) return;
-  const absl::Status status = ServeBundle(version->path).status();
-  if (status.ok()) {
-    floor_ = version->number;
-    std::erase_if(refusals_, [&](const auto& refusal) { return refusal.first <= floor_; });
-  } else {
-    refusals_[version->number] = {version->stamp, RetryAt(status, clock_->Now(), options_.retry_delay)};
-  }
-}
-
-void ModelRepository::TellPassedOver(const std::vector<FolderVersion>& available) {
-  std::set<int64_t> numbers;
-  for (const FolderVersion& version : available) {
-    numbers.insert(version.number);
-    if (version.number > floor_ || seen_.contains(version.number) || version.path == serving_->path) continue;
-    LogEvent(spdlog::level::warn, "version passed over, it is not above the newest there was",
-             {{"path", version.path}, {"newest", floor_}});
-  }
-  seen_ = std::move(numbers);
-}
-
-int64_t ModelRepository::NewestNow() const {
-  if (options_.folder.empty()) return floor_;
-  const auto available = ListVersions(options_.folder, options_.manifest);
-  if (!available.ok()) return floor_;
-  return available->empty() ? 0 : available->back().number;
-}
-
-void ModelRepository::HoldUntilNewer(int64_t newest) {
-  floor_ = newest;
-  if (options_.folder.empty()) return;
-  LogEvent(spdlog::level::info, "versions up to the newest are passed over until a newer one comes",
-           {{"folder", options_.folder}, {"newest", newest}});
-}
-
 absl::StatusOr<VersionStatus> ModelRepository::ServeBundle(const std::string& path) {
   const absl::StatusOr<std::string> digest = loader_->Identify(path);
   if (!digest.ok()) return Refuse(AddVersion(path, ""), digest.status());
@@ -122,8 +69,8 @@ absl::StatusOr<VersionStatus> ModelRepository::ServeBundle(const std::string& pa
   if (serves || stands_by) {  // already in memory, but whoever asked means these files
     if (absl::Status status = loader_->Verify(path); !status.ok()) return Refuse(AddVersion(path, *digest), status);
   }
-  if (serves || stands_by) IsAt(*digest, path);
   if (serves) {
+    IsAt(*digest, path);
     std::lock_guard lock(mu_);
     ++stats_.unchanged;
     return StatusOf(serving_->id);
@@ -140,21 +87,25 @@ absl::StatusOr<VersionStatus> ModelRepository::ServeBundle(const std::string& pa
     BEAMLINE_ASSIGN_OR_RETURN(next, Load(path, *digest));
   }
   if (serving_) {
-    before_.push_back({serving_->id, serving_->path, serving_->digest, nullptr});
+    before_.push_back({serving_->id, serving_->path, serving_->digest, serving_->also, nullptr});
     if (before_.size() > kRememberedBefore) before_.erase(before_.begin());
   }
   {
     std::lock_guard lock(mu_);
     ++stats_.served;
   }
-  return Serve(std::move(next), options_.keep_previous);
+  const VersionStatus status = Serve(std::move(next), options_.keep_previous);
+  IsAt(*digest, path);
+  return status;
 }
 
 void ModelRepository::IsAt(const std::string& digest, const std::string& path) {
   const auto move = [&](Loaded& version) {
     if (version.digest != digest || version.path == path) return;
     LogEvent(spdlog::level::info, "model unchanged", {{"id", version.id}, {"path", path}, {"before", version.path}});
-    version.path = path;
+    std::erase(version.also, path);
+    version.also.push_back(std::exchange(version.path, path));
+    if (version.also.size() > kRememberedPaths) version.also.erase(version.also.begin());
     std::lock_guard lock(mu_);
     const auto known = std::find_if(versions_.begin(), versions_.end(),
                                     [&](const VersionStatus& status) { return status.id == version.id; });
@@ -163,6 +114,20 @@ void ModelRepository::IsAt(const std::string& digest, const std::string& path) {
   if (serving_) move(*serving_);
   if (standby_) move(*standby_);
   for (Loaded& version : before_) move(version);
+}
+
+absl::StatusOr<std::string> ModelRepository::Find(const Loaded& version) const {
+  absl::Status why;
+  std::vector<std::string> paths = version.also;
+  paths.push_back(version.path);
+  for (auto path = paths.rbegin(); path != paths.rend(); ++path) {
+    const absl::StatusOr<std::string> digest = loader_->Identify(*path);
+    if (digest.ok() && *digest == version.digest) return *path;
+    why.Update(digest.status());
+  }
+  return absl::FailedPreconditionError(absl::StrCat(version.path, ": is no longer the bundle that served before",
+                                                    why.ok() ? "" : absl::StrCat(" (", why.message(), ")"),
+                                                    "; reload the one you want by path"));
 }
 
 absl::StatusOr<ModelRepository::Loaded> ModelRepository::Load(const std::string& path, const std::string& digest) {
@@ -185,7 +150,7 @@ absl::StatusOr<ModelRepository::Loaded> ModelRepository::Load(const std::string&
   std::lock_guard lock(mu_);
   StatusOf(id).warm_up_time = clock_->Now() - loaded;
   ++stats_.loaded;
-  return Loaded{id, path, digest, Share(id, *std::move(model))};
+  return Loaded{id, path, digest, {}, Share(id, *std::move(model))};
 }
 
 // The last user, whoever it is, only leaves the model in the inbox: freeing gigabytes is no request's work.

@@ -38,7 +38,8 @@ std::optional<int64_t> ParseVersionNumber(absl::string_view name) {
   return number;
 }
 
-absl::StatusOr<std::vector<FolderVersion>> ListVersions(const fs::path& folder, absl::string_view manifest) {
+absl::StatusOr<std::vector<FolderVersion>> ListVersions(const fs::path& folder, absl::string_view manifest,
+                                                        int64_t floor) {
   std::vector<FolderVersion> versions;
   std::error_code error;
   fs::directory_iterator entry(folder, error);
@@ -51,7 +52,7 @@ absl::StatusOr<std::vector<FolderVersion>> ListVersions(const fs::path& folder, 
     // What cannot be looked into (rights, a stale handle) is a version: loading it says what is wrong.
     std::error_code unknown;
     if (!fs::exists(entry->path() / std::string(manifest), unknown) && !unknown) continue;
-    versions.push_back({*number, entry->path().string(), StampOf(entry->path())});
+    versions.push_back({*number, entry->path().string(), *number > floor ? StampOf(entry->path()) : ""});
   }
   // Half a list could make an old version look like the newest.
   if (error) {

@@ -27,8 +27,9 @@ struct FolderVersion {
 
 std::optional<int64_t> ParseVersionNumber(absl::string_view name);
 
-// The versions that have a file named `manifest`, in ascending order.
-absl::StatusOr<std::vector<FolderVersion>> ListVersions(const std::filesystem::path& folder,
-                                                        absl::string_view manifest);
+// The versions that have a file named `manifest`, or that cannot be looked into, in ascending order. Only those above
+// `floor` get a stamp: the others' files are not looked at.
+absl::StatusOr<std::vector<FolderVersion>> ListVersions(const std::filesystem::path& folder, absl::string_view manifest,
+                                                        int64_t floor);
 
 }  // namespace beamline::repository

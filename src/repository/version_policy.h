@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Which version of a watched folder to load next, as a pure function. It only ever goes up: the newest version that was
-// not refused, above the floor. The floor is the newest version served so far, or, once an operator has reloaded or
-// rolled back by hand, the newest there was then: a hand's choice holds until somebody publishes something newer. A
-// version that disappears from the folder changes nothing; what is served stays served.
+// Which version of a watched folder to load next, as a pure function: the newest version that was not refused, above
+// the floor. The floor is the newest version that was served from the folder, or, once an operator has reloaded or
+// rolled back by hand, the newest there was then, which may be lower: a hand's choice holds until somebody publishes
+// something newer. A version that disappears from the folder changes nothing; what is served stays served.
 #pragma once
 
 #include <cstdint>

@@ -41,7 +41,7 @@ struct RepositoryStats {
   uint64_t refused = 0;    // attempts
   uint64_t unchanged = 0;  // requests for what was being served already
   uint64_t rollbacks = 0;
-  uint64_t folder_errors = 0;  // looks at the folder of versions that could not list it
+  bool folder_unreadable = false;  // at the last look, or it held versions and holds none any more
   absl::Time last_swap = absl::InfinitePast();
   int64_t loaded = 0;  // models in memory now
 };

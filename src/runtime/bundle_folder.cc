@@ -100,8 +100,11 @@ absl::StatusOr<BundleManifest> OpenBundleFolder(const fs::path& folder) {
   for (const auto& [name, entry] : manifest.files) {
     if (fs::symlink_status(folder / name, error).type() == fs::file_type::not_found) missing.push_back(name);
   }
+  if (!missing.empty() && fs::symlink_status(manifest_path, error).type() == fs::file_type::not_found) {
+    return absl::NotFoundError(absl::StrCat(folder.string(), ": went away while it was read"));
+  }
   if (!missing.empty()) {
-    return absl::NotFoundError(absl::StrCat(folder.string(), ": ", absl::StrJoin(missing, ", "),
+    return absl::DataLossError(absl::StrCat(folder.string(), ": ", absl::StrJoin(missing, ", "),
                                             " missing, but listed in ", kManifestFile, "; copy the bundle again"));
   }
   for (; entries != fs::directory_iterator(); entries.increment(error)) {

@@ -52,7 +52,7 @@ class CostTable {
   // A batch ran to its end at `now` and took `duration`.
   void Observe(WorkKind kind, const BatchSize& size, absl::Duration duration, absl::Time now);
   // A batch stopped early after `duration`, because nobody waited for it any more or it failed: its cost is at least
-  // that. It never lowers an estimate.
+  // that. It never lowers the estimate of its own size.
   void ObserveAtLeast(WorkKind kind, const BatchSize& size, absl::Duration duration, absl::Time now);
 
   // In the place of an earlier one; observations stay.

@@ -145,6 +145,24 @@ void SetTimes(const StageTimings& timings, FlightRecord* record) {
 std::atomic<const FlightRecorder*> crash_recorder{nullptr};
 std::atomic<int> crash_fd{-1};
 
+// For `out` of kMaxRecordJson bytes; the length. Async-signal-safe, as the next.
+size_t MakeLine(const char* ring, const char* level, const FlightRecord& record, char* out) {
+  JsonText json(out, kMaxRecordJson);
+  json.Put('{');
+  json.Text("level", level);
+  json.Text("event", "flight record");
+  json.Text("ring", ring);
+  WriteMembers(record, &json);
+  json.Raw("}\n");
+  return json.used();
+}
+
+// False where it could not begin within `wait_ms`. A pipe that is writable has room for a whole line.
+bool WriteLine(int fd, const char* line, size_t size, int64_t wait_ms) {
+  pollfd writable{fd, POLLOUT, 0};
+  return poll(&writable, 1, static_cast<int>(wait_ms)) == 1 && write(fd, line, size) >= 0;
+}
+
 void OnFatalSignal(int number) {
   // Once: a fault while dumping, or in a second thread, has its usual effect (SA_RESETHAND).
   if (const FlightRecorder* recorder = crash_recorder.exchange(nullptr)) recorder->Dump(crash_fd.load());
@@ -244,20 +262,32 @@ std::string FlightRecorder::ToJson() const {
   return json + "]}\n";
 }
 
-void FlightRecorder::Dump(int fd, const char* level) const {
+size_t FlightRecorder::WriteTo(int fd, absl::Duration patience) const {
+  const auto rings = [&] {  // a copy: whoever adds does not wait for a reader
+    std::lock_guard lock(mu_);
+    return rings_;
+  }();
+  const absl::Time until = ProcessClock().Now() + patience;
+  size_t left = 0;
+  for (const Ring& ring : rings) left += ring.size();
+  for (const Ring& ring : rings) {
+    for (size_t i = ring.size(); i > 0; --i, --left) {
+      char line[kMaxRecordJson];
+      const size_t size = MakeLine(ring.name, "info", ring.newest(i - 1), line);
+      const absl::Duration wait = std::max(until - ProcessClock().Now(), absl::ZeroDuration());
+      if (!WriteLine(fd, line, size, absl::ToInt64Milliseconds(wait))) return left;
+    }
+  }
+  return left;
+}
+
+void FlightRecorder::Dump(int fd) const {
   for (const Ring& ring : rings_) {
     for (size_t i = ring.size(); i > 0; --i) {
       char line[kMaxRecordJson];
-      JsonText json(line, sizeof(line));
-      json.Put('{');
-      json.Text("level", level);
-      json.Text("event", "flight record");
-      json.Text("ring", ring.name);
-      WriteMembers(ring.newest(i - 1), &json);
-      json.Raw("}\n");
-      // What cannot be written, or not at once, is lost: the process is ending, and whoever reads a pipe may be stuck.
-      pollfd writable{fd, POLLOUT, 0};
-      if (poll(&writable, 1, 0) != 1 || write(fd, line, json.used()) < 0) return;
+      const size_t size = MakeLine(ring.name, "critical", ring.newest(i - 1), line);
+      // What cannot be written, or not at once, is lost: whoever reads a pipe may be stuck.
+      if (!WriteLine(fd, line, size, 0)) return;
     }
   }
 }

@@ -3,8 +3,8 @@
 // The last requests, for whoever asks what just happened: ids, times per stage, sizes, status, batch, model version;
 // nothing of the users. Four rings of fixed memory, so that none is washed out by the others: the recent ones, the slow
 // ones, those there was too little of us or of time for (UNAVAILABLE included), and the failed ones: everything else
-// that was not answered. A caller's mistake is among the recent ones alone. On a fatal signal they are written to
-// standard error, a JSON object per line. Thread-safe.
+// that was not answered. A caller's mistake is among the recent ones alone. On a fatal signal, and on SIGUSR1, they are
+// written to standard error, a JSON object per line. Thread-safe.
 #pragma once
 
 #include <array>
@@ -71,9 +71,13 @@ class FlightRecorder {
   // {"recent": [...], "slow": [...], "refused": [...], "failed": [...]}, newest first.
   std::string ToJson() const;
 
-  // Writes all rings to `fd`, each line with its ring's name and `level`. Async-signal-safe: takes no lock, so that a
-  // record which is being written may come out mixed, and one line is never torn.
-  void Dump(int fd, const char* level = "critical") const;
+  // Writes all rings to `fd`, oldest first, each line with its ring's name, and waits for whoever reads a pipe until
+  // `patience` is over, in all. Returns how many records did not go out.
+  size_t WriteTo(int fd, absl::Duration patience) const;
+
+  // The same as the process ends: async-signal-safe. Takes no lock, so that a record which is being written may come
+  // out mixed, and waits for nobody; one line is never torn.
+  void Dump(int fd) const;
 
  private:
   struct Ring {

@@ -41,6 +41,7 @@ constexpr absl::Duration kWatchdogMargin = absl::Seconds(1);
 constexpr absl::Duration kQuiet = absl::Milliseconds(100), kTold = absl::Seconds(1);
 constexpr absl::Duration kLateCalls = absl::Milliseconds(200);  // see Server::Shutdown
 // An engine that nobody asked for so long is asked by us: readiness rests on what happened lately.
+constexpr absl::Duration kReaderPatience = absl::Seconds(1);  // of SIGUSR1; a SIGTERM waits for it
 constexpr absl::Duration kIdle = absl::Seconds(30);
 constexpr absl::Duration kLostExit = absl::Milliseconds(1500);  // with parallel.lost_after_ms below 10 s in all
 constexpr int kInterruptedExit = 130;
@@ -246,7 +247,9 @@ class RecorderOnDemand {
   bool Took(int number) const {
     if (number != SIGUSR1) return false;
     const std::lock_guard<std::mutex> lock(mu_);
-    if (recorder_ != nullptr) recorder_->Dump(STDERR_FILENO, "info");
+    if (recorder_ == nullptr) return true;
+    const size_t left_out = recorder_->WriteTo(STDERR_FILENO, kReaderPatience);
+    if (left_out > 0) LogEvent(spdlog::level::warn, "flight records left out, nobody reads", {{"count", left_out}});
     return true;
   }
 
@@ -320,8 +323,17 @@ absl::Status ServeUntilStopped(const config::v1::Lifecycle& lifecycle, Server& s
                                          stop.count() > 1 ? "" : absl::StrCat(lifecycle.grace_ms(), " ms)")));
 }
 
-absl::Status RunFollower(const config::v1::ServerConfig& config, const FollowerMain& follow) {
-  PrepareProcess(config.log());
+namespace {
+
+// The program prints a line of text; who reads objects alone must hear of it, too.
+absl::Status Told(absl::Status status, const config::v1::Log& log) {
+  if (!status.ok() && log.format() == "json") {
+    LogEvent(spdlog::level::critical, "server failed", {{"error", LogText(status)}});
+  }
+  return status;
+}
+
+absl::Status Follow(const config::v1::ServerConfig& config, const FollowerMain& follow) {
   if (!config.core_dumps()) BEAMLINE_RETURN_IF_ERROR(ForbidCoreDumps());
   StopRequests stop;
   GroupLoss loss(&stop);
@@ -348,8 +360,6 @@ absl::Status RunFollower(const config::v1::ServerConfig& config, const FollowerM
   if (status.ok()) Log().info("rank {} ended with its group", config.parallel().rank());
   return status;
 }
-
-namespace {
 
 absl::Status Serve(const config::v1::ServerConfig& config, const EngineFactory& create_engine) {
   TakeRole(ThreadRole::kAnswers);  // before gRPC starts the threads that inherit it
@@ -426,12 +436,12 @@ absl::Status Serve(const config::v1::ServerConfig& config, const EngineFactory& 
 
 absl::Status RunServer(const config::v1::ServerConfig& config, const EngineFactory& create_engine) {
   PrepareProcess(config.log());
-  absl::Status status = Serve(config, create_engine);
-  // The program prints a line of text; who reads objects alone must hear of it, too.
-  if (!status.ok() && config.log().format() == "json") {
-    LogEvent(spdlog::level::critical, "server failed", {{"error", LogText(status)}});
-  }
-  return status;
+  return Told(Serve(config, create_engine), config.log());
+}
+
+absl::Status RunFollower(const config::v1::ServerConfig& config, const FollowerMain& follow) {
+  PrepareProcess(config.log());
+  return Told(Follow(config, follow), config.log());
 }
 
 }  // namespace beamline::server

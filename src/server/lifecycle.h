@@ -6,9 +6,9 @@
 // A second signal skips what is left of both times. A watchdog, armed by the first signal itself, ends the process one
 // second after both times in case anything hangs. A signal while the engine still loads ends the process at once.
 // SIGHUP stops nothing: whoever means "read your files again" by it is told in the log that they are watched. SIGUSR1
-// writes the flight recorder to standard error, SIGUSR2 does nothing. The admin
-// pages are there from before the engine loads until the end. Where several ranks hold the model, the loss of one ends
-// this process too: at once, with an error, and within kLostExit though all hang.
+// writes the flight recorder to standard error, SIGUSR2 does nothing. The admin pages are there from before the engine
+// loads until the end. Where several ranks hold the model, the loss of one ends this process too: at once, with an
+// error, and within kLostExit though all hang.
 #pragma once
 
 #include <condition_variable>

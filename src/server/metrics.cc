@@ -98,8 +98,8 @@ void AddModel(const EngineStatus& status, absl::Time now, Page* page) {
   page->Counter("model_swaps_total", "", status.rollbacks, {{"kind", "rollback"}});
   page->Counter("models_refused_total", "Bundles that were broken, incompatible or failed in the warm-up.",
                 status.models_refused);
-  page->Counter("model_folder_errors_total", "Looks at the watched folder of versions that could not list it.",
-                status.model_folder_errors);
+  page->Gauge("model_folder_unreadable", "1: the watched folder of versions cannot be listed, or is empty all at once.",
+              status.model_folder_unreadable ? 1 : 0);
   page->Gauge("last_model_swap_timestamp_seconds", "When the model was last swapped.", UnixSeconds(status.last_swap));
 }
 

@@ -58,7 +58,7 @@ class Reader {
     }
     if (own != nullptr) CheckPeriod(own.get());
     if (own != nullptr && key != nullptr && report_.problems.empty()) CheckUse(own.get(), key.get());
-    Certificates("client_ca", tls_.client_ca(), report_.files.client_ca);
+    if (Certificates("client_ca", tls_.client_ca(), report_.files.client_ca) != nullptr) CheckClientCa();
     CheckPermissions();
     ERR_clear_error();
     return std::move(report_);
@@ -112,23 +112,39 @@ class Reader {
   // gRPC says nothing of what OpenSSL does not take at the moment of use (keys that are too small, weak signatures): it
   // goes on with what it had, or answers nobody.
   void CheckUse(X509* own, EVP_PKEY* key) {
-    const auto refused = [&](const char* field, const std::string& file) {
-      const char* reason = ERR_reason_error_string(ERR_peek_last_error());
-      Problem(field,
-              absl::StrCat(file, ": OpenSSL does not take it: ", reason != nullptr ? reason : "no reason given"));
-    };
     ERR_clear_error();
     const Context context(SSL_CTX_new(TLS_method()));
-    if (SSL_CTX_use_certificate(context.get(), own) != 1) return refused("certificate", tls_.certificate());
-    const Bio chain = Memory(report_.files.certificate);
-    for (bool first = true;; first = false) {
-      Certificate next(PEM_read_bio_X509(chain.get(), nullptr, NoPassphrase, nullptr));
+    if (context == nullptr || SSL_CTX_use_certificate(context.get(), own) != 1) {
+      return Refused("certificate", tls_.certificate());
+    }
+    if (!AddChain(report_.files.certificate, 1, context.get())) return Refused("certificate", tls_.certificate());
+    if (SSL_CTX_use_PrivateKey(context.get(), key) != 1) Refused("key", tls_.key());
+  }
+
+  // OpenSSL asks of a client's chain what it asks of our own.
+  void CheckClientCa() {
+    ERR_clear_error();
+    const Context context(SSL_CTX_new(TLS_method()));
+    if (context == nullptr || !AddChain(report_.files.client_ca, 0, context.get())) {
+      Refused("client_ca", tls_.client_ca());
+    }
+  }
+
+  // All certificates of `pem` but the first `skip`; false, with OpenSSL's reason, where one is not taken.
+  static bool AddChain(const std::string& pem, int skip, SSL_CTX* context) {
+    const Bio chain = Memory(pem);
+    for (int i = 0;; ++i) {
+      const Certificate next(PEM_read_bio_X509(chain.get(), nullptr, NoPassphrase, nullptr));
       if (next == nullptr) break;
-      if (first) continue;  // the server's own
-      if (SSL_CTX_add1_chain_cert(context.get(), next.get()) != 1) return refused("certificate", tls_.certificate());
+      if (i >= skip && SSL_CTX_add1_chain_cert(context, next.get()) != 1) return false;
     }
     ERR_clear_error();
-    if (SSL_CTX_use_PrivateKey(context.get(), key) != 1) refused("key", tls_.key());
+    return true;
+  }
+
+  void Refused(const char* field, const std::string& file) {
+    const char* reason = ERR_reason_error_string(ERR_peek_last_error());
+    Problem(field, absl::StrCat(file, ": OpenSSL does not take it: ", reason != nullptr ? reason : "no reason given"));
   }
 
   void CheckPeriod(const X509* certificate) {

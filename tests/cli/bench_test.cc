@@ -197,6 +197,15 @@ TEST_F(BenchVerb, WhatTheTargetRefusesIsFoundBeforeAnythingIsMeasured) {
   EXPECT_THAT(outcome.text, ::testing::Not(HasSubstr("P99")));
 }
 
+TEST_F(BenchVerb, TheLargestBatchIsTriedToo) {
+  const Outcome outcome = Bench("--seconds 0.1 --items 1 --batch 2,300,4 --history 5");
+  EXPECT_EQ(outcome.exit_code, 2);
+  EXPECT_THAT(outcome.text,
+              HasSubstr("beamline bench: --batch 300, --history 5, --top-k 10: the engine refuses them: "));
+  EXPECT_THAT(outcome.text, HasSubstr("256"));
+  EXPECT_THAT(outcome.text, ::testing::Not(HasSubstr("P99")));
+}
+
 TEST_F(BenchVerb, AServerThatFailsEverythingIsAnError) {
   engine_.set_answer([](const RecommendRequest&) { return absl::InternalError("broken"); });
   const Outcome outcome = Bench("--seconds 0.1 --items 1");

@@ -28,12 +28,13 @@ std::string GroupBundle(const std::string& name, const runtime::testing::TinyBun
 
 class ServedGroup {
  public:
-  ServedGroup(const std::string& address, int size, const std::string& bundle) : address_(address), size_(size) {
+  ServedGroup(const std::string& address, int size, const std::string& bundle, const std::string& more = "")
+      : address_(address), size_(size) {
     config_ = absl::StrCat(::testing::TempDir(), "/group_", address, ".textproto");
     const std::string text = absl::StrCat(
         "listen { address: '", address, "' }\nengine { threads: 1 bundle: '", bundle, "' }\nparallel { size: ", size,
         " address: '", address, "' port: ", parallel::testing::FreePort(),
-        " start_timeout_ms: 30000 lost_after_ms: 3000 }\nlifecycle { drain_delay_ms: 3000 grace_ms: 20000 }\n");
+        " start_timeout_ms: 30000 lost_after_ms: 3000 }\nlifecycle { drain_delay_ms: 3000 grace_ms: 20000 }\n", more);
     EXPECT_TRUE(WriteFileAtomically(config_, text).ok());
     ranks.resize(size);
   }
@@ -136,10 +137,13 @@ TEST(ServedGroup, EndsWhenAFollowerStops) {
 TEST(ServedGroup, WhatDoesNotFitIsNamedAndNothingHangs) {
   const std::string bundle = GroupBundle("fit"), other = GroupBundle("fit_other", {.seed = 3});
   {
-    ServedGroup group(LoopbackAddress(37), 2, bundle);
+    ServedGroup group(LoopbackAddress(37), 2, bundle, "log { format: 'json' }\n");
     group.Start(1, {"--bundle", other});
     group.Start(0);
-    for (const auto& rank : group.ranks) EXPECT_EQ(rank->Wait(), 2) << rank->Log();
+    for (const auto& rank : group.ranks) {
+      EXPECT_EQ(rank->Wait(), 2) << rank->Log();
+      EXPECT_THAT(rank->Log(), HasSubstr("\"event\":\"server failed\",\"error\":\""));
+    }
     EXPECT_THAT(group.ranks[0]->Log(), AllOf(HasSubstr("rank 1: engine.bundle: "), HasSubstr("has digest")));
   }
   {

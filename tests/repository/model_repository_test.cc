@@ -6,6 +6,7 @@
 #include <fstream>
 #include <sstream>
 
+#include "absl/cleanup/cleanup.h"
 #include "absl/strings/str_split.h"
 #include "base/interrupt.h"
 #include "base/log.h"
@@ -246,6 +247,7 @@ TEST_F(ModelRepositoryTest, AVersionThatComesTooLateIsToldOnce) {
   std::ostringstream log;
   const auto sink = std::make_shared<spdlog::sinks::ostream_sink_mt>(log, true);
   Log().sinks().push_back(sink);
+  const absl::Cleanup no_more = [] { Log().sinks().pop_back(); };
   const auto told = [&] {
     return std::ssize(std::vector<std::string>(absl::StrSplit(log.str(), "version passed over"))) - 1;
   };
@@ -272,7 +274,6 @@ TEST_F(ModelRepositoryTest, AVersionThatComesTooLateIsToldOnce) {
   Poll();
   EXPECT_EQ(Serving(), "twelve");
   EXPECT_EQ(told(), 2);
-  Log().sinks().pop_back();
 }
 
 TEST_F(ModelRepositoryTest, StartsWithTheNewestVersionThatCanBeServed) {
@@ -444,12 +445,68 @@ TEST_F(ModelRepositoryTest, AFolderThatCannotBeListedChangesNothing) {
   Poll();
   Poll();
   EXPECT_EQ(Serving(), "one");
-  EXPECT_EQ(repository_->stats().folder_errors, 2u);
+  EXPECT_TRUE(repository_->stats().folder_unreadable);
   EXPECT_EQ(Reload().status().code(), Code::kUnavailable);
   std::filesystem::rename(folder_ / "away", folder_ / "versions");
   WriteBundle(folder_ / "versions/2", "two");
   Poll();
   EXPECT_EQ(Serving(), "two");
+  EXPECT_FALSE(repository_->stats().folder_unreadable);
+}
+
+// A mount whose disk is away is an empty folder.
+TEST_F(ModelRepositoryTest, AFolderThatIsEmptyAllAtOnceChangesNothing) {
+  const std::filesystem::path versions = folder_ / "versions";
+  WriteBundle(versions / "1", "one");
+  WriteBundle(versions / "2", "two");
+  const std::string apart = WriteBundle(folder_ / "apart", "apart");
+  const auto away = [&](bool is_away) {
+    std::filesystem::rename(is_away ? versions : folder_ / "disk", is_away ? folder_ / "disk" : versions);
+    if (is_away) std::filesystem::create_directory(versions);
+  };
+  std::ostringstream log;
+  Log().sinks().push_back(std::make_shared<spdlog::sinks::ostream_sink_mt>(log, true));
+  const absl::Cleanup no_more = [] { Log().sinks().pop_back(); };
+  ASSERT_TRUE(Start({.folder = versions.string()}).ok());
+  for (const bool rollback : {false, true}) {
+    away(true);
+    Poll();
+    EXPECT_TRUE(repository_->stats().folder_unreadable);
+    ASSERT_TRUE((rollback ? Rollback() : Reload(apart)).ok());
+    std::filesystem::remove(versions);
+    away(false);
+    Poll();
+    EXPECT_FALSE(repository_->stats().folder_unreadable);
+    EXPECT_EQ(Serving(), rollback ? "two" : "apart");
+  }
+  EXPECT_THAT(log.str(), ::testing::Not(HasSubstr("version passed over")));
+  ASSERT_TRUE(Reload((versions / "1").string()).ok());
+  Poll();
+  EXPECT_EQ(Serving(), "one");
+}
+
+TEST_F(ModelRepositoryTest, ACopyThatServedForAWhileIsNotWhereTheVersionIs) {
+  const std::string original = WriteBundle(folder_ / "original", "a");
+  const std::string copy = WriteBundle(folder_ / "copy", "a");
+  ASSERT_TRUE(Start({.bundle = original, .keep_previous = false}).ok());
+  ASSERT_TRUE(Reload(copy).ok());
+  std::filesystem::remove_all(copy);
+  ASSERT_TRUE(Reload(WriteBundle(folder_ / "b", "b")).ok());
+  ASSERT_TRUE(Rollback().ok());
+  EXPECT_EQ(Serving(), "a");
+}
+
+TEST_F(ModelRepositoryTest, WhatIsLoadedAgainFromElsewhereIsThereForTheVersionsBefore) {
+  const std::string original = WriteBundle(folder_ / "original", "a");
+  ASSERT_TRUE(Start({.bundle = original, .keep_previous = false}).ok());
+  for (const char* text : {"b", "c"}) ASSERT_TRUE(Reload(WriteBundle(folder_ / text, text)).ok());
+  std::filesystem::remove_all(original);
+  ASSERT_TRUE(Reload(WriteBundle(folder_ / "copy", "a")).ok());
+  for (const char* text : {"c", "b", "a"}) {
+    const auto back = Rollback();
+    ASSERT_TRUE(back.ok()) << back.status();
+    EXPECT_EQ(Serving(), text);
+  }
 }
 
 TEST_F(ModelRepositoryTest, WaitingRequestsAreBoundedAndEndAtTheStop) {

@@ -13,7 +13,7 @@ namespace {
 using ::testing::ElementsAre;
 
 std::vector<int64_t> Numbers(const std::filesystem::path& folder) {
-  const auto versions = ListVersions(folder, "bundle.json");
+  const auto versions = ListVersions(folder, "bundle.json", 0);
   EXPECT_TRUE(versions.ok()) << versions.status();
   std::vector<int64_t> numbers;
   for (const FolderVersion& version : *versions) numbers.push_back(version.number);
@@ -48,10 +48,11 @@ TEST(VersionFolderTest, WhatCannotBeLookedIntoIsAVersion) {
 
 TEST(VersionFolderTest, TheStampFollowsTheFiles) {
   const auto folder = TestFolder();
-  const auto stamp = [&] { return (*ListVersions(folder, "bundle.json"))[0].stamp; };
+  const auto stamp = [&](int64_t floor = 0) { return (*ListVersions(folder, "bundle.json", floor))[0].stamp; };
   WriteBundle(folder / "1", "text");
   const std::string before = stamp();
   EXPECT_EQ(stamp(), before);
+  EXPECT_EQ(stamp(1), "");
   std::ofstream(folder / "1" / "model.safetensors") << "ab";
   const std::string more = stamp();
   EXPECT_NE(more, before);
@@ -60,7 +61,7 @@ TEST(VersionFolderTest, TheStampFollowsTheFiles) {
 }
 
 TEST(VersionFolderTest, AFolderThatCannotBeListedIsAnError) {
-  EXPECT_EQ(ListVersions(TestFolder() / "absent", "bundle.json").status().code(), absl::StatusCode::kUnavailable);
+  EXPECT_EQ(ListVersions(TestFolder() / "absent", "bundle.json", 0).status().code(), absl::StatusCode::kUnavailable);
 }
 
 TEST(VersionFolderTest, TenThousandVersions) {

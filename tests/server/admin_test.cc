@@ -394,7 +394,7 @@ TEST_F(AdminPagesTest, MetricsCountWhatHappened) {
   EXPECT_THAT(page, ContainsRegex("beamline_stage_duration_seconds_sum.stage=\"decode\". 9[.][89][0-9]*e-05"));
   EXPECT_THAT(page, HasSubstr("beamline_model_info{model_version=\"model-1\",catalogue_version=\"catalogue-1\""));
   EXPECT_THAT(page, HasSubstr("beamline_models_refused_total 1"));
-  EXPECT_THAT(page, HasSubstr("beamline_model_folder_errors_total 3"));
+  EXPECT_THAT(page, HasSubstr("beamline_model_folder_unreadable 1"));
   EXPECT_THAT(page, HasSubstr("beamline_history_unknown_items_total 9"));
   EXPECT_THAT(page, HasSubstr("beamline_models_in_memory 1"));
   EXPECT_THAT(page, HasSubstr("\nbeamline_ready 1"));

@@ -126,7 +126,7 @@ class FakeEngine final : public Engine {
                        {.id = 2, .bundle = "broken", .state = "refused", .error = "broken/items: was damaged"}};
     status.models_served = 1;
     status.models_refused = 1;
-    status.model_folder_errors = 3;
+    status.model_folder_unreadable = true;
     status.ready = ready_.load();
     if (!status.ready) status.not_ready = "the last 3 batches failed";
     status.model_version = "model-1";

@@ -154,6 +154,53 @@ TEST(FlightRecorder, HostileTextStaysText) {
   EXPECT_EQ(JsonOf(recorder)["recent"].size(), 1u);
 }
 
+void Fill(FlightRecorder* recorder) {
+  for (int i = 0; i < 400; ++i) recorder->Add(RecordOf(absl::StrCat("r", i), Answered()));
+}
+
+// More than a pipe holds at once.
+TEST(FlightRecorderWrite, WaitsForWhoeverReads) {
+  int ends[2];
+  ASSERT_EQ(pipe(ends), 0);
+  std::string text;
+  std::thread reader([&] {
+    absl::SleepFor(absl::Milliseconds(20));  // the pipe is full by now
+    char some[1000];
+    for (ssize_t got = 0; (got = read(ends[0], some, sizeof(some))) > 0;) text.append(some, got);
+  });
+  FlightRecorder recorder({.capacity = 400, .slow = absl::Milliseconds(100)});
+  Fill(&recorder);
+  recorder.Add(RecordOf("last", absl::InternalError("x"), absl::Seconds(1)));
+  EXPECT_EQ(recorder.WriteTo(ends[1], absl::Seconds(60)), 0u);
+  close(ends[1]);
+  reader.join();
+  close(ends[0]);
+  std::vector<std::string> ids;
+  for (const absl::string_view line : absl::StrSplit(text, '\n', absl::SkipEmpty())) {
+    const nlohmann::json record = nlohmann::json::parse(line);
+    EXPECT_EQ(record["level"], "info");
+    ids.push_back(absl::StrCat(record["ring"].get<std::string>(), " ", record["request_id"].get<std::string>()));
+  }
+  ASSERT_EQ(ids.size(), 402u);
+  EXPECT_EQ(ids[0], "recent r1");
+  EXPECT_THAT(absl::MakeSpan(ids).subspan(399), ElementsAre("recent last", "slow last", "failed last"));
+}
+
+TEST(FlightRecorderWrite, SaysHowManyDidNotGoOutWhereNobodyReads) {
+  int ends[2];
+  ASSERT_EQ(pipe(ends), 0);
+  FlightRecorder recorder({.capacity = 400, .slow = absl::Milliseconds(100)});
+  Fill(&recorder);
+  const size_t left = recorder.WriteTo(ends[1], absl::Milliseconds(10));
+  close(ends[1]);
+  std::string text;
+  char some[1000];
+  for (ssize_t got = 0; (got = read(ends[0], some, sizeof(some))) > 0;) text.append(some, got);
+  close(ends[0]);
+  EXPECT_GT(left, 0u);
+  EXPECT_EQ(std::count(text.begin(), text.end(), '\n') + left, 400u);
+}
+
 class CrashDumpDeathTest : public ::testing::TestWithParam<int> {};
 
 TEST_P(CrashDumpDeathTest, AFatalSignalLeavesAReadableDump) {
@@ -187,7 +234,7 @@ TEST(CrashDumpPipeDeathTest, AFullPipeDoesNotHoldTheProcess) {
         int ends[2];
         if (pipe(ends) != 0) _exit(1);
         FlightRecorder recorder({.capacity = 400, .slow = absl::Milliseconds(100)});
-        for (int i = 0; i < 400; ++i) recorder.Add(RecordOf(absl::StrCat("r", i), Answered()));
+        Fill(&recorder);
         const CrashDump dump(&recorder, ends[1]);
         alarm(20);
         raise(SIGSEGV);

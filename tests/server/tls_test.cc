@@ -247,6 +247,8 @@ TEST_F(TlsTest, EveryProblemNamesFieldAndFile) {
       {"weak.pem", "weak.key", "", "tls.certificate: ", "weak.pem: OpenSSL does not take it: ee key too small"},
       {"weak_chain.pem", "chain.key", "", "tls.certificate: ", "OpenSSL does not take it: ca key too small"},
       {"server.pem", "server.key", "text", "tls.client_ca: ", "no certificate in PEM"},
+      {"server.pem", "server.key", "weak.pem",
+       "tls.client_ca: ", "weak.pem: OpenSSL does not take it: ca key too small"},
   };
   for (const BadFiles& bad : cases) {
     const auto path = [&](const char* file) { return *file == '\0' ? "" : folder_.Path(file); };

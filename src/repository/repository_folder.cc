@@ -1,0 +1,77 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The part of ModelRepository that looks at the watched folder, on the repository's thread.
+#include <limits>
+#include <set>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "base/log.h"
+#include "repository/model_repository.h"
+
+namespace beamline::repository {
+namespace {
+
+std::set<int64_t> NumbersOf(const std::vector<FolderVersion>& versions) {
+  std::set<int64_t> numbers;
+  for (const FolderVersion& version : versions) numbers.insert(version.number);
+  return numbers;
+}
+
+}  // namespace
+
+void ModelRepository::Poll() {
+  auto available = ListVersions(options_.folder, options_.manifest, floor_);
+  if (available.ok() && available->empty() && !seen_.empty()) {
+    available = absl::UnavailableError(
+        absl::StrCat(options_.folder, ": holds no version any more; where it is a mount, its disk may be away"));
+  }
+  {
+    std::lock_guard lock(mu_);
+    stats_.folder_unreadable = !available.ok();
+  }
+  if (!available.ok()) {
+    const std::string error(available.status().message());
+    if (error != poll_error_) LogEvent(spdlog::level::err, "model folder unreadable", {{"error", error}});
+    poll_error_ = error;
+    return;
+  }
+  if (!poll_error_.empty()) LogEvent(spdlog::level::info, "model folder readable again", {{"folder", options_.folder}});
+  poll_error_.clear();
+  TellPassedOver(*available);
+  const FolderVersion* version = NextVersion(*available, floor_, refusals_, clock_->Now());
+  if (version == nullptr) return;
+  const absl::Status status = ServeBundle(version->path).status();
+  if (status.ok()) {
+    floor_ = version->number;
+    std::erase_if(refusals_, [&](const auto& refusal) { return refusal.first <= floor_; });
+  } else {
+    refusals_[version->number] = {version->stamp, RetryAt(status, clock_->Now(), options_.retry_delay)};
+  }
+}
+
+void ModelRepository::TellPassedOver(const std::vector<FolderVersion>& available) {
+  for (const FolderVersion& version : available) {
+    if (version.number > floor_ || seen_.contains(version.number)) continue;
+    LogEvent(spdlog::level::warn, "version passed over, it is not above the newest there was",
+             {{"path", version.path}, {"newest", floor_}});
+  }
+  seen_ = NumbersOf(available);
+}
+
+absl::StatusOr<std::vector<FolderVersion>> ModelRepository::ListNow() const {
+  if (options_.folder.empty()) return std::vector<FolderVersion>();
+  return ListVersions(options_.folder, options_.manifest, std::numeric_limits<int64_t>::max());
+}
+
+void ModelRepository::HoldUntilNewer(const absl::StatusOr<std::vector<FolderVersion>>& there) {
+  if (options_.folder.empty()) return;
+  if (there.ok() && !there->empty()) {
+    floor_ = there->back().number;
+    seen_ = NumbersOf(*there);
+  }
+  LogEvent(spdlog::level::info, "versions up to the newest are passed over until a newer one comes",
+           {{"folder", options_.folder}, {"newest", floor_}});
+}
+
+}  // namespace beamline::repository

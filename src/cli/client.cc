@@ -125,8 +125,10 @@ Client::Client(const std::string& target, absl::Duration timeout, const std::sha
 absl::Status Client::Explain(const grpc::Status& grpc_status, bool admin) const {
   if (grpc_status.ok()) return absl::OkStatus();
   const absl::Status status = server::FromGrpcStatus(grpc_status);
+  // Our server's own refusals have details; the network's have none.
+  const bool reached = absl::IsUnavailable(status) && !grpc_status.error_details().empty();
   return absl::Status(status.code(), absl::StrCat(target_, ": ", absl::StatusCodeToString(status.code()), ": ",
-                                                  status.message(), Hint(status.code(), admin)));
+                                                  status.message(), reached ? "" : Hint(status.code(), admin)));
 }
 
 template <typename Service, typename Request, typename Response>

@@ -19,7 +19,7 @@
 namespace beamline::loadgen {
 namespace {
 
-constexpr std::chrono::milliseconds kPoll{20};  // for an interrupt
+constexpr std::chrono::milliseconds kLook{20};  // for an interrupt
 constexpr int kDiscoveryRounds = 4;
 constexpr int kDiscoveryItems = 64;  // asked for at once
 constexpr int kFewItems = 10;        // where the target allows no more
@@ -49,7 +49,7 @@ absl::StatusOr<std::vector<Answer>> AskOnce(Target& target, std::vector<Recommen
   std::future<std::vector<Answer>> future = promise->get_future();
   target.Send(all, absl::Now() + timeout, /*want_items=*/true,
               [promise](std::vector<Answer> answers) { promise->set_value(std::move(answers)); });
-  while (future.wait_for(kPoll) != std::future_status::ready) BEAMLINE_RETURN_IF_ERROR(CheckInterrupted());
+  while (future.wait_for(kLook) != std::future_status::ready) BEAMLINE_RETURN_IF_ERROR(CheckInterrupted());
   std::vector<Answer> answers = future.get();
   for (const Answer& answer : answers) BEAMLINE_RETURN_IF_ERROR(answer.status);
   return answers;
@@ -102,6 +102,7 @@ absl::StatusOr<std::vector<ItemId>> DiscoverItems(Target& target, absl::Duration
     for (size_t i = 0; i < found.size(); ++i) request.history.push_back(EventAt(found[i], static_cast<int>(i)));
     const auto answers = AskOnce(target, {std::move(request)}, timeout);
     if (absl::IsInvalidArgument(answers.status()) && std::exchange(top_k, kFewItems) != kFewItems) continue;
+    if (absl::IsInvalidArgument(answers.status()) && !found.empty()) break;  // it takes no history so long
     BEAMLINE_RETURN_IF_ERROR(answers.status());
     for (const ItemId item : answers->front().items) {
       if (known.insert(item).second) found.push_back(item);

@@ -125,7 +125,7 @@ class ModelRepository {
   // Without stamps; none where no folder is watched.
   absl::StatusOr<std::vector<FolderVersion>> ListNow() const;
   // A hand's choice is above what `there` was when it was taken up: what is published while it loads is newer. Where
-  // nobody could say, or nothing was there (a disk that is away), the floor stays.
+  // nobody could say, or nothing was there (a disk that is away), it is above what was seen last.
   void HoldUntilNewer(const absl::StatusOr<std::vector<FolderVersion>>& there);
 
   // repository_loads.cc:

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // The part of ModelRepository that looks at the watched folder, on the repository's thread.
+#include <algorithm>
 #include <limits>
 #include <set>
 #include <utility>
@@ -52,7 +53,7 @@ void ModelRepository::Poll() {
 
 void ModelRepository::TellPassedOver(const std::vector<FolderVersion>& available) {
   for (const FolderVersion& version : available) {
-    if (version.number > floor_ || seen_.contains(version.number)) continue;
+    if (version.number > floor_ || seen_.contains(version.number) || version.path == serving_->path) continue;
     LogEvent(spdlog::level::warn, "version passed over, it is not above the newest there was",
              {{"path", version.path}, {"newest", floor_}});
   }
@@ -69,6 +70,8 @@ void ModelRepository::HoldUntilNewer(const absl::StatusOr<std::vector<FolderVers
   if (there.ok() && !there->empty()) {
     floor_ = there->back().number;
     seen_ = NumbersOf(*there);
+  } else if (!seen_.empty()) {
+    floor_ = std::max(floor_, *seen_.rbegin());
   }
   LogEvent(spdlog::level::info, "versions up to the newest are passed over until a newer one comes",
            {{"folder", options_.folder}, {"newest", floor_}});

@@ -69,8 +69,8 @@ absl::StatusOr<VersionStatus> ModelRepository::ServeBundle(const std::string& pa
   if (serves || stands_by) {  // already in memory, but whoever asked means these files
     if (absl::Status status = loader_->Verify(path); !status.ok()) return Refuse(AddVersion(path, *digest), status);
   }
+  if (serves || stands_by) IsAt(*digest, path);
   if (serves) {
-    IsAt(*digest, path);
     std::lock_guard lock(mu_);
     ++stats_.unchanged;
     return StatusOf(serving_->id);
@@ -85,6 +85,7 @@ absl::StatusOr<VersionStatus> ModelRepository::ServeBundle(const std::string& pa
     }
     Retire(standby_);  // room for the next
     BEAMLINE_ASSIGN_OR_RETURN(next, Load(path, *digest));
+    IsAt(*digest, path);
   }
   if (serving_) {
     before_.push_back({serving_->id, serving_->path, serving_->digest, serving_->also, nullptr});
@@ -94,15 +95,12 @@ absl::StatusOr<VersionStatus> ModelRepository::ServeBundle(const std::string& pa
     std::lock_guard lock(mu_);
     ++stats_.served;
   }
-  const VersionStatus status = Serve(std::move(next), options_.keep_previous);
-  IsAt(*digest, path);
-  return status;
+  return Serve(std::move(next), options_.keep_previous);
 }
 
 void ModelRepository::IsAt(const std::string& digest, const std::string& path) {
   const auto move = [&](Loaded& version) {
     if (version.digest != digest || version.path == path) return;
-    LogEvent(spdlog::level::info, "model unchanged", {{"id", version.id}, {"path", path}, {"before", version.path}});
     std::erase(version.also, path);
     version.also.push_back(std::exchange(version.path, path));
     if (version.also.size() > kRememberedPaths) version.also.erase(version.also.begin());
@@ -111,6 +109,10 @@ void ModelRepository::IsAt(const std::string& digest, const std::string& path) {
                                     [&](const VersionStatus& status) { return status.id == version.id; });
     if (known != versions_.end()) known->path = path;
   };
+  if (serving_ && serving_->digest == digest && serving_->path != path) {
+    LogEvent(spdlog::level::info, "model unchanged",
+             {{"id", serving_->id}, {"path", path}, {"before", serving_->path}});
+  }
   if (serving_) move(*serving_);
   if (standby_) move(*standby_);
   for (Loaded& version : before_) move(version);

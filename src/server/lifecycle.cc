@@ -41,7 +41,7 @@ constexpr absl::Duration kWatchdogMargin = absl::Seconds(1);
 constexpr absl::Duration kQuiet = absl::Milliseconds(100), kTold = absl::Seconds(1);
 constexpr absl::Duration kLateCalls = absl::Milliseconds(200);  // see Server::Shutdown
 // An engine that nobody asked for so long is asked by us: readiness rests on what happened lately.
-constexpr absl::Duration kReaderPatience = absl::Seconds(1);  // of SIGUSR1; a SIGTERM waits for it
+constexpr absl::Duration kReaderPatience = absl::Milliseconds(500);  // of SIGUSR1; within the watchdog's margin
 constexpr absl::Duration kIdle = absl::Seconds(30);
 constexpr absl::Duration kLostExit = absl::Milliseconds(1500);  // with parallel.lost_after_ms below 10 s in all
 constexpr int kInterruptedExit = 130;
@@ -237,25 +237,51 @@ class Hangup {
   absl::Time last_ = absl::InfinitePast();
 };
 
-// SIGUSR1: the flight recorder to standard error, where there is one. Thread-safe.
+// SIGUSR1: the flight recorder to standard error. On a thread of its own: whoever waits for signals waits for no
+// reader, and many that come at once are one.
 class RecorderOnDemand {
  public:
-  void Watch(const FlightRecorder* recorder) {  // null: no more
+  ~RecorderOnDemand() { Forget(); }
+  // Made once the watcher of signals has blocked them.
+  void Watch(const FlightRecorder* recorder) {
     const std::lock_guard<std::mutex> lock(mu_);
-    recorder_ = recorder;
+    watching_ = true;
+    thread_ = std::thread([this, recorder] { Loop(*recorder); });
   }
-  bool Took(int number) const {
+  void Forget() {  // waits for what is being written
+    {
+      const std::lock_guard<std::mutex> lock(mu_);
+      watching_ = false;
+      changed_.notify_all();
+    }
+    if (thread_.joinable()) thread_.join();
+  }
+  bool Took(int number) {
     if (number != SIGUSR1) return false;
     const std::lock_guard<std::mutex> lock(mu_);
-    if (recorder_ == nullptr) return true;
-    const size_t left_out = recorder_->WriteTo(STDERR_FILENO, kReaderPatience);
-    if (left_out > 0) LogEvent(spdlog::level::warn, "flight records left out, nobody reads", {{"count", left_out}});
+    asked_ = watching_;
+    changed_.notify_all();
     return true;
   }
 
  private:
-  mutable std::mutex mu_;
-  const FlightRecorder* recorder_ = nullptr;  // guarded by mu_
+  void Loop(const FlightRecorder& recorder) {
+    std::unique_lock<std::mutex> lock(mu_);
+    while (true) {
+      changed_.wait(lock, [this] { return asked_ || !watching_; });
+      if (!watching_) return;
+      asked_ = false;
+      lock.unlock();
+      const size_t left_out = recorder.WriteTo(STDERR_FILENO, kReaderPatience);
+      if (left_out > 0) LogEvent(spdlog::level::warn, "flight records left out, nobody reads", {{"count", left_out}});
+      lock.lock();
+    }
+  }
+
+  std::mutex mu_;
+  std::condition_variable changed_;
+  bool watching_ = false, asked_ = false;  // guarded by mu_
+  std::thread thread_;
 };
 
 // A standard stream that was closed before us is nobody's: our first socket would get its number, and every line of the
@@ -325,7 +351,8 @@ absl::Status ServeUntilStopped(const config::v1::Lifecycle& lifecycle, Server& s
 
 namespace {
 
-// The program prints a line of text; who reads objects alone must hear of it, too.
+// The program prints a line of text; who reads objects alone must hear of it, too. (Not of a configuration that is
+// refused: nobody knows yet what it asks of the log.)
 absl::Status Told(absl::Status status, const config::v1::Log& log) {
   if (!status.ok() && log.format() == "json") {
     LogEvent(spdlog::level::critical, "server failed", {{"error", LogText(status)}});
@@ -427,7 +454,7 @@ absl::Status Serve(const config::v1::ServerConfig& config, const EngineFactory& 
   pages.Serving(engine.get(), server.get());
   const absl::Status status = ServeUntilStopped(config.lifecycle(), *server, *engine, stop, *watchdog);
   running.store(nullptr);
-  recorder.Watch(nullptr);
+  recorder.Forget();
   pages.Gone();
   return loss.status().ok() ? status : loss.status();
 }

@@ -3,6 +3,7 @@
 
 #include <utility>
 
+#include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "base/log.h"
 #include "beamline/status.h"
@@ -108,7 +109,7 @@ void TlsCredentials::Poll() {
   std::string refusal(report.ToStatus().message());
   std::lock_guard lock(mu_);
   if (refusal.empty() && !report.files.ValidAt(now) && files_->ValidAt(now)) {
-    refusal = "tls.certificate: " + report.warnings.front().text;  // its period comes first
+    refusal = absl::StrCat("tls.", report.warnings.front().field, ": ", report.warnings.front().text);
   }
   if (!refusal.empty()) {
     // Of a pair that is being replaced we may see one half: the second look settles it.

@@ -1,19 +1,25 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "server/tls_files.h"
 
+#include <algorithm>
 #include <cstdint>
 #include <ctime>
 #include <memory>
+#include <tuple>
+#include <utility>
+#include <vector>
 
 #include <openssl/err.h>
 #include <openssl/pem.h>
 #include <openssl/ssl.h>
 #include <openssl/x509.h>
+#include <openssl/x509v3.h>
 #include <sys/stat.h>
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "absl/strings/str_split.h"
 #include "base/file.h"
 
 namespace beamline::server {
@@ -27,6 +33,7 @@ struct Deleter {
 };
 using Bio = std::unique_ptr<BIO, Deleter<BIO_free_all>>;
 using Certificate = std::unique_ptr<X509, Deleter<X509_free>>;
+using Chain = std::vector<Certificate>;
 using Key = std::unique_ptr<EVP_PKEY, Deleter<EVP_PKEY_free>>;
 using Context = std::unique_ptr<SSL_CTX, Deleter<SSL_CTX_free>>;
 
@@ -43,6 +50,18 @@ absl::Time TimeOf(const ASN1_TIME* time) {
   return absl::FromTimeT(timegm(&parts));
 }
 
+// Lines that begin a certificate, or were meant to.
+size_t CertificatesBegun(const std::string& pem) {
+  size_t begun = 0;
+  for (const absl::string_view line : absl::StrSplit(pem, '\n')) {
+    begun += absl::StrContains(line, "BEGIN ") && absl::StrContains(line, "CERTIFICATE-") &&
+                     !absl::StrContains(line, "REQUEST")
+                 ? 1
+                 : 0;
+  }
+  return begun;
+}
+
 class Reader {
  public:
   Reader(const config::v1::Tls& tls, absl::Time now) : tls_(tls), now_(now) {}
@@ -51,14 +70,15 @@ class Reader {
     Read("certificate", tls_.certificate(), &report_.files.certificate);
     Read("key", tls_.key(), &report_.files.key);
     if (!tls_.client_ca().empty()) Read("client_ca", tls_.client_ca(), &report_.files.client_ca);
-    const Certificate own = Certificates("certificate", tls_.certificate(), report_.files.certificate);
+    const Chain own = Certificates("certificate", tls_.certificate(), report_.files.certificate);
+    const Chain authorities = Certificates("client_ca", tls_.client_ca(), report_.files.client_ca);
     const Key key = PrivateKey();
-    if (own != nullptr && key != nullptr && X509_check_private_key(own.get(), key.get()) != 1) {
+    if (!own.empty() && key != nullptr && X509_check_private_key(own[0].get(), key.get()) != 1) {
       Problem("key", absl::StrCat(tls_.key(), " is not the key of the certificate in ", tls_.certificate()));
     }
-    if (own != nullptr) CheckPeriod(own.get());
-    if (own != nullptr && key != nullptr && report_.problems.empty()) CheckUse(own.get(), key.get());
-    if (Certificates("client_ca", tls_.client_ca(), report_.files.client_ca) != nullptr) CheckClientCa();
+    CheckPeriods(own, authorities);
+    if (!own.empty() && key != nullptr && report_.problems.empty()) CheckUse(own, key.get());
+    if (!authorities.empty()) CheckAuthorities(authorities);
     CheckPermissions();
     ERR_clear_error();
     return std::move(report_);
@@ -76,25 +96,29 @@ class Reader {
     *out = *std::move(bytes);
   }
 
-  // The first certificate of `pem`, after all of them were parsed. Null, with a problem added, where one is bad; null
-  // where the file could not be read.
-  Certificate Certificates(const char* field, const std::string& path, const std::string& pem) {
-    if (pem.empty()) return nullptr;
+  // All certificates of `pem`. None, with a problem added, where one is bad; none where the file could not be read.
+  Chain Certificates(const char* field, const std::string& path, const std::string& pem) {
+    if (pem.empty()) return {};
     const Bio bio = Memory(pem);
-    Certificate first;
-    int count = 0;
+    Chain all;
     for (;;) {
       ERR_clear_error();
       Certificate next(PEM_read_bio_X509(bio.get(), nullptr, NoPassphrase, nullptr));
       if (next == nullptr) break;
-      if (++count == 1) first = std::move(next);
+      all.push_back(std::move(next));
     }
-    if (ERR_GET_REASON(ERR_peek_last_error()) != PEM_R_NO_START_LINE) {
-      Problem(field, absl::StrCat(path, ": certificate ", count + 1, " is damaged"));
-      return nullptr;
+    const bool damaged = ERR_GET_REASON(ERR_peek_last_error()) != PEM_R_NO_START_LINE;
+    const size_t begun = CertificatesBegun(pem);
+    if (damaged) {
+      Problem(field, absl::StrCat(path, ": certificate ", all.size() + 1, " is damaged"));
+    } else if (all.empty() && begun == 0) {
+      Problem(field, absl::StrCat(path, ": no certificate in PEM (-----BEGIN CERTIFICATE-----)"));
+    } else if (all.size() != begun) {  // OpenSSL passes over what begins or ends with a damaged line
+      Problem(field, absl::StrCat(path, ": ", begun, " certificates begin, but ", all.size(), " can be read"));
+    } else {
+      return all;
     }
-    if (count == 0) Problem(field, absl::StrCat(path, ": no certificate in PEM (-----BEGIN CERTIFICATE-----)"));
-    return first;
+    return {};
   }
 
   Key PrivateKey() {
@@ -111,50 +135,53 @@ class Reader {
 
   // gRPC says nothing of what OpenSSL does not take at the moment of use (keys that are too small, weak signatures): it
   // goes on with what it had, or answers nobody.
-  void CheckUse(X509* own, EVP_PKEY* key) {
+  void CheckUse(const Chain& own, EVP_PKEY* key) {
     ERR_clear_error();
     const Context context(SSL_CTX_new(TLS_method()));
-    if (context == nullptr || SSL_CTX_use_certificate(context.get(), own) != 1) {
+    if (context == nullptr || SSL_CTX_use_certificate(context.get(), own[0].get()) != 1) {
       return Refused("certificate", tls_.certificate());
     }
-    if (!AddChain(report_.files.certificate, 1, context.get())) return Refused("certificate", tls_.certificate());
+    for (size_t i = 1; i < own.size(); ++i) {
+      if (SSL_CTX_add1_chain_cert(context.get(), own[i].get()) != 1) return Refused("certificate", tls_.certificate());
+    }
     if (SSL_CTX_use_PrivateKey(context.get(), key) != 1) Refused("key", tls_.key());
   }
 
   // OpenSSL asks of a client's chain what it asks of our own.
-  void CheckClientCa() {
+  void CheckAuthorities(const Chain& authorities) {
     ERR_clear_error();
     const Context context(SSL_CTX_new(TLS_method()));
-    if (context == nullptr || !AddChain(report_.files.client_ca, 0, context.get())) {
-      Refused("client_ca", tls_.client_ca());
+    for (size_t i = 0; i < authorities.size(); ++i) {
+      if (context == nullptr || SSL_CTX_add1_chain_cert(context.get(), authorities[i].get()) != 1) {
+        return Refused("client_ca", absl::StrCat(tls_.client_ca(), ": certificate ", i + 1));
+      }
+      if (X509_check_ca(authorities[i].get()) == 0) {
+        Warning("client_ca", absl::StrCat(tls_.client_ca(), ": certificate ", i + 1,
+                                          " is no authority's (CA:FALSE): it admits no client"));
+      }
     }
   }
 
-  // All certificates of `pem` but the first `skip`; false, with OpenSSL's reason, where one is not taken.
-  static bool AddChain(const std::string& pem, int skip, SSL_CTX* context) {
-    const Bio chain = Memory(pem);
-    for (int i = 0;; ++i) {
-      const Certificate next(PEM_read_bio_X509(chain.get(), nullptr, NoPassphrase, nullptr));
-      if (next == nullptr) break;
-      if (i >= skip && SSL_CTX_add1_chain_cert(context, next.get()) != 1) return false;
-    }
-    ERR_clear_error();
-    return true;
-  }
-
-  void Refused(const char* field, const std::string& file) {
+  void Refused(const char* field, const std::string& what) {
     const char* reason = ERR_reason_error_string(ERR_peek_last_error());
-    Problem(field, absl::StrCat(file, ": OpenSSL does not take it: ", reason != nullptr ? reason : "no reason given"));
+    Problem(field, absl::StrCat(what, ": OpenSSL does not take it: ", reason != nullptr ? reason : "no reason given"));
   }
 
-  void CheckPeriod(const X509* certificate) {
-    const absl::Time begin = report_.files.begin = TimeOf(X509_get0_notBefore(certificate));
-    const absl::Time end = report_.files.expiry = TimeOf(X509_get0_notAfter(certificate));
-    if (now_ > end) {
-      Warning("certificate", absl::StrCat(tls_.certificate(), " expired on ", Day(end), ": clients will refuse it"));
-    } else if (now_ < begin) {
-      Warning("certificate",
-              absl::StrCat(tls_.certificate(), " is not valid before ", Day(begin), ": clients will refuse it"));
+  void CheckPeriods(const Chain& own, const Chain& authorities) {
+    const auto check = [this](const char* field, const std::string& what, const X509* certificate,
+                              const char* follows) {
+      const absl::Time begin = TimeOf(X509_get0_notBefore(certificate)), end = TimeOf(X509_get0_notAfter(certificate));
+      if (now_ > end) Warning(field, absl::StrCat(what, " expired on ", Day(end), ": ", follows));
+      if (now_ < begin) Warning(field, absl::StrCat(what, " is not valid before ", Day(begin), ": ", follows));
+      return std::pair(begin, end);
+    };
+    if (!own.empty()) {
+      std::tie(report_.files.begin, report_.files.expiry) =
+          check("certificate", tls_.certificate(), own[0].get(), "clients will refuse it");
+    }
+    for (size_t i = 0; i < authorities.size(); ++i) {
+      report_.files.authorities.push_back(check("client_ca", absl::StrCat(tls_.client_ca(), ": certificate ", i + 1),
+                                                authorities[i].get(), "its clients are refused"));
     }
   }
 
@@ -170,6 +197,12 @@ class Reader {
 };
 
 }  // namespace
+
+bool TlsFiles::ValidAt(absl::Time time) const {
+  const auto valid = [&](const auto& period) { return period.first <= time && time <= period.second; };
+  return valid(std::pair(begin, expiry)) &&
+         (authorities.empty() || std::any_of(authorities.begin(), authorities.end(), valid));
+}
 
 absl::Status TlsReport::ToStatus() const {
   if (problems.empty()) return absl::OkStatus();

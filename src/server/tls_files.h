@@ -4,6 +4,7 @@
 #pragma once
 
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -16,8 +17,10 @@ struct TlsFiles {
   std::string certificate, key, client_ca;  // the files' bytes; client_ca is empty where none is configured
   // When the server's own certificate is valid.
   absl::Time begin = absl::InfinitePast(), expiry = absl::InfiniteFuture();
+  std::vector<std::pair<absl::Time, absl::Time>> authorities;  // when those of client_ca are
 
-  bool ValidAt(absl::Time time) const { return begin <= time && time <= expiry; }
+  // The server's own and, where there are authorities, at least one of them.
+  bool ValidAt(absl::Time time) const;
   bool operator==(const TlsFiles&) const = default;
 };
 
@@ -28,7 +31,7 @@ struct TlsReport {
   };
   TlsFiles files;                // to be used only where there is no problem
   std::vector<Remark> problems;  // unreadable, not PEM, key and certificate that do not belong together, ...
-  std::vector<Remark> warnings;  // outside its period of validity, a key that others can read
+  std::vector<Remark> warnings;  // outside its period of validity (these first), a key that others can read, ...
 
   absl::Status ToStatus() const;  // INVALID_ARGUMENT with one "tls.FIELD: text" per problem
 };

@@ -197,6 +197,22 @@ TEST_F(BenchVerb, WhatTheTargetRefusesIsFoundBeforeAnythingIsMeasured) {
   EXPECT_THAT(outcome.text, ::testing::Not(HasSubstr("P99")));
 }
 
+TEST_F(BenchVerb, ATargetThatTakesShortHistoriesAloneIsMeasured) {
+  engine_.set_answer([](const RecommendRequest& request) -> absl::StatusOr<RecommendResult> {
+    if (request.history.size() > 10) return absl::InvalidArgumentError("history: 11 events are outside 0..10");
+    RecommendResult result;
+    for (int i = 0; i < request.top_k; ++i) {
+      result.items.push_back({.item = static_cast<ItemId>(100 * request.history.size() + i)});
+    }
+    return result;
+  });
+  const Outcome measured = Bench("--seconds 0.1 --history 10");
+  EXPECT_EQ(measured.exit_code, 0) << measured.text;
+  const Outcome outcome = Bench("--seconds 0.1 --history 11");
+  EXPECT_EQ(outcome.exit_code, 2);
+  EXPECT_THAT(outcome.text, HasSubstr("--history 11, --top-k 10: the engine refuses them: history: 11 events"));
+}
+
 TEST_F(BenchVerb, TheLargestBatchIsTriedToo) {
   const Outcome outcome = Bench("--seconds 0.1 --items 1 --batch 2,300,4 --history 5");
   EXPECT_EQ(outcome.exit_code, 2);

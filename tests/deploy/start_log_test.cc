@@ -2,11 +2,16 @@
 //
 // The life of a real server as its log tells it, in JSON: the order of the start, what was loaded and warmed up, the
 // stop; what a second server on the same ports says; and the flight recorder on the way down.
+#include <atomic>
 #include <csignal>
 #include <filesystem>
 #include <sstream>
+#include <thread>
 
+#include <fcntl.h>
 #include <nlohmann/json.hpp>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #include "deploy/real_server.h"
 #include "gmock/gmock.h"
@@ -35,6 +40,17 @@ class StartLogTest : public ::testing::Test {
     EXPECT_NE(line, "") << server->log();
     return server;
   }
+  // The admin page says 200, now or within `patience`.
+  static bool Says(const char* page, absl::Duration patience) {
+    httplib::Client admin(absl::StrCat("http://", LoopbackAddress(1), ":50053"));
+    const absl::Time end = absl::Now() + patience;
+    while (true) {
+      const httplib::Result result = admin.Get(page);
+      if (result && result->status == 200) return true;
+      if (absl::Now() >= end) return false;
+      absl::SleepFor(absl::Milliseconds(50));
+    }
+  }
   // Every line must be an object.
   static std::vector<json> Lines(const std::string& log) {
     std::vector<json> lines;
@@ -55,18 +71,12 @@ TEST_F(StartLogTest, ALogThatIsFullOrAbsentEndsNothing) {
     RealServer server(LoopbackAddress(1),
                       {.engine = absl::StrCat("bundle: '", bundle_, "'"), .lifecycle = "drain_delay_ms: 0"});
     server.StartBy({"/bin/sh", "-c", shell, "sh"});
-    httplib::Client admin(absl::StrCat("http://", LoopbackAddress(1), ":50053"));
-    const auto says_ok = [&](const char* page) {
-      const httplib::Result result = admin.Get(page);
-      return result && result->status == 200;
-    };
-    const absl::Time end = absl::Now() + absl::Seconds(60);
-    while (!says_ok("/readyz") && absl::Now() < end) absl::SleepFor(absl::Milliseconds(50));
+    EXPECT_TRUE(Says("/readyz", absl::Seconds(60)));
     for (int i = 0; i < 2; ++i) {
       server.process().Signal(SIGHUP);  // a line, once a second
       absl::SleepFor(absl::Milliseconds(1100));
     }
-    EXPECT_TRUE(says_ok("/livez")) << shell;
+    EXPECT_TRUE(Says("/livez", absl::ZeroDuration())) << shell;
     const std::filesystem::path stream = absl::StrCat("/proc/", server.pid(), "/fd/2");
     const std::string log = std::filesystem::read_symlink(stream).string();
     EXPECT_TRUE(log == "/dev/null" || log.find("socket") == std::string::npos) << shell << ": the log goes to " << log;
@@ -150,6 +160,39 @@ TEST_F(StartLogTest, WhoAsksBySignalGetsTheFlightRecorder) {
   EXPECT_EQ(record["request_id"], "asked");
   EXPECT_TRUE(Ask(*stub, request, &response).ok()) << "it goes on";
   EXPECT_EQ(server->Stop(SIGTERM), 0);
+}
+
+// Signals of the lower number are delivered first: none of them may keep the thread that hears of the stop.
+TEST_F(StartLogTest, WhoAsksAgainAndAgainAndNeverReadsKeepsNobodyFromStopping) {
+  const std::string pipe = absl::StrCat(::testing::TempDir(), "/stuck");
+  std::filesystem::remove(pipe);
+  ASSERT_EQ(mkfifo(pipe.c_str(), 0600), 0);
+  const int ours = open(pipe.c_str(), O_RDWR);  // there is a reader, and he reads nothing
+  RealServer server(LoopbackAddress(1), {.engine = absl::StrCat("bundle: '", bundle_, "'"),
+                                         .lifecycle = "drain_delay_ms: 100 grace_ms: 1000",
+                                         .more = "log { level: 'error' }"});
+  server.StartBy({"/bin/sh", "-c", absl::StrCat("exec \"$@\" 2>", pipe), "sh"});
+  ASSERT_TRUE(Says("/readyz", absl::Seconds(60)));
+  const auto stub = v1::RecommendService::NewStub(Connect(server.target()));
+  for (int i = 0; i < 300; ++i) {  // more records than a pipe holds
+    v1::RecommendResponse response;
+    ASSERT_TRUE(Ask(*stub, FixedRequests()[i % 5], &response).ok());
+  }
+  const pid_t pid = server.pid();
+  std::atomic<bool> stopped{false};
+  std::thread asking([&] {
+    while (!stopped) {
+      kill(pid, SIGUSR1);
+      absl::SleepFor(absl::Milliseconds(50));
+    }
+  });
+  absl::SleepFor(absl::Milliseconds(200));
+  const absl::Time asked = absl::Now();
+  EXPECT_EQ(server.Stop(SIGTERM), 0);
+  EXPECT_LT(absl::Now() - asked, absl::Seconds(10));
+  stopped = true;
+  asking.join();
+  close(ours);
 }
 
 TEST_F(StartLogTest, ACrashLeavesTheFlightRecorder) {

@@ -273,6 +273,10 @@ TEST_F(ModelRepositoryTest, AVersionThatComesTooLateIsToldOnce) {
   ASSERT_TRUE(Reload().ok());  // before the folder is looked at
   Poll();
   EXPECT_EQ(Serving(), "twelve");
+  for (const bool back : {false, true}) {
+    std::filesystem::rename(folder_ / (back ? "away" : "12"), folder_ / (back ? "12" : "away"));
+    Poll();
+  }
   EXPECT_EQ(told(), 2);
 }
 
@@ -483,6 +487,34 @@ TEST_F(ModelRepositoryTest, AFolderThatIsEmptyAllAtOnceChangesNothing) {
   ASSERT_TRUE(Reload((versions / "1").string()).ok());
   Poll();
   EXPECT_EQ(Serving(), "one");
+}
+
+TEST_F(ModelRepositoryTest, ARollbackWhileTheFolderIsAwayHoldsOverWhatWasSeen) {
+  const std::filesystem::path versions = folder_ / "versions";
+  std::filesystem::create_directories(versions);
+  ASSERT_TRUE(Start({.bundle = WriteBundle(folder_ / "one", "one"), .folder = versions.string()}).ok());
+  WriteBundle(versions / "2", "two");
+  Poll();
+  WriteBundle(versions / "3", "broken");
+  Poll();
+  std::filesystem::rename(versions, folder_ / "disk");
+  ASSERT_TRUE(Rollback().ok());
+  std::filesystem::rename(folder_ / "disk", versions);
+  WriteBundle(versions / "3", "mended");
+  Poll();
+  EXPECT_EQ(Serving(), "one");
+  WriteBundle(versions / "4", "four");
+  Poll();
+  EXPECT_EQ(Serving(), "four");
+}
+
+TEST_F(ModelRepositoryTest, AStandbyThatIsPublishedAgainServesFromThere) {
+  ASSERT_TRUE(Start({.bundle = WriteBundle(folder_ / "a", "a")}).ok());
+  ASSERT_TRUE(Reload(WriteBundle(folder_ / "b", "b")).ok());
+  const std::string again = WriteBundle(folder_ / "again", "a");
+  const auto served = Reload(again);
+  ASSERT_TRUE(served.ok()) << served.status();
+  EXPECT_EQ(served->path, again);
 }
 
 TEST_F(ModelRepositoryTest, ACopyThatServedForAWhileIsNotWhereTheVersionIs) {

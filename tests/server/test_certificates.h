@@ -25,9 +25,9 @@ struct Issued {
 // Signs certificates for anything.
 class TestAuthority {
  public:
-  explicit TestAuthority(const std::string& name)
+  explicit TestAuthority(const std::string& name, int64_t expires_in = 3600)
       : key_(EVP_EC_gen("P-256"), EVP_PKEY_free),
-        certificate_(Make(name, 3600, "CA:TRUE", "", key_.get()), X509_free) {}
+        certificate_(Make(name, expires_in, "CA:TRUE", "", key_.get()), X509_free) {}
 
   std::string certificate() const {
     return Pem([&](BIO* out) { PEM_write_bio_X509(out, certificate_.get()); });

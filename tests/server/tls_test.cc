@@ -10,7 +10,9 @@
 
 #include <openssl/ssl.h>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_replace.h"
 #include "absl/strings/str_split.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
@@ -191,6 +193,24 @@ TEST_F(TlsTest, ABadChangeIsRefusedAndTheOldCertificateStays) {
   EXPECT_TRUE(Eventually([&] { return Call(foreign_.certificate()) == grpc::StatusCode::OK; })) << "mended";
 }
 
+TEST_F(TlsTest, AuthoritiesThatExpiredDoNotReplaceValidOnes) {
+  Start(Config(true));
+  const TestAuthority expired("expired", -60);
+  const Issued client = client_authority_.Issue("client");
+  const auto refused = [&](int count) {
+    return Eventually([&] {
+      return absl::StrContains(server_->RenderMetrics(true),
+                               absl::StrCat("beamline_tls_reloads_total{result=\"refused\"} ", count));
+    });
+  };
+  folder_.Write("clients.pem", expired.certificate());
+  EXPECT_TRUE(refused(1));
+  EXPECT_EQ(Call(authority_.certificate(), client), grpc::StatusCode::OK);
+  folder_.Write("clients.pem", expired.certificate() + foreign_.certificate());  // one of them is enough
+  EXPECT_TRUE(
+      Eventually([&] { return Call(authority_.certificate(), foreign_.Issue("client")) == grpc::StatusCode::OK; }));
+}
+
 TEST_F(TlsTest, WhatOperatorsSeeOfIt) {
   Start(Config(false));
   const std::string metrics = server_->RenderMetrics(true);
@@ -228,6 +248,9 @@ TEST_F(TlsTest, EveryProblemNamesFieldAndFile) {
   folder_.Write("weak.key", weak.key);
   folder_.Write("weak_chain.pem", server.certificate + weak.certificate);
   folder_.Write("chain.key", server.key);
+  const std::string ca = authority_.certificate(), end = "-----END CERTIFICATE-----\n";
+  folder_.Write("no_end.pem", ca.substr(0, ca.size() - end.size()) + foreign_.certificate() + ca);
+  folder_.Write("begin.pem", absl::StrReplaceAll(ca, {{"BEGIN CERTIFICATE-----", "BEGIN CERTIFICATE----"}}) + ca);
   folder_.Write("locked.key", "-----BEGIN ENCRYPTED PRIVATE KEY-----\nAAAA\n-----END ENCRYPTED PRIVATE KEY-----\n");
   const BadFiles cases[] = {
       {"", "server.key", "", "tls.certificate: missing", "PEM"},
@@ -248,7 +271,9 @@ TEST_F(TlsTest, EveryProblemNamesFieldAndFile) {
       {"weak_chain.pem", "chain.key", "", "tls.certificate: ", "OpenSSL does not take it: ca key too small"},
       {"server.pem", "server.key", "text", "tls.client_ca: ", "no certificate in PEM"},
       {"server.pem", "server.key", "weak.pem",
-       "tls.client_ca: ", "weak.pem: OpenSSL does not take it: ca key too small"},
+       "tls.client_ca: ", "weak.pem: certificate 1: OpenSSL does not take it: ca key too small"},
+      {"server.pem", "server.key", "no_end.pem", "tls.client_ca: ", "3 certificates begin, but"},
+      {"server.pem", "server.key", "begin.pem", "tls.client_ca: ", "2 certificates begin, but 1 can be read"},
   };
   for (const BadFiles& bad : cases) {
     const auto path = [&](const char* file) { return *file == '\0' ? "" : folder_.Path(file); };
@@ -280,6 +305,14 @@ TEST_F(TlsTest, WarnsOfPeriodsAndOfKeysThatOthersCanRead) {
   EXPECT_THAT(texts(ReadTlsFiles(tls, absl::Now())),
               ElementsAre(AllOf(StartsWith("certificate: "), HasSubstr("server.pem expired on 20")),
                           AllOf(StartsWith("key: "), HasSubstr("chmod o-r"))));
+  const config::v1::Tls mutual = Config(true).tls();
+  folder_.WritePair(authority_.Issue("server"));
+  folder_.Write("clients.pem", foreign_.certificate() + TestAuthority("expired", -60).certificate() +
+                                   authority_.Issue("leaf").certificate);
+  EXPECT_THAT(texts(ReadTlsFiles(mutual, absl::Now())),
+              ElementsAre(HasSubstr("clients.pem: certificate 2 expired on 20"),
+                          HasSubstr("clients.pem: certificate 3 is no authority's (CA:FALSE)")));
+  folder_.WritePair(authority_.Issue("server", "IP:127.0.0.1", -60));
   Start(Config(false));  // a client whose clock is wrong, or who does not care, may still be served
   EXPECT_EQ(Call(authority_.certificate()), grpc::StatusCode::UNAVAILABLE);
 }

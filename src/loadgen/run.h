@@ -53,8 +53,7 @@ struct RunResult {
 std::vector<absl::Duration> Schedule(double rate, Arrivals arrivals, absl::Duration length, uint64_t seed);
 
 // Waits for all answers, that is at most for `deadline`. CANCELLED when the program is interrupted (base/interrupt.h):
-// then too the calls in flight are waited for. REQUIRES: `pool` requests were
-// given to the target's Prepare, pool >= 1.
+// then too the calls in flight are waited for. REQUIRES: `pool` requests were given to the target's Prepare, pool >= 1.
 absl::StatusOr<RunResult> RunLoad(Target& target, int pool, const LoadOptions& options, Progress* progress);
 
 }  // namespace beamline::loadgen

@@ -109,6 +109,7 @@ struct EngineStatus {
   uint64_t rollbacks = 0;
   bool model_folder_unreadable = false;  // the watched folder, at the last look
   absl::Time last_swap = absl::InfinitePast();
+  absl::Time catalogue_since = absl::InfinitePast();  // when it was loaded, by whichever model brought it first
 };
 
 // Thread-safe. Destroying it waits for what is in flight.

@@ -185,7 +185,7 @@ void AddBenchOptions(Command* command, BenchOptions* options) {
   const char* const group = "Output";
   command->AddText("--json", options->json_file, "All numbers; - is standard output")->TypeName("FILE|-")->Group(group);
   command->AddText("--plot", options->plot_file, "A picture of them")->TypeName("FILE.svg")->Group(group);
-  command->AddText("--samples", options->samples_file, "A line per request: times, status, beams")
+  command->AddText("--samples", options->samples_file, "A line per request that is measured: times, status, beams")
       ->TypeName("FILE.tsv")
       ->Group(group);
   AddTlsFlags(command, &options->tls);

@@ -32,18 +32,21 @@ absl::Status Run(const Options& options) {
   if (options.port_option->given()) overrides.port = options.port;
   if (options.rank_option->given()) overrides.rank = options.rank;
   overrides.any_port = options.any_port;
-  BEAMLINE_ASSIGN_OR_RETURN(const config::v1::ServerConfig config, server::LoadServerConfig(options.config, overrides));
+  const absl::StatusOr<config::v1::ServerConfig> config = server::LoadServerConfig(options.config, overrides);
+  if (!config.ok()) {
+    return options.check_only ? config.status() : server::Told(config.status(), server::LogOf(options.config));
+  }
   if (options.check_only) {
-    if (config.has_tls()) {
-      for (const auto& [field, text] : server::ReadTlsFiles(config.tls(), absl::Now()).warnings) {
+    if (config->has_tls()) {
+      for (const auto& [field, text] : server::ReadTlsFiles(config->tls(), absl::Now()).warnings) {
         std::printf("%s: warning: tls.%s: %s\n", options.config.c_str(), field.c_str(), text.c_str());
       }
     }
     std::printf("%s: no problems found\n", options.config.c_str());
     return absl::OkStatus();
   }
-  if (config.parallel().rank() > 0) return server::RunFollower(config, FollowEngine);
-  return server::RunServer(config, [](const EngineOptions& engine) { return CreateEngine(engine); });
+  if (config->parallel().rank() > 0) return server::RunFollower(*config, FollowEngine);
+  return server::RunServer(*config, [](const EngineOptions& engine) { return CreateEngine(engine); });
 }
 
 }  // namespace

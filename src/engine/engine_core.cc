@@ -386,6 +386,7 @@ EngineStatus EngineCore::GetStatus() const {
   EngineStatus status;
   status.model_version = model.version;
   status.catalogue_version = serving->snapshot->version();
+  status.catalogue_since = serving->catalogue_since;
   status.family = model.family;
   status.levels = model.levels();
   status.level_sizes = model.level_sizes;

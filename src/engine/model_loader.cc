@@ -78,8 +78,11 @@ absl::Status ModelLoader::WarmUpNow(ServingModel& next, const repository::Model*
                              .budget = serving == nullptr ? options_.cost_measurement : options_.cost_measurement / 5},
                             clock_);
   BEAMLINE_RETURN_IF_ERROR(CheckInterrupted());
+  next.catalogue_since = clock_.Now();
   if (serving != nullptr) {
-    for (const std::vector<TagClause>& rule : static_cast<const ServingModel*>(serving)->rules->rules()) {
+    const auto& before = *static_cast<const ServingModel*>(serving);
+    if (before.snapshot->version() == next.snapshot->version()) next.catalogue_since = before.catalogue_since;
+    for (const std::vector<TagClause>& rule : before.rules->rules()) {
       BEAMLINE_RETURN_IF_ERROR(next.rules->Get(rule).status());
     }
   }

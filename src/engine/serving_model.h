@@ -30,8 +30,10 @@ struct ServingModel final : repository::Model {
   const std::unique_ptr<runtime::Runner> runner;
   const std::shared_ptr<const catalogue::CatalogueSnapshot> snapshot;
   const std::shared_ptr<catalogue::RuleCache> rules;
-  const uint64_t group;                     // of the scheduler: no batch mixes two
-  std::vector<scheduler::BatchCost> costs;  // written by the warm-up alone, before anybody else sees the model
+  const uint64_t group;  // of the scheduler: no batch mixes two
+  // Written by the warm-up alone, before anybody else sees the model:
+  std::vector<scheduler::BatchCost> costs;
+  absl::Time catalogue_since = absl::InfinitePast();  // an equal catalogue of the version before goes on
 };
 
 using ServingHandle = std::shared_ptr<const ServingModel>;

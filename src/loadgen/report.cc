@@ -172,6 +172,7 @@ json DescribeMachine() {
 std::string SamplesToText(const Cell& cell, const RunResult& run) {
   std::string text = absl::StrCat("# ", NameOf(cell), "\ndue_ms\tsent_ms\tanswered_ms\tstatus\tbeams\tnarrowing\n");
   for (const Sample& sample : run.samples) {
+    if (sample.due < run.begin || sample.due >= run.end) continue;
     absl::StrAppendFormat(&text, "%.3f\t%.3f\t%.3f\t%s\t%d\t%d\n", absl::ToDoubleMilliseconds(sample.due),
                           absl::ToDoubleMilliseconds(sample.sent), absl::ToDoubleMilliseconds(sample.answered),
                           absl::StatusCodeToString(sample.answer.status.code()), sample.answer.beams,

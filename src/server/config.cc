@@ -80,6 +80,14 @@ absl::StatusOr<config::v1::ServerConfig> LoadServerConfig(const std::string& pat
   return ParseServerConfig(text, path, overrides);
 }
 
+config::v1::Log LogOf(const std::string& path) {
+  config::v1::ServerConfig config;
+  ConfigProblems ignored(path);
+  const absl::StatusOr<std::string> text = ReadFile(path, kMaxConfigBytes);
+  if (text.ok() && CheckEncoding(*text, path).ok()) ParseConfigText(*text, &config, &ignored);
+  return config.log();
+}
+
 bool IsLoopback(const std::string& address) {
   return address == "localhost" || address == "::1" || absl::StartsWith(address, "127.");
 }

@@ -27,6 +27,9 @@ struct ConfigOverrides {  // the command line's, stronger than the file
 
 // INVALID_ARGUMENT: one line per problem; or why the file cannot be read, as base/file.h says it.
 absl::StatusOr<config::v1::ServerConfig> LoadServerConfig(const std::string& path, const ConfigOverrides& overrides);
+
+// What a configuration that may be wrong asks of the log, as far as it can be read.
+config::v1::Log LogOf(const std::string& path);
 // The same of text in memory; `name` stands where the path would.
 absl::StatusOr<config::v1::ServerConfig> ParseServerConfig(const std::string& text, const std::string& name,
                                                            const ConfigOverrides& overrides);

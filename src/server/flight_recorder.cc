@@ -149,6 +149,7 @@ std::atomic<int> crash_fd{-1};
 size_t MakeLine(const char* ring, const char* level, const FlightRecord& record, char* out) {
   JsonText json(out, kMaxRecordJson);
   json.Put('{');
+  json.Text("time", record.time);
   json.Text("level", level);
   json.Text("event", "flight record");
   json.Text("ring", ring);
@@ -200,7 +201,9 @@ FlightRecord BeginRecord(const RecommendRequest& request, const TraceParent& tra
 
 void EndRecord(const absl::StatusOr<RecommendResult>& result, absl::Duration took, absl::Time now,
                FlightRecord* record) {
-  record->ended_ms = absl::ToUnixMillis(OnTheWall(now));
+  const absl::Time ended = OnTheWall(now);
+  record->ended_ms = absl::ToUnixMillis(ended);
+  Copy(absl::FormatTime("%Y-%m-%dT%H:%M:%E3SZ", ended, absl::UTCTimeZone()), record->time);
   record->code = NameOf(result.status().code());
   record->total_us = absl::ToInt64Microseconds(took);
   if (!result.ok()) {

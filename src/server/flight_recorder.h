@@ -33,6 +33,7 @@ struct FlightRecord {
   static constexpr int kMaxSteps = kMaxLevels + 1;
 
   int64_t ended_ms = 0;  // Unix time
+  char time[25] = {};    // the same as the log writes it
   const char* code = "";
   char request_id[kMaxRequestIdBytes + 1] = {};
   char trace_id[33] = {};

@@ -351,15 +351,6 @@ absl::Status ServeUntilStopped(const config::v1::Lifecycle& lifecycle, Server& s
 
 namespace {
 
-// The program prints a line of text; who reads objects alone must hear of it, too. (Not of a configuration that is
-// refused: nobody knows yet what it asks of the log.)
-absl::Status Told(absl::Status status, const config::v1::Log& log) {
-  if (!status.ok() && log.format() == "json") {
-    LogEvent(spdlog::level::critical, "server failed", {{"error", LogText(status)}});
-  }
-  return status;
-}
-
 absl::Status Follow(const config::v1::ServerConfig& config, const FollowerMain& follow) {
   if (!config.core_dumps()) BEAMLINE_RETURN_IF_ERROR(ForbidCoreDumps());
   StopRequests stop;
@@ -460,6 +451,14 @@ absl::Status Serve(const config::v1::ServerConfig& config, const EngineFactory& 
 }
 
 }  // namespace
+
+absl::Status Told(absl::Status status, const config::v1::Log& log) {
+  if (!status.ok() && log.format() == "json") {
+    RegisterLogger(log);
+    LogEvent(spdlog::level::critical, "server failed", {{"error", LogText(status)}});
+  }
+  return status;
+}
 
 absl::Status RunServer(const config::v1::ServerConfig& config, const EngineFactory& create_engine) {
   PrepareProcess(config.log());

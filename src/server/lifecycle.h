@@ -85,6 +85,10 @@ absl::Status ServeUntilStopped(const config::v1::Lifecycle& lifecycle, Server& s
 using EngineFactory = std::function<absl::StatusOr<std::unique_ptr<Engine>>(const EngineOptions&)>;
 absl::Status RunServer(const config::v1::ServerConfig& config, const EngineFactory& create_engine);
 
+// A start that fails is printed by the program as a line of text; who reads objects alone (log { format: "json" })
+// hears of it as one, too. The functions above and below tell it themselves. Returns `status`.
+absl::Status Told(absl::Status status, const config::v1::Log& log);
+
 // All of `beamline serve` for a rank that follows rank 0 (parallel.rank > 0): it serves nobody itself. `follow` returns
 // when the group has ended. A first signal is left to rank 0, which gets its own and ends the group in order, for as
 // long as that may take there; a second one ends the process at once, and with it the group.

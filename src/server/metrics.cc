@@ -91,8 +91,8 @@ void AddModel(const EngineStatus& status, absl::Time now, Page* page) {
                {"family", status.family}});
   page->Gauge("model_parameters", "Parameters of the model.", static_cast<double>(status.parameters));
   page->Gauge("catalogue_items", "Items in the catalogue.", static_cast<double>(status.num_items));
-  page->Gauge("catalogue_age_seconds", "Since the catalogue began to serve.",
-              absl::ToDoubleSeconds(now - status.last_swap));
+  page->Gauge("catalogue_age_seconds", "Since the catalogue was loaded; models that bring the same do not count.",
+              absl::ToDoubleSeconds(now - status.catalogue_since));
   page->Gauge("models_in_memory", "Versions of the model in memory or being loaded.", static_cast<double>(in_memory));
   page->Counter("model_swaps_total", "Versions that began to serve.", status.models_served, {{"kind", "reload"}});
   page->Counter("model_swaps_total", "", status.rollbacks, {{"kind", "rollback"}});
@@ -225,7 +225,8 @@ std::string Metrics::RenderLoading() {
 std::string Metrics::Render(const Scraped& scraped) const {
   Page page;
   AddReadiness(/*loading=*/false, scraped.ready, &page);
-  page.Gauge("start_timestamp_seconds", "When the server was started.", UnixSeconds(scraped.started));
+  page.Gauge("start_timestamp_seconds", "When the server had loaded its model and began to serve.",
+             UnixSeconds(scraped.started));
   AddEngine(scraped.engine, &page);
   AddModel(scraped.engine, scraped.now, &page);
   AddServer(scraped.server, &page);

@@ -8,6 +8,7 @@
 #include <functional>
 #include <string>
 
+#include <nlohmann/json.hpp>
 #include <sys/stat.h>
 
 #include "absl/strings/str_cat.h"
@@ -159,6 +160,13 @@ TEST_F(BadFilesTest, ConfigurationsAndCommandLines) {
   Bad("C6.5", config("admin { address: '0.0.0.0' }") + " --bundle " + File("bundle"), "admin.allow_remote: true");
   Bad("C6.7", config(std::string(1000, '{')) + " --bundle " + File("bundle"), "s.textproto:1");
   Bad("C6.11", config("engine { device: 'cuda:99' }") + " --any-port --port 0 --bundle " + File("bundle"), "cuda:99");
+  // Who reads objects alone hears of it, too.
+  const Outcome told = Beamline(config("log { format: 'json' } engine { bundle: '/nowhere' }\nlisten { port: -1 }"));
+  EXPECT_EQ(told.exit_code, 2);
+  const nlohmann::json object = nlohmann::json::parse(told.text.substr(0, told.text.find('\n')), nullptr, false);
+  ASSERT_TRUE(object.is_object()) << told.text;
+  EXPECT_EQ(object["event"], "server failed");
+  EXPECT_THAT(object["error"].get<std::string>(), AllOf(HasSubstr("/nowhere"), HasSubstr("listen.port")));
   Bad("C6.8", absl::StrCat("serve --config a --config b --bundle ", File("bundle")), "--config");
 }
 

@@ -70,7 +70,7 @@ class DashboardTest : public ::testing::Test {
 };
 
 TEST_F(DashboardTest, EveryQueryFindsData) {
-  std::vector<std::string> queries = {"beamline:queue_delay_seconds:mean2m"};
+  std::vector<std::string> queries = {"beamline:queue_delay_seconds:mean2m", "beamline:shed_requests:ratio2m"};
   const nlohmann::json dashboard =
       nlohmann::json::parse(std::ifstream(BEAMLINE_SOURCE_DIR + "/monitoring/grafana/beamline.json"));
   for (const auto& panel : dashboard.at("panels")) {

@@ -145,11 +145,13 @@ class Policies(unittest.TestCase):
             self.assertTrue(selector)
 
     def test_the_autoscaler_reads_what_prometheus_records(self):
-        metric = read(base / "hpa.yaml")["spec"]["metrics"][0]["pods"]["metric"]["name"]
-        (rule,) = read(docker / "k8s" / "prometheus-adapter.yaml")["rules"]
-        self.assertEqual(metric, rule["name"]["as"])
-        (recorded,) = read(root / "monitoring" / "recording.yml")["groups"][0]["rules"]
-        self.assertIn(f'"{recorded["record"]}"', rule["seriesQuery"])
+        metrics = [metric["pods"]["metric"]["name"] for metric in read(base / "hpa.yaml")["spec"]["metrics"]]
+        rules = read(docker / "k8s" / "prometheus-adapter.yaml")["rules"]
+        self.assertEqual(metrics, [rule["name"]["as"] for rule in rules])
+        recorded = [rule["record"] for rule in read(root / "monitoring" / "recording.yml")["groups"][0]["rules"]]
+        self.assertEqual(len(recorded), len(rules))
+        for name, rule in zip(recorded, rules):
+            self.assertIn(f'"{name}"', rule["seriesQuery"])
 
     def test_reloads_are_not_reachable_from_outside_the_pod(self):
         (public, proxy, admin) = [[port["port"] for port in rule["ports"]]

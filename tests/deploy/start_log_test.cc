@@ -157,6 +157,7 @@ TEST_F(StartLogTest, WhoAsksBySignalGetsTheFlightRecorder) {
   const json record = json::parse(line, nullptr, false);
   ASSERT_TRUE(record.is_object()) << server->log();
   EXPECT_EQ(record["level"], "info");
+  EXPECT_THAT(record["time"].get<std::string>(), ::testing::MatchesRegex("20..-..-..T..:..:..\\....Z"));
   EXPECT_EQ(record["request_id"], "asked");
   EXPECT_TRUE(Ask(*stub, request, &response).ok()) << "it goes on";
   EXPECT_EQ(server->Stop(SIGTERM), 0);

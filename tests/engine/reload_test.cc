@@ -16,6 +16,8 @@
 #include <thread>
 #include <vector>
 
+#include "absl/strings/str_cat.h"
+#include "absl/strings/strip.h"
 #include "absl/time/clock.h"
 #include "engine/engine_core.h"
 #include "engine/fake_runner.h"
@@ -30,13 +32,15 @@ using ::testing::SizeIs;
 using Code = absl::StatusCode;
 
 std::unique_ptr<FakeRunner> RunnerOf(const std::string& version, int items = 150) {
-  auto runner = std::make_unique<FakeRunner>(MakeCatalogue(items, "catalogue-of-" + version));
+  auto runner = std::make_unique<FakeRunner>(
+      MakeCatalogue(items, absl::StrCat("catalogue-of-", absl::StripSuffix(version, "-retrained"))));
   runner->info_.version = runner->salt = version;
   runner->cost = absl::ZeroDuration();
   return runner;
 }
 
-// A bundle's name is its version; "cold" fails in the warm-up, "other-codebook" has one, and four throw.
+// A bundle's name is its version; "cold" fails in the warm-up, "other-codebook" has one, and four throw. "v-retrained"
+// has the catalogue of "v".
 RunnerSource Versions(std::vector<FakeRunner*>* loaded = nullptr) {
   return {.identify = [](const std::string& bundle) -> absl::StatusOr<std::string> {
             if (bundle == "unreadable") throw std::length_error("cut off\nframe #0");
@@ -132,6 +136,18 @@ TEST_F(ReloadTest, TheOldVersionGoesWithItsLastRequest) {
   EXPECT_EQ(state(), "draining");
   EXPECT_THAT(RunAll(), ::testing::ElementsAre("v1"));
   EXPECT_EQ(state(), "unloaded");
+}
+
+TEST_F(ReloadTest, TheCatalogueIsAsOldAsTheFirstModelThatBroughtIt) {
+  const absl::Time first = engine_->GetStatus().catalogue_since;
+  const auto later = [&] { clock_->Advance(absl::Hours(1)); };
+  later();
+  ASSERT_TRUE(Reload("v1-retrained").ok());
+  EXPECT_EQ(engine_->GetStatus().last_swap, first + absl::Hours(1));
+  EXPECT_EQ(engine_->GetStatus().catalogue_since, first);
+  later();
+  ASSERT_TRUE(Reload("v2").ok());
+  EXPECT_EQ(engine_->GetStatus().catalogue_since, first + absl::Hours(2));
 }
 
 TEST_F(ReloadTest, ARefusedBundleChangesNothing) {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "loadgen/report.h"
 
+#include <algorithm>
 #include <string>
 #include <vector>
 
@@ -57,14 +58,19 @@ TEST(ReportTest, JsonHoldsValuesAndBounds) {
 
 TEST(ReportTest, SamplesAreOneLineEach) {
   RunResult run;
-  run.samples.resize(2);
+  run.samples.resize(4);
+  run.begin = absl::Milliseconds(0);
+  run.end = absl::Milliseconds(6);
   run.samples[1].due = absl::Milliseconds(5);
+  run.samples[2].due = absl::Milliseconds(-1);  // the warm-up's
+  run.samples[3].due = absl::Milliseconds(6);
   run.samples[1].answer.status = absl::ResourceExhaustedError("full");
   run.samples[0].answer.beams = 8;
   run.samples[0].answer.narrowing = 2;
   const std::string text = SamplesToText({.load = {.rate = 1}, .beam = 0, .history = 0}, run);
   EXPECT_THAT(text, HasSubstr("\n0.000\t0.000\t0.000\tOK\t8\t2\n"));
   EXPECT_THAT(text, HasSubstr("\n5.000\t0.000\t0.000\tRESOURCE_EXHAUSTED\t0\t0\n"));
+  EXPECT_EQ(std::count(text.begin(), text.end(), '\n'), 4);  // with what it is of, and the columns
 }
 
 TEST(PlotTest, SweepsAndSingleCellsAreDrawn) {

@@ -179,6 +179,7 @@ TEST(FlightRecorderWrite, WaitsForWhoeverReads) {
   for (const absl::string_view line : absl::StrSplit(text, '\n', absl::SkipEmpty())) {
     const nlohmann::json record = nlohmann::json::parse(line);
     EXPECT_EQ(record["level"], "info");
+    EXPECT_EQ(record["time"].get<std::string>().size(), 24u);
     ids.push_back(absl::StrCat(record["ring"].get<std::string>(), " ", record["request_id"].get<std::string>()));
   }
   ASSERT_EQ(ids.size(), 402u);

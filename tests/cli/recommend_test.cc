@@ -74,6 +74,9 @@ TEST_F(RecommendVerb, StatusAndErrorsAreReadable) {
   EXPECT_THAT(invalid.text, HasSubstr("INVALID_ARGUMENT: top_k: 0 is outside 1..1000"));
   engine_.set_answer([](const RecommendRequest&) { return absl::InternalError("non_finite_logits"); });
   EXPECT_EQ(Ask("--user u").exit_code, 1);
+  engine_.set_answer([](const RecommendRequest&) { return absl::UnavailableError("the server is stopping"); });
+  EXPECT_THAT(Ask("--user u").text, AllOf(HasSubstr("UNAVAILABLE: the server is stopping"),
+                                          ::testing::Not(HasSubstr("is `beamline serve` running there?"))));
   engine_.set_mode(FakeEngine::Mode::kHold);
   const Outcome late = Ask("--user u --timeout-ms 200");
   EXPECT_EQ(late.exit_code, 1);

@@ -124,6 +124,13 @@ BEAMLINE_PARITY_DIR=$parity_set GTEST_FILTER='*TheSetMadeOnDemand*:*T5Company*/0
 }
 stage_end
 
+stage "parity: the peers of bench/peers on a GPU, here on the CPU, give the lists of transformers and Beamline"
+binaries=$build_root/cpu-release
+python3 -B bench/peers/run_gpu.py --device cpu --threads 1 --sizes B --dtype fp32 --beams 16 --batches 1,3 --rounds 1 \
+  --seconds 0 --peers beamline,torch_graph --beamline "$binaries/bin/beamline" \
+  --peer-binary "$binaries/bench/peers/beamline_peer" --python "$(bash tests/golden/venv.sh)"
+stage_end
+
 stage "ThreadSanitizer: levels 0-2, scheduler, engine with a fake backend"
 configure cpu-tsan "$build_root/cpu-tsan"
 build "$build_root/cpu-tsan"

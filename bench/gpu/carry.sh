@@ -6,8 +6,9 @@
 #
 #   bench/gpu/carry.sh [ARCHITECTURES]      default 90a-real; e.g. "80-real;90a-real"
 #   BEAMLINE_BUILD=DIR bench/gpu/carry.sh   from a build of the preset cuda-release besides: the tests of the cuda backend,
-#                                           of models, the search and training, the engine's bench, and the beamline binary,
-#                                           with the libraries they need but for libtorch's and glibc's, in carry/lib
+#                                           of models, the search and training, the engine's bench, Beamline as one of
+#                                           bench/peers, and the beamline binary, with the libraries they need but for
+#                                           libtorch's and glibc's, in carry/lib
 #   BEAMLINE=none                           without the beamline binary, which with gRPC takes a third of the room
 #   BEAMLINE=path bench/gpu/carry.sh        the beamline binary alone, with its libraries: there
 #     LD_LIBRARY_PATH=carry/lib:TORCH/lib:NVIDIA/lib carry/beamline train --device cuda ...
@@ -41,6 +42,7 @@ if [[ -n ${BEAMLINE_BUILD:-} ]]; then
     carry_binary "$binary"
   done
   carry_binary "$BEAMLINE_BUILD/bench/engine/beamline_engine_gpu_bench"
+  carry_binary "$BEAMLINE_BUILD/bench/peers/beamline_peer"
   BEAMLINE=${BEAMLINE:-$(find "$BEAMLINE_BUILD" -maxdepth 3 -type f -name beamline -perm -u+x | head -n 1)}
 fi
 if [[ -n ${BEAMLINE:-} && $BEAMLINE != none ]]; then carry_binary "$BEAMLINE"; fi

@@ -12,6 +12,9 @@
 #     bench      the kernel bench: fractions of the bandwidth and matrix rate measured in the same run
 #     engine     latency and throughput of whole requests, in bf16 and in fp8: of random weights in the sizes of
 #                bench/engine/engine_gpu.cc (BEAMLINE_ENGINE_OPTIONS are options for it), and of carry/bundle where it is
+#     peers      the same models, weights and requests by Beamline, by transformers' generate and by a hand-written PyTorch
+#                loop in a CUDA graph, in turns, their lists compared (bench/peers/run_gpu.py; BEAMLINE_PEERS_OPTIONS are
+#                options for it): needs Python's torch and transformers
 #     programmatic  the experiment of launch_kernel.cuh: tests and the dense engine cases with BEAMLINE_PROGRAMMATIC_LAUNCH=1,
 #                to be read beside those of the stages tests and engine
 #     quality    FP8's quality gate in full, over carry/model, carry/data and carry/tokenizer
@@ -28,11 +31,11 @@ cd "$(dirname "$0")/../.."
 limit=${BEAMLINE_STAGE_SECONDS:-470}
 results=${BEAMLINE_RESULTS:-bench/results}
 stages=("$@")
-[[ $# -gt 0 ]] || stages=(build tests sanitize bench engine programmatic quality server)
+[[ $# -gt 0 ]] || stages=(build tests sanitize bench engine peers programmatic quality server)
 for stage in "${stages[@]}"; do
   case $stage in
-    build | tests | sanitize | bench | engine | programmatic | quality | server) ;;
-    *) sed -n '3,26p' "$0" | cut -c3-; exit 2 ;;
+    build | tests | sanitize | bench | engine | peers | programmatic | quality | server) ;;
+    *) sed -n '3,29p' "$0" | cut -c3-; exit 2 ;;
   esac
 done
 
@@ -40,7 +43,7 @@ done
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 binaries=
-: >"$work/stages" >"$work/kernels" >"$work/engine" >"$work/server"
+: >"$work/stages" >"$work/kernels" >"$work/engine" >"$work/peers" >"$work/server"
 
 json_string() { printf '"%s"' "$(tr -d '\000-\010\013-\037' <<<"$1" | sed -e 's/\\/\\\\/g' -e 's/"/\\"/g' -e 's/\t/ /g' | paste -sd' ')"; }
 
@@ -231,8 +234,25 @@ stage_engine() {
     fi
     said+="$dtype: exit status $status; "
   done
-  detail="${said}no peers were run"
+  detail=${said%; }
   return $bad
+}
+
+stage_peers() {
+  lacks beamline beamline_peer && return 77
+  if ! python3 -c 'import torch, transformers' 2>"$work/bench"; then
+    detail="Python here lacks torch or transformers: $(tail -n 1 "$work/bench")"
+    return 77
+  fi
+  # shellcheck disable=SC2086  # several options
+  BEAMLINE_CACHE=$work limited "$work/bench" python3 -B bench/peers/run_gpu.py --beamline carry/beamline \
+    --peer-binary carry/beamline_peer --library-path "$libraries" --limit $((limit - SECONDS + stage_start - 10)) \
+    ${BEAMLINE_PEERS_OPTIONS:-}
+  local status=$?
+  cat "$work/bench"
+  grep '^{' "$work/bench" >"$work/peers"
+  detail="$(grep -c '"ms_per_request"' "$work/peers") cells, $(grep -c '"met": true' "$work/peers") of $(grep -c '"goal"' "$work/peers") goals met, $(grep -c '"error"' "$work/peers") failed; exit status $status"
+  return $status
 }
 
 stage_programmatic() {
@@ -338,9 +358,9 @@ commit=$(cat carry/COMMIT 2>/dev/null || git describe --always --dirty 2>/dev/nu
     "$(json_string "$(cut -d, -f2 <<<"$gpu" | xargs)")" "$(json_string "$(cut -d, -f3 <<<"$gpu" | xargs)")"
   printf ' "commit": %s, "settings": {"stages": %s, "stage_seconds": %d, "binaries": %s},\n' "$(json_string "$commit")" \
     "$(json_string "${stages[*]}")" "$limit" "$(json_string "$binaries")"
-  printf ' "stages": [\n  %s],\n "kernels": [\n  %s],\n "engine": [\n  %s],\n "server": [\n  %s]}\n' \
+  printf ' "stages": [\n  %s],\n "kernels": [\n  %s],\n "engine": [\n  %s],\n "peers": [\n  %s],\n "server": [\n  %s]}\n' \
     "$(paste -sd, "$work/stages" | sed 's/},{/},\n  {/g')" "$(paste -sd, "$work/kernels" | sed 's/},{/},\n  {/g')" \
-    "$(paste -sd, "$work/engine")" "$(paste -sd, "$work/server")"
+    "$(paste -sd, "$work/engine")" "$(paste -sd, "$work/peers")" "$(paste -sd, "$work/server")"
 } >"$out"
 echo "written: $out"
 exit $failed

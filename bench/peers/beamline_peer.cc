@@ -40,8 +40,9 @@ struct Setting {
 
 constexpr int kTrials = 2;
 
-std::vector<Setting> Settings(int batch, int threads) {
+std::vector<Setting> Settings(int batch, int threads, bool on_cuda) {
   if (batch == 1) return {{1, 1}};
+  if (on_cuda) return {{1, batch}, {2, (batch + 1) / 2}};  // two: one encodes while the other decodes
   std::vector<Setting> settings = {{1, 1}, {1, 4}, {1, batch}};
   if (threads > 1) {
     settings.push_back({threads, 1});
@@ -67,6 +68,7 @@ class Peer {
     threads_ = question.at("threads");
     cached_ = question.at("options").value("cached", false);
     dtype_ = question.at("options").value("dtype", "fp32");
+    on_cuda_ = question.at("options").value("device", "cpu") == "cuda";
     JsonLimits limits;
     limits.max_elements = 64'000'000;
     BEAMLINE_ASSIGN_OR_RETURN(const json workload, ReadJsonFile(folder_ + "/workload.json", limits));
@@ -85,12 +87,14 @@ class Peer {
     engine_.reset();
     EngineOptions options;
     options.bundle = folder_ + "/beamline";
-    options.backend = "cpu";
+    options.device = on_cuda_ ? "cuda" : "cpu";
+    options.backend = options.device;
     options.dtype = dtype_;
     options.threads = threads_;
     options.workers = setting.workers;
     options.max_batch_requests = setting.group;
-    options.max_batch_rows = 1 << 16;  // a batch is full by its requests alone
+    // On the CPU a batch is full by its requests alone; on a GPU the rows are what storage is kept for.
+    options.max_batch_rows = on_cuda_ ? setting.group * beams_ : 1 << 16;
     options.max_queue_delay = setting.group == 1 ? absl::ZeroDuration() : absl::Seconds(1);
     options.default_deadline = absl::Minutes(30);
     options.context_cache_bytes = cached_ ? int64_t{1} << 30 : 0;
@@ -105,7 +109,7 @@ class Peer {
     json tried = json::array();
     Setting best;
     double fastest = 0;
-    const std::vector<Setting> settings = Settings(batch, threads_);
+    const std::vector<Setting> settings = Settings(batch, threads_, on_cuda_);
     for (const Setting& setting : settings) {
       BEAMLINE_RETURN_IF_ERROR(Start(setting));
       BEAMLINE_RETURN_IF_ERROR(Batch(0).status());
@@ -198,7 +202,7 @@ class Peer {
 
   std::string folder_;
   int threads_ = 1, beams_ = 1, batch_ = 1;
-  bool cached_ = false;
+  bool cached_ = false, on_cuda_ = false;
   std::string dtype_;
   std::vector<std::vector<ItemId>> histories_;
   std::vector<std::vector<int>> code_tokens_;  // [level][code]

@@ -62,6 +62,9 @@ class Peer:
         """[[token id]] -> anything. This is what is timed."""
         raise NotImplementedError
 
+    def rest(self):
+        """Gives back what only its runs need, so that others have the room. After every question."""
+
     def lists(self, result):
         """What run() returned -> per request [(token ids without start and end, score)], best first."""
         raise NotImplementedError
@@ -139,6 +142,7 @@ class Server:
             try:
                 question = json.loads(line)
                 reply = getattr(self, question["do"])(question)
+                self.peer.rest()
             except Exception as error:  # the driver decides what a failed peer means
                 reply = {"error": f"{type(error).__name__}: {error}".split("\n")[0][:300]}
             answers.write(json.dumps(reply) + "\n")

@@ -53,6 +53,8 @@ def run(what, command, log):
 
 
 class Preparation:
+    """beamline, peer_binary: commands, as lists."""
+
     def __init__(self, environments, beamline, peer_binary, logs):
         self.environments, self.beamline, self.peer_binary, self.logs = environments, beamline, peer_binary, logs
         self.imported = set()
@@ -60,7 +62,7 @@ class Preparation:
 
     def command(self, entry):
         if entry.script == "beamline":
-            return [str(self.peer_binary)]
+            return self.peer_binary
         return [*self.environments.python(entry.environment), str(HERE / entry.script)]
 
     def folder(self, size, entries):
@@ -88,7 +90,7 @@ class Preparation:
             return
         self.imported.add(size)
         options = json.loads((folder / "workload.json").read_text())["import"]
-        command = [self.beamline, "import", "hf", folder / "hf", "--sid-index", folder / "index.json", "--id-offset", "1",
+        command = [*self.beamline, "import", "hf", folder / "hf", "--sid-index", folder / "index.json", "--id-offset", "1",
                    "--max-items", options["max_items"], "--out", folder / "beamline", "--overwrite"]
         for name in ("prefix", "suffix"):
             if options[name]:

@@ -40,6 +40,16 @@ ENTRIES = [
           milliseconds=(140, 4200, 230, 5200)),
 ]
 BY_NAME = {entry.name: entry for entry in ENTRIES}
+# On a GPU (run_gpu.py); device and precision are told there.
+GPU_ENTRIES = [
+    Entry("beamline", "Beamline", "beamline", True),
+    Entry("beamline_fp32", "Beamline fp32", "beamline", True, options={"dtype": "fp32"}),
+    Entry("torch_graph", "PyTorch, hand-written, one CUDA graph", "graph_peer.py", True),
+    Entry("transformers", "transformers", "transformers_peer.py", True, options={"constrained": True}),
+    Entry("transformers_open", "transformers, open", "transformers_peer.py", False, options={"constrained": False}),
+    Entry("transformers_compiled", "transformers, compiled, open", "transformers_peer.py", False,
+          options={"constrained": False, "compiled": True}),
+]
 DOUBLE = Entry("transformers_double", "transformers in double precision", "transformers_peer.py", True,
                options={"constrained": True, "double": True}, precision="fp64")
 # What lists are compared with, by "constrained".

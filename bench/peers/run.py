@@ -179,7 +179,7 @@ def main():
     key = fingerprint(arguments, arguments.peer_binary)
     status = 0
     if not arguments.report:
-        preparation = Preparation(Environments(), arguments.beamline, arguments.peer_binary, arguments.out / "logs")
+        preparation = Preparation(Environments(), [arguments.beamline], [str(arguments.peer_binary)], arguments.out / "logs")
         try:
             left = missing(cells, arguments.out / "cells", key, arguments.fresh, arguments.force)
             if left:

@@ -1,7 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """transformers' generate, with a trie behind prefix_allowed_tokens_fn ("constrained": true) or over the open
 vocabulary. The constrained one is what all lists are compared with; "double": its lists with the scores, and their
-order, of the same model in double precision (generate itself sums in fp32, whatever the model's precision)."""
+order, of the same model in double precision (generate itself sums in fp32, whatever the model's precision).
+
+"device" and "dtype": on a GPU. "compiled": the model's forward through torch.compile, over transformers' static caches,
+which generate takes with beams (its own compilation is for greedy search and sampling alone)."""
 
 import copy
 import os
@@ -14,6 +17,8 @@ import transformers
 import peer
 
 ROWS = 2048  # beams of one call: transformers copies the context's keys and values to each
+MEMORY_SHARE = 0.3  # of a GPU's memory that these copies may take; choosing beams copies them once more
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 DROPPED = -1e8  # generate fills up with duplicates of score -1e9 where the trie has fewer prefixes than beams
 
 
@@ -35,30 +40,46 @@ class Transformers(peer.Peer):
     def make_model(self, workload, threads):
         torch.set_num_threads(threads)
         return transformers.T5ForConditionalGeneration.from_pretrained(
-            workload.folder / "hf", dtype=torch.float32).eval()
+            workload.folder / "hf", dtype=self.dtype).to(self.device).eval()
 
     def load(self, workload, threads, options):
         transformers.logging.set_verbosity_error()
         self.workload = workload
+        self.device, self.dtype = options.get("device", "cpu"), DTYPES[options.get("dtype", "fp32")]
         self.trie = Trie(workload) if options["constrained"] else None
         self.model = self.make_model(workload, threads)
         self.double = copy.deepcopy(self.model).double() if options.get("double") else None
+        self.caches = {}
+        if options.get("compiled"):
+            self.model.forward = torch.compile(self.model.forward, dynamic=False)
+            self.caches = {"cache_implementation": "static"}
         return {"transformers": transformers.__version__, "torch": torch.__version__}
 
     def requests_per_run(self):
-        return min(self.batch, max(1, ROWS // self.beams))
+        rows = ROWS
+        if self.device != "cpu":
+            model = self.workload.model
+            row = (2 * model["num_decoder_layers"] * model["tokens"] * model["num_heads"] * model["d_kv"]
+                   * self.dtype.itemsize)
+            rows = MEMORY_SHARE * torch.cuda.get_device_properties(self.device).total_memory // row
+        return int(min(self.batch, max(1, rows // self.beams)))
 
     def run(self, requests):
-        tokens = self.tokens = torch.tensor(requests)
+        tokens = self.tokens = torch.tensor(requests, device=self.device)
         with torch.inference_mode():
-            return self.model.generate(
+            result = self.model.generate(
                 input_ids=tokens, attention_mask=torch.ones_like(tokens), prefix_allowed_tokens_fn=self.trie,
                 num_beams=self.beams, num_return_sequences=self.beams, max_new_tokens=self.workload.levels,
                 length_penalty=0.0, early_stopping=False, do_sample=False, return_dict_in_generate=True,
-                output_scores=True)
+                output_scores=True, **self.caches)
+            return result.sequences.cpu(), result.sequences_scores.cpu()
+
+    def rest(self):
+        if self.device != "cpu":
+            torch.cuda.empty_cache()
 
     def lists(self, result):
-        sequences, scores = result.sequences[:, 1:].tolist(), result.sequences_scores.tolist()
+        sequences, scores = result[0][:, 1:].tolist(), result[1].tolist()
         entries = [(peer.stripped(tokens, self.workload), score) for tokens, score in zip(sequences, scores)]
         lists = [[entry for entry in entries[begin : begin + self.beams] if entry[1] > DROPPED]
                  for begin in range(0, len(entries), self.beams)]

@@ -24,7 +24,6 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast, T5Config, T5ForConditionalGeneration
 
 PAD, END, UNKNOWN = "<pad>", "</s>", "<unk>"
-TOKENS = 80  # of a request
 ITEMS = 10_000
 REQUESTS = 64  # the pool that runs go round in
 
@@ -36,9 +35,10 @@ class Size:
     prefix: list  # tokens around the items of a request
     suffix: list
     model: dict
+    tokens: int = 80  # of a request
 
 
-# Shapes of TIGER- and LETTER-like recommenders.
+# A and B: shapes of TIGER- and LETTER-like recommenders. E0 and E1, for a GPU: of OneRec-like ones, 0.13 and 1.02 B.
 SIZES = {
     "A": Size([256] * 4, 1_100, [], [],
               dict(d_model=128, num_heads=6, d_kv=64, d_ff=1024, num_layers=4, num_decoder_layers=4,
@@ -46,6 +46,12 @@ SIZES = {
     "B": Size([8192] * 3, 24_676, ["word0"], [END],
               dict(d_model=256, num_heads=8, d_kv=32, d_ff=1024, num_layers=4, num_decoder_layers=4,
                    feed_forward_proj="gated-gelu")),
+    "E0": Size([8192] * 3, 24_676, ["word0"], [END],
+               dict(d_model=768, num_heads=6, d_kv=128, d_ff=2048, num_layers=8, num_decoder_layers=6,
+                    feed_forward_proj="gated-gelu"), tokens=512),
+    "E1": Size([8192] * 3, 24_676, ["word0"], [END],
+               dict(d_model=1536, num_heads=12, d_kv=128, d_ff=4096, num_layers=16, num_decoder_layers=14,
+                    feed_forward_proj="gated-gelu"), tokens=512),
 }
 
 
@@ -84,7 +90,7 @@ def make_model(size, seed):
 
 def logits_deviation(model, requests):
     with torch.no_grad():
-        tokens = torch.tensor(requests[:8])
+        tokens = torch.tensor(requests[: max(1, 640 // len(requests[0]))])
         start = torch.zeros((len(tokens), 1), dtype=torch.long)
         return float(model(input_ids=tokens, decoder_input_ids=start).logits.std(-1).mean())
 
@@ -102,9 +108,9 @@ def make(size, seed, out):
     item_tokens = [[code_tokens[l][c] for l, c in enumerate(sid)] for sid in sids]
 
     prefix, suffix = [ids[token] for token in size.prefix], [ids[token] for token in size.suffix]
-    length, rest = divmod(TOKENS - len(prefix) - len(suffix), len(size.levels))
+    length, rest = divmod(size.tokens - len(prefix) - len(suffix), len(size.levels))
     if rest:
-        sys.exit(f"{TOKENS} tokens are no whole number of items")
+        sys.exit(f"{size.tokens} tokens are no whole number of items")
     histories = [[rng.randrange(ITEMS) + 1 for _ in range(length)] for _ in range(REQUESTS)]
     requests = [prefix + [t for item in history for t in item_tokens[item - 1]] + suffix for history in histories]
     deviation = logits_deviation(model, requests)
@@ -117,7 +123,7 @@ def make(size, seed, out):
     index = {str(i): [sid_token(l, c) for l, c in enumerate(sid)] for i, sid in enumerate(sids)}
     (out / "index.json").write_text(json.dumps(index))
     document = {
-        "model": {**size.model, "vocabulary": size.vocabulary, "levels": size.levels, "tokens": TOKENS,
+        "model": {**size.model, "vocabulary": size.vocabulary, "levels": size.levels, "tokens": size.tokens,
                   # Beams that a constrained search can keep after each level.
                   "prefixes": [len({sid[: l + 1] for sid in sids}) for l in range(len(size.levels))]},
         "import": {"prefix": size.prefix, "suffix": size.suffix, "max_items": length},

@@ -13,7 +13,7 @@ REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 
 PASSES = 'echo "[  PASSED  ] 7 tests."'
 FAILS = 'echo "[  PASSED  ] 2 tests."; echo "[  FAILED  ] 1 test, listed below:"; exit 1'
-STAGES = ["build", "tests", "sanitize", "bench", "engine", "programmatic", "quality", "server"]
+STAGES = ["build", "tests", "sanitize", "bench", "engine", "peers", "programmatic", "quality", "server"]
 
 
 class VerifyTest(unittest.TestCase):
@@ -130,6 +130,27 @@ esac""")
         self.assertIn("1 cases, exit status 0; not carried: carry/beamline carry/bundle", said["engine"]["detail"])
         self.script("carry/beamline_engine_gpu_bench", "exit 4")
         self.assertEqual(self.verify("engine")[0], 1)
+
+    def test_peers(self):
+        self.script("carry/beamline", "true")
+        self.assertEqual(self.verify("peers")[1]["peers"]["detail"].split(" (")[0], "not carried: carry/beamline_peer")
+        self.script("carry/beamline_peer", "true")
+        self.script("bin/python3", """[[ $1 == -B ]] || exit $([[ $2 == import* && -e carry/bare ]] && echo 1 || echo 0)
+shift
+[[ $* == "bench/peers/run_gpu.py --beamline carry/beamline --peer-binary carry/beamline_peer --library-path "*/carry/lib:*" \
+--limit "*" --sizes E0" ]] || { echo "$*"; exit 9; }
+echo preparing
+echo '{"peer": "beamline", "ms_per_request": 1}'
+echo '{"peer": "torch_graph", "error": "out of memory"}'
+echo '{"goal": "one", "met": true}'
+echo '{"goal": "two", "met": false}'
+exit 1""")
+        status, said, result = self.verify("peers", BEAMLINE_PEERS_OPTIONS="--sizes E0")
+        self.assertEqual((status, said["peers"]["detail"]), (1, "1 cells, 1 of 2 goals met, 1 failed; exit status 1"))
+        self.assertEqual([list(line)[0] for line in result["peers"]], ["peer", "peer", "goal", "goal"])
+        (self.root / "carry/bare").touch()
+        status, said, _ = self.verify("peers")
+        self.assertEqual((status, said["peers"]["status"]), (0, "skipped"))
 
     def test_a_stage_ends_in_time(self):
         self.script("carry/beamline_kernels_cuda_test", '[[ $1 == --gtest_list_tests ]] || sleep 60')

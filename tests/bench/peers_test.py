@@ -23,6 +23,7 @@ import progress
 import registry
 import report
 import run
+import run_gpu
 from compare import compare, compare_any, illegal_rate, require_items
 
 REFERENCE = [[[[1, 1], -1.0], [[1, 2], -2.0], [[3, 0], -2.00005], [[2, 2], -3.0]]]
@@ -274,6 +275,76 @@ class Estimate(unittest.TestCase):
             self.assertEqual(result.returncode, 0, result.stderr)
             self.assertIn("A 20 beams, batch 1, 1 thread: about ", result.stdout)
             self.assertEqual(list(pathlib.Path(folder).iterdir()), [])
+
+
+LISTS = [[[[1, 1], -1.0], [[2, 2], -2.0]]] * 16
+
+
+class FakeProcess:
+    """A peer that answers at once, by its name: how fast, and what is wrong with it."""
+
+    def __init__(self, command, threads, log_path):
+        self.name, self.stopped = log_path.stem, False
+        FakeProcess.all.append(self)
+
+    def ask(self, question, timeout):
+        what = question["do"]
+        if what == "load":
+            self.device, self.dtype = question["options"]["device"], question["options"]["dtype"]
+            return {"versions": {self.name: "1"}}
+        if what == "cell":
+            if self.name == "transformers_compiled":
+                raise run_gpu.PeerError("no answer to 'cell' in time")
+            return {"setting": {}, "tried": [], "requests_per_run": question["batch"]}
+        if what == "answer":
+            lists = LISTS[: len(question["requests"])]
+            return {"lists": [entries[:1] for entries in lists] if self.name == "torch_graph" and self.wrong else lists}
+        return {"ms": [{"beamline": 1.0, "torch_graph": 1.4, "transformers": 30.0}.get(self.name, 19.0)] * 2}
+
+    def stop(self):
+        self.stopped = True
+
+
+class RunGpu(unittest.TestCase):
+    def run_it(self, wrong, *options):
+        FakeProcess.all, FakeProcess.wrong = [], wrong
+        folder = pathlib.Path(tempfile.mkdtemp())
+        (folder / "workload.json").write_text(json.dumps({"sids": [[1, 1], [2, 2]]}))
+        out = io.StringIO()
+        arguments = ["run_gpu.py", "--beamline", "b", "--peer-binary", "p", "--beams", "32", "--rounds", "2", *options]
+        with mock.patch.object(sys, "argv", arguments), mock.patch.object(run_gpu, "PeerProcess", FakeProcess), \
+             mock.patch.object(run_gpu.Preparation, "folder", lambda *_: folder), mock.patch("sys.stdout", out):
+            status = run_gpu.Bench(run_gpu.parse_arguments()).run()
+        self.assertTrue(all(process.stopped for process in FakeProcess.all))
+        return status, [json.loads(line) for line in out.getvalue().splitlines()]
+
+    def test_ratios_and_goals(self):
+        peers = ["beamline", "beamline_fp32", "torch_graph", "transformers", "transformers_open"]
+        status, lines = self.run_it(False, "--peers", ",".join(peers), "--batches", "1,16")
+        self.assertEqual(status, 0)
+        measured = [line for line in lines if "ms_per_request" in line]
+        self.assertEqual([(line["size"], line["batch"], line["peer"]) for line in measured],
+                         [(size, batch, peer) for size in ("E1", "E0") for batch in (1, 16) for peer in peers])
+        self.assertEqual({line["dtype"] for line in measured if line["peer"] != "beamline_fp32"}, {"bf16"})
+        self.assertEqual({process.dtype for process in FakeProcess.all if process.name == "beamline_fp32"}, {"fp32"})
+        self.assertEqual({process.device for process in FakeProcess.all}, {"cuda"})
+        self.assertEqual((measured[2]["runs"], measured[2]["requests_per_s"]), (4, 1e3 / 1.4))
+        met = {(line["size"], line["batch"], line["peer"]): line["met"] for line in lines if "goal" in line}
+        self.assertEqual({key: value for key, value in met.items() if key[2] == "torch_graph"},
+                         {("E1", 1, "torch_graph"): False, ("E1", 16, "torch_graph"): True,
+                          ("E0", 1, "torch_graph"): False, ("E0", 16, "torch_graph"): False})
+        self.assertTrue(met["E1", 1, "transformers"])
+        self.assertFalse(met["E1", 1, "transformers_open"])
+
+    def test_wrong_answers_and_late_peers_are_not_measured(self):
+        status, lines = self.run_it(True, "--sizes", "E0", "--batches", "1",
+                                    "--peers", "beamline,torch_graph,transformers_compiled")
+        self.assertEqual(status, 1)
+        errors = {line["peer"]: line["error"] for line in lines if "error" in line}
+        self.assertIn("finds 50.0% of the reference's lists", errors["torch_graph"])
+        self.assertIn("in time", errors["transformers_compiled"])
+        self.assertEqual([line["peer"] for line in lines if "ms_per_request" in line], ["beamline"])
+        self.assertFalse([line for line in lines if "goal" in line])
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@
 #include "beamline/kernels/lineage_attention_cuda.h"
 #include "beamline/kernels/moe_cuda.h"
 #include "beamline/kernels/rms_norm_cuda.h"
+#include "beamline/kernels/skinny_product_cuda.h"
 #include "cuda_bench.h"
 
 namespace beamline::kernels {
@@ -220,6 +221,31 @@ void Rows(Bench& bench, int rows) {
              [embed](cudaStream_t stream) { Require(EmbedCodesCuda(embed, stream), "EmbedCodesCuda"); }});
 }
 
+// The products of the first decode step: a row per request.
+void FirstStep(Bench& bench, int rows) {
+  constexpr int kHidden = 4096;
+  const struct {
+    const char* name;
+    int n, k;
+  } products[] = {{"skinny_product q, k, v", 3 * kWidth, kWidth},
+                  {"skinny_product out", kWidth, kWidth},
+                  {"skinny_product gate and up", 2 * kHidden, kWidth},
+                  {"skinny_product down", kWidth, kHidden}};
+  for (const auto& [name, n, k] : products) {
+    const SkinnyProductArgs args{.rows = rows,
+                                 .n = n,
+                                 .k = k,
+                                 .x = RandomValues(static_cast<size_t>(rows) * k, "bf16"),
+                                 .weight = RandomValues(static_cast<size_t>(n) * k, "bf16"),
+                                 .x_step = k,
+                                 .weight_step = k,
+                                 .out_step = n,
+                                 .out = Allocate(static_cast<size_t>(rows) * n * 2)};
+    bench.Run({name, std::to_string(rows) + " rows", kHalf * (double(n) * k + double(rows) * (n + k)), 0,
+               [args](cudaStream_t stream) { Require(SkinnyProductCuda(args, stream), "SkinnyProductCuda"); }});
+  }
+}
+
 // 24 experts, 2 per row, SwiGLU of 2816 over d 1024: a layer of the 0.935 B preset.
 void Experts(Bench& bench, int rows) {
   constexpr int kExperts = 24, kTopK = 2, kModel = 1024, kHidden = 2816;
@@ -285,6 +311,7 @@ int Main(bool quick) {
     Attention(bench, requests, "encoder_attention + relative bias", kContext, bias);
     Lineage(bench, requests);
     Rows(bench, requests * kBeam);
+    FirstStep(bench, requests);
     Experts(bench, requests * kBeam);
   }
   return 0;

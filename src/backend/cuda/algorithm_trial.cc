@@ -14,7 +14,7 @@
 namespace beamline::backend::cuda {
 namespace {
 
-constexpr int64_t kFewerRows[] = {1, 2, 3, 8, 17, 33, 100};
+constexpr int64_t kFewerRows[] = {1, 2, 3, 8, 16, 17, 33, 100};
 constexpr int kAsked = 16;           // algorithms per number of rows
 constexpr int64_t kAlignedRows = 4;  // scales begin at 16 bytes, or the library refuses the product
 constexpr int kRepeats = 4;
@@ -132,8 +132,8 @@ ProductArrays AlgorithmTrial::Arrays(int64_t first_row, int64_t weight_copy) con
           .out = out_.mutable_data_ptr()};
 }
 
-std::vector<cublasLtMatmulAlgo_t> AlgorithmTrial::Offered(absl::Span<const int64_t> rows) const {
-  std::vector<cublasLtMatmulAlgo_t> offered;
+std::vector<Algorithm> AlgorithmTrial::Offered(absl::Span<const int64_t> rows) const {
+  std::vector<Algorithm> offered;
   for (const int64_t count_of_rows : rows) {
     cublasLtMatmulHeuristicResult_t results[kAsked] = {};
     int count = 0;
@@ -142,18 +142,18 @@ std::vector<cublasLtMatmulAlgo_t> AlgorithmTrial::Offered(absl::Span<const int64
       continue;
     }
     for (int i = 0; i < count; ++i) {
-      const auto same = [&](const cublasLtMatmulAlgo_t& other) {
-        return std::memcmp(&other, &results[i].algo, sizeof(other)) == 0;
+      const auto same = [&](const Algorithm& other) {
+        return std::memcmp(&other.lt, &results[i].algo, sizeof(other.lt)) == 0;
       };
       if (results[i].state == CUBLAS_STATUS_SUCCESS && std::none_of(offered.begin(), offered.end(), same)) {
-        offered.push_back(results[i].algo);
+        offered.push_back({.lt = results[i].algo});
       }
     }
   }
   return offered;
 }
 
-bool AlgorithmTrial::Start(const cublasLtMatmulAlgo_t& algorithm, int64_t rows, int64_t first_row) {
+bool AlgorithmTrial::Start(const Algorithm& algorithm, int64_t rows, int64_t first_row) {
   const Product product = MakeProduct(rows);
   if (!product.Takes(device_.handle, algorithm, device_.workspace.bytes)) return false;
   Check(cudaMemsetAsync(out_.mutable_data_ptr(), 0, static_cast<size_t>(rows * row_bytes_), device_.stream),
@@ -171,19 +171,33 @@ std::vector<char> AlgorithmTrial::Rows(int64_t first, int64_t count) const {
   return bits;
 }
 
-std::vector<char> AlgorithmTrial::EqualRows(const cublasLtMatmulAlgo_t& algorithm) {
+std::vector<char> AlgorithmTrial::EqualRows(const Algorithm& algorithm) {
   if (!Start(algorithm, kTrialRows, 0)) return {};
-  const std::vector<char> all = Rows(0, kTrialRows);
+  std::vector<char> all = Rows(0, kTrialRows);
   for (const int64_t rows : kFewerRows) {
-    const int64_t first = (kTrialRows - rows) / kAlignedRows * kAlignedRows;
-    if (!Start(algorithm, rows, first)) return {};
-    const std::vector<char> some = Rows(0, rows);
-    if (!std::equal(some.begin(), some.end(), all.begin() + first * row_bytes_)) return {};
+    if (!GivesLastRows(algorithm, rows, all)) return {};
   }
   return all;
 }
 
-bool AlgorithmTrial::GivesRows(const cublasLtMatmulAlgo_t& algorithm, int64_t rows, const std::vector<char>& bits) {
+bool AlgorithmTrial::GivesLastRows(const Algorithm& algorithm, int64_t rows, const std::vector<char>& bits) {
+  const int64_t first = (kTrialRows - rows) / kAlignedRows * kAlignedRows;
+  if (!Start(algorithm, rows, first)) return false;
+  const std::vector<char> some = Rows(0, rows);
+  return std::equal(some.begin(), some.end(), bits.begin() + first * row_bytes_);
+}
+
+bool AlgorithmTrial::GivesFewRows(const Algorithm& algorithm, const std::vector<char>& bits) {
+  bool any = false;
+  for (const int64_t rows : kFewerRows) {
+    if (!MakeProduct(rows).Takes(device_.handle, algorithm, device_.workspace.bytes)) continue;
+    if (!GivesLastRows(algorithm, rows, bits)) return false;
+    any = true;
+  }
+  return any;
+}
+
+bool AlgorithmTrial::GivesRows(const Algorithm& algorithm, int64_t rows, const std::vector<char>& bits) {
   if (!Start(algorithm, rows, 0)) return false;
   for (const int64_t first : {int64_t{0}, rows / kTrialRows / 2 * kTrialRows, rows - kTrialRows}) {
     if (Rows(first, kTrialRows) != bits) return false;
@@ -191,7 +205,7 @@ bool AlgorithmTrial::GivesRows(const cublasLtMatmulAlgo_t& algorithm, int64_t ro
   return true;
 }
 
-float AlgorithmTrial::Time(const cublasLtMatmulAlgo_t& algorithm, int64_t rows) {
+float AlgorithmTrial::Time(const Algorithm& algorithm, int64_t rows) {
   constexpr float kNever = std::numeric_limits<float>::infinity();
   const Product product = MakeProduct(rows);
   if (!product.Takes(device_.handle, algorithm, device_.workspace.bytes)) return kNever;

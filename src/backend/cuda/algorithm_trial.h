@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// What algorithms of cuBLASLt make of one shape of weight: which are offered, the bits they give, their time. The
+// What algorithms make of one shape of weight: which are offered, the bits they give, their time. The
 // matrices show the order of sums in every type (algorithm_trial.cc). In memory of its own; waits for its stream.
 #pragma once
 
@@ -31,21 +31,24 @@ class AlgorithmTrial {
   AlgorithmTrial(const AlgorithmTrial&) = delete;
   AlgorithmTrial& operator=(const AlgorithmTrial&) = delete;
 
-  // What the library offers for products of these numbers of rows, each once.
-  std::vector<cublasLtMatmulAlgo_t> Offered(absl::Span<const int64_t> rows) const;
+  // What cuBLASLt offers for products of these numbers of rows, each once.
+  std::vector<Algorithm> Offered(absl::Span<const int64_t> rows) const;
   // The product of kTrialRows rows, if products of fewer of them give the same bits; else empty.
-  std::vector<char> EqualRows(const cublasLtMatmulAlgo_t& algorithm);
+  std::vector<char> EqualRows(const Algorithm& algorithm);
+  // Whether products of few rows, those that the algorithm can do, give these bits. False where it can do none.
+  bool GivesFewRows(const Algorithm& algorithm, const std::vector<char>& bits);
   // Whether a product of `rows` rows, kTrialRows different ones over and over, gives those bits, too. REQUIRES: rows a
   // multiple of kTrialRows.
-  bool GivesRows(const cublasLtMatmulAlgo_t& algorithm, int64_t rows, const std::vector<char>& bits);
+  bool GivesRows(const Algorithm& algorithm, int64_t rows, const std::vector<char>& bits);
   // Milliseconds of a product of `rows` rows with a weight that is not in the cache; infinite where the algorithm
   // cannot do it.
-  float Time(const cublasLtMatmulAlgo_t& algorithm, int64_t rows);
+  float Time(const Algorithm& algorithm, int64_t rows);
 
  private:
   Product MakeProduct(int64_t rows) const;
   ProductArrays Arrays(int64_t first_row, int64_t weight_copy = 0) const;
-  bool Start(const cublasLtMatmulAlgo_t& algorithm, int64_t rows, int64_t first_row);
+  bool Start(const Algorithm& algorithm, int64_t rows, int64_t first_row);
+  bool GivesLastRows(const Algorithm& algorithm, int64_t rows, const std::vector<char>& bits);
   std::vector<char> Rows(int64_t first, int64_t count) const;
 
   const Device device_;

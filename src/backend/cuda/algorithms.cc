@@ -5,6 +5,7 @@
 #include <cmath>
 #include <limits>
 #include <memory>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
@@ -12,11 +13,13 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
 #include "backend/cuda/algorithm_trial.h"
+#include "beamline/kernels/skinny_product_cuda.h"
 
 namespace beamline::backend::cuda {
 namespace {
 
 constexpr int64_t kMostTrialBytes = int64_t{512} << 20;
+constexpr size_t kWords = 1 + std::extent_v<decltype(cublasLtMatmulAlgo_t::data)>;  // of an algorithm's text
 
 std::string KindText(const ProductKind& kind) {
   return absl::StrCat(static_cast<int>(kind.type), " ", static_cast<int>(kind.out_type), " ", kind.n, " ", kind.k, " ",
@@ -25,13 +28,11 @@ std::string KindText(const ProductKind& kind) {
 }
 
 // The fastest of algorithms that give the same bits, at that many rows; those that break this there are passed over.
-std::pair<const cublasLtMatmulAlgo_t*, float> Fastest(AlgorithmTrial& trial,
-                                                      const std::vector<cublasLtMatmulAlgo_t>& algorithms, int64_t rows,
-                                                      const std::vector<char>& bits) {
-  std::vector<std::pair<float, const cublasLtMatmulAlgo_t*>> by_time;
+std::pair<const Algorithm*, float> Fastest(AlgorithmTrial& trial, const std::vector<Algorithm>& algorithms,
+                                           int64_t rows, const std::vector<char>& bits) {
+  std::vector<std::pair<float, const Algorithm*>> by_time;
   by_time.reserve(algorithms.size());
-  for (const cublasLtMatmulAlgo_t& algorithm : algorithms)
-    by_time.emplace_back(trial.Time(algorithm, rows), &algorithm);
+  for (const Algorithm& algorithm : algorithms) by_time.emplace_back(trial.Time(algorithm, rows), &algorithm);
   std::sort(by_time.begin(), by_time.end());
   for (const auto& [milliseconds, algorithm] : by_time) {
     if (!std::isfinite(milliseconds)) break;
@@ -60,12 +61,11 @@ size_t LeastSlowdown(absl::Span<const std::vector<float>> times) {
 }
 
 std::vector<int64_t> RowSteps(c10::Device where) {
-  if (!where.is_cuda()) return {kTrialRows};  // the tests' emulator: its times say nothing
+  if (!where.is_cuda()) return {kernels::kMaxSkinnyRows, kTrialRows};  // the tests' emulator: its times say nothing
   return {1, 16, 64, 128, 256, 512, 1024, 2048, 4096, 8192};
 }
 
-cublasLtMatmulAlgo_t Algorithms::For(const ProductKind& kind, int64_t rows, const LtWorkspace& workspace,
-                                     cudaStream_t stream) {
+Algorithm Algorithms::For(const ProductKind& kind, int64_t rows, const LtWorkspace& workspace, cudaStream_t stream) {
   const size_t step = std::lower_bound(steps_.begin(), steps_.end() - 1, rows) - steps_.begin();
   std::shared_ptr<std::mutex> measuring;  // held while this kind's choice is made, so that others' are not held up
   {
@@ -110,15 +110,17 @@ Algorithms::Choice Algorithms::Choose(const ProductKind& kind, const LtWorkspace
   AlgorithmTrial trial({lt_, handle_, where_, workspace, stream}, kind, steps.back());
   std::vector<int64_t> sizes = steps;
   for (const int64_t rows : {1, 33, 4096}) sizes.push_back(rows);
-  const std::vector<cublasLtMatmulAlgo_t> offered = trial.Offered(sizes);
-  std::map<std::vector<char>, std::vector<cublasLtMatmulAlgo_t>> classes;  // by the bits they give
-  for (const cublasLtMatmulAlgo_t& algorithm : offered) {
+  const std::vector<Algorithm> offered = trial.Offered(sizes);
+  std::map<std::vector<char>, std::vector<Algorithm>> classes;  // by the bits they give
+  for (const Algorithm& algorithm : offered) {
     std::vector<char> bits = trial.EqualRows(algorithm);
     if (!bits.empty()) classes[std::move(bits)].push_back(algorithm);
   }
   std::vector<Choice> choices;
   std::vector<std::vector<float>> times;  // [choice][step]
-  for (const auto& [bits, algorithms] : classes) {
+  const Algorithm skinny{.skinny = true};
+  for (auto& [bits, algorithms] : classes) {
+    if (trial.GivesFewRows(skinny, bits)) algorithms.insert(algorithms.begin(), skinny);
     Choice choice;
     std::vector<float> time;
     for (const int64_t rows : steps) {
@@ -137,7 +139,9 @@ Algorithms::Choice Algorithms::Choose(const ProductKind& kind, const LtWorkspace
   return choices[LeastSlowdown(times)];
 }
 
-std::string Algorithms::Header() const { return absl::StrCat("cublaslt ", lt_.version(), " on ", device_); }
+std::string Algorithms::Header() const {
+  return absl::StrCat("cublaslt ", lt_.version(), " with products 2 on ", device_);
+}
 
 std::string Algorithms::Export() const {
   const std::lock_guard<std::mutex> lock(mutex_);
@@ -146,8 +150,9 @@ std::string Algorithms::Export() const {
   all.insert(imported_.begin(), imported_.end());
   for (const auto& [kind, choice] : all) {
     absl::StrAppend(&text, KindText(kind));
-    for (const cublasLtMatmulAlgo_t& algorithm : choice) {
-      for (const uint64_t word : algorithm.data) absl::StrAppend(&text, " ", word);
+    for (const Algorithm& algorithm : choice) {
+      absl::StrAppend(&text, " ", algorithm.skinny ? 1 : 0);
+      for (const uint64_t word : algorithm.lt.data) absl::StrAppend(&text, " ", word);
     }
     text += '\n';
   }
@@ -163,7 +168,7 @@ absl::Status Algorithms::Import(absl::string_view text) {
     constexpr size_t kFields = 8;
     Choice choice(steps_.size());
     const std::vector<absl::string_view> words = absl::StrSplit(lines[line], ' ');
-    std::vector<uint64_t> values(kFields + choice.size() * std::size(choice[0].data));
+    std::vector<uint64_t> values(kFields + choice.size() * kWords);
     bool good = words.size() == values.size();
     for (size_t i = 0; good && i < words.size(); ++i) good = absl::SimpleAtoi(words[i], &values[i]);
     good = good && values[0] <= 3 && values[1] <= 2 && values[2] > 0 && values[2] <= (1u << 30) && values[3] > 0 &&
@@ -172,8 +177,9 @@ absl::Status Algorithms::Import(absl::string_view text) {
       return absl::InvalidArgumentError(absl::StrCat("algorithms: line ", line + 1, " is none: '", lines[line], "'"));
     }
     for (size_t step = 0; step < choice.size(); ++step) {
-      std::copy_n(values.data() + kFields + step * std::size(choice[0].data), std::size(choice[0].data),
-                  choice[step].data);
+      const uint64_t* const words = values.data() + kFields + step * kWords;
+      choice[step].skinny = words[0] == 1;
+      std::copy_n(words + 1, kWords - 1, choice[step].lt.data);
     }
     const ProductKind kind{static_cast<kernels::DataType>(values[0]),
                            static_cast<kernels::DataType>(values[1]),

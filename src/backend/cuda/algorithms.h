@@ -2,7 +2,8 @@
 //
 // Which algorithms of cuBLASLt multiply with a weight. A row's result must not depend on what shares its batch, so all
 // of a weight's are of one class: they give the same bits, for every number of rows and at every place (an algorithm
-// that splits sums by the number of rows is in no class). Of a class the fastest is taken for each of a few numbers of
+// that splits sums by the number of rows is in no class). Our own product of few rows is of every class whose bits it
+// gives. Of a class the fastest is taken for each of a few numbers of
 // rows, and of all classes the one that is slowed down least by being one. Chosen when a weight's shape is first met,
 // which is at warm-up, and kept; the choice can be carried over to the next start. Thread-safe.
 #pragma once
@@ -37,7 +38,7 @@ class Algorithms {
 
   // Measures where it must, in memory of its own, and waits for the device then: not while a stream is captured. A
   // choice that was taken over is looked at once: one that the library refuses is measured again.
-  cublasLtMatmulAlgo_t For(const ProductKind& kind, int64_t rows, const LtWorkspace& workspace, cudaStream_t stream);
+  Algorithm For(const ProductKind& kind, int64_t rows, const LtWorkspace& workspace, cudaStream_t stream);
 
   // Names the device, its driver and the library.
   std::string Header() const;
@@ -50,7 +51,7 @@ class Algorithms {
   int64_t measured() const;  // choices made here
 
  private:
-  using Choice = std::vector<cublasLtMatmulAlgo_t>;  // one for each of steps_
+  using Choice = std::vector<Algorithm>;  // one for each of steps_
   bool Takes(const ProductKind& kind, const Choice& choice, const LtWorkspace& workspace) const;
   Choice Choose(const ProductKind& kind, const LtWorkspace& workspace, cudaStream_t stream) const;
 

@@ -68,7 +68,7 @@ void CudaBackend::Run(Context& ctx, const ProductKind& kind, const ProductSteps&
   Worker& worker = batch.worker();
   const LtWorkspace workspace{worker.lt_workspace.mutable_data_ptr(), worker.lt_workspace.nbytes()};
   const cudaStream_t stream = batch.stream();
-  const cublasLtMatmulAlgo_t algorithm = algorithms_->For(kind, rows, workspace, stream);
+  const Algorithm algorithm = algorithms_->For(kind, rows, workspace, stream);
   Check(worker.ProductFor(kind, steps, rows).Run(handle_, arrays, algorithm, workspace, stream), "a product");
 }
 

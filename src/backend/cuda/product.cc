@@ -2,6 +2,7 @@
 #include "backend/cuda/product.h"
 
 #include "backend/cuda/device_memory.h"
+#include "beamline/kernels/skinny_product_cuda.h"
 
 namespace beamline::backend::cuda {
 namespace {
@@ -35,6 +36,12 @@ cublasLtEpilogue_t LtEpilogue(const ProductKind& kind) {
   return CUBLASLT_EPILOGUE_DEFAULT;
 }
 
+bool TakesSkinny(const ProductKind& kind, int64_t rows) {
+  const bool narrow = kind.type == kernels::DataType::kBFloat16 || kind.type == kernels::DataType::kFloat16;
+  return narrow && rows <= kernels::kMaxSkinnyRows && !kind.scaled && kind.epilogue != Epilogue::kGeluTanh &&
+         kind.k % 8 == 0 && (kind.out_type == kind.type || kind.out_type == kernels::DataType::kFloat32);
+}
+
 }  // namespace
 
 void Check(cublasStatus_t status, const char* what) {
@@ -42,7 +49,7 @@ void Check(cublasStatus_t status, const char* what) {
 }
 
 Product::Product(const CublasLt& lt, const ProductKind& kind, const ProductSteps& steps, int64_t rows)
-    : lt_(lt), kind_(kind) {
+    : lt_(lt), kind_(kind), steps_(steps), rows_(rows) {
   const auto set = [&](cublasLtMatmulDescAttributes_t attribute, const auto& value) {
     Check(lt_.desc_set(desc_, attribute, &value, sizeof(value)), "describing a product");
   };
@@ -70,6 +77,8 @@ Product::Product(const CublasLt& lt, const ProductKind& kind, const ProductSteps
 Product::Product(Product&& other) noexcept
     : lt_(other.lt_),
       kind_(other.kind_),
+      steps_(other.steps_),
+      rows_(other.rows_),
       desc_(std::exchange(other.desc_, nullptr)),
       weight_(std::exchange(other.weight_, nullptr)),
       x_(std::exchange(other.x_, nullptr)),
@@ -99,9 +108,10 @@ cublasStatus_t Product::Heuristic(cublasLtHandle_t handle, size_t workspace_byte
   return status;
 }
 
-bool Product::Takes(cublasLtHandle_t handle, const cublasLtMatmulAlgo_t& algorithm, size_t workspace_bytes) const {
+bool Product::Takes(cublasLtHandle_t handle, const Algorithm& algorithm, size_t workspace_bytes) const {
+  if (algorithm.skinny) return TakesSkinny(kind_, rows_);
   cublasLtMatmulHeuristicResult_t result = {};
-  return lt_.check(handle, desc_, weight_, x_, out_, out_, &algorithm, &result) == CUBLAS_STATUS_SUCCESS &&
+  return lt_.check(handle, desc_, weight_, x_, out_, out_, &algorithm.lt, &result) == CUBLAS_STATUS_SUCCESS &&
          result.workspaceSize <= workspace_bytes;
 }
 
@@ -115,12 +125,31 @@ void Product::Bind(const ProductArrays& arrays) const {
   set(CUBLASLT_MATMUL_DESC_B_SCALE_POINTER, arrays.row_scale);
 }
 
-cublasStatus_t Product::Run(cublasLtHandle_t handle, const ProductArrays& arrays, const cublasLtMatmulAlgo_t& algorithm,
+cublasStatus_t Product::Run(cublasLtHandle_t handle, const ProductArrays& arrays, const Algorithm& algorithm,
                             const LtWorkspace& workspace, cudaStream_t stream) const {
+  if (algorithm.skinny) {
+    const kernels::LaunchError error = kernels::SkinnyProductCuda({.type = kind_.type,
+                                                                   .out_type = kind_.out_type,
+                                                                   .rows = static_cast<int32_t>(rows_),
+                                                                   .n = static_cast<int32_t>(kind_.n),
+                                                                   .k = static_cast<int32_t>(kind_.k),
+                                                                   .x = arrays.x,
+                                                                   .weight = arrays.weight,
+                                                                   .x_step = steps_.x,
+                                                                   .weight_step = steps_.weight,
+                                                                   .out_step = steps_.out,
+                                                                   .scale = arrays.scale,
+                                                                   .add = kind_.add,
+                                                                   .relu = kind_.epilogue == Epilogue::kRelu,
+                                                                   .bias = kind_.bias ? arrays.bias : nullptr,
+                                                                   .out = arrays.out},
+                                                                  stream);
+    return error == kernels::LaunchError::kOk ? CUBLAS_STATUS_SUCCESS : CUBLAS_STATUS_NOT_SUPPORTED;
+  }
   Bind(arrays);
   const float add = kind_.add ? 1.0f : 0.0f;
   return lt_.matmul(handle, desc_, &arrays.scale, arrays.weight, weight_, arrays.x, x_, &add, arrays.out, out_,
-                    arrays.out, out_, &algorithm, workspace.data, workspace.bytes, stream);
+                    arrays.out, out_, &algorithm.lt, workspace.data, workspace.bytes, stream);
 }
 
 }  // namespace beamline::backend::cuda

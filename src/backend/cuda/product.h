@@ -46,12 +46,18 @@ struct ProductArrays {
   float scale = 1;  // of the product, not of the bias
 };
 
+// How a product is computed: by one of cuBLASLt's algorithms, or by kernels/skinny_product_cuda.h.
+struct Algorithm {
+  bool skinny = false;
+  cublasLtMatmulAlgo_t lt = {};  // of no meaning where skinny
+};
+
 struct LtWorkspace {
   void* data = nullptr;
   size_t bytes = 0;
 };
 
-// cuBLASLt's descriptors of a product of `rows` rows. Used by one thread at a time.
+// A product of `rows` rows: cuBLASLt's descriptors of it. Used by one thread at a time.
 class Product {
  public:
   Product(const CublasLt& lt, const ProductKind& kind, const ProductSteps& steps, int64_t rows);
@@ -64,13 +70,15 @@ class Product {
   cublasStatus_t Heuristic(cublasLtHandle_t handle, size_t workspace_bytes, int limit,
                            cublasLtMatmulHeuristicResult_t* results, int* count) const;
   // Whether the algorithm can do it in that much workspace.
-  bool Takes(cublasLtHandle_t handle, const cublasLtMatmulAlgo_t& algorithm, size_t workspace_bytes) const;
-  cublasStatus_t Run(cublasLtHandle_t handle, const ProductArrays& arrays, const cublasLtMatmulAlgo_t& algorithm,
+  bool Takes(cublasLtHandle_t handle, const Algorithm& algorithm, size_t workspace_bytes) const;
+  cublasStatus_t Run(cublasLtHandle_t handle, const ProductArrays& arrays, const Algorithm& algorithm,
                      const LtWorkspace& workspace, cudaStream_t stream) const;
 
  private:
   const CublasLt& lt_;
   const ProductKind kind_;
+  const ProductSteps steps_;
+  const int64_t rows_;
   cublasLtMatmulDesc_t desc_ = nullptr;
   cublasLtMatrixLayout_t weight_ = nullptr, x_ = nullptr, out_ = nullptr;
 };

@@ -98,6 +98,9 @@ TEST_F(CudaBackendTest, OnlyOneThatGivesEqualRowsIsTaken) {
                           kernels::DataType::kE4M3}) {
     const bool narrow = type == kernels::DataType::kE4M3;
     Algorithms algorithms(worker.lt, worker.handle, worker.device, "test");
+    const auto taken_for = [&](const ProductKind& kind, int64_t rows) {
+      return algorithms.For(kind, rows, workspace, worker.stream).lt.data[0];
+    };
 #if defined(BEAMLINE_EMULATED_CUBLASLT)
     // Few and short sums of a narrow result show the order, too.
     const kernels::DataType out = narrow ? kernels::DataType::kBFloat16 : type;
@@ -105,14 +108,14 @@ TEST_F(CudaBackendTest, OnlyOneThatGivesEqualRowsIsTaken) {
       for (const int64_t k : {16, 32, narrow ? 208 : 200}) {
         for (const bool scaled : {false, narrow}) {
           const ProductKind one{.type = type, .out_type = out, .n = n, .k = k, .scaled = scaled};
-          EXPECT_EQ(algorithms.For(one, 8, workspace, worker.stream).data[0], emulator::kAscending) << n << " x " << k;
+          EXPECT_EQ(taken_for(one, 80), emulator::kAscending) << n << " x " << k;
         }
       }
     }
 #endif
     ProductKind kind{.type = type, .out_type = kernels::DataType::kFloat32, .n = 24, .k = 104, .bias = true};
     if (narrow) kind = {.type = type, .out_type = kernels::DataType::kBFloat16, .n = 48, .k = 112, .scaled = true};
-    const uint64_t taken = algorithms.For(kind, 8, workspace, worker.stream).data[0];
+    const uint64_t taken = taken_for(kind, 80);
 #if defined(BEAMLINE_EMULATED_CUBLASLT)
     EXPECT_EQ(taken, emulator::kAscending);
 #endif
@@ -120,7 +123,8 @@ TEST_F(CudaBackendTest, OnlyOneThatGivesEqualRowsIsTaken) {
     Algorithms same(worker.lt, worker.handle, worker.device, "test");
     ASSERT_TRUE(same.Import(algorithms.Export()).ok());
     EXPECT_EQ(same.size(), algorithms.size());
-    EXPECT_EQ(same.For(kind, 8, workspace, worker.stream).data[0], taken);
+    EXPECT_EQ(same.For(kind, 80, workspace, worker.stream).lt.data[0], taken);
+    EXPECT_EQ(same.measured(), 0);
     EXPECT_EQ(same.Export(), algorithms.Export());
     Algorithms other(worker.lt, worker.handle, worker.device, "another");
     ASSERT_TRUE(other.Import(algorithms.Export()).ok());
@@ -129,6 +133,41 @@ TEST_F(CudaBackendTest, OnlyOneThatGivesEqualRowsIsTaken) {
     EXPECT_EQ(broken.message(), absl::StrCat("algorithms: line ", algorithms.size() + 2, " is none: '1 2 three'"));
   }
 }
+
+#if defined(BEAMLINE_EMULATED_CUBLASLT)
+// The emulator's products take no time, and of equals ours is the first.
+TEST_F(CudaBackendTest, FewRowsTakeOurOwnProductWhereItGivesTheSameBits) {
+  Context ctx = BeginBatch(SharedContext());
+  Worker& worker = static_cast<CudaBatch&>(*ctx.resources).worker();
+  const LtWorkspace workspace{worker.lt_workspace.mutable_data_ptr(), worker.lt_workspace.nbytes()};
+  using kernels::DataType;
+  const auto skinny = [&](const ProductKind& kind, int64_t rows) {
+    Algorithms algorithms(worker.lt, worker.handle, worker.device, "test");
+    const bool is = algorithms.For(kind, rows, workspace, worker.stream).skinny;
+    Algorithms same(worker.lt, worker.handle, worker.device, "test");
+    EXPECT_TRUE(same.Import(algorithms.Export()).ok());
+    EXPECT_EQ(same.For(kind, rows, workspace, worker.stream).skinny, is);
+    EXPECT_EQ(same.measured(), 0);
+    return is;
+  };
+  for (const DataType type : {DataType::kBFloat16, DataType::kFloat16}) {
+    ProductKind kind{.type = type, .out_type = type, .n = 24, .k = 104, .bias = true};
+    for (const int64_t rows : {1, 16}) EXPECT_TRUE(skinny(kind, rows));
+    EXPECT_FALSE(skinny(kind, 17));
+    emulator::sum_group = 8;
+    EXPECT_FALSE(skinny(kind, 1));
+    emulator::sum_group = 16;
+    kind.out_type = DataType::kFloat32;
+    kind.add = true;
+    EXPECT_TRUE(skinny(kind, 1));
+    kind.epilogue = Epilogue::kGeluTanh;
+    EXPECT_FALSE(skinny(kind, 1));
+  }
+  EXPECT_FALSE(skinny({.n = 24, .k = 104}, 1));
+  EXPECT_FALSE(
+      skinny({.type = DataType::kE4M3, .out_type = DataType::kBFloat16, .n = 48, .k = 112, .scaled = true}, 1));
+}
+#endif
 
 // A norm adds the residual before it; whoever else reads the sum finds it, too.
 TEST_F(CudaBackendTest, SumsArePutOffAndNeverForgotten) {

@@ -4,7 +4,7 @@
 // calls, as the manual has it: matrices by columns, D = alpha op(A) op(B) + beta C, a bias along D's rows, then an
 // activation; E4M3 matrices with a scale for every row of op(A) and every column of op(B). It offers three algorithms:
 // the first adds in another order where D has few columns, the second needs more workspace than anybody has, the third
-// adds in ascending order.
+// adds in ascending order, and 16-bit products in groups of sum_group first, as tensor cores do.
 #pragma once
 
 #include <algorithm>
@@ -157,6 +157,8 @@ namespace emulator {
 
 inline constexpr uint64_t kOrderOfFew = 1, kHugeWorkspace = 2, kAscending = 3;  // algorithms
 
+inline int64_t sum_group = 16;  // of 16-bit products; the emulated mma's
+
 inline float Element(const void* matrix, int type, int64_t at) {
   if (type == CUDA_R_16BF) return __bfloat162float(static_cast<const __nv_bfloat16*>(matrix)[at]);
   if (type == CUDA_R_16F) return __half2float(static_cast<const __half*>(matrix)[at]);
@@ -194,11 +196,16 @@ struct Matmul {
   }
   float Dot(int64_t row, int64_t column, int64_t depth) const {
     const bool descending = algorithm == kOrderOfFew && d.columns < 4;
+    const int64_t group = !descending && (a.type == CUDA_R_16BF || a.type == CUDA_R_16F) ? sum_group : 1;
     float sum = 0;
-    for (int64_t i = 0; i < depth; ++i) {
-      const int64_t k = descending ? depth - 1 - i : i;
-      sum += Element(a_data, a.type, Place(a, desc.transpose_a, row, k)) *
-             Element(b_data, b.type, Place(b, desc.transpose_b, k, column));
+    for (int64_t first = 0; first < depth; first += group) {
+      float part = 0;
+      for (int64_t i = first; i < std::min(depth, first + group); ++i) {
+        const int64_t k = descending ? depth - 1 - i : i;
+        part += Element(a_data, a.type, Place(a, desc.transpose_a, row, k)) *
+                Element(b_data, b.type, Place(b, desc.transpose_b, k, column));
+      }
+      sum += part;
     }
     return sum;
   }

@@ -68,8 +68,7 @@ LaunchError ActivationCuda(const ActivationArgs& args, CudaStream stream) {
   if (!Valid(args)) return LaunchError::kInvalidArgument;
   return WithType(args.type, [&]<class T>(T) {
     const auto launch = [&](auto kernel) {
-      Launch(kernel, {static_cast<unsigned>(args.rows), kRowThreads}, stream, args);
-      return Launched();
+      return Launch(kernel, {static_cast<unsigned>(args.rows), kRowThreads}, stream, args);
     };
     switch (args.kind) {
       case ActivationKind::kSilu:

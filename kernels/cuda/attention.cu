@@ -247,7 +247,7 @@ __global__ void __launch_bounds__(kTileThreads, 1) TileAttention(const __grid_co
       CopyAsyncWait<0>();
     }
     __syncthreads();
-    if (first_key + group * kGroupKeys < head.keys) {
+    if (first_key + group * kGroupKeys < head.keys && first_query + warp_row < head.queries) {
       float score[2][kGroupKeys / 8][4] = {};
       Scores<T, kDim>(&tiles.query[warp_row], &tiles.key[stage][group * kGroupKeys], score);
       const auto for_each = [&](auto f) {  // score: the block's row, the step's key
@@ -362,7 +362,7 @@ __global__ void __launch_bounds__(kRowWarps * 32) RowAttention(const __grid_cons
       tile_max = fmaxf(tile_max, __shfl_xor_sync(0xffffffffu, tile_max, offset));
     }
     const float new_max = fmaxf(max, tile_max);
-    if (new_max == -INFINITY) continue;
+    if (!__any_sync(0xffffffffu, x != -INFINITY)) continue;  // no key seen; a NaN is one, which fmaxf() passes over
     const float rescale = expf(max - new_max);
     max = new_max;
     const float weight = expf(x - max);
@@ -443,21 +443,21 @@ LaunchError AttentionCuda(const AttentionBatch& batch, CudaStream stream) {
   return WithType(batch.type, [&]<class T>(T) {
     if constexpr (!__is_same(T, float)) {
       const dim3 grid((batch.max_queries + kQueries - 1) / kQueries, batch.heads, batch.requests);
-      bool launched = false;
+      bool fits = false;
+      LaunchError launched = LaunchError::kOk;
       const auto launch = [&](auto kernel, size_t bytes) {
-        launched = Fits(bytes);
-        if (launched) Launch(kernel, {grid, kTileThreads, bytes}, stream, batch);
+        fits = Fits(bytes);
+        if (fits) launched = Launch(kernel, {grid, kTileThreads, bytes}, stream, batch);
       };
       if (batch.relative_bias == nullptr) {
         WithTileKernel<T, false>(batch.head_dim, launch);
       } else {
         WithTileKernel<T, true>(batch.head_dim, launch);
       }
-      if (launched) return Launched();
+      if (fits) return launched;
     }
     const dim3 grid((batch.max_queries + kRowWarps - 1) / kRowWarps, batch.heads, batch.requests);
-    Launch(RowAttention<T>, {grid, kRowWarps * 32}, stream, batch);
-    return Launched();
+    return Launch(RowAttention<T>, {grid, kRowWarps * 32}, stream, batch);
   });
 }
 

@@ -46,11 +46,18 @@ __global__ void __launch_bounds__(S::kThreads, S::kBlocks) CollectRows(const __g
   select::CollectRow(block, batch, static_cast<int32_t>(blockIdx.x), DynamicShared<select::Candidate>());
 }
 
+// The last kernel leaves the state as the first wants it: where one is refused, those after it would read another
+// selection's, and so would the next selection.
 template <class S>
-void LaunchLevel(const BeamSelectBatch& batch, unsigned blocks, CudaStream stream) {
-  Launch(NormaliseRows<S>, {blocks, S::kThreads}, stream, batch);
-  Launch(RefineRows<S>, {blocks, S::kThreads}, stream, batch);
-  Launch(CollectRows<S>, {blocks, S::kThreads, kSortBytes}, stream, batch);
+LaunchError LaunchLevel(const BeamSelectBatch& batch, unsigned blocks, CudaStream stream) {
+  LaunchError error = Launch(NormaliseRows<S>, {blocks, S::kThreads}, stream, batch);
+  if (error != LaunchError::kOk) return error;
+  error = Launch(RefineRows<S>, {blocks, S::kThreads}, stream, batch);
+  if (error == LaunchError::kOk) error = Launch(CollectRows<S>, {blocks, S::kThreads, kSortBytes}, stream, batch);
+  if (error != LaunchError::kOk) {
+    cudaMemsetAsync(batch.workspace, 0, Layout{batch.requests, batch.rows}.state_bytes(), stream);
+  }
+  return error;
 }
 
 bool HasSlots(const DeviceBeams& beams) {
@@ -94,12 +101,8 @@ LaunchError BeamSelectPrepare(void* workspace, int32_t requests, int32_t rows, C
 
 LaunchError BeamSelectCuda(const BeamSelectBatch& batch, CudaStream stream) {
   if (!Valid(batch)) return LaunchError::kInvalidArgument;
-  if (batch.level == 0) {
-    LaunchLevel<FirstLevel>(batch, batch.requests, stream);
-  } else {
-    LaunchLevel<LaterLevel>(batch, batch.rows, stream);
-  }
-  return Launched();
+  if (batch.level == 0) return LaunchLevel<FirstLevel>(batch, batch.requests, stream);
+  return LaunchLevel<LaterLevel>(batch, batch.rows, stream);
 }
 
 }  // namespace beamline::kernels

@@ -70,10 +70,7 @@ LaunchError AddCuda(const AddArgs& args, CudaStream stream) {
   if (!ValidCount(args.count) || !Usable(args.x) || !Usable(args.y) || !Usable(args.out)) {
     return LaunchError::kInvalidArgument;
   }
-  return WithType(args.type, [&]<class T>(T) {
-    Launch(Add<T>, {Blocks(args.count), kThreads}, stream, args);
-    return Launched();
-  });
+  return WithType(args.type, [&]<class T>(T) { return Launch(Add<T>, {Blocks(args.count), kThreads}, stream, args); });
 }
 
 LaunchError GatedSumCuda(const GatedSumArgs& args, CudaStream stream) {
@@ -82,8 +79,7 @@ LaunchError GatedSumCuda(const GatedSumArgs& args, CudaStream stream) {
     return LaunchError::kInvalidArgument;
   }
   return WithType(args.type, [&]<class T>(T) {
-    Launch(GatedSum<T>, {Blocks(args.rows * args.width), kThreads}, stream, args);
-    return Launched();
+    return Launch(GatedSum<T>, {Blocks(args.rows * args.width), kThreads}, stream, args);
   });
 }
 
@@ -93,8 +89,7 @@ LaunchError RepeatRowsCuda(const RepeatRowsArgs& args, CudaStream stream) {
     return LaunchError::kInvalidArgument;
   }
   return WithType(args.type, [&]<class T>(T) {
-    Launch(RepeatRows<T>, {Blocks(args.rows * args.width), kThreads}, stream, args);
-    return Launched();
+    return Launch(RepeatRows<T>, {Blocks(args.rows * args.width), kThreads}, stream, args);
   });
 }
 

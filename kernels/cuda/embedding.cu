@@ -151,8 +151,7 @@ LaunchError EmbedCodesCuda(const EmbedCodesArgs& args, CudaStream stream) {
     return LaunchError::kInvalidArgument;
   }
   return WithType(args.type, [&]<class T>(T) {
-    Launch(EmbedCodes<T>, {Blocks(args.rows, args.width), kThreads}, stream, args);
-    return Launched();
+    return Launch(EmbedCodes<T>, {Blocks(args.rows, args.width), kThreads}, stream, args);
   });
 }
 
@@ -164,8 +163,7 @@ LaunchError EmbedFeaturesCuda(const EmbedFeaturesArgs& args, CudaStream stream) 
   const int64_t width = OutWidth(args);
   if (!ValidWidth(width) || !ValidRows(args.tokens, width)) return LaunchError::kInvalidArgument;
   return WithType(args.type, [&]<class T>(T) {
-    Launch(EmbedFeatures<T>, {Blocks(args.tokens, width), kThreads}, stream, args, static_cast<int32_t>(width));
-    return Launched();
+    return Launch(EmbedFeatures<T>, {Blocks(args.tokens, width), kThreads}, stream, args, static_cast<int32_t>(width));
   });
 }
 
@@ -193,8 +191,7 @@ LaunchError JoinTokensCuda(const JoinTokensArgs& args, CudaStream stream) {
     }
   }
   return WithType(args.type, [&]<class T>(T) {
-    Launch(JoinTokens<T>, {Blocks(args.tokens, args.width), kThreads}, stream, args);
-    return Launched();
+    return Launch(JoinTokens<T>, {Blocks(args.tokens, args.width), kThreads}, stream, args);
   });
 }
 

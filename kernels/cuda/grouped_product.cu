@@ -213,11 +213,10 @@ LaunchError GroupedProductCuda(const GroupedProductArgs& args, CudaStream stream
   };
   return WithType(args.type, [&]<class T>(T) {
     if constexpr (__is_same(T, float)) {
-      Launch(PlainProduct, {grid(kPlainColumns), 256}, stream, args);
+      return Launch(PlainProduct, {grid(kPlainColumns), 256}, stream, args);
     } else {
-      Launch(GroupedProduct<T>, {grid(kColumns), kThreads}, stream, args);
+      return Launch(GroupedProduct<T>, {grid(kColumns), kThreads}, stream, args);
     }
-    return Launched();
   });
 }
 

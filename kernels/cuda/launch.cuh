@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// What every launcher does before and after its kernels.
+// What every launcher does before its kernels.
 #pragma once
 
 #include <cstdint>
@@ -37,7 +37,5 @@ LaunchError WithType(DataType type, F f) {
   }
   return LaunchError::kInvalidArgument;
 }
-
-inline LaunchError Launched() { return cudaGetLastError() == cudaSuccess ? LaunchError::kOk : LaunchError::kCuda; }
 
 }  // namespace beamline::kernels

@@ -9,6 +9,8 @@
 
 #include <cuda_runtime.h>
 
+#include "beamline/kernels/launch.h"
+
 namespace beamline::kernels {
 
 struct LaunchShape {
@@ -30,9 +32,10 @@ inline bool ProgrammaticLaunch() {
   return on;
 }
 
+// By what the launch itself says: cudaGetLastError() would tell of any earlier call of this thread that failed.
 template <class... Parameters, class... Arguments>
-void Launch(void (*kernel)(Parameters...), const LaunchShape& shape, cudaStream_t stream,
-            const Arguments&... arguments) {
+LaunchError Launch(void (*kernel)(Parameters...), const LaunchShape& shape, cudaStream_t stream,
+                   const Arguments&... arguments) {
   cudaLaunchAttribute programmatic = {};
   programmatic.id = cudaLaunchAttributeProgrammaticStreamSerialization;
   programmatic.val.programmaticStreamSerializationAllowed = 1;
@@ -43,7 +46,8 @@ void Launch(void (*kernel)(Parameters...), const LaunchShape& shape, cudaStream_
   config.stream = stream;
   config.attrs = &programmatic;
   config.numAttrs = ProgrammaticLaunch() ? 1 : 0;
-  cudaLaunchKernelEx(&config, kernel, arguments...);  // Launched() asks for the error
+  const cudaError_t error = cudaLaunchKernelEx(&config, kernel, arguments...);
+  return error == cudaSuccess ? LaunchError::kOk : LaunchError::kCuda;
 }
 
 // The first statement of every kernel, of every thread: before it nothing that an earlier kernel of the stream wrote

@@ -127,18 +127,17 @@ LaunchError LineageAttentionCuda(const LineageAttentionBatch& batch, CudaStream 
   const int64_t blocks = (groups * kLanes + kThreads - 1) / kThreads;
   if (blocks > 0x7fffffff) return LaunchError::kInvalidArgument;
   return WithType(batch.type, [&]<class T>(T) {
-    const auto launch = [&](auto kernel) { Launch(kernel, {static_cast<unsigned>(blocks), kThreads}, stream, batch); };
+    const auto launch = [&](auto kernel) {
+      return Launch(kernel, {static_cast<unsigned>(blocks), kThreads}, stream, batch);
+    };
     switch ((batch.head_dim + kChunk - 1) / kChunk) {
       case 1:
-        launch(LineageAttention<T, 1>);
-        break;
+        return launch(LineageAttention<T, 1>);
       case 2:
-        launch(LineageAttention<T, 2>);
-        break;
+        return launch(LineageAttention<T, 2>);
       default:
-        launch(LineageAttention<T, 4>);
+        return launch(LineageAttention<T, 4>);
     }
-    return Launched();
   });
 }
 

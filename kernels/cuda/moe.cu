@@ -171,9 +171,8 @@ LaunchError MoeRouteCuda(const MoeRouteArgs& args, CudaStream stream) {
     return LaunchError::kInvalidArgument;
   }
   return WithType(args.type, [&]<class T>(T) {
-    Launch(MoeRoute<T>, {static_cast<unsigned>((args.rows + kRouteRows - 1) / kRouteRows), kRouteWarps * 32}, stream,
-           args);
-    return Launched();
+    return Launch(MoeRoute<T>, {static_cast<unsigned>((args.rows + kRouteRows - 1) / kRouteRows), kRouteWarps * 32},
+                  stream, args);
   });
 }
 
@@ -182,8 +181,7 @@ LaunchError MoeGroupCuda(const MoeGroupArgs& args, CudaStream stream) {
       args.expert == nullptr || args.begin == nullptr || args.entry == nullptr || args.place == nullptr) {
     return LaunchError::kInvalidArgument;
   }
-  Launch(MoeGroup, {static_cast<unsigned>(args.experts), kGroupThreads}, stream, args);
-  return Launched();
+  return Launch(MoeGroup, {static_cast<unsigned>(args.experts), kGroupThreads}, stream, args);
 }
 
 LaunchError MoeCombineCuda(const MoeCombineArgs& args, CudaStream stream) {
@@ -195,8 +193,7 @@ LaunchError MoeCombineCuda(const MoeCombineArgs& args, CudaStream stream) {
   const int64_t blocks = (int64_t{args.rows} * (args.width / kVector) + kCombineThreads - 1) / kCombineThreads;
   if (blocks > 0x7fffffff) return LaunchError::kInvalidArgument;
   return WithType(args.type, [&]<class T>(T) {
-    Launch(MoeCombine<T>, {static_cast<unsigned>(blocks), kCombineThreads}, stream, args);
-    return Launched();
+    return Launch(MoeCombine<T>, {static_cast<unsigned>(blocks), kCombineThreads}, stream, args);
   });
 }
 

@@ -63,16 +63,14 @@ bool Valid(const ScaleProductArgs& args) {
 LaunchError QuantizeRowsCuda(const QuantizeRowsArgs& args, CudaStream stream) {
   if (!Valid(args)) return LaunchError::kInvalidArgument;
   return WithType(args.type, [&]<class T>(T) {
-    Launch(QuantizeRows<T>, {static_cast<unsigned>(args.rows), kRowThreads}, stream, args);
-    return Launched();
+    return Launch(QuantizeRows<T>, {static_cast<unsigned>(args.rows), kRowThreads}, stream, args);
   });
 }
 
 LaunchError ScaleProductCuda(const ScaleProductArgs& args, CudaStream stream) {
   if (!Valid(args)) return LaunchError::kInvalidArgument;
   return WithType(args.type, [&]<class T>(T) {
-    Launch(ScaleProduct<T>, {static_cast<unsigned>(args.rows), kRowThreads}, stream, args);
-    return Launched();
+    return Launch(ScaleProduct<T>, {static_cast<unsigned>(args.rows), kRowThreads}, stream, args);
   });
 }
 

@@ -74,8 +74,7 @@ LaunchError RmsNormCuda(const RmsNormArgs& args, CudaStream stream) {
   if (!Valid(args)) return LaunchError::kInvalidArgument;
   return WithType(args.type, [&]<class T>(T) {
     const auto launch = [&](auto kernel) {
-      Launch(kernel, {static_cast<unsigned>(args.rows), kRowThreads}, stream, args);
-      return Launched();
+      return Launch(kernel, {static_cast<unsigned>(args.rows), kRowThreads}, stream, args);
     };
     const int vectors = (args.width + kRowThreads * kVector - 1) / (kRowThreads * kVector);
     if (vectors <= 1) return launch(RmsNorm<T, 1>);

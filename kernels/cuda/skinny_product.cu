@@ -116,8 +116,7 @@ template <class T, class Out>
 LaunchError Start(const SkinnyProductArgs& args, CudaStream stream) {
   const unsigned blocks = (static_cast<unsigned>(args.n) + kColumns - 1) / kColumns;
   const auto launch = [&](auto kernel, size_t stage_bytes) {
-    Launch(kernel, {blocks, kWarp, kStages * stage_bytes}, stream, args);
-    return Launched();
+    return Launch(kernel, {blocks, kWarp, kStages * stage_bytes}, stream, args);
   };
   if (args.rows <= kTileRows) return launch(SkinnyProduct<T, Out, 1>, sizeof(SkinnyStage<T, 1>));
   return launch(SkinnyProduct<T, Out, 2>, sizeof(SkinnyStage<T, 2>));

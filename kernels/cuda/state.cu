@@ -114,8 +114,7 @@ LaunchError VisibilityCuda(const VisibilityArgs& args, CudaStream stream) {
       (args.own_order && (args.limit != nullptr || args.groups != args.tokens))) {
     return LaunchError::kInvalidArgument;
   }
-  Launch(Visibility, {static_cast<unsigned>(args.requests), kThreads}, stream, args);
-  return Launched();
+  return Launch(Visibility, {static_cast<unsigned>(args.requests), kThreads}, stream, args);
 }
 
 LaunchError ExtendLineageCuda(const ExtendLineageArgs& args, CudaStream stream) {
@@ -124,8 +123,7 @@ LaunchError ExtendLineageCuda(const ExtendLineageArgs& args, CudaStream stream) 
       args.out == nullptr) {
     return LaunchError::kInvalidArgument;
   }
-  Launch(ExtendLineage, {Blocks(int64_t{args.requests} * args.rows), kThreads}, stream, args);
-  return Launched();
+  return Launch(ExtendLineage, {Blocks(int64_t{args.requests} * args.rows), kThreads}, stream, args);
 }
 
 LaunchError NextStepCuda(const NextStepArgs& args, CudaStream stream) {
@@ -133,8 +131,7 @@ LaunchError NextStepCuda(const NextStepArgs& args, CudaStream stream) {
       args.code == nullptr || args.parent == nullptr || args.codes == nullptr || args.parents == nullptr) {
     return LaunchError::kInvalidArgument;
   }
-  Launch(NextStep, {Blocks(int64_t{args.requests} * args.rows), kThreads}, stream, args);
-  return Launched();
+  return Launch(NextStep, {Blocks(int64_t{args.requests} * args.rows), kThreads}, stream, args);
 }
 
 LaunchError TakeVisibleCuda(const TakeVisibleArgs& args, CudaStream stream) {
@@ -142,8 +139,7 @@ LaunchError TakeVisibleCuda(const TakeVisibleArgs& args, CudaStream stream) {
       args.out == nullptr || !IsAligned(args.x, 4) || !IsAligned(args.out, 4)) {
     return LaunchError::kInvalidArgument;
   }
-  Launch(TakeVisible, {static_cast<unsigned>(args.tokens), kThreads}, stream, args);
-  return Launched();
+  return Launch(TakeVisible, {static_cast<unsigned>(args.tokens), kThreads}, stream, args);
 }
 
 LaunchError StackRowsCuda(const StackRowsArgs& args, CudaStream stream) {
@@ -158,8 +154,7 @@ LaunchError StackRowsCuda(const StackRowsArgs& args, CudaStream stream) {
     }
   }
   const dim3 grid(static_cast<unsigned>(args.capacity), static_cast<unsigned>(args.requests));
-  Launch(StackRows, {grid, kThreads}, stream, args);
-  return Launched();
+  return Launch(StackRows, {grid, kThreads}, stream, args);
 }
 
 }  // namespace beamline::kernels

@@ -80,7 +80,7 @@ class Backend {
                                       PassBody body) const {
     return body(inputs);
   }
-  virtual int64_t RoomFor(const Context&, int64_t size) const { return size; }
+  virtual int64_t RoomFor(const Context&, int64_t size, int64_t) const { return size; }
   virtual bool SearchesOnDevice() const { return false; }
   // Null: beams live on the host, and SelectBeams is all there is.
   virtual std::unique_ptr<DeviceSearch> BeginSearch(Context&, absl::Span<const DeviceSearchRequest>) const {

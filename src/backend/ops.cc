@@ -133,7 +133,7 @@ Tensor TakeVisible(Context& ctx, const Tensor& x, const Tensor& order, int64_t r
   return ctx.backend->TakeVisible(ctx, x, order, row);
 }
 
-int64_t RoomFor(const Context& ctx, int64_t size) { return ctx.backend->RoomFor(ctx, size); }
+int64_t RoomFor(const Context& ctx, int64_t size, int64_t fewest) { return ctx.backend->RoomFor(ctx, size, fewest); }
 
 bool SearchesOnDevice(const Context& ctx) { return ctx.backend->SearchesOnDevice(); }
 

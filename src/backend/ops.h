@@ -116,13 +116,14 @@ Tensor JoinRows(Context& ctx, absl::Span<const Tensor> parts);
 void SelectBeams(Context& ctx, const SelectBeamsArgs& args);
 // Runs `body`, a pass that enqueues work on `inputs` alone and returns its results: a backend with graphs repeats what
 // an earlier body of the same name did for inputs of the same shapes, on copies of these, and does not call this one.
-// So all that a pass depends on is in its name (weights, too), in the shapes or in the inputs' memory. Results hold
-// until the pass runs again.
+// So all that a pass depends on is in its name (weights, too), in the shapes or in the inputs' memory. The first word
+// of the name is the pass's kind; results hold until another of its kind runs.
 using PassBody = absl::FunctionRef<std::vector<Tensor>(absl::Span<const Tensor>)>;
 std::vector<Tensor> RunPass(Context& ctx, const std::string& pass, absl::Span<const Tensor> inputs, PassBody body);
 // The room that a batch has for so many requests, tokens of a context or beams: at least as much. A backend that keeps
-// passes by their shapes knows few sizes; requests that fill it up have no tokens and no beams.
-int64_t RoomFor(const Context& ctx, int64_t size);
+// passes by their shapes knows few sizes, none below `fewest`; requests that fill it up have no tokens and no beams.
+int64_t RoomFor(const Context& ctx, int64_t size, int64_t fewest = 1);
+inline constexpr int64_t kFewestTokens = 32;  // of a context: fewer take a GPU no less time
 // Whether BeginSearch gives searches: a first decode step then belongs to their passes and not to contexts.
 bool SearchesOnDevice(const Context& ctx);
 // A search with its beams on the device; null where the backend has none. Before the batch's first step.

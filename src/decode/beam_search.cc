@@ -245,6 +245,7 @@ void BeamSearch::ScoreEnd(backend::Context& ctx, const at::Tensor& logits, Batch
     if (live.active()) live.end.Bind(*live.beams.last());
   }
   for (ScoreRule rule : {ScoreRule::kFull, ScoreRule::kLegal}) {
+    bool any = false;
     for (size_t b = 0; b < batch.live.size(); ++b) {
       Live& live = batch.live[b];
       batch.selections[b] = {};
@@ -252,7 +253,9 @@ void BeamSearch::ScoreEnd(backend::Context& ctx, const at::Tensor& logits, Batch
         continue;
       const int width = live.beams.count();
       batch.selections[b] = {&live.end.constraint(), &live.end.beams(), live.beams.OpenLevel(width).out, width};
+      any = true;
     }
+    if (!any) continue;
     backend::SelectBeams(ctx, {.logits = logits,
                                .level = EndTrie::kEndLevel,
                                .first_code = model_.config().first_code(model_.config().levels()),

@@ -81,7 +81,7 @@ std::vector<ContextHandle> SplitContext(backend::Context& ctx, const EncodedCont
 EncodedContext PackContexts(backend::Context& ctx, absl::Span<const ContextHandle* const> handles, int64_t requests) {
   int64_t capacity = 1;  // a batch of empty histories still has one hidden token
   for (const ContextHandle* handle : handles) capacity = std::max(capacity, handle->tokens());
-  capacity = backend::RoomFor(ctx, capacity);
+  capacity = backend::RoomFor(ctx, capacity, backend::kFewestTokens);
   EncodedContext packed;
   std::vector<at::Tensor> rows(std::max(static_cast<size_t>(requests), handles.size()));  // those behind: undefined
   for (size_t row = 0; row < handles.size(); ++row) rows[row] = handles[row]->order;

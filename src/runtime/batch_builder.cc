@@ -6,6 +6,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/string_view.h"
+#include "backend/ops.h"
 #include "beamline/status.h"
 
 namespace beamline::runtime {
@@ -45,7 +46,7 @@ absl::Status CheckEncodedRequest(const model::ModelConfig& config, const Encoded
 
 model::EncoderInput BuildEncoderBatch(const model::ModelConfig& config,
                                       absl::Span<const EncodedRequest* const> requests) {
-  return BuildEncoderBatch(config, requests, [](int64_t size) { return size; });
+  return BuildEncoderBatch(config, requests, [](int64_t size, int64_t) { return size; });
 }
 
 model::EncoderInput BuildEncoderBatch(const model::ModelConfig& config,
@@ -55,7 +56,9 @@ model::EncoderInput BuildEncoderBatch(const model::ModelConfig& config,
     for (int p = 0; p < model::kPathways; ++p) capacity[p] = std::max(capacity[p], request->pathways[p].length);
   }
   for (int p = 0; p < model::kPathways; ++p) {
-    capacity[p] = static_cast<int>(std::min<int64_t>(room(capacity[p]), Pathways(config)[p]->length));
+    if (capacity[p] == 0) continue;
+    const int64_t elements = room(capacity[p], backend::kFewestTokens);
+    capacity[p] = static_cast<int>(std::min<int64_t>(elements, Pathways(config)[p]->length));
   }
   const int static_tokens = config.user.enabled ? 1 : 0;
   // An encoder over nothing is no batch: one padding element stands in.
@@ -63,7 +66,7 @@ model::EncoderInput BuildEncoderBatch(const model::ModelConfig& config,
 
   const int batch_size = static_cast<int>(requests.size());
   model::EncoderInput input =
-      model::MakeEncoderInput(config, static_cast<int>(room(batch_size)), capacity[0], capacity[1]);
+      model::MakeEncoderInput(config, static_cast<int>(room(batch_size, 1)), capacity[0], capacity[1]);
   const int row_tokens = static_tokens + capacity[0] + capacity[1];
   for (int b = 0; b < batch_size; ++b) {
     const EncodedRequest& request = *requests[b];

@@ -18,8 +18,9 @@ namespace beamline::runtime {
 // one bad input fails alone.
 absl::Status CheckEncodedRequest(const model::ModelConfig& config, const EncodedRequest& request);
 
-// How much room a batch has for so many requests or elements: at least as much.
-using RoomForSize = absl::FunctionRef<int64_t(int64_t size)>;
+// How much room a batch has for so many requests or elements: at least as much, and where it knows few sizes, none
+// below `fewest`.
+using RoomForSize = absl::FunctionRef<int64_t(int64_t size, int64_t fewest)>;
 
 // REQUIRES: at least one request, all of which pass CheckEncodedRequest. With `room`, requests of padding alone may
 // follow them, and pathways may be longer, but not longer than the model's.

@@ -116,8 +116,8 @@ void ModelRunner::EncodeBatch(absl::Span<RequestJob* const> jobs) {
   std::vector<const EncodedRequest*> requests;
   for (const RequestJob* job : jobs) requests.push_back(&job->input);
   const model::ModelConfig& config = parts_.model->config();
-  const model::EncoderInput input =
-      BuildEncoderBatch(config, requests, [&](int64_t size) { return backend::RoomFor(ctx, size); });
+  const model::EncoderInput input = BuildEncoderBatch(
+      config, requests, [&](int64_t size, int64_t fewest) { return backend::RoomFor(ctx, size, fewest); });
   GroupTurn turn(parts_.group);
   std::vector<ContextLease> leases = turn.Encode(input);
   model::EncodedContext encoded = model::EncodePass(ctx, *parts_.model, model::UploadEncoderInput(ctx, config, input));

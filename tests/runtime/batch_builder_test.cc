@@ -40,7 +40,7 @@ TEST(BatchBuilder, RoomIsFilledWithPadding) {
   const model::ModelConfig config = TwoPathways();
   const EncodedRequest a = Request(10, 3), b = Request(2, 9);
   const model::EncoderInput tight = BuildEncoderBatch(config, {&a, &b});
-  const model::EncoderInput roomy = BuildEncoderBatch(config, {&a, &b}, [](int64_t size) { return size + 3; });
+  const model::EncoderInput roomy = BuildEncoderBatch(config, {&a, &b}, [](int64_t size, int64_t) { return size + 3; });
   EXPECT_EQ(tight.batch, 2);
   EXPECT_EQ(roomy.batch, 5);
   EXPECT_EQ(roomy.pathways[0].length, 11) << "the window";

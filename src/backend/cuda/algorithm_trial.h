@@ -37,8 +37,7 @@ class AlgorithmTrial {
   std::vector<char> EqualRows(const Algorithm& algorithm);
   // Whether products of few rows, those that the algorithm can do, give these bits. False where it can do none.
   bool GivesFewRows(const Algorithm& algorithm, const std::vector<char>& bits);
-  // Whether a product of `rows` rows, kTrialRows different ones over and over, gives those bits, too. REQUIRES: rows a
-  // multiple of kTrialRows.
+  // Whether a product of `rows` rows, kTrialRows different ones over and over, gives those bits, too.
   bool GivesRows(const Algorithm& algorithm, int64_t rows, const std::vector<char>& bits);
   // Milliseconds of a product of `rows` rows with a weight that is not in the cache; infinite where the algorithm
   // cannot do it.

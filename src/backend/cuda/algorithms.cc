@@ -36,7 +36,11 @@ std::pair<const Algorithm*, float> Fastest(AlgorithmTrial& trial, const std::vec
   std::sort(by_time.begin(), by_time.end());
   for (const auto& [milliseconds, algorithm] : by_time) {
     if (!std::isfinite(milliseconds)) break;
-    if (rows < kTrialRows || trial.GivesRows(*algorithm, rows, bits)) return {algorithm, milliseconds};
+    // Fewer rows take it, too: a ragged number of them.
+    if (rows < kTrialRows ||
+        (trial.GivesRows(*algorithm, rows, bits) && trial.GivesRows(*algorithm, rows - rows / 5 - 1, bits))) {
+      return {algorithm, milliseconds};
+    }
   }
   return {nullptr, 0.0f};
 }
@@ -63,6 +67,16 @@ size_t LeastSlowdown(absl::Span<const std::vector<float>> times) {
 std::vector<int64_t> RowSteps(c10::Device where) {
   if (!where.is_cuda()) return {kernels::kMaxSkinnyRows, kTrialRows};  // the tests' emulator: its times say nothing
   return {1, 16, 64, 128, 256, 512, 1024, 2048, 4096, 8192};
+}
+
+// As many as fit into the memory that is left for trials.
+int64_t MostRows(const ProductKind& kind, const std::vector<int64_t>& steps) {
+  const int64_t row_bytes = kind.n * kernels::SizeOf(kind.out_type) + kind.k * kernels::SizeOf(kind.type);
+  int64_t most = steps.front();
+  for (const int64_t rows : steps) {
+    if (rows <= kTrialRows || rows * row_bytes <= kMostTrialBytes) most = rows;
+  }
+  return most;
 }
 
 Algorithm Algorithms::For(const ProductKind& kind, int64_t rows, const LtWorkspace& workspace, cudaStream_t stream) {
@@ -101,12 +115,8 @@ bool Algorithms::Takes(const ProductKind& kind, const Choice& choice, const LtWo
 
 Algorithms::Choice Algorithms::Choose(const ProductKind& kind, const LtWorkspace& workspace,
                                       cudaStream_t stream) const {
-  // More rows take the algorithm of the most that fit into the memory that is left for trials.
-  const int64_t row_bytes = kind.n * kernels::SizeOf(kind.out_type) + kind.k * kernels::SizeOf(kind.type);
-  std::vector<int64_t> steps;
-  for (const int64_t rows : steps_) {
-    if (rows <= kTrialRows || rows * row_bytes <= kMostTrialBytes) steps.push_back(rows);
-  }
+  std::vector<int64_t> steps = steps_;
+  while (steps.back() > MostRows(kind)) steps.pop_back();
   AlgorithmTrial trial({lt_, handle_, where_, workspace, stream}, kind, steps.back());
   std::vector<int64_t> sizes = steps;
   for (const int64_t rows : {1, 33, 4096}) sizes.push_back(rows);
@@ -130,7 +140,7 @@ Algorithms::Choice Algorithms::Choose(const ProductKind& kind, const LtWorkspace
       time.push_back(milliseconds);
     }
     if (choice.size() < steps.size()) continue;
-    choice.resize(steps_.size(), choice.back());
+    choice.resize(steps_.size(), choice.back());  // of no use
     choices.push_back(std::move(choice));
     times.push_back(std::move(time));
   }

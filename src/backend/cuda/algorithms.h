@@ -27,8 +27,10 @@ namespace beamline::backend::cuda {
 // Of times [choice][step] the choice that is slower than the fastest of each step by the least factor, on average.
 size_t LeastSlowdown(absl::Span<const std::vector<float>> times);
 
-// The numbers of rows for which an algorithm is chosen, ascending; others take the next larger one's, or the last.
+// The numbers of rows for which an algorithm is chosen, ascending; others take the next larger one's.
 std::vector<int64_t> RowSteps(c10::Device where);
+// The most rows of one product, for which equal bits were looked at: more are multiplied in parts.
+int64_t MostRows(const ProductKind& kind, const std::vector<int64_t>& steps);
 
 class Algorithms {
  public:
@@ -36,8 +38,9 @@ class Algorithms {
   Algorithms(const CublasLt& lt, cublasLtHandle_t handle, c10::Device where, std::string device)
       : lt_(lt), handle_(handle), where_(where), steps_(RowSteps(where)), device_(std::move(device)) {}
 
-  // Measures where it must, in memory of its own, and waits for the device then: not while a stream is captured. A
-  // choice that was taken over is looked at once: one that the library refuses is measured again.
+  int64_t MostRows(const ProductKind& kind) const { return cuda::MostRows(kind, steps_); }
+  // For at most MostRows rows. Measures where it must, in memory of its own, and waits for the device then: not while a
+  // stream is captured. A choice that was taken over is looked at once: one that the library refuses is measured again.
   Algorithm For(const ProductKind& kind, int64_t rows, const LtWorkspace& workspace, cudaStream_t stream);
 
   // Names the device, its driver and the library.

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "backend/cuda/cuda_backend.h"
 
+#include <algorithm>
 #include <cstring>
 #include <utility>
 
@@ -139,8 +140,8 @@ std::optional<DeviceMemory> CudaBackend::GetDeviceMemory() const {
   return DeviceMemory{.total = static_cast<int64_t>(total), .free = static_cast<int64_t>(free)};
 }
 
-int64_t CudaBackend::RoomFor(const Context& ctx, int64_t size) const {
-  return ctx.graphs && ctx.communicator == nullptr ? RoomInFewSizes(size) : size;
+int64_t CudaBackend::RoomFor(const Context& ctx, int64_t size, int64_t fewest) const {
+  return ctx.graphs && ctx.communicator == nullptr ? RoomInFewSizes(std::max(size, fewest)) : size;
 }
 
 std::vector<Tensor> CudaBackend::RunPass(Context& ctx, const std::string& pass, absl::Span<const Tensor> inputs,

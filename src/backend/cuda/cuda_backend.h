@@ -37,7 +37,7 @@ class CudaBackend final : public Backend {
 
   std::shared_ptr<BatchResources> BeginBatch() const override;
   // Few sizes where passes become graphs.
-  int64_t RoomFor(const Context&, int64_t size) const override;
+  int64_t RoomFor(const Context&, int64_t size, int64_t fewest) const override;
   bool SearchesOnDevice() const override { return true; }
   int64_t PackedWeightBytes() const override { return fp8_ == Fp8::kOff ? 0 : 1; }
   void ReleaseUnusedWeights() const override { fp8_weights_.ReleaseUnused(); }

@@ -63,6 +63,7 @@ char* Worker::PinnedScratch(size_t bytes) {
 }
 
 std::unique_ptr<Worker> WorkerPool::Take() {
+  if (device_.is_cuda()) Check(cudaSetDevice(device_.index()), "choosing the device");  // of the calling thread
   {
     const std::lock_guard<std::mutex> lock(mutex_);
     if (!free_.empty()) {
@@ -88,13 +89,13 @@ void WorkerPool::WaitForPublished(cudaStream_t stream) {
 }
 
 CudaBatch::CudaBatch(std::shared_ptr<WorkerPool> pool) : pool_(std::move(pool)), worker_(pool_->Take()) {
-  if (worker_->device.is_cuda()) Check(cudaSetDevice(worker_->device.index()), "choosing the device");
   worker_->Reset();
 }
 
 CudaBatch::~CudaBatch() {
   cudaStreamSynchronize(worker_->stream);  // an error shows at the next batch's first call
   held_.clear();
+  made_.clear();
   later_.reset();
   quantized_ = {};
   pool_->Give(std::move(worker_));

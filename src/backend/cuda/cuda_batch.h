@@ -109,6 +109,8 @@ class CudaBatch final : public BatchResources {
   const void* HostCopy(const at::Tensor& tensor) const { return worker_->staging.HostCopy(tensor); }
   // Keeps something alive until the batch has ended.
   void Hold(std::shared_ptr<const void> held) { held_.push_back(std::move(held)); }
+  // The same for storage of the backend that this batch writes to: let go of before, another batch could take it.
+  void Hold(at::Tensor made) { made_.push_back(std::move(made)); }
 
   Worker& worker() { return *worker_; }
   WorkerPool& pool() { return *pool_; }
@@ -118,6 +120,7 @@ class CudaBatch final : public BatchResources {
   const std::shared_ptr<WorkerPool> pool_;
   std::unique_ptr<Worker> worker_;
   std::vector<std::shared_ptr<const void>> held_;
+  std::vector<at::Tensor> made_;
   std::optional<Sum> later_;
   struct Quantized {
     at::Tensor of;  // held, so that the address stays its own

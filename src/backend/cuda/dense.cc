@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <algorithm>
 #include <optional>
 
 #include "backend/cuda/cuda_backend.h"
@@ -36,6 +37,13 @@ std::optional<Epilogue> FusedActivation(Activation activation) {
   return std::nullopt;
 }
 
+ProductArrays RowsFrom(const ProductKind& kind, const ProductSteps& steps, ProductArrays arrays, int64_t first) {
+  arrays.x = static_cast<const char*>(arrays.x) + first * steps.x * kernels::SizeOf(kind.type);
+  arrays.out = static_cast<char*>(arrays.out) + first * steps.out * kernels::SizeOf(kind.out_type);
+  if (arrays.row_scale != nullptr) arrays.row_scale += first;
+  return arrays;
+}
+
 int64_t LogitStep(int64_t vocab) { return (vocab + 7) / 8 * 8; }  // rows of logits are aligned
 
 }  // namespace
@@ -68,8 +76,13 @@ void CudaBackend::Run(Context& ctx, const ProductKind& kind, const ProductSteps&
   Worker& worker = batch.worker();
   const LtWorkspace workspace{worker.lt_workspace.mutable_data_ptr(), worker.lt_workspace.nbytes()};
   const cudaStream_t stream = batch.stream();
-  const Algorithm algorithm = algorithms_->For(kind, rows, workspace, stream);
-  Check(worker.ProductFor(kind, steps, rows).Run(handle_, arrays, algorithm, workspace, stream), "a product");
+  const int64_t most = algorithms_->MostRows(kind);
+  for (int64_t first = 0; first < rows; first += most) {
+    const int64_t count = std::min(most, rows - first);
+    const Algorithm algorithm = algorithms_->For(kind, count, workspace, stream);
+    const ProductArrays part = RowsFrom(kind, steps, arrays, first);
+    Check(worker.ProductFor(kind, steps, count).Run(handle_, part, algorithm, workspace, stream), "a product");
+  }
 }
 
 Tensor CudaBackend::Activate(Context& ctx, const Tensor& x, Activation activation, bool gated) const {

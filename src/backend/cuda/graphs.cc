@@ -2,6 +2,7 @@
 #include "backend/cuda/graphs.h"
 
 #include <algorithm>
+#include <bit>
 
 #include "absl/strings/str_cat.h"
 #include "backend/cuda/cuda_batch.h"
@@ -9,8 +10,8 @@
 namespace beamline::backend::cuda {
 namespace {
 
-constexpr size_t kKeptGraphs = 32;  // of one worker
 constexpr int kCaptureAttempts = 3;
+constexpr size_t kMostKeys = 4096;  // that are remembered
 
 std::string KeyOf(const std::string& pass, absl::Span<const at::Tensor> inputs) {
   std::string key = pass;
@@ -29,71 +30,100 @@ void Destroy(cudaGraphExec_t graph) {
   if (graph != nullptr) cudaGraphExecDestroy(graph);
 }
 
+void CopyInput(CudaBatch& batch, const at::Tensor& to, const at::Tensor& from) {
+  if (!from.defined() || from.nbytes() == 0) return;
+  Check(cudaMemcpyAsync(to.mutable_data_ptr(), from.const_data_ptr(), from.nbytes(), cudaMemcpyDeviceToDevice,
+                        batch.stream()),
+        "a graph's input");
+}
+
 }  // namespace
 
 Graphs::~Graphs() {
   for (const Entry& entry : entries_) Destroy(entry.graph);
 }
 
-Graphs::Entry& Graphs::Find(CudaBatch& batch, const std::string& key, absl::Span<const at::Tensor> inputs) {
-  const auto found = std::find_if(entries_.begin(), entries_.end(), [&](const Entry& e) { return e.key == key; });
-  if (found != entries_.end()) {
-    entries_.splice(entries_.begin(), entries_, found);
-    return entries_.front();
+// Where graphs read inputs of these shapes. A place that became too small is kept by the graphs that were made with it.
+std::vector<at::Tensor> Graphs::Places(CudaBatch& batch, const std::string& pass, absl::Span<const at::Tensor> inputs) {
+  std::vector<at::Tensor>& kept = inputs_[pass.substr(0, pass.find(' '))];
+  kept.resize(std::max(kept.size(), inputs.size()));
+  std::vector<at::Tensor> places(inputs.size());
+  for (size_t i = 0; i < inputs.size(); ++i) {
+    if (!inputs[i].defined()) continue;
+    const auto bytes = std::bit_ceil(std::max<uint64_t>(inputs[i].nbytes(), 1));
+    if (!kept[i].defined() || kept[i].nbytes() < bytes) kept[i] = batch.Take({static_cast<int64_t>(bytes)}, c10::kByte);
+    places[i] = View(kept[i], 0, inputs[i].sizes(), inputs[i].scalar_type());
   }
-  if (entries_.size() >= kKeptGraphs) {
-    Destroy(entries_.back().graph);
-    entries_.pop_back();
-  }
-  entries_.emplace_front();
-  entries_.front().key = key;
-  for (const at::Tensor& input : inputs) {
-    entries_.front().inputs.push_back(input.defined() ? batch.Take(input.sizes(), input.scalar_type()) : at::Tensor());
-  }
-  return entries_.front();
+  return places;
 }
 
-// Leaves no graph where it fails: storage that another pass has kept since is missing, or the pass wants to wait.
-void Graphs::Capture(CudaBatch& batch, Entry& entry, Body body) {
+void Graphs::DropOldest() {
+  result_bytes_ -= entries_.back().result_bytes;
+  Destroy(entries_.back().graph);
+  entries_.pop_back();
+}
+
+// False, and no graph, where it fails: storage that another pass has kept since is missing, or the pass wants to wait.
+bool Graphs::Capture(CudaBatch& batch, Entry& entry, Body body) {
   const cudaStream_t stream = batch.stream();
   Check(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal), "capturing a pass");
+  cudaGraph_t graph = nullptr;
   bool good = true;
   try {
     entry.outputs = body(entry.inputs);
     batch.stream();  // what was put off belongs to the pass
   } catch (const c10::Error&) {
     good = false;
+  } catch (...) {  // the stream must not stay in capture
+    if (cudaStreamEndCapture(stream, &graph) == cudaSuccess && graph != nullptr) cudaGraphDestroy(graph);
+    throw;
   }
-  cudaGraph_t graph = nullptr;
   good = cudaStreamEndCapture(stream, &graph) == cudaSuccess && good && graph != nullptr;
   good = good && cudaGraphInstantiate(&entry.graph, graph, 0) == cudaSuccess;
   if (graph != nullptr) cudaGraphDestroy(graph);
   if (good) {
     ++captures_;
-    return;
+    return true;
   }
-  entry.graph = nullptr;
-  entry.outputs.clear();
-  ++entry.failures;
   cudaGetLastError();  // said by what follows, if it lasts
+  return false;
+}
+
+Graphs::Entry* Graphs::Find(CudaBatch& batch, const std::string& pass, absl::Span<const at::Tensor> inputs, Body body) {
+  const std::string key = KeyOf(pass, inputs);
+  const auto found = std::find_if(entries_.begin(), entries_.end(), [&](const Entry& e) { return e.key == key; });
+  if (found != entries_.end()) {
+    entries_.splice(entries_.begin(), entries_, found);
+    return &entries_.front();
+  }
+  if (met_.size() >= kMostKeys) met_.clear();
+  const auto [met, is_new] = met_.try_emplace(key, 0);
+  if (is_new || met->second >= kCaptureAttempts) return nullptr;
+  Entry entry{.key = key, .inputs = Places(batch, pass, inputs)};
+  if (!Capture(batch, entry, body)) {
+    ++met->second;
+    return nullptr;
+  }
+  for (const at::Tensor& output : entry.outputs) {
+    if (output.defined()) entry.result_bytes += static_cast<int64_t>(output.storage().nbytes());
+  }
+  while (!entries_.empty() &&
+         (entries_.size() >= limits_.graphs || result_bytes_ + entry.result_bytes > limits_.result_bytes)) {
+    DropOldest();
+  }
+  result_bytes_ += entry.result_bytes;
+  entries_.push_front(std::move(entry));
+  return &entries_.front();
 }
 
 std::vector<at::Tensor> Graphs::Run(CudaBatch& batch, const std::string& pass, absl::Span<const at::Tensor> inputs,
                                     Body body) {
-  Entry& entry = Find(batch, KeyOf(pass, inputs), inputs);
-  const cudaStream_t stream = batch.stream();
-  for (size_t i = 0; i < inputs.size(); ++i) {
-    if (!inputs[i].defined()) continue;
-    Check(cudaMemcpyAsync(entry.inputs[i].mutable_data_ptr(), inputs[i].const_data_ptr(), inputs[i].nbytes(),
-                          cudaMemcpyDeviceToDevice, stream),
-          "a graph's input");
-  }
-  if (entry.seen && entry.graph == nullptr && entry.failures < kCaptureAttempts) Capture(batch, entry, body);
-  entry.seen = true;
-  if (entry.graph == nullptr) return body(entry.inputs);
-  Check(cudaGraphLaunch(entry.graph, stream), "launching a pass");
+  Entry* const entry = Find(batch, pass, inputs, body);
+  if (entry == nullptr) return body(inputs);
+  for (size_t i = 0; i < inputs.size(); ++i) CopyInput(batch, entry->inputs[i], inputs[i]);
+  Check(cudaGraphLaunch(entry->graph, batch.stream()), "launching a pass");
   ++launches_;
-  return entry.outputs;
+  return entry->outputs;
 }
 
 }  // namespace beamline::backend::cuda

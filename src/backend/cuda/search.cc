@@ -6,7 +6,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
-#include "backend/backend.h"
+#include "backend/ops.h"
 #include "beamline/kernels/state_cuda.h"
 
 namespace beamline::backend::cuda {
@@ -22,6 +22,7 @@ CudaSearch::CudaSearch(const Context& ctx, TrieCache& tries, absl::Span<const De
   std::vector<int32_t> widths(levels_ * requests_, 0), row_begin(requests_ + 1);  // widths [levels][requests]
   std::vector<kernels::ScoreRule> rules(requests_);
   std::vector<kernels::ConstraintView> views(requests_);
+  TrieCache::Sent sent;
   for (int b = 0; b < requests_; ++b) {
     rules[b] = requests[b].rule;
     for (size_t level = 0; level < requests[b].widths.size(); ++level) {
@@ -29,9 +30,9 @@ CudaSearch::CudaSearch(const Context& ctx, TrieCache& tries, absl::Span<const De
       widths[level * requests_ + b] = width;
       rows_[level] = std::max(rows_[level], width);
     }
-    if (requests[b].constraint != nullptr) views[b] = tries.Upload(batch, *requests[b].constraint, levels_ - 1);
+    if (requests[b].constraint != nullptr) views[b] = tries.Upload(batch, *requests[b].constraint, levels_ - 1, sent);
   }
-  for (int32_t& rows : rows_) rows = static_cast<int32_t>(ctx.backend->RoomFor(ctx, rows));
+  for (int32_t& rows : rows_) rows = static_cast<int32_t>(RoomFor(ctx, rows));
   each_ = *std::max_element(rows_.begin(), rows_.end());
   for (int b = 0; b <= requests_; ++b) row_begin[b] = b * each_;
   std::vector<char> bytes;

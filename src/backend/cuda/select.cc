@@ -35,6 +35,7 @@ void CudaBackend::SelectBeams(Context& ctx, const SelectBeamsArgs& args) const {
   std::vector<int32_t> row_begin(requests + 1), width(requests), count(requests, 0);
   std::vector<kernels::ScoreRule> rule(requests, args.rule);
   std::vector<kernels::ConstraintView> views(requests);
+  TrieCache::Sent sent;
   std::vector<uint32_t> node(slots, 0);
   std::vector<float> score(slots, 0);
   for (int64_t b = 0; b < requests; ++b) {
@@ -42,7 +43,7 @@ void CudaBackend::SelectBeams(Context& ctx, const SelectBeamsArgs& args) const {
     row_begin[b + 1] = static_cast<int32_t>((b + 1) * each);
     width[b] = request.width;
     if (request.width == 0) continue;  // no beams come in, and none go out
-    views[b] = tries_.Upload(batch, *request.constraint, args.level);
+    views[b] = tries_.Upload(batch, *request.constraint, args.level, sent);
     if (args.level == 0) continue;
     count[b] = request.in->count;
     std::copy_n(request.in->node, count[b], node.begin() + b * each);

@@ -72,6 +72,7 @@ Tensor CudaBackend::TakeVisible(Context& ctx, const Tensor& x, const Tensor& ord
     const std::lock_guard<std::mutex> lock(kept_mutex_);
     visible = kept_.Take(shape, x.scalar_type());
   }
+  batch.Hold(visible);
   if (shape[0] == 0) return visible;
   const cudaStream_t stream = batch.stream();
   Check(kernels::TakeVisibleCuda({.tokens = static_cast<int32_t>(tokens),

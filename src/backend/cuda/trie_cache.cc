@@ -79,7 +79,8 @@ kernels::TrieView TrieCache::UploadTrie(CudaBatch& batch, const kernels::TrieVie
   return trie;
 }
 
-kernels::ConstraintView TrieCache::Upload(CudaBatch& batch, const kernels::ConstraintView& host, int last_level) {
+kernels::ConstraintView TrieCache::Upload(CudaBatch& batch, const kernels::ConstraintView& host, int last_level,
+                                          Sent& sent) {
   kernels::ConstraintView view = host;
   view.trie = UploadTrie(batch, host.trie);
   const bool same = host.snapshot_trie.level[0].codes == host.trie.level[0].codes;
@@ -87,7 +88,13 @@ kernels::ConstraintView TrieCache::Upload(CudaBatch& batch, const kernels::Const
   for (int level = 0; level < host.trie.levels; ++level) {
     const int64_t nodes = level <= last_level ? host.trie.level[level].num_nodes : 0;
     kernels::EligibilityLevelView& eligibility = view.eligibility[level];
-    eligibility.rule_bits = StageArray(batch, eligibility.rule_bits, (nodes + 63) / 64);
+    if (nodes > 0 && eligibility.rule_bits != nullptr) {
+      const void*& at = sent[eligibility.rule_bits];
+      if (at == nullptr) at = StageArray(batch, eligibility.rule_bits, (nodes + 63) / 64);
+      eligibility.rule_bits = static_cast<const uint64_t*>(at);
+    } else {
+      eligibility.rule_bits = nullptr;
+    }
     eligibility.dead_nodes =
         StageArray(batch, eligibility.dead_nodes, level <= last_level ? int64_t{eligibility.num_dead} : 0);
     view.snapshot_node[level] = StageArray(batch, host.snapshot_node[level], nodes);

@@ -10,6 +10,7 @@
 #include <mutex>
 #include <vector>
 
+#include "absl/container/flat_hash_map.h"
 #include "backend/cuda/cuda_batch.h"
 #include "beamline/kernels/trie_view.h"
 
@@ -17,8 +18,10 @@ namespace beamline::backend::cuda {
 
 class TrieCache {
  public:
+  // What a search has sent already, by where it is on the host: requests share compiled rules.
+  using Sent = absl::flat_hash_map<const void*, const void*>;
   // The view with all its arrays on the device, for levels up to `last_level`. The batch holds what is kept here.
-  kernels::ConstraintView Upload(CudaBatch& batch, const kernels::ConstraintView& host, int last_level);
+  kernels::ConstraintView Upload(CudaBatch& batch, const kernels::ConstraintView& host, int last_level, Sent& sent);
 
   int64_t size() const;
 

@@ -5,6 +5,7 @@
 #include "backend/cuda/cuda_backend.h"
 
 #include <cstdlib>
+#include <new>
 #include <optional>
 #include <vector>
 
@@ -229,7 +230,8 @@ TEST_F(CudaBackendTest, TriesWithAnIdGoToTheDeviceOnce) {
   const auto codes_of = [&](uint64_t id) {
     Context ctx = BeginBatch(shared);
     view.trie.id = view.snapshot_trie.id = id;
-    return tries.Upload(static_cast<CudaBatch&>(*ctx.resources), view, 0).trie.level[0].codes;
+    TrieCache::Sent sent;
+    return tries.Upload(static_cast<CudaBatch&>(*ctx.resources), view, 0, sent).trie.level[0].codes;
   };
   const uint16_t* first = codes_of(11);
   EXPECT_NE(first, codes);
@@ -239,6 +241,144 @@ TEST_F(CudaBackendTest, TriesWithAnIdGoToTheDeviceOnce) {
   EXPECT_EQ(tries.size(), 2);
   for (uint64_t id = 20; id < 30; ++id) codes_of(id);
   EXPECT_EQ(tries.size(), 3) << "old snapshots are let go of";
+}
+
+// Requests share their rules: they go up once.
+TEST_F(CudaBackendTest, RulesThatRequestsShareAreSentOnce) {
+  TrieCache tries;
+  const uint16_t codes[] = {1, 4, 7};
+  const uint64_t rules[] = {5, 3};
+  kernels::ConstraintView view;
+  view.trie.levels = 1;
+  view.trie.id = 1;
+  view.trie.level[0] = {.codes = codes, .offsets = nullptr, .num_nodes = 3};
+  view.snapshot_trie = view.trie;
+  Context shared = SharedContext(), ctx = BeginBatch(shared);
+  TrieCache::Sent sent;
+  const auto rule_of = [&](const uint64_t* rule) {
+    view.eligibility[0].rule_bits = rule;
+    return tries.Upload(static_cast<CudaBatch&>(*ctx.resources), view, 0, sent).eligibility[0].rule_bits;
+  };
+  const uint64_t* first = rule_of(&rules[0]);
+  EXPECT_EQ(rule_of(&rules[0]), first);
+  EXPECT_NE(rule_of(&rules[1]), first);
+  EXPECT_EQ(rule_of(nullptr), nullptr);
+}
+
+// A product of more rows than equal bits were looked at for is done in parts, each row as it would be alone.
+TEST_F(CudaBackendTest, ManyRowsAreMultipliedInParts) {
+  for (const char* dtype : {"fp32", "bf16"}) {
+    Context shared = SharedContext(dtype), ctx = BeginBatch(shared);
+    const auto& backend = static_cast<const CudaBackend&>(*ctx.backend);
+    const int64_t d = 16, most = RowSteps(ctx.device).back(), rows = most + 37;
+    const Tensor weight = Weight(shared, 8, d, -0.3f), x = Weight(shared, rows, d, -0.2f);
+    EXPECT_EQ(backend.algorithms().MostRows(
+                  {.type = KernelType(ctx.dtype), .out_type = KernelType(ctx.dtype), .n = 8, .k = d}),
+              most);
+    const std::vector<float> all = DownloadFloats(ctx, Dense(ctx, x, {.weight = weight, .bias = {}}));
+    for (const int64_t row : {int64_t{0}, most - 1, most, rows - 1}) {
+      const Tensor one = View(x, row * d * static_cast<int64_t>(x.itemsize()), {1, d}, x.scalar_type());
+      const std::vector<float> alone = DownloadFloats(ctx, Dense(ctx, one, {.weight = weight, .bias = {}}));
+      for (int64_t i = 0; i < 8; ++i) ASSERT_EQ(alone[i], all[row * 8 + i]) << dtype << " row " << row;
+    }
+  }
+}
+
+TEST(AlgorithmsTest, WideProductsAreLookedAtForFewerRows) {
+  const std::vector<int64_t> steps = {16, 256, 4096, 8192};
+  const ProductKind head{.out_type = kernels::DataType::kFloat32, .n = 32768, .k = 512};
+  EXPECT_EQ(MostRows({.n = 64, .k = 64}, steps), 8192);
+  EXPECT_EQ(MostRows(head, steps), 256) << "4,096 rows of 130 KB are more than is left for trials";
+}
+
+class GraphsTest : public CudaBackendTest {
+ protected:
+  // x + x of so many elements, as a pass of that kind.
+  std::vector<float> Twice(Graphs& graphs, const char* pass, int64_t elements, float value) {
+    Context ctx = BeginBatch(shared_);
+    CudaBatch& batch = static_cast<CudaBatch&>(*ctx.resources);
+    const Tensor x = UploadFloats(ctx, std::vector<float>(elements, value), {elements});
+    const std::vector<Tensor> sums = graphs.Run(batch, pass, {x}, [&](absl::Span<const Tensor> in) {
+      ++bodies_;
+      if (fails_) throw std::bad_alloc();
+      Tensor sum = batch.Take(in[0].sizes(), c10::kFloat);
+      batch.AddLater({sum, in[0], in[0]});
+      batch.stream();
+      return std::vector<Tensor>{sum};
+    });
+    return DownloadFloats(ctx, sums[0]);
+  }
+
+  Context shared_ = SharedContext();
+  int bodies_ = 0;
+  bool fails_ = false;
+};
+
+TEST_F(GraphsTest, AKeyThatWasMetIsCapturedAtOnceAgain) {
+  Graphs graphs({.graphs = 2});
+  const auto run = [&](int64_t elements, float value) {
+    EXPECT_EQ(Twice(graphs, "twice", elements, value), std::vector<float>(elements, 2 * value)) << elements;
+  };
+  for (const int64_t elements : {64, 128}) {
+    for (int round = 0; round < 4; ++round) run(elements, static_cast<float>(elements + round));
+  }
+  EXPECT_EQ(graphs.captures(), 2);
+  EXPECT_EQ(graphs.launches(), 6) << "all but the first of each";
+  EXPECT_EQ(bodies_, 4);
+  for (int round = 0; round < 3; ++round) run(1000, static_cast<float>(round));  // takes the place of 64's
+  EXPECT_EQ(graphs.captures(), 3);
+  EXPECT_EQ(graphs.size(), 2u);
+  run(128, 5);
+  EXPECT_EQ(graphs.captures(), 3) << "was used later than 64's";
+  run(64, 6);
+  EXPECT_EQ(graphs.captures(), 4) << "its second pass was long ago";
+  EXPECT_EQ(bodies_, 7);
+}
+
+TEST_F(GraphsTest, ResultsHaveALimit) {
+  Graphs graphs({.graphs = 100, .result_bytes = 10000});
+  for (int64_t elements = 800; elements < 864; elements += 8) {
+    for (int round = 0; round < 3; ++round) {
+      EXPECT_EQ(Twice(graphs, "twice", elements, 3), std::vector<float>(elements, 6.0f));
+    }
+  }
+  EXPECT_EQ(graphs.captures(), 8);
+  EXPECT_EQ(graphs.size(), 2u) << "of 4 KiB each";
+  EXPECT_LE(graphs.result_bytes(), 10000);
+}
+
+// Inputs of one kind lie at one place: a smaller size takes no more memory, and another kind leaves them alone.
+TEST_F(GraphsTest, InputsOfAKindShareTheirPlace) {
+  Graphs graphs;
+  int64_t allocations = 0;
+  for (const int64_t elements : {4096, 64, 4000}) {
+    for (int round = 0; round < 3; ++round) {
+      Context ctx = BeginBatch(shared_);
+      CudaBatch& batch = static_cast<CudaBatch&>(*ctx.resources);
+      const auto same = [&](const char* pass, float value) {
+        const Tensor x = UploadFloats(ctx, std::vector<float>(elements, value), {elements});
+        return graphs.Run(batch, pass, {x}, [](absl::Span<const Tensor> in) { return std::vector<Tensor>{in[0]}; })[0];
+      };
+      const Tensor first = same("encode 1", 1), second = same("search 1", 2);
+      EXPECT_EQ(DownloadFloats(ctx, first), std::vector<float>(elements, 1.0f)) << elements;
+      EXPECT_EQ(DownloadFloats(ctx, second), std::vector<float>(elements, 2.0f)) << elements;
+      if (elements < 4096) {
+        EXPECT_EQ(batch.worker().workspace.allocations(), allocations);
+      }
+      allocations = batch.worker().workspace.allocations();
+    }
+  }
+  EXPECT_EQ(graphs.captures(), 6);
+}
+
+TEST_F(GraphsTest, AnExceptionInACaptureLeavesTheStreamUsable) {
+  Graphs graphs;
+  Twice(graphs, "twice", 64, 1);
+  fails_ = true;
+  EXPECT_THROW(Twice(graphs, "twice", 64, 1), std::bad_alloc);
+  fails_ = false;
+  EXPECT_EQ(Twice(graphs, "twice", 64, 7), std::vector<float>(64, 14.0f));
+  EXPECT_EQ(graphs.captures(), 1);
 }
 
 }  // namespace

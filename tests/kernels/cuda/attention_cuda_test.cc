@@ -18,6 +18,7 @@ struct Problem {
   bool same_value = false;             // K = V
   bool ordered = false;                // key_order and query_limit
   int reach = -1;                      // of a relative bias; -1: none
+  int bad_query = -1, bad_key = -1;    // a row of the first request that is NaN
   uint32_t seed = 1;
 };
 
@@ -27,8 +28,9 @@ class AttentionRun {
     const int32_t query_rows = Pack(p_.queries, &query_begin_), key_rows = Pack(p_.keys, &key_begin_);
     query_step_ = p_.heads * p_.head_dim + 8;
     key_step_ = 2 * p_.key_value_heads * p_.head_dim + 16;
-    query_ = {p_.type, Normal(random_, static_cast<size_t>(query_rows) * query_step_)};
-    key_value_ = {p_.type, Normal(random_, static_cast<size_t>(key_rows) * key_step_)};
+    query_ = {p_.type,
+              WithNan(Normal(random_, static_cast<size_t>(query_rows) * query_step_), query_step_, p_.bad_query)};
+    key_value_ = {p_.type, WithNan(Normal(random_, static_cast<size_t>(key_rows) * key_step_), key_step_, p_.bad_key)};
     for (int i = 0; i < key_rows; ++i) order_.push_back(static_cast<int32_t>(random_() % 20) - 1);
     for (int i = 0; i < query_rows; ++i) limit_.push_back(static_cast<int32_t>(random_() % 24) - 2);
     bias_ = Normal(random_, p_.reach < 0 ? 0 : static_cast<size_t>(p_.heads) * (2 * p_.reach + 1));
@@ -106,6 +108,11 @@ class AttentionRun {
       begin->push_back(rows);
       rows += count + 1;
     }
+    return rows;
+  }
+
+  static std::vector<float> WithNan(std::vector<float> rows, int64_t step, int row) {
+    if (row >= 0) std::fill_n(rows.begin() + row * step, step, NAN);
     return rows;
   }
 
@@ -234,6 +241,40 @@ TEST_F(AttentionGpu, RelativeBias) {
 }
 
 // The same request alone, and between others: equal bits.
+// A NaN is not taken for a key that is hidden: it reaches the rows that see it, which are all NaN, and no others.
+TEST_F(AttentionGpu, NanReachesWhoSeesIt) {
+  for (const DataType type : kTypes) {
+    for (const int head_dim : {40, 64}) {
+      const Problem good{
+          .type = type, .heads = 2, .key_value_heads = 2, .head_dim = head_dim, .queries = {3, 2}, .keys = {1, 40}};
+      const size_t width = 2 * static_cast<size_t>(head_dim);
+      const std::vector<float> expected = AttentionRun(good).OnDevice();
+      const auto nan_rows = [&](Problem problem) {
+        const std::vector<float> actual = AttentionRun(problem).OnDevice();
+        std::vector<int> rows;
+        for (size_t i = 0; i < actual.size(); ++i) {
+          if (std::isnan(actual[i])) {
+            if (i % width == 0) rows.push_back(static_cast<int>(i / width));
+          } else {
+            EXPECT_EQ(actual[i], expected[i]);
+          }
+        }
+        for (const int row : rows) {
+          EXPECT_TRUE(std::all_of(actual.begin() + row * width, actual.begin() + (row + 1) * width,
+                                  [](float x) { return std::isnan(x); }));
+        }
+        return rows;
+      };
+      Problem bad = good;
+      bad.bad_query = 1;
+      EXPECT_EQ(nan_rows(bad), std::vector<int>{1}) << Name(type) << " " << head_dim;
+      bad = good;
+      bad.bad_key = 0;
+      EXPECT_EQ(nan_rows(bad), (std::vector<int>{0, 1, 2})) << Name(type) << " " << head_dim;
+    }
+  }
+}
+
 TEST_F(AttentionGpu, CompanyChangesNothing) {
   for (DataType type : kTypes) {
     Problem alone{.type = type, .heads = 2, .key_value_heads = 2, .head_dim = 64, .queries = {50}, .keys = {90}};

@@ -7,6 +7,8 @@
 
 #include <cuda_runtime.h>
 
+#include "beamline/kernels/launch.h"
+
 namespace beamline::kernels {
 
 struct LaunchShape {
@@ -16,10 +18,11 @@ struct LaunchShape {
 };
 
 template <class... Parameters, class... Arguments>
-void Launch(void (*kernel)(Parameters...), const LaunchShape& shape, cudaStream_t stream,
-            const Arguments&... arguments) {
+LaunchError Launch(void (*kernel)(Parameters...), const LaunchShape& shape, cudaStream_t stream,
+                   const Arguments&... arguments) {
   emulator::Enqueue(
       stream, [=] { emulator::Run(shape.grid, shape.threads, shape.shared_bytes, [&] { kernel(arguments...); }); });
+  return LaunchError::kOk;
 }
 
 inline void AwaitPredecessors() { emulator::AwaitPredecessors(); }

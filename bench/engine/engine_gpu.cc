@@ -4,13 +4,15 @@
 // ModelRunner does for a batch, host work and copies included. Models with random weights, made on the device:
 //   1.02B   onerec_v1, d 1536, 12 heads of 128, SwiGLU 4096, 16 + 14 layers
 //   0.13B   onerec_v1, d 768, 6 heads of 128, SwiGLU 2048, 8 + 6 layers
-//   0.89B   the paper's 0.935B: 24 experts, of which two work for a row, in the decoder
-//   trunk   1.02B whose first 10 of 14 decoder layers run once per request
-//   t5      d 256, 8 heads of 32, gated FFN 1024, 4 + 4 layers
-// Contexts of 512 tokens (t5: 80), SIDs of 3 x 8192, beams of 512. Useful work is counted as in the design's table:
-// products and attention of the rows that a request needs, one in the first decode step and a beam's width afterwards.
+//   0.935B  the paper's preset of that name: 1 + 20 + 256 tokens, 24 experts, of which two work for a row, in the
+//   decoder trunk   1.02B whose first 10 of 14 decoder layers run once per request t5      d 256, 8 heads of 32, gated
+//   FFN 1024, 4 + 4 layers
+// Contexts of 512 tokens where nothing else is said (t5: 80), SIDs of 3 x 8192, beams of 512. Useful work is counted as
+// in the design's table: products and attention of the rows that a request needs, one in the first decode step and a
+// beam's width afterwards.
 //
-//   beamline_engine_gpu_bench [--models 1.02B,0.13B,0.89B,trunk,t5] [--dtypes bf16,fp8] [--batches 1,8] [--clients 1,2]
+//   beamline_engine_gpu_bench [--models 1.02B,0.13B,0.935B,trunk,t5] [--dtypes bf16,fp8] [--batches 1,8] [--clients
+//   1,2]
 //                             [--beams 512] [--items 100000] [--seconds 2] [--profile 0]
 //
 // Prints one JSON object per line: the ceilings (device copy, bf16 product of 8192^3), then per case the median and
@@ -53,7 +55,7 @@ namespace {
 double Now() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
 
 struct Options {
-  std::vector<std::string> models = {"1.02B", "0.13B", "0.89B", "trunk", "t5"}, dtypes = {"bf16", "fp8"};
+  std::vector<std::string> models = {"1.02B", "0.13B", "0.935B", "trunk", "t5"}, dtypes = {"bf16", "fp8"};
   std::vector<int> batches = {1, 8}, clients = {1, 2};
   int beams = 512, seconds = 2, profile = 0;
   int64_t items = 100000;
@@ -63,6 +65,7 @@ constexpr int kContextTokens = 512;
 
 model::ModelConfig Config(const std::string& name) {
   model::ModelConfig config;
+  if (const auto preset = model::PresetConfig({.name = name}); preset.ok()) return *preset;
   config.level_sizes = {8192, 8192, 8192};
   if (name == "t5") {
     config.family = model::kT5;
@@ -88,11 +91,6 @@ model::ModelConfig Config(const std::string& name) {
   config.encoder = {.layers = small ? 8 : 16, .ffn = {.width = small ? 2048 : 4096}};
   config.decoder = {.layers = small ? 6 : 14, .ffn = {.width = small ? 2048 : 4096}};
   if (name == "trunk") config.decoder.trunk_layers = 10;
-  if (name == "0.89B") {  // 2506.13695
-    config.d_model = 1024, config.heads = 8;
-    config.encoder = {.layers = 4, .ffn = {.width = 2816}};
-    config.decoder = {.layers = 4, .ffn = {.width = 2816, .experts = 24, .top_k = 2}};
-  }
   return config;
 }
 
@@ -133,15 +131,19 @@ struct Case {
   int beams, batch, clients;
 };
 
+// As long as the model takes them. Ids are small where a pathway has features besides codes, whose tables are.
 model::EncoderInput Histories(const model::ModelConfig& config, int batch, uint32_t seed) {
-  const int tokens = config.max_tokens();
-  model::EncoderInput input =
-      model::MakeEncoderInput(config, batch, config.is_t5() ? tokens : 0, config.is_t5() ? 0 : tokens);
+  model::EncoderInput input = model::MakeEncoderInput(config, batch, config.short_term.length, config.positive.length);
   std::mt19937 random(seed);
-  for (int32_t& code : input.pathways[config.is_t5() ? model::kShortTerm : model::kPositive].features) {
-    code = static_cast<int32_t>(1 + random() % config.level_sizes[0]);
+  for (int p = 0; p < model::kPathways; ++p) {
+    const model::PathwayConfig& pathway = p == model::kShortTerm ? config.short_term : config.positive;
+    const uint32_t ids = pathway.features.size() > 1 ? 16 : config.level_sizes[0];
+    for (int32_t& id : input.pathways[p].features) id = static_cast<int32_t>(1 + random() % ids);
   }
-  for (size_t i = 0; i < input.order.size(); ++i) input.order[i] = static_cast<int32_t>(i % tokens);
+  const int tokens = input.tokens(config), first = config.user.enabled ? 1 : 0;
+  for (size_t i = 0; i < input.order.size(); ++i) {
+    if (static_cast<int>(i % tokens) >= first) input.order[i] = static_cast<int32_t>(i % tokens);
+  }
   return input;
 }
 

@@ -12,9 +12,10 @@
 #     bench      the kernel bench: fractions of the bandwidth and matrix rate measured in the same run
 #     engine     latency and throughput of whole requests, in bf16 and in fp8: of random weights in the sizes of
 #                bench/engine/engine_gpu.cc (BEAMLINE_ENGINE_OPTIONS are options for it), and of carry/bundle where it is
-#     peers      the same models, weights and requests by Beamline, by transformers' generate and by a hand-written PyTorch
-#                loop in a CUDA graph, in turns, their lists compared (bench/peers/run_gpu.py; BEAMLINE_PEERS_OPTIONS are
-#                options for it): needs Python's torch and transformers
+#     peers      the same model of 0.13 B, weights and requests by Beamline, by transformers' generate and by a hand-written
+#                PyTorch loop in a CUDA graph, in turns, their lists compared (bench/peers/run_gpu.py;
+#                BEAMLINE_PEERS_OPTIONS are options for it): needs Python's torch and transformers
+#     peers_large  the same of 1.02 B
 #     programmatic  the experiment of launch_kernel.cuh: tests and the dense engine cases with BEAMLINE_PROGRAMMATIC_LAUNCH=1,
 #                to be read beside those of the stages tests and engine
 #     quality    FP8's quality gate in full, over carry/model, carry/data and carry/tokenizer
@@ -22,24 +23,29 @@
 #                makes itself: closed loops of 1, 16 and 64 calls by BEAMLINE_SERVER_BEAM beams (default 128) from the same
 #                machine, and its end by SIGTERM
 #
-# Writes bench/results/gpu-TIME.json: device, driver, commit, settings, what each stage said, what was skipped and why.
-# BEAMLINE_STAGE_SECONDS limits a stage (default 470); BEAMLINE_RESULTS is another folder for the result;
-# BEAMLINE_GATE_USERS users take part in the gate (default 20000).
+# Writes gpu-TIME.json, anew after every stage: device, driver, commit, settings, what each stage said, what was skipped
+# and why, every measurement, and the goals beside what was measured of them. BEAMLINE_STAGE_SECONDS limits a stage (default
+# 470), BEAMLINE_TOTAL_SECONDS all of them (default none; what it leaves no time for is skipped); BEAMLINE_RESULTS is the
+# folder of the result (default $OUT, else bench/results); BEAMLINE_GATE_USERS users take part in the gate (default 20000).
 # Exit status: 0 all stages passed, 1 one failed, 3 nothing could be run because there is no GPU.
 set -uo pipefail
 cd "$(dirname "$0")/../.."
-limit=${BEAMLINE_STAGE_SECONDS:-470}
-results=${BEAMLINE_RESULTS:-bench/results}
+stage_seconds=${BEAMLINE_STAGE_SECONDS:-470}
+total_seconds=${BEAMLINE_TOTAL_SECONDS:-1000000}
+results=${BEAMLINE_RESULTS:-${OUT:-bench/results}}
 stages=("$@")
-[[ $# -gt 0 ]] || stages=(build tests sanitize bench engine peers programmatic quality server)
+[[ $# -gt 0 ]] || stages=(build tests sanitize bench engine peers programmatic quality server peers_large)
 for stage in "${stages[@]}"; do
   case $stage in
-    build | tests | sanitize | bench | engine | peers | programmatic | quality | server) ;;
-    *) sed -n '3,29p' "$0" | cut -c3-; exit 2 ;;
+    build | tests | sanitize | bench | engine | peers | peers_large | programmatic | quality | server) ;;
+    *) sed -n '3,/^[^#]/s/^# \{0,1\}//p' "$0"; exit 2 ;;
   esac
 done
 
-[[ -d carry || ! -e carry.tar.gz ]] || tar -xzf carry.tar.gz
+if [[ -e carry.tar.gz && ! carry/COMMIT -nt carry.tar.gz ]]; then  # what an earlier call unpacked may be another commit's
+  rm -rf carry
+  tar -xzf carry.tar.gz --touch
+fi
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 binaries=
@@ -47,10 +53,14 @@ binaries=
 
 json_string() { printf '"%s"' "$(tr -d '\000-\010\013-\037' <<<"$1" | sed -e 's/\\/\\\\/g' -e 's/"/\\"/g' -e 's/\t/ /g' | paste -sd' ')"; }
 
+# json_lines LOG FILE: adds what the log has of results; false where one is no JSON.
+json_lines() { python3 -B bench/gpu/result.py lines <"$1" >>"$2"; }
+
 # record STAGE STATUS SECONDS DETAIL
 record() {
   printf '{"stage": "%s", "status": "%s", "seconds": %d, "detail": %s}\n' "$1" "$2" "$3" "$(json_string "$4")" >>"$work/stages"
   printf -- '-- %-9s %-8s %4d s  %s\n' "$1" "$2" "$3" "$4"
+  [[ -z $gpu ]] || write_result
 }
 
 # limited LOG COMMAND...: runs it for at most a stage's time that is left; its last words on failure.
@@ -77,18 +87,24 @@ libraries=$PWD/carry/lib:$torch_libraries:/usr/local/cuda/lib64${LD_LIBRARY_PATH
 # Carried binaries that use the whole engine, by what they test.
 carried_tests=(backend model decode train)
 
+# Of what is run: carried binaries say it.
+commit() {
+  [[ $binaries == carry ]] && cat carry/COMMIT 2>/dev/null && return
+  git describe --always --dirty 2>/dev/null || echo unknown
+}
+
 find_binaries() {
   local place
   for place in carry build/cuda-verify/cuda; do
     [[ -x $place/beamline_kernels_cuda_test ]] || continue
-    "$place/beamline_kernels_cuda_test" --gtest_list_tests >/dev/null 2>&1 && binaries=$place && return 0
+    timeout 30 "$place/beamline_kernels_cuda_test" --gtest_list_tests >/dev/null 2>&1 && binaries=$place && return 0
   done
   return 1
 }
 
 stage_build() {
   if find_binaries; then
-    detail="takes $binaries, commit $(cat carry/COMMIT 2>/dev/null || echo unknown)"
+    detail="takes $binaries, commit $(commit)"
     return 0
   fi
   local missing=()
@@ -192,8 +208,8 @@ stage_sanitize() {
 stage_bench() {
   LD_LIBRARY_PATH=$libraries limited "$work/bench" "$binaries/beamline_kernels_cuda_bench"
   local status=$?
-  grep '^{' "$work/bench" | tee "$work/kernels"
-  grep -v '^{' "$work/bench"
+  cat "$work/bench"
+  json_lines "$work/bench" "$work/kernels" || status=1
   detail="$(grep -c '"kernel"' "$work/kernels") cases"
   return $status
 }
@@ -212,7 +228,7 @@ stage_engine() {
     LD_LIBRARY_PATH=$libraries limited "$work/bench" carry/beamline_engine_gpu_bench ${BEAMLINE_ENGINE_OPTIONS:-}
     status=$?
     cat "$work/bench"
-    grep '^{' "$work/bench" >>"$work/engine"
+    json_lines "$work/bench" "$work/engine" || status=1
     said+="$(grep -c '"engine"' "$work/bench") cases, exit status $status; "
     ((status == 0)) || bad=1
   fi
@@ -238,22 +254,31 @@ stage_engine() {
   return $bad
 }
 
-stage_peers() {
+lines_with() { grep -c "\"$1\"" "$work/measured"; }
+
+# measure_peers SIZE
+measure_peers() {
   lacks beamline beamline_peer && return 77
   if ! python3 -c 'import torch, transformers' 2>"$work/bench"; then
     detail="Python here lacks torch or transformers: $(tail -n 1 "$work/bench")"
     return 77
   fi
   # shellcheck disable=SC2086  # several options
-  BEAMLINE_CACHE=$work limited "$work/bench" python3 -B bench/peers/run_gpu.py --beamline carry/beamline \
+  # The models are kept for a next call, where the machine is.
+  BEAMLINE_CACHE=build/peers limited "$work/bench" python3 -B bench/peers/run_gpu.py --sizes "$1" --beamline carry/beamline \
     --peer-binary carry/beamline_peer --library-path "$libraries" --limit $((limit - SECONDS + stage_start - 10)) \
     ${BEAMLINE_PEERS_OPTIONS:-}
   local status=$?
   cat "$work/bench"
-  grep '^{' "$work/bench" >"$work/peers"
-  detail="$(grep -c '"ms_per_request"' "$work/peers") cells, $(grep -c '"met": true' "$work/peers") of $(grep -c '"goal"' "$work/peers") goals met, $(grep -c '"error"' "$work/peers") failed; exit status $status"
+  : >"$work/measured"
+  json_lines "$work/bench" "$work/measured" || status=1
+  cat "$work/measured" >>"$work/peers"
+  detail="$(lines_with ms_per_request) cells, $(grep -c '"met": true' "$work/measured") of $(lines_with goal) goals met, $(lines_with error) failed, $(lines_with skipped) skipped for want of time; exit status $status"
   return $status
 }
+
+stage_peers() { measure_peers E0; }
+stage_peers_large() { measure_peers E1; }
 
 stage_programmatic() {
   local -x BEAMLINE_PROGRAMMATIC_LAUNCH=1
@@ -264,7 +289,9 @@ stage_programmatic() {
     LD_LIBRARY_PATH=$libraries limited "$work/bench" carry/beamline_engine_gpu_bench --models 1.02B,0.13B --dtypes bf16 \
       --batches 1,8 --clients 1 || status=1
     cat "$work/bench"
-    grep '^{"engine"' "$work/bench" | sed 's/^{/{"programmatic": true, /' >>"$work/engine"
+    : >"$work/measured"
+    json_lines "$work/bench" "$work/measured" || status=1
+    grep '^{"engine"' "$work/measured" | sed 's/^{/{"programmatic": true, /' >>"$work/engine"
     detail="$said; $(grep -c '"engine"' "$work/bench") engine cases"
   fi
   return $status
@@ -283,13 +310,22 @@ stage_quality() {
 beamline() { LD_LIBRARY_PATH=$libraries carry/beamline "$@"; }
 
 make_small_bundle() {
-  mkdir "$work/made"
-  beamline generate-data log --users 500 --seed 1 --out "$work/made/data" &&
-    beamline tokenize --events "$work/made/data" --preset demo --seed 1 --out "$work/made/tokenizer" &&
-    beamline train --data "$work/made/data" --tokenizer "$work/made/tokenizer" --preset demo --epochs 1 \
-      --validation-users 0 --seed 1 --out "$work/made/model" &&
-    beamline pack --model "$work/made/model" --tokenizer "$work/made/tokenizer" --items "$work/made/data/items.tsv.gz" \
-      --out "$work/made/bundle"
+  local made=$work/made
+  mkdir "$made"
+  set -- generate-data log --users 500 --seed 1 --out "$made/data" -- \
+    tokenize --events "$made/data" --preset demo --seed 1 --out "$made/tokenizer" -- \
+    train --data "$made/data" --tokenizer "$made/tokenizer" --preset demo --epochs 1 --validation-users 0 --seed 1 \
+    --out "$made/model" -- \
+    pack --model "$made/model" --tokenizer "$made/tokenizer" --items "$made/data/items.tsv.gz" --out "$made/bundle"
+  local verb=()
+  for word in "$@" --; do
+    if [[ $word != -- ]]; then
+      verb+=("$word")
+      continue
+    fi
+    LD_LIBRARY_PATH=$libraries limited "$work/small" carry/beamline "${verb[@]}" || return 1
+    verb=()
+  done
 }
 
 stage_server() {
@@ -297,7 +333,7 @@ stage_server() {
   local bundle=carry/bundle server status=0 ended target=127.0.0.1:50951
   if [[ ! -e $bundle ]]; then
     bundle=$work/made/bundle
-    make_small_bundle >"$work/small" 2>&1 || { tail -n 20 "$work/small"; detail="making a small model failed"; return 1; }
+    make_small_bundle || { tail -n 20 "$work/small"; detail="making a small model failed"; return 1; }
   fi
   printf 'listen { port: %s }\nengine { device: "cuda" backend: "cuda" dtype: "bf16" max_batch_rows: 16384 }\n' \
     "${target#*:}" >"$work/config"
@@ -317,20 +353,38 @@ stage_server() {
   cat "$work/bench"
   ((status)) || python3 -m json.tool --compact "$work/json" >>"$work/server"
   kill -TERM "$server"
+  (sleep "${BEAMLINE_SERVER_GRACE:-30}" && kill -KILL "$server") 2>/dev/null &
   wait "$server"
   ended=$?
+  kill $! 2>/dev/null
   ((ended == 0)) || tail -n 20 "$work/log"
   detail="$bundle: bench exit status $status, the server's $ended"
   return $((status || ended))
 }
 
-gpu=$(nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv,noheader 2>/dev/null | head -n 1)
+gpu=$(timeout 60 nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv,noheader 2>/dev/null | head -n 1)
+out=$results/gpu-$(date -u +%Y%m%dT%H%M%SZ).json
+versions=$(timeout 120 python3 -c 'import torch, transformers; print("torch", torch.__version__, "transformers", transformers.__version__)' 2>/dev/null)
+write_result() {
+  mkdir -p "$results"
+  python3 -B bench/gpu/result.py write "$work" "$out" "device=$(cut -d, -f1 <<<"$gpu")" \
+    "driver=$(cut -d, -f2 <<<"$gpu" | xargs)" "memory=$(cut -d, -f3 <<<"$gpu" | xargs)" "commit=$(commit)" \
+    "stages=${stages[*]}" "stage_seconds=$stage_seconds" "binaries=$binaries" "python=$versions" \
+    "engine_options=${BEAMLINE_ENGINE_OPTIONS:-}" "peers_options=${BEAMLINE_PEERS_OPTIONS:-}" \
+    "server_beam=${BEAMLINE_SERVER_BEAM:-128}" "gate_users=${BEAMLINE_GATE_USERS:-20000}" || failed=1
+}
+
 failed=0
 for stage in "${stages[@]}"; do
   stage_start=$SECONDS
   detail=
+  limit=$((total_seconds - SECONDS < stage_seconds ? total_seconds - SECONDS : stage_seconds))
   if [[ -z $gpu ]]; then
     record "$stage" skipped 0 "no GPU: nvidia-smi names none"
+    continue
+  fi
+  if ((total_seconds - SECONDS < 10)); then
+    record "$stage" skipped 0 "no time: BEAMLINE_TOTAL_SECONDS is $total_seconds"
     continue
   fi
   if [[ $stage != build && -z $binaries ]] && ! find_binaries; then
@@ -350,17 +404,5 @@ if [[ -z $gpu ]]; then
   echo "Nothing was measured: this machine has no GPU."
   exit 3
 fi
-mkdir -p "$results"
-out=$results/gpu-$(date -u +%Y%m%dT%H%M%SZ).json
-commit=$(cat carry/COMMIT 2>/dev/null || git describe --always --dirty 2>/dev/null || echo unknown)
-{
-  printf '{"device": %s, "driver": %s, "memory": %s,\n' "$(json_string "$(cut -d, -f1 <<<"$gpu")")" \
-    "$(json_string "$(cut -d, -f2 <<<"$gpu" | xargs)")" "$(json_string "$(cut -d, -f3 <<<"$gpu" | xargs)")"
-  printf ' "commit": %s, "settings": {"stages": %s, "stage_seconds": %d, "binaries": %s},\n' "$(json_string "$commit")" \
-    "$(json_string "${stages[*]}")" "$limit" "$(json_string "$binaries")"
-  printf ' "stages": [\n  %s],\n "kernels": [\n  %s],\n "engine": [\n  %s],\n "peers": [\n  %s],\n "server": [\n  %s]}\n' \
-    "$(paste -sd, "$work/stages" | sed 's/},{/},\n  {/g')" "$(paste -sd, "$work/kernels" | sed 's/},{/},\n  {/g')" \
-    "$(paste -sd, "$work/engine")" "$(paste -sd, "$work/peers")" "$(paste -sd, "$work/server")"
-} >"$out"
 echo "written: $out"
 exit $failed

@@ -8,9 +8,10 @@ Sizes: workload.py; E1 is an encoder-decoder of 1.02 B parameters, E0 one of 0.1
 transformers' generate, eager and compiled, with its callback as constraint and without; graph_peer.py, which is the loop
 that an expert would write in PyTorch, as one CUDA graph. A batch of N is N requests that are there at once.
 
-Everybody's lists are compared with transformers' in fp32 first. Prints a JSON object per line: {"peer": ...} of each
-peer and cell, then {"goal": ...} for each ratio that is wanted. Exit status: 0; 1 a peer failed or gave other answers
-than it should; a missed goal is no failure. Whoever cannot be ready in --peer-seconds is left out, and that is said.
+Everybody's lists are compared with transformers' in fp32 first (fp32 lists: or with its scores in double). Prints a
+JSON object per line: {"peer": ...} of each peer and cell, then {"goal": ...} for each ratio that is wanted; {"skipped":
+...} of what --limit left no time for. Exit status: 0; 1 a peer failed or gave other answers than it should; a missed
+goal is no failure. Whoever cannot be ready in --peer-seconds is left out, and that is said.
 """
 
 import argparse
@@ -34,7 +35,8 @@ from report import percentile
 
 # Over Beamline: (what, peers, sizes, batched, at least).
 GOALS = [
-    ("transformers", ("transformers", "transformers_open", "transformers_compiled"), ("E1", "E0"), (False, True), 20),
+    ("transformers", ("transformers", "transformers_open", "transformers_compiled", "transformers_compiled_open"),
+     ("E1", "E0"), (False, True), 20),
     ("PyTorch in a CUDA graph, batch 1", ("torch_graph",), ("E1",), (False,), 1.5),
     ("PyTorch in a CUDA graph, batched", ("torch_graph",), ("E1",), (True,), 1.3),
     ("PyTorch in a CUDA graph, 0.13 B", ("torch_graph",), ("E0",), (False, True), 2),
@@ -51,12 +53,19 @@ class ThisPython:
         return self.command
 
 
+class OutOfTime(Exception):
+    """--limit has passed: the rest is skipped."""
+
+
 class Bench:
     def __init__(self, arguments):
         self.arguments, self.failed = arguments, False
         library_path = ["env", f"LD_LIBRARY_PATH={arguments.library_path}"] if arguments.library_path else []
-        python = shlex.split(arguments.python) if arguments.python else [sys.executable]
+        # PeerProcess drops the variable; where the driver is found by it, this interpreter needs it.
+        own = ["env", f"LD_LIBRARY_PATH={os.environ['LD_LIBRARY_PATH']}"] if "LD_LIBRARY_PATH" in os.environ else []
+        python = shlex.split(arguments.python) if arguments.python else [*own, sys.executable]
         logs = pathlib.Path(tempfile.mkdtemp(prefix="beamline-peers-"))
+        print(f"logs of the peers: {logs}", file=sys.stderr)
         self.preparation = Preparation(ThisPython(python), [*library_path, str(arguments.beamline)],
                                        [*library_path, str(arguments.peer_binary)], logs)
         self.until = time.monotonic() + arguments.limit
@@ -68,7 +77,11 @@ class Bench:
         return dataclasses.replace(entry, options=options, precision=dtype)
 
     def left(self, most=3600.0):
-        return max(1.0, min(most, self.until - time.monotonic()))
+        """Seconds that a question may take; OutOfTime where none are left."""
+        seconds = self.until - time.monotonic()
+        if seconds <= 0:
+            raise OutOfTime
+        return min(most, seconds)
 
     def say(self, **fields):
         print(json.dumps(fields), flush=True)
@@ -77,85 +90,104 @@ class Bench:
         self.failed = True
         self.say(**fields)
 
-    def start(self, entry, folder):
-        process = PeerProcess(self.preparation.command(entry), self.arguments.threads,
-                              self.preparation.logs / f"{entry.name}.log")
-        try:
-            question = {"do": "load", "folder": str(folder), "threads": self.arguments.threads, "options": entry.options}
-            versions = process.ask(question, self.left(self.arguments.peer_seconds))["versions"]
-        except PeerError:
-            process.stop()
-            raise
-        return process, versions
+    def process(self, entry):
+        return PeerProcess(self.preparation.command(entry), self.arguments.threads,
+                           self.preparation.logs / f"{entry.name}.log")
 
-    def references(self, folder, constrained):
-        """{label: transformers' lists} in fp32, and with the trie the scores in double precision, on the same device."""
-        lists = {}
-        for entry in registry.REFERENCES[constrained]:
-            options = {**entry.options, "device": self.arguments.device, "dtype": "fp32"}
-            process, _ = self.start(dataclasses.replace(entry, options=options), folder)
-            try:
-                process.ask({"do": "cell", "beams": self.arguments.beams, "batch": 1}, self.left())
-                indices = list(range(answers_for(self.arguments.beams)))
-                lists[entry.label] = process.ask({"do": "answer", "requests": indices}, self.left())["lists"]
-            finally:
-                process.stop()
+    def ask(self, process, most=3600.0, **question):
+        seconds = self.left(most)
+        try:
+            return process.ask(question, seconds)
+        except PeerError:
+            self.left()
+            raise
+
+    def load(self, process, entry, folder):
+        return self.ask(process, self.arguments.peer_seconds, do="load", folder=str(folder),
+                        threads=self.arguments.threads, options=entry.options)["versions"]
+
+    def reference(self, entry, folder):
+        """transformers' lists in fp32 on the same device."""
+        options = {**entry.options, "device": self.arguments.device, "dtype": "fp32"}
+        process = self.process(entry)
+        try:
+            self.load(process, dataclasses.replace(entry, options=options), folder)
+            self.ask(process, do="cell", beams=self.arguments.beams, batch=1)
+            return self.ask(process, do="answer", requests=list(range(answers_for(self.arguments.beams))))["lists"]
+        finally:
+            process.stop()
+
+    def references(self, entries, folder, constrained):
+        """{label: lists}; where fp32 lists are compared with the trie's, also with its scores in double precision."""
+        first, *others = registry.REFERENCES[constrained]
+        lists = {first.label: self.reference(first, folder)}
+        if any(entry.precision == "fp32" and entry.constrained for entry in entries):
+            for entry in others:
+                try:
+                    lists[entry.label] = self.reference(entry, folder)
+                except PeerError as error:
+                    self.fail(reference=entry.label, error=str(error))
         return lists
 
     def size(self, size):
-        folder = self.preparation.folder(size, self.entries)
+        entries = [entry for entry in self.entries if not entry.sizes or size in entry.sizes]
+        folder = self.preparation.folder(size, entries)
         sids = json.loads((folder / "workload.json").read_text())["sids"]
-        references = {constrained: self.references(folder, constrained)
-                      for constrained in sorted({entry.constrained for entry in self.entries})}
+        references = {constrained: self.references(entries, folder, constrained)
+                      for constrained in sorted({entry.constrained for entry in entries})}
+        processes = {entry.name: self.process(entry) for entry in entries}  # all import what they need meanwhile
         peers = {}
         try:
-            for entry in self.entries:
+            for entry in entries:
                 try:
-                    peers[entry.name] = (entry, *self.start(entry, folder))
+                    peers[entry.name] = (entry, processes[entry.name], self.load(processes[entry.name], entry, folder))
                 except PeerError as error:
                     self.fail(peer=entry.name, size=size, error=str(error))
             for batch in self.arguments.batches:
                 self.goals(size, batch, self.cell(size, batch, peers, references, sids))
         finally:
-            for _, process, _ in peers.values():
+            for process in processes.values():
                 process.stop()
+
+    def set_up(self, peer, about, references, sids):
+        """Adds to `about` the peer's setting, and whether it gives the answers it should; the failure, if not."""
+        entry, process, versions = peer
+        setting = self.ask(process, self.arguments.peer_seconds, do="cell", beams=about["beams"], batch=about["batch"])
+        lists = self.ask(process, self.arguments.peer_seconds, do="answer",
+                         requests=list(range(answers_for(about["beams"]))))["lists"]
+        found = compare_any(references[entry.constrained], lists, entry.constrained, entry.precision)
+        rate = illegal_rate(lists, sids)
+        require_items(found, rate, entry.constrained)
+        about.update(setting=setting["setting"], tried=setting["tried"], versions=versions,
+                     requests_per_run=setting["requests_per_run"], illegal_rate=rate, answers=found.summary())
+        return found.failures[0] if found.failures else None
 
     def cell(self, size, batch, peers, references, sids):
         """{peer: P50 in ms per request}"""
-        beams, ready = self.arguments.beams, {}
-        for name, (entry, process, versions) in list(peers.items()):
-            about = dict(peer=name, label=entry.label, size=size, beams=beams, batch=batch, dtype=entry.precision,
-                         searches="catalogue" if entry.constrained else "open")
+        ready = {}
+        for name, peer in list(peers.items()):
+            entry = peer[0]
+            about = dict(peer=name, label=entry.label, size=size, beams=self.arguments.beams, batch=batch,
+                         dtype=entry.precision, searches="catalogue" if entry.constrained else "open")
             try:
-                setting = process.ask({"do": "cell", "beams": beams, "batch": batch},
-                                      self.left(self.arguments.peer_seconds))
-                lists = process.ask({"do": "answer", "requests": list(range(answers_for(beams)))},
-                                    self.left(self.arguments.peer_seconds))["lists"]
+                failure = self.set_up(peer, about, references, sids)
             except PeerError as error:
-                self.fail(**about, error=str(error))
-                process.stop()
-                del peers[name]
-                continue
-            found = compare_any(references[entry.constrained], lists, entry.constrained, entry.precision)
-            rate = illegal_rate(lists, sids)
-            require_items(found, rate, entry.constrained)
-            about.update(setting=setting["setting"], tried=setting["tried"], versions=versions,
-                         requests_per_run=setting["requests_per_run"], illegal_rate=rate, answers=found.summary())
-            if found.failures:
-                self.fail(**about, error=found.failures[0])
+                failure = str(error)
+                peers.pop(name)[1].stop()
+            if failure is not None:
+                self.fail(**about, error=failure)
             else:
-                ready[name] = (process, about, [])
+                ready[name] = (peer[1], about, [])
         for _ in range(self.arguments.rounds):
             for name, (process, about, milliseconds) in list(ready.items()):
                 try:
-                    question = {"do": "run", "first": len(milliseconds) * batch, "seconds": self.arguments.seconds, "least": 2}
-                    milliseconds += process.ask(question, self.left())["ms"]
+                    milliseconds += self.ask(process, do="run", first=len(milliseconds) * batch,
+                                             seconds=self.arguments.seconds, least=2)["ms"]
                 except PeerError as error:
                     self.fail(**about, error=str(error))
                     del ready[name]
-        p50 = {}
+        p50 = {name: statistics.median(milliseconds) for name, (_, _, milliseconds) in ready.items()}
         for name, (_, about, milliseconds) in ready.items():
-            p50[name] = statistics.median(milliseconds)
             self.say(**about, ms_per_request={"p50": p50[name], "p99": percentile(milliseconds, 0.99),
                                               "least": min(milliseconds)}, runs=len(milliseconds),
                      requests_per_s=1e3 / p50[name])
@@ -175,6 +207,8 @@ class Bench:
                 self.size(size)
             except PeerError as error:
                 self.fail(size=size, error=f"the reference: {error}")
+            except OutOfTime:
+                self.say(skipped=size, reason=f"--limit {self.arguments.limit:g} s has passed")
         return 1 if self.failed else 0
 
 
@@ -196,7 +230,7 @@ def parse_arguments():
         return values
 
     known = [entry.name for entry in registry.GPU_ENTRIES]
-    parser.add_argument("--sizes", type=names(("E1", "E0", "A", "B")), default=["E1", "E0"], help="default E1,E0")
+    parser.add_argument("--sizes", type=names(("E1", "E0", "A", "B")), default=["E0", "E1"], help="default E0,E1")
     parser.add_argument("--beams", type=int, default=512)
     parser.add_argument("--batches", type=numbers, default=[1, 16], help="requests at once; default 1,16")
     parser.add_argument("--peers", type=names(known), default=known, help=f"default {','.join(known)}")

@@ -18,6 +18,7 @@ import peer
 
 ROWS = 2048  # beams of one call: transformers copies the context's keys and values to each
 MEMORY_SHARE = 0.3  # of a GPU's memory that these copies may take; choosing beams copies them once more
+RESCORED = 64  # hypotheses at a time: each has keys and values of the whole context
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 DROPPED = -1e8  # generate fills up with duplicates of score -1e9 where the trie has fewer prefixes than beams
 
@@ -86,13 +87,16 @@ class Transformers(peer.Peer):
         return lists if self.double is None else [self.rescored(*pair) for pair in zip(self.tokens, lists)]
 
     def rescored(self, tokens, entries):
-        targets = torch.tensor([list(tokens) for tokens, _ in entries])
+        targets = torch.tensor([list(tokens) for tokens, _ in entries], device=tokens.device)
         previous = torch.cat([torch.zeros_like(targets[:, :1]), targets[:, :-1]], 1)
         previous[:, 0] = self.model.config.decoder_start_token_id
+        scores = []
         with torch.inference_mode():
-            encoded = self.double.get_encoder()(input_ids=tokens[None]).last_hidden_state.expand(len(entries), -1, -1)
-            logits = self.double(encoder_outputs=(encoded,), decoder_input_ids=previous).logits
-            scores = torch.log_softmax(logits, -1).gather(-1, targets[..., None]).sum((1, 2)).tolist()
+            encoded = self.double.get_encoder()(input_ids=tokens[None]).last_hidden_state
+            for some, before in zip(targets.split(RESCORED), previous.split(RESCORED)):
+                logits = self.double(encoder_outputs=(encoded.expand(len(some), -1, -1),), decoder_input_ids=before,
+                                     use_cache=False).logits
+                scores += torch.log_softmax(logits, -1).gather(-1, some[..., None]).sum((1, 2)).tolist()
         return sorted(((tokens, score) for (tokens, _), score in zip(entries, scores)), key=lambda entry: -entry[1])
 
 

@@ -6,6 +6,7 @@ import os
 import pathlib
 import shutil
 import subprocess
+import sys
 import tempfile
 import unittest
 
@@ -13,7 +14,7 @@ REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 
 PASSES = 'echo "[  PASSED  ] 7 tests."'
 FAILS = 'echo "[  PASSED  ] 2 tests."; echo "[  FAILED  ] 1 test, listed below:"; exit 1'
-STAGES = ["build", "tests", "sanitize", "bench", "engine", "peers", "programmatic", "quality", "server"]
+STAGES = ["build", "tests", "sanitize", "bench", "engine", "peers", "programmatic", "quality", "server", "peers_large"]
 
 
 class VerifyTest(unittest.TestCase):
@@ -21,7 +22,8 @@ class VerifyTest(unittest.TestCase):
         self.root = pathlib.Path(tempfile.mkdtemp())
         self.addCleanup(shutil.rmtree, self.root)
         (self.root / "bench/gpu").mkdir(parents=True)
-        shutil.copy(REPOSITORY / "bench/gpu/verify.sh", self.root / "bench/gpu")
+        for name in ("verify.sh", "result.py"):
+            shutil.copy(REPOSITORY / "bench/gpu" / name, self.root / "bench/gpu")
         self.script("bin/nvidia-smi", 'echo "NVIDIA H200, 580.1, 143771 MiB"')
         self.script("bin/compute-sanitizer", 'while [[ $1 != carry/* ]]; do shift; done; exec "$@"')
         self.script("carry/beamline_kernels_cuda_test", PASSES)
@@ -104,19 +106,24 @@ esac""")
 case $1 in
   serve)
     grep -q 'device: "cuda"' "$3" && [[ $5 == */made/bundle && ! -e carry/broken ]] || exit 3
-    trap 'exit 0' TERM
+    trap '[[ -e carry/stubborn ]] || exit 0' TERM
     while :; do sleep 0.1; done ;;
   recommend) echo "ready, server 1" ;;
   bench)
     while (($#)); do
-      [[ $1 == --json ]] && printf '{\n "cells": 3\n}\n' >"$2"
+      [[ $1 == --json ]] && printf '{\n "cells": [{"server_cpu_overhead_ms": 0.2}]\n}\n' >"$2"
       shift
     done ;;
 esac""")
         status, said, result = self.verify("server")
         self.assertEqual((status, said["server"]["status"]), (0, "passed"))
-        self.assertEqual(result["server"], [{"cells": 3}])
+        self.assertEqual(result["server"], [{"cells": [{"server_cpu_overhead_ms": 0.2}]}])
+        self.assertFalse(next(goal["met"] for goal in result["goals"] if goal["goal"].startswith("server's CPU")))
         self.assertIn("bench exit status 0, the server's 0", said["server"]["detail"])
+        self.script("carry/stubborn", "")
+        status, said, _ = self.verify("server", BEAMLINE_SERVER_GRACE="0.3")
+        self.assertEqual((status, said["server"]["detail"].split(": ")[1]), (1, "bench exit status 0, the server's 137"))
+        (self.root / "carry/stubborn").unlink()
         (self.root / "carry/broken").touch()
         self.script("carry/beamline", "[[ $1 != serve && $1 != recommend ]]")
         status, said, _ = self.verify("server")
@@ -135,22 +142,81 @@ esac""")
         self.script("carry/beamline", "true")
         self.assertEqual(self.verify("peers")[1]["peers"]["detail"].split(" (")[0], "not carried: carry/beamline_peer")
         self.script("carry/beamline_peer", "true")
-        self.script("bin/python3", """[[ $1 == -B ]] || exit $([[ $2 == import* && -e carry/bare ]] && echo 1 || echo 0)
-shift
-[[ $* == "bench/peers/run_gpu.py --beamline carry/beamline --peer-binary carry/beamline_peer --library-path "*/carry/lib:*" \
---limit "*" --sizes E0" ]] || { echo "$*"; exit 9; }
+        self.script("bin/python3", f"""
+[[ $* == *run_gpu.py* ]] || {{ [[ $2 == *transformers* ]] && exit $([[ -e carry/bare ]] && echo 1 || echo 0); exec {sys.executable} "$@"; }}
+[[ $* == "-B bench/peers/run_gpu.py --sizes E"[01]" --beamline carry/beamline --peer-binary carry/beamline_peer --library-path "*/carry/lib:*" \
+--limit "*" --rounds 1" ]] || {{ echo "$*"; exit 9; }}
 echo preparing
-echo '{"peer": "beamline", "ms_per_request": 1}'
-echo '{"peer": "torch_graph", "error": "out of memory"}'
-echo '{"goal": "one", "met": true}'
-echo '{"goal": "two", "met": false}'
+echo '{{"peer": "beamline", "ms_per_request": 1}}'
+echo '{{"peer": "torch_graph", "error": "out of memory"}}'
+echo '{{"goal": "one", "met": true}}'
+echo '{{"goal": "two", "met": false}}'
+echo '{{"skipped": "E0"}}'
 exit 1""")
-        status, said, result = self.verify("peers", BEAMLINE_PEERS_OPTIONS="--sizes E0")
-        self.assertEqual((status, said["peers"]["detail"]), (1, "1 cells, 1 of 2 goals met, 1 failed; exit status 1"))
-        self.assertEqual([list(line)[0] for line in result["peers"]], ["peer", "peer", "goal", "goal"])
+        status, said, result = self.verify("peers", BEAMLINE_PEERS_OPTIONS="--rounds 1")
+        self.assertEqual((status, said["peers"]["detail"]),
+                         (1, "1 cells, 1 of 2 goals met, 1 failed, 1 skipped for want of time; exit status 1"))
+        self.assertEqual([list(line)[0] for line in result["peers"]], ["peer", "peer", "goal", "goal", "skipped"])
+        self.assertEqual([goal["goal"] for goal in result["goals"][-2:]], ["one", "two"])
+        self.assertEqual(result["settings"]["peers_options"], "--rounds 1")
+        _, _, both = self.verify("peers", "peers_large", BEAMLINE_PEERS_OPTIONS="--rounds 1")
+        self.assertEqual(len(both["peers"]), 10)
         (self.root / "carry/bare").touch()
         status, said, _ = self.verify("peers")
         self.assertEqual((status, said["peers"]["status"]), (0, "skipped"))
+
+    def test_a_line_that_is_no_json_fails_its_stage_and_leaves_the_others(self):
+        for line in ('{"kernel": "two", "gra', '{"kernel": "two", "us": nan}', '{"kernel": "two", "us": NaN}'):
+            self.script("carry/beamline_kernels_cuda_bench", f"""echo '{{"kernel": "one"}}'; echo '{line}'""")
+            status, said, result = self.verify("bench")
+            self.assertEqual((status, said["bench"]["status"]), (1, "failed"), line)
+            self.assertEqual(result["kernels"], [{"kernel": "one"}])
+
+    def test_the_result_is_there_after_every_stage(self):
+        self.script("carry/beamline_kernels_cuda_bench", """echo '{"kernel": "one"}'""")
+        self.script("carry/beamline_engine_gpu_bench", "cp bench/results/gpu-*.json carry/meanwhile; exit 1")
+        self.verify("bench", "engine")
+        meanwhile = json.loads((self.root / "carry/meanwhile").read_text())
+        self.assertEqual([stage["stage"] for stage in meanwhile["stages"]], ["bench"])
+        self.assertEqual(meanwhile["kernels"], [{"kernel": "one"}])
+
+    def test_what_there_is_no_time_for_is_skipped(self):
+        status, said, _ = self.verify("tests", "bench", BEAMLINE_TOTAL_SECONDS="9")
+        self.assertEqual(status, 0)
+        self.assertEqual({stage["detail"] for stage in said.values()}, {"no time: BEAMLINE_TOTAL_SECONDS is 9"})
+
+    def test_a_newer_archive_replaces_what_was_unpacked(self):
+        subprocess.run(["tar", "-czf", "carry.tar.gz", "carry"], cwd=self.root, check=True)
+        (self.root / "carry/COMMIT").write_text("old\n")
+        os.utime(self.root / "carry/COMMIT", (1, 1))
+        self.assertEqual(self.verify("bench")[2]["commit"], "abc")
+        (self.root / "carry/COMMIT").write_text("edited\n")
+        self.assertEqual(self.verify("bench")[2]["commit"], "edited", "unpacked again though it is no newer")
+
+    def test_goals(self):
+        def engine(name, batch, clients, p50, rate, of, cached=1.0):
+            return (f'{{"engine": "{name}", "batch": {batch}, "clients": {clients}, "p50_ms": {p50}, '
+                    f'"cached_p50_ms": {cached}, "requests_per_s": {rate}, "of_matmul": {of}}}')
+        lines = [engine("1.02B bf16", 1, 1, 4.0, 250, .4, 2.5), engine("1.02B bf16", 1, 2, 9.0, 1, .1),
+                 engine("1.02B bf16", 8, 2, 30.0, 300, .61), engine("1.02B fp8", 8, 1, 20.0, 390, .9),
+                 engine("trunk bf16", 1, 1, 2.0, 1, .1), engine("0.935B bf16", 8, 2, 7.0, 1400, .1)]
+        self.script("carry/beamline_engine_gpu_bench", "\n".join(f"echo '{line}'" for line in lines))
+        kernels = [f'{{"kernel": "beam_select level {level}", "shape": "1 requests, {items} items", "graph_us": {us}}}'
+                   for level, items, us in [(0, 100000, 30), (0, 10000000, 36), (1, 100000, 41), (1, 10000000, 60)]]
+        self.script("carry/beamline_kernels_cuda_bench", "\n".join(f"echo '{line}'" for line in kernels))
+        goals = {goal["goal"]: (goal["measured"], goal.get("met")) for goal in self.verify("bench", "engine")[2]["goals"]}
+        self.assertEqual(goals["1.02 B, batch 1, ms"], (4.0, True))
+        self.assertEqual(goals["1.02 B, throughput, of the 8192^3 product's rate"], (.61, True))
+        self.assertEqual(goals["0.13 B, batch 1, ms"], (None, None))
+        self.assertEqual(goals["1.02 B, throughput, FP8 over bf16"], (1.3, False))
+        self.assertEqual(goals["1.02 B, batch 1, all over the decode alone (a context that is cached)"], (1.6, True))
+        self.assertEqual(goals["1.02 B, batch 1, over 10 of 14 layers as a trunk"], (2.0, True))
+        self.assertEqual(goals["0.935 B MoE preset, batched, requests/s"], (1400, True))
+        self.assertEqual(goals["log-sum-exp and selection, level 0, us"], (30, True))
+        self.assertEqual(goals["log-sum-exp and selection, level 1, us"], (41, False))
+        self.assertEqual(goals["selection, level 0, 10^7 items over 10^5"], (1.2, True))
+        self.assertFalse(goals["selection, level 1, 10^7 items over 10^5"][1])
+        self.assertEqual(goals["selection, level 2, 10^7 items over 10^5"], (None, None))
 
     def test_a_stage_ends_in_time(self):
         self.script("carry/beamline_kernels_cuda_test", '[[ $1 == --gtest_list_tests ]] || sleep 60')

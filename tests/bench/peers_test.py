@@ -10,6 +10,7 @@ import pathlib
 import subprocess
 import sys
 import tempfile
+import time
 import unittest
 from unittest import mock
 
@@ -283,6 +284,8 @@ LISTS = [[[[1, 1], -1.0], [[2, 2], -2.0]]] * 16
 class FakeProcess:
     """A peer that answers at once, by its name: how fast, and what is wrong with it."""
 
+    broken = None
+
     def __init__(self, command, threads, log_path):
         self.name, self.stopped = log_path.stem, False
         FakeProcess.all.append(self)
@@ -290,10 +293,13 @@ class FakeProcess:
     def ask(self, question, timeout):
         what = question["do"]
         if what == "load":
+            if self.name == self.broken:
+                raise run_gpu.PeerError("out of memory")
             self.device, self.dtype = question["options"]["device"], question["options"]["dtype"]
             return {"versions": {self.name: "1"}}
         if what == "cell":
-            if self.name == "transformers_compiled":
+            if self.name == "transformers_compiled" or self.late:
+                time.sleep(0.02 if self.late else 0)
                 raise run_gpu.PeerError("no answer to 'cell' in time")
             return {"setting": {}, "tried": [], "requests_per_run": question["batch"]}
         if what == "answer":
@@ -306,8 +312,8 @@ class FakeProcess:
 
 
 class RunGpu(unittest.TestCase):
-    def run_it(self, wrong, *options):
-        FakeProcess.all, FakeProcess.wrong = [], wrong
+    def run_it(self, wrong, *options, late=False):
+        FakeProcess.all, FakeProcess.wrong, FakeProcess.late = [], wrong, late
         folder = pathlib.Path(tempfile.mkdtemp())
         (folder / "workload.json").write_text(json.dumps({"sids": [[1, 1], [2, 2]]}))
         out = io.StringIO()
@@ -324,7 +330,8 @@ class RunGpu(unittest.TestCase):
         self.assertEqual(status, 0)
         measured = [line for line in lines if "ms_per_request" in line]
         self.assertEqual([(line["size"], line["batch"], line["peer"]) for line in measured],
-                         [(size, batch, peer) for size in ("E1", "E0") for batch in (1, 16) for peer in peers])
+                         [(size, batch, peer) for size in ("E0", "E1") for batch in (1, 16) for peer in peers
+                          if (size, peer) != ("E1", "beamline_fp32")])
         self.assertEqual({line["dtype"] for line in measured if line["peer"] != "beamline_fp32"}, {"bf16"})
         self.assertEqual({process.dtype for process in FakeProcess.all if process.name == "beamline_fp32"}, {"fp32"})
         self.assertEqual({process.device for process in FakeProcess.all}, {"cuda"})
@@ -335,6 +342,22 @@ class RunGpu(unittest.TestCase):
                           ("E0", 1, "torch_graph"): False, ("E0", 16, "torch_graph"): False})
         self.assertTrue(met["E1", 1, "transformers"])
         self.assertFalse(met["E1", 1, "transformers_open"])
+
+    def test_what_there_is_no_time_for_is_skipped(self):
+        status, lines = self.run_it(False, "--peers", "beamline,torch_graph", "--limit", "0.01", late=True)
+        self.assertEqual(status, 0)
+        self.assertEqual(lines, [{"skipped": size, "reason": "--limit 0.01 s has passed"} for size in ("E0", "E1")])
+
+    def test_double_precision_is_asked_for_where_fp32_is_compared_and_may_fail(self):
+        def names(*options):
+            status, lines = self.run_it(False, "--sizes", "E0", "--batches", "1", *options)
+            return status, [process.name for process in FakeProcess.all if process.name.startswith("transformers")], lines
+        self.assertEqual(names("--peers", "beamline")[:2], (0, ["transformers"]))
+        self.assertEqual(names("--peers", "beamline,beamline_fp32")[:2], (0, ["transformers", "transformers_double"]))
+        with mock.patch.object(FakeProcess, "broken", "transformers_double"):
+            status, _, lines = names("--peers", "beamline,beamline_fp32")
+        self.assertEqual((status, lines[0]["reference"]), (1, "transformers in double precision"))
+        self.assertEqual([line["peer"] for line in lines if "ms_per_request" in line], ["beamline", "beamline_fp32"])
 
     def test_wrong_answers_and_late_peers_are_not_measured(self):
         status, lines = self.run_it(True, "--sizes", "E0", "--batches", "1",

@@ -34,7 +34,7 @@ struct EngineOptions {
   absl::Duration model_poll_period = absl::Seconds(5);
   bool keep_previous_model = true;  // in memory, so that a rollback is instant
   std::string catalogue;            // snapshot file; empty: the bundle's own
-  std::string device = "cpu";       // "cpu", "cuda" or "auto"
+  std::string device = "cpu";       // "cpu", "cuda", or "auto": chosen when the engine is made, never again
   std::string dtype = "fp32";       // of the products: "fp32", "bf16", "fp16" or "fp8" (on CUDA), "int8" (backend cpu)
   std::string backend = "auto";     // "aten" (the reference), "cpu", "cuda", or "auto": the fastest there is
   std::string tuning_folder;  // of what is measured on a GPU at warm-up; empty: beamline/tuning in the user's cache
@@ -78,6 +78,12 @@ struct ModelVersion {
 struct EngineStatus {
   bool ready = false;     // it takes requests and the last batches succeeded
   std::string not_ready;  // why not
+  // Why this process can answer no request any more: its CUDA device has failed (a sticky error, which CUDA goes on
+  // giving until the process ends), or the group is lost. Requests in flight fail with it, UNAVAILABLE, and so does
+  // every later one, at once. The engine never ends a process: whoever embeds it looks here and does (`beamline serve`
+  // exits within seconds). A further engine on that device would fail, too. OK: nothing of the kind is known.
+  absl::Status fault;
+  std::string device;  // what "auto" came to
   std::string model_version;
   std::string catalogue_version;
   std::string codebook_fingerprint;
@@ -126,8 +132,8 @@ class Engine {
   // Never blocks. `done` runs exactly once, on an engine thread, inside Submit when the request is refused or nothing
   // is eligible, or inside Drain when the time is up while the request is prepared: INVALID_ARGUMENT names the field;
   // RESOURCE_EXHAUSTED: the queue is full, or by the measured costs the answer would come too late (beamline/retry.h
-  // says when to try again); DEADLINE_EXCEEDED, CANCELLED, UNAVAILABLE (stopping) and INTERNAL (`non_finite_logits`,
-  // execution failed) say what they say.
+  // says when to try again); DEADLINE_EXCEEDED, CANCELLED, UNAVAILABLE (stopping, or EngineStatus::fault) and INTERNAL
+  // (`non_finite_logits`, execution failed) say what they say.
   virtual Canceller Submit(RecommendRequest request, Callback done) = 0;
   // Submit and wait. Do not call from an engine callback.
   absl::StatusOr<RecommendResult> Recommend(RecommendRequest request);

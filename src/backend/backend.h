@@ -30,6 +30,10 @@ class Backend {
   // Nullopt where tensors are in the host's memory, or nobody can say. Thread-safe.
   virtual std::optional<DeviceMemory> GetDeviceMemory() const { return std::nullopt; }
 
+  // Why nothing can be computed on the device in this process any more, UNAVAILABLE; OK: it can, as far as is known.
+  // Cheap; thread-safe.
+  virtual absl::Status fault() const { return absl::OkStatus(); }
+
   // May be null: nothing is kept for a batch.
   virtual std::shared_ptr<BatchResources> BeginBatch() const { return nullptr; }
 

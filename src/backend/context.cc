@@ -153,6 +153,10 @@ Context BeginBatch(const Context& ctx) {
   return batch;
 }
 
+void EndBatch(Context& ctx) {
+  if (ctx.resources != nullptr) ctx.resources->End();
+}
+
 void SetThreads(int threads) {
   if (threads <= 0) threads = std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
   at::set_num_threads(threads);

@@ -28,6 +28,7 @@ class Communicator;
 class BatchResources {
  public:
   virtual ~BatchResources() = default;
+  virtual void End() {}  // see EndBatch
 };
 
 // How many tokens of one batch an MoE layer sent to each expert: what bias-based balancing is driven by.
@@ -65,6 +66,10 @@ parallel::Shard ShardOf(const Context& ctx);
 
 // A context for one batch on one thread.
 Context BeginBatch(const Context& ctx);
+// Waits until all of the batch is computed, and throws what went wrong on its device: for whoever leaves results there.
+// Nothing may be computed in it afterwards. A batch that is not ended so waits when its context ends, too, but nobody
+// learns how it went.
+void EndBatch(Context& ctx);
 
 // Threads that CPU ops may use, for the whole process; 0: one per core. Call it before the first op.
 void SetThreads(int threads);

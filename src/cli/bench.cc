@@ -187,8 +187,9 @@ class Bench {
     priorities.reserve(pool.size());
     for (const RecommendRequest& request : pool) priorities.push_back(request.priority);
     BEAMLINE_RETURN_IF_ERROR(target_->Prepare(std::move(pool)));
-    BEAMLINE_ASSIGN_OR_RETURN(const loadgen::RunResult run,
-                              loadgen::RunLoad(*target_, workload.requests, cell.load, &progress_));
+    absl::StatusOr<loadgen::RunResult> ran = loadgen::RunLoad(*target_, workload.requests, cell.load, &progress_);
+    if (engine_ != nullptr) BEAMLINE_RETURN_IF_ERROR(engine_->GetStatus().fault);  // it measured refusals
+    BEAMLINE_ASSIGN_OR_RETURN(const loadgen::RunResult run, std::move(ran));
     if (!options_.samples_file.empty()) samples_ += loadgen::SamplesToText(cell, run);
     Measurement measured = loadgen::Measure(cell, run);
     if (measured.answered == 0 && measured.failed > 0) return absl::UnavailableError(measured.failure);

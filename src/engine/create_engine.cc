@@ -23,7 +23,7 @@ absl::StatusOr<std::string> Identify(const std::string& bundle, const std::strin
   return absl::StrCat(digest, "+", snapshot.sha256);
 }
 
-runtime::RunnerOptions RunnerOptionsOf(const EngineOptions& options) {
+absl::StatusOr<runtime::RunnerOptions> RunnerOptionsOf(const EngineOptions& options) {
   runtime::RunnerOptions load;
   load.bundle = options.bundle;
   load.catalogue = options.catalogue;
@@ -34,6 +34,7 @@ runtime::RunnerOptions RunnerOptionsOf(const EngineOptions& options) {
   load.threads = options.threads;
   load.workers = options.workers;
   load.context_cache_bytes = options.context_cache_bytes;
+  BEAMLINE_ASSIGN_OR_RETURN(load.device, runtime::ChooseDevice(load));
   return load;
 }
 
@@ -45,12 +46,13 @@ absl::StatusOr<std::unique_ptr<Engine>> CreateEngine(const EngineOptions& option
     return absl::InvalidArgumentError(
         absl::StrCat("parallel.rank: ", options.parallel.rank, ", the engine is rank 0; others call FollowEngine"));
   }
-  runtime::RunnerOptions load = RunnerOptionsOf(options);
+  BEAMLINE_ASSIGN_OR_RETURN(runtime::RunnerOptions load, RunnerOptionsOf(options));
   if (options.parallel.enabled()) {
     BEAMLINE_ASSIGN_OR_RETURN(load.group, runtime::StartGroup(load, options.parallel));
   }
   engine::EngineCore::Parts parts;
   parts.options = options;
+  parts.options.device = load.device;
   parts.source.identify = [catalogue = options.catalogue](const std::string& bundle) {
     return Identify(bundle, catalogue);
   };
@@ -68,7 +70,8 @@ absl::Status FollowEngine(const EngineOptions& options) {
   if (options.parallel.rank == 0) {
     return absl::InvalidArgumentError("parallel.rank: 0 is the engine (CreateEngine); others follow it");
   }
-  return runtime::FollowGroup(RunnerOptionsOf(options), options.parallel);
+  BEAMLINE_ASSIGN_OR_RETURN(const runtime::RunnerOptions load, RunnerOptionsOf(options));
+  return runtime::FollowGroup(load, options.parallel);
 }
 
 }  // namespace beamline

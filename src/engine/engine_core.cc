@@ -48,8 +48,10 @@ ModelVersion ModelVersionOf(const repository::VersionStatus& version) {
 }
 
 // Empty: the engine takes requests and its last batches succeeded.
-std::string WhyNotReady(bool stopping, const scheduler::SchedulerStats& stats, absl::Time now) {
+std::string WhyNotReady(bool stopping, const absl::Status& fault, const scheduler::SchedulerStats& stats,
+                        absl::Time now) {
   if (stopping) return "stopping";
+  if (!fault.ok()) return std::string(fault.message());
   if (stats.broken_batches >= kBrokenBatches) return absl::StrCat("the last ", stats.broken_batches, " batches failed");
   if (const absl::Duration without = now - stats.unanswered_since; without > kUnanswered) {
     return absl::StrCat("no batch has given an answer for ", absl::ToInt64Seconds(without), " s");
@@ -175,6 +177,7 @@ bool EngineCore::MayWait(const RecommendRequest& request) const {
 }
 
 absl::Status EngineCore::Accept(const CallPtr& call, const RecommendRequest& request) {
+  BEAMLINE_RETURN_IF_ERROR(call->serving->runner->fault());
   BEAMLINE_RETURN_IF_ERROR(CheckRequest(request, options_, call->serving->runner->info().levels()));
   if (request.deadline <= clock_->Now()) {
     return absl::DeadlineExceededError("the deadline had passed before the request arrived");
@@ -384,6 +387,8 @@ EngineStatus EngineCore::GetStatus() const {
   const runtime::ModelInfo& model = serving->runner->info();
   const scheduler::SchedulerStats stats = scheduler_->stats();
   EngineStatus status;
+  status.fault = serving->runner->fault();
+  status.device = options_.device;
   status.model_version = model.version;
   status.catalogue_version = serving->snapshot->version();
   status.catalogue_since = serving->catalogue_since;
@@ -421,7 +426,7 @@ EngineStatus EngineCore::GetStatus() const {
   status.model_folder_unreadable = repository.folder_unreadable;
   status.last_swap = repository.last_swap;
   std::lock_guard lock(mu_);
-  status.not_ready = WhyNotReady(stopping_, stats, clock_->Now());
+  status.not_ready = WhyNotReady(stopping_, status.fault, stats, clock_->Now());
   status.ready = status.not_ready.empty();
   const auto preparing = static_cast<int64_t>(preparing_.size());
   status.queued = preparing + stats.queued;

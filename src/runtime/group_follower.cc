@@ -125,6 +125,7 @@ void GroupFollower::Encode(const GroupMessage& message, Followed& followed) {
       followed.model->Encode(ctx, model::UploadEncoderInput(ctx, followed.model->config(), message.input));
   model::TakeFirstStep(ctx, *followed.model, encoded);
   const std::vector<model::ContextHandle> handles = model::SplitContext(ctx, encoded);
+  backend::EndBatch(ctx);
   for (size_t row = 0; row < handles.size(); ++row) {
     followed.contexts[message.first_context + row] = handles[row];
   }
@@ -155,7 +156,7 @@ void GroupFollower::Step(const GroupMessage& message, const Followed& followed) 
 }
 
 absl::Status FollowGroup(const RunnerOptions& options, const ParallelOptions& parallel) {
-  BEAMLINE_ASSIGN_OR_RETURN(backend::Context ctx, ChooseContext(options));
+  BEAMLINE_ASSIGN_OR_RETURN(backend::Context ctx, backend::MakeContext(options.device, options.dtype, options.backend));
   BEAMLINE_ASSIGN_OR_RETURN(const std::unique_ptr<parallel::ProcessGroup> group,
                             parallel::ProcessGroup::Join(parallel, GroupSettings(options, ctx)));
   BEAMLINE_ASSIGN_OR_RETURN(const std::unique_ptr<backend::Communicator> communicator,

@@ -7,6 +7,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/time.h"
+#include "backend/backend.h"
 #include "backend/ops.h"
 #include "base/log.h"
 #include "beamline/kernels/vector_ops.h"
@@ -35,7 +36,7 @@ absl::StatusOr<std::shared_ptr<GroupLeader>> GroupLeader::Start(const RunnerOpti
                                                                 const ParallelOptions& parallel) {
   std::shared_ptr<GroupLeader> leader(new GroupLeader);
   leader->configured_bundle_ = options.bundle;
-  BEAMLINE_ASSIGN_OR_RETURN(leader->context_, ChooseContext(options));
+  BEAMLINE_ASSIGN_OR_RETURN(leader->context_, backend::MakeContext(options.device, options.dtype, options.backend));
   GroupLeader* const self = leader.get();  // which outlives the group's thread
   BEAMLINE_ASSIGN_OR_RETURN(
       leader->group_,
@@ -113,7 +114,8 @@ GroupTurn::GroupTurn(std::shared_ptr<GroupModel> model) : model_(std::move(model
 
 GroupTurn::~GroupTurn() {
   if (model_ == nullptr || finished_) return;
-  model_->leader_->group_->Fail(absl::InternalError("rank 0 broke off a batch"));
+  const absl::Status fault = model_->leader_->context_.backend->fault();
+  model_->leader_->group_->Fail(fault.ok() ? absl::InternalError("rank 0 broke off a batch") : fault);
 }
 
 void GroupTurn::Tell(GroupMessage message) {

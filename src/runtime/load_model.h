@@ -19,9 +19,6 @@ namespace beamline::runtime {
 // Numbers within their limits and a bundle named; INVALID_ARGUMENT names the option.
 absl::Status CheckRunnerOptions(const RunnerOptions& options);
 
-// The device, dtype and backend of the options; "auto" is CUDA where it works, else the CPU.
-absl::StatusOr<backend::Context> ChooseContext(const RunnerOptions& options);
-
 struct LoadedModel {
   Bundle bundle;  // without its weights
   std::unique_ptr<const model::Model> model;

@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <string>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "backend/context.h"
+#include "base/log.h"
 #include "base/run_catching.h"
 #include "beamline/status.h"
 #include "model/model.h"
@@ -30,18 +32,15 @@ absl::Status CheckRunnerOptions(const RunnerOptions& options) {
   return at_least("memory_limit_bytes", options.memory_limit_bytes, 0);
 }
 
-// What only the CPU has asks for it.
-absl::StatusOr<backend::Context> ChooseContext(const RunnerOptions& options) {
-  if (options.device != "auto") return backend::MakeContext(options.device, options.dtype, options.backend);
-  if (options.backend == "cpu" || options.dtype == "int8") {
-    return backend::MakeContext("cpu", options.dtype, options.backend);
-  }
-  absl::StatusOr<backend::Context> cuda = backend::MakeContext("cuda", options.dtype, options.backend);
-  if (options.dtype == "fp8" || options.dtype == "fp16")
-    return cuda;  // the CPU has neither: this says why there is none
-  return cuda.status().code() == absl::StatusCode::kFailedPrecondition
-             ? backend::MakeContext("cpu", options.dtype, options.backend)
-             : cuda;
+absl::StatusOr<std::string> ChooseDevice(const RunnerOptions& options) {
+  if (options.device != "auto") return options.device;
+  if (options.backend == "cpu" || options.dtype == "int8") return "cpu";  // what only the CPU has asks for it
+  const absl::Status cuda = backend::MakeContext("cuda", options.dtype, options.backend).status();
+  if (cuda.ok()) return "cuda";
+  // The CPU has neither fp8 nor fp16: the error says why there is none.
+  if (!absl::IsFailedPrecondition(cuda) || options.dtype == "fp8" || options.dtype == "fp16") return cuda;
+  LogEvent(spdlog::level::warn, "device auto falls back to the CPU", {{"why", std::string(cuda.message())}});
+  return "cpu";
 }
 
 absl::StatusOr<LoadedModel> LoadModel(const RunnerOptions& options, backend::Context& ctx) {
@@ -68,7 +67,7 @@ absl::StatusOr<std::unique_ptr<Runner>> Load(const RunnerOptions& options) {
   BEAMLINE_RETURN_IF_ERROR(CheckRunnerOptions(options));
   ModelRunner::Parts parts;
   if (options.group == nullptr) {
-    BEAMLINE_ASSIGN_OR_RETURN(parts.context, ChooseContext(options));
+    BEAMLINE_ASSIGN_OR_RETURN(parts.context, backend::MakeContext(options.device, options.dtype, options.backend));
   } else {
     parts.context = options.group->context();
     BEAMLINE_ASSIGN_OR_RETURN(parts.group, options.group->Load(options.bundle));  // while this rank loads, too

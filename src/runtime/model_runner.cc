@@ -85,11 +85,15 @@ bool ModelRunner::TryAttachContext(scheduler::Job& job) {
   return request.context_cached;
 }
 
+absl::Status ModelRunner::fault() const {
+  absl::Status device = parts_.context.backend->fault();
+  return device.ok() && parts_.group != nullptr ? parts_.group->group_status() : device;
+}
+
 absl::Status ModelRunner::RunBatch(absl::string_view what, absl::FunctionRef<void()> batch) const {
+  BEAMLINE_RETURN_IF_ERROR(fault());
   absl::Status status = RunCatching(what, batch);
-  if (!status.ok() && parts_.group != nullptr && !parts_.group->group_status().ok()) {
-    return parts_.group->group_status();
-  }
+  if (!status.ok()) BEAMLINE_RETURN_IF_ERROR(fault());
   return status;
 }
 
@@ -123,6 +127,7 @@ void ModelRunner::EncodeBatch(absl::Span<RequestJob* const> jobs) {
   model::EncodedContext encoded = model::EncodePass(ctx, *parts_.model, model::UploadEncoderInput(ctx, config, input));
   model::TakeFirstStep(ctx, *parts_.model, encoded);
   std::vector<model::ContextHandle> handles = model::SplitContext(ctx, encoded, static_cast<int64_t>(jobs.size()));
+  backend::EndBatch(ctx);  // what is kept below was computed
   turn.Finish();
   for (size_t i = 0; i < jobs.size(); ++i) {
     jobs[i]->context = std::make_shared<const ModelContext>(std::move(handles[i]), std::move(leases[i]));

@@ -47,6 +47,7 @@ class ModelRunner final : public Runner {
   }
   ContextCacheStats context_cache_stats() const override { return cache_.stats(); }
   std::optional<DeviceMemory> GetDeviceMemory() const override { return parts_.context.backend->GetDeviceMemory(); }
+  absl::Status fault() const override;
   absl::Status WarmUp(absl::Span<const RecommendRequest> recorded, ScoreRule score_rule) override;
 
   int max_concurrency() const override { return parts_.group == nullptr ? parts_.workers : 1; }
@@ -62,7 +63,7 @@ class ModelRunner final : public Runner {
     ~WeightRelease() { backend->ReleaseUnusedWeights(); }
   };
 
-  // What `batch` threw as a status; why the group was lost, where that is the reason.
+  // What `batch` threw as a status; the fault, where that is the reason. With a fault nothing is begun.
   absl::Status RunBatch(absl::string_view what, absl::FunctionRef<void()> batch) const;
   void EncodeBatch(absl::Span<RequestJob* const> jobs);
   void DecodeBatch(absl::Span<RequestJob* const> jobs, absl::Span<const kernels::ConstraintView> constraints,

@@ -52,6 +52,9 @@ class Runner : public scheduler::BatchExecutor {
   virtual EncodedRequest BuildInput(const FeatureSource& source, const Catalogue& catalogue) const = 0;
   virtual ContextCacheStats context_cache_stats() const { return {}; }
   virtual std::optional<DeviceMemory> GetDeviceMemory() const { return std::nullopt; }
+  // Why no batch can be executed in this process any more (its device has failed, its group was lost), UNAVAILABLE: all
+  // batches end with it. OK: none is known. Cheap.
+  virtual absl::Status fault() const { return absl::OkStatus(); }
   // Runs a few synthetic requests and the recorded ones, each with widths for every level, through both stages under
   // `score_rule`, so that the first real one is not slow; fails as they would. Eligibility is not run.
   virtual absl::Status WarmUp(absl::Span<const RecommendRequest> recorded, ScoreRule score_rule) = 0;
@@ -62,7 +65,7 @@ class GroupLeader;  // group_leader.h
 struct RunnerOptions {
   std::string bundle;                      // folder written by `beamline pack`
   std::string catalogue;                   // snapshot file used instead of the bundle's own; empty: the bundle's
-  std::string device = "cpu";              // "cpu", "cuda" or "auto"
+  std::string device = "cpu";              // "cpu" or "cuda"; ChooseDevice for "auto"
   std::string dtype = "fp32";              // "fp32", "bf16", "fp16", "fp8" or "int8"; see backend/context.h
   std::string backend = "auto";            // "aten", "cpu", "cuda", or "auto": the fastest there is
   int threads = 0;                         // of the backend; 0: one per core
@@ -72,6 +75,11 @@ struct RunnerOptions {
   std::string tuning_folder;               // of what is measured on a GPU at warm-up; empty: in the user's cache folder
   std::shared_ptr<GroupLeader> group;      // of the ranks that hold the model together; null: this process alone
 };
+
+// The device of the options; of "auto", "cuda" where that works for dtype and backend, else "cpu", and the log says
+// which and why. Asked once, at the start: what began on one device never goes on on another, whatever a driver does
+// meanwhile.
+absl::StatusOr<std::string> ChooseDevice(const RunnerOptions& options);
 
 // Verifies the whole bundle, then loads it. Errors name the file, the field and the limit. Declared here, defined where
 // torch is (runtime/load_runner.cc).

@@ -83,8 +83,8 @@ class SelfTest {
   const std::shared_ptr<std::atomic<bool>> running_ = std::make_shared<std::atomic<bool>>(false);
 };
 
-// An engine that has not been ready for `limit` (0: for ever) does not mend by itself: a device whose every call fails
-// is so until its process ends.
+// An engine with a fault, or one that has not been ready for `limit` (0: for ever), does not mend by itself: a device
+// whose every call fails is so until its process ends.
 class BrokenEngine {
  public:
   explicit BrokenEngine(absl::Duration limit)
@@ -93,18 +93,25 @@ class BrokenEngine {
   bool Look(const EngineStatus& status) {
     const absl::Time now = ProcessClock().Now();
     since_ = status.ready ? absl::InfiniteFuture() : std::min(since_, now);
-    if (now - since_ < limit_) return false;
-    why_ = absl::InternalError(absl::StrCat("the engine has not been ready for ", absl::FormatDuration(limit_), ": ",
-                                            status.not_ready, "; this process ends, to be started anew"));
+    faulty_ = !status.fault.ok();
+    if (!faulty_ && now - since_ < limit_) return false;
+    const std::string how =
+        faulty_ ? "is broken" : absl::StrCat("has not been ready for ", absl::FormatDuration(limit_));
+    const std::string reason = faulty_ ? std::string(status.fault.message()) : status.not_ready;
+    why_ =
+        absl::InternalError(absl::StrCat("the engine ", how, ": ", reason, "; this process ends, to be started anew"));
     LogEvent(spdlog::level::critical, "engine broken, this process ends",
-             {{"why", status.not_ready}, {"not_ready_ms", absl::ToInt64Milliseconds(now - since_)}});
+             {{"why", reason}, {"not_ready_ms", absl::ToInt64Milliseconds(now - since_)}});
     return true;
   }
   const absl::Status& why() const { return why_; }
+  // Of calls in flight. With a fault the engine ends them itself, and what it did not end by then hangs.
+  absl::Duration Grace(absl::Duration grace) const { return faulty_ ? std::min(grace, kLostExit) : grace; }
 
  private:
   const absl::Duration limit_;
   absl::Time since_ = absl::InfiniteFuture();  // when it was first seen not ready
+  bool faulty_ = false;
   absl::Status why_;
 };
 
@@ -130,7 +137,7 @@ void LogStart(const config::v1::ServerConfig& config, const Server& server, cons
             {"catalogue_version", status.catalogue_version},
             {"items", status.num_items},
             {"levels", status.levels},
-            {"device", config.engine().device()},
+            {"device", status.device},
             {"dtype", config.engine().dtype()},
             {"tls", TlsKind(config)},
             {"reflection", config.reflection()},
@@ -323,11 +330,11 @@ absl::Status ServeUntilStopped(const config::v1::Lifecycle& lifecycle, Server& s
   } while (!stop.WaitFor(1, kReadinessPeriod));
   server.SetServing(false);
   const absl::Duration drain_delay = absl::Milliseconds(lifecycle.drain_delay_ms());
-  const absl::Duration grace = absl::Milliseconds(lifecycle.grace_ms());
+  const absl::Duration grace = broken.Grace(absl::Milliseconds(lifecycle.grace_ms()));
   LogEvent(spdlog::level::info, "server stopping",
            {{"in_flight", server.in_flight()},
             {"drain_delay_ms", lifecycle.drain_delay_ms()},
-            {"grace_ms", lifecycle.grace_ms()}});
+            {"grace_ms", absl::ToInt64Milliseconds(grace)}});
   if (broken.why().ok()) stop.WaitFor(2, drain_delay);  // else it takes no traffic since long
   watchdog.Arm(grace + kWatchdogMargin);                // again, without what is left of the delay
   server.Refuse();

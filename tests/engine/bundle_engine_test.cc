@@ -13,16 +13,20 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "absl/cleanup/cleanup.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
 #include "absl/synchronization/notification.h"
 #include "absl/time/clock.h"
 #include "base/clock.h"
+#include "base/log.h"
 #include "beamline/engine.h"
 #include "engine/cost_measurement.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "runtime/runner.h"
 #include "runtime/tiny_bundle.h"
+#include "spdlog/sinks/ostream_sink.h"
 
 namespace beamline {
 namespace {
@@ -71,6 +75,31 @@ TEST_F(BundleEngineTest, CostsAreMeasuredWithFullHistories) {
   const std::vector<int>& windows = (*runner)->info().window_lengths;
   for (const scheduler::BatchCost& cost : costs) {
     EXPECT_GE(cost.size.context_tokens, cost.size.requests * (windows[0] + windows[1]));
+  }
+}
+
+// What "auto" came to stays so, and is told once: a reload does not ask anew.
+TEST_F(BundleEngineTest, DeviceAutoIsChosenOnce) {
+  const std::string chosen = *runtime::ChooseDevice({.device = "auto"});
+  std::ostringstream log;
+  Log().sinks().push_back(std::make_shared<spdlog::sinks::ostream_sink_mt>(log, true));
+  const absl::Cleanup no_more = [] { Log().sinks().pop_back(); };
+  ASSERT_TRUE(runtime::testing::WriteTinyBundle(folder_ / "bundle", {.feature_width = 8}).ok());  // for any device
+  const auto engine = Start({.device = "auto"});
+  EXPECT_EQ(engine->GetStatus().device, chosen);
+  ASSERT_TRUE(runtime::testing::WriteTinyBundle(folder_ / "next", {.seed = 2, .feature_width = 8}).ok());
+  absl::Notification done;
+  engine->Reload(folder_ / "next", [&](const absl::StatusOr<ModelVersion>& result) {
+    EXPECT_TRUE(result.ok()) << result.status();
+    done.Notify();
+  });
+  done.WaitForNotification();
+  EXPECT_EQ(engine->GetStatus().device, chosen);
+  const std::vector<std::string> parts = absl::StrSplit(log.str(), "device auto falls back to the CPU");
+  ASSERT_EQ(parts.size(), chosen == "cpu" ? 2u : 1u) << log.str();
+  if (chosen == "cpu") {
+    EXPECT_THAT(parts[0].substr(parts[0].rfind('\n') + 1), HasSubstr("warning"));
+    EXPECT_THAT(parts[1].substr(0, parts[1].find('\n')), HasSubstr("why=\"device: 'cuda' asked for, but"));
   }
 }
 

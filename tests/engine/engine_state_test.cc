@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // What the engine says of itself: ready or not, when it last succeeded, where requests expired.
+#include <string>
+#include <vector>
+
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
@@ -22,6 +25,39 @@ TEST_F(EngineCoreTest, NotReadyWhileEveryBatchFails) {
   EXPECT_EQ(engine_->GetStatus().not_ready, "the last 3 batches failed");
   EXPECT_TRUE(Ask(User("a")).ok());
   EXPECT_TRUE(engine_->GetStatus().ready);
+}
+
+// Of a device that has failed for good: nobody is let in any more, and whoever is in hears why.
+TEST_F(EngineCoreTest, AFaultFailsWhatIsInFlightAndAdmitsNothingMore) {
+  Start({.max_batch_requests = 1});
+  std::vector<std::string> ended;
+  for (const char* user : {"running", "queued"}) {
+    engine_->Submit(User(user), [&](const absl::StatusOr<RecommendResult>& result) {
+      EXPECT_EQ(result.status().code(), absl::StatusCode::kUnavailable);
+      ended.emplace_back(result.status().message());
+    });
+  }
+  const absl::Status fault = absl::UnavailableError("the device has failed: an illegal memory access");
+  runner_->before_step = [&](int step) {
+    if (step == 1) runner_->fault_ = fault;
+  };
+  RunAll();
+  EXPECT_THAT(ended, ::testing::ElementsAre(fault.message(), fault.message()));
+  EngineStatus status = engine_->GetStatus();
+  EXPECT_EQ(status.fault, fault);
+  EXPECT_FALSE(status.ready) << "not only after three batches";
+  EXPECT_EQ(status.not_ready, fault.message());
+  EXPECT_EQ(status.failed, 2u);
+
+  bool inside = true;
+  engine_->Submit(User("late"), [&](const absl::StatusOr<RecommendResult>& result) {
+    EXPECT_TRUE(inside) << "the callback of a refusal";
+    EXPECT_EQ(result.status(), fault);
+  });
+  inside = false;
+  status = engine_->GetStatus();
+  EXPECT_EQ(status.rejected, 1u);
+  EXPECT_EQ(status.in_flight, 0);
 }
 
 TEST_F(EngineCoreTest, NotReadyWhileABatchHangs) {

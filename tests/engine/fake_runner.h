@@ -83,11 +83,13 @@ class FakeRunner final : public runtime::Runner {
   std::atomic<int64_t> encoded{0}, decoded{0};
   std::string salt;      // changes the log-probabilities, as other weights would
   absl::Status warm_up;  // what WarmUp returns
+  absl::Status fault_;   // set while no other thread runs
   bool throw_in_warm_up = false;
   std::vector<RecommendRequest> warmed;
   ScoreRule warmed_rule = ScoreRule::kFull;
 
   const runtime::ModelInfo& info() const override { return info_; }
+  absl::Status fault() const override { return fault_; }
   std::shared_ptr<const catalogue::CatalogueSnapshot> catalogue() const override { return catalogue_; }
 
   runtime::EncodedRequest BuildInput(const runtime::FeatureSource& source, const Catalogue& catalogue) const override {
@@ -131,7 +133,7 @@ class FakeRunner final : public runtime::Runner {
       if (request.context_key.user_id == "bad encode") statuses[i] = absl::InternalError("encode broke");
     }
     Spend();
-    return statuses;
+    return fault_.ok() ? statuses : std::vector<absl::Status>(jobs.size(), fault_);
   }
   std::vector<absl::Status> Decode(absl::Span<scheduler::Job* const> jobs, scheduler::StepGate gate) override {
     std::vector<absl::Status> statuses(jobs.size());
@@ -143,6 +145,7 @@ class FakeRunner final : public runtime::Runner {
       }
       Spend();
     }
+    if (!fault_.ok()) return std::vector<absl::Status>(jobs.size(), fault_);
     for (size_t i = 0; i < jobs.size(); ++i) {
       auto& request = static_cast<runtime::RequestJob&>(*jobs[i]);
       EXPECT_EQ(request.model.get(), this);

@@ -372,7 +372,10 @@ TEST(LoadRunner, WhatTheBackendPackedGoesWithTheModel) {
 }
 
 TEST(LoadRunner, Bf16AndAutoDeviceLoad) {
-  auto runner = LoadRunner({.bundle = BundlePath(), .device = "auto", .dtype = "bf16", .threads = 1});
+  RunnerOptions options{.bundle = BundlePath(), .device = "auto", .dtype = "bf16", .backend = "cpu", .threads = 1};
+  options.device = *ChooseDevice(options);
+  EXPECT_EQ(options.device, "cpu") << "asked for by the backend, whatever there is";
+  auto runner = LoadRunner(options);
   ASSERT_TRUE(runner.ok()) << runner.status();
   EXPECT_TRUE((*runner)->WarmUp({}, ScoreRule::kFull).ok());
 }

@@ -129,6 +129,7 @@ class FakeEngine final : public Engine {
     status.model_folder_unreadable = true;
     status.ready = ready_.load();
     if (!status.ready) status.not_ready = "the last 3 batches failed";
+    status.device = "fake";
     status.model_version = "model-1";
     status.catalogue_version = "catalogue-1";
     status.family = "fake";
@@ -140,6 +141,7 @@ class FakeEngine final : public Engine {
     status.num_sids = 6;
     status.completed = 17;
     std::lock_guard lock(mu_);
+    status.fault = fault_;
     status.last_success = last_success_ == absl::InfinitePast() ? ProcessClock().Now() : last_success_;
     return status;
   }
@@ -162,6 +164,10 @@ class FakeEngine final : public Engine {
   void set_last_success(absl::Time time) {
     std::lock_guard lock(mu_);
     last_success_ = time;
+  }
+  void set_fault(absl::Status fault) {
+    std::lock_guard lock(mu_);
+    fault_ = std::move(fault);
   }
   void set_ready(bool ready) { ready_.store(ready); }
   // Answers everything held.
@@ -204,6 +210,7 @@ class FakeEngine final : public Engine {
   Answer answer_ = [](const RecommendRequest&) { return FakeResult(); };  // guarded by mu_
   std::vector<RecommendRequest> requests_;                                // guarded by mu_
   absl::Time last_success_ = absl::InfinitePast();                        // guarded by mu_; InfinitePast: always now
+  absl::Status fault_;                                                    // guarded by mu_
   std::vector<std::shared_ptr<Pending>> held_;                            // guarded by mu_
   std::optional<DeviceMemory> device_memory_;                             // set before anybody asks
   std::atomic<int> cancelled_{0};

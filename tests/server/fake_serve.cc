@@ -48,6 +48,12 @@ absl::StatusOr<std::unique_ptr<Engine>> Make(const std::string& mode) {
   if (mode == "slow-load") absl::SleepFor(absl::Seconds(60));
   if (mode == "bad-bundle") return absl::InvalidArgumentError("bundle.json: missing");
   auto engine = std::make_unique<FakeEngine>();
+  if (mode == "fault") {
+    engine->set_answer([fake = engine.get()](const RecommendRequest&) {
+      fake->set_fault(absl::UnavailableError("cuda: a batch: an illegal memory access"));
+      return fake->GetStatus().fault;
+    });
+  }
   if (mode == "slow-answer" || mode == "slower-answer") {
     engine->set_answer([mode](const RecommendRequest&) {
       absl::SleepFor(absl::Milliseconds(mode == "slow-answer" ? 500 : 2500));

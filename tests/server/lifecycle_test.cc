@@ -4,16 +4,22 @@
 #include "server/lifecycle.h"
 
 #include <future>
+#include <memory>
+#include <sstream>
 #include <string>
 #include <thread>
 
+#include "absl/cleanup/cleanup.h"
+#include "base/log.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "server/loopback.h"
+#include "spdlog/sinks/ostream_sink.h"
 
 namespace beamline::server {
 namespace {
 
+using ::testing::ContainsRegex;
 using ::testing::HasSubstr;
 
 constexpr char kServing[] = "\x08\x01";  // grpc.health.v1.HealthCheckResponse
@@ -130,6 +136,30 @@ TEST_F(LifecycleTest, AnEngineThatStaysBrokenEndsTheProcess) {
   stop_.Add();
   stop_.Add();
   EXPECT_TRUE(patient.get().ok());
+}
+
+TEST_F(LifecycleTest, AnEngineWithAFaultEndsTheProcessAtOnce) {
+  std::ostringstream log;
+  Log().sinks().push_back(std::make_shared<spdlog::sinks::ostream_sink_mt>(log, true));
+  const absl::Cleanup no_more = [] { Log().sinks().pop_back(); };
+  config::v1::Lifecycle lifecycle;
+  lifecycle.set_drain_delay_ms(60'000);
+  lifecycle.set_grace_ms(60'000);
+  lifecycle.set_broken_exit_ms(0);
+  std::future<absl::Status> run = std::async(std::launch::async, [this, lifecycle] {
+    return ServeUntilStopped(lifecycle, *server_, engine_, stop_, watchdog_);
+  });
+  std::future<grpc::Status> call = Hold();  // hangs in a history store, say
+  engine_.set_fault(absl::UnavailableError("the device has failed: an illegal memory access"));
+  const bool soon = run.wait_for(std::chrono::seconds(5)) == std::future_status::ready;
+  EXPECT_TRUE(soon);
+  for (int stops = soon ? 2 : 0; stops < 2; ++stops) stop_.Add();  // or the test hangs
+  const absl::Status ended = run.get();
+  EXPECT_EQ(ended.code(), absl::StatusCode::kInternal);
+  EXPECT_THAT(std::string(ended.message()), HasSubstr("an illegal memory access"));
+  EXPECT_THAT(log.str(), ContainsRegex("critical.*engine broken, this process ends: .*an illegal memory access"));
+  EXPECT_TRUE(engine_.drained());
+  EXPECT_EQ(call.get().error_code(), grpc::StatusCode::UNAVAILABLE);
 }
 
 TEST_F(LifecycleTest, DuringTheDrainDelayNewCallsAreAnswered) {

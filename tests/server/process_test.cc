@@ -20,6 +20,7 @@
 namespace beamline::server {
 namespace {
 
+using ::testing::AllOf;
 using ::testing::HasSubstr;
 
 class Process : public testing::Process {
@@ -144,6 +145,22 @@ TEST(Process, StepsOfTheSystemsClockChangeNothing) {
 TEST(Process, ABundleThatCannotBeLoadedEndsIt) {
   Process process("bad-bundle", "5000");
   EXPECT_EQ(process.Wait(), 7);
+}
+
+// As after a CUDA error that lasts as long as the process.
+TEST(Process, AFaultOfTheEngineEndsIt) {
+  Process process("fault", "600000");
+  const std::string address = process.AwaitAddress();
+  EXPECT_THAT(process.AwaitLog("server started: "), HasSubstr(" device=fake ")) << "as the engine has it";
+  const absl::Time start = absl::Now();
+  const grpc::Status status = RecommendFrom(address).get();
+  EXPECT_EQ(status.error_code(), grpc::StatusCode::UNAVAILABLE);
+  EXPECT_THAT(status.error_message(), HasSubstr("an illegal memory access"));
+  EXPECT_THAT(process.AwaitLog("engine broken, this process ends", absl::Seconds(10)),
+              AllOf(HasSubstr("critical"), HasSubstr("an illegal memory access")));
+  if (process.AwaitLog("server stopped", absl::Seconds(10)).empty()) process.Signal(SIGKILL);
+  EXPECT_EQ(process.Wait(), 7);
+  EXPECT_LT(absl::Now() - start, absl::Seconds(5));
 }
 
 TEST(Process, TheWatchdogEndsAProcessWhoseEngineHangs) {

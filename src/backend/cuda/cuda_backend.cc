@@ -125,7 +125,9 @@ CudaBackend::CudaBackend(const CublasLt& lt, cublasLtHandle_t handle, c10::Devic
 
 CudaBackend::~CudaBackend() = default;  // the handle lives as long as the process, as backends do
 
-std::shared_ptr<BatchResources> CudaBackend::BeginBatch() const { return std::make_shared<CudaBatch>(workers_); }
+std::shared_ptr<BatchResources> CudaBackend::BeginBatch() const {
+  return std::make_shared<CudaBatch>(workers_, fault_);
+}
 
 std::string CudaBackend::TuningName() const {
   std::string name = algorithms_->Header();
@@ -159,7 +161,7 @@ Tensor CudaBackend::Upload(Context& ctx, const void* values, int64_t count, absl
   Tensor tensor = NewTensor(where_, Shape(shape), dtype);
   if (count > 0) {
     Check(cudaMemcpy(tensor.mutable_data_ptr(), values, tensor.nbytes(), cudaMemcpyHostToDevice), "upload");
-    Check(cudaStreamSynchronize(nullptr), "upload");  // batches' streams do not wait for this one
+    fault_->Check(cudaStreamSynchronize(nullptr), "upload");  // batches' streams do not wait for this one
   }
   return tensor;
 }

@@ -24,6 +24,7 @@
 #include "absl/status/statusor.h"
 #include "backend/backend.h"
 #include "backend/cuda/cuda_batch.h"
+#include "backend/cuda/device_fault.h"
 #include "backend/cuda/fp8.h"
 #include "backend/cuda/trie_cache.h"
 
@@ -47,6 +48,7 @@ class CudaBackend final : public Backend {
   std::string ExportTuning() const override { return algorithms_->Export(); }
   absl::Status ImportTuning(absl::string_view text) const override { return algorithms_->Import(text); }
   std::optional<DeviceMemory> GetDeviceMemory() const override;
+  absl::Status fault() const override { return fault_->status(); }
   Algorithms& algorithms() const { return *algorithms_; }
 
   Tensor UploadInts(Context&, absl::Span<const int32_t>, absl::Span<const int64_t> shape) const override;
@@ -133,6 +135,7 @@ class CudaBackend final : public Backend {
   const c10::Device where_;
   const std::unique_ptr<Algorithms> algorithms_;
   const std::shared_ptr<WorkerPool> workers_;
+  const std::shared_ptr<DeviceFault> fault_ = std::make_shared<DeviceFault>();
 
   struct KeptBias {
     c10::weak_intrusive_ptr<c10::StorageImpl> table;  // keeps the address from being used again

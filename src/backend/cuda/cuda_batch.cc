@@ -88,17 +88,23 @@ void WorkerPool::WaitForPublished(cudaStream_t stream) {
   for (const cudaEvent_t event : published_) Check(cudaStreamWaitEvent(stream, event, 0), "waiting for another batch");
 }
 
-CudaBatch::CudaBatch(std::shared_ptr<WorkerPool> pool) : pool_(std::move(pool)), worker_(pool_->Take()) {
+CudaBatch::CudaBatch(std::shared_ptr<WorkerPool> pool, std::shared_ptr<DeviceFault> fault)
+    : pool_(std::move(pool)), fault_(std::move(fault)), worker_(pool_->Take()) {
   worker_->Reset();
 }
 
 CudaBatch::~CudaBatch() {
-  cudaStreamSynchronize(worker_->stream);  // an error shows at the next batch's first call
+  if (!ended_) fault_->Note(cudaStreamSynchronize(worker_->stream), "the end of a batch");
   held_.clear();
   made_.clear();
   later_.reset();
   quantized_ = {};
   pool_->Give(std::move(worker_));
+}
+
+void CudaBatch::End() {
+  fault_->Check(cudaStreamSynchronize(stream()), "the end of a batch");
+  ended_ = true;
 }
 
 void CudaBatch::AddLater(Sum sum) {
@@ -136,7 +142,7 @@ const char* CudaBatch::Download(const void* from, size_t bytes) {
   char* to = worker_->PinnedScratch(std::max<size_t>(bytes, 1));
   const cudaStream_t on = stream();
   Check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToHost, on), "copy to the host");
-  Check(cudaStreamSynchronize(on), "a batch");
+  fault_->Check(cudaStreamSynchronize(on), "a batch");
   ++worker_->counters.downloads;
   return to;
 }

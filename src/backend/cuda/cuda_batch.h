@@ -3,7 +3,7 @@
 // What one running batch has on a device: a stream, storage, page-locked memory for its inputs and answers, the
 // workspaces of cuBLASLt and of beam selection. A worker lends all this to one batch after another, so that, once every
 // shape was seen, batches allocate nothing. A batch waits for its stream when it ends, and nowhere else but where it
-// brings something back to the host.
+// brings something back to the host; an error that it meets there and that ends the device is noted.
 #pragma once
 
 #include <map>
@@ -15,6 +15,7 @@
 
 #include "backend/context.h"
 #include "backend/cuda/algorithms.h"
+#include "backend/cuda/device_fault.h"
 #include "backend/cuda/fp8.h"
 #include "backend/cuda/graphs.h"
 #include "backend/cuda/staging.h"
@@ -82,8 +83,9 @@ class WorkerPool {
 
 class CudaBatch final : public BatchResources {
  public:
-  explicit CudaBatch(std::shared_ptr<WorkerPool> pool);
+  CudaBatch(std::shared_ptr<WorkerPool> pool, std::shared_ptr<DeviceFault> fault);
   ~CudaBatch() override;
+  void End() override;
 
   at::Tensor Take(at::IntArrayRef shape, c10::ScalarType dtype) { return worker_->workspace.Take(shape, dtype); }
   at::Tensor Upload(const void* values, at::IntArrayRef shape, c10::ScalarType dtype) {
@@ -118,10 +120,12 @@ class CudaBatch final : public BatchResources {
 
  private:
   const std::shared_ptr<WorkerPool> pool_;
+  const std::shared_ptr<DeviceFault> fault_;
   std::unique_ptr<Worker> worker_;
   std::vector<std::shared_ptr<const void>> held_;
   std::vector<at::Tensor> made_;
   std::optional<Sum> later_;
+  bool ended_ = false;
   struct Quantized {
     at::Tensor of;  // held, so that the address stays its own
     Fp8Matrix rows;

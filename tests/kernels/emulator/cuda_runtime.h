@@ -97,17 +97,42 @@ using cudaStream_t = CUstream_st*;
 enum cudaError_t {
   cudaSuccess = 0,
   cudaErrorMemoryAllocation = 2,
+  cudaErrorECCUncorrectable = 214,
+  cudaErrorNvlinkUncorrectable = 220,
+  cudaErrorContained = 226,
+  cudaErrorIllegalAddress = 700,
+  cudaErrorLaunchOutOfResources = 701,
+  cudaErrorLaunchTimeout = 702,
+  cudaErrorContextIsDestroyed = 709,
+  cudaErrorAssert = 710,
+  cudaErrorHardwareStackError = 714,
+  cudaErrorIllegalInstruction = 715,
+  cudaErrorMisalignedAddress = 716,
+  cudaErrorInvalidAddressSpace = 717,
+  cudaErrorInvalidPc = 718,
+  cudaErrorLaunchFailure = 719,
+  cudaErrorTensorMemoryLeak = 721,
+  cudaErrorMpsClientTerminated = 810,
   cudaErrorStreamCaptureUnsupported = 900,
   cudaErrorStreamCaptureInvalidated = 901,
+  cudaErrorExternalDevice = 911,
+  cudaErrorUnknown = 999,
 };
 enum cudaMemcpyKind { cudaMemcpyHostToDevice, cudaMemcpyDeviceToHost, cudaMemcpyDeviceToDevice };
 enum cudaFuncAttribute { cudaFuncAttributeMaxDynamicSharedMemorySize };
 enum cudaDataType_t { CUDA_R_32F = 0, CUDA_R_16F = 2, CUDA_R_16BF = 14, CUDA_R_8F_E4M3 = 28 };
 inline const char* cudaGetErrorString(cudaError_t) { return "emulated"; }
+inline const char* cudaGetErrorName(cudaError_t error) {
+  return error == cudaErrorIllegalAddress ? "cudaErrorIllegalAddress" : "emulated";
+}
+namespace emulator {
+// What the host hears when it waits; a test sets it. The work waited for is done all the same.
+inline std::atomic<cudaError_t> device_error{cudaSuccess};
+}  // namespace emulator
 inline cudaError_t cudaGetLastError() { return cudaSuccess; }
 inline cudaError_t cudaDeviceSynchronize() {
   emulator::WaitForAll();
-  return cudaSuccess;
+  return emulator::device_error;
 }
 enum cudaDeviceAttr { cudaDevAttrMaxSharedMemoryPerBlockOptin = 97 };
 inline cudaError_t cudaGetDevice(int* device) {
@@ -177,7 +202,8 @@ inline cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cud
 }
 inline cudaError_t cudaMemcpy(void* to, const void* from, size_t bytes, cudaMemcpyKind kind) {
   emulator::WaitForAll();
-  return cudaMemcpyAsync(to, from, bytes, kind, nullptr);
+  cudaMemcpyAsync(to, from, bytes, kind, nullptr);
+  return emulator::device_error;
 }
 
 // -- Streams and events. An event knows the stream it was recorded on; waiting for it runs all that the stream has.
@@ -194,10 +220,14 @@ inline cudaError_t cudaStreamDestroy(cudaStream_t stream) {
   emulator::DeleteStream(stream);
   return cudaSuccess;
 }
+namespace emulator {
+inline std::atomic<int> waits{0};  // of the host for a stream
+}
 inline cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
   if (emulator::InvalidatesCapture()) return cudaErrorStreamCaptureUnsupported;
+  ++emulator::waits;
   emulator::WaitFor(stream);
-  return cudaSuccess;
+  return emulator::device_error;
 }
 inline cudaError_t cudaEventCreateWithFlags(cudaEvent_t* event, unsigned) {
   *event = new CUevent_st;
@@ -215,7 +245,9 @@ inline cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
 inline cudaError_t cudaEventSynchronize(cudaEvent_t event) { return cudaStreamSynchronize(event->stream); }
 inline cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned) {
   if (event->stream == stream || event->stream == nullptr) return cudaSuccess;
-  return cudaEventSynchronize(event);
+  if (emulator::InvalidatesCapture()) return cudaErrorStreamCaptureUnsupported;
+  emulator::WaitFor(event->stream);
+  return cudaSuccess;
 }
 inline cudaError_t cudaEventElapsedTime(float* milliseconds, cudaEvent_t, cudaEvent_t) {
   *milliseconds = 0;

@@ -1,0 +1,69 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Which errors end a device for a process, and where the backend hears of them.
+#include "backend/cuda/device_fault.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "backend/cuda/cuda_backend.h"
+#include "backend/test_context.h"
+
+namespace beamline::backend::cuda {
+namespace {
+
+using ::testing::HasSubstr;
+
+TEST(DeviceFaultTest, OnlyErrorsAfterWhichNothingWorksAreFaults) {
+  for (const cudaError_t error :
+       {cudaErrorContained, cudaErrorIllegalAddress, cudaErrorLaunchTimeout, cudaErrorAssert,
+        cudaErrorHardwareStackError, cudaErrorIllegalInstruction, cudaErrorMisalignedAddress,
+        cudaErrorInvalidAddressSpace, cudaErrorInvalidPc, cudaErrorLaunchFailure, cudaErrorTensorMemoryLeak,
+        cudaErrorMpsClientTerminated, cudaErrorExternalDevice, cudaErrorECCUncorrectable, cudaErrorNvlinkUncorrectable,
+        cudaErrorContextIsDestroyed}) {
+    EXPECT_TRUE(EndsContext(error)) << error;
+  }
+  for (const cudaError_t error :
+       {cudaSuccess, cudaErrorMemoryAllocation, cudaErrorLaunchOutOfResources, cudaErrorStreamCaptureUnsupported,
+        cudaErrorStreamCaptureInvalidated, cudaErrorUnknown}) {
+    EXPECT_FALSE(EndsContext(error)) << error;
+  }
+}
+
+TEST(DeviceFaultTest, TheFirstFaultStays) {
+  DeviceFault fault;
+  EXPECT_NO_THROW(fault.Check(cudaSuccess, "nothing"));
+  EXPECT_THROW(fault.Check(cudaErrorMemoryAllocation, "too much"), c10::Error);
+  EXPECT_TRUE(fault.status().ok());
+  EXPECT_THROW(fault.Check(cudaErrorIllegalAddress, "a batch"), c10::Error);
+  fault.Note(cudaErrorAssert, "another");
+  EXPECT_EQ(fault.status().code(), absl::StatusCode::kUnavailable);
+  EXPECT_THAT(std::string(fault.status().message()), HasSubstr("cuda: a batch: "));
+  EXPECT_THAT(std::string(fault.status().message()), HasSubstr("(cudaErrorIllegalAddress)"));
+}
+
+#if defined(BEAMLINE_EMULATED_CUBLASLT)
+// Of a batch that was broken off before it waited, too.
+TEST(DeviceFaultTest, TheEndOfABatchHearsOfIt) {
+  for (const cudaError_t error : {cudaErrorUnknown, cudaErrorIllegalAddress}) {
+    const auto backend = MakeCudaTestBackend();
+    emulator::device_error = error;
+    { const auto batch = backend->BeginBatch(); }
+    emulator::device_error = cudaSuccess;
+    EXPECT_EQ(backend->fault().ok(), error == cudaErrorUnknown);
+  }
+}
+
+TEST(DeviceFaultTest, AnEndedBatchWaitsOnce) {
+  const auto backend = MakeCudaTestBackend();
+  const int before = emulator::waits;
+  {
+    const auto batch = backend->BeginBatch();
+    batch->End();
+  }
+  EXPECT_EQ(emulator::waits, before + 1);
+}
+#endif
+
+}  // namespace
+}  // namespace beamline::backend::cuda

@@ -3,7 +3,8 @@
 // Measures CUDA kernels against ceilings of the same run: a device-to-device copy and, where cuBLASLt is found, an
 // 8192^3 bf16 product on random data. Each case prints one line of JSON. Two times:
 //   cold_us   median of runs whose inputs were flushed from L2, with events around one launch
-//   graph_us  one launch in a captured chain of many, inputs in whatever cache they fit: what a step of a graph costs
+//   graph_us  one launch in a captured chain of several, up to 50, inputs in whatever cache they fit: what a step of a
+//             graph costs
 #pragma once
 
 #include <cstdint>
@@ -18,7 +19,8 @@ namespace beamline::bench {
 
 void Check(cudaError_t error, const char* what);  // exits with a message
 
-// Device memory for the life of the process, filled with normal values of `type` ("fp32", "bf16") or left as zeros.
+// Device memory for the life of the process, filled with normal values of `type` ("fp32", "bf16", "fp16") or left as
+// zeros.
 void* Allocate(size_t bytes);
 void* RandomValues(size_t count, const char* type);
 template <class T>
@@ -31,7 +33,7 @@ T* Upload(const std::vector<T>& values) {
 struct Case {
   std::string kernel, shape;
   double bytes = 0;  // the fewest that must move
-  double flops = 0;  // on tensor cores; 0: memory-bound by definition
+  double flops = 0;  // of products, for tensor cores to do; 0: memory-bound by definition
   std::function<void(cudaStream_t)> launch;
 };
 

@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // The CUDA kernels at the shapes of a 1.02 B encoder-decoder (d 1536, 12 heads of 128, context 512, 3 levels of 8192,
-// beam 512) for 1 and 8 requests, and selection over catalogues of 10^5 and 10^7 items.
+// beam 512) for 1 and 8 requests, and selection over catalogues of 10^5 and 10^7 items. bf16 where no type is named. A
+// case's bytes and operations are the fewest there can be, whatever its type: the fp32 forms, which use no tensor
+// cores, are measured against the same ceiling.
 //
 //   beamline_kernels_cuda_bench [--quick]      one line of JSON per ceiling and case; 3 where there is no GPU
 #include <algorithm>
@@ -10,26 +12,13 @@
 #include <cstring>
 #include <random>
 
-#include "beamline/kernels/activation_cuda.h"
 #include "beamline/kernels/attention_cuda.h"
-#include "beamline/kernels/beam_select_cuda.h"
-#include "beamline/kernels/embedding_cuda.h"
 #include "beamline/kernels/lineage_attention_cuda.h"
 #include "beamline/kernels/moe_cuda.h"
-#include "beamline/kernels/rms_norm_cuda.h"
 #include "beamline/kernels/skinny_product_cuda.h"
-#include "cuda_bench.h"
+#include "cuda_cases.h"
 
 namespace beamline::kernels {
-namespace {
-
-using bench::Allocate;
-using bench::Bench;
-using bench::RandomValues;
-using bench::Upload;
-
-constexpr int kWidth = 1536, kHeads = 12, kHeadDim = 128, kContext = 512, kBeam = 512, kVocab = 8192, kLevels = 3;
-constexpr double kHalf = 2;  // bytes of bf16
 
 void Require(LaunchError error, const char* what) {
   if (error == LaunchError::kOk) return;
@@ -38,123 +27,77 @@ void Require(LaunchError error, const char* what) {
   std::exit(1);
 }
 
-std::string Requests(int requests) { return std::to_string(requests) + " requests"; }
-
-// A catalogue of random items over 3 x 8192, on the device.
-ConstraintView RandomCatalogue(int64_t items) {
-  std::mt19937_64 random(items);
-  std::vector<uint64_t> sids(items);
-  for (uint64_t& sid : sids) sid = random() & ((uint64_t{1} << 39) - 1);  // 3 codes of 13 bits
-  std::sort(sids.begin(), sids.end());
-  sids.erase(std::unique(sids.begin(), sids.end()), sids.end());
-  std::vector<uint16_t> codes[kLevels];
-  std::vector<uint32_t> offsets[kLevels];
-  uint64_t last[kLevels] = {};
-  for (size_t i = 0; i < sids.size(); ++i) {
-    for (int level = 0; level < kLevels; ++level) {
-      const uint64_t prefix = sids[i] >> (13 * (kLevels - 1 - level));
-      if (i > 0 && prefix == last[level]) continue;
-      last[level] = prefix;
-      if (level + 1 < kLevels) offsets[level].push_back(static_cast<uint32_t>(codes[level + 1].size()));
-      codes[level].push_back(static_cast<uint16_t>(prefix & (kVocab - 1)));
-    }
-  }
-  ConstraintView constraint;
-  constraint.trie.levels = kLevels;
-  for (int level = 0; level < kLevels; ++level) {
-    if (level + 1 < kLevels) offsets[level].push_back(static_cast<uint32_t>(codes[level + 1].size()));
-    constraint.trie.level[level] = {Upload(codes[level]), level + 1 < kLevels ? Upload(offsets[level]) : nullptr,
-                                    static_cast<uint32_t>(codes[level].size())};
-  }
-  constraint.snapshot_trie = constraint.trie;
-  return constraint;
+const char* Name(DataType type) {
+  return type == DataType::kFloat32 ? "fp32" : type == DataType::kFloat16 ? "fp16" : "bf16";
 }
 
-DeviceBeams Slots(int requests, int rows) {
-  return {static_cast<uint32_t*>(Allocate(rows * 4)), static_cast<float*>(Allocate(rows * 4)),
-          static_cast<int32_t*>(Allocate(rows * 4)),  static_cast<uint16_t*>(Allocate(rows * 2)),
-          static_cast<float*>(Allocate(rows * 4)),    static_cast<int32_t*>(Allocate(requests * 4))};
+void* RandomMatrix(int64_t rows, int64_t columns, DataType type) {
+  return bench::RandomValues(static_cast<size_t>(rows * columns), Name(type));
 }
 
-void Selection(Bench& bench, int requests, int64_t items) {
-  const int rows = requests * kBeam;
-  std::vector<int32_t> row_begin;
-  for (int b = 0; b <= requests; ++b) row_begin.push_back(b * kBeam);
-  const float* logits = static_cast<const float*>(RandomValues(static_cast<size_t>(rows) * kVocab, "fp32"));
-  BeamSelectBatch batch;
-  batch.logits = logits;
-  batch.ld = batch.vocab = kVocab;
-  batch.requests = requests;
-  batch.rows = rows;
-  batch.row_begin = Upload(row_begin);
-  batch.width = Upload(std::vector<int32_t>(requests, kBeam));
-  batch.rule = Upload(std::vector<ScoreRule>(requests, ScoreRule::kFull));
-  batch.constraint = Upload(std::vector<ConstraintView>(requests, RandomCatalogue(items)));
-  batch.error = static_cast<int32_t*>(Allocate(requests * 4));
-  batch.workspace = Allocate(BeamSelectWorkspaceBytes(requests, rows));
-  Require(BeamSelectPrepare(batch.workspace, requests, rows, nullptr), "BeamSelectPrepare");
-  bench::Check(cudaDeviceSynchronize(), "BeamSelectPrepare");
-  DeviceBeams slots[kLevels];
-  int32_t* lineage[kLevels];
-  for (int level = 0; level < kLevels; ++level) {
-    slots[level] = Slots(requests, rows);
-    lineage[level] = static_cast<int32_t*>(Allocate(static_cast<size_t>(level + 1) * rows * 4));
-    batch.level = level;
-    batch.out = slots[level];
-    batch.lineage_out = lineage[level];
-    if (level > 0) {
-      batch.in = slots[level - 1];
-      batch.lineage_in = lineage[level - 1];
-    }
-    const double logit_rows = level == 0 ? requests : rows;
-    bench.Run({"beam_select level " + std::to_string(level),
-               Requests(requests) + ", " + std::to_string(items) + " items", logit_rows * kVocab * 4, 0,
-               [batch](cudaStream_t stream) { Require(BeamSelectCuda(batch, stream), "BeamSelectCuda"); }});
-  }
-  std::vector<int32_t> errors(requests);
-  bench::Check(cudaMemcpy(errors.data(), batch.error, requests * 4, cudaMemcpyDeviceToHost), "errors");
-  if (std::any_of(errors.begin(), errors.end(), [](int32_t error) { return error != 0; })) {
-    std::fprintf(stderr, "beam_select: a request failed\n");
-    std::exit(1);
-  }
+void* EmptyMatrix(int64_t rows, int64_t columns, DataType type) {
+  return bench::Allocate(static_cast<size_t>(rows * columns * SizeOf(type)));
 }
 
-void Attention(Bench& bench, int requests, const char* name, int queries, const float* bias) {
+namespace {
+
+using bench::Allocate;
+using bench::Bench;
+using bench::RandomValues;
+using bench::Upload;
+
+constexpr double kHalf = 2;  // bytes of bf16
+
+struct AttentionShape {
+  const char* name = "";
+  int requests = 1;
+  int queries = kBeam;
+  DataType type = DataType::kBFloat16;
+  int key_value_heads = kHeads;
+  bool same_value = false;      // K = V
+  const float* bias = nullptr;  // of relative positions
+};
+
+void Attention(Bench& bench, const AttentionShape& shape) {
   AttentionBatch batch;
-  batch.type = DataType::kBFloat16;
-  batch.heads = batch.key_value_heads = kHeads;
+  batch.type = shape.type;
+  batch.heads = kHeads;
+  batch.key_value_heads = shape.key_value_heads;
   batch.head_dim = kHeadDim;
   batch.scale = 1 / std::sqrt(static_cast<float>(kHeadDim));
-  const size_t query_rows = static_cast<size_t>(requests) * queries,
-               key_rows = static_cast<size_t>(requests) * kContext;
-  batch.query = RandomValues(query_rows * kWidth, "bf16");
-  batch.key = RandomValues(key_rows * 2 * kWidth, "bf16");
-  batch.value = static_cast<const char*>(batch.key) + 2 * kWidth;
-  batch.out = Allocate(query_rows * kWidth * 2);
+  const int64_t query_rows = int64_t{shape.requests} * shape.queries, key_rows = int64_t{shape.requests} * kContext;
+  const int key_width = shape.key_value_heads * kHeadDim, step = shape.same_value ? key_width : 2 * key_width;
+  batch.query = RandomMatrix(query_rows, kWidth, shape.type);
+  batch.key = RandomMatrix(key_rows, step, shape.type);
+  batch.value = static_cast<const char*>(batch.key) + (shape.same_value ? 0 : key_width * SizeOf(shape.type));
+  batch.out = EmptyMatrix(query_rows, kWidth, shape.type);
   batch.query_step = batch.out_step = kWidth;
-  batch.key_value_step = 2 * kWidth;
-  batch.requests = requests;
-  batch.max_queries = queries;
+  batch.key_value_step = step;
+  batch.requests = shape.requests;
+  batch.max_queries = shape.queries;
   std::vector<int32_t> query_begin, key_begin;
-  for (int b = 0; b < requests; ++b) {
-    query_begin.push_back(b * queries);
+  for (int b = 0; b < shape.requests; ++b) {
+    query_begin.push_back(b * shape.queries);
     key_begin.push_back(b * kContext);
   }
   batch.query_begin = Upload(query_begin);
   batch.key_begin = Upload(key_begin);
-  batch.query_count = Upload(std::vector<int32_t>(requests, queries));
-  batch.key_count = Upload(std::vector<int32_t>(requests, kContext));
-  batch.relative_bias = bias;
+  batch.query_count = Upload(std::vector<int32_t>(shape.requests, shape.queries));
+  batch.key_count = Upload(std::vector<int32_t>(shape.requests, kContext));
+  batch.relative_bias = shape.bias;
   batch.reach = 128;
-  bench.Run({name, Requests(requests) + ", " + std::to_string(queries) + " queries x " + std::to_string(kContext),
-             kHalf * kWidth * (2.0 * query_rows + 2.0 * key_rows), 4.0 * query_rows * kContext * kWidth,
+  const double elements = 2.0 * query_rows * kWidth + double(key_rows) * step;
+  bench.Run({shape.name,
+             Requests(shape.requests) + ", " + std::to_string(shape.queries) + " queries x " +
+                 std::to_string(kContext) + (shape.type == DataType::kBFloat16 ? "" : Of(shape.type)),
+             elements * SizeOf(shape.type), 4.0 * query_rows * kContext * kWidth,
              [batch](cudaStream_t stream) { Require(AttentionCuda(batch, stream), "AttentionCuda"); }});
 }
 
-void Lineage(Bench& bench, int requests) {
+void Lineage(Bench& bench, int requests, DataType type) {
   LineageAttentionBatch batch;
   const int rows = requests * kBeam;
-  batch.type = DataType::kBFloat16;
+  batch.type = type;
   batch.heads = batch.key_value_heads = kHeads;
   batch.head_dim = kHeadDim;
   batch.step = 2;
@@ -169,56 +112,17 @@ void Lineage(Bench& bench, int requests) {
   batch.lineage = Upload(lineage);
   batch.query_step = batch.key_value_step = 3 * kWidth;
   for (int step = 0; step <= 2; ++step) {
-    char* qkv = static_cast<char*>(RandomValues(static_cast<size_t>(step == 0 ? requests : rows) * 3 * kWidth, "bf16"));
-    batch.key[step] = qkv + 2 * kWidth;
-    batch.value[step] = qkv + 4 * kWidth;
+    char* qkv = static_cast<char*>(RandomMatrix(step == 0 ? requests : rows, 3 * kWidth, type));
+    batch.key[step] = qkv + kWidth * SizeOf(type);
+    batch.value[step] = qkv + 2 * kWidth * SizeOf(type);
     batch.query = qkv;
   }
-  batch.out = Allocate(static_cast<size_t>(rows) * kWidth * 2);
+  batch.out = EmptyMatrix(rows, kWidth, type);
   batch.out_step = kWidth;
   // Reads q, two keys and values of its own and the parent's, writes the result; step 0's row is shared.
-  bench.Run({"lineage_attention", Requests(requests) + ", step 2", kHalf * kWidth * rows * (1 + 2 + 2 + 1), 0,
+  bench.Run({"lineage_attention", Requests(requests) + ", step 2" + (type == DataType::kBFloat16 ? "" : Of(type)),
+             static_cast<double>(SizeOf(type)) * kWidth * rows * (1 + 2 + 2 + 1), 0,
              [batch](cudaStream_t stream) { Require(LineageAttentionCuda(batch, stream), "LineageAttentionCuda"); }});
-}
-
-void Rows(Bench& bench, int rows) {
-  const std::string shape = std::to_string(rows) + " rows";
-  const double row = kHalf * kWidth * rows;
-  RmsNormArgs norm{.type = DataType::kBFloat16, .rows = rows, .width = kWidth};
-  norm.x = RandomValues(static_cast<size_t>(rows) * kWidth, "bf16");
-  norm.weight = RandomValues(kWidth, "bf16");
-  norm.out = Allocate(static_cast<size_t>(rows) * kWidth * 2);
-  const auto run_norm = [](RmsNormArgs args) {
-    return [args](cudaStream_t stream) { Require(RmsNormCuda(args, stream), "RmsNormCuda"); };
-  };
-  bench.Run({"rms_norm", shape, 2 * row, 0, run_norm(norm)});
-  RmsNormArgs residual = norm;
-  residual.delta = Allocate(static_cast<size_t>(rows) * kWidth * 2);  // zeros, so that x stays in range
-  bench.Run({"rms_norm + residual", shape, 4 * row, 0, run_norm(residual)});
-  RmsNormArgs quantize = residual;
-  quantize.out = nullptr;
-  quantize.quantized = static_cast<uint8_t*>(Allocate(static_cast<size_t>(rows) * kWidth));
-  quantize.row_scale = static_cast<float*>(Allocate(static_cast<size_t>(rows) * 4));
-  bench.Run({"rms_norm + residual + e4m3", shape, 3.5 * row, 0, run_norm(quantize)});
-
-  constexpr int kHidden = 4096;
-  ActivationArgs gate{.type = DataType::kBFloat16, .rows = rows, .width = kHidden};
-  gate.x = RandomValues(static_cast<size_t>(rows) * 2 * kHidden, "bf16");
-  gate.out = Allocate(static_cast<size_t>(rows) * kHidden * 2);
-  bench.Run({"swiglu", shape, kHalf * kHidden * rows * 3, 0,
-             [gate](cudaStream_t stream) { Require(ActivationCuda(gate, stream), "ActivationCuda"); }});
-
-  EmbedCodesArgs embed{.type = DataType::kBFloat16, .width = kWidth, .rows = rows};
-  std::vector<uint16_t> codes(rows);
-  std::mt19937 random(2);
-  for (uint16_t& code : codes) code = static_cast<uint16_t>(random() % kVocab);
-  embed.table = RandomValues(static_cast<size_t>(kVocab) * kWidth, "bf16");
-  embed.table_rows = kVocab;
-  embed.codes = Upload(codes);
-  embed.add = RandomValues(kWidth, "bf16");
-  embed.out = Allocate(static_cast<size_t>(rows) * kWidth * 2);
-  bench.Run({"embed_codes", shape, 2 * row, 0,
-             [embed](cudaStream_t stream) { Require(EmbedCodesCuda(embed, stream), "EmbedCodesCuda"); }});
 }
 
 // The products of the first decode step: a row per request.
@@ -247,17 +151,19 @@ void FirstStep(Bench& bench, int rows) {
 }
 
 // 24 experts, 2 per row, SwiGLU of 2816 over d 1024: a layer of the 0.935 B preset.
-void Experts(Bench& bench, int rows) {
+void Experts(Bench& bench, int rows, DataType type) {
   constexpr int kExperts = 24, kTopK = 2, kModel = 1024, kHidden = 2816;
-  const std::string shape = std::to_string(rows) + " rows, 24 experts, 2 each";
+  const std::string shape =
+      std::to_string(rows) + " rows, 24 experts, 2 each" + (type == DataType::kBFloat16 ? "" : Of(type));
+  const double size = static_cast<double>(SizeOf(type));
   const int entries = rows * kTopK;
-  MoeRouteArgs route{.type = DataType::kBFloat16, .rows = rows, .width = kModel, .experts = kExperts, .top_k = kTopK};
-  route.x = RandomValues(static_cast<size_t>(rows) * kModel, "bf16");
-  route.gate = RandomValues(static_cast<size_t>(kExperts) * kModel, "bf16");
+  MoeRouteArgs route{.type = type, .rows = rows, .width = kModel, .experts = kExperts, .top_k = kTopK};
+  route.x = RandomMatrix(rows, kModel, type);
+  route.gate = RandomMatrix(kExperts, kModel, type);
   route.bias = static_cast<const float*>(Allocate(kExperts * 4));
   route.expert = static_cast<int32_t*>(Allocate(entries * 4));
   route.weight = static_cast<float*>(Allocate(entries * 4));
-  bench.Run({"moe_route", shape, kHalf * kModel * (rows + kExperts), 0,
+  bench.Run({"moe_route", shape, size * kModel * (rows + kExperts), 0,
              [route](cudaStream_t stream) { Require(MoeRouteCuda(route, stream), "MoeRouteCuda"); }});
   const MoeGroupArgs group{entries,
                            kExperts,
@@ -268,26 +174,25 @@ void Experts(Bench& bench, int rows) {
   bench.Run({"moe_group", shape, 12.0 * entries, 0,
              [group](cudaStream_t stream) { Require(MoeGroupCuda(group, stream), "MoeGroupCuda"); }});
   const auto product = [&](const char* name, GroupedProductArgs args) {
-    args.type = DataType::kBFloat16;
+    args.type = type;
     args.entries = entries;
     args.experts = kExperts;
     args.begin = group.begin;
-    args.weight = RandomValues(static_cast<size_t>(kExperts) * args.n * args.k, "bf16");
-    args.out = Allocate(static_cast<size_t>(entries) * args.n * 2);
-    bench.Run({name, shape, kHalf * (double{kExperts} * args.n * args.k + double(entries) * (args.n + args.k)),
+    args.weight = RandomMatrix(int64_t{kExperts} * args.n, args.k, type);
+    args.out = EmptyMatrix(entries, args.n, type);
+    bench.Run({name, shape, size * (double{kExperts} * args.n * args.k + double(entries) * (args.n + args.k)),
                2.0 * entries * args.n * args.k,
                [args](cudaStream_t stream) { Require(GroupedProductCuda(args, stream), "GroupedProductCuda"); }});
     return args.out;
   };
   product("grouped_product gate and up",
           {.n = 2 * kHidden, .k = kModel, .entry = group.entry, .divisor = kTopK, .x = route.x});
-  MoeCombineArgs combine{.type = DataType::kBFloat16, .rows = rows, .width = kModel, .top_k = kTopK};
-  combine.y = product("grouped_product down",
-                      {.n = kModel, .k = kHidden, .x = RandomValues(static_cast<size_t>(entries) * kHidden, "bf16")});
+  MoeCombineArgs combine{.type = type, .rows = rows, .width = kModel, .top_k = kTopK};
+  combine.y = product("grouped_product down", {.n = kModel, .k = kHidden, .x = RandomMatrix(entries, kHidden, type)});
   combine.place = group.place;
   combine.weight = route.weight;
-  combine.out = Allocate(static_cast<size_t>(rows) * kModel * 2);
-  bench.Run({"moe_combine", shape, kHalf * kModel * (entries + rows), 0,
+  combine.out = EmptyMatrix(rows, kModel, type);
+  bench.Run({"moe_combine", shape, size * kModel * (entries + rows), 0,
              [combine](cudaStream_t stream) { Require(MoeCombineCuda(combine, stream), "MoeCombineCuda"); }});
 }
 
@@ -299,20 +204,30 @@ int Main(bool quick) {
   }
   Bench bench(quick);
   Require(AttentionPrepare(), "AttentionPrepare");
-  for (int64_t items : {int64_t{100'000}, int64_t{10'000'000}}) {
-    if (quick && items > 1'000'000) continue;
-    for (int requests : {1, 8}) Selection(bench, requests, items);
-  }
-  float* bias = static_cast<float*>(RandomValues(static_cast<size_t>(kHeads) * 257, "fp32"));
+  SelectionCases(bench, quick);
+  const float* bias = static_cast<const float*>(RandomMatrix(kHeads, 257, DataType::kFloat32));
+  constexpr DataType kTypes[] = {DataType::kBFloat16, DataType::kFloat16, DataType::kFloat32};
   for (int requests : {1, 8}) {
-    Attention(bench, requests, "context_attention", kBeam, nullptr);
-    Attention(bench, requests, "context_attention", 1, nullptr);
-    Attention(bench, requests, "encoder_attention", kContext, nullptr);
-    Attention(bench, requests, "encoder_attention + relative bias", kContext, bias);
-    Lineage(bench, requests);
-    Rows(bench, requests * kBeam);
+    Attention(bench, {.name = "context_attention", .requests = requests, .queries = 1});
+    Attention(bench, {.name = "context_attention, 4 key heads", .requests = requests, .key_value_heads = 4});
+    Attention(bench, {.name = "context_attention, K = V", .requests = requests, .same_value = true});
+    Attention(bench, {.name = "encoder_attention + relative bias", .requests = requests, .bias = bias});
+    for (DataType type : kTypes) {
+      // fp32 is for parity, without tensor cores: one request tells.
+      if (type != DataType::kFloat32 || requests == 1) {
+        Attention(bench, {.name = "context_attention", .requests = requests, .type = type});
+        Attention(bench, {.name = "encoder_attention", .requests = requests, .queries = kContext, .type = type});
+        Experts(bench, requests * kBeam, type);
+      }
+      Lineage(bench, requests, type);
+      RowCases(bench, requests * kBeam, type);
+    }
     FirstStep(bench, requests);
-    Experts(bench, requests * kBeam);
+    ActivationCases(bench, requests * kBeam);
+    LookupCases(bench, requests);
+    NarrowCases(bench, requests * kBeam);
+    SumCases(bench, requests);
+    StateCases(bench, requests);
   }
   return 0;
 }

@@ -55,7 +55,8 @@ __global__ void __launch_bounds__(kRowThreads) Activation(const __grid_constant_
 }
 
 bool Valid(const ActivationArgs& args) {
-  if (args.rows < 1 || args.rows > 0x7fffffff || args.width < 8 || args.width % 8 != 0) return false;
+  if (args.rows < 1 || args.rows > 0x7fffffff) return false;
+  if (args.width < 8 || args.width > kMaxRowWidth || args.width % 8 != 0) return false;
   if (args.x == nullptr || (args.out == nullptr && args.quantized == nullptr)) return false;
   if ((args.quantized == nullptr) != (args.row_scale == nullptr)) return false;
   if (args.out == args.x && (args.gated || args.quantized != nullptr)) return false;

@@ -427,7 +427,9 @@ bool Valid(const AttentionBatch& batch) {
   for (const void* array : {batch.query, batch.key, batch.value, static_cast<const void*>(batch.out)}) {
     if (array == nullptr || !IsAligned(array)) return false;
   }
-  if (batch.requests < 1 || batch.requests > 65535 || batch.max_queries < 1) return false;
+  if (batch.requests < 1 || batch.requests > 65535) return false;
+  if (batch.max_queries < 1 || batch.max_queries > kMaxAttentionRows) return false;
+  if (batch.max_keys > kMaxAttentionRows) return false;
   if ((batch.query_begin != nullptr && batch.query_count == nullptr) ||
       (batch.key_begin == nullptr ? batch.max_keys < 1 : batch.key_count == nullptr) || batch.limit_repeat < 1 ||
       (batch.key_order == nullptr) != (batch.query_limit == nullptr)) {

@@ -215,7 +215,8 @@ BEAMLINE_BLOCK_FN SelectError Normalise(Block& block, const BeamSelectBatch& bat
   const int32_t level = batch.level;
   const int32_t width = batch.width[at.request];
   const int32_t levels = constraint.trie.levels;
-  if (levels < 1 || levels > kMaxTrieLevels || level >= levels || width < 0 || width > at.slots) {
+  if (levels < 1 || levels > kMaxTrieLevels || level >= levels || width < 0 || width > at.slots ||
+      width > kMaxBeamWidth) {
     return SelectError::kInvalidArgument;
   }
   if (width == 0) return SelectError::kOk;

@@ -51,12 +51,10 @@ __global__ void __launch_bounds__(kThreads) RepeatRows(const __grid_constant__ R
   StoreVector(static_cast<T*>(args.out) + at, x);
 }
 
-bool ValidCount(int64_t count) {
-  return count >= kVector && count % kVector == 0 && count <= int64_t{0x7fffffff} * kThreads;
-}
+bool ValidCount(int64_t count) { return count >= kVector && count % kVector == 0 && count <= kMaxElements; }
 
 bool ValidRows(int64_t rows, int32_t width) {
-  return rows >= 1 && rows <= (int64_t{1} << 31) && width >= kVector && width <= (1 << 20) && width % kVector == 0 &&
+  return rows >= 1 && rows <= (int64_t{1} << 31) && width >= kVector && width <= kMaxRowWidth && width % kVector == 0 &&
          ValidCount(rows * width);
 }
 

@@ -117,7 +117,7 @@ __global__ void __launch_bounds__(kThreads) JoinTokens(const __grid_constant__ J
   StoreVector(static_cast<T*>(args.out) + at.row * args.width + at.column, sum);
 }
 
-bool ValidWidth(int64_t width) { return width >= 8 && width <= (1 << 20) && width % 8 == 0; }
+bool ValidWidth(int64_t width) { return width >= 8 && width <= kMaxRowWidth && width % 8 == 0; }
 
 unsigned Blocks(int64_t rows, int64_t width) {
   return static_cast<unsigned>((rows * (width / kVector) + kThreads - 1) / kThreads);

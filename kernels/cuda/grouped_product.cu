@@ -42,7 +42,7 @@ __device__ Tile TileOf(const GroupedProductArgs& args, int32_t tile) {
 
 // Every expert's last tile may be part empty.
 unsigned MostTiles(const GroupedProductArgs& args) {
-  return static_cast<unsigned>((args.entries + kRows - 1) / kRows + args.experts);
+  return static_cast<unsigned>((args.entries - 1) / kRows + 1 + args.experts);
 }
 
 template <class T>
@@ -194,8 +194,8 @@ __global__ void __launch_bounds__(256) PlainProduct(const __grid_constant__ Grou
 
 bool Valid(const GroupedProductArgs& args) {
   if (args.entries < 1 || args.experts < 1 || args.experts > kMaxExperts || args.divisor < 1) return false;
-  if (args.n < 8 || args.k < 8 || args.n % 8 != 0 || args.k % 8 != 0 || args.n > (1 << 20) || args.k > (1 << 20)) {
-    return false;
+  for (int32_t size : {args.n, args.k}) {
+    if (size < 8 || size > kMaxRowWidth || size % 8 != 0) return false;
   }
   if (args.begin == nullptr || (args.entry == nullptr && args.divisor != 1)) return false;
   for (const void* array : {args.x, args.weight, static_cast<const void*>(args.out)}) {

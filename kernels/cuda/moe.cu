@@ -159,7 +159,7 @@ __global__ void __launch_bounds__(kCombineThreads) MoeCombine(const __grid_const
   StoreVector(static_cast<T*>(args.out) + row * args.width + column, sum);
 }
 
-bool ValidWidth(int32_t width) { return width >= 8 && width % 8 == 0 && width <= (1 << 20); }
+bool ValidWidth(int32_t width) { return width >= 8 && width % 8 == 0 && width <= kMaxRowWidth; }
 
 }  // namespace
 
@@ -171,8 +171,8 @@ LaunchError MoeRouteCuda(const MoeRouteArgs& args, CudaStream stream) {
     return LaunchError::kInvalidArgument;
   }
   return WithType(args.type, [&]<class T>(T) {
-    return Launch(MoeRoute<T>, {static_cast<unsigned>((args.rows + kRouteRows - 1) / kRouteRows), kRouteWarps * 32},
-                  stream, args);
+    return Launch(MoeRoute<T>, {static_cast<unsigned>((args.rows - 1) / kRouteRows + 1), kRouteWarps * 32}, stream,
+                  args);
   });
 }
 
@@ -186,8 +186,9 @@ LaunchError MoeGroupCuda(const MoeGroupArgs& args, CudaStream stream) {
 
 LaunchError MoeCombineCuda(const MoeCombineArgs& args, CudaStream stream) {
   if (args.rows < 1 || !ValidWidth(args.width) || args.top_k < 1 || args.top_k > kMaxExpertsPerRow ||
-      args.y == nullptr || args.place == nullptr || args.weight == nullptr || args.out == nullptr ||
-      !IsAligned(args.y) || !IsAligned(args.shared) || !IsAligned(args.out)) {
+      int64_t{args.rows} * args.top_k > 0x7fffffff || args.y == nullptr || args.place == nullptr ||
+      args.weight == nullptr || args.out == nullptr || !IsAligned(args.y) || !IsAligned(args.shared) ||
+      !IsAligned(args.out)) {
     return LaunchError::kInvalidArgument;
   }
   const int64_t blocks = (int64_t{args.rows} * (args.width / kVector) + kCombineThreads - 1) / kCombineThreads;

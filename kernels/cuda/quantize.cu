@@ -42,7 +42,9 @@ __global__ void __launch_bounds__(kRowThreads) ScaleProduct(const __grid_constan
   }
 }
 
-bool ValidRows(int64_t rows, int32_t width) { return rows >= 1 && rows <= 0x7fffffff && width >= 8 && width % 8 == 0; }
+bool ValidRows(int64_t rows, int32_t width) {
+  return rows >= 1 && rows <= 0x7fffffff && width >= 8 && width <= kMaxRowWidth && width % 8 == 0;
+}
 
 bool Valid(const QuantizeRowsArgs& args) {
   if (!ValidRows(args.rows, args.width) || args.x_step < args.width) return false;

@@ -60,6 +60,8 @@ bool Valid(const RmsNormArgs& args) {
   if (args.x == nullptr || args.weight == nullptr || (args.out == nullptr && args.quantized == nullptr)) return false;
   if ((args.quantized == nullptr) != (args.row_scale == nullptr) || !(args.epsilon >= 0.0f)) return false;
   if (args.sum != nullptr && args.delta == nullptr) return false;
+  // The residual stream would be lost under the result.
+  if (args.out != nullptr && args.delta != nullptr && (args.out == args.x || args.out == args.sum)) return false;
   for (const void* array :
        {static_cast<const void*>(args.x), args.delta, args.weight, static_cast<const void*>(args.sum),
         static_cast<const void*>(args.out), static_cast<const void*>(args.quantized)}) {

@@ -4,6 +4,8 @@
 // quantisation of a row.
 #pragma once
 
+#include <cfloat>
+
 #include <cuda_fp8.h>
 #include <cuda_runtime.h>
 
@@ -40,7 +42,10 @@ __device__ inline float BlockMax(float x, float (&scratch)[kRowWarps]) {
 
 inline constexpr float kMaxE4M3 = 448.0f;
 
-__device__ inline float QuantizationScale(float largest) { return largest > 0.0f ? largest / kMaxE4M3 : 1.0f; }
+// Of a normal number: the scale of a row whose values are next to nothing would be zero, and 0 / 0 a NaN among them.
+__device__ inline float QuantizationScale(float largest) {
+  return largest > 0.0f ? fmaxf(largest / kMaxE4M3, FLT_MIN) : 1.0f;
+}
 
 __device__ inline void StoreQuantized(uint8_t* to, const float (&from)[kVector], float row_scale) {
   uint2 packed;

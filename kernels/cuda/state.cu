@@ -1,4 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <algorithm>
+#include <initializer_list>
+
 #include "beamline/kernels/state_cuda.h"
 #include "cuda/launch.cuh"
 
@@ -100,7 +103,11 @@ __global__ void __launch_bounds__(kThreads) StackRows(const __grid_constant__ St
 }
 
 bool ValidRows(int32_t requests, int32_t rows) {
-  return requests >= 1 && rows >= 1 && int64_t{requests} * rows <= (int64_t{1} << 31) - kThreads;
+  return requests >= 1 && rows >= 1 && int64_t{requests} * rows <= kMaxStateRows;
+}
+
+bool Aligned(std::initializer_list<const void*> arrays) {
+  return std::all_of(arrays.begin(), arrays.end(), [](const void* array) { return IsAligned(array, 4); });
 }
 
 unsigned Blocks(int64_t threads) { return static_cast<unsigned>((threads + kThreads - 1) / kThreads); }
@@ -111,6 +118,7 @@ bool ValidRowBytes(int64_t bytes) { return bytes >= 4 && bytes % 4 == 0 && bytes
 
 LaunchError VisibilityCuda(const VisibilityArgs& args, CudaStream stream) {
   if (!ValidRows(args.requests, args.tokens) || !ValidRows(args.requests, args.groups) || args.out == nullptr ||
+      !Aligned({args.order, args.limit, args.out}) ||
       (args.own_order && (args.limit != nullptr || args.groups != args.tokens))) {
     return LaunchError::kInvalidArgument;
   }
@@ -120,7 +128,7 @@ LaunchError VisibilityCuda(const VisibilityArgs& args, CudaStream stream) {
 LaunchError ExtendLineageCuda(const ExtendLineageArgs& args, CudaStream stream) {
   if (!ValidRows(args.requests, args.rows) || !ValidRows(args.requests, args.parent_rows) || args.steps < 0 ||
       args.steps > 64 || (args.steps > 0 && args.lineage == nullptr) || args.parents == nullptr ||
-      args.out == nullptr) {
+      args.out == nullptr || !Aligned({args.lineage, args.parents, args.out})) {
     return LaunchError::kInvalidArgument;
   }
   return Launch(ExtendLineage, {Blocks(int64_t{args.requests} * args.rows), kThreads}, stream, args);
@@ -128,23 +136,24 @@ LaunchError ExtendLineageCuda(const ExtendLineageArgs& args, CudaStream stream) 
 
 LaunchError NextStepCuda(const NextStepArgs& args, CudaStream stream) {
   if (!ValidRows(args.requests, args.slots) || args.rows < 1 || args.rows > args.slots || args.count == nullptr ||
-      args.code == nullptr || args.parent == nullptr || args.codes == nullptr || args.parents == nullptr) {
+      args.code == nullptr || args.parent == nullptr || args.codes == nullptr || args.parents == nullptr ||
+      !IsAligned(args.code, 2) || !Aligned({args.count, args.parent, args.codes, args.parents})) {
     return LaunchError::kInvalidArgument;
   }
   return Launch(NextStep, {Blocks(int64_t{args.requests} * args.rows), kThreads}, stream, args);
 }
 
 LaunchError TakeVisibleCuda(const TakeVisibleArgs& args, CudaStream stream) {
-  if (args.tokens < 1 || !ValidRowBytes(args.row_bytes) || args.order == nullptr || args.x == nullptr ||
-      args.out == nullptr || !IsAligned(args.x, 4) || !IsAligned(args.out, 4)) {
+  if (!ValidRows(1, args.tokens) || !ValidRowBytes(args.row_bytes) || args.order == nullptr || args.x == nullptr ||
+      args.out == nullptr || !Aligned({args.order, args.x, args.out})) {
     return LaunchError::kInvalidArgument;
   }
   return Launch(TakeVisible, {static_cast<unsigned>(args.tokens), kThreads}, stream, args);
 }
 
 LaunchError StackRowsCuda(const StackRowsArgs& args, CudaStream stream) {
-  if (args.requests < 1 || args.requests > kMaxStacked || args.capacity < 1 || !ValidRowBytes(args.row_bytes) ||
-      args.out == nullptr || !IsAligned(args.out, 4)) {
+  if (args.requests < 1 || args.requests > kMaxStacked || !ValidRows(args.requests, args.capacity) ||
+      !ValidRowBytes(args.row_bytes) || args.out == nullptr || !IsAligned(args.out, 4)) {
     return LaunchError::kInvalidArgument;
   }
   for (int32_t i = 0; i < args.requests; ++i) {

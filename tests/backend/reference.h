@@ -66,7 +66,7 @@ inline Matrix QuantizedRows(const Matrix& x) {
   for (int64_t r = 0; r < x.rows; ++r) {
     float largest = 0;
     for (int64_t c = 0; c < x.cols; ++c) largest = std::max(largest, static_cast<float>(std::abs(x(r, c))));
-    const float scale = largest > 0 ? largest / 448.0f : 1.0f;
+    const float scale = largest > 0 ? std::max(largest / 448.0f, std::numeric_limits<float>::min()) : 1.0f;
     for (int64_t c = 0; c < x.cols; ++c) {
       const c10::Float8_e4m3fn value(static_cast<float>(x(r, c)) / scale);
       rounded(r, c) = double{static_cast<float>(value)} * scale;

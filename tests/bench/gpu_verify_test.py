@@ -66,6 +66,17 @@ class VerifyTest(unittest.TestCase):
             self.assertIn(lacks, said[stage]["detail"])
         self.assertEqual(said["server"]["status"], "skipped")
 
+    def test_only_initcheck_sees_unwritten_memory(self):
+        # What the tests poison counts as written.
+        self.script("bin/compute-sanitizer", """echo "$2 ${BEAMLINE_NO_POISON:-poisoned} $*" >>said
+while [[ $1 != carry/* ]]; do shift; done
+exec "$@\"""")
+        self.assertEqual(self.verify("sanitize")[0], 0)
+        said = [line.split(" ", 2) for line in (self.root / "said").read_text().splitlines()]
+        self.assertEqual([line[:2] for line in said], [["memcheck", "poisoned"], ["racecheck", "poisoned"],
+                                                       ["initcheck", "1"], ["synccheck", "poisoned"]])
+        self.assertEqual([" --check-api-memory-access no " in line[2] for line in said], [False, False, True, False])
+
     def test_carried_tests_run_and_a_failure_is_one(self):
         self.script("carry/beamline_backend_gpu_test", PASSES)
         self.script("carry/beamline_decode_gpu_test", FAILS)

@@ -77,11 +77,12 @@ class AttentionRun {
         const size_t row = query_begin_[b] + i;
         used[row] = true;
         rows.insert(rows.end(), all.begin() + row * query_step_, all.begin() + row * query_step_ + Width());
-        for (size_t j = row * query_step_ + Width(); j < (row + 1) * query_step_; ++j) EXPECT_TRUE(std::isnan(all[j]));
+        for (size_t j = row * query_step_ + Width(); j < (row + 1) * query_step_; ++j)
+          EXPECT_TRUE(MayBeUnwritten(all[j]));
       }
     }
     for (int32_t row = 0; row < rows_; ++row) {
-      if (!used[row]) EXPECT_TRUE(std::isnan(all[static_cast<size_t>(row) * query_step_])) << "row " << row;
+      if (!used[row]) EXPECT_TRUE(MayBeUnwritten(all[static_cast<size_t>(row) * query_step_])) << "row " << row;
     }
     return rows;
   }
@@ -294,6 +295,63 @@ TEST_F(AttentionGpu, CompanyChangesNothing) {
   }
 }
 
+// A request of so many query rows, without begins and counts.
+std::vector<float> OneRequest(DataType type, int head_dim, int keys, bool with_bias, bool ordered, int first,
+                              int queries) {
+  constexpr int kRows = 70, kReach = 20;
+  std::mt19937 random(keys);
+  const TypedBuffer query(type, Normal(random, size_t{kRows} * head_dim)),
+      key_value(type, Normal(random, size_t{2} * keys * head_dim));
+  const DeviceBuffer<float> bias(Normal(random, 2 * kReach + 1));
+  std::vector<int32_t> order(keys), limit(kRows);
+  for (int32_t& of_key : order) of_key = static_cast<int32_t>(random() % 20);
+  for (int32_t& of_row : limit) of_row = static_cast<int32_t>(random() % 24);
+  const DeviceBuffer<int32_t> orders(order), limits(limit);
+  TypedBuffer out(type, static_cast<size_t>(queries) * head_dim);
+  AttentionBatch batch;
+  batch.type = type;
+  batch.head_dim = head_dim;
+  batch.scale = 0.25f;
+  batch.query = query.at(static_cast<size_t>(first) * head_dim);
+  batch.key = key_value.data();
+  batch.value = key_value.at(head_dim);
+  batch.out = out.data();
+  batch.query_step = batch.out_step = head_dim;
+  batch.key_value_step = 2 * head_dim;
+  batch.requests = 1;
+  batch.max_queries = queries;
+  batch.max_keys = keys;
+  batch.key_order = ordered ? orders.data() : nullptr;
+  batch.query_limit = ordered ? limits.data() + first : nullptr;
+  batch.relative_bias = with_bias ? bias.data() : nullptr;
+  batch.reach = kReach;
+  EXPECT_EQ(AttentionPrepare(), LaunchError::kOk);
+  EXPECT_EQ(AttentionCuda(batch, nullptr), LaunchError::kOk);
+  return out.Download();
+}
+
+// A row of a request alone, and with others of that request: equal bits. (A relative bias knows which row it is, so
+// with one the first row is looked at.)
+TEST_F(AttentionGpu, RowsOfARequestChangeNothing) {
+  for (DataType type : kTypes) {
+    for (int keys : {1, 33, 131, 300}) {
+      for (int form : {0, 1, 2, 3}) {
+        const bool with_bias = form % 2 == 1, ordered = form >= 2;
+        for (int head_dim : {32, 96, 128}) {
+          if (SmallShapesOnly() && head_dim > 32) continue;
+          const std::vector<float> all = OneRequest(type, head_dim, keys, with_bias, ordered, 0, 70);
+          for (int row : {0, 37, 69}) {
+            if (row > 0 && (with_bias || (SmallShapesOnly() && row == 37))) continue;
+            const std::vector<float> alone = OneRequest(type, head_dim, keys, with_bias, ordered, row, 1);
+            ASSERT_TRUE(std::equal(alone.begin(), alone.end(), all.begin() + static_cast<size_t>(row) * head_dim))
+                << Name(type) << " head_dim " << head_dim << " keys " << keys << " form " << form << " row " << row;
+          }
+        }
+      }
+    }
+  }
+}
+
 TEST(AttentionCudaArguments, AreChecked) {
   static char memory[64] __attribute__((aligned(16)));
   AttentionBatch good;
@@ -310,6 +368,10 @@ TEST(AttentionCudaArguments, AreChecked) {
   };
   EXPECT_TRUE(refused([](AttentionBatch& b) { b.type = static_cast<DataType>(7); }));
   EXPECT_TRUE(refused([](AttentionBatch& b) { b.heads = 0; }));
+  EXPECT_TRUE(refused([](AttentionBatch& b) {
+    b.heads = 65536;
+    b.query_step = b.out_step = int64_t{65536} * 64;
+  }));
   EXPECT_TRUE(refused([](AttentionBatch& b) { b.key_value_heads = 2; }));
   EXPECT_TRUE(refused([](AttentionBatch& b) { b.head_dim = 0; }));
   EXPECT_TRUE(refused([](AttentionBatch& b) { b.head_dim = 60; }));
@@ -323,12 +385,19 @@ TEST(AttentionCudaArguments, AreChecked) {
   EXPECT_TRUE(refused([](AttentionBatch& b) { b.requests = 0; }));
   EXPECT_TRUE(refused([](AttentionBatch& b) { b.requests = 65536; }));
   EXPECT_TRUE(refused([](AttentionBatch& b) { b.max_queries = 0; }));
+  EXPECT_TRUE(refused([](AttentionBatch& b) { b.max_queries = kMaxAttentionRows + 1; }));
+  EXPECT_TRUE(refused([](AttentionBatch& b) { b.max_keys = kMaxAttentionRows + 1; }));
+  EXPECT_TRUE(refused([](AttentionBatch& b) { b.limit_repeat = 0; }));
   EXPECT_TRUE(refused([](AttentionBatch& b) { b.key_count = nullptr; }));
   EXPECT_TRUE(refused([&](AttentionBatch& b) { b.key_order = ints; }));
   EXPECT_TRUE(refused([&](AttentionBatch& b) { b.query_limit = ints; }));
   EXPECT_TRUE(refused([&](AttentionBatch& b) {
     b.relative_bias = reinterpret_cast<const float*>(memory);
     b.reach = -1;
+  }));
+  EXPECT_TRUE(refused([&](AttentionBatch& b) {
+    b.relative_bias = reinterpret_cast<const float*>(memory);
+    b.reach = (1 << 20) + 1;
   }));
   if (!WhyNoGpu().empty()) EXPECT_EQ(AttentionCuda(good, nullptr), LaunchError::kCuda);
 }

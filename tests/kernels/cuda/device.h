@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // What the tests of the CUDA kernels share: a fixture that skips where there is no GPU (or fails, where
-// BEAMLINE_REQUIRE_GPU is set), buffers that own device memory and are poisoned, and values of the kernels' types.
+// BEAMLINE_REQUIRE_GPU is set), buffers that own device memory and are poisoned (not where BEAMLINE_NO_POISON is set:
+// to initcheck a poisoned byte is a written one), and values of the kernels' types.
 #pragma once
 
 #include <algorithm>
@@ -38,6 +39,12 @@ inline bool SmallShapesOnly() {
 #endif
 }
 
+// Whether a byte that nothing wrote is known to be 0xff.
+inline bool Poisons() { return std::getenv("BEAMLINE_NO_POISON") == nullptr; }
+
+// Whether `value` may be what a buffer held before anything was written.
+inline bool MayBeUnwritten(float value) { return !Poisons() || std::isnan(value); }
+
 class GpuTest : public testing::Test {
  protected:
   void SetUp() override {
@@ -57,14 +64,14 @@ inline void CheckCuda(cudaError_t error, const char* what) {
   if (error != cudaSuccess) throw std::runtime_error(std::string(what) + ": " + cudaGetErrorString(error));
 }
 
-// `count` values of T on the device; all bytes 0xff (a NaN in every float type) until they are written.
+// `count` values of T on the device; all bytes 0xff (a NaN in every float type) until they are written, if Poisons().
 template <class T>
 class DeviceBuffer {
  public:
   DeviceBuffer() = default;
   explicit DeviceBuffer(size_t count) : count_(count) {
     CheckCuda(cudaMalloc(&data_, std::max<size_t>(1, count) * sizeof(T)), "cudaMalloc");
-    CheckCuda(cudaMemset(data_, 0xff, std::max<size_t>(1, count) * sizeof(T)), "cudaMemset");
+    if (Poisons()) CheckCuda(cudaMemset(data_, 0xff, std::max<size_t>(1, count) * sizeof(T)), "cudaMemset");
   }
   explicit DeviceBuffer(const std::vector<T>& values) : DeviceBuffer(values.size()) {
     CheckCuda(cudaMemcpy(data_, values.data(), count_ * sizeof(T), cudaMemcpyHostToDevice), "upload");

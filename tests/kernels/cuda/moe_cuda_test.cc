@@ -269,11 +269,13 @@ TEST(MoeCudaArguments, AreChecked) {
   };
   EXPECT_TRUE(route_refused([](MoeRouteArgs& a) { a.rows = 0; }));
   EXPECT_TRUE(route_refused([](MoeRouteArgs& a) { a.width = 10; }));
+  EXPECT_TRUE(route_refused([](MoeRouteArgs& a) { a.width = kMaxRowWidth + 8; }));
   EXPECT_TRUE(route_refused([](MoeRouteArgs& a) { a.experts = kMaxExperts + 1; }));
   EXPECT_TRUE(route_refused([](MoeRouteArgs& a) { a.top_k = 5; }));
   EXPECT_TRUE(route_refused([](MoeRouteArgs& a) { a.bias = nullptr; }));
   EXPECT_TRUE(route_refused([](MoeRouteArgs& a) { a.x = memory + 1; }));
   EXPECT_EQ(MoeGroupCuda({0, 4, ints, ints, ints, ints}, nullptr), LaunchError::kInvalidArgument);
+  EXPECT_EQ(MoeGroupCuda({(1 << 30) + 1, 4, ints, ints, ints, ints}, nullptr), LaunchError::kInvalidArgument);
   EXPECT_EQ(MoeGroupCuda({4, 0, ints, ints, ints, ints}, nullptr), LaunchError::kInvalidArgument);
   EXPECT_EQ(MoeGroupCuda({4, 4, nullptr, ints, ints, ints}, nullptr), LaunchError::kInvalidArgument);
   const GroupedProductArgs product{
@@ -285,8 +287,12 @@ TEST(MoeCudaArguments, AreChecked) {
   };
   EXPECT_TRUE(product_refused([](GroupedProductArgs& a) { a.entries = 0; }));
   EXPECT_TRUE(product_refused([](GroupedProductArgs& a) { a.entries = 1 << 23; }));  // more tiles than a grid has rows
+  EXPECT_TRUE(product_refused([](GroupedProductArgs& a) { a.entries = 64 * 65535; }));
+  EXPECT_TRUE(product_refused([](GroupedProductArgs& a) { a.entries = 0x7fffffff; }));
   EXPECT_TRUE(product_refused([](GroupedProductArgs& a) { a.n = 4; }));
+  EXPECT_TRUE(product_refused([](GroupedProductArgs& a) { a.n = kMaxRowWidth + 8; }));
   EXPECT_TRUE(product_refused([](GroupedProductArgs& a) { a.k = 12; }));
+  EXPECT_TRUE(product_refused([](GroupedProductArgs& a) { a.k = kMaxRowWidth + 8; }));
   EXPECT_TRUE(product_refused([](GroupedProductArgs& a) { a.divisor = 2; }));  // without entries
   EXPECT_TRUE(product_refused([](GroupedProductArgs& a) { a.weight = nullptr; }));
   const MoeCombineArgs combine{
@@ -297,6 +303,9 @@ TEST(MoeCudaArguments, AreChecked) {
     return MoeCombineCuda(args, nullptr) == LaunchError::kInvalidArgument;
   };
   EXPECT_TRUE(combine_refused([](MoeCombineArgs& a) { a.rows = 0; }));
+  EXPECT_TRUE(combine_refused([](MoeCombineArgs& a) { a.rows = 1 << 30, a.top_k = 2; }));
+  EXPECT_TRUE(combine_refused([](MoeCombineArgs& a) { a.width = kMaxRowWidth + 8; }));
+  EXPECT_TRUE(combine_refused([](MoeCombineArgs& a) { a.width = kMaxRowWidth, a.rows = 1 << 22; }));
   EXPECT_TRUE(combine_refused([](MoeCombineArgs& a) { a.top_k = kMaxExpertsPerRow + 1; }));
   EXPECT_TRUE(combine_refused([](MoeCombineArgs& a) { a.place = nullptr; }));
   if (WhyNoGpu().empty()) return;

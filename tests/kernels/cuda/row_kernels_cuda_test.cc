@@ -2,6 +2,7 @@
 //
 // Norm, activation and lookups: kernels that make one row from one row.
 #include <algorithm>
+#include <cfloat>
 
 #include "beamline/kernels/activation_cuda.h"
 #include "beamline/kernels/embedding_cuda.h"
@@ -28,7 +29,7 @@ void CheckQuantized(const std::vector<uint8_t>& quantized, const std::vector<flo
   for (size_t row = 0; row < row_scale.size(); ++row) {
     double largest = 0;
     for (size_t i = row * width; i < (row + 1) * width; ++i) largest = std::max(largest, std::abs(exact.expected[i]));
-    const double scale = largest > 0 ? largest / 448 : 1;
+    const double scale = largest > 0 ? std::max<double>(largest / 448, FLT_MIN) : 1;
     ASSERT_NEAR(row_scale[row] / scale, 1.0, 1e-4);
     for (size_t i = row * width; i < (row + 1) * width; ++i) {
       const double allowed = std::max(std::abs(exact.expected[i]) * 0x1p-4, scale * 0x1p-10);
@@ -164,7 +165,7 @@ TEST_F(GpuTest, LookupsOfTheOpSet) {
 }
 
 TEST(RmsNormCudaArguments, AreChecked) {
-  static char memory[64] __attribute__((aligned(16)));
+  static char memory[64] __attribute__((aligned(16))), other[64] __attribute__((aligned(16)));
   const RmsNormArgs good{.rows = 1, .width = 8, .x = memory, .weight = memory, .out = memory};
   const auto refused = [&](auto change) {
     RmsNormArgs args = good;
@@ -180,6 +181,12 @@ TEST(RmsNormCudaArguments, AreChecked) {
   EXPECT_TRUE(refused([](RmsNormArgs& a) { a.out = nullptr; }));
   EXPECT_TRUE(refused([](RmsNormArgs& a) { a.quantized = reinterpret_cast<uint8_t*>(memory); }));
   EXPECT_TRUE(refused([](RmsNormArgs& a) { a.epsilon = NAN; }));
+  // The result over the residual stream.
+  EXPECT_TRUE(refused([](RmsNormArgs& a) { a.delta = a.weight; }));
+  EXPECT_TRUE(refused([](RmsNormArgs& a) {
+    a.delta = a.weight;
+    a.sum = a.out = other;
+  }));
   if (!WhyNoGpu().empty()) EXPECT_EQ(RmsNormCuda(good, nullptr), LaunchError::kCuda);
 }
 
@@ -261,6 +268,7 @@ TEST(ActivationCudaArguments, AreChecked) {
   };
   EXPECT_TRUE(refused([](ActivationArgs& a) { a.rows = 0; }));
   EXPECT_TRUE(refused([](ActivationArgs& a) { a.width = 4; }));
+  EXPECT_TRUE(refused([](ActivationArgs& a) { a.width = kMaxRowWidth + 8; }));
   EXPECT_TRUE(refused([](ActivationArgs& a) { a.x = nullptr; }));
   EXPECT_TRUE(refused([](ActivationArgs& a) { a.out = memory; }));  // gated rows do not fit over their input
   EXPECT_TRUE(refused([](ActivationArgs& a) { a.out = other + 1; }));
@@ -301,6 +309,31 @@ TEST_F(QuantizeGpu, Rows) {
       EXPECT_EQ(row_scale.Download()[1], 1.0f);
     }
   }
+}
+
+// Rows whose scale is no normal number, or not even one above zero.
+TEST_F(QuantizeGpu, RowsOfNextToNothing) {
+  const float largest[] = {1e-44f, 1e-40f, 1e-36f, 4e-36f};
+  std::vector<float> values;
+  for (const float of_row : largest) {
+    for (float part : {1.0f, 0.0f, -0.4f, 0.7f, 0.01f, -1.0f, 0.2f, 0.0f}) values.push_back(of_row * part);
+  }
+  const TypedBuffer x(DataType::kFloat32, values);
+  DeviceBuffer<uint8_t> quantized(values.size());
+  DeviceBuffer<float> row_scale(4);
+  ASSERT_EQ(QuantizeRowsCuda({.rows = 4,
+                              .width = 8,
+                              .x_step = 8,
+                              .x = x.data(),
+                              .quantized = quantized.data(),
+                              .row_scale = row_scale.data()},
+                             nullptr),
+            LaunchError::kOk);
+  ASSERT_EQ(cudaDeviceSynchronize(), cudaSuccess);
+  EXPECT_EQ(row_scale.Download()[0], FLT_MIN);
+  Reference exact;
+  for (const float value : values) exact.Add(value, 0x1p-22 * std::abs(value));
+  CheckQuantized(quantized.Download(), row_scale.Download(), exact, 8);
 }
 
 TEST_F(QuantizeGpu, ProductsGetTheirScales) {
@@ -352,6 +385,7 @@ TEST(QuantizeCudaArguments, AreChecked) {
   };
   EXPECT_TRUE(refused([](QuantizeRowsArgs& a) { a.rows = 0; }));
   EXPECT_TRUE(refused([](QuantizeRowsArgs& a) { a.width = 12; }));
+  EXPECT_TRUE(refused([](QuantizeRowsArgs& a) { a.width = kMaxRowWidth + 8, a.x_step = 2 * kMaxRowWidth; }));
   EXPECT_TRUE(refused([](QuantizeRowsArgs& a) { a.x_step = 7; }));
   EXPECT_TRUE(refused([](QuantizeRowsArgs& a) { a.type = DataType::kBFloat16, a.x_step = 12; }));
   EXPECT_TRUE(refused([](QuantizeRowsArgs& a) { a.type = DataType::kE4M3, a.x_step = 16; }));
@@ -367,6 +401,7 @@ TEST(QuantizeCudaArguments, AreChecked) {
   };
   EXPECT_TRUE(product_refused([](ScaleProductArgs& a) { a.rows = int64_t{1} << 31; }));
   EXPECT_TRUE(product_refused([](ScaleProductArgs& a) { a.width = 4; }));
+  EXPECT_TRUE(product_refused([](ScaleProductArgs& a) { a.width = kMaxRowWidth + 8, a.out_step = 2 * kMaxRowWidth; }));
   EXPECT_TRUE(product_refused([](ScaleProductArgs& a) { a.out_step = 12; }));
   EXPECT_TRUE(product_refused([](ScaleProductArgs& a) { a.column_scale = nullptr; }));
   EXPECT_TRUE(product_refused([&](ScaleProductArgs& a) { a.out = memory + 4; }));
@@ -531,6 +566,8 @@ TEST(EmbeddingCudaArguments, AreChecked) {
     return EmbedCodesCuda(args, nullptr) == LaunchError::kInvalidArgument;
   };
   EXPECT_TRUE(codes_refused([](EmbedCodesArgs& a) { a.width = 9; }));
+  EXPECT_TRUE(codes_refused([](EmbedCodesArgs& a) { a.width = kMaxRowWidth + 8; }));
+  EXPECT_TRUE(codes_refused([](EmbedCodesArgs& a) { a.width = kMaxRowWidth, a.rows = 1 << 22; }));
   EXPECT_TRUE(codes_refused([](EmbedCodesArgs& a) { a.rows = 0; }));
   EXPECT_TRUE(codes_refused([](EmbedCodesArgs& a) { a.table = nullptr; }));
   EXPECT_TRUE(codes_refused([](EmbedCodesArgs& a) { a.table_rows = 0; }));
@@ -546,7 +583,8 @@ TEST(EmbeddingCudaArguments, AreChecked) {
   };
   EXPECT_TRUE(features_refused([](EmbedFeaturesArgs& a) { a.tokens = 0; }));
   EXPECT_TRUE(features_refused([](EmbedFeaturesArgs& a) { a.columns = kMaxFeatureColumns + 1; }));
-  EXPECT_TRUE(features_refused([](EmbedFeaturesArgs& a) { a.sum = true; }));  // widths differ
+  EXPECT_TRUE(features_refused([](EmbedFeaturesArgs& a) { a.sum = true; }));                      // widths differ
+  EXPECT_TRUE(features_refused([](EmbedFeaturesArgs& a) { a.column[0].width = kMaxRowWidth; }));  // of both together
   EXPECT_TRUE(features_refused([](EmbedFeaturesArgs& a) { a.column[1].buckets = 33; }));
   EXPECT_TRUE(features_refused([](EmbedFeaturesArgs& a) { a.column[0].table = nullptr; }));
   EXPECT_TRUE(features_refused([](EmbedFeaturesArgs& a) { a.ids = nullptr; }));
@@ -557,6 +595,7 @@ TEST(EmbeddingCudaArguments, AreChecked) {
     return JoinTokensCuda(args, nullptr) == LaunchError::kInvalidArgument;
   };
   EXPECT_TRUE(tokens_refused([](JoinTokensArgs& a) { a.width = 0; }));
+  EXPECT_TRUE(tokens_refused([](JoinTokensArgs& a) { a.width = kMaxRowWidth + 8; }));
   EXPECT_TRUE(tokens_refused([](JoinTokensArgs& a) { a.pathway_rows[2] = 1; }));
   EXPECT_TRUE(tokens_refused([](JoinTokensArgs& a) { a.positions = memory; }));
   EXPECT_TRUE(tokens_refused([](JoinTokensArgs& a) { a.from = nullptr; }));

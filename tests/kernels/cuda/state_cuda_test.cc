@@ -209,19 +209,97 @@ TEST_F(ElementwiseGpu, RowsAreRepeated) {
 
 TEST(StateCudaArguments, AreChecked) {
   static int32_t memory[16] __attribute__((aligned(16)));
-  EXPECT_EQ(VisibilityCuda({.requests = 0, .tokens = 1, .groups = 1, .out = memory}, nullptr),
-            LaunchError::kInvalidArgument);
-  EXPECT_EQ(VisibilityCuda({.requests = 1, .tokens = 2, .groups = 1, .own_order = true, .out = memory}, nullptr),
-            LaunchError::kInvalidArgument);
-  EXPECT_EQ(ExtendLineageCuda(
-                {.requests = 1, .rows = 1, .parent_rows = 1, .steps = 1, .parents = memory, .out = memory}, nullptr),
-            LaunchError::kInvalidArgument);
-  EXPECT_EQ(TakeVisibleCuda({.tokens = 1, .row_bytes = 6, .order = memory, .x = memory, .out = memory}, nullptr),
-            LaunchError::kInvalidArgument);
-  EXPECT_EQ(RepeatRowsCuda({.rows = 1, .width = 8, .x = memory + 1, .out = memory}, nullptr),
-            LaunchError::kInvalidArgument);
+  // Not where an element may begin.
+  auto* const between = reinterpret_cast<int32_t*>(reinterpret_cast<char*>(memory) + 2);
+  const auto refused = [](auto launch, auto args, auto change) {
+    change(args);
+    return launch(args, nullptr) == LaunchError::kInvalidArgument;
+  };
+  const VisibilityArgs visibility{.requests = 1, .tokens = 2, .groups = 1, .out = memory};
+  const auto visibility_refused = [&](auto change) { return refused(VisibilityCuda, visibility, change); };
+  EXPECT_TRUE(visibility_refused([](VisibilityArgs& a) { a.requests = 0; }));
+  EXPECT_TRUE(visibility_refused([](VisibilityArgs& a) { a.requests = 2, a.tokens = 1 << 30; }));
+  EXPECT_TRUE(visibility_refused([](VisibilityArgs& a) { a.groups = kMaxStateRows + 1; }));
+  EXPECT_TRUE(visibility_refused([](VisibilityArgs& a) { a.own_order = true; }));
+  EXPECT_TRUE(visibility_refused([&](VisibilityArgs& a) { a.order = between; }));
+  EXPECT_TRUE(visibility_refused([&](VisibilityArgs& a) { a.limit = between; }));
+  EXPECT_TRUE(visibility_refused([&](VisibilityArgs& a) { a.out = between; }));
+
+  const ExtendLineageArgs extend{
+      .requests = 1, .rows = 1, .parent_rows = 1, .steps = 1, .lineage = memory, .parents = memory, .out = memory + 4};
+  const auto extend_refused = [&](auto change) { return refused(ExtendLineageCuda, extend, change); };
+  EXPECT_TRUE(extend_refused([](ExtendLineageArgs& a) { a.lineage = nullptr; }));
+  EXPECT_TRUE(extend_refused([](ExtendLineageArgs& a) { a.steps = 65; }));
+  EXPECT_TRUE(extend_refused([&](ExtendLineageArgs& a) { a.lineage = between; }));
+  EXPECT_TRUE(extend_refused([&](ExtendLineageArgs& a) { a.parents = between; }));
+  EXPECT_TRUE(extend_refused([&](ExtendLineageArgs& a) { a.out = between; }));
+
+  const NextStepArgs next{.requests = 1,
+                          .slots = 1,
+                          .rows = 1,
+                          .count = memory,
+                          .code = reinterpret_cast<const uint16_t*>(memory),
+                          .parent = memory,
+                          .codes = memory + 4,
+                          .parents = memory + 8};
+  const auto next_refused = [&](auto change) { return refused(NextStepCuda, next, change); };
+  EXPECT_TRUE(next_refused([](NextStepArgs& a) { a.rows = 0; }));
+  EXPECT_TRUE(next_refused([&](NextStepArgs& a) { a.count = between; }));
+  EXPECT_TRUE(next_refused(
+      [](NextStepArgs& a) { a.code = reinterpret_cast<const uint16_t*>(reinterpret_cast<const char*>(memory) + 1); }));
+  EXPECT_TRUE(next_refused([&](NextStepArgs& a) { a.parent = between; }));
+  EXPECT_TRUE(next_refused([&](NextStepArgs& a) { a.codes = between; }));
+  EXPECT_TRUE(next_refused([&](NextStepArgs& a) { a.parents = between; }));
+
+  const TakeVisibleArgs take{.tokens = 1, .row_bytes = 4, .order = memory, .x = memory, .out = memory + 4};
+  const auto take_refused = [&](auto change) { return refused(TakeVisibleCuda, take, change); };
+  EXPECT_TRUE(take_refused([](TakeVisibleArgs& a) { a.row_bytes = 6; }));
+  EXPECT_TRUE(take_refused([](TakeVisibleArgs& a) { a.row_bytes = (int64_t{1} << 30) + 4; }));
+  EXPECT_TRUE(take_refused([](TakeVisibleArgs& a) { a.tokens = kMaxStateRows + 1; }));
+  EXPECT_TRUE(take_refused([&](TakeVisibleArgs& a) { a.order = between; }));
+  EXPECT_TRUE(take_refused([&](TakeVisibleArgs& a) { a.x = between; }));
+  EXPECT_TRUE(take_refused([&](TakeVisibleArgs& a) { a.out = between; }));
+
+  StackRowsArgs stack{.requests = 1, .capacity = 1, .row_bytes = 4, .out = memory + 4};
+  stack.rows[0] = memory, stack.count[0] = 1;
+  const auto stack_refused = [&](auto change) { return refused(StackRowsCuda, stack, change); };
+  EXPECT_TRUE(stack_refused([](StackRowsArgs& a) { a.requests = kMaxStacked + 1; }));
+  EXPECT_TRUE(stack_refused([](StackRowsArgs& a) { a.requests = 2, a.capacity = 1 << 30; }));
+  EXPECT_TRUE(stack_refused([](StackRowsArgs& a) { a.rows[0] = nullptr; }));
+  EXPECT_TRUE(stack_refused([&](StackRowsArgs& a) { a.rows[0] = between; }));
+  EXPECT_TRUE(stack_refused([&](StackRowsArgs& a) { a.out = between; }));
+  if (WhyNoGpu().empty()) return;
+  EXPECT_EQ(VisibilityCuda(visibility, nullptr), LaunchError::kCuda);
+  EXPECT_EQ(ExtendLineageCuda(extend, nullptr), LaunchError::kCuda);
+  EXPECT_EQ(NextStepCuda(next, nullptr), LaunchError::kCuda);
+  EXPECT_EQ(TakeVisibleCuda(take, nullptr), LaunchError::kCuda);
+  EXPECT_EQ(StackRowsCuda(stack, nullptr), LaunchError::kCuda);
+}
+
+TEST(ElementwiseCudaArguments, AreChecked) {
+  static int32_t memory[16] __attribute__((aligned(16)));
+  const auto add = [](int64_t count) {
+    return AddCuda({.count = count, .x = memory, .y = memory, .out = memory}, nullptr);
+  };
+  EXPECT_EQ(add(12), LaunchError::kInvalidArgument);
+  EXPECT_EQ(add(kMaxElements + 8), LaunchError::kInvalidArgument);
+  const RepeatRowsArgs repeat{.rows = 1, .width = 8, .x = memory, .out = memory + 8};
+  const auto refused = [&](auto change) {
+    RepeatRowsArgs args = repeat;
+    change(args);
+    return RepeatRowsCuda(args, nullptr) == LaunchError::kInvalidArgument;
+  };
+  EXPECT_TRUE(refused([](RepeatRowsArgs& a) { a.x = memory + 1; }));
+  EXPECT_TRUE(refused([](RepeatRowsArgs& a) { a.width = kMaxRowWidth + 8; }));
+  EXPECT_TRUE(refused([](RepeatRowsArgs& a) { a.rows = (int64_t{1} << 31) + 1; }));
+  EXPECT_TRUE(refused([](RepeatRowsArgs& a) { a.width = 1 << 10, a.rows = 1 << 29; }));
+  EXPECT_TRUE(refused([](RepeatRowsArgs& a) { a.repeat = 0; }));
+  EXPECT_TRUE(refused([](RepeatRowsArgs& a) { a.period = 0; }));
+  EXPECT_TRUE(refused([](RepeatRowsArgs& a) { a.step = -1; }));
+  EXPECT_TRUE(refused([](RepeatRowsArgs& a) { a.first = -1; }));
   EXPECT_EQ(GatedSumCuda({.rows = 1, .width = 8, .trunk = memory, .code = memory, .out = memory}, nullptr),
             LaunchError::kInvalidArgument);
+  if (!WhyNoGpu().empty()) EXPECT_EQ(add(8), LaunchError::kCuda);
 }
 
 }  // namespace

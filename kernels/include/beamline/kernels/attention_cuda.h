@@ -11,10 +11,10 @@
 // sees key j iff key_order[j] <= query_limit[r / limit_repeat] (both indexed by row; null: every key of the request). A
 // query that sees no key gets 0; rows beyond a count are neither read nor written.
 //
-// Numbers. bf16 and fp16 with head_dim 32, 64, 96 or 128 (96 and 128: 160 KB of shared memory a block): tensor cores,
-// scores and sums in fp32, probabilities rounded to the type before they weigh values (FlashAttention-2, arXiv
-// 2307.08691). Everything else: one warp per row and head, in fp32. A row's result depends on its own request's keys in
-// their order, never on what shares the batch.
+// Numbers. bf16 and fp16 with head_dim 32, 64, 96 or 128 on tensor cores: scores and sums in fp32, probabilities
+// rounded to the type before they weigh values (FlashAttention-2, arXiv 2307.08691). A block of 96 takes 123,184 bytes
+// of shared memory, one of 128 160,048: where a device has less, and for everything else, one warp per row and head, in
+// fp32. A row's result depends on its own request's keys in their order, never on what shares the batch.
 #pragma once
 
 #include <cstdint>
@@ -24,13 +24,14 @@
 namespace beamline::kernels {
 
 inline constexpr int32_t kMaxHeadDim = 256;
+inline constexpr int32_t kMaxAttentionRows = 1 << 30;  // queries, or keys, of a request
 
 struct AttentionBatch {
   DataType type = DataType::kFloat32;  // of queries, keys, values and the result
-  int32_t heads = 1;
-  int32_t key_value_heads = 1;  // divides heads
-  int32_t head_dim = 0;         // multiple of 8, at most kMaxHeadDim
-  float scale = 1;              // of the scores, above 0; 1 / sqrt(head_dim), T5: 1
+  int32_t heads = 1;                   // 1..65535
+  int32_t key_value_heads = 1;         // divides heads
+  int32_t head_dim = 0;                // multiple of 8, at most kMaxHeadDim
+  float scale = 1;                     // of the scores, above 0; 1 / sqrt(head_dim), T5: 1
   // Steps are elements between rows, multiples of 8; arrays are 16-byte aligned. value == key is read once.
   const void* query = nullptr;  // [query rows][query_step]
   int64_t query_step = 0;
@@ -40,19 +41,19 @@ struct AttentionBatch {
   void* out = nullptr;  // [query rows][out_step]; may be `query`
   int64_t out_step = 0;
   int32_t requests = 0;                  // 1..65535
-  int32_t max_queries = 0;               // no request has more; shapes the grid
-  int32_t max_keys = 0;                  // rows of a request where key_begin is null
+  int32_t max_queries = 0;               // 1..kMaxAttentionRows; no request has more; shapes the grid
+  int32_t max_keys = 0;                  // 1..kMaxAttentionRows: rows of a request where key_begin is null
   const int32_t* query_begin = nullptr;  // [requests] each, or null
   const int32_t* query_count = nullptr;  // null only with its begin: max_queries
   const int32_t* key_begin = nullptr;
   const int32_t* key_count = nullptr;    // null only with its begin: max_keys
   const int32_t* key_order = nullptr;    // [key rows], with query_limit or null
   const int32_t* query_limit = nullptr;  // [query rows / limit_repeat]
-  int32_t limit_repeat = 1;
+  int32_t limit_repeat = 1;              // at least 1
   // Relative positions (T5): relative_bias[h * (2 * reach + 1) + reach + clamp(j - i, -reach, reach)] is added to the
   // scaled score of the request's i-th query and j-th key. Null: none.
   const float* relative_bias = nullptr;
-  int32_t reach = 0;
+  int32_t reach = 0;  // at most 2^20
 };
 
 LaunchError AttentionCuda(const AttentionBatch& batch, CudaStream stream);

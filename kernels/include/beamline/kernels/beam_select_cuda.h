@@ -40,9 +40,9 @@ struct BeamSelectBatch {
   int32_t first_code = 0;                      // column of code 0, below vocab
   int32_t level = 0;                           // 0-based level being selected, below kMaxTrieLevels
   int32_t requests = 0;                        // 1..65535
-  int32_t rows = 0;                            // capacity in slots: row_begin[requests] <= rows
+  int32_t rows = 0;                            // capacity in slots, requests..2^26: row_begin[requests] <= rows
   const int32_t* row_begin = nullptr;          // [requests + 1], strictly ascending from 0
-  const int32_t* width = nullptr;              // [requests], 0..the request's slots
+  const int32_t* width = nullptr;              // [requests], 0..the request's slots and kMaxBeamWidth
   const ScoreRule* rule = nullptr;             // [requests]
   const ConstraintView* constraint = nullptr;  // [requests]; the views' arrays are device memory too
   DeviceBeams in;                              // of the level before; unused at level 0
@@ -62,6 +62,7 @@ size_t BeamSelectWorkspaceBytes(int32_t requests, int32_t rows);
 LaunchError BeamSelectPrepare(void* workspace, int32_t requests, int32_t rows, CudaStream stream);
 
 // A request whose row fails, or that had failed before, gets count 0 and keeps its first error; others are unaffected.
+// One whose beams have run out is not looked at: count 0 without an error.
 LaunchError BeamSelectCuda(const BeamSelectBatch& batch, CudaStream stream);
 
 }  // namespace beamline::kernels

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // Small things between the sublayers, on the device: what has no reduction. Computed in fp32 and rounded once. Arrays
-// are 16-byte aligned, rows dense, widths and counts multiples of 8.
+// are 16-byte aligned, rows dense. Widths are multiples of 8 up to kMaxRowWidth, rows 1..2^31, and no array has more
+// than kMaxElements.
 #pragma once
 
 #include <cstdint>
@@ -10,10 +11,12 @@
 
 namespace beamline::kernels {
 
+inline constexpr int64_t kMaxElements = (int64_t{1} << 39) - 256;
+
 // out = x + y
 struct AddArgs {
   DataType type = DataType::kFloat32;
-  int64_t count = 0;  // elements
+  int64_t count = 0;  // elements, a multiple of 8
   const void* x = nullptr;
   const void* y = nullptr;
   void* out = nullptr;  // may be x or y
@@ -40,10 +43,10 @@ struct RepeatRowsArgs {
   DataType type = DataType::kFloat32;
   int64_t rows = 0;
   int32_t width = 0;
-  int32_t repeat = 1;
-  int32_t period = 1;
-  int32_t step = 1;
-  int32_t first = 0;
+  int32_t repeat = 1;       // at least 1
+  int32_t period = 1;       // at least 1
+  int32_t step = 1;         // at least 0
+  int32_t first = 0;        // at least 0
   const void* x = nullptr;  // at least first + (period - 1) * step + 1 rows
   void* out = nullptr;      // [rows][width]
 };

@@ -2,7 +2,8 @@
 //
 // Lookups on the device: the input rows of a decode step, the features of context tokens, and the tokens of several
 // pathways brought together in packed order. An id outside its table gives zeros and reads nothing. Sums are fp32,
-// rounded once.
+// rounded once. Widths, that of a result of several columns too, are multiples of 8 up to kMaxRowWidth; results have 1
+// to 2^31 - 1 rows and at most 2^42 - 2048 elements. Arrays of rows are 16-byte aligned.
 #pragma once
 
 #include <cstdint>
@@ -11,19 +12,19 @@
 
 namespace beamline::kernels {
 
-// out[r] = table[codes[r]] + add. Rows of the table are dense, arrays 16-byte aligned.
+// out[r] = table[codes[r]] + add. Rows of the table are dense.
 struct EmbedCodesArgs {
   DataType type = DataType::kFloat32;  // of all matrices
-  int32_t width = 0;                   // multiple of 8
+  int32_t width = 0;
   int32_t rows = 0;
-  const void* table = nullptr;  // [table_rows][width]
-  int32_t table_rows = 0;
+  const void* table = nullptr;      // [table_rows][width]
+  int32_t table_rows = 0;           // at least 1
   const uint16_t* codes = nullptr;  // [rows], or
   const int32_t* ids = nullptr;     // [rows][id_step], the first of each; neither: row 0 for all (BOS)
-  int32_t id_step = 1;
-  const void* add = nullptr;  // [width] or null: a position's row
-  void* out = nullptr;        // [rows][out_step]
-  int64_t out_step = 0;       // elements, a multiple of 8; 0: width
+  int32_t id_step = 1;              // at least 1
+  const void* add = nullptr;        // [width] or null: a position's row
+  void* out = nullptr;              // [rows][out_step]
+  int64_t out_step = 0;             // elements, a multiple of 8 and at least width; 0: width
 };
 
 LaunchError EmbedCodesCuda(const EmbedCodesArgs& args, CudaStream stream);
@@ -39,8 +40,8 @@ inline constexpr int kMaxFeatureColumns = 32;
 
 struct FeatureColumn {
   const void* table = nullptr;  // [buckets][width]
-  int32_t buckets = 0;          // at most 32 for kBitSum
-  int32_t width = 0;            // multiple of 8; all equal where summed
+  int32_t buckets = 0;          // at least 1; at most 32 for kBitSum
+  int32_t width = 0;            // all equal where summed
   FeatureRow lookup = FeatureRow::kIndex;
 };
 
@@ -62,7 +63,7 @@ inline constexpr int kMaxPathways = 8;
 // out[t] = pathway[from[t]][row[t]] + positions[position[t]].
 struct JoinTokensArgs {
   DataType type = DataType::kFloat32;
-  int32_t width = 0;  // multiple of 8
+  int32_t width = 0;
   int32_t tokens = 0;
   const void* pathway[kMaxPathways] = {};   // [pathway_rows][width] each
   int32_t pathway_rows[kMaxPathways] = {};  // 0 where there is none

@@ -35,4 +35,7 @@ inline constexpr int64_t SizeOf(DataType type) {
 // Rows of every matrix an op reads with vector loads begin at a multiple of this.
 inline constexpr int64_t kAlignment = 16;
 
+// Columns of a row, where a header names no other limit of its op.
+inline constexpr int32_t kMaxRowWidth = 1 << 20;
+
 }  // namespace beamline::kernels

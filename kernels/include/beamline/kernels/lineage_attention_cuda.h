@@ -19,13 +19,13 @@ namespace beamline::kernels {
 
 struct LineageAttentionBatch {
   DataType type = DataType::kFloat32;
-  int32_t heads = 1;
+  int32_t heads = 1;            // 1..65535; rows * heads: at most 2^35 - 16
   int32_t key_value_heads = 1;  // divides heads
   int32_t head_dim = 0;         // multiple of 8, at most 256
   float scale = 1;
-  int32_t step = 0;  // 0-based, below kMaxTrieLevels
-  int32_t requests = 0;
-  int32_t rows = 0;                        // capacity in slots; at step 0 `requests` rows are computed
+  int32_t step = 0;                        // 0-based, below kMaxTrieLevels
+  int32_t requests = 0;                    // 1..65535
+  int32_t rows = 0;                        // capacity in slots, requests..2^26; at step 0 `requests` rows are computed
   int32_t rows_each[kMaxTrieLevels] = {};  // per step up to `step`; 0: packed by row_begin and row_count
   const int32_t* row_begin = nullptr;      // [requests + 1]
   const int32_t* row_count = nullptr;  // [requests] active slots; others are neither read nor written. Unused at step 0

@@ -10,12 +10,12 @@
 
 namespace beamline::kernels {
 
-// quantized <- x / row_scale as E4M3, row_scale = max |x| of the row / 448, or 1 for a row of zeros. Arrays and rows of
-// x are 16-byte aligned; the rows of `quantized` are dense.
+// quantized <- x / row_scale as E4M3, row_scale = max(max |x| of the row / 448, 2^-126), or 1 for a row of zeros.
+// Arrays and rows of x are 16-byte aligned; the rows of `quantized` are dense.
 struct QuantizeRowsArgs {
   DataType type = DataType::kFloat32;  // of x
   int64_t rows = 0;                    // 1..2^31 - 1
-  int32_t width = 0;                   // multiple of 8
+  int32_t width = 0;                   // multiple of 8, at most kMaxRowWidth
   int64_t x_step = 0;                  // elements between rows; at least width
   const void* x = nullptr;             // [rows][x_step]
   uint8_t* quantized = nullptr;        // [rows][width] E4M3
@@ -29,7 +29,7 @@ LaunchError QuantizeRowsCuda(const QuantizeRowsArgs& args, CudaStream stream);
 struct ScaleProductArgs {
   DataType type = DataType::kFloat32;   // of out
   int64_t rows = 0;                     // 1..2^31 - 1
-  int32_t width = 0;                    // multiple of 8
+  int32_t width = 0;                    // multiple of 8, at most kMaxRowWidth
   const float* x = nullptr;             // [rows][width]
   const float* row_scale = nullptr;     // [rows]
   const float* column_scale = nullptr;  // [width], 16-byte aligned

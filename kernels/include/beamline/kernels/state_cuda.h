@@ -2,7 +2,8 @@
 //
 // What a search keeps between its steps, on the device: who sees which token, the lineage of the beams, the input of
 // the next step, and contexts that move in and out of batches. All are copies and integer logic: exact. Requests stand
-// one behind the other with the same number of rows each, arrays are 16-byte aligned.
+// one behind the other with the same number of rows each, all together at most kMaxStateRows. Arrays are
+// aligned to their elements, rows of bytes to 4; a row has 4..2^30 bytes, a multiple of 4.
 #pragma once
 
 #include <cstdint>
@@ -10,6 +11,8 @@
 #include "beamline/kernels/launch.h"
 
 namespace beamline::kernels {
+
+inline constexpr int32_t kMaxStateRows = 0x7fffff00;
 
 inline constexpr int32_t kHiddenOrder = 0x7fffffff;  // of padding: only as large a limit reaches it
 
@@ -34,7 +37,7 @@ struct ExtendLineageArgs {
   int32_t requests = 0;
   int32_t rows = 0;                  // of each request
   int32_t parent_rows = 0;           // of each request, one step earlier
-  int32_t steps = 0;                 // planes of `lineage`
+  int32_t steps = 0;                 // planes of `lineage`, at most 64
   const int32_t* lineage = nullptr;  // [steps][requests * parent_rows]; unused without steps
   const int32_t* parents = nullptr;  // [requests * rows]
   int32_t* out = nullptr;            // [steps + 1][requests * rows]
@@ -59,7 +62,7 @@ LaunchError NextStepCuda(const NextStepArgs& args, CudaStream stream);
 // The rows of x whose order is not kHiddenOrder, in their order.
 struct TakeVisibleArgs {
   int32_t tokens = 0;
-  int64_t row_bytes = 0;           // a multiple of 4
+  int64_t row_bytes = 0;
   const int32_t* order = nullptr;  // [tokens]
   const void* x = nullptr;         // [tokens][row_bytes]
   void* out = nullptr;             // [visible tokens][row_bytes]
@@ -73,7 +76,7 @@ inline constexpr int32_t kMaxStacked = 128;  // of one launch
 struct StackRowsArgs {
   int32_t requests = 0;  // at most kMaxStacked
   int32_t capacity = 0;
-  int64_t row_bytes = 0;               // a multiple of 4
+  int64_t row_bytes = 0;
   uint32_t fill = 0;                   // four bytes of it
   const void* rows[kMaxStacked] = {};  // [count[i]][row_bytes]
   int32_t count[kMaxStacked] = {};     // at most `capacity`

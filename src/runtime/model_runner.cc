@@ -85,8 +85,10 @@ bool ModelRunner::TryAttachContext(scheduler::Job& job) {
   return request.context_cached;
 }
 
-absl::Status ModelRunner::RunBatch(absl::string_view what, absl::FunctionRef<void()> batch) const {
-  absl::Status status = RunCatching(what, batch);
+absl::Status ModelRunner::RunBatch(absl::string_view what, const RequestJob& first,
+                                   absl::FunctionRef<void()> batch) const {
+  absl::Status status =
+      RunCatching(what, batch, first.trial ? absl::StatusCode::kResourceExhausted : absl::StatusCode::kInternal);
   if (!status.ok() && parts_.group != nullptr && !parts_.group->group_status().ok()) {
     return parts_.group->group_status();
   }
@@ -105,7 +107,7 @@ std::vector<absl::Status> ModelRunner::Encode(absl::Span<scheduler::Job* const> 
     good_index.push_back(i);
   }
   if (good.empty()) return statuses;
-  const absl::Status status = RunBatch("encode", [&] { EncodeBatch(good); });
+  const absl::Status status = RunBatch("encode", *good[0], [&] { EncodeBatch(good); });
   for (size_t i : good_index) statuses[i] = status;
   return statuses;
 }
@@ -161,7 +163,7 @@ std::vector<absl::Status> ModelRunner::Decode(absl::Span<scheduler::Job* const> 
   }
   if (good.empty()) return statuses;
   const absl::Status status =
-      RunBatch("decode", [&] { DecodeBatch(good, constraints, gate, absl::MakeSpan(good_statuses)); });
+      RunBatch("decode", *good[0], [&] { DecodeBatch(good, constraints, gate, absl::MakeSpan(good_statuses)); });
   if (!status.ok()) {
     for (absl::Status* failed : good_statuses) *failed = status;
   }

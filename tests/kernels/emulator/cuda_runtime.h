@@ -10,6 +10,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <functional>
+#include <utility>
 #include <vector>
 
 #include <malloc.h>
@@ -104,7 +105,10 @@ enum cudaMemcpyKind { cudaMemcpyHostToDevice, cudaMemcpyDeviceToHost, cudaMemcpy
 enum cudaFuncAttribute { cudaFuncAttributeMaxDynamicSharedMemorySize };
 enum cudaDataType_t { CUDA_R_32F = 0, CUDA_R_16F = 2, CUDA_R_16BF = 14, CUDA_R_8F_E4M3 = 28 };
 inline const char* cudaGetErrorString(cudaError_t) { return "emulated"; }
-inline cudaError_t cudaGetLastError() { return cudaSuccess; }
+namespace emulator {
+inline thread_local cudaError_t last_error = cudaSuccess;  // of an allocation
+}
+inline cudaError_t cudaGetLastError() { return std::exchange(emulator::last_error, cudaSuccess); }
 inline cudaError_t cudaDeviceSynchronize() {
   emulator::WaitForAll();
   return cudaSuccess;
@@ -138,20 +142,25 @@ inline cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int) {
 
 // -- Memory. Filled with NaNs, as nobody may read what was not written.
 namespace emulator {
-inline constexpr size_t kMemory = size_t{64} << 30;
+inline std::atomic<size_t> memory{size_t{64} << 30};  // all that the device has: a test may set less
 inline std::atomic<size_t> allocated{0};
+inline std::atomic<size_t> allocations{0};                   // asked for so far
+inline std::atomic<size_t> allocations_allowed{~size_t{0}};  // later ones fail
 }  // namespace emulator
 inline cudaError_t cudaMemGetInfo(size_t* free, size_t* total) {
-  *total = emulator::kMemory;
-  *free = emulator::kMemory - emulator::allocated;
+  const size_t taken = emulator::allocated;
+  *total = emulator::memory;
+  *free = *total > taken ? *total - taken : 0;
   return cudaSuccess;
 }
 template <class T>
 cudaError_t cudaMalloc(T** p, size_t bytes) {
   if (emulator::InvalidatesCapture()) return cudaErrorStreamCaptureUnsupported;
   const size_t padded = (bytes + 255) / 256 * 256;
-  *p = static_cast<T*>(std::aligned_alloc(256, padded));
-  if (*p == nullptr) return cudaErrorMemoryAllocation;
+  const bool fits =
+      emulator::allocations++ < emulator::allocations_allowed && emulator::allocated + padded <= emulator::memory;
+  *p = fits ? static_cast<T*>(std::aligned_alloc(256, padded)) : nullptr;
+  if (*p == nullptr) return emulator::last_error = cudaErrorMemoryAllocation;
   emulator::allocated += malloc_usable_size(*p);
   std::memset(static_cast<void*>(*p), 0xff, padded < (1u << 22) ? padded : (1u << 22));
   return cudaSuccess;

@@ -7,7 +7,9 @@
 #include <optional>
 
 #include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "absl/strings/str_join.h"
 
 namespace beamline {
 namespace {
@@ -50,6 +52,18 @@ std::string OwnGroup(const std::string& path) {
   return "/";
 }
 
+// "2.00 GB", and what would be no more than its last digit in MB.
+std::string FormatBytes(int64_t bytes) {
+  const double megabytes = static_cast<double>(bytes) * 1e-6;
+  return megabytes < 100 ? absl::StrFormat("%.1f MB", megabytes) : absl::StrFormat("%.2f GB", megabytes * 1e-3);
+}
+
+int64_t TotalBytes(absl::Span<const MemoryPart> parts) {
+  int64_t total = 0;
+  for (const MemoryPart& part : parts) total += part.bytes;
+  return total;
+}
+
 }  // namespace
 
 int64_t AvailableMemory(const MemoryFiles& files) {
@@ -62,13 +76,33 @@ int64_t AvailableMemory(const MemoryFiles& files) {
   }
 }
 
+std::string DescribeMemory(absl::Span<const MemoryPart> parts) {
+  return absl::StrJoin(parts, ", ", [](std::string* out, const MemoryPart& part) {
+    absl::StrAppend(out, part.what, " ", FormatBytes(part.bytes));
+  });
+}
+
 absl::Status CheckMemory(absl::string_view what, int64_t needed_bytes, absl::string_view remedy, int64_t limit_bytes) {
-  const int64_t available = limit_bytes > 0 ? limit_bytes : AvailableMemory();
-  if (needed_bytes <= available) return absl::OkStatus();
-  const auto gigabytes = [](int64_t bytes) { return static_cast<double>(bytes) * 1e-9; };
-  return absl::ResourceExhaustedError(absl::StrFormat("%s need about %.2f GB of memory, %.2f GB %s; %s", what,
-                                                      gigabytes(needed_bytes), gigabytes(available),
-                                                      limit_bytes > 0 ? "is the limit" : "are free", remedy));
+  return CheckMemory({.what = std::string(what), .parts = {{"", needed_bytes}}, .remedy = std::string(remedy)},
+                     limit_bytes);
+}
+
+absl::Status CheckMemory(const MemoryNeed& need, int64_t limit_bytes) {
+  const int64_t needed = TotalBytes(need.parts), available = limit_bytes > 0 ? limit_bytes : AvailableMemory();
+  if (needed <= available) return absl::OkStatus();
+  const bool by_parts = need.parts.size() > 1;
+  return absl::ResourceExhaustedError(absl::StrCat(need.what, " need about ", FormatBytes(needed), " of memory",
+                                                   by_parts ? absl::StrCat(" (", DescribeMemory(need.parts), ")") : "",
+                                                   ", ", FormatBytes(available),
+                                                   limit_bytes > 0 ? " is the limit; " : " are free; ", need.remedy));
+}
+
+absl::Status CheckDeviceMemory(const MemoryNeed& need, int64_t free_bytes) {
+  const int64_t needed = TotalBytes(need.parts);
+  if (needed <= free_bytes) return absl::OkStatus();
+  return absl::ResourceExhaustedError(absl::StrCat(need.what, " need about ", FormatBytes(needed),
+                                                   " of the device's memory (", DescribeMemory(need.parts), "), ",
+                                                   FormatBytes(free_bytes), " are free; ", need.remedy));
 }
 
 }  // namespace beamline

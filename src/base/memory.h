@@ -6,9 +6,11 @@
 
 #include <cstdint>
 #include <string>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/strings/string_view.h"
+#include "absl/types/span.h"
 
 namespace beamline {
 
@@ -28,5 +30,24 @@ int64_t AvailableMemory(const MemoryFiles& files = {});
 // available: "WHAT need about X GB of memory, Y GB are free; REMEDY".
 absl::Status CheckMemory(absl::string_view what, int64_t needed_bytes, absl::string_view remedy,
                          int64_t limit_bytes = 0);
+
+// An estimate by its parts.
+struct MemoryPart {
+  std::string what;
+  int64_t bytes = 0;
+};
+struct MemoryNeed {
+  std::string what;
+  std::vector<MemoryPart> parts;
+  std::string remedy;
+};
+
+// "weights 1.20 GB, context cache 67.1 MB"
+std::string DescribeMemory(absl::Span<const MemoryPart> parts);
+
+// As above, every part named: "WHAT need about X GB of memory (PARTS), ...".
+absl::Status CheckMemory(const MemoryNeed& need, int64_t limit_bytes = 0);
+// The same of a device that has `free_bytes`.
+absl::Status CheckDeviceMemory(const MemoryNeed& need, int64_t free_bytes);
 
 }  // namespace beamline

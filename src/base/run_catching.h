@@ -13,16 +13,20 @@
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/string_view.h"
+#include "base/out_of_memory.h"
 
 namespace beamline {
 
 // OK once `work` has returned; INTERNAL with what it threw. `what` names the stage. Too little memory is
-// `out_of_memory`: a fault for the request that met it, but something to try again later for a load.
+// `out_of_memory`, of the host or of a device: a fault for the request that met it, but something to try again later
+// for a load.
 inline absl::Status RunCatching(absl::string_view what, absl::FunctionRef<void()> work,
                                 absl::StatusCode out_of_memory = absl::StatusCode::kInternal) {
   try {
     work();
     return absl::OkStatus();
+  } catch (const OutOfMemory& error) {
+    return absl::Status(out_of_memory, absl::StrCat(what, ": out of memory: ", error.what()));
   } catch (const std::bad_alloc&) {
     return absl::Status(out_of_memory, absl::StrCat(what, ": out of memory"));
   } catch (const std::exception& error) {

@@ -69,14 +69,15 @@ absl::Status ModelLoader::WarmUpNow(ServingModel& next, const repository::Model*
   const std::vector<RecommendRequest> recorded = Recorded(next.runner->info().levels());
   BEAMLINE_RETURN_IF_ERROR(next.runner->WarmUp(recorded, options_.score_rule));
   // Beside a version that serves, little: its requests need the machine.
-  next.costs = MeasureCosts(*next.runner,
-                            {.beam_width = options_.default_beam_width,
-                             .max_beam_width = options_.max_beam_width,
-                             .max_requests = options_.max_batch_requests,
-                             .max_rows = options_.max_batch_rows,
-                             .score_rule = options_.score_rule,
-                             .budget = serving == nullptr ? options_.cost_measurement : options_.cost_measurement / 5},
-                            clock_);
+  BEAMLINE_ASSIGN_OR_RETURN(next.costs, MeasureCosts(*next.runner,
+                                                     {.beam_width = options_.default_beam_width,
+                                                      .max_beam_width = options_.max_beam_width,
+                                                      .max_requests = options_.max_batch_requests,
+                                                      .max_rows = options_.max_batch_rows,
+                                                      .score_rule = options_.score_rule,
+                                                      .budget = serving == nullptr ? options_.cost_measurement
+                                                                                   : options_.cost_measurement / 5},
+                                                     clock_));
   BEAMLINE_RETURN_IF_ERROR(CheckInterrupted());
   next.catalogue_since = clock_.Now();
   if (serving != nullptr) {

@@ -253,17 +253,22 @@ ParameterCount CountParameters(const ModelConfig& config) {
   return count;
 }
 
-int64_t EstimateWeightBytes(const ModelConfig& config, const WeightStorage& storage) {
-  int64_t bytes = 0, largest = 0;
+WeightBytes EstimateWeights(const ModelConfig& config, const WeightStorage& storage) {
+  WeightBytes bytes;
   for (const WeightSpec& spec : WeightSchema(config)) {
     const int64_t shared = spec.split.axis < 0 ? 1 : storage.ranks;
-    bytes += spec.elements() / shared * (spec.role == WeightRole::kBuffer ? 4 : storage.bytes);
+    bytes.kept += spec.elements() / shared * (spec.role == WeightRole::kBuffer ? 4 : storage.bytes);
     // Of a whole table that a tied head multiplies with, a rank packs its share.
     const bool whole = spec.split.axis < 0 && spec.role == WeightRole::kMatrix;
-    if (IsMultiplied(config, spec)) bytes += spec.elements() / (whole ? 1 : storage.ranks) * storage.packed_bytes;
-    largest = std::max(largest, spec.elements() * 4);
+    if (IsMultiplied(config, spec)) bytes.kept += spec.elements() / (whole ? 1 : storage.ranks) * storage.packed_bytes;
+    bytes.largest = std::max(bytes.largest, spec.elements() * 4);
   }
-  return bytes + largest;
+  return bytes;
+}
+
+int64_t EstimateWeightBytes(const ModelConfig& config, const WeightStorage& storage) {
+  const WeightBytes bytes = EstimateWeights(config, storage);
+  return bytes.kept + bytes.largest;
 }
 
 absl::Status CheckMemory(const ModelConfig& config, const WeightStorage& storage, int64_t available_bytes) {

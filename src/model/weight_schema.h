@@ -62,7 +62,13 @@ struct WeightStorage {
   int ranks = 1;             // that share what can be split
 };
 
-// Bytes the weights take on the device, plus the largest single tensor in fp32 while loading.
+// `kept` where the tensors are; `largest`, in fp32, on the host for as long as it is loaded.
+struct WeightBytes {
+  int64_t kept = 0;
+  int64_t largest = 0;
+};
+WeightBytes EstimateWeights(const ModelConfig& config, const WeightStorage& storage);
+// Both, of a model on the host.
 int64_t EstimateWeightBytes(const ModelConfig& config, const WeightStorage& storage);
 
 // RESOURCE_EXHAUSTED with the estimate where it exceeds `available_bytes` (<= 0: what base/memory.h finds).

@@ -3,11 +3,13 @@
 
 #include <cmath>
 #include <numbers>
+#include <optional>
 
 #include "absl/strings/str_cat.h"
 #include "backend/backend.h"
 #include "backend/ops.h"
 #include "base/digest.h"
+#include "base/memory.h"
 #include "base/safetensors.h"
 #include "beamline/status.h"
 #include "model/sharding.h"
@@ -51,6 +53,16 @@ void AppendFloats(const TensorView& view, int64_t first, int64_t count, std::vec
   for (const uint16_t bits : view.as<uint16_t>().subspan(first, count)) values.push_back(BFloat16ToFloat(bits));
 }
 
+// Of the device, or of the host where tensors are there.
+absl::Status CheckRoom(const backend::Context& ctx, const ModelConfig& config) {
+  const std::optional<DeviceMemory> device = ctx.backend->GetDeviceMemory();
+  if (!device) return ctx.device.is_cpu() ? CheckMemory(config, StorageOf(ctx), 0) : absl::OkStatus();
+  return CheckDeviceMemory({.what = absl::StrCat("the model's ", CountParameters(config).total, " parameters"),
+                            .parts = {{"weights", EstimateWeights(config, StorageOf(ctx)).kept}},
+                            .remedy = "use bf16, a smaller model, or a device with more memory"},
+                           device->free);
+}
+
 }  // namespace
 
 const at::Tensor& Weights::Get(const std::string& name) const {
@@ -74,7 +86,7 @@ Weights InitWeights(backend::Context& ctx, const ModelConfig& config, uint64_t s
 
 absl::StatusOr<Weights> LoadWeights(backend::Context& ctx, const ModelConfig& config, const std::string& path) {
   BEAMLINE_RETURN_IF_ERROR(ValidateConfig(config));
-  if (ctx.device.is_cpu()) BEAMLINE_RETURN_IF_ERROR(CheckMemory(config, StorageOf(ctx), 0));
+  BEAMLINE_RETURN_IF_ERROR(CheckRoom(ctx, config));
   BEAMLINE_ASSIGN_OR_RETURN(const SafetensorsFile file, SafetensorsFile::Read(path));
   return LoadWeights(ctx, config, file);
 }

@@ -4,7 +4,6 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "base/memory.h"
 #include "beamline/status.h"
 #include "catalogue/snapshot_file.h"
 #include "model/sharding.h"
@@ -15,14 +14,6 @@ namespace beamline::runtime {
 namespace {
 
 namespace fs = std::filesystem;
-
-absl::Status CheckMemory(const fs::path& folder, const BundleManifest& manifest, const model::ModelConfig& config,
-                         const LoadBundleOptions& options) {
-  return beamline::CheckMemory(absl::StrCat(folder.string(), ": loading and the context cache"),
-                               EstimateBundleBytes(manifest, config, options.storage) + options.further_bytes,
-                               "use bf16, a smaller model or catalogue, a smaller context cache, or more memory",
-                               options.memory_limit_bytes);
-}
 
 absl::StatusOr<model::ModelConfig> LoadVerifiedConfig(const fs::path& folder, const BundleManifest& manifest) {
   BEAMLINE_ASSIGN_OR_RETURN(const std::string json, ReadBundleFile(folder, manifest, kConfigFile));
@@ -102,25 +93,12 @@ absl::StatusOr<std::shared_ptr<const catalogue::CatalogueSnapshot>> LoadCatalogu
 
 }  // namespace
 
-int64_t EstimateBundleBytes(const BundleManifest& manifest, const model::ModelConfig& config,
-                            const model::WeightStorage& storage) {
-  const auto file_bytes = [&](const char* name) {
-    const auto found = manifest.files.find(name);
-    return found == manifest.files.end() ? int64_t{0} : static_cast<int64_t>(found->second.bytes);
-  };
-  // The weights' file once as read and once as parsed, or a rank's parts of it; then the tensors; the catalogue's file
-  // and its arrays.
-  const int64_t weights =
-      storage.ranks == 1 ? 2 * file_bytes(kWeightsFile) : model::EstimateWeightBytes(config, {.ranks = storage.ranks});
-  return weights + model::EstimateWeightBytes(config, storage) + 2 * file_bytes(kItemsFile) +
-         2 * file_bytes(kVocabularyFile);
-}
-
 absl::StatusOr<Bundle> LoadBundle(const fs::path& folder, const LoadBundleOptions& options) {
   Bundle bundle;
   BEAMLINE_ASSIGN_OR_RETURN(bundle.manifest, OpenBundleFolder(folder));
   BEAMLINE_ASSIGN_OR_RETURN(bundle.config, LoadVerifiedConfig(folder, bundle.manifest));
-  BEAMLINE_RETURN_IF_ERROR(CheckMemory(folder, bundle.manifest, bundle.config, options));
+  bundle.memory = EstimateMemory(bundle.manifest, bundle.config, options.memory);
+  BEAMLINE_RETURN_IF_ERROR(CheckEstimate(folder, bundle.memory, options.memory, options.memory_limit_bytes));
   BEAMLINE_RETURN_IF_ERROR(CheckCodebook(folder, bundle.manifest, bundle.config));
 
   const std::string vocabulary_path = (folder / kVocabularyFile).string();

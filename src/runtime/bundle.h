@@ -7,7 +7,8 @@
 //
 // LoadBundle verifies every file in full, and that the parts belong together (one codebook fingerprint, level sizes,
 // tables large enough), before it returns any of it; what it returns is private memory, independent of the folder. The
-// memory needed is estimated and compared with the limit before anything large is read. Functions keep no state and are
+// memory needed, of the host and of a device, is estimated and compared with what there is before anything large is
+// read (memory_estimate.h). Functions keep no state and are
 // thread-safe.
 #pragma once
 
@@ -20,9 +21,9 @@
 #include "base/safetensors.h"
 #include "catalogue/snapshot.h"
 #include "model/config.h"
-#include "model/weight_schema.h"
 #include "parallel/shard.h"
 #include "runtime/bundle_manifest.h"
+#include "runtime/memory_estimate.h"
 #include "runtime/vocabulary.h"
 
 namespace beamline::runtime {
@@ -33,23 +34,19 @@ struct Bundle {
   SafetensorsFile weights;  // or the parts of a rank; names and shapes are checked when the model is made of them
   std::shared_ptr<const Vocabulary> vocabulary;
   std::shared_ptr<const catalogue::CatalogueSnapshot> catalogue;
+  MemoryEstimate memory;
 };
 
 struct LoadBundleOptions {
-  std::string catalogue;           // a snapshot file to use instead of the bundle's own
-  model::WeightStorage storage;    // how weights will be kept
+  std::string catalogue;  // a snapshot file to use instead of the bundle's own
+  MemoryUse memory;
   parallel::Shard shard;           // of the weights, this alone is kept in memory
-  int64_t further_bytes = 0;       // what the caller needs besides, e.g. a cache
-  int64_t memory_limit_bytes = 0;  // 0: what the machine has available
+  int64_t memory_limit_bytes = 0;  // of the host; 0: what the machine has available
 };
 
 absl::StatusOr<Bundle> LoadBundle(const std::filesystem::path& folder, const LoadBundleOptions& options = {});
 
 // Every id that the vocabulary knows needs its row in the tables that are looked up by it. `source` opens the error.
 absl::Status CheckTables(const model::ModelConfig& config, const Vocabulary& vocabulary, const std::string& source);
-
-// Bytes of memory that loading takes at its peak, about.
-int64_t EstimateBundleBytes(const BundleManifest& manifest, const model::ModelConfig& config,
-                            const model::WeightStorage& storage);
 
 }  // namespace beamline::runtime

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // From options to a model in memory: what every rank of a group does, and one that is alone. Errors name file, field,
-// limit and value; memory that runs out is an exception, caught by the callers. Thread-safe, but LoadModel sets the
-// threads of the whole process (backend::SetThreads).
+// limit and value; memory that runs out is RESOURCE_EXHAUSTED
+// with the estimate, or, outside of the weights, an exception, caught by the callers. Thread-safe, but LoadModel sets
+// the threads of the whole process (backend::SetThreads).
 #pragma once
 
 #include <memory>
@@ -12,6 +13,7 @@
 #include "backend/context.h"
 #include "model/model.h"
 #include "runtime/bundle.h"
+#include "runtime/model_runner.h"
 #include "runtime/runner.h"
 
 namespace beamline::runtime {
@@ -26,5 +28,8 @@ struct LoadedModel {
 
 // Verifies the bundle in full and makes the model of it, or the share of the context's rank.
 absl::StatusOr<LoadedModel> LoadModel(const RunnerOptions& options, backend::Context& ctx);
+
+// A runner of that on the context of `parts`, with its group or none; the other parts are made here.
+absl::StatusOr<std::unique_ptr<Runner>> LoadRunnerOn(const RunnerOptions& options, ModelRunner::Parts parts);
 
 }  // namespace beamline::runtime

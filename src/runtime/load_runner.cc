@@ -1,9 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <optional>
 #include <string>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "backend/backend.h"
 #include "backend/context.h"
+#include "backend/device_budget.h"
 #include "base/log.h"
 #include "base/run_catching.h"
 #include "beamline/status.h"
@@ -43,35 +46,47 @@ absl::StatusOr<std::string> ChooseDevice(const RunnerOptions& options) {
   return "cpu";
 }
 
+namespace {
+
+std::optional<DeviceUse> DeviceUseOf(const backend::Context& ctx, const RunnerOptions& options) {
+  const std::optional<DeviceMemory> memory = ctx.backend->GetDeviceMemory();
+  if (ctx.device.is_cpu() && !memory) return std::nullopt;
+  if (!memory) return DeviceUse{};
+  return DeviceUse{.free_bytes = memory->free, .batch_bytes = options.workers * backend::kLtWorkspaceBytes};
+}
+
+// Others may take memory meanwhile, and an estimate may be too low: what runs out then is told beside it.
+absl::StatusOr<model::Weights> UploadWeights(const RunnerOptions& options, backend::Context& ctx,
+                                             const Bundle& bundle) {
+  absl::StatusOr<model::Weights> weights = ReturnCatching(
+      absl::StrCat(options.bundle, ": loading"), [&] { return model::LoadWeights(ctx, bundle.config, bundle.weights); },
+      absl::StatusCode::kResourceExhausted);
+  if (!absl::IsResourceExhausted(weights.status())) return weights;
+  return absl::ResourceExhaustedError(
+      absl::StrCat(weights.status().message(), "; estimated before: ", bundle.memory.Describe()));
+}
+
+}  // namespace
+
 absl::StatusOr<LoadedModel> LoadModel(const RunnerOptions& options, backend::Context& ctx) {
   LoadBundleOptions load;
   load.catalogue = options.catalogue;
-  load.storage = model::StorageOf(ctx);
+  load.memory = {.storage = model::StorageOf(ctx),
+                 .context_cache_bytes = options.context_cache_bytes,
+                 .device = DeviceUseOf(ctx, options)};
   load.shard = backend::ShardOf(ctx);
-  load.further_bytes = options.context_cache_bytes;
   load.memory_limit_bytes = options.memory_limit_bytes;
   LoadedModel loaded;
   BEAMLINE_ASSIGN_OR_RETURN(loaded.bundle, LoadBundle(options.bundle, load));
 
   backend::SetThreads(options.threads);
-  BEAMLINE_ASSIGN_OR_RETURN(model::Weights weights,
-                            model::LoadWeights(ctx, loaded.bundle.config, loaded.bundle.weights));
+  BEAMLINE_ASSIGN_OR_RETURN(model::Weights weights, UploadWeights(options, ctx, loaded.bundle));
   loaded.bundle.weights = SafetensorsFile();  // the file's memory is given back before the first request
   BEAMLINE_ASSIGN_OR_RETURN(loaded.model, model::MakeModel(loaded.bundle.config, std::move(weights)));
   return loaded;
 }
 
-namespace {
-
-absl::StatusOr<std::unique_ptr<Runner>> Load(const RunnerOptions& options) {
-  BEAMLINE_RETURN_IF_ERROR(CheckRunnerOptions(options));
-  ModelRunner::Parts parts;
-  if (options.group == nullptr) {
-    BEAMLINE_ASSIGN_OR_RETURN(parts.context, backend::MakeContext(options.device, options.dtype, options.backend));
-  } else {
-    parts.context = options.group->context();
-    BEAMLINE_ASSIGN_OR_RETURN(parts.group, options.group->Load(options.bundle));  // while this rank loads, too
-  }
+absl::StatusOr<std::unique_ptr<Runner>> LoadRunnerOn(const RunnerOptions& options, ModelRunner::Parts parts) {
   BEAMLINE_ASSIGN_OR_RETURN(LoadedModel loaded, LoadModel(options, parts.context));
   BEAMLINE_ASSIGN_OR_RETURN(const std::string digest, IdentifyBundle(options.bundle));
   parts.tuning = TuningCache(parts.context.backend, TuningFolder(options.tuning_folder), digest);
@@ -85,6 +100,20 @@ absl::StatusOr<std::unique_ptr<Runner>> Load(const RunnerOptions& options) {
   parts.context_cache_bytes = options.context_cache_bytes;
   parts.workers = options.workers;
   return std::make_unique<ModelRunner>(std::move(parts));
+}
+
+namespace {
+
+absl::StatusOr<std::unique_ptr<Runner>> Load(const RunnerOptions& options) {
+  BEAMLINE_RETURN_IF_ERROR(CheckRunnerOptions(options));
+  ModelRunner::Parts parts;
+  if (options.group == nullptr) {
+    BEAMLINE_ASSIGN_OR_RETURN(parts.context, backend::MakeContext(options.device, options.dtype, options.backend));
+  } else {
+    parts.context = options.group->context();
+    BEAMLINE_ASSIGN_OR_RETURN(parts.group, options.group->Load(options.bundle));  // while this rank loads, too
+  }
+  return LoadRunnerOn(options, std::move(parts));
 }
 
 }  // namespace

@@ -90,9 +90,11 @@ absl::Status ModelRunner::fault() const {
   return device.ok() && parts_.group != nullptr ? parts_.group->group_status() : device;
 }
 
-absl::Status ModelRunner::RunBatch(absl::string_view what, absl::FunctionRef<void()> batch) const {
+absl::Status ModelRunner::RunBatch(absl::string_view what, const RequestJob& first,
+                                   absl::FunctionRef<void()> batch) const {
   BEAMLINE_RETURN_IF_ERROR(fault());
-  absl::Status status = RunCatching(what, batch);
+  absl::Status status =
+      RunCatching(what, batch, first.trial ? absl::StatusCode::kResourceExhausted : absl::StatusCode::kInternal);
   if (!status.ok()) BEAMLINE_RETURN_IF_ERROR(fault());
   return status;
 }
@@ -109,7 +111,7 @@ std::vector<absl::Status> ModelRunner::Encode(absl::Span<scheduler::Job* const> 
     good_index.push_back(i);
   }
   if (good.empty()) return statuses;
-  const absl::Status status = RunBatch("encode", [&] { EncodeBatch(good); });
+  const absl::Status status = RunBatch("encode", *good[0], [&] { EncodeBatch(good); });
   for (size_t i : good_index) statuses[i] = status;
   return statuses;
 }
@@ -166,7 +168,7 @@ std::vector<absl::Status> ModelRunner::Decode(absl::Span<scheduler::Job* const> 
   }
   if (good.empty()) return statuses;
   const absl::Status status =
-      RunBatch("decode", [&] { DecodeBatch(good, constraints, gate, absl::MakeSpan(good_statuses)); });
+      RunBatch("decode", *good[0], [&] { DecodeBatch(good, constraints, gate, absl::MakeSpan(good_statuses)); });
   if (!status.ok()) {
     for (absl::Status* failed : good_statuses) *failed = status;
   }

@@ -63,8 +63,9 @@ class ModelRunner final : public Runner {
     ~WeightRelease() { backend->ReleaseUnusedWeights(); }
   };
 
-  // What `batch` threw as a status; the fault, where that is the reason. With a fault nothing is begun.
-  absl::Status RunBatch(absl::string_view what, absl::FunctionRef<void()> batch) const;
+  // What `batch`, of jobs like `first`, threw as a status; the fault, where that is the reason. With a fault nothing is
+  // begun.
+  absl::Status RunBatch(absl::string_view what, const RequestJob& first, absl::FunctionRef<void()> batch) const;
   void EncodeBatch(absl::Span<RequestJob* const> jobs);
   void DecodeBatch(absl::Span<RequestJob* const> jobs, absl::Span<const kernels::ConstraintView> constraints,
                    scheduler::StepGate gate, absl::Span<absl::Status*> statuses);

@@ -55,6 +55,7 @@ struct RequestJob : scheduler::Job {
   int narrowing = 0;             // the engine's, for the answer: RecommendResult::narrowing
   ScoreRule score_rule = ScoreRule::kFull;
   bool trace = false;
+  bool trial = false;             // of a warm-up: memory that runs out is RESOURCE_EXHAUSTED, to be tried again later
   std::shared_ptr<Runner> model;  // executes the job, and nothing else does; `batch_group` is its alone
   std::shared_ptr<const catalogue::CatalogueSnapshot> snapshot;
   std::shared_ptr<const catalogue::CompiledEligibility> eligibility;  // of `snapshot`; null: unrestricted

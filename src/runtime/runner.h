@@ -71,7 +71,7 @@ struct RunnerOptions {
   int threads = 0;                         // of the backend; 0: one per core
   int workers = 1;                         // concurrent Encode and Decode calls
   int64_t context_cache_bytes = 64 << 20;  // 0: no cache
-  int64_t memory_limit_bytes = 0;          // weights + catalogue + cache; 0: what the machine has available
+  int64_t memory_limit_bytes = 0;          // of the host; 0: what the machine has available
   std::string tuning_folder;               // of what is measured on a GPU at warm-up; empty: in the user's cache folder
   std::shared_ptr<GroupLeader> group;      // of the ranks that hold the model together; null: this process alone
 };

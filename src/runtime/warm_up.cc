@@ -34,6 +34,7 @@ absl::Status ModelRunner::TryBatch(absl::Span<const RecommendRequest> requests, 
                    *parts_.catalogue);
     jobs[i].beam_widths = request.beam_widths;
     jobs[i].score_rule = score_rule;
+    jobs[i].trial = true;
     jobs[i].snapshot = parts_.catalogue;
     jobs[i].SetCosts();
     batch.push_back(&jobs[i]);

@@ -76,6 +76,13 @@ TEST_F(MemoryTest, ARefusalNamesWhatNumbersAndRemedy) {
   EXPECT_TRUE(CheckMemory("3 items", 1, "take fewer").ok());
   EXPECT_EQ(CheckMemory("3 items", 2'000'000'000, "take fewer", 1'000'000'000),
             absl::ResourceExhaustedError("3 items need about 2.00 GB of memory, 1.00 GB is the limit; take fewer"));
+  const MemoryNeed parts{"3 items", {{"ids", 2'000'000'000}, {"names", 1'500'000}}, "take fewer"};
+  EXPECT_EQ(CheckMemory(parts, 1'000'000'000).message(),
+            "3 items need about 2.00 GB of memory (ids 2.00 GB, names 1.5 MB), 1.00 GB is the limit; take fewer");
+  EXPECT_EQ(CheckDeviceMemory(parts, 2'000'000'000),
+            absl::ResourceExhaustedError("3 items need about 2.00 GB of the device's memory (ids 2.00 GB, names 1.5 "
+                                         "MB), 2.00 GB are free; take fewer"));
+  EXPECT_TRUE(CheckDeviceMemory(parts, 2'001'500'000).ok());
   EXPECT_THAT(CheckMemory("3 items", int64_t{1} << 60, "take fewer").ToString(), HasSubstr("GB are free; take fewer"));
 }
 

@@ -71,9 +71,10 @@ TEST_F(BundleEngineTest, CostsAreMeasuredWithFullHistories) {
   ASSERT_TRUE(runner.ok()) << runner.status();
   const RealClock clock;
   const auto costs = engine::MeasureCosts(**runner, {.max_requests = 2, .budget = absl::Minutes(1)}, clock);
-  ASSERT_EQ(costs.size(), 4u);
+  ASSERT_TRUE(costs.ok()) << costs.status();
+  ASSERT_EQ(costs->size(), 4u);
   const std::vector<int>& windows = (*runner)->info().window_lengths;
-  for (const scheduler::BatchCost& cost : costs) {
+  for (const scheduler::BatchCost& cost : *costs) {
     EXPECT_GE(cost.size.context_tokens, cost.size.requests * (windows[0] + windows[1]));
   }
 }

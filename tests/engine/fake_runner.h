@@ -11,6 +11,7 @@
 #include <functional>
 #include <memory>
 #include <new>
+#include <optional>
 #include <string>
 #include <thread>
 #include <utility>
@@ -80,7 +81,10 @@ class FakeRunner final : public runtime::Runner {
   std::function<void(int step)> before_step;    // on the worker
   std::function<void()> before_input;           // where requests are prepared
   std::atomic<int64_t> executed_late{0};
-  std::atomic<int64_t> encoded{0}, decoded{0};
+  std::atomic<int64_t> encoded{0}, decoded{0}, decoded_rows{0};
+  std::function<void(size_t requests)> before_encode;
+  std::function<absl::Status(size_t requests)> fails;  // of every request of a decode
+  std::optional<DeviceMemory> device_memory;
   std::string salt;      // changes the log-probabilities, as other weights would
   absl::Status warm_up;  // what WarmUp returns
   absl::Status fault_;   // set while no other thread runs
@@ -90,6 +94,7 @@ class FakeRunner final : public runtime::Runner {
 
   const runtime::ModelInfo& info() const override { return info_; }
   absl::Status fault() const override { return fault_; }
+  std::optional<DeviceMemory> GetDeviceMemory() const override { return device_memory; }
   std::shared_ptr<const catalogue::CatalogueSnapshot> catalogue() const override { return catalogue_; }
 
   runtime::EncodedRequest BuildInput(const runtime::FeatureSource& source, const Catalogue& catalogue) const override {
@@ -122,6 +127,7 @@ class FakeRunner final : public runtime::Runner {
     return request.context_cached;
   }
   std::vector<absl::Status> Encode(absl::Span<scheduler::Job* const> jobs) override {
+    if (before_encode) before_encode(jobs.size());
     std::vector<absl::Status> statuses(jobs.size());
     for (size_t i = 0; i < jobs.size(); ++i) {
       const auto& request = static_cast<const runtime::RequestJob&>(*jobs[i]);
@@ -136,7 +142,7 @@ class FakeRunner final : public runtime::Runner {
     return fault_.ok() ? statuses : std::vector<absl::Status>(jobs.size(), fault_);
   }
   std::vector<absl::Status> Decode(absl::Span<scheduler::Job* const> jobs, scheduler::StepGate gate) override {
-    std::vector<absl::Status> statuses(jobs.size());
+    std::vector<absl::Status> statuses(jobs.size(), fails ? fails(jobs.size()) : absl::OkStatus());
     for (int step = 0; step < info_.levels(); ++step) {
       if (before_step) before_step(step);
       for (size_t i = 0; i < jobs.size(); ++i) {
@@ -151,6 +157,7 @@ class FakeRunner final : public runtime::Runner {
       EXPECT_EQ(request.model.get(), this);
       if (!statuses[i].ok()) continue;
       decoded.fetch_add(1);
+      decoded_rows.fetch_add(request.beam_rows);
       if (request.context_key.user_id == "bad decode") {
         statuses[i] = absl::InternalError("non_finite_logits");
       } else if (request.context_key.user_id == "exhausted decode") {

@@ -180,7 +180,7 @@ TEST_F(BundleTest, MemoryIsEstimatedBeforeAnythingLargeIsRead) {
   EXPECT_THAT(std::string(status.message()), HasSubstr("is the limit"));
   options.memory_limit_bytes = int64_t{1} << 40;
   EXPECT_TRUE(LoadBundle(bundle_, options).ok());
-  options.further_bytes = int64_t{1} << 40;
+  options.memory.context_cache_bytes = int64_t{1} << 40;
   EXPECT_EQ(LoadBundle(bundle_, options).status().code(), absl::StatusCode::kResourceExhausted);
 }
 

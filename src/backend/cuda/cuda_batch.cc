@@ -3,18 +3,15 @@
 
 #include <algorithm>
 #include <bit>
+#include <exception>
 #include <tuple>
 #include <utility>
 
+#include "backend/device_budget.h"
 #include "beamline/kernels/beam_select_cuda.h"
 #include "beamline/kernels/elementwise_cuda.h"
 
 namespace beamline::backend::cuda {
-namespace {
-
-constexpr int64_t kLtWorkspaceBytes = int64_t{32} << 20;  // what cuBLAS advises for Hopper
-
-}  // namespace
 
 Worker::Worker(const CublasLt& lt, cublasLtHandle_t handle, c10::Device device)
     : lt(lt),
@@ -83,13 +80,21 @@ void WorkerPool::Give(std::unique_ptr<Worker> worker) {
   free_.push_back(std::move(worker));
 }
 
+void WorkerPool::End(std::unique_ptr<Worker> worker) {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  std::erase(published_, worker->published);
+}
+
 void WorkerPool::WaitForPublished(cudaStream_t stream) {
   const std::lock_guard<std::mutex> lock(mutex_);
   for (const cudaEvent_t event : published_) Check(cudaStreamWaitEvent(stream, event, 0), "waiting for another batch");
 }
 
 CudaBatch::CudaBatch(std::shared_ptr<WorkerPool> pool, std::shared_ptr<DeviceFault> fault)
-    : pool_(std::move(pool)), fault_(std::move(fault)), worker_(pool_->Take()) {
+    : pool_(std::move(pool)),
+      fault_(std::move(fault)),
+      worker_(pool_->Take()),
+      exceptions_(std::uncaught_exceptions()) {
   worker_->Reset();
 }
 
@@ -99,7 +104,12 @@ CudaBatch::~CudaBatch() {
   made_.clear();
   later_.reset();
   quantized_ = {};
-  pool_->Give(std::move(worker_));
+  // A batch that ran out of memory has filled its worker's workspace, which the other models' batches need.
+  if (std::uncaught_exceptions() > exceptions_) {
+    pool_->End(std::move(worker_));
+  } else {
+    pool_->Give(std::move(worker_));
+  }
 }
 
 void CudaBatch::End() {

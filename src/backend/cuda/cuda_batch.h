@@ -69,6 +69,8 @@ class WorkerPool {
 
   std::unique_ptr<Worker> Take();
   void Give(std::unique_ptr<Worker> worker);
+  // Gives its memory back to the device: after a batch that threw.
+  void End(std::unique_ptr<Worker> worker);
   // The stream's later work comes after all that was published before this call.
   void WaitForPublished(cudaStream_t stream);
 
@@ -78,7 +80,7 @@ class WorkerPool {
   const c10::Device device_;
   std::mutex mutex_;
   std::vector<std::unique_ptr<Worker>> free_;  // guarded by mutex_; the last one was used last
-  std::vector<cudaEvent_t> published_;  // guarded by mutex_; of all workers, which live as long as the pool's last
+  std::vector<cudaEvent_t> published_;         // guarded by mutex_; of all workers
 };
 
 class CudaBatch final : public BatchResources {
@@ -122,6 +124,7 @@ class CudaBatch final : public BatchResources {
   const std::shared_ptr<WorkerPool> pool_;
   const std::shared_ptr<DeviceFault> fault_;
   std::unique_ptr<Worker> worker_;
+  const int exceptions_;  // that were under way when it began
   std::vector<std::shared_ptr<const void>> held_;
   std::vector<at::Tensor> made_;
   std::optional<Sum> later_;

@@ -2,7 +2,11 @@
 #include "backend/cuda/device_memory.h"
 
 #include <algorithm>
+#include <string>
 #include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "base/out_of_memory.h"
 
 namespace beamline::backend::cuda {
 namespace {
@@ -18,9 +22,18 @@ at::Tensor TensorOver(c10::Storage storage, int64_t offset, at::IntArrayRef shap
 
 void FreeDevice(void* memory) { cudaFree(memory); }
 
+// The runtime remembers the error, which is no more than that, and would tell it of the next launch.
+[[noreturn]] void ThrowOutOfMemory(std::string what) {
+  cudaGetLastError();
+  size_t free = 0, total = 0;
+  if (cudaMemGetInfo(&free, &total) == cudaSuccess) absl::StrAppend(&what, ", ", free, " of ", total, " are free");
+  throw OutOfMemory(std::move(what));
+}
+
 }  // namespace
 
 void Check(cudaError_t error, const char* what) {
+  if (error == cudaErrorMemoryAllocation) ThrowOutOfMemory(absl::StrCat("cuda: ", what));
   TORCH_CHECK(error == cudaSuccess, "cuda: ", what, ": ", cudaGetErrorString(error));
 }
 
@@ -36,7 +49,8 @@ at::Tensor NewTensor(c10::Device device, at::IntArrayRef shape, c10::ScalarType 
   for (const int64_t size : shape) bytes *= size;
   void* memory = nullptr;
   const cudaError_t error = cudaMalloc(&memory, static_cast<size_t>(std::max<int64_t>(bytes, 1)));
-  TORCH_CHECK(error == cudaSuccess, "cuda: ", bytes, " bytes of device memory: ", cudaGetErrorString(error));
+  if (error == cudaErrorMemoryAllocation) ThrowOutOfMemory(absl::StrCat("cuda: ", bytes, " bytes of device memory"));
+  Check(error, "device memory");
   c10::Storage storage(c10::Storage::use_byte_size_t(), static_cast<size_t>(bytes),
                        c10::DataPtr(memory, memory, &FreeDevice, device), /*allocator=*/nullptr, /*resizable=*/false);
   return TensorOver(std::move(storage), 0, shape, dtype);

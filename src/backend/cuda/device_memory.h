@@ -14,7 +14,8 @@
 
 namespace beamline::backend::cuda {
 
-// c10::Error on anything but success.
+// c10::Error on anything but success; OutOfMemory (base/out_of_memory.h) where memory of the device, or page-locked
+// memory of the host, ran out: NewTensor and PinnedMemory, too.
 void Check(cudaError_t error, const char* what);
 void Check(kernels::LaunchError error, const char* what);
 

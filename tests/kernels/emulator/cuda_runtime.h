@@ -10,6 +10,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <functional>
+#include <utility>
 #include <vector>
 
 #include <malloc.h>
@@ -128,8 +129,9 @@ inline const char* cudaGetErrorName(cudaError_t error) {
 namespace emulator {
 // What the host hears when it waits; a test sets it. The work waited for is done all the same.
 inline std::atomic<cudaError_t> device_error{cudaSuccess};
+inline thread_local cudaError_t last_error = cudaSuccess;  // of an allocation
 }  // namespace emulator
-inline cudaError_t cudaGetLastError() { return cudaSuccess; }
+inline cudaError_t cudaGetLastError() { return std::exchange(emulator::last_error, cudaSuccess); }
 inline cudaError_t cudaDeviceSynchronize() {
   emulator::WaitForAll();
   return emulator::device_error;
@@ -163,20 +165,25 @@ inline cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int) {
 
 // -- Memory. Filled with NaNs, as nobody may read what was not written.
 namespace emulator {
-inline constexpr size_t kMemory = size_t{64} << 30;
+inline std::atomic<size_t> memory{size_t{64} << 30};  // all that the device has: a test may set less
 inline std::atomic<size_t> allocated{0};
+inline std::atomic<size_t> allocations{0};                   // asked for so far
+inline std::atomic<size_t> allocations_allowed{~size_t{0}};  // later ones fail
 }  // namespace emulator
 inline cudaError_t cudaMemGetInfo(size_t* free, size_t* total) {
-  *total = emulator::kMemory;
-  *free = emulator::kMemory - emulator::allocated;
+  const size_t taken = emulator::allocated;
+  *total = emulator::memory;
+  *free = *total > taken ? *total - taken : 0;
   return cudaSuccess;
 }
 template <class T>
 cudaError_t cudaMalloc(T** p, size_t bytes) {
   if (emulator::InvalidatesCapture()) return cudaErrorStreamCaptureUnsupported;
   const size_t padded = (bytes + 255) / 256 * 256;
-  *p = static_cast<T*>(std::aligned_alloc(256, padded));
-  if (*p == nullptr) return cudaErrorMemoryAllocation;
+  const bool fits =
+      emulator::allocations++ < emulator::allocations_allowed && emulator::allocated + padded <= emulator::memory;
+  *p = fits ? static_cast<T*>(std::aligned_alloc(256, padded)) : nullptr;
+  if (*p == nullptr) return emulator::last_error = cudaErrorMemoryAllocation;
   emulator::allocated += malloc_usable_size(*p);
   std::memset(static_cast<void*>(*p), 0xff, padded < (1u << 22) ? padded : (1u << 22));
   return cudaSuccess;

@@ -25,9 +25,9 @@ stage() {
 }
 stage_end() { echo "-- ${SECONDS} s in all, $((SECONDS - stage_start)) s for this stage"; }
 
-# build DIR: prints the last line, or, where it fails, the last hundred but for the progress.
+# build DIR [options of cmake --build]: prints the last line, or, where it fails, the last hundred but for the progress.
 build() {
-  cmake --build "$1" -j "$jobs" >"$1/build.log" 2>&1 || {
+  cmake --build "$1" -j "$jobs" "${@:2}" >"$1/build.log" 2>&1 || {
     grep -vE '^\[[0-9]+/[0-9]+\] (Building|Linking|Generating)' "$1/build.log" | tail -n 100 >&2
     return 1
   }
@@ -108,6 +108,13 @@ if [[ -n $nvcc ]]; then
     exit 1
   fi
   run_ctest "$cuda_kernels"
+  stage_end
+  stage "CUDA preset: backend, NCCL, the binary and what bench/gpu/carry.sh takes compile and link"
+  configure cuda-release "$build_root/cuda-release" -DCMAKE_CUDA_COMPILER="$nvcc" -DCMAKE_CUDA_ARCHITECTURES=90a-real
+  build "$build_root/cuda-release" --target beamline beamline_{backend,model,decode,train}_gpu_test \
+    beamline_engine_gpu_bench beamline_peer
+  # Their tests skip without a GPU; the communicator's that need none run.
+  "$build_root/cuda-release/tests/backend/beamline_backend_gpu_test" --gtest_brief=1 --gtest_filter='*Communicator*:Nccl.*'
   stage_end
 fi
 

@@ -8,7 +8,7 @@
 #     tests      every CUDA test on the GPU: of the kernels, and as far as they were carried of the backend's ops, models,
 #                the search and training
 #     sanitize   small shapes under compute-sanitizer: the kernels' tests under memcheck, racecheck, initcheck and
-#                synccheck, the backend's under memcheck
+#                synccheck, the backend's and whole models' under memcheck
 #     bench      the kernel bench: fractions of the bandwidth and matrix rate measured in the same run
 #     engine     latency and throughput of whole requests, in bf16 and in fp8: of random weights in the sizes of
 #                bench/engine/engine_gpu.cc (BEAMLINE_ENGINE_OPTIONS are options for it), and of carry/bundle where it is
@@ -168,6 +168,24 @@ stage_tests() {
   return $bad
 }
 
+# memcheck_carried NAME FILTER: these tests of a carried binary under memcheck; adds to `said`.
+memcheck_carried() {
+  if [[ ! -x carry/beamline_${1}_gpu_test ]]; then
+    said+="$1: not carried; "
+    return 0
+  fi
+  BEAMLINE_REQUIRE_GPU=1 BEAMLINE_SMALL_SHAPES=1 LD_LIBRARY_PATH=$libraries limited "$work/memcheck" "$sanitizer" --tool memcheck --error-exitcode 86 \
+    --print-limit 5 "carry/beamline_${1}_gpu_test" --gtest_color=no --gtest_filter="$2"
+  local status=$?
+  if ((status == 0)) && tests_passed "$work/memcheck"; then
+    said+="$1: memcheck clean; "
+    return 0
+  fi
+  said+="$1: memcheck: exit status $status; "
+  grep -E '=========|Failure|no time' "$work/memcheck" | head -n 40
+  return 1
+}
+
 stage_sanitize() {
   local sanitizer tool status bad=0 said=
   sanitizer=$(command -v compute-sanitizer || ls /usr/local/cuda*/bin/compute-sanitizer /opt/nvidia/*/compute-sanitizer 2>/dev/null | head -n 1)
@@ -191,20 +209,8 @@ stage_sanitize() {
       grep -E '=========|Failure|no time' "$work/$tool" | head -n 40
     fi
   done
-  if [[ -x carry/beamline_backend_gpu_test ]]; then
-    BEAMLINE_REQUIRE_GPU=1 LD_LIBRARY_PATH=$libraries limited "$work/memcheck" "$sanitizer" --tool memcheck --error-exitcode 86 \
-      --print-limit 5 carry/beamline_backend_gpu_test --gtest_color=no --gtest_filter='*CudaBackendTest*:*Fp8Test*'
-    status=$?
-    if ((status == 0)) && tests_passed "$work/memcheck"; then
-      said+="backend: memcheck clean; "
-    else
-      bad=1
-      said+="backend: memcheck: exit status $status; "
-      grep -E '=========|Failure|no time' "$work/memcheck" | head -n 40
-    fi
-  else
-    said+="backend: not carried; "
-  fi
+  memcheck_carried backend '*CudaBackendTest*:*Fp8Test*:*GraphsTest*' || bad=1
+  memcheck_carried decode '*CudaLists.Fp32*' || bad=1
   detail=${said%; }
   return $bad
 }

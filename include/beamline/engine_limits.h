@@ -15,7 +15,7 @@ struct OptionRange {
 };
 inline constexpr OptionRange kEngineOptionRanges[] = {
     {"threads", 0, 1024},
-    {"workers", 1, 64},
+    {"workers", 0, 64},
     {"default_beam_width", 1, 65536},
     {"max_beam_width", 1, 65536},
     {"max_top_k", 1, 100000},

@@ -4,6 +4,7 @@
 #include <string>
 #include <utility>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "beamline/engine.h"
 #include "beamline/status.h"
@@ -32,9 +33,9 @@ absl::StatusOr<runtime::RunnerOptions> RunnerOptionsOf(const EngineOptions& opti
   load.backend = options.backend;
   load.tuning_folder = options.tuning_folder;
   load.threads = options.threads;
-  load.workers = options.workers;
   load.context_cache_bytes = options.context_cache_bytes;
   BEAMLINE_ASSIGN_OR_RETURN(load.device, runtime::ChooseDevice(load));
+  load.workers = options.workers > 0 ? options.workers : absl::StartsWith(load.device, "cuda") ? 2 : 1;
   return load;
 }
 
@@ -53,6 +54,7 @@ absl::StatusOr<std::unique_ptr<Engine>> CreateEngine(const EngineOptions& option
   engine::EngineCore::Parts parts;
   parts.options = options;
   parts.options.device = load.device;
+  parts.options.workers = load.workers;
   parts.source.identify = [catalogue = options.catalogue](const std::string& bundle) {
     return Identify(bundle, catalogue);
   };

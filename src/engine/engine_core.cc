@@ -28,7 +28,7 @@ constexpr absl::Duration kUnanswered = absl::Minutes(1);
 
 scheduler::SchedulerOptions ScheduleOf(const EngineOptions& options, bool inline_execution) {
   scheduler::SchedulerOptions schedule;
-  schedule.workers = inline_execution ? 0 : options.workers;
+  schedule.workers = inline_execution ? 0 : std::max(1, options.workers);
   schedule.queue_capacity = options.queue_capacity;
   schedule.limits.max_rows = options.max_batch_rows;
   schedule.limits.max_requests = options.max_batch_requests;

@@ -48,6 +48,10 @@ absl::StatusOr<PrecisionGateReport> ComparePrecisions(const std::string& dtype, 
     return absl::InvalidArgumentError(absl::StrCat("the gate compares rankings of the same cases, not of ", requests,
                                                    " and ", one->ranks.size(), ", with ", one->lists.size(), " lists"));
   }
+  if (std::all_of(rankings.fp32.lists.begin(), rankings.fp32.lists.end(),
+                  [](const auto& one) { return one.empty(); })) {
+    return absl::InvalidArgumentError("the gate compares empty lists: fp32 finds nothing for any request");
+  }
   PrecisionGateReport report;
   report.dtype = dtype;
   report.requests = static_cast<int64_t>(requests);

@@ -59,7 +59,7 @@ class VerifyTest(unittest.TestCase):
         self.assertIn("kernels: 7 passed, 0 failed, 0 skipped", said["tests"]["detail"])
         self.assertIn("not carried (bench/gpu/carry.sh with BEAMLINE_BUILD): backend model decode train",
                       said["tests"]["detail"])
-        self.assertIn("synccheck clean; backend: not carried", said["sanitize"]["detail"])
+        self.assertIn("synccheck clean; backend: not carried; decode: not carried", said["sanitize"]["detail"])
         for stage, lacks in [("engine", "carry/beamline carry/bundle"),
                              ("quality", "carry/beamline carry/model carry/data carry/tokenizer")]:
             self.assertEqual(said[stage]["status"], "skipped")

@@ -146,7 +146,7 @@ TEST_F(BundleEngineTest, AnswersAreTheSameAloneInCompanyAndFromTheCache) {
 
 TEST_F(BundleEngineTest, ErrorsNameTheirCause) {
   EXPECT_THAT(CreateEngine({.bundle = folder_ / "nothing"}).status().ToString(), HasSubstr("nothing"));
-  EXPECT_THAT(CreateEngine({.bundle = folder_ / "bundle", .workers = 0}).status().ToString(), HasSubstr("workers"));
+  EXPECT_THAT(CreateEngine({.bundle = folder_ / "bundle", .workers = 65}).status().ToString(), HasSubstr("workers"));
   EXPECT_THAT(CreateEngine({.bundle = folder_ / "bundle", .device = "abacus"}).status().ToString(),
               HasSubstr("abacus"));
 }

@@ -491,7 +491,7 @@ TEST_F(EngineCoreTest, RefusesPartsThatDoNotBelongTogether) {
   runner->info_.level_sizes = {4, 4};
   EXPECT_EQ(EngineCore::Create({.source = SourceOf(std::move(runner))}).status().code(), Code::kFailedPrecondition);
   EXPECT_EQ(EngineCore::Create(
-                {.options = {.workers = 0}, .source = SourceOf(std::make_unique<FakeRunner>(MakeCatalogue(5)))})
+                {.options = {.workers = 65}, .source = SourceOf(std::make_unique<FakeRunner>(MakeCatalogue(5)))})
                 .status()
                 .code(),
             Code::kInvalidArgument);

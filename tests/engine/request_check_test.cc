@@ -123,7 +123,7 @@ TEST(RequestCheckTest, Options) {
     std::string message;
     std::function<void(EngineOptions&)> spoil;
   } cases[] = {
-      {"workers: 0 is outside 1..64", [](auto& o) { o.workers = 0; }},
+      {"workers: 65 is outside 0..64", [](auto& o) { o.workers = 65; }},
       {"threads: -1", [](auto& o) { o.threads = -1; }},
       {"default_beam_width: 2000 is more than max_beam_width (1024)", [](auto& o) { o.default_beam_width = 2000; }},
       {"max_beam_width: 1024 is more than max_batch_rows (512)", [](auto& o) { o.max_batch_rows = 512; }},

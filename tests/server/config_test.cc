@@ -223,12 +223,12 @@ TEST(Config, EveryStepOfTheLadderIsHeldToTheOneBefore) {
 
 TEST(Config, AMistakeBesideABraceDoesNotHideTheOthers) {
   EXPECT_THAT(Problems("listen { address: \"127.0.0.1\" port: \"x\" }\n"
-                       "engine { dtype: \"fp{32\" threads: 3.5 workers: 0 score_rule: FULL }\n"
+                       "engine { dtype: \"fp{32\" threads: 3.5 workers: 65 score_rule: FULL }\n"
                        "limits { max_batch_users: 0 }\n"),
               ElementsAre(AllOf(StartsWith("c.textproto:1: "), HasSubstr("integer")),
                           AllOf(StartsWith("c.textproto:2: "), HasSubstr("integer")),
                           AllOf(StartsWith("c.textproto:2: "), HasSubstr("FULL")),
-                          AllOf(StartsWith("c.textproto:2: engine.workers: 0")),
+                          AllOf(StartsWith("c.textproto:2: engine.workers: 65")),
                           AllOf(StartsWith("c.textproto:2: engine.dtype")),
                           StartsWith("c.textproto:3: limits.max_batch_users: 0")));
 }
@@ -268,7 +268,7 @@ TEST(Config, EachProblemIsFoundAlone) {
       {"engine { device: 'cuda' backend: 'cpu' }", "c.textproto:1: engine.backend: cpu needs device cpu", "is cuda"},
       {"engine { backend: 'cuda' }", "c.textproto:1: engine.backend: cuda needs device cuda", "engine.device is cpu"},
       {"engine { threads: 1000000 }", "c.textproto:1: engine.threads: 1000000", "0..1024"},
-      {"engine { workers: 0 }", "c.textproto:1: engine.workers: 0", "1..64"},
+      {"engine { workers: 65 }", "c.textproto:1: engine.workers: 65", "0..64"},
       {"engine { max_batch_requests: 0 }", "c.textproto:1: engine.max_batch_requests: 0", "1..4096"},
       {"engine { queue_capacity: 0 }", "c.textproto:1: engine.queue_capacity: 0", "1..1000000"},
       {"engine { max_beam_width: 8 }", "c.textproto:1: engine.default_beam_width: 32", "engine.max_beam_width (8)"},

@@ -224,6 +224,11 @@ TEST(PrecisionGate, EachOfItsLimitsCanBeMissed) {
     worse->ranks = ranks;
   }
 
+  for (CaseRankings* all : {&rankings.fp32, &rankings.bf16, &rankings.narrow}) all->lists.assign(kRequests, {});
+  EXPECT_EQ(ComparePrecisions("fp8", rankings).status().message(),
+            "the gate compares empty lists: fp32 finds nothing for any request");
+  rankings = {RankingsOf(lists, ranks), RankingsOf(lists, ranks), RankingsOf(lists, ranks)};
+
   rankings.narrow.lists.pop_back();
   EXPECT_EQ(ComparePrecisions("fp8", rankings).status().code(), absl::StatusCode::kInvalidArgument);
   EXPECT_EQ(ComparePrecisions("fp8", {}).status().message(), "the gate compares no request");

@@ -120,7 +120,8 @@ CudaBackend::CudaBackend(const CublasLt& lt, cublasLtHandle_t handle, c10::Devic
       where_(where),
       algorithms_(std::make_unique<Algorithms>(lt, handle, where, std::move(device_name))),
       workers_(std::make_shared<WorkerPool>(lt, handle, where)),
-      kept_([where](int64_t elements, c10::ScalarType dtype) { return NewTensor(where, {elements}, dtype); }),
+      kept_([where](int64_t elements, c10::ScalarType dtype) { return NewTensor(where, {elements}, dtype); },
+            Workspace::For::kLong),
       fp8_(fp8) {}
 
 CudaBackend::~CudaBackend() = default;  // the handle lives as long as the process, as backends do

@@ -73,6 +73,19 @@ __global__ void __launch_bounds__(kThreads) NextStep(const __grid_constant__ Nex
   args.parents[row] = active ? args.parent[slot] : 0;
 }
 
+__global__ void __launch_bounds__(kThreads) RankNodes(const __grid_constant__ RankNodesArgs args) {
+  AwaitPredecessors();
+  const int64_t slot = ThreadOfGrid();
+  if (slot >= int64_t{args.requests} * args.slots) return;
+  const int64_t first = slot / args.slots * args.slots;
+  const int32_t count = args.count[slot / args.slots];
+  if (slot - first >= count) return;
+  const uint32_t own = args.node[slot];
+  uint32_t smaller = 0;
+  for (int32_t i = 0; i < count; ++i) smaller += args.node[first + i] < own ? 1 : 0;
+  args.rank[slot] = smaller;
+}
+
 // One block per token, which counts the visible ones before its own.
 __global__ void __launch_bounds__(kThreads) TakeVisible(const __grid_constant__ TakeVisibleArgs args) {
   AwaitPredecessors();
@@ -141,6 +154,14 @@ LaunchError NextStepCuda(const NextStepArgs& args, CudaStream stream) {
     return LaunchError::kInvalidArgument;
   }
   return Launch(NextStep, {Blocks(int64_t{args.requests} * args.rows), kThreads}, stream, args);
+}
+
+LaunchError RankNodesCuda(const RankNodesArgs& args, CudaStream stream) {
+  if (!ValidRows(args.requests, args.slots) || args.count == nullptr || args.node == nullptr || args.rank == nullptr ||
+      !Aligned({args.count, args.node, args.rank})) {
+    return LaunchError::kInvalidArgument;
+  }
+  return Launch(RankNodes, {Blocks(int64_t{args.requests} * args.slots), kThreads}, stream, args);
 }
 
 LaunchError TakeVisibleCuda(const TakeVisibleArgs& args, CudaStream stream) {

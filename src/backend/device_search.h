@@ -23,6 +23,7 @@ struct DeviceSearchRequest {
   const kernels::ConstraintView* constraint = nullptr;
   std::vector<int32_t> widths;  // per level, 0..kernels::kMaxBeamWidth; all 0: the request is skipped
   kernels::ScoreRule rule = kernels::ScoreRule::kFull;
+  bool scores_end = false;  // of all requests or of none: an end token comes behind the last level
 };
 
 class DeviceSearch {
@@ -43,6 +44,9 @@ class DeviceSearch {
   // request, later as many as the widest request keeps at the level before.
   virtual void Select(Context& ctx, const at::Tensor& logits, int level, int32_t first_code) = 0;
 
+  // Behind the last level: adds the log-probability of the end token, `end_code` of the logits, and orders by the sum.
+  virtual void SelectEnd(Context& ctx, const at::Tensor& logits, int32_t end_code) = 0;
+
   // The beams selected last as the next step's input, int32 [batch, widest request's rows]; inactive rows are zeros.
   struct StepTensors {
     at::Tensor codes;
@@ -52,7 +56,8 @@ class DeviceSearch {
 
   // Waits, once, and brings all levels to the host; they were all selected.
   virtual void Finish(Context& ctx) = 0;
-  // After Finish: the beams of a level, none of one that failed or of a level after it; and the first error.
+  // After Finish: the beams of a level, none of one that failed or of a level after it; and the first error. The level
+  // behind the last is the end token's; its nodes are leaves.
   virtual kernels::BeamSlots Beams(int level, int request) const = 0;
   virtual kernels::SelectError Error(int request) const = 0;
 };

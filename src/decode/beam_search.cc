@@ -186,6 +186,7 @@ std::unique_ptr<backend::DeviceSearch> BeamSearch::BeginOnDevice(backend::Contex
     const SearchRequest& request = *batch.live[b].request;
     requests[b].constraint = request.constraint;
     requests[b].rule = KernelRule(request.score_rule);
+    requests[b].scores_end = model_.config().steps() > model_.config().levels();
     for (int level = 0; level < model_.config().levels(); ++level) {
       requests[b].widths.push_back(SelectedWidth(request, level));
     }
@@ -197,7 +198,6 @@ std::vector<at::Tensor> BeamSearch::EnqueueSteps(backend::Context& ctx, model::E
                                                  backend::DeviceSearch& search) const {
   model::DecodeState state = model_.BeginDecode(ctx, std::move(context));
   const int levels = model_.config().levels(), steps = model_.config().steps();
-  std::vector<at::Tensor> results = {search.result()};
   for (int level = 0; level < steps; ++level) {
     model::StepInput step{.level = level};
     if (level > 0) {
@@ -206,18 +206,14 @@ std::vector<at::Tensor> BeamSearch::EnqueueSteps(backend::Context& ctx, model::E
       step.parents = beams.parents;
     }
     const at::Tensor logits = model_.DecodeStep(ctx, state, step);
-    if (level < levels) {
-      search.Select(ctx, logits, level, model_.config().first_code(level));
-    } else {
-      results.push_back(logits);
-    }
+    const int32_t first_code = static_cast<int32_t>(model_.config().first_code(level));
+    level < levels ? search.Select(ctx, logits, level, first_code) : search.SelectEnd(ctx, logits, first_code);
   }
-  return results;
+  return {search.result()};
 }
 
 void BeamSearch::RunOnDevice(backend::Context& ctx, const model::EncodedContext& context, backend::DeviceSearch& search,
                              Batch& batch, SearchGate gate) const {
-  const int levels = model_.config().levels();
   if (!batch.Ask(gate)) return;
   std::vector<at::Tensor> inputs = {search.input(), context.order};
   inputs.insert(inputs.end(), context.key_value.begin(), context.key_value.end());
@@ -230,14 +226,13 @@ void BeamSearch::RunOnDevice(backend::Context& ctx, const model::EncodedContext&
   search.Finish(ctx);
   for (size_t b = 0; b < batch.live.size(); ++b) {
     Live& live = batch.live[b];
-    for (int level = 0; level < levels && live.active(); ++level) {
+    for (int level = 0; level < model_.config().steps() && live.active(); ++level) {
       const kernels::BeamSlots from = search.Beams(level, static_cast<int>(b));
       live.beams.TakeLevel(from);
       const kernels::SelectError error = search.Error(static_cast<int>(b));
       if (from.count == 0 && error != kernels::SelectError::kOk) live.Fail(SelectionStatus(error, level));
     }
   }
-  if (results.size() > 1) ScoreEnd(ctx, results[1], batch);
 }
 
 void BeamSearch::ScoreEnd(backend::Context& ctx, const at::Tensor& logits, Batch& batch) const {

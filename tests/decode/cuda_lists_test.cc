@@ -12,6 +12,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "backend/cuda/cuda_batch.h"
 #include "backend/test_context.h"
 #include "decode/beam_search.h"
 #include "decode/random_case.h"
@@ -123,6 +124,11 @@ std::vector<SearchResult> Lists(const backend::Context& shared, const model::Mod
     std::vector<SearchResult> again =
         BeamSearch(model).Run(ctx, model::PackContexts(ctx, pointers, backend::RoomFor(ctx, kRequests)), requests,
                               [](int) { return absl::OkStatus(); });
+    if (backend::SearchesOnDevice(ctx)) {
+      const auto& counters = static_cast<backend::cuda::CudaBatch&>(*ctx.resources).counters();
+      EXPECT_EQ(counters.uploads, 1) << "what the search reads";
+      EXPECT_EQ(counters.downloads, 1) << "the beams";
+    }
     for (size_t b = 0; b < results.size(); ++b) {
       EXPECT_EQ(again[b].hypotheses.size(), results[b].hypotheses.size());
       for (size_t i = 0; i < std::min(again[b].hypotheses.size(), results[b].hypotheses.size()); ++i) {

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <numeric>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
@@ -16,6 +17,7 @@ CudaSearch::CudaSearch(const Context& ctx, TrieCache& tries, absl::Span<const De
   auto& batch = static_cast<CudaBatch&>(*ctx.resources);
   for (const DeviceSearchRequest& request : requests) {
     levels_ = std::max(levels_, static_cast<int>(request.widths.size()));
+    scores_end_ = scores_end_ || request.scores_end;
   }
   TORCH_CHECK(levels_ > 0 && levels_ <= kernels::kMaxTrieLevels, "cuda: a search of ", levels_, " levels");
   rows_.assign(levels_, 1);
@@ -41,12 +43,13 @@ CudaSearch::CudaSearch(const Context& ctx, TrieCache& tries, absl::Span<const De
     bytes.insert(bytes.end(), begin, begin + values.size() * sizeof(values[0]));
   };
   append(views);
+  if (scores_end_) append(std::vector<kernels::ConstraintView>(requests_, UploadEnd(batch)));
   append(row_begin);
   append(widths);
   append(rules);
   input_ = batch.Upload(bytes.data(), {static_cast<int64_t>(bytes.size())}, c10::ScalarType::Byte);
   const PackedBeams packed(requests_, int64_t{requests_} * each_);
-  beams_ = batch.Take({levels_ * packed.words() + requests_}, c10::kInt);
+  beams_ = batch.Take({(levels_ + (scores_end_ ? 1 : 0)) * packed.words() + requests_}, c10::kInt);
 }
 
 std::string CudaSearch::shape() const { return absl::StrCat(requests_, ":", absl::StrJoin(rows_, ",")); }
@@ -56,15 +59,37 @@ kernels::DeviceBeams CudaSearch::DeviceLevel(int level) const {
   return packed.At(beams_.mutable_data_ptr<int32_t>() + level * packed.words());
 }
 
-const int32_t* CudaSearch::Numbers() const {
-  const auto* views = static_cast<const kernels::ConstraintView*>(input_.const_data_ptr());
-  return reinterpret_cast<const int32_t*>(views + requests_);
+kernels::ConstraintView CudaSearch::UploadEnd(CudaBatch& batch) const {
+  std::vector<uint32_t> offsets(each_ + 1);
+  std::iota(offsets.begin(), offsets.end(), 0u);
+  const auto upload = [&](const void* values, int64_t bytes) {
+    return batch.Upload(values, {bytes}, c10::ScalarType::Byte).const_data_ptr();
+  };
+  const std::vector<uint16_t> zeros(each_, 0);
+  const auto* codes = static_cast<const uint16_t*>(upload(zeros.data(), 2 * int64_t{each_}));
+  const auto nodes = static_cast<uint32_t>(each_);
+  kernels::ConstraintView end;
+  end.trie.levels = 2;
+  end.trie.level[0] = {.codes = codes,
+                       .offsets = static_cast<const uint32_t*>(upload(offsets.data(), 4 * (int64_t{each_} + 1))),
+                       .num_nodes = nodes};
+  end.trie.level[1] = {.codes = codes, .offsets = nullptr, .num_nodes = nodes};
+  end.snapshot_trie = end.trie;
+  return end;
 }
 
-void CudaSearch::Select(Context& ctx, const at::Tensor& logits, int level, int32_t first_code) {
-  auto& batch = static_cast<CudaBatch&>(*ctx.resources);
-  TORCH_CHECK(level == selected_ && level < levels_, "cuda: level ", level, " of a search was selected out of order");
+const kernels::ConstraintView* CudaSearch::Constraints() const {
+  return static_cast<const kernels::ConstraintView*>(input_.const_data_ptr());
+}
+
+const int32_t* CudaSearch::Numbers() const {
+  return reinterpret_cast<const int32_t*>(Constraints() + requests_ * (scores_end_ ? 2 : 1));
+}
+
+kernels::BeamSelectBatch CudaSearch::SelectionOf(Context& ctx, const at::Tensor& logits, int level,
+                                                 int32_t first_code) const {
   const PackedBeams packed(requests_, int64_t{requests_} * each_);
+  const int32_t* numbers = Numbers();
   kernels::BeamSelectBatch select;
   select.logits = logits.const_data_ptr<float>();
   select.ld = logits.stride(1);
@@ -74,16 +99,43 @@ void CudaSearch::Select(Context& ctx, const at::Tensor& logits, int level, int32
   select.level = level;
   select.requests = requests_;
   select.rows = requests_ * each_;
-  const int32_t* numbers = Numbers();
   select.row_begin = numbers;
   select.width = numbers + requests_ + 1 + level * requests_;
   select.rule = reinterpret_cast<const kernels::ScoreRule*>(numbers + requests_ + 1 + levels_ * requests_);
-  select.constraint = static_cast<const kernels::ConstraintView*>(input_.const_data_ptr());
+  select.constraint = Constraints();
+  select.error = beams_.mutable_data_ptr<int32_t>() + (levels_ + (scores_end_ ? 1 : 0)) * packed.words();
+  select.workspace = static_cast<CudaBatch&>(*ctx.resources).worker().SelectWorkspace(requests_, requests_ * each_);
+  return select;
+}
+
+void CudaSearch::Select(Context& ctx, const at::Tensor& logits, int level, int32_t first_code) {
+  TORCH_CHECK(level == selected_ && level < levels_, "cuda: level ", level, " of a search was selected out of order");
+  kernels::BeamSelectBatch select = SelectionOf(ctx, logits, level, first_code);
   if (level > 0) select.in = DeviceLevel(level - 1);
   select.out = DeviceLevel(level);
-  select.error = beams_.mutable_data_ptr<int32_t>() + levels_ * packed.words();
-  select.workspace = batch.worker().SelectWorkspace(requests_, requests_ * each_);
-  Check(kernels::BeamSelectCuda(select, batch.stream()), "beam selection");
+  Check(kernels::BeamSelectCuda(select, static_cast<CudaBatch&>(*ctx.resources).stream()), "beam selection");
+  ++selected_;
+}
+
+// A selection from a trie whose nodes are the beams in the order of their leaves, so that equal scores stay in that
+// order.
+void CudaSearch::SelectEnd(Context& ctx, const at::Tensor& logits, int32_t end_code) {
+  auto& batch = static_cast<CudaBatch&>(*ctx.resources);
+  TORCH_CHECK(scores_end_ && selected_ == levels_, "cuda: an end token before the last level");
+  const kernels::DeviceBeams leaves = DeviceLevel(levels_ - 1);
+  const at::Tensor rank = batch.Take({requests_, each_}, c10::kInt);
+  auto* ranks = reinterpret_cast<uint32_t*>(rank.mutable_data_ptr<int32_t>());
+  Check(kernels::RankNodesCuda(
+            {.requests = requests_, .slots = each_, .count = leaves.count, .node = leaves.node, .rank = ranks},
+            batch.stream()),
+        "the order of leaves");
+  kernels::BeamSelectBatch select = SelectionOf(ctx, logits, levels_ - 1, end_code);
+  select.level = 1;  // of the end token's trie
+  select.constraint = Constraints() + requests_;
+  select.in = leaves;
+  select.in.node = ranks;
+  select.out = DeviceLevel(levels_);
+  Check(kernels::BeamSelectCuda(select, batch.stream()), "the end token");
   ++selected_;
 }
 
@@ -110,6 +162,11 @@ void CudaSearch::Finish(Context& ctx) {
   host_.resize(beams_.numel());
   const char* down = static_cast<CudaBatch&>(*ctx.resources).Download(beams_.const_data_ptr(), beams_.nbytes());
   std::memcpy(host_.data(), down, beams_.nbytes());
+  if (!scores_end_) return;
+  for (int request = 0; request < requests_; ++request) {  // nodes become the leaves that they stand for
+    const kernels::BeamSlots leaves = Beams(levels_ - 1, request), end = Beams(levels_, request);
+    for (int32_t i = 0; i < end.count; ++i) end.node[i] = leaves.node[end.parent[i]];
+  }
 }
 
 kernels::BeamSlots CudaSearch::Beams(int level, int request) const {
@@ -122,7 +179,7 @@ kernels::BeamSlots CudaSearch::Beams(int level, int request) const {
 
 kernels::SelectError CudaSearch::Error(int request) const {
   const PackedBeams packed(requests_, int64_t{requests_} * each_);
-  return static_cast<kernels::SelectError>(host_[levels_ * packed.words() + request]);
+  return static_cast<kernels::SelectError>(host_[(levels_ + (scores_end_ ? 1 : 0)) * packed.words() + request]);
 }
 
 }  // namespace beamline::backend::cuda

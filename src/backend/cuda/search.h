@@ -27,6 +27,7 @@ class CudaSearch final : public DeviceSearch {
   }
   void BindResult(const at::Tensor& result) override { beams_ = result; }
   void Select(Context& ctx, const at::Tensor& logits, int level, int32_t first_code) override;
+  void SelectEnd(Context& ctx, const at::Tensor& logits, int32_t end_code) override;
   StepTensors NextStep(Context& ctx) override;
   void Finish(Context& ctx) override;
   kernels::BeamSlots Beams(int level, int request) const override;
@@ -34,17 +35,24 @@ class CudaSearch final : public DeviceSearch {
 
  private:
   kernels::DeviceBeams DeviceLevel(int level) const;
+  const kernels::ConstraintView* Constraints() const;
   const int32_t* Numbers() const;  // behind the constraints
+  // A selection from these logits; widths are those of `level`.
+  kernels::BeamSelectBatch SelectionOf(Context& ctx, const at::Tensor& logits, int level, int32_t first_code) const;
+  // The trie of an end token: every beam has one child, of code 0.
+  kernels::ConstraintView UploadEnd(CudaBatch& batch) const;
 
   const int requests_;
-  int levels_ = 0;
+  bool scores_end_ = false;
+  int levels_ = 0;             // without the end token's
   int selected_ = 0;           // levels so far
   std::vector<int32_t> rows_;  // per level: room for the widest request's beams
   int32_t each_ = 1;           // slots of a request
-  // One behind the other: constraints [requests], row_begin [requests + 1], widths [levels][requests], rules
-  // [requests].
+  // One behind the other: constraints [requests], those of the end token [requests] if it is scored, row_begin
+  // [requests
+  // + 1], widths [levels][requests], rules [requests].
   at::Tensor input_;
-  at::Tensor beams_;  // int32 [levels * words + requests]: the levels one behind the other, then the errors
+  at::Tensor beams_;  // int32 [levels * words + requests]: the levels one behind the other, the end's, then the errors
   std::vector<int32_t> host_;
 };
 

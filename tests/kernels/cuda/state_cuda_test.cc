@@ -113,6 +113,29 @@ TEST_F(StateGpu, NextStepTakesTheActiveSlots) {
   EXPECT_EQ(NextStepCuda(args, nullptr), LaunchError::kInvalidArgument);
 }
 
+TEST_F(StateGpu, NodesAreRankedWithinTheirRequest) {
+  const int slots = 300;
+  const std::vector<int32_t> count = {300, 0, 7};
+  std::mt19937 random(2);
+  std::vector<uint32_t> node(count.size() * slots), expected(node.size(), 0xffffffffu);
+  for (uint32_t& one : node) one = random();  // different ones but for a chance of 1 in 50,000
+  for (size_t b = 0; b < count.size(); ++b) {
+    const auto begin = node.begin() + b * slots;
+    for (int i = 0; i < count[b]; ++i) {
+      expected[b * slots + i] = static_cast<uint32_t>(
+          std::count_if(begin, begin + count[b], [&](uint32_t other) { return other < begin[i]; }));
+    }
+  }
+  const DeviceBuffer<int32_t> count_d(count);
+  const DeviceBuffer<uint32_t> node_d(node);
+  const DeviceBuffer<uint32_t> rank(std::vector<uint32_t>(node.size(), 0xffffffffu));  // unwritten behind the count
+  ASSERT_EQ(RankNodesCuda(
+                {.requests = 3, .slots = slots, .count = count_d.data(), .node = node_d.data(), .rank = rank.data()},
+                nullptr),
+            LaunchError::kOk);
+  EXPECT_EQ(rank.Download(), expected);
+}
+
 TEST_F(StateGpu, ContextsLeaveAndEnterBatches) {
   std::mt19937 random(7);
   for (const int words : {1, 5, 700}) {
@@ -233,6 +256,13 @@ TEST(StateCudaArguments, AreChecked) {
   EXPECT_TRUE(extend_refused([&](ExtendLineageArgs& a) { a.lineage = between; }));
   EXPECT_TRUE(extend_refused([&](ExtendLineageArgs& a) { a.parents = between; }));
   EXPECT_TRUE(extend_refused([&](ExtendLineageArgs& a) { a.out = between; }));
+
+  auto* const nodes = reinterpret_cast<uint32_t*>(memory);
+  const RankNodesArgs rank{.requests = 1, .slots = 1, .count = memory, .node = nodes, .rank = nodes + 4};
+  const auto rank_refused = [&](auto change) { return refused(RankNodesCuda, rank, change); };
+  EXPECT_TRUE(rank_refused([](RankNodesArgs& a) { a.slots = 0; }));
+  EXPECT_TRUE(rank_refused([](RankNodesArgs& a) { a.node = nullptr; }));
+  EXPECT_TRUE(rank_refused([&](RankNodesArgs& a) { a.rank = reinterpret_cast<uint32_t*>(between); }));
 
   const NextStepArgs next{.requests = 1,
                           .slots = 1,

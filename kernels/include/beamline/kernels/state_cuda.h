@@ -59,6 +59,17 @@ struct NextStepArgs {
 
 LaunchError NextStepCuda(const NextStepArgs& args, CudaStream stream);
 
+// rank[slot] = how many of the request's beams have a smaller node: what orders beams as their nodes do, from 0 on.
+struct RankNodesArgs {
+  int32_t requests = 0;
+  int32_t slots = 0;               // of each request
+  const int32_t* count = nullptr;  // [requests]
+  const uint32_t* node = nullptr;  // [requests * slots]; different ones
+  uint32_t* rank = nullptr;        // [requests * slots]; of the first `count` of each
+};
+
+LaunchError RankNodesCuda(const RankNodesArgs& args, CudaStream stream);
+
 // The rows of x whose order is not kHiddenOrder, in their order.
 struct TakeVisibleArgs {
   int32_t tokens = 0;

@@ -12,6 +12,7 @@
 #include <string>
 
 #include "absl/status/status.h"
+#include "absl/strings/string_view.h"
 #include "absl/time/time.h"
 
 namespace beamline {
@@ -23,6 +24,7 @@ struct ParallelOptions {
   int port = 29500;                                  // of `address`
   absl::Duration start_timeout = absl::Minutes(1);   // for all ranks to come
   absl::Duration lost_after = absl::Seconds(5);      // a rank that says nothing for so long is lost
+  absl::Duration stalled_after = absl::Minutes(1);   // so is one that lives, and keeps an exchange waiting for so long
   std::function<void(const absl::Status&)> on_lost;  // called once, in a thread of the group, when it ends by a loss
 
   bool enabled() const { return size > 1; }
@@ -30,5 +32,8 @@ struct ParallelOptions {
 
 inline constexpr int kMaxRanks = 64;
 inline constexpr absl::Duration kMinLostAfter = absl::Milliseconds(200), kMaxLostAfter = absl::Seconds(8);
+
+// Whether ranks give the answers of one process in it: in int8 and fp8 each would scale its share of a row by itself.
+inline bool IsGroupDtype(absl::string_view dtype) { return dtype != "int8" && dtype != "fp8"; }
 
 }  // namespace beamline

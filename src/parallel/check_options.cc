@@ -28,6 +28,8 @@ absl::Status CheckOptions(const ParallelOptions& options) {
   BEAMLINE_RETURN_IF_ERROR(CheckRange("port", options.port, 1, 65535));
   BEAMLINE_RETURN_IF_ERROR(
       CheckRange("start_timeout_ms", absl::ToInt64Milliseconds(options.start_timeout), 1, 3600000));
+  BEAMLINE_RETURN_IF_ERROR(
+      CheckRange("stalled_after_ms", absl::ToInt64Milliseconds(options.stalled_after), 1000, 3600000));
   return CheckRange("lost_after_ms", absl::ToInt64Milliseconds(options.lost_after),
                     absl::ToInt64Milliseconds(kMinLostAfter), absl::ToInt64Milliseconds(kMaxLostAfter));
 }

@@ -8,6 +8,7 @@
 #include <poll.h>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "absl/time/clock.h"
 #include "base/log.h"
 #include "beamline/status.h"
@@ -42,7 +43,8 @@ ProcessGroup::ProcessGroup(const ParallelOptions& options, Connections connectio
       on_note_(std::move(on_note)),
       connections_(std::move(connections)),
       unread_(options.size),
-      last_sign_(options.size, SteadyNow()) {
+      last_sign_(options.size, SteadyNow()),
+      unheard_(options.size, absl::InfiniteFuture()) {
   for (int rank = 0; rank < options_.size; ++rank) {
     if (connections_.control[rank].open()) peers_.push_back(rank);
   }
@@ -128,7 +130,22 @@ void ProcessGroup::Watch() {
                                                                    absl::ToInt64Milliseconds(options_.lost_after)))));
       }
     }
+    for (int peer = 0; peer < size() && whole_ && !leaving_; ++peer) {
+      if (peer != rank()) WatchData(peer, SteadyNow());
+    }
   }
+}
+
+void ProcessGroup::WatchData(int peer, absl::Time now) {
+  const absl::Time acknowledged = LastAcknowledged(connections_.data[peer]);
+  absl::Time& since = unheard_[peer];
+  // Counted from when we saw it wait: between two looks the connection, or we, may have slept.
+  since = acknowledged == absl::InfiniteFuture() ? acknowledged : std::max(std::min(since, now), acknowledged);
+  if (now - since <= options_.lost_after) return;
+  Fail(absl::UnavailableError(
+      LossOf(peer, absl::StrCat("its data connection to rank ", rank(), " is cut: nothing was acknowledged for ",
+                                absl::ToInt64Milliseconds(now - since), " ms, parallel.lost_after_ms is ",
+                                absl::ToInt64Milliseconds(options_.lost_after)))));
 }
 
 void ProcessGroup::ReadSigns(int peer, absl::Time now) {
@@ -214,11 +231,21 @@ absl::Status ProcessGroup::Progress(absl::Span<const Transfer> transfers, std::v
 
 absl::Status ProcessGroup::Exchange(absl::Span<const Transfer> transfers) {
   std::vector<size_t> sent(transfers.size(), 0), received(transfers.size(), 0);
+  const auto finished = [&](size_t i) {
+    return sent[i] == transfers[i].send.size() && received[i] == transfers[i].receive.size();
+  };
   const auto done = [&] {
     for (size_t i = 0; i < transfers.size(); ++i) {
-      if (sent[i] < transfers[i].send.size() || received[i] < transfers[i].receive.size()) return false;
+      if (!finished(i)) return false;
     }
     return true;
+  };
+  const auto awaited = [&] {
+    std::vector<int> peers;
+    for (size_t i = 0; i < transfers.size(); ++i) {
+      if (!finished(i)) peers.push_back(transfers[i].peer);
+    }
+    return absl::StrJoin(peers, ", ");
   };
   for (absl::Time last_moved = SteadyNow(); !done();) {
     if (!whole_) return status();
@@ -226,9 +253,11 @@ absl::Status ProcessGroup::Exchange(absl::Span<const Transfer> transfers) {
     BEAMLINE_RETURN_IF_ERROR(Progress(transfers, sent, received, &moved));
     if (moved) {
       last_moved = SteadyNow();
-    } else if (SteadyNow() - last_moved > kStalledAfter) {
-      Fail(absl::UnavailableError(absl::StrCat("rank ", rank(), " waits for the others for more than ",
-                                               absl::FormatDuration(kStalledAfter), " though all are alive")));
+    } else if (SteadyNow() - last_moved > options_.stalled_after) {
+      Fail(absl::UnavailableError(absl::StrCat("rank ", rank(), " has waited for rank ", awaited(),
+                                               " in an exchange for more than parallel.stalled_after_ms (",
+                                               absl::ToInt64Milliseconds(options_.stalled_after),
+                                               ") though all are alive: hung in its work?")));
     }
   }
   return whole_ ? absl::OkStatus() : status();

@@ -2,9 +2,10 @@
 //
 // The processes that hold one model together, as each of them sees the others: bytes exchanged between any two, notes
 // to rank 0 beside them, and an eye on who is alive. The group lives and ends as one. It ends in order when rank 0
-// leaves; it is lost when a rank's connection closes, a rank is silent for `lost_after`, an exchange makes no progress
-// for kStalledAfter though all are alive (ranks disagree on what comes next), or somebody calls Fail. Then every call
-// that waits, on every rank, returns UNAVAILABLE with the reason within `lost_after` and a moment.
+// leaves; it is lost when a rank's connection closes, a rank is silent for `lost_after` or does not acknowledge data
+// for as long, an exchange makes no progress for `stalled_after` though all are alive (one hangs in its work, or ranks
+// disagree on what comes next), or somebody calls Fail. Then every call that waits, on every rank, returns UNAVAILABLE
+// with the reason, but for the stall within `lost_after` and a moment.
 //
 // Thread-safety: one thread exchanges at a time; all else from any thread at any time.
 #pragma once
@@ -27,8 +28,6 @@
 #include "parallel/shard.h"
 
 namespace beamline::parallel {
-
-inline constexpr absl::Duration kStalledAfter = absl::Minutes(1);
 
 class ProcessGroup {
  public:
@@ -78,6 +77,7 @@ class ProcessGroup {
   absl::Status Broken(int peer, const absl::Status& error);
   void Leave();
   void Watch();  // the group's own thread
+  void WatchData(int peer, absl::Time now);
   void ReadSigns(int peer, absl::Time now);
   void Understand(int peer, Sign sign, std::string text);
   void Say(int peer, Sign sign, absl::string_view text = {});
@@ -100,6 +100,7 @@ class ProcessGroup {
   std::atomic<int> gone_{0};           // peers whose connection has closed in order
   std::vector<std::string> unread_;    // of the watching thread: bytes of signs that are not whole yet
   std::vector<absl::Time> last_sign_;  // of the watching thread
+  std::vector<absl::Time> unheard_;    // of the watching thread: since when data has waited to be acknowledged
   std::thread watcher_;                // last: it uses all of the above
 };
 

@@ -6,7 +6,6 @@
 #include <cstdint>
 #include <cstring>
 #include <memory>
-#include <vector>
 
 #include <fcntl.h>
 #include <netdb.h>
@@ -36,20 +35,14 @@ absl::Status SocketError(const char* what) {
 }
 
 // Waits for `events`; OK also when there is an error to be read.
-absl::Status Await(int descriptor, short events, absl::Time deadline, absl::Span<const Socket> watched = {}) {
-  std::vector<pollfd> entries{{descriptor, events, 0}};
-  for (const Socket& socket : watched) {
-    if (socket.open()) entries.push_back({socket.descriptor(), POLLRDHUP, 0});
-  }
+absl::Status Await(int descriptor, short events, absl::Time deadline) {
+  pollfd entry{descriptor, events, 0};
   for (;;) {
     const absl::Duration left = deadline - SteadyNow();
     if (left <= absl::ZeroDuration()) return absl::DeadlineExceededError("no answer in time");
     const int wait_ms = static_cast<int>(std::min<int64_t>(absl::ToInt64Milliseconds(left) + 1, 1000));
-    if (poll(entries.data(), entries.size(), wait_ms) < 0 && errno != EINTR) return SocketError("poll");
-    for (size_t i = 1; i < entries.size(); ++i) {
-      if (entries[i].revents != 0) return Gone();
-    }
-    if (entries[0].revents != 0) return absl::OkStatus();
+    if (poll(&entry, 1, wait_ms) < 0 && errno != EINTR) return SocketError("poll");
+    if (entry.revents != 0) return absl::OkStatus();
   }
 }
 
@@ -181,16 +174,39 @@ absl::StatusOr<Socket> Listen(const Endpoint& endpoint, absl::string_view field)
   return socket;
 }
 
-absl::StatusOr<Socket> Accept(Socket& listener, absl::Time deadline, absl::Span<const Socket> watched) {
-  for (;;) {
-    Socket accepted(accept4(listener.descriptor(), nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC));
-    if (accepted.open()) {
-      SendAtOnce(accepted);
-      return accepted;
-    }
-    if (!WouldBlock() && errno != ECONNABORTED) return SocketError("accept");
-    BEAMLINE_RETURN_IF_ERROR(Await(listener.descriptor(), POLLIN, deadline, watched));
+absl::StatusOr<Socket> AcceptSome(Socket& listener) {
+  Socket accepted(accept4(listener.descriptor(), nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC));
+  if (accepted.open()) {
+    SendAtOnce(accepted);
+  } else if (!WouldBlock() && errno != ECONNABORTED) {
+    return SocketError("accept");
   }
+  return accepted;
+}
+
+bool HasNews(const Socket& socket) {
+  pollfd entry{socket.descriptor(), POLLIN | POLLRDHUP, 0};
+  return poll(&entry, 1, 0) > 0;
+}
+
+void NoticeLoss(Socket& socket, absl::Duration after) {
+  const auto set = [&](int level, int option, int value) {
+    setsockopt(socket.descriptor(), level, option, &value, sizeof(value));
+  };
+  // After a second of silence, one probe a second.
+  set(IPPROTO_TCP, TCP_KEEPIDLE, 1);
+  set(IPPROTO_TCP, TCP_KEEPINTVL, 1);
+  set(IPPROTO_TCP, TCP_KEEPCNT, static_cast<int>(std::max<int64_t>(absl::ToInt64Seconds(after) - 1, 1)));
+  set(SOL_SOCKET, SO_KEEPALIVE, 1);
+}
+
+absl::Time LastAcknowledged(const Socket& socket) {
+  tcp_info info{};
+  socklen_t size = sizeof(info);
+  if (getsockopt(socket.descriptor(), IPPROTO_TCP, TCP_INFO, &info, &size) != 0 || info.tcpi_unacked == 0) {
+    return absl::InfiniteFuture();
+  }
+  return SteadyNow() - absl::Milliseconds(info.tcpi_last_ack_recv);
 }
 
 absl::StatusOr<Socket> Connect(const Endpoint& endpoint, absl::Time deadline) {

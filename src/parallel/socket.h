@@ -57,10 +57,21 @@ struct Endpoint {
 
 // Port 0: the system chooses. UNAVAILABLE names address, port and reason; `field` is what set them.
 absl::StatusOr<Socket> Listen(const Endpoint& endpoint, absl::string_view field);
-// UNAVAILABLE also once one of the `watched` connections is closed by its other side.
-absl::StatusOr<Socket> Accept(Socket& listener, absl::Time deadline, absl::Span<const Socket> watched = {});
+// What has connected; not open where nobody has yet.
+absl::StatusOr<Socket> AcceptSome(Socket& listener);
 // One try; names are resolved.
 absl::StatusOr<Socket> Connect(const Endpoint& endpoint, absl::Time deadline);
+
+// Something to read, or the end.
+bool HasNews(const Socket& socket);
+
+// A connection on which nothing is sent fails, too, when its other side can no longer be reached: about `after` later,
+// in whole seconds, at least two. (TCP_USER_TIMEOUT would also end one whose other side is there, and reads nothing for
+// so long because it is at work.)
+void NoticeLoss(Socket& socket, absl::Duration after);
+// When the other side last acknowledged something: in the far future where nothing sent is left to be acknowledged. A
+// process that reads nothing has a system that acknowledges; one that is cut off has not.
+absl::Time LastAcknowledged(const Socket& socket);
 
 Endpoint LocalEndpoint(const Socket& socket);
 Endpoint PeerEndpoint(const Socket& socket);

@@ -156,6 +156,7 @@ void GroupFollower::Step(const GroupMessage& message, const Followed& followed) 
 }
 
 absl::Status FollowGroup(const RunnerOptions& options, const ParallelOptions& parallel) {
+  BEAMLINE_RETURN_IF_ERROR(CheckGroupDtype(options, parallel));
   BEAMLINE_ASSIGN_OR_RETURN(backend::Context ctx, backend::MakeContext(options.device, options.dtype, options.backend));
   BEAMLINE_ASSIGN_OR_RETURN(const std::unique_ptr<parallel::ProcessGroup> group,
                             parallel::ProcessGroup::Join(parallel, GroupSettings(options, ctx)));

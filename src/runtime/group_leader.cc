@@ -22,6 +22,13 @@ constexpr auto kLookPeriod = std::chrono::milliseconds(50);
 
 }  // namespace
 
+absl::Status CheckGroupDtype(const RunnerOptions& options, const ParallelOptions& parallel) {
+  if (IsGroupDtype(options.dtype)) return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      absl::StrCat("engine.dtype: ", options.dtype, " needs parallel.size 1, and it is ", parallel.size,
+                   ": each rank would scale its share of a row by itself; a group takes fp32, bf16 or fp16"));
+}
+
 parallel::Settings GroupSettings(const RunnerOptions& options, const backend::Context& ctx) {
   const bool cpu = ctx.device.is_cpu();
   return {{"group protocol", absl::StrCat(kGroupProtocol)},
@@ -34,6 +41,7 @@ parallel::Settings GroupSettings(const RunnerOptions& options, const backend::Co
 
 absl::StatusOr<std::shared_ptr<GroupLeader>> GroupLeader::Start(const RunnerOptions& options,
                                                                 const ParallelOptions& parallel) {
+  BEAMLINE_RETURN_IF_ERROR(CheckGroupDtype(options, parallel));
   std::shared_ptr<GroupLeader> leader(new GroupLeader);
   leader->configured_bundle_ = options.bundle;
   BEAMLINE_ASSIGN_OR_RETURN(leader->context_, backend::MakeContext(options.device, options.dtype, options.backend));

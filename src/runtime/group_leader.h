@@ -29,6 +29,8 @@ namespace beamline::runtime {
 
 class GroupModel;
 
+// INVALID_ARGUMENT: a type that ranks do not share.
+absl::Status CheckGroupDtype(const RunnerOptions& options, const ParallelOptions& parallel);
 // What all ranks of a group must have in common, beside the bundle.
 parallel::Settings GroupSettings(const RunnerOptions& options, const backend::Context& ctx);
 

@@ -130,6 +130,7 @@ EngineOptions EngineOptionsOf(const config::v1::ServerConfig& config) {
   options.parallel.port = parallel.port();
   options.parallel.start_timeout = absl::Milliseconds(parallel.start_timeout_ms());
   options.parallel.lost_after = absl::Milliseconds(parallel.lost_after_ms());
+  options.parallel.stalled_after = absl::Milliseconds(parallel.stalled_after_ms());
   return options;
 }
 

@@ -53,6 +53,7 @@ const Bounds kOwnBounds[] = {
     {"tls.poll_ms", 10, 86400000},
     {"parallel.size", 1, kMaxRanks},
     {"parallel.start_timeout_ms", 1, 3600000},
+    {"parallel.stalled_after_ms", 1000, 3600000},
     {"parallel.lost_after_ms", absl::ToInt64Milliseconds(kMinLostAfter), absl::ToInt64Milliseconds(kMaxLostAfter)},
     {"lifecycle.drain_delay_ms", 0, 600000},
     {"lifecycle.grace_ms", 0, 600000},
@@ -240,6 +241,11 @@ class Checker {
       }
     }
     if (parallel.size() == 1) return;
+    if (const std::string& dtype = config_.engine().dtype(); !IsGroupDtype(dtype)) {
+      Add("engine.dtype", absl::StrCat(dtype, " needs parallel.size 1, and it is ", parallel.size(),
+                                       ": each rank would scale its share of a row by itself; a group takes fp32, bf16 "
+                                       "or fp16"));
+    }
     if (parallel.address().empty()) Add("parallel.address", "is empty; give the address of rank 0's machine");
     const int port = parallel.port();
     if (port < 1 || port > 65535) Add("parallel.port", absl::StrCat(port, " is outside 1..65535"));

@@ -134,6 +134,18 @@ TEST(ServedGroup, EndsWhenAFollowerStops) {
   ExpectTheGroupEnds(LoopbackAddress(36), 2, 1, SIGSTOP, "parallel.lost_after_ms is 3000");
 }
 
+TEST(ServedGroup, ARankKilledBeforeAllHaveComeIsStartedAgain) {
+  ServedGroup group(LoopbackAddress(41), 4, GroupBundle("again", {.heads = 4}));
+  group.Start(0);
+  group.Start(1);
+  ASSERT_NE(group.ranks[0]->AwaitLog("a rank has come: rank=1"), "");
+  group.ranks[1]->Signal(SIGKILL);
+  EXPECT_NE(group.ranks[0]->AwaitLog("a rank has left before the group started; it may come again: rank=1"), "");
+  for (const int rank : {1, 2, 3}) group.Start(rank);
+  EXPECT_NE(group.ranks[0]->AwaitLog("server started: "), "") << group.ranks[0]->Log();
+  EXPECT_EQ(AnswersOf(group.target()).size(), FixedRequests().size());
+}
+
 TEST(ServedGroup, WhatDoesNotFitIsNamedAndNothingHangs) {
   const std::string bundle = GroupBundle("fit"), other = GroupBundle("fit_other", {.seed = 3});
   {

@@ -9,6 +9,9 @@
 #include <thread>
 #include <vector>
 
+#include <linux/filter.h>
+#include <sys/socket.h>
+
 #include "gtest/gtest.h"
 #include "parallel/process_group.h"
 #include "parallel/socket.h"
@@ -20,6 +23,15 @@ inline int FreePort() {
   const auto socket = Listen({"127.0.0.1", 0}, "test");
   EXPECT_TRUE(socket.ok()) << socket.status();
   return LocalEndpoint(*socket).port;
+}
+
+inline std::string Message(const absl::Status& status) { return std::string(status.message()); }
+
+// As if a cable was cut: what arrives is lost, acknowledgements too.
+inline void CutOff(int descriptor) {
+  sock_filter nothing{BPF_RET | BPF_K, 0, 0, 0};
+  const sock_fprog program{1, &nothing};
+  EXPECT_EQ(setsockopt(descriptor, SOL_SOCKET, SO_ATTACH_FILTER, &program, sizeof(program)), 0);
 }
 
 inline ParallelOptions OptionsOf(int rank, int size, int port) {

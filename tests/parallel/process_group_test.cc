@@ -7,6 +7,8 @@
 #include <cstring>
 #include <mutex>
 
+#include <netinet/in.h>
+#include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -23,10 +25,9 @@ using ::testing::AllOf;
 using testing::FreePort;
 using ::testing::HasSubstr;
 using testing::JoinAll;
+using testing::Message;
 using testing::OnRanks;
 using testing::OptionsOf;
-
-std::string Message(const absl::Status& status) { return std::string(status.message()); }
 
 TEST(Shard, SharesAreConsecutiveAndComplete) {
   for (const int size : {1, 2, 3, 4, 7}) {
@@ -60,6 +61,8 @@ TEST(ParallelOptions, ErrorsNameFieldLimitAndValue) {
   EXPECT_EQ(refused([](auto& o) { o.lost_after = absl::Seconds(9); }),
             "parallel.lost_after_ms: 9000 is outside 200..8000");
   EXPECT_THAT(refused([](auto& o) { o.start_timeout = absl::ZeroDuration(); }), HasSubstr("parallel.start_timeout_ms"));
+  EXPECT_EQ(refused([](auto& o) { o.stalled_after = absl::Milliseconds(999); }),
+            "parallel.stalled_after_ms: 999 is outside 1000..3600000");
 }
 
 // Every rank sends each other a block of its own length, large enough that nobody's buffers hold it.
@@ -133,15 +136,26 @@ TEST(ProcessGroup, AFailureAnywhereEndsAllWithItsReason) {
 
 TEST(ProcessGroup, WhatRanksDisagreeOnIsNamedToEverybody) {
   const int port = FreePort();
-  OnRanks(2, [&](int rank) {
-    const auto joined = ProcessGroup::Join(OptionsOf(rank, 2, port), {{"engine.dtype", rank == 0 ? "fp32" : "bf16"}});
-    EXPECT_THAT(Message(joined.status()),
-                HasSubstr("engine.dtype: rank 1 has bf16, rank 0 has fp32; all ranks of a group need the same"));
-  });
-  OnRanks(2, [&](int rank) {
-    const auto joined = ProcessGroup::Join(OptionsOf(rank, 2 + rank, port), {});
-    EXPECT_THAT(Message(joined.status()), HasSubstr("parallel.size: rank 1 has 3, rank 0 has 2"));
-  });
+  // Rank 0 waits for one that fits, and says at its end why this one did not.
+  const auto expect_named = [&](const ParallelOptions& other, const std::string& dtype, const std::string& what) {
+    OnRanks(2, [&](int rank) {
+      ParallelOptions options = rank == 0 ? OptionsOf(0, 2, port) : other;
+      if (rank == 0) options.start_timeout = absl::Milliseconds(700);
+      const absl::Time start = SteadyNow();
+      const auto joined = ProcessGroup::Join(options, {{"engine.dtype", rank == 0 ? "fp32" : dtype}});
+      EXPECT_THAT(Message(joined.status()), HasSubstr(what)) << "rank " << rank;
+      EXPECT_LT(SteadyNow() - start, absl::Seconds(10)) << "of 30 to start";
+      if (rank == 0) {
+        EXPECT_THAT(Message(joined.status()), HasSubstr("did not come"));
+      }
+    });
+  };
+  expect_named(OptionsOf(1, 2, port), "bf16",
+               "engine.dtype: rank 1 has bf16, rank 0 has fp32; all ranks of a group need the same");
+  expect_named(OptionsOf(1, 3, port), "fp32", "parallel.size: rank 1 has 3, rank 0 has 2");
+  ParallelOptions patient = OptionsOf(1, 2, port);
+  patient.lost_after = absl::Seconds(8);
+  expect_named(patient, "fp32", "parallel.lost_after_ms: rank 1 has 8000, rank 0 has 5000; all ranks");
 }
 
 TEST(ProcessGroup, StartNamesWhoIsMissingWhatIsTakenAndPortsInUse) {
@@ -197,24 +211,6 @@ TEST(ProcessGroup, StrangersAreDropped) {
   EXPECT_EQ(refused, 1);
 }
 
-// One that came and went before all had met keeps nobody waiting for the rest of the time to start.
-TEST(ProcessGroup, ARankLostAtTheStartIsNoticed) {
-  const int port = FreePort();
-  const absl::Time start = SteadyNow();
-  OnRanks(3, [&](int rank) {
-    if (rank < 2) {
-      const absl::Status status = ProcessGroup::Join(OptionsOf(rank, 3, port), {}).status();
-      EXPECT_THAT(Message(status), HasSubstr("a rank was lost while the group started"));
-      return;
-    }
-    auto visitor = Connect({"127.0.0.1", port}, SteadyNow() + absl::Seconds(1));
-    while (!visitor.ok()) visitor = Connect({"127.0.0.1", port}, SteadyNow() + absl::Seconds(1));
-    EXPECT_TRUE(visitor->SendMessage("beamline group 1\n2\n3\n1", SteadyNow() + absl::Seconds(1)).ok());
-    EXPECT_TRUE(visitor->ReceiveMessage(1 << 16, SteadyNow() + absl::Seconds(20)).ok());
-  });
-  EXPECT_LT(SteadyNow() - start, absl::Seconds(10)) << "of 30 to start";
-}
-
 // Ranks 1 and 2 as processes; `signal` meets rank 2 while rank 0 waits for it.
 void ExpectLossOfRankTwo(int signal, absl::Duration lost_after, const std::string& reason) {
   const int port = FreePort();
@@ -256,6 +252,73 @@ TEST(ProcessGroup, AKilledRankEndsTheGroupAtOnce) {
 }
 TEST(ProcessGroup, ASilentRankEndsTheGroupInTime) {
   ExpectLossOfRankTwo(SIGSTOP, absl::Milliseconds(400), "silent for ");
+}
+
+// Of this process's sockets, those of the connection that does not touch rank 0's port: data between ranks 1 and 2.
+std::vector<int> DataSocketsBeyondRankZero(int port) {
+  std::vector<int> found;
+  for (int descriptor = 0; descriptor < 1024; ++descriptor) {
+    sockaddr_in own{}, other{};
+    socklen_t size = sizeof(own), other_size = sizeof(other);
+    if (getsockname(descriptor, reinterpret_cast<sockaddr*>(&own), &size) != 0 || own.sin_family != AF_INET) continue;
+    if (getpeername(descriptor, reinterpret_cast<sockaddr*>(&other), &other_size) != 0) continue;
+    if (ntohs(own.sin_port) != port && ntohs(other.sin_port) != port) found.push_back(descriptor);
+  }
+  return found;
+}
+
+// Everybody lives and says so to rank 0, but what ranks 1 and 2 send each other is lost.
+TEST(ProcessGroup, ACutDataConnectionEndsTheGroupInTime) {
+  int port = 0;
+  auto group = JoinAll(3, [&](ParallelOptions& options) {
+    port = options.port;
+    options.lost_after = absl::Seconds(1);
+  });
+  const std::vector<int> sockets = DataSocketsBeyondRankZero(port);
+  ASSERT_EQ(sockets.size(), 2);
+  for (const int socket : sockets) testing::CutOff(socket);
+  const absl::Time start = SteadyNow();
+  OnRanks(3, [&](int rank) {
+    char in = 0;
+    const char out = 'x';
+    const ProcessGroup::Transfer transfers[] = {{.peer = 1, .receive = {&in, 1}},  // it has nothing to do with the cut
+                                                {.peer = 2, .send = {&out, 1}, .receive = {&in, 1}},
+                                                {.peer = 1, .receive = {&in, 1}}};
+    const absl::Status status = group[rank]->Exchange({&transfers[rank], 1});
+    EXPECT_THAT(Message(status), AllOf(HasSubstr("rank 2 was lost: its data connection to rank 1 is cut"),
+                                       HasSubstr("parallel.lost_after_ms is 1000")))
+        << "rank " << rank;
+  });
+  EXPECT_LT(SteadyNow() - start, absl::Seconds(3));
+}
+
+TEST(ProcessGroup, ARankThatHangsInItsWorkEndsTheGroupAndIsNamed) {
+  auto group = JoinAll(3, [](ParallelOptions& options) { options.stalled_after = absl::Seconds(1); });
+  const absl::Time start = SteadyNow();
+  OnRanks(3, [&](int rank) {
+    if (rank == 2) return;  // alive, and does not come
+    char in[2], out = 'x';
+    const ProcessGroup::Transfer transfers[] = {
+        {.peer = 1 - rank, .send = {&out, 1}, .receive = {&in[0], 1}},
+        {.peer = 2, .send = {&out, 1}, .receive = {&in[1], 1}},
+    };
+    EXPECT_THAT(Message(group[rank]->Exchange(transfers)),
+                HasSubstr("has waited for rank 2 in an exchange for more than parallel.stalled_after_ms (1000)"));
+  });
+  EXPECT_LT(SteadyNow() - start, absl::Seconds(4));
+}
+
+// A rank that is at work reads nothing for longer than lost_after; what the others send fills all buffers meanwhile.
+TEST(ProcessGroup, ASlowReaderIsNotLost) {
+  auto group = JoinAll(2, [](ParallelOptions& options) { options.lost_after = absl::Milliseconds(400); });
+  std::string block(64 << 20, 'x');
+  OnRanks(2, [&](int rank) {
+    if (rank == 1) absl::SleepFor(absl::Seconds(2));
+    const ProcessGroup::Transfer transfers[] = {{.peer = 1, .send = block},
+                                                {.peer = 0, .receive = absl::MakeSpan(block)}};
+    const absl::Status status = group[rank]->Exchange({&transfers[rank], 1});
+    EXPECT_TRUE(status.ok()) << status;
+  });
 }
 
 }  // namespace

@@ -289,6 +289,18 @@ TEST(Group, ModelsThatCannotBeSharedOrDifferAreNamedAndNothingEnds) {
   RunJobs(*runner, RandomJobs(*runner, 1, 2));
 }
 
+// Each rank would quantise its share of a row with a scale of its own. Neither waits for the others to be told.
+TEST(Group, TypesWhoseRowsHaveAScaleAreRefused) {
+  for (const std::string dtype : {"int8", "fp8"}) {
+    const RunnerOptions options{.bundle = "none", .device = "auto", .dtype = dtype};
+    const std::string expected = absl::StrCat("engine.dtype: ", dtype, " needs parallel.size 1, and it is 2");
+    EXPECT_THAT(std::string(StartGroup(options, parallel::testing::OptionsOf(0, 2, 1)).status().message()),
+                HasSubstr(expected));
+    EXPECT_THAT(std::string(FollowGroup(options, parallel::testing::OptionsOf(1, 2, 1)).message()),
+                HasSubstr(expected));
+  }
+}
+
 // A rank keeps its share of the weights alone, and still checks the whole file: here what another rank would keep.
 TEST(Group, ADamagedFileIsRefusedByTheRankThatReadsIt) {
   const std::string good = TinyBundle("whole", {});

@@ -94,6 +94,7 @@ TEST(Config, DefaultsAreTheEnginesOwn) {
   EXPECT_EQ(options.parallel.port, defaults.parallel.port);
   EXPECT_EQ(options.parallel.start_timeout, defaults.parallel.start_timeout);
   EXPECT_EQ(options.parallel.lost_after, defaults.parallel.lost_after);
+  EXPECT_EQ(options.parallel.stalled_after, defaults.parallel.stalled_after);
 }
 
 TEST(Config, EveryEngineFieldArrives) {
@@ -106,7 +107,7 @@ engine {
   narrowing { wait_ms: 24 beam_width: 9 } narrowing { wait_ms: 25 beam_width: 8 }
 }
 limits { default_deadline_ms: 21 }
-parallel { size: 4 rank: 3 address: "rank0.example" port: 23 start_timeout_ms: 24 lost_after_ms: 2500 })",
+parallel { size: 4 rank: 3 address: "rank0.example" port: 23 start_timeout_ms: 24 lost_after_ms: 2500 stalled_after_ms: 2600 })",
                                         "c", NoFiles());
   ASSERT_TRUE(config.ok()) << config.status();
   const EngineOptions options = EngineOptionsOf(*config);
@@ -143,6 +144,7 @@ parallel { size: 4 rank: 3 address: "rank0.example" port: 23 start_timeout_ms: 2
   EXPECT_EQ(options.parallel.port, 23);
   EXPECT_EQ(options.parallel.start_timeout, absl::Milliseconds(24));
   EXPECT_EQ(options.parallel.lost_after, absl::Milliseconds(2500));
+  EXPECT_EQ(options.parallel.stalled_after, absl::Milliseconds(2600));
 }
 
 TEST(Config, RanksOfAGroupAreChecked) {
@@ -159,6 +161,15 @@ TEST(Config, RanksOfAGroupAreChecked) {
   EXPECT_THAT(problem("size: 2 lost_after_ms: 9000"),
               ElementsAre(HasSubstr("parallel.lost_after_ms: 9000 is outside 200..8000")));
   EXPECT_THAT(problem("size: 2 start_timeout_ms: 0"), ElementsAre(HasSubstr("parallel.start_timeout_ms: 0")));
+  EXPECT_THAT(problem("size: 2 stalled_after_ms: 999"),
+              ElementsAre(HasSubstr("parallel.stalled_after_ms: 999 is outside 1000..3600000")));
+  for (const std::string dtype : {"int8", "fp8"}) {
+    const std::string text = "engine { bundle: 'b' device: 'auto' dtype: '" + dtype + "' }";
+    EXPECT_THAT(Problems(text + " parallel { size: 1 }"), ElementsAre());
+    EXPECT_THAT(Problems(text + " parallel { size: 2 }"),
+                ElementsAre(HasSubstr("engine.dtype: " + dtype + " needs parallel.size 1, and it is 2")));
+  }
+  EXPECT_THAT(Problems("engine { dtype: 'bf16' } parallel { size: 2 }"), ElementsAre());
   ConfigOverrides overrides = NoFiles();
   overrides.rank = 3;
   EXPECT_THAT(

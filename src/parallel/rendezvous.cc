@@ -128,7 +128,8 @@ class Gathering {
       if (!status.ok()) Refuse(guest.socket, status);
     }
     if (!status.ok()) {
-      LogEvent(spdlog::level::warn, "parallel: a connection was dropped",
+      LogEvent(spdlog::level::warn,
+               greeting.ok() ? "parallel: a rank was refused" : "parallel: a connection was dropped",
                {{"address", address}, {"reason", status.message()}});
       return;
     }

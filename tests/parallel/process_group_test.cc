@@ -3,6 +3,7 @@
 // Groups of ranks, as threads where all live and as processes where one is killed.
 #include "parallel/process_group.h"
 
+#include <atomic>
 #include <csignal>
 #include <cstring>
 #include <mutex>
@@ -269,7 +270,7 @@ std::vector<int> DataSocketsBeyondRankZero(int port) {
 
 // Everybody lives and says so to rank 0, but what ranks 1 and 2 send each other is lost.
 TEST(ProcessGroup, ACutDataConnectionEndsTheGroupInTime) {
-  int port = 0;
+  std::atomic<int> port{0};
   auto group = JoinAll(3, [&](ParallelOptions& options) {
     port = options.port;
     options.lost_after = absl::Seconds(1);
@@ -311,14 +312,16 @@ TEST(ProcessGroup, ARankThatHangsInItsWorkEndsTheGroupAndIsNamed) {
 // A rank that is at work reads nothing for longer than lost_after; what the others send fills all buffers meanwhile.
 TEST(ProcessGroup, ASlowReaderIsNotLost) {
   auto group = JoinAll(2, [](ParallelOptions& options) { options.lost_after = absl::Milliseconds(400); });
-  std::string block(64 << 20, 'x');
+  const std::string sent(64 << 20, 'x');
+  std::string received(sent.size(), 0);
   OnRanks(2, [&](int rank) {
     if (rank == 1) absl::SleepFor(absl::Seconds(2));
-    const ProcessGroup::Transfer transfers[] = {{.peer = 1, .send = block},
-                                                {.peer = 0, .receive = absl::MakeSpan(block)}};
+    const ProcessGroup::Transfer transfers[] = {{.peer = 1, .send = sent},
+                                                {.peer = 0, .receive = absl::MakeSpan(received)}};
     const absl::Status status = group[rank]->Exchange({&transfers[rank], 1});
     EXPECT_TRUE(status.ok()) << status;
   });
+  EXPECT_TRUE(received == sent);
 }
 
 }  // namespace

@@ -8,6 +8,7 @@
 
 #include "backend/cuda/cuda_backend.h"
 #include "backend/test_context.h"
+#include "base/out_of_memory.h"
 
 namespace beamline::backend::cuda {
 namespace {
@@ -33,7 +34,7 @@ TEST(DeviceFaultTest, OnlyErrorsAfterWhichNothingWorksAreFaults) {
 TEST(DeviceFaultTest, TheFirstFaultStays) {
   DeviceFault fault;
   EXPECT_NO_THROW(fault.Check(cudaSuccess, "nothing"));
-  EXPECT_THROW(fault.Check(cudaErrorMemoryAllocation, "too much"), c10::Error);
+  EXPECT_THROW(fault.Check(cudaErrorMemoryAllocation, "too much"), OutOfMemory);
   EXPECT_TRUE(fault.status().ok());
   EXPECT_THROW(fault.Check(cudaErrorIllegalAddress, "a batch"), c10::Error);
   fault.Note(cudaErrorAssert, "another");

@@ -155,7 +155,8 @@ struct Agreement {
     for (const Hypothesis& one : expected.hypotheses) scores[one.sid] = one.score;
     bool same = expected.hypotheses.size() == actual.hypotheses.size();
     for (size_t i = 0; i < actual.hypotheses.size(); ++i) {
-      same = same && expected.hypotheses[i].sid == actual.hypotheses[i].sid;
+      same = same && expected.hypotheses[i].sid == actual.hypotheses[i].sid &&
+             expected.hypotheses[i].leaf == actual.hypotheses[i].leaf;
       const auto found = scores.find(actual.hypotheses[i].sid);
       if (found == scores.end()) continue;
       ++common;
@@ -171,6 +172,18 @@ INSTANTIATE_TEST_SUITE_P(Families, CudaLists,
                                            Case{"t5", T5, false}, Case{"t5_scored_end", T5, true}),
                          [](const auto& info) { return info.param.name; });
 
+// With several times as many SIDs as there are beams.
+TinyCatalogue LargeCatalogue(std::mt19937_64& random) {
+  for (;;) {
+    TinyCatalogue catalogue = testing::RandomCatalogue(random, 300);
+    const size_t levels = catalogue.snapshot->levels();
+    const auto prefixes = catalogue.Prefixes();
+    const auto sids = std::count_if(prefixes.begin(), prefixes.end(),
+                                    [&](const std::vector<Code>& prefix) { return prefix.size() == levels; });
+    if (sids >= 4 * kWidest) return catalogue;
+  }
+}
+
 Agreement Compare(const Case& one, const char* dtype) {
   Agreement agreement;
   const backend::Context aten = *backend::MakeTestContext("cpu", "fp32", "aten");
@@ -179,10 +192,7 @@ Agreement Compare(const Case& one, const char* dtype) {
   if (!cuda.ok()) return agreement;
   for (uint64_t seed = 1; seed <= static_cast<uint64_t>(Catalogues()); ++seed) {
     std::mt19937_64 random(seed);
-    TinyCatalogue catalogue;
-    do {
-      catalogue = testing::RandomCatalogue(random, 60);
-    } while (catalogue.snapshot->num_items() < 40);
+    const TinyCatalogue catalogue = LargeCatalogue(random);
     const model::ModelConfig config = one.config(catalogue.level_sizes, one.variant);
     const auto oracle = MakeModel(aten, config, seed), model = MakeModel(*cuda, config, seed);
     if (oracle == nullptr || model == nullptr) return agreement;

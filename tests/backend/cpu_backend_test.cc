@@ -9,6 +9,8 @@
 #include <thread>
 #include <vector>
 
+#include <ATen/ops/empty.h>
+
 #include "backend/cpu/resources.h"
 #include "gtest/gtest.h"
 

@@ -40,14 +40,17 @@ struct Setting {
 
 constexpr int kTrials = 2;
 
+// Groups that fill up: one that does not waits for others first.
 std::vector<Setting> Settings(int batch, int threads, bool on_cuda) {
   if (batch == 1) return {{1, 1}};
-  if (on_cuda) return {{1, batch}, {2, (batch + 1) / 2}};  // two: one encodes while the other decodes
-  std::vector<Setting> settings = {{1, 1}, {1, 4}, {1, batch}};
-  if (threads > 1) {
-    settings.push_back({threads, 1});
-    settings.push_back({threads, (batch + threads - 1) / threads});
+  std::vector<Setting> settings = {{1, batch}};
+  if (on_cuda) {
+    settings.push_back({2, batch / 2});  // one encodes while the other decodes
+  } else {
+    settings.insert(settings.end(), {{1, 1}, {1, 4}});
+    if (threads > 1) settings.insert(settings.end(), {{threads, 1}, {threads, batch / threads}});
   }
+  std::erase_if(settings, [&](const Setting& setting) { return setting.group < 1 || batch % setting.group != 0; });
   return settings;
 }
 

@@ -73,20 +73,8 @@ struct Case {
   bool variant;
 };
 
-// Embeddings are large, so that logits are far from uniform.
 std::unique_ptr<model::Model> MakeModel(backend::Context ctx, const model::ModelConfig& config, uint64_t seed) {
-  backend::Context oracle = *backend::MakeTestContext("cpu", "fp32", "aten");
-  const model::Weights initial = model::InitWeights(oracle, config, seed);
-  model::Weights weights;
-  for (const model::WeightSpec& spec : model::WeightSchema(config)) {
-    std::vector<float> values = backend::DownloadFloats(oracle, initial.Get(spec.name));
-    if (spec.initializer == model::Initializer::kNormal) {
-      for (float& value : values) value *= 3;
-    }
-    weights.Set(spec.name, spec.role == model::WeightRole::kBuffer ? backend::UploadFloats(ctx, values, spec.shape)
-                                                                   : backend::UploadWeight(ctx, values, spec.shape));
-  }
-  auto made = model::MakeModel(config, std::move(weights));
+  auto made = model::MakeModel(config, testing::LargeWeights(ctx, config, seed));
   EXPECT_TRUE(made.ok()) << made.status();
   return made.ok() ? *std::move(made) : nullptr;
 }

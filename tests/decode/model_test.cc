@@ -50,17 +50,7 @@ std::unique_ptr<model::Model> RandomModel(backend::Context& ctx, std::mt19937_64
     config.decoder.ffn.experts = 4;
     config.decoder.ffn.top_k = 2;
   }
-  model::Weights weights;
-  const model::Weights initial = model::InitWeights(ctx, config, random());
-  for (const model::WeightSpec& spec : model::WeightSchema(config)) {
-    std::vector<float> values = backend::DownloadFloats(ctx, initial.Get(spec.name));
-    if (spec.initializer == model::Initializer::kNormal) {
-      for (float& value : values) value *= 3;
-    }
-    weights.Set(spec.name, spec.role == model::WeightRole::kBuffer ? backend::UploadFloats(ctx, values, spec.shape)
-                                                                   : backend::UploadWeight(ctx, values, spec.shape));
-  }
-  auto made = model::MakeModel(config, std::move(weights));
+  auto made = model::MakeModel(config, testing::LargeWeights(ctx, config, random()));
   EXPECT_TRUE(made.ok()) << made.status();
   return made.ok() ? *std::move(made) : nullptr;
 }

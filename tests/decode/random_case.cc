@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "backend/ops.h"
 #include "catalogue/rule_cache.h"
 #include "catalogue/snapshot_builder.h"
 
@@ -121,6 +122,20 @@ std::vector<int> RandomWidths(std::mt19937_64& random, int levels, int max_width
   std::vector<int> widths(levels);
   for (int& width : widths) width = UniformInt(random, 1, max_width);
   return widths;
+}
+
+model::Weights LargeWeights(backend::Context& ctx, const model::ModelConfig& config, uint64_t seed) {
+  model::Weights weights;
+  const model::Weights initial = model::InitWeights(ctx, config, seed);
+  for (const model::WeightSpec& spec : model::WeightSchema(config)) {
+    std::vector<float> values = backend::DownloadFloats(ctx, initial.Get(spec.name));
+    if (spec.initializer == model::Initializer::kNormal) {
+      for (float& value : values) value *= 3;
+    }
+    weights.Set(spec.name, spec.role == model::WeightRole::kBuffer ? backend::UploadFloats(ctx, values, spec.shape)
+                                                                   : backend::UploadWeight(ctx, values, spec.shape));
+  }
+  return weights;
 }
 
 }  // namespace beamline::decode::testing

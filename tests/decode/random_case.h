@@ -14,6 +14,8 @@
 #include "catalogue/eligibility.h"
 #include "catalogue/snapshot.h"
 #include "decode/naive_beam.h"
+#include "model/weight_schema.h"
+#include "model/weights.h"
 
 namespace beamline::decode::testing {
 
@@ -38,6 +40,9 @@ enum class LogitsKind { kNormal, kTied, kSomeMinusInf, kSomeNonFinite };
 LogitsOf RandomLogits(std::vector<uint32_t> level_sizes, uint64_t seed, LogitsKind kind);
 
 std::vector<int> RandomWidths(std::mt19937_64& random, int levels, int max_width);
+
+// Initial weights for `ctx`, those that are drawn three times as large: so that logits are far from uniform.
+model::Weights LargeWeights(backend::Context& ctx, const model::ModelConfig& config, uint64_t seed);
 
 int UniformInt(std::mt19937_64& random, int low, int high);
 

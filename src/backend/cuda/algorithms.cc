@@ -183,6 +183,7 @@ absl::Status Algorithms::Import(absl::string_view text) {
     for (size_t i = 0; good && i < words.size(); ++i) good = absl::SimpleAtoi(words[i], &values[i]);
     good = good && values[0] <= 3 && values[1] <= 2 && values[2] > 0 && values[2] <= (1u << 30) && values[3] > 0 &&
            values[3] <= (1u << 30) && values[4] <= 2 && values[5] <= 1 && values[6] <= 1 && values[7] <= 1;
+    for (size_t step = 0; good && step < choice.size(); ++step) good = values[kFields + step * kWords] <= 1;
     if (!good) {
       return absl::InvalidArgumentError(absl::StrCat("algorithms: line ", line + 1, " is none: '", lines[line], "'"));
     }

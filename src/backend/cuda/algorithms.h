@@ -3,9 +3,9 @@
 // Which algorithms of cuBLASLt multiply with a weight. A row's result must not depend on what shares its batch, so all
 // of a weight's are of one class: they give the same bits, for every number of rows and at every place (an algorithm
 // that splits sums by the number of rows is in no class). Our own product of few rows is of every class whose bits it
-// gives. Of a class the fastest is taken for each of a few numbers of
-// rows, and of all classes the one that is slowed down least by being one. Chosen when a weight's shape is first met,
-// which is at warm-up, and kept; the choice can be carried over to the next start. Thread-safe.
+// gives. Of a class the fastest is taken for each of a few numbers of rows, and of all classes the one that is slowed
+// down least by being one. Chosen when a weight's shape is first met, which is at warm-up, and kept; the choice can be
+// carried over to the next start. Thread-safe.
 #pragma once
 
 #include <map>

@@ -48,9 +48,8 @@ class CudaSearch final : public DeviceSearch {
   int selected_ = 0;           // levels so far
   std::vector<int32_t> rows_;  // per level: room for the widest request's beams
   int32_t each_ = 1;           // slots of a request
-  // One behind the other: constraints [requests], those of the end token [requests] if it is scored, row_begin
-  // [requests
-  // + 1], widths [levels][requests], rules [requests].
+  // One behind the other: constraints [requests], the end token's [requests] if it is scored, row_begin [requests + 1],
+  // widths [levels][requests], rules [requests].
   at::Tensor input_;
   at::Tensor beams_;  // int32 [levels * words + requests]: the levels one behind the other, the end's, then the errors
   std::vector<int32_t> host_;

@@ -10,6 +10,8 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "absl/strings/str_split.h"
 #include "absl/types/span.h"
 #include "backend/test_context.h"
 #include "gtest/gtest.h"
@@ -130,6 +132,9 @@ TEST_F(CudaBackendTest, OnlyOneThatGivesEqualRowsIsTaken) {
     Algorithms other(worker.lt, worker.handle, worker.device, "another");
     ASSERT_TRUE(other.Import(algorithms.Export()).ok());
     EXPECT_EQ(other.size(), 0);
+    std::vector<std::string> words = absl::StrSplit(algorithms.Export(), ' ');
+    words[words.size() - 9] = "2";  // of the last algorithm: neither ours nor cuBLASLt's
+    EXPECT_EQ(same.Import(absl::StrJoin(words, " ")).code(), absl::StatusCode::kInvalidArgument);
     const absl::Status broken = same.Import(algorithms.Export() + "1 2 three\n");
     EXPECT_EQ(broken.message(), absl::StrCat("algorithms: line ", algorithms.size() + 2, " is none: '1 2 three'"));
   }

@@ -86,32 +86,37 @@ TEST_F(SkinnyProductGpu, AgainstDoublePrecision) {
   }
 }
 
+// fp32 sums of these rows of x, one behind the other.
+std::vector<float> Products(const TypedBuffer& x, const TypedBuffer& weight, int k,
+                            std::pair<int, int> first_and_count) {
+  const auto [first, count] = first_and_count;
+  const int n = static_cast<int>(weight.host.size()) / k;
+  const TypedBuffer out(DataType::kFloat32, static_cast<size_t>(count) * n);
+  EXPECT_EQ(SkinnyProductCuda({.type = x.type,
+                               .out_type = DataType::kFloat32,
+                               .rows = count,
+                               .n = n,
+                               .k = k,
+                               .x = x.at(static_cast<size_t>(first) * k),
+                               .weight = weight.data(),
+                               .x_step = k,
+                               .weight_step = k,
+                               .out_step = n,
+                               .out = out.data()},
+                              nullptr),
+            LaunchError::kOk);
+  return out.Download();
+}
+
 // A row's bits depend neither on how many rows there are, nor on its place among them.
 TEST_F(SkinnyProductGpu, CompanyChangesNothing) {
   for (const DataType type : kTypes) {
     std::mt19937 random(6);
     const int n = 40, k = 840, rows = kMaxSkinnyRows;
     const TypedBuffer x(type, Normal(random, size_t{rows} * k)), weight(type, Normal(random, size_t{n} * k));
-    const auto run = [&](int first, int count) {
-      const TypedBuffer out(DataType::kFloat32, static_cast<size_t>(count) * n);
-      EXPECT_EQ(SkinnyProductCuda({.type = type,
-                                   .out_type = DataType::kFloat32,
-                                   .rows = count,
-                                   .n = n,
-                                   .k = k,
-                                   .x = x.at(static_cast<size_t>(first) * k),
-                                   .weight = weight.data(),
-                                   .x_step = k,
-                                   .weight_step = k,
-                                   .out_step = n,
-                                   .out = out.data()},
-                                  nullptr),
-                LaunchError::kOk);
-      return out.Download();
-    };
-    const std::vector<float> all = run(0, rows);
+    const std::vector<float> all = Products(x, weight, k, {0, rows});
     for (const auto& [first, count] : {std::pair{0, 1}, {15, 1}, {3, 8}, {5, 9}}) {
-      const std::vector<float> some = run(first, count);
+      const std::vector<float> some = Products(x, weight, k, {first, count});
       ASSERT_TRUE(std::equal(some.begin(), some.end(), all.begin() + first * n)) << Name(type) << " row " << first;
     }
   }
@@ -124,20 +129,7 @@ TEST_F(SkinnyProductGpu, RowsKeepTheirSpecialValues) {
   rows[k] = NAN;
   rows[2 * k + 5] = INFINITY;
   const TypedBuffer x(DataType::kBFloat16, rows), weight(DataType::kBFloat16, std::vector<float>(size_t{n} * k, 1.0f));
-  const TypedBuffer out(DataType::kFloat32, size_t{3} * n);
-  ASSERT_EQ(SkinnyProductCuda({.out_type = DataType::kFloat32,
-                               .rows = 3,
-                               .n = n,
-                               .k = k,
-                               .x = x.data(),
-                               .weight = weight.data(),
-                               .x_step = k,
-                               .weight_step = k,
-                               .out_step = n,
-                               .out = out.data()},
-                              nullptr),
-            LaunchError::kOk);
-  const std::vector<float> result = out.Download();
+  const std::vector<float> result = Products(x, weight, k, {0, 3});
   for (int column = 0; column < n; ++column) {
     EXPECT_EQ(result[column], 128.0f);
     EXPECT_TRUE(std::isnan(result[n + column]));

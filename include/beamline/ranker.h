@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // What decides the final order of an answer: the value of each generated candidate (a reward or value model, weights,
-// business rules; OneRec's P-score and GR4AD's eCPM are such values). The search generates, the ranker orders. Without
-// one the beam's own order stands.
+// business rules; OneRec's P-score and GR4AD's eCPM are such values). The search generates, the ranker orders. A model
+// may bring a ranker of its own (model/ranker.h), which runs with the search; one that an embedder gives comes after
+// it. Without either the beam's own order stands.
 #pragma once
 
 #include "absl/status/status.h"
@@ -19,9 +20,9 @@ class Ranker {
   virtual ~Ranker() = default;
 
   // The value of every candidate, higher is earlier: values[i] belongs to candidates[i], and both have one length,
-  // which is not 0. `candidates` are all eligible items of the generated SIDs, up to `items_per_sid` each, in the
-  // beam's order, which decides between equal values. Attributes of items: `catalogue`. An error fails this request
-  // alone, with its code; a value that is not a number is INTERNAL.
+  // which is not 0. `candidates` are all eligible items of the generated SIDs, up to `items_per_sid` each, in the order
+  // of the model's ranker or else the beam's, which decides between equal values. Attributes of items: `catalogue`. An
+  // error fails this request alone, with its code; a value that is not a number is INTERNAL.
   virtual absl::Status Rank(absl::Span<const RecommendedItem> candidates, const Catalogue& catalogue,
                             absl::Span<float> values) const = 0;
 };

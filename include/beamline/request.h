@@ -6,6 +6,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -89,6 +90,7 @@ struct RecommendedItem {
   Sid sid;
   std::vector<float> log_probs;  // [levels], of each code given those before it; then of the end token if scored (t5)
   float score = 0;               // their left-to-right fp32 sum
+  std::optional<float> value;    // of its SID, where the model has a ranker (model/ranker.h)
 };
 
 // Why an answer holds fewer than top_k items.
@@ -124,7 +126,9 @@ struct StageTimings {
 };
 
 struct RecommendResult {
-  std::vector<RecommendedItem> items;  // by the ranker; without one score descending, equal scores in SID order
+  // By the embedder's ranker (beamline/ranker.h), without one by the value that the model's own gives, without that by
+  // score; all descending, equal ones by what comes next in this list, at last in SID order.
+  std::vector<RecommendedItem> items;
   ShortReason short_reason = ShortReason::kNone;
   std::vector<int> beam_widths;  // used, per level
   int narrowing = 0;             // 0: as asked for; else the step of EngineOptions::narrowing that was applied, from 1

@@ -79,6 +79,8 @@ class Backend {
   virtual Tensor JoinRows(Context&, absl::Span<const Tensor> parts) const;
 
   virtual void SelectBeams(Context&, const SelectBeamsArgs&) const = 0;
+  virtual void RankBeams(Context&, const RankBeamsArgs&) const = 0;
+  virtual Tensor RankerLogits(Context&, const Tensor& states, const RankerWeights&, const Tensor& codes) const;
   // See ops.h; a backend without graphs runs the body.
   virtual std::vector<Tensor> RunPass(Context&, const std::string& pass, absl::Span<const Tensor> inputs,
                                       PassBody body) const {

@@ -14,6 +14,7 @@
 
 #include "absl/types/span.h"
 #include "backend/context.h"
+#include "backend/op_types.h"
 #include "beamline/kernels/beam_select.h"
 
 namespace beamline::backend {
@@ -24,6 +25,7 @@ struct DeviceSearchRequest {
   std::vector<int32_t> widths;  // per level, 0..kernels::kMaxBeamWidth; all 0: the request is skipped
   kernels::ScoreRule rule = kernels::ScoreRule::kFull;
   bool scores_end = false;  // of all requests or of none: an end token comes behind the last level
+  bool ranked = false;      // of all requests or of none: the beams of the last level get values; not with an end token
 };
 
 class DeviceSearch {
@@ -47,6 +49,10 @@ class DeviceSearch {
   // Behind the last level: adds the log-probability of the end token, `end_code` of the logits, and orders by the sum.
   virtual void SelectEnd(Context& ctx, const at::Tensor& logits, int32_t end_code) = 0;
 
+  // Behind the last level of a search that is ranked: the value of every beam, from the states of the rows that it was
+  // selected from, [batch * rows, width].
+  virtual void Rank(Context& ctx, const at::Tensor& states, const RankerWeights& weights) = 0;
+
   // The beams selected last as the next step's input, int32 [batch, widest request's rows]; inactive rows are zeros.
   struct StepTensors {
     at::Tensor codes;
@@ -60,6 +66,8 @@ class DeviceSearch {
   // behind the last is the end token's; its nodes are leaves.
   virtual kernels::BeamSlots Beams(int level, int request) const = 0;
   virtual kernels::SelectError Error(int request) const = 0;
+  // After Finish of a search that was ranked: of the last level's beams, in their order.
+  virtual absl::Span<const float> Values(int request) const = 0;
 };
 
 }  // namespace beamline::backend

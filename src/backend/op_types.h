@@ -102,6 +102,15 @@ struct HeadWeights {
   double scale = 1;
 };
 
+// The last layer of a ranker (model/ranker.h): of a candidate whose parent's state is s and whose last code is c,
+//   logit[h] = head[h] . silu(s + code[c]) + bias[h],  value = sum over h of weights[h] * sigmoid(logit[h]).
+struct RankerWeights {
+  at::Tensor code;             // [codes of the last level, width]
+  at::Tensor head;             // [heads, width]
+  at::Tensor bias;             // [heads]
+  std::vector<float> weights;  // [heads], at most kernels::kMaxRankerHeads
+};
+
 // The rows level, level + levels, ... of batch * groups runs of `levels` rows: those of one level.
 struct LevelRows {
   int levels = 1;
@@ -137,6 +146,18 @@ struct SelectBeamsArgs {
   int32_t first_code = 0;  // column of the level's code 0
   kernels::ScoreRule rule = kernels::ScoreRule::kFull;
   absl::Span<SelectRequest> requests;  // [batch]; width 0 skips one
+};
+
+// One request's candidates, in host memory: the beams of the last level, whose parents are rows of the states.
+struct RankRequest {
+  const kernels::BeamSlots* beams = nullptr;  // null, or no beams: skipped
+  float* values = nullptr;                    // [beams->count], written by the op; a NaN where the model gives one
+};
+
+struct RankBeamsArgs {
+  at::Tensor states;  // [batch * rows, width]
+  const RankerWeights& weights;
+  absl::Span<const RankRequest> requests;  // [batch]
 };
 
 }  // namespace beamline::backend

@@ -165,4 +165,14 @@ std::unique_ptr<DeviceSearch> BeginSearch(Context& ctx, absl::Span<const DeviceS
 
 void SelectBeams(Context& ctx, const SelectBeamsArgs& args) { return ctx.backend->SelectBeams(ctx, args); }
 
+void RankBeams(Context& ctx, const RankBeamsArgs& args) { return ctx.backend->RankBeams(ctx, args); }
+
+Tensor RankerLogits(Context& ctx, const Tensor& states, const RankerWeights& w, const Tensor& codes) {
+  return ctx.backend->RankerLogits(ctx, states, w, codes);
+}
+
+Tensor Backend::RankerLogits(Context&, const Tensor&, const RankerWeights&, const Tensor&) const {
+  TORCH_CHECK(false, "a ranker is trained with backend aten");
+}
+
 }  // namespace beamline::backend

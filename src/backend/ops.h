@@ -114,6 +114,12 @@ Tensor JoinRows(Context& ctx, absl::Span<const Tensor> parts);
 // -- Selection ---------------------------------------------------------------------------------------------------
 // kernels::BeamSelectCpu per request; the answer depends on nothing but the request. Logits leave the device inside.
 void SelectBeams(Context& ctx, const SelectBeamsArgs& args);
+// The ranker's value of every beam of the last level (RankerWeights): fp32 sums in an order that depends on the width
+// alone, whatever the states' dtype.
+void RankBeams(Context& ctx, const RankBeamsArgs& args);
+// The ranker's logits of single candidates, differentiable, of aten alone: states [n, width], codes int32 [n].
+// -> fp32 [n, heads]
+Tensor RankerLogits(Context& ctx, const Tensor& states, const RankerWeights& w, const Tensor& codes);
 // Runs `body`, a pass that enqueues work on `inputs` alone and returns its results: a backend with graphs repeats what
 // an earlier body of the same name did for inputs of the same shapes, on copies of these, and does not call this one.
 // So all that a pass depends on is in its name (weights, too), in the shapes or in the inputs' memory. The first word

@@ -64,12 +64,23 @@ struct BeamSearch::Live {
   const SearchRequest* request = nullptr;
   SearchResult* result = nullptr;
   BeamState beams;
-  EndTrie end;  // of a model that scores the end token
+  EndTrie end;                // of a model that scores the end token
+  std::vector<float> values;  // of the last level's beams, of a model with a ranker
 
   bool active() const { return result->status.ok() && beams.count() > 0; }
   void Fail(absl::Status status) {
     result->status = std::move(status);
     beams.Clear();
+  }
+  void CheckValues() {
+    if (std::any_of(values.begin(), values.end(), [](float value) { return !std::isfinite(value); })) {
+      Fail(absl::InternalError("non_finite_value: the ranker's value of a candidate is not a number"));
+    }
+  }
+  std::vector<Hypothesis> Hypotheses(int levels) const {
+    std::vector<Hypothesis> hypotheses = beams.Hypotheses(levels);
+    for (size_t i = 0; i < values.size(); ++i) hypotheses[i].value = values[i];
+    return hypotheses;
   }
 };
 
@@ -156,7 +167,7 @@ std::vector<SearchResult> BeamSearch::Run(backend::Context& ctx, model::EncodedC
     RunOnHost(ctx, std::move(context), batch, gate);
   }
   for (Live& live : batch.live) {
-    if (live.active()) live.result->hypotheses = live.beams.Hypotheses(model_.config().levels());
+    if (live.active()) live.result->hypotheses = live.Hypotheses(model_.config().levels());
     if (live.request->trace) live.result->traced = live.beams.Trace();
   }
   return results;
@@ -175,6 +186,7 @@ void BeamSearch::RunOnHost(backend::Context& ctx, model::EncodedContext context,
     }
     level < levels ? Select(ctx, logits, level, batch) : ScoreEnd(ctx, logits, batch);
   }
+  if (model_.ranker() != nullptr) Rank(ctx, state.output, batch);
 }
 
 std::unique_ptr<backend::DeviceSearch> BeamSearch::BeginOnDevice(backend::Context& ctx, const Batch& batch) const {
@@ -187,6 +199,7 @@ std::unique_ptr<backend::DeviceSearch> BeamSearch::BeginOnDevice(backend::Contex
     requests[b].constraint = request.constraint;
     requests[b].rule = KernelRule(request.score_rule);
     requests[b].scores_end = model_.config().steps() > model_.config().levels();
+    requests[b].ranked = model_.ranker() != nullptr;
     for (int level = 0; level < model_.config().levels(); ++level) {
       requests[b].widths.push_back(SelectedWidth(request, level));
     }
@@ -208,6 +221,9 @@ std::vector<at::Tensor> BeamSearch::EnqueueSteps(backend::Context& ctx, model::E
     const at::Tensor logits = model_.DecodeStep(ctx, state, step);
     const int32_t first_code = static_cast<int32_t>(model_.config().first_code(level));
     level < levels ? search.Select(ctx, logits, level, first_code) : search.SelectEnd(ctx, logits, first_code);
+  }
+  if (const model::Ranker* ranker = model_.ranker(); ranker != nullptr) {
+    search.Rank(ctx, model::RankerStates(ctx, *ranker, state.output), ranker->weights);
   }
   return {search.result()};
 }
@@ -232,6 +248,10 @@ void BeamSearch::RunOnDevice(backend::Context& ctx, const model::EncodedContext&
       const kernels::SelectError error = search.Error(static_cast<int>(b));
       if (from.count == 0 && error != kernels::SelectError::kOk) live.Fail(SelectionStatus(error, level));
     }
+    if (model_.ranker() == nullptr || !live.active()) continue;
+    const absl::Span<const float> values = search.Values(static_cast<int>(b));
+    live.values.assign(values.begin(), values.end());
+    live.CheckValues();
   }
 }
 
@@ -263,6 +283,22 @@ void BeamSearch::ScoreEnd(backend::Context& ctx, const at::Tensor& logits, Batch
       absl::Status status = SelectionStatus(selection.error, model_.config().levels());
       if (!status.ok()) batch.live[b].Fail(std::move(status));
     }
+  }
+}
+
+void BeamSearch::Rank(backend::Context& ctx, const at::Tensor& output, Batch& batch) const {
+  const model::Ranker& ranker = *model_.ranker();
+  std::vector<backend::RankRequest> requests(batch.capacity());
+  for (size_t b = 0; b < batch.live.size(); ++b) {
+    Live& live = batch.live[b];
+    if (!live.active()) continue;
+    live.values.resize(live.beams.count());
+    requests[b] = {live.beams.last(), live.values.data()};
+  }
+  backend::RankBeams(
+      ctx, {.states = model::RankerStates(ctx, ranker, output), .weights = ranker.weights, .requests = requests});
+  for (Live& live : batch.live) {
+    if (live.active()) live.CheckValues();
   }
 }
 

@@ -4,7 +4,8 @@
 // level, and after each the best `width` eligible prefixes of every request over all its parents together. Widths,
 // score rules and constraints differ per request; nothing one request does changes another's answer. Step 1 runs one
 // row per request, later steps one row per beam; rows of requests with fewer beams, or dead ones, are inactive. Where
-// the model scores an end token, one more step adds its log-probability to every beam and reorders them.
+// the model scores an end token, one more step adds its log-probability to every beam and reorders them. Where it has a
+// ranker (model/ranker.h), every hypothesis gets its value; their order stays the beam's.
 //
 // Thread-safe: Run keeps all state in its own frame. c10::Error of the model leaves Run as an exception; the runtime
 // catches it at its border.
@@ -37,7 +38,8 @@ struct SearchRequest {
 
 struct SearchResult {
   // INVALID_ARGUMENT: the request does not fit the model. INTERNAL `non_finite_logits`: a NaN, a +inf or a row without
-  // a finite log-sum-exp. Else what the gate said, or OK.
+  // a finite log-sum-exp, or `non_finite_value`: a value of the ranker that is not a number. Else what the gate said,
+  // or OK.
   absl::Status status;
   std::vector<Hypothesis> hypotheses;           // score descending, equal scores in SID order; empty unless OK
   std::vector<std::vector<TracedBeam>> traced;  // [levels run], each in the search's order; only where asked for
@@ -73,6 +75,8 @@ class BeamSearch {
   void Reserve(Batch& batch) const;
   void Select(backend::Context& ctx, const at::Tensor& logits, int level, Batch& batch) const;
   void ScoreEnd(backend::Context& ctx, const at::Tensor& logits, Batch& batch) const;
+  // Of the beams of the last level, from what its head saw.
+  void Rank(backend::Context& ctx, const at::Tensor& output, Batch& batch) const;
   absl::Status KeepBestPaths(int request, int level, int width, BeamState& beams) const;
 
   const model::Model& model_;

@@ -19,6 +19,7 @@ struct Hypothesis {
   // last.
   std::vector<float> log_probs;
   float score = 0;  // their left-to-right fp32 sum
+  float value = 0;  // the ranker's, of a model that has one (model/ranker.h)
 };
 
 }  // namespace beamline::decode

@@ -29,20 +29,31 @@ ShortReason WhyShort(const runtime::RequestJob& job) {
   return job.hypotheses.size() == eligible ? ShortReason::kEligibleItemsExhausted : ShortReason::kBeamExhausted;
 }
 
-// The items of every hypothesis in the beam's order, at most `limit`.
+// In the beam's order, or, of a model with a ranker, largest value first; equal values keep the beam's order.
+std::vector<const runtime::Hypothesis*> Ordered(const runtime::RequestJob& job) {
+  std::vector<const runtime::Hypothesis*> ordered;
+  ordered.reserve(job.hypotheses.size());
+  for (const runtime::Hypothesis& hypothesis : job.hypotheses) ordered.push_back(&hypothesis);
+  if (!job.ranked) return ordered;
+  std::stable_sort(ordered.begin(), ordered.end(), [](const auto* a, const auto* b) { return a->value > b->value; });
+  return ordered;
+}
+
+// The items of every hypothesis, at most `limit`.
 std::vector<RecommendedItem> Candidates(const runtime::RequestJob& job, size_t limit, int items_per_sid) {
   std::vector<RecommendedItem> candidates;
-  for (const runtime::Hypothesis& hypothesis : job.hypotheses) {
+  for (const runtime::Hypothesis* hypothesis : Ordered(job)) {
     if (candidates.size() >= limit) break;
     const int wanted = static_cast<int>(std::min<size_t>(limit - candidates.size(), items_per_sid));
-    for (ItemId item : ItemsOf(job, hypothesis.leaf, wanted)) {
-      candidates.push_back({item, hypothesis.sid, hypothesis.log_probs, hypothesis.score});
+    for (ItemId item : ItemsOf(job, hypothesis->leaf, wanted)) {
+      candidates.push_back({item, hypothesis->sid, hypothesis->log_probs, hypothesis->score});
+      if (job.ranked) candidates.back().value = hypothesis->value;
     }
   }
   return candidates;
 }
 
-// Largest value first; equal values keep the beam's order.
+// Largest value first; equal values keep their order.
 absl::Status RankCandidates(const Ranker& ranker, const Catalogue& catalogue,
                             std::vector<RecommendedItem>& candidates) {
   if (candidates.empty()) return absl::OkStatus();

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// From the hypotheses of a finished job to the ranked items of the answer: SIDs -> items, up to `items_per_sid` each by
-// relevance, in the ranker's order, `top_k` in all, and why there are fewer. Pure. An item has one SID and a hypothesis
-// names each SID once, so no item can come twice.
+// From the hypotheses of a finished job to the ranked items of the answer: SIDs by the model's ranker where it has one,
+// -> items, up to `items_per_sid` each by relevance, in the embedder's ranker's order, `top_k` in all, and why there
+// are fewer. Pure. An item has one SID and a hypothesis names each SID once, so no item can come twice.
 #pragma once
 
 #include "absl/status/statusor.h"
@@ -22,7 +22,7 @@ struct AnswerLimits {
 uint64_t EligibleSids(const runtime::RequestJob& job);
 
 // Items, short_reason, beam_widths, counts and catalogue version; the caller adds timings and the model's version.
-// Without a ranker (null) the beam's order stands. Fails as the ranker fails.
+// Without an embedder's ranker (null) the model's order stands, or the beam's. Fails as the ranker fails.
 absl::StatusOr<RecommendResult> AssembleAnswer(const runtime::RequestJob& job, const AnswerLimits& limits,
                                                const Ranker* ranker);
 

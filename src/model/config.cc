@@ -2,9 +2,11 @@
 #include "model/config.h"
 
 #include <algorithm>
+#include <cmath>
 #include <map>
 #include <set>
 
+#include "absl/numeric/bits.h"
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
@@ -28,6 +30,8 @@ constexpr size_t kMaxAttributeName = 128;
 constexpr int64_t kMaxT5Vocabulary = int64_t{1} << 24;
 constexpr int kMaxRelativeBuckets = 4096;
 constexpr int kMaxRelativeDistance = 1 << 20;
+constexpr int kMaxRankerWidth = 4096;
+constexpr double kMaxRankerWeight = 1e6;
 constexpr size_t kMaxProblemBytes = 1000;  // what is shown of a value has no limit of its own
 
 // Collects what is wrong, so that one look at the message is enough.
@@ -171,6 +175,26 @@ void CheckT5Input(const T5Config& t5, int levels, Problems& problems) {
   }
 }
 
+void CheckRanker(const ModelConfig& config, Problems& problems) {
+  const RankerConfig& ranker = config.ranker;
+  problems.Range("ranker.width", ranker.width, 8, kMaxRankerWidth);
+  problems.Require(ranker.width % 8 == 0, "ranker.width", absl::StrCat("must be a multiple of 8, is ", ranker.width));
+  problems.Require(!config.is_t5(), "ranker", "family t5 has none");
+  problems.Require(config.levels() >= 2, "ranker", "needs two SID levels: it scores what the last step saw");
+  problems.Range("ranker.heads", static_cast<int64_t>(ranker.heads.size()), 1, kNumLabels);
+  uint32_t seen = 0;
+  for (size_t i = 0; i < ranker.heads.size(); ++i) {
+    const auto& [label, weight] = ranker.heads[i];
+    const std::string at = absl::StrCat("ranker.heads[", i, "]");
+    problems.Require((label & kAllLabels) == label && absl::has_single_bit(label), absl::StrCat(at, ".label"),
+                     absl::StrCat("must be one label, is ", label));
+    problems.Require((seen & label) == 0, absl::StrCat(at, ".label"), "has a head already");
+    problems.Require(std::abs(weight) <= kMaxRankerWeight, absl::StrCat(at, ".weight"),
+                     absl::StrCat("must lie in [", -kMaxRankerWeight, ", ", kMaxRankerWeight, "], is ", weight));
+    seen |= label;
+  }
+}
+
 void CheckT5(const ModelConfig& config, Problems& problems) {
   const T5Config& t5 = config.t5;
   int64_t codes = 0;
@@ -276,6 +300,7 @@ absl::Status ValidateConfig(const ModelConfig& config) {
   problems.Range("decoder.layers", config.decoder.layers, 1, kMaxLayers);
   problems.Range("decoder.trunk_layers", config.decoder.trunk_layers, 0, config.decoder.layers - 1);
   CheckFfn("decoder.ffn", config.decoder.ffn, problems);
+  if (config.ranker.enabled() || !config.ranker.heads.empty()) CheckRanker(config, problems);
   return problems.ToStatus();
 }
 

@@ -74,6 +74,20 @@ struct DecoderConfig {
   FeedForwardConfig ffn;
 };
 
+// What a user does with a candidate, and what its probability counts for in the candidate's value.
+struct RankerHead {
+  uint32_t label = 0;  // a bit of beamline::Label
+  double weight = 1;
+};
+
+// Orders the candidates of a search by their value (model/ranker.h). Of onerec_v1 with two levels or more.
+struct RankerConfig {
+  int width = 0;  // of its hidden layer, a multiple of 8; 0: the model has no ranker
+  std::vector<RankerHead> heads;
+
+  bool enabled() const { return width > 0; }
+};
+
 inline constexpr char kOneRecV1[] = "onerec_v1";
 inline constexpr char kT5[] = "t5";
 
@@ -86,6 +100,7 @@ struct ModelConfig {
   double norm_epsilon = 1e-6;
   EncoderConfig encoder;  // t5: neither causal nor with experts
   DecoderConfig decoder;  // t5: neither trunk nor experts
+  RankerConfig ranker;    // t5: none
 
   // onerec_v1. In t5 the short-term pathway is the sequence of tokens, of the length that the template comes to, and
   // the others are off.

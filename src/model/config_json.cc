@@ -11,6 +11,7 @@
 #include "base/json.h"
 #include "base/json_object_reader.h"
 #include "beamline/status.h"
+#include "data/labels.h"
 #include "model/config.h"
 
 namespace beamline::model {
@@ -110,6 +111,27 @@ void ReadDecoder(const nlohmann::json& json, std::vector<std::string>& problems,
   reader.Finish();
 }
 
+void ReadRanker(const nlohmann::json& json, std::vector<std::string>& problems, RankerConfig& ranker) {
+  JsonObjectReader reader(json, "ranker", problems);
+  reader.Int("width", ranker.width);
+  if (const nlohmann::json* heads = reader.Array("heads", true, 64)) {
+    for (size_t i = 0; i < heads->size(); ++i) {
+      JsonObjectReader head(heads->at(i), absl::StrCat("ranker.heads[", i, "]"), problems);
+      std::string label;
+      head.String("label", label);
+      if (const absl::StatusOr<uint32_t> known = data::ParseLabels(label); known.ok()) {
+        ranker.heads.push_back({.label = *known});
+      } else {
+        head.Problem("label", std::string(known.status().message()));
+        ranker.heads.emplace_back();
+      }
+      head.Double("weight", ranker.heads.back().weight);
+      head.Finish();
+    }
+  }
+  reader.Finish();
+}
+
 // What every family has.
 void ReadSizes(JsonObjectReader& reader, ModelConfig& config) {
   if (const nlohmann::json* sizes = reader.Array("level_sizes", true, 1024)) {
@@ -198,6 +220,7 @@ ModelConfig ReadConfig(const nlohmann::json& json, std::vector<std::string>& pro
     SetT5Pathway(config);
   } else {
     ReadPathways(reader, config);
+    if (const nlohmann::json* ranker = reader.Find("ranker", false)) ReadRanker(*ranker, problems, config.ranker);
   }
   reader.Finish();
   return config;
@@ -225,6 +248,14 @@ Json PathwayJson(const PathwayConfig& pathway) {
   return {{"length", pathway.length},
           {"fusion", pathway.fusion == InputFusion::kSum ? "sum" : "concat_mlp"},
           {"features", std::move(features)}};
+}
+
+Json RankerJson(const RankerConfig& ranker) {
+  Json heads = Json::array();
+  for (const RankerHead& head : ranker.heads) {
+    heads.push_back({{"label", data::FormatLabels(head.label)}, {"weight", head.weight}});
+  }
+  return {{"width", ranker.width}, {"heads", std::move(heads)}};
 }
 
 Json T5Json(const T5Config& t5) {
@@ -284,6 +315,7 @@ std::string ConfigToJson(const ModelConfig& config) {
                      {"trunk_layers", config.decoder.trunk_layers},
                      {"tied_heads", config.decoder.tied_heads},
                      {"ffn", FfnJson(config.decoder.ffn)}};
+  if (config.ranker.enabled()) json["ranker"] = RankerJson(config.ranker);
   return json.dump(2) + "\n";
 }
 

@@ -19,6 +19,7 @@
 #include "backend/ops.h"
 #include "model/config.h"
 #include "model/inputs.h"
+#include "model/ranker.h"
 #include "model/weights.h"
 
 namespace beamline::model {
@@ -67,6 +68,7 @@ struct DecodeState {
   at::Tensor lineage;                         // [batch, rows, steps taken]; undefined before the second step
   at::Tensor trunk;                           // [batch * levels, d] where the model has a trunk
   std::vector<backend::LineageCache> layers;  // per beam-wise decoder layer
+  at::Tensor output;                          // [batch * rows, d] what the head of the step taken last saw
 };
 
 // Level t's step: rows are the beams selected at level t - 1. At level 0 there is one row per request and both tensors
@@ -96,6 +98,11 @@ class Model {
   // before. Differentiable.
   virtual std::vector<at::Tensor> TeacherForced(backend::Context& ctx, const EncodedContext& context,
                                                 const TeacherBatch& targets) const = 0;
+  // What its heads see: [batch * targets * steps, d].
+  virtual at::Tensor TeacherForcedOutput(backend::Context& ctx, const EncodedContext& context,
+                                         const TeacherBatch& targets) const = 0;
+  // Null where the model has none. Lives as long as the model.
+  virtual const Ranker* ranker() const { return nullptr; }
 
  protected:
   Model();

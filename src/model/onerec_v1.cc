@@ -81,6 +81,7 @@ OneRecV1::OneRecV1(const ModelConfig& config, Weights weights)
     heads_.push_back(config_.decoder.tied_heads ? backend::RowsOfRank(codes_.tables[level], weights_.shard())
                                                 : weights_.Get(absl::StrCat("head.", level)));
   }
+  if (config_.ranker.enabled()) ranker_ = BindRanker(config_, weights_);
   if (config_.decoder.trunk_layers == 0) {
     codes_.positions = weights_.Get("decoder.position");
     return;
@@ -150,13 +151,12 @@ Tensor OneRecV1::DecodeStep(Context& ctx, DecodeState& state, const StepInput& s
     x = RunDecoderLayerStep(ctx, decoder_[layer], context,
                             {batch, state.lineage, last, state.layers[layer - trunk_layers]}, x);
   }
-  x = backend::RmsNorm(ctx, x, decoder_norm_, config_.norm_epsilon);
-  x = backend::LevelHead(ctx, x, {.weight = heads_[step.level]}, {.batch = batch});
+  state.output = backend::RmsNorm(ctx, x, decoder_norm_, config_.norm_epsilon);
+  x = backend::LevelHead(ctx, state.output, {.weight = heads_[step.level]}, {.batch = batch});
   return backend::AllGather(ctx, x, config_.level_sizes[step.level]);  // [batch, rows, level size]
 }
 
-std::vector<Tensor> OneRecV1::TeacherForced(Context& ctx, const EncodedContext& context,
-                                            const TeacherBatch& targets) const {
+Tensor OneRecV1::TeacherForcedOutput(Context& ctx, const EncodedContext& context, const TeacherBatch& targets) const {
   const int levels = config_.levels(), trunk_layers = config_.decoder.trunk_layers;
   const Tensor mask = backend::VisibilityMask(ctx, context.order, targets.order_limit, levels);
   Tensor x = backend::EmbedPrefix(ctx, codes_, targets.codes, levels);  // [batch * targets * levels, d]
@@ -167,8 +167,13 @@ std::vector<Tensor> OneRecV1::TeacherForced(Context& ctx, const EncodedContext& 
   for (int layer = trunk_layers; layer < config_.decoder.layers; ++layer) {
     x = RunDecoderLayer(ctx, decoder_[layer], {context.key_value[layer], mask, config_.norm_epsilon}, levels, x);
   }
-  x = backend::RmsNorm(ctx, x, decoder_norm_, config_.norm_epsilon);
+  return backend::RmsNorm(ctx, x, decoder_norm_, config_.norm_epsilon);
+}
 
+std::vector<Tensor> OneRecV1::TeacherForced(Context& ctx, const EncodedContext& context,
+                                            const TeacherBatch& targets) const {
+  const Tensor x = TeacherForcedOutput(ctx, context, targets);
+  const int levels = config_.levels();
   std::vector<Tensor> logits;
   logits.reserve(levels);
   for (int level = 0; level < levels; ++level) {

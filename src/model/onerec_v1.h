@@ -7,6 +7,7 @@
 #pragma once
 
 #include <array>
+#include <optional>
 #include <vector>
 
 #include "model/layers.h"
@@ -34,6 +35,9 @@ class OneRecV1 final : public Model {
   at::Tensor DecodeStep(backend::Context& ctx, DecodeState& state, const StepInput& step) const override;
   std::vector<at::Tensor> TeacherForced(backend::Context& ctx, const EncodedContext& context,
                                         const TeacherBatch& targets) const override;
+  at::Tensor TeacherForcedOutput(backend::Context& ctx, const EncodedContext& context,
+                                 const TeacherBatch& targets) const override;
+  const Ranker* ranker() const override { return ranker_ ? &*ranker_ : nullptr; }
 
  private:
   at::Tensor EmbedTokens(backend::Context& ctx, const EncoderBatch& batch) const;
@@ -55,6 +59,7 @@ class OneRecV1 final : public Model {
   backend::DenseWeights fusion_;
   at::Tensor decoder_norm_;
   std::vector<at::Tensor> heads_;  // per level [level size, d], of a rank of several its rows
+  std::optional<Ranker> ranker_;
 };
 
 }  // namespace beamline::model

@@ -105,20 +105,24 @@ Tensor T5::DecodeStep(Context& ctx, DecodeState& state, const StepInput& step) c
     const LayerContext context{state.context.key_value[i], state.mask, config_.norm_epsilon};
     x = RunDecoderLayerStep(ctx, decoder_[i], context, {batch, state.lineage, last, state.layers[i]}, x);
   }
-  x = backend::RmsNorm(ctx, x, decoder_norm_, config_.norm_epsilon);
-  x = backend::LevelHead(ctx, x, head_, {.batch = batch});
+  state.output = backend::RmsNorm(ctx, x, decoder_norm_, config_.norm_epsilon);
+  x = backend::LevelHead(ctx, state.output, head_, {.batch = batch});
   return backend::AllGather(ctx, x, config_.t5.vocabulary);  // [batch, rows, vocabulary]
 }
 
-std::vector<Tensor> T5::TeacherForced(Context& ctx, const EncodedContext& context, const TeacherBatch& targets) const {
+Tensor T5::TeacherForcedOutput(Context& ctx, const EncodedContext& context, const TeacherBatch& targets) const {
   const int steps = config_.steps();
   const Tensor mask = backend::VisibilityMask(ctx, context.order, targets.order_limit, steps);
   Tensor x = backend::EmbedPrefix(ctx, codes_, targets.codes, steps);  // [batch * targets * steps, d]
   for (size_t i = 0; i < decoder_.size(); ++i) {
     x = RunDecoderLayer(ctx, decoder_[i], {context.key_value[i], mask, config_.norm_epsilon}, steps, x);
   }
-  x = backend::Dropout(ctx, backend::RmsNorm(ctx, x, decoder_norm_, config_.norm_epsilon));
+  return backend::Dropout(ctx, backend::RmsNorm(ctx, x, decoder_norm_, config_.norm_epsilon));
+}
 
+std::vector<Tensor> T5::TeacherForced(Context& ctx, const EncodedContext& context, const TeacherBatch& targets) const {
+  const Tensor x = TeacherForcedOutput(ctx, context, targets);
+  const int steps = config_.steps();
   std::vector<Tensor> logits;
   logits.reserve(steps);
   for (int step = 0; step < steps; ++step) {

@@ -25,6 +25,8 @@ class T5 final : public Model {
   at::Tensor DecodeStep(backend::Context& ctx, DecodeState& state, const StepInput& step) const override;
   std::vector<at::Tensor> TeacherForced(backend::Context& ctx, const EncodedContext& context,
                                         const TeacherBatch& targets) const override;
+  at::Tensor TeacherForcedOutput(backend::Context& ctx, const EncodedContext& context,
+                                 const TeacherBatch& targets) const override;
 
  private:
   void BindEncoder();

@@ -24,6 +24,7 @@ class SchemaBuilder {
     Encoder();
     Decoder();
     config_.is_t5() ? VocabularyHead() : LevelHeads();
+    if (config_.ranker.enabled()) Ranker();
     return std::move(specs_);
   }
 
@@ -207,6 +208,14 @@ class SchemaBuilder {
       Matrix(absl::StrCat("head.", level), config_.level_sizes[level], config_.d_model);
       Split(0);
     }
+  }
+
+  // Whole on every rank: the one that searches scores.
+  void Ranker() {
+    const int64_t width = config_.ranker.width;
+    Dense("ranker.state", width, config_.d_model);
+    Table("ranker.code", config_.level_sizes.back(), width);
+    Dense("ranker.head", static_cast<int64_t>(config_.ranker.heads.size()), width);
   }
 
   const ModelConfig& config_;

@@ -46,6 +46,11 @@ class GroupedModel final : public model::Model {
                                         const model::TeacherBatch& targets) const override {
     return own_.TeacherForced(ctx, context, targets);
   }
+  at::Tensor TeacherForcedOutput(backend::Context& ctx, const model::EncodedContext& context,
+                                 const model::TeacherBatch& targets) const override {
+    return own_.TeacherForcedOutput(ctx, context, targets);
+  }
+  const model::Ranker* ranker() const override { return own_.ranker(); }
 
  private:
   const model::Model& own_;
@@ -197,6 +202,7 @@ void ModelRunner::DecodeBatch(absl::Span<RequestJob* const> jobs, absl::Span<con
   for (size_t i = 0; i < jobs.size(); ++i) {
     *statuses[i] = std::move(results[i].status);
     jobs[i]->hypotheses = std::move(results[i].hypotheses);
+    jobs[i]->ranked = parts_.model->ranker() != nullptr;
     jobs[i]->traced = std::move(results[i].traced);
   }
 }

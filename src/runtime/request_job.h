@@ -64,6 +64,7 @@ struct RequestJob : scheduler::Job {
   std::shared_ptr<const RequestContext> context;  // set by TryAttachContext or Encode
   bool context_cached = false;
   std::vector<Hypothesis> hypotheses;           // score descending, equal scores in SID order
+  bool ranked = false;                          // they have values: the model has a ranker
   std::vector<std::vector<TracedBeam>> traced;  // the beams of every level, where `trace`
 
   // The job's cost for the scheduler, from `input` and `beam_widths`.

@@ -197,6 +197,7 @@ v1::RecommendResponse ToProto(const RecommendResult& result, absl::string_view r
     ToProto(item.sid, out.mutable_sid());
     out.mutable_log_probs()->Assign(item.log_probs.begin(), item.log_probs.end());
     out.set_score(item.score);
+    if (item.value.has_value()) out.set_value(*item.value);
   }
   message.set_short_reason(ToProto(result.short_reason));
   message.mutable_beam_widths()->Assign(result.beam_widths.begin(), result.beam_widths.end());

@@ -34,6 +34,10 @@ class TableModel : public model::Model {
                                         const model::TeacherBatch&) const override {
     return {};
   }
+  at::Tensor TeacherForcedOutput(backend::Context&, const model::EncodedContext&,
+                                 const model::TeacherBatch&) const override {
+    return {};
+  }
 
   mutable int steps = 0;              // decode steps run
   mutable std::vector<int64_t> rows;  // rows of each step

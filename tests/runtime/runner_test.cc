@@ -298,6 +298,10 @@ class FaultyModel : public model::Model {
                                         const model::TeacherBatch& targets) const override {
     return real_->TeacherForced(ctx, context, targets);
   }
+  at::Tensor TeacherForcedOutput(backend::Context& ctx, const model::EncodedContext& context,
+                                 const model::TeacherBatch& targets) const override {
+    return real_->TeacherForcedOutput(ctx, context, targets);
+  }
 
  private:
   std::unique_ptr<model::Model> real_;

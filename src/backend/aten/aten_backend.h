@@ -45,6 +45,8 @@ class AtenBackend : public Backend {
   Tensor TakeRows(Context&, const Tensor& x, int64_t first, int64_t count) const override;
   Tensor JoinRows(Context&, absl::Span<const Tensor> parts) const override;
   void SelectBeams(Context&, const SelectBeamsArgs&) const override;
+  void RankBeams(Context&, const RankBeamsArgs&) const override;
+  Tensor RankerLogits(Context&, const Tensor& states, const RankerWeights&, const Tensor& codes) const override;
 
  protected:
   // Requests [begin, end) of args, whose logits are fp32 on the host, each row contiguous.

@@ -64,6 +64,7 @@ class CpuBackend : public AtenBackend {
   Tensor JoinRows(Context&, absl::Span<const Tensor> parts) const override;
   Tensor StackPadded(Context&, absl::Span<const Tensor> rows, int64_t capacity, int32_t fill) const override;
   void SelectBeams(Context&, const SelectBeamsArgs&) const override;
+  void RankBeams(Context&, const RankBeamsArgs&) const override;
 
  private:
   using Packed = std::shared_ptr<const PackedWeight>;

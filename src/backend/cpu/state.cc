@@ -7,6 +7,7 @@
 
 #include "backend/cpu/cpu_backend.h"
 #include "backend/cpu/resources.h"
+#include "beamline/kernels/ranker.h"
 
 namespace beamline::backend {
 Tensor CpuBackend::EmbedStep(Context& ctx, const CodeEmbedding& embedding, int level, int64_t batch,
@@ -109,6 +110,27 @@ void CpuBackend::SelectBeams(Context& ctx, const SelectBeamsArgs& args) const {
   const double work = 32.0 * static_cast<double>(args.logits.size(1) * args.logits.size(2));  // about that per logit
   ForRowBlocks(ctx, {.rows = batch, .block = batch, .flops_per_row = work},
                [&](int64_t begin, int64_t end, float*) { SelectOnHost(args, begin, end); });
+}
+
+void CpuBackend::RankBeams(Context&, const RankBeamsArgs& args) const {
+  const RankerWeights& w = args.weights;
+  const auto requests = static_cast<int64_t>(args.requests.size());
+  const int64_t rows = args.states.size(0) / requests, width = args.states.size(1);
+  for (int64_t b = 0; b < requests; ++b) {
+    const kernels::BeamSlots* beams = args.requests[b].beams;
+    if (beams == nullptr) continue;
+    kernels::RankCandidatesCpu({.count = beams->count,
+                                .width = static_cast<int32_t>(width),
+                                .heads = static_cast<int32_t>(w.head.size(0)),
+                                .states = args.states.const_data_ptr<float>() + b * rows * width,
+                                .code_table = w.code.const_data_ptr<float>(),
+                                .head = w.head.const_data_ptr<float>(),
+                                .bias = w.bias.const_data_ptr<float>(),
+                                .weight = w.weights.data(),
+                                .parents = beams->parent,
+                                .codes = beams->code,
+                                .values = args.requests[b].values});
+  }
 }
 
 }  // namespace beamline::backend

@@ -84,6 +84,7 @@ class CudaBackend final : public Backend {
   Tensor TakeVisible(Context&, const Tensor& x, const Tensor& order, int64_t row) const override;
   Tensor StackPadded(Context&, absl::Span<const Tensor> rows, int64_t capacity, int32_t fill) const override;
   void SelectBeams(Context&, const SelectBeamsArgs&) const override;
+  void RankBeams(Context&, const RankBeamsArgs&) const override;
   std::vector<Tensor> RunPass(Context&, const std::string& pass, absl::Span<const Tensor> inputs,
                               PassBody body) const override;
   std::unique_ptr<DeviceSearch> BeginSearch(Context&, absl::Span<const DeviceSearchRequest>) const override;

@@ -18,6 +18,7 @@ CudaSearch::CudaSearch(const Context& ctx, TrieCache& tries, absl::Span<const De
   for (const DeviceSearchRequest& request : requests) {
     levels_ = std::max(levels_, static_cast<int>(request.widths.size()));
     scores_end_ = scores_end_ || request.scores_end;
+    ranked_ = ranked_ || request.ranked;
   }
   TORCH_CHECK(levels_ > 0 && levels_ <= kernels::kMaxTrieLevels, "cuda: a search of ", levels_, " levels");
   rows_.assign(levels_, 1);
@@ -48,8 +49,12 @@ CudaSearch::CudaSearch(const Context& ctx, TrieCache& tries, absl::Span<const De
   append(widths);
   append(rules);
   input_ = batch.Upload(bytes.data(), {static_cast<int64_t>(bytes.size())}, c10::ScalarType::Byte);
+  beams_ = batch.Take({FirstValue() + (ranked_ ? int64_t{requests_} * each_ : 0)}, c10::kInt);
+}
+
+int64_t CudaSearch::FirstError() const {
   const PackedBeams packed(requests_, int64_t{requests_} * each_);
-  beams_ = batch.Take({(levels_ + (scores_end_ ? 1 : 0)) * packed.words() + requests_}, c10::kInt);
+  return (levels_ + (scores_end_ ? 1 : 0)) * packed.words();
 }
 
 std::string CudaSearch::shape() const { return absl::StrCat(requests_, ":", absl::StrJoin(rows_, ",")); }
@@ -88,7 +93,6 @@ const int32_t* CudaSearch::Numbers() const {
 
 kernels::BeamSelectBatch CudaSearch::SelectionOf(Context& ctx, const at::Tensor& logits, int level,
                                                  int32_t first_code) const {
-  const PackedBeams packed(requests_, int64_t{requests_} * each_);
   const int32_t* numbers = Numbers();
   kernels::BeamSelectBatch select;
   select.logits = logits.const_data_ptr<float>();
@@ -103,7 +107,7 @@ kernels::BeamSelectBatch CudaSearch::SelectionOf(Context& ctx, const at::Tensor&
   select.width = numbers + requests_ + 1 + level * requests_;
   select.rule = reinterpret_cast<const kernels::ScoreRule*>(numbers + requests_ + 1 + levels_ * requests_);
   select.constraint = Constraints();
-  select.error = beams_.mutable_data_ptr<int32_t>() + (levels_ + (scores_end_ ? 1 : 0)) * packed.words();
+  select.error = beams_.mutable_data_ptr<int32_t>() + FirstError();
   select.workspace = static_cast<CudaBatch&>(*ctx.resources).worker().SelectWorkspace(requests_, requests_ * each_);
   return select;
 }
@@ -178,8 +182,12 @@ kernels::BeamSlots CudaSearch::Beams(int level, int request) const {
 }
 
 kernels::SelectError CudaSearch::Error(int request) const {
-  const PackedBeams packed(requests_, int64_t{requests_} * each_);
-  return static_cast<kernels::SelectError>(host_[(levels_ + (scores_end_ ? 1 : 0)) * packed.words() + request]);
+  return static_cast<kernels::SelectError>(host_[FirstError() + request]);
+}
+
+absl::Span<const float> CudaSearch::Values(int request) const {
+  const float* values = reinterpret_cast<const float*>(host_.data() + FirstValue());
+  return {values + int64_t{request} * each_, static_cast<size_t>(Beams(levels_ - 1, request).count)};
 }
 
 }  // namespace beamline::backend::cuda

@@ -28,15 +28,20 @@ class CudaSearch final : public DeviceSearch {
   void BindResult(const at::Tensor& result) override { beams_ = result; }
   void Select(Context& ctx, const at::Tensor& logits, int level, int32_t first_code) override;
   void SelectEnd(Context& ctx, const at::Tensor& logits, int32_t end_code) override;
+  void Rank(Context& ctx, const at::Tensor& states, const RankerWeights& weights) override;
   StepTensors NextStep(Context& ctx) override;
   void Finish(Context& ctx) override;
   kernels::BeamSlots Beams(int level, int request) const override;
   kernels::SelectError Error(int request) const override;
+  absl::Span<const float> Values(int request) const override;
 
  private:
   kernels::DeviceBeams DeviceLevel(int level) const;
   const kernels::ConstraintView* Constraints() const;
   const int32_t* Numbers() const;  // behind the constraints
+  // Places in beams_, in words.
+  int64_t FirstError() const;
+  int64_t FirstValue() const { return FirstError() + requests_; }
   // A selection from these logits; widths are those of `level`.
   kernels::BeamSelectBatch SelectionOf(Context& ctx, const at::Tensor& logits, int level, int32_t first_code) const;
   // The trie of an end token: every beam has one child, of code 0.
@@ -44,6 +49,7 @@ class CudaSearch final : public DeviceSearch {
 
   const int requests_;
   bool scores_end_ = false;
+  bool ranked_ = false;
   int levels_ = 0;             // without the end token's
   int selected_ = 0;           // levels so far
   std::vector<int32_t> rows_;  // per level: room for the widest request's beams
@@ -51,7 +57,9 @@ class CudaSearch final : public DeviceSearch {
   // One behind the other: constraints [requests], the end token's [requests] if it is scored, row_begin [requests + 1],
   // widths [levels][requests], rules [requests].
   at::Tensor input_;
-  at::Tensor beams_;  // int32 [levels * words + requests]: the levels one behind the other, the end's, then the errors
+  // int32: the levels one behind the other, the end's, the errors [requests], and of a ranked search the values
+  // [slots].
+  at::Tensor beams_;
   std::vector<int32_t> host_;
 };
 

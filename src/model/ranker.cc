@@ -1,0 +1,22 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "model/ranker.h"
+
+namespace beamline::model {
+
+Ranker BindRanker(const ModelConfig& config, const Weights& weights) {
+  Ranker ranker;
+  ranker.state = {.weight = weights.Get("ranker.state.weight"), .bias = weights.Get("ranker.state.bias")};
+  ranker.weights = {.code = weights.Get("ranker.code"),
+                    .head = weights.Get("ranker.head.weight"),
+                    .bias = weights.Get("ranker.head.bias")};
+  for (const RankerHead& head : config.ranker.heads) {
+    ranker.weights.weights.push_back(static_cast<float>(head.weight));
+  }
+  return ranker;
+}
+
+at::Tensor RankerStates(backend::Context& ctx, const Ranker& ranker, const at::Tensor& x) {
+  return backend::Dense(ctx, x, ranker.state);
+}
+
+}  // namespace beamline::model

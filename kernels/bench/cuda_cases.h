@@ -34,5 +34,6 @@ void LookupCases(bench::Bench& bench, int requests);
 void NarrowCases(bench::Bench& bench, int rows);
 void SumCases(bench::Bench& bench, int requests);
 void StateCases(bench::Bench& bench, int requests);
+void RankerCases(bench::Bench& bench, int requests);
 
 }  // namespace beamline::kernels

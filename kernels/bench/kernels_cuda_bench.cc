@@ -228,6 +228,7 @@ int Main(bool quick) {
     NarrowCases(bench, requests * kBeam);
     SumCases(bench, requests);
     StateCases(bench, requests);
+    RankerCases(bench, requests);
   }
   return 0;
 }

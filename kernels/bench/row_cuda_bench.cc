@@ -8,6 +8,7 @@
 #include "beamline/kernels/elementwise_cuda.h"
 #include "beamline/kernels/embedding_cuda.h"
 #include "beamline/kernels/quantize_cuda.h"
+#include "beamline/kernels/ranker_cuda.h"
 #include "beamline/kernels/rms_norm_cuda.h"
 #include "beamline/kernels/state_cuda.h"
 #include "cuda_cases.h"
@@ -256,6 +257,34 @@ void StateCases(Bench& bench, int requests) {
   }
   stack.out = EmptyMatrix(tokens, kWidth, kBf16);
   Run(bench, "stack_rows", Requests(requests), (visible + tokens) * row_bytes, StackRowsCuda, stack);
+}
+
+void RankerCases(Bench& bench, int requests) {
+  constexpr int kRankerWidth = 256, kRankerHeads = 4;
+  const int rows = requests * kBeam;
+  const std::vector<int32_t> parent = RandomIds<int32_t>(rows, kBeam);
+  const std::vector<uint16_t> code = RandomIds<uint16_t>(rows, kVocab);
+  std::vector<int32_t> read(rows);
+  for (int row = 0; row < rows; ++row) read[row] = row / kBeam * kBeam + parent[row];
+  const RankBatch rank{.type = kBf16,
+                       .requests = requests,
+                       .slots = kBeam,
+                       .rows = kBeam,
+                       .width = kRankerWidth,
+                       .heads = kRankerHeads,
+                       .code_rows = kVocab,
+                       .states = RandomMatrix(rows, kRankerWidth, kBf16),
+                       .code_table = RandomMatrix(kVocab, kRankerWidth, kBf16),
+                       .head = RandomMatrix(kRankerHeads, kRankerWidth, kBf16),
+                       .bias = RandomMatrix(1, kRankerHeads, kBf16),
+                       .weight = {1, 2, 0.5f, -1},
+                       .count = Upload(std::vector<int32_t>(requests, kBeam)),
+                       .parent = Upload(parent),
+                       .code = Upload(code),
+                       .value = Array<float>(rows)};
+  const double vectors = Distinct(read) + Distinct(code) + kRankerHeads;
+  Run(bench, "rank_candidates", Requests(requests), kHalf * kRankerWidth * vectors + rows * (4.0 + 2 + 4),
+      RankCandidatesCuda, rank);
 }
 
 }  // namespace beamline::kernels

@@ -84,10 +84,14 @@ std::string FormatHistory(const std::vector<Event>& history, size_t shown, const
 
 std::string FormatRecommendations(const v1::RecommendResponse& response, const ItemsById& items) {
   std::vector<std::vector<std::string>> rows{{"rank", "video", "SID", "score", "p per code", "title"}};
+  const bool ranked = response.items_size() > 0 && response.items(0).has_value();  // by the model's ranker
+  const auto at_value = [](std::vector<std::string>& row) { return row.begin() + 3; };
+  if (ranked) rows[0].insert(at_value(rows[0]), "value");
   int rank = 0;
   for (const v1::RecommendedItem& item : response.items()) {
     rows.push_back({absl::StrCat(++rank), absl::StrCat(item.item_id()), FormatSid(item.sid()),
                     absl::StrFormat("%.4f", item.score()), Probabilities(item), Title(item.item_id(), items)});
+    if (ranked) rows.back().insert(at_value(rows.back()), absl::StrFormat("%.4f", item.value()));
   }
   std::string text = absl::StrCat("recommended: ", response.items_size(), " videos\n");
   if (rank > 0) absl::StrAppend(&text, Table(rows));

@@ -31,7 +31,7 @@ constexpr int64_t kMaxT5Vocabulary = int64_t{1} << 24;
 constexpr int kMaxRelativeBuckets = 4096;
 constexpr int kMaxRelativeDistance = 1 << 20;
 constexpr int kMaxRankerWidth = 4096;
-constexpr double kMaxRankerWeight = 1e6;
+constexpr int kMaxRankerWeight = 1000000;
 constexpr size_t kMaxProblemBytes = 1000;  // what is shown of a value has no limit of its own
 
 // Collects what is wrong, so that one look at the message is enough.

@@ -59,6 +59,20 @@ TEST_F(RecommendVerb, SendsWhatItIsToldAndPrintsTheAnswer) {
   EXPECT_EQ(request.user_attributes.at(0).value, "full");
 }
 
+TEST_F(RecommendVerb, ShowsTheValuesOfAModelWithARanker) {
+  EXPECT_THAT(Ask("--user u").text, ::testing::Not(HasSubstr("value")));
+  engine_.set_answer([](const RecommendRequest&) -> absl::StatusOr<RecommendResult> {
+    RecommendResult result = FakeResult();
+    result.items[0].value = 1.25f;
+    result.items[1].value = -0.5f;
+    return result;
+  });
+  const std::string text = Ask("--user u").text;
+  EXPECT_THAT(text, ::testing::ContainsRegex("SID +value +score"));
+  EXPECT_THAT(text, ::testing::ContainsRegex("<1,0,0> +1.2500 +-0.8750"));
+  EXPECT_THAT(text, HasSubstr("-0.5000"));
+}
+
 TEST_F(RecommendVerb, ReadsHistoryFromStandardInputAndPrintsJson) {
   const Outcome outcome = Beamline(
       absl::StrCat("recommend --json --history - --target ", server_->address(), " <<'END'\n5 100 9 like\n6\nEND\n"));

@@ -14,6 +14,7 @@
 
 #include "backend/cuda/cuda_batch.h"
 #include "backend/test_context.h"
+#include "beamline/request.h"
 #include "decode/beam_search.h"
 #include "decode/random_case.h"
 
@@ -45,6 +46,12 @@ model::ModelConfig OneRec(const std::vector<uint32_t>& level_sizes, bool experts
   config.encoder = {.layers = 2, .ffn = {.width = 64}};
   config.decoder = {.layers = 2, .ffn = {.width = 64}};
   if (experts) config.decoder.ffn.experts = 4, config.decoder.ffn.top_k = 2;
+  return config;
+}
+
+model::ModelConfig RankedOneRec(const std::vector<uint32_t>& level_sizes, bool experts) {
+  model::ModelConfig config = OneRec(level_sizes, experts);
+  config.ranker = {.width = 64, .heads = {{kLongView, 1.0}, {kLike, 3.0}}};
   return config;
 }
 
@@ -122,6 +129,7 @@ std::vector<SearchResult> Lists(const backend::Context& shared, const model::Mod
       for (size_t i = 0; i < std::min(again[b].hypotheses.size(), results[b].hypotheses.size()); ++i) {
         EXPECT_EQ(again[b].hypotheses[i].sid, results[b].hypotheses[i].sid) << "round " << round;
         EXPECT_EQ(again[b].hypotheses[i].score, results[b].hypotheses[i].score) << "round " << round;
+        EXPECT_EQ(again[b].hypotheses[i].value, results[b].hypotheses[i].value) << "round " << round;
       }
     }
     results = std::move(again);
@@ -133,22 +141,25 @@ std::vector<SearchResult> Lists(const backend::Context& shared, const model::Mod
 struct Agreement {
   int lists = 0, same_order = 0;
   int hypotheses = 0, common = 0;
-  double worst_score = 0;
+  double worst_score = 0, worst_value = 0, widest_values = 0;
 
   void Add(const SearchResult& expected, const SearchResult& actual) {
     ASSERT_EQ(expected.status, actual.status);
     ++lists;
     hypotheses += static_cast<int>(expected.hypotheses.size());
-    std::map<Sid, float> scores;
-    for (const Hypothesis& one : expected.hypotheses) scores[one.sid] = one.score;
+    std::map<Sid, const Hypothesis*> known;
+    for (const Hypothesis& one : expected.hypotheses) known[one.sid] = &one;
     bool same = expected.hypotheses.size() == actual.hypotheses.size();
     for (size_t i = 0; i < actual.hypotheses.size(); ++i) {
       same = same && expected.hypotheses[i].sid == actual.hypotheses[i].sid &&
              expected.hypotheses[i].leaf == actual.hypotheses[i].leaf;
-      const auto found = scores.find(actual.hypotheses[i].sid);
-      if (found == scores.end()) continue;
+      const auto found = known.find(actual.hypotheses[i].sid);
+      if (found == known.end()) continue;
       ++common;
-      worst_score = std::max(worst_score, std::abs(double{found->second} - actual.hypotheses[i].score));
+      const Hypothesis& same_sid = *found->second;
+      worst_score = std::max(worst_score, std::abs(double{same_sid.score} - actual.hypotheses[i].score));
+      worst_value = std::max(worst_value, std::abs(double{same_sid.value} - actual.hypotheses[i].value));
+      widest_values = std::max(widest_values, std::abs(double{same_sid.value} - expected.hypotheses[0].value));
     }
     same_order += same ? 1 : 0;
   }
@@ -157,7 +168,8 @@ struct Agreement {
 class CudaLists : public ::testing::TestWithParam<Case> {};
 INSTANTIATE_TEST_SUITE_P(Families, CudaLists,
                          ::testing::Values(Case{"onerec_v1", OneRec, false}, Case{"onerec_v1_experts", OneRec, true},
-                                           Case{"t5", T5, false}, Case{"t5_scored_end", T5, true}),
+                                           Case{"onerec_v1_ranked", RankedOneRec, false}, Case{"t5", T5, false},
+                                           Case{"t5_scored_end", T5, true}),
                          [](const auto& info) { return info.param.name; });
 
 // With several times as many SIDs as there are beams.
@@ -168,7 +180,7 @@ TinyCatalogue LargeCatalogue(std::mt19937_64& random) {
     const auto prefixes = catalogue.Prefixes();
     const auto sids = std::count_if(prefixes.begin(), prefixes.end(),
                                     [&](const std::vector<Code>& prefix) { return prefix.size() == levels; });
-    if (sids >= 4 * kWidest) return catalogue;
+    if (levels > 1 && sids >= 4 * kWidest) return catalogue;
   }
 }
 
@@ -217,6 +229,8 @@ TEST_P(CudaLists, Fp32GivesTheListsOfAten) {
   EXPECT_EQ(found.common, found.hypotheses);
   EXPECT_GT(found.hypotheses, 3 * found.lists) << "the lists are too short to say anything";
   EXPECT_LT(found.worst_score, 1e-4);
+  EXPECT_LT(found.worst_value, 1e-4);
+  EXPECT_EQ(found.widest_values > 0.05, GetParam().config == RankedOneRec) << found.widest_values;
 }
 
 // Random models of width 32 are worse than trained ones: near ties are many. A wrong product finds next to nothing.

@@ -16,6 +16,7 @@
 #if defined(BEAMLINE_TEST_CUDA)
 #include "backend/cuda/cuda_batch.h"
 #endif
+#include "beamline/request.h"
 #include "decode/beam_search.h"
 #include "decode/random_case.h"
 
@@ -28,7 +29,8 @@ using testing::NaiveAnswer;
 using testing::TinyCatalogue;
 using testing::UniformInt;
 
-// Dense or MoE, causal or not, with or without a trunk. Embeddings are made large, so that logits are far from uniform.
+// Dense or MoE, causal or not, with or without a trunk; with a ranker where there are two levels. Embeddings are made
+// large, so that logits are far from uniform.
 std::unique_ptr<model::Model> RandomModel(backend::Context& ctx, std::mt19937_64& random,
                                           const std::vector<uint32_t>& level_sizes) {
   model::ModelConfig config;
@@ -49,6 +51,9 @@ std::unique_ptr<model::Model> RandomModel(backend::Context& ctx, std::mt19937_64
   if (UniformInt(random, 0, 1) == 1) {
     config.decoder.ffn.experts = 4;
     config.decoder.ffn.top_k = 2;
+  }
+  if (config.levels() > 1) {
+    config.ranker = {.width = 24, .heads = {{kLongView, 1.0}, {kLike, -0.5}, {kClick, 2.0}}};
   }
   auto made = model::MakeModel(config, testing::LargeWeights(ctx, config, random()));
   EXPECT_TRUE(made.ok()) << made.status();
@@ -104,6 +109,46 @@ LogitsOf TeacherForcedLogits(backend::Context& ctx, const model::Model& model, c
   return [known](absl::Span<const Code> prefix) { return known.at({prefix.begin(), prefix.end()}); };
 }
 
+// The ranker's value of every list's SID as its header says it, in double precision, from the teacher-forced states.
+std::vector<double> NaiveValues(backend::Context& ctx, const model::Model& model, const model::ContextHandle& handle,
+                                const std::vector<Hypothesis>& list) {
+  const int levels = model.config().levels();
+  model::TeacherInput input;
+  input.batch = 1;
+  input.targets = static_cast<int>(list.size());
+  input.order_limit.assign(list.size(), backend::kSeesAllOrders);
+  for (const Hypothesis& one : list) {
+    for (int level = 0; level < levels; ++level) input.codes.push_back(static_cast<int32_t>(one.sid[level]));
+  }
+  const model::ContextHandle* const handles[] = {&handle};
+  const at::Tensor output = model.TeacherForcedOutput(ctx, model::PackContexts(ctx, handles),
+                                                      model::UploadTeacherInput(ctx, model.config(), input));
+  const auto weight = [&](const char* name) { return backend::DownloadFloats(ctx, model.weights().Get(name)); };
+  const std::vector<float> states = backend::DownloadFloats(ctx, output), matrix = weight("ranker.state.weight"),
+                           shift = weight("ranker.state.bias"), code = weight("ranker.code"),
+                           head = weight("ranker.head.weight"), bias = weight("ranker.head.bias");
+  const auto sigmoid = [](double x) { return 1 / (1 + std::exp(-x)); };
+  const size_t d = model.config().d_model, width = model.config().ranker.width;
+  std::vector<double> values;
+  for (size_t i = 0; i < list.size(); ++i) {
+    const float* state = states.data() + (i * levels + levels - 1) * d;
+    std::vector<double> hidden(width);
+    for (size_t j = 0; j < width; ++j) {
+      double x = double{shift[j]} + code[list[i].sid[levels - 1] * width + j];
+      for (size_t k = 0; k < d; ++k) x += double{matrix[j * d + k]} * state[k];
+      hidden[j] = x * sigmoid(x);
+    }
+    double value = 0;
+    for (size_t h = 0; h < model.config().ranker.heads.size(); ++h) {
+      double logit = bias[h];
+      for (size_t j = 0; j < width; ++j) logit += head[h * width + j] * hidden[j];
+      value += model.config().ranker.heads[h].weight * sigmoid(logit);
+    }
+    values.push_back(value);
+  }
+  return values;
+}
+
 struct Request {
   model::ContextHandle context;
   Eligibility eligibility;
@@ -141,9 +186,11 @@ void ExpectByPromise4(const SearchResult& alone, const SearchResult& together, c
 class RealModels : public ::testing::TestWithParam<const char*> {};
 #if defined(BEAMLINE_TEST_CUDA)
 constexpr int kWorlds = 2, kAnswers = 3;  // where kernels are emulated, a search takes a second
+constexpr int kFewestLevels = 3;
 INSTANTIATE_TEST_SUITE_P(Backends, RealModels, ::testing::Values("cuda"));
 #else
 constexpr int kWorlds = 80, kAnswers = 400;
+constexpr int kFewestLevels = 1;
 INSTANTIATE_TEST_SUITE_P(Backends, RealModels, ::testing::Values("aten", "cpu"));
 #endif
 
@@ -153,11 +200,14 @@ TEST_P(RealModels, EqualTheNaiveBeamAloneAndInBatches) {
   const backend::InferenceGuard guard;
   int compared = 0;
   int near_ties = 0;
-  double widest_gap = 0;
-  for (uint64_t seed = 0; seed < kWorlds; ++seed) {
+  double widest_gap = 0, widest_values = 0;
+  int worlds = 0;
+  for (uint64_t seed = 0; worlds < kWorlds; ++seed) {
     std::mt19937_64 random(seed);
-    backend::Context ctx = backend::BeginBatch(shared), loading = shared;
     const TinyCatalogue catalogue = testing::RandomCatalogue(random, 40);
+    if (catalogue.snapshot->levels() < kFewestLevels) continue;
+    ++worlds;
+    backend::Context ctx = backend::BeginBatch(shared), loading = shared;
     const auto model = RandomModel(loading, random, catalogue.level_sizes);
     ASSERT_NE(model, nullptr);
     std::vector<Request> requests(UniformInt(random, 2, 16));
@@ -191,12 +241,20 @@ TEST_P(RealModels, EqualTheNaiveBeamAloneAndInBatches) {
           EXPECT_NEAR(alone.hypotheses[i].log_probs[level], naive.list[i].log_probs[level], kTolerance) << where;
         }
       }
+      if (model->ranker() != nullptr && !alone.hypotheses.empty()) {
+        const std::vector<double> values = NaiveValues(ctx, *model, requests[b].context, alone.hypotheses);
+        for (size_t i = 0; i < values.size(); ++i) {
+          ASSERT_NEAR(alone.hypotheses[i].value, values[i], kTolerance) << where << " rank " << i;
+          widest_values = std::max(widest_values, std::abs(values[i] - values[0]));
+        }
+      }
       if (!naive.list.empty()) widest_gap = std::max(widest_gap, naive.list.front().score - naive.list.back().score);
     }
   }
   EXPECT_GT(compared, kAnswers);
   EXPECT_LT(near_ties, compared / 10);
   EXPECT_GT(widest_gap, 1.0) << "the models prefer nothing: this test would not notice a wrong order";
+  EXPECT_GT(widest_values, 0.1) << "the rankers prefer nothing: this test would not notice the value of another SID";
 }
 
 // Histories of the given lengths, encoded in one batch; their first decode step with them or not.
@@ -337,6 +395,7 @@ TEST(CudaGraphs, GiveTheAnswersOfTheirOps) {
         for (size_t rank = 0; rank < a.hypotheses.size(); ++rank) {
           ASSERT_EQ(a.hypotheses[rank].sid, g.hypotheses[rank].sid) << dtype << " round " << round << " rank " << rank;
           ASSERT_EQ(a.hypotheses[rank].score, g.hypotheses[rank].score) << dtype << " round " << round;
+          ASSERT_EQ(a.hypotheses[rank].value, g.hypotheses[rank].value) << dtype << " round " << round;
         }
       }
       ASSERT_FALSE(answers[1][0].hypotheses.empty());

@@ -147,6 +147,39 @@ TEST_F(EngineCoreTest, ARankerOrdersEverythingThatWasGenerated) {
   }
 }
 
+// The model's own ranker orders the SIDs, equal values by score; an embedder's orders what is left equal by that.
+TEST_F(EngineCoreTest, TheModelsRankerOrdersSidsBeforeAnythingIsCutOff) {
+  const auto value = [](const Sid& sid) { return static_cast<float>(sid[2] % 2) - 0.5f; };
+  RecommendRequest request = User("ranked");
+  request.items_per_sid = 2;
+  request.beam_widths = {20};
+  request.top_k = 1000;
+  std::vector<RecommendedItem> expected = Oracle(request, 20).items;
+  std::stable_sort(expected.begin(), expected.end(),
+                   [&](const RecommendedItem& a, const RecommendedItem& b) { return value(a.sid) > value(b.sid); });
+  request.top_k = 7;
+  ASSERT_GT(expected.size(), 20u);
+  Start({});
+  EXPECT_FALSE(Ask(request)->items[0].value.has_value());
+  runner_->value = value;
+  absl::StatusOr<RecommendResult> answer = Ask(request);
+  ASSERT_TRUE(answer.ok()) << answer.status();
+  ASSERT_THAT(answer->items, SizeIs(7));
+  for (size_t i = 0; i < 7; ++i) {
+    EXPECT_EQ(answer->items[i].item, expected[i].item) << i;
+    EXPECT_EQ(answer->items[i].score, expected[i].score) << "the score stays the beam's";
+    EXPECT_EQ(answer->items[i].value, value(expected[i].sid));
+  }
+
+  std::stable_sort(expected.begin(), expected.end(),
+                   [](const RecommendedItem& a, const RecommendedItem& b) { return a.item / 10 > b.item / 10; });
+  Start({.ranker = std::make_shared<NewestFirst>()});
+  runner_->value = value;
+  answer = Ask(request);
+  ASSERT_TRUE(answer.ok()) << answer.status();
+  for (size_t i = 0; i < 7; ++i) EXPECT_EQ(answer->items[i].item, expected[i].item) << i;
+}
+
 TEST_F(EngineCoreTest, AValueThatIsNoNumberFailsItsRequestAlone) {
   RecommendRequest request = User("ranked");
   request.beam_widths = {64};

@@ -85,9 +85,10 @@ class FakeRunner final : public runtime::Runner {
   std::function<void(size_t requests)> before_encode;
   std::function<absl::Status(size_t requests)> fails;  // of every request of a decode
   std::optional<DeviceMemory> device_memory;
-  std::string salt;      // changes the log-probabilities, as other weights would
-  absl::Status warm_up;  // what WarmUp returns
-  absl::Status fault_;   // set while no other thread runs
+  std::function<float(const Sid&)> value;  // the model's ranker
+  std::string salt;                        // changes the log-probabilities, as other weights would
+  absl::Status warm_up;                    // what WarmUp returns
+  absl::Status fault_;                     // set while no other thread runs
   bool throw_in_warm_up = false;
   std::vector<RecommendRequest> warmed;
   ScoreRule warmed_rule = ScoreRule::kFull;
@@ -164,6 +165,8 @@ class FakeRunner final : public runtime::Runner {
         statuses[i] = absl::ResourceExhaustedError("no more of it");
       } else {
         request.hypotheses = Search(request);
+        request.ranked = value != nullptr;
+        for (runtime::Hypothesis& one : request.hypotheses) one.value = value ? value(one.sid) : 0;
         if (request.trace) request.traced = TraceOf(request.hypotheses);
       }
     }

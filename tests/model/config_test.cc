@@ -3,8 +3,10 @@
 
 #include <fstream>
 
+#include "beamline/request.h"
 #include "gmock/gmock.h"
 #include "model/model_test_util.h"
+#include "model/weight_schema.h"
 #include "nlohmann/json.hpp"
 
 namespace beamline::model {
@@ -19,6 +21,40 @@ TEST(ConfigTest, JsonRoundTrip) {
     ASSERT_TRUE(parsed.ok()) << model_case.name << parsed.status();
     EXPECT_EQ(ConfigToJson(*parsed), json) << model_case.name;
   }
+}
+
+ModelConfig RankedConfig() {
+  ModelConfig config = TinyConfig();
+  config.ranker = {.width = 16, .heads = {{kLongView, 1.0}, {kLike, -0.25}}};
+  return config;
+}
+
+TEST(ConfigTest, ARankerIsReadAsItWasWritten) {
+  const auto parsed = ParseConfig(ConfigToJson(RankedConfig()), "test");
+  ASSERT_TRUE(parsed.ok()) << parsed.status();
+  EXPECT_EQ(parsed->ranker.width, 16);
+  ASSERT_EQ(parsed->ranker.heads.size(), 2u);
+  EXPECT_EQ(parsed->ranker.heads[0].label, kLongView);
+  EXPECT_EQ(parsed->ranker.heads[1].label, kLike);
+  EXPECT_EQ(parsed->ranker.heads[1].weight, -0.25);
+  EXPECT_FALSE(ParseConfig(ConfigToJson(TinyConfig()), "test")->ranker.enabled());
+}
+
+// Its weights are part of the model: counted, estimated, and checked in files.
+TEST(ConfigTest, ARankerHasWeights) {
+  const ModelConfig ranked = RankedConfig(), plain = TinyConfig();
+  const int64_t d = plain.d_model, codes = plain.level_sizes.back();
+  EXPECT_EQ(CountParameters(ranked).network - CountParameters(plain).network, 16 * d + 16 + codes * 16 + 2 * 16 + 2);
+  EXPECT_EQ(WeightSchema(ranked).size() - WeightSchema(plain).size(), 5u);
+}
+
+TEST(ConfigTest, ARankerNeedsAFamilyAndTwoLevels) {
+  ModelConfig config = RankedConfig();
+  config.level_sizes.resize(1);
+  EXPECT_THAT(std::string(ValidateConfig(config).message()), HasSubstr("ranker: needs two SID levels"));
+  config = RankedConfig();
+  config.family = kT5;
+  EXPECT_THAT(std::string(ValidateConfig(config).message()), HasSubstr("ranker: family t5 has none"));
 }
 
 TEST(ConfigTest, SavesAndLoads) {
@@ -91,6 +127,21 @@ const BadConfig kBadConfigs[] = {
     {"/static/user_buckets", "1", "static.user_buckets: must lie in [2, 2147483648], is 1"},
     {"/static/width", "0", "static.width: must lie in [1, 16384], is 0"},
     {"/static", "[]", "static: must be an object, is array"},
+    {"/ranker", "7", "ranker: must be an object, is number"},
+    {"/ranker", "{}", "ranker.width: is missing"},
+    {"/ranker", R"({"width":16})", "ranker.heads: is missing"},
+    {"/ranker", R"({"width":16,"heads":[]})", "ranker.heads: must lie in [1, 8], is 0"},
+    {"/ranker", R"({"width":0,"heads":[{"label":"like"}]})", "ranker.width: must lie in [8, 4096], is 0"},
+    {"/ranker", R"({"width":4104,"heads":[{"label":"like"}]})", "ranker.width: must lie in [8, 4096], is 4104"},
+    {"/ranker", R"({"width":12,"heads":[{"label":"like"}]})", "ranker.width: must be a multiple of 8, is 12"},
+    {"/ranker", R"({"width":16,"heads":[{"label":"likes"}]})", "ranker.heads[0].label: unknown label"},
+    {"/ranker", R"({"width":16,"heads":[{"label":"like|click"}]})", "ranker.heads[0].label: must be one label"},
+    {"/ranker", R"({"width":16,"heads":[{"label":"like"},{"label":"like"}]})",
+     "ranker.heads[1].label: has a head already"},
+    {"/ranker", R"({"width":16,"heads":[{"label":"like","weight":1e7}]})",
+     "ranker.heads[0].weight: must lie in [-1000000, 1000000], is 1e+07"},
+    {"/ranker", R"({"width":16,"heads":[{"weight":1}]})", "ranker.heads[0].label: is missing"},
+    {"/ranker", R"({"width":16,"heads":[{"label":"like","bias":1}]})", "ranker.heads[0].bias: is unknown"},
 };
 
 INSTANTIATE_TEST_SUITE_P(Table, BadConfigTest, testing::ValuesIn(kBadConfigs));

@@ -157,6 +157,9 @@ void ExpectSameLists(const Jobs& group, const Jobs& alone) {
       const bool tie = (k > 0 && a[k - 1].score - a[k].score < 2e-5) ||
                        (k + 1 < a.size() && a[k].score - a[k + 1].score < 2e-5) || k + 1 == a.size();
       EXPECT_TRUE(g[k].sid == a[k].sid || tie) << "request " << i << ", place " << k;
+      if (g[k].sid == a[k].sid) {
+        EXPECT_NEAR(g[k].value, a[k].value, 1e-5) << "request " << i << ", place " << k;
+      }
     }
   }
 }
@@ -211,6 +214,7 @@ std::vector<FamilyCase> FamilyCases() {
       tiny("dense", {.heads = 4});
       tiny("moe", {.moe = true, .heads = 4});
       tiny("trunk", {.causal = true, .trunk_layers = 1, .heads = 4});
+      tiny("ranked", {.heads = 4, .ranked = true});
     }
   }
   for (const std::string backend : {"cpu", "aten"}) {

@@ -8,6 +8,7 @@
 #include "backend/context.h"
 #include "base/digest.h"
 #include "base/file.h"
+#include "beamline/request.h"
 #include "beamline/status.h"
 #include "catalogue/snapshot_builder.h"
 #include "model/weights.h"
@@ -70,6 +71,7 @@ model::ModelConfig TinyConfig(const TinyBundleOptions& options) {
     config.decoder.ffn.experts = 4;
     config.decoder.ffn.top_k = 2;
   }
+  if (options.ranked) config.ranker = {.width = 16, .heads = {{kLongView, 1.0}, {kLike, 2.0}}};
   return config;
 }
 

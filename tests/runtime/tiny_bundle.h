@@ -24,9 +24,10 @@ struct TinyBundleOptions {
   int items = 150;  // ids 1000, 1001, ...; several share a SID
   bool moe = false;
   bool causal = false;
-  int trunk_layers = 0;       // of two decoder layers
-  int heads = 2;              // of 32 dimensions in all
-  int feature_width = 4;      // of most features' tables; the cuda backend wants a multiple of 8
+  int trunk_layers = 0;   // of two decoder layers
+  int heads = 2;          // of 32 dimensions in all
+  int feature_width = 4;  // of most features' tables; the cuda backend wants a multiple of 8
+  bool ranked = false;
   std::string model_version;  // empty: derived
 };
 

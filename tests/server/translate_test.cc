@@ -266,6 +266,7 @@ TEST(ToProto, CarriesEverythingOfAResult) {
   EXPECT_THAT(message.items(0).sid().codes(), ElementsAre(1, 0, 0));
   EXPECT_THAT(message.items(0).log_probs(), ElementsAre(-0.5f, -0.25f, -0.125f));
   EXPECT_EQ(message.items(0).score(), -0.875f);
+  EXPECT_FALSE(message.items(0).has_value()) << "of a model without a ranker";
   EXPECT_EQ(message.items(1).item_id(), 2u);
   EXPECT_EQ(message.short_reason(), v1::SHORT_REASON_BEAM_EXHAUSTED);
   EXPECT_THAT(message.beam_widths(), ElementsAre(2, 4, 4));
@@ -285,6 +286,15 @@ TEST(ToProto, CarriesEverythingOfAResult) {
 }
 
 // A client could parse no message that holds such a path, so none of the status.
+TEST(ToProto, CarriesTheRankersValue) {
+  RecommendResult result = FakeResult();
+  result.items[0].value = 0.0f;
+  result.items[1].value = -1.5f;
+  const v1::RecommendResponse message = ToProto(result, "r-9");
+  EXPECT_TRUE(message.items(0).has_value());
+  EXPECT_EQ(message.items(1).value(), -1.5f);
+}
+
 TEST(ToProto, PathsOfAnyBytesMakeMessagesOfText) {
   ModelVersion version;
   version.bundle = "models/\xff";

@@ -25,9 +25,9 @@
 namespace beamline::backend {
 namespace {
 
-const AtenBackend& SharedAtenBackend() {
-  static const AtenBackend backend;  // stateless
-  return backend;
+const AtenBackend& SharedAtenBackend(bool fp8) {
+  static const AtenBackend plain(/*fp8=*/false), narrow(/*fp8=*/true);  // stateless
+  return fp8 ? narrow : plain;
 }
 
 // One per precision; their threads live as long as the process.
@@ -124,7 +124,8 @@ absl::StatusOr<Context> MakeContext(absl::string_view device, absl::string_view 
   if (backend == "cuda" || (backend == "auto" && ctx.device.is_cuda() && kHasCudaBackend)) {
     return MakeCudaContext(ctx.device, dtype);
   }
-  if (cuda_alone) {
+  const bool fp8_oracle = dtype == "fp8" && backend == "aten";
+  if (cuda_alone && !fp8_oracle) {
     return absl::InvalidArgumentError(
         absl::StrCat("dtype: ", dtype, " runs on device cuda with backend cuda only; use fp32 or bf16"));
   }
@@ -138,7 +139,7 @@ absl::StatusOr<Context> MakeContext(absl::string_view device, absl::string_view 
   if (precision == kernels::Precision::kInt8) {
     return absl::InvalidArgumentError("dtype: int8 runs on device cpu with backend cpu only; use fp32 or bf16");
   }
-  ctx.backend = &SharedAtenBackend();
+  ctx.backend = &SharedAtenBackend(fp8_oracle);
   ctx.dtype = precision == kernels::Precision::kBf16 ? c10::kBFloat16 : c10::kFloat;
   return ctx;
 }

@@ -34,7 +34,7 @@ TEST_P(OpsTest, RmsNorm) {
 
 // The hand-written gradient against central differences of the double-precision norm.
 TEST_P(OpsTest, RmsNormGradient) {
-  if (GetParam().dtype == "bf16" || GetParam().backend != "aten") GTEST_SKIP() << "aten alone has gradients";
+  if (GetParam().dtype != "fp32" || GetParam().backend != "aten") GTEST_SKIP() << "aten alone has gradients, in fp32";
   const int64_t rows = 300, d = 5;
   const Pair x = Random(rows, d), w = Random(1, d), g = Random(rows, d);
   Tensor xt = x.tensor.clone().requires_grad_(true), wt = w.tensor.view({d}).clone().requires_grad_(true);

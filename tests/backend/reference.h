@@ -124,9 +124,9 @@ struct OpsCase {
 inline const OpsCase kOpsCases[] = {
     {"cuda", "fp32", "cuda"}, {"cuda", "bf16", "cuda"}, {"cuda", "fp16", "cuda"}, {"cuda", "fp8", "cuda"}};
 #else
-inline const OpsCase kOpsCases[] = {{"cpu", "fp32"},       {"cpu", "bf16"},        {"cuda", "fp32"},
-                                    {"cuda", "bf16"},      {"cpu", "fp32", "cpu"}, {"cpu", "bf16", "cpu"},
-                                    {"cpu", "int8", "cpu"}};
+inline const OpsCase kOpsCases[] = {{"cpu", "fp32"},        {"cpu", "bf16"},       {"cpu", "fp8"},
+                                    {"cuda", "fp32"},       {"cuda", "bf16"},      {"cpu", "fp32", "cpu"},
+                                    {"cpu", "bf16", "cpu"}, {"cpu", "int8", "cpu"}};
 #endif
 
 class OpsTest : public testing::TestWithParam<OpsCase> {

@@ -2,6 +2,10 @@
 //
 // The op set on ATen: any device, differentiable, written for clarity. It is the oracle that faster backends are tested
 // against, and the backend the trainer uses. Stateless.
+//
+// One made for FP8 is the oracle of products in E4M3 (cuda/fp8.h): rows and weights of attention's and feed-forward's
+// products are rounded as they are there, multiplied in fp32, and everything else is as without. What a trained model
+// loses by FP8 can be told with it where there is no GPU; slowly, and without gradients.
 #pragma once
 
 #include "backend/backend.h"
@@ -10,6 +14,8 @@ namespace beamline::backend {
 
 class AtenBackend : public Backend {
  public:
+  explicit AtenBackend(bool fp8 = false) : fp8_(fp8) {}
+
   Tensor UploadInts(Context&, absl::Span<const int32_t>, absl::Span<const int64_t> shape) const override;
   Tensor UploadFloats(Context&, absl::Span<const float>, absl::Span<const int64_t> shape) const override;
   Tensor UploadWeight(Context&, absl::Span<const float>, absl::Span<const int64_t> shape) const override;
@@ -47,6 +53,12 @@ class AtenBackend : public Backend {
   void SelectBeams(Context&, const SelectBeamsArgs&) const override;
   void RankBeams(Context&, const RankBeamsArgs&) const override;
   Tensor RankerLogits(Context&, const Tensor& states, const RankerWeights&, const Tensor& codes) const override;
+
+ private:
+  // x [rows, in] with a weight of attention or feed-forward.
+  Tensor LayerProduct(const Tensor& x, const Tensor& weight) const;
+
+  const bool fp8_;
 
  protected:
   // Requests [begin, end) of args, whose logits are fp32 on the host, each row contiguous.

@@ -56,7 +56,7 @@ Tensor AtenBackend::MoeFeedForward(Context& ctx, const Tensor& x, const MoeWeigh
   const Tensor grouped = at::cat(results, 0).index_select(0, by_expert.argsort());  // back to token order
   const Tensor weighted = grouped.view({x.size(0), w.top_k, -1}).to(c10::kFloat) * routing.weights.unsqueeze(-1);
   Tensor y = weighted.sum(1).to(x.scalar_type());
-  if (w.shared_up.defined()) y = y + SwiGlu(x, w.shared_up, w.shared_down);
+  if (w.shared_up.defined()) y = y + FeedForward(ctx, x, {.up = w.shared_up, .down = w.shared_down});
   return y;
 }
 

@@ -58,6 +58,9 @@ class Runner : public scheduler::BatchExecutor {
   // Runs a few synthetic requests and the recorded ones, each with widths for every level, through both stages under
   // `score_rule`, so that the first real one is not slow; fails as they would. Eligibility is not run.
   virtual absl::Status WarmUp(absl::Span<const RecommendRequest> recorded, ScoreRule score_rule) = 0;
+  // After a warm-up: keeps what the last batches ran on out of use while the result lives, so that another warm-up
+  // reaches the next of those that run at once. Null: they share it.
+  virtual std::shared_ptr<void> HoldWorker() { return nullptr; }
 };
 
 class GroupLeader;  // group_leader.h

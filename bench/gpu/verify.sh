@@ -18,7 +18,8 @@
 #     peers_large  the same of 1.02 B
 #     programmatic  the experiment of launch_kernel.cuh: tests and the dense engine cases with BEAMLINE_PROGRAMMATIC_LAUNCH=1,
 #                to be read beside those of the stages tests and engine
-#     quality    FP8's quality gate in full, over carry/model, carry/data and carry/tokenizer
+#     quality    FP8's quality gate in full, over carry/model, carry/data and carry/tokenizer; its report, for
+#                `beamline pack --gate`, is gate-TIME.json
 #     server     the gRPC server over the CUDA engine, of carry/bundle or else of a small model that the carried binary
 #                makes itself: closed loops of 1, 16 and 64 calls by BEAMLINE_SERVER_BEAM beams (default 128) from the same
 #                machine, and its end by SIGTERM
@@ -248,7 +249,8 @@ stage_engine() {
     return $bad
   fi
   for dtype in bf16 fp8; do
-    printf 'engine { device: "cuda" backend: "cuda" dtype: "%s" max_batch_rows: 16384 }\n' "$dtype" >"$work/config"
+    # Speed does not ask for quality: that is the stage of its name.
+    printf 'engine { device: "cuda" backend: "cuda" dtype: "%s" allow_ungated_dtype: true max_batch_rows: 16384 }\n' "$dtype" >"$work/config"
     LD_LIBRARY_PATH=$libraries limited "$work/bench" carry/beamline bench --bundle carry/bundle --config "$work/config" \
       --concurrency 1,8,32 --beam 512 --seconds 10 --warmup 5 --json "$work/json"
     status=$?
@@ -309,8 +311,10 @@ stage_programmatic() {
 
 stage_quality() {
   lacks beamline model data tokenizer && return 77
+  mkdir -p "$results"
   LD_LIBRARY_PATH=$libraries limited "$work/quality" carry/beamline evaluate --model carry/model --data carry/data \
-    --tokenizer carry/tokenizer --gate fp8 --device cuda --backend cuda --threads 2 --max-users "${BEAMLINE_GATE_USERS:-20000}"
+    --tokenizer carry/tokenizer --gate fp8 --device cuda --backend cuda --threads 2 --max-users "${BEAMLINE_GATE_USERS:-20000}" \
+    --out "$results/gate-${out##*/gpu-}"
   local status=$?
   cat "$work/quality"
   detail=$(tail -n 6 "$work/quality")

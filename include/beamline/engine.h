@@ -36,9 +36,13 @@ struct EngineOptions {
   std::string catalogue;            // snapshot file; empty: the bundle's own
   std::string device = "cpu";       // "cpu", "cuda", or "auto": chosen when the engine is made, never again
   std::string dtype = "fp32";       // of the products: "fp32", "bf16", "fp16" or "fp8" (on CUDA), "int8" (backend cpu)
-  std::string backend = "auto";     // "aten" (the reference), "cpu", "cuda", or "auto": the fastest there is
-  std::string tuning_folder;  // of what is measured on a GPU at warm-up; empty: beamline/tuning in the user's cache
-  int threads = 0;            // of the CPU backend; 0: one per core
+  // fp8 is served of bundles alone that hold a passed quality gate of it (`beamline evaluate --gate fp8 --out`,
+  // `beamline pack --gate`): others are FAILED_PRECONDITION, or, where this is set, a warning. For weights whose
+  // answers do not matter, as of a benchmark.
+  bool allow_ungated_dtype = false;
+  std::string backend = "auto";  // "aten" (the reference), "cpu", "cuda", or "auto": the fastest there is
+  std::string tuning_folder;     // of what is measured on a GPU at warm-up; empty: beamline/tuning in the user's cache
+  int threads = 0;               // of the CPU backend; 0: one per core
   int workers = 0;  // batches executed at once; 0: two on a GPU, where one encodes while the other decodes, else one
   ScoreRule score_rule = ScoreRule::kFull;
   int default_beam_width = 32;
@@ -55,8 +59,8 @@ struct EngineOptions {
   // Under load, narrower beams instead of refusals: waits ascend, widths descend. A step further is taken where only
   // that meets the deadline; never fewer beams than top_k. The answer states it. Empty: beams are as asked for.
   std::vector<NarrowingStep> narrowing;
-  // Spent at most, when the first model is loaded, on measuring what its batches cost; a fifth of it for one that is
-  // loaded while another serves. 0: learnt from traffic alone.
+  // Spent at most, when the first model is loaded, on measuring what its batches cost, on a GPU once on each worker; a
+  // fifth of it for one that is loaded while another serves. 0: learnt from traffic alone.
   absl::Duration cost_measurement = absl::Milliseconds(500);
   int64_t context_cache_bytes = 64 << 20;           // 0: no cache
   std::shared_ptr<UserHistoryStore> history_store;  // asked for the history of requests that bring none; null: none

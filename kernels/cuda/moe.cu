@@ -82,7 +82,7 @@ __global__ void __launch_bounds__(kRouteWarps * 32, 1) MoeRoute(const __grid_con
   }
   if (lane < args.top_k) {
     args.expert[row * args.top_k + lane] = mine;
-    args.weight[row * args.top_k + lane] = scores[warp][mine] / sum;
+    args.weight[row * args.top_k + lane] = scores[warp][mine] / (sum + kMoeSumFloor);
   }
 }
 

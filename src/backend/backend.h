@@ -37,6 +37,13 @@ class Backend {
   // May be null: nothing is kept for a batch.
   virtual std::shared_ptr<BatchResources> BeginBatch() const { return nullptr; }
 
+  // Takes the worker that the last batch ran on, with its storage and captured passes, out of use while what is
+  // returned lives, and makes it the first choice of later batches: for warm-ups, which are to reach every worker that
+  // requests will meet. Null: batches have no such things of their own.
+  virtual std::shared_ptr<void> HoldWorker() const { return nullptr; }
+  // How often a batch runs on a worker until later ones like it cost what they will.
+  virtual int RunsUntilWarm() const { return 1; }
+
   virtual Tensor UploadInts(Context&, absl::Span<const int32_t>, absl::Span<const int64_t> shape) const = 0;
   virtual Tensor UploadFloats(Context&, absl::Span<const float>, absl::Span<const int64_t> shape) const = 0;
   virtual Tensor UploadWeight(Context&, absl::Span<const float>, absl::Span<const int64_t> shape) const = 0;

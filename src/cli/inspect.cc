@@ -22,6 +22,7 @@
 #include "catalogue/snapshot_file.h"
 #include "cli/verb.h"
 #include "runtime/bundle_folder.h"
+#include "runtime/gate_report.h"
 
 namespace beamline::cli {
 namespace {
@@ -168,6 +169,11 @@ absl::Status InspectBundle(const InspectFlags& flags) {
   for (const auto& [name, entry] : manifest.files) {
     BEAMLINE_RETURN_IF_ERROR(runtime::VerifyBundleFile(flags.path, manifest, name));
     Print("            %-24s %14d  %s\n", name, entry.bytes, entry.sha256);
+  }
+  if (manifest.files.contains(runtime::kGateFile)) {
+    BEAMLINE_ASSIGN_OR_RETURN(const runtime::PrecisionGateReport gate,
+                              runtime::ReadGate(std::filesystem::path(flags.path) / runtime::kGateFile));
+    Print("gate        %s, %s\n", gate.dtype, runtime::GateFailures(gate).empty() ? "passed" : "not passed");
   }
   Print("digests     all match\n\n");
   return InspectCatalogue(flags, items, manifest.codebook_fingerprint);

@@ -16,7 +16,7 @@ namespace beamline::cli {
 namespace {
 
 struct PackFlags {
-  std::string model, tokenizer, items, out, model_version, catalogue_version;
+  std::string model, tokenizer, items, out, model_version, catalogue_version, gate;
   bool catalogue_only = false;
   bool overwrite = false;
 };
@@ -43,6 +43,7 @@ absl::Status RunPack(const PackFlags& flags) {
   options.catalogue = {flags.tokenizer, flags.items, flags.catalogue_version};
   options.out = flags.out;
   options.model_version = flags.model_version;
+  options.gate = flags.gate;
   options.overwrite = flags.overwrite;
   if (flags.catalogue_only) {
     BEAMLINE_RETURN_IF_ERROR(CheckCanWrite(flags.out, "--out"));
@@ -81,6 +82,8 @@ Verb AddPack(Command& root) {
   command->AddText("--model-version", flags->model_version, "Name of the model; default: from the parts' digests");
   command->AddText("--catalogue-version", flags->catalogue_version,
                    "Name of the catalogue; default: from its contents");
+  command->AddText("--gate", flags->gate,
+                   "Report of `beamline evaluate --gate fp8 --out`: of this model, and passed; serving fp8 needs it");
   command->AddFlag("--catalogue-only", flags->catalogue_only, "Write a catalogue snapshot file alone");
   command->AddFlag("--overwrite", flags->overwrite, "Replace an existing bundle");
   return {command, [flags] { return RunPack(*flags); }};

@@ -30,6 +30,7 @@ absl::StatusOr<runtime::RunnerOptions> RunnerOptionsOf(const EngineOptions& opti
   load.catalogue = options.catalogue;
   load.device = options.device;
   load.dtype = options.dtype;
+  load.allow_ungated_dtype = options.allow_ungated_dtype;
   load.backend = options.backend;
   load.tuning_folder = options.tuning_folder;
   load.threads = options.threads;

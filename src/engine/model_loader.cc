@@ -67,17 +67,22 @@ absl::Status ModelLoader::WarmUp(repository::Model& model, const repository::Mod
 
 absl::Status ModelLoader::WarmUpNow(ServingModel& next, const repository::Model* serving) const {
   const std::vector<RecommendRequest> recorded = Recorded(next.runner->info().levels());
-  BEAMLINE_RETURN_IF_ERROR(next.runner->WarmUp(recorded, options_.score_rule));
-  // Beside a version that serves, little: its requests need the machine.
-  BEAMLINE_ASSIGN_OR_RETURN(next.costs, MeasureCosts(*next.runner,
-                                                     {.beam_width = options_.default_beam_width,
-                                                      .max_beam_width = options_.max_beam_width,
-                                                      .max_requests = options_.max_batch_requests,
-                                                      .max_rows = options_.max_batch_rows,
-                                                      .score_rule = options_.score_rule,
-                                                      .budget = serving == nullptr ? options_.cost_measurement
-                                                                                   : options_.cost_measurement / 5},
-                                                     clock_));
+  const CostMeasurement measurement{
+      .beam_width = options_.default_beam_width,
+      .max_beam_width = options_.max_beam_width,
+      .max_requests = options_.max_batch_requests,
+      .max_rows = options_.max_batch_rows,
+      .score_rule = options_.score_rule,
+      // Beside a version that serves, little: its requests need the machine.
+      .budget = serving == nullptr ? options_.cost_measurement : options_.cost_measurement / 5};
+  // A worker at a time: what one has captured and allocated does not help another's first requests.
+  std::vector<std::shared_ptr<void>> warm;
+  do {
+    BEAMLINE_RETURN_IF_ERROR(next.runner->WarmUp(recorded, options_.score_rule));
+    BEAMLINE_ASSIGN_OR_RETURN(next.costs, MeasureCosts(*next.runner, measurement, clock_));
+    warm.push_back(next.runner->HoldWorker());
+  } while (warm.back() != nullptr && static_cast<int>(warm.size()) < next.runner->max_concurrency());
+  warm.clear();
   BEAMLINE_RETURN_IF_ERROR(CheckInterrupted());
   next.catalogue_since = clock_.Now();
   if (serving != nullptr) {

@@ -8,6 +8,7 @@
 #include "catalogue/snapshot_file.h"
 #include "model/sharding.h"
 #include "runtime/bundle_folder.h"
+#include "runtime/gate_report.h"
 #include "sid/codebook.h"
 
 namespace beamline::runtime {
@@ -24,6 +25,23 @@ absl::StatusOr<model::ModelConfig> LoadVerifiedConfig(const fs::path& folder, co
         absl::StrCat(path, ": family is '", config.family, "', ", kManifestFile, " says '", manifest.family, "'"));
   }
   return config;
+}
+
+absl::Status CheckBundleGate(const fs::path& folder, const BundleManifest& manifest, const std::string& dtype) {
+  absl::Status status = absl::NotFoundError("it has none");
+  if (manifest.files.contains(kGateFile)) {
+    BEAMLINE_ASSIGN_OR_RETURN(const std::string json, ReadBundleFile(folder, manifest, kGateFile));
+    if (dtype.empty()) return absl::OkStatus();
+    BEAMLINE_ASSIGN_OR_RETURN(const PrecisionGateReport report, ParseGate(json, (folder / kGateFile).string()));
+    status = report.dtype == dtype ? CheckGate(report, manifest.files.at(kWeightsFile).sha256)
+                                   : absl::NotFoundError(absl::StrCat("the one it has is of ", report.dtype));
+  }
+  if (dtype.empty() || status.ok()) return absl::OkStatus();
+  return absl::FailedPreconditionError(
+      absl::StrCat(folder.string(), ": dtype ", dtype, " needs a bundle with a passed quality gate of it, and ",
+                   status.message(), "; run `beamline evaluate --gate ", dtype,
+                   " --out gate.json` with its model and `beamline pack --gate "
+                   "gate.json`, serve bf16, or, where the answers do not matter, set engine.allow_ungated_dtype"));
 }
 
 absl::Status CheckCodebook(const fs::path& folder, const BundleManifest& manifest, const model::ModelConfig& config) {
@@ -96,6 +114,7 @@ absl::StatusOr<std::shared_ptr<const catalogue::CatalogueSnapshot>> LoadCatalogu
 absl::StatusOr<Bundle> LoadBundle(const fs::path& folder, const LoadBundleOptions& options) {
   Bundle bundle;
   BEAMLINE_ASSIGN_OR_RETURN(bundle.manifest, OpenBundleFolder(folder));
+  BEAMLINE_RETURN_IF_ERROR(CheckBundleGate(folder, bundle.manifest, options.gated_dtype));
   BEAMLINE_ASSIGN_OR_RETURN(bundle.config, LoadVerifiedConfig(folder, bundle.manifest));
   bundle.memory = EstimateMemory(bundle.manifest, bundle.config, options.memory);
   BEAMLINE_RETURN_IF_ERROR(CheckEstimate(folder, bundle.memory, options.memory, options.memory_limit_bytes));

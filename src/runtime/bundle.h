@@ -3,7 +3,7 @@
 // A bundle: the unit in which a model is deployed and reloaded (design, "Model repository"). A folder of bundle.json
 // (runtime/bundle_manifest.h), config.json (model/config.h), model.safetensors (model/weight_schema.h),
 // codebook.safetensors (sid/codebook.h), vocabulary.safetensors (runtime/vocabulary.h) and items, a catalogue snapshot
-// (catalogue/snapshot_file.h).
+// (catalogue/snapshot_file.h); where a narrow precision was measured, also of gate.json (runtime/gate_report.h).
 //
 // LoadBundle verifies every file in full, and that the parts belong together (one codebook fingerprint, level sizes,
 // tables large enough), before it returns any of it; what it returns is private memory, independent of the folder. The
@@ -42,6 +42,9 @@ struct LoadBundleOptions {
   MemoryUse memory;
   parallel::Shard shard;           // of the weights, this alone is kept in memory
   int64_t memory_limit_bytes = 0;  // of the host; 0: what the machine has available
+  // The bundle must hold a gate of this type, of its weights, that passed: else FAILED_PRECONDITION, before anything
+  // large is read. Empty: it need not.
+  std::string gated_dtype;
 };
 
 absl::StatusOr<Bundle> LoadBundle(const std::filesystem::path& folder, const LoadBundleOptions& options = {});

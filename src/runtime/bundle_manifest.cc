@@ -31,10 +31,10 @@ absl::Status Error(absl::string_view source, absl::string_view path, absl::strin
 }
 
 absl::Status CheckKeys(const nlohmann::json& object, const std::set<std::string>& keys, absl::string_view source,
-                       absl::string_view path) {
+                       absl::string_view path, bool (*is_optional)(absl::string_view) = nullptr) {
   if (!object.is_object()) return Error(source, path, absl::StrCat("must be an object, is ", object.type_name()));
   for (const auto& [key, value] : object.items()) {
-    if (!keys.contains(key)) {
+    if (!keys.contains(key) && (is_optional == nullptr || !is_optional(key))) {
       return Error(source, path, absl::StrCat("unknown key '", key, "'; known: ", absl::StrJoin(keys, ", ")));
     }
   }
@@ -103,6 +103,8 @@ absl::Status ParseSchemaVersion(const nlohmann::json& root, absl::string_view so
 
 absl::Span<const absl::string_view> BundleFileNames() { return kFileNames; }
 
+bool IsOptionalBundleFile(absl::string_view name) { return name == kGateFile; }
+
 absl::Status CheckModelVersion(absl::string_view version) {
   const bool plain = std::all_of(version.begin(), version.end(), [](char c) {
     return absl::ascii_isalnum(static_cast<unsigned char>(c)) || c == '.' || c == '_' || c == '-';
@@ -134,8 +136,8 @@ absl::StatusOr<BundleManifest> ParseManifest(absl::string_view json, absl::strin
     return absl::InvalidArgumentError(absl::StrCat(source, ": ", status.message()));
   }
   const nlohmann::json& files = root.at("files");
-  BEAMLINE_RETURN_IF_ERROR(
-      CheckKeys(files, std::set<std::string>(kFileNames.begin(), kFileNames.end()), source, "files"));
+  BEAMLINE_RETURN_IF_ERROR(CheckKeys(files, std::set<std::string>(kFileNames.begin(), kFileNames.end()), source,
+                                     "files", IsOptionalBundleFile));
   for (const auto& [name, entry] : files.items()) {
     BEAMLINE_ASSIGN_OR_RETURN(manifest.files[name], ParseFile(entry, absl::StrCat("files.", name), source));
   }

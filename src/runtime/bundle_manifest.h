@@ -29,9 +29,12 @@ inline constexpr char kWeightsFile[] = "model.safetensors";
 inline constexpr char kCodebookFile[] = "codebook.safetensors";
 inline constexpr char kVocabularyFile[] = "vocabulary.safetensors";
 inline constexpr char kItemsFile[] = "items";
+inline constexpr char kGateFile[] = "gate.json";
 
-// The files of a bundle besides the manifest: these and no others.
+// The files that every bundle has besides the manifest.
 absl::Span<const absl::string_view> BundleFileNames();
+// What a bundle may have, too: kGateFile (gate_report.h). Nothing else.
+bool IsOptionalBundleFile(absl::string_view name);
 
 struct BundleFileEntry {
   uint64_t bytes = 0;

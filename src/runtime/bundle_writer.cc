@@ -22,6 +22,7 @@
 #include "model/weight_file.h"
 #include "runtime/bundle.h"
 #include "runtime/bundle_folder.h"
+#include "runtime/gate_report.h"
 #include "sid/codebook.h"
 
 namespace beamline::runtime {
@@ -98,14 +99,15 @@ absl::Status OfGivenFiles(const absl::Status& status, const BundleParts& parts, 
                       absl::StrReplaceAll(status.message(), {{name(kConfigFile), parts.config.string()},
                                                              {name(kWeightsFile), parts.weights.string()},
                                                              {name(kVocabularyFile), parts.vocabulary.string()},
-                                                             {name(kCodebookFile), parts.codebook.string()}}));
+                                                             {name(kCodebookFile), parts.codebook.string()},
+                                                             {name(kGateFile), parts.gate.string()}}));
 }
 
-// Of everything but the catalogue: the same model keeps its version when only items changed.
+// Of the model alone: it keeps its version when only items changed, or what was measured of it.
 std::string DerivedVersion(const BundleManifest& manifest) {
   Sha256 digest;
   for (const auto& [name, entry] : manifest.files) {
-    if (name != kItemsFile) digest.Update(name).Update(entry.sha256);
+    if (name != kItemsFile && !IsOptionalBundleFile(name)) digest.Update(name).Update(entry.sha256);
   }
   return absl::StrCat(manifest.family, "-", digest.HexDigest().substr(0, kVersionDigits));
 }
@@ -117,7 +119,8 @@ absl::Status CheckHoldsABundleAlone(const fs::path& folder) {
   for (; !error && entries != fs::directory_iterator(); entries.increment(error)) {
     const std::string name = entries->path().filename().string();
     const absl::Span<const absl::string_view> names = BundleFileNames();
-    const bool ours = name == kManifestFile || std::find(names.begin(), names.end(), name) != names.end();
+    const bool ours = name == kManifestFile || IsOptionalBundleFile(name) ||
+                      std::find(names.begin(), names.end(), name) != names.end();
     if (ours && entries->symlink_status(error).type() != fs::file_type::directory) continue;
     return absl::AlreadyExistsError(absl::StrCat(
         entries->path().string(), ": is no part of a bundle and would be lost with it; move it away, then overwrite"));
@@ -154,16 +157,24 @@ absl::StatusOr<BundleManifest> DescribeParts(const BundleParts& parts, const fs:
   manifest.family = config.family;
   manifest.codebook_fingerprint = codebook.fingerprint();
   manifest.catalogue_version = parts.catalogue->version();
+  std::vector<std::string> names(BundleFileNames().begin(), BundleFileNames().end());
+  if (!parts.gate.empty()) names.push_back(kGateFile);
   int64_t done = 0;
-  StartProgress(progress, "digests", static_cast<int64_t>(BundleFileNames().size()), "files");
-  for (absl::string_view name : BundleFileNames()) {
-    const std::string file(name);
+  StartProgress(progress, "digests", static_cast<int64_t>(names.size()), "files");
+  for (const std::string& file : names) {
     BEAMLINE_ASSIGN_OR_RETURN(manifest.files[file], DescribeFile(folder / file));
     UpdateProgress(progress, ++done);
   }
   FinishProgress(progress);
   manifest.model_version = parts.model_version.empty() ? DerivedVersion(manifest) : parts.model_version;
   return manifest;
+}
+
+absl::Status CheckGateIn(const fs::path& folder, const BundleManifest& manifest) {
+  const fs::path gate = folder / kGateFile;
+  BEAMLINE_ASSIGN_OR_RETURN(const PrecisionGateReport report, ReadGate(gate));
+  const absl::Status status = CheckGate(report, manifest.files.at(kWeightsFile).sha256);
+  return status.ok() ? status : absl::Status(status.code(), absl::StrCat(gate.string(), ": ", status.message()));
 }
 
 }  // namespace
@@ -180,8 +191,10 @@ absl::StatusOr<BundleManifest> WriteBundle(const BundleParts& parts, const fs::p
   BEAMLINE_RETURN_IF_ERROR(CopyFile(parts.weights, path / kWeightsFile));
   BEAMLINE_RETURN_IF_ERROR(CopyFile(parts.vocabulary, path / kVocabularyFile));
   BEAMLINE_RETURN_IF_ERROR(CopyFile(parts.codebook, path / kCodebookFile));
+  if (!parts.gate.empty()) BEAMLINE_RETURN_IF_ERROR(CopyFile(parts.gate, path / kGateFile));
   BEAMLINE_RETURN_IF_ERROR(catalogue::WriteSnapshot(*parts.catalogue, path / kItemsFile, options.progress));
   BEAMLINE_ASSIGN_OR_RETURN(const BundleManifest manifest, DescribeParts(parts, path, options.progress));
+  if (!parts.gate.empty()) BEAMLINE_RETURN_IF_ERROR(OfGivenFiles(CheckGateIn(path, manifest), parts, path));
   BEAMLINE_RETURN_IF_ERROR(WriteFileAtomically(path / kManifestFile, ManifestToJson(manifest)));
 
   const absl::StatusOr<Bundle> bundle = LoadBundle(path);

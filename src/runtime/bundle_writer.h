@@ -22,7 +22,8 @@ struct BundleParts {
   std::filesystem::path vocabulary;
   std::filesystem::path codebook;
   std::shared_ptr<const catalogue::CatalogueSnapshot> catalogue;
-  std::string model_version;  // empty: derived from the parts, equal for equal parts
+  std::string model_version;   // empty: derived from the parts, equal for equal parts
+  std::filesystem::path gate;  // gate_report.h: of these weights, and passed, or it is refused; empty: none
 };
 
 struct WriteBundleOptions {

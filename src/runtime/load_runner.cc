@@ -13,6 +13,7 @@
 #include "model/model.h"
 #include "model/weights.h"
 #include "runtime/bundle_folder.h"
+#include "runtime/gate_report.h"
 #include "runtime/group_leader.h"
 #include "runtime/load_model.h"
 #include "runtime/model_runner.h"
@@ -76,6 +77,12 @@ absl::StatusOr<LoadedModel> LoadModel(const RunnerOptions& options, backend::Con
                  .device = DeviceUseOf(ctx, options)};
   load.shard = backend::ShardOf(ctx);
   load.memory_limit_bytes = options.memory_limit_bytes;
+  if (IsGatedDtype(options.dtype) && options.allow_ungated_dtype) {
+    LogEvent(spdlog::level::warn, "quality gate not asked for: allow_ungated_dtype is set",
+             {{"bundle", options.bundle}, {"dtype", options.dtype}});
+  } else if (IsGatedDtype(options.dtype)) {
+    load.gated_dtype = options.dtype;
+  }
   LoadedModel loaded;
   BEAMLINE_ASSIGN_OR_RETURN(loaded.bundle, LoadBundle(options.bundle, load));
 

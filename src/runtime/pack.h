@@ -42,7 +42,8 @@ struct PackOptions {
   std::filesystem::path model;  // checkpoint folder
   CatalogueSources catalogue;
   std::filesystem::path out;
-  std::string model_version;  // empty: derived
+  std::string model_version;   // empty: derived
+  std::filesystem::path gate;  // report of `beamline evaluate --gate TYPE --out`, of this model; empty: none
   bool overwrite = false;
 };
 

@@ -58,6 +58,9 @@ class Runner : public scheduler::BatchExecutor {
   // Runs a few synthetic requests and the recorded ones, each with widths for every level, through both stages under
   // `score_rule`, so that the first real one is not slow; fails as they would. Eligibility is not run.
   virtual absl::Status WarmUp(absl::Span<const RecommendRequest> recorded, ScoreRule score_rule) = 0;
+  // After a warm-up: keeps what the last batches ran on out of use while the result lives, so that another warm-up
+  // reaches the next of those that run at once. Null: they share it.
+  virtual std::shared_ptr<void> HoldWorker() { return nullptr; }
 };
 
 class GroupLeader;  // group_leader.h
@@ -67,6 +70,7 @@ struct RunnerOptions {
   std::string catalogue;                   // snapshot file used instead of the bundle's own; empty: the bundle's
   std::string device = "cpu";              // "cpu" or "cuda"; ChooseDevice for "auto"
   std::string dtype = "fp32";              // "fp32", "bf16", "fp16", "fp8" or "int8"; see backend/context.h
+  bool allow_ungated_dtype = false;        // fp8 of a bundle without a passed gate of it (gate_report.h), too
   std::string backend = "auto";            // "aten", "cpu", "cuda", or "auto": the fastest there is
   int threads = 0;                         // of the backend; 0: one per core
   int workers = 1;                         // concurrent Encode and Decode calls

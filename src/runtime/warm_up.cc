@@ -53,15 +53,16 @@ absl::Status ModelRunner::WarmUp(absl::Span<const RecommendRequest> recorded, Sc
   const RecommendRequest empty = Synthetic({}, info_.levels());
   const RecommendRequest full = Synthetic(SyntheticHistory(*parts_.catalogue, window), info_.levels());
   const RecommendRequest one = Synthetic(SyntheticHistory(*parts_.catalogue, 1), info_.levels());
-  for (const std::vector<RecommendRequest>& batch : {std::vector{empty}, std::vector{full}, std::vector{full, one}}) {
-    BEAMLINE_RETURN_IF_ERROR(CheckInterrupted());
-    BEAMLINE_RETURN_IF_ERROR(TryBatch(batch, score_rule));
+  std::vector<std::vector<RecommendRequest>> batches = {{empty}, {full}, {full, one}};
+  for (const RecommendRequest& request : recorded) batches.push_back({request});
+  if (!recorded.empty()) batches.emplace_back(recorded.begin(), recorded.end());
+  const int runs = parts_.context.backend->RunsUntilWarm();
+  for (const std::vector<RecommendRequest>& batch : batches) {
+    for (int run = 0; run < runs; ++run) {
+      BEAMLINE_RETURN_IF_ERROR(CheckInterrupted());
+      BEAMLINE_RETURN_IF_ERROR(TryBatch(batch, score_rule));
+    }
   }
-  for (const RecommendRequest& request : recorded) {
-    BEAMLINE_RETURN_IF_ERROR(CheckInterrupted());
-    BEAMLINE_RETURN_IF_ERROR(TryBatch({&request, 1}, score_rule));
-  }
-  if (!recorded.empty()) BEAMLINE_RETURN_IF_ERROR(TryBatch(recorded, score_rule));
   tuning_.Save();
   return absl::OkStatus();
 }

@@ -102,6 +102,7 @@ EngineOptions EngineOptionsOf(const config::v1::ServerConfig& config) {
   options.keep_previous_model = engine.keep_previous_model();
   options.device = engine.device();
   options.dtype = engine.dtype();
+  options.allow_ungated_dtype = engine.allow_ungated_dtype();
   options.backend = engine.backend();
   options.tuning_folder = engine.tuning_folder();
   options.threads = engine.threads();

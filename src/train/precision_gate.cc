@@ -2,16 +2,19 @@
 #include "train/precision_gate.h"
 
 #include <algorithm>
+#include <vector>
 
 #include "absl/container/flat_hash_set.h"
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_format.h"
 #include "beamline/status.h"
+#include "beamline/types.h"
 
 namespace beamline::train {
 namespace {
 
 using Lists = std::vector<std::vector<ItemId>>;
+
+constexpr int kFewestResamples = 1000;
 
 double MeanOverlap(const Lists& of, const Lists& with) {
   double sum = 0;
@@ -38,9 +41,15 @@ double SameFirst(const Lists& a, const Lists& b) {
 
 }  // namespace
 
-absl::StatusOr<PrecisionGateReport> ComparePrecisions(const std::string& dtype, const PrecisionRankings& rankings,
-                                                      const data::BootstrapOptions& bootstrap,
-                                                      const PrecisionGateLimits& limits) {
+absl::Status CheckGateBootstrap(const data::BootstrapOptions& bootstrap) {
+  if (bootstrap.resamples >= kFewestResamples) return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      absl::StrCat("resamples: a gate's interval needs at least ", kFewestResamples, ", not ", bootstrap.resamples));
+}
+
+absl::StatusOr<runtime::PrecisionGateReport> ComparePrecisions(const std::string& dtype,
+                                                               const PrecisionRankings& rankings,
+                                                               const data::BootstrapOptions& bootstrap) {
   const size_t requests = rankings.fp32.ranks.size();
   if (requests == 0) return absl::InvalidArgumentError("the gate compares no request");
   for (const CaseRankings* one : {&rankings.fp32, &rankings.bf16, &rankings.narrow}) {
@@ -52,7 +61,8 @@ absl::StatusOr<PrecisionGateReport> ComparePrecisions(const std::string& dtype, 
                   [](const auto& one) { return one.empty(); })) {
     return absl::InvalidArgumentError("the gate compares empty lists: fp32 finds nothing for any request");
   }
-  PrecisionGateReport report;
+  BEAMLINE_RETURN_IF_ERROR(CheckGateBootstrap(bootstrap));
+  runtime::PrecisionGateReport report;
   report.dtype = dtype;
   report.requests = static_cast<int64_t>(requests);
   report.top_1 = SameFirst(rankings.narrow.lists, rankings.bf16.lists);
@@ -61,40 +71,15 @@ absl::StatusOr<PrecisionGateReport> ComparePrecisions(const std::string& dtype, 
   report.recall_10 = data::MeanMetrics(rankings.narrow.ranks).recall_10;
   report.bf16_recall_10 = data::MeanMetrics(rankings.bf16.ranks).recall_10;
   report.fp32_recall_10 = data::MeanMetrics(rankings.fp32.ranks).recall_10;
+  if (report.bf16_recall_10 == 0) {
+    return absl::FailedPreconditionError(
+        absl::StrCat("the gate compares shares of bf16's R@10, which is 0 for ", requests,
+                     " requests: the model finds nothing; train it, or let more users take part"));
+  }
   BEAMLINE_ASSIGN_OR_RETURN(const data::MetricIntervals difference,
                             data::PairedBootstrap(rankings.narrow.ranks, rankings.bf16.ranks, bootstrap));
   report.recall_10_difference = difference.recall_10;
-  if (report.top_1 < limits.top_1) {
-    report.failures.push_back(absl::StrFormat("the best item is bf16's for %.4f of the requests, less than %.4f",
-                                              report.top_1, limits.top_1));
-  }
-  if (report.overlap < report.bf16_overlap - limits.overlap) {
-    report.failures.push_back(
-        absl::StrFormat("the overlap with fp32's %d best is %.4f, bf16's is %.4f: more than %.4f over it", kGateList,
-                        report.overlap, report.bf16_overlap, limits.overlap));
-  }
-  const data::Interval& interval = report.recall_10_difference;
-  if (interval.low < -limits.recall_10 || interval.high > limits.recall_10) {
-    report.failures.push_back(
-        absl::StrFormat("R@10 differs from bf16's by %+.4f [%+.4f, %+.4f], which is not within %.4f", interval.mean,
-                        interval.low, interval.high, limits.recall_10));
-  }
   return report;
-}
-
-std::string PrecisionGateTable(const PrecisionGateReport& report) {
-  const data::Interval& difference = report.recall_10_difference;
-  std::string table = absl::StrFormat(
-      "%s beside bf16 and fp32, %d requests\n"
-      "best item is bf16's       %.4f\n"
-      "overlap of the %d best with fp32's: %s %.4f, bf16 %.4f\n"
-      "R@10: %s %.4f, bf16 %.4f, fp32 %.4f; %s - bf16 %+.4f [%+.4f, %+.4f]\n",
-      report.dtype, report.requests, report.top_1, kGateList, report.dtype, report.overlap, report.bf16_overlap,
-      report.dtype, report.recall_10, report.bf16_recall_10, report.fp32_recall_10, report.dtype, difference.mean,
-      difference.low, difference.high);
-  if (report.passed()) return table + "passed\n";
-  for (const std::string& failure : report.failures) absl::StrAppend(&table, "missed: ", failure, "\n");
-  return table;
 }
 
 }  // namespace beamline::train

@@ -16,6 +16,7 @@
 #include "data/labels.h"
 #include "model/weight_schema.h"
 #include "runtime/bundle.h"
+#include "runtime/bundle_folder.h"
 #include "runtime/t5_vocabulary.h"
 #include "runtime/training_record.h"
 #include "train/model_folder.h"
@@ -244,14 +245,18 @@ absl::StatusOr<EvaluationReport> RunEvaluation(const EvaluationRun& run, Progres
   return report;
 }
 
-absl::StatusOr<PrecisionGateReport> RunPrecisionGate(const EvaluationRun& run, const std::string& dtype,
-                                                     Progress* progress) {
+absl::StatusOr<runtime::PrecisionGateReport> RunPrecisionGate(const EvaluationRun& run, const std::string& dtype,
+                                                              Progress* progress) {
   if (dtype == "fp32" || dtype == "bf16") {
     return absl::InvalidArgumentError(absl::StrCat("dtype: ", dtype, " is what the gate compares with"));
   }
+  BEAMLINE_RETURN_IF_ERROR(CheckGateBootstrap(run.options.bootstrap));
   backend::SetThreads(run.device.threads);
   // What cannot run says so before anything is ranked.
   BEAMLINE_RETURN_IF_ERROR(backend::MakeContext(run.device.device, dtype, run.device.backend).status());
+  const std::string weights = ModelFolder(run.model).weights();
+  BEAMLINE_ASSIGN_OR_RETURN(const runtime::BundleFileEntry before, runtime::DescribeFile(weights));
+  const int beam = std::max(run.options.beam, runtime::kGateList);
   std::unique_ptr<EvaluationSetting> setting;
   const auto rank = [&](const std::string& in) -> absl::StatusOr<CaseRankings> {
     BEAMLINE_ASSIGN_OR_RETURN(backend::Context ctx, backend::MakeContext(run.device.device, in, run.device.backend));
@@ -262,17 +267,26 @@ absl::StatusOr<PrecisionGateReport> RunPrecisionGate(const EvaluationRun& run, c
     const std::vector<CorpusCase> all = setting->corpus->Cases(run.options.held_out);
     std::vector<CorpusCase> cases;
     for (const size_t i : ChooseCases(all, run.options)) cases.push_back(all[i]);
-    const RankOptions options{.beam = std::max(run.options.beam, kGateList),
-                              .threads = run.device.threads,
-                              .list = kGateList,
-                              .progress = progress};
+    const RankOptions options{
+        .beam = beam, .threads = run.device.threads, .list = runtime::kGateList, .progress = progress};
     return setting->ranker->Rank(ctx, *loaded.model, cases, options);
   };
   PrecisionRankings rankings;
   BEAMLINE_ASSIGN_OR_RETURN(rankings.fp32, rank("fp32"));
   BEAMLINE_ASSIGN_OR_RETURN(rankings.bf16, rank("bf16"));
   BEAMLINE_ASSIGN_OR_RETURN(rankings.narrow, rank(dtype));
-  return ComparePrecisions(dtype, rankings, run.options.bootstrap);
+  BEAMLINE_ASSIGN_OR_RETURN(const runtime::BundleFileEntry after, runtime::DescribeFile(weights));
+  if (after != before) {
+    return absl::AbortedError(absl::StrCat(weights, ": was replaced while the gate ran; run it again"));
+  }
+  BEAMLINE_ASSIGN_OR_RETURN(runtime::PrecisionGateReport report,
+                            ComparePrecisions(dtype, rankings, run.options.bootstrap));
+  report.weights_sha256 = before.sha256;
+  report.device = run.device.device;
+  report.backend = run.device.backend;
+  report.split = run.options.held_out == data::HeldOut::kTest ? "test" : "validation";
+  report.beam = beam;
+  return report;
 }
 
 }  // namespace beamline::train

@@ -79,9 +79,9 @@ struct EvaluationRun {
 
 absl::StatusOr<EvaluationReport> RunEvaluation(const EvaluationRun& run, Progress* progress = nullptr);
 
-// The quality gate of `dtype` (precision_gate.h) on the cases of the evaluation, seen items removed: the model is
-// loaded and run in fp32, in bf16 and in `dtype`, one after the other.
-absl::StatusOr<PrecisionGateReport> RunPrecisionGate(const EvaluationRun& run, const std::string& dtype,
-                                                     Progress* progress = nullptr);
+// The quality gate of `dtype` (runtime/gate_report.h) on the cases of the evaluation, seen items removed: the model is
+// loaded and run in fp32, in bf16 and in `dtype`, one after the other. ABORTED: its weights were replaced meanwhile.
+absl::StatusOr<runtime::PrecisionGateReport> RunPrecisionGate(const EvaluationRun& run, const std::string& dtype,
+                                                              Progress* progress = nullptr);
 
 }  // namespace beamline::train

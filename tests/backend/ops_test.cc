@@ -149,6 +149,40 @@ TEST_P(OpsTest, MoeChoosesWithBiasAndWeighsWithout) {
   EXPECT_EQ(load.back(), 0);
 }
 
+// A gate may be as sure as it likes that no expert is right: sigmoids of -36, -48 and -192 in fp32, the last of them 0.
+TEST_P(OpsTest, MoeScoresThatUnderflowGiveFiniteRows) {
+  const int64_t rows = 3, d = 6 * kUnit, experts = 3, width = 4 * kUnit;
+  std::vector<float> x_values;
+  for (const float logit : {36.0f, 48.0f, 192.0f}) x_values.insert(x_values.end(), d, logit / static_cast<float>(d));
+  const Tensor x_tensor = UploadWeight(ctx_, x_values, {rows, d});
+  const Matrix x = ToMatrix(x_tensor, rows, d);
+  const Tensor gate = UploadWeight(ctx_, std::vector<float>(experts * d, -1.0f), {experts, d});
+  const Pair up = Random(experts * 2 * width, d, 0.5), down = Random(experts * d, width, 0.5),
+             shared_up = Random(2 * width, d, 0.5), shared_down = Random(d, width, 0.5);
+  Matrix expected = LayerSwiGlu(x, shared_up.matrix, shared_down.matrix);
+  for (const int e : {0, 1}) {  // the bias' choice
+    Matrix u(2 * width, d), w(d, width);
+    std::copy_n(up.matrix.v.begin() + e * 2 * width * d, 2 * width * d, u.v.begin());
+    std::copy_n(down.matrix.v.begin() + e * d * width, d * width, w.v.begin());
+    const Matrix y = SwiGlu(x, u, w);
+    for (const int64_t r : {0, 1}) {
+      const double score = Sigmoid(r == 0 ? -36 : -48);
+      for (int64_t c = 0; c < d; ++c) expected(r, c) += score / (2 * score + 1e-20) * y(r, c);
+    }
+  }
+  const MoeWeights weights{.gate = gate,
+                           .bias = UploadFloats(ctx_, std::vector<float>{0.2f, 0.1f, 0.0f}, {experts}),
+                           .up = up.tensor.view({experts, 2 * width, d}),
+                           .down = down.tensor.view({experts, d, width}),
+                           .shared_up = shared_up.tensor,
+                           .shared_down = shared_down.tensor,
+                           .top_k = 2,
+                           .layer = "decoder.0.moe"};
+  const Tensor y = MoeFeedForward(ctx_, x_tensor, weights);
+  for (const double value : ToMatrix(y, rows, d).v) ASSERT_TRUE(std::isfinite(value)) << value;
+  ExpectNear(y, expected);
+}
+
 TEST_P(OpsTest, ResidualAndDropout) {
   const Pair x = Random(200, 50 * kUnit), y = Random(200, 50 * kUnit);
   Matrix expected = x.matrix;

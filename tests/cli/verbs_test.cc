@@ -123,6 +123,16 @@ TEST_F(VerbsTest, TheWholeJourney) {
               AllOf(HasSubstr("popularity"), HasSubstr("markov"), HasSubstr("item-knn"), HasSubstr("R@10")));
   EXPECT_THAT(table.text, HasSubstr(Good(absl::StrCat("evaluate --show ", File("evaluation.json"))).text));
 
+  // A log this small decides nothing: the report is written, says so, and is packed into no bundle.
+  const Outcome gate = Beamline(absl::StrCat("evaluate --model ", File("model"), source, " --beam 32 --gate int8 ",
+                                             "--backend cpu --threads 1 --out ", File("gate.json")));
+  EXPECT_EQ(gate.exit_code, 2);
+  EXPECT_THAT(gate.text, AllOf(HasSubstr("int8 beside bf16 and fp32"), HasSubstr("requests are too few to tell")));
+  EXPECT_THAT(gate.text, HasSubstr(Good(absl::StrCat("evaluate --show ", File("gate.json"))).text));
+  Bad(absl::StrCat("pack --model ", File("model"), " --tokenizer ", File("tokenizer"), " --gate ", File("gate.json"),
+                   " --out ", File("bundle")),
+      "gate.json: the gate of int8 was not passed");
+
   Good(absl::StrCat("pack --model ", File("model"), " --tokenizer ", File("tokenizer"), " --items ",
                     File("data/items.tsv.gz"), " --out ", File("bundle")));
   EXPECT_THAT(Good(absl::StrCat("inspect ", File("bundle"))).text, HasSubstr("onerec_v1"));

@@ -1,14 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The small files of a bundle behind their digests: manifest, model configuration, vocabulary, codebook. A refusal
-// names the file; what is read is valid by its own check, is the same when written again, and can be sized without
-// overflow.
+// The small files of a bundle behind their digests: manifest, model configuration, vocabulary, codebook, gate. A
+// refusal names the file; what is read is valid by its own check, is the same when written again, and can be sized
+// without overflow.
 #include <string>
 
 #include "fuzz/fuzz_target.h"
 #include "model/config.h"
 #include "model/weight_schema.h"
 #include "runtime/bundle_manifest.h"
+#include "runtime/gate_report.h"
 #include "runtime/vocabulary.h"
 #include "sid/codebook.h"
 
@@ -47,6 +48,14 @@ void CheckVocabulary(absl::string_view bytes) {
   }
 }
 
+void CheckGateReport(absl::string_view bytes) {
+  const auto report = ParseGate(bytes, kGateFile);
+  if (!report.ok()) return fuzz::RequireNames(report.status(), kGateFile);
+  const auto again = ParseGate(GateToJson(*report).dump(), kGateFile);
+  fuzz::RequireOk(again.status(), "a report that was written can be read");
+  Require(GateTable(*again) == GateTable(*report), "and is the same");
+}
+
 void CheckCodebook(const fuzz::ScratchFile& file) {
   const auto codebook = sid::Codebook::Load(file.path());
   if (!codebook.ok()) return fuzz::RequireNames(codebook.status(), file.path());
@@ -62,6 +71,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   runtime::CheckManifest(bytes);
   runtime::CheckModelConfig(bytes);
   runtime::CheckVocabulary(bytes);
+  runtime::CheckGateReport(bytes);
   static const fuzz::ScratchFile file("codebook.safetensors");
   file.Write(fuzz::AsText(data, size));
   runtime::CheckCodebook(file);

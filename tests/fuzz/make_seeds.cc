@@ -15,6 +15,7 @@
 #include "fuzz/fuzz_target.h"
 #include "model/config.h"
 #include "runtime/bundle_manifest.h"
+#include "runtime/gate_report.h"
 #include "runtime/vocabulary.h"
 #include "sid/codebook.h"
 #include "sid/sid_index.h"
@@ -126,6 +127,12 @@ void MakeBundleFiles(const Seeds& seeds) {
     manifest.files[std::string(name)] = {812, std::string(64, '0')};
   }
   seeds.Text("bundle/manifest", runtime::ManifestToJson(manifest));
+  runtime::PrecisionGateReport gate{
+      .dtype = "fp8", .weights_sha256 = std::string(64, '0'), .device = "cuda", .backend = "cuda", .split = "test"};
+  gate.requests = 20'000;
+  gate.bf16_recall_10 = 0.07;
+  gate.recall_10_difference = {.low = -0.001, .mean = 0, .high = 0.002};
+  seeds.Text("bundle/gate", runtime::GateToJson(gate).dump(1));
   for (const char* preset : {"demo", "small", "0.935B", "t5-d128"}) {
     const auto config = model::PresetConfig({.name = preset, .items = 100, .authors = 10, .attributes = {"age"}});
     RequireOk(config.status(), preset);

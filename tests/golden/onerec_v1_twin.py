@@ -68,7 +68,7 @@ class Twin:
         scores = torch.sigmoid(x @ self.w[name + ".gate"].T)
         chosen = torch.topk(scores + self.w[name + ".bias"], config["top_k"], dim=-1).indices
         mask = torch.zeros_like(scores).scatter(-1, chosen, 1.0)
-        weights = scores * mask / (scores * mask).sum(dim=-1, keepdim=True)
+        weights = scores * mask / ((scores * mask).sum(dim=-1, keepdim=True) + 1e-20)
         y = torch.zeros_like(x)
         for expert in range(config["experts"]):
             out = self.swiglu(x, self.w[name + ".up"][expert], self.w[name + ".down"][expert])

@@ -83,6 +83,8 @@ TEST(Config, DefaultsAreTheEnginesOwn) {
   EXPECT_EQ(options.context_cache_bytes, defaults.context_cache_bytes);
   EXPECT_EQ(options.model_folder, defaults.model_folder);
   EXPECT_EQ(options.tuning_folder, defaults.tuning_folder);
+  EXPECT_EQ(options.allow_ungated_dtype, defaults.allow_ungated_dtype);
+  EXPECT_FALSE(defaults.allow_ungated_dtype);
   EXPECT_EQ(options.model_poll_period, defaults.model_poll_period);
   EXPECT_EQ(options.keep_previous_model, defaults.keep_previous_model);
   EXPECT_TRUE(options.narrowing.empty()) << "off";
@@ -103,7 +105,7 @@ engine {
   bundle: "b" catalogue: "c" device: "auto" dtype: "bf16" backend: "aten" threads: 3 workers: 2 score_rule: SCORE_RULE_LEGAL
   default_beam_width: 11 max_beam_width: 12 max_top_k: 13 max_history: 14 max_eligibility_items: 15 max_rules: 16
   max_batch_rows: 170 max_batch_requests: 18 queue_capacity: 1900 max_queue_delay_us: 20 context_cache_bytes: 0
-  model_folder: "m" tuning_folder: "t" model_poll_ms: 22 keep_previous_model: false cost_measurement_ms: 23
+  model_folder: "m" tuning_folder: "t" allow_ungated_dtype: true model_poll_ms: 22 keep_previous_model: false cost_measurement_ms: 23
   narrowing { wait_ms: 24 beam_width: 9 } narrowing { wait_ms: 25 beam_width: 8 }
 }
 limits { default_deadline_ms: 21 }
@@ -114,6 +116,7 @@ parallel { size: 4 rank: 3 address: "rank0.example" port: 23 start_timeout_ms: 2
   EXPECT_EQ(options.catalogue, "c");
   EXPECT_EQ(options.device, "auto");
   EXPECT_EQ(options.dtype, "bf16");
+  EXPECT_TRUE(options.allow_ungated_dtype);
   EXPECT_EQ(options.backend, "aten");
   EXPECT_EQ(options.threads, 3);
   EXPECT_EQ(options.workers, 2);

@@ -8,6 +8,7 @@
 #include <ATen/ops/topk.h>
 
 #include "backend/aten/aten_backend.h"
+#include "beamline/kernels/moe_cuda.h"
 
 namespace beamline::backend {
 namespace {
@@ -19,14 +20,14 @@ Tensor SwiGlu(const Tensor& x, const Tensor& up, const Tensor& down) {
 
 struct Routing {
   Tensor experts;  // int64 [rows, top_k]
-  Tensor weights;  // fp32 [rows, top_k], summing to 1
+  Tensor weights;  // fp32 [rows, top_k], summing to 1, or to 0 where every score is
 };
 
 Routing Route(const Tensor& x, const MoeWeights& w) {
   const Tensor scores = at::sigmoid(at::linear(x.to(c10::kFloat), w.gate.to(c10::kFloat)));  // [rows, experts]
   const Tensor experts = std::get<1>(at::topk(scores.detach() + w.bias, w.top_k, -1));
   const Tensor chosen = scores.gather(1, experts);
-  return {experts, chosen / chosen.sum(-1, true)};
+  return {experts, chosen / (chosen.sum(-1, true) + kernels::kMoeSumFloor)};
 }
 
 void RecordLoad(Context& ctx, const MoeWeights& w, const std::vector<int64_t>& tokens) {

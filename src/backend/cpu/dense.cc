@@ -7,6 +7,7 @@
 
 #include "backend/cpu/cpu_backend.h"
 #include "backend/cpu/resources.h"
+#include "beamline/kernels/moe_cuda.h"
 #include "beamline/kernels/vector_ops.h"
 
 namespace beamline::backend {
@@ -206,7 +207,7 @@ Routing Route(Context& ctx, const Tensor& gate_logits, const Tensor& bias, int t
     std::copy_n(order, top_k, chosen);
     float sum = 0;
     for (int i = 0; i < top_k; ++i) sum += score[order[i]];
-    for (int i = 0; i < top_k; ++i) weights[i] = score[order[i]] / sum;
+    for (int i = 0; i < top_k; ++i) weights[i] = score[order[i]] / (sum + kernels::kMoeSumFloor);
   }
   return routing;
 }

@@ -130,6 +130,12 @@ std::shared_ptr<BatchResources> CudaBackend::BeginBatch() const {
   return std::make_shared<CudaBatch>(workers_, fault_);
 }
 
+std::shared_ptr<void> CudaBackend::HoldWorker() const {
+  return std::shared_ptr<Worker>(workers_->Take().release(), [pool = workers_](Worker* worker) {
+    pool->GiveWarm(std::unique_ptr<Worker>(worker));
+  });
+}
+
 std::string CudaBackend::TuningName() const {
   std::string name = algorithms_->Header();
   for (char& c : name) c = absl::ascii_isalnum(static_cast<unsigned char>(c)) || c == '.' ? c : '-';

@@ -37,6 +37,8 @@ class CudaBackend final : public Backend {
   ~CudaBackend() override;
 
   std::shared_ptr<BatchResources> BeginBatch() const override;
+  std::shared_ptr<void> HoldWorker() const override;
+  int RunsUntilWarm() const override { return 2; }  // the second time a pass is captured (graphs.h)
   // Few sizes where passes become graphs.
   int64_t RoomFor(const Context&, int64_t size, int64_t fewest) const override;
   bool SearchesOnDevice() const override { return true; }

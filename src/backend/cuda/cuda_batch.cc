@@ -77,7 +77,19 @@ std::unique_ptr<Worker> WorkerPool::Take() {
 
 void WorkerPool::Give(std::unique_ptr<Worker> worker) {
   const std::lock_guard<std::mutex> lock(mutex_);
-  free_.push_back(std::move(worker));
+  Insert(std::move(worker));
+}
+
+void WorkerPool::GiveWarm(std::unique_ptr<Worker> worker) {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  worker->warmed = ++warmed_;
+  Insert(std::move(worker));
+}
+
+void WorkerPool::Insert(std::unique_ptr<Worker> worker) {
+  const auto place = std::upper_bound(free_.begin(), free_.end(), worker,
+                                      [](const auto& a, const auto& b) { return a->warmed < b->warmed; });
+  free_.insert(place, std::move(worker));
 }
 
 void WorkerPool::End(std::unique_ptr<Worker> worker) {

@@ -91,6 +91,7 @@ TEST_F(MoeGpu, RouteBreaksTiesByIndexAndSurvivesNan) {
             LaunchError::kOk);
   EXPECT_EQ(expert.Download(), (std::vector<int32_t>{0, 1, 2, 0, 1, 2}));
   EXPECT_FLOAT_EQ(weight.Download()[0], 1.0f / 3);
+  EXPECT_EQ(1e-12f + kMoeSumFloor, 1e-12f) << "ordinary sums keep their bits";
 }
 
 void CheckGroup(int entries, int experts) {

@@ -13,9 +13,12 @@ namespace beamline::kernels {
 
 inline constexpr int32_t kMaxExperts = 256;
 inline constexpr int32_t kMaxExpertsPerRow = 16;
+// Added to the sum of a row's chosen scores, on every device, as DeepSeek-V3's own code does: a row whose scores are
+// all 0 (gate x below -88) gets weights of 0 instead of NaN. Sums above 1e-12 keep their bits.
+inline constexpr float kMoeSumFloor = 1e-20f;
 
 // score = sigmoid(gate x) in fp32; the top_k experts by score + bias (ties: the lower index), each weighted by its
-// score over the sum of the chosen ones. Arrays are 16-byte aligned, rows dense.
+// score over the sum of the chosen ones and kMoeSumFloor. Arrays are 16-byte aligned, rows dense.
 struct MoeRouteArgs {
   DataType type = DataType::kFloat32;  // of x and gate
   int32_t rows = 0;                    // 1..2^31 - 1

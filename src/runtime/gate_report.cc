@@ -1,0 +1,200 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "runtime/gate_report.h"
+
+#include <algorithm>
+#include <cmath>
+#include <utility>
+
+#include "absl/strings/ascii.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "absl/strings/str_join.h"
+#include "base/file.h"
+#include "base/json.h"
+#include "base/json_object_reader.h"
+#include "beamline/status.h"
+
+namespace beamline::runtime {
+namespace {
+
+using nlohmann::json;
+
+constexpr int kSchemaVersion = 1;
+constexpr char kKind[] = "precision_gate";
+constexpr uint64_t kMaxGateBytes = 64 << 10;
+constexpr size_t kMaxWord = 64;
+// What none of n requests showed may still happen to one in n / 3 (the 95 % bound of the rule of three): an interval of
+// few requests without a difference would have no width.
+constexpr double kRuleOfThree = 3;
+
+std::string RecallFailure(const PrecisionGateReport& report, double share) {
+  const data::Interval& interval = report.recall_10_difference;
+  const double limit = share * report.bf16_recall_10, requests = static_cast<double>(report.requests);
+  const bool outside = interval.low < -limit || interval.high > limit;
+  if (!outside && kRuleOfThree / requests <= limit) return "";
+  std::string text = absl::StrFormat("R@10 differs from bf16's %.4f by %+.4f [%+.4f, %+.4f]", report.bf16_recall_10,
+                                     interval.mean, interval.low, interval.high);
+  if (outside) absl::StrAppendFormat(&text, ", which is not within %g %% of it (%.4f)", 100 * share, limit);
+  const double room = limit - std::abs(interval.mean);
+  if (room <= 0) return text;
+  // The half-width falls with the root of the requests.
+  const double wider = (interval.high - interval.low) / 2 / room;
+  const double needed = std::max({requests * wider * wider, kRuleOfThree / limit, requests + 1});
+  absl::StrAppendFormat(&text, ": %d requests are too few to tell; should the difference stay, about %.0f would do",
+                        report.requests, needed);
+  return text;
+}
+
+json IntervalToJson(const data::Interval& interval) {
+  return {{"mean", interval.mean}, {"low", interval.low}, {"high", interval.high}};
+}
+
+void ReadNumber(JsonObjectReader& reader, const char* key, double low, double high, double& out) {
+  if (reader.Find(key, true) == nullptr) return;
+  const size_t before = reader.problems().size();
+  reader.Double(key, out);
+  if (reader.problems().size() == before && !(out >= low && out <= high)) {
+    reader.Problem(key, absl::StrCat("must lie in [", low, ", ", high, "], is ", out));
+  }
+}
+
+// They are shown on terminals and in logs.
+void ReadWord(JsonObjectReader& reader, const char* key, std::string& out) {
+  const size_t before = reader.problems().size();
+  reader.String(key, out);
+  const bool plain = std::all_of(out.begin(), out.end(), [](char c) {
+    return absl::ascii_isalnum(static_cast<unsigned char>(c)) || c == '.' || c == ':' || c == '_' || c == '-';
+  });
+  if (reader.problems().size() == before && (!plain || out.empty() || out.size() > kMaxWord)) {
+    reader.Problem(key,
+                   absl::StrCat("must have 1..", kMaxWord, " letters, digits, '.', ':', '_' or '-', is '", out, "'"));
+  }
+}
+
+PrecisionGateReport ReadReport(const json& root, std::vector<std::string>& problems) {
+  PrecisionGateReport report;
+  JsonObjectReader reader(root, "", problems);
+  std::string kind;
+  int schema = 0;
+  reader.String("kind", kind);
+  reader.Int("schema_version", schema);
+  if (problems.empty() && kind != kKind) reader.Problem("kind", absl::StrCat("must be '", kKind, "'"));
+  if (problems.empty() && schema != kSchemaVersion) {
+    reader.Problem("schema_version", absl::StrCat("is ", schema, ", this program reads ", kSchemaVersion));
+  }
+  if (!problems.empty()) return report;  // another document's fields would say nothing
+  ReadWord(reader, "dtype", report.dtype);
+  ReadWord(reader, "weights_sha256", report.weights_sha256);
+  ReadWord(reader, "device", report.device);
+  ReadWord(reader, "backend", report.backend);
+  ReadWord(reader, "split", report.split);
+  reader.Int("beam", report.beam);
+  reader.Int("requests", report.requests);
+  if (reader.Has("requests") && report.requests < 1) reader.Problem("requests", "must be at least 1");
+  for (const auto& [key, out] :
+       {std::pair("top_1", &report.top_1), std::pair("overlap", &report.overlap),
+        std::pair("bf16_overlap", &report.bf16_overlap), std::pair("recall_10", &report.recall_10),
+        std::pair("fp32_recall_10", &report.fp32_recall_10)}) {
+    ReadNumber(reader, key, 0, 1, *out);
+  }
+  ReadNumber(reader, "bf16_recall_10", 1e-9, 1, report.bf16_recall_10);
+  if (const json* difference = reader.Find("recall_10_difference", true); difference != nullptr) {
+    JsonObjectReader interval(*difference, "recall_10_difference", problems);
+    for (const auto& [key, out] :
+         {std::pair("mean", &report.recall_10_difference.mean), std::pair("low", &report.recall_10_difference.low),
+          std::pair("high", &report.recall_10_difference.high)}) {
+      ReadNumber(interval, key, -1, 1, *out);
+    }
+    interval.Finish();
+  }
+  for (const char* said : {"limits", "passed", "failures"}) reader.Find(said, false);  // for people
+  reader.Finish();
+  return report;
+}
+
+}  // namespace
+
+std::vector<std::string> GateFailures(const PrecisionGateReport& report, const PrecisionGateLimits& limits) {
+  std::vector<std::string> failures;
+  if (report.top_1 < limits.top_1) {
+    failures.push_back(absl::StrFormat("the best item is bf16's for %.4f of the requests, less than %.4f", report.top_1,
+                                       limits.top_1));
+  }
+  if (report.overlap < report.bf16_overlap - limits.overlap) {
+    failures.push_back(
+        absl::StrFormat("the overlap with fp32's %d best is %.4f, bf16's is %.4f: more than %.4f over it", kGateList,
+                        report.overlap, report.bf16_overlap, limits.overlap));
+  }
+  if (std::string recall = RecallFailure(report, limits.recall_10); !recall.empty()) failures.push_back(recall);
+  return failures;
+}
+
+std::string GateTable(const PrecisionGateReport& report) {
+  const data::Interval& difference = report.recall_10_difference;
+  std::string table = absl::StrFormat(
+      "%s beside bf16 and fp32, %d requests, beam %d, device %s, backend %s\n"
+      "weights %s\n"
+      "best item is bf16's       %.4f\n"
+      "overlap of the %d best with fp32's: %s %.4f, bf16 %.4f\n"
+      "R@10: %s %.4f, bf16 %.4f, fp32 %.4f; %s - bf16 %+.4f [%+.4f, %+.4f]\n",
+      report.dtype, report.requests, report.beam, report.device, report.backend, report.weights_sha256, report.top_1,
+      kGateList, report.dtype, report.overlap, report.bf16_overlap, report.dtype, report.recall_10,
+      report.bf16_recall_10, report.fp32_recall_10, report.dtype, difference.mean, difference.low, difference.high);
+  const std::vector<std::string> failures = GateFailures(report);
+  if (failures.empty()) return table + "passed\n";
+  for (const std::string& failure : failures) absl::StrAppend(&table, "missed: ", failure, "\n");
+  return table;
+}
+
+json GateToJson(const PrecisionGateReport& report) {
+  const PrecisionGateLimits limits;
+  const std::vector<std::string> failures = GateFailures(report, limits);
+  return {{"kind", kKind},
+          {"schema_version", kSchemaVersion},
+          {"dtype", report.dtype},
+          {"weights_sha256", report.weights_sha256},
+          {"device", report.device},
+          {"backend", report.backend},
+          {"split", report.split},
+          {"beam", report.beam},
+          {"requests", report.requests},
+          {"top_1", report.top_1},
+          {"overlap", report.overlap},
+          {"bf16_overlap", report.bf16_overlap},
+          {"recall_10", report.recall_10},
+          {"bf16_recall_10", report.bf16_recall_10},
+          {"fp32_recall_10", report.fp32_recall_10},
+          {"recall_10_difference", IntervalToJson(report.recall_10_difference)},
+          {"limits", {{"top_1", limits.top_1}, {"overlap", limits.overlap}, {"recall_10", limits.recall_10}}},
+          {"passed", failures.empty()},
+          {"failures", failures}};
+}
+
+bool IsGateJson(const json& root) { return root.is_object() && root.contains("kind") && root.at("kind") == kKind; }
+
+absl::StatusOr<PrecisionGateReport> ParseGate(absl::string_view text, absl::string_view source) {
+  BEAMLINE_ASSIGN_OR_RETURN(const json root, ParseJson(text, source, {.max_depth = 3, .max_bytes = kMaxGateBytes}));
+  std::vector<std::string> problems;
+  PrecisionGateReport report = ReadReport(root, problems);
+  if (problems.empty()) return report;
+  return absl::InvalidArgumentError(
+      absl::StrCat(source, ": not written by `beamline evaluate --gate TYPE --out`: ", absl::StrJoin(problems, "; ")));
+}
+
+absl::StatusOr<PrecisionGateReport> ReadGate(const std::filesystem::path& path) {
+  BEAMLINE_ASSIGN_OR_RETURN(const std::string text, ReadFile(path, kMaxGateBytes));
+  return ParseGate(text, path.string());
+}
+
+absl::Status CheckGate(const PrecisionGateReport& report, absl::string_view weights_sha256) {
+  if (report.weights_sha256 != weights_sha256) {
+    return absl::FailedPreconditionError(absl::StrCat("the gate is of other weights (SHA-256 ", report.weights_sha256,
+                                                      ") than these (", weights_sha256, ")"));
+  }
+  const std::vector<std::string> failures = GateFailures(report);
+  if (failures.empty()) return absl::OkStatus();
+  return absl::FailedPreconditionError(
+      absl::StrCat("the gate of ", report.dtype, " was not passed: ", absl::StrJoin(failures, "; ")));
+}
+
+}  // namespace beamline::runtime

@@ -4,16 +4,16 @@
 // ModelRunner does for a batch, host work and copies included. Models with random weights, made on the device:
 //   1.02B   onerec_v1, d 1536, 12 heads of 128, SwiGLU 4096, 16 + 14 layers
 //   0.13B   onerec_v1, d 768, 6 heads of 128, SwiGLU 2048, 8 + 6 layers
-//   0.935B  the paper's preset of that name: 1 + 20 + 256 tokens, 24 experts, of which two work for a row, in the
-//   decoder trunk   1.02B whose first 10 of 14 decoder layers run once per request t5      d 256, 8 heads of 32, gated
-//   FFN 1024, 4 + 4 layers
+//   0.935B  the paper's preset: 1 + 20 + 256 tokens, 24 experts in the decoder, of which two work for a row
+//   trunk   1.02B whose first 10 of 14 decoder layers run once per request
+//   t5      d 256, 8 heads of 32, gated FFN 1024, 4 + 4 layers
+//   ranked  0.13B with a ranker of width 256 and four heads
 // Contexts of 512 tokens where nothing else is said (t5: 80), SIDs of 3 x 8192, beams of 512. Useful work is counted as
 // in the design's table: products and attention of the rows that a request needs, one in the first decode step and a
 // beam's width afterwards.
 //
-//   beamline_engine_gpu_bench [--models 1.02B,0.13B,0.935B,trunk,t5] [--dtypes bf16,fp8] [--batches 1,8] [--clients
-//   1,2]
-//                             [--beams 512] [--items 100000] [--seconds 2] [--profile 0]
+//   beamline_engine_gpu_bench [--models 1.02B,0.13B,0.935B,trunk,t5,ranked] [--dtypes bf16,fp8] [--batches 1,8]
+//                             [--clients 1,2] [--beams 512] [--items 100000] [--seconds 2] [--profile 0]
 //
 // Prints one JSON object per line: the ceilings (device copy, bf16 product of 8192^3), then per case the median and
 // P99 of a batch in ms, of its decode alone (the context is cached), requests per second, the share of the product's
@@ -55,7 +55,7 @@ namespace {
 double Now() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
 
 struct Options {
-  std::vector<std::string> models = {"1.02B", "0.13B", "0.935B", "trunk", "t5"}, dtypes = {"bf16", "fp8"};
+  std::vector<std::string> models = {"1.02B", "0.13B", "0.935B", "trunk", "t5", "ranked"}, dtypes = {"bf16", "fp8"};
   std::vector<int> batches = {1, 8}, clients = {1, 2};
   int beams = 512, seconds = 2, profile = 0;
   int64_t items = 100000;
@@ -84,13 +84,14 @@ model::ModelConfig Config(const std::string& name) {
   config.positive.length = kContextTokens;
   config.positive.fusion = model::InputFusion::kSum;
   config.positive.features = {{.kind = model::FeatureKind::kSid, .shared = true}};
-  const bool small = name == "0.13B";
+  const bool ranked = name == "ranked", small = ranked || name == "0.13B";
   config.d_model = small ? 768 : 1536;
   config.heads = small ? 6 : 12;
   config.head_dim = 128;
   config.encoder = {.layers = small ? 8 : 16, .ffn = {.width = small ? 2048 : 4096}};
   config.decoder = {.layers = small ? 6 : 14, .ffn = {.width = small ? 2048 : 4096}};
   if (name == "trunk") config.decoder.trunk_layers = 10;
+  if (ranked) config.ranker = {.width = 256, .heads = {{kClick, 0.2}, {kLike, 1}, {kFollow, 2}, {kLongView, 1}}};
   return config;
 }
 

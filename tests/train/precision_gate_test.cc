@@ -136,8 +136,9 @@ struct Quality {
   std::vector<std::vector<ItemId>> top;
 };
 
+// FP8 by the oracle of its rounding.
 Quality Measure(const TrainedModel& trained, const std::string& dtype) {
-  const backend::Context ctx = *backend::MakeContext("cpu", dtype, "cpu");
+  const backend::Context ctx = *backend::MakeContext("cpu", dtype, dtype == "fp8" ? "aten" : "cpu");
   const auto model = model::MakeModel(trained.features->config(), trained.weights).value();
   const ItemRanker ranker = ItemRanker::Create(*trained.corpus, *trained.features, trained.snapshot).value();
   const RankOptions options{.beam = 32, .exclude_seen = false, .threads = 1, .list = runtime::kGateList};
@@ -178,7 +179,7 @@ TEST_P(PrecisionGate, NarrowPrecisionsAreAsGoodAsFp32) {
     const char* dtype;
     double overlap;
   };
-  for (const Gate& gate : {Gate{"bf16", 0.98}, Gate{"int8", 0.95}}) {
+  for (const Gate& gate : {Gate{"bf16", 0.98}, Gate{"int8", 0.95}, Gate{"fp8", 0.9}}) {
     const Quality narrow = Measure(trained, gate.dtype);
     const double overlap = Overlap(fp32, narrow);
     RecordProperty(absl::StrCat(gate.dtype, "_overlap"), absl::StrCat(overlap));

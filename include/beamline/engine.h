@@ -41,8 +41,10 @@ struct EngineOptions {
   // answers do not matter, as of a benchmark.
   bool allow_ungated_dtype = false;
   std::string backend = "auto";  // "aten" (the reference), "cpu", "cuda", or "auto": the fastest there is
-  std::string tuning_folder;     // of what is measured on a GPU at warm-up; empty: beamline/tuning in the user's cache
-  int threads = 0;               // of the CPU backend; 0: one per core
+  // Of what is measured on a GPU at warm-up beside what the bundle holds (`beamline pack --tuning`); empty:
+  // beamline/tuning in the user's cache.
+  std::string tuning_folder;
+  int threads = 0;  // of the CPU backend; 0: one per core
   int workers = 0;  // batches executed at once; 0: two on a GPU, where one encodes while the other decodes, else one
   ScoreRule score_rule = ScoreRule::kFull;
   int default_beam_width = 32;

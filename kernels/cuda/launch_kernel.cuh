@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// What a launch has that only nvcc understands. The tests' emulator (tests/kernels/emulator) has its own
-// version of this file and of mma.cuh, and runs every other line of the kernels on the host.
+// How a kernel is launched.
 #pragma once
 
 #include <cstddef>
@@ -10,6 +9,7 @@
 #include <cuda_runtime.h>
 
 #include "beamline/kernels/launch.h"
+#include "cuda/device_side.cuh"
 
 namespace beamline::kernels {
 
@@ -48,22 +48,6 @@ LaunchError Launch(void (*kernel)(Parameters...), const LaunchShape& shape, cuda
   config.numAttrs = ProgrammaticLaunch() ? 1 : 0;
   const cudaError_t error = cudaLaunchKernelEx(&config, kernel, arguments...);
   return error == cudaSuccess ? LaunchError::kOk : LaunchError::kCuda;
-}
-
-// The first statement of every kernel, of every thread: before it nothing that an earlier kernel of the stream wrote
-// may be read, and nothing written that one may still read. As every kernel waits for the whole of the one before, what
-// is older is complete, too. Then the next kernel may send its blocks.
-__device__ inline void AwaitPredecessors() {
-#if __CUDA_ARCH__ >= 900
-  cudaGridDependencySynchronize();
-  cudaTriggerProgrammaticLaunchCompletion();
-#endif
-}
-
-template <class T>
-__device__ T* DynamicShared() {
-  extern __shared__ __align__(16) unsigned char dynamic_shared[];
-  return reinterpret_cast<T*>(dynamic_shared);
 }
 
 }  // namespace beamline::kernels

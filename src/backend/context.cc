@@ -17,6 +17,7 @@
 #include "backend/aten/aten_backend.h"
 #include "backend/communicator.h"
 #include "backend/cpu/cpu_backend.h"
+#include "backend/device_name.h"
 #if defined(BEAMLINE_WITH_CUDA)
 #include "backend/cuda/cuda_context.h"
 #endif
@@ -65,11 +66,7 @@ absl::Status CheckCuda(absl::string_view name, c10::Device device) {
     return absl::FailedPreconditionError(
         absl::StrCat("device: '", name, "' asked for, but this machine has no CUDA device or driver; use cpu"));
   }
-  if (device.index() >= static_cast<int>(at::getNumGPUs())) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("device: '", name, "' asked for, but there are ", at::getNumGPUs(), " CUDA devices"));
-  }
-  return absl::OkStatus();
+  return CheckDeviceIsThere(name, device, static_cast<int>(at::getNumGPUs()));
 }
 
 // The cuda backend's context; its tensors are what the products run in, bf16 beside products in FP8.
@@ -93,19 +90,10 @@ constexpr bool kHasCudaBackend = true;
 constexpr bool kHasCudaBackend = false;
 #endif
 
-absl::StatusOr<c10::Device> ParseDevice(absl::string_view device) {
-  if (device == "cpu") return c10::Device(c10::kCPU);
-  const absl::Status unknown =
-      absl::InvalidArgumentError(absl::StrCat("device: '", device, "' is unknown; use cpu, cuda or cuda:N"));
-  c10::Device parsed(c10::kCPU);
-  try {
-    parsed = c10::Device(std::string(device));
-  } catch (const c10::Error&) {
-    return unknown;
-  }
-  if (!parsed.is_cuda()) return unknown;
-  BEAMLINE_RETURN_IF_ERROR(CheckCuda(device, parsed));
-  return parsed;
+absl::StatusOr<c10::Device> FindDevice(absl::string_view name) {
+  absl::StatusOr<c10::Device> device = ParseDeviceName(name);
+  if (device.ok() && device->is_cuda()) BEAMLINE_RETURN_IF_ERROR(CheckCuda(name, *device));
+  return device;
 }
 
 }  // namespace
@@ -116,32 +104,30 @@ absl::StatusOr<Context> MakeContext(absl::string_view device, absl::string_view 
   }
   const bool cuda_alone = dtype == "fp16" || dtype == "fp8";
   BEAMLINE_ASSIGN_OR_RETURN(const kernels::Precision precision, ParsePrecision(cuda_alone ? "bf16" : dtype));
-  Context ctx;
-  BEAMLINE_ASSIGN_OR_RETURN(ctx.device, ParseDevice(device));
-  if (backend == "cuda" && !ctx.device.is_cuda()) {
+  BEAMLINE_ASSIGN_OR_RETURN(const c10::Device where, FindDevice(device));
+  if (backend == "cuda" && !where.is_cuda()) {
     return absl::InvalidArgumentError("backend: cuda runs on device cuda only; use auto, aten or cpu");
   }
-  if (backend == "cuda" || (backend == "auto" && ctx.device.is_cuda() && kHasCudaBackend)) {
-    return MakeCudaContext(ctx.device, dtype);
+  if (backend == "cuda" || (backend == "auto" && where.is_cuda() && kHasCudaBackend)) {
+    return MakeCudaContext(where, dtype);
   }
   const bool fp8_oracle = dtype == "fp8" && backend == "aten";
   if (cuda_alone && !fp8_oracle) {
     return absl::InvalidArgumentError(
         absl::StrCat("dtype: ", dtype, " runs on device cuda with backend cuda only; use fp32 or bf16"));
   }
-  if (backend == "cpu" && !ctx.device.is_cpu()) {
+  if (backend == "cpu" && !where.is_cpu()) {
     return absl::InvalidArgumentError("backend: cpu runs on device cpu only; use auto or aten");
   }
-  if (backend != "aten" && ctx.device.is_cpu()) {  // its tensors stay fp32
-    ctx.backend = &SharedCpuBackend(precision);
-    return ctx;
+  if (backend != "aten" && where.is_cpu()) {  // its tensors stay fp32
+    return Context{.backend = &SharedCpuBackend(precision)};
   }
   if (precision == kernels::Precision::kInt8) {
     return absl::InvalidArgumentError("dtype: int8 runs on device cpu with backend cpu only; use fp32 or bf16");
   }
-  ctx.backend = &SharedAtenBackend(fp8_oracle);
-  ctx.dtype = precision == kernels::Precision::kBf16 ? c10::kBFloat16 : c10::kFloat;
-  return ctx;
+  return Context{.backend = &SharedAtenBackend(fp8_oracle),
+                 .device = where,
+                 .dtype = precision == kernels::Precision::kBf16 ? c10::kBFloat16 : c10::kFloat};
 }
 
 parallel::Shard ShardOf(const Context& ctx) {

@@ -4,6 +4,7 @@
 #include <cstdio>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "base/file.h"
@@ -17,6 +18,7 @@ namespace {
 
 struct PackFlags {
   std::string model, tokenizer, items, out, model_version, catalogue_version, gate;
+  std::vector<std::string> tuning;
   bool catalogue_only = false;
   bool overwrite = false;
 };
@@ -44,6 +46,7 @@ absl::Status RunPack(const PackFlags& flags) {
   options.out = flags.out;
   options.model_version = flags.model_version;
   options.gate = flags.gate;
+  options.tuning.assign(flags.tuning.begin(), flags.tuning.end());
   options.overwrite = flags.overwrite;
   if (flags.catalogue_only) {
     BEAMLINE_RETURN_IF_ERROR(CheckCanWrite(flags.out, "--out"));
@@ -84,6 +87,9 @@ Verb AddPack(Command& root) {
                    "Name of the catalogue; default: from its contents");
   command->AddText("--gate", flags->gate,
                    "Report of `beamline evaluate --gate fp8 --out`: of this model, and passed; serving fp8 needs it");
+  command->AddTexts("--tuning", flags->tuning,
+                    "What a server of a model of this shape measured on a GPU: a file of its tuning folder, or of "
+                    "another bundle; may be repeated, a device each");
   command->AddFlag("--catalogue-only", flags->catalogue_only, "Write a catalogue snapshot file alone");
   command->AddFlag("--overwrite", flags->overwrite, "Replace an existing bundle");
   return {command, [flags] { return RunPack(*flags); }};

@@ -4,12 +4,12 @@
 #include <string>
 #include <utility>
 
-#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "beamline/engine.h"
 #include "beamline/status.h"
 #include "engine/engine_core.h"
 #include "engine/request_check.h"
+#include "engine/runner_options.h"
 #include "runtime/bundle_folder.h"
 #include "runtime/runner.h"
 
@@ -24,22 +24,6 @@ absl::StatusOr<std::string> Identify(const std::string& bundle, const std::strin
   return absl::StrCat(digest, "+", snapshot.sha256);
 }
 
-absl::StatusOr<runtime::RunnerOptions> RunnerOptionsOf(const EngineOptions& options) {
-  runtime::RunnerOptions load;
-  load.bundle = options.bundle;
-  load.catalogue = options.catalogue;
-  load.device = options.device;
-  load.dtype = options.dtype;
-  load.allow_ungated_dtype = options.allow_ungated_dtype;
-  load.backend = options.backend;
-  load.tuning_folder = options.tuning_folder;
-  load.threads = options.threads;
-  load.context_cache_bytes = options.context_cache_bytes;
-  BEAMLINE_ASSIGN_OR_RETURN(load.device, runtime::ChooseDevice(load));
-  load.workers = options.workers > 0 ? options.workers : absl::StartsWith(load.device, "cuda") ? 2 : 1;
-  return load;
-}
-
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<Engine>> CreateEngine(const EngineOptions& options) {
@@ -48,7 +32,7 @@ absl::StatusOr<std::unique_ptr<Engine>> CreateEngine(const EngineOptions& option
     return absl::InvalidArgumentError(
         absl::StrCat("parallel.rank: ", options.parallel.rank, ", the engine is rank 0; others call FollowEngine"));
   }
-  BEAMLINE_ASSIGN_OR_RETURN(runtime::RunnerOptions load, RunnerOptionsOf(options));
+  BEAMLINE_ASSIGN_OR_RETURN(runtime::RunnerOptions load, engine::RunnerOptionsOf(options));
   if (options.parallel.enabled()) {
     BEAMLINE_ASSIGN_OR_RETURN(load.group, runtime::StartGroup(load, options.parallel));
   }
@@ -73,7 +57,7 @@ absl::Status FollowEngine(const EngineOptions& options) {
   if (options.parallel.rank == 0) {
     return absl::InvalidArgumentError("parallel.rank: 0 is the engine (CreateEngine); others follow it");
   }
-  BEAMLINE_ASSIGN_OR_RETURN(const runtime::RunnerOptions load, RunnerOptionsOf(options));
+  BEAMLINE_ASSIGN_OR_RETURN(const runtime::RunnerOptions load, engine::RunnerOptionsOf(options));
   return runtime::FollowGroup(load, options.parallel);
 }
 

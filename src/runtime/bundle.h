@@ -3,7 +3,8 @@
 // A bundle: the unit in which a model is deployed and reloaded (design, "Model repository"). A folder of bundle.json
 // (runtime/bundle_manifest.h), config.json (model/config.h), model.safetensors (model/weight_schema.h),
 // codebook.safetensors (sid/codebook.h), vocabulary.safetensors (runtime/vocabulary.h) and items, a catalogue snapshot
-// (catalogue/snapshot_file.h); where a narrow precision was measured, also of gate.json (runtime/gate_report.h).
+// (catalogue/snapshot_file.h); where a narrow precision was measured, also of gate.json (runtime/gate_report.h), and of
+// tuning of devices (runtime/tuning_file.h).
 //
 // LoadBundle verifies every file in full, and that the parts belong together (one codebook fingerprint, level sizes,
 // tables large enough), before it returns any of it; what it returns is private memory, independent of the folder. The

@@ -14,6 +14,7 @@
 #include "base/json.h"
 #include "base/utf8.h"
 #include "beamline/status.h"
+#include "runtime/tuning_file.h"
 
 namespace beamline::runtime {
 namespace {
@@ -103,7 +104,7 @@ absl::Status ParseSchemaVersion(const nlohmann::json& root, absl::string_view so
 
 absl::Span<const absl::string_view> BundleFileNames() { return kFileNames; }
 
-bool IsOptionalBundleFile(absl::string_view name) { return name == kGateFile; }
+bool IsOptionalBundleFile(absl::string_view name) { return name == kGateFile || IsTuningFileInBundle(name); }
 
 absl::Status CheckModelVersion(absl::string_view version) {
   const bool plain = std::all_of(version.begin(), version.end(), [](char c) {

@@ -33,7 +33,7 @@ inline constexpr char kGateFile[] = "gate.json";
 
 // The files that every bundle has besides the manifest.
 absl::Span<const absl::string_view> BundleFileNames();
-// What a bundle may have, too: kGateFile (gate_report.h). Nothing else.
+// What a bundle may have, too: kGateFile (gate_report.h), and tuning of devices (tuning_file.h). Nothing else.
 bool IsOptionalBundleFile(absl::string_view name);
 
 struct BundleFileEntry {

@@ -5,6 +5,7 @@
 #include <cerrno>
 #include <cstdio>
 #include <fstream>
+#include <map>
 #include <system_error>
 #include <utility>
 #include <vector>
@@ -23,6 +24,7 @@
 #include "runtime/bundle.h"
 #include "runtime/bundle_folder.h"
 #include "runtime/gate_report.h"
+#include "runtime/tuning_file.h"
 #include "sid/codebook.h"
 
 namespace beamline::runtime {
@@ -92,15 +94,30 @@ absl::Status CopyFile(const fs::path& from, const fs::path& to) {
   return out.Commit();
 }
 
+// What is copied, by its name in the bundle.
+using Files = std::map<std::string, fs::path>;
+
+absl::StatusOr<Files> FilesOf(const BundleParts& parts) {
+  Files files{{kConfigFile, parts.config},
+              {kWeightsFile, parts.weights},
+              {kVocabularyFile, parts.vocabulary},
+              {kCodebookFile, parts.codebook}};
+  if (!parts.gate.empty()) files[kGateFile] = parts.gate;
+  for (const fs::path& tuning : parts.tuning) {
+    BEAMLINE_ASSIGN_OR_RETURN(const std::string name, NameInBundle(tuning));
+    if (const auto [before, is_new] = files.emplace(name, tuning); !is_new) {
+      return absl::InvalidArgumentError(absl::StrCat(tuning.string(), ": is of the device that ",
+                                                     before->second.string(), " is of; give one of them"));
+    }
+  }
+  return files;
+}
+
 // What is wrong with a copy is wrong with what was copied, and that is what its owner knows.
-absl::Status OfGivenFiles(const absl::Status& status, const BundleParts& parts, const fs::path& copies) {
-  const auto name = [&copies](const char* file) { return (copies / file).string(); };
-  return absl::Status(status.code(),
-                      absl::StrReplaceAll(status.message(), {{name(kConfigFile), parts.config.string()},
-                                                             {name(kWeightsFile), parts.weights.string()},
-                                                             {name(kVocabularyFile), parts.vocabulary.string()},
-                                                             {name(kCodebookFile), parts.codebook.string()},
-                                                             {name(kGateFile), parts.gate.string()}}));
+absl::Status OfGivenFiles(const absl::Status& status, const Files& files, const fs::path& copies) {
+  std::vector<std::pair<std::string, std::string>> names;
+  for (const auto& [name, given] : files) names.emplace_back((copies / name).string(), given.string());
+  return absl::Status(status.code(), absl::StrReplaceAll(status.message(), names));
 }
 
 // Of the model alone: it keeps its version when only items changed, or what was measured of it.
@@ -150,15 +167,16 @@ absl::Status CheckBundleTarget(const fs::path& target, bool overwrite) {
 
 namespace {
 
-absl::StatusOr<BundleManifest> DescribeParts(const BundleParts& parts, const fs::path& folder, Progress* progress) {
+absl::StatusOr<BundleManifest> DescribeParts(const BundleParts& parts, const Files& files, const fs::path& folder,
+                                             Progress* progress) {
   BundleManifest manifest;
   BEAMLINE_ASSIGN_OR_RETURN(const model::ModelConfig config, model::LoadConfig((folder / kConfigFile).string()));
   BEAMLINE_ASSIGN_OR_RETURN(const sid::Codebook codebook, sid::Codebook::Load((folder / kCodebookFile).string()));
   manifest.family = config.family;
   manifest.codebook_fingerprint = codebook.fingerprint();
   manifest.catalogue_version = parts.catalogue->version();
-  std::vector<std::string> names(BundleFileNames().begin(), BundleFileNames().end());
-  if (!parts.gate.empty()) names.push_back(kGateFile);
+  std::vector<std::string> names = {kItemsFile};
+  for (const auto& [name, given] : files) names.push_back(name);
   int64_t done = 0;
   StartProgress(progress, "digests", static_cast<int64_t>(names.size()), "files");
   for (const std::string& file : names) {
@@ -170,7 +188,12 @@ absl::StatusOr<BundleManifest> DescribeParts(const BundleParts& parts, const fs:
   return manifest;
 }
 
-absl::Status CheckGateIn(const fs::path& folder, const BundleManifest& manifest) {
+// What no other check of a bundle looks into.
+absl::Status CheckOptionalFiles(const fs::path& folder, const BundleManifest& manifest) {
+  for (const auto& [name, entry] : manifest.files) {
+    if (IsTuningFileInBundle(name)) BEAMLINE_RETURN_IF_ERROR(ReadTuning(folder / name).status());
+  }
+  if (!manifest.files.contains(kGateFile)) return absl::OkStatus();
   const fs::path gate = folder / kGateFile;
   BEAMLINE_ASSIGN_OR_RETURN(const PrecisionGateReport report, ReadGate(gate));
   const absl::Status status = CheckGate(report, manifest.files.at(kWeightsFile).sha256);
@@ -185,22 +208,19 @@ absl::StatusOr<BundleManifest> WriteBundle(const BundleParts& parts, const fs::p
   if (parts.catalogue == nullptr) return absl::InvalidArgumentError("catalogue: a bundle needs one");
   if (!parts.model_version.empty()) BEAMLINE_RETURN_IF_ERROR(CheckModelVersion(parts.model_version));
   BEAMLINE_RETURN_IF_ERROR(CheckBundleTarget(folder, options.overwrite));
+  BEAMLINE_ASSIGN_OR_RETURN(const Files files, FilesOf(parts));
   BEAMLINE_ASSIGN_OR_RETURN(TemporaryFolder temporary, TemporaryFolder::CreateBeside(folder));
   const fs::path& path = temporary.path();
-  BEAMLINE_RETURN_IF_ERROR(CopyFile(parts.config, path / kConfigFile));
-  BEAMLINE_RETURN_IF_ERROR(CopyFile(parts.weights, path / kWeightsFile));
-  BEAMLINE_RETURN_IF_ERROR(CopyFile(parts.vocabulary, path / kVocabularyFile));
-  BEAMLINE_RETURN_IF_ERROR(CopyFile(parts.codebook, path / kCodebookFile));
-  if (!parts.gate.empty()) BEAMLINE_RETURN_IF_ERROR(CopyFile(parts.gate, path / kGateFile));
+  for (const auto& [name, given] : files) BEAMLINE_RETURN_IF_ERROR(CopyFile(given, path / name));
   BEAMLINE_RETURN_IF_ERROR(catalogue::WriteSnapshot(*parts.catalogue, path / kItemsFile, options.progress));
-  BEAMLINE_ASSIGN_OR_RETURN(const BundleManifest manifest, DescribeParts(parts, path, options.progress));
-  if (!parts.gate.empty()) BEAMLINE_RETURN_IF_ERROR(OfGivenFiles(CheckGateIn(path, manifest), parts, path));
+  BEAMLINE_ASSIGN_OR_RETURN(const BundleManifest manifest, DescribeParts(parts, files, path, options.progress));
+  BEAMLINE_RETURN_IF_ERROR(OfGivenFiles(CheckOptionalFiles(path, manifest), files, path));
   BEAMLINE_RETURN_IF_ERROR(WriteFileAtomically(path / kManifestFile, ManifestToJson(manifest)));
 
   const absl::StatusOr<Bundle> bundle = LoadBundle(path);
   if (absl::Status status = bundle.ok() ? model::CheckWeightFile(bundle->config, {}, bundle->weights) : bundle.status();
       !status.ok()) {
-    return OfGivenFiles(status, parts, path);
+    return OfGivenFiles(status, files, path);
   }
   BEAMLINE_RETURN_IF_ERROR(CheckInterrupted());
   BEAMLINE_RETURN_IF_ERROR(CheckBundleTarget(folder, options.overwrite));  // again: it may have changed meanwhile

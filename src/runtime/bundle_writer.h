@@ -8,6 +8,7 @@
 #include <filesystem>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "absl/status/statusor.h"
 #include "base/progress.h"
@@ -24,6 +25,7 @@ struct BundleParts {
   std::shared_ptr<const catalogue::CatalogueSnapshot> catalogue;
   std::string model_version;   // empty: derived from the parts, equal for equal parts
   std::filesystem::path gate;  // gate_report.h: of these weights, and passed, or it is refused; empty: none
+  std::vector<std::filesystem::path> tuning;  // tuning_file.h, of a device each
 };
 
 struct WriteBundleOptions {

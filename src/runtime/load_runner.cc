@@ -98,6 +98,7 @@ absl::StatusOr<std::unique_ptr<Runner>> LoadRunnerOn(const RunnerOptions& option
   BEAMLINE_ASSIGN_OR_RETURN(const std::string digest, IdentifyBundle(options.bundle));
   parts.tuning = TuningCache(parts.context.backend, TuningFolder(options.tuning_folder), digest);
   parts.tuning.Load();
+  parts.tuning.LoadOf(options.bundle, loaded.bundle.manifest);
   if (parts.group != nullptr) BEAMLINE_RETURN_IF_ERROR(parts.group->AwaitLoaded());
   parts.model = std::move(loaded.model);
   parts.vocabulary = std::move(loaded.bundle.vocabulary);

@@ -146,6 +146,7 @@ absl::StatusOr<PackResult> Pack(const PackOptions& options, Progress* progress) 
   parts.catalogue = result.catalogue.snapshot;
   parts.model_version = options.model_version;
   parts.gate = options.gate;
+  parts.tuning = options.tuning;
   BEAMLINE_ASSIGN_OR_RETURN(result.manifest, WriteBundle(parts, options.out, {options.overwrite, progress}));
   return result;
 }

@@ -10,6 +10,7 @@
 #include <filesystem>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "absl/status/statusor.h"
 #include "base/progress.h"
@@ -44,6 +45,7 @@ struct PackOptions {
   std::filesystem::path out;
   std::string model_version;   // empty: derived
   std::filesystem::path gate;  // report of `beamline evaluate --gate TYPE --out`, of this model; empty: none
+  std::vector<std::filesystem::path> tuning;  // of a server's tuning folder, or of another bundle, a device each
   bool overwrite = false;
 };
 

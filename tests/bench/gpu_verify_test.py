@@ -97,11 +97,11 @@ exec "$@\"""")
 case $1 in
   bench)
     while (($#)); do
-      [[ $1 == --config ]] && dtype=$(grep -oP '(?<=dtype: ")[a-z0-9]+' "$2")
+      [[ $1 == --config ]] && dtype=$(grep -oP '(?<= dtype: ")[a-z0-9]+(?=" allow_ungated_dtype: true )' "$2")
       [[ $1 == --json ]] && printf '{\\n "dtype": "%s"\\n}\\n' "$dtype" >"$2"
       shift
     done ;;
-  evaluate) echo "$*"; [[ $* == *"--gate fp8 --device cuda"* ]] || exit 9; [[ ! -e carry/worse ]] || exit 2 ;;
+  evaluate) echo "$*"; [[ $* == *"--gate fp8 --device cuda"*"--out "*/gate-*.json ]] || exit 9; [[ ! -e carry/worse ]] || exit 2 ;;
 esac""")
         status, said, result = self.verify("engine", "programmatic", "quality")
         self.assertEqual(status, 0)

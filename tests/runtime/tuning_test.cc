@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// What the cuda backend measures at warm-up is kept for the next start, beside a bundle that nobody writes to; and no
-// start fails for want of it.
+// What the cuda backend measures at warm-up is kept for the next start, packed into a bundle or beside one, which
+// nobody writes to; and no start fails for want of it.
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
@@ -18,16 +18,18 @@
 #include "backend/test_context.h"
 #include "base/digest.h"
 #include "base/file.h"
-#include "model/weights.h"
 #include "runtime/bundle_folder.h"
-#include "runtime/model_runner.h"
+#include "runtime/bundle_writer.h"
+#include "runtime/load_model.h"
 #include "runtime/tiny_bundle.h"
 #include "runtime/tuning_cache.h"
+#include "runtime/tuning_file.h"
 
 namespace beamline::runtime {
 namespace {
 
 namespace fs = std::filesystem;
+using ::testing::HasSubstr;
 using ::testing::StartsWith;
 
 class TuningTest : public ::testing::Test {
@@ -40,16 +42,10 @@ class TuningTest : public ::testing::Test {
     auto backend = backend::MakeCudaTestBackend();
     ModelRunner::Parts parts;
     parts.context.backend = backend.get();
-    Bundle bundle = *LoadBundle(bundle_folder);
-    parts.model = *model::MakeModel(bundle.config, *model::LoadWeights(parts.context, bundle.config, bundle.weights));
-    parts.vocabulary = bundle.vocabulary;
-    parts.catalogue = bundle.catalogue;
-    parts.codebook_fingerprint = bundle.manifest.codebook_fingerprint;
-    parts.tuning = TuningCache(backend.get(), cache_, *IdentifyBundle(bundle_folder));
-    parts.tuning.Load();
-    file_ = parts.tuning.file();
-    ModelRunner runner(std::move(parts));
-    const absl::Status warm = runner.WarmUp({}, ScoreRule::kFull);
+    const auto runner = LoadRunnerOn({.bundle = bundle_folder, .tuning_folder = cache_}, std::move(parts));
+    EXPECT_TRUE(runner.ok()) << runner.status();
+    file_ = cache_ / absl::StrCat(*IdentifyBundle(bundle_folder), "-", backend->TuningName(), ".txt");
+    const absl::Status warm = (*runner)->WarmUp({}, ScoreRule::kFull);
     EXPECT_TRUE(warm.ok()) << warm;
     return backend;
   }
@@ -95,14 +91,96 @@ TEST_F(TuningTest, IsMeasuredAtWarmUpAndKeptApartFromTheBundle) {
   const int64_t choices = first->algorithms().size();
   EXPECT_GT(choices, 3);
   EXPECT_EQ(first->algorithms().measured(), choices);
-  EXPECT_EQ(fs::path(file_).parent_path(), cache_);
-  EXPECT_THAT(fs::path(file_).filename().string(), StartsWith(*IdentifyBundle(bundle) + "-cublaslt-"));
+  EXPECT_TRUE(fs::exists(file_)) << file_;
+  EXPECT_THAT(first->TuningName(), StartsWith("cublaslt-"));
   EXPECT_TRUE(OpenBundleFolder(bundle).ok()) << "a file more in the bundle";
 
   const auto again = StartEngine(bundle);
   EXPECT_EQ(again->algorithms().measured(), 0);
   EXPECT_EQ(again->algorithms().size(), choices);
   EXPECT_EQ(Kept(), first->ExportTuning());
+}
+
+// As whoever packs the next bundle does, with a file of the cache or of a bundle before.
+class PackedTuningTest : public TuningTest {
+ protected:
+  void SetUp() override {
+    TuningTest::SetUp();
+    const auto manifest = testing::WriteTinyBundle(root_ / "plain", {.feature_width = 8});
+    ASSERT_TRUE(manifest.ok()) << manifest.status();
+    catalogue_ = LoadBundle(root_ / "plain")->catalogue;
+  }
+  absl::Status Pack(const std::string& name, const std::vector<fs::path>& tuning, uint64_t seed = 1) const {
+    const fs::path folder = root_ / "parts";
+    EXPECT_TRUE(testing::WriteTinyParts(folder, {.seed = seed, .feature_width = 8}).ok());
+    BundleParts parts = {folder / kConfigFile, folder / kWeightsFile, folder / kVocabularyFile,
+                         root_ / "plain" / kCodebookFile, catalogue_};
+    parts.tuning = tuning;
+    return WriteBundle(parts, root_ / name, {.overwrite = true}).status();
+  }
+  std::shared_ptr<const catalogue::CatalogueSnapshot> catalogue_;
+};
+
+TEST_F(PackedTuningTest, IsUsedByEveryBundleThatHoldsIt) {
+  const std::string text = StartEngine(root_ / "plain")->ExportTuning();
+  ASSERT_TRUE(Pack("tuned", {file_}).ok()) << Pack("tuned", {file_});
+  const BundleManifest manifest = *OpenBundleFolder(root_ / "tuned");
+  const std::string name = TuningFileInBundle(backend::MakeCudaTestBackend()->TuningName());
+  EXPECT_TRUE(manifest.files.contains(name)) << name;
+  EXPECT_EQ(manifest.model_version, LoadBundle(root_ / "plain")->manifest.model_version) << "the same model";
+  fs::remove_all(cache_);
+  const auto tuned = StartEngine(root_ / "tuned");
+  EXPECT_EQ(tuned->algorithms().measured(), 0);
+  EXPECT_EQ(tuned->ExportTuning(), text);
+  EXPECT_FALSE(fs::exists(cache_)) << "there was nothing to keep";
+
+  // Other weights of the same shapes, packed with what the bundle before holds.
+  ASSERT_TRUE(Pack("next", {root_ / "tuned" / name}, 2).ok());
+  EXPECT_EQ(StartEngine(root_ / "next")->algorithms().measured(), 0);
+
+  // A cache that says otherwise comes after.
+  const std::string ascending = absl::StrCat(" ", emulator::kAscending, " 0 0 0 0 0 0 0\n");
+  std::string changed = text;
+  changed.replace(changed.find(ascending), ascending.size(),
+                  absl::StrCat(" ", emulator::kOrderOfFew, " 0 0 0 0 0 0 0\n"));
+  ASSERT_TRUE(MakeFolder(cache_).ok());
+  Keep(changed);
+  EXPECT_EQ(StartEngine(root_ / "next")->ExportTuning(), text);
+}
+
+TEST_F(PackedTuningTest, AFileThatIsDamagedThereCostsTimeAlone) {
+  const int64_t choices = StartEngine(root_ / "plain")->algorithms().measured();
+  ASSERT_TRUE(Pack("tuned", {file_}).ok());
+  fs::remove_all(cache_);
+  const fs::path inside = root_ / "tuned" / TuningFileInBundle(backend::MakeCudaTestBackend()->TuningName());
+  std::string bytes = *ReadFile(inside, 1 << 20);
+  bytes[100] ^= 1;
+  std::ofstream(inside, std::ios::binary) << bytes;
+  EXPECT_EQ(StartEngine(root_ / "tuned")->algorithms().measured(), choices);
+  EXPECT_TRUE(fs::exists(file_)) << "kept apart";
+  EXPECT_EQ(*ReadFile(inside, 1 << 20), bytes) << "a bundle is not written to";
+}
+
+TEST_F(PackedTuningTest, OtherFilesAreNotPacked) {
+  const std::string digest(64, 'a');
+  const auto write = [&](const std::string& name, const std::string& bytes) {
+    EXPECT_TRUE(MakeFolder(root_ / "given").ok());
+    EXPECT_TRUE(WriteFileAtomically(root_ / "given" / name, bytes).ok());
+    return root_ / "given" / name;
+  };
+  const fs::path good = write(digest + "-a.txt", TuningToBytes("measured")),
+                 same = write("tuning-a.txt", TuningToBytes("")),
+                 other = write("tuning-b.txt", TuningToBytes("measured"));
+  EXPECT_TRUE(Pack("packed", {good, other}).ok());
+  EXPECT_EQ(Pack("packed", {good, same}).message(),
+            absl::StrCat(same.string(), ": is of the device that ", good.string(), " is of; give one of them"));
+  for (const char* name : {"a.txt", "tuning-.txt", "tuning-a_b.txt", "tuning-a.text", "gate.json"}) {
+    EXPECT_THAT(std::string(Pack("packed", {write(name, TuningToBytes("measured"))}).message()),
+                HasSubstr(absl::StrCat(name, ": is no tuning file by its name")));
+  }
+  EXPECT_EQ(
+      Pack("packed", {write("tuning-c.txt", "edited by hand")}).message(),
+      absl::StrCat((root_ / "given" / "tuning-c.txt").string(), ": its first line is not the SHA-256 of the others"));
 }
 
 TEST_F(TuningTest, WhatWasKeptIsUsedUnlessTheLibraryRefusesIt) {

@@ -129,20 +129,20 @@ inline const char* cudaGetErrorName(cudaError_t error) {
 namespace emulator {
 // What the host hears when it waits; a test sets it. The work waited for is done all the same.
 inline std::atomic<cudaError_t> device_error{cudaSuccess};
-inline thread_local cudaError_t last_error = cudaSuccess;  // of an allocation
+inline thread_local cudaError_t last_error = cudaSuccess;  // of an allocation or a launch
 }  // namespace emulator
 inline cudaError_t cudaGetLastError() { return std::exchange(emulator::last_error, cudaSuccess); }
 inline cudaError_t cudaDeviceSynchronize() {
   emulator::WaitForAll();
   return emulator::device_error;
 }
-enum cudaDeviceAttr { cudaDevAttrMaxSharedMemoryPerBlockOptin = 97 };
+enum cudaDeviceAttr { cudaDevAttrComputeCapabilityMajor = 75, cudaDevAttrMaxSharedMemoryPerBlockOptin = 97 };
 inline cudaError_t cudaGetDevice(int* device) {
   *device = 0;
   return cudaSuccess;
 }
-inline cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr, int) {
-  *value = 227 * 1024;
+inline cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int) {
+  *value = attribute == cudaDevAttrComputeCapabilityMajor ? 9 : 227 * 1024;
   return cudaSuccess;
 }
 inline cudaError_t cudaGetDeviceCount(int* count) {
@@ -301,6 +301,34 @@ inline cudaError_t cudaGraphDestroy(cudaGraph_t graph) {
 }
 inline cudaError_t cudaGraphExecDestroy(cudaGraphExec_t graph) {
   delete graph;
+  return cudaSuccess;
+}
+
+// -- Launches.
+enum cudaLaunchAttributeID { cudaLaunchAttributeProgrammaticStreamSerialization = 6 };
+struct cudaLaunchAttribute {
+  cudaLaunchAttributeID id;
+  struct {
+    int programmaticStreamSerializationAllowed;
+  } val;
+};
+struct cudaLaunchConfig_t {
+  dim3 gridDim, blockDim;
+  size_t dynamicSmemBytes;
+  cudaStream_t stream;
+  cudaLaunchAttribute* attrs;
+  unsigned numAttrs;
+};
+namespace emulator {
+inline std::atomic<cudaError_t> launch_error{cudaSuccess};  // what launches are refused with; a test sets it
+}
+template <class... Parameters, class... Arguments>
+cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(Parameters...),
+                               const Arguments&... arguments) {
+  if (emulator::launch_error != cudaSuccess) return emulator::last_error = emulator::launch_error;
+  emulator::Enqueue(config->stream, [=, shape = *config] {
+    emulator::Run(shape.gridDim, shape.blockDim.x, shape.dynamicSmemBytes, [&] { kernel(arguments...); });
+  });
   return cudaSuccess;
 }
 template <class Kernel>

@@ -1,0 +1,17 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// device_side.cuh of the emulator.
+#pragma once
+
+#include <cuda_runtime.h>
+
+namespace beamline::kernels {
+
+inline void AwaitPredecessors() { emulator::AwaitPredecessors(); }
+
+template <class T>
+T* DynamicShared() {
+  return reinterpret_cast<T*>(emulator::DynamicSharedMemory());
+}
+
+}  // namespace beamline::kernels

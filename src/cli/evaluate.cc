@@ -29,6 +29,7 @@ Examples:
   beamline evaluate --model model --data data --tokenizer tokenizer
   beamline evaluate --model model --data data --tokenizer tokenizer --beam 128 --split validation --out evaluation.json
   beamline evaluate --model model --data data --tokenizer tokenizer --gate fp8 --device cuda --backend cuda --out gate.json
+  beamline evaluate --model ranked --data data --tokenizer tokenizer --by-value     # of `beamline train-ranker`
   beamline evaluate --show evaluation.json
 
 With --gate the model ranks in fp32, in bf16 and in that type instead, and the type passes where its best item is bf16's
@@ -94,6 +95,8 @@ Verb AddEvaluate(Command& root) {
   command->AddText("--model", run.model, "Folder of `beamline train`");
   command->AddText("--data", run.source.data, "The data folder it was trained on");
   command->AddText("--tokenizer", run.source.tokenizer, "The tokenizer folder it was trained with");
+  Option* by_value = command->AddFlag("--by-value", run.options.by_value,
+                                      "Order the beam's candidates by the model's ranker, beside the beam's own order");
   command->AddNumber("--beam", run.options.beam, {10, 65536}, "Beam width at every level")->ShowDefault();
   command->AddText("--split", flags->split, "test (a user's last target) or validation (the one before)")
       ->OneOf({"test", "validation"})
@@ -107,7 +110,8 @@ Verb AddEvaluate(Command& root) {
       ->ShowDefault();
   command
       ->AddText("--gate", flags->gate, "Whether this type is as good as bf16: fp8 (backend cuda) or int8 (backend cpu)")
-      ->OneOf({"fp8", "int8"});
+      ->OneOf({"fp8", "int8"})
+      ->Excludes(by_value);
   command->AddText("--out", flags->out, "Write the numbers as JSON, too");
   command->AddText("--show", flags->show, "Print a file written with --out again; nothing else is needed");
   return {command, [flags] { return RunEvaluate(*flags); }};

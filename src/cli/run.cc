@@ -47,9 +47,9 @@ interrupted; 1 anything else.)";
 
 // In the order of the journey.
 std::vector<Verb> AddVerbs(Command& root) {
-  return {AddGenerateData(root), AddImport(root),    AddTokenize(root), AddTrain(root),
-          AddEvaluate(root),     AddPack(root),      AddExport(root),   AddInspect(root),
-          AddServe(root),        AddRecommend(root), AddReload(root),   AddBench(root)};
+  return {AddGenerateData(root), AddImport(root), AddTokenize(root), AddTrain(root),   AddTrainRanker(root),
+          AddEvaluate(root),     AddPack(root),   AddExport(root),   AddInspect(root), AddServe(root),
+          AddRecommend(root),    AddReload(root), AddBench(root)};
 }
 
 int ExitCode(const absl::Status& status) {

@@ -36,6 +36,7 @@ Verb AddImport(Command& root);
 Verb AddGenerateData(Command& root);
 Verb AddTokenize(Command& root);
 Verb AddTrain(Command& root);
+Verb AddTrainRanker(Command& root);
 Verb AddEvaluate(Command& root);
 Verb AddPack(Command& root);
 Verb AddInspect(Command& root);

@@ -9,7 +9,7 @@
 //   value = sum over h of weight[h] p[h]      config.ranker.heads
 //
 // A part of the model: its weights are in the schema, the bundle and the digest of the model that it was trained with
-// (`beamline train ranker`). Pure; thread-safe.
+// (`beamline train-ranker`). Pure; thread-safe.
 #pragma once
 
 #include <ATen/core/Tensor.h>

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "train/corpus.h"
 
+#include <algorithm>
 #include <optional>
 #include <string>
 #include <utility>
@@ -84,9 +85,21 @@ absl::StatusOr<Corpus> Corpus::Create(std::shared_ptr<const data::Dataset> datas
   return corpus;
 }
 
+Corpus Corpus::EveryEvent() const {
+  Corpus every({.target_labels = 0});
+  every.dataset_ = dataset_;
+  every.training_end_ = training_end_;
+  every.target_items_ = dataset_->Sequences();
+  every.target_offsets_ = every.target_items_.offsets;
+  for (int64_t user = 0; user < num_users(); ++user) {
+    for (uint32_t i = 0; i < dataset_->events(user).size(); ++i) every.targets_.push_back(i);
+  }
+  return every;
+}
+
 int64_t Corpus::training_targets(int64_t user) const {
-  const int64_t count = static_cast<int64_t>(targets(user).size());
-  return count >= kTargetsOfACase ? count - 2 : count;
+  const absl::Span<const uint32_t> all = targets(user);
+  return std::lower_bound(all.begin(), all.end(), training_end(user)) - all.begin();
 }
 
 std::vector<CorpusCase> Corpus::Cases(data::HeldOut held_out) const {

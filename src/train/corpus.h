@@ -46,6 +46,9 @@ class Corpus {
  public:
   // Errors: no target at all (naming the labels there are).
   static absl::StatusOr<Corpus> Create(std::shared_ptr<const data::Dataset> dataset, const CorpusOptions& options = {});
+  // The same split with every event as a target: what a ranker learns from, and is measured on beyond the training
+  // part. Its last targets are no cases.
+  Corpus EveryEvent() const;
 
   const data::Dataset& dataset() const { return *dataset_; }
   const CorpusOptions& options() const { return options_; }

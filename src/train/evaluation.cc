@@ -77,10 +77,12 @@ absl::StatusOr<EvaluationReport> Evaluate(const backend::Context& ctx, const mod
   report.catalogue_items = static_cast<int64_t>(ranker.snapshot().num_items());
   report.catalogue_sids = static_cast<int64_t>(ranker.snapshot().num_sids());
   report.beam = options.beam;
+  report.by_value = options.by_value;
   report.confidence = options.bootstrap.confidence;
   for (const data::SeenItems seen : {data::SeenItems::kRemove, data::SeenItems::kKeep}) {
     RankOptions rank;
     rank.beam = options.beam;
+    rank.by_value = options.by_value;
     rank.threads = options.threads;
     rank.exclude_seen = seen == data::SeenItems::kRemove;
     rank.progress = options.progress;
@@ -91,12 +93,20 @@ absl::StatusOr<EvaluationReport> Evaluate(const backend::Context& ctx, const mod
     RankingScores scores;
     scores.seen = seen;
     scores.systems.push_back({"model", data::BootstrapMetrics(ranks, options.bootstrap), std::nullopt});
-    for (const NamedBaseline& one : baselines) {
-      BEAMLINE_RETURN_IF_ERROR(CheckInterrupted());
-      const std::vector<double> theirs = data::RankTargets(*one.baseline, cases.counting, seen, &pool);
+    const auto add = [&](const std::string& name, const std::vector<double>& theirs) -> absl::Status {
       BEAMLINE_ASSIGN_OR_RETURN(const data::MetricIntervals difference,
                                 data::PairedBootstrap(ranks, theirs, options.bootstrap));
-      scores.systems.push_back({one.name, data::BootstrapMetrics(theirs, options.bootstrap), difference});
+      scores.systems.push_back({name, data::BootstrapMetrics(theirs, options.bootstrap), difference});
+      return absl::OkStatus();
+    };
+    if (options.by_value) {
+      rank.by_value = false;
+      BEAMLINE_ASSIGN_OR_RETURN(const CaseRankings by_beam, ranker.Rank(ctx, model, cases.model, rank));
+      BEAMLINE_RETURN_IF_ERROR(add("beam order", by_beam.ranks));
+    }
+    for (const NamedBaseline& one : baselines) {
+      BEAMLINE_RETURN_IF_ERROR(CheckInterrupted());
+      BEAMLINE_RETURN_IF_ERROR(add(one.name, data::RankTargets(*one.baseline, cases.counting, seen, &pool)));
     }
     report.rankings.push_back(std::move(scores));
   }
@@ -104,9 +114,10 @@ absl::StatusOr<EvaluationReport> Evaluate(const backend::Context& ctx, const mod
 }
 
 std::string EvaluationTable(const EvaluationReport& report) {
-  std::string table = absl::StrFormat(
-      "%s split: %d users, full ranking of %d items (%d SIDs), beam %d; model ranked in %.0f s\n", report.split,
-      report.users, report.catalogue_items, report.catalogue_sids, report.beam, report.seconds);
+  std::string table =
+      absl::StrFormat("%s split: %d users, full ranking of %d items (%d SIDs), beam %d%s; model ranked in %.0f s\n",
+                      report.split, report.users, report.catalogue_items, report.catalogue_sids, report.beam,
+                      report.by_value ? " ordered by the ranker's value" : "", report.seconds);
   const auto row = [&](const std::string& name, const data::MetricIntervals& m, bool sign) {
     const char* format = sign ? "%-18s %+8.4f %+8.4f %+8.4f [%+.4f, %+.4f] %+8.4f [%+.4f, %+.4f]\n"
                               : "%-18s %8.4f %8.4f %8.4f [ %.4f,  %.4f] %8.4f [ %.4f,  %.4f]\n";

@@ -27,6 +27,8 @@ namespace beamline::train {
 struct EvaluationOptions {
   data::HeldOut held_out = data::HeldOut::kTest;
   int beam = 64;
+  // The search's candidates in the order of the model's ranker, beside the beam's; else in the beam's alone.
+  bool by_value = false;
   int max_users = 0;  // 0: all; else a fixed random subset
   int threads = 0;    // 0: one per core
   data::BootstrapOptions bootstrap;
@@ -34,7 +36,7 @@ struct EvaluationOptions {
 };
 
 struct SystemScores {
-  std::string name;  // "model", "popularity", "markov", "item-knn"
+  std::string name;  // "model", "beam order" where the model is by value, "popularity", "markov", "item-knn"
   data::MetricIntervals intervals;
   std::optional<data::MetricIntervals> model_minus;  // paired difference of the model to this; none for the model
 };
@@ -51,6 +53,7 @@ struct EvaluationReport {
   int64_t catalogue_items = 0;
   int64_t catalogue_sids = 0;
   int beam = 0;
+  bool by_value = false;
   double confidence = 0.95;
   double seconds = 0;  // of the model's ranking
   std::vector<RankingScores> rankings;

@@ -53,6 +53,7 @@ json EvaluationToJson(const EvaluationReport& report) {
           {"catalogue_items", report.catalogue_items},
           {"catalogue_sids", report.catalogue_sids},
           {"beam", report.beam},
+          {"by_value", report.by_value},
           {"confidence", report.confidence},
           {"seconds", report.seconds},
           {"rankings", rankings},
@@ -67,6 +68,7 @@ absl::StatusOr<EvaluationReport> EvaluationFromJson(const json& object, const st
     report.catalogue_items = object.at("catalogue_items").get<int64_t>();
     report.catalogue_sids = object.at("catalogue_sids").get<int64_t>();
     report.beam = object.at("beam").get<int>();
+    report.by_value = object.value("by_value", false);
     report.confidence = object.at("confidence").get<double>();
     report.seconds = object.at("seconds").get<double>();
     if (object.contains("warnings")) report.warnings = object.at("warnings").get<std::vector<std::string>>();

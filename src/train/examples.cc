@@ -49,12 +49,28 @@ struct Step {
   bool target = false;
 };
 
+// Appends batches of windows of similar length, of which `longest` elements count.
+void AppendBatches(absl::Span<Window> windows, size_t batch, uint32_t longest, EpochPlan& plan) {
+  std::stable_sort(windows.begin(), windows.end(), [longest](const Window& a, const Window& b) {
+    return std::min(a.last_target, longest) < std::min(b.last_target, longest);
+  });
+  for (size_t i = 0; i < windows.size(); i += batch) {
+    const absl::Span<Window> some = windows.subspan(i, batch);
+    plan.emplace_back(some.begin(), some.end());
+  }
+}
+
 }  // namespace
 
-// One window made ready: the model's input, and targets as (order limit, item).
+// One window made ready.
 struct ExampleBuilder::Example {
+  struct Target {
+    int32_t limit;  // of the orders it sees
+    uint32_t item;
+    uint32_t behaviour;
+  };
   runtime::EncodedRequest input;
-  std::vector<std::pair<int32_t, uint32_t>> targets;
+  std::vector<Target> targets;
 };
 
 ExampleBuilder::ExampleBuilder(const Corpus& corpus, const runtime::FeatureBuilder& features,
@@ -120,18 +136,24 @@ EpochPlan ExampleBuilder::Plan(int epoch) const {
 
   const size_t batch = static_cast<size_t>(options_.batch_windows);
   const uint32_t longest = static_cast<uint32_t>(features_.config().max_tokens());
-  const auto by_length = [longest](const Window& a, const Window& b) {
-    return std::min(a.last_target, longest) < std::min(b.last_target, longest);
-  };
   EpochPlan plan;
   for (size_t begin = 0; begin < windows.size(); begin += batch * kSortedBatches) {
-    const size_t end = std::min(windows.size(), begin + batch * kSortedBatches);
-    std::stable_sort(windows.begin() + begin, windows.begin() + end, by_length);
-    for (size_t i = begin; i < end; i += batch) {
-      plan.emplace_back(windows.begin() + i, windows.begin() + std::min(end, i + batch));
-    }
+    AppendBatches(absl::MakeSpan(windows).subspan(begin, batch * kSortedBatches), batch, longest, plan);
   }
   Shuffle(plan, generator);
+  return plan;
+}
+
+EpochPlan ExampleBuilder::HeldOutPlan() const {
+  std::vector<Window> windows;
+  for (int64_t user = 0; user < corpus_.num_users(); ++user) {
+    for (uint32_t target : corpus_.targets(user).subspan(corpus_.training_targets(user))) {
+      windows.push_back({static_cast<uint32_t>(user), target, target});
+    }
+  }
+  EpochPlan plan;
+  AppendBatches(absl::MakeSpan(windows), static_cast<size_t>(options_.batch_windows),
+                static_cast<uint32_t>(features_.config().max_tokens()), plan);
   return plan;
 }
 
@@ -184,7 +206,7 @@ ExampleBuilder::Example ExampleBuilder::MakeExample(const Window& window, uint64
       while (limit > 0 && Chance(generator, options_.hide_newest)) --limit;
       limit = std::max(-1, limit);
     }
-    example.targets.emplace_back(limit, steps[position].item);
+    example.targets.push_back({limit, steps[position].item, steps[position].event.labels});
   }
   return example;
 }
@@ -207,10 +229,12 @@ ExampleBatch ExampleBuilder::Build(absl::Span<const Window> windows, uint64_t se
   batch.teacher.codes.resize(windows.size() * capacity * levels);
   batch.teacher.order_limit.assign(windows.size() * capacity, -1);
   batch.labels.assign(windows.size() * capacity * steps, kNoLabel);
+  batch.behaviours.resize(windows.size() * capacity);
   for (size_t b = 0; b < examples.size(); ++b) {
     for (size_t t = 0; t < examples[b].targets.size(); ++t) {
-      const auto& [limit, item] = examples[b].targets[t];
+      const auto& [limit, item, behaviour] = examples[b].targets[t];
       batch.teacher.order_limit[b * capacity + t] = limit;
+      batch.behaviours[b * capacity + t] = behaviour;
       for (int step = 0; step < steps; ++step) {
         const int32_t code = step < levels ? static_cast<int32_t>(sids_[item][step]) : 0;  // 0: the end token
         if (step < levels) batch.teacher.codes[(b * capacity + t) * levels + step] = code;

@@ -7,8 +7,9 @@
 //   bidirectional encoder  one window per target, which sees everything before it; targets with fewer than min_history
 //                          events before them are left out
 //
-// Only the training part is used. Plans and batches are functions of (options.seed, epoch, batch number) alone, so a
-// resumed run sees what an uninterrupted one does. Thread-safe: Build may run ahead on another thread.
+// Only the training part is used, but for HeldOutPlan. Plans and batches are functions of (options.seed, epoch, batch
+// number) alone, so a resumed run sees what an uninterrupted one does. Thread-safe: Build may run ahead on another
+// thread.
 #pragma once
 
 #include <cstdint>
@@ -39,8 +40,9 @@ using EpochPlan = std::vector<std::vector<Window>>;  // batches
 struct ExampleBatch {
   model::EncoderInput encoder;
   model::TeacherInput teacher;
-  std::vector<int64_t> labels;  // [batch, targets, steps] columns of the logits; kNoLabel for padding
-  int64_t targets = 0;          // that count
+  std::vector<int64_t> labels;       // [batch, targets, steps] columns of the logits; kNoLabel for padding
+  std::vector<uint32_t> behaviours;  // [batch, targets] Event::labels of the target
+  int64_t targets = 0;               // that count
 };
 
 class ExampleBuilder {
@@ -51,6 +53,8 @@ class ExampleBuilder {
 
   // The epoch's batches in order: windows of similar length side by side, batches shuffled.
   EpochPlan Plan(int epoch) const;
+  // Every target beyond the training part, each in a window of its own: it sees what a request would.
+  EpochPlan HeldOutPlan() const;
   // `seed` draws targets and augmentation. Zero `targets` when no target of the windows has a SID.
   ExampleBatch Build(absl::Span<const Window> windows, uint64_t seed) const;
 

@@ -28,6 +28,8 @@ double RankOf(ItemId target, absl::Span<const ItemId> items) {
   return found == items.end() ? data::kMissRank : static_cast<double>(found - items.begin() + 1);
 }
 
+bool HasHigherValue(const decode::Hypothesis& a, const decode::Hypothesis& b) { return a.value > b.value; }
+
 // Torch threads of this process, put back at the end: workers set their own to one.
 class TorchThreads {
  public:
@@ -96,13 +98,15 @@ absl::StatusOr<std::vector<std::vector<ItemId>>> ItemRanker::RankedItems(backend
     requests[i].constraint = &eligibility[i]->view();
     requests[i].widths = widths;
   }
-  const std::vector<decode::SearchResult> results =
+  std::vector<decode::SearchResult> results =
       decode::BeamSearch(model).Run(ctx, std::move(context), requests, [](int) { return absl::OkStatus(); });
 
   std::vector<std::vector<ItemId>> lists(cases.size());
   for (size_t i = 0; i < cases.size(); ++i) {
     BEAMLINE_RETURN_IF_ERROR(results[i].status);
-    for (const decode::Hypothesis& hypothesis : results[i].hypotheses) {
+    std::vector<decode::Hypothesis>& hypotheses = results[i].hypotheses;
+    if (options.by_value) std::stable_sort(hypotheses.begin(), hypotheses.end(), HasHigherValue);
+    for (const decode::Hypothesis& hypothesis : hypotheses) {
       const std::vector<ItemId> items =
           eligibility[i]->ResolveEligible(hypothesis.leaf, std::numeric_limits<int>::max());
       lists[i].insert(lists[i].end(), items.begin(), items.end());
@@ -113,6 +117,9 @@ absl::StatusOr<std::vector<std::vector<ItemId>>> ItemRanker::RankedItems(backend
 
 absl::StatusOr<CaseRankings> ItemRanker::Rank(const backend::Context& ctx, const model::Model& model,
                                               absl::Span<const CorpusCase> cases, const RankOptions& options) const {
+  if (options.by_value && model.ranker() == nullptr) {
+    return absl::FailedPreconditionError("by_value: the model has no ranker");
+  }
   // Cases of similar history length share a batch: less padding.
   std::vector<uint32_t> order(cases.size());
   std::iota(order.begin(), order.end(), 0);

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // Full-catalogue ranks of held-out items by the engine's own beam search: the rank of a case's target among the items
-// under the leaves the search returns, inside a SID by the snapshot's relevance (training popularity) and then id. A
-// target the search does not return has no rank (data::kMissRank): with B beams at least the first B items are exact as
-// far as the beam is, so B must exceed the cut-off. Seen items are denied before the search, which is exact.
+// under the leaves the search returns, in the beam's order or in that of the model's ranker, inside a SID by the
+// snapshot's relevance (training popularity) and then id. A target the search does not return has no rank
+// (data::kMissRank): with B beams at least the first B items are exact as far as the beam is, so B must exceed the
+// cut-off. Seen items are denied before the search, which is exact.
 //
 // Thread-safe; Rank uses several threads of its own, each with one torch thread. The ranks do not depend on how many.
 #pragma once
@@ -27,6 +28,7 @@ namespace beamline::train {
 struct RankOptions {
   int beam = 64;             // at every level
   bool exclude_seen = true;  // target items of the history
+  bool by_value = false;     // the leaves by the value that the model's ranker gives them, not by the beam's score
   int batch = 64;            // cases searched together
   int threads = 0;           // 0: one per core
   size_t list = 0;           // items of a case that are returned
@@ -45,7 +47,8 @@ class ItemRanker {
   static absl::StatusOr<ItemRanker> Create(const Corpus& corpus, const runtime::FeatureBuilder& features,
                                            std::shared_ptr<const catalogue::CatalogueSnapshot> snapshot);
 
-  // CancelledError after Ctrl-C; a model that yields NaN is an InternalError.
+  // CancelledError after Ctrl-C; FailedPreconditionError: by_value of a model without a ranker. A model that yields NaN
+  // is an InternalError.
   absl::StatusOr<CaseRankings> Rank(const backend::Context& ctx, const model::Model& model,
                                     absl::Span<const CorpusCase> cases, const RankOptions& options) const;
 

@@ -5,6 +5,7 @@
 
 #include <ATen/TensorOperators.h>
 #include <ATen/core/Reduction.h>
+#include <ATen/ops/binary_cross_entropy_with_logits.h>
 #include <ATen/ops/cross_entropy_loss.h>
 
 namespace beamline::train {
@@ -22,6 +23,12 @@ Loss CodeLoss(absl::Span<const at::Tensor> logits, const at::Tensor& labels, dou
                                                                         at::Reduction::Mean, kNoLabel, 0.0));
   }
   return loss;
+}
+
+at::Tensor BehaviourLoss(const at::Tensor& logits, const at::Tensor& labels) {
+  const at::Tensor mean =
+      at::binary_cross_entropy_with_logits(logits, labels, std::nullopt, std::nullopt, at::Reduction::Mean);
+  return mean * logits.size(1);
 }
 
 }  // namespace beamline::train

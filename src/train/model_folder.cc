@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "train/model_folder.h"
 
+#include <filesystem>
+#include <system_error>
 #include <utility>
 #include <vector>
 
@@ -12,6 +14,18 @@
 #include "sid/sid_index.h"
 
 namespace beamline::train {
+
+absl::Status CheckNoModel(const ModelFolder& files, bool replace) {
+  std::error_code ignored;
+  if (replace || !std::filesystem::exists(files.weights(), ignored)) return absl::OkStatus();
+  return absl::AlreadyExistsError(
+      absl::StrCat(files.weights(), " is there already; pass --fresh to replace it, or name another --out"));
+}
+
+void RemoveModel(const ModelFolder& files) {
+  std::error_code ignored;
+  for (const std::string& file : {files.weights(), files.checkpoint()}) std::filesystem::remove(file, ignored);
+}
 
 absl::StatusOr<TrainingCatalogue> LoadTrainingCatalogue(const std::string& tokenizer, const Corpus& corpus) {
   const std::string sids_path = tokenizer + "/sids.tsv";

@@ -31,6 +31,11 @@ struct ModelFolder {
   std::string checkpoint() const { return path + "/checkpoint.safetensors"; }
 };
 
+// ALREADY_EXISTS where the folder holds a model, unless it is to be replaced.
+absl::Status CheckNoModel(const ModelFolder& files, bool replace);
+// And a run's checkpoint; where there are any.
+void RemoveModel(const ModelFolder& files);
+
 // The corpus' items under the SIDs of `tokenizer` (a folder with sids.tsv and codebook.safetensors, as `beamline
 // tokenize` writes it), with the data set's attributes; relevance inside a SID = popularity in the training part. SIDs
 // of items the data set does not name are in it too, without attributes. Errors name file and line.

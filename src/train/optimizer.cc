@@ -34,6 +34,7 @@ AdamW::AdamW(const model::ModelConfig& config, const model::Weights& weights, co
   for (const model::WeightSpec& spec : model::WeightSchema(config)) {
     if (spec.role == model::WeightRole::kBuffer) continue;
     const at::Tensor& parameter = weights.Get(spec.name);
+    if (!parameter.defined()) continue;
     parameter.set_requires_grad(true);
     Moment moment{spec.name, at::zeros_like(parameter.detach()), at::zeros_like(parameter.detach())};
     Group& group = groups_[spec.role == model::WeightRole::kMatrix      ? 0

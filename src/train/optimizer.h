@@ -27,7 +27,8 @@ struct OptimizerOptions {
 
 class AdamW {
  public:
-  // Marks the weights as requiring gradients. `weights` are shared, not copied.
+  // Marks the weights as requiring gradients. `weights` are shared, not copied; some of the schema's: those alone are
+  // trained.
   AdamW(const model::ModelConfig& config, const model::Weights& weights, const OptimizerOptions& options);
 
   void ZeroGradients();

@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The limits of a training option, for whoever asks people for it. Validate (train_options.h) holds every option to
-// them.
+// The limits of a training option, for whoever asks people for it. Validate (train_options.h, ranker_options.h) holds
+// every option to them.
 #pragma once
 
-#include "train/train_options.h"
-
 namespace beamline::train {
+
+struct RankerOptions;
+struct TrainOptions;
 
 // Both inclusive.
 struct OptionLimits {
@@ -16,5 +17,6 @@ struct OptionLimits {
 
 // `field` is the address of a member of `options`.
 OptionLimits LimitsOf(const TrainOptions& options, const void* field);
+OptionLimits LimitsOf(const RankerOptions& options, const void* field);
 
 }  // namespace beamline::train

@@ -2,18 +2,14 @@
 #include "train/train_options.h"
 
 #include <limits>
-#include <type_traits>
 
-#include "absl/strings/str_cat.h"
-#include "absl/strings/string_view.h"
-#include "train/option_limits.h"
+#include "train/option_fields.h"
 
 namespace beamline::train {
 namespace {
 
 // The one table of fields: name, member, smallest and largest value.
-template <typename Options, typename Visitor>
-void VisitFields(Options& o, Visitor&& visit) {
+constexpr auto kTrainFields = [](auto& o, auto&& visit) {
   constexpr double kInfinity = std::numeric_limits<double>::infinity();
   visit("seed", o.seed, 0, kInfinity);
   visit("epochs", o.epochs, 1, 100000);
@@ -45,35 +41,16 @@ void VisitFields(Options& o, Visitor&& visit) {
   visit("validation_beam", o.validation_beam, 10, 65536);
   visit("exclude_seen", o.exclude_seen, 0, 1);
   visit("patience", o.patience, 0, 100000);
-}
+};
 
 }  // namespace
 
-absl::Status Validate(const TrainOptions& options) {
-  absl::Status status;
-  VisitFields(options, [&](absl::string_view name, const auto& value, double low, double high) {
-    const double number = static_cast<double>(value);
-    if (status.ok() && !(number >= low && number <= high)) {
-      status = absl::InvalidArgumentError(
-          absl::StrCat("training option ", name, " is ", number, ", allowed are ", low, " to ", high));
-    }
-  });
-  return status;
-}
+absl::Status Validate(const TrainOptions& options) { return ValidateFields(options, kTrainFields, "training"); }
 
 OptionLimits LimitsOf(const TrainOptions& options, const void* field) {
-  OptionLimits limits;
-  VisitFields(options, [&](absl::string_view, const auto& value, double low, double high) {
-    if (&value == field) limits = {low, high};
-  });
-  return limits;
+  return LimitsOfField(options, kTrainFields, field);
 }
 
-nlohmann::json ToJson(const TrainOptions& options) {
-  nlohmann::json json = nlohmann::json::object();
-  VisitFields(options,
-              [&](absl::string_view name, const auto& value, double, double) { json[std::string(name)] = value; });
-  return json;
-}
+nlohmann::json ToJson(const TrainOptions& options) { return FieldsToJson(options, kTrainFields); }
 
 }  // namespace beamline::train

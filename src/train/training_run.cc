@@ -13,42 +13,18 @@
 #include "absl/time/clock.h"
 #include "base/file.h"
 #include "beamline/status.h"
-#include "data/labels.h"
 #include "model/weight_schema.h"
 #include "runtime/bundle.h"
 #include "runtime/bundle_folder.h"
 #include "runtime/t5_vocabulary.h"
 #include "runtime/training_record.h"
+#include "train/data_source.h"
 #include "train/model_folder.h"
 
 namespace beamline::train {
 namespace {
 
 using nlohmann::json;
-
-absl::StatusOr<Corpus> LoadCorpus(const std::string& folder, const CorpusOptions& options, Progress* progress) {
-  BEAMLINE_ASSIGN_OR_RETURN(const data::DatasetFiles files, data::FindDatasetFiles(folder));
-  BEAMLINE_ASSIGN_OR_RETURN(data::Dataset dataset, data::Dataset::Load(files, {.keep_unused_items = true}, progress));
-  absl::StatusOr<Corpus> corpus = Corpus::Create(std::make_shared<const data::Dataset>(std::move(dataset)), options);
-  if (corpus.ok()) return corpus;
-  return absl::Status(corpus.status().code(), absl::StrCat(files.events.string(), ": ", corpus.status().message()));
-}
-
-json CorpusToJson(const CorpusOptions& options) {
-  return {{"target_labels", data::FormatLabels(options.target_labels)}, {"k_core", options.k_core}};
-}
-
-absl::StatusOr<CorpusOptions> CorpusFromJson(const json& training, const std::string& source) {
-  CorpusOptions options;
-  try {
-    const json& corpus = training.at("corpus");
-    BEAMLINE_ASSIGN_OR_RETURN(options.target_labels, data::ParseLabels(corpus.at("target_labels").get<std::string>()));
-    options.k_core = corpus.at("k_core").get<int>();
-  } catch (const json::exception& error) {
-    return absl::InvalidArgumentError(absl::StrCat(source, ": not written by `beamline train`: ", error.what()));
-  }
-  return options;
-}
 
 absl::StatusOr<model::ModelConfig> MakeConfig(const TrainingRun& run, const data::Dataset& dataset,
                                               const Catalogue& catalogue, const runtime::Vocabulary& vocabulary) {
@@ -107,13 +83,6 @@ json TrainingJson(const TrainingRun& run, const Prepared& prepared) {
           {"curve", curve}};
 }
 
-absl::Status RefuseExisting(const TrainingRun& run, const ModelFolder& files) {
-  std::error_code ignored;
-  if (run.fresh || !std::filesystem::exists(files.weights(), ignored)) return absl::OkStatus();
-  return absl::AlreadyExistsError(
-      absl::StrCat(files.weights(), " is there already; pass --fresh to replace it, or name another --out"));
-}
-
 RunSummary Summarise(const Prepared& prepared, int resumed_epoch) {
   const Corpus& corpus = *prepared.corpus;
   RunSummary summary;
@@ -137,7 +106,7 @@ absl::Status RunTraining(const TrainingRun& run, const RunObserver& observer, Pr
   const absl::Time started = absl::Now();
   const ModelFolder files(run.out);
   BEAMLINE_RETURN_IF_ERROR(Validate(run.options));
-  BEAMLINE_RETURN_IF_ERROR(RefuseExisting(run, files));
+  BEAMLINE_RETURN_IF_ERROR(CheckNoModel(files, run.fresh));
   backend::SetThreads(run.device.threads);
   BEAMLINE_ASSIGN_OR_RETURN(backend::Context ctx, backend::MakeContext(run.device.device, "fp32"));
 
@@ -163,10 +132,7 @@ absl::Status RunTraining(const TrainingRun& run, const RunObserver& observer, Pr
   if (run.max_minutes > 0) prepared.trainer->StopAt(started + absl::Minutes(run.max_minutes));
 
   BEAMLINE_RETURN_IF_ERROR(MakeFolder(files.path));
-  if (run.fresh) {  // not before everything that can be wrong with the run was checked
-    std::error_code ignored;
-    for (const std::string& file : {files.weights(), files.checkpoint()}) std::filesystem::remove(file, ignored);
-  }
+  if (run.fresh) RemoveModel(files);  // not before everything that can be wrong with the run was checked
   int resumed_epoch = -1;
   if (std::filesystem::exists(files.checkpoint())) {
     BEAMLINE_RETURN_IF_ERROR(prepared.trainer->Restore(files.checkpoint()));
@@ -197,28 +163,19 @@ namespace {
 
 // What an evaluation needs beside the model's weights.
 struct EvaluationSetting {
-  std::optional<Corpus> corpus;
-  TrainingCatalogue catalogue;
+  explicit EvaluationSetting(ModelData loaded) : data(std::move(loaded)) {}
+  ModelData data;
   std::unique_ptr<runtime::FeatureBuilder> features;
   std::optional<ItemRanker> ranker;
 };
 
 absl::StatusOr<std::unique_ptr<EvaluationSetting>> PrepareEvaluation(const EvaluationRun& run,
                                                                      const LoadedModel& loaded, Progress* progress) {
-  auto setting = std::make_unique<EvaluationSetting>();
-  BEAMLINE_ASSIGN_OR_RETURN(const CorpusOptions options,
-                            CorpusFromJson(loaded.training, ModelFolder(run.model).training()));
-  BEAMLINE_ASSIGN_OR_RETURN(setting->corpus, LoadCorpus(run.source.data, options, progress));
-  BEAMLINE_ASSIGN_OR_RETURN(setting->catalogue, LoadTrainingCatalogue(run.source.tokenizer, *setting->corpus));
-  const auto& snapshot = setting->catalogue.snapshot;
-  const auto fingerprint = loaded.training.find("codebook_fingerprint");
-  if (fingerprint == loaded.training.end() || *fingerprint != snapshot->codebook_fingerprint()) {
-    return absl::FailedPreconditionError(absl::StrCat(run.model, ": trained with another codebook than that of ",
-                                                      run.source.tokenizer, " (", snapshot->codebook_fingerprint(),
-                                                      "); name the tokenizer it was trained with"));
-  }
+  BEAMLINE_ASSIGN_OR_RETURN(ModelData data, LoadModelData(run.source, run.model, loaded.training, progress));
+  auto setting = std::make_unique<EvaluationSetting>(std::move(data));
   setting->features = std::make_unique<runtime::FeatureBuilder>(loaded.model->config(), loaded.vocabulary);
-  BEAMLINE_ASSIGN_OR_RETURN(setting->ranker, ItemRanker::Create(*setting->corpus, *setting->features, snapshot));
+  BEAMLINE_ASSIGN_OR_RETURN(
+      setting->ranker, ItemRanker::Create(setting->data.corpus, *setting->features, setting->data.catalogue.snapshot));
   return setting;
 }
 
@@ -228,20 +185,16 @@ absl::StatusOr<EvaluationReport> RunEvaluation(const EvaluationRun& run, Progres
   backend::SetThreads(run.device.threads);
   BEAMLINE_ASSIGN_OR_RETURN(backend::Context ctx, backend::MakeContext(run.device.device, "fp32", run.device.backend));
   BEAMLINE_ASSIGN_OR_RETURN(const LoadedModel loaded, LoadModelFolder(ctx, run.model));
+  if (run.options.by_value && loaded.model->ranker() == nullptr) {
+    return absl::FailedPreconditionError(
+        absl::StrCat(run.model, ": the model has no ranker to order by; train one with `beamline train-ranker`"));
+  }
   BEAMLINE_ASSIGN_OR_RETURN(const auto setting, PrepareEvaluation(run, loaded, progress));
-  const Corpus& corpus = *setting->corpus;
-  const TrainingCatalogue& catalogue = setting->catalogue;
   EvaluationOptions evaluation = run.options;
   evaluation.threads = run.device.threads;
   evaluation.progress = progress;
   BEAMLINE_ASSIGN_OR_RETURN(EvaluationReport report, Evaluate(ctx, *loaded.model, *setting->ranker, evaluation));
-  if (!catalogue.warning.empty()) report.warnings.push_back(catalogue.warning);
-  const auto log = loaded.training.find("log");
-  if (log != loaded.training.end() && *log != corpus.dataset().EventsFingerprint()) {
-    report.warnings.push_back(
-        absl::StrCat(run.model, ": trained on another log than ", run.source.data,
-                     "; if that one has events that this one holds out, the model has seen them"));
-  }
+  report.warnings.insert(report.warnings.end(), setting->data.warnings.begin(), setting->data.warnings.end());
   return report;
 }
 
@@ -264,7 +217,7 @@ absl::StatusOr<runtime::PrecisionGateReport> RunPrecisionGate(const EvaluationRu
     if (setting == nullptr) {
       BEAMLINE_ASSIGN_OR_RETURN(setting, PrepareEvaluation(run, loaded, progress));
     }
-    const std::vector<CorpusCase> all = setting->corpus->Cases(run.options.held_out);
+    const std::vector<CorpusCase> all = setting->data.corpus.Cases(run.options.held_out);
     std::vector<CorpusCase> cases;
     for (const size_t i : ChooseCases(all, run.options)) cases.push_back(all[i]);
     const RankOptions options{

@@ -13,17 +13,13 @@
 #include "absl/status/statusor.h"
 #include "base/progress.h"
 #include "train/corpus.h"
+#include "train/data_source.h"
 #include "train/evaluation.h"
 #include "train/precision_gate.h"
 #include "train/train_options.h"
 #include "train/trainer.h"
 
 namespace beamline::train {
-
-struct DataSource {
-  std::string data;       // folder of events.tsv(.gz), items.tsv(.gz), users.tsv(.gz)
-  std::string tokenizer;  // folder of codebook.safetensors and sids.tsv
-};
 
 struct DeviceOptions {
   std::string device = "cpu";

@@ -1,0 +1,114 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "train/ranker_run.h"
+
+#include <filesystem>
+#include <memory>
+#include <system_error>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "base/file.h"
+#include "beamline/status.h"
+#include "data/labels.h"
+#include "model/weight_schema.h"
+#include "runtime/training_record.h"
+
+namespace beamline::train {
+namespace {
+
+using nlohmann::json;
+
+absl::Status CheckFolders(const RankerRun& run) {
+  const ModelFolder out(run.out);
+  std::error_code ignored;
+  if (std::filesystem::equivalent(run.model, run.out, ignored)) {
+    return absl::InvalidArgumentError(
+        absl::StrCat(run.out, ": is the model's own folder; write the model with its ranker to another one"));
+  }
+  if (!run.fresh && std::filesystem::exists(out.checkpoint(), ignored)) {
+    return absl::AlreadyExistsError(
+        absl::StrCat(out.checkpoint(),
+                     ": is a run of `beamline train` that is not over; pass --fresh to replace it, or name another "
+                     "--out"));
+  }
+  return CheckNoModel(out, run.fresh);
+}
+
+// The model's configuration with the run's ranker.
+absl::StatusOr<model::ModelConfig> RankedConfig(const RankerRun& run, const model::ModelConfig& trained) {
+  if (trained.is_t5()) {
+    return absl::FailedPreconditionError(
+        absl::StrCat(run.model, ": a model of family t5 has no ranker; train one of family onerec_v1"));
+  }
+  if (trained.ranker.enabled() && !run.retrain) {
+    return absl::FailedPreconditionError(
+        absl::StrCat(run.model, ": the model has a ranker already; pass --retrain to replace it"));
+  }
+  model::ModelConfig config = trained;
+  config.ranker = run.ranker;
+  BEAMLINE_RETURN_IF_ERROR(model::ValidateConfig(config));
+  return config;
+}
+
+int64_t RankerParameters(const model::ModelConfig& config) {
+  model::ModelConfig trunk = config;
+  trunk.ranker = {};
+  return model::CountParameters(config).total - model::CountParameters(trunk).total;
+}
+
+json ToJson(const RankerEpoch& epoch) {
+  return {{"epoch", epoch.epoch},
+          {"loss", epoch.loss},
+          {"events", epoch.events},
+          {"learning_rate", epoch.learning_rate},
+          {"seconds", epoch.seconds}};
+}
+
+json RankerJson(const RankerRun& run, const Corpus& corpus, absl::Span<const RankerEpoch> curve,
+                const RankerReport& report) {
+  json epochs = json::array();
+  for (const RankerEpoch& epoch : curve) epochs.push_back(ToJson(epoch));
+  return {{"log", corpus.dataset().EventsFingerprint()},
+          {"options", ToJson(run.options)},
+          {"curve", std::move(epochs)},
+          {"held_out", RankerReportToJson(report)}};
+}
+
+}  // namespace
+
+absl::StatusOr<RankerReport> RunRankerTraining(const RankerRun& run, const RankerObserver& observer,
+                                               Progress* progress) {
+  BEAMLINE_RETURN_IF_ERROR(Validate(run.options));
+  BEAMLINE_RETURN_IF_ERROR(CheckFolders(run));
+  backend::SetThreads(run.device.threads);
+  BEAMLINE_ASSIGN_OR_RETURN(backend::Context ctx, backend::MakeContext(run.device.device, "fp32"));
+  BEAMLINE_ASSIGN_OR_RETURN(const LoadedModel loaded, LoadModelFolder(ctx, run.model));
+  BEAMLINE_ASSIGN_OR_RETURN(const model::ModelConfig config, RankedConfig(run, loaded.model->config()));
+  BEAMLINE_ASSIGN_OR_RETURN(const ModelData data, LoadModelData(run.source, run.model, loaded.training, progress));
+
+  const Corpus every_event = data.corpus.EveryEvent();
+  const BehaviourCounts counts = CountBehaviours(every_event, *data.catalogue.snapshot);
+  BEAMLINE_RETURN_IF_ERROR(CheckHeads(config.ranker, counts));
+  const model::Weights weights = WithNewRanker(ctx, config, loaded.model->weights(), counts, run.options.seed);
+  BEAMLINE_ASSIGN_OR_RETURN(const std::unique_ptr<model::Model> model, model::MakeModel(config, weights));
+  const runtime::FeatureBuilder features(config, loaded.vocabulary);
+  const RankerInputs inputs{&every_event, &features, data.catalogue.snapshot.get(), model.get()};
+  if (observer.on_start) observer.on_start({counts, RankerParameters(config), data.warnings});
+  BEAMLINE_ASSIGN_OR_RETURN(const std::vector<RankerEpoch> curve,
+                            TrainRanker(ctx, inputs, run.options, progress, observer.on_epoch));
+  BEAMLINE_ASSIGN_OR_RETURN(RankerReport report, EvaluateRanker(ctx, inputs, counts, run.options, progress));
+
+  const ModelFolder files(run.out);
+  json record = loaded.training;
+  record["parameters"] = model::CountParameters(config).total;
+  record["ranker"] = RankerJson(run, every_event, curve, report);
+  BEAMLINE_RETURN_IF_ERROR(MakeFolder(files.path));
+  if (run.fresh) RemoveModel(files);
+  BEAMLINE_RETURN_IF_ERROR(model::SaveConfig(config, files.config()));
+  BEAMLINE_RETURN_IF_ERROR(loaded.vocabulary->Save(files.vocabulary()));
+  BEAMLINE_RETURN_IF_ERROR(runtime::WriteTrainingRecord(files.path, std::move(record)));
+  BEAMLINE_RETURN_IF_ERROR(model::SaveWeights(ctx, config, weights, files.weights()));
+  return report;
+}
+
+}  // namespace beamline::train

@@ -35,7 +35,8 @@ Examples:
 With --gate the model ranks in fp32, in bf16 and in that type instead, and the type passes where its best item is bf16's
 for 97 % of the users, its 32 best have at most .05 fewer of fp32's than bf16's have, and the interval of the difference
 of R@10 to bf16's lies within 2 % of that. With --out the report is written, passed or not; `beamline pack --gate` puts
-one that passed into the bundle, which a server needs before it serves fp8.)";
+one that passed into the bundle, which a server needs before it serves fp8. Without a GPU, --device cpu --backend aten
+computes what fp8 rounds.)";
 
 struct EvaluateFlags {
   train::EvaluationRun run;
@@ -109,7 +110,9 @@ Verb AddEvaluate(Command& root) {
   command->AddText("--backend", run.device.backend, "aten, cpu (faster on the CPU), cuda (faster on a GPU) or auto")
       ->ShowDefault();
   command
-      ->AddText("--gate", flags->gate, "Whether this type is as good as bf16: fp8 (backend cuda) or int8 (backend cpu)")
+      ->AddText("--gate", flags->gate,
+                "Whether this type is as good as bf16: fp8 (backend cuda; its rounding on any device: "
+                "backend aten) or int8 (backend cpu)")
       ->OneOf({"fp8", "int8"})
       ->Excludes(by_value);
   command->AddText("--out", flags->out, "Write the numbers as JSON, too");

@@ -123,6 +123,21 @@ TEST_F(VerbsTest, TheWholeJourney) {
               AllOf(HasSubstr("popularity"), HasSubstr("markov"), HasSubstr("item-knn"), HasSubstr("R@10")));
   EXPECT_THAT(table.text, HasSubstr(Good(absl::StrCat("evaluate --show ", File("evaluation.json"))).text));
 
+  const std::string ranker =
+      absl::StrCat("train-ranker --model ", File("model"), source, " --threads 1 --epochs 1 --out ", File("ranked"));
+  EXPECT_THAT(Good(absl::StrCat(ranker, " --heads long_view=1,click=.2")).text,
+              AllOf(HasSubstr("head        click: "), HasSubstr("epoch   1 "), HasSubstr("AUC"), HasSubstr("wrote ")));
+  EXPECT_THAT(Files("ranked"),
+              ElementsAre("config.json", "model.safetensors", "training.json", "vocabulary.safetensors"));
+  EXPECT_THAT(Good(absl::StrCat("evaluate --model ", File("ranked"), source,
+                                " --by-value --beam 16 --resamples 20 --threads 1"))
+                  .text,
+              HasSubstr("model - beam order"));
+  Bad(absl::StrCat("evaluate --model ", File("model"), source, " --by-value"), "has no ranker");
+  Bad(absl::StrCat(ranker, " --heads long_view"), "--heads: 'long_view' is no label with a weight");
+  Bad(absl::StrCat(ranker, " --heads long_view=1"), "pass --fresh");
+  Bad(absl::StrCat(ranker, " --heads long_view=1 --width 12 --fresh"), "ranker.width");
+
   Good(absl::StrCat("pack --model ", File("model"), " --tokenizer ", File("tokenizer"), " --items ",
                     File("data/items.tsv.gz"), " --out ", File("bundle")));
   EXPECT_THAT(Good(absl::StrCat("inspect ", File("bundle"))).text, HasSubstr("onerec_v1"));

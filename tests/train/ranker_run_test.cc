@@ -36,18 +36,18 @@ class RankerRunTest : public ::testing::Test {
  protected:
   // A log with its tokenizer, and a model trained on it for an epoch.
   static void SetUpTestSuite() {
-    root_ = TempFolder("ranker_run");
+    root = TempFolder("ranker_run");
     MakeDataset(TasteLog(40, kLoggedItems, 16),
                 "ranker_run/data");  // leaves the folder "beamline_train_ranker_run/data"
     const auto codebook = sid::Codebook::Foreign("tests", {4, 4, 4}, std::string(64, 'b')).value();
-    fs::create_directories(root_ / "tokenizer");
-    ASSERT_TRUE(codebook.Save((root_ / "tokenizer/codebook.safetensors").string()).ok());
+    fs::create_directories(root / "tokenizer");
+    ASSERT_TRUE(codebook.Save((root / "tokenizer/codebook.safetensors").string()).ok());
     sid::SidTable table{.level_sizes = {4, 4, 4}, .codebook_fingerprint = codebook.fingerprint()};
     for (int item = 0; item < kLoggedItems; ++item) {
       table.items.push_back(item);
       table.sids.push_back(SidOf(item));
     }
-    ASSERT_TRUE(sid::WriteSidTsv((root_ / "tokenizer/sids.tsv").string(), table).ok());
+    ASSERT_TRUE(sid::WriteSidTsv((root / "tokenizer/sids.tsv").string(), table).ok());
     Train("model", false);
   }
   static void Train(const std::string& name, bool t5) {
@@ -56,7 +56,7 @@ class RankerRunTest : public ::testing::Test {
       config = SmallConfig(runtime::Vocabulary());
       config.positive.features = {{.kind = model::FeatureKind::kSid, .shared = true}};
     }
-    ASSERT_TRUE(model::SaveConfig(config, (root_ / "config.json").string()).ok());
+    ASSERT_TRUE(model::SaveConfig(config, (root / "config.json").string()).ok());
     TrainingRun run;
     run.source = Source();
     run.out = Path(name);
@@ -69,7 +69,7 @@ class RankerRunTest : public ::testing::Test {
     ASSERT_TRUE(trained.ok()) << trained;
   }
 
-  static std::string Path(const std::string& name) { return (root_ / name).string(); }
+  static std::string Path(const std::string& name) { return (root / name).string(); }
   static DataSource Source() { return {Path("data"), Path("tokenizer")}; }
   static RankerRun Run(const std::string& out) {
     RankerRun run;
@@ -88,7 +88,7 @@ class RankerRunTest : public ::testing::Test {
     EXPECT_EQ(fs::exists(run.out), was_there) << why;
   }
 
-  inline static fs::path root_;
+  inline static fs::path root;
 };
 
 TEST_F(RankerRunTest, KeepsTheModelsWeightsAndRepeats) {
@@ -219,10 +219,12 @@ TEST_F(RankerRunTest, ARankerOrAModelIsReplacedOnlyWhereAsked) {
   EXPECT_EQ(model::LoadConfig(Path("second/config.json"))->ranker.width, 8);
   run.fresh = true;
   run.ranker.width = 24;
+  std::ofstream(Path("second/checkpoint.safetensors")) << "a run";
   const auto replaced = RunRankerTraining(run, {});
   ASSERT_TRUE(replaced.ok()) << replaced.status();
   backend::Context ctx = CpuContext();
   EXPECT_EQ(LoadModelFolder(ctx, Path("second"))->model->config().ranker.width, 24);
+  EXPECT_FALSE(fs::exists(Path("second/checkpoint.safetensors"))) << "of the model that is no more";
 }
 
 }  // namespace

@@ -278,12 +278,14 @@ void RankerCases(Bench& bench, int requests) {
                        .head = RandomMatrix(kRankerHeads, kRankerWidth, kBf16),
                        .bias = RandomMatrix(1, kRankerHeads, kBf16),
                        .weight = {1, 2, 0.5f, -1},
+                       .score_weight = 1,
                        .count = Upload(std::vector<int32_t>(requests, kBeam)),
                        .parent = Upload(parent),
                        .code = Upload(code),
+                       .score = Upload(std::vector<float>(rows, -9.0f)),
                        .value = Array<float>(rows)};
   const double vectors = Distinct(read) + Distinct(code) + kRankerHeads;
-  Run(bench, "rank_candidates", Requests(requests), kHalf * kRankerWidth * vectors + rows * (4.0 + 2 + 4),
+  Run(bench, "rank_candidates", Requests(requests), kHalf * kRankerWidth * vectors + rows * (4.0 + 2 + 4 + 4),
       RankCandidatesCuda, rank);
 }
 

@@ -32,7 +32,7 @@ void RankCandidatesCpu(const RankCandidatesArgs& args) {
       const float x = state[j] + code[j];
       hidden[j] = x * Sigmoid(x);
     }
-    float value = 0;
+    float value = args.score_weight * args.scores[i];
     for (int32_t h = 0; h < args.heads; ++h) {
       value += args.weight[h] * Sigmoid(Dot(args.head + int64_t{h} * args.width, hidden, args.width) + args.bias[h]);
     }

@@ -49,7 +49,7 @@ __global__ void __launch_bounds__(kWarps * 32) RankCandidates(const __grid_const
       for (int j = 0; j < kVector; ++j) logit[h] += hidden[j] * other[j];
     }
   }
-  float value = 0;
+  float value = batch.score_weight * batch.score[slot];
 #pragma unroll
   for (int h = 0; h < kMaxRankerHeads; ++h) {
     if (h >= batch.heads) break;
@@ -73,7 +73,7 @@ LaunchError RankCandidatesCuda(const RankBatch& batch, CudaStream stream) {
     if (matrix == nullptr || !IsAligned(matrix)) return LaunchError::kInvalidArgument;
   }
   if (batch.bias == nullptr || batch.count == nullptr || batch.parent == nullptr || batch.code == nullptr ||
-      batch.value == nullptr) {
+      batch.score == nullptr || batch.value == nullptr) {
     return LaunchError::kInvalidArgument;
   }
   const int64_t candidates = int64_t{batch.requests} * batch.slots;

@@ -103,12 +103,14 @@ struct HeadWeights {
 };
 
 // The last layer of a ranker (model/ranker.h): of a candidate whose parent's state is s and whose last code is c,
-//   logit[h] = head[h] . silu(s + code[c]) + bias[h],  value = sum over h of weights[h] * sigmoid(logit[h]).
+//   logit[h] = head[h] . silu(s + code[c]) + bias[h],
+//   value = score_weight * score + sum over h of weights[h] * sigmoid(logit[h]).
 struct RankerWeights {
   at::Tensor code;             // [codes of the last level, width]
   at::Tensor head;             // [heads, width]
   at::Tensor bias;             // [heads]
   std::vector<float> weights;  // [heads], at most kernels::kMaxRankerHeads
+  float score_weight = 0;
 };
 
 // The rows level, level + levels, ... of batch * groups runs of `levels` rows: those of one level.

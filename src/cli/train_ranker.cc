@@ -17,13 +17,14 @@ namespace {
 
 constexpr char kExamples[] =
     R"(A model of `beamline train` says what a user may watch next; a ranker says what the user does with it, and orders the
-answer by the sum of its heads' probabilities times their weights. Each head is a label of the log. The ranker learns from
+answer by the sum of its heads' probabilities times their weights, and the beam's score times its own: without the score
+a list finds much less of what comes next. Each head is a label of the log. The ranker learns from
 every event of the training part, those without a head's label included, on what the model's decoder sees of it; the
 model's own weights stay as they are. What it reaches on held-out events (area under the curve, log loss beside that of
 the label's rate in training) is printed and kept in training.json.
 
---out is a model folder like that of `beamline train`, for pack, evaluate and serve. Weights of heads count in the answer
-and not in training. Ctrl-C leaves nothing behind.
+--out is a model folder like that of `beamline train`, for pack, evaluate and serve. Weights count in the answer and
+not in training: other ones need another run. Ctrl-C leaves nothing behind.
 
 Examples:
   beamline train-ranker --model model --data data --tokenizer tokenizer --heads 'long_view=1,like=2' --out ranked
@@ -96,6 +97,9 @@ Verb AddTrainRanker(Command& root) {
   command->AddText("--out", run.out, "Folder of the model with its ranker")->Required();
   command->AddText("--heads", flags->heads, "Labels and what their probabilities count for: long_view=1,like=2")
       ->Required();
+  command
+      ->AddNumber("--score-weight", run.ranker.score_weight, {}, "What the beam's score (nats) counts for beside them")
+      ->ShowDefault();
   run.ranker.width = 64;
   command->AddNumber("--width", run.ranker.width, {8, 4096}, "Of the hidden layer, a multiple of 8")->ShowDefault();
   command->AddText("--device", run.device.device, "cpu, cuda or cuda:N")->ShowDefault();

@@ -182,6 +182,11 @@ void CheckRanker(const ModelConfig& config, Problems& problems) {
   problems.Require(!config.is_t5(), "ranker", "family t5 has none");
   problems.Require(config.levels() >= 2, "ranker", "needs two SID levels: it scores what the last step saw");
   problems.Range("ranker.heads", static_cast<int64_t>(ranker.heads.size()), 1, kNumLabels);
+  const auto weigh = [&](const std::string& at, double weight) {
+    problems.Require(std::abs(weight) <= kMaxRankerWeight, at,
+                     absl::StrCat("must lie in [", -kMaxRankerWeight, ", ", kMaxRankerWeight, "], is ", weight));
+  };
+  weigh("ranker.score_weight", ranker.score_weight);
   uint32_t seen = 0;
   for (size_t i = 0; i < ranker.heads.size(); ++i) {
     const auto& [label, weight] = ranker.heads[i];
@@ -189,8 +194,7 @@ void CheckRanker(const ModelConfig& config, Problems& problems) {
     problems.Require((label & kAllLabels) == label && absl::has_single_bit(label), absl::StrCat(at, ".label"),
                      absl::StrCat("must be one label, is ", label));
     problems.Require((seen & label) == 0, absl::StrCat(at, ".label"), "has a head already");
-    problems.Require(std::abs(weight) <= kMaxRankerWeight, absl::StrCat(at, ".weight"),
-                     absl::StrCat("must lie in [", -kMaxRankerWeight, ", ", kMaxRankerWeight, "], is ", weight));
+    weigh(absl::StrCat(at, ".weight"), weight);
     seen |= label;
   }
 }

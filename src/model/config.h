@@ -84,6 +84,7 @@ struct RankerHead {
 struct RankerConfig {
   int width = 0;  // of its hidden layer, a multiple of 8; 0: the model has no ranker
   std::vector<RankerHead> heads;
+  double score_weight = 1;  // of the beam's score, how likely the candidate comes next, in nats
 
   bool enabled() const { return width > 0; }
 };

@@ -114,6 +114,7 @@ void ReadDecoder(const nlohmann::json& json, std::vector<std::string>& problems,
 void ReadRanker(const nlohmann::json& json, std::vector<std::string>& problems, RankerConfig& ranker) {
   JsonObjectReader reader(json, "ranker", problems);
   reader.Int("width", ranker.width);
+  reader.Double("score_weight", ranker.score_weight);
   if (const nlohmann::json* heads = reader.Array("heads", true, 64)) {
     for (size_t i = 0; i < heads->size(); ++i) {
       JsonObjectReader head(heads->at(i), absl::StrCat("ranker.heads[", i, "]"), problems);
@@ -255,7 +256,7 @@ Json RankerJson(const RankerConfig& ranker) {
   for (const RankerHead& head : ranker.heads) {
     heads.push_back({{"label", data::FormatLabels(head.label)}, {"weight", head.weight}});
   }
-  return {{"width", ranker.width}, {"heads", std::move(heads)}};
+  return {{"width", ranker.width}, {"score_weight", ranker.score_weight}, {"heads", std::move(heads)}};
 }
 
 Json T5Json(const T5Config& t5) {

@@ -9,6 +9,7 @@ Ranker BindRanker(const ModelConfig& config, const Weights& weights) {
   ranker.weights = {.code = weights.Get("ranker.code"),
                     .head = weights.Get("ranker.head.weight"),
                     .bias = weights.Get("ranker.head.bias")};
+  ranker.weights.score_weight = static_cast<float>(config.ranker.score_weight);
   for (const RankerHead& head : config.ranker.heads) {
     ranker.weights.weights.push_back(static_cast<float>(head.weight));
   }

@@ -6,7 +6,10 @@
 //
 //   hidden = silu(W state + b + code[c])      one hidden layer of config.ranker.width
 //   p[h] = sigmoid(head[h] . hidden + bias)   per behaviour h: click, like, long view, ...
-//   value = sum over h of weight[h] p[h]      config.ranker.heads
+//   value = score_weight score + sum over h of weight[h] p[h]      config.ranker
+//
+// The heads say what a user does with a candidate that comes; the score, how likely it comes next. By the heads alone
+// the lists of a log lose much of what they find (bench/results/ranker.md), so that both have a weight.
 //
 // A part of the model: its weights are in the schema, the bundle and the digest of the model that it was trained with
 // (`beamline train-ranker`). Pure; thread-safe.

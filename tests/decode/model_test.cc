@@ -53,7 +53,7 @@ std::unique_ptr<model::Model> RandomModel(backend::Context& ctx, std::mt19937_64
     config.decoder.ffn.top_k = 2;
   }
   if (config.levels() > 1) {
-    config.ranker = {.width = 24, .heads = {{kLongView, 1.0}, {kLike, -0.5}, {kClick, 2.0}}};
+    config.ranker = {.width = 24, .heads = {{kLongView, 1.0}, {kLike, -0.5}, {kClick, 2.0}}, .score_weight = 0.125};
   }
   auto made = model::MakeModel(config, testing::LargeWeights(ctx, config, random()));
   EXPECT_TRUE(made.ok()) << made.status();
@@ -138,7 +138,7 @@ std::vector<double> NaiveValues(backend::Context& ctx, const model::Model& model
       for (size_t k = 0; k < d; ++k) x += double{matrix[j * d + k]} * state[k];
       hidden[j] = x * sigmoid(x);
     }
-    double value = 0;
+    double value = model.config().ranker.score_weight * list[i].score;
     for (size_t h = 0; h < model.config().ranker.heads.size(); ++h) {
       double logit = bias[h];
       for (size_t j = 0; j < width; ++j) logit += head[h * width + j] * hidden[j];

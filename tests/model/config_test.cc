@@ -25,7 +25,7 @@ TEST(ConfigTest, JsonRoundTrip) {
 
 ModelConfig RankedConfig() {
   ModelConfig config = TinyConfig();
-  config.ranker = {.width = 16, .heads = {{kLongView, 1.0}, {kLike, -0.25}}};
+  config.ranker = {.width = 16, .heads = {{kLongView, 1.0}, {kLike, -0.25}}, .score_weight = 0.5};
   return config;
 }
 
@@ -37,6 +37,7 @@ TEST(ConfigTest, ARankerIsReadAsItWasWritten) {
   EXPECT_EQ(parsed->ranker.heads[0].label, kLongView);
   EXPECT_EQ(parsed->ranker.heads[1].label, kLike);
   EXPECT_EQ(parsed->ranker.heads[1].weight, -0.25);
+  EXPECT_EQ(parsed->ranker.score_weight, 0.5);
   EXPECT_FALSE(ParseConfig(ConfigToJson(TinyConfig()), "test")->ranker.enabled());
 }
 
@@ -140,6 +141,10 @@ const BadConfig kBadConfigs[] = {
      "ranker.heads[1].label: has a head already"},
     {"/ranker", R"({"width":16,"heads":[{"label":"like","weight":1e7}]})",
      "ranker.heads[0].weight: must lie in [-1000000, 1000000], is 1e+07"},
+    {"/ranker", R"({"width":16,"score_weight":-1e7,"heads":[{"label":"like"}]})",
+     "ranker.score_weight: must lie in [-1000000, 1000000], is -1e+07"},
+    {"/ranker", R"({"width":16,"score_weight":"1","heads":[{"label":"like"}]})",
+     "ranker.score_weight: must be a number"},
     {"/ranker", R"({"width":16,"heads":[{"weight":1}]})", "ranker.heads[0].label: is missing"},
     {"/ranker", R"({"width":16,"heads":[{"label":"like","bias":1}]})", "ranker.heads[0].bias: is unknown"},
 };

@@ -139,7 +139,9 @@ struct Quality {
 // FP8 by the oracle of its rounding.
 Quality Measure(const TrainedModel& trained, const std::string& dtype) {
   const backend::Context ctx = *backend::MakeContext("cpu", dtype, dtype == "fp8" ? "aten" : "cpu");
-  const auto model = model::MakeModel(trained.features->config(), trained.weights).value();
+  model::Weights weights;
+  for (const auto& [name, tensor] : trained.weights.tensors()) weights.Set(name, tensor.to(ctx.dtype));
+  const auto model = model::MakeModel(trained.features->config(), weights).value();
   const ItemRanker ranker = ItemRanker::Create(*trained.corpus, *trained.features, trained.snapshot).value();
   const RankOptions options{.beam = 32, .exclude_seen = false, .threads = 1, .list = runtime::kGateList};
   const std::vector<CorpusCase> cases = trained.corpus->Cases(data::HeldOut::kTest);

@@ -47,7 +47,9 @@ struct RankedWorld {
               const ModelOptions& options = {})
       : world(log, name, options), every_event(world.corpus->EveryEvent()) {
     model::ModelConfig config = world.features->config();
-    config.ranker = {.width = 16, .heads = {{.label = kLongView, .weight = 1}, {.label = kClick, .weight = -0.5}}};
+    config.ranker = {.width = 16,
+                     .heads = {{.label = kLongView, .weight = 1}, {.label = kClick, .weight = -0.5}},
+                     .score_weight = 0};
     features = std::make_unique<runtime::FeatureBuilder>(config, world.vocabulary);
     counts = CountBehaviours(every_event, *world.snapshot);
     const model::Weights random = model::InitWeights(ctx, world.features->config(), 5);

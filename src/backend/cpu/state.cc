@@ -129,6 +129,8 @@ void CpuBackend::RankBeams(Context&, const RankBeamsArgs& args) const {
                                 .weight = w.weights.data(),
                                 .parents = beams->parent,
                                 .codes = beams->code,
+                                .score_weight = w.score_weight,
+                                .scores = beams->score,
                                 .values = args.requests[b].values});
   }
 }

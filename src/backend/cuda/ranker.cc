@@ -28,6 +28,7 @@ kernels::RankBatch BatchFor(const Context& ctx, const Tensor& states, const Rank
   TORCH_CHECK(w.weights.size() <= kernels::kMaxRankerHeads, "cuda: ", w.weights.size(), " heads of a ranker; at most ",
               kernels::kMaxRankerHeads);
   std::copy(w.weights.begin(), w.weights.end(), rank.weight);
+  rank.score_weight = w.score_weight;
   return rank;
 }
 
@@ -41,6 +42,7 @@ void CudaSearch::Rank(Context& ctx, const at::Tensor& states, const RankerWeight
   rank.count = beams.count;
   rank.parent = beams.parent;
   rank.code = beams.code;
+  rank.score = beams.score;
   rank.value = reinterpret_cast<float*>(beams_.mutable_data_ptr<int32_t>() + FirstValue());
   Check(kernels::RankCandidatesCuda(rank, static_cast<CudaBatch&>(*ctx.resources).stream()), "the ranker");
 }
@@ -54,12 +56,14 @@ void CudaBackend::RankBeams(Context& ctx, const RankBeamsArgs& args) const {
   }
   std::vector<int32_t> count(requests, 0), parent(requests * each, 0);
   std::vector<uint16_t> code(requests * each, 0);
+  std::vector<float> score(requests * each, 0);
   for (int64_t b = 0; b < requests; ++b) {
     const kernels::BeamSlots* beams = args.requests[b].beams;
     if (beams == nullptr) continue;
     count[b] = beams->count;
     std::copy_n(beams->parent, count[b], parent.begin() + b * each);
     std::copy_n(beams->code, count[b], code.begin() + b * each);
+    std::copy_n(beams->score, count[b], score.begin() + b * each);
   }
   const auto upload = [&](const auto& values) {
     const int64_t bytes = static_cast<int64_t>(values.size() * sizeof(values[0]));
@@ -71,6 +75,7 @@ void CudaBackend::RankBeams(Context& ctx, const RankBeamsArgs& args) const {
   rank.count = static_cast<const int32_t*>(upload(count));
   rank.parent = static_cast<const int32_t*>(upload(parent));
   rank.code = static_cast<const uint16_t*>(upload(code));
+  rank.score = static_cast<const float*>(upload(score));
   rank.value = values.mutable_data_ptr<float>();
   Check(kernels::RankCandidatesCuda(rank, batch.stream()), "the ranker");
   const char* down = batch.Download(values.const_data_ptr(), values.nbytes());

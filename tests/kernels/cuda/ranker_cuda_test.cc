@@ -12,6 +12,8 @@ constexpr DataType kTypes[] = {DataType::kFloat32, DataType::kBFloat16, DataType
 
 class RankerGpu : public GpuTest {};
 
+constexpr float kScoreWeight = 0.75f;
+
 double Sigmoid(double x) { return 1 / (1 + std::exp(-x)); }
 
 struct Shape {
@@ -33,6 +35,7 @@ struct Batch {
       for (int i = 0; i < s.slots; ++i) {
         parent.push_back(static_cast<int>(random() % s.rows));
         code.push_back(static_cast<uint16_t>(random() % s.codes));
+        score.push_back(-static_cast<float>(random() % 4096) / 256);
       }
     }
     for (int h = 0; h < s.heads; ++h) weight.push_back(static_cast<float>(h % 2 == 0 ? 1 + h : -0.5 * h));
@@ -49,6 +52,7 @@ struct Batch {
     count_d = DeviceBuffer<int32_t>(count);
     parent_d = DeviceBuffer<int32_t>(parent);
     code_d = DeviceBuffer<uint16_t>(code);
+    score_d = DeviceBuffer<float>(score);
     RankBatch args{.type = states.type,
                    .requests = shape.requests,
                    .slots = shape.slots,
@@ -60,9 +64,11 @@ struct Batch {
                    .code_table = code_table.data(),
                    .head = head.data(),
                    .bias = bias.data(),
+                   .score_weight = kScoreWeight,
                    .count = count_d.data(),
                    .parent = parent_d.data(),
                    .code = code_d.data(),
+                   .score = score_d.data(),
                    .value = values.data()};
     std::copy(weight.begin(), weight.end(), args.weight);
     return args;
@@ -78,7 +84,7 @@ struct Batch {
         const int slot = b * shape.slots + i;
         const int row = parent[slot] >= 0 && parent[slot] < shape.rows ? parent[slot] : 0;
         const int known = code[slot] < shape.codes ? code[slot] : 0;
-        double value = 0, allowed = 0;
+        double value = double{kScoreWeight} * score[slot], allowed = 0x1p-24 * 4 * std::abs(value);
         for (int h = 0; h < shape.heads; ++h) {
           double logit = bias.host[h], size = std::abs(logit);
           for (int j = 0; j < shape.width; ++j) {
@@ -102,10 +108,10 @@ struct Batch {
   TypedBuffer states, code_table, head, bias;
   std::vector<int32_t> count, parent;
   std::vector<uint16_t> code;
-  std::vector<float> weight;
+  std::vector<float> weight, score;
   DeviceBuffer<int32_t> count_d, parent_d;
   DeviceBuffer<uint16_t> code_d;
-  DeviceBuffer<float> values;
+  DeviceBuffer<float> score_d, values;
 };
 
 TEST_F(RankerGpu, AgainstDoublePrecision) {
@@ -143,6 +149,7 @@ TEST_F(RankerGpu, CompanyChangesNothing) {
     std::fill(batch.count.begin(), batch.count.end(), 30);
     std::fill(batch.parent.begin(), batch.parent.begin() + 30, 4);
     std::fill(batch.code.begin(), batch.code.begin() + 30, uint16_t{7});
+    std::fill(batch.score.begin(), batch.score.begin() + 30, -3.7f);
     ASSERT_EQ(RankCandidatesCuda(batch.Args(), nullptr), LaunchError::kOk);
     const std::vector<float> values = batch.values.Download();
     for (int i = 1; i < 30; ++i) EXPECT_EQ(values[i], values[0]) << Name(type);
@@ -190,6 +197,7 @@ TEST_F(RankerGpu, RefusesWhatItCannotDo) {
   refused([](RankBatch& b) { b.count = nullptr; });
   refused([](RankBatch& b) { b.parent = nullptr; });
   refused([](RankBatch& b) { b.code = nullptr; });
+  refused([](RankBatch& b) { b.score = nullptr; });
   refused([](RankBatch& b) { b.value = nullptr; });
 }
 

@@ -6,7 +6,7 @@
 //
 //   hidden = silu(state[parent] + code[last code])         fp32
 //   logit[h] = head[h] . hidden + bias[h]                  fp32, in an order that depends on the width alone
-//   value = sum over h of weight[h] * sigmoid(logit[h])
+//   value = score_weight * score + sum over h of weight[h] * sigmoid(logit[h])
 #pragma once
 
 #include <cstdint>
@@ -28,7 +28,9 @@ struct RankCandidatesArgs {
   const float* weight = nullptr;      // [heads]
   const int32_t* parents = nullptr;   // [count] row of `states`
   const uint16_t* codes = nullptr;    // [count] row of `code_table`
-  float* values = nullptr;            // [count]
+  float score_weight = 0;
+  const float* scores = nullptr;  // [count], finite
+  float* values = nullptr;        // [count]
 };
 
 // REQUIRES: sizes within their limits, parents and codes inside their tables. Allocates nothing; thread-safe.

@@ -27,9 +27,11 @@ struct RankBatch {
   const void* head = nullptr;        // [heads][width]
   const void* bias = nullptr;        // [heads]
   float weight[kMaxRankerHeads] = {};
+  float score_weight = 0;
   const int32_t* count = nullptr;   // [requests], at most `slots` are looked at
   const int32_t* parent = nullptr;  // [requests * slots]
   const uint16_t* code = nullptr;   // [requests * slots]
+  const float* score = nullptr;     // [requests * slots], finite
   float* value = nullptr;           // [requests * slots]; 0 at and beyond a request's count
 };
 

@@ -336,6 +336,7 @@ TEST_P(FastBackend, AnswersAreBitIdenticalInAnyCompany) {
         for (size_t rank = 0; rank < a.hypotheses.size(); ++rank) {
           ASSERT_EQ(a.hypotheses[rank].sid, b.hypotheses[rank].sid) << seed << " rank " << rank;
           ASSERT_EQ(a.hypotheses[rank].score, b.hypotheses[rank].score) << seed << " rank " << rank;
+          ASSERT_EQ(a.hypotheses[rank].value, b.hypotheses[rank].value) << seed << " rank " << rank;
           ASSERT_EQ(a.hypotheses[rank].log_probs, b.hypotheses[rank].log_probs) << seed << " rank " << rank;
         }
       }

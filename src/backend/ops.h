@@ -114,8 +114,8 @@ Tensor JoinRows(Context& ctx, absl::Span<const Tensor> parts);
 // -- Selection ---------------------------------------------------------------------------------------------------
 // kernels::BeamSelectCpu per request; the answer depends on nothing but the request. Logits leave the device inside.
 void SelectBeams(Context& ctx, const SelectBeamsArgs& args);
-// The ranker's value of every beam of the last level (RankerWeights): fp32 sums in an order that depends on the width
-// alone, whatever the states' dtype.
+// The ranker's value of every beam of the last level (RankerWeights): fp32 sums whatever the states' dtype, in an order
+// that depends on the width alone (in aten, the oracle, on how many there are, too).
 void RankBeams(Context& ctx, const RankBeamsArgs& args);
 // The ranker's logits of single candidates, differentiable, of aten alone: states [n, width], codes int32 [n].
 // -> fp32 [n, heads]

@@ -173,7 +173,8 @@ absl::Status InspectBundle(const InspectFlags& flags) {
   if (manifest.files.contains(runtime::kGateFile)) {
     BEAMLINE_ASSIGN_OR_RETURN(const runtime::PrecisionGateReport gate,
                               runtime::ReadGate(std::filesystem::path(flags.path) / runtime::kGateFile));
-    Print("gate        %s, %s\n", gate.dtype, runtime::GateFailures(gate).empty() ? "passed" : "not passed");
+    const absl::Status passed = runtime::CheckGate(gate, manifest);
+    Print("gate        %s, %s\n", gate.dtype, passed.ok() ? "passed" : std::string(passed.message()));
   }
   Print("digests     all match\n\n");
   return InspectCatalogue(flags, items, manifest.codebook_fingerprint);

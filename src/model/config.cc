@@ -30,7 +30,6 @@ constexpr size_t kMaxAttributeName = 128;
 constexpr int64_t kMaxT5Vocabulary = int64_t{1} << 24;
 constexpr int kMaxRelativeBuckets = 4096;
 constexpr int kMaxRelativeDistance = 1 << 20;
-constexpr int kMaxRankerWidth = 4096;
 constexpr int kMaxRankerWeight = 1000000;
 constexpr size_t kMaxProblemBytes = 1000;  // what is shown of a value has no limit of its own
 
@@ -304,7 +303,7 @@ absl::Status ValidateConfig(const ModelConfig& config) {
   problems.Range("decoder.layers", config.decoder.layers, 1, kMaxLayers);
   problems.Range("decoder.trunk_layers", config.decoder.trunk_layers, 0, config.decoder.layers - 1);
   CheckFfn("decoder.ffn", config.decoder.ffn, problems);
-  if (config.ranker.enabled() || !config.ranker.heads.empty()) CheckRanker(config, problems);
+  if (config.ranker.width != 0 || !config.ranker.heads.empty()) CheckRanker(config, problems);
   return problems.ToStatus();
 }
 

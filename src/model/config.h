@@ -18,6 +18,7 @@
 namespace beamline::model {
 
 inline constexpr int kConfigSchemaVersion = 1;
+inline constexpr uint64_t kMaxConfigBytes = 1 << 20;
 
 // One property of an element of a pathway. Columns of EncoderBatch::features follow the order of the features; each
 // takes one column, kSid one per level. kToken is a row of t5's embedding and the only feature there.
@@ -79,6 +80,8 @@ struct RankerHead {
   uint32_t label = 0;  // a bit of beamline::Label
   double weight = 1;
 };
+
+inline constexpr int kMaxRankerWidth = 4096;
 
 // Orders the candidates of a search by their value (model/ranker.h). Of onerec_v1 with two levels or more.
 struct RankerConfig {

@@ -19,7 +19,6 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
-constexpr uint64_t kMaxConfigBytes = 1 << 20;
 constexpr FeatureKind kFeatureKinds[] = {
     FeatureKind::kSid, FeatureKind::kItem, FeatureKind::kAuthor, FeatureKind::kTag,      FeatureKind::kAge,
     FeatureKind::kGap, FeatureKind::kHour, FeatureKind::kPlay,   FeatureKind::kDuration, FeatureKind::kLabels};
@@ -114,6 +113,9 @@ void ReadDecoder(const nlohmann::json& json, std::vector<std::string>& problems,
 void ReadRanker(const nlohmann::json& json, std::vector<std::string>& problems, RankerConfig& ranker) {
   JsonObjectReader reader(json, "ranker", problems);
   reader.Int("width", ranker.width);
+  if (reader.Has("width") && ranker.width == 0) {
+    reader.Problem("width", "must not be 0; a model without a ranker has no such section");
+  }
   reader.Double("score_weight", ranker.score_weight);
   if (const nlohmann::json* heads = reader.Array("heads", true, 64)) {
     for (size_t i = 0; i < heads->size(); ++i) {

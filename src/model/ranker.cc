@@ -1,7 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "model/ranker.h"
 
+#include "beamline/kernels/ranker.h"
+#include "beamline/request.h"
+
 namespace beamline::model {
+
+static_assert(kMaxRankerWidth <= kernels::kMaxRankerWidth && kNumLabels <= kernels::kMaxRankerHeads,
+              "a configuration must not ask for more than the kernels do");
 
 Ranker BindRanker(const ModelConfig& config, const Weights& weights) {
   Ranker ranker;

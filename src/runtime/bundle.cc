@@ -17,7 +17,8 @@ namespace {
 namespace fs = std::filesystem;
 
 absl::StatusOr<model::ModelConfig> LoadVerifiedConfig(const fs::path& folder, const BundleManifest& manifest) {
-  BEAMLINE_ASSIGN_OR_RETURN(const std::string json, ReadBundleFile(folder, manifest, kConfigFile));
+  BEAMLINE_ASSIGN_OR_RETURN(const std::string json,
+                            ReadBundleFile(folder, manifest, kConfigFile, model::kMaxConfigBytes));
   const std::string path = (folder / kConfigFile).string();
   BEAMLINE_ASSIGN_OR_RETURN(model::ModelConfig config, model::ParseConfig(json, path));
   if (config.family != manifest.family) {
@@ -30,10 +31,10 @@ absl::StatusOr<model::ModelConfig> LoadVerifiedConfig(const fs::path& folder, co
 absl::Status CheckBundleGate(const fs::path& folder, const BundleManifest& manifest, const std::string& dtype) {
   absl::Status status = absl::NotFoundError("it has none");
   if (manifest.files.contains(kGateFile)) {
-    BEAMLINE_ASSIGN_OR_RETURN(const std::string json, ReadBundleFile(folder, manifest, kGateFile));
+    BEAMLINE_ASSIGN_OR_RETURN(const std::string json, ReadBundleFile(folder, manifest, kGateFile, kMaxGateBytes));
     if (dtype.empty()) return absl::OkStatus();
     BEAMLINE_ASSIGN_OR_RETURN(const PrecisionGateReport report, ParseGate(json, (folder / kGateFile).string()));
-    status = report.dtype == dtype ? CheckGate(report, manifest.files.at(kWeightsFile).sha256)
+    status = report.dtype == dtype ? CheckGate(report, manifest)
                                    : absl::NotFoundError(absl::StrCat("the one it has is of ", report.dtype));
   }
   if (dtype.empty() || status.ok()) return absl::OkStatus();

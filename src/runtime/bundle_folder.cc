@@ -120,8 +120,12 @@ absl::StatusOr<std::string> IdentifyBundle(const fs::path& folder) {
 }
 
 absl::StatusOr<std::string> ReadBundleFile(const fs::path& folder, const BundleManifest& manifest,
-                                           const std::string& name) {
+                                           const std::string& name, uint64_t max_bytes) {
   BEAMLINE_ASSIGN_OR_RETURN(const BundleFileEntry listed, Listed(manifest, name));
+  if (listed.bytes > max_bytes) {
+    return absl::InvalidArgumentError(
+        absl::StrCat((folder / name).string(), ": has ", listed.bytes, " bytes, may have ", max_bytes));
+  }
   BEAMLINE_ASSIGN_OR_RETURN(std::string contents, ReadFile(folder / name, listed.bytes));
   BEAMLINE_RETURN_IF_ERROR(CheckDigest(folder / name, Sha256Hex(contents), listed.sha256));
   return contents;

@@ -5,7 +5,9 @@
 // to do; pickle and its relatives are refused with a hint. Functions are pure but for reading.
 #pragma once
 
+#include <cstdint>
 #include <filesystem>
+#include <limits>
 #include <string>
 
 #include "absl/status/status.h"
@@ -22,9 +24,11 @@ absl::StatusOr<BundleManifest> OpenBundleFolder(const std::filesystem::path& fol
 // OpenBundleFolder checks, so it is cheap and says nothing about the files' contents.
 absl::StatusOr<std::string> IdentifyBundle(const std::filesystem::path& folder);
 
-// A file of the manifest in private memory, its digest checked. For small files and for those parsed from memory.
+// A file of the manifest in private memory, its digest checked. For small files and for those parsed from memory; what
+// the manifest lists with more than `max_bytes` is refused before it is read.
 absl::StatusOr<std::string> ReadBundleFile(const std::filesystem::path& folder, const BundleManifest& manifest,
-                                           const std::string& name);
+                                           const std::string& name,
+                                           uint64_t max_bytes = std::numeric_limits<uint64_t>::max());
 
 // Parts of the tensors of a safetensors file, in memory for these alone; the digest is that of the whole file, checked
 // before anything is returned.

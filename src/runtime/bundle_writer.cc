@@ -196,7 +196,7 @@ absl::Status CheckOptionalFiles(const fs::path& folder, const BundleManifest& ma
   if (!manifest.files.contains(kGateFile)) return absl::OkStatus();
   const fs::path gate = folder / kGateFile;
   BEAMLINE_ASSIGN_OR_RETURN(const PrecisionGateReport report, ReadGate(gate));
-  const absl::Status status = CheckGate(report, manifest.files.at(kWeightsFile).sha256);
+  const absl::Status status = CheckGate(report, manifest);
   return status.ok() ? status : absl::Status(status.code(), absl::StrCat(gate.string(), ": ", status.message()));
 }
 

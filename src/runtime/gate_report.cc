@@ -3,6 +3,8 @@
 
 #include <algorithm>
 #include <cmath>
+#include <initializer_list>
+#include <tuple>
 #include <utility>
 
 #include "absl/strings/ascii.h"
@@ -21,11 +23,11 @@ using nlohmann::json;
 
 constexpr int kSchemaVersion = 1;
 constexpr char kKind[] = "precision_gate";
-constexpr uint64_t kMaxGateBytes = 64 << 10;
 constexpr size_t kMaxWord = 64;
 // What none of n requests showed may still happen to one in n / 3 (the 95 % bound of the rule of three): an interval of
 // few requests without a difference would have no width.
 constexpr double kRuleOfThree = 3;
+constexpr double kRounding = 1e-6;  // of means that are taken in different orders
 
 std::string RecallFailure(const PrecisionGateReport& report, double share) {
   const data::Interval& interval = report.recall_10_difference;
@@ -71,6 +73,29 @@ void ReadWord(JsonObjectReader& reader, const char* key, std::string& out) {
   }
 }
 
+void ReadOneOf(JsonObjectReader& reader, const char* key, std::initializer_list<absl::string_view> known,
+               std::string& out) {
+  const size_t before = reader.problems().size();
+  ReadWord(reader, key, out);
+  if (reader.problems().size() == before && std::find(known.begin(), known.end(), out) == known.end()) {
+    reader.Problem(key, absl::StrCat("must be ", absl::StrJoin(known, " or "), ", is '", out, "'"));
+  }
+}
+
+// Numbers that one measurement gives together.
+void CheckAgreement(const PrecisionGateReport& report, std::vector<std::string>& problems) {
+  const data::Interval& difference = report.recall_10_difference;
+  const double mean = report.recall_10 - report.bf16_recall_10;
+  if (std::abs(difference.mean - mean) > kRounding) {
+    problems.push_back(
+        absl::StrCat("recall_10_difference.mean: is ", difference.mean, ", recall_10 - bf16_recall_10 ", mean));
+  }
+  if (difference.low > difference.mean + kRounding || difference.high < difference.mean - kRounding) {
+    problems.push_back(absl::StrCat("recall_10_difference: its mean, ", difference.mean, ", is not in [",
+                                    difference.low, ", ", difference.high, "]"));
+  }
+}
+
 PrecisionGateReport ReadReport(const json& root, std::vector<std::string>& problems) {
   PrecisionGateReport report;
   JsonObjectReader reader(root, "", problems);
@@ -83,12 +108,16 @@ PrecisionGateReport ReadReport(const json& root, std::vector<std::string>& probl
     reader.Problem("schema_version", absl::StrCat("is ", schema, ", this program reads ", kSchemaVersion));
   }
   if (!problems.empty()) return report;  // another document's fields would say nothing
-  ReadWord(reader, "dtype", report.dtype);
+  ReadOneOf(reader, "dtype", {"fp8", "int8"}, report.dtype);
   ReadWord(reader, "weights_sha256", report.weights_sha256);
+  ReadWord(reader, "config_sha256", report.config_sha256);
   ReadWord(reader, "device", report.device);
   ReadWord(reader, "backend", report.backend);
-  ReadWord(reader, "split", report.split);
+  ReadOneOf(reader, "split", {"test", "validation"}, report.split);
   reader.Int("beam", report.beam);
+  if (reader.Has("beam") && report.beam < kGateList) {
+    reader.Problem("beam", absl::StrCat("must be at least ", kGateList, ", the items that are compared"));
+  }
   reader.Int("requests", report.requests);
   if (reader.Has("requests") && report.requests < 1) reader.Problem("requests", "must be at least 1");
   for (const auto& [key, out] :
@@ -109,6 +138,7 @@ PrecisionGateReport ReadReport(const json& root, std::vector<std::string>& probl
   }
   for (const char* said : {"limits", "passed", "failures"}) reader.Find(said, false);  // for people
   reader.Finish();
+  if (problems.empty()) CheckAgreement(report, problems);
   return report;
 }
 
@@ -153,6 +183,7 @@ json GateToJson(const PrecisionGateReport& report) {
           {"schema_version", kSchemaVersion},
           {"dtype", report.dtype},
           {"weights_sha256", report.weights_sha256},
+          {"config_sha256", report.config_sha256},
           {"device", report.device},
           {"backend", report.backend},
           {"split", report.split},
@@ -186,10 +217,13 @@ absl::StatusOr<PrecisionGateReport> ReadGate(const std::filesystem::path& path) 
   return ParseGate(text, path.string());
 }
 
-absl::Status CheckGate(const PrecisionGateReport& report, absl::string_view weights_sha256) {
-  if (report.weights_sha256 != weights_sha256) {
-    return absl::FailedPreconditionError(absl::StrCat("the gate is of other weights (SHA-256 ", report.weights_sha256,
-                                                      ") than these (", weights_sha256, ")"));
+absl::Status CheckGate(const PrecisionGateReport& report, const BundleManifest& manifest) {
+  for (const auto& [what, file, measured] : {std::tuple("weights", kWeightsFile, &report.weights_sha256),
+                                             std::tuple("configuration", kConfigFile, &report.config_sha256)}) {
+    const std::string& own = manifest.files.at(file).sha256;
+    if (*measured == own) continue;
+    return absl::FailedPreconditionError(
+        absl::StrCat("the gate is of other ", what, " (SHA-256 ", *measured, ") than ", file, " (", own, ")"));
   }
   const std::vector<std::string> failures = GateFailures(report);
   if (failures.empty()) return absl::OkStatus();

@@ -18,10 +18,12 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "data/ranking_metrics.h"
+#include "runtime/bundle_manifest.h"
 
 namespace beamline::runtime {
 
 inline constexpr int kGateList = 32;  // items of a list that are compared
+inline constexpr uint64_t kMaxGateBytes = 64 << 10;
 
 struct PrecisionGateLimits {
   double top_1 = 0.97;      // least share of requests whose best item is bf16's
@@ -32,6 +34,7 @@ struct PrecisionGateLimits {
 struct PrecisionGateReport {
   std::string dtype;
   std::string weights_sha256;          // of the model.safetensors that was measured
+  std::string config_sha256;           // and of its config.json, whose ranker's weights order what is served
   std::string device, backend, split;  // where it ran, and which part of the log was held out
   int beam = 0;
   int64_t requests = 0;
@@ -49,12 +52,13 @@ std::string GateTable(const PrecisionGateReport& report);  // for a terminal, wi
 
 nlohmann::json GateToJson(const PrecisionGateReport& report);
 bool IsGateJson(const nlohmann::json& json);  // by its "kind"
-// INVALID_ARGUMENT names every field that is missing, unknown or out of range; `source` opens the message.
+// INVALID_ARGUMENT names every field that is missing, unknown, out of range or at odds with the others; `source` opens
+// the message.
 absl::StatusOr<PrecisionGateReport> ParseGate(absl::string_view json, absl::string_view source);
 absl::StatusOr<PrecisionGateReport> ReadGate(const std::filesystem::path& path);
 
-// FAILED_PRECONDITION, with the reason, unless the report is of these weights and passed.
-absl::Status CheckGate(const PrecisionGateReport& report, absl::string_view weights_sha256);
+// FAILED_PRECONDITION, with the reason, unless the report is of a bundle's weights and configuration and passed.
+absl::Status CheckGate(const PrecisionGateReport& report, const BundleManifest& manifest);
 
 // Whether a model is loaded in this type only where a gate allows it.
 inline bool IsGatedDtype(absl::string_view dtype) { return dtype == "fp8"; }

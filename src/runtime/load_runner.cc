@@ -41,7 +41,7 @@ absl::StatusOr<std::string> ChooseDevice(const RunnerOptions& options) {
   if (options.backend == "cpu" || options.dtype == "int8") return "cpu";  // what only the CPU has asks for it
   const absl::Status cuda = backend::MakeContext("cuda", options.dtype, options.backend).status();
   if (cuda.ok()) return "cuda";
-  // The CPU has neither fp8 nor fp16: the error says why there is none.
+  // On the CPU neither fp8 nor fp16 is served: the error says why there is none.
   if (!absl::IsFailedPrecondition(cuda) || options.dtype == "fp8" || options.dtype == "fp16") return cuda;
   LogEvent(spdlog::level::warn, "device auto falls back to the CPU", {{"why", std::string(cuda.message())}});
   return "cpu";

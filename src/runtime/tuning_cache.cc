@@ -43,7 +43,7 @@ void TuningCache::Load() {
 void TuningCache::LoadOf(const std::filesystem::path& bundle, const BundleManifest& manifest) {
   const std::string device = backend_ == nullptr ? "" : backend_->TuningName(), name = TuningFileInBundle(device);
   if (device.empty() || !manifest.files.contains(name)) return;
-  absl::StatusOr<std::string> text = ReadBundleFile(bundle, manifest, name);
+  absl::StatusOr<std::string> text = ReadBundleFile(bundle, manifest, name, kMaxTuningBytes);
   if (text.ok()) text = ParseTuning(*text, name);
   bundled_ = Import(text, bundle / name);
 }

@@ -24,7 +24,8 @@ class TuningCache {
   TuningCache(const backend::Backend* backend, const std::filesystem::path& folder, absl::string_view bundle_digest);
 
   void Load();  // gives the backend what was kept
-  // And what the bundle holds for the device, if it does; that goes before: replicas of the bundle share it.
+  // And what the bundle holds for the device, if it does; that goes before the folder: replicas of the bundle share it.
+  // What the process uses already stays as it is.
   void LoadOf(const std::filesystem::path& bundle, const BundleManifest& manifest);
   void Save();                                         // keeps what the backend has, where that is more than was kept
   std::string file() const { return file_.string(); }  // empty: nothing is kept

@@ -13,7 +13,6 @@
 namespace beamline::runtime {
 namespace {
 
-constexpr uint64_t kMaxTuningBytes = 4 << 20;
 constexpr size_t kMaxName = 200, kDigestDigits = 64;
 constexpr char kPrefix[] = "tuning-", kSuffix[] = ".txt";
 

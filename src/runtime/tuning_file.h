@@ -6,6 +6,7 @@
 // each of several devices, tuning-NAME.txt (`beamline pack --tuning`). Pure functions but for ReadTuning.
 #pragma once
 
+#include <cstdint>
 #include <filesystem>
 #include <string>
 
@@ -13,6 +14,8 @@
 #include "absl/strings/string_view.h"
 
 namespace beamline::runtime {
+
+inline constexpr uint64_t kMaxTuningBytes = 4 << 20;
 
 std::string TuningToBytes(const std::string& text);
 // The text. DATA_LOSS where the first line is not the SHA-256 of it.

@@ -23,8 +23,8 @@ struct PrecisionRankings {
 absl::Status CheckGateBootstrap(const data::BootstrapOptions& bootstrap);
 
 // The numbers of a report, without where it was measured. INVALID_ARGUMENT where the rankings do not fit together, or
-// by CheckGateBootstrap; FAILED_PRECONDITION where bf16 has no target among its ten
-// best: a share of nothing is no limit.
+// by CheckGateBootstrap; FAILED_PRECONDITION where bf16 has no target among its ten best: a share of nothing is no
+// limit.
 absl::StatusOr<runtime::PrecisionGateReport> ComparePrecisions(const std::string& dtype,
                                                                const PrecisionRankings& rankings,
                                                                const data::BootstrapOptions& bootstrap = {});

@@ -38,6 +38,7 @@ absl::StatusOr<Predictions> Predict(backend::Context& ctx, const RankerInputs& i
     const std::vector<float> logits = backend::DownloadFloats(ctx, RowLogits(ctx, *inputs.model->ranker(), rows));
     const std::vector<float> labels = backend::DownloadFloats(ctx, rows.labels);
     for (size_t j = 0; j < logits.size(); ++j) {
+      if (!std::isfinite(logits[j])) return absl::InternalError("the ranker's prediction of an event is not a number");
       predictions.logits[j % heads].push_back(logits[j]);
       predictions.labels[j % heads].push_back(labels[j] != 0 ? 1 : 0);
     }
@@ -58,7 +59,17 @@ HeadScores Score(const model::RankerHead& head, double training_rate, absl::Span
   return scores;
 }
 
+absl::Status NothingHeldOut() {
+  return absl::FailedPreconditionError(
+      "nothing to evaluate the ranker on: no user has the three targets that the split needs");
+}
+
 }  // namespace
+
+absl::Status CheckHeldOut(const RankerInputs& inputs, const RankerOptions& options) {
+  if (!RankerExamples(inputs, options).HeldOutPlan().empty()) return absl::OkStatus();
+  return NothingHeldOut();
+}
 
 absl::StatusOr<RankerReport> EvaluateRanker(backend::Context ctx, const RankerInputs& inputs,
                                             const BehaviourCounts& counts, const RankerOptions& options,
@@ -66,10 +77,7 @@ absl::StatusOr<RankerReport> EvaluateRanker(backend::Context ctx, const RankerIn
   try {
     BEAMLINE_ASSIGN_OR_RETURN(const Predictions predictions, Predict(ctx, inputs, options, progress));
     RankerReport report{.events = static_cast<int64_t>(predictions.labels.front().size())};
-    if (report.events == 0) {
-      return absl::FailedPreconditionError(
-          "nothing to evaluate the ranker on: no user has the three targets that the split needs");
-    }
+    if (report.events == 0) return NothingHeldOut();
     const std::vector<model::RankerHead>& heads = inputs.model->config().ranker.heads;
     for (size_t h = 0; h < heads.size(); ++h) {
       report.heads.push_back(
@@ -89,6 +97,12 @@ std::string RankerTable(const RankerReport& report) {
                           head.weight, head.training_rate, head.rate,
                           head.auc.has_value() ? absl::StrFormat("%.4f", *head.auc) : "-", head.log_loss,
                           head.constant_loss);
+  }
+  for (const HeadScores& head : report.heads) {
+    if (head.log_loss < head.constant_loss) continue;
+    absl::StrAppend(
+        &table, "warning: ", data::FormatLabels(head.label),
+        " is predicted no better than by its rate in training; leave its head out, or train it otherwise\n");
   }
   return table;
 }

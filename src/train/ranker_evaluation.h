@@ -2,8 +2,9 @@
 //
 // How good a ranker is, on what neither it nor its model was fitted on: every event from a user's validation target on
 // (corpus.h) whose item has a SID, after the events before it. Up to the end of the log, and not only to the test
-// target, so that labels are about as frequent as in the training part. Beside it the constant that each head's rate in
-// the training part is. What its order does to lists: `beamline evaluate --by-value`. Pure but for the time it takes.
+// target; as each such part begins with a target, the labels that make one are more frequent in it than in the training
+// part, the more so the rarer they are. Beside it the constant that each head's rate in the training part is. What its
+// order does to lists: `beamline evaluate --by-value`. Pure but for the time it takes.
 #pragma once
 
 #include <cstdint>
@@ -35,7 +36,10 @@ struct RankerReport {
   std::vector<HeadScores> heads;
 };
 
-// Errors: nothing is held out; CancelledError after Ctrl-C.
+// FAILED_PRECONDITION where nothing is held out: for whoever is about to train.
+absl::Status CheckHeldOut(const RankerInputs& inputs, const RankerOptions& options);
+
+// Errors: CheckHeldOut's; a prediction that is not a number is INTERNAL; CancelledError after Ctrl-C.
 absl::StatusOr<RankerReport> EvaluateRanker(backend::Context ctx, const RankerInputs& inputs,
                                             const BehaviourCounts& counts, const RankerOptions& options,
                                             Progress* progress = nullptr);

@@ -31,7 +31,12 @@ absl::Status CheckFolders(const RankerRun& run) {
                      ": is a run of `beamline train` that is not over; pass --fresh to replace it, or name another "
                      "--out"));
   }
-  return CheckNoModel(out, run.fresh);
+  BEAMLINE_RETURN_IF_ERROR(CheckNoModel(out, run.fresh));
+  // Tried now: training takes long, and its end would be late to learn of it.
+  const bool is_new = !std::filesystem::exists(run.out, ignored);
+  BEAMLINE_RETURN_IF_ERROR(MakeFolder(run.out));
+  if (is_new) std::filesystem::remove(run.out, ignored);
+  return absl::OkStatus();
 }
 
 // The model's configuration with the run's ranker.
@@ -93,6 +98,7 @@ absl::StatusOr<RankerReport> RunRankerTraining(const RankerRun& run, const Ranke
   BEAMLINE_ASSIGN_OR_RETURN(const std::unique_ptr<model::Model> model, model::MakeModel(config, weights));
   const runtime::FeatureBuilder features(config, loaded.vocabulary);
   const RankerInputs inputs{&every_event, &features, data.catalogue.snapshot.get(), model.get()};
+  BEAMLINE_RETURN_IF_ERROR(CheckHeldOut(inputs, run.options));
   if (observer.on_start) observer.on_start({counts, RankerParameters(config), data.warnings});
   BEAMLINE_ASSIGN_OR_RETURN(const std::vector<RankerEpoch> curve,
                             TrainRanker(ctx, inputs, run.options, progress, observer.on_epoch));

@@ -45,6 +45,12 @@ absl::StatusOr<model::ModelConfig> MakeConfig(const TrainingRun& run, const data
                                                       absl::StrJoin(config.level_sizes, ","), ", the tokenizer's ",
                                                       absl::StrJoin(catalogue.level_sizes(), ",")));
   }
+  if (config.ranker.enabled()) {
+    return absl::FailedPreconditionError(
+        absl::StrCat(file,
+                     ": has a ranker, which would not fit the weights that this run makes; begin with the model or "
+                     "configuration without one, and run `beamline train-ranker` on the result"));
+  }
   return config;
 }
 
@@ -207,8 +213,9 @@ absl::StatusOr<runtime::PrecisionGateReport> RunPrecisionGate(const EvaluationRu
   backend::SetThreads(run.device.threads);
   // What cannot run says so before anything is ranked.
   BEAMLINE_RETURN_IF_ERROR(backend::MakeContext(run.device.device, dtype, run.device.backend).status());
-  const std::string weights = ModelFolder(run.model).weights();
-  BEAMLINE_ASSIGN_OR_RETURN(const runtime::BundleFileEntry before, runtime::DescribeFile(weights));
+  const ModelFolder files(run.model);
+  BEAMLINE_ASSIGN_OR_RETURN(const runtime::BundleFileEntry weights, runtime::DescribeFile(files.weights()));
+  BEAMLINE_ASSIGN_OR_RETURN(const runtime::BundleFileEntry config, runtime::DescribeFile(files.config()));
   const int beam = std::max(run.options.beam, runtime::kGateList);
   std::unique_ptr<EvaluationSetting> setting;
   const auto rank = [&](const std::string& in) -> absl::StatusOr<CaseRankings> {
@@ -220,21 +227,27 @@ absl::StatusOr<runtime::PrecisionGateReport> RunPrecisionGate(const EvaluationRu
     const std::vector<CorpusCase> all = setting->data.corpus.Cases(run.options.held_out);
     std::vector<CorpusCase> cases;
     for (const size_t i : ChooseCases(all, run.options)) cases.push_back(all[i]);
-    const RankOptions options{
-        .beam = beam, .threads = run.device.threads, .list = runtime::kGateList, .progress = progress};
+    // Lists are compared in the order in which they are served.
+    const RankOptions options{.beam = beam,
+                              .by_value = loaded.model->ranker() != nullptr,
+                              .threads = run.device.threads,
+                              .list = runtime::kGateList,
+                              .progress = progress};
     return setting->ranker->Rank(ctx, *loaded.model, cases, options);
   };
   PrecisionRankings rankings;
   BEAMLINE_ASSIGN_OR_RETURN(rankings.fp32, rank("fp32"));
   BEAMLINE_ASSIGN_OR_RETURN(rankings.bf16, rank("bf16"));
   BEAMLINE_ASSIGN_OR_RETURN(rankings.narrow, rank(dtype));
-  BEAMLINE_ASSIGN_OR_RETURN(const runtime::BundleFileEntry after, runtime::DescribeFile(weights));
-  if (after != before) {
-    return absl::AbortedError(absl::StrCat(weights, ": was replaced while the gate ran; run it again"));
+  for (const auto& [file, before] : {std::pair(files.weights(), weights), std::pair(files.config(), config)}) {
+    BEAMLINE_ASSIGN_OR_RETURN(const runtime::BundleFileEntry after, runtime::DescribeFile(file));
+    if (after == before) continue;
+    return absl::AbortedError(absl::StrCat(file, ": was replaced while the gate ran; run it again"));
   }
   BEAMLINE_ASSIGN_OR_RETURN(runtime::PrecisionGateReport report,
                             ComparePrecisions(dtype, rankings, run.options.bootstrap));
-  report.weights_sha256 = before.sha256;
+  report.weights_sha256 = weights.sha256;
+  report.config_sha256 = config.sha256;
   report.device = run.device.device;
   report.backend = run.device.backend;
   report.split = run.options.held_out == data::HeldOut::kTest ? "test" : "validation";

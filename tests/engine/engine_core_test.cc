@@ -128,10 +128,7 @@ class NewestFirst final : public Ranker {
 };
 
 TEST_F(EngineCoreTest, ARankerOrdersEverythingThatWasGenerated) {
-  RecommendRequest request = User("ranked");
-  request.items_per_sid = 2;
-  request.beam_widths = {20};
-  request.top_k = 1000;
+  RecommendRequest request = EverythingOfTwentyBeams();
   std::vector<RecommendedItem> expected = Oracle(request, 20).items;
   std::stable_sort(expected.begin(), expected.end(),
                    [](const RecommendedItem& a, const RecommendedItem& b) { return a.item / 10 > b.item / 10; });
@@ -150,10 +147,7 @@ TEST_F(EngineCoreTest, ARankerOrdersEverythingThatWasGenerated) {
 // The model's own ranker orders the SIDs, equal values by score; an embedder's orders what is left equal by that.
 TEST_F(EngineCoreTest, TheModelsRankerOrdersSidsBeforeAnythingIsCutOff) {
   const auto value = [](const Sid& sid) { return static_cast<float>(sid[2] % 2) - 0.5f; };
-  RecommendRequest request = User("ranked");
-  request.items_per_sid = 2;
-  request.beam_widths = {20};
-  request.top_k = 1000;
+  RecommendRequest request = EverythingOfTwentyBeams();
   std::vector<RecommendedItem> expected = Oracle(request, 20).items;
   std::stable_sort(expected.begin(), expected.end(),
                    [&](const RecommendedItem& a, const RecommendedItem& b) { return value(a.sid) > value(b.sid); });

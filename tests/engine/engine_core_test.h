@@ -53,6 +53,13 @@ class EngineCoreTest : public ::testing::Test {
     EXPECT_EQ(calls, 1);
     return answer;
   }
+  static RecommendRequest EverythingOfTwentyBeams() {
+    RecommendRequest request = User("ranked");
+    request.items_per_sid = 2;
+    request.beam_widths = {20};
+    request.top_k = 1000;
+    return request;
+  }
   static RecommendRequest User(const std::string& user) {
     RecommendRequest request;
     request.user_id = user;

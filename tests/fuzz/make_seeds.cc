@@ -127,9 +127,15 @@ void MakeBundleFiles(const Seeds& seeds) {
     manifest.files[std::string(name)] = {812, std::string(64, '0')};
   }
   seeds.Text("bundle/manifest", runtime::ManifestToJson(manifest));
-  runtime::PrecisionGateReport gate{
-      .dtype = "fp8", .weights_sha256 = std::string(64, '0'), .device = "cuda", .backend = "cuda", .split = "test"};
+  runtime::PrecisionGateReport gate{.dtype = "fp8",
+                                    .weights_sha256 = std::string(64, '0'),
+                                    .config_sha256 = std::string(64, '1'),
+                                    .device = "cuda",
+                                    .backend = "cuda",
+                                    .split = "test",
+                                    .beam = 64};
   gate.requests = 20'000;
+  gate.recall_10 = 0.07;
   gate.bf16_recall_10 = 0.07;
   gate.recall_10_difference = {.low = -0.001, .mean = 0, .high = 0.002};
   seeds.Text("bundle/gate", runtime::GateToJson(gate).dump(1));

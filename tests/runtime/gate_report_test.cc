@@ -34,6 +34,7 @@ PrecisionGateReport Report() {
   PrecisionGateReport report;
   report.dtype = "fp8";
   report.weights_sha256 = std::string(64, 'a');
+  report.config_sha256 = std::string(64, 'b');
   report.device = "cuda";
   report.backend = "cuda";
   report.split = "test";
@@ -111,7 +112,10 @@ TEST(GateReport, TheVerdictIsOfTheNumbersAndNotOfTheFile) {
   json["limits"]["top_1"] = 0.1;
   const auto read = ParseGate(json.dump(), "gate.json");
   ASSERT_TRUE(read.ok()) << read.status();
-  const absl::Status status = CheckGate(*read, report.weights_sha256);
+  BundleManifest manifest;
+  manifest.files[kWeightsFile].sha256 = report.weights_sha256;
+  manifest.files[kConfigFile].sha256 = report.config_sha256;
+  const absl::Status status = CheckGate(*read, manifest);
   EXPECT_EQ(status.code(), Code::kFailedPrecondition);
   EXPECT_EQ(status.message(),
             "the gate of fp8 was not passed: the best item is bf16's for 0.5000 of the requests, "
@@ -145,8 +149,26 @@ TEST(GateReport, FilesThatAreNoReportAreRefusedByTheField) {
   EXPECT_THAT(problem([](Json& json) { json["bf16_recall_10"] = 0; }), HasSubstr("bf16_recall_10: must lie in"));
   EXPECT_THAT(problem([](Json& json) { json["recall_10_difference"].erase("low"); }),
               HasSubstr("recall_10_difference.low: is missing"));
+  EXPECT_THAT(problem([](Json& json) { json["dtype"] = "bf16"; }), HasSubstr("dtype: must be fp8 or int8, is 'bf16'"));
+  EXPECT_THAT(problem([](Json& json) { json["split"] = "x"; }), HasSubstr("split: must be test or validation, is 'x'"));
+  EXPECT_THAT(problem([](Json& json) { json["beam"] = 31; }), HasSubstr("beam: must be at least 32"));
   EXPECT_THAT(problem([](Json& json) { json = {}; }), HasSubstr("must be an object"));
   EXPECT_FALSE(ParseGate("{", "x").ok());
+}
+
+// Whoever edits one number of a report must find the others that go with it.
+TEST(GateReport, NumbersAgree) {
+  PrecisionGateReport report = Report();
+  const auto problem = [&] { return std::string(ParseGate(GateToJson(report).dump(), "x").status().message()); };
+  EXPECT_EQ(problem(), "");
+  report.recall_10 = 0.05;
+  EXPECT_THAT(problem(), HasSubstr("recall_10_difference.mean: is -0.0005, recall_10 - bf16_recall_10 -0.05"));
+  report = Report();
+  report.recall_10_difference.low = -0.0004;
+  EXPECT_THAT(problem(), HasSubstr("its mean, -0.0005, is not in [-0.0004, 0.0009]"));
+  report = Report();
+  report.recall_10_difference.high = -0.0006;
+  EXPECT_THAT(problem(), HasSubstr("its mean, -0.0005, is not in [-0.0019, -0.0006]"));
 }
 
 class GatedBundle : public ::testing::Test {
@@ -163,6 +185,7 @@ class GatedBundle : public ::testing::Test {
   PrecisionGateReport OwnReport() const {
     PrecisionGateReport report = Report();
     report.weights_sha256 = manifest_.files.at(kWeightsFile).sha256;
+    report.config_sha256 = manifest_.files.at(kConfigFile).sha256;
     return report;
   }
   absl::Status Pack(const std::string& gate) const {
@@ -209,6 +232,10 @@ TEST_F(GatedBundle, OtherReportsAreNotPacked) {
   EXPECT_THAT(std::string(Pack(Report()).message()),
               AllOf(HasSubstr((root_ / "report.json").string()), HasSubstr("the gate is of other weights"),
                     HasSubstr(manifest_.files.at(kWeightsFile).sha256)));
+  PrecisionGateReport other = OwnReport();
+  other.config_sha256 = std::string(64, 'c');
+  EXPECT_THAT(std::string(Pack(other).message()), AllOf(HasSubstr("the gate is of other configuration"),
+                                                        HasSubstr(manifest_.files.at(kConfigFile).sha256)));
   PrecisionGateReport worse = OwnReport();
   worse.top_1 = 0.9;
   EXPECT_THAT(std::string(Pack(worse).message()),
@@ -254,6 +281,27 @@ TEST_F(GatedBundle, WhatWasNotPackedByUsIsCheckedWhenLoaded) {
   worse.top_1 = 0.9;
   EXPECT_THAT(put(worse), HasSubstr("the gate of fp8 was not passed"));
   EXPECT_TRUE(LoadBundle(gated_).ok()) << "another dtype does not ask";
+}
+
+// By the manifest: nothing of it is read.
+TEST_F(GatedBundle, FilesAreNoLargerThanTheirKind) {
+  ASSERT_TRUE(Pack(OwnReport()).ok());
+  for (const auto& [name, limit] :
+       {std::pair(kGateFile, kMaxGateBytes), std::pair(kConfigFile, model::kMaxConfigBytes)}) {
+    const fs::path file = gated_ / name;
+    const std::string kept = *ReadFile(file, 1 << 20),
+                      manifest_text = *ReadFile(gated_ / kManifestFile, kMaxManifestBytes);
+    fs::resize_file(file, limit + 1);
+    BundleManifest manifest = *ParseManifest(manifest_text, "m");
+    manifest.files[name].bytes = limit + 1;
+    ASSERT_TRUE(WriteFileAtomically(gated_ / kManifestFile, ManifestToJson(manifest)).ok());
+    const absl::Status status = LoadBundle(gated_).status();
+    EXPECT_EQ(status.code(), Code::kInvalidArgument);
+    EXPECT_THAT(std::string(status.message()),
+                HasSubstr(absl::StrCat(file.string(), ": has ", limit + 1, " bytes, may have ", limit)));
+    ASSERT_TRUE(WriteFileAtomically(file, kept).ok() &&
+                WriteFileAtomically(gated_ / kManifestFile, manifest_text).ok());
+  }
 }
 
 }  // namespace

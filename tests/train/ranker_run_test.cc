@@ -16,6 +16,8 @@
 #include "base/interrupt.h"
 #include "catalogue/eligibility.h"
 #include "catalogue/rule_cache.h"
+#include "runtime/bundle_folder.h"
+#include "runtime/gate_report.h"
 #include "runtime/pack.h"
 #include "runtime/request_job.h"
 #include "runtime/runner.h"
@@ -178,6 +180,46 @@ TEST_F(RankerRunTest, EvaluatesByValueBesideTheBeamsOrder) {
   EXPECT_THAT(EvaluationTable(*again), HasSubstr("ordered by the ranker's value"));
 }
 
+// What is served by value is gated by value.
+TEST_F(RankerRunTest, ThePrecisionGateRanksAsItIsServed) {
+  RankerRun ranked = Run("gated");
+  ranked.ranker.score_weight = 0;
+  ASSERT_TRUE(RunRankerTraining(ranked, {}).ok());
+  EvaluationRun run;
+  run.source = Source();
+  run.model = Path("gated");
+  run.options.beam = runtime::kGateList;
+  run.options.bootstrap.resamples = 1000;
+  run.device = {.threads = 1, .backend = "cpu"};
+  const auto gate = RunPrecisionGate(run, "int8");
+  ASSERT_TRUE(gate.ok()) << gate.status();
+  const auto by_beam = RunEvaluation(run);
+  run.options.by_value = true;
+  const auto by_value = RunEvaluation(run);
+  ASSERT_TRUE(by_value.ok() && by_beam.ok()) << by_value.status() << by_beam.status();
+  const auto recall = [](const EvaluationReport& report) {
+    return report.rankings[0].systems[0].intervals.recall_10.mean;
+  };
+  EXPECT_NEAR(gate->fp32_recall_10, recall(*by_value), 1e-9);
+  EXPECT_GT(std::abs(gate->fp32_recall_10 - recall(*by_beam)), 0.01) << "the orders would not be told apart";
+  EXPECT_EQ(gate->config_sha256, runtime::DescribeFile(Path("gated/config.json"))->sha256);
+}
+
+// Other weights under an old ranker, or random ones in it, would order what is served.
+TEST_F(RankerRunTest, NoModelIsTrainedWithARankerInIt) {
+  ASSERT_TRUE(RunRankerTraining(Run("with_ranker"), {}).ok());
+  TrainingRun run;
+  run.source = Source();
+  run.out = Path("trained_on");
+  run.options = QuickOptions();
+  run.device.threads = 1;
+  run.from = Path("with_ranker");
+  EXPECT_THAT(std::string(RunTraining(run, {}).message()), HasSubstr("with_ranker/config.json: has a ranker"));
+  run.from.clear();
+  run.config = Path("with_ranker/config.json");
+  EXPECT_THAT(std::string(RunTraining(run, {}).message()), HasSubstr("with_ranker/config.json: has a ranker"));
+}
+
 TEST_F(RankerRunTest, RefusesAndLeavesNothing) {
   RankerRun run = Run("refused");
   run.ranker.heads = {{kLike, 1}, {kHate, -2}};
@@ -202,6 +244,8 @@ TEST_F(RankerRunTest, RefusesAndLeavesNothing) {
   Refused(run, "interrupted");
   SetInterrupted(false);
   Refused(Run("model"), "is the model's own folder");
+  std::ofstream(Path("a_file")) << "in the way";
+  Refused(Run("a_file/refused"), "a_file");
   fs::create_directories(Path("unfinished"));
   std::ofstream(Path("unfinished/checkpoint.safetensors")) << "a run";
   Refused(Run("unfinished"), "that is not over");

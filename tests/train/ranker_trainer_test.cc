@@ -287,6 +287,24 @@ TEST(RankerTrainerTest, RefusesWhatCannotBeTrained) {
   EXPECT_THAT(std::string(not_finite.message()), HasSubstr("step 1: the loss is nan"));
 }
 
+TEST(RankerEvaluationTest, SaysWhatCannotBeMeasured) {
+  const RankedWorld few({{{1}, {2}}, {{3}, {4, "click"}}}, "nothing_held_out");
+  EXPECT_THAT(std::string(CheckHeldOut(few.inputs(), QuickRankerOptions()).message()),
+              HasSubstr("no user has the three targets"));
+  const RankedWorld ranked(TasteLog(6, 40, 20), "not_finite");
+  EXPECT_TRUE(CheckHeldOut(ranked.inputs(), QuickRankerOptions()).ok());
+  ranked.model->weights().Get("ranker.head.bias").fill_(NAN);
+  EXPECT_THAT(
+      std::string(EvaluateRanker(ranked.ctx, ranked.inputs(), ranked.counts, QuickRankerOptions()).status().message()),
+      HasSubstr("prediction of an event is not a number"));
+
+  RankerReport report{.events = 10,
+                      .heads = {{.label = kLike, .log_loss = 0.3, .constant_loss = 0.2},
+                                {.label = kClick, .log_loss = 0.1, .constant_loss = 0.2}}};
+  EXPECT_THAT(RankerTable(report), ::testing::AllOf(HasSubstr("warning: like is predicted no better"),
+                                                    ::testing::Not(HasSubstr("warning: click"))));
+}
+
 TEST(RankerOptionsTest, HeadsFromText) {
   const auto heads = ParseHeads("long_view=1,like=2.5,hate=-1");
   ASSERT_TRUE(heads.ok()) << heads.status();

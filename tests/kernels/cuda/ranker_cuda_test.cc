@@ -153,6 +153,15 @@ TEST_F(RankerGpu, CompanyChangesNothing) {
     ASSERT_EQ(RankCandidatesCuda(batch.Args(), nullptr), LaunchError::kOk);
     const std::vector<float> values = batch.values.Download();
     for (int i = 1; i < 30; ++i) EXPECT_EQ(values[i], values[0]) << Name(type);
+    // The second request alone, in a launch of its own.
+    RankBatch args = batch.Args();
+    const DeviceBuffer<float> own(30);
+    args.requests = 1;
+    args.states = batch.states.at(6 * 520);
+    args.count += 1, args.parent += 30, args.code += 30, args.score += 30;
+    args.value = own.data();
+    ASSERT_EQ(RankCandidatesCuda(args, nullptr), LaunchError::kOk);
+    EXPECT_EQ(own.Download(), std::vector<float>(values.begin() + 30, values.end())) << Name(type);
   }
 }
 

@@ -34,13 +34,13 @@ class Backend {
   // Cheap; thread-safe.
   virtual absl::Status fault() const { return absl::OkStatus(); }
 
-  // May be null: nothing is kept for a batch.
-  virtual std::shared_ptr<BatchResources> BeginBatch() const { return nullptr; }
-
-  // Takes the worker that the last batch ran on, with its storage and captured passes, out of use while what is
-  // returned lives, and makes it the first choice of later batches: for warm-ups, which are to reach every worker that
-  // requests will meet. Null: batches have no such things of their own.
-  virtual std::shared_ptr<void> HoldWorker() const { return nullptr; }
+  // May be null: nothing is kept for a batch. `workers` are the context's: of this backend, or null.
+  virtual std::shared_ptr<BatchResources> BeginBatch(const std::shared_ptr<BatchWorkers>& workers) const {
+    return nullptr;
+  }
+  // For a model's contexts, so that one that is loaded and warmed up beside another takes nothing of it. Null: batches
+  // have no such things of their own.
+  virtual std::shared_ptr<BatchWorkers> NewWorkers() const { return nullptr; }
   // How often a batch runs on a worker until later ones like it cost what they will.
   virtual int RunsUntilWarm() const { return 1; }
 

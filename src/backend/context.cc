@@ -136,7 +136,7 @@ parallel::Shard ShardOf(const Context& ctx) {
 
 Context BeginBatch(const Context& ctx) {
   Context batch = ctx;
-  batch.resources = ctx.backend->BeginBatch();
+  batch.resources = ctx.backend->BeginBatch(ctx.workers);
   return batch;
 }
 

@@ -31,6 +31,16 @@ class BatchResources {
   virtual void End() {}  // see EndBatch
 };
 
+// What the batches of one model run on, each on one at a time: a device's streams with their storage and captured
+// passes. Made by Backend::NewWorkers; ends when the last batch on it has. Thread-safe.
+class BatchWorkers {
+ public:
+  virtual ~BatchWorkers() = default;
+  // Takes the worker that the last batch ran on out of use while the result lives: for warm-ups, which are to reach
+  // every worker that requests will meet. The one that was let go of last is the first to be used.
+  virtual std::shared_ptr<void> Hold() = 0;
+};
+
 // How many tokens of one batch an MoE layer sent to each expert: what bias-based balancing is driven by.
 struct ExpertLoad {
   std::string layer;            // the layer's weight prefix, e.g. "decoder.2.moe"
@@ -42,6 +52,7 @@ struct Context {
   c10::Device device = c10::kCPU;
   c10::ScalarType dtype = c10::kFloat;        // of weights and activations; norm statistics, logits and scores are fp32
   bool graphs = true;                         // passes are captured where the backend can
+  std::shared_ptr<BatchWorkers> workers;      // of the context's model; null: the backend's, for all such contexts
   std::shared_ptr<BatchResources> resources;  // null outside of a batch: ops allocate, and run on one core
   Communicator* communicator = nullptr;       // of the ranks that hold the model together; null: this process alone
 

@@ -111,16 +111,19 @@ absl::Status GroupFollower::Load(const GroupMessage& message) {
                                                       "; all ranks of a group need the same version of the model"));
   }
   backend::Context ctx = context_;
+  ctx.workers = ctx.backend->NewWorkers();
   BEAMLINE_ASSIGN_OR_RETURN(LoadedModel loaded, LoadModel(options, ctx));
   Log().info("parallel: loaded: rank={} size={} bundle={} model_version={}", group_.rank(), group_.size(),
              options.bundle, loaded.bundle.manifest.model_version);
   const std::lock_guard<std::mutex> lock(mu_);
-  models_[message.model].model = std::move(loaded.model);
+  Followed& followed = models_[message.model];
+  followed.context = std::move(ctx);
+  followed.model = std::move(loaded.model);
   return absl::OkStatus();
 }
 
 void GroupFollower::Encode(const GroupMessage& message, Followed& followed) {
-  backend::Context ctx = backend::BeginBatch(context_);
+  backend::Context ctx = backend::BeginBatch(followed.context);
   model::EncodedContext encoded =
       followed.model->Encode(ctx, model::UploadEncoderInput(ctx, followed.model->config(), message.input));
   model::TakeFirstStep(ctx, *followed.model, encoded);
@@ -132,7 +135,7 @@ void GroupFollower::Encode(const GroupMessage& message, Followed& followed) {
 }
 
 void GroupFollower::BeginDecode(const GroupMessage& message, Followed& followed) {
-  batch_ = backend::BeginBatch(context_);
+  batch_ = backend::BeginBatch(followed.context);
   std::vector<const model::ContextHandle*> handles;
   for (const uint64_t context : message.contexts) {
     const auto found = followed.contexts.find(context);

@@ -31,6 +31,7 @@ class GroupFollower {
 
  private:
   struct Followed {
+    backend::Context context;
     std::shared_ptr<const model::Model> model;
     std::map<uint64_t, model::ContextHandle> contexts;
   };

@@ -94,6 +94,7 @@ absl::StatusOr<LoadedModel> LoadModel(const RunnerOptions& options, backend::Con
 }
 
 absl::StatusOr<std::unique_ptr<Runner>> LoadRunnerOn(const RunnerOptions& options, ModelRunner::Parts parts) {
+  parts.context.workers = parts.context.backend->NewWorkers();
   BEAMLINE_ASSIGN_OR_RETURN(LoadedModel loaded, LoadModel(options, parts.context));
   BEAMLINE_ASSIGN_OR_RETURN(const std::string digest, IdentifyBundle(options.bundle));
   parts.tuning = TuningCache(parts.context.backend, TuningFolder(options.tuning_folder), digest);

@@ -49,7 +49,9 @@ class ModelRunner final : public Runner {
   std::optional<DeviceMemory> GetDeviceMemory() const override { return parts_.context.backend->GetDeviceMemory(); }
   absl::Status fault() const override;
   absl::Status WarmUp(absl::Span<const RecommendRequest> recorded, ScoreRule score_rule) override;
-  std::shared_ptr<void> HoldWorker() override { return parts_.context.backend->HoldWorker(); }
+  std::shared_ptr<void> HoldWorker() override {
+    return parts_.context.workers == nullptr ? nullptr : parts_.context.workers->Hold();
+  }
 
   int max_concurrency() const override { return parts_.group == nullptr ? parts_.workers : 1; }
   bool computes_on_host() const override { return parts_.context.device.is_cpu(); }

@@ -157,19 +157,19 @@ TEST_F(DeviceMemoryTest, AVersionThatRunsOutOfMemoryWhileItLoadsIsTriedAgain) {
 }
 
 TEST_F(DeviceMemoryTest, TheLargestBatchThatDoesNotFitRefusesTheVersion) {
-  const size_t before = emulator::allocated;
-  ASSERT_TRUE(Start(2).ok());
-  const size_t kept = emulator::allocated - before;  // by the workspaces of two requests
-
-  backend_ = backend::MakeCudaTestBackend();
-  const size_t free = emulator::allocated;  // the first backend's is gone
-  emulator::memory = free + kept + (size_t{1} << 20);
+  const size_t free = emulator::allocated;
+  auto of_two = Start(2);
+  ASSERT_TRUE(of_two.ok()) << of_two.status();
+  const size_t taken = emulator::allocated - free;
+  of_two->reset();
+  EXPECT_LT(emulator::allocated - free, size_t{1} << 20) << "workspaces end with their model";
+  emulator::memory = free + taken + (size_t{1} << 20);
   const absl::Status refused = Start(24).status();
   EXPECT_EQ(refused.code(), Code::kResourceExhausted) << refused;
   EXPECT_THAT(std::string(refused.message()),
               AllOf(HasSubstr("the largest batch that is allowed, 24 requests with 768 beam rows"),
                     HasSubstr("out of memory: cuda: "), HasSubstr("lower max_batch_requests or max_batch_rows")));
-  EXPECT_LT(emulator::allocated - free, size_t{1} << 20) << "workspaces are given back";
+  EXPECT_LT(emulator::allocated - free, size_t{1} << 20) << "of the refused one, too";
   const absl::Status fits = Start(2).status();
   EXPECT_TRUE(fits.ok()) << fits;
 }

@@ -25,8 +25,7 @@ namespace {
 
 namespace fs = std::filesystem;
 using backend::cuda::Worker;
-using ::testing::Contains;
-using ::testing::Not;
+using ::testing::UnorderedElementsAreArray;
 
 constexpr int kWorkers = 2;
 
@@ -58,9 +57,11 @@ class WarmWorkersTest : public ::testing::Test {
     parts.source.load = [this](const std::string& bundle) {
       runtime::ModelRunner::Parts runner;
       runner.context.backend = backend_.get();
-      return runtime::LoadRunnerOn(
+      auto loaded = runtime::LoadRunnerOn(
           {.bundle = bundle, .workers = kWorkers, .context_cache_bytes = 0, .tuning_folder = folder_ / "tuning"},
           std::move(runner));
+      if (loaded.ok()) runners_.push_back(loaded->get());
+      return loaded;
     };
     auto engine = EngineCore::Create(std::move(parts));
     ASSERT_TRUE(engine.ok()) << engine.status();
@@ -82,49 +83,55 @@ class WarmWorkersTest : public ::testing::Test {
     }
     EXPECT_TRUE(answered);
   }
-  // Those that batches would get that ran at once now; they are busy while they live.
-  std::vector<std::shared_ptr<backend::BatchResources>> Take() const {
-    std::vector<std::shared_ptr<backend::BatchResources>> batches;
-    for (int i = 0; i < kWorkers; ++i) batches.push_back(backend_->BeginBatch());
-    return batches;
-  }
-  static Worker& WorkerOf(const std::shared_ptr<backend::BatchResources>& batch) {
-    return static_cast<backend::cuda::CudaBatch&>(*batch).worker();
+  // Those that batches of that model would get that ran at once now; they are busy while they are held.
+  std::vector<std::shared_ptr<Worker>> HoldAll(int model) const {
+    std::vector<std::shared_ptr<Worker>> held;
+    for (int i = 0; i < kWorkers; ++i) held.push_back(std::static_pointer_cast<Worker>(runners_[model]->HoldWorker()));
+    return held;
   }
 
   const fs::path folder_ = fs::path(::testing::TempDir()) / absl::StrCat("warm_workers_", ::getpid());
   const std::unique_ptr<backend::cuda::CudaBackend> backend_ = backend::MakeCudaTestBackend();
+  std::vector<runtime::Runner*> runners_;  // of the models that were loaded
   const std::shared_ptr<FakeClock> clock_ = std::make_shared<FakeClock>();
   std::unique_ptr<EngineCore> engine_;
 };
 
 TEST_F(WarmWorkersTest, AreWarmBeforeTheirFirstRequest) {
   Start();
-  // A request on each of them, the other being busy, captures and allocates nothing.
-  std::vector<const Worker*> old;
+  Reload(2);
   for (int free = 0; free < kWorkers; ++free) {
-    auto batches = Take();
-    Worker& worker = WorkerOf(batches[free]);
-    old.push_back(&worker);
+    // A request on this one, the others being busy, captures and allocates nothing.
+    std::vector<std::shared_ptr<Worker>> held = HoldAll(1);
+    const Worker& worker = *held[free];
     const int64_t captured = worker.graphs.captures(), launched = worker.graphs.launches();
     const size_t allocations = emulator::allocations;
     EXPECT_GT(captured, 0);
-    batches.erase(batches.begin() + free);
+    held.erase(held.begin() + free);
     Answer();
     EXPECT_GT(worker.graphs.launches(), launched) << "it ran there";
     EXPECT_EQ(worker.graphs.captures(), captured);
     EXPECT_EQ(emulator::allocations, allocations);
   }
+}
 
-  // While a reload warms up, batches of the version that serves keep their workers; the next version's get those that
-  // were warmed for it.
-  auto busy = Take();
-  Reload(2);
-  busy.clear();
-  for (const auto& batch : Take()) {
-    EXPECT_THAT(old, Not(Contains(&WorkerOf(batch))));
-    EXPECT_GT(WorkerOf(batch).graphs.captures(), 0);
-  }
+TEST_F(WarmWorkersTest, AReloadTakesNothingOfTheVersionThatServes) {
+  Start();
+  struct Seen {
+    const Worker* worker;
+    int64_t captures, launches;
+    bool operator==(const Seen&) const = default;
+  };
+  const auto look = [&] {
+    std::vector<Seen> seen;
+    for (const auto& worker : HoldAll(0)) {
+      seen.push_back({worker.get(), worker->graphs.captures(), worker->graphs.launches()});
+    }
+    return seen;
+  };
+  const std::vector<Seen> before = look();
+  Reload(2);  // while nobody asks: all workers are free
+  EXPECT_THAT(look(), UnorderedElementsAreArray(before)) << "a rollback finds them as they were";
 }
 
 }  // namespace

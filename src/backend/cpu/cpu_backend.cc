@@ -54,7 +54,7 @@ int64_t CpuBackend::PackedWeightBytes() const {
   return 4;
 }
 
-std::shared_ptr<BatchResources> CpuBackend::BeginBatch() const {
+std::shared_ptr<BatchResources> CpuBackend::BeginBatch(const std::shared_ptr<BatchWorkers>&) const {
   const std::lock_guard<std::mutex> lock(mutex_);
   return std::make_shared<CpuResources>(team_, workspaces_);
 }

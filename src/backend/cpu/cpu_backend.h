@@ -35,7 +35,7 @@ class CpuBackend : public AtenBackend {
   // The cores of batches that begin from now on; those that run keep what they have. Backends may share a team.
   void SetTeam(std::shared_ptr<WorkerTeam> team);
 
-  std::shared_ptr<BatchResources> BeginBatch() const override;
+  std::shared_ptr<BatchResources> BeginBatch(const std::shared_ptr<BatchWorkers>&) const override;
   int64_t PackedWeightBytes() const override;
   int64_t packed_bytes() const { return packed_.bytes(); }
   void ReleaseUnusedWeights() const override { packed_.ReleaseUnused(); }

@@ -126,14 +126,13 @@ CudaBackend::CudaBackend(const CublasLt& lt, cublasLtHandle_t handle, c10::Devic
 
 CudaBackend::~CudaBackend() = default;  // the handle lives as long as the process, as backends do
 
-std::shared_ptr<BatchResources> CudaBackend::BeginBatch() const {
-  return std::make_shared<CudaBatch>(workers_, fault_);
+std::shared_ptr<BatchResources> CudaBackend::BeginBatch(const std::shared_ptr<BatchWorkers>& workers) const {
+  return std::make_shared<CudaBatch>(workers == nullptr ? workers_ : std::static_pointer_cast<WorkerPool>(workers),
+                                     fault_);
 }
 
-std::shared_ptr<void> CudaBackend::HoldWorker() const {
-  return std::shared_ptr<Worker>(workers_->Take().release(), [pool = workers_](Worker* worker) {
-    pool->GiveWarm(std::unique_ptr<Worker>(worker));
-  });
+std::shared_ptr<BatchWorkers> CudaBackend::NewWorkers() const {
+  return std::make_shared<WorkerPool>(lt_, handle_, where_);
 }
 
 std::string CudaBackend::TuningName() const {

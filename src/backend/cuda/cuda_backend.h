@@ -36,8 +36,8 @@ class CudaBackend final : public Backend {
   static absl::StatusOr<std::unique_ptr<CudaBackend>> Make(const CublasLt& lt, c10::Device where, Fp8 fp8 = Fp8::kOff);
   ~CudaBackend() override;
 
-  std::shared_ptr<BatchResources> BeginBatch() const override;
-  std::shared_ptr<void> HoldWorker() const override;
+  std::shared_ptr<BatchResources> BeginBatch(const std::shared_ptr<BatchWorkers>& workers) const override;
+  std::shared_ptr<BatchWorkers> NewWorkers() const override;
   int RunsUntilWarm() const override { return 2; }  // the second time a pass is captured (graphs.h)
   // Few sizes where passes become graphs.
   int64_t RoomFor(const Context&, int64_t size, int64_t fewest) const override;

@@ -59,6 +59,11 @@ char* Worker::PinnedScratch(size_t bytes) {
   return scratch_.data();
 }
 
+std::shared_ptr<void> WorkerPool::Hold() {
+  return std::shared_ptr<Worker>(
+      Take().release(), [pool = shared_from_this()](Worker* worker) { pool->Give(std::unique_ptr<Worker>(worker)); });
+}
+
 std::unique_ptr<Worker> WorkerPool::Take() {
   if (device_.is_cuda()) Check(cudaSetDevice(device_.index()), "choosing the device");  // of the calling thread
   {
@@ -77,19 +82,7 @@ std::unique_ptr<Worker> WorkerPool::Take() {
 
 void WorkerPool::Give(std::unique_ptr<Worker> worker) {
   const std::lock_guard<std::mutex> lock(mutex_);
-  Insert(std::move(worker));
-}
-
-void WorkerPool::GiveWarm(std::unique_ptr<Worker> worker) {
-  const std::lock_guard<std::mutex> lock(mutex_);
-  worker->warmed = ++warmed_;
-  Insert(std::move(worker));
-}
-
-void WorkerPool::Insert(std::unique_ptr<Worker> worker) {
-  const auto place = std::upper_bound(free_.begin(), free_.end(), worker,
-                                      [](const auto& a, const auto& b) { return a->warmed < b->warmed; });
-  free_.insert(place, std::move(worker));
+  free_.push_back(std::move(worker));
 }
 
 void WorkerPool::End(std::unique_ptr<Worker> worker) {

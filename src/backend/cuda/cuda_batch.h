@@ -53,7 +53,6 @@ class Worker {
   at::Tensor lt_workspace;
   BatchCounters counters;
   Graphs graphs;
-  uint64_t warmed = 0;  // the pool's: by which of its warm-ups
 
  private:
   using ProductKey = std::pair<std::pair<ProductKind, ProductSteps>, int64_t>;
@@ -62,16 +61,16 @@ class Worker {
   PinnedMemory scratch_{4096};
 };
 
-// Workers that no batch uses right now. Those that the last warm-up held are taken first: they have the passes of the
-// model that is served now. Thread-safe.
-class WorkerPool {
+// Workers that no batch uses right now.
+class WorkerPool final : public BatchWorkers, public std::enable_shared_from_this<WorkerPool> {
  public:
   WorkerPool(const CublasLt& lt, cublasLtHandle_t handle, c10::Device device)
       : lt_(lt), handle_(handle), device_(device) {}
 
+  std::shared_ptr<void> Hold() override;
+
   std::unique_ptr<Worker> Take();
   void Give(std::unique_ptr<Worker> worker);
-  void GiveWarm(std::unique_ptr<Worker> worker);
   // Gives its memory back to the device: after a batch that threw.
   void End(std::unique_ptr<Worker> worker);
   // The stream's later work comes after all that was published before this call.
@@ -82,10 +81,7 @@ class WorkerPool {
   const cublasLtHandle_t handle_;
   const c10::Device device_;
   std::mutex mutex_;
-  void Insert(std::unique_ptr<Worker> worker);  // REQUIRES mutex_
-
-  std::vector<std::unique_ptr<Worker>> free_;  // guarded by mutex_; by `warmed`, then the one used last comes last
-  uint64_t warmed_ = 0;                        // guarded by mutex_
+  std::vector<std::unique_ptr<Worker>> free_;  // guarded by mutex_; the one used last comes last
   std::vector<cudaEvent_t> published_;         // guarded by mutex_; of all workers
 };
 

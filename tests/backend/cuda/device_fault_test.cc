@@ -49,7 +49,7 @@ TEST(DeviceFaultTest, TheEndOfABatchHearsOfIt) {
   for (const cudaError_t error : {cudaErrorUnknown, cudaErrorIllegalAddress}) {
     const auto backend = MakeCudaTestBackend();
     emulator::device_error = error;
-    { const auto batch = backend->BeginBatch(); }
+    { const auto batch = backend->BeginBatch(nullptr); }
     emulator::device_error = cudaSuccess;
     EXPECT_EQ(backend->fault().ok(), error == cudaErrorUnknown);
   }
@@ -59,7 +59,7 @@ TEST(DeviceFaultTest, AnEndedBatchWaitsOnce) {
   const auto backend = MakeCudaTestBackend();
   const int before = emulator::waits;
   {
-    const auto batch = backend->BeginBatch();
+    const auto batch = backend->BeginBatch(nullptr);
     batch->End();
   }
   EXPECT_EQ(emulator::waits, before + 1);

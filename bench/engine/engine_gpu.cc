@@ -12,7 +12,8 @@
 // in the design's table: products and attention of the rows that a request needs, one in the first decode step and a
 // beam's width afterwards.
 //
-//   beamline_engine_gpu_bench [--models 1.02B,0.13B,0.935B,trunk,t5,ranked] [--dtypes bf16,fp8] [--batches 1,8]
+//   beamline_engine_gpu_bench [--models 1.02B,0.13B,0.935B,trunk,t5,ranked] [--dtypes bf16,fp8,fp8_mixed] [--batches
+//   1,8]
 //                             [--clients 1,2] [--beams 512] [--items 100000] [--seconds 2] [--profile 0]
 //
 // Prints one JSON object per line: the ceilings (device copy, bf16 product of 8192^3), then per case the median and
@@ -55,7 +56,8 @@ namespace {
 double Now() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
 
 struct Options {
-  std::vector<std::string> models = {"1.02B", "0.13B", "0.935B", "trunk", "t5", "ranked"}, dtypes = {"bf16", "fp8"};
+  std::vector<std::string> models = {"1.02B", "0.13B", "0.935B", "trunk", "t5", "ranked"},
+                           dtypes = {"bf16", "fp8", "fp8_mixed"};
   std::vector<int> batches = {1, 8}, clients = {1, 2};
   int beams = 512, seconds = 2, profile = 0;
   int64_t items = 100000;

@@ -10,7 +10,7 @@
 #     sanitize   small shapes under compute-sanitizer: the kernels' tests under memcheck, racecheck, initcheck and
 #                synccheck, the backend's and whole models' under memcheck
 #     bench      the kernel bench: fractions of the bandwidth and matrix rate measured in the same run
-#     engine     latency and throughput of whole requests, in bf16 and in fp8: of random weights in the sizes of
+#     engine     latency and throughput of whole requests, in bf16, fp8 and fp8_mixed: of random weights in the sizes of
 #                bench/engine/engine_gpu.cc (BEAMLINE_ENGINE_OPTIONS are options for it), and of carry/bundle where it is
 #     peers      the same model of 0.13 B, weights and requests by Beamline, by transformers' generate and by a hand-written
 #                PyTorch loop in a CUDA graph, in turns, their lists compared (bench/peers/run_gpu.py;
@@ -18,8 +18,8 @@
 #     peers_large  the same of 1.02 B
 #     programmatic  the experiment of launch_kernel.cuh: tests and the dense engine cases with BEAMLINE_PROGRAMMATIC_LAUNCH=1,
 #                to be read beside those of the stages tests and engine
-#     quality    FP8's quality gate in full, over carry/model, carry/data and carry/tokenizer; its report, for
-#                `beamline pack --gate`, is gate-TIME.json
+#     quality    the quality gates of fp8 and fp8_mixed in full, over carry/model, carry/data and carry/tokenizer; their
+#                reports, for `beamline pack --gate`, are gate-DTYPE-TIME.json
 #     server     the gRPC server over the CUDA engine, of carry/bundle or else of a small model that the carried binary
 #                makes itself: closed loops of 1, 16 and 64 calls by BEAMLINE_SERVER_BEAM beams (default 128) from the same
 #                machine, and its end by SIGTERM
@@ -309,16 +309,20 @@ stage_programmatic() {
   return $status
 }
 
+# Passed where one of the two kinds of FP8 is as good as bf16.
 stage_quality() {
   lacks beamline model data tokenizer && return 77
   mkdir -p "$results"
-  LD_LIBRARY_PATH=$libraries limited "$work/quality" carry/beamline evaluate --model carry/model --data carry/data \
-    --tokenizer carry/tokenizer --gate fp8 --device cuda --backend cuda --threads 2 --max-users "${BEAMLINE_GATE_USERS:-20000}" \
-    --out "$results/gate-${out##*/gpu-}"
-  local status=$?
-  cat "$work/quality"
-  detail=$(tail -n 6 "$work/quality")
-  return $status
+  local dtype passed=1 said=
+  for dtype in fp8 fp8_mixed; do
+    LD_LIBRARY_PATH=$libraries limited "$work/quality" carry/beamline evaluate --model carry/model --data carry/data \
+      --tokenizer carry/tokenizer --gate $dtype --device cuda --backend cuda --threads 2 \
+      --max-users "${BEAMLINE_GATE_USERS:-20000}" --out "$results/gate-$dtype-${out##*/gpu-}" && passed=0
+    cat "$work/quality"
+    said+="$dtype: $(tail -n 6 "$work/quality"); "
+  done
+  detail=${said%; }
+  return $passed
 }
 
 beamline() { LD_LIBRARY_PATH=$libraries carry/beamline "$@"; }

@@ -35,10 +35,11 @@ struct EngineOptions {
   bool keep_previous_model = true;  // in memory, so that a rollback is instant
   std::string catalogue;            // snapshot file; empty: the bundle's own
   std::string device = "cpu";       // "cpu", "cuda", or "auto": chosen when the engine is made, never again
-  std::string dtype = "fp32";       // of the products: "fp32", "bf16", "fp16" or "fp8" (on CUDA), "int8" (backend cpu)
-  // fp8 is served of bundles alone that hold a passed quality gate of it (`beamline evaluate --gate fp8 --out`,
-  // `beamline pack --gate`): others are FAILED_PRECONDITION, or, where this is set, a warning. For weights whose
-  // answers do not matter, as of a benchmark.
+  // Of the products: "fp32", "bf16", "fp16", "fp8" or "fp8_mixed" (on CUDA; dtype.h), "int8" (backend cpu).
+  std::string dtype = "fp32";
+  // fp8 and fp8_mixed are served of bundles alone that hold a passed quality gate of the one asked for (`beamline
+  // evaluate --gate fp8 --out`, `beamline pack --gate`): others are FAILED_PRECONDITION, or, where this is set, a
+  // warning. For weights whose answers do not matter, as of a benchmark.
   bool allow_ungated_dtype = false;
   std::string backend = "auto";  // "aten" (the reference), "cpu", "cuda", or "auto": the fastest there is
   // Of what is measured on a GPU at warm-up beside what the bundle holds (`beamline pack --tuning`); empty:

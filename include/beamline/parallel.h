@@ -14,6 +14,7 @@
 #include "absl/status/status.h"
 #include "absl/strings/string_view.h"
 #include "absl/time/time.h"
+#include "beamline/dtype.h"
 
 namespace beamline {
 
@@ -34,6 +35,6 @@ inline constexpr int kMaxRanks = 64;
 inline constexpr absl::Duration kMinLostAfter = absl::Milliseconds(200), kMaxLostAfter = absl::Seconds(8);
 
 // Whether ranks give the answers of one process in it: in int8 and fp8 each would scale its share of a row by itself.
-inline bool IsGroupDtype(absl::string_view dtype) { return dtype != "int8" && dtype != "fp8"; }
+inline bool IsGroupDtype(absl::string_view dtype) { return dtype != "int8" && !IsFp8(dtype); }
 
 }  // namespace beamline

@@ -18,17 +18,21 @@
 #include "backend/communicator.h"
 #include "backend/cpu/cpu_backend.h"
 #include "backend/device_name.h"
+#include "backend/fp8_products.h"
 #if defined(BEAMLINE_WITH_CUDA)
 #include "backend/cuda/cuda_context.h"
 #endif
+#include "beamline/dtype.h"
 #include "beamline/status.h"
 
 namespace beamline::backend {
 namespace {
 
-const AtenBackend& SharedAtenBackend(bool fp8) {
-  static const AtenBackend plain(/*fp8=*/false), narrow(/*fp8=*/true);  // stateless
-  return fp8 ? narrow : plain;
+// Stateless.
+const AtenBackend& SharedAtenBackend(Fp8Products fp8) {
+  static const std::array<AtenBackend, 3> backends{
+      AtenBackend(Fp8Products::kNone), AtenBackend(Fp8Products::kAllButSelfAttention), AtenBackend(Fp8Products::kAll)};
+  return backends[static_cast<int>(fp8)];
 }
 
 // One per precision; their threads live as long as the process.
@@ -43,7 +47,8 @@ absl::StatusOr<kernels::Precision> ParsePrecision(absl::string_view dtype) {
   if (dtype == "fp32") return kernels::Precision::kFp32;
   if (dtype == "bf16") return kernels::Precision::kBf16;
   if (dtype == "int8") return kernels::Precision::kInt8;
-  return absl::InvalidArgumentError(absl::StrCat("dtype: '", dtype, "' is unknown; use fp32, bf16, fp16, fp8 or int8"));
+  return absl::InvalidArgumentError(
+      absl::StrCat("dtype: '", dtype, "' is unknown; use fp32, bf16, fp16, fp8, fp8_mixed or int8"));
 }
 
 // libtorch's CUDA half registers itself when it is loaded: one program, linked to the CPU half alone, is for both.
@@ -74,10 +79,9 @@ absl::StatusOr<Context> MakeCudaContext(c10::Device device, absl::string_view dt
   Context ctx;
   ctx.device = device;
   if (dtype == "int8") return absl::InvalidArgumentError("dtype: int8 runs on device cpu only; use fp32, bf16 or fp16");
-  const bool fp8 = dtype == "fp8";
-  ctx.dtype = dtype == "bf16" || fp8 ? c10::kBFloat16 : dtype == "fp16" ? c10::kHalf : c10::kFloat;
+  ctx.dtype = dtype == "bf16" || IsFp8(dtype) ? c10::kBFloat16 : dtype == "fp16" ? c10::kHalf : c10::kFloat;
 #if defined(BEAMLINE_WITH_CUDA)
-  BEAMLINE_ASSIGN_OR_RETURN(ctx.backend, cuda::BackendOf(device, fp8));
+  BEAMLINE_ASSIGN_OR_RETURN(ctx.backend, cuda::BackendOf(device, Fp8ProductsOf(dtype)));
   return ctx;
 #else
   return absl::FailedPreconditionError("backend: cuda is not in this binary, which was built without it; use aten");
@@ -102,7 +106,7 @@ absl::StatusOr<Context> MakeContext(absl::string_view device, absl::string_view 
   if (backend != "auto" && backend != "aten" && backend != "cpu" && backend != "cuda") {
     return absl::InvalidArgumentError(absl::StrCat("backend: '", backend, "' is unknown; use auto, aten, cpu or cuda"));
   }
-  const bool cuda_alone = dtype == "fp16" || dtype == "fp8";
+  const bool cuda_alone = dtype == "fp16" || IsFp8(dtype);
   BEAMLINE_ASSIGN_OR_RETURN(const kernels::Precision precision, ParsePrecision(cuda_alone ? "bf16" : dtype));
   BEAMLINE_ASSIGN_OR_RETURN(const c10::Device where, FindDevice(device));
   if (backend == "cuda" && !where.is_cuda()) {
@@ -111,8 +115,8 @@ absl::StatusOr<Context> MakeContext(absl::string_view device, absl::string_view 
   if (backend == "cuda" || (backend == "auto" && where.is_cuda() && kHasCudaBackend)) {
     return MakeCudaContext(where, dtype);
   }
-  const bool fp8_oracle = dtype == "fp8" && backend == "aten";
-  if (cuda_alone && !fp8_oracle) {
+  const Fp8Products fp8_oracle = backend == "aten" ? Fp8ProductsOf(dtype) : Fp8Products::kNone;
+  if (cuda_alone && fp8_oracle == Fp8Products::kNone) {
     return absl::InvalidArgumentError(
         absl::StrCat("dtype: ", dtype, " runs on device cuda with backend cuda only; use fp32 or bf16"));
   }

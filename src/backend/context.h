@@ -64,11 +64,12 @@ struct Context {
 };
 
 // device: "cpu", "cuda" or "cuda:N"; dtype: "fp32", "bf16" or, on the cpu backend, "int8". backend: "aten", the oracle
-// of all others, on every device, where dtype is that of weights and activations, or "fp8", which adds the rounding of
-// the cuda backend's to bf16 (aten/aten_backend.h); "cpu", the fast one for inference on the CPU, where tensors are
-// fp32 and dtype is the precision of the products with weights (cpu/cpu_backend.h); "cuda", the fast one for inference
-// on a GPU, in a binary built with it, which knows "fp16", too, and "fp8": layers' products in E4M3 beside tensors in
-// bf16 (cuda/fp8.h), on devices of compute capability 8.9; "auto", the fastest there is for the device.
+// of all others, on every device, where dtype is that of weights and activations, or "fp8" or "fp8_mixed", which add
+// the rounding of the cuda backend's to bf16 (aten/aten_backend.h); "cpu", the fast one for inference on the CPU, where
+// tensors are fp32 and dtype is the precision of the products with weights (cpu/cpu_backend.h); "cuda", the fast one
+// for inference on a GPU, in a binary built with it, which knows "fp16", too, and "fp8" and "fp8_mixed": layers'
+// products in E4M3 beside tensors in bf16 (beamline/dtype.h, cuda/fp8.h), on devices of compute capability 8.9; "auto",
+// the fastest there is for the device.
 absl::StatusOr<Context> MakeContext(absl::string_view device, absl::string_view dtype,
                                     absl::string_view backend = "aten");
 

@@ -32,11 +32,12 @@ Examples:
   beamline evaluate --model ranked --data data --tokenizer tokenizer --by-value     # of `beamline train-ranker`
   beamline evaluate --show evaluation.json
 
-With --gate the model ranks in fp32, in bf16 and in that type instead, by value where it has a ranker, and the type passes where its best item is bf16's
-for 97 % of the users, its 32 best have at most .05 fewer of fp32's than bf16's have, and the interval of the difference
-of R@10 to bf16's lies within 2 % of that. With --out the report is written, passed or not; `beamline pack --gate` puts
-one that passed into the bundle, which a server needs before it serves fp8. Without a GPU, --device cpu --backend aten
-computes what fp8 rounds.)";
+With --gate the model ranks in fp32, in bf16 and in that type instead, by value where it has a ranker, and the type
+passes where its best item is bf16's for 97 % of the users, its 32 best have at most .05 fewer of fp32's than bf16's
+have, and the interval of the difference of R@10 to bf16's lies within 2 % of that. With --out the report is written,
+passed or not; `beamline pack --gate` puts one that passed into the bundle, which a server needs before it serves fp8.
+Where fp8 misses, fp8_mixed, which leaves self-attention in bf16, loses less. Without a GPU, --device cpu --backend aten
+computes what they round.)";
 
 struct EvaluateFlags {
   train::EvaluationRun run;
@@ -111,9 +112,9 @@ Verb AddEvaluate(Command& root) {
       ->ShowDefault();
   command
       ->AddText("--gate", flags->gate,
-                "Whether this type is as good as bf16: fp8 (backend cuda; its rounding on any device: "
-                "backend aten) or int8 (backend cpu)")
-      ->OneOf({"fp8", "int8"})
+                "Whether this type is as good as bf16: fp8 or fp8_mixed (backend cuda; their rounding on any "
+                "device: backend aten) or int8 (backend cpu)")
+      ->OneOf({"fp8", "fp8_mixed", "int8"})
       ->Excludes(by_value);
   command->AddText("--out", flags->out, "Write the numbers as JSON, too");
   command->AddText("--show", flags->show, "Print a file written with --out again; nothing else is needed");

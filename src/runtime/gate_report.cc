@@ -108,7 +108,7 @@ PrecisionGateReport ReadReport(const json& root, std::vector<std::string>& probl
     reader.Problem("schema_version", absl::StrCat("is ", schema, ", this program reads ", kSchemaVersion));
   }
   if (!problems.empty()) return report;  // another document's fields would say nothing
-  ReadOneOf(reader, "dtype", {"fp8", "int8"}, report.dtype);
+  ReadOneOf(reader, "dtype", {"fp8", "fp8_mixed", "int8"}, report.dtype);
   ReadWord(reader, "weights_sha256", report.weights_sha256);
   ReadWord(reader, "config_sha256", report.config_sha256);
   ReadWord(reader, "device", report.device);

@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// gate.json: what `beamline evaluate --gate` measured of a narrow precision (fp8, int8) of one file of weights, beside
-// bf16, which it is to replace, and fp32, which both round. A bundle may hold one (`beamline pack --gate`), and is
-// loaded in fp8 only with one of fp8, of its own weights, that passed (bundle.h). int8 needs none: its sums are exact,
-// its loss is that of rounding alone, and `evaluate --gate int8` measures it for whoever asks. Whether a report passed
-// is never read from the file, but follows from its numbers and the limits below. Pure functions but for ReadGate.
+// gate.json: what `beamline evaluate --gate` measured of a narrow precision (fp8, fp8_mixed, int8) of one file of
+// weights, beside bf16, which it is to replace, and fp32, which both round. A bundle may hold one (`beamline pack
+// --gate`), and is loaded in fp8 or fp8_mixed only with one of that, of its own weights, that passed (bundle.h). int8
+// needs none: its sums are exact, its loss is that of rounding alone, and `evaluate --gate int8` measures it for
+// whoever asks. Whether a report passed is never read from the file, but follows from its numbers and the limits below.
+// Pure functions but for ReadGate.
 #pragma once
 
 #include <cstdint>
@@ -17,6 +18,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
+#include "beamline/dtype.h"
 #include "data/ranking_metrics.h"
 #include "runtime/bundle_manifest.h"
 
@@ -61,6 +63,6 @@ absl::StatusOr<PrecisionGateReport> ReadGate(const std::filesystem::path& path);
 absl::Status CheckGate(const PrecisionGateReport& report, const BundleManifest& manifest);
 
 // Whether a model is loaded in this type only where a gate allows it.
-inline bool IsGatedDtype(absl::string_view dtype) { return dtype == "fp8"; }
+inline bool IsGatedDtype(absl::string_view dtype) { return IsFp8(dtype); }
 
 }  // namespace beamline::runtime

@@ -9,6 +9,7 @@
 #include "backend/device_budget.h"
 #include "base/log.h"
 #include "base/run_catching.h"
+#include "beamline/dtype.h"
 #include "beamline/status.h"
 #include "model/model.h"
 #include "model/weights.h"
@@ -42,7 +43,7 @@ absl::StatusOr<std::string> ChooseDevice(const RunnerOptions& options) {
   const absl::Status cuda = backend::MakeContext("cuda", options.dtype, options.backend).status();
   if (cuda.ok()) return "cuda";
   // On the CPU neither fp8 nor fp16 is served: the error says why there is none.
-  if (!absl::IsFailedPrecondition(cuda) || options.dtype == "fp8" || options.dtype == "fp16") return cuda;
+  if (!absl::IsFailedPrecondition(cuda) || IsFp8(options.dtype) || options.dtype == "fp16") return cuda;
   LogEvent(spdlog::level::warn, "device auto falls back to the CPU", {{"why", std::string(cuda.message())}});
   return "cpu";
 }

@@ -69,8 +69,8 @@ struct RunnerOptions {
   std::string bundle;                      // folder written by `beamline pack`
   std::string catalogue;                   // snapshot file used instead of the bundle's own; empty: the bundle's
   std::string device = "cpu";              // "cpu" or "cuda"; ChooseDevice for "auto"
-  std::string dtype = "fp32";              // "fp32", "bf16", "fp16", "fp8" or "int8"; see backend/context.h
-  bool allow_ungated_dtype = false;        // fp8 of a bundle without a passed gate of it (gate_report.h), too
+  std::string dtype = "fp32";              // see beamline/dtype.h and backend/context.h
+  bool allow_ungated_dtype = false;        // FP8 of a bundle without a passed gate of it (gate_report.h), too
   std::string backend = "auto";            // "aten", "cpu", "cuda", or "auto": the fastest there is
   int threads = 0;                         // of the backend; 0: one per core
   int workers = 1;                         // concurrent Encode and Decode calls

@@ -11,6 +11,7 @@
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_split.h"
 #include "absl/time/clock.h"
+#include "beamline/dtype.h"
 #include "beamline/engine_limits.h"
 #include "beamline/parallel.h"
 #include "google/protobuf/descriptor.h"
@@ -313,14 +314,14 @@ class Checker {
     };
     if (backend == "cpu" || backend == "cuda") need("backend", backend, backend);
     if (dtype == "int8") need("dtype", dtype, "cpu");
-    if (dtype == "fp16" || dtype == "fp8") need("dtype", dtype, "cuda");
+    if (dtype == "fp16" || IsFp8(dtype)) need("dtype", dtype, "cuda");
   }
 
   void CheckEngine() {
     const config::v1::Engine& engine = config_.engine();
     CheckNarrowing();
     CheckWord("engine.device", engine.device(), {"cpu", "cuda", "auto"});
-    CheckWord("engine.dtype", engine.dtype(), {"fp32", "bf16", "fp16", "fp8", "int8"});
+    CheckWord("engine.dtype", engine.dtype(), {"fp32", "bf16", "fp16", "fp8", "fp8_mixed", "int8"});
     CheckWord("engine.backend", engine.backend(), {"auto", "aten", "cpu", "cuda"});
     CheckPlacement(engine);
     CheckPath("engine.bundle", engine.bundle());

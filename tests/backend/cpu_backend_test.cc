@@ -151,7 +151,7 @@ TEST(CpuBackend, RefusesWhatItCannotDoByName) {
   EXPECT_EQ(MakeContext("cpu", "fp32", "mkl").status().message(),
             "backend: 'mkl' is unknown; use auto, aten, cpu or cuda");
   EXPECT_EQ(MakeContext("cpu", "int4", "cpu").status().message(),
-            "dtype: 'int4' is unknown; use fp32, bf16, fp16, fp8 or int8");
+            "dtype: 'int4' is unknown; use fp32, bf16, fp16, fp8, fp8_mixed or int8");
   EXPECT_EQ(MakeContext("cpu", "int8", "aten").status().message(),
             "dtype: int8 runs on device cpu with backend cpu only; use fp32 or bf16");
   EXPECT_EQ(MakeContext("cpu", "fp32", "cuda").status().message(),

@@ -101,13 +101,19 @@ case $1 in
       [[ $1 == --json ]] && printf '{\\n "dtype": "%s"\\n}\\n' "$dtype" >"$2"
       shift
     done ;;
-  evaluate) echo "$*"; [[ $* == *"--gate fp8 --device cuda"*"--out "*/gate-*.json ]] || exit 9; [[ ! -e carry/worse ]] || exit 2 ;;
+  evaluate) echo "$*"
+    dtype=$(grep -oP '(?<=--gate )[a-z0-9_]+' <<<"$*")
+    [[ $* == *"--gate $dtype --device cuda"*"--out "*/gate-$dtype-*.json ]] || exit 9
+    [[ ! -e carry/worse-$dtype ]] || exit 2 ;;
 esac""")
         status, said, result = self.verify("engine", "programmatic", "quality")
         self.assertEqual(status, 0)
         self.assertEqual(result["engine"], [{"dtype": d, "bench": {"dtype": d}} for d in ("bf16", "fp8")])
         self.assertIn("--max-users 20000", said["quality"]["detail"])
-        (self.root / "carry/worse").touch()
+        (self.root / "carry/worse-fp8").touch()
+        status, said, _ = self.verify("quality", BEAMLINE_GATE_USERS="9")
+        self.assertEqual((status, said["quality"]["status"]), (0, "passed"), "as good without self-attention in FP8")
+        (self.root / "carry/worse-fp8_mixed").touch()
         status, said, _ = self.verify("quality", BEAMLINE_GATE_USERS="9")
         self.assertEqual((status, said["quality"]["status"]), (1, "failed"))
         self.assertIn("--max-users 9", said["quality"]["detail"])

@@ -149,7 +149,8 @@ TEST(GateReport, FilesThatAreNoReportAreRefusedByTheField) {
   EXPECT_THAT(problem([](Json& json) { json["bf16_recall_10"] = 0; }), HasSubstr("bf16_recall_10: must lie in"));
   EXPECT_THAT(problem([](Json& json) { json["recall_10_difference"].erase("low"); }),
               HasSubstr("recall_10_difference.low: is missing"));
-  EXPECT_THAT(problem([](Json& json) { json["dtype"] = "bf16"; }), HasSubstr("dtype: must be fp8 or int8, is 'bf16'"));
+  EXPECT_THAT(problem([](Json& json) { json["dtype"] = "bf16"; }),
+              HasSubstr("dtype: must be fp8 or fp8_mixed or int8, is 'bf16'"));
   EXPECT_THAT(problem([](Json& json) { json["split"] = "x"; }), HasSubstr("split: must be test or validation, is 'x'"));
   EXPECT_THAT(problem([](Json& json) { json["beam"] = 31; }), HasSubstr("beam: must be at least 32"));
   EXPECT_THAT(problem([](Json& json) { json = {}; }), HasSubstr("must be an object"));
@@ -263,6 +264,14 @@ TEST_F(GatedBundle, Fp8IsLoadedWithAPassedGateAlone) {
   of_int8.dtype = "int8";
   ASSERT_TRUE(Pack(of_int8).ok());
   EXPECT_THAT(std::string(Load(gated_, "fp8").message()), HasSubstr("the one it has is of int8"));
+
+  // Nor does a gate of one kind of FP8 let the other in.
+  PrecisionGateReport of_mixed = OwnReport();
+  of_mixed.dtype = "fp8_mixed";
+  ASSERT_TRUE(Pack(of_mixed).ok());
+  EXPECT_THAT(std::string(Load(gated_, "fp8").message()), HasSubstr("the one it has is of fp8_mixed"));
+  EXPECT_TRUE(Load(gated_, "fp8_mixed").ok()) << Load(gated_, "fp8_mixed");
+  EXPECT_FALSE(Load(plain_, "fp8_mixed").ok());
 }
 
 // Whoever edits a bundle by hand, digests and all.

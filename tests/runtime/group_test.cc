@@ -295,7 +295,7 @@ TEST(Group, ModelsThatCannotBeSharedOrDifferAreNamedAndNothingEnds) {
 
 // Each rank would quantise its share of a row with a scale of its own. Neither waits for the others to be told.
 TEST(Group, TypesWhoseRowsHaveAScaleAreRefused) {
-  for (const std::string dtype : {"int8", "fp8"}) {
+  for (const std::string dtype : {"int8", "fp8", "fp8_mixed"}) {
     const RunnerOptions options{.bundle = "none", .device = "auto", .dtype = dtype};
     const std::string expected = absl::StrCat("engine.dtype: ", dtype, " needs parallel.size 1, and it is 2");
     EXPECT_THAT(std::string(StartGroup(options, parallel::testing::OptionsOf(0, 2, 1)).status().message()),

@@ -166,7 +166,7 @@ TEST(Config, RanksOfAGroupAreChecked) {
   EXPECT_THAT(problem("size: 2 start_timeout_ms: 0"), ElementsAre(HasSubstr("parallel.start_timeout_ms: 0")));
   EXPECT_THAT(problem("size: 2 stalled_after_ms: 999"),
               ElementsAre(HasSubstr("parallel.stalled_after_ms: 999 is outside 1000..3600000")));
-  for (const std::string dtype : {"int8", "fp8"}) {
+  for (const std::string dtype : {"int8", "fp8", "fp8_mixed"}) {
     const std::string text = "engine { bundle: 'b' device: 'auto' dtype: '" + dtype + "' }";
     EXPECT_THAT(Problems(text + " parallel { size: 1 }"), ElementsAre());
     EXPECT_THAT(Problems(text + " parallel { size: 2 }"),
@@ -273,10 +273,12 @@ TEST(Config, EachProblemIsFoundAlone) {
       {"listen { port: 5 }\nengine {  # } {\n  threads: 1\n", "c.textproto:4: ", "The '{' of line 2 is not closed."},
       {"engine { score_rule: FULL }", "c.textproto:1: ", "FULL"},
       {"engine { backend: 'mkl' }", "c.textproto:1: engine.backend", "auto, aten, cpu"},
-      {"engine { dtype: 'FP32' }", "c.textproto:1: engine.dtype", "fp32, bf16, fp16, fp8, int8"},
+      {"engine { dtype: 'FP32' }", "c.textproto:1: engine.dtype", "fp32, bf16, fp16, fp8, fp8_mixed, int8"},
       {"engine { dtype: 'fp16' }", "c.textproto:1: engine.dtype: fp16 needs device cuda", "engine.device is cpu"},
       {"engine { device: 'auto' dtype: 'fp8' backend: 'aten' }", "c.textproto:1: engine.dtype: fp8 needs backend cuda",
        "engine.backend is aten"},
+      {"engine { dtype: 'fp8_mixed' }", "c.textproto:1: engine.dtype: fp8_mixed needs device cuda",
+       "engine.device is cpu"},
       {"engine { device: 'cuda' dtype: 'int8' }", "c.textproto:1: engine.dtype: int8 needs device cpu", "is cuda"},
       {"engine { dtype: 'int8' backend: 'aten' }", "c.textproto:1: engine.dtype: int8 needs backend cpu", "is aten"},
       {"engine { device: 'cuda' backend: 'cpu' }", "c.textproto:1: engine.backend: cpu needs device cpu", "is cuda"},

@@ -3,18 +3,19 @@
 // The op set on ATen: any device, differentiable, written for clarity. It is the oracle that faster backends are tested
 // against, and the backend the trainer uses. Stateless.
 //
-// One made for FP8 is the oracle of products in E4M3 (cuda/fp8.h): rows and weights of attention's and feed-forward's
-// products are rounded as they are there, multiplied in fp32, and everything else is as without. What a trained model
+// One made for FP8 is the oracle of products in E4M3 (cuda/fp8.h): rows and weights of these products are rounded as
+// they are there, multiplied in fp32, and everything else is as without. What a trained model
 // loses by FP8 can be told with it where there is no GPU; slowly, and without gradients.
 #pragma once
 
 #include "backend/backend.h"
+#include "backend/fp8_products.h"
 
 namespace beamline::backend {
 
 class AtenBackend : public Backend {
  public:
-  explicit AtenBackend(bool fp8 = false) : fp8_(fp8) {}
+  explicit AtenBackend(Fp8Products fp8 = Fp8Products::kNone) : fp8_(fp8) {}
 
   Tensor UploadInts(Context&, absl::Span<const int32_t>, absl::Span<const int64_t> shape) const override;
   Tensor UploadFloats(Context&, absl::Span<const float>, absl::Span<const int64_t> shape) const override;
@@ -55,10 +56,11 @@ class AtenBackend : public Backend {
   Tensor RankerLogits(Context&, const Tensor& states, const RankerWeights&, const Tensor& codes) const override;
 
  private:
-  // x [rows, in] with a weight of attention or feed-forward.
+  // x [rows, in] with a weight of cross-attention or feed-forward, and of self-attention.
   Tensor LayerProduct(const Tensor& x, const Tensor& weight) const;
+  Tensor SelfProduct(const Tensor& x, const Tensor& weight) const;
 
-  const bool fp8_;
+  const Fp8Products fp8_;
 
  protected:
   // Requests [begin, end) of args, whose logits are fp32 on the host, each row contiguous.

@@ -107,7 +107,8 @@ Tensor CudaBackend::AttendToSelf(Context& ctx, const Tensor& x, const SelfAttent
                                  const Tensor& mask) const {
   const int64_t batch = mask.size(0), rows = x.size(0), tokens = rows / batch, inner = w.out.size(1);
   const BiasByDistance bias = BiasOf(ctx, w.bias);
-  const Tensor qkv = LayerProduct(ctx, x, w.qkv);  // [rows, 3 * inner]
+  const Tensor qkv = BatchOf(ctx).Take({rows, 3 * inner}, ctx.dtype);
+  SelfProduct(ctx, {x.const_data_ptr(), rows, x.size(1)}, w.qkv, qkv);
   kernels::AttentionBatch attention = InPlace(ctx, w, ColumnsOf(qkv, 0), mask, tokens);
   attention.max_queries = static_cast<int32_t>(tokens);
   attention.limit_repeat = static_cast<int32_t>(tokens / (mask.size(1) - tokens - 1));
@@ -120,7 +121,7 @@ Tensor CudaBackend::AttendToSelf(Context& ctx, const Tensor& x, const SelfAttent
   }
   Check(kernels::AttentionCuda(attention, BatchOf(ctx).stream()), "self-attention");
   Tensor y = BatchOf(ctx).Take({rows, w.out.size(0)}, ctx.dtype);
-  LayerProduct(ctx, {qkv.const_data_ptr(), rows, 3 * inner}, w.out, y);
+  SelfProduct(ctx, {qkv.const_data_ptr(), rows, 3 * inner}, w.out, y);
   return y;
 }
 
@@ -173,7 +174,7 @@ Tensor CudaBackend::LineageAttention(Context& ctx, const Tensor& x, const SelfAt
   TORCH_CHECK(step < kernels::kMaxTrieLevels, "cuda: more steps than ", kernels::kMaxTrieLevels);
   const BiasByDistance bias = BiasOf(ctx, w.bias);
   const Tensor own = BatchOf(ctx).Take({now.batch, rows / now.batch, 3 * inner}, ctx.dtype);
-  LayerProduct(ctx, {x.const_data_ptr(), rows, x.size(1)}, w.qkv, own);
+  SelfProduct(ctx, {x.const_data_ptr(), rows, x.size(1)}, w.qkv, own);
   kernels::LineageAttentionBatch attention;
   attention.type = KernelType(ctx.dtype);
   attention.heads = attention.key_value_heads = w.heads;
@@ -195,7 +196,7 @@ Tensor CudaBackend::LineageAttention(Context& ctx, const Tensor& x, const SelfAt
   if (bias.lineage.defined()) attention.bias = bias.lineage.const_data_ptr<float>();
   Check(kernels::LineageAttentionCuda(attention, BatchOf(ctx).stream()), "self-attention over a lineage");
   Tensor y = BatchOf(ctx).Take({rows, w.out.size(0)}, ctx.dtype);
-  LayerProduct(ctx, {own.const_data_ptr(), rows, 3 * inner}, w.out, y);
+  SelfProduct(ctx, {own.const_data_ptr(), rows, 3 * inner}, w.out, y);
   if (!now.last) now.cache.steps.push_back(own);
   return y;
 }

@@ -33,7 +33,7 @@ namespace beamline::backend::cuda {
 class CudaBackend final : public Backend {
  public:
   // `where` is what tensors call their device. FAILED_PRECONDITION or INTERNAL where the device cannot be used.
-  static absl::StatusOr<std::unique_ptr<CudaBackend>> Make(const CublasLt& lt, c10::Device where, Fp8 fp8 = Fp8::kOff);
+  static absl::StatusOr<std::unique_ptr<CudaBackend>> Make(const CublasLt& lt, c10::Device where, Fp8 fp8 = {});
   ~CudaBackend() override;
 
   std::shared_ptr<BatchResources> BeginBatch(const std::shared_ptr<BatchWorkers>& workers) const override;
@@ -42,7 +42,7 @@ class CudaBackend final : public Backend {
   // Few sizes where passes become graphs.
   int64_t RoomFor(const Context&, int64_t size, int64_t fewest) const override;
   bool SearchesOnDevice() const override { return true; }
-  int64_t PackedWeightBytes() const override { return fp8_ == Fp8::kOff ? 0 : 1; }
+  int64_t PackedWeightBytes() const override { return fp8_.on() ? 1 : 0; }
   void ReleaseUnusedWeights() const override { fp8_weights_.ReleaseUnused(); }
   int64_t fp8_weights() const { return fp8_weights_.size(); }
   // The choice of algorithms.
@@ -113,8 +113,9 @@ class CudaBackend final : public Backend {
   };
   void Multiply(Context&, const Rows& x, const Tensor& weight, const Tensor& out, const ProductOptions&) const;
   void Run(Context&, const ProductKind&, const ProductSteps&, int64_t rows, const ProductArrays&) const;
-  // out [x.count, n] with a weight of attention or feed-forward: in FP8, if that is on.
+  // out [x.count, n] with a weight of cross-attention or feed-forward, and of self-attention: in FP8, if that is on.
   void LayerProduct(Context&, const Rows& x, const Tensor& weight, const Tensor& out) const;
+  void SelfProduct(Context&, const Rows& x, const Tensor& weight, const Tensor& out) const;
   Tensor LayerProduct(Context&, const Tensor& x, const Tensor& weight) const;
   bool TakesFp8(const Tensor& weight) const;
   Fp8Matrix NewRows(Context&, int64_t rows, int64_t columns) const;

@@ -14,30 +14,31 @@ namespace beamline::backend::cuda {
 
 namespace {
 
-absl::StatusOr<Fp8> Fp8OfDevice(int index) {
+absl::StatusOr<Fp8Scaling> ScalingOfDevice(int index) {
   cudaDeviceProp properties;
   if (const cudaError_t error = cudaGetDeviceProperties(&properties, index); error != cudaSuccess) {
     return absl::FailedPreconditionError(
         absl::StrCat("device: cuda:", index, " cannot be used: ", cudaGetErrorString(error)));
   }
-  return Fp8Of(properties.major, properties.minor, absl::StrCat("cuda:", index, " (", properties.name, ")"));
+  return Fp8ScalingOf(properties.major, properties.minor, absl::StrCat("cuda:", index, " (", properties.name, ")"));
 }
 
 }  // namespace
 
-absl::StatusOr<const Backend*> BackendOf(c10::Device device, bool fp8) {
+absl::StatusOr<const Backend*> BackendOf(c10::Device device, Fp8Products products) {
   static auto* const mutex = new std::mutex;
-  static auto* const backends = new std::map<std::pair<int, bool>, std::unique_ptr<CudaBackend>>;  // guarded by mutex
+  // Guarded by mutex.
+  static auto* const backends = new std::map<std::pair<int, Fp8Products>, std::unique_ptr<CudaBackend>>;
   const c10::Device where(c10::kCUDA, device.has_index() ? device.index() : c10::DeviceIndex{0});
   const std::lock_guard<std::mutex> lock(*mutex);
-  std::unique_ptr<CudaBackend>& backend = (*backends)[{where.index(), fp8}];
+  std::unique_ptr<CudaBackend>& backend = (*backends)[{where.index(), products}];
   if (backend == nullptr) {
     BEAMLINE_ASSIGN_OR_RETURN(const CublasLt* lt, LoadCublasLt());
-    Fp8 precision = Fp8::kOff;
-    if (fp8) {
-      BEAMLINE_ASSIGN_OR_RETURN(precision, Fp8OfDevice(where.index()));
+    Fp8 fp8{.products = products};
+    if (fp8.on()) {
+      BEAMLINE_ASSIGN_OR_RETURN(fp8.scaling, ScalingOfDevice(where.index()));
     }
-    BEAMLINE_ASSIGN_OR_RETURN(backend, CudaBackend::Make(*lt, where, precision));
+    BEAMLINE_ASSIGN_OR_RETURN(backend, CudaBackend::Make(*lt, where, fp8));
   }
   return backend.get();
 }

@@ -7,11 +7,12 @@
 
 #include "absl/status/statusor.h"
 #include "backend/backend.h"
+#include "backend/fp8_products.h"
 
 namespace beamline::backend::cuda {
 
-// With `fp8`, the one that multiplies with layers' weights in FP8 (fp8.h). FAILED_PRECONDITION says why the device or
+// The one that computes these products in FP8 (fp8.h). FAILED_PRECONDITION says why the device or
 // cuBLASLt cannot be used. Thread-safe.
-absl::StatusOr<const Backend*> BackendOf(c10::Device device, bool fp8);
+absl::StatusOr<const Backend*> BackendOf(c10::Device device, Fp8Products products);
 
 }  // namespace beamline::backend::cuda

@@ -7,12 +7,12 @@
 
 namespace beamline::backend::cuda {
 
-absl::StatusOr<Fp8> Fp8Of(int major, int minor, absl::string_view device) {
+absl::StatusOr<Fp8Scaling> Fp8ScalingOf(int major, int minor, absl::string_view device) {
   if (major < 8 || (major == 8 && minor < 9)) {
     return absl::FailedPreconditionError(absl::StrCat("dtype: fp8 needs a device of compute capability 8.9, and ",
                                                       device, " has ", major, ".", minor, "; use bf16 or fp16"));
   }
-  return major == 9 ? Fp8::kScaledInProduct : Fp8::kScaledAfter;  // cuBLASLt has vectors of scales for Hopper alone
+  return major == 9 ? Fp8Scaling::kInProduct : Fp8Scaling::kAfter;  // cuBLASLt has vectors of scales for Hopper alone
 }
 
 void QuantizeTo(CudaBatch& batch, const Fp8Source& source, const Fp8Matrix& to) {
@@ -53,7 +53,7 @@ int64_t Fp8Weights::size() const {
 }
 
 bool CudaBackend::TakesFp8(const Tensor& weight) const {
-  return fp8_ != Fp8::kOff && weight.size(0) % kFp8Width == 0 && weight.size(1) % kFp8Width == 0;
+  return fp8_.on() && weight.size(0) % kFp8Width == 0 && weight.size(1) % kFp8Width == 0;
 }
 
 Fp8Matrix CudaBackend::NewRows(Context& ctx, int64_t rows, int64_t columns) const {
@@ -75,6 +75,11 @@ void CudaBackend::LayerProduct(Context& ctx, const Rows& x, const Tensor& weight
   MultiplyFp8(ctx, rows, weight, out);
 }
 
+void CudaBackend::SelfProduct(Context& ctx, const Rows& x, const Tensor& weight, const Tensor& out) const {
+  if (fp8_.products == Fp8Products::kAllButSelfAttention) return Multiply(ctx, x, weight, out, {});
+  LayerProduct(ctx, x, weight, out);
+}
+
 Tensor CudaBackend::LayerProduct(Context& ctx, const Tensor& x, const Tensor& weight) const {
   Tensor y = BatchOf(ctx).Take({x.size(0), weight.size(0)}, ctx.dtype);
   LayerProduct(ctx, {x.const_data_ptr(), x.size(0), x.size(1)}, weight, y);
@@ -85,7 +90,7 @@ void CudaBackend::MultiplyFp8(Context& ctx, const Fp8Matrix& x, const Tensor& we
   CudaBatch& batch = BatchOf(ctx);
   const Fp8Matrix narrow = fp8_weights_.Get(batch, weight);
   const int64_t rows = x.values.size(0), n = weight.size(0), k = weight.size(1);
-  const bool in_product = fp8_ == Fp8::kScaledInProduct;
+  const bool in_product = fp8_.scaling == Fp8Scaling::kInProduct;
   const Tensor product = in_product ? out : batch.Take({rows, n}, c10::kFloat);
   const ProductKind kind{.type = kernels::DataType::kE4M3,
                          .out_type = KernelType(product.scalar_type()),

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// FP8 (E4M3) in the products of attention and feed-forward with their weights: every row of activations and every
-// output channel of a weight has a scale of its own. All else (experts, heads, input layers, norms, attention's own
-// products) stays in the context's dtype. A weight is quantised on the device at its first use, which is at warm-up,
-// and kept beside the original while somebody holds that.
+// FP8 (E4M3) in the products of attention and feed-forward with their weights, or all but self-attention's: every row
+// of activations and every output channel of a weight has a scale of its own. All else (experts, heads, input layers,
+// norms, attention's own products) stays in the context's dtype. A weight is quantised on the device at its first use,
+// which is at warm-up, and kept beside the original while somebody holds that.
 #pragma once
 
 #include <cstdint>
@@ -14,19 +14,25 @@
 #include "absl/container/flat_hash_map.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
+#include "backend/fp8_products.h"
 
 namespace beamline::backend::cuda {
 
 class CudaBatch;
 
-enum class Fp8 : int {
-  kOff = 0,
-  kScaledInProduct = 1,  // by cuBLASLt
-  kScaledAfter = 2,      // by a kernel of ours: where cuBLASLt has no scales for rows
+enum class Fp8Scaling : int {
+  kInProduct = 0,  // by cuBLASLt
+  kAfter = 1,      // by a kernel of ours: where cuBLASLt has no scales for rows
+};
+
+struct Fp8 {
+  Fp8Products products = Fp8Products::kNone;
+  Fp8Scaling scaling = Fp8Scaling::kInProduct;
+  bool on() const { return products != Fp8Products::kNone; }
 };
 
 // What a device of that compute capability does. FAILED_PRECONDITION below 8.9, which has no FP8.
-absl::StatusOr<Fp8> Fp8Of(int major, int minor, absl::string_view device);
+absl::StatusOr<Fp8Scaling> Fp8ScalingOf(int major, int minor, absl::string_view device);
 
 // Widths that such products take; others run in the context's dtype.
 inline constexpr int64_t kFp8Width = 16;

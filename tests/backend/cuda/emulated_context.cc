@@ -32,15 +32,16 @@ std::unique_ptr<cuda::CudaBackend> MakeCudaTestBackend() {
   return *cuda::CudaBackend::Make(**cuda::LoadCublasLt(), c10::Device(c10::kCPU));
 }
 
-// "fp8", and "fp8_scaled_after" as devices do it whose cuBLASLt has no scales for rows.
+// "fp8" and "fp8_mixed", and "fp8_scaled_after" as devices do it whose cuBLASLt has no scales for rows.
 absl::StatusOr<Context> MakeCudaTestContext(absl::string_view dtype) {
   const auto make = [](cuda::Fp8 fp8) {
     return (*cuda::CudaBackend::Make(**cuda::LoadCublasLt(), c10::Device(c10::kCPU), fp8)).release();
   };
-  static const cuda::CudaBackend* const backends[] = {make(cuda::Fp8::kOff), make(cuda::Fp8::kScaledInProduct),
-                                                      make(cuda::Fp8::kScaledAfter)};
+  static const cuda::CudaBackend* const backends[] = {make({}), make({Fp8Products::kAll}),
+                                                      make({Fp8Products::kAll, cuda::Fp8Scaling::kAfter}),
+                                                      make({Fp8Products::kAllButSelfAttention})};
   Context ctx;
-  ctx.backend = backends[dtype == "fp8" ? 1 : dtype == "fp8_scaled_after" ? 2 : 0];
+  ctx.backend = backends[dtype == "fp8" ? 1 : dtype == "fp8_scaled_after" ? 2 : dtype == "fp8_mixed" ? 3 : 0];
   ctx.dtype = dtype == "bf16" || ctx.backend != backends[0] ? c10::kBFloat16
               : dtype == "fp16"                             ? c10::kHalf
                                                             : c10::kFloat;

@@ -238,12 +238,12 @@ TEST_P(Fp8Test, WeightsAreQuantisedOnceAndLetGoOf) {
 }
 
 TEST(Fp8OfDevice, NeedsACapabilityAndTakesTheLibrarysScalesOnHopper) {
-  EXPECT_EQ(Fp8Of(8, 0, "cuda:1 (NVIDIA A100)").status().message(),
+  EXPECT_EQ(Fp8ScalingOf(8, 0, "cuda:1 (NVIDIA A100)").status().message(),
             "dtype: fp8 needs a device of compute capability 8.9, and cuda:1 (NVIDIA A100) has 8.0; use bf16 or fp16");
-  EXPECT_EQ(Fp8Of(8, 6, "cuda:0").status().code(), absl::StatusCode::kFailedPrecondition);
-  EXPECT_EQ(*Fp8Of(8, 9, "cuda:0"), Fp8::kScaledAfter);
-  EXPECT_EQ(*Fp8Of(9, 0, "cuda:0"), Fp8::kScaledInProduct);
-  EXPECT_EQ(*Fp8Of(10, 0, "cuda:0"), Fp8::kScaledAfter);
+  EXPECT_EQ(Fp8ScalingOf(8, 6, "cuda:0").status().code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_EQ(*Fp8ScalingOf(8, 9, "cuda:0"), Fp8Scaling::kAfter);
+  EXPECT_EQ(*Fp8ScalingOf(9, 0, "cuda:0"), Fp8Scaling::kInProduct);
+  EXPECT_EQ(*Fp8ScalingOf(10, 0, "cuda:0"), Fp8Scaling::kAfter);
 }
 
 TEST(Fp8OfDevice, IsRefusedByNameElsewhere) {

@@ -316,7 +316,7 @@ stage_quality() {
   local dtype passed=1 said=
   for dtype in fp8 fp8_mixed; do
     LD_LIBRARY_PATH=$libraries limited "$work/quality" carry/beamline evaluate --model carry/model --data carry/data \
-      --tokenizer carry/tokenizer --gate $dtype --device cuda --backend cuda --threads 2 \
+      --tokenizer carry/tokenizer --gate $dtype --split both --device cuda --backend cuda --threads 2 \
       --max-users "${BEAMLINE_GATE_USERS:-20000}" --out "$results/gate-$dtype-${out##*/gpu-}" && passed=0
     cat "$work/quality"
     said+="$dtype: $(tail -n 6 "$work/quality"); "

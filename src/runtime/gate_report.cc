@@ -113,7 +113,7 @@ PrecisionGateReport ReadReport(const json& root, std::vector<std::string>& probl
   ReadWord(reader, "config_sha256", report.config_sha256);
   ReadWord(reader, "device", report.device);
   ReadWord(reader, "backend", report.backend);
-  ReadOneOf(reader, "split", {"test", "validation"}, report.split);
+  ReadOneOf(reader, "split", {"test", "validation", "both"}, report.split);
   reader.Int("beam", report.beam);
   if (reader.Has("beam") && report.beam < kGateList) {
     reader.Problem("beam", absl::StrCat("must be at least ", kGateList, ", the items that are compared"));

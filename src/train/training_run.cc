@@ -204,8 +204,9 @@ absl::StatusOr<EvaluationReport> RunEvaluation(const EvaluationRun& run, Progres
   return report;
 }
 
-absl::StatusOr<runtime::PrecisionGateReport> RunPrecisionGate(const EvaluationRun& run, const std::string& dtype,
-                                                              Progress* progress) {
+absl::StatusOr<runtime::PrecisionGateReport> RunPrecisionGate(const EvaluationRun& run,
+                                                              const PrecisionGateOptions& gate, Progress* progress) {
+  const std::string& dtype = gate.dtype;
   if (dtype == "fp32" || dtype == "bf16") {
     return absl::InvalidArgumentError(absl::StrCat("dtype: ", dtype, " is what the gate compares with"));
   }
@@ -224,9 +225,12 @@ absl::StatusOr<runtime::PrecisionGateReport> RunPrecisionGate(const EvaluationRu
     if (setting == nullptr) {
       BEAMLINE_ASSIGN_OR_RETURN(setting, PrepareEvaluation(run, loaded, progress));
     }
-    const std::vector<CorpusCase> all = setting->data.corpus.Cases(run.options.held_out);
     std::vector<CorpusCase> cases;
-    for (const size_t i : ChooseCases(all, run.options)) cases.push_back(all[i]);
+    for (const data::HeldOut part : {data::HeldOut::kTest, data::HeldOut::kValidation}) {
+      if (!gate.both_splits && part != run.options.held_out) continue;
+      const std::vector<CorpusCase> all = setting->data.corpus.Cases(part);
+      for (const size_t i : ChooseCases(all, run.options)) cases.push_back(all[i]);
+    }
     // Lists are compared in the order in which they are served.
     const RankOptions options{.beam = beam,
                               .by_value = loaded.model->ranker() != nullptr,
@@ -250,7 +254,7 @@ absl::StatusOr<runtime::PrecisionGateReport> RunPrecisionGate(const EvaluationRu
   report.config_sha256 = config.sha256;
   report.device = run.device.device;
   report.backend = run.device.backend;
-  report.split = run.options.held_out == data::HeldOut::kTest ? "test" : "validation";
+  report.split = gate.both_splits ? "both" : run.options.held_out == data::HeldOut::kTest ? "test" : "validation";
   report.beam = beam;
   return report;
 }

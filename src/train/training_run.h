@@ -75,9 +75,16 @@ struct EvaluationRun {
 
 absl::StatusOr<EvaluationReport> RunEvaluation(const EvaluationRun& run, Progress* progress = nullptr);
 
-// The quality gate of `dtype` (runtime/gate_report.h) on the cases of the evaluation, seen items removed: the model is
-// loaded and run in fp32, in bf16 and in `dtype`, one after the other. ABORTED: its weights were replaced meanwhile.
-absl::StatusOr<runtime::PrecisionGateReport> RunPrecisionGate(const EvaluationRun& run, const std::string& dtype,
+struct PrecisionGateOptions {
+  std::string dtype;
+  // The cases of both splits, whatever the evaluation's: twice as many requests. A user's two count as two.
+  bool both_splits = false;
+};
+
+// The quality gate of a dtype (runtime/gate_report.h) on the cases of the evaluation, seen items removed: the model is
+// loaded and run in fp32, in bf16 and in that, one after the other. ABORTED: its weights were replaced meanwhile.
+absl::StatusOr<runtime::PrecisionGateReport> RunPrecisionGate(const EvaluationRun& run,
+                                                              const PrecisionGateOptions& gate,
                                                               Progress* progress = nullptr);
 
 }  // namespace beamline::train

@@ -103,7 +103,7 @@ case $1 in
     done ;;
   evaluate) echo "$*"
     dtype=$(grep -oP '(?<=--gate )[a-z0-9_]+' <<<"$*")
-    [[ $* == *"--gate $dtype --device cuda"*"--out "*/gate-$dtype-*.json ]] || exit 9
+    [[ $* == *"--gate $dtype --split both --device cuda"*"--out "*/gate-$dtype-*.json ]] || exit 9
     [[ ! -e carry/worse-$dtype ]] || exit 2 ;;
 esac""")
         status, said, result = self.verify("engine", "programmatic", "quality")

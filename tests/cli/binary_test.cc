@@ -105,7 +105,7 @@ TEST(Usage, ErrorsOfTheCommandLineSayWhatToDo) {
   expect("recommend --beam 64,wide",
          "beamline recommend: --beam: 'wide' must be a whole number, 0..4294967295; see `beamline recommend --help");
   expect("evaluate --split training",
-         "beamline evaluate: --split: training not in {test,validation}; see `beamline evaluate --help");
+         "beamline evaluate: --split: training not in {test,validation,both}; see `beamline evaluate --help");
   expect("pack", "beamline pack: --tokenizer is required; see `beamline pack --help");
   expect("generate-data",
          "beamline generate-data: needs one of log, catalogue, vectors; see `beamline generate-data --help");

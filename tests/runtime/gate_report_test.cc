@@ -151,7 +151,8 @@ TEST(GateReport, FilesThatAreNoReportAreRefusedByTheField) {
               HasSubstr("recall_10_difference.low: is missing"));
   EXPECT_THAT(problem([](Json& json) { json["dtype"] = "bf16"; }),
               HasSubstr("dtype: must be fp8 or fp8_mixed or int8, is 'bf16'"));
-  EXPECT_THAT(problem([](Json& json) { json["split"] = "x"; }), HasSubstr("split: must be test or validation, is 'x'"));
+  EXPECT_THAT(problem([](Json& json) { json["split"] = "x"; }),
+              HasSubstr("split: must be test or validation or both, is 'x'"));
   EXPECT_THAT(problem([](Json& json) { json["beam"] = 31; }), HasSubstr("beam: must be at least 32"));
   EXPECT_THAT(problem([](Json& json) { json = {}; }), HasSubstr("must be an object"));
   EXPECT_FALSE(ParseGate("{", "x").ok());

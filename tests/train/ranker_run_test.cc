@@ -191,7 +191,7 @@ TEST_F(RankerRunTest, ThePrecisionGateRanksAsItIsServed) {
   run.options.beam = runtime::kGateList;
   run.options.bootstrap.resamples = 1000;
   run.device = {.threads = 1, .backend = "cpu"};
-  const auto gate = RunPrecisionGate(run, "int8");
+  const auto gate = RunPrecisionGate(run, {.dtype = "int8"});
   ASSERT_TRUE(gate.ok()) << gate.status();
   const auto by_beam = RunEvaluation(run);
   run.options.by_value = true;
@@ -203,6 +203,16 @@ TEST_F(RankerRunTest, ThePrecisionGateRanksAsItIsServed) {
   EXPECT_NEAR(gate->fp32_recall_10, recall(*by_value), 1e-9);
   EXPECT_GT(std::abs(gate->fp32_recall_10 - recall(*by_beam)), 0.01) << "the orders would not be told apart";
   EXPECT_EQ(gate->config_sha256, runtime::DescribeFile(Path("gated/config.json"))->sha256);
+
+  // Both splits: the cases of each, once.
+  run.options.held_out = data::HeldOut::kValidation;
+  const auto validation = RunEvaluation(run);
+  const auto both = RunPrecisionGate(run, {.dtype = "int8", .both_splits = true});
+  ASSERT_TRUE(validation.ok() && both.ok()) << validation.status() << both.status();
+  EXPECT_EQ(both->requests, gate->requests + validation->users);
+  EXPECT_EQ(both->split, "both");
+  EXPECT_NEAR(both->fp32_recall_10, (recall(*by_value) + recall(*validation)) / 2, 1e-9);
+  EXPECT_NE(recall(*by_value), recall(*validation)) << "one would pass for the other";
 }
 
 // Other weights under an old ranker, or random ones in it, would order what is served.

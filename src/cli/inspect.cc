@@ -21,6 +21,8 @@
 #include "catalogue/section_file.h"
 #include "catalogue/snapshot_file.h"
 #include "cli/verb.h"
+#include "data/labels.h"
+#include "model/config.h"
 #include "runtime/bundle_folder.h"
 #include "runtime/gate_report.h"
 
@@ -159,6 +161,23 @@ absl::Status InspectSafetensors(const std::string& path) {
   return absl::OkStatus();
 }
 
+// What is in a bundle besides a model and its items.
+absl::Status InspectExtras(const std::filesystem::path& folder, const runtime::BundleManifest& manifest) {
+  BEAMLINE_ASSIGN_OR_RETURN(const model::ModelConfig config, model::LoadConfig(folder / runtime::kConfigFile));
+  if (config.ranker.enabled()) {
+    Print("ranker      value = %g x score", config.ranker.score_weight);
+    for (const model::RankerHead& head : config.ranker.heads) {
+      Print(" %+g x %s", head.weight, data::FormatLabels(head.label));
+    }
+    Print(", hidden layer of %d\n", config.ranker.width);
+  }
+  if (!manifest.files.contains(runtime::kGateFile)) return absl::OkStatus();
+  BEAMLINE_ASSIGN_OR_RETURN(const runtime::PrecisionGateReport gate, runtime::ReadGate(folder / runtime::kGateFile));
+  const absl::Status passed = runtime::CheckGate(gate, manifest);
+  Print("gate        %s, %s\n", gate.dtype, passed.ok() ? "passed" : std::string(passed.message()));
+  return absl::OkStatus();
+}
+
 absl::Status InspectBundle(const InspectFlags& flags) {
   BEAMLINE_ASSIGN_OR_RETURN(const runtime::BundleManifest manifest, runtime::OpenBundleFolder(flags.path));
   const std::string items = (std::filesystem::path(flags.path) / runtime::kItemsFile).string();
@@ -170,12 +189,7 @@ absl::Status InspectBundle(const InspectFlags& flags) {
     BEAMLINE_RETURN_IF_ERROR(runtime::VerifyBundleFile(flags.path, manifest, name));
     Print("            %-24s %14d  %s\n", name, entry.bytes, entry.sha256);
   }
-  if (manifest.files.contains(runtime::kGateFile)) {
-    BEAMLINE_ASSIGN_OR_RETURN(const runtime::PrecisionGateReport gate,
-                              runtime::ReadGate(std::filesystem::path(flags.path) / runtime::kGateFile));
-    const absl::Status passed = runtime::CheckGate(gate, manifest);
-    Print("gate        %s, %s\n", gate.dtype, passed.ok() ? "passed" : std::string(passed.message()));
-  }
+  BEAMLINE_RETURN_IF_ERROR(InspectExtras(flags.path, manifest));
   Print("digests     all match\n\n");
   return InspectCatalogue(flags, items, manifest.codebook_fingerprint);
 }

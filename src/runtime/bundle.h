@@ -44,7 +44,7 @@ struct LoadBundleOptions {
   parallel::Shard shard;           // of the weights, this alone is kept in memory
   int64_t memory_limit_bytes = 0;  // of the host; 0: what the machine has available
   // The bundle must hold a gate of this type, of its weights, that passed: else FAILED_PRECONDITION, before anything
-  // large is read. Empty: it need not.
+  // large is read. Empty: it need not. A gate that is none is INVALID_ARGUMENT in either case.
   std::string gated_dtype;
 };
 

@@ -76,6 +76,15 @@ class TemporaryFolder {
   fs::path path_;
 };
 
+// Of the files that may be left out, which are read as a whole.
+absl::Status CheckOptionalFile(const fs::path& given, uint64_t max_bytes) {
+  std::error_code error;
+  if (!fs::is_regular_file(given, error)) return absl::NotFoundError(given.string() + ": no such regular file");
+  const uint64_t bytes = fs::file_size(given, error);
+  if (error || bytes <= max_bytes) return absl::OkStatus();
+  return absl::InvalidArgumentError(absl::StrCat(given.string(), ": has ", bytes, " bytes, may have ", max_bytes));
+}
+
 absl::Status CopyFile(const fs::path& from, const fs::path& to) {
   std::error_code error;
   if (!fs::is_regular_file(from, error)) {
@@ -102,9 +111,13 @@ absl::StatusOr<Files> FilesOf(const BundleParts& parts) {
               {kWeightsFile, parts.weights},
               {kVocabularyFile, parts.vocabulary},
               {kCodebookFile, parts.codebook}};
-  if (!parts.gate.empty()) files[kGateFile] = parts.gate;
+  if (!parts.gate.empty()) {
+    BEAMLINE_RETURN_IF_ERROR(CheckOptionalFile(parts.gate, kMaxGateBytes));
+    files[kGateFile] = parts.gate;
+  }
   for (const fs::path& tuning : parts.tuning) {
     BEAMLINE_ASSIGN_OR_RETURN(const std::string name, NameInBundle(tuning));
+    BEAMLINE_RETURN_IF_ERROR(CheckOptionalFile(tuning, kMaxTuningBytes));
     if (const auto [before, is_new] = files.emplace(name, tuning); !is_new) {
       return absl::InvalidArgumentError(absl::StrCat(tuning.string(), ": is of the device that ",
                                                      before->second.string(), " is of; give one of them"));
@@ -213,7 +226,9 @@ absl::StatusOr<BundleManifest> WriteBundle(const BundleParts& parts, const fs::p
   const fs::path& path = temporary.path();
   for (const auto& [name, given] : files) BEAMLINE_RETURN_IF_ERROR(CopyFile(given, path / name));
   BEAMLINE_RETURN_IF_ERROR(catalogue::WriteSnapshot(*parts.catalogue, path / kItemsFile, options.progress));
-  BEAMLINE_ASSIGN_OR_RETURN(const BundleManifest manifest, DescribeParts(parts, files, path, options.progress));
+  const absl::StatusOr<BundleManifest> described = DescribeParts(parts, files, path, options.progress);
+  if (!described.ok()) return OfGivenFiles(described.status(), files, path);
+  const BundleManifest& manifest = *described;
   BEAMLINE_RETURN_IF_ERROR(OfGivenFiles(CheckOptionalFiles(path, manifest), files, path));
   BEAMLINE_RETURN_IF_ERROR(WriteFileAtomically(path / kManifestFile, ManifestToJson(manifest)));
 

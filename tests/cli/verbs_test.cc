@@ -14,6 +14,7 @@
 #include "cli/binary.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "nlohmann/json.hpp"
 #include "testing/paths.h"
 
 namespace beamline::cli {
@@ -132,6 +133,10 @@ TEST_F(VerbsTest, TheWholeJourney) {
   Bad(absl::StrCat("pack --model ", File("model"), " --tokenizer ", File("tokenizer"), " --gate ", File("gate.json"),
                    " --out ", File("bundle")),
       "gate.json: the gate of int8 was not passed");
+  const Outcome missing = Beamline(absl::StrCat("pack --model ", File("model"), " --tokenizer ", File("tokenizer"),
+                                                " --gate ", File("none.json"), " --out ", File("bundle")));
+  EXPECT_EQ(missing.exit_code, 2);
+  EXPECT_THAT(missing.text, ::testing::EndsWith("none.json: no such regular file\n"));
 
   const std::string ranker =
       absl::StrCat("train-ranker --model ", File("model"), source, " --threads 1 --epochs 1 --out ", File("ranked"));
@@ -143,6 +148,20 @@ TEST_F(VerbsTest, TheWholeJourney) {
                                 " --by-value --beam 16 --resamples 20 --threads 1"))
                   .text,
               HasSubstr("model - beam order"));
+  // A report as a large log may give: it is packed, and shown beside the ranker.
+  Beamline(absl::StrCat("evaluate --model ", File("ranked"), source,
+                        " --beam 32 --gate int8 --backend cpu --threads 1 ", "--out ", File("gate.json")));
+  nlohmann::json passed = nlohmann::json::parse(Slurp(File("gate.json")));
+  for (const char* share : {"top_1", "overlap", "bf16_overlap"}) passed[share] = 1;
+  passed["requests"] = 20000;
+  passed["recall_10"] = passed["bf16_recall_10"];
+  passed["recall_10_difference"] = {{"low", 0}, {"mean", 0}, {"high", 0}};
+  std::ofstream(File("gate.json")) << passed.dump();
+  Good(absl::StrCat("pack --model ", File("ranked"), " --tokenizer ", File("tokenizer"), " --gate ", File("gate.json"),
+                    " --out ", File("ranked_bundle")));
+  EXPECT_THAT(Good(absl::StrCat("inspect ", File("ranked_bundle"))).text,
+              AllOf(HasSubstr("ranker      value = 1 x score +1 x long_view +0.2 x click, hidden layer of "),
+                    HasSubstr("gate        int8, passed\n")));
   Bad(absl::StrCat("evaluate --model ", File("model"), source, " --by-value"), "has no ranker");
   Bad(absl::StrCat(ranker, " --heads long_view"), "--heads: 'long_view' is no label with a weight");
   Bad(absl::StrCat(ranker, " --heads long_view=1"), "pass --fresh");

@@ -243,6 +243,8 @@ TEST_F(GatedBundle, OtherReportsAreNotPacked) {
   EXPECT_THAT(std::string(Pack(worse).message()),
               AllOf(HasSubstr("report.json: the gate of fp8 was not passed"), HasSubstr("0.9000")));
   EXPECT_THAT(std::string(Pack("{}").message()), HasSubstr("report.json: not written by `beamline evaluate"));
+  EXPECT_THAT(std::string(Pack(std::string(kMaxGateBytes + 1, ' ')).message()),
+              AllOf(HasSubstr((root_ / "report.json").string()), HasSubstr("has 65537 bytes, may have 65536")));
   EXPECT_FALSE(fs::exists(gated_));
 }
 

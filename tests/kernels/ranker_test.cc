@@ -66,7 +66,7 @@ struct Candidates {
       }
       value += weight[h] * Sigmoid(logit);
       // A slope of at most a quarter; sums of width / 8 terms side by side, and a few roundings of each term.
-      allowed += std::abs(weight[h]) * 0x1p-24 * (size * (shape.width / 8 + 16) / 4 + 16);
+      allowed += std::abs(weight[h]) * 0x1p-24 * (size * (shape.width / 8.0 + 16) / 4 + 16);
     }
     return {value, allowed};
   }

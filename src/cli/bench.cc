@@ -81,11 +81,11 @@ class Bench {
     BEAMLINE_ASSIGN_OR_RETURN(engine_, CreateEngine(engine_options));
     target_ = std::make_unique<loadgen::EngineTarget>(engine_.get());
     const EngineStatus status = engine_->GetStatus();
-    target_json_ = {{"bundle", options_.bundle},         {"model_version", status.model_version},
-                    {"family", status.family},           {"parameters", status.parameters},
-                    {"items", status.num_items},         {"threads", engine_options.threads},
-                    {"workers", engine_options.workers}, {"backend", engine_options.backend},
-                    {"dtype", engine_options.dtype}};
+    target_json_ = {{"bundle", options_.bundle},     {"model_version", status.model_version},
+                    {"family", status.family},       {"parameters", status.parameters},
+                    {"items", status.num_items},     {"threads", engine_options.threads},
+                    {"workers", status.workers},     {"backend", engine_options.backend},
+                    {"dtype", engine_options.dtype}, {"device", status.device}};
     return absl::OkStatus();
   }
 

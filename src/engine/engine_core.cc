@@ -389,6 +389,7 @@ EngineStatus EngineCore::GetStatus() const {
   EngineStatus status;
   status.fault = serving->runner->fault();
   status.device = options_.device;
+  status.workers = options_.workers;
   status.model_version = model.version;
   status.catalogue_version = serving->snapshot->version();
   status.catalogue_since = serving->catalogue_since;

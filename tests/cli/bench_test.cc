@@ -241,6 +241,8 @@ TEST(BenchEngine, SweepsAnEngineInItsOwnProcess) {
   ASSERT_EQ(outcome.exit_code, 0) << outcome.text;
   const auto report = ReadJsonObject(json, {.max_depth = 16});
   ASSERT_TRUE(report.ok()) << report.status();
+  EXPECT_EQ((*report)["target"]["workers"], 1) << "that 0 came to";
+  EXPECT_EQ((*report)["target"]["device"], "cpu");
   ASSERT_EQ((*report)["cells"].size(), 4u);
   for (const nlohmann::json& cell : (*report)["cells"]) {
     EXPECT_GT(cell["answered"], 0);

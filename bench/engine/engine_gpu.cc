@@ -296,11 +296,12 @@ int Run(const Options& options) {
   const auto constraint = decode::MakeConstraint(**catalogue, nullptr);
   for (const std::string& name : options.models) {
     for (const std::string& dtype : options.dtypes) {
-      const auto context = backend::MakeContext("cuda", dtype, "cuda");
+      auto context = backend::MakeContext("cuda", dtype, "cuda");
       if (!context.ok()) {
         std::fprintf(stderr, "%s: %s\n", dtype.c_str(), context.status().ToString().c_str());
         return 1;
       }
+      context->workers = context->backend->NewWorkers();  // which end with the model, as in ModelRunner
       const model::ModelConfig config = Config(name);
       const auto model = model::MakeModel(config, RandomWeights(*context, config));
       if (!model.ok()) {

@@ -118,7 +118,8 @@ absl::StatusOr<Context> MakeContext(absl::string_view device, absl::string_view 
   const Fp8Products fp8_oracle = backend == "aten" ? Fp8ProductsOf(dtype) : Fp8Products::kNone;
   if (cuda_alone && fp8_oracle == Fp8Products::kNone) {
     return absl::InvalidArgumentError(
-        absl::StrCat("dtype: ", dtype, " runs on device cuda with backend cuda only; use fp32 or bf16"));
+        absl::StrCat("dtype: ", dtype, " runs on device cuda with backend cuda only; use fp32 or bf16",
+                     IsFp8(dtype) ? absl::StrCat(" (backend aten computes what ", dtype, " rounds, slowly)") : ""));
   }
   if (backend == "cpu" && !where.is_cpu()) {
     return absl::InvalidArgumentError("backend: cpu runs on device cpu only; use auto or aten");

@@ -86,7 +86,8 @@ Verb AddPack(Command& root) {
   command->AddText("--catalogue-version", flags->catalogue_version,
                    "Name of the catalogue; default: from its contents");
   command->AddText("--gate", flags->gate,
-                   "Report of `beamline evaluate --gate fp8 --out`: of this model, and passed; serving fp8 needs it");
+                   "Report of `beamline evaluate --gate fp8 --out`, or of another type: of this model, and passed; "
+                   "serving fp8 or fp8_mixed needs that of it");
   command->AddTexts("--tuning", flags->tuning,
                     "What a server of a model of this shape measured on a GPU: a file of its tuning folder, or of "
                     "another bundle; may be repeated, a device each");

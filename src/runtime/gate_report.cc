@@ -44,6 +44,7 @@ std::string RecallFailure(const PrecisionGateReport& report, double share) {
   const double needed = std::max({requests * wider * wider, kRuleOfThree / limit, requests + 1});
   absl::StrAppendFormat(&text, ": %d requests are too few to tell; should the difference stay, about %.0f would do",
                         report.requests, needed);
+  if (report.split != "both") absl::StrAppend(&text, "; --split both asks for two of each user");
   return text;
 }
 
@@ -162,13 +163,13 @@ std::vector<std::string> GateFailures(const PrecisionGateReport& report, const P
 std::string GateTable(const PrecisionGateReport& report) {
   const data::Interval& difference = report.recall_10_difference;
   std::string table = absl::StrFormat(
-      "%s beside bf16 and fp32, %d requests, beam %d, device %s, backend %s\n"
+      "%s beside bf16 and fp32, %d requests of split %s, beam %d, device %s, backend %s\n"
       "weights %s\n"
       "best item is bf16's       %.4f\n"
       "overlap of the %d best with fp32's: %s %.4f, bf16 %.4f\n"
       "R@10: %s %.4f, bf16 %.4f, fp32 %.4f; %s - bf16 %+.4f [%+.4f, %+.4f]\n",
-      report.dtype, report.requests, report.beam, report.device, report.backend, report.weights_sha256, report.top_1,
-      kGateList, report.dtype, report.overlap, report.bf16_overlap, report.dtype, report.recall_10,
+      report.dtype, report.requests, report.split, report.beam, report.device, report.backend, report.weights_sha256,
+      report.top_1, kGateList, report.dtype, report.overlap, report.bf16_overlap, report.dtype, report.recall_10,
       report.bf16_recall_10, report.fp32_recall_10, report.dtype, difference.mean, difference.low, difference.high);
   const std::vector<std::string> failures = GateFailures(report);
   if (failures.empty()) return table + "passed\n";

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Measures a narrow precision (fp8, int8) for its quality gate (runtime/gate_report.h): what a trained model ranks
-// first for held-out cases in it, in bf16 and in fp32. Pure functions.
+// Measures a narrow precision (fp8, fp8_mixed, int8) for its quality gate (runtime/gate_report.h): what a trained model
+// ranks first for held-out cases in it, in bf16 and in fp32. Pure functions.
 #pragma once
 
 #include <string>

@@ -104,6 +104,8 @@ case $1 in
   evaluate) echo "$*"
     dtype=$(grep -oP '(?<=--gate )[a-z0-9_]+' <<<"$*")
     [[ $* == *"--gate $dtype --split both --device cuda"*"--out "*/gate-$dtype-*.json ]] || exit 9
+    [[ ! -e carry/broken ]] || exit 139
+    [[ $* == *"--max-users 8"* ]] || touch "${*: -1}"
     [[ ! -e carry/worse-$dtype ]] || exit 2 ;;
 esac""")
         status, said, result = self.verify("engine", "programmatic", "quality")
@@ -117,6 +119,12 @@ esac""")
         status, said, _ = self.verify("quality", BEAMLINE_GATE_USERS="9")
         self.assertEqual((status, said["quality"]["status"]), (1, "failed"))
         self.assertIn("--max-users 9", said["quality"]["detail"])
+        status, said, _ = self.verify("quality", BEAMLINE_GATE_USERS="8")
+        self.assertEqual(status, 1, "refused for another reason: there is no report")
+        self.assertNotIn("fp8_mixed: ", said["quality"]["detail"])
+        (self.root / "carry/worse-fp8_mixed").unlink()
+        (self.root / "carry/broken").touch()
+        self.assertEqual(self.verify("quality")[0], 1, "a crash is no missed gate")
 
     def test_server(self):
         self.script("carry/beamline", """

@@ -89,9 +89,13 @@ TEST(GateReport, TooFewRequestsAreToldFromAWorseModel) {
   report.requests = 1501;
   EXPECT_THAT(GateFailures(report), IsEmpty());
   report.requests = 1000;
-  EXPECT_THAT(GateFailures(report),
-              ElementsAre("R@10 differs from bf16's 0.1000 by +0.0000 [+0.0000, +0.0000]: 1000 requests are too few to "
-                          "tell; should the difference stay, about 1500 would do"));
+  const std::string too_few =
+      "R@10 differs from bf16's 0.1000 by +0.0000 [+0.0000, +0.0000]: 1000 requests are too few to tell; should the "
+      "difference stay, about 1500 would do";
+  EXPECT_THAT(GateFailures(report), ElementsAre(too_few + "; --split both asks for two of each user"));
+  report.split = "both";
+  EXPECT_THAT(GateFailures(report), ElementsAre(too_few));
+  EXPECT_THAT(GateTable(report), HasSubstr("1000 requests of split both, "));
 }
 
 TEST(GateReport, IsReadAsItWasWritten) {

@@ -4,8 +4,8 @@
 // against, and the backend the trainer uses. Stateless.
 //
 // One made for FP8 is the oracle of products in E4M3 (cuda/fp8.h): rows and weights of these products are rounded as
-// they are there, multiplied in fp32, and everything else is as without. What a trained model
-// loses by FP8 can be told with it where there is no GPU; slowly, and without gradients.
+// they are there, multiplied in fp32, and everything else is as without. What a trained model loses by FP8 can be told
+// with it where there is no GPU; slowly, and without gradients.
 #pragma once
 
 #include "backend/backend.h"

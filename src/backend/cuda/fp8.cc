@@ -9,8 +9,9 @@ namespace beamline::backend::cuda {
 
 absl::StatusOr<Fp8Scaling> Fp8ScalingOf(int major, int minor, absl::string_view device) {
   if (major < 8 || (major == 8 && minor < 9)) {
-    return absl::FailedPreconditionError(absl::StrCat("dtype: fp8 needs a device of compute capability 8.9, and ",
-                                                      device, " has ", major, ".", minor, "; use bf16 or fp16"));
+    return absl::FailedPreconditionError(
+        absl::StrCat("dtype: fp8 and fp8_mixed need a device of compute capability 8.9, and ", device, " has ", major,
+                     ".", minor, "; use bf16 or fp16"));
   }
   return major == 9 ? Fp8Scaling::kInProduct : Fp8Scaling::kAfter;  // cuBLASLt has vectors of scales for Hopper alone
 }

@@ -239,7 +239,8 @@ TEST_P(Fp8Test, WeightsAreQuantisedOnceAndLetGoOf) {
 
 TEST(Fp8OfDevice, NeedsACapabilityAndTakesTheLibrarysScalesOnHopper) {
   EXPECT_EQ(Fp8ScalingOf(8, 0, "cuda:1 (NVIDIA A100)").status().message(),
-            "dtype: fp8 needs a device of compute capability 8.9, and cuda:1 (NVIDIA A100) has 8.0; use bf16 or fp16");
+            "dtype: fp8 and fp8_mixed need a device of compute capability 8.9, and cuda:1 (NVIDIA A100) has 8.0; use "
+            "bf16 or fp16");
   EXPECT_EQ(Fp8ScalingOf(8, 6, "cuda:0").status().code(), absl::StatusCode::kFailedPrecondition);
   EXPECT_EQ(*Fp8ScalingOf(8, 9, "cuda:0"), Fp8Scaling::kAfter);
   EXPECT_EQ(*Fp8ScalingOf(9, 0, "cuda:0"), Fp8Scaling::kInProduct);
@@ -249,7 +250,8 @@ TEST(Fp8OfDevice, NeedsACapabilityAndTakesTheLibrarysScalesOnHopper) {
 TEST(Fp8OfDevice, IsRefusedByNameElsewhere) {
   for (const char* backend : {"auto", "cpu"}) {
     EXPECT_EQ(MakeContext("cpu", "fp8", backend).status().message(),
-              "dtype: fp8 runs on device cuda with backend cuda only; use fp32 or bf16");
+              "dtype: fp8 runs on device cuda with backend cuda only; use fp32 or bf16 (backend aten computes what fp8 "
+              "rounds, slowly)");
   }
 }
 

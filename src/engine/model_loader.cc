@@ -35,6 +35,13 @@ absl::Status CheckBelongTogether(const runtime::ModelInfo& model, const Catalogu
   return absl::OkStatus();
 }
 
+// Of a warm-up: who reads that memory ran out should know what else holds some.
+absl::Status BesideServing(const absl::Status& status, const repository::Model* serving) {
+  if (serving == nullptr || status.code() != kOutOfMemory) return status;
+  return absl::Status(status.code(),
+                      absl::StrCat(status.message(), " (the version that serves holds its own beside this one)"));
+}
+
 }  // namespace
 
 ModelLoader::ModelLoader(RunnerSource source, const EngineOptions* options, const RequestRecorder* recorder,
@@ -78,8 +85,10 @@ absl::Status ModelLoader::WarmUpNow(ServingModel& next, const repository::Model*
   // A worker at a time: what one has captured and allocated does not help another's first requests.
   std::vector<std::shared_ptr<void>> warm;
   do {
-    BEAMLINE_RETURN_IF_ERROR(next.runner->WarmUp(recorded, options_.score_rule));
-    BEAMLINE_ASSIGN_OR_RETURN(next.costs, MeasureCosts(*next.runner, measurement, clock_));
+    BEAMLINE_RETURN_IF_ERROR(BesideServing(next.runner->WarmUp(recorded, options_.score_rule), serving));
+    auto costs = MeasureCosts(*next.runner, measurement, clock_);
+    BEAMLINE_RETURN_IF_ERROR(BesideServing(costs.status(), serving));
+    next.costs = *std::move(costs);
     warm.push_back(next.runner->HoldWorker());
   } while (warm.back() != nullptr && static_cast<int>(warm.size()) < next.runner->max_concurrency());
   warm.clear();

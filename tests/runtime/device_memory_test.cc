@@ -174,5 +174,23 @@ TEST_F(DeviceMemoryTest, TheLargestBatchThatDoesNotFitRefusesTheVersion) {
   EXPECT_TRUE(fits.ok()) << fits;
 }
 
+// Beside the version that serves, which goes on.
+TEST_F(DeviceMemoryTest, AVersionMeetsWhatTheServingOneHolds) {
+  const size_t free = emulator::allocated;
+  auto started = Start(24);
+  ASSERT_TRUE(started.ok()) << started.status();
+  engine_ = *std::move(started);
+  const size_t taken = emulator::allocated - free;
+
+  Publish(2);
+  emulator::memory = free + 2 * taken - (size_t{1} << 20);  // the estimate does not know what the largest batch takes
+  LookAfter(absl::Seconds(6));
+  EXPECT_THAT(engine_->GetStatus().versions.back().error,
+              AllOf(HasSubstr("out of memory: cuda: "), HasSubstr("lower max_batch_requests or max_batch_rows"),
+                    HasSubstr("the version that serves holds its own beside this one")));
+  EXPECT_LT(emulator::allocated, free + taken + (size_t{64} << 10)) << "all that is large is given back";
+  EXPECT_EQ(Answering(), Version(1));
+}
+
 }  // namespace
 }  // namespace beamline::engine

@@ -85,8 +85,11 @@ class RankerRunTest : public ::testing::Test {
   }
   static void Refused(const RankerRun& run, const std::string& why) {
     const bool was_there = fs::exists(run.out);
-    const absl::Status status = RunRankerTraining(run, {}).status();
+    bool trained = false;
+    const absl::Status status =
+        RunRankerTraining(run, {.on_epoch = [&](const RankerEpoch&) { trained = true; }}).status();
     EXPECT_THAT(std::string(status.message()), HasSubstr(why));
+    EXPECT_FALSE(trained) << why << ", and that an epoch later";
     EXPECT_EQ(fs::exists(run.out), was_there) << why;
   }
 

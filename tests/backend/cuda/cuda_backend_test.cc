@@ -73,6 +73,25 @@ TEST_F(CudaBackendTest, LaterBatchesAllocateNothingAndUploadOnce) {
   }
 }
 
+// What a batch ran on last is still in the cache; and models share none of it.
+TEST_F(CudaBackendTest, TheWorkerThatWasUsedLastIsTakenFirst) {
+  Context ctx = SharedContext(), other = ctx;
+  ctx.workers = ctx.backend->NewWorkers();
+  other.workers = ctx.backend->NewWorkers();
+  for (const bool first_ends_first : {true, false}) {
+    Context a = BeginBatch(ctx), b = BeginBatch(ctx);
+    const Worker* const of_a = &static_cast<CudaBatch&>(*a.resources).worker();
+    const Worker* const of_b = &static_cast<CudaBatch&>(*b.resources).worker();
+    EXPECT_NE(of_a, of_b);
+    (first_ends_first ? a : b).resources.reset();
+    (first_ends_first ? b : a).resources.reset();
+    const Context of_other = BeginBatch(other);
+    EXPECT_NE(&static_cast<CudaBatch&>(*of_other.resources).worker(), of_a);
+    EXPECT_NE(&static_cast<CudaBatch&>(*of_other.resources).worker(), of_b);
+    EXPECT_EQ(ctx.workers->Hold().get(), first_ends_first ? of_b : of_a);
+  }
+}
+
 TEST_F(CudaBackendTest, TellsTheMemoryOfTheDevice) {
   const Context ctx = SharedContext();
   const int64_t bytes = int64_t{256} << 20;  // far more than others use or let go of meanwhile

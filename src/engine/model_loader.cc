@@ -68,8 +68,9 @@ absl::StatusOr<std::unique_ptr<repository::Model>> ModelLoader::LoadNow(const st
 }
 
 absl::Status ModelLoader::WarmUp(repository::Model& model, const repository::Model* serving) {
-  return ReturnCatching(
+  const absl::Status status = ReturnCatching(
       "warm-up", [&] { return WarmUpNow(static_cast<ServingModel&>(model), serving); }, kOutOfMemory);
+  return BesideServing(status, serving);
 }
 
 absl::Status ModelLoader::WarmUpNow(ServingModel& next, const repository::Model* serving) const {
@@ -85,10 +86,8 @@ absl::Status ModelLoader::WarmUpNow(ServingModel& next, const repository::Model*
   // A worker at a time: what one has captured and allocated does not help another's first requests.
   std::vector<std::shared_ptr<void>> warm;
   do {
-    BEAMLINE_RETURN_IF_ERROR(BesideServing(next.runner->WarmUp(recorded, options_.score_rule), serving));
-    auto costs = MeasureCosts(*next.runner, measurement, clock_);
-    BEAMLINE_RETURN_IF_ERROR(BesideServing(costs.status(), serving));
-    next.costs = *std::move(costs);
+    BEAMLINE_RETURN_IF_ERROR(next.runner->WarmUp(recorded, options_.score_rule));
+    BEAMLINE_ASSIGN_OR_RETURN(next.costs, MeasureCosts(*next.runner, measurement, clock_));
     warm.push_back(next.runner->HoldWorker());
   } while (warm.back() != nullptr && static_cast<int>(warm.size()) < next.runner->max_concurrency());
   warm.clear();

@@ -107,6 +107,10 @@ if [[ -n $nvcc ]]; then
     echo "a kernel spills registers: see $cuda_kernels/build.log" >&2
     exit 1
   fi
+  if grep -q "wgmma.mma_async instructions are serialized" "$cuda_kernels/build.log"; then
+    echo "nvcc lets a kernel wait for each of its wgmma: see $cuda_kernels/build.log" >&2
+    exit 1
+  fi
   run_ctest "$cuda_kernels"
   stage_end
   stage "CUDA preset: backend, NCCL, the binary and what bench/gpu/carry.sh takes compile and link"

@@ -48,6 +48,8 @@ using bench::Upload;
 
 constexpr double kHalf = 2;  // bytes of bf16
 
+constexpr char kPortable[] = ", without wgmma";
+
 struct AttentionShape {
   const char* name = "";
   int requests = 1;
@@ -56,6 +58,7 @@ struct AttentionShape {
   int key_value_heads = kHeads;
   bool same_value = false;      // K = V
   const float* bias = nullptr;  // of relative positions
+  bool warpgroups = true;
 };
 
 void Attention(Bench& bench, const AttentionShape& shape) {
@@ -86,8 +89,9 @@ void Attention(Bench& bench, const AttentionShape& shape) {
   batch.key_count = Upload(std::vector<int32_t>(shape.requests, kContext));
   batch.relative_bias = shape.bias;
   batch.reach = 128;
+  batch.warpgroups = shape.warpgroups;
   const double elements = 2.0 * query_rows * kWidth + double(key_rows) * step;
-  bench.Run({shape.name,
+  bench.Run({shape.name + std::string(shape.warpgroups ? "" : kPortable),
              Requests(shape.requests) + ", " + std::to_string(shape.queries) + " queries x " +
                  std::to_string(kContext) + (shape.type == DataType::kBFloat16 ? "" : Of(shape.type)),
              elements * SizeOf(shape.type), 4.0 * query_rows * kContext * kWidth,
@@ -151,7 +155,7 @@ void FirstStep(Bench& bench, int rows) {
 }
 
 // 24 experts, 2 per row, SwiGLU of 2816 over d 1024: a layer of the 0.935 B preset.
-void Experts(Bench& bench, int rows, DataType type) {
+void Experts(Bench& bench, int rows, DataType type, bool warpgroups = true) {
   constexpr int kExperts = 24, kTopK = 2, kModel = 1024, kHidden = 2816;
   const std::string shape =
       std::to_string(rows) + " rows, 24 experts, 2 each" + (type == DataType::kBFloat16 ? "" : Of(type));
@@ -180,7 +184,9 @@ void Experts(Bench& bench, int rows, DataType type) {
     args.begin = group.begin;
     args.weight = RandomMatrix(int64_t{kExperts} * args.n, args.k, type);
     args.out = EmptyMatrix(entries, args.n, type);
-    bench.Run({name, shape, size * (double{kExperts} * args.n * args.k + double(entries) * (args.n + args.k)),
+    args.warpgroups = warpgroups;
+    bench.Run({name + std::string(warpgroups ? "" : kPortable), shape,
+               size * (double{kExperts} * args.n * args.k + double(entries) * (args.n + args.k)),
                2.0 * entries * args.n * args.k,
                [args](cudaStream_t stream) { Require(GroupedProductCuda(args, stream), "GroupedProductCuda"); }});
     return args.out;
@@ -204,6 +210,7 @@ int Main(bool quick) {
   }
   Bench bench(quick);
   Require(AttentionPrepare(), "AttentionPrepare");
+  Require(GroupedProductPrepare(), "GroupedProductPrepare");
   SelectionCases(bench, quick);
   const float* bias = static_cast<const float*>(RandomMatrix(kHeads, 257, DataType::kFloat32));
   constexpr DataType kTypes[] = {DataType::kBFloat16, DataType::kFloat16, DataType::kFloat32};
@@ -212,6 +219,9 @@ int Main(bool quick) {
     Attention(bench, {.name = "context_attention, 4 key heads", .requests = requests, .key_value_heads = 4});
     Attention(bench, {.name = "context_attention, K = V", .requests = requests, .same_value = true});
     Attention(bench, {.name = "encoder_attention + relative bias", .requests = requests, .bias = bias});
+    Attention(bench, {.name = "context_attention", .requests = requests, .queries = 1, .warpgroups = false});
+    Attention(bench, {.name = "context_attention", .requests = requests, .warpgroups = false});
+    Experts(bench, requests * kBeam, DataType::kBFloat16, /*warpgroups=*/false);
     for (DataType type : kTypes) {
       // fp32 is for parity, without tensor cores: one request tells.
       if (type != DataType::kFloat32 || requests == 1) {

@@ -8,6 +8,7 @@
 //   Once(f)               f() in one thread; a barrier after
 //   Scan(n, at)           the largest at(i), and whether one is NaN or +inf; the same in every thread
 //   SumExp(n, at, max)    sum of exp(at(i) - max) in the order of RowOps::sum_exp; the same in every thread
+//   Sum(n, at)            sum of at(i) in double, in an order of n alone; the same in every thread
 //   IsLast(counter, n)    whether this is the last of n blocks to come here; then all they wrote is visible
 //   Load(p)               *p as other blocks wrote it
 //   Add, Max              atomics on integers: exact, so their order leaves no trace; Add returns the value before
@@ -184,14 +185,16 @@ struct Parent {
   }
 };
 
+BEAMLINE_HD inline int64_t LogitsRow(const BeamSelectBatch& batch, const Place& at) {
+  if (batch.level == 0) return at.request;
+  return batch.logits_each == 0 ? at.begin + at.row : int64_t{at.request} * batch.logits_each + at.row;
+}
+
 // The parent of `at` but for its scale. REQUIRES: a valid parent node.
 BEAMLINE_HD inline Parent ParentOf(const BeamSelectBatch& batch, const Place& at) {
   const ConstraintView& constraint = batch.constraint[at.request];
-  const int64_t logits_row = batch.level == 0         ? at.request
-                             : batch.logits_each == 0 ? at.begin + at.row
-                                                      : int64_t{at.request} * batch.logits_each + at.row;
   Parent parent;
-  parent.logits = batch.logits + logits_row * batch.ld + batch.first_code;
+  parent.logits = batch.logits + LogitsRow(batch, at) * batch.ld + batch.first_code;
   parent.codes = constraint.trie.level[batch.level].codes;
   parent.eligibility = &constraint.eligibility[batch.level];
   parent.children = Children(constraint.trie, batch.level, batch.level == 0 ? 0 : batch.in.node[at.begin + at.row]);
@@ -226,7 +229,10 @@ BEAMLINE_BLOCK_FN SelectError Normalise(Block& block, const BeamSelectBatch& bat
   const float* logits = found.logits;
   const int32_t first_code = batch.first_code, codes_end = batch.vocab - first_code;
   const auto whole = [logits, first_code](int32_t i) { return logits[i - first_code]; };
-  auto scan = block.Scan(batch.vocab, whole);
+  const int32_t part_count = RowParts(batch.vocab);
+  const RowPart* parts = batch.parts == nullptr ? nullptr : batch.parts + LogitsRow(batch, at) * part_count;
+  const auto largest = [parts](int32_t i) { return parts[i].sum >= 0 ? parts[i].max : NAN; };
+  auto scan = parts == nullptr ? block.Scan(batch.vocab, whole) : block.Scan(part_count, largest);
   if (scan.bad) return SelectError::kNonFiniteLogits;
   double sum = 0;
   if (batch.rule[at.request] == ScoreRule::kLegal) {
@@ -243,7 +249,9 @@ BEAMLINE_BLOCK_FN SelectError Normalise(Block& block, const BeamSelectBatch& bat
     sum = block.SumExp(count, legal, scan.max);
   } else {
     if (scan.max == -INFINITY) return SelectError::kNonFiniteLogits;
-    sum = block.SumExp(batch.vocab, whole, scan.max);
+    const float max = scan.max;
+    const auto share = [parts, max](int32_t i) { return double{parts[i].sum} * ExpNonPositive(parts[i].max - max); };
+    sum = parts == nullptr ? block.SumExp(batch.vocab, whole, max) : block.Sum(part_count, share);
   }
   if (found.count() > 0 && found.codes[found.children.end - 1] >= codes_end) return SelectError::kInvalidArgument;
   found.scale = {scan.max, static_cast<float>(log(sum))};

@@ -94,6 +94,18 @@ class CudaBlock {
     return {max, bad};
   }
 
+  template <class At>
+  __device__ double Sum(int32_t n, At at) {
+    if (threadIdx.x < 32) {
+      double sum = 0;
+      for (int32_t i = threadIdx.x; i < n; i += 32) sum += at(i);
+      for (int half = 16; half > 0; half /= 2) sum += __shfl_down_sync(0xffffffffu, sum, half);
+      if (threadIdx.x == 0) storage_.sum = sum;
+    }
+    __syncthreads();
+    return storage_.sum;
+  }
+
   // Lane l of a warp holds terms l, l + 32, l + 64 and l + 96 of a block; halves are added as row_ops adds them.
   template <class At>
   __device__ double SumExp(int32_t n, At at, float max) {

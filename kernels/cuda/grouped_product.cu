@@ -1,55 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "beamline/kernels/moe_cuda.h"
+#include "cuda/grouped_tile.cuh"
 #include "cuda/launch.cuh"
 #include "cuda/mma.cuh"
 #include "cuda/vector.cuh"
+#include "cuda/warpgroup_product.cuh"
 
 namespace beamline::kernels {
 namespace {
 
 constexpr int kRows = 64;  // places of a block's tile
-
-// The places [begin, end) of one expert that a tile holds, at most kRows; no places where the tile is beyond the last.
-struct Tile {
-  int32_t expert = 0, begin = 0, end = 0;
-};
-
-// All lanes of a warp together: 32 experts are looked at in the time of one.
-__device__ Tile TileOf(const GroupedProductArgs& args, int32_t tile) {
-  constexpr unsigned kFullWarp = 0xffffffffu;
-  const int lane = threadIdx.x % 32;
-  for (int32_t first = 0; first < args.experts; first += 32) {
-    const int32_t e = first + lane;
-    const int32_t begin = e < args.experts ? args.begin[e] : 0, end = e < args.experts ? args.begin[e + 1] : 0;
-    const int32_t tiles = (end - begin + kRows - 1) / kRows;
-    int32_t up_to = tiles;  // of this expert and those before
-    for (int offset = 1; offset < 32; offset *= 2) {
-      const int32_t before = __shfl_up_sync(kFullWarp, up_to, offset);
-      if (lane >= offset) up_to += before;
-    }
-    const unsigned after = __ballot_sync(kFullWarp, tile < up_to);
-    if (after != 0) {
-      const int owner = __ffs(static_cast<int>(after)) - 1;
-      const int32_t own = tile - __shfl_sync(kFullWarp, up_to - tiles, owner);
-      const int32_t begins = __shfl_sync(kFullWarp, begin, owner) + own * kRows;
-      const int32_t ends = __shfl_sync(kFullWarp, end, owner);
-      return {first + owner, begins, begins + kRows < ends ? begins + kRows : ends};
-    }
-    tile -= __shfl_sync(kFullWarp, up_to, 31);
-  }
-  return {};
-}
-
-// Every expert's last tile may be part empty.
-unsigned MostTiles(const GroupedProductArgs& args) {
-  return static_cast<unsigned>((args.entries - 1) / kRows + 1 + args.experts);
-}
-
-template <class T>
-__device__ const T* Row(const GroupedProductArgs& args, int32_t place) {
-  const int64_t row = args.entry == nullptr ? place : args.entry[place] / args.divisor;
-  return static_cast<const T*>(args.x) + row * args.k;
-}
 
 // -- Tensor cores -----------------------------------------------------------------------------------------------------
 // 64 x 128 outputs by four warps of 32 x 64, k in tiles of 32, three stages in flight.
@@ -70,7 +30,7 @@ template <class T>
 __global__ void __launch_bounds__(kThreads) GroupedProduct(const __grid_constant__ GroupedProductArgs args) {
   AwaitPredecessors();
   __shared__ ProductStorage<T> storage;
-  const Tile tile = TileOf(args, blockIdx.y);
+  const Tile tile = TileOf(args, blockIdx.y, kRows);
   if (tile.begin >= tile.end) return;
   const int32_t first_column = blockIdx.x * kColumns;
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
@@ -162,7 +122,7 @@ constexpr int kPlainDepth = 16;
 __global__ void __launch_bounds__(256) PlainProduct(const __grid_constant__ GroupedProductArgs args) {
   AwaitPredecessors();
   __shared__ float x_tile[kRows][kPlainDepth + 1], weight_tile[kPlainColumns][kPlainDepth + 1];
-  const Tile tile = TileOf(args, blockIdx.y);
+  const Tile tile = TileOf(args, blockIdx.y, kRows);
   if (tile.begin >= tile.end) return;
   const int column = threadIdx.x % kPlainColumns, row = threadIdx.x / kPlainColumns;
   const int32_t first_column = blockIdx.x * kPlainColumns;
@@ -201,15 +161,17 @@ bool Valid(const GroupedProductArgs& args) {
   for (const void* array : {args.x, args.weight, static_cast<const void*>(args.out)}) {
     if (array == nullptr || !IsAligned(array)) return false;
   }
-  return MostTiles(args) <= 65535;
+  if (args.gated && (args.n % 16 != 0 || !TakesWarpgroups(args))) return false;
+  return MostTiles(args, kRows) <= 65535;
 }
 
 }  // namespace
 
 LaunchError GroupedProductCuda(const GroupedProductArgs& args, CudaStream stream) {
   if (!Valid(args)) return LaunchError::kInvalidArgument;
+  if (TakesWarpgroups(args)) return WarpgroupProductCuda(args, stream);
   const auto grid = [&](int columns) {
-    return dim3(static_cast<unsigned>((args.n + columns - 1) / columns), MostTiles(args));
+    return dim3(static_cast<unsigned>((args.n + columns - 1) / columns), MostTiles(args, kRows));
   };
   return WithType(args.type, [&]<class T>(T) {
     if constexpr (__is_same(T, float)) {
@@ -219,5 +181,7 @@ LaunchError GroupedProductCuda(const GroupedProductArgs& args, CudaStream stream
     }
   });
 }
+
+LaunchError GroupedProductPrepare() { return WarpgroupProductPrepare(); }
 
 }  // namespace beamline::kernels

@@ -20,6 +20,10 @@ __device__ inline void CopyAsync16(void* to, const void* from, bool valid) {
   asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;\n" ::"r"(SharedAddress(to)), "l"(from), "r"(bytes)
                : "memory");
 }
+// Copies 4 bytes.
+__device__ inline void CopyAsync4(void* to, const void* from) {
+  asm volatile("cp.async.ca.shared.global [%0], [%1], 4;\n" ::"r"(SharedAddress(to)), "l"(from) : "memory");
+}
 __device__ inline void CopyAsyncCommit() { asm volatile("cp.async.commit_group;\n" ::: "memory"); }
 // Waits until at most kPending of the groups this thread committed are under way.
 template <int kPending>

@@ -56,6 +56,12 @@ class HostBlock {
     const std::vector<float> values = Values(n, at);
     return BestRowOps().sum_exp(values.data(), n, max, values.data());
   }
+  template <class At>
+  double Sum(int32_t n, At at) {
+    double sum = 0;
+    for (int32_t i = 0; i < n; ++i) sum += at(i);
+    return sum;
+  }
   bool IsLast(uint32_t* counter, int32_t n) {
     if (++*counter != static_cast<uint32_t>(n)) return false;
     *counter = 0;
@@ -128,6 +134,7 @@ template <class Block>
 void CheckRandomBatches(uint32_t seeds, int max_width, int* refined, int* settled) {
   for (uint32_t seed = 0; seed < seeds; ++seed) {
     RandomBatch problem(seed, /*max_vocab=*/12, /*max_leaves=*/60, max_width);
+    problem.batch.with_parts = seed % 2 == 1;  // one a row: the CPU's own sum
     HostLauncher<Block> launcher(&problem.batch);
     std::vector<SelectError> failed;
     for (int level = 0; level < problem.levels; ++level) {
@@ -197,6 +204,43 @@ TEST(BeamSelectCore, IsExactWhenCandidatesOutnumberTheBuffer) {
     }
   }
   EXPECT_GT(settled, 0);
+}
+
+// Of several parts: the log-probability of a leaf is what double precision gives of the whole row.
+TEST(BeamSelectCore, JoinsTheSumsOfParts) {
+  std::mt19937 random(11);
+  std::normal_distribution<float> normal(0, 4);
+  const int vocab = 700, codes = 40;
+  std::vector<uint16_t> roots(codes);
+  std::iota(roots.begin(), roots.end(), 0);
+  ConstraintView constraint;
+  constraint.trie.levels = 1;
+  constraint.trie.level[0] = {roots.data(), nullptr, codes};
+  constraint.snapshot_trie = constraint.trie;
+  for (const int bad : {-1, 0, 400, 699}) {
+    for (const float value : {NAN, INFINITY, -INFINITY}) {
+      SelectBatch batch;
+      batch.vocab = vocab;
+      batch.with_parts = true;
+      batch.Add(constraint, ScoreRule::kFull, {codes}, 0);
+      HostLauncher<HostBlock<2, 1024>> launcher(&batch);
+      batch.BeginStep(0);
+      batch.logits.resize(vocab);
+      for (float& x : batch.logits) x = normal(random);
+      if (bad >= 0) batch.logits[bad] = value;
+      launcher.Step(random);
+      if (bad >= 0 && value != -INFINITY) {
+        EXPECT_EQ(batch.error[0], static_cast<int32_t>(SelectError::kNonFiniteLogits)) << bad << " " << value;
+        continue;
+      }
+      double sum = 0;
+      for (const float x : batch.logits) sum += std::exp(double{x});
+      ASSERT_EQ(batch.out.count[0], bad == 0 ? codes - 1 : codes);
+      for (int i = 0; i < batch.out.count[0]; ++i) {
+        EXPECT_NEAR(batch.out.log_prob[i], batch.logits[batch.out.code[i]] - std::log(sum), 4e-6);
+      }
+    }
+  }
 }
 
 TEST(BeamSelectCore, RequestOfRow) {

@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "beamline/kernels/beam_select_cuda.h"
+#include "cpu/row_ops.h"
 #include "kernels/trie_fixture.h"
 
 namespace beamline::kernels {
@@ -94,6 +95,8 @@ struct SelectBatch {
 
   int level = 0;  // of the step below
   std::vector<float> logits;
+  bool with_parts = false;  // as a head gives them
+  std::vector<RowPart> parts;
   std::vector<int32_t> width;
   SlotVectors in, out;
   std::vector<int32_t> lineage_in, lineage_out;
@@ -127,6 +130,7 @@ struct SelectBatch {
   // With host pointers; `workspace` stays to be set.
   BeamSelectBatch view() {
     BeamSelectBatch batch;
+    if (with_parts) batch.parts = MakeParts();
     batch.logits = logits.data();
     batch.ld = batch.vocab = vocab;
     batch.first_code = first_code;
@@ -143,6 +147,23 @@ struct SelectBatch {
     batch.lineage_out = lineage_out.data();
     batch.error = error.data();
     return batch;
+  }
+
+  const RowPart* MakeParts() {
+    const int count = RowParts(vocab), all = static_cast<int>(logits.size()) / vocab;
+    parts.clear();
+    for (int row = 0; row < all; ++row) {
+      for (int part = 0; part < count; ++part) {
+        const float* first = &logits[static_cast<size_t>(row) * vocab + part * kPartColumns];
+        const int columns = std::min(kPartColumns, vocab - part * kPartColumns);
+        float max = -INFINITY;
+        const bool finite = BestRowOps().scan(first, columns, &max);
+        std::vector<float> scratch(columns);
+        const double sum = max == -INFINITY ? 0 : BestRowOps().sum_exp(first, columns, max, scratch.data());
+        parts.push_back({max, finite ? static_cast<float>(sum) : NAN});
+      }
+    }
+    return parts.data();
   }
 
   // What BeamSelectCpu makes of request `b`.

@@ -119,6 +119,7 @@ Tensor CudaBackend::AttendToSelf(Context& ctx, const Tensor& x, const SelfAttent
     attention.relative_bias = bias.context.const_data_ptr<float>();
     attention.reach = bias.reach;
   }
+  attention.warpgroups = warpgroups_;
   Check(kernels::AttentionCuda(attention, BatchOf(ctx).stream()), "self-attention");
   Tensor y = BatchOf(ctx).Take({rows, w.out.size(0)}, ctx.dtype);
   SelfProduct(ctx, {qkv.const_data_ptr(), rows, 3 * inner}, w.out, y);
@@ -162,6 +163,7 @@ Tensor CudaBackend::CrossAttention(Context& ctx, const Tensor& x, const CrossAtt
   attention.key = context.const_data_ptr();
   attention.value = ColumnsOf(context, inner).data;
   attention.key_value_step = 2 * inner;
+  attention.warpgroups = warpgroups_;
   Check(kernels::AttentionCuda(attention, BatchOf(ctx).stream()), "cross-attention");
   return LayerProduct(ctx, query, w.out);
 }

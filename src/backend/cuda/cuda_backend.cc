@@ -2,13 +2,18 @@
 #include "backend/cuda/cuda_backend.h"
 
 #include <algorithm>
+#include <cstdlib>
 #include <cstring>
 #include <utility>
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
+#include "backend/cuda/warpgroup_trial.h"
 #include "backend/room.h"
+#include "base/log.h"
 #include "beamline/kernels/attention_cuda.h"
+#include "beamline/kernels/head_product_cuda.h"
+#include "beamline/kernels/moe_cuda.h"
 
 namespace beamline::backend::cuda {
 namespace {
@@ -75,6 +80,16 @@ void DownloadEach(Context& ctx, const Tensor& tensor, F f) {
   }
 }
 
+// Kernels that give other answers than the portable ones here are left, with a warning: it costs speed, not a start.
+bool TakesWarpgroups(c10::Device where) {
+  const char* wanted = std::getenv("BEAMLINE_WARPGROUPS");
+  if ((wanted != nullptr && *wanted == '0') || kernels::HeadProductPrepare() != kernels::LaunchError::kOk) return false;
+  if (!where.is_cuda()) return true;  // the emulator's tests try it themselves
+  const absl::Status tried = TryWarpgroups(where);
+  if (!tried.ok()) LogEvent(spdlog::level::warn, "kernels with wgmma are not used", {{"error", LogText(tried)}});
+  return tried.ok();
+}
+
 }  // namespace
 
 CudaBatch& BatchOf(Context& ctx) {
@@ -106,21 +121,23 @@ absl::StatusOr<std::unique_ptr<CudaBackend>> CudaBackend::Make(const CublasLt& l
   if (const cublasStatus_t status = lt.create(&handle); status != CUBLAS_STATUS_SUCCESS) {
     return absl::InternalError(absl::StrCat("cuBLASLt cannot be used: status ", static_cast<int>(status)));
   }
-  if (kernels::AttentionPrepare() != kernels::LaunchError::kOk) {
+  if (kernels::AttentionPrepare() != kernels::LaunchError::kOk ||
+      kernels::GroupedProductPrepare() != kernels::LaunchError::kOk) {
     return absl::InternalError(
         absl::StrCat("device: the kernels do not run here: ", cudaGetErrorString(cudaGetLastError())));
   }
-  return std::unique_ptr<CudaBackend>(new CudaBackend(lt, handle, where, std::move(name), fp8));
+  return std::unique_ptr<CudaBackend>(
+      new CudaBackend(lt, handle, {where, std::move(name), TakesWarpgroups(where)}, fp8));
 }
 
-CudaBackend::CudaBackend(const CublasLt& lt, cublasLtHandle_t handle, c10::Device where, std::string device_name,
-                         Fp8 fp8)
+CudaBackend::CudaBackend(const CublasLt& lt, cublasLtHandle_t handle, Device device, Fp8 fp8)
     : lt_(lt),
       handle_(handle),
-      where_(where),
-      algorithms_(std::make_unique<Algorithms>(lt, handle, where, std::move(device_name))),
-      workers_(std::make_shared<WorkerPool>(lt, handle, where)),
-      kept_([where](int64_t elements, c10::ScalarType dtype) { return NewTensor(where, {elements}, dtype); },
+      where_(device.where),
+      warpgroups_(device.warpgroups),
+      algorithms_(std::make_unique<Algorithms>(lt, handle, where_, std::move(device.name))),
+      workers_(std::make_shared<WorkerPool>(lt, handle, where_)),
+      kept_([where = where_](int64_t elements, c10::ScalarType dtype) { return NewTensor(where, {elements}, dtype); },
             Workspace::For::kLong),
       fp8_(fp8) {}
 

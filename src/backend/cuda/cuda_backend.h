@@ -92,7 +92,12 @@ class CudaBackend final : public Backend {
   std::unique_ptr<DeviceSearch> BeginSearch(Context&, absl::Span<const DeviceSearchRequest>) const override;
 
  private:
-  CudaBackend(const CublasLt& lt, cublasLtHandle_t handle, c10::Device where, std::string device_name, Fp8 fp8);
+  struct Device {
+    c10::Device where;
+    std::string name;
+    bool warpgroups = false;  // kernels with wgmma
+  };
+  CudaBackend(const CublasLt& lt, cublasLtHandle_t handle, Device device, Fp8 fp8);
 
   Tensor Upload(Context&, const void* values, int64_t count, absl::Span<const int64_t> shape, c10::ScalarType) const;
 
@@ -112,6 +117,8 @@ class CudaBackend final : public Backend {
     int64_t out_step = 0;  // 0: n
   };
   void Multiply(Context&, const Rows& x, const Tensor& weight, const Tensor& out, const ProductOptions&) const;
+  // The logits' parts: fp32 [rows, kernels::RowParts(vocab), 2].
+  Tensor FusedHead(Context&, const Rows& x, const HeadWeights&, const Tensor& logits) const;
   void Run(Context&, const ProductKind&, const ProductSteps&, int64_t rows, const ProductArrays&) const;
   // out [x.count, n] with a weight of cross-attention or feed-forward, and of self-attention: in FP8, if that is on.
   void LayerProduct(Context&, const Rows& x, const Tensor& weight, const Tensor& out) const;
@@ -137,6 +144,7 @@ class CudaBackend final : public Backend {
   const CublasLt& lt_;
   const cublasLtHandle_t handle_;
   const c10::Device where_;
+  const bool warpgroups_;  // for all batches alike: other bits
   const std::unique_ptr<Algorithms> algorithms_;
   const std::shared_ptr<WorkerPool> workers_;
   const std::shared_ptr<DeviceFault> fault_ = std::make_shared<DeviceFault>();

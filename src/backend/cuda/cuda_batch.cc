@@ -138,6 +138,12 @@ const Fp8Matrix* CudaBatch::QuantizedRows(const void* rows, int64_t count) const
   return known ? &quantized_.rows : nullptr;
 }
 
+const kernels::RowPart* CudaBatch::PartsOf(const at::Tensor& logits) const {
+  const bool known = parts_.of.defined() && parts_.of.const_data_ptr() == logits.const_data_ptr() &&
+                     parts_.of.sizes() == logits.sizes();
+  return known ? reinterpret_cast<const kernels::RowPart*>(parts_.parts.const_data_ptr()) : nullptr;
+}
+
 cudaStream_t CudaBatch::stream() {
   worker_->staging.Flush(worker_->stream);
   if (const std::optional<Sum> sum = std::exchange(later_, std::nullopt)) {

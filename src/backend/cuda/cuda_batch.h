@@ -20,6 +20,7 @@
 #include "backend/cuda/graphs.h"
 #include "backend/cuda/staging.h"
 #include "backend/workspace.h"
+#include "beamline/kernels/beam_select_cuda.h"
 
 namespace beamline::backend::cuda {
 
@@ -108,6 +109,10 @@ class CudaBatch final : public BatchResources {
   void KeepQuantized(at::Tensor rows, Fp8Matrix quantized) { quantized_ = {std::move(rows), std::move(quantized)}; }
   const Fp8Matrix* QuantizedRows(const void* rows, int64_t count) const;
 
+  // What a head made of its logits besides, for the selection that follows: the last head's.
+  void KeepParts(at::Tensor logits, at::Tensor parts) { parts_ = {std::move(logits), std::move(parts)}; }
+  const kernels::RowPart* PartsOf(const at::Tensor& logits) const;  // null: none of these
+
   // For the next launch, which comes after all uploads and sums so far.
   cudaStream_t stream();
   // Copies `bytes` to page-locked memory and waits for them; valid until the next call.
@@ -136,6 +141,11 @@ class CudaBatch final : public BatchResources {
     Fp8Matrix rows;
   };
   Quantized quantized_;
+  struct Parts {
+    at::Tensor of;     // held, likewise
+    at::Tensor parts;  // fp32 [rows, kernels::RowParts(vocab), 2]
+  };
+  Parts parts_;
 };
 
 }  // namespace beamline::backend::cuda

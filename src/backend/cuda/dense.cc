@@ -5,6 +5,7 @@
 #include "backend/cuda/cuda_backend.h"
 #include "beamline/kernels/activation_cuda.h"
 #include "beamline/kernels/elementwise_cuda.h"
+#include "beamline/kernels/head_product_cuda.h"
 #include "beamline/kernels/moe_cuda.h"
 #include "beamline/kernels/rms_norm_cuda.h"
 
@@ -181,16 +182,45 @@ Tensor CudaBackend::Dropout(Context& ctx, const Tensor& x) const {
 }
 
 Tensor CudaBackend::LevelHead(Context& ctx, const Tensor& x, const HeadWeights& head, const LevelRows& of) const {
+  CudaBatch& batch = BatchOf(ctx);
   const int64_t rows = x.size(0) / of.levels, vocab = head.weight.size(0), step = LogitStep(vocab);
-  const Tensor logits = BatchOf(ctx).Take({of.batch, rows / of.batch, step}, c10::kFloat);
-  const char* from =
-      static_cast<const char*>(x.const_data_ptr()) + of.level * x.size(1) * static_cast<int64_t>(x.itemsize());
-  Multiply(ctx, {from, rows, of.levels * x.size(1)}, head.weight, logits,
-           {.bias = head.bias, .scale = static_cast<float>(head.scale), .out_step = step});
+  const Tensor logits = batch.Take({of.batch, rows / of.batch, step}, c10::kFloat);
+  const Rows from{
+      static_cast<const char*>(x.const_data_ptr()) + of.level * x.size(1) * static_cast<int64_t>(x.itemsize()), rows,
+      of.levels * x.size(1)};
   Tensor columns = View(logits, 0, {of.batch, rows / of.batch, vocab}, c10::kFloat);
   const int64_t sizes[] = {of.batch, rows / of.batch, vocab}, strides[] = {rows / of.batch * step, step, 1};
   columns.unsafeGetTensorImpl()->set_sizes_and_strides(at::IntArrayRef(sizes), at::IntArrayRef(strides));
+  if (warpgroups_ && ctx.dtype != c10::kFloat) {
+    batch.KeepParts(columns, FusedHead(ctx, from, head, columns));
+  } else {
+    Multiply(ctx, from, head.weight, logits,
+             {.bias = head.bias, .scale = static_cast<float>(head.scale), .out_step = step});
+  }
   return columns;
+}
+
+Tensor CudaBackend::FusedHead(Context& ctx, const Rows& x, const HeadWeights& head, const Tensor& logits) const {
+  const int64_t vocab = head.weight.size(0), k = head.weight.size(1);
+  TORCH_CHECK(head.weight.scalar_type() == ctx.dtype && k % 8 == 0, "cuda: a head of ", k,
+              " columns; widths are multiples of 8");
+  TORCH_CHECK(!head.bias.defined() || head.bias.scalar_type() == c10::kFloat, "cuda: a head's bias of another type");
+  Tensor parts = BatchOf(ctx).Take({x.count, kernels::RowParts(static_cast<int32_t>(vocab)), 2}, c10::kFloat);
+  Check(kernels::HeadProductCuda({.type = KernelType(ctx.dtype),
+                                  .rows = static_cast<int32_t>(x.count),
+                                  .vocab = static_cast<int32_t>(vocab),
+                                  .k = static_cast<int32_t>(k),
+                                  .x = x.x,
+                                  .x_step = x.step,
+                                  .weight = head.weight.const_data_ptr(),
+                                  .bias = head.bias.defined() ? head.bias.const_data_ptr<float>() : nullptr,
+                                  .scale = static_cast<float>(head.scale),
+                                  .logits = logits.mutable_data_ptr<float>(),
+                                  .ld = logits.stride(1),
+                                  .parts = reinterpret_cast<kernels::RowPart*>(parts.mutable_data_ptr())},
+                                 BatchOf(ctx).stream()),
+        "a head");
+  return parts;
 }
 
 Tensor CudaBackend::GatedFusion(Context& ctx, const Tensor& trunk, const Tensor& code, const DenseWeights& gate) const {
@@ -252,16 +282,20 @@ Tensor CudaBackend::MoeFeedForward(Context& ctx, const Tensor& x, const MoeWeigh
                                       .entry = entry.const_data_ptr<int32_t>(),
                                       .divisor = w.top_k,
                                       .x = x.const_data_ptr(),
-                                      .weight = w.up.const_data_ptr()};
-  const Tensor both = batch.Take({entries, 2 * width}, ctx.dtype);
-  product.out = both.mutable_data_ptr();
+                                      .weight = w.up.const_data_ptr(),
+                                      .warpgroups = warpgroups_};
+  const bool gated = warpgroups_ && ctx.dtype != c10::kFloat;  // by the product itself
+  Tensor hidden = batch.Take({entries, gated ? width : 2 * width}, ctx.dtype);
+  product.out = hidden.mutable_data_ptr();
+  product.gated = gated;
   Check(kernels::GroupedProductCuda(product, batch.stream()), "the experts' first product");
-  const Tensor hidden = Activate(ctx, both, Activation::kSilu, /*gated=*/true);
+  if (!gated) hidden = Activate(ctx, hidden, Activation::kSilu, /*gated=*/true);
   const Tensor results = batch.Take({entries, d}, ctx.dtype);
   product.n = static_cast<int32_t>(d);
   product.k = static_cast<int32_t>(width);
   product.entry = nullptr;
   product.divisor = 1;
+  product.gated = false;
   product.x = hidden.const_data_ptr();
   product.weight = w.down.const_data_ptr();
   product.out = results.mutable_data_ptr();

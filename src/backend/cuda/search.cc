@@ -97,6 +97,7 @@ kernels::BeamSelectBatch CudaSearch::SelectionOf(Context& ctx, const at::Tensor&
   kernels::BeamSelectBatch select;
   select.logits = logits.const_data_ptr<float>();
   select.ld = logits.stride(1);
+  select.parts = static_cast<CudaBatch&>(*ctx.resources).PartsOf(logits);
   select.logits_each = static_cast<int32_t>(logits.size(1));
   select.vocab = static_cast<int32_t>(logits.size(2));
   select.first_code = first_code;

@@ -58,6 +58,7 @@ void CudaBackend::SelectBeams(Context& ctx, const SelectBeamsArgs& args) const {
   kernels::BeamSelectBatch select;
   select.logits = args.logits.const_data_ptr<float>();
   select.ld = args.logits.stride(1);
+  select.parts = batch.PartsOf(args.logits);
   select.logits_each = static_cast<int32_t>(args.logits.size(1));
   select.vocab = static_cast<int32_t>(args.logits.size(2));
   select.first_code = args.first_code;

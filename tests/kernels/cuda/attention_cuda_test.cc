@@ -17,23 +17,32 @@ struct Problem {
   bool self = false;                   // keys are the queries' rows: an encoder
   bool same_value = false;             // K = V
   bool ordered = false;                // key_order and query_limit
+  int narrow_row = -1;                 // with `ordered`: the one query that does not see every key
   int reach = -1;                      // of a relative bias; -1: none
   int bad_query = -1, bad_key = -1;    // a row of the first request that is NaN
+  bool warpgroups = false;
   uint32_t seed = 1;
 };
 
 class AttentionRun {
  public:
-  explicit AttentionRun(const Problem& problem) : p_(problem), random_(problem.seed) {
+  // Every matrix has its own random numbers: what comes first in two batches of a seed is the same in both.
+  explicit AttentionRun(const Problem& problem) : p_(problem) {
     const int32_t query_rows = Pack(p_.queries, &query_begin_), key_rows = Pack(p_.keys, &key_begin_);
     query_step_ = p_.heads * p_.head_dim + 8;
     key_step_ = 2 * p_.key_value_heads * p_.head_dim + 16;
+    std::mt19937 of_queries(p_.seed), of_keys(p_.seed + 1), of_orders(p_.seed + 2), of_limits(p_.seed + 3),
+        of_bias(p_.seed + 4);
     query_ = {p_.type,
-              WithNan(Normal(random_, static_cast<size_t>(query_rows) * query_step_), query_step_, p_.bad_query)};
-    key_value_ = {p_.type, WithNan(Normal(random_, static_cast<size_t>(key_rows) * key_step_), key_step_, p_.bad_key)};
-    for (int i = 0; i < key_rows; ++i) order_.push_back(static_cast<int32_t>(random_() % 20) - 1);
-    for (int i = 0; i < query_rows; ++i) limit_.push_back(static_cast<int32_t>(random_() % 24) - 2);
-    bias_ = Normal(random_, p_.reach < 0 ? 0 : static_cast<size_t>(p_.heads) * (2 * p_.reach + 1));
+              WithNan(Normal(of_queries, static_cast<size_t>(query_rows) * query_step_), query_step_, p_.bad_query)};
+    key_value_ = {p_.type, WithNan(Normal(of_keys, static_cast<size_t>(key_rows) * key_step_), key_step_, p_.bad_key)};
+    for (int i = 0; i < key_rows; ++i) order_.push_back(static_cast<int32_t>(of_orders() % 20) - 1);
+    for (int i = 0; i < query_rows; ++i) limit_.push_back(static_cast<int32_t>(of_limits() % 24) - 2);
+    if (p_.narrow_row >= 0) {
+      limit_.assign(limit_.size(), 100);
+      limit_[p_.narrow_row] = 3;
+    }
+    bias_ = Normal(of_bias, p_.reach < 0 ? 0 : static_cast<size_t>(p_.heads) * (2 * p_.reach + 1));
     scale_ = 1.0f / std::sqrt(static_cast<float>(p_.head_dim));
     rows_ = query_rows;
   }
@@ -66,6 +75,7 @@ class AttentionRun {
     batch.query_limit = p_.ordered ? limit.data() : nullptr;
     batch.relative_bias = p_.reach < 0 ? nullptr : bias.data();
     batch.reach = std::max(0, p_.reach);
+    batch.warpgroups = p_.warpgroups;
     EXPECT_EQ(AttentionPrepare(), LaunchError::kOk);
     EXPECT_EQ(AttentionCuda(batch, nullptr), LaunchError::kOk);
     EXPECT_EQ(cudaDeviceSynchronize(), cudaSuccess);
@@ -155,7 +165,6 @@ class AttentionRun {
   }
 
   const Problem p_;
-  std::mt19937 random_;
   std::vector<int32_t> query_begin_, key_begin_, order_, limit_;
   int32_t rows_ = 0;
   int64_t query_step_ = 0, key_step_ = 0;
@@ -164,9 +173,11 @@ class AttentionRun {
   std::vector<float> bias_;
 };
 
-class AttentionGpu : public GpuTest {
+// By wgmma, where it is to be had, and without.
+class AttentionGpu : public GpuTest, public testing::WithParamInterface<bool> {
  protected:
-  static void Check(const Problem& problem) {
+  static void Check(Problem problem) {
+    problem.warpgroups = GetParam();
     AttentionRun run(problem);
     const std::vector<float> actual = run.OnDevice();
     EXPECT_EQ(run.Expected().Wrong(actual), "")
@@ -178,7 +189,7 @@ class AttentionGpu : public GpuTest {
 
 constexpr DataType kTypes[] = {DataType::kFloat32, DataType::kBFloat16, DataType::kFloat16};
 
-TEST_F(AttentionGpu, EveryHeadSize) {
+TEST_P(AttentionGpu, EveryHeadSize) {
   for (DataType type : kTypes) {
     for (int head_dim : {8, 16, 32, 64, 96, 128, 200, 256}) {
       Check(
@@ -187,9 +198,12 @@ TEST_F(AttentionGpu, EveryHeadSize) {
   }
 }
 
-TEST_F(AttentionGpu, LengthsFromNothingToMany) {
+TEST_P(AttentionGpu, LengthsFromNothingToMany) {
   for (DataType type : kTypes) {
     Check({.type = type, .head_dim = 64, .queries = {1, 0, 17, 64, 65, 2}, .keys = {1, 9, 0, 63, 64, 129}});
+  }
+  for (DataType type : kTypes) {  // as many keys as make a pipeline begin anew
+    Check({.type = type, .head_dim = 32, .queries = {130, 2}, .keys = {400, 650}});
   }
   if (SmallShapesOnly()) return;
   for (DataType type : kTypes) {
@@ -198,7 +212,7 @@ TEST_F(AttentionGpu, LengthsFromNothingToMany) {
   }
 }
 
-TEST_F(AttentionGpu, GroupedHeadsAndSharedKeysAndValues) {
+TEST_P(AttentionGpu, GroupedHeadsAndSharedKeysAndValues) {
   for (DataType type : kTypes) {
     for (bool same : {false, true}) {
       Check({.type = type,
@@ -212,7 +226,7 @@ TEST_F(AttentionGpu, GroupedHeadsAndSharedKeysAndValues) {
   }
 }
 
-TEST_F(AttentionGpu, OrderHidesKeys) {
+TEST_P(AttentionGpu, OrderHidesKeys) {
   for (DataType type : kTypes) {
     for (int head_dim : {24, 64}) {
       Check({.type = type,
@@ -226,7 +240,19 @@ TEST_F(AttentionGpu, OrderHidesKeys) {
   }
 }
 
-TEST_F(AttentionGpu, RelativeBias) {
+// Whether anything is hidden is asked for many rows at once.
+TEST_P(AttentionGpu, OneRowOfManySeesLess) {
+  for (const int row : {0, 8, 31, 47, 63, 64, 72}) {
+    Check({.type = DataType::kBFloat16,
+           .head_dim = 32,
+           .queries = {80},
+           .keys = {70},
+           .ordered = true,
+           .narrow_row = row});
+  }
+}
+
+TEST_P(AttentionGpu, RelativeBias) {
   for (DataType type : kTypes) {
     for (int reach : {0, 5, 128}) {
       Check({.type = type,
@@ -241,13 +267,17 @@ TEST_F(AttentionGpu, RelativeBias) {
   }
 }
 
-// The same request alone, and between others: equal bits.
 // A NaN is not taken for a key that is hidden: it reaches the rows that see it, which are all NaN, and no others.
-TEST_F(AttentionGpu, NanReachesWhoSeesIt) {
+TEST_P(AttentionGpu, NanReachesWhoSeesIt) {
   for (const DataType type : kTypes) {
     for (const int head_dim : {40, 64}) {
-      const Problem good{
-          .type = type, .heads = 2, .key_value_heads = 2, .head_dim = head_dim, .queries = {3, 2}, .keys = {1, 40}};
+      const Problem good{.type = type,
+                         .heads = 2,
+                         .key_value_heads = 2,
+                         .head_dim = head_dim,
+                         .queries = {3, 2},
+                         .keys = {1, 40},
+                         .warpgroups = GetParam()};
       const size_t width = 2 * static_cast<size_t>(head_dim);
       const std::vector<float> expected = AttentionRun(good).OnDevice();
       const auto nan_rows = [&](Problem problem) {
@@ -276,28 +306,39 @@ TEST_F(AttentionGpu, NanReachesWhoSeesIt) {
   }
 }
 
-TEST_F(AttentionGpu, CompanyChangesNothing) {
+// The same request alone, and between others: equal bits.
+TEST_P(AttentionGpu, CompanyChangesNothing) {
+  int device = 0, multiprocessors = 0;
+  ASSERT_EQ(cudaGetDevice(&device), cudaSuccess);
+  ASSERT_EQ(cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, device), cudaSuccess);
   for (DataType type : kTypes) {
-    Problem alone{.type = type, .heads = 2, .key_value_heads = 2, .head_dim = 64, .queries = {50}, .keys = {90}};
-    Problem together = alone;
-    together.queries = {50, 7, 128};
-    together.keys = {90, 200, 3};
-    // The first request's rows come first from the same seed only if the matrices are drawn row by row: they are, but
-    // keys are drawn after all queries; so compare two batches in which the first request is the same data.
-    together.seed = alone.seed;
-    AttentionRun first(together);
-    const std::vector<float> in_company = first.OnDevice();
-    together.queries = {50, 7, 128};
-    together.keys = {90, 1, 190};
-    AttentionRun second(together);
-    const std::vector<float> in_other_company = second.OnDevice();
-    for (size_t i = 0; i < size_t{50} * 128; ++i) ASSERT_EQ(in_company[i], in_other_company[i]) << i;
+    const auto rows = [&](std::vector<int32_t> queries, std::vector<int32_t> keys) {
+      return AttentionRun({.type = type,
+                           .heads = 2,
+                           .key_value_heads = 2,
+                           .head_dim = 64,
+                           .queries = std::move(queries),
+                           .keys = std::move(keys),
+                           .ordered = true,
+                           .reach = 5,
+                           .warpgroups = GetParam()})
+          .OnDevice();
+    };
+    const std::vector<float> alone = rows({70}, {330});
+    std::vector<int32_t> many_queries(multiprocessors + 1, 1), many_keys(multiprocessors + 1, 2);  // other blocks
+    many_queries[0] = 70;
+    many_keys[0] = 330;
+    for (const std::vector<float>& in_company :
+         {rows({70, 7, 128}, {330, 200, 3}), rows({70, 7, 128}, {330, 1, 190}), rows(many_queries, many_keys)}) {
+      ASSERT_TRUE(std::equal(alone.begin(), alone.end(), in_company.begin()))
+          << Name(type) << " " << in_company.size() / 128 << " rows";
+    }
   }
 }
 
 // A request of so many query rows, without begins and counts.
 std::vector<float> OneRequest(DataType type, int head_dim, int keys, bool with_bias, bool ordered, int first,
-                              int queries) {
+                              int queries, bool warpgroups) {
   constexpr int kRows = 70, kReach = 20;
   std::mt19937 random(keys);
   const TypedBuffer query(type, Normal(random, size_t{kRows} * head_dim)),
@@ -325,6 +366,7 @@ std::vector<float> OneRequest(DataType type, int head_dim, int keys, bool with_b
   batch.query_limit = ordered ? limits.data() + first : nullptr;
   batch.relative_bias = with_bias ? bias.data() : nullptr;
   batch.reach = kReach;
+  batch.warpgroups = warpgroups;
   EXPECT_EQ(AttentionPrepare(), LaunchError::kOk);
   EXPECT_EQ(AttentionCuda(batch, nullptr), LaunchError::kOk);
   return out.Download();
@@ -332,17 +374,17 @@ std::vector<float> OneRequest(DataType type, int head_dim, int keys, bool with_b
 
 // A row of a request alone, and with others of that request: equal bits. (A relative bias knows which row it is, so
 // with one the first row is looked at.)
-TEST_F(AttentionGpu, RowsOfARequestChangeNothing) {
+TEST_P(AttentionGpu, RowsOfARequestChangeNothing) {
   for (DataType type : kTypes) {
     for (int keys : {1, 33, 131, 300}) {
       for (int form : {0, 1, 2, 3}) {
         const bool with_bias = form % 2 == 1, ordered = form >= 2;
         for (int head_dim : {32, 96, 128}) {
           if (SmallShapesOnly() && head_dim > 32) continue;
-          const std::vector<float> all = OneRequest(type, head_dim, keys, with_bias, ordered, 0, 70);
+          const std::vector<float> all = OneRequest(type, head_dim, keys, with_bias, ordered, 0, 70, GetParam());
           for (int row : {0, 37, 69}) {
             if (row > 0 && (with_bias || (SmallShapesOnly() && row == 37))) continue;
-            const std::vector<float> alone = OneRequest(type, head_dim, keys, with_bias, ordered, row, 1);
+            const std::vector<float> alone = OneRequest(type, head_dim, keys, with_bias, ordered, row, 1, GetParam());
             ASSERT_TRUE(std::equal(alone.begin(), alone.end(), all.begin() + static_cast<size_t>(row) * head_dim))
                 << Name(type) << " head_dim " << head_dim << " keys " << keys << " form " << form << " row " << row;
           }
@@ -351,6 +393,9 @@ TEST_F(AttentionGpu, RowsOfARequestChangeNothing) {
     }
   }
 }
+
+INSTANTIATE_TEST_SUITE_P(Kernels, AttentionGpu, testing::Bool(),
+                         [](const auto& wgmma) { return wgmma.param ? "Warpgroups" : "Tiles"; });
 
 TEST(AttentionCudaArguments, AreChecked) {
   static char memory[64] __attribute__((aligned(16)));

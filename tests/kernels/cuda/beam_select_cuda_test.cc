@@ -136,6 +136,8 @@ class DeviceLauncher {
     DeviceBuffer<int32_t> width(batch_.width), lineage_in(batch_.lineage_in), lineage_out(batch_.lineage_out);
     Slots in(batch_.in), out(batch_.out);
     BeamSelectBatch view = batch_.view();
+    const DeviceBuffer<RowPart> parts(batch_.parts);
+    if (batch_.with_parts) view.parts = parts.data();
     view.logits = logits.data();
     view.row_begin = row_begin_.data();
     view.width = width.data();
@@ -197,6 +199,7 @@ class BeamSelectGpu : public GpuTest {};
 void CheckRandomBatches(uint32_t first, uint32_t seeds, int vocab, int leaves, int width) {
   for (uint32_t seed = first; seed < first + seeds; ++seed) {
     RandomBatch problem(seed, vocab, leaves, width);
+    problem.batch.with_parts = vocab <= kPartColumns && seed % 2 == 1;  // one a row: the CPU's own sum
     DeviceLauncher launcher(&problem.batch);
     std::vector<SelectError> failed;
     for (int level = 0; level < problem.levels; ++level) {

@@ -121,7 +121,21 @@ TEST_F(MoeGpu, Group) {
   if (!SmallShapesOnly()) CheckGroup(70000, 256);
 }
 
-void CheckProduct(DataType type, const std::vector<int32_t>& counts, int n, int k, int top_k) {
+bool HasWarpgroups() {
+  int device = 0, major = 0;
+  return cudaGetDevice(&device) == cudaSuccess &&
+         cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device) == cudaSuccess && major == 9;
+}
+
+struct ProductShape {
+  std::vector<int32_t> counts;  // entries of each expert
+  int n = 0, k = 0, top_k = 1;
+  bool gated = false;
+};
+
+void CheckProduct(DataType type, bool warpgroups, const ProductShape& shape) {
+  const auto& [counts, n, k, top_k, gated] = shape;
+  const int width = gated ? n / 2 : n;
   std::mt19937 random(n + k);
   const int experts = static_cast<int>(counts.size());
   std::vector<int32_t> begin(experts + 1, 0);
@@ -132,8 +146,9 @@ void CheckProduct(DataType type, const std::vector<int32_t>& counts, int n, int 
   std::shuffle(entry.begin(), entry.end(), random);
   const TypedBuffer x(type, Normal(random, static_cast<size_t>(rows) * k));
   const TypedBuffer weight(type, Normal(random, static_cast<size_t>(experts) * n * k));
-  TypedBuffer out(type, static_cast<size_t>(entries) * n);
+  TypedBuffer out(type, static_cast<size_t>(entries) * width);
   const DeviceBuffer<int32_t> begin_d(begin), entry_d(entry);
+  ASSERT_EQ(GroupedProductPrepare(), LaunchError::kOk);
   ASSERT_EQ(GroupedProductCuda({.type = type,
                                 .entries = entries,
                                 .experts = experts,
@@ -144,66 +159,94 @@ void CheckProduct(DataType type, const std::vector<int32_t>& counts, int n, int 
                                 .divisor = top_k,
                                 .x = x.data(),
                                 .weight = weight.data(),
-                                .out = out.data()},
+                                .out = out.data(),
+                                .warpgroups = warpgroups,
+                                .gated = gated},
                                nullptr),
             LaunchError::kOk);
   Reference reference;
   for (int e = 0; e < experts; ++e) {
     for (int place = begin[e]; place < begin[e + 1]; ++place) {
       const float* row = x.host.data() + static_cast<size_t>(entry[place] / top_k) * k;
-      for (int column = 0; column < n; ++column) {
+      const auto product = [&](int column) {  // and its rounding
         const float* w = weight.host.data() + (static_cast<size_t>(e) * n + column) * k;
         double sum = 0, size = 0;
         for (int i = 0; i < k; ++i) {
           sum += double{row[i]} * w[i];
           size += std::abs(double{row[i]} * w[i]);
         }
-        reference.Add(sum, 1.01 * Epsilon(type) * std::abs(sum) + Epsilon(DataType::kFloat32) * (k + 8) * size);
+        return std::pair(sum, Epsilon(DataType::kFloat32) * (k + 8) * size);
+      };
+      for (int column = 0; column < width; ++column) {
+        const auto [sum, error] = product(column);
+        if (!gated) {
+          reference.Add(sum, 1.01 * Epsilon(type) * std::abs(sum) + error);
+          continue;
+        }
+        // SiLU's slope is at most 1.1, and it is at most |x|.
+        const auto [value, value_error] = product(width + column);
+        const double gate = sum / (1 + std::exp(-sum)), expected = gate * value;
+        reference.Add(expected, (1.01 * Epsilon(type) + 8 * Epsilon(DataType::kFloat32)) * std::abs(expected) +
+                                    1.1 * error * (std::abs(value) + value_error) + std::abs(gate) * value_error);
       }
     }
   }
-  EXPECT_EQ(reference.Wrong(out.Download()), "") << Name(type) << " n " << n << " k " << k;
+  EXPECT_EQ(reference.Wrong(out.Download()), "")
+      << Name(type) << " n " << n << " k " << k << (warpgroups ? " by wgmma" : "");
 }
 
 TEST_F(MoeGpu, GroupedProduct) {
+  std::vector<int32_t> many(70, 1);  // of experts, looked at 32 at a time
+  many[30] = many[33] = 0;
+  many[31] = many[32] = many[69] = 66;
   for (DataType type : kTypes) {
-    CheckProduct(type, {1}, 8, 8, 1);
-    CheckProduct(type, {3, 0, 65, 64, 1}, 136, 40, 2);
-    CheckProduct(type, {70, 2}, 128, 200, 1);
-    std::vector<int32_t> many(70, 1);  // of experts, looked at 32 at a time
-    many[30] = many[33] = 0;
-    many[31] = many[32] = many[69] = 66;
-    CheckProduct(type, many, 8, 16, 2);
-    if (!SmallShapesOnly()) CheckProduct(type, {200, 0, 1, 700}, 2816, 1024, 2);
+    for (const bool warpgroups : {false, true}) {
+      CheckProduct(type, warpgroups, {.counts = {1}, .n = 8, .k = 8});
+      CheckProduct(type, warpgroups, {.counts = {3, 0, 65, 64, 1}, .n = 136, .k = 40, .top_k = 2});
+      CheckProduct(type, warpgroups, {.counts = {70, 2}, .n = 128, .k = 456});
+      CheckProduct(type, warpgroups, {.counts = {130, 3}, .n = 264, .k = 200});  // full enough for larger blocks
+      CheckProduct(type, warpgroups, {.counts = many, .n = 8, .k = 16, .top_k = 2});
+      if (warpgroups && type != DataType::kFloat32 && HasWarpgroups()) {
+        CheckProduct(type, warpgroups, {.counts = {3, 0, 65, 1}, .n = 304, .k = 40, .top_k = 2, .gated = true});
+        CheckProduct(type, warpgroups, {.counts = {130, 3}, .n = 272, .k = 328, .gated = true});
+      }
+      if (SmallShapesOnly()) continue;
+      CheckProduct(type, warpgroups, {.counts = {200, 0, 1, 700}, .n = 2816, .k = 1024, .top_k = 2});
+    }
   }
 }
 
 // A row's bits do not depend on which rows, and how many, share its tile.
 TEST_F(MoeGpu, CompanyChangesNothing) {
   for (DataType type : kTypes) {
-    std::mt19937 random(4);
-    const int n = 24, k = 72, rows = 90;
-    const TypedBuffer x(type, Normal(random, size_t{rows} * k)), weight(type, Normal(random, size_t{n} * k));
-    const auto run = [&](int first, int count) {
-      TypedBuffer out(type, static_cast<size_t>(count) * n);
-      const DeviceBuffer<int32_t> begin(std::vector<int32_t>{0, count});
-      EXPECT_EQ(GroupedProductCuda({.type = type,
-                                    .entries = count,
-                                    .experts = 1,
-                                    .n = n,
-                                    .k = k,
-                                    .begin = begin.data(),
-                                    .x = x.at(static_cast<size_t>(first) * k),
-                                    .weight = weight.data(),
-                                    .out = out.data()},
-                                   nullptr),
-                LaunchError::kOk);
-      return out.Download();
-    };
-    const std::vector<float> all = run(0, rows);
-    for (int row : {0, 7, 63, 64, 89}) {
-      const std::vector<float> alone = run(row, 1);
-      ASSERT_TRUE(std::equal(alone.begin(), alone.end(), all.begin() + row * n)) << Name(type) << " row " << row;
+    for (const bool warpgroups : {false, true}) {
+      std::mt19937 random(4);
+      const int n = 24, k = 392, rows = 90;
+      const TypedBuffer x(type, Normal(random, size_t{rows} * k)), weight(type, Normal(random, size_t{n} * k));
+      const auto run = [&](int first, int count) {
+        TypedBuffer out(type, static_cast<size_t>(count) * n);
+        const DeviceBuffer<int32_t> begin(std::vector<int32_t>{0, count});
+        EXPECT_EQ(GroupedProductPrepare(), LaunchError::kOk);
+        EXPECT_EQ(GroupedProductCuda({.type = type,
+                                      .entries = count,
+                                      .experts = 1,
+                                      .n = n,
+                                      .k = k,
+                                      .begin = begin.data(),
+                                      .x = x.at(static_cast<size_t>(first) * k),
+                                      .weight = weight.data(),
+                                      .out = out.data(),
+                                      .warpgroups = warpgroups},
+                                     nullptr),
+                  LaunchError::kOk);
+        return out.Download();
+      };
+      const std::vector<float> all = run(0, rows);
+      for (int row : {0, 7, 63, 64, 89}) {
+        const std::vector<float> alone = run(row, 1);
+        ASSERT_TRUE(std::equal(alone.begin(), alone.end(), all.begin() + row * n))
+            << Name(type) << " row " << row << (warpgroups ? " by wgmma" : "");
+      }
     }
   }
 }
@@ -296,6 +339,12 @@ TEST(MoeCudaArguments, AreChecked) {
   EXPECT_TRUE(product_refused([](GroupedProductArgs& a) { a.k = kMaxRowWidth + 8; }));
   EXPECT_TRUE(product_refused([](GroupedProductArgs& a) { a.divisor = 2; }));  // without entries
   EXPECT_TRUE(product_refused([](GroupedProductArgs& a) { a.weight = nullptr; }));
+  EXPECT_TRUE(product_refused([](GroupedProductArgs& a) { a.gated = true; }));  // without wgmma
+  EXPECT_TRUE(product_refused([](GroupedProductArgs& a) {
+    a.type = DataType::kBFloat16;
+    a.gated = a.warpgroups = true;
+    a.n = 24;
+  }));
   const MoeCombineArgs combine{
       .rows = 1, .width = 8, .top_k = 1, .y = memory, .place = ints, .weight = floats, .out = memory};
   const auto combine_refused = [&](auto change) {

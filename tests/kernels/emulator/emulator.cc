@@ -21,9 +21,20 @@ namespace {
 constexpr size_t kStackBytes = 64 * 1024;
 constexpr size_t kMaxExchange = 32;
 
+constexpr uint32_t kSharedBase = 0x410;
+
 struct Copy {
   void* to;
   const void* from;  // null: zeros
+  size_t bytes;
+
+  void Do() const {
+    if (from != nullptr) {
+      std::memcpy(to, from, bytes);
+    } else {
+      std::memset(to, 0, bytes);
+    }
+  }
 };
 
 struct Fiber {
@@ -37,12 +48,17 @@ struct Fiber {
   unsigned char own[kMaxExchange];
   std::vector<Copy> open_copies;
   std::vector<std::vector<Copy>> groups;
+  bool arrived = false;      // the registers of wgmma
+  bool unannounced = false;  // copies that wgmma may not see
+  std::vector<std::function<void()>> open_multiplies;
+  std::vector<std::vector<std::function<void()>>> multiplies;
 };
 
 ucontext_t scheduler;
 std::vector<Fiber> fibers;
 size_t running = 0;
 size_t live = 0;
+size_t block_threads = 0;
 uint64_t barrier_generation = 0;
 size_t barrier_arrived = 0;
 bool barrier_any = false, barrier_result = false;
@@ -74,6 +90,7 @@ void ReleaseBarrier() {
 void Enter() {
   (*kernel)();
   RequireAwaited();
+  if (!fibers[running].open_multiplies.empty() || !fibers[running].multiplies.empty()) Die("a wgmma nobody waits for");
   fibers[running].done = true;
   --live;
   ++progress;
@@ -88,27 +105,38 @@ void RunBlock(unsigned threads) {
     fiber.exchanges = 0;
     fiber.open_copies.clear();
     fiber.groups.clear();
+    fiber.arrived = fiber.unannounced = false;
     getcontext(&fiber.context);
     fiber.context.uc_stack.ss_sp = fiber.stack.get();
     fiber.context.uc_stack.ss_size = kStackBytes;
     fiber.context.uc_link = &scheduler;
     makecontext(&fiber.context, Enter, 0);
   }
-  live = threads;
+  live = block_threads = threads;
   barrier_arrived = 0;
   std::vector<size_t> turns(threads);
   std::iota(turns.begin(), turns.end(), 0);
   std::shuffle(turns.begin(), turns.end(), order);
+  // Some warp, or none, sleeps for some rounds: others get as far ahead of it as barriers let them.
+  const size_t warps = (threads + 31) / 32;
+  size_t asleep = warps, rounds = 0;
   while (live > 0) {
     const uint64_t before = progress;
     if (order() % 4 == 0) std::shuffle(turns.begin(), turns.end(), order);
+    if (rounds-- == 0) {
+      asleep = order() % (warps + 1);
+      rounds = order() % 64;
+    }
     for (size_t turn : turns) {
-      if (fibers[turn].done) continue;
+      if (fibers[turn].done || turn / 32 == asleep) continue;
       running = turn;
       thread_index.x = static_cast<unsigned>(turn);
       swapcontext(&scheduler, &fibers[turn].context);
     }
-    if (progress == before) Die("threads wait for each other at different places");
+    if (progress != before) continue;
+    if (asleep == warps) Die("threads wait for each other at different places");
+    asleep = warps;
+    rounds = 1;
   }
 }
 
@@ -226,12 +254,24 @@ const void* Lane(unsigned lane) {
   return fibers[running / 32 * 32 + lane].slot[(fibers[running].exchanges - 1) % 2];
 }
 
-void QueueCopy(void* to, const void* from) {
+uint32_t SharedAddress(const void* p) {
+  return static_cast<uint32_t>(static_cast<const unsigned char*>(p) - DynamicSharedMemory()) + kSharedBase;
+}
+
+const unsigned char* SharedBytes(uint32_t address, size_t bytes) {
+  const size_t held = shared_memory.data() + shared_memory.size() - DynamicSharedMemory();
+  if (address < kSharedBase || address - kSharedBase + bytes > held) Die("an address outside of shared memory");
+  return DynamicSharedMemory() + (address - kSharedBase);
+}
+
+void QueueCopy(void* to, const void* from, size_t bytes) {
   RequireAwaited();
-  if (reinterpret_cast<uintptr_t>(to) % 16 != 0 || reinterpret_cast<uintptr_t>(from) % 16 != 0) {
-    Die("cp.async of 16 misaligned bytes");
+  if (reinterpret_cast<uintptr_t>(to) % bytes != 0 || reinterpret_cast<uintptr_t>(from) % bytes != 0) {
+    Die("cp.async of misaligned bytes");
   }
-  fibers[running].open_copies.push_back({to, from});
+  const Copy copy{to, from, bytes};
+  if (order() % 2 == 0) copy.Do();  // and again when waited for: the source does not change meanwhile
+  fibers[running].open_copies.push_back(copy);
 }
 
 void CommitCopies() {
@@ -244,13 +284,38 @@ void WaitForCopies(int pending) {
   std::vector<std::vector<Copy>>& groups = fibers[running].groups;
   while (static_cast<int>(groups.size()) > pending) {
     for (const Copy& copy : groups.front()) {
-      if (copy.from != nullptr) {
-        std::memcpy(copy.to, copy.from, 16);
-      } else {
-        std::memset(copy.to, 0, 16);
-      }
+      fibers[running].unannounced = true;
+      copy.Do();
     }
     groups.erase(groups.begin());
+  }
+}
+
+void WarpgroupArrive() { fibers[running].arrived = true; }
+
+void AnnounceToWarpgroups() { fibers[running].unannounced = false; }
+
+void QueueMultiply(std::function<void()> multiply) {
+  RequireAwaited();
+  if (!fibers[running].arrived) Die("a wgmma without a fence before it");
+  for (size_t i = 0; i < block_threads; ++i) {
+    if (fibers[i].unannounced) Die("a wgmma beside copies that it may not see");
+  }
+  fibers[running].open_multiplies.push_back(std::move(multiply));
+}
+
+void CommitMultiplies() {
+  Fiber& mine = fibers[running];
+  mine.multiplies.push_back(std::move(mine.open_multiplies));
+  mine.open_multiplies.clear();
+}
+
+void WaitForMultiplies(int pending) {
+  Fiber& mine = fibers[running];
+  mine.arrived = false;  // what is waited for is read or written
+  while (static_cast<int>(mine.multiplies.size()) > pending) {
+    for (const auto& multiply : mine.multiplies.front()) multiply();
+    mine.multiplies.erase(mine.multiplies.begin());
   }
 }
 

@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // Runs CUDA kernels on the host, thread for thread, so that every kernel and its tests run where there is no GPU. Each
-// thread of a block is a fiber; barriers and shuffles are where fibers wait for each other, and which one runs next is
-// random, so that a missing barrier changes results. Blocks run one after the other in random order. Copies by cp.async
-// arrive at the last legal moment. Work of a stream is queued and runs when somebody waits for it, so that reading too
-// early shows. What this cannot show: races between blocks, memory ordering, and speed.
+// thread of a block is a fiber; barriers and shuffles are where fibers wait for each other, which one runs next is
+// random, and now and then a warp stays behind, so that a missing barrier changes results. Blocks run one after the
+// other in random order. Copies by cp.async arrive at the last legal moment, or at the first one as well, and wgmma
+// reads shared memory and writes registers at its last. Work of a stream is queued and runs when somebody waits for it,
+// so that reading too early shows. What this cannot show: races between blocks, memory ordering, and speed.
 //
 // Not thread-safe: one kernel at a time.
 #pragma once
@@ -52,6 +53,10 @@ void DeleteStream(CUstream_st* stream);
 void AwaitPredecessors();
 
 unsigned char* DynamicSharedMemory();
+// An address in shared memory as instructions take it, aligned no better than the language promises, and back: dies
+// where a block's shared memory does not hold `bytes` there.
+uint32_t SharedAddress(const void* p);
+const unsigned char* SharedBytes(uint32_t address, size_t bytes);
 
 // All threads of the block that have not returned; returns whether any passed true.
 bool SyncBlock(bool value);
@@ -62,9 +67,18 @@ void Exchange(unsigned mask, const void* value, size_t bytes);
 const void* Lane(unsigned lane);
 
 // cp.async: queued, committed as a group, and done when waited for.
-void QueueCopy(void* to, const void* from);
+void QueueCopy(void* to, const void* from, size_t bytes = 16);
 void CommitCopies();
 void WaitForCopies(int pending);
+
+// wgmma, likewise. Dies where registers are given to it that no WarpgroupArrive() came before, or where a thread of the
+// block has copied to shared memory and not announced it.
+inline bool broken_wgmma = false;  // reads its right operand in another order; a test sets it
+void WarpgroupArrive();
+void AnnounceToWarpgroups();
+void QueueMultiply(std::function<void()> multiply);
+void CommitMultiplies();
+void WaitForMultiplies(int pending);
 
 template <class T>
 T Shuffle(unsigned mask, T value, unsigned from) {

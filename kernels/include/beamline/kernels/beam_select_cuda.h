@@ -8,7 +8,8 @@
 // least as many as its widest level. At level 0 logits row b belongs to request b; later, logits row r to slot r, or,
 // with `logits_each`, row b * logits_each + i to the i-th slot of request b.
 //
-// Algorithm: log-sum-exp of each row; then a radix selection over the order keys (candidate_order.h), 11 bits at a
+// Algorithm: log-sum-exp of each row, from its parts if they are given (then the sums of `kFull` are made in their
+// order, not in BeamSelectCpu's); then a radix selection over the order keys (candidate_order.h), 11 bits at a
 // time, until the candidates that share the decided bits of the last one taken fit a buffer; these are sorted. The
 // third and later digits are needed only where very many scores are equal.
 #pragma once
@@ -32,9 +33,19 @@ struct DeviceBeams {
   int32_t* count = nullptr;  // [requests]
 };
 
+// What a head that makes logits knows of kPartColumns columns of a row besides (head_product_cuda.h), so that the row
+// need not be read again.
+inline constexpr int32_t kPartColumns = 128;
+struct RowPart {
+  float max;  // the largest logit
+  float sum;  // of exp(logit - max): NaN where one is NaN or +inf, 0 where all are -inf
+};
+constexpr int32_t RowParts(int32_t vocab) { return (vocab + kPartColumns - 1) / kPartColumns; }
+
 struct BeamSelectBatch {
   const float* logits = nullptr;               // [requests at level 0, else rows or requests * logits_each][ld]
   int64_t ld = 0;                              // elements between rows, >= vocab
+  const RowPart* parts = nullptr;              // [rows of logits][RowParts(vocab)], or null
   int32_t logits_each = 0;                     // no request has more active slots in `in`
   int32_t vocab = 0;                           // columns of a row, 1..2^24
   int32_t first_code = 0;                      // column of code 0, below vocab

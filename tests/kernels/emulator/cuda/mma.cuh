@@ -11,7 +11,9 @@
 
 namespace beamline::kernels {
 
+inline uint32_t SharedAddress(const void* p) { return emulator::SharedAddress(p); }
 inline void CopyAsync16(void* to, const void* from, bool valid) { emulator::QueueCopy(to, valid ? from : nullptr); }
+inline void CopyAsync4(void* to, const void* from) { emulator::QueueCopy(to, from, 4); }
 inline void CopyAsyncCommit() { emulator::CommitCopies(); }
 template <int kPending>
 void CopyAsyncWait() {

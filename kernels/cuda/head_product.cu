@@ -1,0 +1,127 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "beamline/kernels/head_product_cuda.h"
+#include "cuda/device_attribute.cuh"
+#include "cuda/launch.cuh"
+#include "cuda/warpgroup_tile.cuh"
+
+namespace beamline::kernels {
+namespace {
+
+struct __align__(8) LogitPair {
+  float first, second;
+};
+
+// The four lanes that hold a row.
+template <class F>
+__device__ float OfRow(float x, F join) {
+  x = join(x, __shfl_xor_sync(0xffffffffu, x, 1));
+  return join(x, __shfl_xor_sync(0xffffffffu, x, 2));
+}
+
+template <class T, int kWarpgroups>
+__global__ void __launch_bounds__(128 * kWarpgroups, 3 - kWarpgroups)
+    HeadProduct(const __grid_constant__ HeadProductArgs args) {
+  AwaitPredecessors();
+#if BEAMLINE_WARPGROUPS
+  using Product = WarpgroupTile<T, kWarpgroups>;
+  static_assert(Product::kPartColumns == kPartColumns);
+  auto& storage = *AlignedForWarpgroups<typename Product::Storage>(DynamicShared<unsigned char>());
+  const int32_t first_row = blockIdx.y * Product::kRows, first_column = blockIdx.x * Product::kColumns;
+  const T* x = static_cast<const T*>(args.x);
+  const T* weight = static_cast<const T*>(args.weight);
+  const auto row = [&](int i) { return first_row + i < args.rows ? x + (first_row + i) * args.x_step : nullptr; };
+  const auto column = [&](int i) {
+    return first_column + i < args.vocab ? weight + int64_t{first_column + i} * args.k : nullptr;
+  };
+  Product product;
+  product.Multiply(storage, row, column, args.k, weight);
+
+  const int32_t parts = RowParts(args.vocab);
+#pragma unroll
+  for (int half = 0; half < 2; ++half) {
+    const int32_t at = first_row + Product::Row(half);
+#pragma unroll
+    for (int part = 0; part < kWarpgroups; ++part) {
+      const int32_t begin = first_column + part * kPartColumns;
+      float logit[kPartColumns / 8][2];
+      float max = -INFINITY;
+#pragma unroll
+      for (int eight = 0; eight < kPartColumns / 8; ++eight) {
+        const float* pair = product.Pair(half, part * kPartColumns / 8 + eight);
+        const int32_t code = begin + Product::Column(eight);
+        auto& logits = logit[eight];
+#pragma unroll
+        for (int i = 0; i < 2; ++i) {
+          const bool exists = code + i < args.vocab;
+          const float bias = exists && args.bias != nullptr ? args.bias[code + i] : 0.0f;
+          logits[i] = exists ? fmaf(args.scale, pair[i], bias) : -INFINITY;
+          max = fmaxf(max, logits[i]);
+        }
+        if (at >= args.rows || code >= args.vocab) continue;
+        float* to = args.logits + at * args.ld + code;
+        if (code + 1 < args.vocab) {
+          *reinterpret_cast<LogitPair*>(to) = {logits[0], logits[1]};
+        } else {
+          *to = logits[0];
+        }
+      }
+      max = OfRow(max, [](float a, float b) { return fmaxf(a, b); });
+      const float shift = max == -INFINITY ? 0.0f : max;
+      float sum = 0;
+#pragma unroll
+      for (auto& pair : logit) sum += expf(pair[0] - shift) + expf(pair[1] - shift);
+      sum = OfRow(sum, [](float a, float b) { return a + b; });
+      if (at < args.rows && begin < args.vocab && threadIdx.x % 4 == 0) {
+        args.parts[int64_t{at} * parts + begin / kPartColumns] = {max, sum};
+      }
+    }
+  }
+#endif
+}
+
+template <class T, class F>
+LaunchError WithKernel(int warpgroups, F f) {
+  return warpgroups == 1 ? f(HeadProduct<T, 1>, WarpgroupTile<T, 1>::kBytes)
+                         : f(HeadProduct<T, 2>, WarpgroupTile<T, 2>::kBytes);
+}
+
+bool HasDevice() { return DeviceAttribute(cudaDevAttrComputeCapabilityMajor) == 9; }
+
+bool Valid(const HeadProductArgs& args) {
+  if (args.type != DataType::kBFloat16 && args.type != DataType::kFloat16) return false;
+  if (args.rows < 1 || args.rows > 65535 * 64 || args.vocab < 1 || args.vocab > (1 << 24)) return false;
+  if (args.k < 8 || args.k > kMaxRowWidth || args.k % 8 != 0) return false;
+  if (args.x_step < args.k || args.x_step % 8 != 0 || args.ld < args.vocab || args.ld % 4 != 0) return false;
+  for (const void* array :
+       {args.x, args.weight, static_cast<const void*>(args.logits), static_cast<const void*>(args.parts)}) {
+    if (array == nullptr || !IsAligned(array)) return false;
+  }
+  return HasDevice();
+}
+
+}  // namespace
+
+LaunchError HeadProductCuda(const HeadProductArgs& args, CudaStream stream) {
+  if (!Valid(args)) return LaunchError::kInvalidArgument;
+  const int warpgroups = args.rows > 64 ? 2 : 1;
+  const int tile = 64 * warpgroups, columns = 128 * warpgroups;
+  const dim3 grid((args.vocab + columns - 1) / columns, (args.rows + tile - 1) / tile);
+  const auto launch = [&](auto kernel, size_t bytes) {
+    return Launch(kernel, {grid, static_cast<unsigned>(128 * warpgroups), bytes}, stream, args);
+  };
+  return args.type == DataType::kBFloat16 ? WithKernel<__nv_bfloat16>(warpgroups, launch)
+                                          : WithKernel<__half>(warpgroups, launch);
+}
+
+LaunchError HeadProductPrepare() {
+  if (!HasDevice()) return LaunchError::kInvalidArgument;
+  for (const int warpgroups : {1, 2}) {
+    for (const LaunchError error :
+         {WithKernel<__nv_bfloat16>(warpgroups, AllowShared), WithKernel<__half>(warpgroups, AllowShared)}) {
+      if (error != LaunchError::kOk) return error;
+    }
+  }
+  return LaunchError::kOk;
+}
+
+}  // namespace beamline::kernels

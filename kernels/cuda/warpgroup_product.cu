@@ -1,0 +1,97 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The grouped product by wgmma: a tile of places of one expert, and of its columns, or of as many gates and values.
+#include "cuda/device_attribute.cuh"
+#include "cuda/grouped_tile.cuh"
+#include "cuda/launch.cuh"
+#include "cuda/warpgroup_product.cuh"
+#include "cuda/warpgroup_tile.cuh"
+
+namespace beamline::kernels {
+namespace {
+
+template <class T, int kWarpgroups, bool kGated>
+__global__ void __launch_bounds__(128 * kWarpgroups, 3 - kWarpgroups)
+    WarpgroupProduct(const __grid_constant__ GroupedProductArgs args) {
+  AwaitPredecessors();
+#if BEAMLINE_WARPGROUPS
+  using Product = WarpgroupTile<T, kWarpgroups>;
+  constexpr int kColumns = kGated ? Product::kColumns / 2 : Product::kColumns;  // of the result
+  const Tile tile = TileOf(args, blockIdx.y, Product::kRows);
+  if (tile.begin >= tile.end) return;
+  auto& storage = *AlignedForWarpgroups<typename Product::Storage>(DynamicShared<unsigned char>());
+  const int32_t first_column = blockIdx.x * kColumns, width = kGated ? args.n / 2 : args.n;
+  const T* weight = static_cast<const T*>(args.weight) + int64_t{tile.expert} * args.n * args.k;
+  const auto row = [&](int i) { return tile.begin + i < tile.end ? Row<T>(args, tile.begin + i) : nullptr; };
+  const auto column = [&](int i) {  // gates, then their values
+    const int32_t of_result = first_column + i % kColumns;
+    return of_result < width ? weight + int64_t{of_result + (i < kColumns ? 0 : width)} * args.k : nullptr;
+  };
+  Product product;
+  product.Multiply(storage, row, column, args.k, weight);
+
+#pragma unroll
+  for (int half = 0; half < 2; ++half) {
+    const int32_t place = tile.begin + Product::Row(half);
+    if (place >= tile.end) continue;
+    T* out = static_cast<T*>(args.out) + int64_t{place} * width;
+#pragma unroll
+    for (int eight = 0; eight < kColumns / 8; ++eight) {
+      const int32_t at = first_column + Product::Column(eight);
+      if (at >= width) continue;
+      const float* pair = product.Pair(half, eight);
+      float low = pair[0], high = pair[1];
+      if constexpr (kGated) {
+        const float* value = product.Pair(half, eight + kColumns / 8);
+        low = low / (1.0f + expf(-low)) * value[0];
+        high = high / (1.0f + expf(-high)) * value[1];
+      }
+      *reinterpret_cast<uint32_t*>(out + at) = Pack<T>(low, high);
+    }
+  }
+#endif
+}
+
+template <class T, class F>
+LaunchError WithKernel(int warpgroups, bool gated, F f) {
+  constexpr size_t kOne = WarpgroupTile<T, 1>::kBytes, kTwo = WarpgroupTile<T, 2>::kBytes;
+  if (warpgroups == 1) return gated ? f(WarpgroupProduct<T, 1, true>, kOne) : f(WarpgroupProduct<T, 1, false>, kOne);
+  return gated ? f(WarpgroupProduct<T, 2, true>, kTwo) : f(WarpgroupProduct<T, 2, false>, kTwo);
+}
+
+}  // namespace
+
+bool TakesWarpgroups(const GroupedProductArgs& args) {
+  return args.warpgroups && (args.type == DataType::kBFloat16 || args.type == DataType::kFloat16) &&
+         DeviceAttribute(cudaDevAttrComputeCapabilityMajor) == 9;
+}
+
+LaunchError WarpgroupProductCuda(const GroupedProductArgs& args, CudaStream stream) {
+  const int warpgroups = args.entries > args.experts * 64 ? 2 : 1;
+  const int columns = 128 * warpgroups;  // of the weight
+  const dim3 grid(static_cast<unsigned>((args.n + columns - 1) / columns), MostTiles(args, 64 * warpgroups));
+  return WithType(args.type, [&]<class T>(T) {
+    if constexpr (__is_same(T, float)) {
+      return LaunchError::kInvalidArgument;
+    } else {
+      return WithKernel<T>(warpgroups, args.gated, [&](auto kernel, size_t bytes) {
+        return Launch(kernel, {grid, static_cast<unsigned>(128 * warpgroups), bytes}, stream, args);
+      });
+    }
+  });
+}
+
+LaunchError WarpgroupProductPrepare() {
+  if (DeviceAttribute(cudaDevAttrComputeCapabilityMajor) != 9) return LaunchError::kOk;
+  for (const int warpgroups : {1, 2}) {
+    for (const bool gated : {false, true}) {
+      for (const LaunchError error : {WithKernel<__nv_bfloat16>(warpgroups, gated, AllowShared),
+                                      WithKernel<__half>(warpgroups, gated, AllowShared)}) {
+        if (error != LaunchError::kOk) return error;
+      }
+    }
+  }
+  return LaunchError::kOk;
+}
+
+}  // namespace beamline::kernels

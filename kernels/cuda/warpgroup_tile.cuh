@@ -1,0 +1,109 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The product of a block's rows and columns by wgmma, k in tiles of 64: for kernels that differ in where the rows lie
+// and what becomes of the sums. Few rows are a matter of reading the weights once: blocks of one warpgroup, 64 rows and
+// 128 columns, two of which a multiprocessor holds. Many are one of the matrix rate, and before it of the cache's:
+// blocks of two warpgroups, 128 rows and 256 columns. The sums run over k in the same order in both.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "cuda/mma.cuh"
+#include "cuda/panel.cuh"
+#include "cuda/wgmma.cuh"
+
+namespace beamline::kernels {
+
+template <class T, int kWarpgroups>
+struct WarpgroupTile {
+  static constexpr int kPartColumns = 128;  // of one instruction
+  static constexpr int kRows = 64 * kWarpgroups;
+  static constexpr int kColumns = kPartColumns * kWarpgroups;
+  static constexpr int kThreads = 128 * kWarpgroups;
+  static constexpr int kDepth = 64;  // of a panel
+  static constexpr int kStages = 4;  // one read, one that may still be, two under way
+
+  struct Storage {
+    T x[kStages][kRows * kDepth];
+    T weight[kStages][kColumns * kDepth];
+  };
+  static constexpr size_t kBytes = sizeof(Storage) + kWarpgroupAlignment;
+
+  // A thread's sums: of two of the warpgroup's rows (Row), in parts of 128 columns; of each eight columns two
+  // neighbours (Column) of both rows.
+  float sum[kWarpgroups][kPartColumns / 2] = {};
+
+  // In the tile. `half`: 0 or 1.
+  __device__ static int Row(int half) {
+    return static_cast<int>(threadIdx.x / 32) * 16 + half * 8 + static_cast<int>(threadIdx.x % 32 / 4);
+  }
+  __device__ static int Column(int eight) { return eight * 8 + static_cast<int>(threadIdx.x % 4) * 2; }
+  // The first of a row's two neighbours among the eight columns from 8 * `eight` on.
+  __device__ const float* Pair(int half, int eight) const {
+    return &sum[eight * 8 / kPartColumns][eight * 8 % kPartColumns / 2 + 2 * half];
+  }
+
+  // row(i), column(i): where the k values of the tile's row i, and of the weight's row for its column i, begin; null
+  // where there is none. `some` is memory that may be named where nothing is read.
+  template <class RowOf, class ColumnOf>
+  __device__ void Multiply(Storage& storage, RowOf row, ColumnOf column, int32_t k, const T* some) {
+    // Each thread copies 16 bytes of the same rows in every step, to the same place of their panels.
+    constexpr int kChunks = kDepth / 8, kPassRows = kThreads / kChunks;
+    static_assert(kPassRows % 8 == 0 && kRows % kPassRows == 0 && kColumns % kPassRows == 0);
+    const int copy_row = threadIdx.x / kChunks, copy_column = threadIdx.x % kChunks * 8;
+    const int copy_to = copy_row * kDepth + PanelChunk<kDepth>(copy_row, threadIdx.x % kChunks) * 8;
+    const T* x[kRows / kPassRows];
+    const T* weight[kColumns / kPassRows];
+#pragma unroll
+    for (int i = 0; i < kRows / kPassRows; ++i) x[i] = row(copy_row + i * kPassRows);
+#pragma unroll
+    for (int i = 0; i < kColumns / kPassRows; ++i) weight[i] = column(copy_row + i * kPassRows);
+    const int32_t steps = (k + kDepth - 1) / kDepth;
+    const auto load = [&](int32_t step) {
+      if (step < steps) {
+        const int32_t at = step * kDepth + copy_column;
+        const bool inside = at < k;
+#pragma unroll
+        for (int i = 0; i < kRows / kPassRows; ++i) {
+          const bool valid = inside && x[i] != nullptr;
+          CopyAsync16(&storage.x[step % kStages][copy_to + i * kPassRows * kDepth], valid ? x[i] + at : some, valid);
+        }
+#pragma unroll
+        for (int i = 0; i < kColumns / kPassRows; ++i) {
+          const bool valid = inside && weight[i] != nullptr;
+          CopyAsync16(&storage.weight[step % kStages][copy_to + i * kPassRows * kDepth], valid ? weight[i] + at : some,
+                      valid);
+        }
+      }
+      CopyAsyncCommit();  // an empty group where there is nothing: they are counted
+    };
+    load(0);
+    load(1);
+    for (int32_t step = 0; step < steps; ++step) {
+      CopyAsyncWait<1>();
+      AnnounceToWarpgroups();
+      WarpgroupWait<1>();  // the product before the last, whose place is loaded into
+      __syncthreads();
+      load(step + 2);
+      const uint32_t rows = SharedAddress(&storage.x[step % kStages][threadIdx.x / 128 * 64 * kDepth]);
+      const uint32_t columns = SharedAddress(storage.weight[step % kStages]);
+      WarpgroupArrive();
+#pragma unroll
+      for (int at = 0; at < kDepth; at += 16) {
+#pragma unroll
+        for (int n = 0; n < kWarpgroups; ++n) {
+          WarpgroupMultiply<T>(sum[n], PanelDescriptor<kDepth>(rows + at * 2),
+                               PanelDescriptor<kDepth>(columns + n * kPartColumns * kDepth * 2 + at * 2));
+        }
+      }
+      WarpgroupCommit();
+    }
+    WarpgroupWait<0>();
+#pragma unroll
+    for (auto& part : sum) Pin(part);
+    CopyAsyncWait<0>();
+  }
+};
+
+}  // namespace beamline::kernels

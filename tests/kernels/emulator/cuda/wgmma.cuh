@@ -1,0 +1,90 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// wgmma.cuh of the emulator: what the PTX manual says of wgmma, its matrix descriptors and its layouts in shared memory
+// (asynchronous warpgroup level matrix instructions).
+#pragma once
+
+#include <cstdint>
+
+#include "cuda/mma.cuh"
+#include "cuda/panel.cuh"
+
+#define BEAMLINE_WARPGROUPS 1
+
+namespace beamline::kernels {
+
+inline void AnnounceToWarpgroups() { emulator::AnnounceToWarpgroups(); }
+inline void WarpgroupArrive() { emulator::WarpgroupArrive(); }
+inline void WarpgroupCommit() { emulator::CommitMultiplies(); }
+template <int kPending>
+void WarpgroupWait() {
+  emulator::WaitForMultiplies(kPending);
+}
+template <int kCount>
+void Pin(float (&)[kCount]) {}
+
+// Where element (k, column) of b lies. In 16-byte chunks, w of them to a swizzled row: K-major, column c has its values
+// in chunk k / 8 of row c; MN-major, k is the row. Eight rows lie together, the next eight the stride offset further;
+// columns beyond w chunks of an MN-major matrix the leading offset further. Then bits 4.. of the address are permuted
+// by bits 7...
+inline uint32_t EmulatedAddress(uint64_t descriptor, bool transposed, unsigned k, unsigned column) {
+  const uint32_t start = (descriptor & 0x3fff) << 4, leading = (descriptor >> 16 & 0x3fff) << 4,
+                 stride = (descriptor >> 32 & 0x3fff) << 4;
+  const unsigned swizzle = descriptor >> 62;  // 1: 128 bytes, 2: 64, 3: 32
+  if (swizzle == 0) std::abort();
+  const uint32_t row_bytes = 256 >> swizzle;
+  const unsigned row = transposed ? k : column, across = (transposed ? column : k) * 2;
+  uint32_t address = start + row / 8 * stride + row % 8 * row_bytes;
+  address += transposed ? across / row_bytes * leading + across % row_bytes : across;
+  return address ^ (address >> 7 & (row_bytes / 16 - 1)) << 4;
+}
+
+template <class T, int kColumns, bool kTransposed>
+void WarpgroupMultiply(float (&d)[kColumns / 2], const uint32_t (&a)[4], uint64_t b, bool add) {
+  const unsigned lane = emulated_lane();
+  emulator::Exchange(0xffffffffu, a, sizeof(a));
+  float left[2][16];  // rows lane / 4 and + 8
+  for (unsigned k = 0; k < 16; ++k) {
+    const auto* from = static_cast<const uint32_t*>(emulator::Lane(lane / 4 * 4 + k % 8 / 2));
+    for (unsigned r = 0; r < 2; ++r) left[r][k] = EmulatedHalf<T>(from[r + k / 8 * 2], k % 2);
+  }
+  std::array<float, 32> rows;
+  std::memcpy(rows.data(), left, sizeof(left));
+  emulator::QueueMultiply([&d, rows, b, add, lane] {
+    for (unsigned i = 0; i < kColumns / 2; ++i) {
+      const unsigned column = i / 4 * 8 + lane % 4 * 2 + i % 2;
+      float sum = 0;
+      for (unsigned k = 0; k < 16; ++k) {
+        uint16_t right;
+        std::memcpy(
+            &right,
+            emulator::SharedBytes(EmulatedAddress(b, kTransposed, emulator::broken_wgmma ? k ^ 8 : k, column), 2), 2);
+        sum += rows[i / 2 % 2 * 16 + k] * EmulatedHalf<T>(right, 0);
+      }
+      d[i] = add ? d[i] + sum : sum;
+    }
+  });
+}
+
+template <class T>
+void WarpgroupMultiply(float (&d)[64], uint64_t a, uint64_t b) {
+  const unsigned lane = emulated_lane(), warp_row = threadIdx.x % 128 / 32 * 16;
+  emulator::QueueMultiply([&d, a, b, lane, warp_row] {
+    const auto value = [](uint64_t descriptor, unsigned k, unsigned row) {
+      uint16_t bits;
+      std::memcpy(&bits, emulator::SharedBytes(EmulatedAddress(descriptor, false, k, row), 2), 2);
+      return EmulatedHalf<T>(bits, 0);
+    };
+    float rows[2][16];
+    for (unsigned i = 0; i < 32; ++i) rows[i / 16][i % 16] = value(a, i % 16, warp_row + lane / 4 + i / 16 * 8);
+    for (unsigned i = 0; i < 64; ++i) {
+      float sum = 0;
+      for (unsigned k = 0; k < 16; ++k) {
+        sum += rows[i / 2 % 2][k] * value(b, emulator::broken_wgmma ? k ^ 8 : k, i / 4 * 8 + lane % 4 * 2 + i % 2);
+      }
+      d[i] += sum;
+    }
+  });
+}
+
+}  // namespace beamline::kernels

@@ -51,7 +51,7 @@ class Rows:
 
     def engine(self, name, batch=None):
         return [row for row in self.parts["engine"]
-                if row.get("engine") == name and "programmatic" not in row and batch in (None, row["batch"])]
+                if row.get("engine") == name and "experiment" not in row and batch in (None, row["batch"])]
 
     def latency(self, name, field="p50_ms"):
         rows = [row[field] for row in self.engine(name, 1) if row["clients"] == 1]

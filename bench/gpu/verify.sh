@@ -19,6 +19,7 @@
 #     peers_large  the same of 1.02 B
 #     programmatic  the experiment of launch_kernel.cuh: tests and the dense engine cases with BEAMLINE_PROGRAMMATIC_LAUNCH=1,
 #                to be read beside those of the stages tests and engine
+#     portable   the engine cases with BEAMLINE_WARPGROUPS=0, without the kernels that use wgmma: likewise
 #     quality    the quality gate of fp8 in full, over carry/model, carry/data and carry/tokenizer, and where the model
 #                misses it, of fp8_mixed; their reports, for `beamline pack --gate`, are gate-DTYPE-TIME.json
 #     server     the gRPC server over the CUDA engine, of carry/bundle or else of a small model that the carried binary
@@ -36,10 +37,10 @@ stage_seconds=${BEAMLINE_STAGE_SECONDS:-470}
 total_seconds=${BEAMLINE_TOTAL_SECONDS:-1000000}
 results=${BEAMLINE_RESULTS:-${OUT:-bench/results}}
 stages=("$@")
-[[ $# -gt 0 ]] || stages=(build tests sanitize bench engine peers programmatic quality server peers_large)
+[[ $# -gt 0 ]] || stages=(build tests sanitize bench engine peers programmatic portable quality server peers_large)
 for stage in "${stages[@]}"; do
   case $stage in
-    build | tests | sanitize | bench | engine | peers | peers_large | programmatic | quality | server) ;;
+    build | tests | sanitize | bench | engine | peers | peers_large | programmatic | portable | quality | server) ;;
     *) sed -n '3,/^[^#]/s/^# \{0,1\}//p' "$0"; exit 2 ;;
   esac
 done
@@ -211,7 +212,7 @@ stage_sanitize() {
       grep -E '=========|Failure|no time' "$work/$tool" | head -n 40
     fi
   done
-  memcheck_carried backend '*CudaBackendTest*:*Fp8Test*:*Fp8Mixed*:*GraphsTest*' || bad=1
+  memcheck_carried backend '*CudaBackendTest*:*Fp8Test*:*Fp8Mixed*:*GraphsTest*:*WarpgroupTrial*' || bad=1
   memcheck_carried decode '*CudaLists.Fp32*' || bad=1
   detail=${said%; }
   return $bad
@@ -296,21 +297,33 @@ measure_peers() {
 stage_peers() { measure_peers E0; }
 stage_peers_large() { measure_peers E1; }
 
+# experiment NAME MODELS: the dense engine cases under what the caller set in the environment; adds to `detail`.
+experiment() {
+  local status=0 said=$detail
+  [[ -x carry/beamline_engine_gpu_bench ]] || return 0
+  LD_LIBRARY_PATH=$libraries limited "$work/bench" carry/beamline_engine_gpu_bench --models "$2" --dtypes bf16 \
+    --batches 1,8 --clients 1 || status=1
+  cat "$work/bench"
+  : >"$work/measured"
+  json_lines "$work/bench" "$work/measured" || status=1
+  grep '^{"engine"' "$work/measured" | sed "s/^{/{\"experiment\": \"$1\", /" >>"$work/engine"
+  detail="${said:+$said; }$(grep -c '"engine"' "$work/bench") engine cases"
+  return $status
+}
+
 stage_programmatic() {
   local -x BEAMLINE_PROGRAMMATIC_LAUNCH=1
-  local status=0 said
+  local status=0
   stage_tests || status=1
-  if [[ -x carry/beamline_engine_gpu_bench ]]; then
-    said=$detail
-    LD_LIBRARY_PATH=$libraries limited "$work/bench" carry/beamline_engine_gpu_bench --models 1.02B,0.13B --dtypes bf16 \
-      --batches 1,8 --clients 1 || status=1
-    cat "$work/bench"
-    : >"$work/measured"
-    json_lines "$work/bench" "$work/measured" || status=1
-    grep '^{"engine"' "$work/measured" | sed 's/^{/{"programmatic": true, /' >>"$work/engine"
-    detail="$said; $(grep -c '"engine"' "$work/bench") engine cases"
-  fi
+  experiment programmatic 1.02B,0.13B || status=1
   return $status
+}
+
+stage_portable() {
+  local -x BEAMLINE_WARPGROUPS=0
+  lacks beamline_engine_gpu_bench && return 77
+  detail=
+  experiment portable 1.02B,0.13B,0.935B
 }
 
 # Passed where fp8 is as good as bf16, or else fp8_mixed. A missed gate is an exit status of 2 with a report.

@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <algorithm>
+#include <cmath>
 #include <cstdio>
 #include <cstdlib>
 #include <random>
 #include <vector>
 
 #include "beamline/kernels/beam_select_cuda.h"
+#include "beamline/kernels/head_product_cuda.h"
 #include "cuda_cases.h"
 
 namespace beamline::kernels {
@@ -52,10 +54,11 @@ Catalogue RandomCatalogue(int64_t items) {
   return {std::move(sids), items};
 }
 
-enum class Form { kFull, kLegal, kRuleBits, kDeadNodes, kAllowList };
+enum class Form { kFull, kLegal, kRuleBits, kDeadNodes, kAllowList, kParts };
 
 const char* Name(Form form) {
-  constexpr const char* kNames[] = {"", ", legal rule", ", rule bits", ", dead nodes", ", legal rule, allow list"};
+  constexpr const char* kNames[] = {
+      "", ", legal rule", ", rule bits", ", dead nodes", ", legal rule, allow list", ", from the head's parts"};
   return kNames[static_cast<int>(form)];
 }
 
@@ -102,21 +105,46 @@ DeviceBeams Slots(int requests, int rows) {
           static_cast<float*>(Allocate(rows * 4)),    static_cast<int32_t*>(Allocate(requests * 4))};
 }
 
-// Every logit of the rows, once; of the parents' children, as many as an average parent has, the codes and what says
-// whether they live; of the beams their slots and lineage.
-double Bytes(const ConstraintView& constraint, int level, int requests, int rows) {
+// The head's product, where the device has it, and what it gives: logits [8 * kBeam][kVocab] and their parts.
+struct Head {
+  const float* logits = nullptr;
+  const RowPart* parts = nullptr;
+};
+Head RunHead(Bench& bench) {
+  if (HeadProductPrepare() != LaunchError::kOk) return {};
+  constexpr int kRows = 8 * kBeam;
+  HeadProductArgs args{.vocab = kVocab, .k = kWidth, .x_step = kWidth, .ld = kVocab};
+  args.x = RandomMatrix(kRows, kWidth, DataType::kBFloat16);
+  args.weight = RandomMatrix(kVocab, kWidth, DataType::kBFloat16);
+  args.scale = 1 / std::sqrt(static_cast<float>(kWidth));
+  args.logits = static_cast<float*>(EmptyMatrix(kRows, kVocab, DataType::kFloat32));
+  args.parts = static_cast<RowPart*>(Allocate(static_cast<size_t>(kRows) * RowParts(kVocab) * sizeof(RowPart)));
+  for (const int rows : {1, kBeam, kRows}) {
+    args.rows = rows;
+    bench.Run({"head_product", std::to_string(rows) + " rows",
+               2.0 * kWidth * (rows + kVocab) + double{rows} * (4.0 * kVocab + sizeof(RowPart) * RowParts(kVocab)),
+               2.0 * rows * kVocab * kWidth,
+               [args](cudaStream_t stream) { Require(HeadProductCuda(args, stream), "HeadProductCuda"); }});
+  }
+  return {args.logits, args.parts};
+}
+
+// Every logit of the rows, once, or their parts; of the parents' children, as many as an average parent has, the codes
+// and what says whether they live; of the beams their slots and lineage.
+double Bytes(const ConstraintView& constraint, int level, int requests, int rows, bool parts) {
   const TrieLevelView* levels = constraint.trie.level;
   const double logit_rows = level == 0 ? requests : rows;
   const double children =
       level == 0 ? levels[0].num_nodes : double(rows) * levels[level].num_nodes / levels[level - 1].num_nodes;
-  double bytes = logit_rows * kVocab * 4 + children * 2;
+  double bytes = children * 2;
+  bytes += parts ? logit_rows * RowParts(kVocab) * sizeof(RowPart) + children * 4 : logit_rows * kVocab * 4;
   if (constraint.eligibility[level].rule_bits != nullptr) bytes += children / 8;
   if (constraint.eligibility[level].dead_nodes != nullptr) bytes += children / 50 * 4;
   if (level > 0) bytes += rows * (4.0 + 4 + 8 + 4 * level);  // node, score, range of children, lineage
   return bytes + rows * (18.0 + 4 * (level + 1));
 }
 
-void Selection(Bench& bench, int requests, const Catalogue& catalogue, Form form) {
+void Selection(Bench& bench, int requests, const Catalogue& catalogue, Form form, const Head& head = {}) {
   const int rows = requests * kBeam;
   std::vector<int32_t> row_begin;
   for (int b = 0; b <= requests; ++b) row_begin.push_back(b * kBeam);
@@ -124,7 +152,8 @@ void Selection(Bench& bench, int requests, const Catalogue& catalogue, Form form
   const bool legal = form == Form::kLegal || form == Form::kAllowList;
   const ConstraintView constraint = Constraint(catalogue, form);
   BeamSelectBatch batch;
-  batch.logits = logits;
+  batch.logits = form == Form::kParts ? head.logits : logits;
+  batch.parts = head.parts;
   batch.ld = batch.vocab = kVocab;
   batch.requests = requests;
   batch.rows = rows;
@@ -150,7 +179,7 @@ void Selection(Bench& bench, int requests, const Catalogue& catalogue, Form form
     }
     bench.Run({"beam_select level " + std::to_string(level),
                Requests(requests) + ", " + std::to_string(catalogue.items) + " items" + Name(form),
-               Bytes(constraint, level, requests, rows), 0,
+               Bytes(constraint, level, requests, rows, form == Form::kParts), 0,
                [batch](cudaStream_t stream) { Require(BeamSelectCuda(batch, stream), "BeamSelectCuda"); }});
   }
   std::vector<int32_t> errors(requests);
@@ -165,10 +194,12 @@ void Selection(Bench& bench, int requests, const Catalogue& catalogue, Form form
 
 void SelectionCases(Bench& bench, bool quick) {
   const Catalogue small = RandomCatalogue(100'000);
+  const Head head = RunHead(bench);
   for (int requests : {1, 8}) {
     for (Form form : {Form::kFull, Form::kLegal, Form::kRuleBits, Form::kDeadNodes, Form::kAllowList}) {
       Selection(bench, requests, small, form);
     }
+    if (head.parts != nullptr) Selection(bench, requests, small, Form::kParts, head);
   }
   if (quick) return;
   const Catalogue large = RandomCatalogue(10'000'000);

@@ -14,7 +14,7 @@ REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 
 PASSES = 'echo "[  PASSED  ] 7 tests."'
 FAILS = 'echo "[  PASSED  ] 2 tests."; echo "[  FAILED  ] 1 test, listed below:"; exit 1'
-STAGES = ["build", "tests", "sanitize", "bench", "engine", "peers", "programmatic", "quality", "server", "peers_large"]
+STAGES = ["build", "tests", "sanitize", "bench", "engine", "peers", "programmatic", "portable", "quality", "server", "peers_large"]
 
 
 class VerifyTest(unittest.TestCase):
@@ -162,6 +162,10 @@ esac""")
         self.assertIn("1 cases, exit status 0; not carried: carry/beamline carry/bundle", said["engine"]["detail"])
         self.assertEqual([case["engine"] for case in self.verify("engine")[2]["engine"]],
                          ["--dtypes bf16,fp8", "--models 1.02B --dtypes fp8_mixed"])
+        self.script("carry/beamline_engine_gpu_bench", '[[ $BEAMLINE_WARPGROUPS == 0 ]] && echo "{\\"engine\\": \\"$*\\"}"')
+        self.assertEqual(self.verify("portable")[2]["engine"], [
+            {"experiment": "portable",
+             "engine": "--models 1.02B,0.13B,0.935B --dtypes bf16 --batches 1,8 --clients 1"}])
         self.script("carry/beamline_engine_gpu_bench", "[[ $* == *mixed* ]] || exit 4")
         self.assertEqual(self.verify("engine")[0], 1)
 

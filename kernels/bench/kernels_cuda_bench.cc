@@ -16,6 +16,7 @@
 #include "beamline/kernels/lineage_attention_cuda.h"
 #include "beamline/kernels/moe_cuda.h"
 #include "beamline/kernels/skinny_product_cuda.h"
+#include "beamline/kernels/warpgroups_cuda.h"
 #include "cuda_cases.h"
 
 namespace beamline::kernels {
@@ -210,7 +211,7 @@ int Main(bool quick) {
   }
   Bench bench(quick);
   Require(AttentionPrepare(), "AttentionPrepare");
-  Require(GroupedProductPrepare(), "GroupedProductPrepare");
+  const bool warpgroups = PrepareWarpgroups() == LaunchError::kOk;
   SelectionCases(bench, quick);
   const float* bias = static_cast<const float*>(RandomMatrix(kHeads, 257, DataType::kFloat32));
   constexpr DataType kTypes[] = {DataType::kBFloat16, DataType::kFloat16, DataType::kFloat32};
@@ -219,9 +220,11 @@ int Main(bool quick) {
     Attention(bench, {.name = "context_attention, 4 key heads", .requests = requests, .key_value_heads = 4});
     Attention(bench, {.name = "context_attention, K = V", .requests = requests, .same_value = true});
     Attention(bench, {.name = "encoder_attention + relative bias", .requests = requests, .bias = bias});
-    Attention(bench, {.name = "context_attention", .requests = requests, .queries = 1, .warpgroups = false});
-    Attention(bench, {.name = "context_attention", .requests = requests, .warpgroups = false});
-    Experts(bench, requests * kBeam, DataType::kBFloat16, /*warpgroups=*/false);
+    if (warpgroups) {  // beside them
+      Attention(bench, {.name = "context_attention", .requests = requests, .queries = 1, .warpgroups = false});
+      Attention(bench, {.name = "context_attention", .requests = requests, .warpgroups = false});
+      Experts(bench, requests * kBeam, DataType::kBFloat16, /*warpgroups=*/false);
+    }
     for (DataType type : kTypes) {
       // fp32 is for parity, without tensor cores: one request tells.
       if (type != DataType::kFloat32 || requests == 1) {

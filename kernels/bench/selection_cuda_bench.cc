@@ -8,6 +8,7 @@
 
 #include "beamline/kernels/beam_select_cuda.h"
 #include "beamline/kernels/head_product_cuda.h"
+#include "beamline/kernels/warpgroups_cuda.h"
 #include "cuda_cases.h"
 
 namespace beamline::kernels {
@@ -111,7 +112,7 @@ struct Head {
   const RowPart* parts = nullptr;
 };
 Head RunHead(Bench& bench) {
-  if (HeadProductPrepare() != LaunchError::kOk) return {};
+  if (PrepareWarpgroups() != LaunchError::kOk) return {};
   constexpr int kRows = 8 * kBeam;
   HeadProductArgs args{.vocab = kVocab, .k = kWidth, .x_step = kWidth, .ld = kVocab};
   args.x = RandomMatrix(kRows, kWidth, DataType::kBFloat16);
@@ -122,7 +123,8 @@ Head RunHead(Bench& bench) {
   for (const int rows : {1, kBeam, kRows}) {
     args.rows = rows;
     bench.Run({"head_product", std::to_string(rows) + " rows",
-               2.0 * kWidth * (rows + kVocab) + double{rows} * (4.0 * kVocab + sizeof(RowPart) * RowParts(kVocab)),
+               2.0 * kWidth * (rows + kVocab) +
+                   static_cast<double>(rows) * (4.0 * kVocab + sizeof(RowPart) * RowParts(kVocab)),
                2.0 * rows * kVocab * kWidth,
                [args](cudaStream_t stream) { Require(HeadProductCuda(args, stream), "HeadProductCuda"); }});
   }

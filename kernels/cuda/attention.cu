@@ -4,7 +4,7 @@
 #include "cuda/launch.cuh"
 #include "cuda/mma.cuh"
 #include "cuda/vector.cuh"
-#include "cuda/warpgroup_attention.cuh"
+#include "cuda/warpgroups.cuh"
 
 namespace beamline::kernels {
 namespace {
@@ -431,7 +431,7 @@ LaunchError AttentionPrepare() {
     WithTileKernel<__half, false>(head_dim, prepare);
     WithTileKernel<__half, true>(head_dim, prepare);
   }
-  return ok ? WarpgroupAttentionPrepare() : LaunchError::kCuda;
+  return ok ? LaunchError::kOk : LaunchError::kCuda;
 }
 
 }  // namespace beamline::kernels

@@ -19,6 +19,15 @@ inline int DeviceAttribute(cudaDeviceAttr attribute) {
              : 0;
 }
 
+// Whether the kernels with wgmma were compiled, and the thread's device runs them.
+inline bool HasWarpgroups() {
+#if defined(BEAMLINE_SM90A) || defined(BEAMLINE_EMULATED)
+  return DeviceAttribute(cudaDevAttrComputeCapabilityMajor) == 9;
+#else
+  return false;
+#endif
+}
+
 // Lets a kernel have so much dynamic shared memory.
 inline constexpr auto AllowShared = [](auto kernel, size_t bytes) {
   return cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(bytes)) ==

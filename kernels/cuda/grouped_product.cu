@@ -4,7 +4,7 @@
 #include "cuda/launch.cuh"
 #include "cuda/mma.cuh"
 #include "cuda/vector.cuh"
-#include "cuda/warpgroup_product.cuh"
+#include "cuda/warpgroups.cuh"
 
 namespace beamline::kernels {
 namespace {
@@ -181,7 +181,5 @@ LaunchError GroupedProductCuda(const GroupedProductArgs& args, CudaStream stream
     }
   });
 }
-
-LaunchError GroupedProductPrepare() { return WarpgroupProductPrepare(); }
 
 }  // namespace beamline::kernels

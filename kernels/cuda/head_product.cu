@@ -3,6 +3,7 @@
 #include "cuda/device_attribute.cuh"
 #include "cuda/launch.cuh"
 #include "cuda/warpgroup_tile.cuh"
+#include "cuda/warpgroups.cuh"
 
 namespace beamline::kernels {
 namespace {
@@ -22,7 +23,7 @@ template <class T, int kWarpgroups>
 __global__ void __launch_bounds__(128 * kWarpgroups, 3 - kWarpgroups)
     HeadProduct(const __grid_constant__ HeadProductArgs args) {
   AwaitPredecessors();
-#if BEAMLINE_WARPGROUPS
+#if BEAMLINE_COMPILES_WGMMA
   using Product = WarpgroupTile<T, kWarpgroups>;
   static_assert(Product::kPartColumns == kPartColumns);
   auto& storage = *AlignedForWarpgroups<typename Product::Storage>(DynamicShared<unsigned char>());
@@ -85,8 +86,6 @@ LaunchError WithKernel(int warpgroups, F f) {
                          : f(HeadProduct<T, 2>, WarpgroupTile<T, 2>::kBytes);
 }
 
-bool HasDevice() { return DeviceAttribute(cudaDevAttrComputeCapabilityMajor) == 9; }
-
 bool Valid(const HeadProductArgs& args) {
   if (args.type != DataType::kBFloat16 && args.type != DataType::kFloat16) return false;
   if (args.rows < 1 || args.rows > 65535 * 64 || args.vocab < 1 || args.vocab > (1 << 24)) return false;
@@ -96,7 +95,7 @@ bool Valid(const HeadProductArgs& args) {
        {args.x, args.weight, static_cast<const void*>(args.logits), static_cast<const void*>(args.parts)}) {
     if (array == nullptr || !IsAligned(array)) return false;
   }
-  return HasDevice();
+  return HasWarpgroups();
 }
 
 }  // namespace
@@ -113,8 +112,7 @@ LaunchError HeadProductCuda(const HeadProductArgs& args, CudaStream stream) {
                                           : WithKernel<__half>(warpgroups, launch);
 }
 
-LaunchError HeadProductPrepare() {
-  if (!HasDevice()) return LaunchError::kInvalidArgument;
+LaunchError WarpgroupHeadPrepare() {
   for (const int warpgroups : {1, 2}) {
     for (const LaunchError error :
          {WithKernel<__nv_bfloat16>(warpgroups, AllowShared), WithKernel<__half>(warpgroups, AllowShared)}) {

@@ -8,7 +8,7 @@
 #include "cuda/device_attribute.cuh"
 #include "cuda/launch.cuh"
 #include "cuda/mma.cuh"
-#include "cuda/warpgroup_attention.cuh"
+#include "cuda/warpgroups.cuh"
 #include "cuda/wgmma.cuh"
 
 namespace beamline::kernels {
@@ -166,7 +166,7 @@ template <class T, int kDim, bool kBias, int kWarpgroups>
 __global__ void __launch_bounds__(128 * kWarpgroups, 1)
     WarpgroupAttention(const __grid_constant__ AttentionBatch batch) {
   AwaitPredecessors();
-#if BEAMLINE_WARPGROUPS
+#if BEAMLINE_COMPILES_WGMMA
   constexpr int kThreads = 128 * kWarpgroups;
   const Head<T> head = HeadOf<T>(batch, blockIdx.z, blockIdx.y);
   const int32_t first_query = blockIdx.x * (kRows * kWarpgroups);
@@ -188,8 +188,8 @@ __global__ void __launch_bounds__(128 * kWarpgroups, 1)
     }
     CopyAsyncCommit();  // an empty group where there is nothing: they are counted
   };
-  load(0);
-  load(1);
+#pragma unroll 1
+  for (int32_t step = 0; step < 2; ++step) load(step);
 
   const int lane = threadIdx.x % 32;
   const int32_t warp_row = first_query + static_cast<int32_t>(threadIdx.x / 32) * 16;
@@ -330,7 +330,7 @@ LaunchError WithKernel(const AttentionBatch& batch, int warpgroups, F f) {
 
 bool TakesWarpgroups(const AttentionBatch& batch) {
   return batch.warpgroups && (batch.type == DataType::kBFloat16 || batch.type == DataType::kFloat16) &&
-         batch.head_dim % 32 == 0 && batch.head_dim <= 128 && DeviceAttribute(cudaDevAttrComputeCapabilityMajor) == 9;
+         batch.head_dim % 32 == 0 && batch.head_dim <= 128 && HasWarpgroups();
 }
 
 LaunchError WarpgroupAttentionCuda(const AttentionBatch& batch, CudaStream stream) {
@@ -362,7 +362,6 @@ LaunchError WarpgroupAttentionPrepare() {
           batch.head_dim = head_dim;
           batch.relative_bias = relative_bias;
           batch.warpgroups = true;
-          if (!TakesWarpgroups(batch)) continue;
           const LaunchError error = type == DataType::kBFloat16
                                         ? WithKernel<__nv_bfloat16>(batch, warpgroups, AllowShared)
                                         : WithKernel<__half>(batch, warpgroups, AllowShared);

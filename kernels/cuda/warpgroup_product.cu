@@ -4,8 +4,8 @@
 #include "cuda/device_attribute.cuh"
 #include "cuda/grouped_tile.cuh"
 #include "cuda/launch.cuh"
-#include "cuda/warpgroup_product.cuh"
 #include "cuda/warpgroup_tile.cuh"
+#include "cuda/warpgroups.cuh"
 
 namespace beamline::kernels {
 namespace {
@@ -14,7 +14,7 @@ template <class T, int kWarpgroups, bool kGated>
 __global__ void __launch_bounds__(128 * kWarpgroups, 3 - kWarpgroups)
     WarpgroupProduct(const __grid_constant__ GroupedProductArgs args) {
   AwaitPredecessors();
-#if BEAMLINE_WARPGROUPS
+#if BEAMLINE_COMPILES_WGMMA
   using Product = WarpgroupTile<T, kWarpgroups>;
   constexpr int kColumns = kGated ? Product::kColumns / 2 : Product::kColumns;  // of the result
   const Tile tile = TileOf(args, blockIdx.y, Product::kRows);
@@ -62,8 +62,7 @@ LaunchError WithKernel(int warpgroups, bool gated, F f) {
 }  // namespace
 
 bool TakesWarpgroups(const GroupedProductArgs& args) {
-  return args.warpgroups && (args.type == DataType::kBFloat16 || args.type == DataType::kFloat16) &&
-         DeviceAttribute(cudaDevAttrComputeCapabilityMajor) == 9;
+  return args.warpgroups && (args.type == DataType::kBFloat16 || args.type == DataType::kFloat16) && HasWarpgroups();
 }
 
 LaunchError WarpgroupProductCuda(const GroupedProductArgs& args, CudaStream stream) {
@@ -82,7 +81,6 @@ LaunchError WarpgroupProductCuda(const GroupedProductArgs& args, CudaStream stre
 }
 
 LaunchError WarpgroupProductPrepare() {
-  if (DeviceAttribute(cudaDevAttrComputeCapabilityMajor) != 9) return LaunchError::kOk;
   for (const int warpgroups : {1, 2}) {
     for (const bool gated : {false, true}) {
       for (const LaunchError error : {WithKernel<__nv_bfloat16>(warpgroups, gated, AllowShared),

@@ -78,8 +78,8 @@ struct WarpgroupTile {
       }
       CopyAsyncCommit();  // an empty group where there is nothing: they are counted
     };
-    load(0);
-    load(1);
+#pragma unroll 1
+    for (int32_t step = 0; step < 2; ++step) load(step);
     for (int32_t step = 0; step < steps; ++step) {
       CopyAsyncWait<1>();
       AnnounceToWarpgroups();

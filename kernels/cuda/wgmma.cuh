@@ -14,9 +14,9 @@
 
 // Whether the code that is compiled can have them.
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
-#define BEAMLINE_WARPGROUPS 1
+#define BEAMLINE_COMPILES_WGMMA 1
 #else
-#define BEAMLINE_WARPGROUPS 0
+#define BEAMLINE_COMPILES_WGMMA 0
 #endif
 
 namespace beamline::kernels {
@@ -75,7 +75,7 @@ __device__ inline void WarpgroupWait() {
 // another.
 template <class T, int kColumns, bool kTransposed>
 __device__ inline void WarpgroupMultiply(float (&d)[kColumns / 2], const uint32_t (&a)[4], uint64_t b, bool add) {
-#if BEAMLINE_WARPGROUPS
+#if BEAMLINE_COMPILES_WGMMA
   static_assert(kColumns == 64 || kColumns == 32);
   constexpr bool kBf16 = __is_same(T, __nv_bfloat16);
   if constexpr (kColumns == 64) {
@@ -95,7 +95,7 @@ __device__ inline void WarpgroupMultiply(float (&d)[kColumns / 2], const uint32_
 // d += a b, both in shared memory, rows of k: a [64 x 16], b [16 x 128].
 template <class T>
 __device__ inline void WarpgroupMultiply(float (&d)[64], uint64_t a, uint64_t b) {
-#if BEAMLINE_WARPGROUPS
+#if BEAMLINE_COMPILES_WGMMA
   if constexpr (__is_same(T, __nv_bfloat16)) {
     BEAMLINE_WGMMA_SHARED_128("bf16.bf16");
   } else {

@@ -12,8 +12,8 @@
 #include "backend/room.h"
 #include "base/log.h"
 #include "beamline/kernels/attention_cuda.h"
-#include "beamline/kernels/head_product_cuda.h"
-#include "beamline/kernels/moe_cuda.h"
+#include "beamline/kernels/warpgroups_cuda.h"
+#include "beamline/status.h"
 
 namespace beamline::backend::cuda {
 namespace {
@@ -80,14 +80,29 @@ void DownloadEach(Context& ctx, const Tensor& tensor, F f) {
   }
 }
 
-// Kernels that give other answers than the portable ones here are left, with a warning: it costs speed, not a start.
-bool TakesWarpgroups(c10::Device where) {
-  const char* wanted = std::getenv("BEAMLINE_WARPGROUPS");
-  if ((wanted != nullptr && *wanted == '0') || kernels::HeadProductPrepare() != kernels::LaunchError::kOk) return false;
-  if (!where.is_cuda()) return true;  // the emulator's tests try it themselves
-  const absl::Status tried = TryWarpgroups(where);
-  if (!tried.ok()) LogEvent(spdlog::level::warn, "kernels with wgmma are not used", {{"error", LogText(tried)}});
-  return tried.ok();
+constexpr char kSwitch[] = "BEAMLINE_WARPGROUPS";
+
+// Kernels that give other answers than the portable ones here are left, with a warning: that costs speed, not a start.
+// What else may go wrong is an error: later it would look like another fault.
+absl::StatusOr<bool> TakesWarpgroups(c10::Device where) {
+  const char* wanted = std::getenv(kSwitch);
+  if (wanted != nullptr && *wanted == '0') return false;
+  const kernels::LaunchError prepared = kernels::PrepareWarpgroups();
+  if (prepared == kernels::LaunchError::kInvalidArgument) return false;
+  absl::StatusOr<std::string> differs = std::string();
+  if (prepared != kernels::LaunchError::kOk) {
+    differs = absl::InternalError(cudaGetErrorString(cudaGetLastError()));
+  } else if (where.is_cuda()) {  // the emulator's tests try it themselves
+    differs = TryWarpgroups(where);
+  }
+  if (!differs.ok()) {
+    return absl::Status(differs.status().code(),
+                        absl::StrCat("device: the kernels with wgmma cannot be tried: ", differs.status().message(),
+                                     "; ", kSwitch, "=0 goes without them"));
+  }
+  if (differs->empty()) return true;
+  LogEvent(spdlog::level::warn, "slower kernels: those with wgmma give other answers here", {{"difference", *differs}});
+  return false;
 }
 
 }  // namespace
@@ -121,13 +136,12 @@ absl::StatusOr<std::unique_ptr<CudaBackend>> CudaBackend::Make(const CublasLt& l
   if (const cublasStatus_t status = lt.create(&handle); status != CUBLAS_STATUS_SUCCESS) {
     return absl::InternalError(absl::StrCat("cuBLASLt cannot be used: status ", static_cast<int>(status)));
   }
-  if (kernels::AttentionPrepare() != kernels::LaunchError::kOk ||
-      kernels::GroupedProductPrepare() != kernels::LaunchError::kOk) {
+  if (kernels::AttentionPrepare() != kernels::LaunchError::kOk) {
     return absl::InternalError(
         absl::StrCat("device: the kernels do not run here: ", cudaGetErrorString(cudaGetLastError())));
   }
-  return std::unique_ptr<CudaBackend>(
-      new CudaBackend(lt, handle, {where, std::move(name), TakesWarpgroups(where)}, fp8));
+  BEAMLINE_ASSIGN_OR_RETURN(const bool warpgroups, TakesWarpgroups(where));
+  return std::unique_ptr<CudaBackend>(new CudaBackend(lt, handle, {where, std::move(name), warpgroups}, fp8));
 }
 
 CudaBackend::CudaBackend(const CublasLt& lt, cublasLtHandle_t handle, Device device, Fp8 fp8)

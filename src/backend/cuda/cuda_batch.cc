@@ -109,6 +109,7 @@ CudaBatch::~CudaBatch() {
   made_.clear();
   later_.reset();
   quantized_ = {};
+  parts_ = {};
   // A batch that ran out of memory has filled its worker's workspace, which the other models' batches need.
   if (std::uncaught_exceptions() > exceptions_) {
     pool_->End(std::move(worker_));

@@ -184,6 +184,7 @@ Tensor CudaBackend::Dropout(Context& ctx, const Tensor& x) const {
 Tensor CudaBackend::LevelHead(Context& ctx, const Tensor& x, const HeadWeights& head, const LevelRows& of) const {
   CudaBatch& batch = BatchOf(ctx);
   const int64_t rows = x.size(0) / of.levels, vocab = head.weight.size(0), step = LogitStep(vocab);
+  batch.KeepParts({}, {});  // lets go of the last step's logits
   const Tensor logits = batch.Take({of.batch, rows / of.batch, step}, c10::kFloat);
   const Rows from{
       static_cast<const char*>(x.const_data_ptr()) + of.level * x.size(1) * static_cast<int64_t>(x.itemsize()), rows,
@@ -191,7 +192,8 @@ Tensor CudaBackend::LevelHead(Context& ctx, const Tensor& x, const HeadWeights& 
   Tensor columns = View(logits, 0, {of.batch, rows / of.batch, vocab}, c10::kFloat);
   const int64_t sizes[] = {of.batch, rows / of.batch, vocab}, strides[] = {rows / of.batch * step, step, 1};
   columns.unsafeGetTensorImpl()->set_sizes_and_strides(at::IntArrayRef(sizes), at::IntArrayRef(strides));
-  if (warpgroups_ && ctx.dtype != c10::kFloat) {
+  // Of a group's shard, or of every level's rows at once, nobody selects.
+  if (warpgroups_ && ctx.dtype != c10::kFloat && ctx.communicator == nullptr && of.levels == 1) {
     batch.KeepParts(columns, FusedHead(ctx, from, head, columns));
   } else {
     Multiply(ctx, from, head.weight, logits,

@@ -5,6 +5,7 @@
 #include <utility>
 #include <vector>
 
+#include "beamline/kernels/warpgroups_cuda.h"
 #include "kernels/cuda/device.h"
 
 namespace beamline::kernels {
@@ -15,7 +16,7 @@ class HeadProductGpu : public GpuTest {
   void SetUp() override {
     GpuTest::SetUp();
     if (IsSkipped() || HasFatalFailure()) return;
-    if (HeadProductPrepare() != LaunchError::kOk) GTEST_SKIP() << "the device has no wgmma";
+    if (PrepareWarpgroups() != LaunchError::kOk) GTEST_SKIP() << "the device has no wgmma";
   }
 };
 

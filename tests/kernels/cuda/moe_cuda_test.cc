@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <numeric>
 
+#include "beamline/kernels/warpgroups_cuda.h"
 #include "kernels/cuda/device.h"
 
 namespace beamline::kernels {
@@ -121,12 +122,6 @@ TEST_F(MoeGpu, Group) {
   if (!SmallShapesOnly()) CheckGroup(70000, 256);
 }
 
-bool HasWarpgroups() {
-  int device = 0, major = 0;
-  return cudaGetDevice(&device) == cudaSuccess &&
-         cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device) == cudaSuccess && major == 9;
-}
-
 struct ProductShape {
   std::vector<int32_t> counts;  // entries of each expert
   int n = 0, k = 0, top_k = 1;
@@ -148,7 +143,7 @@ void CheckProduct(DataType type, bool warpgroups, const ProductShape& shape) {
   const TypedBuffer weight(type, Normal(random, static_cast<size_t>(experts) * n * k));
   TypedBuffer out(type, static_cast<size_t>(entries) * width);
   const DeviceBuffer<int32_t> begin_d(begin), entry_d(entry);
-  ASSERT_EQ(GroupedProductPrepare(), LaunchError::kOk);
+  ASSERT_NE(PrepareWarpgroups(), LaunchError::kCuda);
   ASSERT_EQ(GroupedProductCuda({.type = type,
                                 .entries = entries,
                                 .experts = experts,
@@ -206,7 +201,7 @@ TEST_F(MoeGpu, GroupedProduct) {
       CheckProduct(type, warpgroups, {.counts = {70, 2}, .n = 128, .k = 456});
       CheckProduct(type, warpgroups, {.counts = {130, 3}, .n = 264, .k = 200});  // full enough for larger blocks
       CheckProduct(type, warpgroups, {.counts = many, .n = 8, .k = 16, .top_k = 2});
-      if (warpgroups && type != DataType::kFloat32 && HasWarpgroups()) {
+      if (warpgroups && type != DataType::kFloat32 && PrepareWarpgroups() == LaunchError::kOk) {
         CheckProduct(type, warpgroups, {.counts = {3, 0, 65, 1}, .n = 304, .k = 40, .top_k = 2, .gated = true});
         CheckProduct(type, warpgroups, {.counts = {130, 3}, .n = 272, .k = 328, .gated = true});
       }
@@ -226,7 +221,7 @@ TEST_F(MoeGpu, CompanyChangesNothing) {
       const auto run = [&](int first, int count) {
         TypedBuffer out(type, static_cast<size_t>(count) * n);
         const DeviceBuffer<int32_t> begin(std::vector<int32_t>{0, count});
-        EXPECT_EQ(GroupedProductPrepare(), LaunchError::kOk);
+        EXPECT_NE(PrepareWarpgroups(), LaunchError::kCuda);
         EXPECT_EQ(GroupedProductCuda({.type = type,
                                       .entries = count,
                                       .experts = 1,

@@ -13,9 +13,9 @@
 //
 // Numbers. bf16 and fp16 with head_dim 32, 64, 96 or 128 on tensor cores: scores and sums in fp32, probabilities
 // rounded to the type before they weigh values (FlashAttention-2, arXiv 2307.08691; by wgmma FlashAttention-3,
-// arXiv 2407.08608). A block of 96 takes 123,184 bytes of shared memory, one of 128 160,048: where a device has less,
-// and for everything else, one warp per row and head, in fp32. A row's result depends on its own request's keys in
-// their order, never on what shares the batch.
+// arXiv 2407.08608). A block of 96 takes 123,184 bytes of shared memory, one of 128 160,048, and
+// 100,352 and 133,120 by wgmma: where a device has less, and for everything else, one warp per row and head, in fp32. A
+// row's result depends on its own request's keys in their order, never on what shares the batch.
 #pragma once
 
 #include <cstdint>
@@ -55,14 +55,15 @@ struct AttentionBatch {
   // scaled score of the request's i-th query and j-th key. Null: none.
   const float* relative_bias = nullptr;
   int32_t reach = 0;  // at most 2^20
-  // Where the device and the build are sm_90a, and the tensor-core kernels are taken: by wgmma. Other bits, so the same
-  // for all batches.
+  // By wgmma, where there are such kernels (PrepareWarpgroups, warpgroups_cuda.h) and the head size has one. Other
+  // bits, so the same for all batches.
   bool warpgroups = false;
 };
 
 LaunchError AttentionCuda(const AttentionBatch& batch, CudaStream stream);
 
-// Asks once for the shared memory that the tensor-core kernels need; outside of any capture, before the first launch.
+// Asks once for the shared memory that the portable tensor-core kernels need; outside of any capture, before the first
+// launch.
 LaunchError AttentionPrepare();
 
 }  // namespace beamline::kernels

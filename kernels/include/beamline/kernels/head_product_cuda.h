@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // The head of a decode step on the device: logits, and of each row what the selection's log-sum-exp needs of them
-// (RowPart), made while they are still in registers. By wgmma: on devices of sm_90a alone. Rows do not depend on each
+// (RowPart), made while they are still in registers. By wgmma alone. Rows do not depend on each
 // other.
 #pragma once
 
@@ -28,11 +28,7 @@ struct HeadProductArgs {
   RowPart* parts = nullptr;  // [rows][RowParts(vocab)]
 };
 
-// kInvalidArgument on other devices, too.
+// After PrepareWarpgroups() (warpgroups_cuda.h); kInvalidArgument where that finds no device.
 LaunchError HeadProductCuda(const HeadProductArgs& args, CudaStream stream);
-
-// Whether the thread's device has it. Asks once for the shared memory it needs; outside of any capture, before the
-// first launch.
-LaunchError HeadProductPrepare();
 
 }  // namespace beamline::kernels

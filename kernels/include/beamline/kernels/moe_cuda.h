@@ -59,7 +59,8 @@ struct GroupedProductArgs {
   const void* x = nullptr;         // [...][k]
   const void* weight = nullptr;    // [experts][n][k]
   void* out = nullptr;             // [entries][n]
-  // Where the device and the build are sm_90a: by wgmma. Other bits, so the same for all batches.
+  // By wgmma, where there are such kernels (PrepareWarpgroups, warpgroups_cuda.h). Other bits, so the same for all
+  // batches.
   bool warpgroups = false;
   // The first half of the columns are gates of the second: out [entries][n / 2] = SiLU(gate) * value, of sums in fp32.
   // Only by wgmma, else kInvalidArgument; n / 2 is a multiple of 8.
@@ -67,9 +68,6 @@ struct GroupedProductArgs {
 };
 
 LaunchError GroupedProductCuda(const GroupedProductArgs& args, CudaStream stream);
-
-// Asks once for the shared memory that it needs by wgmma; outside of any capture, before the first launch.
-LaunchError GroupedProductPrepare();
 
 // out[row] = sum over its entries of weight * y[place], in entry order, + shared[row]. At most 2^42 - 2048 elements.
 struct MoeCombineArgs {

@@ -9,7 +9,7 @@
 #include "cuda/mma.cuh"
 #include "cuda/panel.cuh"
 
-#define BEAMLINE_WARPGROUPS 1
+#define BEAMLINE_COMPILES_WGMMA 1
 
 namespace beamline::kernels {
 

@@ -1,0 +1,15 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The kernels that use wgmma: of attention, grouped products and the head. They need a build for sm_90a and a device of
+// capability 9.
+#pragma once
+
+#include "beamline/kernels/launch.h"
+
+namespace beamline::kernels {
+
+// Asks once for the shared memory that they need; outside of any capture, before the first launch. kInvalidArgument:
+// the thread's device, or the build, has none of them.
+LaunchError PrepareWarpgroups();
+
+}  // namespace beamline::kernels

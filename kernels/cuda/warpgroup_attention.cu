@@ -82,8 +82,8 @@ __device__ void ForEachScore(float (&score)[kStepKeys / 2], F f) {
 
 // Turns scores, which times `scale` are in units of log2 e, into weights relative to the largest so far. Returns in
 // `rescale` what the sums before have to be multiplied by.
-__device__ inline void Weigh(float (&score)[kStepKeys / 2], float scale, float (&max)[2], float (&sum)[2],
-                             float (&rescale)[2]) {
+template <int kDim>
+__device__ void Weigh(float (&score)[kStepKeys / 2], float scale, RowSums<kDim>& sums, float (&rescale)[2]) {
 #pragma unroll
   for (int r = 0; r < 2; ++r) {
     float largest = -INFINITY;
@@ -93,10 +93,10 @@ __device__ inline void Weigh(float (&score)[kStepKeys / 2], float scale, float (
     }
     largest = fmaxf(largest, __shfl_xor_sync(0xffffffffu, largest, 1));
     largest = fmaxf(largest, __shfl_xor_sync(0xffffffffu, largest, 2));
-    const float new_max = fmaxf(max[r], largest * scale);
+    const float new_max = fmaxf(sums.max[r], largest * scale);
     const float shift = new_max == -INFINITY ? 0.0f : new_max;  // nothing seen yet: keeps exp2(-inf) = 0
-    rescale[r] = FastExp2(max[r] - shift);
-    max[r] = new_max;
+    rescale[r] = FastExp2(sums.max[r] - shift);
+    sums.max[r] = new_max;
     float total = 0;
 #pragma unroll
     for (int n = 0; n < kStepKeys / 8; ++n) {
@@ -107,7 +107,7 @@ __device__ inline void Weigh(float (&score)[kStepKeys / 2], float scale, float (
         total += weight;
       }
     }
-    sum[r] = sum[r] * rescale[r] + total;
+    sums.sum[r] = sums.sum[r] * rescale[r] + total;
   }
 }
 
@@ -240,7 +240,7 @@ __global__ void __launch_bounds__(128 * kWarpgroups, 1)
         x = sees ? x : -INFINITY;
       });
     }
-    Weigh(score, kBias ? 1.0f : scale, sums.max, sums.sum, rescale);
+    Weigh(score, kBias ? 1.0f : scale, sums, rescale);
   };
 
   // Ends the products with the values of the step before the last, for which the last one's weights are ready.

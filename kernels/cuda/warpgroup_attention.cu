@@ -2,8 +2,8 @@
 //
 // Attention by wgmma. A warpgroup has 64 queries in its registers and walks the keys 64 at a time; while the products
 // of one step's weights and values run, the weights of the next are made (FlashAttention-3, arXiv 2407.08608). Blocks
-// of two warpgroups share what they read of keys and values; blocks of one are for batches that would not give every
-// multiprocessor one of two. The numbers are the same: a row's sums run over its keys in their order.
+// of two warpgroups share what they read of keys and values; blocks of one are for batches that have no more of
+// them than the device has multiprocessors. The numbers are the same: a row's sums run over its keys in their order.
 #include "cuda/attention_head.cuh"
 #include "cuda/device_attribute.cuh"
 #include "cuda/launch.cuh"
@@ -337,8 +337,8 @@ LaunchError WarpgroupAttentionCuda(const AttentionBatch& batch, CudaStream strea
   const auto blocks = [&](int warpgroups) {
     return (batch.max_queries + kRows * warpgroups - 1) / (kRows * warpgroups);
   };
-  const int64_t of_two = int64_t{blocks(2)} * batch.heads * batch.requests;
-  const int warpgroups = of_two < DeviceAttribute(cudaDevAttrMultiProcessorCount) ? 1 : 2;
+  const int64_t of_one = int64_t{blocks(1)} * batch.heads * batch.requests;  // a multiprocessor holds one of them
+  const int warpgroups = of_one <= DeviceAttribute(cudaDevAttrMultiProcessorCount) ? 1 : 2;
   const dim3 grid(blocks(warpgroups), batch.heads, batch.requests);
   return WithType(batch.type, [&]<class T>(T) {
     if constexpr (__is_same(T, float)) {

@@ -14,6 +14,7 @@
 #include "absl/strings/str_split.h"
 #include "absl/types/span.h"
 #include "backend/test_context.h"
+#include "beamline/kernels/warpgroups_cuda.h"
 #include "gtest/gtest.h"
 
 namespace beamline::backend::cuda {
@@ -89,6 +90,27 @@ TEST_F(CudaBackendTest, TheWorkerThatWasUsedLastIsTakenFirst) {
     EXPECT_NE(&static_cast<CudaBatch&>(*of_other.resources).worker(), of_a);
     EXPECT_NE(&static_cast<CudaBatch&>(*of_other.resources).worker(), of_b);
     EXPECT_EQ(ctx.workers->Hold().get(), first_ends_first ? of_b : of_a);
+  }
+}
+
+// What a head by wgmma knows of its rows reaches the selection of these logits alone; the next head has their memory.
+TEST_F(CudaBackendTest, AHeadKeepsWhatASelectionReads) {
+  for (const char* dtype : {"fp32", "bf16"}) {
+    Context shared = SharedContext(dtype), ctx = BeginBatch(shared);
+    const bool fused = shared.dtype != c10::kFloat && kernels::PrepareWarpgroups() == kernels::LaunchError::kOk;
+    const HeadWeights head{.weight = Weight(shared, 136, 16)};
+    const Tensor x = Weight(shared, 6, 16);
+    auto& batch = static_cast<CudaBatch&>(*ctx.resources);
+    Tensor logits = LevelHead(ctx, x, head, {.batch = 2});
+    EXPECT_EQ(batch.PartsOf(logits) != nullptr, fused) << dtype;
+    EXPECT_EQ(batch.PartsOf(x), nullptr) << dtype;
+    const int64_t allocations = batch.worker().workspace.allocations();
+    logits.reset();
+    logits = LevelHead(ctx, x, head, {.batch = 2});
+    EXPECT_EQ(batch.worker().workspace.allocations(), allocations) << dtype;
+    const Tensor later = LevelHead(ctx, x, head, {.batch = 3});
+    EXPECT_EQ(batch.PartsOf(logits), nullptr) << "another head's";
+    EXPECT_EQ(batch.PartsOf(later) != nullptr, fused) << dtype;
   }
 }
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// fp8_mixed: self-attention has the bits of bf16, everything else those of fp8, and these differ.
+// fp8_mixed: self-attention has the bits of bf16, everything else those of fp8, and these differ. Under WideProducts
+// all have those of bf16.
 #include <cstdlib>
 #include <random>
 #include <string>
@@ -69,7 +70,7 @@ INSTANTIATE_TEST_SUITE_P(Aten, Fp8MixedTest, testing::Values(OpsCase{"cpu", ""})
 #endif
 
 TEST_P(Fp8MixedTest, IsBf16InSelfAttentionAndFp8Elsewhere) {
-  std::vector<Answers> answers;
+  std::vector<Answers> answers, wide;
   std::vector<std::string> tunings;
   for (const char* dtype : kDtypes) {
     const auto ctx = MakeTestContext(GetParam().device, dtype, GetParam().backend);
@@ -79,6 +80,12 @@ TEST_P(Fp8MixedTest, IsBf16InSelfAttentionAndFp8Elsewhere) {
     for (const std::string& tuning : tunings) ASSERT_TRUE(ctx->backend->ImportTuning(tuning).ok());
     ctx_ = BeginBatch(*ctx);
     answers.push_back(All());
+    {
+      const WideProducts on(ctx_, /*on=*/true);
+      const WideProducts off(ctx_, /*on=*/false);
+      wide.push_back(All());
+    }
+    EXPECT_EQ(All().other, answers.back().other) << "FP8 again";
     if (std::string text = ctx->backend->ExportTuning(); !text.empty()) tunings.push_back(std::move(text));
   }
   const auto& [bf16, fp8, mixed] = std::tie(answers[0], answers[1], answers[2]);
@@ -87,6 +94,10 @@ TEST_P(Fp8MixedTest, IsBf16InSelfAttentionAndFp8Elsewhere) {
   for (size_t i = 0; i < bf16.self.size(); ++i) {
     EXPECT_NE(bf16.self[i], fp8.self[i]) << "nothing would tell one from the other";
     EXPECT_NE(bf16.other[i], fp8.other[i]) << "nothing would tell one from the other";
+  }
+  for (const Answers& of : wide) {
+    EXPECT_EQ(of.self, bf16.self);
+    EXPECT_EQ(of.other, bf16.other);
   }
 }
 

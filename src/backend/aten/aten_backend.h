@@ -57,8 +57,8 @@ class AtenBackend : public Backend {
 
  private:
   // x [rows, in] with a weight of cross-attention or feed-forward, and of self-attention.
-  Tensor LayerProduct(const Tensor& x, const Tensor& weight) const;
-  Tensor SelfProduct(const Tensor& x, const Tensor& weight) const;
+  Tensor LayerProduct(const Context& ctx, const Tensor& x, const Tensor& weight) const;
+  Tensor SelfProduct(const Context& ctx, const Tensor& x, const Tensor& weight) const;
 
   const Fp8Products fp8_;
 

@@ -80,18 +80,18 @@ Tensor AtenBackend::PaddingMask(Context& ctx, const Tensor& order) const {
 Tensor AtenBackend::SelfAttention(Context& ctx, const Tensor& x, const SelfAttentionWeights& w,
                                   const Tensor& mask) const {
   const int64_t batch = mask.size(0), tokens = mask.size(3);
-  const std::vector<Tensor> qkv = SelfProduct(x, w.qkv).view({batch, tokens, 3, w.heads, -1}).unbind(2);
+  const std::vector<Tensor> qkv = SelfProduct(ctx, x, w.qkv).view({batch, tokens, 3, w.heads, -1}).unbind(2);
   Tensor added = mask.expand({batch, 1, tokens, tokens});
   if (w.bias.table.defined()) added = added + BiasMatrix(ctx, w.bias, tokens, tokens);
   const Scores scores{.mask = added, .scale = w.scale, .dropout = w.inner_dropout};
   const Tensor attended = Attend(ctx, {qkv[0], qkv[1], qkv[2]}, scores);
-  return SelfProduct(attended, w.out);
+  return SelfProduct(ctx, attended, w.out);
 }
 
 Tensor AtenBackend::CausalSelfAttention(Context& ctx, const Tensor& x, const SelfAttentionWeights& w,
                                         int length) const {
   const std::vector<Tensor> qkv =
-      SelfProduct(x, w.qkv).view({-1, length, 3, w.heads, w.out.size(1) / w.heads}).unbind(2);
+      SelfProduct(ctx, x, w.qkv).view({-1, length, 3, w.heads, w.out.size(1) / w.heads}).unbind(2);
   Scores scores{.causal = true, .scale = w.scale, .dropout = w.inner_dropout};
   if (w.bias.table.defined() || w.inner_dropout) {
     const Tensor later = at::ones({length, length}, x.options().dtype(at::kBool)).triu(1);
@@ -101,29 +101,29 @@ Tensor AtenBackend::CausalSelfAttention(Context& ctx, const Tensor& x, const Sel
     scores.causal = false;  // in the mask
   }
   const Tensor attended = Attend(ctx, {qkv[0], qkv[1], qkv[2]}, scores);
-  return SelfProduct(attended, w.out);
+  return SelfProduct(ctx, attended, w.out);
 }
 
 Tensor AtenBackend::ContextKeyValue(Context& ctx, const Tensor& x, const CrossAttentionWeights& w,
                                     int64_t batch) const {
-  return LayerProduct(x, w.key_value).view({batch, -1, w.key_value.size(0)});
+  return LayerProduct(ctx, x, w.key_value).view({batch, -1, w.key_value.size(0)});
 }
 
 Tensor AtenBackend::CrossAttention(Context& ctx, const Tensor& x, const CrossAttentionWeights& w, const Tensor& context,
                                    const Tensor& mask) const {
   const int64_t batch = context.size(0), tokens = context.size(1), head_dim = w.out.size(1) / w.heads;
-  const Tensor query = LayerProduct(x, w.query).view({batch, -1, w.heads, head_dim});
+  const Tensor query = LayerProduct(ctx, x, w.query).view({batch, -1, w.heads, head_dim});
   const Scores scores{
       .mask = mask.expand({batch, 1, query.size(1), tokens}), .scale = w.scale, .dropout = w.inner_dropout};
   const std::vector<Tensor> key_value = context.view({batch, tokens, 2, w.heads, head_dim}).unbind(2);
   const Tensor attended = Attend(ctx, {query, key_value[0], key_value[1]}, scores);
-  return LayerProduct(attended, w.out);
+  return LayerProduct(ctx, attended, w.out);
 }
 
 Tensor AtenBackend::LineageAttention(Context& ctx, const Tensor& x, const SelfAttentionWeights& w,
                                      const LineageStep& now) const {
   const int64_t inner = w.out.size(1), head_dim = inner / w.heads, rows = x.size(0);
-  const Tensor qkv = SelfProduct(x, w.qkv).view({now.batch, -1, 3 * inner});
+  const Tensor qkv = SelfProduct(ctx, x, w.qkv).view({now.batch, -1, 3 * inner});
   const Tensor own = qkv.narrow(2, inner, 2 * inner);  // [batch, rows, 2 * inner]
 
   std::vector<Tensor> visible;  // per step taken, then the row itself
@@ -139,7 +139,7 @@ Tensor AtenBackend::LineageAttention(Context& ctx, const Tensor& x, const SelfAt
   const Tensor query = qkv.narrow(2, 0, inner).reshape({rows, 1, w.heads, head_dim});
   Scores scores{.scale = w.scale};
   if (w.bias.table.defined()) scores.mask = BiasMatrix(ctx, w.bias, 1, steps);
-  return SelfProduct(Attend(ctx, {query, key_value[0], key_value[1]}, scores), w.out);
+  return SelfProduct(ctx, Attend(ctx, {query, key_value[0], key_value[1]}, scores), w.out);
 }
 
 }  // namespace beamline::backend

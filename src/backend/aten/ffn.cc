@@ -37,7 +37,7 @@ Tensor AtenBackend::Dense(Context& ctx, const Tensor& x, const DenseWeights& w, 
 }
 
 Tensor AtenBackend::FeedForward(Context& ctx, const Tensor& x, const FeedForwardWeights& w) const {
-  Tensor hidden = LayerProduct(x, w.up);
+  Tensor hidden = LayerProduct(ctx, x, w.up);
   if (w.gated) {
     const auto halves = hidden.chunk(2, -1);
     hidden = Apply(w.activation, halves[0]) * halves[1];
@@ -45,7 +45,7 @@ Tensor AtenBackend::FeedForward(Context& ctx, const Tensor& x, const FeedForward
     hidden = Apply(w.activation, hidden);
   }
   if (w.inner_dropout) hidden = ApplyDropout(ctx, hidden);
-  return LayerProduct(hidden, w.down);
+  return LayerProduct(ctx, hidden, w.down);
 }
 
 Tensor AtenBackend::Residual(Context& ctx, const Tensor& x, const Tensor& delta) const {

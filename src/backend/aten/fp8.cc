@@ -21,14 +21,14 @@ Tensor RoundedRows(const Tensor& x) {
 
 }  // namespace
 
-Tensor AtenBackend::LayerProduct(const Tensor& x, const Tensor& weight) const {
-  if (fp8_ == Fp8Products::kNone || weight.size(0) % kFp8Width != 0 || weight.size(1) % kFp8Width != 0)
-    return at::linear(x, weight);
+Tensor AtenBackend::LayerProduct(const Context& ctx, const Tensor& x, const Tensor& weight) const {
+  const bool narrow = fp8_ != Fp8Products::kNone && !ctx.wide_products;
+  if (!narrow || weight.size(0) % kFp8Width != 0 || weight.size(1) % kFp8Width != 0) return at::linear(x, weight);
   return at::linear(RoundedRows(x), RoundedRows(weight)).to(x.scalar_type());
 }
 
-Tensor AtenBackend::SelfProduct(const Tensor& x, const Tensor& weight) const {
-  return fp8_ == Fp8Products::kAll ? LayerProduct(x, weight) : at::linear(x, weight);
+Tensor AtenBackend::SelfProduct(const Context& ctx, const Tensor& x, const Tensor& weight) const {
+  return fp8_ == Fp8Products::kAll ? LayerProduct(ctx, x, weight) : at::linear(x, weight);
 }
 
 }  // namespace beamline::backend

@@ -132,12 +132,13 @@ ProductArrays AlgorithmTrial::Arrays(int64_t first_row, int64_t weight_copy) con
           .out = out_.mutable_data_ptr()};
 }
 
-std::vector<Algorithm> AlgorithmTrial::Offered(absl::Span<const int64_t> rows) const {
+std::vector<Algorithm> AlgorithmTrial::Offered(absl::Span<const int64_t> rows, bool fast_sums) const {
   std::vector<Algorithm> offered;
   for (const int64_t count_of_rows : rows) {
     cublasLtMatmulHeuristicResult_t results[kAsked] = {};
     int count = 0;
-    if (MakeProduct(count_of_rows).Heuristic(device_.handle, device_.workspace.bytes, kAsked, results, &count) !=
+    if (MakeProduct(count_of_rows)
+            .Heuristic(device_.handle, device_.workspace.bytes, fast_sums, absl::MakeSpan(results), &count) !=
         CUBLAS_STATUS_SUCCESS) {
       continue;
     }
@@ -146,7 +147,7 @@ std::vector<Algorithm> AlgorithmTrial::Offered(absl::Span<const int64_t> rows) c
         return std::memcmp(&other.lt, &results[i].algo, sizeof(other.lt)) == 0;
       };
       if (results[i].state == CUBLAS_STATUS_SUCCESS && std::none_of(offered.begin(), offered.end(), same)) {
-        offered.push_back({.lt = results[i].algo});
+        offered.push_back({.fast_sums = fast_sums, .lt = results[i].algo});
       }
     }
   }

@@ -32,7 +32,7 @@ class AlgorithmTrial {
   AlgorithmTrial& operator=(const AlgorithmTrial&) = delete;
 
   // What cuBLASLt offers for products of these numbers of rows, each once.
-  std::vector<Algorithm> Offered(absl::Span<const int64_t> rows) const;
+  std::vector<Algorithm> Offered(absl::Span<const int64_t> rows, bool fast_sums) const;
   // The product of kTrialRows rows, if products of fewer of them give the same bits; else empty.
   std::vector<char> EqualRows(const Algorithm& algorithm);
   // Whether products of few rows, those that the algorithm can do, give these bits. False where it can do none.

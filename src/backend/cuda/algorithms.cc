@@ -19,7 +19,7 @@ namespace beamline::backend::cuda {
 namespace {
 
 constexpr int64_t kMostTrialBytes = int64_t{512} << 20;
-constexpr size_t kWords = 1 + std::extent_v<decltype(cublasLtMatmulAlgo_t::data)>;  // of an algorithm's text
+constexpr size_t kWords = 2 + std::extent_v<decltype(cublasLtMatmulAlgo_t::data)>;  // of an algorithm's text
 
 std::string KindText(const ProductKind& kind) {
   return absl::StrCat(static_cast<int>(kind.type), " ", static_cast<int>(kind.out_type), " ", kind.n, " ", kind.k, " ",
@@ -115,12 +115,24 @@ bool Algorithms::Takes(const ProductKind& kind, const Choice& choice, const LtWo
 
 Algorithms::Choice Algorithms::Choose(const ProductKind& kind, const LtWorkspace& workspace,
                                       cudaStream_t stream) const {
+  if (kind.type == kernels::DataType::kE4M3) {
+    Choice choice = ChooseOf(kind, /*fast_sums=*/true, workspace, stream);
+    if (!choice.empty()) return choice;
+  }
+  Choice choice = ChooseOf(kind, /*fast_sums=*/false, workspace, stream);
+  TORCH_CHECK(!choice.empty(), "cuda: no algorithm of cuBLASLt gives a weight of ", kind.n, " x ", kind.k,
+              " the same rows in products of every size");
+  return choice;
+}
+
+Algorithms::Choice Algorithms::ChooseOf(const ProductKind& kind, bool fast_sums, const LtWorkspace& workspace,
+                                        cudaStream_t stream) const {
   std::vector<int64_t> steps = steps_;
   while (steps.back() > MostRows(kind)) steps.pop_back();
   AlgorithmTrial trial({lt_, handle_, where_, workspace, stream}, kind, steps.back());
   std::vector<int64_t> sizes = steps;
   for (const int64_t rows : {1, 33, 4096}) sizes.push_back(rows);
-  const std::vector<Algorithm> offered = trial.Offered(sizes);
+  const std::vector<Algorithm> offered = trial.Offered(sizes, fast_sums);
   std::map<std::vector<char>, std::vector<Algorithm>> classes;  // by the bits they give
   for (const Algorithm& algorithm : offered) {
     std::vector<char> bits = trial.EqualRows(algorithm);
@@ -144,13 +156,11 @@ Algorithms::Choice Algorithms::Choose(const ProductKind& kind, const LtWorkspace
     choices.push_back(std::move(choice));
     times.push_back(std::move(time));
   }
-  TORCH_CHECK(!choices.empty(), "cuda: none of ", offered.size(), " algorithms of cuBLASLt gives a weight of ", kind.n,
-              " x ", kind.k, " the same rows in products of every size");
-  return choices[LeastSlowdown(times)];
+  return choices.empty() ? Choice() : choices[LeastSlowdown(times)];
 }
 
 std::string Algorithms::Header() const {
-  return absl::StrCat("cublaslt ", lt_.version(), " with products 2 on ", device_);
+  return absl::StrCat("cublaslt ", lt_.version(), " with products 3 on ", device_);
 }
 
 std::string Algorithms::Export() const {
@@ -161,7 +171,7 @@ std::string Algorithms::Export() const {
   for (const auto& [kind, choice] : all) {
     absl::StrAppend(&text, KindText(kind));
     for (const Algorithm& algorithm : choice) {
-      absl::StrAppend(&text, " ", algorithm.skinny ? 1 : 0);
+      absl::StrAppend(&text, " ", algorithm.skinny ? 1 : 0, " ", algorithm.fast_sums ? 1 : 0);
       for (const uint64_t word : algorithm.lt.data) absl::StrAppend(&text, " ", word);
     }
     text += '\n';
@@ -183,14 +193,17 @@ absl::Status Algorithms::Import(absl::string_view text) {
     for (size_t i = 0; good && i < words.size(); ++i) good = absl::SimpleAtoi(words[i], &values[i]);
     good = good && values[0] <= 3 && values[1] <= 2 && values[2] > 0 && values[2] <= (1u << 30) && values[3] > 0 &&
            values[3] <= (1u << 30) && values[4] <= 2 && values[5] <= 1 && values[6] <= 1 && values[7] <= 1;
-    for (size_t step = 0; good && step < choice.size(); ++step) good = values[kFields + step * kWords] <= 1;
+    for (size_t step = 0; good && step < choice.size(); ++step) {
+      good = values[kFields + step * kWords] <= 1 && values[kFields + step * kWords + 1] <= 1;
+    }
     if (!good) {
       return absl::InvalidArgumentError(absl::StrCat("algorithms: line ", line + 1, " is none: '", lines[line], "'"));
     }
     for (size_t step = 0; step < choice.size(); ++step) {
       const uint64_t* const words = values.data() + kFields + step * kWords;
       choice[step].skinny = words[0] == 1;
-      std::copy_n(words + 1, kWords - 1, choice[step].lt.data);
+      choice[step].fast_sums = words[1] == 1;
+      std::copy_n(words + 2, kWords - 2, choice[step].lt.data);
     }
     const ProductKind kind{static_cast<kernels::DataType>(values[0]),
                            static_cast<kernels::DataType>(values[1]),

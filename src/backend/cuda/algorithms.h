@@ -4,8 +4,11 @@
 // of a weight's are of one class: they give the same bits, for every number of rows and at every place (an algorithm
 // that splits sums by the number of rows is in no class). Our own product of few rows is of every class whose bits it
 // gives. Of a class the fastest is taken for each of a few numbers of rows, and of all classes the one that is slowed
-// down least by being one. Chosen when a weight's shape is first met, which is at warm-up, and kept; the choice can be
-// carried over to the next start. Thread-safe.
+// down least by being one. E4M3's sums stay in the tensor cores' registers wherever an algorithm does that: unasked,
+// cuBLASLt takes them to fp32 after every 128 terms, which takes time and buys little. (14 bits, as Hopper is said to
+// keep, are off by .0013 of the result's size after 4,096 terms, where E4M3's own rounding is by .038;
+// bench/results/fp8_gate.md.) Chosen when a weight's shape is first met, which is at warm-up, and kept; the choice can
+// be carried over to the next start. Thread-safe.
 #pragma once
 
 #include <map>
@@ -57,6 +60,8 @@ class Algorithms {
   using Choice = std::vector<Algorithm>;  // one for each of steps_
   bool Takes(const ProductKind& kind, const Choice& choice, const LtWorkspace& workspace) const;
   Choice Choose(const ProductKind& kind, const LtWorkspace& workspace, cudaStream_t stream) const;
+  // Empty where no class of algorithms takes every number of rows.
+  Choice ChooseOf(const ProductKind& kind, bool fast_sums, const LtWorkspace& workspace, cudaStream_t stream) const;
 
   const CublasLt& lt_;
   const cublasLtHandle_t handle_;

@@ -124,7 +124,7 @@ class CudaBackend final : public Backend {
   void LayerProduct(Context&, const Rows& x, const Tensor& weight, const Tensor& out) const;
   void SelfProduct(Context&, const Rows& x, const Tensor& weight, const Tensor& out) const;
   Tensor LayerProduct(Context&, const Tensor& x, const Tensor& weight) const;
-  bool TakesFp8(const Tensor& weight) const;
+  bool TakesFp8(const Context& ctx, const Tensor& weight) const;
   Fp8Matrix NewRows(Context&, int64_t rows, int64_t columns) const;
   void MultiplyFp8(Context&, const Fp8Matrix& x, const Tensor& weight, const Tensor& out) const;
   Tensor FeedForwardFp8(Context&, const Tensor& x, const FeedForwardWeights&) const;

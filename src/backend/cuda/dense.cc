@@ -113,7 +113,7 @@ Tensor CudaBackend::Dense(Context& ctx, const Tensor& x, const DenseWeights& w, 
 }
 
 Tensor CudaBackend::FeedForward(Context& ctx, const Tensor& x, const FeedForwardWeights& w) const {
-  if (TakesFp8(w.up) && TakesFp8(w.down)) return FeedForwardFp8(ctx, x, w);
+  if (TakesFp8(ctx, w.up) && TakesFp8(ctx, w.down)) return FeedForwardFp8(ctx, x, w);
   const Tensor hidden = w.gated ? Activate(ctx, LayerProduct(ctx, x, w.up), w.activation, /*gated=*/true)
                                 : Dense(ctx, x, {.weight = w.up, .bias = {}}, w.activation);
   return LayerProduct(ctx, hidden, w.down);
@@ -157,7 +157,7 @@ Tensor CudaBackend::RmsNorm(Context& ctx, const Tensor& x, const Tensor& weight,
     args.x = sum->x.mutable_data_ptr();
     args.delta = sum->delta.const_data_ptr();
   }
-  if (fp8_.on() && x.size(1) % kFp8Width == 0) {
+  if (fp8_.on() && !ctx.wide_products && x.size(1) % kFp8Width == 0) {
     const Fp8Matrix rows = NewRows(ctx, x.size(0), x.size(1));
     args.quantized = rows.values.mutable_data_ptr<uint8_t>();
     args.row_scale = rows.scale.mutable_data_ptr<float>();

@@ -53,8 +53,8 @@ int64_t Fp8Weights::size() const {
   return static_cast<int64_t>(entries_.size());
 }
 
-bool CudaBackend::TakesFp8(const Tensor& weight) const {
-  return fp8_.on() && weight.size(0) % kFp8Width == 0 && weight.size(1) % kFp8Width == 0;
+bool CudaBackend::TakesFp8(const Context& ctx, const Tensor& weight) const {
+  return fp8_.on() && !ctx.wide_products && weight.size(0) % kFp8Width == 0 && weight.size(1) % kFp8Width == 0;
 }
 
 Fp8Matrix CudaBackend::NewRows(Context& ctx, int64_t rows, int64_t columns) const {
@@ -63,7 +63,7 @@ Fp8Matrix CudaBackend::NewRows(Context& ctx, int64_t rows, int64_t columns) cons
 }
 
 void CudaBackend::LayerProduct(Context& ctx, const Rows& x, const Tensor& weight, const Tensor& out) const {
-  if (!TakesFp8(weight)) return Multiply(ctx, x, weight, out, {});
+  if (!TakesFp8(ctx, weight)) return Multiply(ctx, x, weight, out, {});
   CudaBatch& batch = BatchOf(ctx);
   const int64_t columns = weight.size(1);
   if (x.step == columns) {

@@ -91,8 +91,14 @@ Product::~Product() {
   if (desc_ != nullptr) lt_.desc_destroy(desc_);
 }
 
-cublasStatus_t Product::Heuristic(cublasLtHandle_t handle, size_t workspace_bytes, int limit,
-                                  cublasLtMatmulHeuristicResult_t* results, int* count) const {
+void Product::UseSums(bool fast) const {
+  const int8_t mode = fast ? 1 : 0;
+  Check(lt_.desc_set(desc_, CUBLASLT_MATMUL_DESC_FAST_ACCUM, &mode, sizeof(mode)), "a product's sums");
+}
+
+cublasStatus_t Product::Heuristic(cublasLtHandle_t handle, size_t workspace_bytes, bool fast_sums,
+                                  absl::Span<cublasLtMatmulHeuristicResult_t> results, int* count) const {
+  UseSums(fast_sums);
   cublasLtMatmulPreference_t preference = nullptr;
   Check(lt_.preference_create(&preference), "asking for algorithms");
   uint64_t bytes = workspace_bytes;
@@ -102,8 +108,8 @@ cublasStatus_t Product::Heuristic(cublasLtHandle_t handle, size_t workspace_byte
         CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES}) {
     lt_.preference_set(preference, matrix, &kRowAlignment, sizeof(kRowAlignment));
   }
-  const cublasStatus_t status =
-      lt_.heuristic(handle, desc_, weight_, x_, out_, out_, preference, limit, results, count);
+  const cublasStatus_t status = lt_.heuristic(handle, desc_, weight_, x_, out_, out_, preference,
+                                              static_cast<int>(results.size()), results.data(), count);
   lt_.preference_destroy(preference);
   return status;
 }
@@ -111,6 +117,7 @@ cublasStatus_t Product::Heuristic(cublasLtHandle_t handle, size_t workspace_byte
 bool Product::Takes(cublasLtHandle_t handle, const Algorithm& algorithm, size_t workspace_bytes) const {
   if (algorithm.skinny) return TakesSkinny(kind_, rows_);
   cublasLtMatmulHeuristicResult_t result = {};
+  UseSums(algorithm.fast_sums);
   return lt_.check(handle, desc_, weight_, x_, out_, out_, &algorithm.lt, &result) == CUBLAS_STATUS_SUCCESS &&
          result.workspaceSize <= workspace_bytes;
 }
@@ -147,6 +154,7 @@ cublasStatus_t Product::Run(cublasLtHandle_t handle, const ProductArrays& arrays
     return error == kernels::LaunchError::kOk ? CUBLAS_STATUS_SUCCESS : CUBLAS_STATUS_NOT_SUPPORTED;
   }
   Bind(arrays);
+  UseSums(algorithm.fast_sums);
   const float add = kind_.add ? 1.0f : 0.0f;
   return lt_.matmul(handle, desc_, &arrays.scale, arrays.weight, weight_, arrays.x, x_, &add, arrays.out, out_,
                     arrays.out, out_, &algorithm.lt, workspace.data, workspace.bytes, stream);

@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <utility>
 
+#include "absl/types/span.h"
 #include "backend/cuda/cublas_lt.h"
 #include "beamline/kernels/launch.h"
 
@@ -49,6 +50,7 @@ struct ProductArrays {
 // How a product is computed: by one of cuBLASLt's algorithms, or by kernels/skinny_product_cuda.h.
 struct Algorithm {
   bool skinny = false;
+  bool fast_sums = false;        // of E4M3: in the tensor cores' registers alone, algorithms.h
   cublasLtMatmulAlgo_t lt = {};  // of no meaning where skinny
 };
 
@@ -67,14 +69,16 @@ class Product {
 
   // Where the bias and the scales are: before algorithms are asked for, which the library may refuse without them.
   void Bind(const ProductArrays& arrays) const;
-  cublasStatus_t Heuristic(cublasLtHandle_t handle, size_t workspace_bytes, int limit,
-                           cublasLtMatmulHeuristicResult_t* results, int* count) const;
+  cublasStatus_t Heuristic(cublasLtHandle_t handle, size_t workspace_bytes, bool fast_sums,
+                           absl::Span<cublasLtMatmulHeuristicResult_t> results, int* count) const;
   // Whether the algorithm can do it in that much workspace.
   bool Takes(cublasLtHandle_t handle, const Algorithm& algorithm, size_t workspace_bytes) const;
   cublasStatus_t Run(cublasLtHandle_t handle, const ProductArrays& arrays, const Algorithm& algorithm,
                      const LtWorkspace& workspace, cudaStream_t stream) const;
 
  private:
+  void UseSums(bool fast) const;
+
   const CublasLt& lt_;
   const ProductKind kind_;
   const ProductSteps steps_;

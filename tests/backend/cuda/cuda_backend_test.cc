@@ -146,10 +146,10 @@ TEST_F(CudaBackendTest, OnlyOneThatGivesEqualRowsIsTaken) {
       return algorithms.For(kind, rows, workspace, worker.stream).lt.data[0];
     };
 #if defined(BEAMLINE_EMULATED_CUBLASLT)
-    // Few and short sums of a narrow result show the order, too.
+    // Few and short sums of a narrow result show the order, too (32 terms of E4M3 are added at once).
     const kernels::DataType out = narrow ? kernels::DataType::kBFloat16 : type;
     for (const int64_t n : {narrow ? 32 : 8, 16, 48}) {
-      for (const int64_t k : {16, 32, narrow ? 208 : 200}) {
+      for (const int64_t k : {narrow ? 48 : 16, narrow ? 64 : 32, narrow ? 208 : 200}) {
         for (const bool scaled : {false, narrow}) {
           const ProductKind one{.type = type, .out_type = out, .n = n, .k = k, .scaled = scaled};
           EXPECT_EQ(taken_for(one, 80), emulator::kAscending) << n << " x " << k;
@@ -173,9 +173,11 @@ TEST_F(CudaBackendTest, OnlyOneThatGivesEqualRowsIsTaken) {
     Algorithms other(worker.lt, worker.handle, worker.device, "another");
     ASSERT_TRUE(other.Import(algorithms.Export()).ok());
     EXPECT_EQ(other.size(), 0);
-    std::vector<std::string> words = absl::StrSplit(algorithms.Export(), ' ');
-    words[words.size() - 9] = "2";  // of the last algorithm: neither ours nor cuBLASLt's
-    EXPECT_EQ(same.Import(absl::StrJoin(words, " ")).code(), absl::StatusCode::kInvalidArgument);
+    for (const int flag : {10, 9}) {  // of the last algorithm: neither ours nor cuBLASLt's, sums neither fast nor not
+      std::vector<std::string> words = absl::StrSplit(algorithms.Export(), ' ');
+      words[words.size() - flag] = "2";
+      EXPECT_EQ(same.Import(absl::StrJoin(words, " ")).code(), absl::StatusCode::kInvalidArgument);
+    }
     const absl::Status broken = same.Import(algorithms.Export() + "1 2 three\n");
     EXPECT_EQ(broken.message(), absl::StrCat("algorithms: line ", algorithms.size() + 2, " is none: '1 2 three'"));
   }
@@ -213,6 +215,35 @@ TEST_F(CudaBackendTest, FewRowsTakeOurOwnProductWhereItGivesTheSameBits) {
   EXPECT_FALSE(skinny({.n = 24, .k = 104}, 1));
   EXPECT_FALSE(
       skinny({.type = DataType::kE4M3, .out_type = DataType::kBFloat16, .n = 48, .k = 112, .scaled = true}, 1));
+}
+
+TEST_F(CudaBackendTest, SumsOfE4M3StayInTheTensorCoresWhereTheyCan) {
+  Context ctx = BeginBatch(SharedContext());
+  Worker& worker = static_cast<CudaBatch&>(*ctx.resources).worker();
+  const LtWorkspace workspace{worker.lt_workspace.mutable_data_ptr(), worker.lt_workspace.nbytes()};
+  using kernels::DataType;
+  for (const bool scaled : {true, false}) {
+    const ProductKind kind{.type = DataType::kE4M3,
+                           .out_type = scaled ? DataType::kBFloat16 : DataType::kFloat32,
+                           .n = 48,
+                           .k = 112,
+                           .scaled = scaled};
+    Algorithms algorithms(worker.lt, worker.handle, worker.device, "test");
+    EXPECT_TRUE(algorithms.For(kind, 40, workspace, worker.stream).fast_sums);
+    Algorithms same(worker.lt, worker.handle, worker.device, "test");
+    ASSERT_TRUE(same.Import(algorithms.Export()).ok());
+    EXPECT_TRUE(same.For(kind, 40, workspace, worker.stream).fast_sums);
+    EXPECT_EQ(same.measured(), 0);
+    emulator::offers_fast_sums = false;
+    Algorithms exact(worker.lt, worker.handle, worker.device, "test");
+    ASSERT_TRUE(exact.Import(algorithms.Export()).ok());
+    EXPECT_FALSE(exact.For(kind, 40, workspace, worker.stream).fast_sums);
+    EXPECT_EQ(exact.measured(), 1) << "a library that cannot: measured again";
+    emulator::offers_fast_sums = true;
+  }
+  Algorithms of_others(worker.lt, worker.handle, worker.device, "test");
+  const ProductKind bf16{.type = DataType::kBFloat16, .out_type = DataType::kBFloat16, .n = 48, .k = 112};
+  EXPECT_FALSE(of_others.For(bf16, 40, workspace, worker.stream).fast_sums);
 }
 #endif
 

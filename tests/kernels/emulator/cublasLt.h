@@ -4,7 +4,8 @@
 // calls, as the manual has it: matrices by columns, D = alpha op(A) op(B) + beta C, a bias along D's rows, then an
 // activation; E4M3 matrices with a scale for every row of op(A) and every column of op(B). It offers three algorithms:
 // the first adds in another order where D has few columns, the second needs more workspace than anybody has, the third
-// adds in ascending order, and 16-bit products in groups of sum_group first, as tensor cores do.
+// adds in ascending order, and 16-bit products in groups of sum_group first, as tensor cores do. With fast accumulation
+// sums of E4M3 keep 14 bits.
 #pragma once
 
 #include <algorithm>
@@ -37,6 +38,7 @@ enum cublasLtMatmulDescAttributes_t {
   CUBLASLT_MATMUL_DESC_BIAS_POINTER = 8,
   CUBLASLT_MATMUL_DESC_A_SCALE_POINTER = 17,
   CUBLASLT_MATMUL_DESC_B_SCALE_POINTER = 18,
+  CUBLASLT_MATMUL_DESC_FAST_ACCUM = 25,
   CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE = 26,
   CUBLASLT_MATMUL_DESC_A_SCALE_MODE = 31,
   CUBLASLT_MATMUL_DESC_B_SCALE_MODE = 32,
@@ -57,6 +59,7 @@ struct cublasLtMatmulDescOpaque {
   int32_t bias_type = -1;  // D's
   const float *a_scale = nullptr, *b_scale = nullptr;
   int32_t a_scale_mode = 0, b_scale_mode = 0;
+  int8_t fast_accum = 0;
 };
 using cublasLtMatmulDesc_t = cublasLtMatmulDescOpaque*;
 struct cublasLtMatrixLayoutOpaque {
@@ -121,6 +124,8 @@ inline cublasStatus_t cublasLtMatmulDescSetAttribute(cublasLtMatmulDesc_t desc,
       return take(desc->a_scale_mode);
     case CUBLASLT_MATMUL_DESC_B_SCALE_MODE:
       return take(desc->b_scale_mode);
+    case CUBLASLT_MATMUL_DESC_FAST_ACCUM:
+      return take(desc->fast_accum);
   }
   return CUBLAS_STATUS_INVALID_VALUE;
 }
@@ -157,7 +162,8 @@ namespace emulator {
 
 inline constexpr uint64_t kOrderOfFew = 1, kHugeWorkspace = 2, kAscending = 3;  // algorithms
 
-inline int64_t sum_group = 16;  // of 16-bit products; the emulated mma's
+inline int64_t sum_group = 16;        // of 16-bit products; the emulated mma's
+inline bool offers_fast_sums = true;  // of E4M3
 
 inline float Element(const void* matrix, int type, int64_t at) {
   if (type == CUDA_R_16BF) return __bfloat162float(static_cast<const __nv_bfloat16*>(matrix)[at]);
@@ -194,14 +200,14 @@ struct Matmul {
                        int64_t column) {
     return operation == CUBLAS_OP_N ? row + column * layout.step : column + row * layout.step;
   }
+  bool descending() const { return algorithm == kOrderOfFew && d.columns < 4; }
   float Dot(int64_t row, int64_t column, int64_t depth) const {
-    const bool descending = algorithm == kOrderOfFew && d.columns < 4;
-    const int64_t group = !descending && (a.type == CUDA_R_16BF || a.type == CUDA_R_16F) ? sum_group : 1;
+    const int64_t group = !descending() && (a.type == CUDA_R_16BF || a.type == CUDA_R_16F) ? sum_group : 1;
     float sum = 0;
     for (int64_t first = 0; first < depth; first += group) {
       float part = 0;
       for (int64_t i = first; i < std::min(depth, first + group); ++i) {
-        const int64_t k = descending ? depth - 1 - i : i;
+        const int64_t k = descending() ? depth - 1 - i : i;
         part += Element(a_data, a.type, Place(a, desc.transpose_a, row, k)) *
                 Element(b_data, b.type, Place(b, desc.transpose_b, k, column));
       }
@@ -209,12 +215,32 @@ struct Matmul {
     }
     return sum;
   }
+  // Of 32 terms and what was there, all cut at the last of the 14 bits of the largest.
+  float FastDot(int64_t row, int64_t column, int64_t depth) const {
+    double sum = 0;
+    for (int64_t first = 0; first < depth; first += 32) {
+      std::vector<double> terms = {sum};
+      for (int64_t i = first; i < std::min(depth, first + 32); ++i) {
+        const int64_t k = descending() ? depth - 1 - i : i;
+        terms.push_back(double{Element(a_data, a.type, Place(a, desc.transpose_a, row, k))} *
+                        Element(b_data, b.type, Place(b, desc.transpose_b, k, column)));
+      }
+      sum = 0;
+      double largest = 0;
+      for (const double term : terms) largest = std::max(largest, std::abs(term));
+      if (largest == 0) continue;
+      const double step = std::ldexp(1.0, std::ilogb(largest) - 13);
+      for (const double term : terms) sum += std::trunc(term / step) * step;
+    }
+    return static_cast<float>(sum);
+  }
   void Run() const {
     const int64_t depth = static_cast<int64_t>(desc.transpose_a == CUBLAS_OP_N ? a.columns : a.rows);
     const int epilogue = desc.epilogue;
     for (uint64_t column = 0; column < d.columns; ++column) {
       for (uint64_t row = 0; row < d.rows; ++row) {
-        float value = alpha * Dot(static_cast<int64_t>(row), static_cast<int64_t>(column), depth);
+        const int64_t i = static_cast<int64_t>(row), j = static_cast<int64_t>(column);
+        float value = alpha * (desc.fast_accum != 0 ? FastDot(i, j, depth) : Dot(i, j, depth));
         if (desc.a_scale_mode != 0) value *= desc.a_scale[row] * desc.b_scale[column];
         const int64_t at = static_cast<int64_t>(row) + static_cast<int64_t>(column) * d.step;
         if (beta != 0) value += beta * Element(c_data, c.type, at);
@@ -250,6 +276,9 @@ inline cublasStatus_t cublasLtMatmulAlgoCheck(cublasLtHandle_t, cublasLtMatmulDe
   if (a->type == CUDA_R_8F_E4M3) {
     const bool transposed = desc->transpose_a == CUBLAS_OP_T && desc->transpose_b == CUBLAS_OP_N;
     if (!transposed || rows % 16 != 0 || depth % 16 != 0 || d->type == a->type) return CUBLAS_STATUS_NOT_SUPPORTED;
+  }
+  if (desc->fast_accum != 0 && (a->type != CUDA_R_8F_E4M3 || !emulator::offers_fast_sums)) {
+    return CUBLAS_STATUS_NOT_SUPPORTED;
   }
   const int vectors = CUBLASLT_MATMUL_MATRIX_SCALE_OUTER_VEC_32F;
   for (const int32_t mode : {desc->a_scale_mode, desc->b_scale_mode}) {

@@ -8,52 +8,53 @@ namespace {
 
 constexpr size_t kSortBytes = select::kSortShared * sizeof(select::Candidate);
 
-// The first level has one row a request, with up to a level's codes as children: as many threads as a block can have.
-// Later ones have a row per beam with few children each: small blocks, so that all rows of a request of 512 beams run
-// at once.
-template <int kThreadsOfBlock, int kBlocksOfMultiprocessor>
-struct Shape {
-  static constexpr int kThreads = kThreadsOfBlock;
-  static constexpr int kBlocks = kBlocksOfMultiprocessor;
-  using Block = CudaBlock<kThreads>;
-};
-using FirstLevel = Shape<1024, 1>;
-using LaterLevel = Shape<256, 4>;
-using Layout = select::Layout<FirstLevel::Block>;  // the same for both
+// The first level has one row a request, with up to a level's codes as children: as many threads as a block can have,
+// and one kernel. Later ones have a row per beam with few children each: small blocks, so that all rows of a request of
+// 512 beams run at once.
+constexpr unsigned kFirstThreads = 1024, kThreads = 256, kBlocksOfMultiprocessor = 4;
+using FirstBlock = CudaBlock<kFirstThreads>;
+using RowBlock = CudaBlock<kThreads>;
+using Layout = select::Layout<RowBlock>;  // the same for both
 
-template <class S>
-__global__ void __launch_bounds__(S::kThreads, S::kBlocks)
+__global__ void __launch_bounds__(kFirstThreads) SelectFirstRows(const __grid_constant__ BeamSelectBatch batch) {
+  AwaitPredecessors();
+  __shared__ FirstBlock::Storage storage;
+  FirstBlock block(storage);
+  select::SelectFirst(block, batch, static_cast<int32_t>(blockIdx.x), DynamicShared<select::Candidate>());
+}
+
+__global__ void __launch_bounds__(kThreads, kBlocksOfMultiprocessor)
     NormaliseRows(const __grid_constant__ BeamSelectBatch batch) {
   AwaitPredecessors();
-  __shared__ typename S::Block::Storage storage;
-  typename S::Block block(storage);
+  __shared__ RowBlock::Storage storage;
+  RowBlock block(storage);
   select::NormaliseRow(block, batch, static_cast<int32_t>(blockIdx.x));
 }
 
-template <class S>
-__global__ void __launch_bounds__(S::kThreads, S::kBlocks) RefineRows(const __grid_constant__ BeamSelectBatch batch) {
+__global__ void __launch_bounds__(kThreads, kBlocksOfMultiprocessor)
+    RefineRows(const __grid_constant__ BeamSelectBatch batch) {
   AwaitPredecessors();
-  __shared__ typename S::Block::Storage storage;
-  typename S::Block block(storage);
+  __shared__ RowBlock::Storage storage;
+  RowBlock block(storage);
   select::RefineRow(block, batch, static_cast<int32_t>(blockIdx.x));
 }
 
-template <class S>
-__global__ void __launch_bounds__(S::kThreads, S::kBlocks) CollectRows(const __grid_constant__ BeamSelectBatch batch) {
+__global__ void __launch_bounds__(kThreads, kBlocksOfMultiprocessor)
+    CollectRows(const __grid_constant__ BeamSelectBatch batch) {
   AwaitPredecessors();
-  __shared__ typename S::Block::Storage storage;
-  typename S::Block block(storage);
+  __shared__ RowBlock::Storage storage;
+  RowBlock block(storage);
   select::CollectRow(block, batch, static_cast<int32_t>(blockIdx.x), DynamicShared<select::Candidate>());
 }
 
 // The last kernel leaves the state as the first wants it: where one is refused, those after it would read another
 // selection's, and so would the next selection.
-template <class S>
-LaunchError LaunchLevel(const BeamSelectBatch& batch, unsigned blocks, CudaStream stream) {
-  LaunchError error = Launch(NormaliseRows<S>, {blocks, S::kThreads}, stream, batch);
+LaunchError LaunchLaterLevel(const BeamSelectBatch& batch, CudaStream stream) {
+  const unsigned blocks = static_cast<unsigned>(batch.rows);
+  LaunchError error = Launch(NormaliseRows, {blocks, kThreads}, stream, batch);
   if (error != LaunchError::kOk) return error;
-  error = Launch(RefineRows<S>, {blocks, S::kThreads}, stream, batch);
-  if (error == LaunchError::kOk) error = Launch(CollectRows<S>, {blocks, S::kThreads, kSortBytes}, stream, batch);
+  error = Launch(RefineRows, {blocks, kThreads}, stream, batch);
+  if (error == LaunchError::kOk) error = Launch(CollectRows, {blocks, kThreads, kSortBytes}, stream, batch);
   if (error != LaunchError::kOk) {
     cudaMemsetAsync(batch.workspace, 0, Layout{batch.requests, batch.rows}.state_bytes(), stream);
   }
@@ -90,7 +91,7 @@ LaunchError BeamSelectPrepare(void* workspace, int32_t requests, int32_t rows, C
     return LaunchError::kInvalidArgument;
   }
   // Above 48 KB a kernel's shared memory is asked for once, outside of any capture.
-  for (const auto collect : {CollectRows<FirstLevel>, CollectRows<LaterLevel>}) {
+  for (const auto collect : {SelectFirstRows, CollectRows}) {
     if (cudaFuncSetAttribute(collect, cudaFuncAttributeMaxDynamicSharedMemorySize, kSortBytes) != cudaSuccess) {
       return LaunchError::kCuda;
     }
@@ -101,8 +102,9 @@ LaunchError BeamSelectPrepare(void* workspace, int32_t requests, int32_t rows, C
 
 LaunchError BeamSelectCuda(const BeamSelectBatch& batch, CudaStream stream) {
   if (!Valid(batch)) return LaunchError::kInvalidArgument;
-  if (batch.level == 0) return LaunchLevel<FirstLevel>(batch, batch.requests, stream);
-  return LaunchLevel<LaterLevel>(batch, batch.rows, stream);
+  if (batch.level > 0) return LaunchLaterLevel(batch, stream);
+  const unsigned blocks = static_cast<unsigned>(batch.requests);
+  return Launch(SelectFirstRows, {blocks, kFirstThreads, kSortBytes}, stream, batch);
 }
 
 }  // namespace beamline::kernels

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The three kernels of BeamSelectCuda as functions over a `Block`: what one thread block does for one row. CudaBlock
+// The kernels of BeamSelectCuda as functions over a `Block`: what one thread block does for one row. CudaBlock
 // (block.cuh) runs them on the device; the tests run them on the host, block by block in any order, and compare every
 // beam with BeamSelectCpu. A Block offers
 //   ForEach(n, f)         f(0) ... f(n - 1), spread over the threads; a barrier after
@@ -39,8 +39,9 @@
 namespace beamline::kernels::select {
 
 inline constexpr int kBins = 2048;
-inline constexpr int kDigits = 6;   // of an order key: score 11 + 11 + 10 bits, node 11 + 11 + 10
-inline constexpr int kGroups = 32;  // of bins, walked by one thread
+inline constexpr int kGapDigits = 2;  // 11 + 11 bits, Gap below
+inline constexpr int kKeyDigits = 6;  // of an order key: score 11 + 11 + 10 bits, node 11 + 11 + 10
+inline constexpr int kGroups = 32;    // of bins, walked by one thread
 inline constexpr int kGroupBins = kBins / kGroups;
 inline constexpr int kSortShared = 2560;  // candidates sorted in shared memory; more are sorted where they are
 
@@ -57,14 +58,16 @@ struct Scale {
 
 // A request's selection between kernels. All zero means ready for the next step.
 struct State {
-  uint64_t prefix;       // the decided leading bits of the last candidate taken, shifted down
-  uint32_t digits;       // how many of its digits are decided
+  uint64_t key;          // the decided leading bits of the last candidate taken, shifted down: of its key, which come
+  uint32_t gap;          // after those of its gap
+  uint16_t digits;       // how many digits of both are decided
+  uint16_t collectable;  // 1: those up to the decided bits fit the buffer
   uint32_t below;        // candidates whose leading bits are smaller: all taken
-  uint32_t collectable;  // 1: those up to the prefix fit the buffer
   uint32_t collected;
   uint32_t blocks_done;
   uint32_t first_error;  // ~(row * 4 + SelectError) of the first row that failed, 0: none
 };
+static_assert(sizeof(State) % 16 == 0, "candidates behind it are read 16 bytes at a time");
 
 // Of one block.
 struct Shared {
@@ -104,20 +107,46 @@ struct Layout {
   }
 };
 
-// Low bits of a key that are undecided after `digits` digits.
+// How far a score lies below the best parent's, in 22 bits: the distance's own floating-point bits, from 1/16 to 4,096
+// nats. It never falls as order keys rise, so that a selection by gap first and key then is one by key. Eleven bits of
+// it tell scores around ten nats apart by a sixteenth, where a key's leading eleven have four values up to sixteen: one
+// look at all candidates is nearly always enough, and counters meet few candidates each.
+BEAMLINE_HD inline uint32_t Gap(float best, float score) {
+  constexpr uint32_t kNearest = 0x3d800000u, kBits = 27;  // of 1/16; of 16 binades
+  const float distance = best - score;
+  if (!(distance > 0.0625f)) return 0;
+  const uint32_t above = FloatBits(distance) - kNearest;
+  return (above < (1u << kBits) ? above : (1u << kBits) - 1) >> (kBits - 22);
+}
+
+// Low bits of a key that are undecided after `digits` of its digits.
 BEAMLINE_HD inline uint32_t UndecidedBits(uint32_t digits) {
-  constexpr uint8_t kBits[kDigits + 1] = {64, 53, 42, 32, 21, 10, 0};
+  constexpr uint8_t kBits[kKeyDigits + 1] = {64, 53, 42, 32, 21, 10, 0};
   return kBits[digits];
 }
 
-BEAMLINE_HD inline uint64_t Prefix(uint64_t key, uint32_t digits) {
-  return digits == 0 ? 0 : key >> UndecidedBits(digits);
+// Where a candidate stands, by as many leading digits of gap and key as are asked for.
+struct Standing {
+  uint32_t gap;
+  uint64_t key;
+
+  BEAMLINE_HD Standing Leading(uint32_t digits) const {
+    if (digits < kGapDigits) return {digits == 0 ? 0 : gap >> 11, 0};
+    return {gap, digits == kGapDigits ? 0 : key >> UndecidedBits(digits - kGapDigits)};
+  }
+  BEAMLINE_HD uint32_t Digit(uint32_t digit) const {
+    if (digit < kGapDigits) return digit == 0 ? gap >> 11 : gap & 2047;
+    const uint32_t low = UndecidedBits(digit - kGapDigits + 1);
+    return static_cast<uint32_t>(key >> low) & ((1u << (UndecidedBits(digit - kGapDigits) - low)) - 1);
+  }
+};
+
+BEAMLINE_HD inline bool operator==(const Standing& a, const Standing& b) { return a.gap == b.gap && a.key == b.key; }
+BEAMLINE_HD inline bool operator<=(const Standing& a, const Standing& b) {
+  return a.gap != b.gap ? a.gap < b.gap : a.key <= b.key;
 }
 
-BEAMLINE_HD inline uint32_t Digit(uint64_t key, uint32_t digit) {
-  const uint32_t low = UndecidedBits(digit + 1);
-  return static_cast<uint32_t>(key >> low) & ((1u << (UndecidedBits(digit) - low)) - 1);
-}
+BEAMLINE_HD inline Standing Decided(const State& state) { return {state.gap, state.key}; }
 
 // The request whose slots hold `row`; `requests` for a row beyond all of them.
 BEAMLINE_HD inline int32_t RequestOfRow(const int32_t* row_begin, int32_t requests, int32_t row) {
@@ -157,11 +186,13 @@ BEAMLINE_HD inline Place PlaceOf(const BeamSelectBatch& batch, int32_t grid_row)
   return at;
 }
 
-// A child of a parent that may be selected, its key and log-probability; `eligible` says whether it may.
+// A parent's child. One that may not be selected has score -inf. Small, since a thread holds several.
 struct Child {
-  uint64_t key;
+  uint32_t node;
+  float score;
   float log_prob;
-  bool eligible;
+
+  BEAMLINE_HD bool eligible() const { return score >= -FLT_MAX; }
 };
 
 // One parent's children and how they score.
@@ -173,15 +204,17 @@ struct Parent {
   NodeRange children;
   Scale scale = {};
   float score = 0;
+  float best = 0;  // of the request's parents
 
   BEAMLINE_HD int32_t count() const { return static_cast<int32_t>(children.end - children.begin); }
+
+  BEAMLINE_HD Standing StandingOf(float sum, uint32_t node) const { return {Gap(best, sum), OrderKey(sum, node)}; }
+  BEAMLINE_HD Standing StandingOf(const Child& child) const { return StandingOf(child.score, child.node); }
 
   BEAMLINE_HD Child At(int32_t i) const {
     const uint32_t node = children.begin + i;
     const float log_prob = (logits[codes[node]] - scale.max) - scale.log_sum;
-    const float sum = score + log_prob;
-    const bool alive = IsAlive(*eligibility, dead, node);
-    return {OrderKey(sum, node), log_prob, alive && sum >= -FLT_MAX};
+    return {node, IsAlive(*eligibility, dead, node) ? score + log_prob : -INFINITY, log_prob};
   }
 };
 
@@ -200,6 +233,7 @@ BEAMLINE_HD inline Parent ParentOf(const BeamSelectBatch& batch, const Place& at
   parent.children = Children(constraint.trie, batch.level, batch.level == 0 ? 0 : batch.in.node[at.begin + at.row]);
   if (parent.children.end < parent.children.begin) parent.children.end = parent.children.begin;
   parent.score = batch.level == 0 ? 0.0f : batch.in.score[at.begin + at.row];
+  parent.best = batch.level == 0 ? 0.0f : batch.in.score[at.begin];
   parent.dead = DeadAmong(*parent.eligibility, parent.children);
   return parent;
 }
@@ -208,7 +242,7 @@ BEAMLINE_HD inline Parent ParentOf(const BeamSelectBatch& batch, const Place& at
 BEAMLINE_HD inline bool MayReach(const Parent& parent, const State& state) {
   const float best = parent.score + (0.0f - parent.scale.log_sum);
   if (!(best >= -FLT_MAX)) return false;
-  return Prefix(OrderKey(best, 0), state.digits) <= state.prefix;
+  return parent.StandingOf(best, 0).Leading(state.digits) <= Decided(state);
 }
 
 // The checks and the log-sum-exp of BeamSelectCpu for one row, in the same order.
@@ -302,9 +336,14 @@ BEAMLINE_BLOCK_FN void Decide(Block& block, uint32_t* histogram, uint32_t width,
     }
     const int32_t first = group * kGroupBins;
     const int32_t bin = first + Passed(shared.histogram + first, kGroupBins, width, &below);
-    const uint32_t bits = UndecidedBits(state->digits) - UndecidedBits(state->digits + 1);
-    state->prefix = state->prefix << bits | static_cast<uint32_t>(bin);
-    state->digits += 1;
+    const uint32_t digit = state->digits;
+    if (digit < kGapDigits) {
+      state->gap = state->gap << 11 | static_cast<uint32_t>(bin);
+    } else {
+      const uint32_t bits = UndecidedBits(digit - kGapDigits) - UndecidedBits(digit - kGapDigits + 1);
+      state->key = state->key << bits | static_cast<uint32_t>(bin);
+    }
+    state->digits = static_cast<uint16_t>(digit + 1);
     state->below = below;
     // Keys differ, so with every digit decided one candidate has the prefix, and below + 1 = width.
     if (below + shared.histogram[bin] <= capacity) state->collectable = 1;
@@ -336,8 +375,9 @@ BEAMLINE_BLOCK_FN void CountDigits(Block& block, const Parent& parent, State sta
   block.LoadEach(
       parent.count(), [&](int32_t i) { return parent.At(i); },
       [&](int32_t, const Child& child) {
-        if (!child.eligible || Prefix(child.key, state.digits) != state.prefix) return;
-        block.Add(&shared.histogram[Digit(child.key, state.digits)], 1u);
+        const Standing at = parent.StandingOf(child);
+        if (!child.eligible() || !(at.Leading(state.digits) == Decided(state))) return;
+        block.Add(&shared.histogram[at.Digit(state.digits)], 1u);
       });
 }
 
@@ -501,8 +541,9 @@ BEAMLINE_BLOCK_FN void CollectRow(Block& block, const BeamSelectBatch& batch, in
     block.LoadEach(
         parent.count(), [&](int32_t i) { return parent.At(i); },
         [&](int32_t, const Child& child) {
-          if (!child.eligible || Prefix(child.key, state.digits) > state.prefix) return;
-          mine.candidates[block.Append(&mine.state->collected)] = {child.key, child.log_prob, at.row};
+          const Standing stands = parent.StandingOf(child);
+          if (!child.eligible() || !(stands.Leading(state.digits) <= Decided(state))) return;
+          mine.candidates[block.Append(&mine.state->collected)] = {stands.key, child.log_prob, at.row};
         });
   }
   if (!block.IsLast(&mine.state->blocks_done, at.rows)) return;
@@ -522,6 +563,15 @@ BEAMLINE_BLOCK_FN void CollectRow(Block& block, const BeamSelectBatch& batch, in
     }
     *mine.state = State{};
   });
+}
+
+// The only kernel of level 0, one block per request: its one row from end to end.
+template <class Block>
+BEAMLINE_BLOCK_FN void SelectFirst(Block& block, const BeamSelectBatch& batch, int32_t request, Candidate* sort_space) {
+  NormaliseRow(block, batch, request);  // ends with a barrier
+  RefineRow(block, batch, request);
+  block.Barrier();
+  CollectRow(block, batch, request, sort_space);
 }
 
 }  // namespace beamline::kernels::select

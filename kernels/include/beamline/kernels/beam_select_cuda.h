@@ -2,16 +2,18 @@
 //
 // One decode step's constrained beam selection for a batch of requests, on the device: BeamSelectCpu of every request
 // (beam_select.h: numbers, order, errors) with widths, rules and constraints of its own, and the lineage of the beams
-// it keeps. Three kernels, each one pass over the active rows, no host round trip: exact at any number of candidates.
+// it keeps. One kernel at level 0, later three, each one pass over the active rows, no host round trip: exact at any
+// number of candidates.
 //
 // Packing. Request b owns the beam slots [row_begin[b], row_begin[b + 1]) of every per-row array, at least one and at
 // least as many as its widest level. At level 0 logits row b belongs to request b; later, logits row r to slot r, or,
 // with `logits_each`, row b * logits_each + i to the i-th slot of request b.
 //
 // Algorithm: log-sum-exp of each row, from its parts if they are given (then the sums of `kFull` are made in their
-// order, not in BeamSelectCpu's); then a radix selection over the order keys (candidate_order.h), 11 bits at a
-// time, until the candidates that share the decided bits of the last one taken fit a buffer; these are sorted. The
-// third and later digits are needed only where very many scores are equal.
+// order, not in BeamSelectCpu's); then a radix selection over the distance of a score from the best parent's and the
+// order keys (candidate_order.h), 11 bits at a time, until the candidates that share the decided bits of the last one
+// taken fit a buffer; these are sorted. The second digit is needed where thousands of scores are within a sixteenth of
+// a nat, the third and later ones where so many are equal.
 #pragma once
 
 #include <cstddef>

@@ -11,6 +11,13 @@ constexpr int kThreads = 128;
 constexpr int kLanes = 8;                 // of one row and head
 constexpr int kChunk = kLanes * kVector;  // columns they hold together
 
+// Steps whose keys and values a thread loads together, of 16 vectors of 16 bytes at most.
+template <class T, int kChunks>
+constexpr int StepsAtOnce() {
+  constexpr int kOfStep = 2 * kChunks * static_cast<int>(sizeof(T)) / 2;
+  return 16 / kOfStep < 4 ? 16 / kOfStep : 4;
+}
+
 // kChunks * kChunk >= head_dim.
 template <class T, int kChunks>
 __global__ void __launch_bounds__(kThreads) LineageAttention(const __grid_constant__ LineageAttentionBatch batch) {
@@ -29,6 +36,14 @@ __global__ void __launch_bounds__(kThreads) LineageAttention(const __grid_consta
   if (!dense && batch.step > 0 && row - begin >= batch.row_count[request]) return;
 
   const auto column = [&](int chunk) { return chunk * kChunk + lane * kVector; };
+  const auto ancestor = [&](int s) {
+    const bool one_of_many = s < batch.step && (dense || s > 0);
+    return one_of_many ? batch.lineage[int64_t{s} * batch.rows + row] : 0;
+  };
+  const auto first_of_step = [&](int s) {  // or, of the row's own step and of one with a row a request, the row
+    if (s == batch.step) return int64_t{row};
+    return dense ? int64_t{request} * batch.rows_each[s] : int64_t{s == 0 ? request : begin};
+  };
   const int64_t query_at = int64_t{head} * batch.head_dim;
   const int64_t key_at = int64_t{head / (batch.heads / batch.key_value_heads)} * batch.head_dim;
   float query[kChunks][kVector] = {};
@@ -38,55 +53,81 @@ __global__ void __launch_bounds__(kThreads) LineageAttention(const __grid_consta
     LoadVector(static_cast<const T*>(batch.query) + row * batch.query_step + query_at + column(c), query[c]);
   }
 
-  float score[kMaxTrieLevels];
-  int64_t from[kMaxTrieLevels];
-  float max = -INFINITY;
-#pragma unroll
-  for (int s = 0; s < kMaxTrieLevels; ++s) {
-    if (s > batch.step) break;
-    const int64_t key_row = s == batch.step ? row
-                            : dense
-                                ? int64_t{request} * batch.rows_each[s] + batch.lineage[int64_t{s} * batch.rows + row]
-                            : s == 0 ? request
-                                     : begin + batch.lineage[int64_t{s} * batch.rows + row];
-    from[s] = key_row * batch.key_value_step + key_at;
-    float dot = 0;
-#pragma unroll
-    for (int c = 0; c < kChunks; ++c) {
-      if (column(c) >= batch.head_dim) continue;
-      float key[kVector];
-      LoadVector(static_cast<const T*>(batch.key[s]) + from[s] + column(c), key);
-#pragma unroll
-      for (int i = 0; i < kVector; ++i) dot += query[c][i] * key[i];
-    }
-    for (int offset = kLanes / 2; offset > 0; offset /= 2) dot += __shfl_xor_sync(mask, dot, offset);
-    score[s] = dot * batch.scale;
-    if (batch.bias != nullptr) score[s] += batch.bias[head * kMaxTrieLevels + batch.step - s];
-    max = fmaxf(max, score[s]);
-  }
-
-  float sum = 0;
+  constexpr int kAtOnce = StepsAtOnce<T, kChunks>();
+  float max = -INFINITY, sum = 0;
   float out[kChunks][kVector] = {};
+#pragma unroll 1
+  for (int first = 0; first <= batch.step; first += kAtOnce) {
+    // Beyond the last step the last one again, of weight zero: without branches loads overlap.
+    const auto step = [&](int i) { return first + i < batch.step ? first + i : batch.step; };
+    int32_t at[kAtOnce];
 #pragma unroll
-  for (int s = 0; s < kMaxTrieLevels; ++s) {
-    if (s > batch.step) break;
-    const float weight = expf(score[s] - max);
-    sum += weight;
+    for (int i = 0; i < kAtOnce; ++i) at[i] = ancestor(step(i));
+    PackedVector<T> key[kAtOnce][kChunks], value[kAtOnce][kChunks];
 #pragma unroll
-    for (int c = 0; c < kChunks; ++c) {
-      if (column(c) >= batch.head_dim) continue;
-      float value[kVector];
-      LoadVector(static_cast<const T*>(batch.value[s]) + from[s] + column(c), value);
+    for (int i = 0; i < kAtOnce; ++i) {
+      const int s = step(i);
+      const int64_t from = (first_of_step(s) + at[i]) * batch.key_value_step + key_at;
 #pragma unroll
-      for (int i = 0; i < kVector; ++i) out[c][i] += weight * value[i];
+      for (int c = 0; c < kChunks; ++c) {
+        if (column(c) >= batch.head_dim) continue;
+        key[i][c].Load(static_cast<const T*>(batch.key[s]) + from + column(c));
+        value[i][c].Load(static_cast<const T*>(batch.value[s]) + from + column(c));
+      }
+    }
+    float score[kAtOnce];
+    const float before = max;
+#pragma unroll
+    for (int i = 0; i < kAtOnce; ++i) {
+      float dot = 0;
+#pragma unroll
+      for (int c = 0; c < kChunks; ++c) {
+        if (column(c) >= batch.head_dim) continue;
+        float values[kVector];
+        key[i][c].Unpack(values);
+#pragma unroll
+        for (int j = 0; j < kVector; ++j) dot += query[c][j] * values[j];
+      }
+      for (int offset = kLanes / 2; offset > 0; offset /= 2) dot += __shfl_xor_sync(mask, dot, offset);
+      score[i] = -INFINITY;
+      if (first + i > batch.step) continue;
+      score[i] = dot * batch.scale;
+      if (batch.bias != nullptr) score[i] += batch.bias[head * kMaxTrieLevels + batch.step - first - i];
+      max = fmaxf(max, score[i]);
+    }
+    if (first > 0) {  // of what was added by a smaller maximum
+      const float kept = expf(before - max);
+      sum *= kept;
+#pragma unroll
+      for (auto& vector : out) {
+#pragma unroll
+        for (float& x : vector) x *= kept;
+      }
+    }
+#pragma unroll
+    for (int i = 0; i < kAtOnce; ++i) {
+      if (first + i > batch.step) break;
+      const float weight = expf(score[i] - max);
+      sum += weight;
+#pragma unroll
+      for (int c = 0; c < kChunks; ++c) {
+        if (column(c) >= batch.head_dim) continue;
+        float values[kVector];
+        value[i][c].Unpack(values);
+#pragma unroll
+        for (int j = 0; j < kVector; ++j) out[c][j] += weight * values[j];
+      }
     }
   }
+  const float inverse = 1.0f / sum;
 #pragma unroll
   for (int c = 0; c < kChunks; ++c) {
     if (column(c) >= batch.head_dim) continue;
 #pragma unroll
-    for (int i = 0; i < kVector; ++i) out[c][i] /= sum;
-    StoreVector(static_cast<T*>(batch.out) + row * batch.out_step + query_at + column(c), out[c]);
+    for (int i = 0; i < kVector; ++i) out[c][i] *= inverse;
+    PackedVector<T> packed;
+    packed.Pack(out[c]);
+    packed.StoreWhole(static_cast<T*>(batch.out) + row * batch.out_step + query_at + column(c));
   }
 }
 

@@ -28,27 +28,54 @@ __device__ inline T FromFloat(float x) {
   }
 }
 
+// Eight values as they lie in memory: for whoever has several loads under way.
+template <class T>
+struct PackedVector {
+  uint4 raw[sizeof(T) / 2];
+
+  // REQUIRES: 16-byte alignment.
+  __device__ void Load(const T* from) {
+#pragma unroll
+    for (int i = 0; i < static_cast<int>(sizeof(T) / 2); ++i) raw[i] = reinterpret_cast<const uint4*>(from)[i];
+  }
+  __device__ void Unpack(float (&to)[kVector]) const {
+    T values[kVector];
+    __builtin_memcpy(values, raw, sizeof(values));
+#pragma unroll
+    for (int i = 0; i < kVector; ++i) to[i] = ToFloat(values[i]);
+  }
+  __device__ void Pack(const float (&from)[kVector]) {
+    T values[kVector];
+#pragma unroll
+    for (int i = 0; i < kVector; ++i) values[i] = FromFloat<T>(from[i]);
+    __builtin_memcpy(raw, values, sizeof(values));
+  }
+  // REQUIRES: 16-byte alignment.
+  __device__ void Store(T* to) const {
+#pragma unroll
+    for (int i = 0; i < static_cast<int>(sizeof(T) / 2); ++i) reinterpret_cast<uint4*>(to)[i] = raw[i];
+  }
+  // By instructions of 16 bytes: of assignments nvcc makes others in some places.
+  __device__ void StoreWhole(T* to) const {
+#pragma unroll
+    for (int i = 0; i < static_cast<int>(sizeof(T) / 2); ++i) __stwb(reinterpret_cast<uint4*>(to) + i, raw[i]);
+  }
+};
+
 // REQUIRES: 16-byte alignment.
 template <class T>
 __device__ inline void LoadVector(const T* from, float (&to)[kVector]) {
-  uint4 raw[sizeof(T) / 2];
-#pragma unroll
-  for (int i = 0; i < static_cast<int>(sizeof(T) / 2); ++i) raw[i] = reinterpret_cast<const uint4*>(from)[i];
-  T values[kVector];
-  __builtin_memcpy(values, raw, sizeof(values));
-#pragma unroll
-  for (int i = 0; i < kVector; ++i) to[i] = ToFloat(values[i]);
+  PackedVector<T> packed;
+  packed.Load(from);
+  packed.Unpack(to);
 }
 
+// REQUIRES: 16-byte alignment.
 template <class T>
 __device__ inline void StoreVector(T* to, const float (&from)[kVector]) {
-  T values[kVector];
-#pragma unroll
-  for (int i = 0; i < kVector; ++i) values[i] = FromFloat<T>(from[i]);
-  uint4 raw[sizeof(T) / 2];
-  __builtin_memcpy(raw, values, sizeof(values));
-#pragma unroll
-  for (int i = 0; i < static_cast<int>(sizeof(T) / 2); ++i) reinterpret_cast<uint4*>(to)[i] = raw[i];
+  PackedVector<T> packed;
+  packed.Pack(from);
+  packed.Store(to);
 }
 
 }  // namespace beamline::kernels

@@ -79,6 +79,10 @@ template <class T>
 T __ldcg(const T* p) {
   return *p;
 }
+template <class T>
+void __stwb(T* p, const T& value) {
+  *p = value;
+}
 inline unsigned atomicAdd(unsigned* p, unsigned value) {
   const unsigned before = *p;
   *p += value;

@@ -13,6 +13,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
 #include "backend/cuda/algorithm_trial.h"
+#include "base/log.h"
 #include "beamline/kernels/skinny_product_cuda.h"
 
 namespace beamline::backend::cuda {
@@ -118,6 +119,8 @@ Algorithms::Choice Algorithms::Choose(const ProductKind& kind, const LtWorkspace
   if (kind.type == kernels::DataType::kE4M3) {
     Choice choice = ChooseOf(kind, /*fast_sums=*/true, workspace, stream);
     if (!choice.empty()) return choice;
+    LogEvent(spdlog::level::warn, "slower products: cuBLASLt has no fast sums of E4M3 here",
+             {{"columns", kind.n}, {"depth", kind.k}});
   }
   Choice choice = ChooseOf(kind, /*fast_sums=*/false, workspace, stream);
   TORCH_CHECK(!choice.empty(), "cuda: no algorithm of cuBLASLt gives a weight of ", kind.n, " x ", kind.k,

@@ -22,7 +22,10 @@ constexpr const char* kFp8Contexts[] = {"fp8"};
 #endif
 
 // Tensor cores add 32 terms to a sum in registers of 14 bits: each is cut, and so is the sum.
-double SumError(int64_t terms) { return 0x1p-13 * static_cast<double>(terms + (terms + 31) / 32); }
+double SumError(int64_t terms) {
+  const int64_t cut = terms + (terms + 31) / 32;
+  return 0x1p-13 * static_cast<double>(cut);
+}
 
 constexpr double kHalfStep = 0x1p-4;    // of a normal E4M3 number, relative
 constexpr double kSubnormal = 0x1p-10;  // half a step below the smallest normal one, of a row's scale

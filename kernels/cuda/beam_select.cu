@@ -91,8 +91,8 @@ LaunchError BeamSelectPrepare(void* workspace, int32_t requests, int32_t rows, C
     return LaunchError::kInvalidArgument;
   }
   // Above 48 KB a kernel's shared memory is asked for once, outside of any capture.
-  for (const auto collect : {SelectFirstRows, CollectRows}) {
-    if (cudaFuncSetAttribute(collect, cudaFuncAttributeMaxDynamicSharedMemorySize, kSortBytes) != cudaSuccess) {
+  for (const auto kernel : {SelectFirstRows, CollectRows}) {
+    if (cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kSortBytes) != cudaSuccess) {
       return LaunchError::kCuda;
     }
   }

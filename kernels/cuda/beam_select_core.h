@@ -58,9 +58,10 @@ struct Scale {
 
 // A request's selection between kernels. All zero means ready for the next step.
 struct State {
-  uint64_t key;          // the decided leading bits of the last candidate taken, shifted down: of its key, which come
-  uint32_t gap;          // after those of its gap
-  uint16_t digits;       // how many digits of both are decided
+  // The decided leading bits of the last candidate taken, shifted down: first its gap's, then its key's.
+  uint64_t key;
+  uint32_t gap;
+  uint16_t digits;       // of both, decided
   uint16_t collectable;  // 1: those up to the decided bits fit the buffer
   uint32_t below;        // candidates whose leading bits are smaller: all taken
   uint32_t collected;
@@ -345,7 +346,7 @@ BEAMLINE_BLOCK_FN void Decide(Block& block, uint32_t* histogram, uint32_t width,
     }
     state->digits = static_cast<uint16_t>(digit + 1);
     state->below = below;
-    // Keys differ, so with every digit decided one candidate has the prefix, and below + 1 = width.
+    // Keys differ, so with every digit decided one candidate has the decided bits, and below + 1 = width.
     if (below + shared.histogram[bin] <= capacity) state->collectable = 1;
   });
 }
@@ -375,9 +376,9 @@ BEAMLINE_BLOCK_FN void CountDigits(Block& block, const Parent& parent, State sta
   block.LoadEach(
       parent.count(), [&](int32_t i) { return parent.At(i); },
       [&](int32_t, const Child& child) {
-        const Standing at = parent.StandingOf(child);
-        if (!child.eligible() || !(at.Leading(state.digits) == Decided(state))) return;
-        block.Add(&shared.histogram[at.Digit(state.digits)], 1u);
+        const Standing standing = parent.StandingOf(child);
+        if (!child.eligible() || !(standing.Leading(state.digits) == Decided(state))) return;
+        block.Add(&shared.histogram[standing.Digit(state.digits)], 1u);
       });
 }
 
@@ -541,9 +542,9 @@ BEAMLINE_BLOCK_FN void CollectRow(Block& block, const BeamSelectBatch& batch, in
     block.LoadEach(
         parent.count(), [&](int32_t i) { return parent.At(i); },
         [&](int32_t, const Child& child) {
-          const Standing stands = parent.StandingOf(child);
-          if (!child.eligible() || !(stands.Leading(state.digits) <= Decided(state))) return;
-          mine.candidates[block.Append(&mine.state->collected)] = {stands.key, child.log_prob, at.row};
+          const Standing standing = parent.StandingOf(child);
+          if (!child.eligible() || !(standing.Leading(state.digits) <= Decided(state))) return;
+          mine.candidates[block.Append(&mine.state->collected)] = {standing.key, child.log_prob, at.row};
         });
   }
   if (!block.IsLast(&mine.state->blocks_done, at.rows)) return;
@@ -570,7 +571,7 @@ template <class Block>
 BEAMLINE_BLOCK_FN void SelectFirst(Block& block, const BeamSelectBatch& batch, int32_t request, Candidate* sort_space) {
   NormaliseRow(block, batch, request);  // ends with a barrier
   RefineRow(block, batch, request);
-  block.Barrier();
+  block.Barrier();  // threads still copy the state there that CollectRow counts in
   CollectRow(block, batch, request, sort_space);
 }
 

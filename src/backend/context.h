@@ -52,7 +52,7 @@ struct Context {
   c10::Device device = c10::kCPU;
   c10::ScalarType dtype = c10::kFloat;        // of weights and activations; norm statistics, logits and scores are fp32
   bool graphs = true;                         // passes are captured where the backend can
-  bool wide_products = false;                 // WideProducts
+  bool without_fp8 = false;                   // WithoutFp8
   std::shared_ptr<BatchWorkers> workers;      // of the context's model; null: the backend's, for all such contexts
   std::shared_ptr<BatchResources> resources;  // null outside of a batch: ops allocate, and run on one core
   Communicator* communicator = nullptr;       // of the ranks that hold the model together; null: this process alone
@@ -84,14 +84,14 @@ Context BeginBatch(const Context& ctx);
 // learns how it went.
 void EndBatch(Context& ctx);
 
-// While it lives and is on, layers' products of the context stay in its dtype where the backend would have them in FP8:
-// of a few rows, whose time is that of starting, FP8 takes its rounding alone. To be the same for all company of a row.
-class WideProducts {
+// While it lives and is on, layers' products of the context stay in its dtype where the backend would have them in FP8.
+// Whether it is on may depend on the step alone, never on the batch: answers must not depend on company.
+class WithoutFp8 {
  public:
-  WideProducts(Context& ctx, bool on) : ctx_(ctx), before_(ctx.wide_products) { ctx.wide_products = before_ || on; }
-  ~WideProducts() { ctx_.wide_products = before_; }
-  WideProducts(const WideProducts&) = delete;
-  WideProducts& operator=(const WideProducts&) = delete;
+  WithoutFp8(Context& ctx, bool on) : ctx_(ctx), before_(ctx.without_fp8) { ctx.without_fp8 = before_ || on; }
+  ~WithoutFp8() { ctx_.without_fp8 = before_; }
+  WithoutFp8(const WithoutFp8&) = delete;
+  WithoutFp8& operator=(const WithoutFp8&) = delete;
 
  private:
   Context& ctx_;

@@ -114,7 +114,7 @@ EncodedContext OneRecV1::Encode(Context& ctx, const EncoderBatch& batch) const {
 }
 
 Tensor OneRecV1::RunTrunk(Context& ctx, const EncodedContext& context, const Tensor& mask, int64_t groups) const {
-  const backend::WideProducts wide(ctx, /*on=*/true);                // a few rows a request
+  const backend::WithoutFp8 rounding(ctx, /*on=*/true);              // rows that all of a request's beams share
   Tensor x = backend::EmbedPositions(ctx, trunk_position_, groups);  // [groups * levels, d]
   for (int layer = 0; layer < config_.decoder.trunk_layers; ++layer) {
     x = RunDecoderLayer(ctx, decoder_[layer], {context.key_value[layer], mask, config_.norm_epsilon}, config_.levels(),
@@ -142,7 +142,7 @@ Tensor OneRecV1::DecodeStep(Context& ctx, DecodeState& state, const StepInput& s
   const bool last = step.level + 1 == config_.levels();
   if (step.level > 0) state.lineage = backend::ExtendLineage(ctx, state.lineage, step.parents);
 
-  const backend::WideProducts wide(ctx, step.level == 0);                     // one row a request
+  const backend::WithoutFp8 rounding(ctx, step.level == 0);                   // a row that all beams share
   Tensor x = backend::EmbedStep(ctx, codes_, step.level, batch, step.codes);  // [batch * rows, d]
   if (trunk_layers > 0) {
     const Tensor trunk = backend::TrunkRows(ctx, state.trunk, {config_.levels(), step.level, batch}, rows);

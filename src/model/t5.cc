@@ -100,7 +100,7 @@ Tensor T5::DecodeStep(Context& ctx, DecodeState& state, const StepInput& step) c
   const bool last = step.level + 1 == config_.steps();
   if (step.level > 0) state.lineage = backend::ExtendLineage(ctx, state.lineage, step.parents);
 
-  const backend::WideProducts wide(ctx, step.level == 0);                     // one row a request
+  const backend::WithoutFp8 rounding(ctx, step.level == 0);                   // a row that all beams share
   Tensor x = backend::EmbedStep(ctx, codes_, step.level, batch, step.codes);  // [batch * rows, d]
   for (size_t i = 0; i < decoder_.size(); ++i) {
     const LayerContext context{state.context.key_value[i], state.mask, config_.norm_epsilon};

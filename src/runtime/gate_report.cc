@@ -21,7 +21,9 @@ namespace {
 
 using nlohmann::json;
 
-constexpr int kSchemaVersion = 1;
+// Raised, too, where a precision rounds otherwise than it did, since older reports measured something else. 2: FP8
+// without the decoder's first step and trunk.
+constexpr int kSchemaVersion = 2;
 constexpr char kKind[] = "precision_gate";
 constexpr size_t kMaxWord = 64;
 // What none of n requests showed may still happen to one in n / 3 (the 95 % bound of the rule of three): an interval of

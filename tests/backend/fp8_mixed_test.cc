@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// fp8_mixed: self-attention has the bits of bf16, everything else those of fp8, and these differ. Under WideProducts
+// fp8_mixed: self-attention has the bits of bf16, everything else those of fp8, and these differ. Under WithoutFp8
 // all have those of bf16.
 #include <cstdlib>
 #include <random>
@@ -81,8 +81,8 @@ TEST_P(Fp8MixedTest, IsBf16InSelfAttentionAndFp8Elsewhere) {
     ctx_ = BeginBatch(*ctx);
     answers.push_back(All());
     {
-      const WideProducts on(ctx_, /*on=*/true);
-      const WideProducts off(ctx_, /*on=*/false);
+      const WithoutFp8 on(ctx_, /*on=*/true);
+      const WithoutFp8 off(ctx_, /*on=*/false);
       wide.push_back(All());
     }
     EXPECT_EQ(All().other, answers.back().other) << "FP8 again";

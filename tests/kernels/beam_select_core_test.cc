@@ -75,8 +75,13 @@ class HostBlock {
     return *p;
   }
   uint32_t Add(uint32_t* p, uint32_t value) { return std::exchange(*p, *p + value); }
-  uint32_t Append(uint32_t* counter) { return Add(counter, 1); }
+  uint32_t Append(uint32_t* counter) {
+    appended = std::max(appended, *counter + 1);
+    return Add(counter, 1);
+  }
   void Max(uint32_t* p, uint32_t value) { *p = std::max(*p, value); }
+
+  uint32_t appended = 0;  // the most candidates that were in a buffer
 
  private:
   template <class At>
@@ -108,6 +113,9 @@ class HostLauncher {
       for (int32_t row : rows) {
         auto block = std::make_unique<Block>();
         kernel(*block, row);
+        const int32_t of = view.level == 0 ? row : select::RequestOfRow(view.row_begin, view.requests, row);
+        if (of >= view.requests) continue;
+        EXPECT_LE(block->appended, select::Layout<Block>::Capacity(view.row_begin[of + 1] - view.row_begin[of], 1));
       }
     };
     std::vector<select::Candidate> sort_space(select::kSortShared);

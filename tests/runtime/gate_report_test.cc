@@ -142,7 +142,7 @@ TEST(GateReport, FilesThatAreNoReportAreRefusedByTheField) {
     EXPECT_THAT(problem([&key = key](Json& json) { json.erase(key); }), HasSubstr(key + ": is missing"));
     EXPECT_THAT(problem([&key = key](Json& json) { json[key] = nullptr; }), HasSubstr(key + ": must be"));
   }
-  EXPECT_THAT(problem([](Json& json) { json["schema_version"] = 2; }), HasSubstr("is 2, this program reads 1"));
+  EXPECT_THAT(problem([](Json& json) { json["schema_version"] = 1; }), HasSubstr("is 1, this program reads 2"));
   EXPECT_THAT(problem([](Json& json) { json["kind"] = "evaluation"; }), HasSubstr("kind: must be 'precision_gate'"));
   EXPECT_THAT(problem([](Json& json) { json["more"] = 1; }), HasSubstr("more: is unknown"));
   for (const std::string& word : std::vector<std::string>{"", "fp8\x1b[2J", std::string(65, 'x')}) {

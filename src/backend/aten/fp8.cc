@@ -22,7 +22,7 @@ Tensor RoundedRows(const Tensor& x) {
 }  // namespace
 
 Tensor AtenBackend::LayerProduct(const Context& ctx, const Tensor& x, const Tensor& weight) const {
-  const bool narrow = fp8_ != Fp8Products::kNone && !ctx.wide_products;
+  const bool narrow = fp8_ != Fp8Products::kNone && !ctx.without_fp8;
   if (!narrow || weight.size(0) % kFp8Width != 0 || weight.size(1) % kFp8Width != 0) return at::linear(x, weight);
   return at::linear(RoundedRows(x), RoundedRows(weight)).to(x.scalar_type());
 }

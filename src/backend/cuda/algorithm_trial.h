@@ -31,7 +31,7 @@ class AlgorithmTrial {
   AlgorithmTrial(const AlgorithmTrial&) = delete;
   AlgorithmTrial& operator=(const AlgorithmTrial&) = delete;
 
-  // What cuBLASLt offers for products of these numbers of rows, each once.
+  // What cuBLASLt offers for products of these numbers of rows, each once; of E4M3 with fast sums or without.
   std::vector<Algorithm> Offered(absl::Span<const int64_t> rows, bool fast_sums) const;
   // The product of kTrialRows rows, if products of fewer of them give the same bits; else empty.
   std::vector<char> EqualRows(const Algorithm& algorithm);

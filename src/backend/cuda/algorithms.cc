@@ -123,7 +123,7 @@ Algorithms::Choice Algorithms::Choose(const ProductKind& kind, const LtWorkspace
              {{"columns", kind.n}, {"depth", kind.k}});
   }
   Choice choice = ChooseOf(kind, /*fast_sums=*/false, workspace, stream);
-  TORCH_CHECK(!choice.empty(), "cuda: no algorithm of cuBLASLt gives a weight of ", kind.n, " x ", kind.k,
+  TORCH_CHECK(!choice.empty(), "cuda: no algorithm that cuBLASLt offers gives a weight of ", kind.n, " x ", kind.k,
               " the same rows in products of every size");
   return choice;
 }

@@ -4,11 +4,13 @@
 // of a weight's are of one class: they give the same bits, for every number of rows and at every place (an algorithm
 // that splits sums by the number of rows is in no class). Our own product of few rows is of every class whose bits it
 // gives. Of a class the fastest is taken for each of a few numbers of rows, and of all classes the one that is slowed
-// down least by being one. E4M3's sums stay in the tensor cores' registers wherever an algorithm does that: unasked,
-// cuBLASLt takes them to fp32 after every 128 terms, which takes time and buys little. (14 bits, as Hopper is said to
-// keep, are off by .0013 of the result's size after 4,096 terms, where E4M3's own rounding is by .038;
-// bench/results/fp8_gate.md.) Chosen when a weight's shape is first met, which is at warm-up, and kept; the choice can
-// be carried over to the next start. Thread-safe.
+// down least by being one. Chosen when a weight's shape is first met, which is at warm-up, and kept; the choice can be
+// carried over to the next start. Thread-safe.
+//
+// E4M3's sums stay in the tensor cores' registers wherever an algorithm does that (cuBLASLt's "fast accumulation"):
+// unasked, they are promoted to fp32 from time to time, which is expected to cost much of what E4M3 gains. Registers of
+// 14 bits, as Hopper is said to have, would be off by .0013 of the result's size after 4,096 terms, where E4M3's own
+// rounding is by .038 (bench/results/fp8_gate.md).
 #pragma once
 
 #include <map>

@@ -120,7 +120,8 @@ class CudaBackend final : public Backend {
   // The logits' parts: fp32 [rows, kernels::RowParts(vocab), 2].
   Tensor FusedHead(Context&, const Rows& x, const HeadWeights&, const Tensor& logits) const;
   void Run(Context&, const ProductKind&, const ProductSteps&, int64_t rows, const ProductArrays&) const;
-  // out [x.count, n] with a weight of cross-attention or feed-forward, and of self-attention: in FP8, if that is on.
+  // out [x.count, n] with a weight of cross-attention or feed-forward, and of self-attention: in FP8, if that
+  // is on, and not under WithoutFp8.
   void LayerProduct(Context&, const Rows& x, const Tensor& weight, const Tensor& out) const;
   void SelfProduct(Context&, const Rows& x, const Tensor& weight, const Tensor& out) const;
   Tensor LayerProduct(Context&, const Tensor& x, const Tensor& weight) const;

@@ -157,7 +157,7 @@ Tensor CudaBackend::RmsNorm(Context& ctx, const Tensor& x, const Tensor& weight,
     args.x = sum->x.mutable_data_ptr();
     args.delta = sum->delta.const_data_ptr();
   }
-  if (fp8_.on() && !ctx.wide_products && x.size(1) % kFp8Width == 0) {
+  if (fp8_.on() && !ctx.without_fp8 && x.size(1) % kFp8Width == 0) {
     const Fp8Matrix rows = NewRows(ctx, x.size(0), x.size(1));
     args.quantized = rows.values.mutable_data_ptr<uint8_t>();
     args.row_scale = rows.scale.mutable_data_ptr<float>();

@@ -54,7 +54,7 @@ int64_t Fp8Weights::size() const {
 }
 
 bool CudaBackend::TakesFp8(const Context& ctx, const Tensor& weight) const {
-  return fp8_.on() && !ctx.wide_products && weight.size(0) % kFp8Width == 0 && weight.size(1) % kFp8Width == 0;
+  return fp8_.on() && !ctx.without_fp8 && weight.size(0) % kFp8Width == 0 && weight.size(1) % kFp8Width == 0;
 }
 
 Fp8Matrix CudaBackend::NewRows(Context& ctx, int64_t rows, int64_t columns) const {

@@ -2,8 +2,9 @@
 //
 // FP8 (E4M3) in the products of attention and feed-forward with their weights, or all but self-attention's: every row
 // of activations and every output channel of a weight has a scale of its own. All else (experts, heads, input layers,
-// norms, attention's own products, all under WideProducts) stays in the context's dtype. A weight is quantised on the
-// device at its first use, which is at warm-up, and kept beside the original while somebody holds that.
+// norms, attention's own products), and everything under WithoutFp8, stays in the context's dtype. A weight is
+// quantised on the device at its first use, which is at warm-up, and kept beside the original while somebody holds
+// that.
 #pragma once
 
 #include <cstdint>

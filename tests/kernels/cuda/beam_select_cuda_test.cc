@@ -261,6 +261,34 @@ TEST_F(BeamSelectGpu, IsExactWhenCandidatesOutnumberTheBuffer) {
   }
 }
 
+// The one kernel of the first level refines, too: two requests whose buffers lie side by side.
+TEST_F(BeamSelectGpu, FirstLevelBeyondTheBuffer) {
+  std::mt19937 random(4);
+  const int codes = 5000;
+  const WideTrie trie(codes, codes, codes - 1);
+  ConstraintView roots = trie.constraint;
+  roots.trie.levels = roots.snapshot_trie.levels = 1;
+  for (const int width : {40, 700}) {
+    for (int kind = 0; kind < 4; ++kind) {
+      SelectBatch batch;
+      batch.vocab = codes;
+      batch.Add(roots, ScoreRule::kFull, {width}, 0);
+      batch.Add(roots, ScoreRule::kLegal, {3 * width}, 1);
+      DeviceLauncher launcher(&batch);
+      std::vector<SelectError> failed;
+      for (int again = 0; again < 2; ++again) {
+        batch.BeginStep(0);
+        batch.logits = Normal(random, static_cast<size_t>(batch.logit_rows()) * codes, 3.0f);
+        for (float& x : batch.logits) {
+          x = kind == 0 ? x : kind == 1 ? std::floor(x) : kind == 2 ? 1e-6f * std::floor(x) : x < 0 ? -INFINITY : 0.25f;
+        }
+        launcher.Step();
+        ASSERT_EQ(batch.Wrong(&failed), "") << "kind " << kind << " width " << width;
+      }
+    }
+  }
+}
+
 TEST_F(BeamSelectGpu, SortsBeyondSharedMemory) {
   const int width = select::kSortShared + 40;
   for (int kind : {0, 2}) CheckWide(4, 1021, width, kind);

@@ -182,24 +182,13 @@ TEST(BeamSelectCore, EqualsTheCpuWithTheDevicesBuffers) {
 TEST(BeamSelectCore, IsExactWhenCandidatesOutnumberTheBuffer) {
   std::mt19937 random(5);
   const int vocab = 3000, parents = 4;
-  std::vector<uint16_t> roots, codes;
-  std::vector<uint32_t> offsets = {0};
-  for (int parent = 0; parent < parents; ++parent) {
-    roots.push_back(static_cast<uint16_t>(parent));
-    for (int code = parent; code < vocab; code += 1 + parent) codes.push_back(static_cast<uint16_t>(code));
-    offsets.push_back(static_cast<uint32_t>(codes.size()));
-  }
-  ConstraintView constraint;
-  constraint.trie.levels = 2;
-  constraint.trie.level[0] = {roots.data(), offsets.data(), parents};
-  constraint.trie.level[1] = {codes.data(), nullptr, static_cast<uint32_t>(codes.size())};
-  constraint.snapshot_trie = constraint.trie;
+  const WideTrie trie({1, 2, 3, 4}, vocab);
   int settled = 0;
   for (int order = 0; order < 4; ++order) {
     for (int width : {1, 7, 511, 512, 2048, 6250, 6300}) {
       SelectBatch batch;
       batch.vocab = vocab;
-      batch.Add(constraint, ScoreRule::kFull, {parents, width}, 0);
+      batch.Add(trie.constraint, ScoreRule::kFull, {parents, width}, 0);
       HostLauncher<HostBlock<2, 1024>> launcher(&batch);
       std::vector<SelectError> failed;
       for (int level = 0; level < 2; ++level) {
@@ -305,23 +294,12 @@ TEST(BeamSelectCore, GapsNeverFallAsKeysRise) {
 TEST(BeamSelectCore, OneLookAtAllCandidatesIsEnough) {
   std::mt19937 random(9);
   const int vocab = 8192, parents = 10;
-  std::vector<uint16_t> roots(parents), codes;
-  std::iota(roots.begin(), roots.end(), 0);
-  std::vector<uint32_t> offsets = {0};
-  for (int parent = 0; parent < parents; ++parent) {
-    for (int code = 0; code < vocab; ++code) codes.push_back(static_cast<uint16_t>(code));
-    offsets.push_back(static_cast<uint32_t>(codes.size()));
-  }
-  ConstraintView constraint;
-  constraint.trie.levels = 2;
-  constraint.trie.level[0] = {roots.data(), offsets.data(), parents};
-  constraint.trie.level[1] = {codes.data(), nullptr, static_cast<uint32_t>(codes.size())};
-  constraint.snapshot_trie = constraint.trie;
+  const WideTrie trie(parents, vocab, 1);
   for (const float spread : {0.3f, 1.0f, 4.0f}) {
     std::normal_distribution<float> normal(0, spread);
     SelectBatch batch;
     batch.vocab = vocab;
-    batch.Add(constraint, ScoreRule::kFull, {parents, 512}, 0);
+    batch.Add(trie.constraint, ScoreRule::kFull, {parents, 512}, 0);
     HostLauncher<HostBlock<2, 1024>> launcher(&batch);
     std::vector<SelectError> failed;
     for (int level = 0; level < 2; ++level) {

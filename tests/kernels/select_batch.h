@@ -62,6 +62,35 @@ class RandomRequest {
   std::vector<uint32_t> dead_[kMaxTrieLevels];
 };
 
+// A trie of two levels, a node of the first for each stride, with children at every stride-th code: more candidates
+// than a buffer holds.
+class WideTrie {
+ public:
+  WideTrie(const std::vector<int>& strides, int vocab) {
+    for (size_t parent = 0; parent < strides.size(); ++parent) {
+      roots_.push_back(static_cast<uint16_t>(parent));
+      const int stride = strides[parent];
+      for (int code = static_cast<int>(parent) % stride; code < vocab; code += stride) {
+        codes_.push_back(static_cast<uint16_t>(code));
+      }
+      offsets_.push_back(static_cast<uint32_t>(codes_.size()));
+    }
+    constraint.trie.levels = 2;
+    constraint.trie.level[0] = {roots_.data(), offsets_.data(), static_cast<uint32_t>(strides.size())};
+    constraint.trie.level[1] = {codes_.data(), nullptr, static_cast<uint32_t>(codes_.size())};
+    constraint.snapshot_trie = constraint.trie;
+  }
+  WideTrie(int parents, int vocab, int stride) : WideTrie(std::vector<int>(parents, stride), vocab) {}
+  WideTrie(const WideTrie&) = delete;
+  WideTrie& operator=(const WideTrie&) = delete;
+
+  ConstraintView constraint;
+
+ private:
+  std::vector<uint16_t> roots_, codes_;
+  std::vector<uint32_t> offsets_ = {0};
+};
+
 // Beam slots of a batch as vectors.
 struct SlotVectors {
   SlotVectors() = default;

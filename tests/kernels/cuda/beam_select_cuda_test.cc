@@ -215,25 +215,6 @@ TEST_F(BeamSelectGpu, EqualsTheCpuOnWiderVocabularies) {
   CheckRandomBatches(1000, SmallShapesOnly() ? 2 : 60, 3000, 400, SmallShapesOnly() ? 20 : 200);
 }
 
-// A trie of `parents` nodes with children at every `stride`-th code: more candidates than the buffer holds.
-struct WideTrie {
-  WideTrie(int parents, int vocab, int stride) {
-    offsets.push_back(0);
-    for (int parent = 0; parent < parents; ++parent) {
-      roots.push_back(static_cast<uint16_t>(parent));
-      for (int code = parent % stride; code < vocab; code += stride) codes.push_back(static_cast<uint16_t>(code));
-      offsets.push_back(static_cast<uint32_t>(codes.size()));
-    }
-    constraint.trie.levels = 2;
-    constraint.trie.level[0] = {roots.data(), offsets.data(), static_cast<uint32_t>(parents)};
-    constraint.trie.level[1] = {codes.data(), nullptr, static_cast<uint32_t>(codes.size())};
-    constraint.snapshot_trie = constraint.trie;
-  }
-  std::vector<uint16_t> roots, codes;
-  std::vector<uint32_t> offsets;
-  ConstraintView constraint;
-};
-
 // kind 0: normal logits; 1: few values, many ties; 2: all equal, the worst case of the radix passes.
 void CheckWide(int parents, int vocab, int width, int kind) {
   std::mt19937 random(parents + width + kind);

@@ -92,6 +92,7 @@ Product::~Product() {
 }
 
 void Product::UseSums(bool fast) const {
+  if (kind_.type != kernels::DataType::kE4M3) return;
   const int8_t mode = fast ? 1 : 0;
   Check(lt_.desc_set(desc_, CUBLASLT_MATMUL_DESC_FAST_ACCUM, &mode, sizeof(mode)), "a product's sums");
 }

@@ -10,6 +10,7 @@ struct Problem {
   DataType type = DataType::kFloat32;
   int heads = 2, key_value_heads = 2, head_dim = 64, step = 2;
   bool with_bias = false;
+  bool dense = false;  // by rows_each
 };
 
 class LineageAttentionGpu : public GpuTest {
@@ -20,16 +21,23 @@ class LineageAttentionGpu : public GpuTest {
 void LineageAttentionGpu::Check(const Problem& p) {
   std::mt19937 random(p.step * 100 + p.head_dim);
   const std::vector<int32_t> begin = {0, 5, 6, 17}, count = {5, 0, 9};
-  const int requests = 3, capacity = 18, rows = p.step == 0 ? requests : capacity;
+  const int requests = 3;
+  const auto rows_each = [](int s) { return 2 + s; };
+  const int capacity = p.dense ? requests * rows_each(p.step) : 18,
+            rows = p.step == 0 && !p.dense ? requests : capacity;
   const int width = p.heads * p.head_dim, key_width = p.key_value_heads * p.head_dim;
   const int query_step = width + 2 * key_width, key_step = query_step;
   // As the fused product leaves them: queries, keys and values side by side, one matrix per step.
   std::vector<TypedBuffer> qkv;
   for (int s = 0; s <= p.step; ++s) {
-    qkv.emplace_back(p.type, Normal(random, static_cast<size_t>(s == 0 ? requests : capacity) * query_step));
+    const int of_step = p.dense ? requests * rows_each(s) : s == 0 ? requests : capacity;
+    qkv.emplace_back(p.type, Normal(random, static_cast<size_t>(of_step) * query_step));
   }
   std::vector<int32_t> lineage(static_cast<size_t>(std::max(1, p.step)) * capacity, 0);
-  for (int s = 1; s < p.step; ++s) {
+  for (int s = 0; s < p.step && p.dense; ++s) {
+    for (int row = 0; row < capacity; ++row) lineage[s * capacity + row] = random() % rows_each(s);
+  }
+  for (int s = 1; s < p.step && !p.dense; ++s) {
     for (int b = 0; b < requests; ++b) {
       for (int r = begin[b]; r < begin[b + 1]; ++r) lineage[s * capacity + r] = random() % (begin[b + 1] - begin[b]);
     }
@@ -49,8 +57,9 @@ void LineageAttentionGpu::Check(const Problem& p) {
   batch.step = p.step;
   batch.requests = requests;
   batch.rows = capacity;
-  batch.row_begin = begin_d.data();
-  batch.row_count = count_d.data();
+  for (int s = 0; s <= p.step && p.dense; ++s) batch.rows_each[s] = rows_each(s);
+  if (!p.dense) batch.row_begin = begin_d.data();
+  if (!p.dense) batch.row_count = count_d.data();
   batch.lineage = lineage_d.data();
   batch.query = qkv[p.step].data();
   batch.query_step = query_step;
@@ -71,7 +80,8 @@ void LineageAttentionGpu::Check(const Problem& p) {
   for (int row = 0; row < rows; ++row) {
     int b = row;
     if (p.step > 0) b = row < 5 ? 0 : row < 6 ? 1 : row < 17 ? 2 : 3;
-    const bool active = p.step == 0 || (b < requests && row - begin[b] < count[b]);
+    if (p.dense) b = row / rows_each(p.step);
+    const bool active = p.step == 0 || p.dense || (b < requests && row - begin[b] < count[b]);
     for (int h = 0; h < p.heads; ++h) {
       const size_t at = static_cast<size_t>(row) * width + h * p.head_dim;
       if (!active) {
@@ -83,7 +93,8 @@ void LineageAttentionGpu::Check(const Problem& p) {
       std::vector<double> sum(p.head_dim, 0);
       double total = 0, largest = 0, products = 0;
       for (int s = 0; s <= p.step; ++s) {
-        const int key_row = s == p.step ? row : s == 0 ? b : begin[b] + lineage[s * capacity + row];
+        const int first = p.dense ? b * rows_each(s) : s == 0 ? b : begin[b];
+        const int key_row = s == p.step ? row : first + lineage[s * capacity + row];
         const float* key = qkv[s].host.data() + static_cast<size_t>(key_row) * key_step + key_at;
         double dot = 0, size = 0;
         for (int d = 0; d < p.head_dim; ++d) {
@@ -109,7 +120,10 @@ void LineageAttentionGpu::Check(const Problem& p) {
 
 TEST_F(LineageAttentionGpu, EqualsTheReference) {
   for (DataType type : {DataType::kFloat32, DataType::kBFloat16, DataType::kFloat16}) {
-    for (int step : {0, 1, 2, 3, 7}) Check({.type = type, .step = step});
+    for (int step : {0, 1, 2, 3, 7}) {
+      Check({.type = type, .step = step});
+      Check({.type = type, .step = step, .dense = true});
+    }
     for (int head_dim : {8, 16, 40, 96, 128, 200, 256}) Check({.type = type, .head_dim = head_dim});
     Check({.type = type, .heads = 6, .key_value_heads = 2, .head_dim = 32, .step = 3, .with_bias = true});
   }

@@ -15,7 +15,7 @@
 #include "beamline/kernels/attention_cuda.h"
 #include "beamline/kernels/lineage_attention_cuda.h"
 #include "beamline/kernels/moe_cuda.h"
-#include "beamline/kernels/skinny_product_cuda.h"
+#include "beamline/kernels/product_cuda.h"
 #include "beamline/kernels/warpgroups_cuda.h"
 #include "cuda_cases.h"
 
@@ -130,28 +130,46 @@ void Lineage(Bench& bench, int requests, DataType type) {
              [batch](cudaStream_t stream) { Require(LineageAttentionCuda(batch, stream), "LineageAttentionCuda"); }});
 }
 
-// The products of the first decode step: a row per request.
-void FirstStep(Bench& bench, int rows) {
-  constexpr int kHidden = 4096;
+// A layer's products of so many rows, by a kernel of ours.
+void Products(Bench& bench, int rows, int width, const char* kernel,
+              const std::function<LaunchError(const ProductArgs&, cudaStream_t)>& launch) {
+  const int hidden = width == kWidth ? 4096 : 2048;
   const struct {
     const char* name;
     int n, k;
-  } products[] = {{"skinny_product q, k, v", 3 * kWidth, kWidth},
-                  {"skinny_product out", kWidth, kWidth},
-                  {"skinny_product gate and up", 2 * kHidden, kWidth},
-                  {"skinny_product down", kWidth, kHidden}};
-  for (const auto& [name, n, k] : products) {
-    const SkinnyProductArgs args{.rows = rows,
-                                 .n = n,
-                                 .k = k,
-                                 .x = RandomValues(static_cast<size_t>(rows) * k, "bf16"),
-                                 .weight = RandomValues(static_cast<size_t>(n) * k, "bf16"),
-                                 .x_step = k,
-                                 .weight_step = k,
-                                 .out_step = n,
-                                 .out = Allocate(static_cast<size_t>(rows) * n * 2)};
-    bench.Run({name, std::to_string(rows) + " rows", kHalf * (double(n) * k + double(rows) * (n + k)), 0,
-               [args](cudaStream_t stream) { Require(SkinnyProductCuda(args, stream), "SkinnyProductCuda"); }});
+    bool gated = false;
+  } products[] = {{"q, k, v", 3 * width, width},
+                  {"out", width, width},
+                  {"gate and up, SwiGLU", 2 * hidden, width, true},
+                  {"down", width, hidden}};
+  for (const auto& [name, n, k, gated] : products) {
+    const int columns = gated ? n / 2 : n;
+    ProductArgs args{.rows = rows,
+                     .n = n,
+                     .k = k,
+                     .x = RandomValues(static_cast<size_t>(rows) * k, "bf16"),
+                     .weight = RandomValues(static_cast<size_t>(n) * k, "bf16"),
+                     .x_step = k,
+                     .weight_step = k,
+                     .out_step = columns,
+                     .out = Allocate(static_cast<size_t>(rows) * columns * 2)};
+    if (gated) args.gate = ActivationKind::kSilu;
+    bench.Run({std::string(kernel) + " " + name, "d " + std::to_string(width) + ", " + std::to_string(rows) + " rows",
+               kHalf * (double(n) * k + double(rows) * (columns + k)), rows > kMaxSkinnyRows ? 2.0 * rows * n * k : 0,
+               [args, launch](cudaStream_t stream) { Require(launch(args, stream), "a product"); }});
+  }
+}
+
+void DenseProducts(Bench& bench, int rows) {
+  constexpr std::pair<const char*, DenseTile> kTiles[] = {{"dense_product 64 x 64", DenseTile::k64x64},
+                                                          {"dense_product 64 x 128", DenseTile::k64x128},
+                                                          {"dense_product 128 x 256", DenseTile::k128x256}};
+  for (const auto& [name, tile] : kTiles) {
+    for (const int width : {kWidth, 768}) {
+      Products(bench, rows, width, name, [tile = tile](const ProductArgs& args, cudaStream_t stream) {
+        return DenseProductCuda(args, tile, stream);
+      });
+    }
   }
 }
 
@@ -224,6 +242,7 @@ int Main(bool quick) {
       Attention(bench, {.name = "context_attention", .requests = requests, .queries = 1, .warpgroups = false});
       Attention(bench, {.name = "context_attention", .requests = requests, .warpgroups = false});
       Experts(bench, requests * kBeam, DataType::kBFloat16, /*warpgroups=*/false);
+      DenseProducts(bench, requests * kBeam);
     }
     for (DataType type : kTypes) {
       // fp32 is for parity, without tensor cores: one request tells.
@@ -235,7 +254,7 @@ int Main(bool quick) {
       Lineage(bench, requests, type);
       RowCases(bench, requests * kBeam, type);
     }
-    FirstStep(bench, requests);
+    Products(bench, requests, kWidth, "skinny_product", SkinnyProductCuda);
     ActivationCases(bench, requests * kBeam);
     LookupCases(bench, requests);
     NarrowCases(bench, requests * kBeam);

@@ -1,21 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "beamline/kernels/activation_cuda.h"
+#include "cuda/activation.cuh"
 #include "cuda/launch.cuh"
 #include "cuda/row_block.cuh"
 
 namespace beamline::kernels {
 namespace {
-
-template <ActivationKind kKind>
-__device__ float Activate(float x) {
-  if constexpr (kKind == ActivationKind::kSilu) return x / (1.0f + expf(-x));
-  if constexpr (kKind == ActivationKind::kRelu) return x < 0.0f ? 0.0f : x;
-  if constexpr (kKind == ActivationKind::kGelu) return 0.5f * x * (1.0f + erff(x * 0.70710678118654752f));
-  if constexpr (kKind == ActivationKind::kGeluTanh) {
-    return 0.5f * x * (1.0f + tanhf(0.79788456080286536f * (x + 0.044715f * x * x * x)));
-  }
-  return x > 0.0f ? x : 0.01f * x;
-}
 
 template <class T, ActivationKind kKind>
 __device__ void Column(const ActivationArgs& args, int64_t row, int32_t column, float (&y)[kVector]) {

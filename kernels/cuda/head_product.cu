@@ -19,12 +19,12 @@ __device__ float OfRow(float x, F join) {
   return join(x, __shfl_xor_sync(0xffffffffu, x, 2));
 }
 
-template <class T, int kWarpgroups>
-__global__ void __launch_bounds__(128 * kWarpgroups, 3 - kWarpgroups)
+template <class T, class Shape>
+__global__ void __launch_bounds__(WarpgroupTile<T, Shape>::kThreads, WarpgroupTile<T, Shape>::kBlocks)
     HeadProduct(const __grid_constant__ HeadProductArgs args) {
   AwaitPredecessors();
 #if BEAMLINE_COMPILES_WGMMA
-  using Product = WarpgroupTile<T, kWarpgroups>;
+  using Product = WarpgroupTile<T, Shape>;
   static_assert(Product::kPartColumns == kPartColumns);
   auto& storage = *AlignedForWarpgroups<typename Product::Storage>(DynamicShared<unsigned char>());
   const int32_t first_row = blockIdx.y * Product::kRows, first_column = blockIdx.x * Product::kColumns;
@@ -42,7 +42,7 @@ __global__ void __launch_bounds__(128 * kWarpgroups, 3 - kWarpgroups)
   for (int half = 0; half < 2; ++half) {
     const int32_t at = first_row + Product::Row(half);
 #pragma unroll
-    for (int part = 0; part < kWarpgroups; ++part) {
+    for (int part = 0; part < Product::kWarpgroups; ++part) {
       const int32_t begin = first_column + part * kPartColumns;
       float logit[kPartColumns / 8][2];
       float max = -INFINITY;
@@ -82,8 +82,8 @@ __global__ void __launch_bounds__(128 * kWarpgroups, 3 - kWarpgroups)
 
 template <class T, class F>
 LaunchError WithKernel(int warpgroups, F f) {
-  return warpgroups == 1 ? f(HeadProduct<T, 1>, WarpgroupTile<T, 1>::kBytes)
-                         : f(HeadProduct<T, 2>, WarpgroupTile<T, 2>::kBytes);
+  return warpgroups == 1 ? f(HeadProduct<T, Tile64x128>, WarpgroupTile<T, Tile64x128>::kBytes)
+                         : f(HeadProduct<T, Tile128x256>, WarpgroupTile<T, Tile128x256>::kBytes);
 }
 
 bool Valid(const HeadProductArgs& args) {

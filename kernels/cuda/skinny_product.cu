@@ -1,16 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "beamline/kernels/skinny_product_cuda.h"
+#include "beamline/kernels/product_cuda.h"
 #include "cuda/launch.cuh"
 #include "cuda/mma.cuh"
-#include "cuda/vector.cuh"
+#include "cuda/product_epilogue.cuh"
 
 namespace beamline::kernels {
 namespace {
 
-// A block is a warp. The weight's rows are the matrix instruction's sixteen, x's rows its eight columns. In flight are
-// eleven stages of 2 KiB of the weight: with one block on a multiprocessor about what latency times bandwidth asks for.
+// A block is a warp. The weight's rows are the matrix instruction's sixteen (eight gates and their values), x's rows
+// its eight columns. In flight are eleven stages of 2 KiB of the weight: with one block on a multiprocessor about what
+// latency times bandwidth asks for.
 constexpr int kWarp = 32;
-constexpr int kColumns = 16;  // of the result
+constexpr int kColumns = 16;  // rows of the weight
 constexpr int kTileRows = 8;  // of x
 constexpr int kDepth = 64;
 constexpr int kChunk = 8;  // elements of 16 bytes
@@ -26,40 +27,34 @@ struct __align__(16) SkinnyStage {
 // Chunks are swizzled, so that eight rows of one column of chunks lie in all banks.
 __device__ int Place(int row, int chunk) { return row * kDepth + (chunk ^ (row % kChunks)) * kChunk; }
 
-// Copies rows of a matrix, from element k on; what is outside becomes 0.
-template <int kRows, class T>
-__device__ void LoadRows(T* to, const void* matrix, int64_t step, int32_t rows, const SkinnyProductArgs& args,
-                         int32_t k) {
+// Copies elements from k on of rows, of which row(i) is null where there is none; what is outside becomes 0.
+template <int kRows, class T, class RowOf>
+__device__ void LoadRows(T* to, RowOf row, const void* some, int32_t k, int32_t length) {
 #pragma unroll
   for (int i = 0; i < kRows * kChunks / kWarp; ++i) {
-    const int at = i * kWarp + static_cast<int>(threadIdx.x), row = at / kChunks, chunk = at % kChunks;
-    const bool valid = row < rows && k + chunk * kChunk < args.k;
-    const T* from = static_cast<const T*>(matrix);
-    CopyAsync16(to + Place(row, chunk), valid ? from + row * step + k + chunk * kChunk : from, valid);
+    const int at = i * kWarp + static_cast<int>(threadIdx.x), chunk = at % kChunks;
+    const T* from = row(at / kChunks);
+    const bool valid = from != nullptr && k + chunk * kChunk < length;
+    CopyAsync16(to + Place(at / kChunks, chunk), valid ? from + k + chunk * kChunk : some, valid);
   }
 }
 
-template <class Out>
-__device__ void Store(const SkinnyProductArgs& args, int32_t row, int32_t column, float sum) {
-  if (row >= args.rows || column >= args.n) return;
-  Out* out = static_cast<Out*>(args.out) + row * args.out_step + column;
-  float value = args.scale * sum;
-  if (args.add) value += ToFloat(*out);
-  if (args.bias != nullptr) value += ToFloat(static_cast<const Out*>(args.bias)[column]);
-  if (args.relu) value = fmaxf(value, 0.0f);
-  *out = FromFloat<Out>(value);
-}
-
-template <class T, class Out, int kTiles>
-__global__ void __launch_bounds__(kWarp) SkinnyProduct(const __grid_constant__ SkinnyProductArgs args) {
+template <class T, class Out, int kTiles, bool kGated>
+__global__ void __launch_bounds__(kWarp) SkinnyProduct(const __grid_constant__ ProductArgs args) {
   AwaitPredecessors();
   auto* const stages = DynamicShared<SkinnyStage<T, kTiles>>();
+  constexpr int kResults = kGated ? kColumns / 2 : kColumns;
   const int lane = threadIdx.x;
-  const int32_t first = static_cast<int32_t>(blockIdx.x) * kColumns;
-  const T* weight = static_cast<const T*>(args.weight) + first * args.weight_step;
+  const int32_t first = static_cast<int32_t>(blockIdx.x) * kResults, width = kGated ? args.n / 2 : args.n;
+  const T* weight = static_cast<const T*>(args.weight);
+  const auto weight_row = [&](int i) {  // gates, then their values
+    const int32_t column = first + i % kResults;
+    return column < width ? weight + (column + (i < kResults ? 0 : width)) * args.weight_step : nullptr;
+  };
+  const auto x_row = [&](int i) { return i < args.rows ? static_cast<const T*>(args.x) + i * args.x_step : nullptr; };
   const auto load = [&](int stage, int32_t k) {
-    LoadRows<kColumns>(stages[stage].weight, weight, args.weight_step, args.n - first, args, k);
-    LoadRows<kTiles * kTileRows>(stages[stage].x, args.x, args.x_step, args.rows, args, k);
+    LoadRows<kColumns>(stages[stage].weight, weight_row, weight, k, args.k);
+    LoadRows<kTiles * kTileRows>(stages[stage].x, x_row, weight, k, args.k);
   };
   float sum[kTiles][4] = {};
   const int32_t steps = (args.k + kDepth - 1) / kDepth;
@@ -95,43 +90,39 @@ __global__ void __launch_bounds__(kWarp) SkinnyProduct(const __grid_constant__ S
 #pragma unroll
   for (int tile = 0; tile < kTiles; ++tile) {
 #pragma unroll
-    for (int i = 0; i < 4; ++i) {
-      Store<Out>(args, tile * kTileRows + lane % 4 * 2 + i % 2, first + lane / 4 + i / 2 * 8, sum[tile][i]);
+    for (int i = 0; i < (kGated ? 2 : 4); ++i) {
+      const int32_t row = tile * kTileRows + lane % 4 * 2 + i % 2, column = first + lane / 4 + i / 2 * 8;
+      if (row >= args.rows || column >= width) continue;
+      float value;
+      if constexpr (kGated) {
+        value = Gated<T>(args, sum[tile][i], sum[tile][i + 2]);
+      } else {
+        value = Finished<Out>(args, row, column, sum[tile][i]);
+      }
+      static_cast<Out*>(args.out)[row * args.out_step + column] = FromFloat<Out>(value);
     }
   }
 }
 
-bool Valid(const SkinnyProductArgs& args) {
-  if (args.type != DataType::kBFloat16 && args.type != DataType::kFloat16) return false;
-  if (args.out_type != args.type && args.out_type != DataType::kFloat32) return false;
-  if (args.rows < 1 || args.rows > kMaxSkinnyRows || args.n < 1 || args.k < 8 || args.k % kChunk != 0) return false;
-  if (args.x_step < args.k || args.weight_step < args.k || args.out_step < args.n) return false;
-  if (args.x_step % kChunk != 0 || args.weight_step % kChunk != 0) return false;
-  if (args.x == nullptr || args.weight == nullptr || args.out == nullptr) return false;
-  const int64_t element = SizeOf(args.out_type);
-  return IsAligned(args.x) && IsAligned(args.weight) && IsAligned(args.out, element) && IsAligned(args.bias, element);
-}
-
-template <class T, class Out>
-LaunchError Start(const SkinnyProductArgs& args, CudaStream stream) {
+template <class T, class Out, bool kGated>
+LaunchError Start(const ProductArgs& args, CudaStream stream) {
   const unsigned blocks = (static_cast<unsigned>(args.n) + kColumns - 1) / kColumns;
   const auto launch = [&](auto kernel, size_t stage_bytes) {
     return Launch(kernel, {blocks, kWarp, kStages * stage_bytes}, stream, args);
   };
-  if (args.rows <= kTileRows) return launch(SkinnyProduct<T, Out, 1>, sizeof(SkinnyStage<T, 1>));
-  return launch(SkinnyProduct<T, Out, 2>, sizeof(SkinnyStage<T, 2>));
+  if (args.rows <= kTileRows) return launch(SkinnyProduct<T, Out, 1, kGated>, sizeof(SkinnyStage<T, 1>));
+  return launch(SkinnyProduct<T, Out, 2, kGated>, sizeof(SkinnyStage<T, 2>));
 }
 
 }  // namespace
 
-LaunchError SkinnyProductCuda(const SkinnyProductArgs& args, CudaStream stream) {
-  if (!Valid(args)) return LaunchError::kInvalidArgument;
-  return WithType(args.type, [&]<class T>(T) {
-    if constexpr (__is_same(T, float)) {
-      return LaunchError::kInvalidArgument;
-    } else {
-      return args.out_type == DataType::kFloat32 ? Start<T, float>(args, stream) : Start<T, T>(args, stream);
+LaunchError SkinnyProductCuda(const ProductArgs& args, CudaStream stream) {
+  if (!ValidProduct(args, kMaxSkinnyRows)) return LaunchError::kInvalidArgument;
+  return WithProductTypes(args, [&]<class T, class Out>(T, Out) {
+    if constexpr (__is_same(T, Out)) {
+      if (args.gate) return Start<T, T, true>(args, stream);
     }
+    return Start<T, Out, false>(args, stream);
   });
 }
 

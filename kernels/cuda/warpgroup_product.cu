@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // The grouped product by wgmma: a tile of places of one expert, and of its columns, or of as many gates and values.
+#include "cuda/activation.cuh"
 #include "cuda/device_attribute.cuh"
 #include "cuda/grouped_tile.cuh"
 #include "cuda/launch.cuh"
@@ -10,12 +11,12 @@
 namespace beamline::kernels {
 namespace {
 
-template <class T, int kWarpgroups, bool kGated>
-__global__ void __launch_bounds__(128 * kWarpgroups, 3 - kWarpgroups)
+template <class T, class Shape, bool kGated>
+__global__ void __launch_bounds__(WarpgroupTile<T, Shape>::kThreads, WarpgroupTile<T, Shape>::kBlocks)
     WarpgroupProduct(const __grid_constant__ GroupedProductArgs args) {
   AwaitPredecessors();
 #if BEAMLINE_COMPILES_WGMMA
-  using Product = WarpgroupTile<T, kWarpgroups>;
+  using Product = WarpgroupTile<T, Shape>;
   constexpr int kColumns = kGated ? Product::kColumns / 2 : Product::kColumns;  // of the result
   const Tile tile = TileOf(args, blockIdx.y, Product::kRows);
   if (tile.begin >= tile.end) return;
@@ -43,8 +44,8 @@ __global__ void __launch_bounds__(128 * kWarpgroups, 3 - kWarpgroups)
       float low = pair[0], high = pair[1];
       if constexpr (kGated) {
         const float* value = product.Pair(half, eight + kColumns / 8);
-        low = low / (1.0f + expf(-low)) * value[0];
-        high = high / (1.0f + expf(-high)) * value[1];
+        low = Activate<ActivationKind::kSilu>(low) * value[0];
+        high = Activate<ActivationKind::kSilu>(high) * value[1];
       }
       *reinterpret_cast<uint32_t*>(out + at) = Pack<T>(low, high);
     }
@@ -54,9 +55,11 @@ __global__ void __launch_bounds__(128 * kWarpgroups, 3 - kWarpgroups)
 
 template <class T, class F>
 LaunchError WithKernel(int warpgroups, bool gated, F f) {
-  constexpr size_t kOne = WarpgroupTile<T, 1>::kBytes, kTwo = WarpgroupTile<T, 2>::kBytes;
-  if (warpgroups == 1) return gated ? f(WarpgroupProduct<T, 1, true>, kOne) : f(WarpgroupProduct<T, 1, false>, kOne);
-  return gated ? f(WarpgroupProduct<T, 2, true>, kTwo) : f(WarpgroupProduct<T, 2, false>, kTwo);
+  const auto of = [&]<class Shape>(Shape) {
+    constexpr size_t kBytes = WarpgroupTile<T, Shape>::kBytes;
+    return gated ? f(WarpgroupProduct<T, Shape, true>, kBytes) : f(WarpgroupProduct<T, Shape, false>, kBytes);
+  };
+  return warpgroups == 1 ? of(Tile64x128()) : of(Tile128x256());
 }
 
 }  // namespace

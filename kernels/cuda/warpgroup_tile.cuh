@@ -3,7 +3,8 @@
 // The product of a block's rows and columns by wgmma, k in tiles of 64: for kernels that differ in where the rows lie
 // and what becomes of the sums. Few rows are a matter of reading the weights once: blocks of one warpgroup, 64 rows and
 // 128 columns, two of which a multiprocessor holds. Many are one of the matrix rate, and before it of the cache's:
-// blocks of two warpgroups, 128 rows and 256 columns. The sums run over k in the same order in both.
+// blocks of two warpgroups, 128 rows and 256 columns. Small products are one of having a block for every
+// multiprocessor: 64 rows and columns. The sums run over k in the same order in all.
 #pragma once
 
 #include <cstddef>
@@ -15,14 +16,28 @@
 
 namespace beamline::kernels {
 
-template <class T, int kWarpgroups>
+// As many parts of so many columns, each of one instruction, as warpgroups; and stages: one is read, one may still be,
+// the others are under way.
+template <int kWarpgroupsOf, int kPartColumnsOf, int kStagesOf>
+struct TileShape {
+  static constexpr int kWarpgroups = kWarpgroupsOf;
+  static constexpr int kPartColumns = kPartColumnsOf;
+  static constexpr int kStages = kStagesOf;
+};
+using Tile64x64 = TileShape<1, 64, 6>;
+using Tile64x128 = TileShape<1, 128, 4>;
+using Tile128x256 = TileShape<2, 128, 4>;
+
+template <class T, class Shape>
 struct WarpgroupTile {
-  static constexpr int kPartColumns = 128;  // of one instruction
+  static constexpr int kWarpgroups = Shape::kWarpgroups, kPartColumns = Shape::kPartColumns;
   static constexpr int kRows = 64 * kWarpgroups;
   static constexpr int kColumns = kPartColumns * kWarpgroups;
   static constexpr int kThreads = 128 * kWarpgroups;
-  static constexpr int kDepth = 64;  // of a panel
-  static constexpr int kStages = 4;  // one read, one that may still be, two under way
+  static constexpr int kBlocks = 3 - kWarpgroups;  // that a multiprocessor holds
+  static constexpr int kDepth = 64;                // of a panel
+  static constexpr int kStages = Shape::kStages;
+  static constexpr int kAhead = kStages - 2;
 
   struct Storage {
     T x[kStages][kRows * kDepth];
@@ -30,7 +45,7 @@ struct WarpgroupTile {
   };
   static constexpr size_t kBytes = sizeof(Storage) + kWarpgroupAlignment;
 
-  // A thread's sums: of two of the warpgroup's rows (Row), in parts of 128 columns; of each eight columns two
+  // A thread's sums: of two of the warpgroup's rows (Row), in parts of columns; of each eight columns two
   // neighbours (Column) of both rows.
   float sum[kWarpgroups][kPartColumns / 2] = {};
 
@@ -79,13 +94,13 @@ struct WarpgroupTile {
       CopyAsyncCommit();  // an empty group where there is nothing: they are counted
     };
 #pragma unroll 1
-    for (int32_t step = 0; step < 2; ++step) load(step);
+    for (int32_t step = 0; step < kAhead; ++step) load(step);
     for (int32_t step = 0; step < steps; ++step) {
-      CopyAsyncWait<1>();
+      CopyAsyncWait<kAhead - 1>();
       AnnounceToWarpgroups();
       WarpgroupWait<1>();  // the product before the last, whose place is loaded into
       __syncthreads();
-      load(step + 2);
+      load(step + kAhead);
       const uint32_t rows = SharedAddress(&storage.x[step % kStages][threadIdx.x / 128 * 64 * kDepth]);
       const uint32_t columns = SharedAddress(storage.weight[step % kStages]);
       WarpgroupArrive();
@@ -93,8 +108,8 @@ struct WarpgroupTile {
       for (int at = 0; at < kDepth; at += 16) {
 #pragma unroll
         for (int n = 0; n < kWarpgroups; ++n) {
-          WarpgroupMultiply<T>(sum[n], PanelDescriptor<kDepth>(rows + at * 2),
-                               PanelDescriptor<kDepth>(columns + n * kPartColumns * kDepth * 2 + at * 2));
+          WarpgroupMultiply<T, kPartColumns>(sum[n], PanelDescriptor<kDepth>(rows + at * 2),
+                                             PanelDescriptor<kDepth>(columns + n * kPartColumns * kDepth * 2 + at * 2));
         }
       }
       WarpgroupCommit();
@@ -105,5 +120,21 @@ struct WarpgroupTile {
     CopyAsyncWait<0>();
   }
 };
+
+// Lane q of four that hold a row has of each of four eights of columns the q-th pair of 16-bit values, and gets all of
+// the q-th eight.
+__device__ inline void GatherEights(uint32_t (&pairs)[4]) {
+#pragma unroll
+  for (int distance = 1; distance <= 2; distance *= 2) {
+    const bool upper = (threadIdx.x & distance) != 0;
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      if ((i & distance) != 0) continue;
+      uint32_t &low = pairs[i], &high = pairs[i + distance];
+      const uint32_t other = __shfl_xor_sync(0xffffffffu, upper ? low : high, distance);
+      (upper ? low : high) = other;
+    }
+  }
+}
 
 }  // namespace beamline::kernels

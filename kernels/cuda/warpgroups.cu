@@ -7,7 +7,8 @@ namespace beamline::kernels {
 
 LaunchError PrepareWarpgroups() {
   if (!HasWarpgroups()) return LaunchError::kInvalidArgument;
-  for (const auto prepare : {WarpgroupAttentionPrepare, WarpgroupProductPrepare, WarpgroupHeadPrepare}) {
+  for (const auto prepare :
+       {WarpgroupAttentionPrepare, WarpgroupProductPrepare, WarpgroupHeadPrepare, DenseProductPrepare}) {
     if (const LaunchError error = prepare(); error != LaunchError::kOk) return error;
   }
   return LaunchError::kOk;

@@ -20,5 +20,6 @@ LaunchError WarpgroupProductCuda(const GroupedProductArgs& args, CudaStream stre
 LaunchError WarpgroupAttentionPrepare();
 LaunchError WarpgroupProductPrepare();
 LaunchError WarpgroupHeadPrepare();
+LaunchError DenseProductPrepare();
 
 }  // namespace beamline::kernels

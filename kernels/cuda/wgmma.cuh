@@ -68,6 +68,13 @@ __device__ inline void WarpgroupWait() {
       : BEAMLINE_FLOATS_8(d, 0), BEAMLINE_FLOATS_8(d, 8), BEAMLINE_FLOATS_8(d, 16), BEAMLINE_FLOATS_8(d, 24),         \
         BEAMLINE_FLOATS_8(d, 32), BEAMLINE_FLOATS_8(d, 40), BEAMLINE_FLOATS_8(d, 48), BEAMLINE_FLOATS_8(d, 56)        \
       : "l"(a), "l"(b))
+#define BEAMLINE_WGMMA_SHARED_64(types)                                                                               \
+  asm volatile(                                                                                                       \
+      "wgmma.mma_async.sync.aligned.m64n64k16.f32." types " {%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, " \
+      "%13, %14, %15, %16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31}, "              \
+      "%32, %33, 1, 1, 1, 0, 0;\n"                                                                                   \
+      : BEAMLINE_FLOATS_8(d, 0), BEAMLINE_FLOATS_8(d, 8), BEAMLINE_FLOATS_8(d, 16), BEAMLINE_FLOATS_8(d, 24)          \
+      : "l"(a), "l"(b))
 // clang-format on
 
 // d = a b, plus what d was if `add`: a [64 x 16] in the registers of the warpgroup, of each warp 16 rows as the left
@@ -92,18 +99,23 @@ __device__ inline void WarpgroupMultiply(float (&d)[kColumns / 2], const uint32_
 #endif
 }
 
-// d += a b, both in shared memory, rows of k: a [64 x 16], b [16 x 128].
-template <class T>
-__device__ inline void WarpgroupMultiply(float (&d)[64], uint64_t a, uint64_t b) {
+// d += a b, both in shared memory, rows of k: a [64 x 16], b [16 x kColumns].
+template <class T, int kColumns>
+__device__ inline void WarpgroupMultiply(float (&d)[kColumns / 2], uint64_t a, uint64_t b) {
 #if BEAMLINE_COMPILES_WGMMA
-  if constexpr (__is_same(T, __nv_bfloat16)) {
-    BEAMLINE_WGMMA_SHARED_128("bf16.bf16");
+  static_assert(kColumns == 128 || kColumns == 64);
+  constexpr bool kBf16 = __is_same(T, __nv_bfloat16);
+  if constexpr (kColumns == 128) {
+    if constexpr (kBf16) BEAMLINE_WGMMA_SHARED_128("bf16.bf16");
+    if constexpr (!kBf16) BEAMLINE_WGMMA_SHARED_128("f16.f16");
   } else {
-    BEAMLINE_WGMMA_SHARED_128("f16.f16");
+    if constexpr (kBf16) BEAMLINE_WGMMA_SHARED_64("bf16.bf16");
+    if constexpr (!kBf16) BEAMLINE_WGMMA_SHARED_64("f16.f16");
   }
 #endif
 }
 
+#undef BEAMLINE_WGMMA_SHARED_64
 #undef BEAMLINE_WGMMA_SHARED_128
 #undef BEAMLINE_WGMMA_64
 #undef BEAMLINE_WGMMA_32

@@ -14,7 +14,7 @@
 namespace beamline::backend::cuda {
 namespace {
 
-constexpr int64_t kFewerRows[] = {1, 2, 3, 8, 16, 17, 33, 100};
+constexpr int64_t kUpToTrialRows[] = {1, 2, 3, 8, 16, 17, 33, 100, kTrialRows};
 constexpr int kAsked = 16;           // algorithms per number of rows
 constexpr int64_t kAlignedRows = 4;  // scales begin at 16 bytes, or the library refuses the product
 constexpr int kRepeats = 4;
@@ -77,7 +77,7 @@ std::vector<float> ProbeScales(int64_t count) {
 }  // namespace
 
 AlgorithmTrial::AlgorithmTrial(const Device& device, const ProductKind& kind, int64_t most_rows)
-    : device_(device), kind_(kind), row_bytes_(kind.n * kernels::SizeOf(kind.out_type)) {
+    : device_(device), kind_(kind), row_bytes_(kind.columns() * kernels::SizeOf(kind.out_type)) {
   const auto room = [&](size_t bytes) {
     return NewTensor(device_.where, {static_cast<int64_t>(bytes)}, c10::ScalarType::Byte);
   };
@@ -102,6 +102,7 @@ AlgorithmTrial::AlgorithmTrial(const Device& device, const ProductKind& kind, in
   }
   weight_ = upload(kind.type, ProbeRows(kind.n, kind.k, 2, /*take_back=*/true), weight_copies_);
   bias_ = upload(kind.out_type, std::vector<float>(kind.n, 0), 1);  // a value would hide what is left of a sum
+  if (kind.gate) ungated_ = room(static_cast<size_t>(most * kind.n * kernels::SizeOf(kind.out_type)));
   out_ = room(static_cast<size_t>(most * row_bytes_));
   row_scale_ = upload(kernels::DataType::kFloat32, ProbeScales(most), 1);
   column_scale_ = upload(kernels::DataType::kFloat32, ProbeScales(kind.n), 1);
@@ -117,7 +118,7 @@ AlgorithmTrial::~AlgorithmTrial() {
 }
 
 Product AlgorithmTrial::MakeProduct(int64_t rows) const {
-  Product product(device_.lt, kind_, {kind_.k, kind_.k, kind_.n}, rows);
+  Product product(device_.lt, kind_, {kind_.k, kind_.k, kind_.columns()}, rows);
   product.Bind(Arrays(0));
   return product;
 }
@@ -129,6 +130,7 @@ ProductArrays AlgorithmTrial::Arrays(int64_t first_row, int64_t weight_copy) con
           .bias = bias_.const_data_ptr(),
           .row_scale = static_cast<const float*>(row_scale_.const_data_ptr()) + first_row,
           .column_scale = static_cast<const float*>(column_scale_.const_data_ptr()),
+          .ungated = kind_.gate ? ungated_.mutable_data_ptr() : nullptr,
           .out = out_.mutable_data_ptr()};
 }
 
@@ -175,8 +177,8 @@ std::vector<char> AlgorithmTrial::Rows(int64_t first, int64_t count) const {
 std::vector<char> AlgorithmTrial::EqualRows(const Algorithm& algorithm) {
   if (!Start(algorithm, kTrialRows, 0)) return {};
   std::vector<char> all = Rows(0, kTrialRows);
-  for (const int64_t rows : kFewerRows) {
-    if (!GivesLastRows(algorithm, rows, all)) return {};
+  for (const int64_t rows : kUpToTrialRows) {
+    if (rows < kTrialRows && !GivesLastRows(algorithm, rows, all)) return {};
   }
   return all;
 }
@@ -188,9 +190,9 @@ bool AlgorithmTrial::GivesLastRows(const Algorithm& algorithm, int64_t rows, con
   return std::equal(some.begin(), some.end(), bits.begin() + first * row_bytes_);
 }
 
-bool AlgorithmTrial::GivesFewRows(const Algorithm& algorithm, const std::vector<char>& bits) {
+bool AlgorithmTrial::Gives(const Algorithm& algorithm, const std::vector<char>& bits) {
   bool any = false;
-  for (const int64_t rows : kFewerRows) {
+  for (const int64_t rows : kUpToTrialRows) {
     if (!MakeProduct(rows).Takes(device_.handle, algorithm, device_.workspace.bytes)) continue;
     if (!GivesLastRows(algorithm, rows, bits)) return false;
     any = true;

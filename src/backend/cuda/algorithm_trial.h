@@ -35,8 +35,9 @@ class AlgorithmTrial {
   std::vector<Algorithm> Offered(absl::Span<const int64_t> rows, bool fast_sums) const;
   // The product of kTrialRows rows, if products of fewer of them give the same bits; else empty.
   std::vector<char> EqualRows(const Algorithm& algorithm);
-  // Whether products of few rows, those that the algorithm can do, give these bits. False where it can do none.
-  bool GivesFewRows(const Algorithm& algorithm, const std::vector<char>& bits);
+  // Whether the algorithm's products of up to kTrialRows rows, as many as it can do, give these bits. False where it
+  // can do none.
+  bool Gives(const Algorithm& algorithm, const std::vector<char>& bits);
   // Whether a product of `rows` rows, kTrialRows different ones over and over, gives those bits, too.
   bool GivesRows(const Algorithm& algorithm, int64_t rows, const std::vector<char>& bits);
   // Milliseconds of a product of `rows` rows with a weight that is not in the cache; infinite where the algorithm
@@ -54,7 +55,7 @@ class AlgorithmTrial {
   const ProductKind kind_;
   const int64_t row_bytes_;  // of the result
   int64_t weight_copies_ = 1;
-  at::Tensor x_, weight_, bias_, out_, row_scale_, column_scale_, ahead_;
+  at::Tensor x_, weight_, bias_, ungated_, out_, row_scale_, column_scale_, ahead_;
   cudaEvent_t begin_ = nullptr, end_ = nullptr;
 };
 

@@ -14,7 +14,7 @@
 #include "absl/strings/str_split.h"
 #include "backend/cuda/algorithm_trial.h"
 #include "base/log.h"
-#include "beamline/kernels/skinny_product_cuda.h"
+#include "beamline/kernels/product_cuda.h"
 
 namespace beamline::backend::cuda {
 namespace {
@@ -25,8 +25,10 @@ constexpr size_t kWords = 2 + std::extent_v<decltype(cublasLtMatmulAlgo_t::data)
 std::string KindText(const ProductKind& kind) {
   return absl::StrCat(static_cast<int>(kind.type), " ", static_cast<int>(kind.out_type), " ", kind.n, " ", kind.k, " ",
                       static_cast<int>(kind.epilogue), " ", kind.bias ? 1 : 0, " ", kind.add ? 1 : 0, " ",
-                      kind.scaled ? 1 : 0);
+                      kind.scaled ? 1 : 0, " ", kind.gate ? 1 + static_cast<int>(*kind.gate) : 0);
 }
+
+bool IsDense(ProductKernel kernel) { return kernel >= ProductKernel::kDense64x64; }
 
 // The fastest of algorithms that give the same bits, at that many rows; those that break this there are passed over.
 std::pair<const Algorithm*, float> Fastest(AlgorithmTrial& trial, const std::vector<Algorithm>& algorithms,
@@ -72,7 +74,8 @@ std::vector<int64_t> RowSteps(c10::Device where) {
 
 // As many as fit into the memory that is left for trials.
 int64_t MostRows(const ProductKind& kind, const std::vector<int64_t>& steps) {
-  const int64_t row_bytes = kind.n * kernels::SizeOf(kind.out_type) + kind.k * kernels::SizeOf(kind.type);
+  const int64_t result = kind.n + (kind.gate ? kind.columns() : 0);
+  const int64_t row_bytes = result * kernels::SizeOf(kind.out_type) + kind.k * kernels::SizeOf(kind.type);
   int64_t most = steps.front();
   for (const int64_t rows : steps) {
     if (rows <= kTrialRows || rows * row_bytes <= kMostTrialBytes) most = rows;
@@ -107,8 +110,9 @@ Algorithm Algorithms::For(const ProductKind& kind, int64_t rows, const LtWorkspa
 bool Algorithms::Takes(const ProductKind& kind, const Choice& choice, const LtWorkspace& workspace) const {
   const auto* const somewhere = static_cast<const float*>(workspace.data);
   for (size_t step = 0; step < steps_.size(); ++step) {
-    const Product product(lt_, kind, {kind.k, kind.k, kind.n}, steps_[step]);
+    const Product product(lt_, kind, {kind.k, kind.k, kind.columns()}, steps_[step]);
     product.Bind({.bias = somewhere, .row_scale = somewhere, .column_scale = somewhere});
+    if (IsDense(choice[step].kernel) && !device_.warpgroups) return false;
     if (!product.Takes(handle_, choice[step], workspace.bytes)) return false;
   }
   return true;
@@ -132,7 +136,7 @@ Algorithms::Choice Algorithms::ChooseOf(const ProductKind& kind, bool fast_sums,
                                         cudaStream_t stream) const {
   std::vector<int64_t> steps = steps_;
   while (steps.back() > MostRows(kind)) steps.pop_back();
-  AlgorithmTrial trial({lt_, handle_, where_, workspace, stream}, kind, steps.back());
+  AlgorithmTrial trial({lt_, handle_, device_.where, workspace, stream}, kind, steps.back());
   std::vector<int64_t> sizes = steps;
   for (const int64_t rows : {1, 33, 4096}) sizes.push_back(rows);
   const std::vector<Algorithm> offered = trial.Offered(sizes, fast_sums);
@@ -143,9 +147,15 @@ Algorithms::Choice Algorithms::ChooseOf(const ProductKind& kind, bool fast_sums,
   }
   std::vector<Choice> choices;
   std::vector<std::vector<float>> times;  // [choice][step]
-  const Algorithm skinny{.skinny = true};
   for (auto& [bits, algorithms] : classes) {
-    if (trial.GivesFewRows(skinny, bits)) algorithms.insert(algorithms.begin(), skinny);
+    if (const Algorithm skinny{.kernel = ProductKernel::kSkinny}; trial.Gives(skinny, bits)) {
+      algorithms.insert(algorithms.begin(), skinny);
+    }
+    for (const ProductKernel kernel :
+         {ProductKernel::kDense64x64, ProductKernel::kDense64x128, ProductKernel::kDense128x256}) {
+      const Algorithm dense{.kernel = kernel};
+      if (device_.warpgroups && trial.Gives(dense, bits)) algorithms.push_back(dense);
+    }
     Choice choice;
     std::vector<float> time;
     for (const int64_t rows : steps) {
@@ -163,7 +173,7 @@ Algorithms::Choice Algorithms::ChooseOf(const ProductKind& kind, bool fast_sums,
 }
 
 std::string Algorithms::Header() const {
-  return absl::StrCat("cublaslt ", lt_.version(), " with products 3 on ", device_);
+  return absl::StrCat("cublaslt ", lt_.version(), " with products 4 on ", device_.name);
 }
 
 std::string Algorithms::Export() const {
@@ -174,7 +184,7 @@ std::string Algorithms::Export() const {
   for (const auto& [kind, choice] : all) {
     absl::StrAppend(&text, KindText(kind));
     for (const Algorithm& algorithm : choice) {
-      absl::StrAppend(&text, " ", algorithm.skinny ? 1 : 0, " ", algorithm.fast_sums ? 1 : 0);
+      absl::StrAppend(&text, " ", static_cast<int>(algorithm.kernel), " ", algorithm.fast_sums ? 1 : 0);
       for (const uint64_t word : algorithm.lt.data) absl::StrAppend(&text, " ", word);
     }
     text += '\n';
@@ -188,34 +198,38 @@ absl::Status Algorithms::Import(absl::string_view text) {
   if (lines[0] != Header()) return absl::OkStatus();
   for (size_t line = 1; line < lines.size(); ++line) {
     if (lines[line].empty()) continue;
-    constexpr size_t kFields = 8;
+    constexpr size_t kFields = 9;
     Choice choice(steps_.size());
     const std::vector<absl::string_view> words = absl::StrSplit(lines[line], ' ');
     std::vector<uint64_t> values(kFields + choice.size() * kWords);
     bool good = words.size() == values.size();
     for (size_t i = 0; good && i < words.size(); ++i) good = absl::SimpleAtoi(words[i], &values[i]);
     good = good && values[0] <= 3 && values[1] <= 2 && values[2] > 0 && values[2] <= (1u << 30) && values[3] > 0 &&
-           values[3] <= (1u << 30) && values[4] <= 2 && values[5] <= 1 && values[6] <= 1 && values[7] <= 1;
+           values[3] <= (1u << 30) && values[4] <= 2 && values[5] <= 1 && values[6] <= 1 && values[7] <= 1 &&
+           values[8] <= 5;
     for (size_t step = 0; good && step < choice.size(); ++step) {
-      good = values[kFields + step * kWords] <= 1 && values[kFields + step * kWords + 1] <= 1;
+      good = values[kFields + step * kWords] <= static_cast<uint64_t>(kLastProductKernel) &&
+             values[kFields + step * kWords + 1] <= 1;
     }
     if (!good) {
       return absl::InvalidArgumentError(absl::StrCat("algorithms: line ", line + 1, " is none: '", lines[line], "'"));
     }
     for (size_t step = 0; step < choice.size(); ++step) {
       const uint64_t* const words = values.data() + kFields + step * kWords;
-      choice[step].skinny = words[0] == 1;
+      choice[step].kernel = static_cast<ProductKernel>(words[0]);
       choice[step].fast_sums = words[1] == 1;
       std::copy_n(words + 2, kWords - 2, choice[step].lt.data);
     }
-    const ProductKind kind{static_cast<kernels::DataType>(values[0]),
-                           static_cast<kernels::DataType>(values[1]),
-                           static_cast<int64_t>(values[2]),
-                           static_cast<int64_t>(values[3]),
-                           static_cast<Epilogue>(values[4]),
-                           values[5] == 1,
-                           values[6] == 1,
-                           values[7] == 1};
+    const ProductKind kind{
+        static_cast<kernels::DataType>(values[0]),
+        static_cast<kernels::DataType>(values[1]),
+        static_cast<int64_t>(values[2]),
+        static_cast<int64_t>(values[3]),
+        static_cast<Epilogue>(values[4]),
+        values[5] == 1,
+        values[6] == 1,
+        values[7] == 1,
+        values[8] == 0 ? std::nullopt : std::optional(static_cast<kernels::ActivationKind>(values[8] - 1))};
     imported.emplace(kind, std::move(choice));
   }
   const std::lock_guard<std::mutex> lock(mutex_);

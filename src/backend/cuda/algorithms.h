@@ -2,10 +2,10 @@
 //
 // Which algorithms of cuBLASLt multiply with a weight. A row's result must not depend on what shares its batch, so all
 // of a weight's are of one class: they give the same bits, for every number of rows and at every place (an algorithm
-// that splits sums by the number of rows is in no class). Our own product of few rows is of every class whose bits it
-// gives. Of a class the fastest is taken for each of a few numbers of rows, and of all classes the one that is slowed
-// down least by being one. Chosen when a weight's shape is first met, which is at warm-up, and kept; the choice can be
-// carried over to the next start. Thread-safe.
+// that splits sums by the number of rows is in no class). Our own products are of every class whose bits they give. Of
+// a class the fastest is taken for each of a few numbers of rows, and of all classes the one that is slowed down least
+// by being one. Chosen when a weight's shape is first met, which is at warm-up, and kept; the choice can be carried
+// over to the next start. Thread-safe.
 //
 // E4M3's sums stay in the tensor cores' registers wherever an algorithm does that (cuBLASLt's "fast accumulation"):
 // unasked, they are promoted to fp32 from time to time, which is expected to cost much of what E4M3 gains. Registers of
@@ -39,9 +39,13 @@ int64_t MostRows(const ProductKind& kind, const std::vector<int64_t>& steps);
 
 class Algorithms {
  public:
-  // `device` names the card and its driver: a choice holds for these and this version of cuBLASLt.
-  Algorithms(const CublasLt& lt, cublasLtHandle_t handle, c10::Device where, std::string device)
-      : lt_(lt), handle_(handle), where_(where), steps_(RowSteps(where)), device_(std::move(device)) {}
+  struct Device {
+    c10::Device where;
+    std::string name;         // of the card and its driver: a choice holds for these and this version of cuBLASLt
+    bool warpgroups = false;  // whether our own products may be by wgmma
+  };
+  Algorithms(const CublasLt& lt, cublasLtHandle_t handle, Device device)
+      : lt_(lt), handle_(handle), steps_(RowSteps(device.where)), device_(std::move(device)) {}
 
   int64_t MostRows(const ProductKind& kind) const { return cuda::MostRows(kind, steps_); }
   // For at most MostRows rows. Measures where it must, in memory of its own, and waits for the device then: not while a
@@ -67,9 +71,8 @@ class Algorithms {
 
   const CublasLt& lt_;
   const cublasLtHandle_t handle_;
-  const c10::Device where_;
   const std::vector<int64_t> steps_;
-  const std::string device_;
+  const Device device_;
   mutable std::mutex mutex_;
   std::map<ProductKind, std::shared_ptr<std::mutex>> measuring_;  // guarded by mutex_
   std::map<ProductKind, Choice> chosen_;                          // guarded by mutex_

@@ -18,6 +18,7 @@
 
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <string>
 
 #include "absl/container/flat_hash_map.h"
@@ -114,7 +115,9 @@ class CudaBackend final : public Backend {
     bool add = false;
     int64_t first_column = 0;  // of the weight's; 0 and its width: all
     int64_t columns = 0;
-    int64_t out_step = 0;  // 0: n
+    int64_t out_step = 0;  // 0: as wide as the result
+    std::optional<kernels::ActivationKind> gate;
+    Tensor ungated;  // [x.count, n] with a gate: what a kernel that knows none gives
   };
   void Multiply(Context&, const Rows& x, const Tensor& weight, const Tensor& out, const ProductOptions&) const;
   // The logits' parts: fp32 [rows, kernels::RowParts(vocab), 2].
@@ -129,6 +132,7 @@ class CudaBackend final : public Backend {
   Fp8Matrix NewRows(Context&, int64_t rows, int64_t columns) const;
   void MultiplyFp8(Context&, const Fp8Matrix& x, const Tensor& weight, const Tensor& out) const;
   Tensor FeedForwardFp8(Context&, const Tensor& x, const FeedForwardWeights&) const;
+  Tensor GatedProduct(Context&, const Tensor& x, const FeedForwardWeights&) const;
   // In place where not gated.
   Tensor Activate(Context&, const Tensor& x, Activation, bool gated) const;
 

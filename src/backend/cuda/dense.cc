@@ -60,15 +60,17 @@ void CudaBackend::Multiply(Context& ctx, const Rows& x, const Tensor& weight, co
                          .k = k,
                          .epilogue = options.epilogue,
                          .bias = options.bias.defined(),
-                         .add = options.add};
+                         .add = options.add,
+                         .gate = options.gate};
   TORCH_CHECK(!kind.bias || options.bias.scalar_type() == out.scalar_type(), "cuda: a bias of another type");
   const ProductArrays arrays{.x = x.x,
                              .weight = static_cast<const char*>(weight.const_data_ptr()) +
                                        options.first_column * static_cast<int64_t>(weight.itemsize()),
                              .bias = kind.bias ? options.bias.const_data_ptr() : nullptr,
+                             .ungated = kind.gate ? options.ungated.mutable_data_ptr() : nullptr,
                              .out = out.mutable_data_ptr(),
                              .scale = options.scale};
-  Run(ctx, kind, {x.step, width, options.out_step == 0 ? n : options.out_step}, x.count, arrays);
+  Run(ctx, kind, {x.step, width, options.out_step == 0 ? kind.columns() : options.out_step}, x.count, arrays);
 }
 
 void CudaBackend::Run(Context& ctx, const ProductKind& kind, const ProductSteps& steps, int64_t rows,
@@ -114,9 +116,20 @@ Tensor CudaBackend::Dense(Context& ctx, const Tensor& x, const DenseWeights& w, 
 
 Tensor CudaBackend::FeedForward(Context& ctx, const Tensor& x, const FeedForwardWeights& w) const {
   if (TakesFp8(ctx, w.up) && TakesFp8(ctx, w.down)) return FeedForwardFp8(ctx, x, w);
-  const Tensor hidden = w.gated ? Activate(ctx, LayerProduct(ctx, x, w.up), w.activation, /*gated=*/true)
-                                : Dense(ctx, x, {.weight = w.up, .bias = {}}, w.activation);
+  const Tensor hidden = w.gated ? GatedProduct(ctx, x, w) : Dense(ctx, x, {.weight = w.up, .bias = {}}, w.activation);
   return LayerProduct(ctx, hidden, w.down);
+}
+
+Tensor CudaBackend::GatedProduct(Context& ctx, const Tensor& x, const FeedForwardWeights& w) const {
+  if (TakesFp8(ctx, w.up)) return Activate(ctx, LayerProduct(ctx, x, w.up), w.activation, /*gated=*/true);
+  const std::optional<kernels::ActivationKind> gate = ActivationKernel(w.activation);
+  TORCH_CHECK(gate, "cuda: a gate without an activation");
+  CudaBatch& batch = BatchOf(ctx);
+  const int64_t n = w.up.size(0);
+  Tensor y = batch.Take({x.size(0), n / 2}, ctx.dtype);
+  Multiply(ctx, {x.const_data_ptr(), x.size(0), x.size(1)}, w.up, y,
+           {.gate = gate, .ungated = batch.Take({x.size(0), n}, ctx.dtype)});
+  return y;
 }
 
 // What the activation gives exists in FP8 alone.

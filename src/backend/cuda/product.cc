@@ -2,7 +2,7 @@
 #include "backend/cuda/product.h"
 
 #include "backend/cuda/device_memory.h"
-#include "beamline/kernels/skinny_product_cuda.h"
+#include "beamline/kernels/product_cuda.h"
 
 namespace beamline::backend::cuda {
 namespace {
@@ -36,10 +36,10 @@ cublasLtEpilogue_t LtEpilogue(const ProductKind& kind) {
   return CUBLASLT_EPILOGUE_DEFAULT;
 }
 
-bool TakesSkinny(const ProductKind& kind, int64_t rows) {
+bool TakesOwn(const ProductKind& kind) {
   const bool narrow = kind.type == kernels::DataType::kBFloat16 || kind.type == kernels::DataType::kFloat16;
-  return narrow && rows <= kernels::kMaxSkinnyRows && !kind.scaled && kind.epilogue != Epilogue::kGeluTanh &&
-         kind.k % 8 == 0 && (kind.out_type == kind.type || kind.out_type == kernels::DataType::kFloat32);
+  return narrow && !kind.scaled && kind.epilogue != Epilogue::kGeluTanh && kind.k % 8 == 0 &&
+         (kind.out_type == kind.type || kind.out_type == kernels::DataType::kFloat32);
 }
 
 }  // namespace
@@ -71,7 +71,7 @@ Product::Product(const CublasLt& lt, const ProductKind& kind, const ProductSteps
   };
   layout(&weight_, kind.type, kind.k, kind.n, steps.weight);
   layout(&x_, kind.type, kind.k, rows, steps.x);
-  layout(&out_, kind.out_type, kind.n, rows, steps.out);
+  layout(&out_, kind.out_type, kind.n, rows, kind.gate ? kind.n : steps.out);
 }
 
 Product::Product(Product&& other) noexcept
@@ -116,7 +116,9 @@ cublasStatus_t Product::Heuristic(cublasLtHandle_t handle, size_t workspace_byte
 }
 
 bool Product::Takes(cublasLtHandle_t handle, const Algorithm& algorithm, size_t workspace_bytes) const {
-  if (algorithm.skinny) return TakesSkinny(kind_, rows_);
+  if (algorithm.kernel != ProductKernel::kCublasLt) {
+    return TakesOwn(kind_) && (algorithm.kernel != ProductKernel::kSkinny || rows_ <= kernels::kMaxSkinnyRows);
+  }
   cublasLtMatmulHeuristicResult_t result = {};
   UseSums(algorithm.fast_sums);
   return lt_.check(handle, desc_, weight_, x_, out_, out_, &algorithm.lt, &result) == CUBLAS_STATUS_SUCCESS &&
@@ -135,30 +137,57 @@ void Product::Bind(const ProductArrays& arrays) const {
 
 cublasStatus_t Product::Run(cublasLtHandle_t handle, const ProductArrays& arrays, const Algorithm& algorithm,
                             const LtWorkspace& workspace, cudaStream_t stream) const {
-  if (algorithm.skinny) {
-    const kernels::LaunchError error = kernels::SkinnyProductCuda({.type = kind_.type,
-                                                                   .out_type = kind_.out_type,
-                                                                   .rows = static_cast<int32_t>(rows_),
-                                                                   .n = static_cast<int32_t>(kind_.n),
-                                                                   .k = static_cast<int32_t>(kind_.k),
-                                                                   .x = arrays.x,
-                                                                   .weight = arrays.weight,
-                                                                   .x_step = steps_.x,
-                                                                   .weight_step = steps_.weight,
-                                                                   .out_step = steps_.out,
-                                                                   .scale = arrays.scale,
-                                                                   .add = kind_.add,
-                                                                   .relu = kind_.epilogue == Epilogue::kRelu,
-                                                                   .bias = kind_.bias ? arrays.bias : nullptr,
-                                                                   .out = arrays.out},
-                                                                  stream);
+  const auto status = [](kernels::LaunchError error) {
     return error == kernels::LaunchError::kOk ? CUBLAS_STATUS_SUCCESS : CUBLAS_STATUS_NOT_SUPPORTED;
-  }
+  };
+  if (algorithm.kernel != ProductKernel::kCublasLt) return status(RunOwn(algorithm.kernel, arrays, stream));
   Bind(arrays);
   UseSums(algorithm.fast_sums);
   const float add = kind_.add ? 1.0f : 0.0f;
-  return lt_.matmul(handle, desc_, &arrays.scale, arrays.weight, weight_, arrays.x, x_, &add, arrays.out, out_,
-                    arrays.out, out_, &algorithm.lt, workspace.data, workspace.bytes, stream);
+  void* const out = kind_.gate ? arrays.ungated : arrays.out;
+  const cublasStatus_t product =
+      lt_.matmul(handle, desc_, &arrays.scale, arrays.weight, weight_, arrays.x, x_, &add, out, out_, out, out_,
+                 &algorithm.lt, workspace.data, workspace.bytes, stream);
+  if (product != CUBLAS_STATUS_SUCCESS || !kind_.gate) return product;
+  return status(kernels::ActivationCuda({.type = kind_.out_type,
+                                         .kind = *kind_.gate,
+                                         .rows = rows_,
+                                         .width = static_cast<int32_t>(kind_.columns()),
+                                         .x = out,
+                                         .out = arrays.out},
+                                        stream));
+}
+
+kernels::LaunchError Product::RunOwn(ProductKernel kernel, const ProductArrays& arrays, cudaStream_t stream) const {
+  const kernels::ProductArgs args{.type = kind_.type,
+                                  .out_type = kind_.out_type,
+                                  .rows = static_cast<int32_t>(rows_),
+                                  .n = static_cast<int32_t>(kind_.n),
+                                  .k = static_cast<int32_t>(kind_.k),
+                                  .x = arrays.x,
+                                  .weight = arrays.weight,
+                                  .x_step = steps_.x,
+                                  .weight_step = steps_.weight,
+                                  .out_step = steps_.out,
+                                  .scale = arrays.scale,
+                                  .add = kind_.add,
+                                  .relu = kind_.epilogue == Epilogue::kRelu,
+                                  .bias = kind_.bias ? arrays.bias : nullptr,
+                                  .gate = kind_.gate,
+                                  .out = arrays.out};
+  switch (kernel) {
+    case ProductKernel::kSkinny:
+      return kernels::SkinnyProductCuda(args, stream);
+    case ProductKernel::kDense64x64:
+      return kernels::DenseProductCuda(args, kernels::DenseTile::k64x64, stream);
+    case ProductKernel::kDense64x128:
+      return kernels::DenseProductCuda(args, kernels::DenseTile::k64x128, stream);
+    case ProductKernel::kDense128x256:
+      return kernels::DenseProductCuda(args, kernels::DenseTile::k128x256, stream);
+    case ProductKernel::kCublasLt:
+      break;
+  }
+  return kernels::LaunchError::kInvalidArgument;
 }
 
 }  // namespace beamline::backend::cuda

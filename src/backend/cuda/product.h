@@ -1,15 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// One product of rows with a weight as cuBLASLt wants it described. cuBLASLt thinks in columns: our rows x [m][k] and
-// weight [n][k] are its B (k by m) and transposed A (k by n), and the result [m][n] its D (n by m), along whose rows a
-// bias lies.
+// One product of rows with a weight: as cuBLASLt wants it described, and by our own kernels. cuBLASLt thinks in
+// columns: our rows x [m][k] and weight [n][k] are its B (k by m) and transposed A (k by n), and the result [m][n] its
+// D (n by m), along whose rows a bias lies. It knows no gates: an activation behind it makes of its result what ours
+// give at once.
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <utility>
 
 #include "absl/types/span.h"
 #include "backend/cuda/cublas_lt.h"
+#include "beamline/kernels/activation_cuda.h"
 #include "beamline/kernels/launch.h"
 
 namespace beamline::backend::cuda {
@@ -26,6 +29,11 @@ struct ProductKind {
   bool bias = false;
   bool add = false;     // to what the result holds already
   bool scaled = false;  // E4M3 alone: x has a scale for each row, the weight one for each of its n
+  // Of the weight's rows, the first half are gates and the second their values: the result is n / 2 wide, of `type`,
+  // without epilogue, bias or add (product_cuda.h).
+  std::optional<kernels::ActivationKind> gate;
+
+  int64_t columns() const { return gate ? n / 2 : n; }  // of the result
 
   friend auto operator<=>(const ProductKind&, const ProductKind&) = default;
 };
@@ -43,15 +51,19 @@ struct ProductArrays {
   const void* bias = nullptr;           // [n]
   const float* row_scale = nullptr;     // [rows], of a scaled product
   const float* column_scale = nullptr;  // [n], likewise
+  void* ungated = nullptr;              // [rows][n] of a product with a gate, for cuBLASLt's result
   void* out = nullptr;
   float scale = 1;  // of the product, not of the bias
 };
 
-// How a product is computed: by one of cuBLASLt's algorithms, or by kernels/skinny_product_cuda.h.
+// By which kernel: cuBLASLt's, or one of kernels/product_cuda.h.
+enum class ProductKernel : int { kCublasLt = 0, kSkinny = 1, kDense64x64 = 2, kDense64x128 = 3, kDense128x256 = 4 };
+inline constexpr ProductKernel kLastProductKernel = ProductKernel::kDense128x256;
+
 struct Algorithm {
-  bool skinny = false;
+  ProductKernel kernel = ProductKernel::kCublasLt;
   bool fast_sums = false;        // of E4M3: in the tensor cores' registers alone, algorithms.h
-  cublasLtMatmulAlgo_t lt = {};  // of no meaning where skinny
+  cublasLtMatmulAlgo_t lt = {};  // of cuBLASLt's kernel
 };
 
 struct LtWorkspace {
@@ -59,7 +71,7 @@ struct LtWorkspace {
   size_t bytes = 0;
 };
 
-// A product of `rows` rows: cuBLASLt's descriptors of it. Used by one thread at a time.
+// A product of `rows` rows. Used by one thread at a time.
 class Product {
  public:
   Product(const CublasLt& lt, const ProductKind& kind, const ProductSteps& steps, int64_t rows);
@@ -71,13 +83,14 @@ class Product {
   void Bind(const ProductArrays& arrays) const;
   cublasStatus_t Heuristic(cublasLtHandle_t handle, size_t workspace_bytes, bool fast_sums,
                            absl::Span<cublasLtMatmulHeuristicResult_t> results, int* count) const;
-  // Whether the algorithm can do it in that much workspace.
+  // Whether the algorithm can do it in that much workspace; of kernels with wgmma whether a device that has them can.
   bool Takes(cublasLtHandle_t handle, const Algorithm& algorithm, size_t workspace_bytes) const;
   cublasStatus_t Run(cublasLtHandle_t handle, const ProductArrays& arrays, const Algorithm& algorithm,
                      const LtWorkspace& workspace, cudaStream_t stream) const;
 
  private:
   void UseSums(bool fast) const;
+  kernels::LaunchError RunOwn(ProductKernel kernel, const ProductArrays& arrays, cudaStream_t stream) const;
 
   const CublasLt& lt_;
   const ProductKind kind_;

@@ -141,7 +141,7 @@ TEST_F(CudaBackendTest, OnlyOneThatGivesEqualRowsIsTaken) {
   for (const auto type : {kernels::DataType::kFloat32, kernels::DataType::kBFloat16, kernels::DataType::kFloat16,
                           kernels::DataType::kE4M3}) {
     const bool narrow = type == kernels::DataType::kE4M3;
-    Algorithms algorithms(worker.lt, worker.handle, worker.device, "test");
+    Algorithms algorithms(worker.lt, worker.handle, Algorithms::Device{worker.device, "test"});
     const auto taken_for = [&](const ProductKind& kind, int64_t rows) {
       return algorithms.For(kind, rows, workspace, worker.stream).lt.data[0];
     };
@@ -164,18 +164,19 @@ TEST_F(CudaBackendTest, OnlyOneThatGivesEqualRowsIsTaken) {
     EXPECT_EQ(taken, emulator::kAscending);
 #endif
     // Carried over to another process on the same device, and to no other.
-    Algorithms same(worker.lt, worker.handle, worker.device, "test");
+    Algorithms same(worker.lt, worker.handle, Algorithms::Device{worker.device, "test"});
     ASSERT_TRUE(same.Import(algorithms.Export()).ok());
     EXPECT_EQ(same.size(), algorithms.size());
     EXPECT_EQ(same.For(kind, 80, workspace, worker.stream).lt.data[0], taken);
     EXPECT_EQ(same.measured(), 0);
     EXPECT_EQ(same.Export(), algorithms.Export());
-    Algorithms other(worker.lt, worker.handle, worker.device, "another");
+    Algorithms other(worker.lt, worker.handle, Algorithms::Device{worker.device, "another"});
     ASSERT_TRUE(other.Import(algorithms.Export()).ok());
     EXPECT_EQ(other.size(), 0);
-    for (const int flag : {10, 9}) {  // of the last algorithm: neither ours nor cuBLASLt's, sums neither fast nor not
+    // Of the last algorithm, a kernel that there is not, and sums that are neither fast nor not.
+    for (const auto& [from_end, word] : {std::pair{10, "5"}, {9, "2"}}) {
       std::vector<std::string> words = absl::StrSplit(algorithms.Export(), ' ');
-      words[words.size() - flag] = "2";
+      words[words.size() - from_end] = word;
       EXPECT_EQ(same.Import(absl::StrJoin(words, " ")).code(), absl::StatusCode::kInvalidArgument);
     }
     const absl::Status broken = same.Import(algorithms.Export() + "1 2 three\n");
@@ -191,11 +192,11 @@ TEST_F(CudaBackendTest, FewRowsTakeOurOwnProductWhereItGivesTheSameBits) {
   const LtWorkspace workspace{worker.lt_workspace.mutable_data_ptr(), worker.lt_workspace.nbytes()};
   using kernels::DataType;
   const auto skinny = [&](const ProductKind& kind, int64_t rows) {
-    Algorithms algorithms(worker.lt, worker.handle, worker.device, "test");
-    const bool is = algorithms.For(kind, rows, workspace, worker.stream).skinny;
-    Algorithms same(worker.lt, worker.handle, worker.device, "test");
+    Algorithms algorithms(worker.lt, worker.handle, Algorithms::Device{worker.device, "test"});
+    const bool is = algorithms.For(kind, rows, workspace, worker.stream).kernel == ProductKernel::kSkinny;
+    Algorithms same(worker.lt, worker.handle, Algorithms::Device{worker.device, "test"});
     EXPECT_TRUE(same.Import(algorithms.Export()).ok());
-    EXPECT_EQ(same.For(kind, rows, workspace, worker.stream).skinny, is);
+    EXPECT_EQ(same.For(kind, rows, workspace, worker.stream).kernel == ProductKernel::kSkinny, is);
     EXPECT_EQ(same.measured(), 0);
     return is;
   };
@@ -217,6 +218,85 @@ TEST_F(CudaBackendTest, FewRowsTakeOurOwnProductWhereItGivesTheSameBits) {
       skinny({.type = DataType::kE4M3, .out_type = DataType::kBFloat16, .n = 48, .k = 112, .scaled = true}, 1));
 }
 
+// Here products of cuBLASLt take time, and ours none.
+TEST_F(CudaBackendTest, ManyRowsTakeOurOwnProductWhereItIsFasterAndGivesTheSameBits) {
+  Context ctx = BeginBatch(SharedContext());
+  Worker& worker = static_cast<CudaBatch&>(*ctx.resources).worker();
+  const LtWorkspace workspace{worker.lt_workspace.mutable_data_ptr(), worker.lt_workspace.nbytes()};
+  using kernels::DataType;
+  const auto taken = [&](Algorithms& algorithms, const ProductKind& kind) {
+    return algorithms.For(kind, 80, workspace, worker.stream).kernel;
+  };
+  const auto taken_for = [&](const ProductKind& kind, bool warpgroups) {
+    Algorithms algorithms(worker.lt, worker.handle, {worker.device, "test", warpgroups});
+    return taken(algorithms, kind);
+  };
+  for (const std::optional<kernels::ActivationKind> gate :
+       {std::optional<kernels::ActivationKind>(), std::optional(kernels::ActivationKind::kGeluTanh)}) {
+    const ProductKind kind{
+        .type = DataType::kBFloat16, .out_type = DataType::kBFloat16, .n = 48, .k = 104, .gate = gate};
+    EXPECT_EQ(taken_for(kind, true), ProductKernel::kCublasLt) << "of equals it is the first";
+    emulator::product_ms = 1;
+    EXPECT_EQ(taken_for(kind, true), ProductKernel::kDense64x64);
+    EXPECT_EQ(taken_for(kind, false), ProductKernel::kCublasLt);
+    emulator::sum_group = 8;
+    EXPECT_EQ(taken_for(kind, true), ProductKernel::kCublasLt);
+    emulator::sum_group = 16;
+    Algorithms algorithms(worker.lt, worker.handle, {worker.device, "test", true});
+    taken(algorithms, kind);
+    for (const bool warpgroups : {true, false}) {  // who has no such kernels measures again
+      Algorithms same(worker.lt, worker.handle, {worker.device, "test", warpgroups});
+      ASSERT_TRUE(same.Import(algorithms.Export()).ok());
+      EXPECT_EQ(taken(same, kind) == ProductKernel::kDense64x64, warpgroups);
+      EXPECT_EQ(same.measured(), warpgroups ? 0 : 1);
+    }
+    emulator::product_ms = 0;
+  }
+}
+
+// A choice of algorithms in which another kernel was the fastest everywhere, the skinny one of few rows alone.
+std::string WithKernel(const std::string& tuning, ProductKernel kernel) {
+  std::vector<std::string> lines = absl::StrSplit(tuning, '\n');
+  for (size_t line = 1; line < lines.size(); ++line) {
+    if (lines[line].empty()) continue;
+    constexpr size_t kFields = 9, kWords = 10;  // of a kind, and of each number of rows
+    std::vector<std::string> words = absl::StrSplit(lines[line], ' ');
+    EXPECT_EQ(words.size(), kFields + 2 * kWords);
+    words[kFields] = absl::StrCat(static_cast<int>(kernel));
+    if (kernel != ProductKernel::kSkinny) words[kFields + kWords] = words[kFields];
+    lines[line] = absl::StrJoin(words, " ");
+  }
+  return absl::StrJoin(lines, "\n");
+}
+
+TEST_F(CudaBackendTest, AGatedLayerGivesTheSameBitsByEveryKernel) {
+  for (const Activation activation : {Activation::kSilu, Activation::kGeluTanh}) {
+    std::string tuning;
+    std::vector<float> expected[2];
+    for (const auto kernel : {ProductKernel::kCublasLt, ProductKernel::kSkinny, ProductKernel::kDense64x64,
+                              ProductKernel::kDense64x128, ProductKernel::kDense128x256}) {
+      const std::unique_ptr<CudaBackend> backend = MakeCudaTestBackend();
+      if (!tuning.empty()) {
+        ASSERT_TRUE(backend->ImportTuning(WithKernel(tuning, kernel)).ok());
+      }
+      Context shared = SharedContext("bf16");
+      shared.backend = backend.get();
+      shared.workers = backend->NewWorkers();
+      Context ctx = BeginBatch(shared);
+      FeedForwardWeights ffn{.up = Weight(shared, 2 * 72, 40, -0.3f), .down = Weight(shared, 40, 72, -0.2f)};
+      ffn.activation = activation;
+      for (const int64_t rows : {5, 70}) {
+        std::vector<float>& of_rows = expected[rows == 5 ? 0 : 1];
+        const std::vector<float> y = DownloadFloats(ctx, FeedForward(ctx, Weight(shared, rows, 40, -0.3f), ffn));
+        if (of_rows.empty()) of_rows = y;
+        EXPECT_EQ(y, of_rows) << "kernel " << static_cast<int>(kernel) << ", rows " << rows;
+      }
+      EXPECT_EQ(backend->algorithms().measured(), tuning.empty() ? 2 : 0);
+      if (tuning.empty()) tuning = backend->ExportTuning();
+    }
+  }
+}
+
 TEST_F(CudaBackendTest, SumsOfE4M3StayInTheTensorCoresWhereTheyCan) {
   Context ctx = BeginBatch(SharedContext());
   Worker& worker = static_cast<CudaBatch&>(*ctx.resources).worker();
@@ -228,20 +308,20 @@ TEST_F(CudaBackendTest, SumsOfE4M3StayInTheTensorCoresWhereTheyCan) {
                            .n = 48,
                            .k = 112,
                            .scaled = scaled};
-    Algorithms algorithms(worker.lt, worker.handle, worker.device, "test");
+    Algorithms algorithms(worker.lt, worker.handle, Algorithms::Device{worker.device, "test"});
     EXPECT_TRUE(algorithms.For(kind, 40, workspace, worker.stream).fast_sums);
-    Algorithms same(worker.lt, worker.handle, worker.device, "test");
+    Algorithms same(worker.lt, worker.handle, Algorithms::Device{worker.device, "test"});
     ASSERT_TRUE(same.Import(algorithms.Export()).ok());
     EXPECT_TRUE(same.For(kind, 40, workspace, worker.stream).fast_sums);
     EXPECT_EQ(same.measured(), 0);
     emulator::offers_fast_sums = false;
-    Algorithms exact(worker.lt, worker.handle, worker.device, "test");
+    Algorithms exact(worker.lt, worker.handle, Algorithms::Device{worker.device, "test"});
     ASSERT_TRUE(exact.Import(algorithms.Export()).ok());
     EXPECT_FALSE(exact.For(kind, 40, workspace, worker.stream).fast_sums);
     EXPECT_EQ(exact.measured(), 1) << "a library that cannot: measured again";
     emulator::offers_fast_sums = true;
   }
-  Algorithms of_others(worker.lt, worker.handle, worker.device, "test");
+  Algorithms of_others(worker.lt, worker.handle, Algorithms::Device{worker.device, "test"});
   const ProductKind bf16{.type = DataType::kBFloat16, .out_type = DataType::kBFloat16, .n = 48, .k = 112};
   EXPECT_FALSE(of_others.For(bf16, 40, workspace, worker.stream).fast_sums);
 }

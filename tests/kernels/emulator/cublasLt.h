@@ -164,6 +164,7 @@ inline constexpr uint64_t kOrderOfFew = 1, kHugeWorkspace = 2, kAscending = 3;  
 
 inline int64_t sum_group = 16;        // of 16-bit products; the emulated mma's
 inline bool offers_fast_sums = true;  // of E4M3
+inline double product_ms = 0;         // that a product takes
 
 inline float Element(const void* matrix, int type, int64_t at) {
   if (type == CUDA_R_16BF) return __bfloat162float(static_cast<const __nv_bfloat16*>(matrix)[at]);
@@ -338,6 +339,7 @@ inline cublasStatus_t cublasLtMatmul(cublasLtHandle_t handle, cublasLtMatmulDesc
                                  *static_cast<const float*>(alpha),
                                  *static_cast<const float*>(beta),
                                  algorithm->data[0]};
+  if (emulator::product_ms != 0) emulator::clock_ms += emulator::product_ms;
   emulator::Enqueue(stream, [product] { product.Run(); });
   return CUBLAS_STATUS_SUCCESS;
 }

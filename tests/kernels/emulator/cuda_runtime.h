@@ -226,8 +226,12 @@ inline cudaError_t cudaMemcpy(void* to, const void* from, size_t bytes, cudaMemc
 
 // -- Streams and events. An event knows the stream it was recorded on; waiting for it runs all that the stream has.
 inline constexpr unsigned cudaStreamNonBlocking = 1, cudaEventDisableTiming = 2;
+namespace emulator {
+inline double clock_ms = 0;  // what takes time moves it: nothing, unless a test lets it (cublasLt.h)
+}
 struct CUevent_st {
   cudaStream_t stream = nullptr;
+  double at_ms = 0;
 };
 using cudaEvent_t = CUevent_st*;
 inline cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned) {
@@ -258,6 +262,7 @@ inline cudaError_t cudaEventDestroy(cudaEvent_t event) {
 }
 inline cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
   event->stream = stream;
+  event->at_ms = emulator::clock_ms;
   return cudaSuccess;
 }
 inline cudaError_t cudaEventSynchronize(cudaEvent_t event) { return cudaStreamSynchronize(event->stream); }
@@ -267,8 +272,8 @@ inline cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, u
   emulator::WaitFor(event->stream);
   return cudaSuccess;
 }
-inline cudaError_t cudaEventElapsedTime(float* milliseconds, cudaEvent_t, cudaEvent_t) {
-  *milliseconds = 0;
+inline cudaError_t cudaEventElapsedTime(float* milliseconds, cudaEvent_t begin, cudaEvent_t end) {
+  *milliseconds = static_cast<float>(end->at_ms - begin->at_ms);
   return cudaSuccess;
 }
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The kernels that use wgmma: of attention, grouped products and the head. They need a build for sm_90a and a device of
-// capability 9.
+// The kernels that use wgmma: of attention, of dense and grouped products and of the head. They need a build for sm_90a
+// and a device of capability 9.
 #pragma once
 
 #include "beamline/kernels/launch.h"

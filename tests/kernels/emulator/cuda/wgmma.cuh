@@ -39,6 +39,30 @@ inline uint32_t EmulatedAddress(uint64_t descriptor, bool transposed, unsigned k
   return address ^ (address >> 7 & (row_bytes / 16 - 1)) << 4;
 }
 
+// Row `row` of a matrix that lies with its sixteen values of k behind each other: they are two chunks.
+template <class T>
+void EmulatedRow(uint64_t descriptor, unsigned row, float (&to)[16]) {
+  for (unsigned k = 0; k < 16; k += 8) {
+    uint32_t pairs[4];
+    std::memcpy(pairs, emulator::SharedBytes(EmulatedAddress(descriptor, false, k, row), 16), 16);
+    for (unsigned i = 0; i < 8; ++i) to[k + i] = EmulatedHalf<T>(pairs[i / 2], i % 2);
+  }
+}
+
+// Columns `column` and the next: of each the sixteen values of k.
+template <class T, bool kTransposed>
+void EmulatedColumns(uint64_t descriptor, unsigned column, float (&to)[2][16]) {
+  if constexpr (kTransposed) {
+    for (unsigned k = 0; k < 16; ++k) {
+      uint32_t pair;
+      std::memcpy(&pair, emulator::SharedBytes(EmulatedAddress(descriptor, true, k, column), 4), 4);
+      for (unsigned i = 0; i < 2; ++i) to[i][k] = EmulatedHalf<T>(pair, i);
+    }
+  } else {
+    for (unsigned i = 0; i < 2; ++i) EmulatedRow<T>(descriptor, column + i, to[i]);
+  }
+}
+
 template <class T, int kColumns, bool kTransposed>
 void WarpgroupMultiply(float (&d)[kColumns / 2], const uint32_t (&a)[4], uint64_t b, bool add) {
   const unsigned lane = emulated_lane();
@@ -51,38 +75,34 @@ void WarpgroupMultiply(float (&d)[kColumns / 2], const uint32_t (&a)[4], uint64_
   std::array<float, 32> rows;
   std::memcpy(rows.data(), left, sizeof(left));
   emulator::QueueMultiply([&d, rows, b, add, lane] {
-    for (unsigned i = 0; i < kColumns / 2; ++i) {
-      const unsigned column = i / 4 * 8 + lane % 4 * 2 + i % 2;
-      float sum = 0;
-      for (unsigned k = 0; k < 16; ++k) {
-        uint16_t right;
-        std::memcpy(
-            &right,
-            emulator::SharedBytes(EmulatedAddress(b, kTransposed, emulator::broken_wgmma ? k ^ 8 : k, column), 2), 2);
-        sum += rows[i / 2 % 2 * 16 + k] * EmulatedHalf<T>(right, 0);
+    float right[2][16];
+    for (unsigned eight = 0; eight < kColumns / 8; ++eight) {
+      EmulatedColumns<T, kTransposed>(b, eight * 8 + lane % 4 * 2, right);
+      for (unsigned i = 0; i < 4; ++i) {
+        float sum = 0;
+        for (unsigned k = 0; k < 16; ++k) {
+          sum += rows[i / 2 * 16 + k] * right[i % 2][emulator::broken_wgmma ? k ^ 8 : k];
+        }
+        float& to = d[eight * 4 + i];
+        to = add ? to + sum : sum;
       }
-      d[i] = add ? d[i] + sum : sum;
     }
   });
 }
 
-template <class T>
-void WarpgroupMultiply(float (&d)[64], uint64_t a, uint64_t b) {
+template <class T, int kColumns>
+void WarpgroupMultiply(float (&d)[kColumns / 2], uint64_t a, uint64_t b) {
   const unsigned lane = emulated_lane(), warp_row = threadIdx.x % 128 / 32 * 16;
   emulator::QueueMultiply([&d, a, b, lane, warp_row] {
-    const auto value = [](uint64_t descriptor, unsigned k, unsigned row) {
-      uint16_t bits;
-      std::memcpy(&bits, emulator::SharedBytes(EmulatedAddress(descriptor, false, k, row), 2), 2);
-      return EmulatedHalf<T>(bits, 0);
-    };
-    float rows[2][16];
-    for (unsigned i = 0; i < 32; ++i) rows[i / 16][i % 16] = value(a, i % 16, warp_row + lane / 4 + i / 16 * 8);
-    for (unsigned i = 0; i < 64; ++i) {
-      float sum = 0;
-      for (unsigned k = 0; k < 16; ++k) {
-        sum += rows[i / 2 % 2][k] * value(b, emulator::broken_wgmma ? k ^ 8 : k, i / 4 * 8 + lane % 4 * 2 + i % 2);
+    float left[2][16], right[2][16];
+    for (unsigned half = 0; half < 2; ++half) EmulatedRow<T>(a, warp_row + lane / 4 + half * 8, left[half]);
+    for (unsigned eight = 0; eight < kColumns / 8; ++eight) {
+      EmulatedColumns<T, false>(b, eight * 8 + lane % 4 * 2, right);
+      for (unsigned i = 0; i < 4; ++i) {
+        float sum = 0;
+        for (unsigned k = 0; k < 16; ++k) sum += left[i / 2][k] * right[i % 2][emulator::broken_wgmma ? k ^ 8 : k];
+        d[eight * 4 + i] += sum;
       }
-      d[i] += sum;
     }
   });
 }

@@ -108,6 +108,7 @@ absl::StatusOr<std::unique_ptr<Runner>> LoadRunnerOn(const RunnerOptions& option
   parts.model_version = loaded.bundle.manifest.model_version;
   parts.codebook_fingerprint = loaded.bundle.manifest.codebook_fingerprint;
   parts.context_cache_bytes = options.context_cache_bytes;
+  parts.memory_estimate = loaded.bundle.memory.Describe();
   parts.workers = options.workers;
   return std::make_unique<ModelRunner>(std::move(parts));
 }

@@ -34,6 +34,7 @@ class ModelRunner final : public Runner {
     std::string model_version;
     std::string codebook_fingerprint;
     int64_t context_cache_bytes = 0;
+    std::string memory_estimate;  // told where a trial runs out of memory
     int workers = 1;
     std::shared_ptr<GroupModel> group;  // of the model on the other ranks; null: there are none
     TuningCache tuning;                 // saved after warm-ups

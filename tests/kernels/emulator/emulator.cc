@@ -10,6 +10,7 @@
 #include <random>
 #include <vector>
 
+#include <setjmp.h>
 #include <ucontext.h>
 
 namespace emulator {
@@ -37,9 +38,10 @@ struct Copy {
   }
 };
 
+// Runs the kernel for one thread of each block, one block after the other.
 struct Fiber {
-  ucontext_t context;
-  std::unique_ptr<char[]> stack;
+  std::unique_ptr<char[]> stack;  // null: it has not begun
+  jmp_buf place;
   bool done = false;
   bool awaited = false;  // the kernels before this one
   uint64_t exchanges = 0;
@@ -54,7 +56,7 @@ struct Fiber {
   std::vector<std::vector<std::function<void()>>> multiplies;
 };
 
-ucontext_t scheduler;
+jmp_buf scheduler;
 std::vector<Fiber> fibers;
 size_t running = 0;
 size_t live = 0;
@@ -77,7 +79,10 @@ void RequireAwaited() {
   if (!fibers[running].awaited) Die("a thread that does not begin with AwaitPredecessors()");
 }
 
-void Yield() { swapcontext(&fibers[running].context, &scheduler); }
+// By _setjmp: swapcontext would ask the kernel for signal masks at every switch.
+void Yield() {
+  if (_setjmp(fibers[running].place) == 0) _longjmp(scheduler, 1);
+}
 
 void ReleaseBarrier() {
   barrier_result = barrier_any;
@@ -87,7 +92,7 @@ void ReleaseBarrier() {
   ++progress;
 }
 
-void Enter() {
+void RunThread() {
   (*kernel)();
   RequireAwaited();
   if (!fibers[running].open_multiplies.empty() || !fibers[running].multiplies.empty()) Die("a wgmma nobody waits for");
@@ -97,20 +102,34 @@ void Enter() {
   if (live > 0 && barrier_arrived == live) ReleaseBarrier();
 }
 
+void Enter() {
+  for (;;) {
+    RunThread();
+    Yield();
+  }
+}
+
+// Until it yields.
+void Resume(Fiber& fiber) {
+  if (_setjmp(scheduler) != 0) return;
+  if (fiber.stack != nullptr) _longjmp(fiber.place, 1);
+  fiber.stack = std::make_unique<char[]>(kStackBytes);
+  ucontext_t context;
+  getcontext(&context);
+  context.uc_stack.ss_sp = fiber.stack.get();
+  context.uc_stack.ss_size = kStackBytes;
+  makecontext(&context, Enter, 0);
+  setcontext(&context);
+}
+
 void RunBlock(unsigned threads) {
   for (size_t i = 0; i < threads; ++i) {
     Fiber& fiber = fibers[i];
-    if (fiber.stack == nullptr) fiber.stack = std::make_unique<char[]>(kStackBytes);
     fiber.done = fiber.awaited = false;
     fiber.exchanges = 0;
     fiber.open_copies.clear();
     fiber.groups.clear();
     fiber.arrived = fiber.unannounced = false;
-    getcontext(&fiber.context);
-    fiber.context.uc_stack.ss_sp = fiber.stack.get();
-    fiber.context.uc_stack.ss_size = kStackBytes;
-    fiber.context.uc_link = &scheduler;
-    makecontext(&fiber.context, Enter, 0);
   }
   live = block_threads = threads;
   barrier_arrived = 0;
@@ -131,7 +150,7 @@ void RunBlock(unsigned threads) {
       if (fibers[turn].done || turn / 32 == asleep) continue;
       running = turn;
       thread_index.x = static_cast<unsigned>(turn);
-      swapcontext(&scheduler, &fibers[turn].context);
+      Resume(fibers[turn]);
     }
     if (progress != before) continue;
     if (asleep == warps) Die("threads wait for each other at different places");

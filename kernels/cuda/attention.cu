@@ -3,6 +3,7 @@
 #include "cuda/attention_head.cuh"
 #include "cuda/launch.cuh"
 #include "cuda/mma.cuh"
+#include "cuda/quad.cuh"
 #include "cuda/vector.cuh"
 #include "cuda/warpgroups.cuh"
 
@@ -97,8 +98,7 @@ __device__ void Weigh(float (&score)[2][kGroupKeys / 8][4], float scale, Sums<kD
     for (int n = 0; n < kGroupKeys / 8; ++n) {
       tile_max = fmaxf(tile_max, fmaxf(score[r / 2][n][r % 2 * 2], score[r / 2][n][r % 2 * 2 + 1]));
     }
-    tile_max = fmaxf(tile_max, __shfl_xor_sync(0xffffffffu, tile_max, 1));
-    tile_max = fmaxf(tile_max, __shfl_xor_sync(0xffffffffu, tile_max, 2));
+    tile_max = QuadMax(tile_max);
     const float new_max = fmaxf(sums.max[r], tile_max * scale);
     const float shift = new_max == -INFINITY ? 0.0f : new_max;  // nothing seen yet: keeps exp2(-inf) = 0
     rescale[r] = FastExp2(sums.max[r] - shift);
@@ -241,8 +241,7 @@ __global__ void __launch_bounds__(kTileThreads, 1) TileAttention(const __grid_co
 
 #pragma unroll
   for (int r = 0; r < 4; ++r) {
-    sums.sum[r] += __shfl_xor_sync(0xffffffffu, sums.sum[r], 1);
-    sums.sum[r] += __shfl_xor_sync(0xffffffffu, sums.sum[r], 2);
+    sums.sum[r] = QuadSum(sums.sum[r]);
     const int row = warp_row + lane / 4 + 8 * r;
     if (lane % 4 == 0) {
       tiles.max[group][row] = sums.max[r];

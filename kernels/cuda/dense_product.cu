@@ -3,6 +3,7 @@
 #include "cuda/device_attribute.cuh"
 #include "cuda/launch.cuh"
 #include "cuda/product_epilogue.cuh"
+#include "cuda/quad.cuh"
 #include "cuda/warpgroup_tile.cuh"
 #include "cuda/warpgroups.cuh"
 
@@ -30,15 +31,15 @@ __device__ void StoreFour(const ProductArgs& args, int64_t row, int32_t column, 
     uint32_t pairs[kFours];
 #pragma unroll
     for (int eight = 0; eight < kFours; ++eight) pairs[eight] = Pack<Out>(value[eight][0], value[eight][1]);
-    GatherEights(pairs);
+    const uint4 whole = GatherEights(pairs);
     const int32_t at = column + lane * 8;
     if (row >= args.rows || at >= width) return;
     if (at + 8 <= width && reinterpret_cast<uintptr_t>(out + at) % 16 == 0) {
-      __stwb(reinterpret_cast<uint4*>(out + at), uint4{pairs[0], pairs[1], pairs[2], pairs[3]});
+      __stwb(reinterpret_cast<uint4*>(out + at), whole);
       return;
     }
     Out values[8];
-    __builtin_memcpy(values, pairs, sizeof(values));
+    __builtin_memcpy(values, &whole, sizeof(values));
 #pragma unroll
     for (int i = 0; i < 8; ++i) {
       if (at + i < width) out[at + i] = values[i];

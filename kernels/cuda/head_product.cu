@@ -2,6 +2,7 @@
 #include "beamline/kernels/head_product_cuda.h"
 #include "cuda/device_attribute.cuh"
 #include "cuda/launch.cuh"
+#include "cuda/quad.cuh"
 #include "cuda/warpgroup_tile.cuh"
 #include "cuda/warpgroups.cuh"
 
@@ -11,13 +12,6 @@ namespace {
 struct __align__(8) LogitPair {
   float first, second;
 };
-
-// The four lanes that hold a row.
-template <class F>
-__device__ float OfRow(float x, F join) {
-  x = join(x, __shfl_xor_sync(0xffffffffu, x, 1));
-  return join(x, __shfl_xor_sync(0xffffffffu, x, 2));
-}
 
 template <class T, class Shape>
 __global__ void __launch_bounds__(WarpgroupTile<T, Shape>::kThreads, WarpgroupTile<T, Shape>::kBlocks)
@@ -66,12 +60,12 @@ __global__ void __launch_bounds__(WarpgroupTile<T, Shape>::kThreads, WarpgroupTi
           *to = logits[0];
         }
       }
-      max = OfRow(max, [](float a, float b) { return fmaxf(a, b); });
+      max = QuadMax(max);
       const float shift = max == -INFINITY ? 0.0f : max;
       float sum = 0;
 #pragma unroll
       for (auto& pair : logit) sum += expf(pair[0] - shift) + expf(pair[1] - shift);
-      sum = OfRow(sum, [](float a, float b) { return a + b; });
+      sum = QuadSum(sum);
       if (at < args.rows && begin < args.vocab && threadIdx.x % 4 == 0) {
         args.parts[int64_t{at} * parts + begin / kPartColumns] = {max, sum};
       }

@@ -8,6 +8,7 @@
 #include "cuda/device_attribute.cuh"
 #include "cuda/launch.cuh"
 #include "cuda/mma.cuh"
+#include "cuda/quad.cuh"
 #include "cuda/warpgroups.cuh"
 #include "cuda/wgmma.cuh"
 
@@ -91,8 +92,7 @@ __device__ void Weigh(float (&score)[kStepKeys / 2], float scale, RowSums<kDim>&
     for (int n = 0; n < kStepKeys / 8; ++n) {
       largest = fmaxf(largest, fmaxf(score[n * 4 + r * 2], score[n * 4 + r * 2 + 1]));
     }
-    largest = fmaxf(largest, __shfl_xor_sync(0xffffffffu, largest, 1));
-    largest = fmaxf(largest, __shfl_xor_sync(0xffffffffu, largest, 2));
+    largest = QuadMax(largest);
     const float new_max = fmaxf(sums.max[r], largest * scale);
     const float shift = new_max == -INFINITY ? 0.0f : new_max;  // nothing seen yet: keeps exp2(-inf) = 0
     rescale[r] = FastExp2(sums.max[r] - shift);
@@ -284,18 +284,20 @@ __global__ void __launch_bounds__(128 * kWarpgroups, 1)
 
 #pragma unroll
   for (int r = 0; r < 2; ++r) {
-    sums.sum[r] += __shfl_xor_sync(0xffffffffu, sums.sum[r], 1);
-    sums.sum[r] += __shfl_xor_sync(0xffffffffu, sums.sum[r], 2);
+    sums.sum[r] = QuadSum(sums.sum[r]);
     const float inverse = sums.sum[r] > 0.0f ? 1.0f / sums.sum[r] : 0.0f;
-    if (row + r * 8 >= head.queries) continue;
-    T* to = head.out + (row + r * 8) * batch.out_step + lane % 4 * 2;
+    T* to = head.out + (row + r * 8) * batch.out_step + lane % 4 * 8;
 #pragma unroll
-    for (int p = 0; p < Panels<kDim>::kCount; ++p) {
+    for (int eight = 0; eight < kDim / 8; eight += 4) {
+      uint32_t pairs[4];
 #pragma unroll
-      for (int n = 0; n < Panels<kDim>::kPanel / 8; ++n) {
-        const float low = sums.out[p][n * 4 + r * 2] * inverse, high = sums.out[p][n * 4 + r * 2 + 1] * inverse;
-        *reinterpret_cast<uint32_t*>(to + p * Panels<kDim>::kPanel + n * 8) = Pack<T>(low, high);
+      for (int i = 0; i < 4; ++i) {
+        constexpr int kEights = Panels<kDim>::kPanel / 8;
+        const float* pair = &sums.out[(eight + i) / kEights][(eight + i) % kEights * 4 + r * 2];
+        pairs[i] = Pack<T>(pair[0] * inverse, pair[1] * inverse);
       }
+      const uint4 whole = GatherEights(pairs);
+      if (row + r * 8 < head.queries) __stwb(reinterpret_cast<uint4*>(to + eight * 8), whole);
     }
   }
 #endif

@@ -5,6 +5,7 @@
 #include "cuda/device_attribute.cuh"
 #include "cuda/grouped_tile.cuh"
 #include "cuda/launch.cuh"
+#include "cuda/quad.cuh"
 #include "cuda/warpgroup_tile.cuh"
 #include "cuda/warpgroups.cuh"
 
@@ -34,20 +35,24 @@ __global__ void __launch_bounds__(WarpgroupTile<T, Shape>::kThreads, WarpgroupTi
 #pragma unroll
   for (int half = 0; half < 2; ++half) {
     const int32_t place = tile.begin + Product::Row(half);
-    if (place >= tile.end) continue;
     T* out = static_cast<T*>(args.out) + int64_t{place} * width;
 #pragma unroll
-    for (int eight = 0; eight < kColumns / 8; ++eight) {
-      const int32_t at = first_column + Product::Column(eight);
-      if (at >= width) continue;
-      const float* pair = product.Pair(half, eight);
-      float low = pair[0], high = pair[1];
-      if constexpr (kGated) {
-        const float* value = product.Pair(half, eight + kColumns / 8);
-        low = Activate<ActivationKind::kSilu>(low) * value[0];
-        high = Activate<ActivationKind::kSilu>(high) * value[1];
+    for (int eight = 0; eight < kColumns / 8; eight += 4) {
+      uint32_t pairs[4];
+#pragma unroll
+      for (int i = 0; i < 4; ++i) {
+        const float* pair = product.Pair(half, eight + i);
+        float low = pair[0], high = pair[1];
+        if constexpr (kGated) {
+          const float* value = product.Pair(half, eight + i + kColumns / 8);
+          low = Activate<ActivationKind::kSilu>(low) * value[0];
+          high = Activate<ActivationKind::kSilu>(high) * value[1];
+        }
+        pairs[i] = Pack<T>(low, high);
       }
-      *reinterpret_cast<uint32_t*>(out + at) = Pack<T>(low, high);
+      const uint4 whole = GatherEights(pairs);
+      const int32_t at = first_column + (eight + static_cast<int>(threadIdx.x % 4)) * 8;
+      if (place < tile.end && at < width) __stwb(reinterpret_cast<uint4*>(out + at), whole);
     }
   }
 #endif

@@ -121,20 +121,4 @@ struct WarpgroupTile {
   }
 };
 
-// Lane q of four that hold a row has of each of four eights of columns the q-th pair of 16-bit values, and gets all of
-// the q-th eight.
-__device__ inline void GatherEights(uint32_t (&pairs)[4]) {
-#pragma unroll
-  for (int distance = 1; distance <= 2; distance *= 2) {
-    const bool upper = (threadIdx.x & distance) != 0;
-#pragma unroll
-    for (int i = 0; i < 4; ++i) {
-      if ((i & distance) != 0) continue;
-      uint32_t &low = pairs[i], &high = pairs[i + distance];
-      const uint32_t other = __shfl_xor_sync(0xffffffffu, upper ? low : high, distance);
-      (upper ? low : high) = other;
-    }
-  }
-}
-
 }  // namespace beamline::kernels

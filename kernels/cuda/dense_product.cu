@@ -21,10 +21,13 @@ __device__ void StoreFour(const ProductArgs& args, int64_t row, int32_t column, 
   if constexpr (__is_same(Out, float)) {
 #pragma unroll
     for (int eight = 0; eight < kFours; ++eight) {
-#pragma unroll
-      for (int i = 0; i < 2; ++i) {
-        const int32_t at = column + eight * 8 + lane * 2 + i;
-        if (row < args.rows && at < width) out[at] = value[eight][i];
+      const int32_t at = column + eight * 8 + lane * 2;
+      if (row >= args.rows || at >= width) continue;
+      if (at + 1 < width && reinterpret_cast<uintptr_t>(out + at) % 8 == 0) {
+        __stwb(reinterpret_cast<float2*>(out + at), float2{value[eight][0], value[eight][1]});
+      } else {
+        out[at] = value[eight][0];
+        if (at + 1 < width) out[at + 1] = value[eight][1];
       }
     }
   } else {

@@ -9,10 +9,6 @@
 namespace beamline::kernels {
 namespace {
 
-struct __align__(8) LogitPair {
-  float first, second;
-};
-
 template <class T, class Shape>
 __global__ void __launch_bounds__(WarpgroupTile<T, Shape>::kThreads, WarpgroupTile<T, Shape>::kBlocks)
     HeadProduct(const __grid_constant__ HeadProductArgs args) {
@@ -55,7 +51,7 @@ __global__ void __launch_bounds__(WarpgroupTile<T, Shape>::kThreads, WarpgroupTi
         if (at >= args.rows || code >= args.vocab) continue;
         float* to = args.logits + at * args.ld + code;
         if (code + 1 < args.vocab) {
-          *reinterpret_cast<LogitPair*>(to) = {logits[0], logits[1]};
+          __stwb(reinterpret_cast<float2*>(to), float2{logits[0], logits[1]});
         } else {
           *to = logits[0];
         }

@@ -33,6 +33,9 @@
 struct alignas(16) uint4 {
   unsigned x, y, z, w;
 };
+struct alignas(8) float2 {
+  float x, y;
+};
 struct alignas(8) uint2 {
   unsigned x, y;
 };
@@ -81,6 +84,7 @@ T __ldcg(const T* p) {
 }
 template <class T>
 void __stwb(T* p, const T& value) {
+  if (reinterpret_cast<uintptr_t>(p) % sizeof(T) != 0) std::abort();  // as a device does
   *p = value;
 }
 inline unsigned atomicAdd(unsigned* p, unsigned value) {

@@ -28,6 +28,32 @@ std::string KindText(const ProductKind& kind) {
                       kind.scaled ? 1 : 0, " ", kind.gate ? 1 + static_cast<int>(*kind.gate) : 0);
 }
 
+absl::string_view Name(ProductKernel kernel) {
+  switch (kernel) {
+    case ProductKernel::kCublasLt:
+      return "cublaslt";
+    case ProductKernel::kSkinny:
+      return "skinny";
+    case ProductKernel::kDense64x64:
+      return "64x64";
+    case ProductKernel::kDense64x128:
+      return "64x128";
+    case ProductKernel::kDense128x256:
+      return "128x256";
+  }
+  return "?";
+}
+
+// "skinny to 16, cublaslt to 8192": of numbers of rows.
+std::string DescribeKernels(absl::Span<const Algorithm> choice, absl::Span<const int64_t> rows) {
+  std::string text;
+  for (size_t i = 0; i < choice.size(); ++i) {
+    if (i + 1 < choice.size() && choice[i + 1].kernel == choice[i].kernel) continue;
+    absl::StrAppend(&text, text.empty() ? "" : ", ", Name(choice[i].kernel), " to ", rows[i]);
+  }
+  return text;
+}
+
 bool IsDense(ProductKernel kernel) { return kernel >= ProductKernel::kDense64x64; }
 
 // The fastest of algorithms that give the same bits, at that many rows; those that break this there are passed over.
@@ -102,6 +128,13 @@ Algorithm Algorithms::For(const ProductKind& kind, int64_t rows, const LtWorkspa
   }
   const bool known = !choice.empty() && Takes(kind, choice, workspace);
   if (!known) choice = Choose(kind, workspace, stream);
+  if (!known) {
+    LogEvent(spdlog::level::info, "kernels of a product chosen",
+             {{"columns", kind.n},
+              {"depth", kind.k},
+              {"gated", kind.gate.has_value()},
+              {"kernels", DescribeKernels(choice, steps_)}});
+  }
   const std::lock_guard<std::mutex> lock(mutex_);
   if (!known) ++measured_;
   return chosen_.emplace(kind, std::move(choice)).first->second[step];

@@ -21,15 +21,15 @@ limit_mib=64
 build=$build_root/cuda-carry
 cmake -S kernels -B "$build" -G Ninja -DBEAMLINE_WITH_CUDA=ON -DBEAMLINE_CCACHE="$(command -v ccache || true)" \
   -DCMAKE_CUDA_ARCHITECTURES="${1:-90a-real}"
-cmake --build "$build" -j "$jobs" --target beamline_kernels_cuda_test beamline_kernels_cuda_bench
+kernels=(beamline_kernels_cuda{,_unfenced}_{test,bench})
+cmake --build "$build" -j "$jobs" --target "${kernels[@]}"
 if [[ -n ${BEAMLINE_BUILD:-} ]]; then  # some are not of the build's `all`
   cmake --build "$BEAMLINE_BUILD" -j "$jobs" --target beamline beamline_{backend,model,decode,train}_gpu_test \
     beamline_engine_gpu_bench beamline_peer
 fi
 rm -rf carry
 mkdir carry
-strip -o carry/beamline_kernels_cuda_test "$build/cuda/beamline_kernels_cuda_test"
-strip -o carry/beamline_kernels_cuda_bench "$build/cuda/beamline_kernels_cuda_bench"
+for name in "${kernels[@]}"; do strip -o "carry/$name" "$build/cuda/$name"; done
 git describe --always --dirty >carry/COMMIT
 
 # carry_binary FILE: and the libraries of the system that it needs.

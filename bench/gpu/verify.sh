@@ -20,6 +20,8 @@
 #     programmatic  the experiment of launch_kernel.cuh: tests and the dense engine cases with BEAMLINE_PROGRAMMATIC_LAUNCH=1,
 #                to be read beside those of the stages tests and engine
 #     portable   the engine cases with BEAMLINE_WARPGROUPS=0, without the kernels that use wgmma: likewise
+#     unfenced   the experiment of wgmma.cuh: kernels' tests and bench cases without a fence that may be dear, to be read beside
+#                those of the stage bench
 #     quality    the quality gate of fp8 in full, over carry/model, carry/data and carry/tokenizer, and where the model
 #                misses it, of fp8_mixed; their reports, for `beamline pack --gate`, are gate-DTYPE-TIME.json
 #     server     the gRPC server over the CUDA engine, of carry/bundle or else of a small model that the carried binary
@@ -37,10 +39,10 @@ stage_seconds=${BEAMLINE_STAGE_SECONDS:-470}
 total_seconds=${BEAMLINE_TOTAL_SECONDS:-1000000}
 results=${BEAMLINE_RESULTS:-${OUT:-bench/results}}
 stages=("$@")
-[[ $# -gt 0 ]] || stages=(build tests sanitize bench engine peers programmatic portable quality server peers_large)
+[[ $# -gt 0 ]] || stages=(build tests sanitize bench engine peers programmatic portable unfenced quality server peers_large)
 for stage in "${stages[@]}"; do
   case $stage in
-    build | tests | sanitize | bench | engine | peers | peers_large | programmatic | portable | quality | server) ;;
+    build | tests | sanitize | bench | engine | peers | peers_large | programmatic | portable | unfenced | quality | server) ;;
     *) sed -n '3,/^[^#]/s/^# \{0,1\}//p' "$0"; exit 2 ;;
   esac
 done
@@ -223,7 +225,7 @@ stage_bench() {
   local status=$?
   cat "$work/bench"
   json_lines "$work/bench" "$work/kernels" || status=1
-  detail="$(grep -c '"kernel"' "$work/kernels") cases"
+  detail="$(grep -c '^{"kernel"' "$work/bench") cases"
   return $status
 }
 
@@ -324,6 +326,19 @@ stage_portable() {
   lacks beamline_engine_gpu_bench && return 77
   detail=
   experiment portable 1.02B,0.13B,0.935B
+}
+
+stage_unfenced() {
+  local kernels=carry/beamline_kernels_cuda_unfenced said= status=0
+  lacks beamline_kernels_cuda_unfenced_{test,bench} && return 77
+  run_tests unfenced ${kernels}_test '*Product*:*Moe*:*Attention*' || status=1
+  limited "$work/bench" ${kernels}_bench dense_product grouped_product context_attention encoder_attention || status=1
+  cat "$work/bench"
+  : >"$work/measured"
+  json_lines "$work/bench" "$work/measured" || status=1
+  grep '^{"kernel"' "$work/measured" | sed 's/^{/{"experiment": "unfenced", /' >>"$work/kernels"
+  detail="$said$(grep -c '^{"kernel"' "$work/measured") cases"
+  return $status
 }
 
 # Passed where fp8 is as good as bf16, or else fp8_mixed. A missed gate is an exit status of 2 with a report.

@@ -6,6 +6,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <random>
+#include <utility>
 
 #include <cublasLt.h>
 #include <dlfcn.h>
@@ -55,7 +56,7 @@ void* RandomValues(size_t count, const char* type) {
   return p;
 }
 
-Bench::Bench(bool quick) : quick_(quick) {
+Bench::Bench(bool quick, std::vector<std::string> only) : quick_(quick), only_(std::move(only)) {
   Check(cudaStreamCreate(&stream_), "cudaStreamCreate");
   cudaDeviceProp device;
   Check(cudaGetDeviceProperties(&device, 0), "cudaGetDeviceProperties");
@@ -176,7 +177,13 @@ std::optional<double> Bench::MeasureProduct() {
   return best > 0 ? std::optional<double>(best) : std::nullopt;
 }
 
+bool Bench::Runs(const std::string& kernel) const {
+  return only_.empty() ||
+         std::any_of(only_.begin(), only_.end(), [&](const std::string& wanted) { return kernel.starts_with(wanted); });
+}
+
 void Bench::Run(const Case& c) {
+  if (!Runs(c.kernel)) return;
   const double cold = Median([&] { c.launch(stream_); }, true);
   Check(cudaGetLastError(), c.kernel.c_str());
   // Two milliseconds hide what a graph's launch costs.

@@ -39,9 +39,11 @@ struct Case {
 
 class Bench {
  public:
-  // Measures the ceilings and prints them.
-  explicit Bench(bool quick);
+  // Measures the ceilings and prints them. Cases whose kernel's name begins with one of `only` are run; empty: all.
+  Bench(bool quick, std::vector<std::string> only);
   void Run(const Case& c);
+  // Whether one whose name begins so could be.
+  bool Runs(const std::string& kernel) const;
 
  private:
   double Median(const std::function<void()>& once, bool flush);
@@ -49,6 +51,7 @@ class Bench {
   std::optional<double> MeasureProduct();
 
   bool quick_;
+  std::vector<std::string> only_;
   cudaStream_t stream_ = nullptr;
   void* flush_ = nullptr;
   size_t flush_bytes_ = 0;

@@ -5,12 +5,17 @@
 // case's bytes and operations are the fewest there can be, whatever its type: the fp32 forms, which use no tensor
 // cores, are measured against the same ceiling.
 //
-//   beamline_kernels_cuda_bench [--quick]      one line of JSON per ceiling and case; 3 where there is no GPU
+//   beamline_kernels_cuda_bench [--quick] [KERNEL ...]    one line of JSON per ceiling and case, of kernels whose names
+//                                                         begin so or of all; exit status 3 where there is no GPU
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
 #include <cstring>
+#include <functional>
 #include <random>
+#include <string>
+#include <utility>
+#include <vector>
 
 #include "beamline/kernels/attention_cuda.h"
 #include "beamline/kernels/lineage_attention_cuda.h"
@@ -221,16 +226,16 @@ void Experts(Bench& bench, int rows, DataType type, bool warpgroups = true) {
              [combine](cudaStream_t stream) { Require(MoeCombineCuda(combine, stream), "MoeCombineCuda"); }});
 }
 
-int Main(bool quick) {
+int Main(bool quick, std::vector<std::string> only) {
   int count = 0;
   if (cudaGetDeviceCount(&count) != cudaSuccess || count == 0) {
     std::fprintf(stderr, "no GPU: %s\n", cudaGetErrorString(cudaGetLastError()));
     return 3;
   }
-  Bench bench(quick);
+  Bench bench(quick, std::move(only));
   Require(AttentionPrepare(), "AttentionPrepare");
   const bool warpgroups = PrepareWarpgroups() == LaunchError::kOk;
-  SelectionCases(bench, quick);
+  if (bench.Runs("beam_select") || bench.Runs("head_product")) SelectionCases(bench, quick);  // large tries
   const float* bias = static_cast<const float*>(RandomMatrix(kHeads, 257, DataType::kFloat32));
   constexpr DataType kTypes[] = {DataType::kBFloat16, DataType::kFloat16, DataType::kFloat32};
   for (int requests : {1, 8}) {
@@ -269,10 +274,11 @@ int Main(bool quick) {
 }  // namespace beamline::kernels
 
 int main(int argc, char** argv) {
-  const bool quick = argc == 2 && std::strcmp(argv[1], "--quick") == 0;
-  if (argc > 1 && !quick) {
-    std::fprintf(stderr, "usage: %s [--quick]\n", argv[0]);
+  const bool quick = argc > 1 && std::strcmp(argv[1], "--quick") == 0;
+  std::vector<std::string> only(argv + (quick ? 2 : 1), argv + argc);
+  if (!only.empty() && only.front().starts_with("-")) {
+    std::fprintf(stderr, "usage: %s [--quick] [KERNEL ...]\n", argv[0]);
     return 2;
   }
-  return beamline::kernels::Main(quick);
+  return beamline::kernels::Main(quick, std::move(only));
 }

@@ -22,8 +22,15 @@
 namespace beamline::kernels {
 
 // Orders what this thread wrote to shared memory, by cp.async too, before what wgmma reads there: before the barrier
-// that announces it.
-__device__ inline void AnnounceToWarpgroups() { asm volatile("fence.proxy.async.shared::cta;\n" ::: "memory"); }
+// that announces it. BEAMLINE_UNFENCED is an experiment (bench/gpu/verify.sh unfenced): nvcc makes a MEMBAR of the
+// fence, which may wait for copies that are under way; CUTLASS and Triton go without it where cp.async feeds wgmma.
+__device__ inline void AnnounceToWarpgroups() {
+#if defined(BEAMLINE_UNFENCED)
+  asm volatile("" ::: "memory");
+#else
+  asm volatile("fence.proxy.async.shared::cta;\n" ::: "memory");
+#endif
+}
 
 // Before the first wgmma, and wherever its registers were used in between.
 __device__ inline void WarpgroupArrive() { asm volatile("wgmma.fence.sync.aligned;\n" ::: "memory"); }

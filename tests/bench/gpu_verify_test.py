@@ -14,7 +14,8 @@ REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 
 PASSES = 'echo "[  PASSED  ] 7 tests."'
 FAILS = 'echo "[  PASSED  ] 2 tests."; echo "[  FAILED  ] 1 test, listed below:"; exit 1'
-STAGES = ["build", "tests", "sanitize", "bench", "engine", "peers", "programmatic", "portable", "quality", "server", "peers_large"]
+STAGES = ["build", "tests", "sanitize", "bench", "engine", "peers", "programmatic", "portable", "unfenced", "quality", "server",
+          "peers_large"]
 
 
 class VerifyTest(unittest.TestCase):
@@ -168,6 +169,19 @@ esac""")
              "engine": "--models 1.02B,0.13B,0.935B --dtypes bf16 --batches 1,8 --clients 1"}])
         self.script("carry/beamline_engine_gpu_bench", "[[ $* == *mixed* ]] || exit 4")
         self.assertEqual(self.verify("engine")[0], 1)
+
+    def test_unfenced_kernels_stand_beside_the_others(self):
+        self.assertEqual(self.verify("unfenced")[1]["unfenced"]["status"], "skipped")
+        self.script("carry/beamline_kernels_cuda_unfenced_test", PASSES)
+        self.script("carry/beamline_kernels_cuda_unfenced_bench", """echo '{"ceiling": "copy"}'
+[[ $1 == dense_product ]] && echo '{"kernel": "one", "graph_us": 2}'""")
+        _, said, result = self.verify("bench", "unfenced")
+        self.assertEqual(said["bench"]["detail"], "1 cases")
+        self.assertEqual(said["unfenced"]["detail"], "unfenced: 7 passed, 0 failed, 0 skipped; 1 cases")
+        self.assertEqual(result["kernels"], [{"kernel": "one", "graph_us": 1},
+                                             {"experiment": "unfenced", "kernel": "one", "graph_us": 2}])
+        self.script("carry/beamline_kernels_cuda_unfenced_test", FAILS)
+        self.assertEqual(self.verify("unfenced")[0], 1)
 
     def test_peers(self):
         self.script("carry/beamline", "true")

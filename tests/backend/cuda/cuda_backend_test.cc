@@ -446,6 +446,10 @@ TEST(AlgorithmsTest, WideProductsAreLookedAtForFewerRows) {
   const ProductKind head{.out_type = kernels::DataType::kFloat32, .n = 32768, .k = 512};
   EXPECT_EQ(MostRows({.n = 64, .k = 64}, steps), 8192);
   EXPECT_EQ(MostRows(head, steps), 256) << "4,096 rows of 130 KB are more than is left for trials";
+  ProductKind up{.type = kernels::DataType::kBFloat16, .out_type = kernels::DataType::kBFloat16, .n = 24576, .k = 1024};
+  EXPECT_EQ(MostRows(up, steps), 8192);
+  up.gate = kernels::ActivationKind::kSilu;
+  EXPECT_EQ(MostRows(up, steps), 4096) << "with a gate there are two results";
 }
 
 class GraphsTest : public CudaBackendTest {

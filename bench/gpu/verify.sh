@@ -332,7 +332,7 @@ stage_unfenced() {
   local kernels=carry/beamline_kernels_cuda_unfenced said= status=0
   lacks beamline_kernels_cuda_unfenced_{test,bench} && return 77
   run_tests unfenced ${kernels}_test '*Product*:*Moe*:*Attention*' || status=1
-  limited "$work/bench" ${kernels}_bench dense_product grouped_product context_attention encoder_attention || status=1
+  LD_LIBRARY_PATH=$libraries limited "$work/bench" ${kernels}_bench dense_product grouped_product context_attention encoder_attention || status=1
   cat "$work/bench"
   : >"$work/measured"
   json_lines "$work/bench" "$work/measured" || status=1

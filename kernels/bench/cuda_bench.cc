@@ -178,8 +178,9 @@ std::optional<double> Bench::MeasureProduct() {
 }
 
 bool Bench::Runs(const std::string& kernel) const {
-  return only_.empty() ||
-         std::any_of(only_.begin(), only_.end(), [&](const std::string& wanted) { return kernel.starts_with(wanted); });
+  return only_.empty() || std::any_of(only_.begin(), only_.end(), [&](const std::string& wanted) {
+           return kernel.starts_with(wanted) || wanted.starts_with(kernel);
+         });
 }
 
 void Bench::Run(const Case& c) {

@@ -42,7 +42,7 @@ class Bench {
   // Measures the ceilings and prints them. Cases whose kernel's name begins with one of `only` are run; empty: all.
   Bench(bool quick, std::vector<std::string> only);
   void Run(const Case& c);
-  // Whether one whose name begins so could be.
+  // Whether one of that name is, or, of its beginning, could be.
   bool Runs(const std::string& kernel) const;
 
  private:

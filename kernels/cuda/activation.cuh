@@ -20,20 +20,4 @@ __device__ inline float Activate(float x) {
   return x > 0.0f ? x : 0.01f * x;
 }
 
-__device__ inline float Activate(ActivationKind kind, float x) {
-  switch (kind) {
-    case ActivationKind::kSilu:
-      return Activate<ActivationKind::kSilu>(x);
-    case ActivationKind::kRelu:
-      return Activate<ActivationKind::kRelu>(x);
-    case ActivationKind::kGelu:
-      return Activate<ActivationKind::kGelu>(x);
-    case ActivationKind::kGeluTanh:
-      return Activate<ActivationKind::kGeluTanh>(x);
-    case ActivationKind::kLeakyRelu:
-      break;
-  }
-  return Activate<ActivationKind::kLeakyRelu>(x);
-}
-
 }  // namespace beamline::kernels

@@ -22,10 +22,10 @@ __device__ inline float Finished(const ProductArgs& args, int64_t row, int32_t c
   return value;
 }
 
-template <class T>
+template <class T, ActivationKind kGate>
 __device__ inline float Gated(const ProductArgs& args, float gate, float value) {
   const auto rounded = [&](float sum) { return ToFloat(FromFloat<T>(args.scale * sum)); };
-  return Activate(*args.gate, rounded(gate)) * rounded(value);
+  return Activate<kGate>(rounded(gate)) * rounded(value);
 }
 
 inline int32_t ResultColumns(const ProductArgs& args) { return args.gate ? args.n / 2 : args.n; }
@@ -38,21 +38,35 @@ inline bool ValidProduct(const ProductArgs& args, int32_t most_rows) {
   if (args.x_step < args.k || args.weight_step < args.k || args.out_step < ResultColumns(args)) return false;
   if (args.x_step % kChunk != 0 || args.weight_step % kChunk != 0) return false;
   if (args.x == nullptr || args.weight == nullptr || args.out == nullptr) return false;
-  if (args.gate && (args.n % 16 != 0 || args.out_type != args.type || args.add || args.relu || args.bias != nullptr)) {
+  if (args.n > (1 << 30) || args.k > (1 << 30)) return false;
+  if (args.gate && (!IsProductGate(*args.gate) || args.n % 16 != 0 || args.out_type != args.type || args.add ||
+                    args.relu || args.bias != nullptr)) {
     return false;
   }
   const int64_t element = SizeOf(args.out_type);
   return IsAligned(args.x) && IsAligned(args.weight) && IsAligned(args.out, element) && IsAligned(args.bias, element);
 }
 
-// Calls f with values of the types of the matrices and of the result.
+// Which gate a kernel has: a type, so that a kernel is made for each.
+struct NoGate {
+  static constexpr bool kIs = false;
+};
+template <ActivationKind kKindOf>
+struct Gate {
+  static constexpr bool kIs = true;
+  static constexpr ActivationKind kKind = kKindOf;
+};
+
+// Calls f with values of the types of the matrices and of the result, and the gate.
 template <class F>
 LaunchError WithProductTypes(const ProductArgs& args, F f) {
   return WithType(args.type, [&]<class T>(T type) {
     if constexpr (__is_same(T, float)) {
       return LaunchError::kInvalidArgument;
     } else {
-      return args.out_type == DataType::kFloat32 ? f(type, float{}) : f(type, type);
+      if (!args.gate) return args.out_type == DataType::kFloat32 ? f(type, float{}, NoGate()) : f(type, type, NoGate());
+      return *args.gate == ActivationKind::kSilu ? f(type, type, Gate<ActivationKind::kSilu>())
+                                                 : f(type, type, Gate<ActivationKind::kGeluTanh>());
     }
   });
 }

@@ -39,10 +39,11 @@ __device__ void LoadRows(T* to, RowOf row, const void* some, int32_t k, int32_t 
   }
 }
 
-template <class T, class Out, int kTiles, bool kGated>
+template <class T, class Out, int kTiles, class ItsGate>
 __global__ void __launch_bounds__(kWarp) SkinnyProduct(const __grid_constant__ ProductArgs args) {
   AwaitPredecessors();
   auto* const stages = DynamicShared<SkinnyStage<T, kTiles>>();
+  constexpr bool kGated = ItsGate::kIs;
   constexpr int kResults = kGated ? kColumns / 2 : kColumns;
   const int lane = threadIdx.x;
   const int32_t first = static_cast<int32_t>(blockIdx.x) * kResults, width = kGated ? args.n / 2 : args.n;
@@ -95,7 +96,7 @@ __global__ void __launch_bounds__(kWarp) SkinnyProduct(const __grid_constant__ P
       if (row >= args.rows || column >= width) continue;
       float value;
       if constexpr (kGated) {
-        value = Gated<T>(args, sum[tile][i], sum[tile][i + 2]);
+        value = Gated<T, ItsGate::kKind>(args, sum[tile][i], sum[tile][i + 2]);
       } else {
         value = Finished<Out>(args, row, column, sum[tile][i]);
       }
@@ -104,26 +105,22 @@ __global__ void __launch_bounds__(kWarp) SkinnyProduct(const __grid_constant__ P
   }
 }
 
-template <class T, class Out, bool kGated>
+template <class T, class Out, class ItsGate>
 LaunchError Start(const ProductArgs& args, CudaStream stream) {
   const unsigned blocks = (static_cast<unsigned>(args.n) + kColumns - 1) / kColumns;
   const auto launch = [&](auto kernel, size_t stage_bytes) {
     return Launch(kernel, {blocks, kWarp, kStages * stage_bytes}, stream, args);
   };
-  if (args.rows <= kTileRows) return launch(SkinnyProduct<T, Out, 1, kGated>, sizeof(SkinnyStage<T, 1>));
-  return launch(SkinnyProduct<T, Out, 2, kGated>, sizeof(SkinnyStage<T, 2>));
+  if (args.rows <= kTileRows) return launch(SkinnyProduct<T, Out, 1, ItsGate>, sizeof(SkinnyStage<T, 1>));
+  return launch(SkinnyProduct<T, Out, 2, ItsGate>, sizeof(SkinnyStage<T, 2>));
 }
 
 }  // namespace
 
 LaunchError SkinnyProductCuda(const ProductArgs& args, CudaStream stream) {
   if (!ValidProduct(args, kMaxSkinnyRows)) return LaunchError::kInvalidArgument;
-  return WithProductTypes(args, [&]<class T, class Out>(T, Out) {
-    if constexpr (__is_same(T, Out)) {
-      if (args.gate) return Start<T, T, true>(args, stream);
-    }
-    return Start<T, Out, false>(args, stream);
-  });
+  return WithProductTypes(
+      args, [&]<class T, class Out, class ItsGate>(T, Out, ItsGate) { return Start<T, Out, ItsGate>(args, stream); });
 }
 
 }  // namespace beamline::kernels

@@ -4,7 +4,7 @@
 // and what becomes of the sums. Few rows are a matter of reading the weights once: blocks of one warpgroup, 64 rows and
 // 128 columns, two of which a multiprocessor holds. Many are one of the matrix rate, and before it of the cache's:
 // blocks of two warpgroups, 128 rows and 256 columns. Small products are one of having a block for every
-// multiprocessor: 64 rows and columns. The sums run over k in the same order in all.
+// multiprocessor: 64 rows and columns, two blocks on one. The sums run over k in the same order in all.
 #pragma once
 
 #include <cstddef>
@@ -16,8 +16,8 @@
 
 namespace beamline::kernels {
 
-// As many parts of so many columns, each of one instruction, as warpgroups; and stages: one is read, one may still be,
-// the others are under way.
+// kWarpgroups warpgroups of 64 rows, each with as many parts of kPartColumns columns, one instruction's. Of the stages
+// one is read, one may still be, the others are under way.
 template <int kWarpgroupsOf, int kPartColumnsOf, int kStagesOf>
 struct TileShape {
   static constexpr int kWarpgroups = kWarpgroupsOf;

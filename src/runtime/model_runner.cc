@@ -101,7 +101,7 @@ absl::Status ModelRunner::RunBatch(absl::string_view what, const RequestJob& fir
   absl::Status status =
       RunCatching(what, batch, first.trial ? absl::StatusCode::kResourceExhausted : absl::StatusCode::kInternal);
   if (!status.ok()) BEAMLINE_RETURN_IF_ERROR(fault());
-  if (!absl::IsResourceExhausted(status)) return status;
+  if (!absl::IsResourceExhausted(status) || parts_.memory_estimate.empty()) return status;
   return absl::ResourceExhaustedError(
       absl::StrCat(status.message(), "; estimated before, without batches: ", parts_.memory_estimate));
 }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// What algorithms make of one shape of weight: which are offered, the bits they give, their time. The
-// matrices show the order of sums in every type (algorithm_trial.cc). In memory of its own; waits for its stream.
+// What algorithms make of one shape of weight: which are offered, the bits they give, their time. The matrices show the
+// order of sums in every type (algorithm_trial.cc). In memory of its own; waits for its stream.
 #pragma once
 
 #include <vector>
@@ -38,6 +38,9 @@ class AlgorithmTrial {
   // Whether the algorithm's products of up to kTrialRows rows, as many as it can do, give these bits. False where it
   // can do none.
   bool Gives(const Algorithm& algorithm, const std::vector<char>& bits);
+  // Whether two give the same bits of a few rows with a scale, a bias and what `out` held before, which the products
+  // above do not show. Both can do them.
+  bool FinishAlike(const Algorithm& a, const Algorithm& b);
   // Whether a product of `rows` rows, kTrialRows different ones over and over, gives those bits, too.
   bool GivesRows(const Algorithm& algorithm, int64_t rows, const std::vector<char>& bits);
   // Milliseconds of a product of `rows` rows with a weight that is not in the cache; infinite where the algorithm
@@ -48,6 +51,7 @@ class AlgorithmTrial {
   Product MakeProduct(int64_t rows) const;
   ProductArrays Arrays(int64_t first_row, int64_t weight_copy = 0) const;
   bool Start(const Algorithm& algorithm, int64_t rows, int64_t first_row);
+  std::vector<char> Finished(const Algorithm& algorithm);
   bool GivesLastRows(const Algorithm& algorithm, int64_t rows, const std::vector<char>& bits);
   std::vector<char> Rows(int64_t first, int64_t count) const;
 
@@ -56,6 +60,7 @@ class AlgorithmTrial {
   const int64_t row_bytes_;  // of the result
   int64_t weight_copies_ = 1;
   at::Tensor x_, weight_, bias_, ungated_, out_, row_scale_, column_scale_, ahead_;
+  at::Tensor seen_;  // [2, n]: a bias, and what a result held before
   cudaEvent_t begin_ = nullptr, end_ = nullptr;
 };
 

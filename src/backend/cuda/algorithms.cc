@@ -84,7 +84,7 @@ size_t LeastSlowdown(absl::Span<const std::vector<float>> times) {
     for (size_t step = 0; step < times[choice].size(); ++step) {
       float fastest = times[choice][step];
       for (const std::vector<float>& other : times) fastest = std::min(fastest, other[step]);
-      slowdown += times[choice][step] / fastest;
+      slowdown += fastest > 0 ? times[choice][step] / fastest : 1;
     }
     if (slowdown >= least) continue;
     least = slowdown;
@@ -181,13 +181,12 @@ Algorithms::Choice Algorithms::ChooseOf(const ProductKind& kind, bool fast_sums,
   std::vector<Choice> choices;
   std::vector<std::vector<float>> times;  // [choice][step]
   for (auto& [bits, algorithms] : classes) {
-    if (const Algorithm skinny{.kernel = ProductKernel::kSkinny}; trial.Gives(skinny, bits)) {
-      algorithms.insert(algorithms.begin(), skinny);
-    }
-    for (const ProductKernel kernel :
-         {ProductKernel::kDense64x64, ProductKernel::kDense64x128, ProductKernel::kDense128x256}) {
-      const Algorithm dense{.kernel = kernel};
-      if (device_.warpgroups && trial.Gives(dense, bits)) algorithms.push_back(dense);
+    const Algorithm of_class = algorithms.front();
+    for (int kernel = 1; kernel <= static_cast<int>(kLastProductKernel); ++kernel) {
+      const Algorithm own{.kernel = static_cast<ProductKernel>(kernel)};
+      if (IsDense(own.kernel) && !device_.warpgroups) continue;
+      if (!trial.Gives(own, bits) || !trial.FinishAlike(own, of_class)) continue;
+      algorithms.insert(IsDense(own.kernel) ? algorithms.end() : algorithms.begin(), own);  // of equals the first
     }
     Choice choice;
     std::vector<float> time;
@@ -206,7 +205,8 @@ Algorithms::Choice Algorithms::ChooseOf(const ProductKind& kind, bool fast_sums,
 }
 
 std::string Algorithms::Header() const {
-  return absl::StrCat("cublaslt ", lt_.version(), " with products 4 on ", device_.name);
+  return absl::StrCat("cublaslt ", lt_.version(), " with products 4", device_.warpgroups ? " and wgmma" : "", " on ",
+                      device_.name);
 }
 
 std::string Algorithms::Export() const {

@@ -63,6 +63,8 @@ void CudaBackend::Multiply(Context& ctx, const Rows& x, const Tensor& weight, co
                          .add = options.add,
                          .gate = options.gate};
   TORCH_CHECK(!kind.bias || options.bias.scalar_type() == out.scalar_type(), "cuda: a bias of another type");
+  TORCH_CHECK(!kind.gate || (!kind.bias && !kind.add && options.out_step == 0 && kind.epilogue == Epilogue::kNone),
+              "cuda: a gate and something else in one product");
   const ProductArrays arrays{.x = x.x,
                              .weight = static_cast<const char*>(weight.const_data_ptr()) +
                                        options.first_column * static_cast<int64_t>(weight.itemsize()),

@@ -38,6 +38,10 @@ cublasLtEpilogue_t LtEpilogue(const ProductKind& kind) {
 
 bool TakesOwn(const ProductKind& kind) {
   const bool narrow = kind.type == kernels::DataType::kBFloat16 || kind.type == kernels::DataType::kFloat16;
+  if (kind.gate && (!kernels::IsProductGate(*kind.gate) || kind.n % 16 != 0 || kind.out_type != kind.type ||
+                    kind.bias || kind.add || kind.epilogue != Epilogue::kNone)) {
+    return false;
+  }
   return narrow && !kind.scaled && kind.epilogue != Epilogue::kGeluTanh && kind.k % 8 == 0 &&
          (kind.out_type == kind.type || kind.out_type == kernels::DataType::kFloat32);
 }

@@ -11,6 +11,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "absl/strings/str_replace.h"
 #include "absl/strings/str_split.h"
 #include "absl/types/span.h"
 #include "backend/test_context.h"
@@ -210,6 +211,9 @@ TEST_F(CudaBackendTest, FewRowsTakeOurOwnProductWhereItGivesTheSameBits) {
     kind.out_type = DataType::kFloat32;
     kind.add = true;
     EXPECT_TRUE(skinny(kind, 1));
+    emulator::bias_first = true;
+    EXPECT_FALSE(skinny(kind, 1)) << "of equal sums another result";
+    emulator::bias_first = false;
     kind.epilogue = Epilogue::kGeluTanh;
     EXPECT_FALSE(skinny(kind, 1));
   }
@@ -242,13 +246,19 @@ TEST_F(CudaBackendTest, ManyRowsTakeOurOwnProductWhereItIsFasterAndGivesTheSameB
     emulator::sum_group = 8;
     EXPECT_EQ(taken_for(kind, true), ProductKernel::kCublasLt);
     emulator::sum_group = 16;
-    Algorithms algorithms(worker.lt, worker.handle, {worker.device, "test", true});
-    taken(algorithms, kind);
-    for (const bool warpgroups : {true, false}) {  // who has no such kernels measures again
-      Algorithms same(worker.lt, worker.handle, {worker.device, "test", warpgroups});
-      ASSERT_TRUE(same.Import(algorithms.Export()).ok());
-      EXPECT_EQ(taken(same, kind) == ProductKernel::kDense64x64, warpgroups);
-      EXPECT_EQ(same.measured(), warpgroups ? 0 : 1);
+    // Who has such kernels takes no choice that was made without them, and the other way round.
+    for (const bool had : {true, false}) {
+      Algorithms algorithms(worker.lt, worker.handle, {worker.device, "test", had});
+      taken(algorithms, kind);
+      for (const bool has : {true, false}) {
+        Algorithms same(worker.lt, worker.handle, {worker.device, "test", has});
+        ASSERT_TRUE(same.Import(algorithms.Export()).ok());
+        EXPECT_EQ(taken(same, kind) == ProductKernel::kDense64x64, has);
+        EXPECT_EQ(same.measured(), had == has ? 0 : 1);
+      }
+      Algorithms without(worker.lt, worker.handle, {worker.device, "test", false});
+      ASSERT_TRUE(without.Import(absl::StrReplaceAll(algorithms.Export(), {{" and wgmma", ""}})).ok());
+      EXPECT_EQ(taken(without, kind), ProductKernel::kCublasLt) << "nor where a file only says so";
     }
     emulator::product_ms = 0;
   }

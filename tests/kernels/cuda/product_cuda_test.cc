@@ -144,7 +144,7 @@ std::vector<float> Products(const Kernel& kernel, const TypedBuffer& x, const Ty
   return out.Download();
 }
 
-// A row's bits depend neither on how many rows there are, nor on its place among them, nor on the kernel.
+// A row's bits depend neither on how many rows there are, nor on its place among them, nor on the tile.
 TEST_F(ProductGpu, CompanyChangesNothing) {
   for (const DataType type : kTypes) {
     std::mt19937 random(6);
@@ -191,8 +191,7 @@ TEST_F(ProductGpu, AGateGivesWhatTheActivationBehindTheProductGives) {
   };
   for (const Kernel& kernel : Kernels()) {
     for (const DataType type : kTypes) {
-      for (const ActivationKind gate : {ActivationKind::kSilu, ActivationKind::kRelu, ActivationKind::kGelu,
-                                        ActivationKind::kGeluTanh, ActivationKind::kLeakyRelu}) {
+      for (const ActivationKind gate : {ActivationKind::kSilu, ActivationKind::kGeluTanh}) {
         for (const Case& c : {Case{1, 8, 64, 0}, {9, 40, 264, 4}, {130, 168, 72, 8}}) {
           const bool rare = type != DataType::kBFloat16 || gate != ActivationKind::kSilu;
           if (c.rows > kernel.most_rows || (rare && c.rows != 9)) continue;
@@ -274,6 +273,9 @@ TEST(ProductCudaArguments, AreChecked) {
     EXPECT_TRUE(refused([](ProductArgs& a) { a.out_step = 15; }));
     EXPECT_TRUE(refused([](ProductArgs& a) { a.gate = ActivationKind::kSilu, a.out_step = 7; }));
     EXPECT_TRUE(refused([](ProductArgs& a) { a.gate = ActivationKind::kSilu, a.n = 8; }));
+    EXPECT_TRUE(refused([](ProductArgs& a) { a.gate = ActivationKind::kGelu; }));
+    EXPECT_TRUE(refused([](ProductArgs& a) { a.n = a.out_step = (1 << 30) + 16; }));
+    EXPECT_TRUE(refused([](ProductArgs& a) { a.k = a.x_step = a.weight_step = (1 << 30) + 8; }));
     EXPECT_TRUE(refused([](ProductArgs& a) { a.gate = ActivationKind::kSilu, a.out_type = DataType::kFloat32; }));
     EXPECT_TRUE(refused([](ProductArgs& a) { a.gate = ActivationKind::kSilu, a.add = true; }));
     EXPECT_TRUE(refused([](ProductArgs& a) { a.gate = ActivationKind::kSilu, a.relu = true; }));

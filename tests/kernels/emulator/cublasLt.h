@@ -165,6 +165,7 @@ inline constexpr uint64_t kOrderOfFew = 1, kHugeWorkspace = 2, kAscending = 3;  
 inline int64_t sum_group = 16;        // of 16-bit products; the emulated mma's
 inline bool offers_fast_sums = true;  // of E4M3
 inline double product_ms = 0;         // that a product takes
+inline bool bias_first = false;       // before what the result held
 
 inline float Element(const void* matrix, int type, int64_t at) {
   if (type == CUDA_R_16BF) return __bfloat162float(static_cast<const __nv_bfloat16*>(matrix)[at]);
@@ -244,10 +245,12 @@ struct Matmul {
         float value = alpha * (desc.fast_accum != 0 ? FastDot(i, j, depth) : Dot(i, j, depth));
         if (desc.a_scale_mode != 0) value *= desc.a_scale[row] * desc.b_scale[column];
         const int64_t at = static_cast<int64_t>(row) + static_cast<int64_t>(column) * d.step;
-        if (beta != 0) value += beta * Element(c_data, c.type, at);
+        const float before = beta != 0 ? beta * Element(c_data, c.type, at) : 0;
+        if (!emulator::bias_first) value += before;
         if ((epilogue & CUBLASLT_EPILOGUE_BIAS) != 0) {
           value += Element(desc.bias, desc.bias_type < 0 ? d.type : desc.bias_type, static_cast<int64_t>(row));
         }
+        if (emulator::bias_first) value += before;
         if ((epilogue & CUBLASLT_EPILOGUE_RELU) != 0) value = std::max(value, 0.0f);
         if ((epilogue & CUBLASLT_EPILOGUE_GELU) != 0) {
           value *= 0.5f * (1 + std::tanh(0.79788456f * (value + 0.044715f * value * value * value)));

@@ -38,7 +38,8 @@ struct Copy {
   }
 };
 
-// Runs the kernel for one thread of each block, one block after the other.
+// Runs the kernels for one thread of each block, one block after the other. What Enter() has on its stack outlives them
+// all, and `fibers` may be moved meanwhile.
 struct Fiber {
   std::unique_ptr<char[]> stack;  // null: it has not begun
   jmp_buf place;

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // Products of rows with a weight, beside cuBLASLt's. All of them add k in ascending groups of sixteen into one fp32 sum
-// on tensor cores: the order of cuBLASLt's kernels that do not split k, whose bits these may therefore be
-// (src/backend/cuda/algorithms.h looks), and the same bits for every number of rows and every place.
+// on tensor cores: meant to be the order of cuBLASLt's kernels that do not split k, whose bits these may therefore be
+// (src/backend/cuda/algorithms.h looks). Of a kernel the bits are the same for every number of rows and every place.
 //
 // SkinnyProductCuda is for a few rows, as the first decode step has (one of a request): all there is to do is to read
 // the weight once, so every warp streams sixteen of its rows through shared memory on its own, without a barrier of a
@@ -22,6 +22,11 @@ namespace beamline::kernels {
 
 inline constexpr int32_t kMaxSkinnyRows = 16;
 
+// The gates that these kernels have.
+constexpr bool IsProductGate(ActivationKind kind) {
+  return kind == ActivationKind::kSilu || kind == ActivationKind::kGeluTanh;
+}
+
 // out[row][i] = scale x[row] . weight[i] (+ out[row][i]) (+ bias[i]), then ReLU, rounded once.
 // With a gate the weight's first n / 2 rows are gates, the others their values, and out[row][i] = f(gate) * value of
 // both as they are rounded to `type`: the bits of a product that is written, and of ActivationCuda behind it.
@@ -29,8 +34,8 @@ struct ProductArgs {
   DataType type = DataType::kBFloat16;      // of x and weight: bf16 or fp16
   DataType out_type = DataType::kBFloat16;  // of out and bias: `type` or fp32
   int32_t rows = 0;                         // at least 1; skinny: at most kMaxSkinnyRows, dense: at most 65535 * 64
-  int32_t n = 0;                            // at least 1; with a gate a multiple of 16
-  int32_t k = 0;                            // multiple of 8
+  int32_t n = 0;                            // 1..2^30; with a gate a multiple of 16
+  int32_t k = 0;                            // multiple of 8, at most 2^30
   const void* x = nullptr;                  // rows of x and weight begin at 16 bytes
   const void* weight = nullptr;             // [n][k]
   int64_t x_step = 0, weight_step = 0, out_step = 0;  // elements between rows; the first two multiples of 8
@@ -38,7 +43,7 @@ struct ProductArgs {
   bool add = false;  // to what out holds
   bool relu = false;
   const void* bias = nullptr;          // [n] or null
-  std::optional<ActivationKind> gate;  // then out_type is `type`, and there is neither add, relu nor bias
+  std::optional<ActivationKind> gate;  // IsProductGate; out_type is then `type`, without add, relu and bias
   void* out = nullptr;                 // [rows][n], with a gate [rows][n / 2]
 };
 

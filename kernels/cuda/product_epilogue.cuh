@@ -18,7 +18,7 @@ __device__ inline float Finished(const ProductArgs& args, int64_t row, int32_t c
   float value = args.scale * sum;
   if (args.add) value += ToFloat(static_cast<const Out*>(args.out)[row * args.out_step + column]);
   if (args.bias != nullptr) value += ToFloat(static_cast<const Out*>(args.bias)[column]);
-  if (args.relu) value = fmaxf(value, 0.0f);
+  if (args.relu) value = Activate<ActivationKind::kRelu>(value);
   return value;
 }
 

@@ -65,8 +65,14 @@ LaunchError WithProductTypes(const ProductArgs& args, F f) {
       return LaunchError::kInvalidArgument;
     } else {
       if (!args.gate) return args.out_type == DataType::kFloat32 ? f(type, float{}, NoGate()) : f(type, type, NoGate());
-      return *args.gate == ActivationKind::kSilu ? f(type, type, Gate<ActivationKind::kSilu>())
-                                                 : f(type, type, Gate<ActivationKind::kGeluTanh>());
+      switch (*args.gate) {
+        case ActivationKind::kSilu:
+          return f(type, type, Gate<ActivationKind::kSilu>());
+        case ActivationKind::kGeluTanh:
+          return f(type, type, Gate<ActivationKind::kGeluTanh>());
+        default:  // no IsProductGate
+          return LaunchError::kInvalidArgument;
+      }
     }
   });
 }

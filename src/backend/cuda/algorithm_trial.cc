@@ -201,7 +201,7 @@ bool AlgorithmTrial::Gives(const Algorithm& algorithm, const std::vector<char>& 
   return any;
 }
 
-std::vector<char> AlgorithmTrial::Finished(const Algorithm& algorithm) {
+std::vector<char> AlgorithmTrial::FinishedRows(const Algorithm& algorithm) {
   constexpr int64_t kRows = 16;
   ProductArrays arrays = Arrays(0);
   arrays.scale = 0.3f;
@@ -215,11 +215,6 @@ std::vector<char> AlgorithmTrial::Finished(const Algorithm& algorithm) {
   const cublasStatus_t status =
       MakeProduct(kRows).Run(device_.handle, arrays, algorithm, device_.workspace, device_.stream);
   return status == CUBLAS_STATUS_SUCCESS ? Rows(0, kRows) : std::vector<char>();
-}
-
-bool AlgorithmTrial::FinishAlike(const Algorithm& a, const Algorithm& b) {
-  const std::vector<char> finished = Finished(a);
-  return !finished.empty() && finished == Finished(b);
 }
 
 bool AlgorithmTrial::GivesRows(const Algorithm& algorithm, int64_t rows, const std::vector<char>& bits) {

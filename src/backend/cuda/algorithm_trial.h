@@ -38,9 +38,9 @@ class AlgorithmTrial {
   // Whether the algorithm's products of up to kTrialRows rows, as many as it can do, give these bits. False where it
   // can do none.
   bool Gives(const Algorithm& algorithm, const std::vector<char>& bits);
-  // Whether two give the same bits of a few rows with a scale, a bias and what `out` held before, which the products
-  // above do not show. Both can do them.
-  bool FinishAlike(const Algorithm& a, const Algorithm& b);
+  // A few rows with a scale, a bias and what the result held before, which the products above do not show; of narrow
+  // results a difference of one unit in fp32 is seldom seen. Empty where the algorithm cannot do it.
+  std::vector<char> FinishedRows(const Algorithm& algorithm);
   // Whether a product of `rows` rows, kTrialRows different ones over and over, gives those bits, too.
   bool GivesRows(const Algorithm& algorithm, int64_t rows, const std::vector<char>& bits);
   // Milliseconds of a product of `rows` rows with a weight that is not in the cache; infinite where the algorithm
@@ -51,7 +51,6 @@ class AlgorithmTrial {
   Product MakeProduct(int64_t rows) const;
   ProductArrays Arrays(int64_t first_row, int64_t weight_copy = 0) const;
   bool Start(const Algorithm& algorithm, int64_t rows, int64_t first_row);
-  std::vector<char> Finished(const Algorithm& algorithm);
   bool GivesLastRows(const Algorithm& algorithm, int64_t rows, const std::vector<char>& bits);
   std::vector<char> Rows(int64_t first, int64_t count) const;
 

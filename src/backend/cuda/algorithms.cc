@@ -173,19 +173,19 @@ Algorithms::Choice Algorithms::ChooseOf(const ProductKind& kind, bool fast_sums,
   std::vector<int64_t> sizes = steps;
   for (const int64_t rows : {1, 33, 4096}) sizes.push_back(rows);
   const std::vector<Algorithm> offered = trial.Offered(sizes, fast_sums);
-  std::map<std::vector<char>, std::vector<Algorithm>> classes;  // by the bits they give
+  std::map<std::pair<std::vector<char>, std::vector<char>>, std::vector<Algorithm>> classes;  // by the bits they give
   for (const Algorithm& algorithm : offered) {
     std::vector<char> bits = trial.EqualRows(algorithm);
-    if (!bits.empty()) classes[std::move(bits)].push_back(algorithm);
+    if (!bits.empty()) classes[{std::move(bits), trial.FinishedRows(algorithm)}].push_back(algorithm);
   }
   std::vector<Choice> choices;
   std::vector<std::vector<float>> times;  // [choice][step]
-  for (auto& [bits, algorithms] : classes) {
-    const Algorithm of_class = algorithms.front();
+  for (auto& [given, algorithms] : classes) {
+    const auto& [bits, finished] = given;
     for (int kernel = 1; kernel <= static_cast<int>(kLastProductKernel); ++kernel) {
       const Algorithm own{.kernel = static_cast<ProductKernel>(kernel)};
       if (IsDense(own.kernel) && !device_.warpgroups) continue;
-      if (!trial.Gives(own, bits) || !trial.FinishAlike(own, of_class)) continue;
+      if (!trial.Gives(own, bits) || trial.FinishedRows(own) != finished) continue;
       algorithms.insert(IsDense(own.kernel) ? algorithms.end() : algorithms.begin(), own);  // of equals the first
     }
     Choice choice;

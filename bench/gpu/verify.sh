@@ -214,7 +214,7 @@ stage_sanitize() {
       grep -E '=========|Failure|no time' "$work/$tool" | head -n 40
     fi
   done
-  memcheck_carried backend '*CudaBackendTest*:*Fp8Test*:*Fp8Mixed*:*GraphsTest*:*WarpgroupTrial*' || bad=1
+  memcheck_carried backend '*CudaBackendTest*:*AlgorithmsOnDevice*:*Fp8Test*:*Fp8Mixed*:*GraphsTest*:*WarpgroupTrial*' || bad=1
   memcheck_carried decode '*CudaLists.Fp32*' || bad=1
   detail=${said%; }
   return $bad

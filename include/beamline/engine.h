@@ -96,6 +96,7 @@ struct EngineStatus {
   std::string catalogue_version;
   std::string codebook_fingerprint;
   std::string family;
+  bool ranker = false;  // the model has one, by whose value items are ordered instead of the beam's score
   int levels = 0;
   std::vector<uint32_t> level_sizes;
   uint64_t parameters = 0;

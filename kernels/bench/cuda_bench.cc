@@ -26,16 +26,24 @@ void* Allocate(size_t bytes) {
   return p;
 }
 
-// A block of random values, repeated: drawing a matrix of 8192^2 on the host would take seconds. Its length is odd, so
-// that no row of a matrix repeats another.
+// Of random values one block is drawn, and repeated: a matrix of 8192^2 would take seconds, and there are hundreds. Its
+// length is odd, so that no row of a matrix repeats another.
+constexpr size_t kRandomBlock = (1 << 20) + 7;
+
 void* RandomValues(size_t count, const char* type) {
   const size_t size = std::strcmp(type, "fp32") == 0 ? 4 : 2;
-  const size_t block = std::min<size_t>(count, (1 << 20) + 7);
-  std::mt19937 random(static_cast<uint32_t>(count));
-  std::normal_distribution<float> normal;
+  const size_t block = std::min(count, kRandomBlock);
+  static const std::vector<float> normal = [] {
+    std::mt19937 random(1);
+    std::normal_distribution<float> distribution;
+    std::vector<float> values(kRandomBlock);
+    for (float& value : values) value = distribution(random);
+    return values;
+  }();
+  const size_t first = count % kRandomBlock;  // matrices of different sizes are different
   std::vector<unsigned char> host(block * size);
   for (size_t i = 0; i < block; ++i) {
-    const float value = normal(random);
+    const float value = normal[(first + i) % kRandomBlock];
     uint32_t bits;
     std::memcpy(&bits, &value, 4);
     if (size == 4) {
@@ -178,9 +186,13 @@ std::optional<double> Bench::MeasureProduct() {
 }
 
 bool Bench::Runs(const std::string& kernel) const {
-  return only_.empty() || std::any_of(only_.begin(), only_.end(), [&](const std::string& wanted) {
-           return kernel.starts_with(wanted) || wanted.starts_with(kernel);
-         });
+  const auto wants = [&](const std::string& wanted) { return kernel.starts_with(wanted); };
+  return only_.empty() || std::any_of(only_.begin(), only_.end(), wants);
+}
+
+bool Bench::MayRun(const std::string& beginning) const {
+  const auto begins = [&](const std::string& wanted) { return wanted.starts_with(beginning); };
+  return Runs(beginning) || std::any_of(only_.begin(), only_.end(), begins);
 }
 
 void Bench::Run(const Case& c) {

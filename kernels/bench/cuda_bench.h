@@ -42,10 +42,11 @@ class Bench {
   // Measures the ceilings and prints them. Cases whose kernel's name begins with one of `only` are run; empty: all.
   Bench(bool quick, std::vector<std::string> only);
   void Run(const Case& c);
-  // Whether one of that name is, or, of its beginning, could be.
-  bool Runs(const std::string& kernel) const;
+  // Whether a case may be whose kernel's name begins so: if not, it need not be prepared.
+  bool MayRun(const std::string& beginning) const;
 
  private:
+  bool Runs(const std::string& kernel) const;
   double Median(const std::function<void()>& once, bool flush);
   double MeasureCopy();
   std::optional<double> MeasureProduct();

@@ -12,29 +12,27 @@ namespace {
 
 constexpr int kEights = 4;  // of columns, that are stored together
 
-// To memory, what this lane of the four that hold a row has of four eights of columns from `column` on.
+// To memory, the pairs that this lane of the four that hold a row has of four eights of columns from `column` on.
 template <class Out>
-__device__ void StoreFour(const ProductArgs& args, int64_t row, int32_t column, int32_t width,
-                          const float (&value)[kEights][2]) {
+__device__ void StoreEights(const ProductArgs& args, int64_t row, int32_t column, int32_t width,
+                            const float (&pair)[2 * kEights]) {
   Out* const out = static_cast<Out*>(args.out) + row * args.out_step;
   const int lane = threadIdx.x % 4;
   if constexpr (__is_same(Out, float)) {
 #pragma unroll
     for (int eight = 0; eight < kEights; ++eight) {
       const int32_t at = column + eight * 8 + lane * 2;
+      const float low = pair[2 * eight], high = pair[2 * eight + 1];
       if (row >= args.rows || at >= width) continue;
       if (at + 1 < width && reinterpret_cast<uintptr_t>(out + at) % 8 == 0) {
-        __stwb(reinterpret_cast<float2*>(out + at), float2{value[eight][0], value[eight][1]});
+        __stwb(reinterpret_cast<float2*>(out + at), float2{low, high});
       } else {
-        out[at] = value[eight][0];
-        if (at + 1 < width) out[at + 1] = value[eight][1];
+        out[at] = low;
+        if (at + 1 < width) out[at + 1] = high;
       }
     }
   } else {
-    uint32_t pairs[kEights];
-#pragma unroll
-    for (int eight = 0; eight < kEights; ++eight) pairs[eight] = Pack<Out>(value[eight][0], value[eight][1]);
-    const uint4 whole = GatherEights(pairs);
+    const uint4 whole = GatherEights<Out>([&](int eight) { return float2{pair[2 * eight], pair[2 * eight + 1]}; });
     const int32_t at = column + lane * 8;
     if (row >= args.rows || at >= width) return;
     if (at + 8 <= width && reinterpret_cast<uintptr_t>(out + at) % 16 == 0) {
@@ -50,13 +48,13 @@ __device__ void StoreFour(const ProductArgs& args, int64_t row, int32_t column, 
   }
 }
 
-template <class T, class Out, class Shape, class ItsGate>
+template <class T, class Out, class Shape, class Gate>
 __global__ void __launch_bounds__(WarpgroupTile<T, Shape>::kThreads, WarpgroupTile<T, Shape>::kBlocks)
     DenseProduct(const __grid_constant__ ProductArgs args) {
   AwaitPredecessors();
 #if BEAMLINE_COMPILES_WGMMA
   using Product = WarpgroupTile<T, Shape>;
-  constexpr bool kGated = ItsGate::kIs;
+  constexpr bool kGated = Gate::kExists;
   constexpr int kResults = kGated ? Product::kColumns / 2 : Product::kColumns;
   static_assert(kResults % (8 * kEights) == 0);
   auto& storage = *AlignedForWarpgroups<typename Product::Storage>(DynamicShared<unsigned char>());
@@ -77,38 +75,34 @@ __global__ void __launch_bounds__(WarpgroupTile<T, Shape>::kThreads, WarpgroupTi
     const int32_t at = first_row + Product::Row(half);
 #pragma unroll
     for (int first = 0; first < kResults / 8; first += kEights) {
-      float value[kEights][2] = {};
+      int32_t columns[2 * kEights];
+      float value[2 * kEights];
 #pragma unroll
-      for (int eight = 0; eight < kEights; ++eight) {
-        const float* pair = product.Pair(half, first + eight);
-        const int32_t code = first_column + Product::Column(first + eight);
-#pragma unroll
-        for (int i = 0; i < 2; ++i) {
-          if (at >= args.rows || code + i >= width) continue;
-          if constexpr (kGated) {
-            value[eight][i] =
-                Gated<T, ItsGate::kKind>(args, pair[i], product.Pair(half, first + eight + kResults / 8)[i]);
-          } else {
-            value[eight][i] = Finished<Out>(args, at, code + i, pair[i]);
-          }
+      for (int i = 0; i < 2 * kEights; ++i) {
+        const int eight = first + i / 2;
+        columns[i] = first_column + Product::Column(eight) + i % 2;
+        value[i] = product.Pair(half, eight)[i % 2];
+        if constexpr (kGated) {
+          value[i] = Gated<T, Gate::kKind>(args, value[i], product.Pair(half, eight + kResults / 8)[i % 2]);
         }
       }
-      StoreFour<Out>(args, at, first_column + first * 8, width, value);
+      if constexpr (!kGated) Finish<Out>(args, at, columns, value);
+      StoreEights<Out>(args, at, first_column + first * 8, width, value);
     }
   }
 #endif
 }
 
 // f of the kernel, and of its tile.
-template <class T, class Out, class ItsGate, class F>
-LaunchError WithShape(DenseTile tile, F f) {
+template <class T, class Out, class Gate, class F>
+LaunchError WithTile(DenseTile tile, F f) {
   switch (tile) {
     case DenseTile::k64x64:
-      return f(DenseProduct<T, Out, Tile64x64, ItsGate>, WarpgroupTile<T, Tile64x64>());
+      return f(DenseProduct<T, Out, Tile64x64, Gate>, WarpgroupTile<T, Tile64x64>());
     case DenseTile::k64x128:
-      return f(DenseProduct<T, Out, Tile64x128, ItsGate>, WarpgroupTile<T, Tile64x128>());
+      return f(DenseProduct<T, Out, Tile64x128, Gate>, WarpgroupTile<T, Tile64x128>());
     case DenseTile::k128x256:
-      return f(DenseProduct<T, Out, Tile128x256, ItsGate>, WarpgroupTile<T, Tile128x256>());
+      return f(DenseProduct<T, Out, Tile128x256, Gate>, WarpgroupTile<T, Tile128x256>());
   }
   return LaunchError::kInvalidArgument;
 }
@@ -122,24 +116,23 @@ LaunchError DenseProductCuda(const ProductArgs& args, DenseTile tile, CudaStream
     const unsigned rows = (static_cast<unsigned>(args.rows) + Tile::kRows - 1) / Tile::kRows;
     return Launch(kernel, {dim3(columns, rows), Tile::kThreads, Tile::kBytes}, stream, args);
   };
-  return WithProductTypes(args, [&]<class T, class Out, class ItsGate>(T, Out, ItsGate) {
-    return WithShape<T, Out, ItsGate>(tile, launch);
-  });
+  return WithProductTypes(
+      args, [&]<class T, class Out, class Gate>(T, Out, Gate) { return WithTile<T, Out, Gate>(tile, launch); });
 }
 
 LaunchError DenseProductPrepare() {
-  const auto allow = []<class Tile>(auto kernel, const Tile&) { return AllowShared(kernel, Tile::kBytes); };
+  const auto allow = [](DenseTile tile, const ProductArgs& args) {
+    return WithProductTypes(
+        args, [&]<class T, class Out, class Gate>(T, Out, Gate) { return WithTile<T, Out, Gate>(tile, AllowTile); });
+  };
   for (const DenseTile tile : {DenseTile::k64x64, DenseTile::k64x128, DenseTile::k128x256}) {
     for (const DataType type : {DataType::kBFloat16, DataType::kFloat16}) {
-      for (const ProductArgs& args : {ProductArgs{.type = type, .out_type = type},
-                                      {.type = type, .out_type = DataType::kFloat32},
-                                      {.type = type, .out_type = type, .gate = ActivationKind::kSilu},
-                                      {.type = type, .out_type = type, .gate = ActivationKind::kGeluTanh}}) {
-        const LaunchError error = WithProductTypes(args, [&]<class T, class Out, class ItsGate>(T, Out, ItsGate) {
-          return WithShape<T, Out, ItsGate>(tile, allow);
-        });
-        if (error != LaunchError::kOk) return error;
+      LaunchError error = allow(tile, {.type = type, .out_type = DataType::kFloat32});
+      if (error == LaunchError::kOk) error = allow(tile, {.type = type, .out_type = type});
+      for (const ActivationKind gate : kProductGates) {
+        if (error == LaunchError::kOk) error = allow(tile, {.type = type, .out_type = type, .gate = gate});
       }
+      if (error != LaunchError::kOk) return error;
     }
   }
   return LaunchError::kOk;

@@ -70,10 +70,11 @@ __global__ void __launch_bounds__(WarpgroupTile<T, Shape>::kThreads, WarpgroupTi
 #endif
 }
 
+// f of the kernel, and of its tile.
 template <class T, class F>
-LaunchError WithKernel(int warpgroups, F f) {
-  return warpgroups == 1 ? f(HeadProduct<T, Tile64x128>, WarpgroupTile<T, Tile64x128>::kBytes)
-                         : f(HeadProduct<T, Tile128x256>, WarpgroupTile<T, Tile128x256>::kBytes);
+LaunchError WithTile(bool many_rows, F f) {
+  return many_rows ? f(HeadProduct<T, Tile128x256>, WarpgroupTile<T, Tile128x256>())
+                   : f(HeadProduct<T, Tile64x128>, WarpgroupTile<T, Tile64x128>());
 }
 
 bool Valid(const HeadProductArgs& args) {
@@ -92,20 +93,19 @@ bool Valid(const HeadProductArgs& args) {
 
 LaunchError HeadProductCuda(const HeadProductArgs& args, CudaStream stream) {
   if (!Valid(args)) return LaunchError::kInvalidArgument;
-  const int warpgroups = args.rows > 64 ? 2 : 1;
-  const int tile = 64 * warpgroups, columns = 128 * warpgroups;
-  const dim3 grid((args.vocab + columns - 1) / columns, (args.rows + tile - 1) / tile);
-  const auto launch = [&](auto kernel, size_t bytes) {
-    return Launch(kernel, {grid, static_cast<unsigned>(128 * warpgroups), bytes}, stream, args);
+  const auto launch = [&]<class Tile>(auto kernel, const Tile&) {
+    const dim3 grid((args.vocab + Tile::kColumns - 1) / Tile::kColumns, (args.rows + Tile::kRows - 1) / Tile::kRows);
+    return Launch(kernel, {grid, Tile::kThreads, Tile::kBytes}, stream, args);
   };
-  return args.type == DataType::kBFloat16 ? WithKernel<__nv_bfloat16>(warpgroups, launch)
-                                          : WithKernel<__half>(warpgroups, launch);
+  const bool many_rows = args.rows > 64;
+  return args.type == DataType::kBFloat16 ? WithTile<__nv_bfloat16>(many_rows, launch)
+                                          : WithTile<__half>(many_rows, launch);
 }
 
 LaunchError WarpgroupHeadPrepare() {
-  for (const int warpgroups : {1, 2}) {
+  for (const bool many_rows : {false, true}) {
     for (const LaunchError error :
-         {WithKernel<__nv_bfloat16>(warpgroups, AllowShared), WithKernel<__half>(warpgroups, AllowShared)}) {
+         {WithTile<__nv_bfloat16>(many_rows, AllowTile), WithTile<__half>(many_rows, AllowTile)}) {
       if (error != LaunchError::kOk) return error;
     }
   }

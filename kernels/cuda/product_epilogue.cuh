@@ -3,7 +3,10 @@
 // What becomes of the sums of product_cuda.h, and which arguments its launchers take.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
+#include <iterator>
+#include <utility>
 
 #include "beamline/kernels/product_cuda.h"
 #include "cuda/activation.cuh"
@@ -12,19 +15,32 @@
 
 namespace beamline::kernels {
 
-// REQUIRES: a row and a column that exist; no gate.
-template <class Out>
-__device__ inline float Finished(const ProductArgs& args, int64_t row, int32_t column, float sum) {
-  float value = args.scale * sum;
-  if (args.add) value += ToFloat(static_cast<const Out*>(args.out)[row * args.out_step + column]);
-  if (args.bias != nullptr) value += ToFloat(static_cast<const Out*>(args.bias)[column]);
-  if (args.relu) value = Activate<ActivationKind::kRelu>(value);
-  return value;
+// Steps are rounded as written, in every kernel: the compiler may not choose where to fuse them.
+// REQUIRES: no gate. Where there is no such row or column the value is of no use.
+template <class Out, int kValues>
+__device__ inline void Finish(const ProductArgs& args, int64_t row, const int32_t (&column)[kValues],
+                              float (&value)[kValues]) {
+  const auto of_each = [&](auto f) {
+#pragma unroll
+    for (int i = 0; i < kValues; ++i) value[i] = f(column[i], value[i]);
+  };
+  const auto exists = [&](int32_t at) { return row < args.rows && at < args.n; };
+  if (args.add) {
+    const Out* out = static_cast<const Out*>(args.out) + row * args.out_step;
+    of_each([&](int32_t at, float x) { return exists(at) ? __fmaf_rn(args.alpha, x, ToFloat(out[at])) : 0.0f; });
+  } else {
+    of_each([&](int32_t, float x) { return __fmul_rn(args.alpha, x); });
+  }
+  if (args.bias != nullptr) {
+    const Out* bias = static_cast<const Out*>(args.bias);
+    of_each([&](int32_t at, float x) { return exists(at) ? __fadd_rn(x, ToFloat(bias[at])) : 0.0f; });
+  }
+  if (args.relu) of_each([](int32_t, float x) { return Activate<ActivationKind::kRelu>(x); });
 }
 
 template <class T, ActivationKind kGate>
 __device__ inline float Gated(const ProductArgs& args, float gate, float value) {
-  const auto rounded = [&](float sum) { return ToFloat(FromFloat<T>(args.scale * sum)); };
+  const auto rounded = [&](float sum) { return ToFloat(FromFloat<T>(__fmul_rn(args.alpha, sum))); };
   return Activate<kGate>(rounded(gate)) * rounded(value);
 }
 
@@ -47,15 +63,25 @@ inline bool ValidProduct(const ProductArgs& args, int32_t most_rows) {
   return IsAligned(args.x) && IsAligned(args.weight) && IsAligned(args.out, element) && IsAligned(args.bias, element);
 }
 
-// Which gate a kernel has: a type, so that a kernel is made for each.
+// Which gate a kernel has, if any: a type, so that a kernel is made for each.
 struct NoGate {
-  static constexpr bool kIs = false;
+  static constexpr bool kExists = false;
 };
 template <ActivationKind kKindOf>
-struct Gate {
-  static constexpr bool kIs = true;
+struct ProductGate {
+  static constexpr bool kExists = true;
   static constexpr ActivationKind kKind = kKindOf;
 };
+
+using ProductGateIndices = std::make_index_sequence<std::size(kProductGates)>;
+
+// Calls f with the ProductGate of that kind.
+template <class F, size_t... kIndex>
+LaunchError WithGate(ActivationKind kind, F f, std::index_sequence<kIndex...>) {
+  LaunchError error = LaunchError::kInvalidArgument;
+  ((kind == kProductGates[kIndex] ? void(error = f(ProductGate<kProductGates[kIndex]>())) : void()), ...);
+  return error;
+}
 
 // Calls f with values of the types of the matrices and of the result, and the gate.
 template <class F>
@@ -64,15 +90,10 @@ LaunchError WithProductTypes(const ProductArgs& args, F f) {
     if constexpr (__is_same(T, float)) {
       return LaunchError::kInvalidArgument;
     } else {
-      if (!args.gate) return args.out_type == DataType::kFloat32 ? f(type, float{}, NoGate()) : f(type, type, NoGate());
-      switch (*args.gate) {
-        case ActivationKind::kSilu:
-          return f(type, type, Gate<ActivationKind::kSilu>());
-        case ActivationKind::kGeluTanh:
-          return f(type, type, Gate<ActivationKind::kGeluTanh>());
-        default:  // no IsProductGate
-          return LaunchError::kInvalidArgument;
-      }
+      if (args.gate)
+        return WithGate(
+            *args.gate, [&](auto gate) { return f(type, type, gate); }, ProductGateIndices());
+      return args.out_type == DataType::kFloat32 ? f(type, float{}, NoGate()) : f(type, type, NoGate());
     }
   });
 }

@@ -8,6 +8,8 @@
 
 #include <cuda_runtime.h>
 
+#include "cuda/mma.cuh"
+
 namespace beamline::kernels {
 
 // Of the row's four values; the same in its four lanes.
@@ -23,8 +25,16 @@ __device__ inline float QuadMax(float x) {
   return OfQuad(x, [](float a, float b) { return fmaxf(a, b); });
 }
 
-// Lane q gives its pairs of 16-bit values of four eights of columns, and gets all of the q-th eight.
-__device__ inline uint4 GatherEights(uint32_t (&pairs)[4]) {
+// Of four eights of columns lane q gives its pairs, pair(eight), and gets all of the q-th eight, as 16-bit values of T:
+// so that a lane stores 16 bytes, not four times four.
+template <class T, class F>
+__device__ inline uint4 GatherEights(F pair) {
+  uint32_t pairs[4];
+#pragma unroll
+  for (int eight = 0; eight < 4; ++eight) {
+    const float2 of_lane = pair(eight);
+    pairs[eight] = Pack<T>(of_lane.x, of_lane.y);
+  }
 #pragma unroll
   for (int distance = 1; distance <= 2; distance *= 2) {
     const bool upper = (threadIdx.x & distance) != 0;

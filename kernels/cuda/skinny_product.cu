@@ -39,11 +39,11 @@ __device__ void LoadRows(T* to, RowOf row, const void* some, int32_t k, int32_t 
   }
 }
 
-template <class T, class Out, int kTiles, class ItsGate>
+template <class T, class Out, int kTiles, class Gate>
 __global__ void __launch_bounds__(kWarp) SkinnyProduct(const __grid_constant__ ProductArgs args) {
   AwaitPredecessors();
   auto* const stages = DynamicShared<SkinnyStage<T, kTiles>>();
-  constexpr bool kGated = ItsGate::kIs;
+  constexpr bool kGated = Gate::kExists;
   constexpr int kResults = kGated ? kColumns / 2 : kColumns;
   const int lane = threadIdx.x;
   const int32_t first = static_cast<int32_t>(blockIdx.x) * kResults, width = kGated ? args.n / 2 : args.n;
@@ -91,28 +91,38 @@ __global__ void __launch_bounds__(kWarp) SkinnyProduct(const __grid_constant__ P
 #pragma unroll
   for (int tile = 0; tile < kTiles; ++tile) {
 #pragma unroll
-    for (int i = 0; i < (kGated ? 2 : 4); ++i) {
-      const int32_t row = tile * kTileRows + lane % 4 * 2 + i % 2, column = first + lane / 4 + i / 2 * 8;
-      if (row >= args.rows || column >= width) continue;
-      float value;
-      if constexpr (kGated) {
-        value = Gated<T, ItsGate::kKind>(args, sum[tile][i], sum[tile][i + 2]);
-      } else {
-        value = Finished<Out>(args, row, column, sum[tile][i]);
+    for (int next = 0; next < 2; ++next) {
+      constexpr int kEights = kResults / 8;
+      const int32_t row = tile * kTileRows + lane % 4 * 2 + next;
+      int32_t column[kEights];
+      float value[kEights];
+#pragma unroll
+      for (int eight = 0; eight < kEights; ++eight) {
+        column[eight] = first + eight * 8 + lane / 4;
+        value[eight] = sum[tile][eight * 2 + next];
       }
-      static_cast<Out*>(args.out)[row * args.out_step + column] = FromFloat<Out>(value);
+      if constexpr (kGated) {
+        value[0] = Gated<T, Gate::kKind>(args, value[0], sum[tile][2 + next]);
+      } else {
+        Finish<Out>(args, row, column, value);
+      }
+#pragma unroll
+      for (int eight = 0; eight < kEights; ++eight) {
+        if (row >= args.rows || column[eight] >= width) continue;
+        static_cast<Out*>(args.out)[row * args.out_step + column[eight]] = FromFloat<Out>(value[eight]);
+      }
     }
   }
 }
 
-template <class T, class Out, class ItsGate>
+template <class T, class Out, class Gate>
 LaunchError Start(const ProductArgs& args, CudaStream stream) {
   const unsigned blocks = (static_cast<unsigned>(args.n) + kColumns - 1) / kColumns;
   const auto launch = [&](auto kernel, size_t stage_bytes) {
     return Launch(kernel, {blocks, kWarp, kStages * stage_bytes}, stream, args);
   };
-  if (args.rows <= kTileRows) return launch(SkinnyProduct<T, Out, 1, ItsGate>, sizeof(SkinnyStage<T, 1>));
-  return launch(SkinnyProduct<T, Out, 2, ItsGate>, sizeof(SkinnyStage<T, 2>));
+  if (args.rows <= kTileRows) return launch(SkinnyProduct<T, Out, 1, Gate>, sizeof(SkinnyStage<T, 1>));
+  return launch(SkinnyProduct<T, Out, 2, Gate>, sizeof(SkinnyStage<T, 2>));
 }
 
 }  // namespace
@@ -120,7 +130,7 @@ LaunchError Start(const ProductArgs& args, CudaStream stream) {
 LaunchError SkinnyProductCuda(const ProductArgs& args, CudaStream stream) {
   if (!ValidProduct(args, kMaxSkinnyRows)) return LaunchError::kInvalidArgument;
   return WithProductTypes(
-      args, [&]<class T, class Out, class ItsGate>(T, Out, ItsGate) { return Start<T, Out, ItsGate>(args, stream); });
+      args, [&]<class T, class Out, class Gate>(T, Out, Gate) { return Start<T, Out, Gate>(args, stream); });
 }
 
 }  // namespace beamline::kernels

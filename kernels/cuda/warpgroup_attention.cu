@@ -289,14 +289,11 @@ __global__ void __launch_bounds__(128 * kWarpgroups, 1)
     T* to = head.out + (row + r * 8) * batch.out_step + lane % 4 * 8;
 #pragma unroll
     for (int eight = 0; eight < kDim / 8; eight += 4) {
-      uint32_t pairs[4];
-#pragma unroll
-      for (int i = 0; i < 4; ++i) {
+      const uint4 whole = GatherEights<T>([&](int i) {
         constexpr int kEights = Panels<kDim>::kPanel / 8;
         const float* pair = &sums.out[(eight + i) / kEights][(eight + i) % kEights * 4 + r * 2];
-        pairs[i] = Pack<T>(pair[0] * inverse, pair[1] * inverse);
-      }
-      const uint4 whole = GatherEights(pairs);
+        return float2{pair[0] * inverse, pair[1] * inverse};
+      });
       if (row + r * 8 < head.queries) __stwb(reinterpret_cast<uint4*>(to + eight * 8), whole);
     }
   }

@@ -38,19 +38,16 @@ __global__ void __launch_bounds__(WarpgroupTile<T, Shape>::kThreads, WarpgroupTi
     T* out = static_cast<T*>(args.out) + int64_t{place} * width;
 #pragma unroll
     for (int eight = 0; eight < kColumns / 8; eight += 4) {
-      uint32_t pairs[4];
-#pragma unroll
-      for (int i = 0; i < 4; ++i) {
+      const uint4 whole = GatherEights<T>([&](int i) {
         const float* pair = product.Pair(half, eight + i);
-        float low = pair[0], high = pair[1];
+        float2 result{pair[0], pair[1]};
         if constexpr (kGated) {
           const float* value = product.Pair(half, eight + i + kColumns / 8);
-          low = Activate<ActivationKind::kSilu>(low) * value[0];
-          high = Activate<ActivationKind::kSilu>(high) * value[1];
+          result.x = Activate<ActivationKind::kSilu>(pair[0]) * value[0];
+          result.y = Activate<ActivationKind::kSilu>(pair[1]) * value[1];
         }
-        pairs[i] = Pack<T>(low, high);
-      }
-      const uint4 whole = GatherEights(pairs);
+        return result;
+      });
       const int32_t at = first_column + (eight + static_cast<int>(threadIdx.x % 4)) * 8;
       if (place < tile.end && at < width) __stwb(reinterpret_cast<uint4*>(out + at), whole);
     }
@@ -58,13 +55,14 @@ __global__ void __launch_bounds__(WarpgroupTile<T, Shape>::kThreads, WarpgroupTi
 #endif
 }
 
+// f of the kernel, and of its tile.
 template <class T, class F>
-LaunchError WithKernel(int warpgroups, bool gated, F f) {
+LaunchError WithTile(bool many_rows, bool gated, F f) {
   const auto of = [&]<class Shape>(Shape) {
-    constexpr size_t kBytes = WarpgroupTile<T, Shape>::kBytes;
-    return gated ? f(WarpgroupProduct<T, Shape, true>, kBytes) : f(WarpgroupProduct<T, Shape, false>, kBytes);
+    const WarpgroupTile<T, Shape> tile;
+    return gated ? f(WarpgroupProduct<T, Shape, true>, tile) : f(WarpgroupProduct<T, Shape, false>, tile);
   };
-  return warpgroups == 1 ? of(Tile64x128()) : of(Tile128x256());
+  return many_rows ? of(Tile128x256()) : of(Tile64x128());
 }
 
 }  // namespace
@@ -74,25 +72,24 @@ bool TakesWarpgroups(const GroupedProductArgs& args) {
 }
 
 LaunchError WarpgroupProductCuda(const GroupedProductArgs& args, CudaStream stream) {
-  const int warpgroups = args.entries > args.experts * 64 ? 2 : 1;
-  const int columns = 128 * warpgroups;  // of the weight
-  const dim3 grid(static_cast<unsigned>((args.n + columns - 1) / columns), MostTiles(args, 64 * warpgroups));
+  const auto launch = [&]<class Tile>(auto kernel, const Tile&) {
+    const dim3 grid((args.n + Tile::kColumns - 1) / Tile::kColumns, MostTiles(args, Tile::kRows));
+    return Launch(kernel, {grid, Tile::kThreads, Tile::kBytes}, stream, args);
+  };
   return WithType(args.type, [&]<class T>(T) {
     if constexpr (__is_same(T, float)) {
       return LaunchError::kInvalidArgument;
     } else {
-      return WithKernel<T>(warpgroups, args.gated, [&](auto kernel, size_t bytes) {
-        return Launch(kernel, {grid, static_cast<unsigned>(128 * warpgroups), bytes}, stream, args);
-      });
+      return WithTile<T>(/*many_rows=*/args.entries > args.experts * 64, args.gated, launch);
     }
   });
 }
 
 LaunchError WarpgroupProductPrepare() {
-  for (const int warpgroups : {1, 2}) {
+  for (const bool many_rows : {false, true}) {
     for (const bool gated : {false, true}) {
-      for (const LaunchError error : {WithKernel<__nv_bfloat16>(warpgroups, gated, AllowShared),
-                                      WithKernel<__half>(warpgroups, gated, AllowShared)}) {
+      for (const LaunchError error :
+           {WithTile<__nv_bfloat16>(many_rows, gated, AllowTile), WithTile<__half>(many_rows, gated, AllowTile)}) {
         if (error != LaunchError::kOk) return error;
       }
     }

@@ -10,6 +10,7 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "cuda/device_attribute.cuh"
 #include "cuda/mma.cuh"
 #include "cuda/panel.cuh"
 #include "cuda/wgmma.cuh"
@@ -119,6 +120,11 @@ struct WarpgroupTile {
     for (auto& part : sum) Pin(part);
     CopyAsyncWait<0>();
   }
+};
+
+// Lets a kernel have the shared memory of its tile.
+inline constexpr auto AllowTile = []<class Tile>(auto kernel, const Tile&) {
+  return AllowShared(kernel, Tile::kBytes);
 };
 
 }  // namespace beamline::kernels

@@ -81,12 +81,12 @@ class JsonObjectReader {
 
   template <typename T>
   void ReadInt(const std::string& key, const nlohmann::json& value, T& out) {
-    constexpr int64_t kLow = std::numeric_limits<T>::min();
-    constexpr int64_t kHigh = std::numeric_limits<T>::max();
     if (!value.is_number_integer()) return Problem(key, absl::StrCat("must be an integer, is ", value.dump()));
-    if (value.is_number_unsigned() ? value.get<uint64_t>() > static_cast<uint64_t>(kHigh)
-                                   : value.get<int64_t>() < kLow || value.get<int64_t>() > kHigh) {
-      return Problem(key, absl::StrCat("must lie in [", kLow, ", ", kHigh, "], is ", value.dump()));
+    const bool fits =
+        value.is_number_unsigned() ? std::in_range<T>(value.get<uint64_t>()) : std::in_range<T>(value.get<int64_t>());
+    if (!fits) {
+      using Limits = std::numeric_limits<T>;
+      return Problem(key, absl::StrCat("must lie in [", Limits::min(), ", ", Limits::max(), "], is ", value.dump()));
     }
     out = value.get<T>();
   }

@@ -125,8 +125,8 @@ std::string FormatStatus(const v1::GetStatusResponse& status) {
   }
   return absl::StrCat(status.ready() ? "ready" : "not ready", ", server ", status.server_version(), ", up ",
                       Milliseconds(status.uptime_ms()), " s\n", "model ", status.model_version(), " (", status.family(),
-                      ", ", status.parameters(), " parameters)\n", "catalogue ", status.catalogue_version(), ": ",
-                      status.items(), " items, ", status.sids(), " SIDs, levels ",
+                      ", ", status.parameters(), " parameters", status.ranker() ? ", ranker" : "", ")\n", "catalogue ",
+                      status.catalogue_version(), ": ", status.items(), " items, ", status.sids(), " SIDs, levels ",
                       absl::StrJoin(status.level_sizes(), " x "), ", codebook ", status.codebook_fingerprint(), "\n",
                       "requests: ", engine.completed(), " completed, ", engine.failed(), " failed, ", engine.rejected(),
                       " rejected, ", engine.in_flight(), " in flight; contexts: ", engine.context_hits(), " cached, ",

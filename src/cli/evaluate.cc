@@ -33,7 +33,7 @@ Examples:
   beamline evaluate --show evaluation.json
 
 With --gate the model ranks in fp32, in bf16 and in that type instead, by value where it has a ranker, and the type
-passes where its best item is bf16's for 97 % of the users, its 32 best have at most .05 fewer of fp32's than bf16's
+passes where its best item is bf16's for 97 % of the requests, its 32 best have at most .05 fewer of fp32's than bf16's
 have, and the interval of the difference of R@10 to bf16's lies within 2 % of that, which takes some 15,000 requests
 (--split both asks each user's twice). With --out the report is written,
 passed or not; `beamline pack --gate` puts one that passed into the bundle, which a server needs before it serves fp8.

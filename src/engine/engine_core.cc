@@ -394,6 +394,7 @@ EngineStatus EngineCore::GetStatus() const {
   status.catalogue_version = serving->snapshot->version();
   status.catalogue_since = serving->catalogue_since;
   status.family = model.family;
+  status.ranker = model.ranker;
   status.levels = model.levels();
   status.level_sizes = model.level_sizes;
   status.parameters = model.parameters;

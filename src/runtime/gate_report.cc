@@ -22,8 +22,8 @@ namespace {
 using nlohmann::json;
 
 // Raised, too, where a precision rounds otherwise than it did, since older reports measured something else. 2: FP8
-// without the decoder's first step and trunk.
-constexpr int kSchemaVersion = 2;
+// without the decoder's first step and trunk. 3: says whose requests.
+constexpr int kSchemaVersion = 3;
 constexpr char kKind[] = "precision_gate";
 constexpr size_t kMaxWord = 64;
 // What none of n requests showed may still happen to one in n / 3 (the 95 % bound of the rule of three): an interval of
@@ -121,6 +121,9 @@ PrecisionGateReport ReadReport(const json& root, std::vector<std::string>& probl
   if (reader.Has("beam") && report.beam < kGateList) {
     reader.Problem("beam", absl::StrCat("must be at least ", kGateList, ", the items that are compared"));
   }
+  reader.Int("max_users", report.max_users);
+  reader.Int("seed", report.seed);
+  if (report.max_users < 0) reader.Problem("max_users", "must be at least 0");
   reader.Int("requests", report.requests);
   if (reader.Has("requests") && report.requests < 1) reader.Problem("requests", "must be at least 1");
   for (const auto& [key, out] :
@@ -164,15 +167,18 @@ std::vector<std::string> GateFailures(const PrecisionGateReport& report, const P
 
 std::string GateTable(const PrecisionGateReport& report) {
   const data::Interval& difference = report.recall_10_difference;
+  const std::string drawn =
+      report.max_users == 0 ? "" : absl::StrFormat(" (%d users, seed %d)", report.max_users, report.seed);
   std::string table = absl::StrFormat(
-      "%s beside bf16 and fp32, %d requests of split %s, beam %d, device %s, backend %s\n"
+      "%s beside bf16 and fp32, %d requests of split %s%s, beam %d, device %s, backend %s\n"
       "weights %s\n"
       "best item is bf16's       %.4f\n"
       "overlap of the %d best with fp32's: %s %.4f, bf16 %.4f\n"
       "R@10: %s %.4f, bf16 %.4f, fp32 %.4f; %s - bf16 %+.4f [%+.4f, %+.4f]\n",
-      report.dtype, report.requests, report.split, report.beam, report.device, report.backend, report.weights_sha256,
-      report.top_1, kGateList, report.dtype, report.overlap, report.bf16_overlap, report.dtype, report.recall_10,
-      report.bf16_recall_10, report.fp32_recall_10, report.dtype, difference.mean, difference.low, difference.high);
+      report.dtype, report.requests, report.split, drawn, report.beam, report.device, report.backend,
+      report.weights_sha256, report.top_1, kGateList, report.dtype, report.overlap, report.bf16_overlap, report.dtype,
+      report.recall_10, report.bf16_recall_10, report.fp32_recall_10, report.dtype, difference.mean, difference.low,
+      difference.high);
   const std::vector<std::string> failures = GateFailures(report);
   if (failures.empty()) return table + "passed\n";
   for (const std::string& failure : failures) absl::StrAppend(&table, "missed: ", failure, "\n");
@@ -191,6 +197,8 @@ json GateToJson(const PrecisionGateReport& report) {
           {"backend", report.backend},
           {"split", report.split},
           {"beam", report.beam},
+          {"max_users", report.max_users},
+          {"seed", report.seed},
           {"requests", report.requests},
           {"top_1", report.top_1},
           {"overlap", report.overlap},

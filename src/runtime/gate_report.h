@@ -39,6 +39,8 @@ struct PrecisionGateReport {
   std::string config_sha256;           // and of its config.json, whose ranker's weights order what is served
   std::string device, backend, split;  // where it ran, and which part of the log was held out
   int beam = 0;
+  int64_t max_users = 0;  // 0: all; else so many of each split, drawn by
+  uint64_t seed = 0;      // which the interval's resamples are drawn by, too
   int64_t requests = 0;
   double top_1 = 0;                      // share of requests whose best item is bf16's
   double overlap = 0, bf16_overlap = 0;  // mean share of fp32's list that is in theirs

@@ -64,6 +64,7 @@ ModelInfo Describe(const ModelRunner::Parts& parts) {
   const model::ModelConfig& config = parts.model->config();
   ModelInfo info;
   info.family = config.family;
+  info.ranker = parts.model->ranker() != nullptr;
   info.version = parts.model_version;
   info.level_sizes = config.level_sizes;
   info.codebook_fingerprint = parts.codebook_fingerprint;
@@ -204,7 +205,7 @@ void ModelRunner::DecodeBatch(absl::Span<RequestJob* const> jobs, absl::Span<con
   for (size_t i = 0; i < jobs.size(); ++i) {
     *statuses[i] = std::move(results[i].status);
     jobs[i]->hypotheses = std::move(results[i].hypotheses);
-    jobs[i]->ranked = parts_.model->ranker() != nullptr;
+    jobs[i]->ranked = info_.ranker;
     jobs[i]->traced = std::move(results[i].traced);
   }
 }

@@ -26,6 +26,7 @@ namespace beamline::runtime {
 
 struct ModelInfo {
   std::string family;   // "onerec_v1" or "t5"
+  bool ranker = false;  // orders the search's candidates
   std::string version;  // names the bundle's content; part of every context key
   std::vector<uint32_t> level_sizes;
   std::string codebook_fingerprint;

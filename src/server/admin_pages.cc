@@ -135,6 +135,7 @@ HttpPage AdminPages::Status() {
     json.update({{"model_version", status.model_version},
                  {"catalogue_version", status.catalogue_version},
                  {"family", status.family},
+                 {"ranker", status.ranker},
                  {"parameters", status.parameters},
                  {"items", status.num_items},
                  {"sids", status.num_sids},

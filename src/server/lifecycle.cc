@@ -132,6 +132,7 @@ void LogStart(const config::v1::ServerConfig& config, const Server& server, cons
   LogEvent(spdlog::level::info, "server started",
            {{"address", server.address()},
             {"family", status.family},
+            {"ranker", status.ranker},
             {"parameters", status.parameters},
             {"model_version", status.model_version},
             {"catalogue_version", status.catalogue_version},

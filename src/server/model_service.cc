@@ -11,6 +11,7 @@ void FillModel(const EngineStatus& status, bool inside, v1::GetStatusResponse* r
   response->set_catalogue_version(status.catalogue_version);
   response->set_codebook_fingerprint(status.codebook_fingerprint);
   response->set_family(status.family);
+  response->set_ranker(status.ranker);
   response->set_levels(status.levels);
   response->mutable_level_sizes()->Assign(status.level_sizes.begin(), status.level_sizes.end());
   response->set_parameters(status.parameters);

@@ -148,7 +148,7 @@ absl::StatusOr<CaseRankings> ItemRanker::Rank(const backend::Context& ctx, const
   std::mutex mutex;
   absl::Status failure;  // the first one; guarded by mutex
   std::atomic<int64_t> done{0};
-  StartProgress(options.progress, "rank", static_cast<int64_t>(cases.size()), "users");
+  StartProgress(options.progress, "rank", static_cast<int64_t>(cases.size()), "requests");
   {
     const TorchThreads restored;
     ThreadPool pool(ThreadsOrCores(options.threads) - 1);

@@ -256,6 +256,8 @@ absl::StatusOr<runtime::PrecisionGateReport> RunPrecisionGate(const EvaluationRu
   report.backend = run.device.backend;
   report.split = gate.both_splits ? "both" : run.options.held_out == data::HeldOut::kTest ? "test" : "validation";
   report.beam = beam;
+  report.max_users = run.options.max_users;
+  report.seed = run.options.bootstrap.seed;
   return report;
 }
 

@@ -216,6 +216,7 @@ TEST_F(EngineCoreTest, TellsVersionsWidthsCountsAndTimes) {
   EXPECT_EQ(status.num_sids, engine_->catalogue()->num_sids());
   EXPECT_EQ(status.codebook_fingerprint, "codebook");
   EXPECT_EQ(status.parameters, 7u);
+  EXPECT_TRUE(status.ranker);
   EXPECT_EQ(engine_->catalogue()->version(), "catalogue-1");
 }
 

@@ -74,6 +74,7 @@ class FakeRunner final : public runtime::Runner {
     info_.level_sizes = {4, 4, 4};
     info_.codebook_fingerprint = "codebook";
     info_.parameters = 7;
+    info_.ranker = true;
   }
 
   runtime::ModelInfo info_;

@@ -32,8 +32,9 @@ using testing::TinyBundleOptions;
 absl::Status PassGate(const scheduler::Job&) { return absl::OkStatus(); }
 
 std::string BundlePath(const TinyBundleOptions& options = {}) {
-  const fs::path path = fs::path(::testing::TempDir()) /
-                        absl::StrCat("runner_test_bundle_", options.moe, options.causal, options.trunk_layers);
+  const fs::path path =
+      fs::path(::testing::TempDir()) /
+      absl::StrCat("runner_test_bundle_", options.moe, options.causal, options.trunk_layers, options.ranked);
   const auto manifest = testing::WriteTinyBundle(path, options);
   EXPECT_TRUE(manifest.ok()) << manifest.status();
   return path.string();
@@ -125,6 +126,8 @@ TEST(Runner, DescribesItsModel) {
   EXPECT_EQ(runner->info().codebook_fingerprint, runner->catalogue()->codebook_fingerprint());
   EXPECT_THAT(runner->info().window_lengths, ::testing::ElementsAre(6, 12));
   EXPECT_GT(runner->info().parameters, 1000);
+  EXPECT_FALSE(runner->info().ranker);
+  EXPECT_TRUE(Load({.ranked = true})->info().ranker);
   EXPECT_TRUE(runner->WarmUp({}, ScoreRule::kFull).ok());
   EXPECT_EQ(runner->context_cache_stats().entries, 0) << "warm-up leaves nothing behind";
 }

@@ -133,6 +133,7 @@ class FakeEngine final : public Engine {
     status.model_version = "model-1";
     status.catalogue_version = "catalogue-1";
     status.family = "fake";
+    status.ranker = true;
     status.levels = 3;
     status.level_sizes = {4, 2, 1};
     status.parameters = 1234;

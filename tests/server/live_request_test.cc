@@ -183,6 +183,7 @@ TEST_F(LiveRequestTest, PagesForbidWhatIsNotTheirOwn) {
 TEST_F(LiveRequestTest, TheStatusIsToldWhileLoadingToo) {
   const httplib::Result serving = Client().Get("/debug/status");
   EXPECT_EQ(json::parse(serving->body)["not_ready"], "");
+  EXPECT_EQ(json::parse(serving->body)["ranker"], true);
   EXPECT_EQ(json::parse(serving->body)["versions"][1]["error"], "broken/items: was damaged");
   pages_ = nullptr;
   http_ = nullptr;

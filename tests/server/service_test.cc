@@ -386,6 +386,7 @@ TEST_F(ServiceTest, StatusTellsWhatIsLoadedAndCounted) {
   EXPECT_TRUE(status.ready());
   EXPECT_EQ(status.model_version(), "model-1");
   EXPECT_EQ(status.codebook_fingerprint(), "abc123-of-the-status");
+  EXPECT_TRUE(status.ranker());
   EXPECT_THAT(status.level_sizes(), ElementsAre(4, 2, 1));
   EXPECT_EQ(status.items(), 8u);
   EXPECT_EQ(status.sids(), 6u);

@@ -4,10 +4,13 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <functional>
 #include <limits>
 #include <random>
 
+#include <c10/util/BFloat16.h>
 #include <c10/util/Float8_e4m3fn.h>
+#include <c10/util/Half.h>
 
 #include "backend/cuda/device_memory.h"
 
@@ -27,7 +30,7 @@ constexpr int64_t kMostCopies = 64;
 
 constexpr float kLargestE4M3 = 448;
 
-// Values of a type, as bytes.
+// Values of a type, as bytes, and back.
 std::vector<char> Narrow(kernels::DataType type, const std::vector<float>& values) {
   std::vector<char> bytes(values.size() * static_cast<size_t>(kernels::SizeOf(type)));
   for (size_t i = 0; i < values.size(); ++i) {
@@ -47,21 +50,41 @@ std::vector<char> Narrow(kernels::DataType type, const std::vector<float>& value
   return bytes;
 }
 
+std::vector<float> Widen(kernels::DataType type, absl::Span<const char> bytes) {
+  const auto size = static_cast<size_t>(kernels::SizeOf(type));
+  std::vector<float> values(bytes.size() / size);
+  for (size_t i = 0; i < values.size(); ++i) {
+    const char* const from = bytes.data() + size * i;
+    if (type == kernels::DataType::kFloat32) {
+      std::memcpy(&values[i], from, 4);
+      continue;
+    }
+    uint16_t narrow;
+    std::memcpy(&narrow, from, 2);
+    values[i] = type == kernels::DataType::kBFloat16
+                    ? static_cast<float>(c10::BFloat16(narrow, c10::BFloat16::from_bits()))
+                    : static_cast<float>(c10::Half(narrow, c10::Half::from_bits()));
+  }
+  return values;
+}
+
 // Matrices whose product shows the order of its sums in every type. The second half of a row of x repeats the first,
 // and every other row of the weight takes back in its second half what it gave in its first: of these sums nothing is
 // left but their rounding. (Of ordinary sums a narrow result hides it: an algorithm whose order depends on the number
-// of rows was admitted in fp16.)
+// of rows was admitted in fp16.) A gate's value is taken back where the gate is not: both would overflow fp16.
 // Magnitudes are spread, so that few and short terms round, too.
 constexpr int kProbeExponents = 6;  // of two, up and down
 
-std::vector<float> ProbeRows(int64_t rows, int64_t k, uint32_t seed, bool take_back) {
+// taken_back(row): whether the row is one of those.
+template <class F>
+std::vector<float> ProbeRows(int64_t rows, int64_t k, uint32_t seed, F taken_back) {
   std::mt19937 random(seed);
   std::normal_distribution<float> normal;
   std::uniform_int_distribution<int> exponent(-kProbeExponents, kProbeExponents);
   std::vector<float> values(static_cast<size_t>(rows * k));
   for (int64_t row = 0; row < rows; ++row) {
     float* to = values.data() + row * k;
-    const float sign = take_back && row % 2 == 0 ? -1.0f : 1.0f;
+    const float sign = taken_back(row) ? -1.0f : 1.0f;
     for (int64_t i = 0; i < k; ++i)
       to[i] = i < k / 2 ? std::ldexp(normal(random), exponent(random)) : sign * to[i - k / 2];
   }
@@ -81,32 +104,19 @@ AlgorithmTrial::AlgorithmTrial(const Device& device, const ProductKind& kind, in
   const auto room = [&](size_t bytes) {
     return NewTensor(device_.where, {static_cast<int64_t>(bytes)}, c10::ScalarType::Byte);
   };
-  // `copies` times the values, one behind the other.
-  const auto upload = [&](kernels::DataType type, const std::vector<float>& values, int64_t copies) {
-    const std::vector<char> bytes = Narrow(type, values);
-    at::Tensor tensor = room(bytes.size() * static_cast<size_t>(copies));
-    char* to = static_cast<char*>(tensor.mutable_data_ptr());
-    Check(cudaMemcpyAsync(to, bytes.data(), bytes.size(), cudaMemcpyHostToDevice, device_.stream), "trying algorithms");
-    Check(cudaStreamSynchronize(device_.stream), "trying algorithms");
-    for (int64_t copy = 1; copy < copies; ++copy) {
-      Check(cudaMemcpyAsync(to + copy * static_cast<int64_t>(bytes.size()), to, bytes.size(), cudaMemcpyDeviceToDevice,
-                            device_.stream),
-            "trying algorithms");
-    }
-    return tensor;
-  };
+  const auto never = [](int64_t) { return false; };
+  const auto every_other = [&](int64_t row) { return (row + (kind.gate && row >= kind.columns() ? 1 : 0)) % 2 == 0; };
   const int64_t most = std::max(kTrialRows, most_rows);
-  x_ = upload(kind.type, ProbeRows(kTrialRows, kind.k, 1, /*take_back=*/false), (most + kTrialRows - 1) / kTrialRows);
+  x_ = Upload(kind.type, ProbeRows(kTrialRows, kind.k, 1, never), (most + kTrialRows - 1) / kTrialRows);
   if (device_.where.is_cuda()) {
     weight_copies_ = std::clamp<int64_t>(kColdBytes / (kind.n * kind.k * kernels::SizeOf(kind.type)), 1, kMostCopies);
   }
-  weight_ = upload(kind.type, ProbeRows(kind.n, kind.k, 2, /*take_back=*/true), weight_copies_);
-  bias_ = upload(kind.out_type, std::vector<float>(kind.n, 0), 1);  // a value would hide what is left of a sum
-  seen_ = upload(kind.out_type, ProbeRows(2, kind.n, 3, /*take_back=*/false), 1);
+  weight_ = Upload(kind.type, ProbeRows(kind.n, kind.k, 2, every_other), weight_copies_);
+  bias_ = Upload(kind.out_type, std::vector<float>(kind.n, 0));  // a value would hide what is left of a sum
   if (kind.gate) ungated_ = room(static_cast<size_t>(most * kind.n * kernels::SizeOf(kind.out_type)));
   out_ = room(static_cast<size_t>(most * row_bytes_));
-  row_scale_ = upload(kernels::DataType::kFloat32, ProbeScales(most), 1);
-  column_scale_ = upload(kernels::DataType::kFloat32, ProbeScales(kind.n), 1);
+  row_scale_ = Upload(kernels::DataType::kFloat32, ProbeScales(most));
+  column_scale_ = Upload(kernels::DataType::kFloat32, ProbeScales(kind.n));
   ahead_ = room(device_.where.is_cuda() ? kAheadBytes / 4 : 1);
   Check(cudaEventCreate(&begin_), "an event");
   Check(cudaEventCreate(&end_), "an event");
@@ -116,6 +126,21 @@ AlgorithmTrial::~AlgorithmTrial() {
   cudaStreamSynchronize(device_.stream);
   cudaEventDestroy(begin_);
   cudaEventDestroy(end_);
+}
+
+// `copies` times the values, one behind the other.
+at::Tensor AlgorithmTrial::Upload(kernels::DataType type, const std::vector<float>& values, int64_t copies) const {
+  const std::vector<char> bytes = Narrow(type, values);
+  const auto size = static_cast<int64_t>(bytes.size());
+  at::Tensor tensor = NewTensor(device_.where, {size * copies}, c10::ScalarType::Byte);
+  char* const to = static_cast<char*>(tensor.mutable_data_ptr());
+  Check(cudaMemcpyAsync(to, bytes.data(), bytes.size(), cudaMemcpyHostToDevice, device_.stream), "trying algorithms");
+  Check(cudaStreamSynchronize(device_.stream), "trying algorithms");
+  for (int64_t copy = 1; copy < copies; ++copy) {
+    Check(cudaMemcpyAsync(to + copy * size, to, bytes.size(), cudaMemcpyDeviceToDevice, device_.stream),
+          "trying algorithms");
+  }
+  return tensor;
 }
 
 Product AlgorithmTrial::MakeProduct(int64_t rows) const {
@@ -201,20 +226,26 @@ bool AlgorithmTrial::Gives(const Algorithm& algorithm, const std::vector<char>& 
   return any;
 }
 
-std::vector<char> AlgorithmTrial::FinishedRows(const Algorithm& algorithm) {
+std::vector<char> AlgorithmTrial::FinishedRows(const Algorithm& algorithm, const std::vector<char>& bits) {
   constexpr int64_t kRows = 16;
+  const int64_t columns = kind_.columns();
   ProductArrays arrays = Arrays(0);
-  arrays.scale = 0.3f;
-  arrays.bias = seen_.const_data_ptr();
-  const char* const before = static_cast<const char*>(seen_.const_data_ptr()) + seen_.nbytes() / 2;
-  for (int64_t row = 0; row < kRows; ++row) {
-    Check(cudaMemcpyAsync(static_cast<char*>(out_.mutable_data_ptr()) + row * row_bytes_, before,
-                          static_cast<size_t>(row_bytes_), cudaMemcpyDeviceToDevice, device_.stream),
-          "trying algorithms");
-  }
+  if (kind_.alpha) arrays.alpha = 0.3f;
+  std::vector<float> sums = Widen(kind_.out_type, absl::MakeSpan(bits).first(kRows * row_bytes_));
+  for (float& sum : sums) sum *= arrays.alpha;
+  // The bias takes back the first row, what was there the others: in whatever order both are added.
+  std::vector<float> bias(columns, 0), before(sums.size());
+  if (kind_.bias) std::transform(sums.begin(), sums.begin() + columns, bias.begin(), std::negate<>());
+  for (size_t i = 0; i < sums.size(); ++i) before[i] = -(sums[i] + bias[i % columns]);
+  const at::Tensor seen_bias = Upload(kind_.out_type, bias), seen_before = Upload(kind_.out_type, before);
+  arrays.bias = seen_bias.const_data_ptr();
+  Check(cudaMemcpyAsync(out_.mutable_data_ptr(), seen_before.const_data_ptr(), seen_before.nbytes(),
+                        cudaMemcpyDeviceToDevice, device_.stream),
+        "trying algorithms");
   const cublasStatus_t status =
       MakeProduct(kRows).Run(device_.handle, arrays, algorithm, device_.workspace, device_.stream);
-  return status == CUBLAS_STATUS_SUCCESS ? Rows(0, kRows) : std::vector<char>();
+  const std::vector<char> rows = Rows(0, kRows);  // waits: then the vectors may go
+  return status == CUBLAS_STATUS_SUCCESS ? rows : std::vector<char>();
 }
 
 bool AlgorithmTrial::GivesRows(const Algorithm& algorithm, int64_t rows, const std::vector<char>& bits) {

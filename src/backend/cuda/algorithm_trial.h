@@ -38,9 +38,10 @@ class AlgorithmTrial {
   // Whether the algorithm's products of up to kTrialRows rows, as many as it can do, give these bits. False where it
   // can do none.
   bool Gives(const Algorithm& algorithm, const std::vector<char>& bits);
-  // A few rows with a scale, a bias and what the result held before, which the products above do not show; of narrow
-  // results a difference of one unit in fp32 is seldom seen. Empty where the algorithm cannot do it.
-  std::vector<char> FinishedRows(const Algorithm& algorithm);
+  // The first rows with what the products above do without: alpha, a bias and what the result held before. These nearly
+  // take back what `bits`, the products above, say that the sums are, so that little is left but how each step was
+  // rounded. Empty where the algorithm cannot do it.
+  std::vector<char> FinishedRows(const Algorithm& algorithm, const std::vector<char>& bits);
   // Whether a product of `rows` rows, kTrialRows different ones over and over, gives those bits, too.
   bool GivesRows(const Algorithm& algorithm, int64_t rows, const std::vector<char>& bits);
   // Milliseconds of a product of `rows` rows with a weight that is not in the cache; infinite where the algorithm
@@ -48,6 +49,7 @@ class AlgorithmTrial {
   float Time(const Algorithm& algorithm, int64_t rows);
 
  private:
+  at::Tensor Upload(kernels::DataType type, const std::vector<float>& values, int64_t copies = 1) const;
   Product MakeProduct(int64_t rows) const;
   ProductArrays Arrays(int64_t first_row, int64_t weight_copy = 0) const;
   bool Start(const Algorithm& algorithm, int64_t rows, int64_t first_row);
@@ -59,7 +61,6 @@ class AlgorithmTrial {
   const int64_t row_bytes_;  // of the result
   int64_t weight_copies_ = 1;
   at::Tensor x_, weight_, bias_, ungated_, out_, row_scale_, column_scale_, ahead_;
-  at::Tensor seen_;  // [2, n]: a bias, and what a result held before
   cudaEvent_t begin_ = nullptr, end_ = nullptr;
 };
 

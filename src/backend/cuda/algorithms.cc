@@ -20,12 +20,16 @@ namespace beamline::backend::cuda {
 namespace {
 
 constexpr int64_t kMostTrialBytes = int64_t{512} << 20;
+// Raised when old choices may not be taken over: for another form of the lines below, other bits of our own products,
+// other trials.
+constexpr int kTuningVersion = 5;
 constexpr size_t kWords = 2 + std::extent_v<decltype(cublasLtMatmulAlgo_t::data)>;  // of an algorithm's text
 
 std::string KindText(const ProductKind& kind) {
   return absl::StrCat(static_cast<int>(kind.type), " ", static_cast<int>(kind.out_type), " ", kind.n, " ", kind.k, " ",
                       static_cast<int>(kind.epilogue), " ", kind.bias ? 1 : 0, " ", kind.add ? 1 : 0, " ",
-                      kind.scaled ? 1 : 0, " ", kind.gate ? 1 + static_cast<int>(*kind.gate) : 0);
+                      kind.alpha ? 1 : 0, " ", kind.scaled ? 1 : 0, " ",
+                      kind.gate ? 1 + static_cast<int>(*kind.gate) : 0);
 }
 
 absl::string_view Name(ProductKernel kernel) {
@@ -44,15 +48,32 @@ absl::string_view Name(ProductKernel kernel) {
   return "?";
 }
 
-// "skinny to 16, cublaslt to 8192": of numbers of rows.
+absl::string_view Name(kernels::DataType type) {
+  switch (type) {
+    case kernels::DataType::kFloat32:
+      return "fp32";
+    case kernels::DataType::kBFloat16:
+      return "bf16";
+    case kernels::DataType::kFloat16:
+      return "fp16";
+    case kernels::DataType::kE4M3:
+      return "e4m3";
+  }
+  return "?";
+}
+
+}  // namespace
+
 std::string DescribeKernels(absl::Span<const Algorithm> choice, absl::Span<const int64_t> rows) {
   std::string text;
-  for (size_t i = 0; i < choice.size(); ++i) {
-    if (i + 1 < choice.size() && choice[i + 1].kernel == choice[i].kernel) continue;
+  for (size_t i = 0; i < rows.size(); ++i) {
+    if (i + 1 < rows.size() && choice[i + 1].kernel == choice[i].kernel) continue;
     absl::StrAppend(&text, text.empty() ? "" : ", ", Name(choice[i].kernel), " to ", rows[i]);
   }
   return text;
 }
+
+namespace {
 
 bool IsDense(ProductKernel kernel) { return kernel >= ProductKernel::kDense64x64; }
 
@@ -109,6 +130,10 @@ int64_t MostRows(const ProductKind& kind, const std::vector<int64_t>& steps) {
   return most;
 }
 
+std::vector<int64_t> StepsOf(const ProductKind& kind, const std::vector<int64_t>& steps) {
+  return {steps.begin(), std::upper_bound(steps.begin(), steps.end(), MostRows(kind, steps))};
+}
+
 Algorithm Algorithms::For(const ProductKind& kind, int64_t rows, const LtWorkspace& workspace, cudaStream_t stream) {
   const size_t step = std::lower_bound(steps_.begin(), steps_.end() - 1, rows) - steps_.begin();
   std::shared_ptr<std::mutex> measuring;  // held while this kind's choice is made, so that others' are not held up
@@ -132,8 +157,9 @@ Algorithm Algorithms::For(const ProductKind& kind, int64_t rows, const LtWorkspa
     LogEvent(spdlog::level::info, "kernels of a product chosen",
              {{"columns", kind.n},
               {"depth", kind.k},
+              {"types", absl::StrCat(Name(kind.type), " to ", Name(kind.out_type))},
               {"gated", kind.gate.has_value()},
-              {"kernels", DescribeKernels(choice, steps_)}});
+              {"kernels", DescribeKernels(choice, StepsOf(kind, steps_))}});
   }
   const std::lock_guard<std::mutex> lock(mutex_);
   if (!known) ++measured_;
@@ -167,8 +193,7 @@ Algorithms::Choice Algorithms::Choose(const ProductKind& kind, const LtWorkspace
 
 Algorithms::Choice Algorithms::ChooseOf(const ProductKind& kind, bool fast_sums, const LtWorkspace& workspace,
                                         cudaStream_t stream) const {
-  std::vector<int64_t> steps = steps_;
-  while (steps.back() > MostRows(kind)) steps.pop_back();
+  const std::vector<int64_t> steps = StepsOf(kind, steps_);
   AlgorithmTrial trial({lt_, handle_, device_.where, workspace, stream}, kind, steps.back());
   std::vector<int64_t> sizes = steps;
   for (const int64_t rows : {1, 33, 4096}) sizes.push_back(rows);
@@ -176,16 +201,18 @@ Algorithms::Choice Algorithms::ChooseOf(const ProductKind& kind, bool fast_sums,
   std::map<std::pair<std::vector<char>, std::vector<char>>, std::vector<Algorithm>> classes;  // by the bits they give
   for (const Algorithm& algorithm : offered) {
     std::vector<char> bits = trial.EqualRows(algorithm);
-    if (!bits.empty()) classes[{std::move(bits), trial.FinishedRows(algorithm)}].push_back(algorithm);
+    if (bits.empty()) continue;
+    std::vector<char> finished = trial.FinishedRows(algorithm, bits);
+    if (!finished.empty()) classes[{std::move(bits), std::move(finished)}].push_back(algorithm);
   }
   std::vector<Choice> choices;
   std::vector<std::vector<float>> times;  // [choice][step]
   for (auto& [given, algorithms] : classes) {
     const auto& [bits, finished] = given;
-    for (int kernel = 1; kernel <= static_cast<int>(kLastProductKernel); ++kernel) {
-      const Algorithm own{.kernel = static_cast<ProductKernel>(kernel)};
-      if (IsDense(own.kernel) && !device_.warpgroups) continue;
-      if (!trial.Gives(own, bits) || trial.FinishedRows(own) != finished) continue;
+    for (const ProductKernel kernel : kProductKernels) {
+      const Algorithm own{.kernel = kernel};
+      if (kernel == ProductKernel::kCublasLt || (IsDense(kernel) && !device_.warpgroups)) continue;
+      if (!trial.Gives(own, bits) || trial.FinishedRows(own, bits) != finished) continue;
       algorithms.insert(IsDense(own.kernel) ? algorithms.end() : algorithms.begin(), own);  // of equals the first
     }
     Choice choice;
@@ -205,8 +232,8 @@ Algorithms::Choice Algorithms::ChooseOf(const ProductKind& kind, bool fast_sums,
 }
 
 std::string Algorithms::Header() const {
-  return absl::StrCat("cublaslt ", lt_.version(), " with products 4", device_.warpgroups ? " and wgmma" : "", " on ",
-                      device_.name);
+  return absl::StrCat("cublaslt ", lt_.version(), " with products ", kTuningVersion,
+                      device_.warpgroups ? " and wgmma" : "", " on ", device_.name);
 }
 
 std::string Algorithms::Export() const {
@@ -231,7 +258,7 @@ absl::Status Algorithms::Import(absl::string_view text) {
   if (lines[0] != Header()) return absl::OkStatus();
   for (size_t line = 1; line < lines.size(); ++line) {
     if (lines[line].empty()) continue;
-    constexpr size_t kFields = 9;
+    constexpr size_t kFields = 10;
     Choice choice(steps_.size());
     const std::vector<absl::string_view> words = absl::StrSplit(lines[line], ' ');
     std::vector<uint64_t> values(kFields + choice.size() * kWords);
@@ -239,10 +266,9 @@ absl::Status Algorithms::Import(absl::string_view text) {
     for (size_t i = 0; good && i < words.size(); ++i) good = absl::SimpleAtoi(words[i], &values[i]);
     good = good && values[0] <= 3 && values[1] <= 2 && values[2] > 0 && values[2] <= (1u << 30) && values[3] > 0 &&
            values[3] <= (1u << 30) && values[4] <= 2 && values[5] <= 1 && values[6] <= 1 && values[7] <= 1 &&
-           values[8] <= 5;
+           values[8] <= 1 && values[9] <= 1 + static_cast<uint64_t>(kernels::kLastActivation);
     for (size_t step = 0; good && step < choice.size(); ++step) {
-      good = values[kFields + step * kWords] <= static_cast<uint64_t>(kLastProductKernel) &&
-             values[kFields + step * kWords + 1] <= 1;
+      good = values[kFields + step * kWords] < std::size(kProductKernels) && values[kFields + step * kWords + 1] <= 1;
     }
     if (!good) {
       return absl::InvalidArgumentError(absl::StrCat("algorithms: line ", line + 1, " is none: '", lines[line], "'"));
@@ -262,7 +288,8 @@ absl::Status Algorithms::Import(absl::string_view text) {
         values[5] == 1,
         values[6] == 1,
         values[7] == 1,
-        values[8] == 0 ? std::nullopt : std::optional(static_cast<kernels::ActivationKind>(values[8] - 1))};
+        values[8] == 1,
+        values[9] == 0 ? std::nullopt : std::optional(static_cast<kernels::ActivationKind>(values[9] - 1))};
     imported.emplace(kind, std::move(choice));
   }
   const std::lock_guard<std::mutex> lock(mutex_);

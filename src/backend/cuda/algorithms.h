@@ -37,6 +37,11 @@ std::vector<int64_t> RowSteps(c10::Device where);
 // The most rows of one product, for which equal bits were looked at: more are multiplied in parts.
 int64_t MostRows(const ProductKind& kind, const std::vector<int64_t>& steps);
 
+std::vector<int64_t> StepsOf(const ProductKind& kind, const std::vector<int64_t>& steps);  // of at most MostRows
+
+// "skinny to 16, cublaslt to 8192": which kernels these numbers of rows take.
+std::string DescribeKernels(absl::Span<const Algorithm> choice, absl::Span<const int64_t> rows);
+
 class Algorithms {
  public:
   struct Device {

@@ -111,7 +111,7 @@ class CudaBackend final : public Backend {
   struct ProductOptions {
     Tensor bias;
     Epilogue epilogue = Epilogue::kNone;
-    float scale = 1;
+    float alpha = 1;
     bool add = false;
     int64_t first_column = 0;  // of the weight's; 0 and its width: all
     int64_t columns = 0;

@@ -61,6 +61,7 @@ void CudaBackend::Multiply(Context& ctx, const Rows& x, const Tensor& weight, co
                          .epilogue = options.epilogue,
                          .bias = options.bias.defined(),
                          .add = options.add,
+                         .alpha = options.alpha != 1,
                          .gate = options.gate};
   TORCH_CHECK(!kind.bias || options.bias.scalar_type() == out.scalar_type(), "cuda: a bias of another type");
   TORCH_CHECK(!kind.gate || (!kind.bias && !kind.add && options.out_step == 0 && kind.epilogue == Epilogue::kNone),
@@ -71,7 +72,7 @@ void CudaBackend::Multiply(Context& ctx, const Rows& x, const Tensor& weight, co
                              .bias = kind.bias ? options.bias.const_data_ptr() : nullptr,
                              .ungated = kind.gate ? options.ungated.mutable_data_ptr() : nullptr,
                              .out = out.mutable_data_ptr(),
-                             .scale = options.scale};
+                             .alpha = options.alpha};
   Run(ctx, kind, {x.step, width, options.out_step == 0 ? kind.columns() : options.out_step}, x.count, arrays);
 }
 
@@ -212,7 +213,7 @@ Tensor CudaBackend::LevelHead(Context& ctx, const Tensor& x, const HeadWeights& 
     batch.KeepParts(columns, FusedHead(ctx, from, head, columns));
   } else {
     Multiply(ctx, from, head.weight, logits,
-             {.bias = head.bias, .scale = static_cast<float>(head.scale), .out_step = step});
+             {.bias = head.bias, .alpha = static_cast<float>(head.scale), .out_step = step});
   }
   return columns;
 }

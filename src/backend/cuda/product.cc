@@ -144,13 +144,14 @@ cublasStatus_t Product::Run(cublasLtHandle_t handle, const ProductArrays& arrays
   const auto status = [](kernels::LaunchError error) {
     return error == kernels::LaunchError::kOk ? CUBLAS_STATUS_SUCCESS : CUBLAS_STATUS_NOT_SUPPORTED;
   };
+  if (arrays.alpha != 1 && !kind_.alpha) return CUBLAS_STATUS_INVALID_VALUE;  // no algorithm was tried with it
   if (algorithm.kernel != ProductKernel::kCublasLt) return status(RunOwn(algorithm.kernel, arrays, stream));
   Bind(arrays);
   UseSums(algorithm.fast_sums);
   const float add = kind_.add ? 1.0f : 0.0f;
   void* const out = kind_.gate ? arrays.ungated : arrays.out;
   const cublasStatus_t product =
-      lt_.matmul(handle, desc_, &arrays.scale, arrays.weight, weight_, arrays.x, x_, &add, out, out_, out, out_,
+      lt_.matmul(handle, desc_, &arrays.alpha, arrays.weight, weight_, arrays.x, x_, &add, out, out_, out, out_,
                  &algorithm.lt, workspace.data, workspace.bytes, stream);
   if (product != CUBLAS_STATUS_SUCCESS || !kind_.gate) return product;
   return status(kernels::ActivationCuda({.type = kind_.out_type,
@@ -173,7 +174,7 @@ kernels::LaunchError Product::RunOwn(ProductKernel kernel, const ProductArrays& 
                                   .x_step = steps_.x,
                                   .weight_step = steps_.weight,
                                   .out_step = steps_.out,
-                                  .scale = arrays.scale,
+                                  .alpha = arrays.alpha,
                                   .add = kind_.add,
                                   .relu = kind_.epilogue == Epilogue::kRelu,
                                   .bias = kind_.bias ? arrays.bias : nullptr,

@@ -28,6 +28,7 @@ struct ProductKind {
   Epilogue epilogue = Epilogue::kNone;
   bool bias = false;
   bool add = false;     // to what the result holds already
+  bool alpha = false;   // the product is multiplied with a number that is not 1
   bool scaled = false;  // E4M3 alone: x has a scale for each row, the weight one for each of its n
   // Of the weight's rows, the first half are gates and the second their values: the result is n / 2 wide, of `type`,
   // without epilogue, bias or add (product_cuda.h).
@@ -53,12 +54,14 @@ struct ProductArrays {
   const float* column_scale = nullptr;  // [n], likewise
   void* ungated = nullptr;              // [rows][n] of a product with a gate, for cuBLASLt's result
   void* out = nullptr;
-  float scale = 1;  // of the product, not of the bias
+  float alpha = 1;  // of the product, not of the bias
 };
 
 // By which kernel: cuBLASLt's, or one of kernels/product_cuda.h.
 enum class ProductKernel : int { kCublasLt = 0, kSkinny = 1, kDense64x64 = 2, kDense64x128 = 3, kDense128x256 = 4 };
-inline constexpr ProductKernel kLastProductKernel = ProductKernel::kDense128x256;
+inline constexpr ProductKernel kProductKernels[] = {ProductKernel::kCublasLt, ProductKernel::kSkinny,
+                                                    ProductKernel::kDense64x64, ProductKernel::kDense64x128,
+                                                    ProductKernel::kDense128x256};
 
 struct Algorithm {
   ProductKernel kernel = ProductKernel::kCublasLt;

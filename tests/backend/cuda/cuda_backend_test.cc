@@ -1,43 +1,20 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// What the cuda backend has besides the op set: algorithms that give the same rows for every number of them, batches
-// that allocate nothing and copy once, tries that go to the device once.
+// What the cuda backend has besides the op set: batches that allocate nothing and copy once, tries that go to the
+// device once, graphs.
 #include "backend/cuda/cuda_backend.h"
 
-#include <cstdlib>
-#include <map>
 #include <new>
 #include <optional>
 #include <vector>
 
-#include "absl/strings/str_cat.h"
-#include "absl/strings/str_join.h"
-#include "absl/strings/str_replace.h"
-#include "absl/strings/str_split.h"
 #include "absl/types/span.h"
-#include "backend/test_context.h"
+#include "backend/cuda/cuda_test.h"
 #include "beamline/kernels/warpgroups_cuda.h"
 #include "gtest/gtest.h"
 
 namespace beamline::backend::cuda {
 namespace {
-
-Context SharedContext(const char* dtype = "fp32") { return *MakeCudaTestContext(dtype); }
-
-class CudaBackendTest : public testing::Test {
- protected:
-  void SetUp() override {
-    const absl::Status status = MakeCudaTestContext("fp32").status();
-    if (!status.ok() && std::getenv("BEAMLINE_REQUIRE_GPU") == nullptr) GTEST_SKIP() << status;
-    ASSERT_TRUE(status.ok()) << status;
-  }
-};
-
-Tensor Weight(Context& ctx, int64_t rows, int64_t columns, float first = 0.01f) {
-  std::vector<float> values(rows * columns);
-  for (size_t i = 0; i < values.size(); ++i) values[i] = first + 0.001f * static_cast<float>(i * 7919 % 613);
-  return UploadWeight(ctx, values, {rows, columns});
-}
 
 TEST_F(CudaBackendTest, LaterBatchesAllocateNothingAndUploadOnce) {
   for (const char* dtype : {"fp32", "fp8"}) {
@@ -129,215 +106,6 @@ TEST_F(CudaBackendTest, TellsTheMemoryOfTheDevice) {
   EXPECT_EQ(during->total, before->total);
   EXPECT_NEAR(static_cast<double>(before->free - during->free), static_cast<double>(bytes), 64 << 20);
 }
-
-TEST(AlgorithmsTest, AClassThatIsNeverFarBehindBeatsOneThatIsFastestSomewhere) {
-  const std::vector<std::vector<float>> times = {{1, 40}, {1.5f, 15}, {4, 10}};  // [class][number of rows]
-  EXPECT_EQ(LeastSlowdown(times), 1u);
-  EXPECT_EQ(LeastSlowdown(absl::MakeConstSpan(times).subspan(2)), 0u);
-}
-
-TEST_F(CudaBackendTest, OnlyOneThatGivesEqualRowsIsTaken) {
-  Context ctx = BeginBatch(SharedContext());
-  Worker& worker = static_cast<CudaBatch&>(*ctx.resources).worker();
-  const LtWorkspace workspace{worker.lt_workspace.mutable_data_ptr(), worker.lt_workspace.nbytes()};
-  for (const auto type : {kernels::DataType::kFloat32, kernels::DataType::kBFloat16, kernels::DataType::kFloat16,
-                          kernels::DataType::kE4M3}) {
-    const bool narrow = type == kernels::DataType::kE4M3;
-    Algorithms algorithms(worker.lt, worker.handle, Algorithms::Device{worker.device, "test"});
-    const auto taken_for = [&](const ProductKind& kind, int64_t rows) {
-      return algorithms.For(kind, rows, workspace, worker.stream).lt.data[0];
-    };
-#if defined(BEAMLINE_EMULATED_CUBLASLT)
-    // Few and short sums of a narrow result show the order, too (32 terms of E4M3 are added at once).
-    const kernels::DataType out = narrow ? kernels::DataType::kBFloat16 : type;
-    for (const int64_t n : {narrow ? 32 : 8, 16, 48}) {
-      for (const int64_t k : {narrow ? 48 : 16, narrow ? 64 : 32, narrow ? 208 : 200}) {
-        for (const bool scaled : {false, narrow}) {
-          const ProductKind one{.type = type, .out_type = out, .n = n, .k = k, .scaled = scaled};
-          EXPECT_EQ(taken_for(one, 80), emulator::kAscending) << n << " x " << k;
-        }
-      }
-    }
-#endif
-    ProductKind kind{.type = type, .out_type = kernels::DataType::kFloat32, .n = 24, .k = 104, .bias = true};
-    if (narrow) kind = {.type = type, .out_type = kernels::DataType::kBFloat16, .n = 48, .k = 112, .scaled = true};
-    const uint64_t taken = taken_for(kind, 80);
-#if defined(BEAMLINE_EMULATED_CUBLASLT)
-    EXPECT_EQ(taken, emulator::kAscending);
-#endif
-    // Carried over to another process on the same device, and to no other.
-    Algorithms same(worker.lt, worker.handle, Algorithms::Device{worker.device, "test"});
-    ASSERT_TRUE(same.Import(algorithms.Export()).ok());
-    EXPECT_EQ(same.size(), algorithms.size());
-    EXPECT_EQ(same.For(kind, 80, workspace, worker.stream).lt.data[0], taken);
-    EXPECT_EQ(same.measured(), 0);
-    EXPECT_EQ(same.Export(), algorithms.Export());
-    Algorithms other(worker.lt, worker.handle, Algorithms::Device{worker.device, "another"});
-    ASSERT_TRUE(other.Import(algorithms.Export()).ok());
-    EXPECT_EQ(other.size(), 0);
-    // Of the last algorithm, a kernel that there is not, and sums that are neither fast nor not.
-    for (const auto& [from_end, word] : {std::pair{10, "5"}, {9, "2"}}) {
-      std::vector<std::string> words = absl::StrSplit(algorithms.Export(), ' ');
-      words[words.size() - from_end] = word;
-      EXPECT_EQ(same.Import(absl::StrJoin(words, " ")).code(), absl::StatusCode::kInvalidArgument);
-    }
-    const absl::Status broken = same.Import(algorithms.Export() + "1 2 three\n");
-    EXPECT_EQ(broken.message(), absl::StrCat("algorithms: line ", algorithms.size() + 2, " is none: '1 2 three'"));
-  }
-}
-
-#if defined(BEAMLINE_EMULATED_CUBLASLT)
-// The emulator's products take no time, and of equals ours is the first.
-TEST_F(CudaBackendTest, FewRowsTakeOurOwnProductWhereItGivesTheSameBits) {
-  Context ctx = BeginBatch(SharedContext());
-  Worker& worker = static_cast<CudaBatch&>(*ctx.resources).worker();
-  const LtWorkspace workspace{worker.lt_workspace.mutable_data_ptr(), worker.lt_workspace.nbytes()};
-  using kernels::DataType;
-  const auto skinny = [&](const ProductKind& kind, int64_t rows) {
-    Algorithms algorithms(worker.lt, worker.handle, Algorithms::Device{worker.device, "test"});
-    const bool is = algorithms.For(kind, rows, workspace, worker.stream).kernel == ProductKernel::kSkinny;
-    Algorithms same(worker.lt, worker.handle, Algorithms::Device{worker.device, "test"});
-    EXPECT_TRUE(same.Import(algorithms.Export()).ok());
-    EXPECT_EQ(same.For(kind, rows, workspace, worker.stream).kernel == ProductKernel::kSkinny, is);
-    EXPECT_EQ(same.measured(), 0);
-    return is;
-  };
-  for (const DataType type : {DataType::kBFloat16, DataType::kFloat16}) {
-    ProductKind kind{.type = type, .out_type = type, .n = 24, .k = 104, .bias = true};
-    for (const int64_t rows : {1, 16}) EXPECT_TRUE(skinny(kind, rows));
-    EXPECT_FALSE(skinny(kind, 17));
-    emulator::sum_group = 8;
-    EXPECT_FALSE(skinny(kind, 1));
-    emulator::sum_group = 16;
-    kind.out_type = DataType::kFloat32;
-    kind.add = true;
-    EXPECT_TRUE(skinny(kind, 1));
-    emulator::bias_first = true;
-    EXPECT_FALSE(skinny(kind, 1)) << "of equal sums another result";
-    emulator::bias_first = false;
-    kind.epilogue = Epilogue::kGeluTanh;
-    EXPECT_FALSE(skinny(kind, 1));
-  }
-  EXPECT_FALSE(skinny({.n = 24, .k = 104}, 1));
-  EXPECT_FALSE(
-      skinny({.type = DataType::kE4M3, .out_type = DataType::kBFloat16, .n = 48, .k = 112, .scaled = true}, 1));
-}
-
-// Here products of cuBLASLt take time, and ours none.
-TEST_F(CudaBackendTest, ManyRowsTakeOurOwnProductWhereItIsFasterAndGivesTheSameBits) {
-  Context ctx = BeginBatch(SharedContext());
-  Worker& worker = static_cast<CudaBatch&>(*ctx.resources).worker();
-  const LtWorkspace workspace{worker.lt_workspace.mutable_data_ptr(), worker.lt_workspace.nbytes()};
-  using kernels::DataType;
-  const auto taken = [&](Algorithms& algorithms, const ProductKind& kind) {
-    return algorithms.For(kind, 80, workspace, worker.stream).kernel;
-  };
-  const auto taken_for = [&](const ProductKind& kind, bool warpgroups) {
-    Algorithms algorithms(worker.lt, worker.handle, {worker.device, "test", warpgroups});
-    return taken(algorithms, kind);
-  };
-  for (const std::optional<kernels::ActivationKind> gate :
-       {std::optional<kernels::ActivationKind>(), std::optional(kernels::ActivationKind::kGeluTanh)}) {
-    const ProductKind kind{
-        .type = DataType::kBFloat16, .out_type = DataType::kBFloat16, .n = 48, .k = 104, .gate = gate};
-    EXPECT_EQ(taken_for(kind, true), ProductKernel::kCublasLt) << "of equals it is the first";
-    emulator::product_ms = 1;
-    EXPECT_EQ(taken_for(kind, true), ProductKernel::kDense64x64);
-    EXPECT_EQ(taken_for(kind, false), ProductKernel::kCublasLt);
-    emulator::sum_group = 8;
-    EXPECT_EQ(taken_for(kind, true), ProductKernel::kCublasLt);
-    emulator::sum_group = 16;
-    // Who has such kernels takes no choice that was made without them, and the other way round.
-    for (const bool had : {true, false}) {
-      Algorithms algorithms(worker.lt, worker.handle, {worker.device, "test", had});
-      taken(algorithms, kind);
-      for (const bool has : {true, false}) {
-        Algorithms same(worker.lt, worker.handle, {worker.device, "test", has});
-        ASSERT_TRUE(same.Import(algorithms.Export()).ok());
-        EXPECT_EQ(taken(same, kind) == ProductKernel::kDense64x64, has);
-        EXPECT_EQ(same.measured(), had == has ? 0 : 1);
-      }
-      Algorithms without(worker.lt, worker.handle, {worker.device, "test", false});
-      ASSERT_TRUE(without.Import(absl::StrReplaceAll(algorithms.Export(), {{" and wgmma", ""}})).ok());
-      EXPECT_EQ(taken(without, kind), ProductKernel::kCublasLt) << "nor where a file only says so";
-    }
-    emulator::product_ms = 0;
-  }
-}
-
-// A choice of algorithms in which another kernel was the fastest everywhere, the skinny one of few rows alone.
-std::string WithKernel(const std::string& tuning, ProductKernel kernel) {
-  std::vector<std::string> lines = absl::StrSplit(tuning, '\n');
-  for (size_t line = 1; line < lines.size(); ++line) {
-    if (lines[line].empty()) continue;
-    constexpr size_t kFields = 9, kWords = 10;  // of a kind, and of each number of rows
-    std::vector<std::string> words = absl::StrSplit(lines[line], ' ');
-    EXPECT_EQ(words.size(), kFields + 2 * kWords);
-    words[kFields] = absl::StrCat(static_cast<int>(kernel));
-    if (kernel != ProductKernel::kSkinny) words[kFields + kWords] = words[kFields];
-    lines[line] = absl::StrJoin(words, " ");
-  }
-  return absl::StrJoin(lines, "\n");
-}
-
-TEST_F(CudaBackendTest, AGatedLayerGivesTheSameBitsByEveryKernel) {
-  for (const Activation activation : {Activation::kSilu, Activation::kGeluTanh, Activation::kGelu}) {
-    std::string tuning;
-    std::map<int64_t, std::vector<float>> expected;
-    for (const auto kernel : {ProductKernel::kCublasLt, ProductKernel::kSkinny, ProductKernel::kDense64x64,
-                              ProductKernel::kDense64x128, ProductKernel::kDense128x256}) {
-      const std::unique_ptr<CudaBackend> backend = MakeCudaTestBackend();
-      if (!tuning.empty()) {
-        ASSERT_TRUE(backend->ImportTuning(WithKernel(tuning, kernel)).ok());
-      }
-      Context shared = SharedContext("bf16");
-      shared.backend = backend.get();
-      shared.workers = backend->NewWorkers();
-      Context ctx = BeginBatch(shared);
-      FeedForwardWeights ffn{.up = Weight(shared, 2 * 72, 40, -0.3f), .down = Weight(shared, 40, 72, -0.2f)};
-      ffn.activation = activation;
-      for (const int64_t rows : {5, 70, 300}) {  // the last in two products
-        std::vector<float>& of_rows = expected[rows];
-        const std::vector<float> y = DownloadFloats(ctx, FeedForward(ctx, Weight(shared, rows, 40, -0.3f), ffn));
-        if (of_rows.empty()) of_rows = y;
-        EXPECT_EQ(y, of_rows) << "kernel " << static_cast<int>(kernel) << ", rows " << rows;
-      }
-      const int refused = activation == Activation::kGelu ? 1 : 0;  // ours have no such gate: measured again
-      EXPECT_EQ(backend->algorithms().measured(), tuning.empty() ? 2 : refused);
-      if (tuning.empty()) tuning = backend->ExportTuning();
-    }
-  }
-}
-
-TEST_F(CudaBackendTest, SumsOfE4M3StayInTheTensorCoresWhereTheyCan) {
-  Context ctx = BeginBatch(SharedContext());
-  Worker& worker = static_cast<CudaBatch&>(*ctx.resources).worker();
-  const LtWorkspace workspace{worker.lt_workspace.mutable_data_ptr(), worker.lt_workspace.nbytes()};
-  using kernels::DataType;
-  for (const bool scaled : {true, false}) {
-    const ProductKind kind{.type = DataType::kE4M3,
-                           .out_type = scaled ? DataType::kBFloat16 : DataType::kFloat32,
-                           .n = 48,
-                           .k = 112,
-                           .scaled = scaled};
-    Algorithms algorithms(worker.lt, worker.handle, Algorithms::Device{worker.device, "test"});
-    EXPECT_TRUE(algorithms.For(kind, 40, workspace, worker.stream).fast_sums);
-    Algorithms same(worker.lt, worker.handle, Algorithms::Device{worker.device, "test"});
-    ASSERT_TRUE(same.Import(algorithms.Export()).ok());
-    EXPECT_TRUE(same.For(kind, 40, workspace, worker.stream).fast_sums);
-    EXPECT_EQ(same.measured(), 0);
-    emulator::offers_fast_sums = false;
-    Algorithms exact(worker.lt, worker.handle, Algorithms::Device{worker.device, "test"});
-    ASSERT_TRUE(exact.Import(algorithms.Export()).ok());
-    EXPECT_FALSE(exact.For(kind, 40, workspace, worker.stream).fast_sums);
-    EXPECT_EQ(exact.measured(), 1) << "a library that cannot: measured again";
-    emulator::offers_fast_sums = true;
-  }
-  Algorithms of_others(worker.lt, worker.handle, Algorithms::Device{worker.device, "test"});
-  const ProductKind bf16{.type = DataType::kBFloat16, .out_type = DataType::kBFloat16, .n = 48, .k = 112};
-  EXPECT_FALSE(of_others.For(bf16, 40, workspace, worker.stream).fast_sums);
-}
-#endif
 
 // A norm adds the residual before it; whoever else reads the sum finds it, too.
 TEST_F(CudaBackendTest, SumsArePutOffAndNeverForgotten) {
@@ -451,17 +219,6 @@ TEST_F(CudaBackendTest, ManyRowsAreMultipliedInParts) {
       for (int64_t i = 0; i < 8; ++i) ASSERT_EQ(alone[i], all[row * 8 + i]) << dtype << " row " << row;
     }
   }
-}
-
-TEST(AlgorithmsTest, WideProductsAreLookedAtForFewerRows) {
-  const std::vector<int64_t> steps = {16, 256, 4096, 8192};
-  const ProductKind head{.out_type = kernels::DataType::kFloat32, .n = 32768, .k = 512};
-  EXPECT_EQ(MostRows({.n = 64, .k = 64}, steps), 8192);
-  EXPECT_EQ(MostRows(head, steps), 256) << "4,096 rows of 130 KB are more than is left for trials";
-  ProductKind up{.type = kernels::DataType::kBFloat16, .out_type = kernels::DataType::kBFloat16, .n = 24576, .k = 1024};
-  EXPECT_EQ(MostRows(up, steps), 8192);
-  up.gate = kernels::ActivationKind::kSilu;
-  EXPECT_EQ(MostRows(up, steps), 4096) << "with a gate there are two results";
 }
 
 class GraphsTest : public CudaBackendTest {

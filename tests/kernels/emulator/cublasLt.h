@@ -166,6 +166,7 @@ inline int64_t sum_group = 16;        // of 16-bit products; the emulated mma's
 inline bool offers_fast_sums = true;  // of E4M3
 inline double product_ms = 0;         // that a product takes
 inline bool bias_first = false;       // before what the result held
+inline bool alpha_rounded = false;    // before what the result held is added
 
 inline float Element(const void* matrix, int type, int64_t at) {
   if (type == CUDA_R_16BF) return __bfloat162float(static_cast<const __nv_bfloat16*>(matrix)[at]);
@@ -242,11 +243,14 @@ struct Matmul {
     for (uint64_t column = 0; column < d.columns; ++column) {
       for (uint64_t row = 0; row < d.rows; ++row) {
         const int64_t i = static_cast<int64_t>(row), j = static_cast<int64_t>(column);
-        float value = alpha * (desc.fast_accum != 0 ? FastDot(i, j, depth) : Dot(i, j, depth));
-        if (desc.a_scale_mode != 0) value *= desc.a_scale[row] * desc.b_scale[column];
+        float sum = desc.fast_accum != 0 ? FastDot(i, j, depth) : Dot(i, j, depth);
+        if (desc.a_scale_mode != 0) sum *= desc.a_scale[row] * desc.b_scale[column];
+        float value = alpha * sum;
         const int64_t at = static_cast<int64_t>(row) + static_cast<int64_t>(column) * d.step;
         const float before = beta != 0 ? beta * Element(c_data, c.type, at) : 0;
-        if (!emulator::bias_first) value += before;
+        if (beta != 0 && !emulator::bias_first) {
+          value = emulator::alpha_rounded ? value + before : std::fmaf(alpha, sum, before);
+        }
         if ((epilogue & CUBLASLT_EPILOGUE_BIAS) != 0) {
           value += Element(desc.bias, desc.bias_type < 0 ? d.type : desc.bias_type, static_cast<int64_t>(row));
         }

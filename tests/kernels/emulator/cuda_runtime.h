@@ -11,6 +11,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <functional>
+#include <map>
 #include <utility>
 #include <vector>
 
@@ -72,6 +73,9 @@ inline unsigned __ballot_sync(unsigned mask, bool value) {
   return lanes;
 }
 inline bool __any_sync(unsigned mask, bool value) { return __ballot_sync(mask, value) != 0; }
+inline float __fadd_rn(float a, float b) { return a + b; }
+inline float __fmul_rn(float a, float b) { return a * b; }
+inline float __fmaf_rn(float a, float b, float c) { return std::fmaf(a, b, c); }
 inline int max(int a, int b) { return a > b ? a : b; }
 inline int min(int a, int b) { return a < b ? a : b; }
 inline int __popc(unsigned bits) { return __builtin_popcount(bits); }
@@ -84,7 +88,7 @@ T __ldcg(const T* p) {
 }
 template <class T>
 void __stwb(T* p, const T& value) {
-  if (reinterpret_cast<uintptr_t>(p) % sizeof(T) != 0) std::abort();  // as a device does
+  if (reinterpret_cast<uintptr_t>(p) % sizeof(T) != 0) emulator::Die("a vector store to a misaligned address");
   *p = value;
 }
 inline unsigned atomicAdd(unsigned* p, unsigned value) {
@@ -106,6 +110,7 @@ inline float __uint_as_float(unsigned bits) {
 using cudaStream_t = CUstream_st*;
 enum cudaError_t {
   cudaSuccess = 0,
+  cudaErrorInvalidValue = 1,
   cudaErrorMemoryAllocation = 2,
   cudaErrorECCUncorrectable = 214,
   cudaErrorNvlinkUncorrectable = 220,
@@ -154,8 +159,11 @@ inline cudaError_t cudaGetDevice(int* device) {
   *device = 0;
   return cudaSuccess;
 }
+namespace emulator {
+inline int compute_capability = 9;  // a test may set less
+}
 inline cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int) {
-  *value = attribute == cudaDevAttrComputeCapabilityMajor ? 9
+  *value = attribute == cudaDevAttrComputeCapabilityMajor ? emulator::compute_capability
            : attribute == cudaDevAttrMultiProcessorCount  ? 2
                                                           : 227 * 1024;
   return cudaSuccess;
@@ -341,18 +349,27 @@ struct cudaLaunchConfig_t {
 };
 namespace emulator {
 inline std::atomic<cudaError_t> launch_error{cudaSuccess};  // what launches are refused with; a test sets it
-}
+// Dynamic shared memory that kernels were allowed, beyond what each may have unasked.
+inline std::map<void*, size_t> allowed_shared;
+inline constexpr size_t kSharedUnasked = 48 * 1024;
+}  // namespace emulator
 template <class... Parameters, class... Arguments>
 cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(Parameters...),
                                const Arguments&... arguments) {
   if (emulator::launch_error != cudaSuccess) return emulator::last_error = emulator::launch_error;
+  const auto allowed = emulator::allowed_shared.find(reinterpret_cast<void*>(kernel));
+  if (config->dynamicSmemBytes >
+      (allowed == emulator::allowed_shared.end() ? emulator::kSharedUnasked : allowed->second)) {
+    return emulator::last_error = cudaErrorInvalidValue;
+  }
   emulator::Enqueue(config->stream, [=, shape = *config] {
     emulator::Run(shape.gridDim, shape.blockDim.x, shape.dynamicSmemBytes, [&] { kernel(arguments...); });
   });
   return cudaSuccess;
 }
 template <class Kernel>
-cudaError_t cudaFuncSetAttribute(Kernel, cudaFuncAttribute, size_t) {
+cudaError_t cudaFuncSetAttribute(Kernel kernel, cudaFuncAttribute, size_t bytes) {
+  emulator::allowed_shared[reinterpret_cast<void*>(kernel)] = bytes;
   return cudaSuccess;
 }
 // NOLINTEND(readability-identifier-naming)

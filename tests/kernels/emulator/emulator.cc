@@ -17,6 +17,11 @@ namespace emulator {
 
 uint3 thread_index, block_index;
 
+void Die(const char* why) {
+  std::fprintf(stderr, "emulated kernel: %s\n", why);
+  std::abort();
+}
+
 namespace {
 
 constexpr size_t kStackBytes = 64 * 1024;
@@ -70,11 +75,6 @@ const std::function<void()>* kernel = nullptr;
 std::vector<unsigned char> shared_memory;
 std::mt19937 order(1);
 std::vector<std::unique_ptr<CUstream_st>> streams;
-
-[[noreturn]] void Die(const char* why) {
-  std::fprintf(stderr, "emulated kernel: %s\n", why);
-  std::abort();
-}
 
 void RequireAwaited() {
   if (!fibers[running].awaited) Die("a thread that does not begin with AwaitPredecessors()");

@@ -33,6 +33,9 @@ struct CUstream_st {
 
 namespace emulator {
 
+// Aborts with a message.
+[[noreturn]] void Die(const char* why);
+
 // Where the running fiber stands.
 extern uint3 thread_index, block_index;
 

@@ -12,6 +12,7 @@
 namespace beamline::kernels {
 
 enum class ActivationKind : int { kSilu = 0, kRelu = 1, kGelu = 2, kGeluTanh = 3, kLeakyRelu = 4 };  // leaky slope 0.01
+inline constexpr ActivationKind kLastActivation = ActivationKind::kLeakyRelu;
 
 // Rows are dense, arrays 16-byte aligned.
 struct ActivationArgs {

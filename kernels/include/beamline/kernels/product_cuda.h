@@ -23,11 +23,15 @@ namespace beamline::kernels {
 inline constexpr int32_t kMaxSkinnyRows = 16;
 
 // The gates that these kernels have.
+inline constexpr ActivationKind kProductGates[] = {ActivationKind::kSilu, ActivationKind::kGeluTanh};
 constexpr bool IsProductGate(ActivationKind kind) {
-  return kind == ActivationKind::kSilu || kind == ActivationKind::kGeluTanh;
+  for (const ActivationKind gate : kProductGates) {
+    if (gate == kind) return true;
+  }
+  return false;
 }
 
-// out[row][i] = scale x[row] . weight[i] (+ out[row][i]) (+ bias[i]), then ReLU, rounded once.
+// out[row][i] = alpha x[row] . weight[i] (+ out[row][i]) (+ bias[i]), then ReLU, rounded once.
 // With a gate the weight's first n / 2 rows are gates, the others their values, and out[row][i] = f(gate) * value of
 // both as they are rounded to `type`: the bits of a product that is written, and of ActivationCuda behind it.
 struct ProductArgs {
@@ -39,7 +43,7 @@ struct ProductArgs {
   const void* x = nullptr;                  // rows of x and weight begin at 16 bytes
   const void* weight = nullptr;             // [n][k]
   int64_t x_step = 0, weight_step = 0, out_step = 0;  // elements between rows; the first two multiples of 8
-  float scale = 1;
+  float alpha = 1;
   bool add = false;  // to what out holds
   bool relu = false;
   const void* bias = nullptr;          // [n] or null

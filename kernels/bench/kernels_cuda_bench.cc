@@ -148,6 +148,7 @@ void Products(Bench& bench, int rows, int width, const char* kernel,
                   {"gate and up, SwiGLU", 2 * hidden, width, true},
                   {"down", width, hidden}};
   for (const auto& [name, n, k, gated] : products) {
+    if (!bench.MayRun(std::string(kernel) + " " + name)) continue;
     const int columns = gated ? n / 2 : n;
     ProductArgs args{.rows = rows,
                      .n = n,

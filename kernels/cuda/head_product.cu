@@ -45,7 +45,7 @@ __global__ void __launch_bounds__(WarpgroupTile<T, Shape>::kThreads, WarpgroupTi
         for (int i = 0; i < 2; ++i) {
           const bool exists = code + i < args.vocab;
           const float bias = exists && args.bias != nullptr ? args.bias[code + i] : 0.0f;
-          logits[i] = exists ? fmaf(args.scale, pair[i], bias) : -INFINITY;
+          logits[i] = exists ? __fadd_rn(__fmul_rn(args.scale, pair[i]), bias) : -INFINITY;
           max = fmaxf(max, logits[i]);
         }
         if (at >= args.rows || code >= args.vocab) continue;

@@ -15,7 +15,7 @@
 
 namespace beamline::kernels {
 
-// Steps are rounded as written, in every kernel: the compiler may not choose where to fuse them.
+// Steps are rounded as written, as in the head's product: the compiler may not choose where to fuse them.
 // REQUIRES: no gate. Where there is no such row or column the value is of no use.
 template <class Out, int kValues>
 __device__ inline void Finish(const ProductArgs& args, int64_t row, const int32_t (&column)[kValues],
@@ -90,9 +90,8 @@ LaunchError WithProductTypes(const ProductArgs& args, F f) {
     if constexpr (__is_same(T, float)) {
       return LaunchError::kInvalidArgument;
     } else {
-      if (args.gate)
-        return WithGate(
-            *args.gate, [&](auto gate) { return f(type, type, gate); }, ProductGateIndices());
+      const auto gated = [&](auto gate) { return f(type, type, gate); };
+      if (args.gate) return WithGate(*args.gate, gated, ProductGateIndices());
       return args.out_type == DataType::kFloat32 ? f(type, float{}, NoGate()) : f(type, type, NoGate());
     }
   });

@@ -167,15 +167,14 @@ std::vector<std::string> GateFailures(const PrecisionGateReport& report, const P
 
 std::string GateTable(const PrecisionGateReport& report) {
   const data::Interval& difference = report.recall_10_difference;
-  const std::string drawn =
-      report.max_users == 0 ? "" : absl::StrFormat(" (%d users, seed %d)", report.max_users, report.seed);
+  const std::string most = report.max_users == 0 ? "" : absl::StrFormat("at most %d users of each, ", report.max_users);
   std::string table = absl::StrFormat(
-      "%s beside bf16 and fp32, %d requests of split %s%s, beam %d, device %s, backend %s\n"
+      "%s beside bf16 and fp32, %d requests of split %s (%sseed %d), beam %d, device %s, backend %s\n"
       "weights %s\n"
       "best item is bf16's       %.4f\n"
       "overlap of the %d best with fp32's: %s %.4f, bf16 %.4f\n"
       "R@10: %s %.4f, bf16 %.4f, fp32 %.4f; %s - bf16 %+.4f [%+.4f, %+.4f]\n",
-      report.dtype, report.requests, report.split, drawn, report.beam, report.device, report.backend,
+      report.dtype, report.requests, report.split, most, report.seed, report.beam, report.device, report.backend,
       report.weights_sha256, report.top_1, kGateList, report.dtype, report.overlap, report.bf16_overlap, report.dtype,
       report.recall_10, report.bf16_recall_10, report.fp32_recall_10, report.dtype, difference.mean, difference.low,
       difference.high);

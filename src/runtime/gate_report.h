@@ -39,7 +39,7 @@ struct PrecisionGateReport {
   std::string config_sha256;           // and of its config.json, whose ranker's weights order what is served
   std::string device, backend, split;  // where it ran, and which part of the log was held out
   int beam = 0;
-  int64_t max_users = 0;  // 0: all; else so many of each split, drawn by
+  int64_t max_users = 0;  // 0: all; else at most so many of each split, drawn by
   uint64_t seed = 0;      // which the interval's resamples are drawn by, too
   int64_t requests = 0;
   double top_1 = 0;                      // share of requests whose best item is bf16's

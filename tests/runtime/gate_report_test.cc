@@ -97,9 +97,9 @@ TEST(GateReport, TooFewRequestsAreToldFromAWorseModel) {
   EXPECT_THAT(GateFailures(report), ElementsAre(too_few + "; --split both asks for two of each user"));
   report.split = "both";
   EXPECT_THAT(GateFailures(report), ElementsAre(too_few));
-  EXPECT_THAT(GateTable(report), HasSubstr("1000 requests of split both (10000 users, seed 7), "));
+  EXPECT_THAT(GateTable(report), HasSubstr("1000 requests of split both (at most 10000 users of each, seed 7), "));
   report.max_users = 0;
-  EXPECT_THAT(GateTable(report), HasSubstr("1000 requests of split both, "));
+  EXPECT_THAT(GateTable(report), HasSubstr("1000 requests of split both (seed 7), "));
 }
 
 TEST(GateReport, IsReadAsItWasWritten) {
@@ -108,8 +108,8 @@ TEST(GateReport, IsReadAsItWasWritten) {
   const auto read = ParseGate(json, "gate.json");
   ASSERT_TRUE(read.ok()) << read.status();
   EXPECT_EQ(GateToJson(*read), GateToJson(Report()));
-  EXPECT_THAT(GateTable(*read),
-              AllOf(HasSubstr("20000 requests of split test (10000 users, seed 7), "), HasSubstr("\npassed\n")));
+  EXPECT_THAT(GateTable(*read), AllOf(HasSubstr("20000 requests of split test (at most 10000 users of each, seed 7), "),
+                                      HasSubstr("\npassed\n")));
 }
 
 TEST(GateReport, TheVerdictIsOfTheNumbersAndNotOfTheFile) {
@@ -147,12 +147,14 @@ TEST(GateReport, FilesThatAreNoReportAreRefusedByTheField) {
     EXPECT_THAT(problem([&key = key](Json& json) { json.erase(key); }), HasSubstr(key + ": is missing"));
     EXPECT_THAT(problem([&key = key](Json& json) { json[key] = nullptr; }), HasSubstr(key + ": must be"));
   }
-  EXPECT_THAT(problem([](Json& json) { json["schema_version"] = 1; }), HasSubstr("is 1, this program reads 3"));
+  EXPECT_THAT(problem([](Json& json) { json["schema_version"] = 2; }), HasSubstr("is 2, this program reads 3"));
   EXPECT_THAT(problem([](Json& json) { json["kind"] = "evaluation"; }), HasSubstr("kind: must be 'precision_gate'"));
   EXPECT_THAT(problem([](Json& json) { json["more"] = 1; }), HasSubstr("more: is unknown"));
   for (const std::string& word : std::vector<std::string>{"", "fp8\x1b[2J", std::string(65, 'x')}) {
     EXPECT_THAT(problem([&](Json& json) { json["dtype"] = word; }), HasSubstr("dtype: must have 1..64 letters"));
   }
+  EXPECT_THAT(problem([](Json& json) { json["seed"] = -1; }), HasSubstr("seed: must lie in [0, "));
+  EXPECT_THAT(problem([](Json& json) { json["seed"] = 0.5; }), HasSubstr("seed: must be an integer"));
   EXPECT_THAT(problem([](Json& json) { json["max_users"] = -1; }), HasSubstr("max_users: must be at least 0"));
   EXPECT_THAT(problem([](Json& json) { json["requests"] = 0; }), HasSubstr("requests: must be at least 1"));
   EXPECT_THAT(problem([](Json& json) { json["top_1"] = 1.5; }), HasSubstr("top_1: must lie in [0, 1], is 1.5"));

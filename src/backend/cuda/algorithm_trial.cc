@@ -50,6 +50,7 @@ std::vector<char> Narrow(kernels::DataType type, const std::vector<float>& value
   return bytes;
 }
 
+// REQUIRES: not E4M3, which no result has.
 std::vector<float> Widen(kernels::DataType type, absl::Span<const char> bytes) {
   const auto size = static_cast<size_t>(kernels::SizeOf(type));
   std::vector<float> values(bytes.size() / size);
@@ -71,8 +72,9 @@ std::vector<float> Widen(kernels::DataType type, absl::Span<const char> bytes) {
 // Matrices whose product shows the order of its sums in every type. The second half of a row of x repeats the first,
 // and every other row of the weight takes back in its second half what it gave in its first: of these sums nothing is
 // left but their rounding. (Of ordinary sums a narrow result hides it: an algorithm whose order depends on the number
-// of rows was admitted in fp16.) A gate's value is taken back where the gate is not: both would overflow fp16.
-// Magnitudes are spread, so that few and short terms round, too.
+// of rows was admitted in fp16.) A gate's value is taken back where the gate is not: their product would
+// overflow fp16 (which a tenth of the other sums does where k is 4,096). Magnitudes are spread, so that few and short
+// terms round, too.
 constexpr int kProbeExponents = 6;  // of two, up and down
 
 // taken_back(row): whether the row is one of those.
@@ -113,6 +115,7 @@ AlgorithmTrial::AlgorithmTrial(const Device& device, const ProductKind& kind, in
   }
   weight_ = Upload(kind.type, ProbeRows(kind.n, kind.k, 2, every_other), weight_copies_);
   bias_ = Upload(kind.out_type, std::vector<float>(kind.n, 0));  // a value would hide what is left of a sum
+  seen_bias_ = room(static_cast<size_t>(kind.n * kernels::SizeOf(kind.out_type)));
   if (kind.gate) ungated_ = room(static_cast<size_t>(most * kind.n * kernels::SizeOf(kind.out_type)));
   out_ = room(static_cast<size_t>(most * row_bytes_));
   row_scale_ = Upload(kernels::DataType::kFloat32, ProbeScales(most));
@@ -128,14 +131,20 @@ AlgorithmTrial::~AlgorithmTrial() {
   cudaEventDestroy(end_);
 }
 
+// Waits: then the bytes may go.
+void AlgorithmTrial::CopyTo(const at::Tensor& to, const std::vector<char>& bytes) const {
+  Check(cudaMemcpyAsync(to.mutable_data_ptr(), bytes.data(), bytes.size(), cudaMemcpyHostToDevice, device_.stream),
+        "trying algorithms");
+  Check(cudaStreamSynchronize(device_.stream), "trying algorithms");
+}
+
 // `copies` times the values, one behind the other.
 at::Tensor AlgorithmTrial::Upload(kernels::DataType type, const std::vector<float>& values, int64_t copies) const {
   const std::vector<char> bytes = Narrow(type, values);
   const auto size = static_cast<int64_t>(bytes.size());
   at::Tensor tensor = NewTensor(device_.where, {size * copies}, c10::ScalarType::Byte);
   char* const to = static_cast<char*>(tensor.mutable_data_ptr());
-  Check(cudaMemcpyAsync(to, bytes.data(), bytes.size(), cudaMemcpyHostToDevice, device_.stream), "trying algorithms");
-  Check(cudaStreamSynchronize(device_.stream), "trying algorithms");
+  CopyTo(tensor, bytes);
   for (int64_t copy = 1; copy < copies; ++copy) {
     Check(cudaMemcpyAsync(to + copy * size, to, bytes.size(), cudaMemcpyDeviceToDevice, device_.stream),
           "trying algorithms");
@@ -229,6 +238,7 @@ bool AlgorithmTrial::Gives(const Algorithm& algorithm, const std::vector<char>& 
 std::vector<char> AlgorithmTrial::FinishedRows(const Algorithm& algorithm, const std::vector<char>& bits) {
   constexpr int64_t kRows = 16;
   const int64_t columns = kind_.columns();
+  if (!kind_.alpha && !kind_.bias && !kind_.add) return {bits.begin(), bits.begin() + kRows * row_bytes_};
   ProductArrays arrays = Arrays(0);
   if (kind_.alpha) arrays.alpha = 0.3f;
   std::vector<float> sums = Widen(kind_.out_type, absl::MakeSpan(bits).first(kRows * row_bytes_));
@@ -237,15 +247,12 @@ std::vector<char> AlgorithmTrial::FinishedRows(const Algorithm& algorithm, const
   std::vector<float> bias(columns, 0), before(sums.size());
   if (kind_.bias) std::transform(sums.begin(), sums.begin() + columns, bias.begin(), std::negate<>());
   for (size_t i = 0; i < sums.size(); ++i) before[i] = -(sums[i] + bias[i % columns]);
-  const at::Tensor seen_bias = Upload(kind_.out_type, bias), seen_before = Upload(kind_.out_type, before);
-  arrays.bias = seen_bias.const_data_ptr();
-  Check(cudaMemcpyAsync(out_.mutable_data_ptr(), seen_before.const_data_ptr(), seen_before.nbytes(),
-                        cudaMemcpyDeviceToDevice, device_.stream),
-        "trying algorithms");
+  CopyTo(seen_bias_, Narrow(kind_.out_type, bias));
+  CopyTo(out_, Narrow(kind_.out_type, before));
+  arrays.bias = seen_bias_.const_data_ptr();
   const cublasStatus_t status =
       MakeProduct(kRows).Run(device_.handle, arrays, algorithm, device_.workspace, device_.stream);
-  const std::vector<char> rows = Rows(0, kRows);  // waits: then the vectors may go
-  return status == CUBLAS_STATUS_SUCCESS ? rows : std::vector<char>();
+  return status == CUBLAS_STATUS_SUCCESS ? Rows(0, kRows) : std::vector<char>();
 }
 
 bool AlgorithmTrial::GivesRows(const Algorithm& algorithm, int64_t rows, const std::vector<char>& bits) {

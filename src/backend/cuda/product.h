@@ -6,7 +6,9 @@
 // give at once.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
+#include <iterator>
 #include <optional>
 #include <utility>
 
@@ -62,6 +64,8 @@ enum class ProductKernel : int { kCublasLt = 0, kSkinny = 1, kDense64x64 = 2, kD
 inline constexpr ProductKernel kProductKernels[] = {ProductKernel::kCublasLt, ProductKernel::kSkinny,
                                                     ProductKernel::kDense64x64, ProductKernel::kDense64x128,
                                                     ProductKernel::kDense128x256};
+static_assert(static_cast<size_t>(kProductKernels[std::size(kProductKernels) - 1]) == std::size(kProductKernels) - 1,
+              "a tuning file has their numbers");
 
 struct Algorithm {
   ProductKernel kernel = ProductKernel::kCublasLt;

@@ -56,7 +56,7 @@ struct Bounded {
   Matrix value, error;
 };
 
-Bounded Product(const Bounded& x, const Matrix& w) {
+Bounded BoundedProduct(const Bounded& x, const Matrix& w) {
   Bounded y{MatMul(x.value, w), Matrix(x.value.rows, w.rows)};
   const Matrix dx = RoundingErrors(x.value), dw = RoundingErrors(w);
   for (int64_t r = 0; r < y.value.rows; ++r) {
@@ -171,7 +171,7 @@ TEST_P(Fp8Test, FeedForwardIsWithinTheFormatsRounding) {
   const Pair x = Random(rows, d), up = Random(2 * width, d, 0.1), up_only = Random(width, d, 0.1),
              down = Random(d, width, 0.1);
   for (const bool gated : {true, false}) {
-    const Bounded both = Product({x.matrix, Matrix(rows, d)}, gated ? up.matrix : up_only.matrix);
+    const Bounded both = BoundedProduct({x.matrix, Matrix(rows, d)}, gated ? up.matrix : up_only.matrix);
     Bounded hidden{Matrix(rows, width), Matrix(rows, width)};
     for (int64_t r = 0; r < rows; ++r) {
       for (int64_t i = 0; i < width; ++i) {
@@ -186,7 +186,7 @@ TEST_P(Fp8Test, FeedForwardIsWithinTheFormatsRounding) {
         hidden.error(r, i) = steepest * eg * (std::abs(v) + ev) + std::abs(Silu(g)) * ev;
       }
     }
-    const Bounded expected = Product(hidden, down.matrix);
+    const Bounded expected = BoundedProduct(hidden, down.matrix);
     const FeedForwardWeights w{.gated = gated,
                                .activation = gated ? Activation::kSilu : Activation::kRelu,
                                .up = gated ? up.tensor : up_only.tensor,
@@ -228,7 +228,7 @@ TEST_P(Fp8Test, ANormsRowsAreTakenFromTheNormAndNeverFromAnother) {
       exact(r, i) = x1.matrix(r, i) / std::sqrt(square / static_cast<double>(d) + 1e-6) * norm.matrix(0, i);
     }
   }
-  const Bounded expected = Product({exact, Matrix(rows, d)}, w.matrix);
+  const Bounded expected = BoundedProduct({exact, Matrix(rows, d)}, w.matrix);
   for (size_t i = 0; i < fused.v.size(); ++i) ASSERT_NEAR(fused.v[i], expected.value.v[i], expected.error.v[i]);
 }
 

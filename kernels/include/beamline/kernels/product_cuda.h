@@ -31,7 +31,7 @@ constexpr bool IsProductGate(ActivationKind kind) {
   return false;
 }
 
-// out[row][i] = alpha x[row] . weight[i] (+ out[row][i]) (+ bias[i]), then ReLU, rounded once.
+// out[row][i] = alpha x[row] . weight[i] (+ out[row][i]) (+ bias[i]), then ReLU, in fp32; then rounded to `out_type`.
 // With a gate the weight's first n / 2 rows are gates, the others their values, and out[row][i] = f(gate) * value of
 // both as they are rounded to `type`: the bits of a product that is written, and of ActivationCuda behind it.
 struct ProductArgs {

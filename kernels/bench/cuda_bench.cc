@@ -26,9 +26,8 @@ void* Allocate(size_t bytes) {
   return p;
 }
 
-// Of random values one block is drawn, and repeated: a matrix of 8192^2 would take seconds, and hundreds of
-// smaller ones a block's time each. Its
-// length is odd, so that no row of a matrix repeats another.
+// Of random values one block is drawn, and repeated: a matrix of 8192^2 would take seconds, and hundreds of smaller
+// ones a block's time each. Its length is odd, so that no row of a matrix repeats another.
 constexpr size_t kRandomBlock = (1 << 20) + 7;
 
 void* RandomValues(size_t count, const char* type) {

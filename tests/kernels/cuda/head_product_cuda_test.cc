@@ -5,6 +5,7 @@
 #include <utility>
 #include <vector>
 
+#include "beamline/kernels/product_cuda.h"
 #include "beamline/kernels/warpgroups_cuda.h"
 #include "kernels/cuda/device.h"
 
@@ -67,6 +68,28 @@ class Operands {
     answer.logits = logits.Download();
     answer.parts = parts.Download();
     return answer;
+  }
+
+  // [rows][vocab], by the product that has no parts.
+  std::vector<float> RunDense(const Problem& p) {
+    const TypedBuffer rows(p.type, x);
+    const DeviceBuffer<float> biases(bias), logits(static_cast<size_t>(p.rows) * p.vocab);
+    EXPECT_EQ(DenseProductCuda({.type = p.type,
+                                .out_type = DataType::kFloat32,
+                                .rows = p.rows,
+                                .n = p.vocab,
+                                .k = p.k,
+                                .x = rows.at(static_cast<size_t>(p.first_row) * x_step_),
+                                .weight = weight_.data(),
+                                .x_step = x_step_,
+                                .weight_step = p.k,
+                                .out_step = p.vocab,
+                                .alpha = p.scale,
+                                .bias = p.biased ? biases.data() : nullptr,
+                                .out = logits.data()},
+                               DenseTile::k64x128, nullptr),
+              LaunchError::kOk);
+    return logits.Download();
   }
 
   // In double, and what rounding may change.
@@ -132,6 +155,22 @@ TEST_F(HeadProductGpu, EqualsTheReference) {
       }
       EXPECT_EQ(reference.Wrong(logits), "") << Name(type) << " rows " << p.rows << " vocab " << p.vocab;
       CheckParts(p, answer);
+    }
+  }
+}
+
+// Whichever of the two a head takes.
+TEST_F(HeadProductGpu, RoundsAsADenseProductDoes) {
+  for (const DataType type : {DataType::kBFloat16, DataType::kFloat16}) {
+    const Problem p{.type = type, .rows = 20, .vocab = 132, .k = 72, .scale = 0.3f, .biased = true};
+    Operands operands(p, p.rows);
+    const Answer answer = operands.Run(p);
+    const std::vector<float> dense = operands.RunDense(p);
+    for (int row = 0; row < p.rows; ++row) {
+      for (int code = 0; code < p.vocab; ++code) {
+        ASSERT_EQ(answer.logits[static_cast<size_t>(row) * answer.ld + code], dense[row * p.vocab + code])
+            << Name(type) << " row " << row << " code " << code;
+      }
     }
   }
 }

@@ -4,10 +4,12 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdlib>
 
 #include <cuda_runtime.h>
 
 #include "beamline/kernels/launch.h"
+#include "beamline/kernels/warpgroups_cuda.h"
 
 namespace beamline::kernels {
 
@@ -19,10 +21,14 @@ inline int DeviceAttribute(cudaDeviceAttr attribute) {
              : 0;
 }
 
-// Whether the kernels with wgmma were compiled, and the thread's device runs them.
+// Whether the kernels with wgmma were compiled, the thread's device runs them, and nobody wants to go without.
 inline bool HasWarpgroups() {
 #if defined(BEAMLINE_SM90A) || defined(BEAMLINE_EMULATED)
-  return DeviceAttribute(cudaDevAttrComputeCapabilityMajor) == 9;
+  static const bool unwanted = [] {
+    const char* wanted = std::getenv(kWarpgroupsSwitch);
+    return wanted != nullptr && *wanted == '0';
+  }();
+  return !unwanted && DeviceAttribute(cudaDevAttrComputeCapabilityMajor) == 9;
 #else
   return false;
 #endif

@@ -12,8 +12,18 @@ import unittest
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 
-PASSES = 'echo "[  PASSED  ] 7 tests."'
-FAILS = 'echo "[  PASSED  ] 2 tests."; echo "[  FAILED  ] 1 test, listed below:"; exit 1'
+
+
+def gtest(passed, failed=0):
+    """What a binary says of so many tests; asked for those that failed, it fails again."""
+    ends = ["      OK"] * passed + [" FAILED "] * failed
+    lines = "\n".join(f"[ RUN      ] S.T{i}\n[ {end} ] S.T{i} (1 ms)" for i, end in enumerate(ends))
+    lines += f"\n[  PASSED  ] {passed} tests." + (f"\n[  FAILED  ] {failed} test, listed below:" if failed else "")
+    return f"cat <<'LOG'\n{lines}\nLOG\nexit {min(failed, 1)}"
+
+
+PASSES = gtest(7)
+FAILS = gtest(2, 1)
 STAGES = ["build", "tests", "sanitize", "bench", "engine", "peers", "programmatic", "portable", "unfenced", "quality", "server",
           "peers_large"]
 
@@ -23,7 +33,7 @@ class VerifyTest(unittest.TestCase):
         self.root = pathlib.Path(tempfile.mkdtemp())
         self.addCleanup(shutil.rmtree, self.root)
         (self.root / "bench/gpu").mkdir(parents=True)
-        for name in ("verify.sh", "result.py"):
+        for name in ("verify.sh", "result.py", "run_tests.py"):
             shutil.copy(REPOSITORY / "bench/gpu" / name, self.root / "bench/gpu")
         self.script("bin/nvidia-smi", 'echo "NVIDIA H200, 580.1, 143771 MiB"')
         self.script("bin/compute-sanitizer", 'while [[ $1 != carry/* ]]; do shift; done; exec "$@"')
@@ -85,7 +95,7 @@ exec "$@\"""")
         self.assertEqual(status, 1)
         self.assertEqual(said["tests"]["status"], "failed")
         self.assertIn("backend: 7 passed", said["tests"]["detail"])
-        self.assertIn("decode: 2 passed, 1 failed, 0 skipped (exit status 1)", said["tests"]["detail"])
+        self.assertIn("decode: 2 passed, 1 failed, 0 skipped: S.T2", said["tests"]["detail"])
         self.assertIn("not carried (bench/gpu/carry.sh with BEAMLINE_BUILD): model train", said["tests"]["detail"])
         self.assertIn("backend: memcheck clean", said["sanitize"]["detail"])
         self.script("carry/beamline_decode_gpu_test", "exit 0")  # ran no test
@@ -162,13 +172,15 @@ esac""")
         self.assertEqual(result["engine"], [{"engine": "--models t5"}])
         self.assertIn("1 cases, exit status 0; not carried: carry/beamline carry/bundle", said["engine"]["detail"])
         self.assertEqual([case["engine"] for case in self.verify("engine")[2]["engine"]],
-                         ["--dtypes bf16,fp8", "--models 1.02B --dtypes fp8_mixed"])
+                         ["--models 1.02B --dtypes bf16,fp8,fp8_mixed"] +
+                         [f"--models {m} --dtypes bf16,fp8" for m in ("0.13B", "0.935B", "trunk", "t5", "ranked")])
         self.script("carry/beamline_engine_gpu_bench", '[[ $BEAMLINE_WARPGROUPS == 0 ]] && echo "{\\"engine\\": \\"$*\\"}"')
         self.assertEqual(self.verify("portable")[2]["engine"], [
             {"experiment": "portable",
              "engine": "--models 1.02B,0.13B,0.935B --dtypes bf16 --batches 1,8 --clients 1"}])
-        self.script("carry/beamline_engine_gpu_bench", "[[ $* == *mixed* ]] || exit 4")
-        self.assertEqual(self.verify("engine")[0], 1)
+        self.script("carry/beamline_engine_gpu_bench", '[[ $* != *trunk* ]] || kill -SEGV $$; echo "{\\"engine\\": 1}"')
+        status, _, result = self.verify("engine")
+        self.assertEqual((status, len(result["engine"])), (1, 5), "a fault costs its own model alone")
 
     def test_unfenced_kernels_stand_beside_the_others(self):
         self.assertEqual(self.verify("unfenced")[1]["unfenced"]["status"], "skipped")
@@ -182,6 +194,24 @@ esac""")
                                              {"experiment": "unfenced", "kernel": "one", "graph_us": 2}])
         self.script("carry/beamline_kernels_cuda_unfenced_test", FAILS)
         self.assertEqual(self.verify("unfenced")[0], 1)
+
+    def test_kernels_whose_trial_fails_are_left_out_of_what_is_measured(self):
+        backend = self.root / "carry/asked"
+        self.script("carry/beamline_backend_gpu_test",
+                    f'[[ $* != *WarpgroupTrial* ]] || echo asked >>{backend}\n' + gtest(1))
+        self.script("carry/beamline_engine_gpu_bench", 'echo "{\\"engine\\": \\"${BEAMLINE_WARPGROUPS:-with}\\"}"')
+        _, _, result = self.verify("tests", "engine", "bench", BEAMLINE_ENGINE_OPTIONS="--models t5")
+        self.assertEqual(result["engine"], [{"engine": "with"}])
+        self.assertEqual(result["settings"]["warpgroups"], "tried")
+        self.assertEqual(backend.read_text(), "asked\n", "once, and not by the tests' stage")
+        self.script("carry/beamline_backend_gpu_test", "[[ $* != *WarpgroupTrial* ]] || kill -SEGV $$\n" + gtest(1))
+        status, said, result = self.verify("tests", "engine", BEAMLINE_ENGINE_OPTIONS="--models t5")
+        self.assertEqual((status, said["engine"]["status"]), (0, "passed"))
+        self.assertEqual(result["engine"], [{"engine": "0"}])
+        self.assertEqual(result["settings"]["warpgroups"],
+                         "left out: the trial of wgmma: 0 passed, 0 failed, 0 skipped (exit status -11)")
+        _, _, result = self.verify("engine", BEAMLINE_ENGINE_OPTIONS="--models t5", BEAMLINE_WARPGROUPS="1")
+        self.assertEqual((result["engine"], result["settings"]["warpgroups"]), ([{"engine": "1"}], "1"))
 
     def test_peers(self):
         self.script("carry/beamline", "true")
@@ -273,8 +303,8 @@ exit 1""")
         status, said, _ = self.verify("tests", BEAMLINE_STAGE_SECONDS="1")
         self.assertEqual(status, 1)
         self.assertLess(said["tests"]["seconds"], 10)
-        self.assertIn("kernels: 0 passed, 0 failed, 0 skipped (exit status 124)", said["tests"]["detail"])
-        self.assertIn("backend: 0 passed, 0 failed, 0 skipped (exit status 124)", said["tests"]["detail"])
+        self.assertIn("kernels: 0 passed, 0 failed, 0 skipped (no time left)", said["tests"]["detail"])
+        self.assertIn("backend: 0 passed: no time left", said["tests"]["detail"])
 
     def test_no_gpu(self):
         self.script("bin/nvidia-smi", "exit 9")

@@ -2,7 +2,6 @@
 #include "backend/cuda/cuda_backend.h"
 
 #include <algorithm>
-#include <cstdlib>
 #include <cstring>
 #include <utility>
 
@@ -80,13 +79,9 @@ void DownloadEach(Context& ctx, const Tensor& tensor, F f) {
   }
 }
 
-constexpr char kSwitch[] = "BEAMLINE_WARPGROUPS";
-
 // Kernels that give other answers than the portable ones here are left, with a warning: that costs speed, not a start.
 // What else may go wrong is an error: later it would look like another fault.
 absl::StatusOr<bool> TakesWarpgroups(c10::Device where) {
-  const char* wanted = std::getenv(kSwitch);
-  if (wanted != nullptr && *wanted == '0') return false;
   const kernels::LaunchError prepared = kernels::PrepareWarpgroups();
   if (prepared == kernels::LaunchError::kInvalidArgument) return false;
   absl::StatusOr<std::string> differs = std::string();
@@ -98,7 +93,7 @@ absl::StatusOr<bool> TakesWarpgroups(c10::Device where) {
   if (!differs.ok()) {
     return absl::Status(differs.status().code(),
                         absl::StrCat("device: the kernels with wgmma cannot be tried: ", differs.status().message(),
-                                     "; ", kSwitch, "=0 goes without them"));
+                                     "; ", kernels::kWarpgroupsSwitch, "=0 goes without them"));
   }
   if (differs->empty()) return true;
   LogEvent(spdlog::level::warn, "slower kernels: those with wgmma give other answers here", {{"difference", *differs}});

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <optional>
 #include <random>
 #include <string>
 #include <utility>
@@ -21,6 +22,7 @@
 #include "beamline/kernels/attention_cuda.h"
 #include "beamline/kernels/head_product_cuda.h"
 #include "beamline/kernels/moe_cuda.h"
+#include "beamline/kernels/product_cuda.h"
 
 namespace beamline::backend::cuda {
 namespace {
@@ -29,6 +31,7 @@ constexpr char kTrial[] = "a trial of wgmma";
 // Of the difference's length to the answer's: both kernels round what they multiply and give to 8 or 11 bits, which
 // gives .003; one row in a hundred that is another's gives .1.
 constexpr double kMostDifference = 0.02;
+constexpr int32_t kDepth = 392;  // of products; not a whole number of tiles, as little as their widths
 
 // Where the trial works. Waits for its own stream alone: one of another thread may be captured.
 class Bench {
@@ -150,7 +153,7 @@ double AttentionDifference(const Bench& bench, kernels::DataType type, int32_t h
 // Two experts, one of which has `rows` rows; with gates against the product and the activation behind it.
 template <typename T>
 double ProductDifference(const Bench& bench, kernels::DataType type, int32_t rows) {
-  constexpr int32_t kWidth = 336, kDepth = 392;  // neither is a whole number of tiles
+  constexpr int32_t kWidth = 336;
   const at::Tensor x = RandomValues<T>(bench, int64_t{rows + 1} * kDepth, 6),
                    weight = RandomValues<T>(bench, int64_t{2} * kWidth * kDepth, 7, 1 / std::sqrt(float{kDepth})),
                    begin = bench.Upload<int32_t>({0, 1, rows + 1});
@@ -183,39 +186,94 @@ double ProductDifference(const Bench& bench, kernels::DataType type, int32_t row
   return Larger(plain, gated);
 }
 
-// Of the head's logits to those of a product of one expert; and of its parts to theirs.
+// Random rows and a weight, and their product as that of one expert, without wgmma.
+template <typename T>
+struct PortableProduct {
+  PortableProduct(const Bench& of, kernels::DataType type, int32_t rows, int32_t n)
+      : bench(of),
+        args{.type = type, .entries = rows, .experts = 1, .n = n, .k = kDepth},
+        x(RandomValues<T>(of, int64_t{rows} * kDepth, 8)),
+        weight(RandomValues<T>(of, int64_t{n} * kDepth, 9, 2 / std::sqrt(float{kDepth}))),
+        begin(of.Upload<int32_t>({0, rows})) {
+    args.begin = begin.const_data_ptr<int32_t>();
+    args.x = x.const_data_ptr();
+    args.weight = weight.const_data_ptr();
+  }
+  void Run(void* out) {
+    args.out = out;
+    Check(kernels::GroupedProductCuda(args, bench.stream), kTrial);
+  }
+
+  const Bench& bench;
+  kernels::GroupedProductArgs args;
+  const at::Tensor x, weight, begin;
+};
+
+// Of a dense product in such tiles; with gates to the portable activation behind the portable product.
+template <typename T>
+double DenseDifference(const Bench& bench, kernels::DataType type, kernels::DenseTile tile) {
+  constexpr int32_t kRows = 200, kWidth = 336;
+  PortableProduct<T> portable(bench, type, kRows, kWidth);
+  const at::Tensor ungated = bench.Poisoned<T>({kRows, kWidth});
+  const auto dense = [&](std::optional<kernels::ActivationKind> gate, void* out) {
+    Check(kernels::DenseProductCuda({.type = type,
+                                     .out_type = type,
+                                     .rows = kRows,
+                                     .n = kWidth,
+                                     .k = kDepth,
+                                     .x = portable.args.x,
+                                     .weight = portable.args.weight,
+                                     .x_step = kDepth,
+                                     .weight_step = kDepth,
+                                     .out_step = gate ? kWidth / 2 : kWidth,
+                                     .gate = gate,
+                                     .out = out},
+                                    tile, bench.stream),
+          kTrial);
+  };
+  double most = Difference<T>(bench, int64_t{kRows} * kWidth, [&](bool warpgroups, void* out) {
+    if (warpgroups) return dense(std::nullopt, out);
+    portable.Run(out);
+  });
+  for (const kernels::ActivationKind gate : kernels::kProductGates) {
+    most = Larger(most, Difference<T>(bench, int64_t{kRows} * kWidth / 2, [&](bool warpgroups, void* out) {
+                    if (warpgroups) return dense(gate, out);
+                    portable.Run(ungated.mutable_data_ptr());
+                    Check(kernels::ActivationCuda({.type = type,
+                                                   .kind = gate,
+                                                   .rows = kRows,
+                                                   .width = kWidth / 2,
+                                                   .x = ungated.const_data_ptr(),
+                                                   .out = out},
+                                                  bench.stream),
+                          kTrial);
+                  }));
+  }
+  return most;
+}
+
+// Of the head's logits; and of its parts to theirs.
 template <typename T>
 double HeadDifference(const Bench& bench, kernels::DataType type, int32_t rows) {
-  constexpr int32_t kVocab = 328, kDepth = 392, kParts = kernels::RowParts(kVocab);
-  const at::Tensor x = RandomValues<T>(bench, int64_t{rows} * kDepth, 8),
-                   weight = RandomValues<T>(bench, int64_t{kVocab} * kDepth, 9, 2 / std::sqrt(float{kDepth})),
-                   begin = bench.Upload<int32_t>({0, rows}), portable = bench.Poisoned<T>({rows, kVocab}),
-                   logits = bench.Poisoned<float>({rows, kVocab}), parts = bench.Poisoned<float>({rows, kParts, 2});
+  constexpr int32_t kVocab = 328, kParts = kernels::RowParts(kVocab);
+  PortableProduct<T> portable(bench, type, rows, kVocab);
+  const at::Tensor answer = bench.Poisoned<T>({rows, kVocab}), logits = bench.Poisoned<float>({rows, kVocab}),
+                   parts = bench.Poisoned<float>({rows, kParts, 2});
   Check(kernels::HeadProductCuda({.type = type,
                                   .rows = rows,
                                   .vocab = kVocab,
                                   .k = kDepth,
-                                  .x = x.const_data_ptr(),
+                                  .x = portable.args.x,
                                   .x_step = kDepth,
-                                  .weight = weight.const_data_ptr(),
+                                  .weight = portable.args.weight,
                                   .logits = logits.mutable_data_ptr<float>(),
                                   .ld = kVocab,
                                   .parts = reinterpret_cast<kernels::RowPart*>(parts.mutable_data_ptr())},
                                  bench.stream),
         kTrial);
-  Check(kernels::GroupedProductCuda({.type = type,
-                                     .entries = rows,
-                                     .experts = 1,
-                                     .n = kVocab,
-                                     .k = kDepth,
-                                     .begin = begin.const_data_ptr<int32_t>(),
-                                     .x = x.const_data_ptr(),
-                                     .weight = weight.const_data_ptr(),
-                                     .out = portable.mutable_data_ptr()},
-                                    bench.stream),
-        kTrial);
+  portable.Run(answer.mutable_data_ptr());
   const std::vector<float> actual = bench.Download<float>(logits), sums = bench.Download<float>(parts);
-  const std::vector<T> narrow = bench.Download<T>(portable);
+  const std::vector<T> narrow = bench.Download<T>(answer);
   double most = Difference(actual, std::vector<float>(narrow.begin(), narrow.end()));
   for (int32_t part = 0; part < rows * kParts; ++part) {
     const int32_t first = part % kParts * kernels::kPartColumns, last = std::min(first + kernels::kPartColumns, kVocab);
@@ -249,6 +307,10 @@ std::string TryType(const Bench& bench, kernels::DataType type, absl::string_vie
   for (const int32_t rows : {70, 200}) {
     judge("the experts' product", ProductDifference<T>(bench, type, rows));
     judge("the head", HeadDifference<T>(bench, type, rows));
+  }
+  using kernels::DenseTile;
+  for (const DenseTile tile : {DenseTile::k64x64, DenseTile::k64x128, DenseTile::k128x256}) {
+    judge(absl::StrCat("a dense product, tile ", static_cast<int>(tile)), DenseDifference<T>(bench, type, tile));
   }
   return found;
 }

@@ -2,9 +2,11 @@
 //
 // What a launcher says of its launch is that launch's own result.
 #include <cstddef>
+#include <cstdlib>
 #include <vector>
 
 #include "beamline/kernels/elementwise_cuda.h"
+#include "beamline/kernels/warpgroups_cuda.h"
 #include "kernels/cuda/device.h"
 
 namespace beamline::kernels {
@@ -41,6 +43,19 @@ TEST_F(LaunchGpu, ALaunchThatIsRefusedIsToldAndNothingRuns) {
   EXPECT_EQ(addition.Launch(), LaunchError::kOk) << "the next may fit";
 }
 #endif
+
+// In a process of its own, since the switch is read once.
+TEST(WarpgroupsSwitchDeathTest, KernelsWithWgmmaAreLeftOutWhereItIsOff) {
+  GTEST_FLAG_SET(death_test_style, "threadsafe");
+  const auto prepare = [] {
+    setenv(kWarpgroupsSwitch, "0", 1);
+    std::exit(static_cast<int>(PrepareWarpgroups()));
+  };
+  EXPECT_EXIT(prepare(), testing::ExitedWithCode(static_cast<int>(LaunchError::kInvalidArgument)), "");
+#if defined(BEAMLINE_EMULATED)
+  EXPECT_EQ(PrepareWarpgroups(), LaunchError::kOk) << "with them";
+#endif
+}
 
 }  // namespace
 }  // namespace beamline::kernels

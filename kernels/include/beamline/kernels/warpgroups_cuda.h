@@ -8,8 +8,11 @@
 
 namespace beamline::kernels {
 
+// Of the environment: 0 goes without them, as if there were none. Read once.
+inline constexpr char kWarpgroupsSwitch[] = "BEAMLINE_WARPGROUPS";
+
 // Asks once for the shared memory that they need; outside of any capture, before the first launch. kInvalidArgument:
-// the thread's device, or the build, has none of them.
+// the thread's device, or the build, has none of them, or kWarpgroupsSwitch is off.
 LaunchError PrepareWarpgroups();
 
 }  // namespace beamline::kernels

@@ -1,0 +1,172 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""Runs a GoogleTest binary on a GPU, in as many processes as it takes.
+
+  run_tests.py BINARY FILTER SECONDS
+
+A kernel that faults takes its process's CUDA context along: whatever comes behind it fails, too, and says nothing of
+itself. So what failed, or was not reached, behind a fault runs again in a process of its own, until nothing is left that
+failed behind another. A test that prints nothing for long is killed with its process, and counts as one that faults.
+
+Prints what the processes printed of the tests that failed, and in its last line how many passed, failed, were skipped and
+were not run, and the names of the first that failed. Exit status: 0 some passed and all that were to run did, 1 otherwise.
+"""
+
+import re
+import subprocess
+import sys
+import tempfile
+import time
+
+LINES_OF_A_FAILURE = 25
+MOST_NAMES = 12
+
+# Of cudaGetErrorString: the errors that last as long as their process.
+FAULT = re.compile("an illegal|misaligned address|unspecified launch failure|launch timed out|device-side assert|"
+                   "invalid program counter|invalid address space|hardware stack error|uncorrectable|unknown error")
+STARTED = re.compile(r"\[ RUN {6}\] (\S+)")
+ENDED = re.compile(r"\[( {7}OK|  FAILED |  SKIPPED) \] ([^\s,]+).*\(\d+ ms\)$")
+
+
+class Process:
+    """What one process did: how its tests ended in their order, "" for one that did not, and what they printed."""
+
+    def __init__(self, command, seconds, stall_seconds):
+        self.ends = {}
+        self.printed = {}
+        with tempfile.TemporaryFile() as log:
+            self.trouble = self.run(command, log, seconds, stall_seconds)
+            log.seek(0)
+            self.read(log.read().decode(errors="replace"))
+
+    @staticmethod
+    def run(command, log, seconds, stall_seconds):
+        """None, or how it ended if not by exit status 0."""
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT)
+        deadline = time.monotonic() + seconds
+        size, grown = 0, time.monotonic()
+        while True:
+            try:
+                status = process.wait(0.1)
+                return f"exit status {status}" if status else None
+            except subprocess.TimeoutExpired:
+                pass
+            now, written = time.monotonic(), log.seek(0, 2)
+            if written != size:
+                size, grown = written, now
+            if now > deadline or now > grown + stall_seconds:
+                process.kill()
+                process.wait()
+                return "no time left" if now > deadline else f"nothing printed for {stall_seconds:.0f} s"
+
+    def read(self, text):
+        name = None
+        for line in text.splitlines():
+            started, ended = STARTED.match(line), ENDED.match(line)
+            if started:
+                name = started[1]
+                self.ends[name], self.printed[name] = "", []
+            elif ended and name == ended[2]:
+                self.ends[name] = ended[1].strip()
+                name = None
+            elif name:
+                self.printed[name].append(line)
+        self.last = text.splitlines()[-LINES_OF_A_FAILURE:]
+
+    def failures(self):
+        """Those that failed of themselves, none of them behind a fault."""
+        found = []
+        for name, end in self.ends.items():
+            if end not in ("", "FAILED"):
+                continue
+            found.append(name)
+            if end == "" or any(FAULT.search(line) for line in self.printed[name]):
+                break
+        return found
+
+
+def names(listing):
+    """Of `--gtest_list_tests`."""
+    found, suite = [], ""
+    for line in listing.splitlines():
+        word = line.split("#")[0].rstrip()
+        if word and not word.startswith(" ") and word.endswith("."):
+            suite = word
+        elif word.startswith("  ") and suite:
+            found.append(suite + word.strip())
+    return found
+
+
+class Run:
+    def __init__(self, binary, seconds):
+        self.binary = binary
+        self.deadline = time.monotonic() + seconds
+        self.stall_seconds = max(seconds / 3, 1)
+        self.passed, self.failed, self.skipped = [], [], []
+        self.troubles = []
+
+    def left(self):
+        return self.deadline - time.monotonic()
+
+    def all(self, pattern):
+        """Runs them; returns those that it did not come to."""
+        pending, wanted = None, pattern
+        while True:
+            process = Process([self.binary, "--gtest_color=no", f"--gtest_filter={wanted}"], self.left(),
+                              self.stall_seconds)
+            self.passed += [name for name, end in process.ends.items() if end == "OK"]
+            self.skipped += [name for name, end in process.ends.items() if end == "SKIPPED"]
+            failures = process.failures()
+            for name in failures:
+                self.report(name, process)
+            if process.trouble and not failures:
+                self.troubles.append(process.trouble)
+                print(*process.last, sep="\n")
+                return pending or []
+            if pending is None:
+                pending = self.list(pattern) if failures else []
+            done = {*self.passed, *self.skipped, *self.failed}
+            pending = [name for name in pending if name not in done]
+            if not pending or not process.ends or self.left() <= 0:
+                return pending
+            wanted = ":".join(pending)
+
+    def list(self, pattern):
+        listed = subprocess.run([self.binary, "--gtest_list_tests", f"--gtest_filter={pattern}"], capture_output=True,
+                                text=True, check=False, timeout=max(self.left(), 1))
+        return names(listed.stdout)
+
+    def report(self, name, process):
+        self.failed.append(name)
+        # A process whose tests all ended has an exit status of 1 for them.
+        how = process.trouble if process.ends[name] == "" else "failed"
+        print(f"{name}: {how}", *(process.printed[name][-LINES_OF_A_FAILURE:]), sep="\n")
+
+
+def main(arguments):
+    if len(arguments) != 3:
+        print(__doc__, file=sys.stderr)
+        return 2
+    binary, pattern, seconds = arguments
+    if float(seconds) <= 0:
+        print("0 passed: no time left")
+        return 1
+    run = Run(binary, float(seconds))
+    try:
+        unreached = run.all(pattern)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        print(f"{len(run.passed)} passed: {error}")
+        return 1
+    said = f"{len(run.passed)} passed, {len(run.failed)} failed, {len(run.skipped)} skipped"
+    if unreached:
+        said += f", {len(unreached)} not run but behind a fault, if at all"
+    if run.failed:
+        said += ": " + " ".join(run.failed[:MOST_NAMES])
+    if len(run.failed) > MOST_NAMES:
+        said += f" and {len(run.failed) - MOST_NAMES} more"
+    print(said + "".join(f" ({trouble})" for trouble in run.troubles))
+    return 0 if run.passed and not (run.failed or unreached or run.troubles) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -21,7 +21,9 @@
 #include "catalogue/section_file.h"
 #include "catalogue/snapshot_file.h"
 #include "cli/verb.h"
+#include "data/dataset.h"
 #include "data/labels.h"
+#include "data/statistics.h"
 #include "model/config.h"
 #include "runtime/bundle_folder.h"
 #include "runtime/gate_report.h"
@@ -34,7 +36,8 @@ constexpr char kExamples[] =
   beamline inspect run/bundle                        a bundle and its catalogue
   beamline inspect run/bundle --item 4711            an item: SID, attributes, tags
   beamline inspect catalogue.bin --sid 12,7          what lies under a SID or the beginning of one
-  beamline inspect run/bundle/model.safetensors      tensors, shapes, metadata)";
+  beamline inspect run/bundle/model.safetensors      tensors, shapes, metadata
+  beamline inspect run/data                          a behaviour log: users, items, labels, popularity)";
 
 // Items printed under a SID.
 constexpr uint32_t kMaxListed = 20;
@@ -139,6 +142,11 @@ absl::Status InspectCatalogue(const InspectFlags& flags, const std::string& path
   return absl::OkStatus();
 }
 
+absl::Status HasNoItems(const InspectFlags& flags) {
+  return absl::InvalidArgumentError(
+      absl::StrCat("--item and --sid: ", flags.path, " is no catalogue; name a bundle or a catalogue file"));
+}
+
 absl::Status InspectSafetensors(const std::string& path) {
   BEAMLINE_ASSIGN_OR_RETURN(const SafetensorsFile file,
                             SafetensorsFile::Read(path, {.allow_scalars = true, .allow_empty = true}));
@@ -194,6 +202,25 @@ absl::Status InspectBundle(const InspectFlags& flags) {
   return InspectCatalogue(flags, items, manifest.codebook_fingerprint);
 }
 
+absl::Status InspectData(const std::string& folder, const data::DatasetFiles& files) {
+  Progress progress;
+  BEAMLINE_ASSIGN_OR_RETURN(const data::Dataset dataset,
+                            data::Dataset::Load(files, {.keep_unused_items = true}, &progress));
+  Print("data        %s\n%s", folder, data::ComputeStatistics(dataset).ToString());
+  const std::vector<std::string> names = dataset.AttributeNames();
+  if (!names.empty()) Print("attributes of users: %s\n", absl::StrJoin(names, " "));
+  return absl::OkStatus();
+}
+
+absl::Status InspectFolder(const InspectFlags& flags) {
+  const std::filesystem::path folder = flags.path;
+  std::error_code error;
+  const absl::StatusOr<data::DatasetFiles> data = data::FindDatasetFiles(folder);
+  if (std::filesystem::exists(folder / runtime::kManifestFile, error) || !data.ok()) return InspectBundle(flags);
+  if (flags.item || !flags.sid.empty()) return HasNoItems(flags);
+  return InspectData(flags.path, *data);
+}
+
 // Tensors in a format that is never read go to the reader that says so, with what to do.
 bool MeansTensors(const std::string& path) {
   for (const char* suffix :
@@ -204,12 +231,9 @@ bool MeansTensors(const std::string& path) {
 }
 
 absl::Status RunInspect(const InspectFlags& flags) {
-  if (std::error_code error; std::filesystem::is_directory(flags.path, error)) return InspectBundle(flags);
+  if (std::error_code error; std::filesystem::is_directory(flags.path, error)) return InspectFolder(flags);
   if (!MeansTensors(flags.path)) return InspectCatalogue(flags, flags.path, "");
-  if (flags.item || !flags.sid.empty()) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("--item and --sid: ", flags.path, " is no catalogue; name a bundle or a catalogue file"));
-  }
+  if (flags.item || !flags.sid.empty()) return HasNoItems(flags);
   return InspectSafetensors(flags.path);
 }
 
@@ -217,9 +241,12 @@ absl::Status RunInspect(const InspectFlags& flags) {
 
 Verb AddInspect(Command& root) {
   auto flags = std::make_shared<InspectFlags>();
-  Command* command = root.AddCommand("inspect", "Check a bundle, a catalogue or a safetensors file and describe it");
+  Command* command =
+      root.AddCommand("inspect", "Check a bundle, a catalogue, a safetensors file or a data folder and describe it");
   command->Footer(kExamples);
-  command->AddText("path", flags->path, "Bundle folder, catalogue file, or file named *.safetensors")->Required();
+  command
+      ->AddText("path", flags->path, "Bundle folder, catalogue file, file named *.safetensors, or folder of events.tsv")
+      ->Required();
   command->AddNumber("--item", flags->item, {}, "Describe the item with this id");
   command->AddText("--sid", flags->sid, "Describe this SID, or the beginning of one: codes separated by commas");
   return {command, [flags] { return RunInspect(*flags); }};

@@ -170,6 +170,12 @@ TEST_F(VerbsTest, TheWholeJourney) {
   Good(absl::StrCat("pack --model ", File("model"), " --tokenizer ", File("tokenizer"), " --items ",
                     File("data/items.tsv.gz"), " --out ", File("bundle")));
   EXPECT_THAT(Good(absl::StrCat("inspect ", File("bundle"))).text, HasSubstr("onerec_v1"));
+  EXPECT_THAT(Good(absl::StrCat("inspect ", File("data"))).text,
+              AllOf(HasSubstr("data        "),
+                    testing::ContainsRegex("[1-9][0-9]* users, [1-9][0-9]* items, [1-9][0-9]* events"),
+                    HasSubstr("label rates: "), HasSubstr("attributes of users: ")));
+  Bad(absl::StrCat("inspect ", File("data"), " --item 1"), "is no catalogue; name a bundle");
+  Bad(absl::StrCat("inspect ", File("model")), "not a bundle");
 
   Background server(absl::StrCat("serve --config ", BEAMLINE_SOURCE_DIR, "/configs/demo.textproto --port 0 --any-port ",
                                  "--bundle ", File("bundle")),

@@ -29,6 +29,14 @@ def parse(line):
     return value
 
 
+def parse_or_keep(line):
+    """One line that is none must not cost the others."""
+    try:
+        return parse(line)
+    except ValueError as error:
+        return {"unreadable": line[:200], "error": str(error)}
+
+
 def print_lines():
     status = 0
     for line in sys.stdin:
@@ -69,9 +77,12 @@ class Rows:
         return rows[0] if rows else None
 
     def server_cpu(self):
-        cells = [cell for run in self.parts["server"] for cell in run.get("cells", [])]
+        """Of one call at a time: else workers wait for each other's batches. Below 0 nothing was measured: the waiting for
+        the device took no CPU time, which is what is subtracted."""
+        cells = [cell for run in self.parts["server"] for cell in run.get("cells", [])
+                 if cell.get("concurrency") == 1 and cell.get("answered") == cell.get("requests")]
         return min((cell["server_cpu_overhead_ms"] for cell in cells
-                    if cell.get("server_cpu_overhead_ms") is not None), default=None)
+                    if cell.get("server_cpu_overhead_ms", -1) >= 0), default=None)
 
 
 def ratio(numerator, denominator):
@@ -117,7 +128,8 @@ def write(work, out, values):
     parts = {}
     for part in PARTS:
         path = pathlib.Path(work) / part
-        parts[part] = [parse(line) for line in path.read_text().splitlines() if line.strip()] if path.exists() else []
+        lines = path.read_text().splitlines() if path.exists() else []
+        parts[part] = [parse_or_keep(line) for line in lines if line.strip()]
     document = {name: values.pop(name, "") for name in TOP}
     document["settings"] = values
     try:

@@ -17,8 +17,8 @@
 #                PyTorch loop in a CUDA graph, in turns, their lists compared (bench/peers/run_gpu.py;
 #                BEAMLINE_PEERS_OPTIONS are options for it): needs Python's torch and transformers
 #     peers_large  the same of 1.02 B
-#     programmatic  the experiment of launch_kernel.cuh: tests and the dense engine cases with BEAMLINE_PROGRAMMATIC_LAUNCH=1,
-#                to be read beside those of the stages tests and engine
+#     serial     the dense engine cases with BEAMLINE_PROGRAMMATIC_LAUNCH=0, kernels one after the other, to be read beside
+#                those of the stage engine
 #     portable   the engine cases with BEAMLINE_WARPGROUPS=0, without the kernels that use wgmma: likewise
 #     unfenced   the experiment of wgmma.cuh: kernels' tests and bench cases without a fence that may be dear, to be read beside
 #                those of the stage bench
@@ -28,12 +28,13 @@
 #                makes itself: closed loops of 1, 16 and 64 calls by BEAMLINE_SERVER_BEAM beams (default 128) from the same
 #                machine, and its end by SIGTERM
 #
-# Writes gpu-TIME.json, anew after every stage: device, driver, commit, settings, what each stage said, what was skipped
+# Writes gpu-TIME.log, what was printed, and gpu-TIME.json, anew after every stage: device, driver, commit, settings, what
+# each stage said, what was skipped
 # and why, every measurement, and the goals beside what was measured of them. BEAMLINE_STAGE_SECONDS limits a stage (default
 # 470), BEAMLINE_TOTAL_SECONDS all of them (default none; what it leaves no time for is skipped); BEAMLINE_RESULTS is the
 # folder of the result (default $OUT, else bench/results); BEAMLINE_GATE_USERS users take part in the gate (default 20000).
-# Where the kernels that use wgmma fail their trial, stages behind it measure without them, as with BEAMLINE_WARPGROUPS=0,
-# and the result's settings say so.
+# Where what a start tries (kernels that use wgmma, programmatic launches) fails by itself, other stages measure without it,
+# as with BEAMLINE_WARPGROUPS=0 or BEAMLINE_PROGRAMMATIC_LAUNCH=0, and the result's settings say so: `left_out`.
 # Exit status: 0 all stages passed, 1 one failed, 3 nothing could be run because there is no GPU.
 set -uo pipefail
 cd "$(dirname "$0")/../.."
@@ -41,10 +42,10 @@ stage_seconds=${BEAMLINE_STAGE_SECONDS:-470}
 total_seconds=${BEAMLINE_TOTAL_SECONDS:-1000000}
 results=${BEAMLINE_RESULTS:-${OUT:-bench/results}}
 stages=("$@")
-[[ $# -gt 0 ]] || stages=(build tests sanitize bench engine peers programmatic portable unfenced quality server peers_large)
+[[ $# -gt 0 ]] || stages=(build tests sanitize bench engine peers serial portable unfenced quality server peers_large)
 for stage in "${stages[@]}"; do
   case $stage in
-    build | tests | sanitize | bench | engine | peers | peers_large | programmatic | portable | unfenced | quality | server) ;;
+    build | tests | sanitize | bench | engine | peers | peers_large | serial | portable | unfenced | quality | server) ;;
     *) sed -n '3,/^[^#]/s/^# \{0,1\}//p' "$0"; exit 2 ;;
   esac
 done
@@ -55,7 +56,7 @@ if [[ -e carry.tar.gz && ! carry/COMMIT -nt carry.tar.gz ]]; then  # what an ear
 fi
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
-binaries= warpgroups=
+binaries= tried= left_out=
 : >"$work/stages" >"$work/kernels" >"$work/engine" >"$work/peers" >"$work/server"
 
 json_string() { printf '"%s"' "$(tr -d '\000-\010\013-\037' <<<"$1" | sed -e 's/\\/\\\\/g' -e 's/"/\\"/g' -e 's/\t/ /g' | paste -sd' ')"; }
@@ -70,12 +71,23 @@ record() {
   [[ -z $gpu ]] || write_result
 }
 
-# limited LOG COMMAND...: runs it for at most a stage's time that is left; its last words on failure.
+# What the stages' commands print is kept beside the result: an outer limit on output must not cost it.
+keep_log() {
+  [[ -d $results ]] || mkdir -p "$results"
+  printf '== %s\n' "$2" | cat - "$1" >>"${out%.json}.log"
+}
+
+# limited [-m SECONDS] LOG COMMAND...: runs it for at most so many seconds, and those of the stage that are left.
 limited() {
-  local log=$1 left=$((limit - SECONDS + stage_start))
+  local most=1000000
+  [[ $1 != -m ]] || { most=$2; shift 2; }
+  local log=$1 status left=$((limit - SECONDS + stage_start))
   shift
   ((left > 0)) || { echo "no time left for: $*" >"$log"; return 124; }
-  timeout --kill-after=5 "$left" "$@" >"$log" 2>&1
+  timeout --kill-after=5 $((left < most ? left : most)) "$@" >"$log" 2>&1
+  status=$?
+  keep_log "$log" "$*"
+  return $status
 }
 
 # What was carried beside the kernels' binaries runs with the libraries of carry/lib, of Python's torch and of CUDA.
@@ -154,28 +166,37 @@ run_tests() {
   BEAMLINE_REQUIRE_GPU=1 LD_LIBRARY_PATH=$libraries python3 -B bench/gpu/run_tests.py "$2" "${3:-*}" \
     $((limit - SECONDS + stage_start)) >"$work/tests" 2>&1
   status=$?
+  keep_log "$work/tests" "$2 ${3:-}"
   said+="$1: $(tail -n 1 "$work/tests"); "
-  ((status == 0)) || head -n -1 "$work/tests" | tail -n 100
+  ((status == 0)) || head -n -1 "$work/tests" | head -n 60
   return $status
 }
 
-# Where the kernels with wgmma fault, no engine starts and no bench goes on behind them, and where they differ, their times
-# are of no use: what is measured then is measured without them. Asked once.
-settle_warpgroups() {
-  [[ -z ${BEAMLINE_WARPGROUPS:-}$warpgroups && -x carry/beamline_backend_gpu_test ]] || return 0
-  local said=
-  if run_tests 'the trial of wgmma' carry/beamline_backend_gpu_test '*WarpgroupTrial*'; then
-    warpgroups=tried
-  else
-    warpgroups="left out: ${said%; }"
-    export BEAMLINE_WARPGROUPS=0
-    echo "-- wgmma: $warpgroups"
-  fi
+# What a start tries, tried once by itself: where it faults no engine starts with it and no bench goes on behind it, and
+# where it is wrong its times are of no use. What is measured then is measured without.
+settle_trials() {
+  [[ -z $tried && -x carry/beamline_backend_gpu_test ]] || return 0
+  tried=yes
+  BEAMLINE_WARPGROUPS=0 settle_trial BEAMLINE_PROGRAMMATIC_LAUNCH '*ProgrammaticTrial*'
+  settle_trial BEAMLINE_WARPGROUPS '*WarpgroupTrial*'
+}
+
+# settle_trial SWITCH FILTER
+settle_trial() {
+  local said= limit=$((limit < SECONDS - stage_start + 60 ? limit : SECONDS - stage_start + 60))
+  [[ -z ${!1:-} ]] || return 0
+  run_tests "$1=0" carry/beamline_backend_gpu_test "$2" && return 0
+  export "$1=0"
+  left_out+=${left_out:+; }${said%; }
+  echo "-- left out: $left_out"
 }
 
 stage_tests() {
   local name bad=0 said= missing=
   run_tests kernels "$binaries/beamline_kernels_cuda_test" || bad=1
+  # What cannot be tried at a start would fail every test of the binaries that start a backend.
+  settle_trials
+  [[ -z $left_out ]] || bad=1
   for name in "${carried_tests[@]}"; do
     if [[ -x carry/beamline_${name}_gpu_test ]]; then
       run_tests "$name" "carry/beamline_${name}_gpu_test" || bad=1
@@ -193,8 +214,8 @@ memcheck_carried() {
     said+="$1: not carried; "
     return 0
   fi
-  BEAMLINE_REQUIRE_GPU=1 BEAMLINE_SMALL_SHAPES=1 LD_LIBRARY_PATH=$libraries limited "$work/memcheck" "$sanitizer" --tool memcheck --error-exitcode 86 \
-    --print-limit 5 "carry/beamline_${1}_gpu_test" --gtest_color=no --gtest_filter="$2"
+  BEAMLINE_REQUIRE_GPU=1 BEAMLINE_SMALL_SHAPES=1 LD_LIBRARY_PATH=$libraries limited -m 150 "$work/memcheck" "$sanitizer" --tool memcheck "${go_on[@]}" \
+    --error-exitcode 86 --print-limit 5 "carry/beamline_${1}_gpu_test" --gtest_color=no --gtest_filter="$2"
   local status=$?
   if ((status == 0)) && tests_passed "$work/memcheck"; then
     said+="$1: memcheck clean; "
@@ -207,17 +228,20 @@ memcheck_carried() {
 
 stage_sanitize() {
   local sanitizer tool status bad=0 said=
+  local -a go_on=()  # behind an error of memcheck the other tests say something, too
   sanitizer=$(command -v compute-sanitizer || ls /usr/local/cuda*/bin/compute-sanitizer /opt/nvidia/*/compute-sanitizer 2>/dev/null | head -n 1)
   if [[ -z $sanitizer ]]; then
     detail="compute-sanitizer is not on this machine"
     return 77
   fi
+  [[ $(timeout 30 "$sanitizer" --help 2>&1) != *--destroy-on-device-error* ]] || go_on=(--destroy-on-device-error kernel)
   for tool in memcheck racecheck initcheck synccheck; do
     # Poisoned buffers count as written: initcheck would never find anything. The tests bring whole buffers back, also the
     # parts that must stay unwritten, so of copies it says nothing.
     local -a settings=(BEAMLINE_REQUIRE_GPU=1 BEAMLINE_SMALL_SHAPES=1) options=()
+    [[ $tool != memcheck ]] || options=("${go_on[@]}")
     [[ $tool != initcheck ]] || { settings+=(BEAMLINE_NO_POISON=1); options=(--check-api-memory-access no); }
-    limited "$work/$tool" env "${settings[@]}" "$sanitizer" --tool "$tool" "${options[@]}" --error-exitcode 86 \
+    limited -m 100 "$work/$tool" env "${settings[@]}" "$sanitizer" --tool "$tool" "${options[@]}" --error-exitcode 86 \
       --print-limit 5 "$binaries/beamline_kernels_cuda_test" --gtest_color=no --gtest_filter='*Gpu*'
     status=$?
     if ((status == 0)) && tests_passed "$work/$tool"; then
@@ -228,18 +252,35 @@ stage_sanitize() {
       grep -E '=========|Failure|no time' "$work/$tool" | head -n 40
     fi
   done
+  settle_trials
   memcheck_carried backend '*CudaBackendTest*:*AlgorithmsOnDevice*:*Fp8Test*:*Fp8Mixed*:*GraphsTest*:*WarpgroupTrial*' || bad=1
   memcheck_carried decode '*CudaLists.Fp32*' || bad=1
   detail=${said%; }
   return $bad
 }
 
+# bench_kernels BINARY [KERNEL ...]: what it measures, to $work/measured; behind a case that fails it goes on.
+bench_kernels() {
+  local binary=$1 status bad=0 skip=0 failures
+  shift
+  : >"$work/measured"
+  for ((failures = 0; failures <= 8; ++failures)); do
+    LD_LIBRARY_PATH=$libraries limited -m 150 "$work/bench" "$binary" --skip $skip "$@"
+    status=$?
+    cat "$work/bench"
+    json_lines "$work/bench" "$work/measured" || bad=1
+    ((status)) || return $bad
+    bad=$status
+    skip=$((skip + $(grep -c '^{"kernel"' "$work/bench") + 1))
+  done
+  return $bad
+}
+
 stage_bench() {
-  LD_LIBRARY_PATH=$libraries limited "$work/bench" "$binaries/beamline_kernels_cuda_bench"
+  bench_kernels "$binaries/beamline_kernels_cuda_bench"
   local status=$?
-  cat "$work/bench"
-  json_lines "$work/bench" "$work/kernels" || status=1
-  detail="$(grep -c '^{"kernel"' "$work/bench") cases"
+  cat "$work/measured" >>"$work/kernels"
+  detail="$(grep -c '^{"kernel"' "$work/measured") cases"
   return $status
 }
 
@@ -259,7 +300,7 @@ stage_engine() {
   for options in "${runs[@]}"; do
     [[ -x carry/beamline_engine_gpu_bench ]] || break
     # shellcheck disable=SC2086  # several options
-    LD_LIBRARY_PATH=$libraries limited "$work/bench" carry/beamline_engine_gpu_bench $options
+    LD_LIBRARY_PATH=$libraries limited -m 150 "$work/bench" carry/beamline_engine_gpu_bench $options
     status=$?
     cat "$work/bench"
     json_lines "$work/bench" "$work/engine" || status=1
@@ -279,7 +320,8 @@ stage_engine() {
     status=$?
     cat "$work/bench"
     if ((status == 0)); then
-      printf '{"dtype": "%s", "bench": %s}\n' "$dtype" "$(python3 -m json.tool --compact "$work/json")" >>"$work/engine"
+      printf '{"dtype": "%s", "bench": %s}\n' "$dtype" "$(python3 -m json.tool --compact "$work/json")" >"$work/line"
+      json_lines "$work/line" "$work/engine" || bad=1
     else
       bad=1
     fi
@@ -301,7 +343,7 @@ measure_peers() {
   # shellcheck disable=SC2086  # several options
   # The models are kept for a next call, where the machine is.
   BEAMLINE_CACHE=build/peers limited "$work/bench" python3 -B bench/peers/run_gpu.py --sizes "$1" --beamline carry/beamline \
-    --peer-binary carry/beamline_peer --library-path "$libraries" --limit $((limit - SECONDS + stage_start - 10)) \
+    --peer-binary carry/beamline_peer --library-path "$libraries" --logs "${out%.json}-peers" --limit $((limit - SECONDS + stage_start - 10)) \
     ${BEAMLINE_PEERS_OPTIONS:-}
   local status=$?
   cat "$work/bench"
@@ -329,17 +371,23 @@ experiment() {
   return $status
 }
 
-stage_programmatic() {
-  local -x BEAMLINE_PROGRAMMATIC_LAUNCH=1
-  local status=0
-  stage_tests || status=1
-  experiment programmatic 1.02B,0.13B || status=1
-  return $status
+stage_serial() {
+  lacks beamline_engine_gpu_bench && return 77
+  [[ ${BEAMLINE_PROGRAMMATIC_LAUNCH:-} == 0 ]] && detail="launches are serial already" && return 77
+  local -x BEAMLINE_PROGRAMMATIC_LAUNCH=0
+  detail=
+  experiment serial 1.02B,0.13B,0.935B
+}
+
+# Whether nothing uses wgmma already; says so in `detail`.
+without_wgmma() {
+  [[ ${BEAMLINE_WARPGROUPS:-} == 0 ]] && detail="kernels with wgmma are left out already"
 }
 
 stage_portable() {
-  local -x BEAMLINE_WARPGROUPS=0
   lacks beamline_engine_gpu_bench && return 77
+  without_wgmma && return 77
+  local -x BEAMLINE_WARPGROUPS=0
   detail=
   experiment portable 1.02B,0.13B,0.935B
 }
@@ -347,11 +395,9 @@ stage_portable() {
 stage_unfenced() {
   local kernels=carry/beamline_kernels_cuda_unfenced said= status=0
   lacks beamline_kernels_cuda_unfenced_{test,bench} && return 77
+  without_wgmma && return 77
   run_tests unfenced ${kernels}_test '*Product*:*Moe*:*Attention*' || status=1
-  LD_LIBRARY_PATH=$libraries limited "$work/bench" ${kernels}_bench dense_product grouped_product context_attention encoder_attention || status=1
-  cat "$work/bench"
-  : >"$work/measured"
-  json_lines "$work/bench" "$work/measured" || status=1
+  bench_kernels ${kernels}_bench dense_product head_product grouped_product context_attention encoder_attention || status=1
   grep '^{"kernel"' "$work/measured" | sed 's/^{/{"experiment": "unfenced", /' >>"$work/kernels"
   detail="$said$(grep -c '^{"kernel"' "$work/measured") cases"
   return $status
@@ -409,7 +455,7 @@ stage_server() {
     "${target#*:}" >"$work/config"
   LD_LIBRARY_PATH=$libraries carry/beamline serve --config "$work/config" --bundle "$bundle" >"$work/log" 2>&1 &
   server=$!
-  until beamline recommend --target "$target" --status 2>/dev/null | grep -q ^ready; do
+  until [[ $(beamline recommend --target "$target" --status 2>/dev/null) == ready* ]]; do
     if ! kill -0 "$server" 2>/dev/null || ((SECONDS - stage_start >= limit)); then
       kill -KILL "$server" 2>/dev/null
       tail -n 40 "$work/log"
@@ -421,9 +467,13 @@ stage_server() {
   LD_LIBRARY_PATH=$libraries limited "$work/bench" carry/beamline bench --server "$target" --server-pid "$server" \
     --concurrency 1,16,64 --beam "${BEAMLINE_SERVER_BEAM:-128}" --seconds 10 --warmup 3 --json "$work/json" || status=$?
   cat "$work/bench"
-  ((status)) || python3 -m json.tool --compact "$work/json" >>"$work/server"
+  if ((status == 0)); then
+    python3 -m json.tool --compact "$work/json" >"$work/line" || status=1
+    json_lines "$work/line" "$work/server" || status=1
+  fi
+  keep_log "$work/log" server
   kill -TERM "$server"
-  (sleep "${BEAMLINE_SERVER_GRACE:-30}" && kill -KILL "$server") 2>/dev/null &
+  (sleep "${BEAMLINE_SERVER_GRACE:-30}" && kill -KILL "$server") >/dev/null 2>&1 &
   wait "$server"
   ended=$?
   kill $! 2>/dev/null
@@ -441,7 +491,8 @@ write_result() {
     "driver=$(cut -d, -f2 <<<"$gpu" | xargs)" "memory=$(cut -d, -f3 <<<"$gpu" | xargs)" "commit=$(commit)" \
     "stages=${stages[*]}" "stage_seconds=$stage_seconds" "binaries=$binaries" "python=$versions" \
     "engine_options=${BEAMLINE_ENGINE_OPTIONS:-}" "peers_options=${BEAMLINE_PEERS_OPTIONS:-}" \
-    "warpgroups=${warpgroups:-${BEAMLINE_WARPGROUPS:-}}" "server_beam=${BEAMLINE_SERVER_BEAM:-128}" "gate_users=${BEAMLINE_GATE_USERS:-20000}" || failed=1
+    "left_out=$left_out" "warpgroups=${BEAMLINE_WARPGROUPS:-}" \
+    "programmatic_launch=${BEAMLINE_PROGRAMMATIC_LAUNCH:-}" "server_beam=${BEAMLINE_SERVER_BEAM:-128}" "gate_users=${BEAMLINE_GATE_USERS:-20000}" || failed=1
 }
 
 failed=0
@@ -463,7 +514,7 @@ for stage in "${stages[@]}"; do
     continue
   fi
   case $stage in
-    bench | engine | peers | peers_large | programmatic | quality | server) settle_warpgroups ;;
+    bench | engine | peers | peers_large | serial | portable | quality | server) settle_trials ;;
   esac
   "stage_$stage"
   case $? in

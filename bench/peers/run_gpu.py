@@ -10,8 +10,9 @@ that an expert would write in PyTorch, as one CUDA graph. A batch of N is N requ
 
 Everybody's lists are compared with transformers' in fp32 first (fp32 lists: or with its scores in double). Prints a
 JSON object per line: {"peer": ...} of each peer and cell, then {"goal": ...} for each ratio that is wanted; {"skipped":
-...} of what --limit left no time for. Exit status: 0; 1 a peer failed or gave other answers than it should; a missed
-goal is no failure. Whoever cannot be ready in --peer-seconds is left out, and that is said.
+...} of what --limit left no time for, a part of which is kept for the rounds of those that are ready. Exit status: 0; 1
+a peer failed or gave other answers than it should; a missed goal is no failure. Whoever cannot be ready in
+--peer-seconds is left out, and that is said.
 """
 
 import argparse
@@ -57,6 +58,10 @@ class OutOfTime(Exception):
     """--limit has passed: the rest is skipped."""
 
 
+# Of the time that is left when a cell begins: for its rounds, whoever is not ready by then.
+FOR_ROUNDS = 0.3
+
+
 class Bench:
     def __init__(self, arguments):
         self.arguments, self.failed = arguments, False
@@ -64,7 +69,8 @@ class Bench:
         # PeerProcess drops the variable; where the driver is found by it, this interpreter needs it.
         own = ["env", f"LD_LIBRARY_PATH={os.environ['LD_LIBRARY_PATH']}"] if "LD_LIBRARY_PATH" in os.environ else []
         python = shlex.split(arguments.python) if arguments.python else [*own, sys.executable]
-        logs = pathlib.Path(tempfile.mkdtemp(prefix="beamline-peers-"))
+        logs = arguments.logs or pathlib.Path(tempfile.mkdtemp(prefix="beamline-peers-"))
+        logs.mkdir(parents=True, exist_ok=True)
         print(f"logs of the peers: {logs}", file=sys.stderr)
         self.preparation = Preparation(ThisPython(python), [*library_path, str(arguments.beamline)],
                                        [*library_path, str(arguments.peer_binary)], logs)
@@ -162,9 +168,21 @@ class Bench:
                      requests_per_run=setting["requests_per_run"], illegal_rate=rate, answers=found.summary())
         return found.failures[0] if found.failures else None
 
+    def rounds(self, batch, ready):
+        """Adds times to those that are ready, in turns; drops who fails."""
+        for _ in range(self.arguments.rounds):
+            for name, (process, about, milliseconds) in list(ready.items()):
+                try:
+                    milliseconds += self.ask(process, do="run", first=len(milliseconds) * batch,
+                                             seconds=self.arguments.seconds, least=2)["ms"]
+                except PeerError as error:
+                    self.fail(**about, error=str(error))
+                    del ready[name]
+
     def cell(self, size, batch, peers, references, sids):
         """{peer: P50 in ms per request}"""
-        ready = {}
+        ready, until = {}, self.until
+        self.until -= FOR_ROUNDS * max(0, until - time.monotonic())
         for name, peer in list(peers.items()):
             entry = peer[0]
             about = dict(peer=name, label=entry.label, size=size, beams=self.arguments.beams, batch=batch,
@@ -174,18 +192,20 @@ class Bench:
             except PeerError as error:
                 failure = str(error)
                 peers.pop(name)[1].stop()
+            except OutOfTime:  # it may still be at it
+                self.say(**about, skipped=name, reason="not ready in time")
+                peers.pop(name)[1].stop()
+                continue
             if failure is not None:
                 self.fail(**about, error=failure)
             else:
                 ready[name] = (peer[1], about, [])
-        for _ in range(self.arguments.rounds):
-            for name, (process, about, milliseconds) in list(ready.items()):
-                try:
-                    milliseconds += self.ask(process, do="run", first=len(milliseconds) * batch,
-                                             seconds=self.arguments.seconds, least=2)["ms"]
-                except PeerError as error:
-                    self.fail(**about, error=str(error))
-                    del ready[name]
+        self.until = until
+        try:
+            self.rounds(batch, ready)
+        except OutOfTime:
+            pass  # what was measured is said
+        ready = {name: peer for name, peer in ready.items() if peer[2]}
         p50 = {name: statistics.median(milliseconds) for name, (_, _, milliseconds) in ready.items()}
         for name, (_, about, milliseconds) in ready.items():
             self.say(**about, ms_per_request={"p50": p50[name], "p99": percentile(milliseconds, 0.99),
@@ -244,6 +264,7 @@ def parse_arguments():
     parser.add_argument("--beamline", type=pathlib.Path, required=True, help="the binary, to import the weights")
     parser.add_argument("--peer-binary", type=pathlib.Path, required=True, help="beamline_peer")
     parser.add_argument("--library-path", default="", help="LD_LIBRARY_PATH of these two")
+    parser.add_argument("--logs", type=pathlib.Path, help="folder of what the peers print; default: a new one")
     parser.add_argument("--python", default="", help="command of the peers' interpreter; default: this one")
     return parser.parse_args()
 

@@ -13,9 +13,13 @@
 
 namespace beamline::bench {
 
+namespace {
+std::string running = "nothing yet";  // the case, for what fails in it
+}
+
 void Check(cudaError_t error, const char* what) {
   if (error == cudaSuccess) return;
-  std::fprintf(stderr, "%s: %s\n", what, cudaGetErrorString(error));
+  std::fprintf(stderr, "%s: %s (running %s)\n", what, cudaGetErrorString(error), running.c_str());
   std::exit(1);
 }
 
@@ -64,7 +68,7 @@ void* RandomValues(size_t count, const char* type) {
   return p;
 }
 
-Bench::Bench(bool quick, std::vector<std::string> only) : quick_(quick), only_(std::move(only)) {
+Bench::Bench(BenchOptions options) : options_(std::move(options)) {
   Check(cudaStreamCreate(&stream_), "cudaStreamCreate");
   cudaDeviceProp device;
   Check(cudaGetDeviceProperties(&device, 0), "cudaGetDeviceProperties");
@@ -84,7 +88,7 @@ double Bench::Median(const std::function<void()>& once, bool flush) {
   Check(cudaEventCreate(&begin), "cudaEventCreate");
   Check(cudaEventCreate(&end), "cudaEventCreate");
   std::vector<float> times;
-  const int runs = quick_ ? 5 : 31;
+  const int runs = options_.quick ? 5 : 31;
   for (int i = -3; i < runs; ++i) {
     if (flush) Check(cudaMemsetAsync(flush_, i & 1, flush_bytes_, stream_), "flush");
     Check(cudaEventRecord(begin, stream_), "cudaEventRecord");
@@ -187,20 +191,21 @@ std::optional<double> Bench::MeasureProduct() {
 
 bool Bench::Runs(const std::string& kernel) const {
   const auto wants = [&](const std::string& wanted) { return kernel.starts_with(wanted); };
-  return only_.empty() || std::any_of(only_.begin(), only_.end(), wants);
+  return options_.only.empty() || std::any_of(options_.only.begin(), options_.only.end(), wants);
 }
 
 bool Bench::MayRun(const std::string& beginning) const {
   const auto begins = [&](const std::string& wanted) { return wanted.starts_with(beginning); };
-  return Runs(beginning) || std::any_of(only_.begin(), only_.end(), begins);
+  return Runs(beginning) || std::any_of(options_.only.begin(), options_.only.end(), begins);
 }
 
 void Bench::Run(const Case& c) {
-  if (!Runs(c.kernel)) return;
+  if (!Runs(c.kernel) || ++cases_ <= options_.skip) return;
+  running = c.kernel + ", " + c.shape;
   const double cold = Median([&] { c.launch(stream_); }, true);
   Check(cudaGetLastError(), c.kernel.c_str());
   // Two milliseconds hide what a graph's launch costs.
-  const int chain = quick_ ? 5 : std::clamp(static_cast<int>(2e-3 / cold), 5, 50);
+  const int chain = options_.quick ? 5 : std::clamp(static_cast<int>(2e-3 / cold), 5, 50);
   cudaGraph_t graph;
   cudaGraphExec_t replay;
   Check(cudaStreamBeginCapture(stream_, cudaStreamCaptureModeThreadLocal), "capture");

@@ -37,10 +37,16 @@ struct Case {
   std::function<void(cudaStream_t)> launch;
 };
 
+struct BenchOptions {
+  bool quick = false;
+  int skip = 0;                   // cases at the beginning that are left out: behind one that failed a bench goes on
+  std::vector<std::string> only;  // cases whose kernel's name begins with one of these; empty: all
+};
+
 class Bench {
  public:
-  // Measures the ceilings and prints them. Cases whose kernel's name begins with one of `only` are run; empty: all.
-  Bench(bool quick, std::vector<std::string> only);
+  // Measures the ceilings and prints them.
+  explicit Bench(BenchOptions options);
   void Run(const Case& c);
   // Whether a case may be whose kernel's name begins so: if not, it need not be prepared.
   bool MayRun(const std::string& beginning) const;
@@ -51,8 +57,8 @@ class Bench {
   double MeasureCopy();
   std::optional<double> MeasureProduct();
 
-  bool quick_;
-  std::vector<std::string> only_;
+  const BenchOptions options_;
+  int cases_ = 0;
   cudaStream_t stream_ = nullptr;
   void* flush_ = nullptr;
   size_t flush_bytes_ = 0;

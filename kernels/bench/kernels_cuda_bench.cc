@@ -5,12 +5,14 @@
 // case's bytes and operations are the fewest there can be, whatever its type: the fp32 forms, which use no tensor
 // cores, are measured against the same ceiling.
 //
-//   beamline_kernels_cuda_bench [--quick] [KERNEL ...]    one line of JSON per ceiling and case, of kernels whose names
-//                                                         begin so or of all; exit status 3 where there is no GPU
+//   beamline_kernels_cuda_bench [--quick] [--skip N] [KERNEL ...]
+//
+// One line of JSON per ceiling and case, of kernels whose names begin so or of all, but for the first N cases. Exit
+// status 3 where there is no GPU, 1 where a case fails: --skip goes on behind it.
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
-#include <cstring>
+#include <cstdlib>
 #include <functional>
 #include <random>
 #include <string>
@@ -202,6 +204,9 @@ void Experts(Bench& bench, int rows, DataType type, bool warpgroups = true) {
                            static_cast<int32_t*>(Allocate(entries * 4))};
   bench.Run({"moe_group", shape, 12.0 * entries, 0,
              [group](cudaStream_t stream) { Require(MoeGroupCuda(group, stream), "MoeGroupCuda"); }});
+  // What the products multiply, also where these cases are not asked for.
+  Require(MoeRouteCuda(route, nullptr), "MoeRouteCuda");
+  Require(MoeGroupCuda(group, nullptr), "MoeGroupCuda");
   const auto product = [&](const char* name, GroupedProductArgs args) {
     args.type = type;
     args.entries = entries;
@@ -227,13 +232,14 @@ void Experts(Bench& bench, int rows, DataType type, bool warpgroups = true) {
              [combine](cudaStream_t stream) { Require(MoeCombineCuda(combine, stream), "MoeCombineCuda"); }});
 }
 
-int Main(bool quick, std::vector<std::string> only) {
+int Main(bench::BenchOptions options) {
   int count = 0;
   if (cudaGetDeviceCount(&count) != cudaSuccess || count == 0) {
     std::fprintf(stderr, "no GPU: %s\n", cudaGetErrorString(cudaGetLastError()));
     return 3;
   }
-  Bench bench(quick, std::move(only));
+  const bool quick = options.quick;
+  Bench bench(std::move(options));
   Require(AttentionPrepare(), "AttentionPrepare");
   const bool warpgroups = PrepareWarpgroups() == LaunchError::kOk;
   if (bench.MayRun("beam_select") || bench.MayRun("head_product")) SelectionCases(bench, quick);  // large tries
@@ -275,11 +281,19 @@ int Main(bool quick, std::vector<std::string> only) {
 }  // namespace beamline::kernels
 
 int main(int argc, char** argv) {
-  const bool quick = argc > 1 && std::strcmp(argv[1], "--quick") == 0;
-  std::vector<std::string> only(argv + (quick ? 2 : 1), argv + argc);
-  if (!only.empty() && only.front().starts_with("-")) {
-    std::fprintf(stderr, "usage: %s [--quick] [KERNEL ...]\n", argv[0]);
-    return 2;
+  beamline::bench::BenchOptions options;
+  for (int i = 1; i < argc; ++i) {
+    const std::string word = argv[i];
+    if (word == "--quick") {
+      options.quick = true;
+    } else if (word == "--skip" && i + 1 < argc) {
+      options.skip = std::atoi(argv[++i]);
+    } else if (word.starts_with("-")) {
+      std::fprintf(stderr, "usage: %s [--quick] [--skip CASES] [KERNEL ...]\n", argv[0]);
+      return 2;
+    } else {
+      options.only.push_back(word);
+    }
   }
-  return beamline::kernels::Main(quick, std::move(only));
+  return beamline::kernels::Main(std::move(options));
 }

@@ -4,11 +4,11 @@
 #pragma once
 
 #include <cstddef>
-#include <cstdlib>
 
 #include <cuda_runtime.h>
 
 #include "beamline/kernels/launch.h"
+#include "beamline/kernels/programmatic_cuda.h"
 #include "cuda/device_side.cuh"
 
 namespace beamline::kernels {
@@ -18,19 +18,6 @@ struct LaunchShape {
   unsigned threads = 0;
   size_t shared_bytes = 0;  // of DynamicShared
 };
-
-// Programmatic dependent launch: a kernel's blocks come to the multiprocessors while the one before still works, and
-// hide the launch and the drain between two kernels of a stream. Off until it is measured;
-// BEAMLINE_PROGRAMMATIC_LAUNCH=1 is the experiment's switch. Devices before sm_90 have none.
-inline bool ProgrammaticLaunch() {
-  static const bool on = [] {
-    const char* wanted = std::getenv("BEAMLINE_PROGRAMMATIC_LAUNCH");
-    int device = 0, major = 0;
-    return wanted != nullptr && *wanted == '1' && cudaGetDevice(&device) == cudaSuccess &&
-           cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device) == cudaSuccess && major >= 9;
-  }();
-  return on;
-}
 
 // By what the launch itself says: cudaGetLastError() would tell of any earlier call of this thread that failed.
 template <class... Parameters, class... Arguments>

@@ -12,7 +12,7 @@ SCRIPT = pathlib.Path(__file__).resolve().parents[2] / "bench/gpu/run_tests.py"
 
 # As GoogleTest: a fault in one test fails those behind it that ask the device anything.
 BINARY = """#!{python}
-import fnmatch, os, sys, time
+import fnmatch, os, subprocess, sys, time
 tests = {tests}
 options = dict(word[2:].split("=", 1) if "=" in word else (word[2:], "") for word in sys.argv[1:])
 patterns = options["gtest_filter"].split(":")
@@ -35,7 +35,12 @@ for name in chosen:
     if kind == "crash":
         os.abort()
     if kind == "hang":
+        child = subprocess.Popen(["sleep", "60"])
+        with open({log!r} + ".child", "w") as file:
+            file.write(str(child.pid))
         time.sleep(60)
+    if kind == "noisy":
+        print("without a newline", end="")
     if kind == "fault":
         lost = True
     if kind == "mismatch":
@@ -48,7 +53,9 @@ for name in chosen:
         failed = True
         print(f"[  FAILED  ] {{name}}, where GetParam() = 3 (12 ms)")
     else:
-        print(f"[       OK ] {{name}} (0 ms)")
+        print(f"[       OK ] {{name}} (0 ms)", flush=True)
+    if kind == "last":
+        os.abort()
 print("[==========] ran.")
 for name in chosen:
     if tests[name] in ("mismatch", "fault"):
@@ -106,11 +113,21 @@ class RunTestsTest(unittest.TestCase):
         self.assertIn("A.Crash: exit status -6", all_said)
         self.assertIn("A.Hang: nothing printed for 3 s", all_said)
         self.assertEqual(len(processes), 3)
+        state = pathlib.Path(f"/proc/{(self.root / 'log.child').read_text()}/stat")
+        self.assertTrue(not state.exists() or state.read_text().split()[2] == "Z", "its child lives")
+
+    def test_a_crash_between_tests_hides_none(self):
+        status, said, _, processes = self.run_tests({"A.One": "last", "B.Two": "pass", "B.DISABLED_Three": "pass"}, "[AB].[OT]*")
+        self.assertEqual((status, said), (1, "2 passed, 0 failed, 0 skipped (exit status -6)"))
+        self.assertEqual(processes, [["A.One", "B.Two"], ["B.Two"]])
+
+    def test_what_a_test_prints_hides_nothing(self):
+        self.assertEqual(self.run_tests({"A.One": "noisy", "A.Two": "pass"})[:2], (0, "2 passed, 0 failed, 0 skipped"))
 
     def test_what_no_time_is_left_for_is_told(self):
         status, said, _, _ = self.run_tests({"A.One": "pass", "A.Hang": "hang", "A.Two": "pass"}, seconds="1")
         self.assertEqual((status, said),
-                         (1, "1 passed, 1 failed, 0 skipped, 1 not run but behind a fault, if at all: A.Hang"))
+                         (1, "1 passed, 1 failed, 0 skipped, 1 not run, or behind a fault alone: A.Hang"))
 
     def test_no_test_and_an_exit_that_is_none_of_a_tests_fail(self):
         self.assertEqual(self.run_tests({"A.One": "pass"}, "B.*")[:2], (1, "0 passed, 0 failed, 0 skipped"))

@@ -24,7 +24,7 @@ def gtest(passed, failed=0):
 
 PASSES = gtest(7)
 FAILS = gtest(2, 1)
-STAGES = ["build", "tests", "sanitize", "bench", "engine", "peers", "programmatic", "portable", "unfenced", "quality", "server",
+STAGES = ["build", "tests", "sanitize", "bench", "engine", "peers", "serial", "portable", "unfenced", "quality", "server",
           "peers_large"]
 
 
@@ -36,9 +36,9 @@ class VerifyTest(unittest.TestCase):
         for name in ("verify.sh", "result.py", "run_tests.py"):
             shutil.copy(REPOSITORY / "bench/gpu" / name, self.root / "bench/gpu")
         self.script("bin/nvidia-smi", 'echo "NVIDIA H200, 580.1, 143771 MiB"')
-        self.script("bin/compute-sanitizer", 'while [[ $1 != carry/* ]]; do shift; done; exec "$@"')
+        self.script("bin/compute-sanitizer", '[[ $1 != --help ]] || exit 0; while [[ $1 != carry/* ]]; do shift; done; exec "$@"')
         self.script("carry/beamline_kernels_cuda_test", PASSES)
-        self.script("carry/beamline_kernels_cuda_bench", """echo '{"kernel": "one", "graph_us": 1}'""")
+        self.script("carry/beamline_kernels_cuda_bench", """[[ "$1 $2" == "--skip 0" ]] && echo '{"kernel": "one", "graph_us": 1}'""")
         (self.root / "carry/COMMIT").write_text("abc\n")
 
     def script(self, path, body):
@@ -54,8 +54,8 @@ class VerifyTest(unittest.TestCase):
                              env={**os.environ, "PATH": path, **variables}, timeout=120, check=False)
         files = sorted((self.root / "bench/results").glob("gpu-*.json"))
         result = json.loads(files[-1].read_text()) if files else None
-        for file in files:
-            file.unlink()
+        self.log = "".join(file.read_text() for file in sorted((self.root / "bench/results").glob("gpu-*.log")))
+        shutil.rmtree(self.root / "bench/results", ignore_errors=True)
         said = {stage["stage"]: stage for stage in result["stages"]} if result else {}
         return run.returncode, said, result
 
@@ -79,7 +79,8 @@ class VerifyTest(unittest.TestCase):
 
     def test_only_initcheck_sees_unwritten_memory(self):
         # What the tests poison counts as written.
-        self.script("bin/compute-sanitizer", """echo "$2 ${BEAMLINE_NO_POISON:-poisoned} $*" >>said
+        self.script("bin/compute-sanitizer", """[[ $1 != --help ]] || { echo "  --destroy-on-device-error arg"; exit; }
+echo "$2 ${BEAMLINE_NO_POISON:-poisoned} $*" >>said
 while [[ $1 != carry/* ]]; do shift; done
 exec "$@\"""")
         self.assertEqual(self.verify("sanitize")[0], 0)
@@ -87,6 +88,7 @@ exec "$@\"""")
         self.assertEqual([line[:2] for line in said], [["memcheck", "poisoned"], ["racecheck", "poisoned"],
                                                        ["initcheck", "1"], ["synccheck", "poisoned"]])
         self.assertEqual([" --check-api-memory-access no " in line[2] for line in said], [False, False, True, False])
+        self.assertEqual([" --destroy-on-device-error kernel " in line[2] for line in said], [True, False, False, False])
 
     def test_carried_tests_run_and_a_failure_is_one(self):
         self.script("carry/beamline_backend_gpu_test", PASSES)
@@ -119,7 +121,7 @@ case $1 in
     [[ $* == *"--max-users 8"* ]] || touch "${*: -1}"
     [[ ! -e carry/worse-$dtype ]] || exit 2 ;;
 esac""")
-        status, said, result = self.verify("engine", "programmatic", "quality")
+        status, said, result = self.verify("engine", "serial", "quality")
         self.assertEqual(status, 0)
         self.assertEqual(result["engine"], [{"dtype": d, "bench": {"dtype": d}} for d in ("bf16", "fp8")])
         self.assertIn("--max-users 20000", said["quality"]["detail"])
@@ -147,14 +149,27 @@ case $1 in
   recommend) echo "ready, server 1" ;;
   bench)
     while (($#)); do
-      [[ $1 == --json ]] && printf '{\n "cells": [{"server_cpu_overhead_ms": 0.2}]\n}\n' >"$2"
+      [[ $1 == --json ]] && cat carry/cells >"$2"
       shift
     done ;;
 esac""")
+        def goal():
+            return next(goal for goal in result["goals"] if goal["goal"].startswith("server's CPU"))
+        cell = {"concurrency": 1, "requests": 9, "answered": 9, "server_cpu_overhead_ms": 0.2}
+        cells = [cell, {**cell, "concurrency": 16, "server_cpu_overhead_ms": 0.01}]
+        (self.root / "carry/cells").write_text(json.dumps({"cells": cells}, indent=1))
         status, said, result = self.verify("server")
         self.assertEqual((status, said["server"]["status"]), (0, "passed"))
-        self.assertEqual(result["server"], [{"cells": [{"server_cpu_overhead_ms": 0.2}]}])
-        self.assertFalse(next(goal["met"] for goal in result["goals"] if goal["goal"].startswith("server's CPU")))
+        self.assertEqual(result["server"], [{"cells": cells}])
+        self.assertEqual((goal()["measured"], goal()["met"]), (0.2, False))
+        for wrong in ({"server_cpu_overhead_ms": -5.1}, {"answered": 8}):
+            (self.root / "carry/cells").write_text(json.dumps({"cells": [{**cell, **wrong}]}))
+            result = self.verify("server")[2]
+            self.assertIsNone(goal()["measured"])
+        (self.root / "carry/cells").write_text('{"cells": [NaN]}')
+        status, _, result = self.verify("server", "bench")
+        self.assertEqual((status, result["server"], result["kernels"]), (1, [], [{"kernel": "one", "graph_us": 1}]))
+        (self.root / "carry/cells").write_text("{}")
         self.assertIn("bench exit status 0, the server's 0", said["server"]["detail"])
         self.script("carry/stubborn", "")
         status, said, _ = self.verify("server", BEAMLINE_SERVER_GRACE="0.3")
@@ -178,6 +193,8 @@ esac""")
         self.assertEqual(self.verify("portable")[2]["engine"], [
             {"experiment": "portable",
              "engine": "--models 1.02B,0.13B,0.935B --dtypes bf16 --batches 1,8 --clients 1"}])
+        self.script("carry/beamline_engine_gpu_bench", '[[ $BEAMLINE_PROGRAMMATIC_LAUNCH == 0 ]] && echo "{\\"engine\\": 1}"')
+        self.assertEqual(self.verify("serial")[2]["engine"], [{"experiment": "serial", "engine": 1}])
         self.script("carry/beamline_engine_gpu_bench", '[[ $* != *trunk* ]] || kill -SEGV $$; echo "{\\"engine\\": 1}"')
         status, _, result = self.verify("engine")
         self.assertEqual((status, len(result["engine"])), (1, 5), "a fault costs its own model alone")
@@ -186,7 +203,7 @@ esac""")
         self.assertEqual(self.verify("unfenced")[1]["unfenced"]["status"], "skipped")
         self.script("carry/beamline_kernels_cuda_unfenced_test", PASSES)
         self.script("carry/beamline_kernels_cuda_unfenced_bench", """echo '{"ceiling": "copy"}'
-[[ $1 == dense_product ]] && echo '{"kernel": "one", "graph_us": 2}'""")
+[[ $3 == dense_product ]] && echo '{"kernel": "one", "graph_us": 2}'""")
         _, said, result = self.verify("bench", "unfenced")
         self.assertEqual(said["bench"]["detail"], "1 cases")
         self.assertEqual(said["unfenced"]["detail"], "unfenced: 7 passed, 0 failed, 0 skipped; 1 cases")
@@ -195,23 +212,32 @@ esac""")
         self.script("carry/beamline_kernels_cuda_unfenced_test", FAILS)
         self.assertEqual(self.verify("unfenced")[0], 1)
 
-    def test_kernels_whose_trial_fails_are_left_out_of_what_is_measured(self):
-        backend = self.root / "carry/asked"
-        self.script("carry/beamline_backend_gpu_test",
-                    f'[[ $* != *WarpgroupTrial* ]] || echo asked >>{backend}\n' + gtest(1))
-        self.script("carry/beamline_engine_gpu_bench", 'echo "{\\"engine\\": \\"${BEAMLINE_WARPGROUPS:-with}\\"}"')
-        _, _, result = self.verify("tests", "engine", "bench", BEAMLINE_ENGINE_OPTIONS="--models t5")
-        self.assertEqual(result["engine"], [{"engine": "with"}])
-        self.assertEqual(result["settings"]["warpgroups"], "tried")
-        self.assertEqual(backend.read_text(), "asked\n", "once, and not by the tests' stage")
-        self.script("carry/beamline_backend_gpu_test", "[[ $* != *WarpgroupTrial* ]] || kill -SEGV $$\n" + gtest(1))
-        status, said, result = self.verify("tests", "engine", BEAMLINE_ENGINE_OPTIONS="--models t5")
-        self.assertEqual((status, said["engine"]["status"]), (0, "passed"))
-        self.assertEqual(result["engine"], [{"engine": "0"}])
-        self.assertEqual(result["settings"]["warpgroups"],
-                         "left out: the trial of wgmma: 0 passed, 0 failed, 0 skipped (exit status -11)")
-        _, _, result = self.verify("engine", BEAMLINE_ENGINE_OPTIONS="--models t5", BEAMLINE_WARPGROUPS="1")
-        self.assertEqual((result["engine"], result["settings"]["warpgroups"]), ([{"engine": "1"}], "1"))
+    def test_what_fails_its_trial_is_left_out_of_what_is_measured(self):
+        asked = self.root / "carry/asked"
+        self.script("carry/beamline_backend_gpu_test", f'''
+[[ $* != *Trial* ]] || echo "$2 ${{BEAMLINE_PROGRAMMATIC_LAUNCH:-on}} ${{BEAMLINE_WARPGROUPS:-on}}" >>{asked}
+[[ ! -e carry/broken || $* != *$(cat carry/broken)* ]] || kill -SEGV $$''' + "\n" + gtest(1))
+        self.script("carry/beamline_engine_gpu_bench",
+                    'echo "{\\"engine\\": \\"${BEAMLINE_PROGRAMMATIC_LAUNCH:-on} ${BEAMLINE_WARPGROUPS:-on}\\"}"')
+
+        def measured(*stages, **variables):
+            _, said, result = self.verify(*stages, BEAMLINE_ENGINE_OPTIONS="--models t5", **variables)
+            self.assertEqual(said["engine"]["status"], "passed")
+            return result["engine"][-1]["engine"], result["settings"]["left_out"]
+
+        self.assertEqual(measured("tests", "bench", "engine"), ("on on", ""))
+        self.assertEqual(asked.read_text(), "--gtest_filter=*ProgrammaticTrial* on 0\n--gtest_filter=*WarpgroupTrial* on on\n",
+                         "once, and not by the tests' stage")
+        (self.root / "carry/broken").write_text("Warpgroup")
+        self.assertEqual(measured("tests", "engine"), ("on 0", "BEAMLINE_WARPGROUPS=0: 0 passed, 0 failed, 0 skipped (exit status -11)"))
+        self.assertEqual(measured("engine", BEAMLINE_WARPGROUPS="1"), ("on 1", ""), "whoever says so is not asked")
+        status, said, _ = self.verify("tests", "portable", "unfenced")
+        self.assertEqual((status, said["tests"]["status"]), (1, "failed"), "the tests' stage asks, too")
+        self.assertEqual({said[stage]["status"] for stage in ("portable", "unfenced")}, {"skipped"})
+        asked.unlink()
+        (self.root / "carry/broken").write_text("Programmatic")
+        self.assertEqual(measured("engine", "serial")[0], "0 on")
+        self.assertEqual(asked.read_text().splitlines()[-1], "--gtest_filter=*WarpgroupTrial* 0 on", "without what failed before")
 
     def test_peers(self):
         self.script("carry/beamline", "true")
@@ -220,7 +246,7 @@ esac""")
         self.script("bin/python3", f"""
 [[ $* == *run_gpu.py* ]] || {{ [[ $2 == *transformers* ]] && exit $([[ -e carry/bare ]] && echo 1 || echo 0); exec {sys.executable} "$@"; }}
 [[ $* == "-B bench/peers/run_gpu.py --sizes E"[01]" --beamline carry/beamline --peer-binary carry/beamline_peer --library-path "*/carry/lib:*" \
---limit "*" --rounds 1" ]] || {{ echo "$*"; exit 9; }}
+--logs "*"-peers --limit "*" --rounds 1" ]] || {{ echo "$*"; exit 9; }}
 echo preparing
 echo '{{"peer": "beamline", "ms_per_request": 1}}'
 echo '{{"peer": "torch_graph", "error": "out of memory"}}'
@@ -246,6 +272,17 @@ exit 1""")
             status, said, result = self.verify("bench")
             self.assertEqual((status, said["bench"]["status"]), (1, "failed"), line)
             self.assertEqual(result["kernels"], [{"kernel": "one"}])
+
+    def test_a_case_that_fails_costs_no_other(self):
+        self.script("carry/beamline_kernels_cuda_bench", """
+for ((i = $2; i < 5; ++i)); do
+  ((i != 2 && i != 3)) || { echo "an illegal memory access in $i"; exit 1; }
+  echo "{\\"kernel\\": $i}"
+done""")
+        status, said, result = self.verify("bench")
+        self.assertEqual((status, said["bench"]["detail"]), (1, "3 cases"))
+        self.assertEqual(result["kernels"], [{"kernel": i} for i in (0, 1, 4)])
+        self.assertIn("an illegal memory access in 3\n", self.log)
 
     def test_the_result_is_there_after_every_stage(self):
         self.script("carry/beamline_kernels_cuda_bench", """echo '{"kernel": "one"}'""")

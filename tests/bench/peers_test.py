@@ -285,6 +285,7 @@ class FakeProcess:
     """A peer that answers at once, by its name: how fast, and what is wrong with it."""
 
     broken = None
+    slow = {}
 
     def __init__(self, command, threads, log_path):
         self.name, self.stopped = log_path.stem, False
@@ -292,6 +293,10 @@ class FakeProcess:
 
     def ask(self, question, timeout):
         what = question["do"]
+        if takes := self.slow.get((self.name, what)):
+            time.sleep(min(takes, timeout))
+            if takes > timeout:
+                raise run_gpu.PeerError("in time")
         if what == "load":
             if self.name == self.broken:
                 raise run_gpu.PeerError("out of memory")
@@ -347,6 +352,19 @@ class RunGpu(unittest.TestCase):
         status, lines = self.run_it(False, "--peers", "beamline,torch_graph", "--limit", "0.01", late=True)
         self.assertEqual(status, 0)
         self.assertEqual(lines, [{"skipped": size, "reason": "--limit 0.01 s has passed"} for size in ("E0", "E1")])
+
+    def test_what_was_measured_counts_though_time_runs_out(self):
+        slow = {("transformers_compiled", "cell"): 60, ("beamline", "run"): 0.05, ("torch_graph", "run"): 0.05}
+        with mock.patch.object(FakeProcess, "slow", slow):
+            status, lines = self.run_it(False, "--peers", "beamline,torch_graph,transformers_compiled", "--sizes", "E0", "--rounds",
+                                        "1000", "--limit", "2", "--batches", "1,16")
+        self.assertEqual(status, 0)
+        self.assertEqual([(line["skipped"], line["batch"]) for line in lines if "skipped" in line],
+                         [("transformers_compiled", 1), ("beamline", 16), ("torch_graph", 16)])
+        measured = [line for line in lines if "ms_per_request" in line]
+        self.assertEqual([(line["peer"], line["batch"]) for line in measured], [("beamline", 1), ("torch_graph", 1)])
+        self.assertGreater(measured[0]["runs"], 2)
+        self.assertEqual([line["peer"] for line in lines if "goal" in line], ["torch_graph"])
 
     def test_double_precision_is_asked_for_where_fp32_is_compared_and_may_fail(self):
         def names(*options):

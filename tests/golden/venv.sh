@@ -9,7 +9,7 @@ set -euo pipefail
 . "$(dirname "$0")/../../scripts/lib.sh"
 requirements=(transformers==5.23.0 tokenizers==0.23.3 safetensors==0.8.0 numpy==2.4.6 sympy==1.14.0 networkx==3.6.1
   filelock==4.3.1 jinja2==3.1.6 fsspec==2026.9.0 typing_extensions==4.16.0)
-key=$(printf '%s\n' "${requirements[@]}" | sha256sum | cut -c1-12)
+key=$(sha256sum <"${BASH_SOURCE[0]}" | cut -c1-12)
 venv=$cache/golden-$key
 site=$venv/lib/python3.11/site-packages
 torch=${BEAMLINE_TORCH_ROOT:?run scripts/setup.sh first}
@@ -21,11 +21,12 @@ if [[ ! -f $venv/complete ]]; then
   "$venv/bin/pip" install --quiet --disable-pip-version-check "${requirements[@]}" >&2
   dirname "$torch" >"$site/beamline_torch.pth"
   mkdir "$venv/stubs"
-  have() { ls "$torch/lib/$1" "$torch"/../nvidia/*/lib/"$1" >/dev/null 2>&1 || /sbin/ldconfig -p | grep -q "[[:space:]]$1 "; }
+  system=$(/sbin/ldconfig -p)
+  have() { compgen -G "$torch/lib/$1" || compgen -G "$torch/../nvidia/*/lib/$1" || grep "[[:space:]]$1 " <<<"$system"; }
   for library in "$torch"/lib/lib{torch,c10}*.so; do
     readelf -d "$library" | sed -n 's/.*NEEDED.*\[\(lib[^]]*\)\].*/\1/p'
   done | sort -u | while read -r needed; do
-    have "$needed" || gcc -shared -x c -o "$venv/stubs/$needed" -Wl,-soname,"$needed" - </dev/null
+    have "$needed" >/dev/null || gcc -shared -x c -o "$venv/stubs/$needed" -Wl,-soname,"$needed" - </dev/null
   done
   touch "$venv/complete"
 fi

@@ -7,10 +7,12 @@
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
+#include "backend/cuda/programmatic_trial.h"
 #include "backend/cuda/warpgroup_trial.h"
 #include "backend/room.h"
 #include "base/log.h"
 #include "beamline/kernels/attention_cuda.h"
+#include "beamline/kernels/programmatic_cuda.h"
 #include "beamline/kernels/warpgroups_cuda.h"
 #include "beamline/status.h"
 
@@ -79,8 +81,28 @@ void DownloadEach(Context& ctx, const Tensor& tensor, F f) {
   }
 }
 
-// Kernels that give other answers than the portable ones here are left, with a warning: that costs speed, not a start.
-// What else may go wrong is an error: later it would look like another fault.
+// Of what is tried at the start, to go without where it is wrong, with a warning: that costs speed, not a start. What
+// else may go wrong is an error: later it would look like another fault.
+absl::StatusOr<bool> IsRight(const absl::StatusOr<std::string>& wrong, absl::string_view what, const char* off_switch,
+                             const char* warning) {
+  if (!wrong.ok()) {
+    return absl::Status(wrong.status().code(),
+                        absl::StrCat("device: ", what, " cannot be tried: ", wrong.status().message(), "; ", off_switch,
+                                     "=0 goes without them"));
+  }
+  if (!wrong->empty()) LogEvent(spdlog::level::warn, warning, {{"difference", *wrong}});
+  return wrong->empty();
+}
+
+absl::Status SettleLaunches(c10::Device where) {
+  if (!where.is_cuda() || !kernels::ProgrammaticLaunch()) return absl::OkStatus();  // the emulator's tests try it
+  BEAMLINE_ASSIGN_OR_RETURN(const bool right,
+                            IsRight(TryProgrammaticLaunch(where), "programmatic launches", kernels::kProgrammaticSwitch,
+                                    "slower launches: kernels do not wait for each other here"));
+  if (!right) kernels::LeaveProgrammaticLaunch();
+  return absl::OkStatus();
+}
+
 absl::StatusOr<bool> TakesWarpgroups(c10::Device where) {
   const kernels::LaunchError prepared = kernels::PrepareWarpgroups();
   if (prepared == kernels::LaunchError::kInvalidArgument) return false;
@@ -90,14 +112,8 @@ absl::StatusOr<bool> TakesWarpgroups(c10::Device where) {
   } else if (where.is_cuda()) {  // the emulator's tests try it themselves
     differs = TryWarpgroups(where);
   }
-  if (!differs.ok()) {
-    return absl::Status(differs.status().code(),
-                        absl::StrCat("device: the kernels with wgmma cannot be tried: ", differs.status().message(),
-                                     "; ", kernels::kWarpgroupsSwitch, "=0 goes without them"));
-  }
-  if (differs->empty()) return true;
-  LogEvent(spdlog::level::warn, "slower kernels: those with wgmma give other answers here", {{"difference", *differs}});
-  return false;
+  return IsRight(differs, "the kernels with wgmma", kernels::kWarpgroupsSwitch,
+                 "slower kernels: those with wgmma give other answers here");
 }
 
 }  // namespace
@@ -135,6 +151,7 @@ absl::StatusOr<std::unique_ptr<CudaBackend>> CudaBackend::Make(const CublasLt& l
     return absl::InternalError(
         absl::StrCat("device: the kernels do not run here: ", cudaGetErrorString(cudaGetLastError())));
   }
+  BEAMLINE_RETURN_IF_ERROR(SettleLaunches(where));
   BEAMLINE_ASSIGN_OR_RETURN(const bool warpgroups, TakesWarpgroups(where));
   return std::unique_ptr<CudaBackend>(new CudaBackend(lt, handle, {where, std::move(name), warpgroups}, fp8));
 }

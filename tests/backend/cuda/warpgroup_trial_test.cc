@@ -6,6 +6,7 @@
 #include <cuda_runtime.h>
 
 #include "backend/test_context.h"
+#include "beamline/kernels/attention_cuda.h"
 #include "beamline/kernels/warpgroups_cuda.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
@@ -17,6 +18,8 @@ namespace {
 
 TEST(WarpgroupTrialTest, TellsAKernelThatGivesTheAnswersFromOneThatDoesNot) {
   const c10::Device where(c10::kCPU);
+  ASSERT_EQ(kernels::AttentionPrepare(), kernels::LaunchError::kOk);
+  ASSERT_EQ(kernels::PrepareWarpgroups(), kernels::LaunchError::kOk);
   EXPECT_EQ(TryWarpgroups(where).value(), "");
   emulator::broken_wgmma = true;
   const absl::StatusOr<std::string> differs = TryWarpgroups(where);

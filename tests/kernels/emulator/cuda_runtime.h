@@ -352,6 +352,8 @@ inline std::atomic<cudaError_t> launch_error{cudaSuccess};  // what launches are
 // Dynamic shared memory that kernels were allowed, beyond what each may have unasked.
 inline std::map<void*, size_t> allowed_shared;
 inline constexpr size_t kSharedUnasked = 48 * 1024;
+// Kernels of a programmatic launch do not wait for the one before; a test sets it.
+inline bool broken_programmatic = false;
 }  // namespace emulator
 template <class... Parameters, class... Arguments>
 cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(Parameters...),
@@ -362,9 +364,12 @@ cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(
       (allowed == emulator::allowed_shared.end() ? emulator::kSharedUnasked : allowed->second)) {
     return emulator::last_error = cudaErrorInvalidValue;
   }
-  emulator::Enqueue(config->stream, [=, shape = *config] {
-    emulator::Run(shape.gridDim, shape.blockDim.x, shape.dynamicSmemBytes, [&] { kernel(arguments...); });
-  });
+  emulator::Enqueue(
+      config->stream,
+      [=, shape = *config] {
+        emulator::Run(shape.gridDim, shape.blockDim.x, shape.dynamicSmemBytes, [&] { kernel(arguments...); });
+      },
+      emulator::broken_programmatic && config->numAttrs > 0);
   return cudaSuccess;
 }
 template <class Kernel>

@@ -181,14 +181,10 @@ void Run(dim3 grid, unsigned threads, size_t shared_bytes, const std::function<v
   }
 }
 
-void Enqueue(CUstream_st* stream, std::function<void()> work) {
-  if (stream == nullptr) {
-    work();
-  } else if (stream->capture != nullptr) {
-    stream->capture->push_back(std::move(work));
-  } else {
-    stream->queue.push_back(std::move(work));
-  }
+void Enqueue(CUstream_st* stream, std::function<void()> work, bool early) {
+  if (stream == nullptr) return work();
+  std::vector<std::function<void()>>& queue = stream->capture != nullptr ? *stream->capture : stream->queue;
+  queue.insert(queue.end() - (early && !queue.empty() ? 1 : 0), std::move(work));
 }
 
 void WaitFor(CUstream_st* stream) {

@@ -44,7 +44,8 @@ extern uint3 thread_index, block_index;
 void Run(dim3 grid, unsigned threads, size_t shared_bytes, const std::function<void()>& kernel);
 
 // Does `work` when its turn comes: now on the null stream, never while the stream is captured, else when waited for.
-void Enqueue(CUstream_st* stream, std::function<void()> work);
+// `early`: before what was enqueued last.
+void Enqueue(CUstream_st* stream, std::function<void()> work, bool early = false);
 void WaitFor(CUstream_st* stream);
 // Whether a stream is captured: a call that allocates or waits then breaks the capture.
 bool InvalidatesCapture();

@@ -8,7 +8,7 @@
 // Every op computes a row from that row and its own request alone, in an order fixed by shapes that belong to the model
 // or to the request: the same row gives the same bits whatever shares its batch.
 //
-// Thread-safe: no state is shared. This header needs no CUDA.
+// Thread-safe: no state is shared but how kernels are launched (programmatic_cuda.h). This header needs no CUDA.
 #pragma once
 
 #include <cstdint>

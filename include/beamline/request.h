@@ -133,7 +133,7 @@ struct RecommendResult {
   std::vector<int> beam_widths;  // used, per level
   int narrowing = 0;             // 0: as asked for; else the step of EngineOptions::narrowing that was applied, from 1
   int unknown_items = 0;         // history items the catalogue does not have
-  int dropped_events = 0;        // oldest history events beyond the model's window
+  int dropped_events = 0;        // history events that the model does not look at: beyond its windows
   bool context_cached = false;
   std::string model_version;
   std::string catalogue_version;

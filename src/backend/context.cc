@@ -118,8 +118,9 @@ absl::StatusOr<Context> MakeContext(absl::string_view device, absl::string_view 
   const Fp8Products fp8_oracle = backend == "aten" ? Fp8ProductsOf(dtype) : Fp8Products::kNone;
   if (cuda_alone && fp8_oracle == Fp8Products::kNone) {
     return absl::InvalidArgumentError(
-        absl::StrCat("dtype: ", dtype, " runs on device cuda with backend cuda only; use fp32 or bf16",
-                     IsFp8(dtype) ? absl::StrCat(" (backend aten computes what ", dtype, " rounds, slowly)") : ""));
+        absl::StrCat("dtype: ", dtype, " runs on device cuda with backend cuda alone; ",
+                     IsFp8(dtype) ? absl::StrCat("backend aten computes, slowly, what ", dtype, " rounds; else ") : "",
+                     "use fp32 or bf16"));
   }
   if (backend == "cpu" && !where.is_cpu()) {
     return absl::InvalidArgumentError("backend: cpu runs on device cpu only; use auto or aten");
@@ -128,7 +129,8 @@ absl::StatusOr<Context> MakeContext(absl::string_view device, absl::string_view 
     return Context{.backend = &SharedCpuBackend(precision)};
   }
   if (precision == kernels::Precision::kInt8) {
-    return absl::InvalidArgumentError("dtype: int8 runs on device cpu with backend cpu only; use fp32 or bf16");
+    return absl::InvalidArgumentError(
+        "dtype: int8 runs on device cpu with backend cpu alone; name that backend, or use fp32 or bf16");
   }
   return Context{.backend = &SharedAtenBackend(fp8_oracle),
                  .device = where,

@@ -105,6 +105,41 @@ absl::Status CheckCanWrite(const std::filesystem::path& path, absl::string_view 
   return absl::OkStatus();
 }
 
+absl::Status CheckReadableFolder(const std::filesystem::path& path) {
+  std::error_code error;
+  const std::filesystem::file_status status = std::filesystem::status(path, error);
+  if (status.type() == std::filesystem::file_type::not_found) {
+    return absl::NotFoundError(absl::StrCat(path.string(), ": no such folder"));
+  }
+  if (error) return SystemError(error.value(), "cannot open folder", path);
+  if (!std::filesystem::is_directory(status)) {
+    return absl::InvalidArgumentError(absl::StrCat(path.string(), ": is not a folder"));
+  }
+  if (access(path.c_str(), R_OK | X_OK) != 0) return SystemError(errno, "cannot read folder", path);
+  return absl::OkStatus();
+}
+
+absl::Status CheckNotThere(const std::filesystem::path& path, bool overwrite) {
+  std::error_code ignored;
+  if (overwrite || !std::filesystem::exists(std::filesystem::symlink_status(path, ignored))) return absl::OkStatus();
+  return absl::AlreadyExistsError(
+      absl::StrCat(path.string(), ": exists; pass --overwrite to replace it, or name another --out"));
+}
+
+absl::Status CheckCanMakeFolder(const std::filesystem::path& path, absl::string_view what) {
+  std::error_code ignored;
+  std::filesystem::path there = path.lexically_normal();
+  while (!std::filesystem::exists(std::filesystem::symlink_status(there, ignored))) {
+    there = there.has_parent_path() && there.parent_path() != there ? there.parent_path() : std::filesystem::path(".");
+    if (there == ".") break;
+  }
+  if (!std::filesystem::is_directory(there, ignored)) {
+    return absl::InvalidArgumentError(absl::StrCat(what, ": ", there.string(), " exists and is not a folder"));
+  }
+  if (access(there.c_str(), W_OK | X_OK) == 0) return absl::OkStatus();
+  return absl::PermissionDeniedError(absl::StrCat(what, ": ", there.string(), " cannot be written to"));
+}
+
 absl::Status MakeFolder(const std::filesystem::path& path) {
   std::error_code error;
   std::filesystem::create_directories(path, error);

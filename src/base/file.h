@@ -27,6 +27,13 @@ absl::Status WriteFileAtomically(const std::filesystem::path& path, std::string_
 // NOT_FOUND or PERMISSION_DENIED unless a file could be written at `path` now: asked before hours of work, with `what`
 // (the flag) in front of the message.
 absl::Status CheckCanWrite(const std::filesystem::path& path, absl::string_view what);
+// ALREADY_EXISTS, with the flag that replaces it, where there is something and it is not to be replaced.
+absl::Status CheckNotThere(const std::filesystem::path& path, bool overwrite);
+// Whether MakeFolder can be expected to make it and files can be written there. Makes nothing.
+absl::Status CheckCanMakeFolder(const std::filesystem::path& path, absl::string_view what);
+
+// NOT_FOUND, PERMISSION_DENIED or INVALID_ARGUMENT unless it is a folder whose files can be listed and opened.
+absl::Status CheckReadableFolder(const std::filesystem::path& path);
 
 // A folder that exists afterwards, with its parents.
 absl::Status MakeFolder(const std::filesystem::path& path);

@@ -104,8 +104,16 @@ class Bench {
       if (items_.empty()) return absl::InvalidArgumentError("--items: is empty");
       return absl::OkStatus();
     }
-    BEAMLINE_ASSIGN_OR_RETURN(items_, loadgen::DiscoverItems(*target_, absl::Seconds(60)));
+    absl::StatusOr<std::vector<ItemId>> items = loadgen::DiscoverItems(*target_, absl::Seconds(60));
+    if (absl::IsUnimplemented(items.status())) return NoRecommendations();
+    BEAMLINE_ASSIGN_OR_RETURN(items_, std::move(items));
     return absl::OkStatus();
+  }
+
+  absl::Status NoRecommendations() const {
+    return absl::UnimplementedError(
+        absl::StrCat("--server: ", options_.server,
+                     " answers no Recommend calls; name the port that does (listen.port), not the admin listener's"));
   }
 
   loadgen::LoadOptions LoadOf(std::optional<double> rate, int concurrency, int batch) const {
@@ -152,6 +160,7 @@ class Bench {
       for (const uint32_t history : options_.histories) {
         const absl::Status status = Try({{}, static_cast<int>(beam), static_cast<int>(history)}, 1);
         if (absl::IsInvalidArgument(status)) return status;
+        if (absl::IsUnimplemented(status)) return NoRecommendations();
         if (!status.ok()) return CheckInterrupted();
       }
     }

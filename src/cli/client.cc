@@ -22,13 +22,14 @@ constexpr absl::Duration kInterruptPoll = absl::Milliseconds(50);
 std::string Hint(absl::StatusCode code, bool admin) {
   switch (code) {
     case absl::StatusCode::kUnavailable:
-      if (admin) return "; is `beamline serve` running there, and is this its admin port?";
-      return "; is `beamline serve` running there? With TLS: is --tls-ca given, and did it sign a certificate of this "
+      if (admin) return "is `beamline serve` running there, and is this its admin port?";
+      return "is `beamline serve` running there? With TLS: is --tls-ca given, and did it sign a certificate of this "
              "name; does the server ask for --tls-cert?";
     case absl::StatusCode::kDeadlineExceeded:
-      return "; give more time with --timeout-ms";
+      return "give more time with --timeout-ms";
     case absl::StatusCode::kUnimplemented:
-      return "; is this a Beamline server, and for `reload` its admin listener?";
+      if (admin) return "is this the server's admin listener (admin.port), not the one that answers requests?";
+      return "is this a Beamline server, and the port that answers requests (listen.port), not its admin listener?";
     default:
       return "";
   }
@@ -127,8 +128,10 @@ absl::Status Client::Explain(const grpc::Status& grpc_status, bool admin) const 
   const absl::Status status = server::FromGrpcStatus(grpc_status);
   // Our server's own refusals have details; the network's have none.
   const bool reached = absl::IsUnavailable(status) && !grpc_status.error_details().empty();
-  return absl::Status(status.code(), absl::StrCat(target_, ": ", absl::StatusCodeToString(status.code()), ": ",
-                                                  status.message(), reached ? "" : Hint(status.code(), admin)));
+  const std::string hint = reached ? "" : Hint(status.code(), admin);
+  return absl::Status(status.code(), absl::StrCat(target_, ": ", absl::StatusCodeToString(status.code()),
+                                                  status.message().empty() ? "" : ": ", status.message(),
+                                                  hint.empty() ? "" : "; ", hint));
 }
 
 template <typename Service, typename Request, typename Response>

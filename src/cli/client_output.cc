@@ -104,7 +104,7 @@ std::string FormatRecommendations(const v1::RecommendResponse& response, const I
                   absl::StrJoin(response.beam_widths(), ","), ", request ", response.request_id(), "\n");
   if (response.unknown_items() > 0 || response.dropped_events() > 0) {
     absl::StrAppend(&text, response.unknown_items(), " events with unknown items, ", response.dropped_events(),
-                    " events beyond the model's window\n");
+                    " events that the model does not look at\n");
   }
   absl::StrAppend(&text, "ms: queue ", Milliseconds(timings.queue_us()), ", encode ",
                   timings.context_cached() ? "cached" : Milliseconds(timings.encode_us()), ", decode ",

@@ -22,7 +22,7 @@ namespace {
 
 constexpr char kExamples[] =
     R"(Ranks every user's held-out item among the whole catalogue with the engine's own beam search, and prints R@5, N@5,
-R@10 and N@10 with bootstrap intervals beside popularity, Markov and item-KNN counted on the same training part, with the
+R@10 and N@10, the last two with bootstrap intervals, beside popularity, Markov and item-KNN counted on the same training part, with the
 targets of the history removed from the ranking and with them kept. Which events are targets comes from the model folder.
 
 Examples:

@@ -3,6 +3,8 @@
 #include <memory>
 #include <string>
 
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
 #include "base/file.h"
 #include "base/progress.h"
 #include "beamline/status.h"
@@ -31,7 +33,7 @@ Item vectors with topics and styles, for measuring the tokenizer at any size:
 struct GenerateFlags {
   data::LogGeneratorOptions log;
   data::ImportOptions tables;
-  bool plain = false;
+  bool plain = false, overwrite = false;
   catalogue::GenerateOptions catalogue;
   std::string catalogue_out;
   sid::VectorOptions vectors;
@@ -40,6 +42,7 @@ struct GenerateFlags {
 
 absl::Status GenerateLog(GenerateFlags& flags, Progress* progress) {
   flags.tables.gzip = !flags.plain;
+  flags.tables.overwrite = flags.overwrite;
   flags.tables.progress = progress;
   BEAMLINE_ASSIGN_OR_RETURN(const data::ImportReport report, data::GenerateLog(flags.log, flags.tables));
   for (const std::string& note : report.notes) std::printf("%s", note.c_str());
@@ -48,6 +51,7 @@ absl::Status GenerateLog(GenerateFlags& flags, Progress* progress) {
 }
 
 absl::Status GenerateCatalogue(const GenerateFlags& flags, Progress* progress) {
+  BEAMLINE_RETURN_IF_ERROR(CheckNotThere(flags.catalogue_out, flags.overwrite));
   BEAMLINE_RETURN_IF_ERROR(CheckCanWrite(flags.catalogue_out, "--out"));
   BEAMLINE_ASSIGN_OR_RETURN(const auto snapshot, catalogue::GenerateCatalogue(flags.catalogue, progress));
   BEAMLINE_RETURN_IF_ERROR(catalogue::WriteSnapshot(*snapshot, flags.catalogue_out, progress));
@@ -58,6 +62,11 @@ absl::Status GenerateCatalogue(const GenerateFlags& flags, Progress* progress) {
 }
 
 absl::Status GenerateVectors(const GenerateFlags& flags, Progress* progress) {
+  if (!absl::EndsWith(flags.vectors_out, ".safetensors")) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("--out: ", flags.vectors_out, " must end in .safetensors, which is what is written"));
+  }
+  BEAMLINE_RETURN_IF_ERROR(CheckNotThere(flags.vectors_out, flags.overwrite));
   BEAMLINE_RETURN_IF_ERROR(CheckCanWrite(flags.vectors_out, "--out"));
   BEAMLINE_ASSIGN_OR_RETURN(const sid::ItemVectors vectors, sid::GenerateVectors(flags.vectors, progress));
   BEAMLINE_RETURN_IF_ERROR(sid::WriteItemVectors(flags.vectors_out, vectors));
@@ -74,6 +83,7 @@ void AddLog(Command* command, GenerateFlags& flags) {
   log->AddNumber("--seed", flags.log.seed, {}, "Another seed, another world")->ShowDefault();
   log->AddPath("--out", flags.tables.out, "Folder for the tables; made if it does not exist")->Required();
   log->AddFlag("--plain", flags.plain, "Write .tsv instead of .tsv.gz");
+  log->AddFlag("--overwrite", flags.overwrite, "Replace tables that are there");
 }
 
 void AddCatalogue(Command* command, GenerateFlags& flags) {
@@ -86,6 +96,7 @@ void AddCatalogue(Command* command, GenerateFlags& flags) {
   catalogue->AddText("--codebook-fingerprint", options.codebook_fingerprint,
                      "Stamp of a codebook; empty: one that no model has");
   catalogue->AddText("--out", flags.catalogue_out, "The catalogue file")->Required();
+  catalogue->AddFlag("--overwrite", flags.overwrite, "Replace a file that is there");
 }
 
 void AddVectors(Command* command, GenerateFlags& flags) {
@@ -94,6 +105,7 @@ void AddVectors(Command* command, GenerateFlags& flags) {
   vectors->AddNumber("--dim", flags.vectors.dim, {1, 4096}, "Dimension")->ShowDefault();
   vectors->AddNumber("--seed", flags.vectors.seed, {}, "Another seed, other vectors")->ShowDefault();
   vectors->AddText("--out", flags.vectors_out, "The safetensors file")->Required();
+  vectors->AddFlag("--overwrite", flags.overwrite, "Replace a file that is there");
 }
 
 }  // namespace

@@ -53,6 +53,7 @@ absl::Status Run(const Command& command, ImportFlags& flags) {
   if (command.parsed("hf")) return RunImportHf(flags.hf);
   Progress progress;
   flags.import.gzip = !flags.plain;
+  flags.import.bad_rows.option = "--max-bad-rows";
   flags.import.progress = &progress;
   absl::StatusOr<data::ImportReport> report = absl::InternalError("no source");
   if (command.parsed("kuairand")) {
@@ -75,6 +76,7 @@ void AddCommonFlags(Command* source, const char* positional, const char* help, I
   source->AddText(positional, flags.source, help)->Required();
   source->AddPath("--out", flags.import.out, "Folder for the tables; made if it does not exist")->Required();
   source->AddFlag("--plain", flags.plain, "Write .tsv instead of .tsv.gz");
+  source->AddFlag("--overwrite", flags.import.overwrite, "Replace tables that are there");
   source
       ->AddNumber("--max-bad-rows", flags.import.bad_rows.max_fraction, {0, 1},
                   "Fraction of a file's rows that may be bad")

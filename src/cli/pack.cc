@@ -49,6 +49,7 @@ absl::Status RunPack(const PackFlags& flags) {
   options.tuning.assign(flags.tuning.begin(), flags.tuning.end());
   options.overwrite = flags.overwrite;
   if (flags.catalogue_only) {
+    BEAMLINE_RETURN_IF_ERROR(CheckNotThere(flags.out, flags.overwrite));
     BEAMLINE_RETURN_IF_ERROR(CheckCanWrite(flags.out, "--out"));
     BEAMLINE_ASSIGN_OR_RETURN(const runtime::CatalogueJoin join, runtime::JoinCatalogue(options.catalogue, &progress));
     BEAMLINE_RETURN_IF_ERROR(catalogue::WriteSnapshot(*join.snapshot, flags.out, &progress));
@@ -92,7 +93,7 @@ Verb AddPack(Command& root) {
                     "What a server of a model of this shape measured on a GPU: a file of its tuning folder, or of "
                     "another bundle; may be repeated, a device each");
   command->AddFlag("--catalogue-only", flags->catalogue_only, "Write a catalogue snapshot file alone");
-  command->AddFlag("--overwrite", flags->overwrite, "Replace an existing bundle");
+  command->AddFlag("--overwrite", flags->overwrite, "Replace an existing bundle, or snapshot file");
   return {command, [flags] { return RunPack(*flags); }};
 }
 

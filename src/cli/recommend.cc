@@ -7,8 +7,10 @@
 
 #include <google/protobuf/util/json_util.h>
 
+#include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
+#include "base/utf8.h"
 #include "beamline/status.h"
 #include "cli/client.h"
 #include "cli/client_output.h"
@@ -72,7 +74,17 @@ absl::Status FillEligibility(const Options& options, v1::Eligibility* eligibilit
   return absl::OkStatus();
 }
 
+// Protobuf sends no other text.
+absl::Status CheckText(absl::string_view flag, absl::string_view text) {
+  if (IsUtf8(text)) return absl::OkStatus();
+  return absl::InvalidArgumentError(absl::StrCat(flag, ": '", absl::Utf8SafeCHexEscape(text), "' is not UTF-8"));
+}
+
 absl::StatusOr<v1::RecommendRequest> MakeRequest(const Options& options, const UserInput& input) {
+  BEAMLINE_RETURN_IF_ERROR(CheckText("--user", options.user));
+  BEAMLINE_RETURN_IF_ERROR(CheckText("--request-id", options.request_id));
+  for (const std::string& text : options.attributes) BEAMLINE_RETURN_IF_ERROR(CheckText("--attribute", text));
+  for (const std::string& text : options.rules) BEAMLINE_RETURN_IF_ERROR(CheckText("--rule", text));
   v1::RecommendRequest request;
   request.set_request_id(options.request_id);
   request.set_user_id(options.user);
@@ -128,6 +140,10 @@ absl::Status Run(const Options& options) {
     return absl::InvalidArgumentError("--data: say whose history to take with --user");
   }
   BEAMLINE_ASSIGN_OR_RETURN(const UserInput input, ReadInput(options));
+  if (input.history.empty() && options.user.empty()) {
+    return absl::InvalidArgumentError(
+        "nobody to recommend to: name a user (--user) or some events (--items, --history)");
+  }
   BEAMLINE_ASSIGN_OR_RETURN(const v1::RecommendRequest request, MakeRequest(options, input));
   BEAMLINE_ASSIGN_OR_RETURN(const v1::RecommendResponse response, client.Recommend(request));
   if (options.json) return PrintJson(response);

@@ -3,6 +3,9 @@
 #include <memory>
 #include <string>
 
+#include "absl/strings/escaping.h"
+#include "absl/strings/str_cat.h"
+#include "base/utf8.h"
 #include "beamline/status.h"
 #include "cli/client.h"
 #include "cli/verb.h"
@@ -21,6 +24,10 @@ struct Options {
 absl::Status Run(const Options& options) {
   if (options.bundle_option->given() && options.bundle.empty()) {
     return absl::InvalidArgumentError("--bundle: empty; leave it out to load the newest");
+  }
+  if (!IsUtf8(options.bundle)) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("--bundle: '", absl::Utf8SafeCHexEscape(options.bundle), "' is not UTF-8"));
   }
   BEAMLINE_ASSIGN_OR_RETURN(Client client, Client::Create(options.target, absl::Milliseconds(options.timeout_ms)));
   BEAMLINE_ASSIGN_OR_RETURN(const v1::ModelVersion serving,

@@ -102,7 +102,7 @@ int Run(const Verb& verb) {
       status = absl::UnknownError(
           absl::StrCat("cannot write to standard output", errno != 0 ? absl::StrCat(": ", std::strerror(errno)) : ""));
     }
-    if (!status.ok()) PrintError(name, status.message());
+    if (!status.ok()) PrintError(name, status.message().empty() ? status.ToString() : status.message());
     return ExitCode(status);
   } catch (const std::exception& error) {  // out of memory, or our own bug: nothing throws across layers
     const bool starved = dynamic_cast<const std::bad_alloc*>(&error) || dynamic_cast<const std::system_error*>(&error);

@@ -3,10 +3,14 @@
 #include <memory>
 #include <string>
 
+#include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "beamline/engine.h"
 #include "beamline/status.h"
+#include "catalogue/section_file.h"
+#include "catalogue/snapshot_file.h"
 #include "cli/verb.h"
+#include "runtime/bundle_folder.h"
 #include "server/config.h"
 #include "server/lifecycle.h"
 #include "server/tls_files.h"
@@ -26,6 +30,17 @@ struct Options {
   Option* rank_option = nullptr;
 };
 
+// As much of the artefacts as can be told in no time.
+absl::Status CheckArtefacts(const config::v1::Engine& engine) {
+  if (!engine.bundle().empty()) {
+    BEAMLINE_RETURN_IF_ERROR(FromFlag("engine.bundle", runtime::OpenBundleFolder(engine.bundle())).status());
+  }
+  if (engine.catalogue().empty()) return absl::OkStatus();
+  return FromFlag("engine.catalogue",
+                  catalogue::SectionReader::Open(engine.catalogue(), catalogue::LoadOptions().max_bytes))
+      .status();
+}
+
 absl::Status Run(const Options& options) {
   server::ConfigOverrides overrides;
   if (options.bundle_option->given()) overrides.bundle = options.bundle;
@@ -37,12 +52,16 @@ absl::Status Run(const Options& options) {
     return options.check_only ? config.status() : server::Told(config.status(), server::LogOf(options.config));
   }
   if (options.check_only) {
+    if (const absl::Status artefacts = CheckArtefacts(config->engine()); !artefacts.ok()) {
+      return absl::Status(artefacts.code(), absl::StrCat(options.config, ": ", artefacts.message()));
+    }
     if (config->has_tls()) {
       for (const auto& [field, text] : server::ReadTlsFiles(config->tls(), absl::Now()).warnings) {
         std::printf("%s: warning: tls.%s: %s\n", options.config.c_str(), field.c_str(), text.c_str());
       }
     }
-    std::printf("%s: no problems found\n", options.config.c_str());
+    std::printf("%s: no problems found; the device, weights and this process's limits are looked at by the start\n",
+                options.config.c_str());
     return absl::OkStatus();
   }
   if (config->parallel().rank() > 0) return server::RunFollower(*config, FollowEngine);
@@ -66,7 +85,8 @@ Verb AddServe(Command& root) {
           ->AddNumber("--rank", options->rank, {0, kMaxRanks - 1},
                       "Which of the processes that hold the model together this one is; overrides parallel.rank")
           ->TypeName("N");
-  command->AddFlag("--check-config", options->check_only, "Say all that is wrong with the configuration, and exit");
+  command->AddFlag("--check-config", options->check_only,
+                   "Say all that is wrong with the configuration and the folders it names, and exit");
   command->AddFlag("--any-port", options->any_port,
                    "Allow port 0: the system chooses a free one and the log names it. For tests");
   command->Footer(R"(Examples:

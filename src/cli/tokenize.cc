@@ -57,6 +57,7 @@ struct TokenizeFlags {
   int64_t max_bad_rows = 0;
   int threads = 0;
   bool sampled_init = false;
+  bool overwrite = false;
   train::EventVectorsOptions embedding;
   sid::ResidualKMeansOptions kmeans;
 };
@@ -93,6 +94,7 @@ absl::Status WriteIndex(const TokenizeFlags& flags, const sid::SidTable& table) 
 absl::Status WriteFolder(const TokenizeFlags& flags, const Tokenization& result, const FloatMatrix* vectors) {
   BEAMLINE_ASSIGN_OR_RETURN(const sid::TokenizerReport report,
                             sid::ReportTokenizer(result.codebook, result.table.sids, vectors, flags.kmeans.seed));
+  BEAMLINE_RETURN_IF_ERROR(MakeFolder(flags.out));
   BEAMLINE_RETURN_IF_ERROR(result.codebook.Save(InFolder(flags.out, "codebook.safetensors")));
   BEAMLINE_RETURN_IF_ERROR(sid::WriteSidTsv(InFolder(flags.out, "sids.tsv"), result.table));
   BEAMLINE_RETURN_IF_ERROR(WriteFileAtomically(InFolder(flags.out, "report.json"), sid::ReportJson(report)));
@@ -126,7 +128,6 @@ absl::Status ConvertIndex(const TokenizeFlags& flags) {
                             sid::Codebook::Foreign(flags.dialect, table.level_sizes, Sha256Hex(bytes)));
   table.codebook_fingerprint = codebook.fingerprint();
   BEAMLINE_RETURN_IF_ERROR(CheckInterrupted());
-  BEAMLINE_RETURN_IF_ERROR(MakeFolder(flags.out));
   return WriteFolder(flags, {std::move(codebook), std::move(table)}, nullptr);
 }
 
@@ -146,7 +147,6 @@ absl::Status Fit(TokenizeFlags flags) {
   Progress progress;
   ThreadPool pool(ThreadsOrCores(flags.threads) - 1);  // this thread works too
   BEAMLINE_ASSIGN_OR_RETURN(flags.kmeans.level_sizes, FromFlag("--levels", sid::ParseLevelSizes(flags.levels)));
-  BEAMLINE_RETURN_IF_ERROR(MakeFolder(flags.out));
   sid::ItemVectors items;
   std::string log;
   if (!flags.events.empty()) {
@@ -158,13 +158,16 @@ absl::Status Fit(TokenizeFlags flags) {
     PrintEmbedding(found);
     items = std::move(found.items);
     log = std::move(found.log);
-    BEAMLINE_RETURN_IF_ERROR(sid::WriteItemVectors(InFolder(flags.out, "vectors.safetensors"), items));
   } else {
     BEAMLINE_ASSIGN_OR_RETURN(items, sid::ReadItemVectors(flags.vectors));
   }
   if (flags.sampled_init) flags.kmeans.init = sid::KMeansInit::kSampled;
   BEAMLINE_ASSIGN_OR_RETURN(sid::ResidualKMeansResult fit,
                             sid::FitResidualKMeans(items.vectors, flags.kmeans, &pool, &progress));
+  BEAMLINE_RETURN_IF_ERROR(MakeFolder(flags.out));
+  if (!flags.events.empty()) {
+    BEAMLINE_RETURN_IF_ERROR(sid::WriteItemVectors(InFolder(flags.out, "vectors.safetensors"), items));
+  }
   sid::SidTable table{.level_sizes = fit.codebook.level_sizes(),
                       .codebook_fingerprint = fit.codebook.fingerprint(),
                       .targets = flags.events.empty() ? "" : train::DescribeTargets(flags.embedding.corpus),
@@ -175,7 +178,16 @@ absl::Status Fit(TokenizeFlags flags) {
   return WriteFolder(flags, {std::move(fit.codebook), std::move(table)}, &items.vectors);
 }
 
+// A tokenizer that is there may be that of a model, which can be used with no other.
+absl::Status CheckOutFolder(const TokenizeFlags& flags) {
+  for (const char* name : {"codebook.safetensors", "sids.tsv"}) {
+    BEAMLINE_RETURN_IF_ERROR(CheckNotThere(InFolder(flags.out, name), flags.overwrite));
+  }
+  return CheckCanMakeFolder(flags.out, "--out");
+}
+
 absl::Status Encode(const TokenizeFlags& flags) {
+  BEAMLINE_RETURN_IF_ERROR(CheckNotThere(flags.out, flags.overwrite));
   BEAMLINE_RETURN_IF_ERROR(CheckCanWrite(flags.out, "--out"));
   Progress progress;
   ThreadPool pool(ThreadsOrCores(flags.threads) - 1);
@@ -238,6 +250,7 @@ absl::Status RunTokenize(TokenizeFlags flags) {
         "give one of --events, --vectors and --from-index, or --encode together with --vectors; see `beamline tokenize "
         "--help`");
   }
+  BEAMLINE_RETURN_IF_ERROR(CheckOutFolder(flags));
   if (!flags.from_index.empty()) return ConvertIndex(flags);
   if (flags.levels.empty()) flags.levels = flags.default_levels;
   return Fit(std::move(flags));
@@ -329,6 +342,8 @@ Verb AddTokenize(Command& root) {
   AddEmbeddingFlags(command, flags.get());
   AddClusteringFlags(command, flags.get());
   command->AddText("--out", flags->out, "Folder to write (a TSV file with --encode)")->Required();
+  command->AddFlag("--overwrite", flags->overwrite,
+                   "Replace a tokenizer that is there; a model that was trained with it can be used no more");
   command->AddText("--write-index", flags->write_index, "Also write the SIDs as an index in --dialect");
   return {command, [flags] { return RunTokenize(*flags); }};
 }

@@ -23,7 +23,8 @@ Writes config.json, vocabulary.safetensors, training.json (options and curve) an
 Ctrl-C saves checkpoint.safetensors there; the same command goes on from it and ends with the same bits.
 
 A user's last target is kept for the test and the one before it for validation: nothing from the validation event on is
-trained on. Targets are the events with a --targets label; all events are history.
+trained on. Targets are the events with a --targets label; all events may be history
+(what a model looks at of them is in its config: short_term takes any, positive takes positive feedback alone).
 
 Examples:
   beamline train --data data --tokenizer tokenizer --preset demo --out model

@@ -28,7 +28,7 @@ std::string BadRows::Summary() const {
 absl::Status BadRows::Verdict() const {
   if (static_cast<double>(bad_) <= policy_.max_fraction * static_cast<double>(rows_)) return absl::OkStatus();
   return absl::InvalidArgumentError(
-      absl::StrCat(Summary(), ". Repair the file, or raise the allowed fraction of bad rows."));
+      absl::StrCat(Summary(), ". Repair the file", *policy_.option == 0 ? "" : ", or raise ", policy_.option, "."));
 }
 
 }  // namespace beamline::data

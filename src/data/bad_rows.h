@@ -16,6 +16,7 @@ namespace beamline::data {
 struct BadRowPolicy {
   double max_fraction = 0.01;  // of a file's rows; more refuse the file. 0: any bad row does
   int max_shown = 5;           // remembered for messages
+  const char* option = "";     // that sets max_fraction, for the message; empty: nothing does
 };
 
 class BadRows {

@@ -9,6 +9,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "base/digest.h"
+#include "base/file.h"
 #include "beamline/status.h"
 #include "data/event_table.h"
 #include "data/item_table.h"
@@ -46,6 +47,7 @@ void SayBadRows(const BadRows& bad_rows, Progress* progress) {
 }  // namespace
 
 absl::StatusOr<DatasetFiles> FindDatasetFiles(const std::filesystem::path& folder) {
+  BEAMLINE_RETURN_IF_ERROR(CheckReadableFolder(folder));
   DatasetFiles files;
   BEAMLINE_ASSIGN_OR_RETURN(files.events, FindTable(folder, "events"));
   BEAMLINE_ASSIGN_OR_RETURN(files.items, FindTable(folder, "items"));

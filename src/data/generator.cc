@@ -209,8 +209,8 @@ LogGenerator::User LogGenerator::MakeUser(int64_t index) const {
 
 absl::StatusOr<ImportReport> GenerateLog(const LogGeneratorOptions& generator_options, const ImportOptions& options) {
   BEAMLINE_ASSIGN_OR_RETURN(const LogGenerator generator, LogGenerator::Create(generator_options));
-  BEAMLINE_ASSIGN_OR_RETURN(const TableFolder out,
-                            TableFolder::Open(options.out, options.gzip, {"events", "items", "users"}));
+  BEAMLINE_ASSIGN_OR_RETURN(const TableFolder out, TableFolder::Open(options.out, options.gzip,
+                                                                     {"events", "items", "users"}, options.overwrite));
   BEAMLINE_ASSIGN_OR_RETURN(ItemTableWriter items, ItemTableWriter::Create(out.Path("items")));
   for (const ItemRow& row : generator.world().items) BEAMLINE_RETURN_IF_ERROR(items.Write(row));
   BEAMLINE_ASSIGN_OR_RETURN(UserTableWriter users, UserTableWriter::Create(out.Path("users"), UserColumns()));

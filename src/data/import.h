@@ -21,6 +21,7 @@ namespace beamline::data {
 struct ImportOptions {
   std::filesystem::path out;  // folder, made if it does not exist
   bool gzip = true;           // else plain .tsv
+  bool overwrite = false;     // tables of these names that are there
   BadRowPolicy bad_rows;
   Progress* progress = nullptr;  // may be null
 };

@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "base/file.h"
 #include "beamline/status.h"
 #include "data/delimited_reader.h"
 #include "data/event_table.h"
@@ -108,6 +109,7 @@ absl::Status CopyLog(const std::filesystem::path& path, const ImportOptions& opt
 
 absl::StatusOr<ImportReport> ImportKuaiRand(const std::filesystem::path& folder, const KuaiRandOptions& which,
                                             const ImportOptions& options) {
+  BEAMLINE_RETURN_IF_ERROR(CheckReadableFolder(folder));
   const Archive archive = FindArchive(folder);
   ImportReport report;
   Paths logs = archive.standard_logs;
@@ -128,7 +130,8 @@ absl::StatusOr<ImportReport> ImportKuaiRand(const std::filesystem::path& folder,
         absl::StrCat(folder.string(),
                      ": no log_standard_*, log_random_*, video_features_basic_* or user_features_* .csv or .csv.gz"));
   }
-  BEAMLINE_ASSIGN_OR_RETURN(const TableFolder out, TableFolder::Open(options.out, options.gzip, tables));
+  BEAMLINE_ASSIGN_OR_RETURN(const TableFolder out,
+                            TableFolder::Open(options.out, options.gzip, tables, options.overwrite));
   // Events last: a folder that has them has all its tables.
   if (!archive.video_basic.empty()) {
     const Paths statistic = which.statistic_relevance ? archive.video_statistic : Paths();

@@ -140,7 +140,8 @@ absl::Status CopyTitles(const std::filesystem::path& path, const Attributes& att
 
 absl::StatusOr<ImportReport> ImportSequences(const std::filesystem::path& file, uint32_t sequence_labels,
                                              const ImportOptions& options) {
-  BEAMLINE_ASSIGN_OR_RETURN(const TableFolder out, TableFolder::Open(options.out, options.gzip, {"events"}));
+  BEAMLINE_ASSIGN_OR_RETURN(const TableFolder out,
+                            TableFolder::Open(options.out, options.gzip, {"events"}, options.overwrite));
   ImportReport report;
   BEAMLINE_RETURN_IF_ERROR(CopySequences(file, sequence_labels, out.Path("events"), options, &report));
   return report;
@@ -157,7 +158,8 @@ absl::StatusOr<ImportReport> ImportAmazon(const std::filesystem::path& folder, c
   const std::filesystem::path& titles = plain_titles.empty() ? gzip_titles : plain_titles;
   std::vector<std::string> tables = {"events"};
   if (!titles.empty()) tables.push_back("items");
-  BEAMLINE_ASSIGN_OR_RETURN(const TableFolder out, TableFolder::Open(options.out, options.gzip, tables));
+  BEAMLINE_ASSIGN_OR_RETURN(const TableFolder out,
+                            TableFolder::Open(options.out, options.gzip, tables, options.overwrite));
   ImportReport report;
   Attributes attributes;
   if (!titles.empty() && !attribute_file.empty()) {

@@ -10,18 +10,22 @@
 namespace beamline::data {
 
 absl::StatusOr<TableFolder> TableFolder::Open(const std::filesystem::path& folder, bool gzip,
-                                              const std::vector<std::string>& tables) {
-  BEAMLINE_RETURN_IF_ERROR(MakeFolder(folder));
+                                              const std::vector<std::string>& tables, bool overwrite) {
   for (const std::string table : {"events", "items", "users"}) {
     const bool written = std::find(tables.begin(), tables.end(), table) != tables.end();
     for (const bool compressed : {false, true}) {
       const std::filesystem::path path = TableFolder(folder, compressed).Path(table);
       std::error_code error;
-      if ((written && compressed == gzip) || !std::filesystem::exists(path, error)) continue;
+      if (written && compressed == gzip) {
+        BEAMLINE_RETURN_IF_ERROR(CheckNotThere(path, overwrite));
+        continue;
+      }
+      if (!std::filesystem::exists(path, error)) continue;
       return absl::FailedPreconditionError(absl::StrCat(
           path.string(), " is there and would be mixed with the new tables; remove it or choose another folder"));
     }
   }
+  BEAMLINE_RETURN_IF_ERROR(MakeFolder(folder));
   return TableFolder(folder, gzip);
 }
 

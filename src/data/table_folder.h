@@ -2,7 +2,8 @@
 //
 // The folder an importer or generator writes its tables to. A folder must not end up with tables of two data sets, or
 // with a plain and a gzip form of one, so opening it names the tables that will be written and refuses
-// (FailedPrecondition) a folder that holds any other one. Immutable.
+// (FailedPrecondition) a folder that holds any other one, and (AlreadyExists) one that holds these, unless they are to
+// be replaced. Immutable.
 #pragma once
 
 #include <filesystem>
@@ -18,7 +19,7 @@ class TableFolder {
  public:
   // `tables` of "events", "items", "users". Makes the folder if need be.
   static absl::StatusOr<TableFolder> Open(const std::filesystem::path& folder, bool gzip,
-                                          const std::vector<std::string>& tables);
+                                          const std::vector<std::string>& tables, bool overwrite);
 
   // DIR/events.tsv.gz
   std::filesystem::path Path(std::string_view table) const;

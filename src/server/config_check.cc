@@ -333,12 +333,15 @@ class Checker {
       return;
     }
     if (!overrides_.check_artefacts) return;
-    std::error_code ignored;
+    std::error_code ignored, error;
     if (!engine.model_folder().empty() && !std::filesystem::is_directory(engine.model_folder(), ignored)) {
       Add("engine.model_folder", absl::StrCat(engine.model_folder(), " is not a folder"));
     }
-    if (!engine.bundle().empty() && !std::filesystem::is_directory(engine.bundle(), ignored)) {
-      const std::string text = absl::StrCat(engine.bundle(), " is not a folder; write one with `beamline pack`");
+    if (!engine.bundle().empty() && !std::filesystem::is_directory(engine.bundle(), error)) {
+      const bool unreadable = error && error != std::errc::no_such_file_or_directory;
+      const std::string text =
+          absl::StrCat(engine.bundle(), unreadable ? absl::StrCat(" cannot be opened: ", error.message())
+                                                   : " is not a folder; write one with `beamline pack`");
       if (overrides_.bundle) {
         problems_.Add(0, absl::StrCat("--bundle: ", text));
       } else {

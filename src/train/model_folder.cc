@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "base/file.h"
 #include "beamline/status.h"
 #include "catalogue/snapshot_builder.h"
 #include "runtime/training_record.h"
@@ -22,9 +23,34 @@ absl::Status CheckNoModel(const ModelFolder& files, bool replace) {
       absl::StrCat(files.weights(), " is there already; pass --fresh to replace it, or name another --out"));
 }
 
-void RemoveModel(const ModelFolder& files) {
+absl::Status SetModelAside(const ModelFolder& files) {
+  namespace fs = std::filesystem;
+  std::error_code error;
+  fs::remove(files.checkpoint(), error);
+  if (!fs::exists(files.weights(), error)) return absl::OkStatus();  // an earlier run may have set one aside
+  const ModelFolder aside(files.replaced());
+  fs::remove_all(aside.path, error);
+  BEAMLINE_RETURN_IF_ERROR(MakeFolder(aside.path));
+  // The weights last: with them a folder has a model.
+  for (std::string (ModelFolder::*file)() const :
+       {&ModelFolder::config, &ModelFolder::vocabulary, &ModelFolder::training, &ModelFolder::weights}) {
+    if (!fs::exists((files.*file)(), error)) continue;
+    fs::rename((files.*file)(), (aside.*file)(), error);
+    if (error) return absl::UnknownError(absl::StrCat("cannot move ", (files.*file)(), ": ", error.message()));
+  }
+  return absl::OkStatus();
+}
+
+void RemoveReplaced(const ModelFolder& files) {
   std::error_code ignored;
-  for (const std::string& file : {files.weights(), files.checkpoint()}) std::filesystem::remove(file, ignored);
+  std::filesystem::remove_all(files.replaced(), ignored);
+}
+
+absl::Status TellOfReplaced(const ModelFolder& files, absl::Status status) {
+  std::error_code ignored;
+  if (status.ok() || !std::filesystem::exists(ModelFolder(files.replaced()).weights(), ignored)) return status;
+  return absl::Status(status.code(), absl::StrCat(status.message(), "; the model that was there is in ",
+                                                  files.replaced(), " until another one is whole"));
 }
 
 absl::StatusOr<TrainingCatalogue> LoadTrainingCatalogue(const std::string& tokenizer, const Corpus& corpus) {
@@ -82,6 +108,12 @@ int64_t TargetsWithoutSid(const Corpus& corpus, const Catalogue& catalogue) {
 
 absl::StatusOr<LoadedModel> LoadModelFolder(backend::Context& ctx, const std::string& folder) {
   const ModelFolder files(folder);
+  std::error_code ignored;
+  if (!std::filesystem::exists(files.weights(), ignored) && std::filesystem::exists(files.checkpoint(), ignored)) {
+    return absl::FailedPreconditionError(
+        absl::StrCat(folder, ": its training is not over: run the same `beamline train` again, it goes on from ",
+                     files.checkpoint()));
+  }
   BEAMLINE_ASSIGN_OR_RETURN(const model::ModelConfig config, model::LoadConfig(files.config()));
   BEAMLINE_ASSIGN_OR_RETURN(runtime::Vocabulary vocabulary, runtime::Vocabulary::Load(files.vocabulary()));
   LoadedModel loaded;

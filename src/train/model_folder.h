@@ -29,12 +29,17 @@ struct ModelFolder {
   std::string vocabulary() const { return path + "/vocabulary.safetensors"; }
   std::string training() const { return path + "/training.json"; }
   std::string checkpoint() const { return path + "/checkpoint.safetensors"; }
+  std::string replaced() const { return path + "/replaced"; }
 };
 
 // ALREADY_EXISTS where the folder holds a model, unless it is to be replaced.
 absl::Status CheckNoModel(const ModelFolder& files, bool replace);
-// And a run's checkpoint; where there are any.
-void RemoveModel(const ModelFolder& files);
+// Moves a model that is there to `replaced`, where it stays until another is whole, and removes a run's checkpoint.
+absl::Status SetModelAside(const ModelFolder& files);
+// What was set aside, once another model is whole.
+void RemoveReplaced(const ModelFolder& files);
+// `status`, of a run that did not end well, and where the model is that was set aside for it.
+absl::Status TellOfReplaced(const ModelFolder& files, absl::Status status);
 
 // The corpus' items under the SIDs of `tokenizer` (a folder with sids.tsv and codebook.safetensors, as `beamline
 // tokenize` writes it), with the data set's attributes; relevance inside a SID = popularity in the training part. SIDs

@@ -109,11 +109,12 @@ absl::StatusOr<RankerReport> RunRankerTraining(const RankerRun& run, const Ranke
   record["parameters"] = model::CountParameters(config).total;
   record["ranker"] = RankerJson(run, every_event, curve, report);
   BEAMLINE_RETURN_IF_ERROR(MakeFolder(files.path));
-  if (run.fresh) RemoveModel(files);
+  if (run.fresh) BEAMLINE_RETURN_IF_ERROR(SetModelAside(files));
   BEAMLINE_RETURN_IF_ERROR(model::SaveConfig(config, files.config()));
   BEAMLINE_RETURN_IF_ERROR(loaded.vocabulary->Save(files.vocabulary()));
   BEAMLINE_RETURN_IF_ERROR(runtime::WriteTrainingRecord(files.path, std::move(record)));
   BEAMLINE_RETURN_IF_ERROR(model::SaveWeights(ctx, config, weights, files.weights()));
+  RemoveReplaced(files);
   return report;
 }
 

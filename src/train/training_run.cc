@@ -108,9 +108,9 @@ RunSummary Summarise(const Prepared& prepared, int resumed_epoch) {
 
 }  // namespace
 
-absl::Status RunTraining(const TrainingRun& run, const RunObserver& observer, Progress* progress) {
+static absl::Status TrainInto(const ModelFolder& files, const TrainingRun& run, const RunObserver& observer,
+                              Progress* progress) {
   const absl::Time started = absl::Now();
-  const ModelFolder files(run.out);
   BEAMLINE_RETURN_IF_ERROR(Validate(run.options));
   BEAMLINE_RETURN_IF_ERROR(CheckNoModel(files, run.fresh));
   backend::SetThreads(run.device.threads);
@@ -138,10 +138,13 @@ absl::Status RunTraining(const TrainingRun& run, const RunObserver& observer, Pr
   if (run.max_minutes > 0) prepared.trainer->StopAt(started + absl::Minutes(run.max_minutes));
 
   BEAMLINE_RETURN_IF_ERROR(MakeFolder(files.path));
-  if (run.fresh) RemoveModel(files);  // not before everything that can be wrong with the run was checked
+  if (run.fresh)
+    BEAMLINE_RETURN_IF_ERROR(SetModelAside(files));  // not before everything that can be wrong with the run was checked
   int resumed_epoch = -1;
   if (std::filesystem::exists(files.checkpoint())) {
-    BEAMLINE_RETURN_IF_ERROR(prepared.trainer->Restore(files.checkpoint()));
+    if (const absl::Status restored = prepared.trainer->Restore(files.checkpoint()); !restored.ok()) {
+      return absl::Status(restored.code(), absl::StrCat(restored.message(), "; --fresh begins anew"));
+    }
     resumed_epoch = static_cast<int>(prepared.trainer->curve().size());
   }
   BEAMLINE_RETURN_IF_ERROR(model::SaveConfig(config, files.config()));
@@ -153,8 +156,9 @@ absl::Status RunTraining(const TrainingRun& run, const RunObserver& observer, Pr
     if (observer.on_epoch) observer.on_epoch(record);
   });
   if (absl::IsCancelled(trained)) {
-    return absl::CancelledError(
-        absl::StrCat(trained.message(), "; the same command goes on from ", files.checkpoint()));
+    return absl::CancelledError(absl::StrCat(trained.message(), "; the same command",
+                                             run.fresh ? " without --fresh" : "", " goes on from ",
+                                             files.checkpoint()));
   }
   BEAMLINE_RETURN_IF_ERROR(trained);
   BEAMLINE_RETURN_IF_ERROR(written);
@@ -162,7 +166,13 @@ absl::Status RunTraining(const TrainingRun& run, const RunObserver& observer, Pr
   BEAMLINE_RETURN_IF_ERROR(model::SaveWeights(ctx, config, prepared.trainer->result(), files.weights()));
   std::error_code ignored;
   std::filesystem::remove(files.checkpoint(), ignored);
+  RemoveReplaced(files);
   return absl::OkStatus();
+}
+
+absl::Status RunTraining(const TrainingRun& run, const RunObserver& observer, Progress* progress) {
+  const ModelFolder files(run.out);
+  return TellOfReplaced(files, TrainInto(files, run, observer, progress));
 }
 
 namespace {

@@ -153,11 +153,11 @@ TEST(CpuBackend, RefusesWhatItCannotDoByName) {
   EXPECT_EQ(MakeContext("cpu", "int4", "cpu").status().message(),
             "dtype: 'int4' is unknown; use fp32, bf16, fp16, fp8, fp8_mixed or int8");
   EXPECT_EQ(MakeContext("cpu", "int8", "aten").status().message(),
-            "dtype: int8 runs on device cpu with backend cpu only; use fp32 or bf16");
+            "dtype: int8 runs on device cpu with backend cpu alone; name that backend, or use fp32 or bf16");
   EXPECT_EQ(MakeContext("cpu", "fp32", "cuda").status().message(),
             "backend: cuda runs on device cuda only; use auto, aten or cpu");
   EXPECT_EQ(MakeContext("cpu", "fp16", "auto").status().message(),
-            "dtype: fp16 runs on device cuda with backend cuda only; use fp32 or bf16");
+            "dtype: fp16 runs on device cuda with backend cuda alone; use fp32 or bf16");
   for (const char* dtype : {"fp32", "bf16", "int8"}) {
     ASSERT_TRUE(MakeContext("cpu", dtype, "cpu").ok()) << dtype;
     EXPECT_EQ(MakeContext("cpu", dtype, "auto")->backend, MakeContext("cpu", dtype, "cpu")->backend);

@@ -177,6 +177,12 @@ TEST_F(VerbsTest, TheWholeJourney) {
   Bad(absl::StrCat("inspect ", File("data"), " --item 1"), "is no catalogue; name a bundle");
   Bad(absl::StrCat("inspect ", File("model")), "not a bundle");
 
+  for (const char* name : {"demo", "server"}) {
+    EXPECT_THAT(Good(absl::StrCat("serve --check-config --config ", BEAMLINE_SOURCE_DIR, "/configs/", name,
+                                  ".textproto --bundle ", File("bundle")))
+                    .text,
+                HasSubstr("no problems found"));
+  }
   Background server(absl::StrCat("serve --config ", BEAMLINE_SOURCE_DIR, "/configs/demo.textproto --port 0 --any-port ",
                                  "--bundle ", File("bundle")),
                     File("server.log"));
@@ -394,12 +400,73 @@ TEST_F(VerbsTest, ATrainingThatWasInterruptedGoesOnToTheSameBits) {
   EXPECT_FALSE(fs::exists(File("evaluation.json")));
 }
 
+TEST_F(VerbsTest, NothingIsReplacedUnasked) {
+  MakeLog();
+  Tokenize();
+  const std::string log = absl::StrCat("generate-data log --users 60 --seed 4 --out ", File("data")),
+                    tokenize = absl::StrCat("tokenize --levels 8,8 --dim 8 --threads 1 --events ", File("data")),
+                    encode = absl::StrCat("tokenize --encode ", File("tokenizer"), " --vectors ",
+                                          File("tokenizer/vectors.safetensors"), " --out ", File("data/items.tsv.gz")),
+                    catalogue = absl::StrCat("generate-data catalogue --items 9 --out ", File("items.bin")),
+                    vectors = absl::StrCat("generate-data vectors --items 9 --dim 4 --out ", File("v.safetensors")),
+                    pack = absl::StrCat("pack --catalogue-only --tokenizer ", File("tokenizer"), " --out ",
+                                        File("items.bin"));
+  Good(catalogue);
+  Good(vectors);
+  const std::string events = Slurp(File("data/events.tsv.gz")),
+                    codebook = Slurp(File("tokenizer/codebook.safetensors"));
+  Bad(log, "data/events.tsv.gz: exists; pass --overwrite to replace it, or name another --out");
+  Bad(absl::StrCat(tokenize, " --out ", File("tokenizer")), "tokenizer/codebook.safetensors: exists; pass --overwrite");
+  Bad(encode, "data/items.tsv.gz: exists; pass --overwrite");
+  Bad(catalogue, "items.bin: exists; pass --overwrite");
+  Bad(pack, "items.bin: exists; pass --overwrite");
+  Bad(vectors, "v.safetensors: exists; pass --overwrite");
+  EXPECT_EQ(Slurp(File("data/events.tsv.gz")), events);
+  EXPECT_EQ(Slurp(File("tokenizer/codebook.safetensors")), codebook);
+  Good(log + " --overwrite");
+  Good(absl::StrCat(tokenize, " --overwrite --out ", File("tokenizer")));
+  Good(catalogue + " --overwrite");
+  Good(pack + " --overwrite");
+  Good(vectors + " --overwrite");
+  EXPECT_NE(Slurp(File("data/events.tsv.gz")), events);
+  EXPECT_NE(Slurp(File("tokenizer/codebook.safetensors")), codebook);
+  Bad(absl::StrCat("generate-data vectors --items 9 --dim 4 --out ", File("v.npy")), "v.npy must end in .safetensors");
+  // What is refused leaves no folder.
+  Bad(absl::StrCat("tokenize --levels 8 --vectors ", File("none.npy"), " --out ", File("left")), "none.npy");
+  EXPECT_FALSE(fs::exists(File("left")));
+}
+
+TEST_F(VerbsTest, AFreshTrainingKeepsTheOldModelUntilItsEnd) {
+  MakeLog();
+  Tokenize();
+  Good(TrainArguments("model"));
+  const std::string old = Slurp(File("model/model.safetensors"));
+  Background process(TrainArguments("model", 10'000) + " --fresh", File("log"));
+  ASSERT_TRUE(process.Await([&] { return fs::exists(File("model/replaced/model.safetensors")); })) << process.text();
+  ASSERT_TRUE(process.AwaitInterruptible()) << process.text();
+  process.Signal(SIGINT);
+  EXPECT_EQ(process.Wait(), 130) << process.text();
+  EXPECT_THAT(process.text(), AllOf(HasSubstr("the same command without --fresh goes on from "),
+                                    HasSubstr("; the model that was there is in ")));
+  EXPECT_EQ(Slurp(File("model/replaced/model.safetensors")), old);
+  const std::string source = absl::StrCat(" --data ", File("data"), " --tokenizer ", File("tokenizer"));
+  Good(absl::StrCat("evaluate --model ", File("model/replaced"), source, " --beam 16 --resamples 20 --threads 1"));
+  Bad(absl::StrCat("evaluate --model ", File("model"), source), "its training is not over");
+  Bad(absl::StrCat("pack --model ", File("model"), " --tokenizer ", File("tokenizer"), " --out ", File("bundle")),
+      "the model's training is not over");
+  Good(TrainArguments("model") + " --fresh");
+  EXPECT_THAT(Files("model"),
+              ElementsAre("config.json", "model.safetensors", "training.json", "vocabulary.safetensors"));
+  EXPECT_EQ(Slurp(File("model/model.safetensors")), old) << "the same command";
+}
+
 TEST_F(VerbsTest, CtrlCLeavesNothingUnderAFinalName) {
   fs::create_directories(File("out"));
   // Interrupts the verb as soon as it can be, or once it has begun to write.
   int calls = 0;
   const auto interrupt = [&](const std::string& arguments, bool writes_early) {
-    Background process(absl::StrCat(arguments, " --out ", File(absl::StrCat("out/", ++calls))), File("log"));
+    Background process(absl::StrCat(arguments, " --out ", File(absl::StrCat("out/", ++calls, ".safetensors"))),
+                       File("log"));
     ASSERT_TRUE(process.AwaitInterruptible()) << arguments << "\n" << process.text();
     if (writes_early) {
       ASSERT_TRUE(process.Await([&] { return !HiddenFiles("out").empty(); })) << arguments << "\n" << process.text();

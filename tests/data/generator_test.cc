@@ -20,6 +20,7 @@ class GeneratorTest : public FolderTest {
  protected:
   Dataset LongViewCore(uint64_t seed) {
     ImportOptions options;
+    options.overwrite = true;
     options.out = Path("out");
     EXPECT_TRUE(GenerateLog({.users = 3000, .seed = seed}, options).ok());
     DatasetOptions core;
@@ -77,6 +78,7 @@ TEST_F(GeneratorTest, BaselinesStandAsInKuaiRand) {
 
 TEST_F(GeneratorTest, ShapeOfKuaiRand) {
   ImportOptions options;
+  options.overwrite = true;
   options.out = Path("out");
   const ImportReport report = GenerateLog({.users = 3000, .seed = 5}, options).value();
   EXPECT_EQ(report.users, 3000);
@@ -155,6 +157,7 @@ TEST_F(GeneratorTest, EventsMakeSense) {
 
 TEST_F(GeneratorTest, TheSameEveryTimeAndAnotherForAnotherSeed) {
   ImportOptions options;
+  options.overwrite = true;
   std::vector<std::string> bytes;
   for (const uint64_t seed : {1, 1, 2}) {
     options.out = Path("out");

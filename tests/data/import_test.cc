@@ -21,6 +21,7 @@ class ImportTest : public FolderTest {
  protected:
   ImportOptions Options() {
     ImportOptions options;
+    options.overwrite = true;
     options.out = Path("out");
     options.gzip = false;
     return options;
@@ -72,6 +73,8 @@ TEST_F(ImportTest, KuaiRandArchive) {
 }
 
 TEST_F(ImportTest, KuaiRandAnySubsetAndPlainBeforeGzip) {
+  EXPECT_PRED_FORMAT2(IsError, ImportKuaiRand(Path("in"), {}, Options()).status(), "in: no such folder");
+  WriteText("in/other.csv", "a\n");
   EXPECT_PRED_FORMAT2(IsError, ImportKuaiRand(Path("in"), {}, Options()).status(), "no log_standard_*");
   WriteLog("log_random_4_22_to_5_08_pure.csv", "0,9,20220422,1200,1650600000001,0,0,0,0,0,0,0,5,9,0,0,0,1,1\n");
   WriteText("in/log_random_4_22_to_5_08_pure.csv.gz", "not read, since the plain file is there");
@@ -152,7 +155,11 @@ TEST_F(ImportTest, AmazonTitlesThatAreTooLongAreBadRows) {
 TEST_F(ImportTest, FoldersNeverMixDataSets) {
   WriteText("in.txt", "1 1 2 3\n");
   ASSERT_TRUE(ImportSequences(Path("in.txt"), kClick, Options()).ok());
-  ASSERT_TRUE(ImportSequences(Path("in.txt"), kClick, Options()).ok());  // the same tables again: fine
+  ASSERT_TRUE(ImportSequences(Path("in.txt"), kClick, Options()).ok());  // the same tables again
+  ImportOptions once = Options();
+  once.overwrite = false;
+  EXPECT_PRED_FORMAT2(IsError, ImportSequences(Path("in.txt"), kClick, once).status(),
+                      "out/events.tsv: exists; pass --overwrite");
   ImportOptions gzip = Options();
   gzip.gzip = true;
   EXPECT_PRED_FORMAT2(IsError, ImportSequences(Path("in.txt"), kClick, gzip).status(), "events.tsv is there");

@@ -17,6 +17,7 @@ class RealDataTest : public FolderTest {
  protected:
   absl::StatusOr<Dataset> ImportSequenceFile(const std::string& name, const DatasetOptions& options = {}) {
     ImportOptions import;
+    import.overwrite = true;
     import.out = Path("out");
     import.gzip = false;
     const absl::StatusOr<ImportReport> report = ImportSequences(SharedData(name), kLongView, import);
@@ -83,6 +84,7 @@ TEST_F(RealDataTest, OfficialKuaiRandArchive) {
   const auto folder = SharedData("kuairand-pure/official-layout");
   BEAMLINE_NEEDS_SHARED(folder);
   ImportOptions import;
+  import.overwrite = true;
   import.out = Path("out");
   const absl::StatusOr<ImportReport> report = ImportKuaiRand(folder, {.statistic_relevance = true}, import);
   ASSERT_TRUE(report.ok()) << report.status();
@@ -118,6 +120,7 @@ TEST_F(RealDataTest, AmazonBeauty) {
   const auto folder = SharedData("amazon-beauty");
   BEAMLINE_NEEDS_SHARED(folder);
   ImportOptions import;
+  import.overwrite = true;
   import.out = Path("out");
   const absl::StatusOr<ImportReport> report = ImportAmazon(folder, import);
   ASSERT_TRUE(report.ok()) << report.status();

@@ -158,7 +158,7 @@ function draw(answer) {
       answer.history.length === 0 ? 'none: a cold user' :
                                     `${plural(answer.history.length, 'event')}, newest first` +
               (answer.unknown_items ? `; ${answer.unknown_items} not in the catalogue` : '') +
-              (answer.dropped_events ? `; the oldest ${answer.dropped_events} beyond the model's window` : ''),
+              (answer.dropped_events ? `; ${answer.dropped_events} that the model does not look at` : ''),
       answer.history.slice().reverse().slice(0, MOST_SHOWN).map(eventBox), answer.history.length - MOST_SHOWN);
   const videos = column(
       'videos', 'Videos', plural(answer.items.length, 'video'),

@@ -285,8 +285,8 @@ TEST(Fp8OfDevice, NeedsACapabilityAndTakesTheLibrarysScalesOnHopper) {
 TEST(Fp8OfDevice, IsRefusedByNameElsewhere) {
   for (const char* backend : {"auto", "cpu"}) {
     EXPECT_EQ(MakeContext("cpu", "fp8", backend).status().message(),
-              "dtype: fp8 runs on device cuda with backend cuda only; use fp32 or bf16 (backend aten computes what fp8 "
-              "rounds, slowly)");
+              "dtype: fp8 runs on device cuda with backend cuda alone; backend aten computes, slowly, what fp8 rounds; "
+              "else use fp32 or bf16");
   }
 }
 

@@ -77,7 +77,7 @@ absl::Status FillEligibility(const Options& options, v1::Eligibility* eligibilit
 // Protobuf sends no other text.
 absl::Status CheckText(absl::string_view flag, absl::string_view text) {
   if (IsUtf8(text)) return absl::OkStatus();
-  return absl::InvalidArgumentError(absl::StrCat(flag, ": '", absl::Utf8SafeCHexEscape(text), "' is not UTF-8"));
+  return absl::InvalidArgumentError(absl::StrCat(flag, ": '", absl::CHexEscape(text), "' is not UTF-8"));
 }
 
 absl::StatusOr<v1::RecommendRequest> MakeRequest(const Options& options, const UserInput& input) {

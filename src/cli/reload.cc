@@ -26,8 +26,7 @@ absl::Status Run(const Options& options) {
     return absl::InvalidArgumentError("--bundle: empty; leave it out to load the newest");
   }
   if (!IsUtf8(options.bundle)) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("--bundle: '", absl::Utf8SafeCHexEscape(options.bundle), "' is not UTF-8"));
+    return absl::InvalidArgumentError(absl::StrCat("--bundle: '", absl::CHexEscape(options.bundle), "' is not UTF-8"));
   }
   BEAMLINE_ASSIGN_OR_RETURN(Client client, Client::Create(options.target, absl::Milliseconds(options.timeout_ms)));
   BEAMLINE_ASSIGN_OR_RETURN(const v1::ModelVersion serving,

@@ -222,6 +222,15 @@ TEST_F(BenchVerb, TheLargestBatchIsTriedToo) {
   EXPECT_THAT(outcome.text, ::testing::Not(HasSubstr("P99")));
 }
 
+TEST_F(BenchVerb, AnotherListenerIsToldAtOnce) {
+  engine_.set_answer([](const RecommendRequest&) { return absl::UnimplementedError(""); });
+  for (const char* with : {"", " --items 1"}) {
+    const Outcome outcome = Bench(absl::StrCat("--seconds 1000", with));
+    EXPECT_NE(outcome.exit_code, 0);
+    EXPECT_THAT(outcome.text, HasSubstr("answers no Recommend calls; name the port that does"));
+  }
+}
+
 TEST_F(BenchVerb, AServerThatFailsEverythingIsAnError) {
   engine_.set_answer([](const RecommendRequest&) { return absl::InternalError("broken"); });
   const Outcome outcome = Bench("--seconds 0.1 --items 1");

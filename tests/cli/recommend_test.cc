@@ -23,6 +23,7 @@ namespace {
 using cli::Background;
 using cli::Beamline;
 using cli::Outcome;
+using cli::Shell;
 using ::testing::AllOf;
 using ::testing::HasSubstr;
 using ::testing::StartsWith;
@@ -92,6 +93,10 @@ TEST_F(RecommendVerb, StatusAndErrorsAreReadable) {
   engine_.set_answer([](const RecommendRequest&) { return absl::UnavailableError("the server is stopping"); });
   EXPECT_THAT(Ask("--user u").text, AllOf(HasSubstr("UNAVAILABLE: the server is stopping"),
                                           ::testing::Not(HasSubstr("is `beamline serve` running there?"))));
+  engine_.set_answer([](const RecommendRequest&) { return absl::UnimplementedError(""); });  // as an admin listener's
+  EXPECT_THAT(Ask("--user u").text, HasSubstr("UNIMPLEMENTED; is this a Beamline server, and the port that answers"));
+  EXPECT_THAT(Beamline(absl::StrCat("reload --target ", server_->address())).text,
+              HasSubstr("UNIMPLEMENTED; is this the server's admin listener (admin.port)"));
   engine_.set_mode(FakeEngine::Mode::kHold);
   const Outcome late = Ask("--user u --timeout-ms 200");
   EXPECT_EQ(late.exit_code, 1);
@@ -101,6 +106,20 @@ TEST_F(RecommendVerb, StatusAndErrorsAreReadable) {
   const Outcome gone = Beamline(absl::StrCat("recommend --user u --target ", target));
   EXPECT_EQ(gone.exit_code, 1);
   EXPECT_THAT(gone.text, HasSubstr("is `beamline serve` running there?"));
+}
+
+TEST_F(RecommendVerb, WhatCannotBeSentIsNamedByItsFlag) {
+  const auto refused = [&](const std::string& arguments) {
+    const Outcome outcome = Ask(arguments);
+    EXPECT_EQ(outcome.exit_code, 2) << outcome.text;
+    return outcome.text;
+  };
+  EXPECT_EQ(refused("--user a$(printf '\\377')"), "beamline recommend: --user: 'a\\xff' is not UTF-8\n");
+  EXPECT_THAT(refused("--user a --attribute b=$(printf '\\377')"), HasSubstr("--attribute: 'b=\\xff' is not UTF-8"));
+  EXPECT_THAT(refused("--items="), HasSubstr("nobody to recommend to: name a user (--user) or some events"));
+  EXPECT_TRUE(engine_.requests().empty());
+  EXPECT_THAT(Shell(absl::StrCat(BEAMLINE_BINARY, " reload --bundle b$(printf '\\377') 2>&1")).text,
+              HasSubstr("--bundle: 'b\\xff' is not UTF-8"));
 }
 
 TEST_F(RecommendVerb, SpeaksTlsAndShowsItsCertificate) {

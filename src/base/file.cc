@@ -123,10 +123,11 @@ absl::Status CheckNotThere(const std::filesystem::path& path, bool overwrite) {
   std::error_code ignored;
   if (overwrite || !std::filesystem::exists(std::filesystem::symlink_status(path, ignored))) return absl::OkStatus();
   return absl::AlreadyExistsError(
-      absl::StrCat(path.string(), ": exists; pass --overwrite to replace it, or name another --out"));
+      absl::StrCat(path.string(), ": exists; pass --overwrite to replace it, or name another place"));
 }
 
 absl::Status CheckCanMakeFolder(const std::filesystem::path& path, absl::string_view what) {
+  if (path.empty()) return absl::InvalidArgumentError(absl::StrCat(what, ": is empty; name a folder"));
   std::error_code ignored;
   std::filesystem::path there = path.lexically_normal();
   while (!std::filesystem::exists(std::filesystem::symlink_status(there, ignored))) {

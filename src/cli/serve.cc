@@ -2,8 +2,10 @@
 #include <cstdio>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "absl/time/clock.h"
 #include "beamline/engine.h"
 #include "beamline/status.h"
@@ -30,15 +32,21 @@ struct Options {
   Option* rank_option = nullptr;
 };
 
-// As much of the artefacts as can be told in no time.
-absl::Status CheckArtefacts(const config::v1::Engine& engine) {
+// All that can be told in no time of the bundle and the catalogue that the configuration names.
+absl::Status CheckArtefacts(const Options& options, const config::v1::Engine& engine) {
+  std::vector<std::string> problems;
+  const auto note = [&](const std::string& what, const absl::Status& status) {
+    if (!status.ok()) problems.push_back(absl::StrCat(what, ": ", status.message()));
+  };
   if (!engine.bundle().empty()) {
-    BEAMLINE_RETURN_IF_ERROR(FromFlag("engine.bundle", runtime::OpenBundleFolder(engine.bundle())).status());
+    note(options.bundle_option->given() ? "--bundle" : absl::StrCat(options.config, ": engine.bundle"),
+         runtime::OpenBundleFolder(engine.bundle()).status());
   }
-  if (engine.catalogue().empty()) return absl::OkStatus();
-  return FromFlag("engine.catalogue",
-                  catalogue::SectionReader::Open(engine.catalogue(), catalogue::LoadOptions().max_bytes))
-      .status();
+  if (!engine.catalogue().empty()) {
+    note(absl::StrCat(options.config, ": engine.catalogue"),
+         catalogue::SectionReader::Open(engine.catalogue(), catalogue::LoadOptions().max_bytes).status());
+  }
+  return problems.empty() ? absl::OkStatus() : absl::InvalidArgumentError(absl::StrJoin(problems, "\n"));
 }
 
 absl::Status Run(const Options& options) {
@@ -52,16 +60,16 @@ absl::Status Run(const Options& options) {
     return options.check_only ? config.status() : server::Told(config.status(), server::LogOf(options.config));
   }
   if (options.check_only) {
-    if (const absl::Status artefacts = CheckArtefacts(config->engine()); !artefacts.ok()) {
-      return absl::Status(artefacts.code(), absl::StrCat(options.config, ": ", artefacts.message()));
-    }
+    BEAMLINE_RETURN_IF_ERROR(CheckArtefacts(options, config->engine()));
     if (config->has_tls()) {
       for (const auto& [field, text] : server::ReadTlsFiles(config->tls(), absl::Now()).warnings) {
         std::printf("%s: warning: tls.%s: %s\n", options.config.c_str(), field.c_str(), text.c_str());
       }
     }
-    std::printf("%s: no problems found; the device, weights and this process's limits are looked at by the start\n",
-                options.config.c_str());
+    std::printf(
+        "%s: no problems found; versions in engine.model_folder, weights, the device and limits are looked at by the "
+        "start\n",
+        options.config.c_str());
     return absl::OkStatus();
   }
   if (config->parallel().rank() > 0) return server::RunFollower(*config, FollowEngine);
@@ -86,7 +94,7 @@ Verb AddServe(Command& root) {
                       "Which of the processes that hold the model together this one is; overrides parallel.rank")
           ->TypeName("N");
   command->AddFlag("--check-config", options->check_only,
-                   "Say all that is wrong with the configuration and the folders it names, and exit");
+                   "Say all that is wrong with the configuration, and with the bundle that it names, and exit");
   command->AddFlag("--any-port", options->any_port,
                    "Allow port 0: the system chooses a free one and the log names it. For tests");
   command->Footer(R"(Examples:

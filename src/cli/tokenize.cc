@@ -180,7 +180,8 @@ absl::Status Fit(TokenizeFlags flags) {
 
 // A tokenizer that is there may be that of a model, which can be used with no other.
 absl::Status CheckOutFolder(const TokenizeFlags& flags) {
-  for (const char* name : {"codebook.safetensors", "sids.tsv"}) {
+  for (const char* name : {"codebook.safetensors", "sids.tsv", "report.json", "vectors.safetensors"}) {
+    if (flags.events.empty() && name == std::string("vectors.safetensors")) continue;  // not written then
     BEAMLINE_RETURN_IF_ERROR(CheckNotThere(InFolder(flags.out, name), flags.overwrite));
   }
   return CheckCanMakeFolder(flags.out, "--out");
@@ -241,7 +242,10 @@ absl::Status RunTokenize(TokenizeFlags flags) {
     return absl::InvalidArgumentError(absl::StrCat(
         "--id-offset: ", flags.id_offset, " cannot be written to --dialect tsv, which has the item ids themselves"));
   }
-  if (!flags.write_index.empty()) BEAMLINE_RETURN_IF_ERROR(CheckCanWrite(flags.write_index, "--write-index"));
+  if (!flags.write_index.empty()) {
+    BEAMLINE_RETURN_IF_ERROR(CheckNotThere(flags.write_index, flags.overwrite));
+    BEAMLINE_RETURN_IF_ERROR(CheckCanWrite(flags.write_index, "--write-index"));
+  }
   const bool has_vectors = !flags.vectors.path.empty();
   if (!flags.encode.empty() && has_vectors && flags.events.empty() && flags.from_index.empty()) return Encode(flags);
   const int sources = (has_vectors ? 1 : 0) + (flags.events.empty() ? 0 : 1) + (flags.from_index.empty() ? 0 : 1);

@@ -140,8 +140,11 @@ Verb AddTrain(Command& root) {
   command->AddNumber("--threads", run.device.threads, {0, kMaxThreads}, "CPU threads; 0: one per core");
   command->AddNumber(
       "--max-minutes", run.max_minutes, {0},
-      "Stop after so long, with exit code 130 and a checkpoint; the same command goes on from it; 0: no limit");
-  command->AddFlag("--fresh", run.fresh, "Replace the model and forget the checkpoint of an earlier run");
+      "Stop after so long, with exit code 130 and a checkpoint; the same command, without --fresh, goes on from it; 0: "
+      "no limit");
+  command->AddFlag(
+      "--fresh", run.fresh,
+      "Forget the checkpoint of an earlier run, and replace its model, which stays in OUT/replaced until the end");
   run.options = train::PresetTrainOptions(run.preset);
   AddTrainingOptions(command, run.options);
   return {command, [flags] { return RunTrain(*flags); }};

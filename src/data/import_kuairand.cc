@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <array>
+#include <optional>
 #include <set>
 #include <string>
 #include <utility>
@@ -132,20 +133,27 @@ absl::StatusOr<ImportReport> ImportKuaiRand(const std::filesystem::path& folder,
   }
   BEAMLINE_ASSIGN_OR_RETURN(const TableFolder out,
                             TableFolder::Open(options.out, options.gzip, tables, options.overwrite));
-  // Events last: a folder that has them has all its tables.
+  std::optional<ItemTableWriter> items;
   if (!archive.video_basic.empty()) {
     const Paths statistic = which.statistic_relevance ? archive.video_statistic : Paths();
-    BEAMLINE_RETURN_IF_ERROR(kuairand::CopyVideos(archive.video_basic, statistic, out.Path("items"), options, &report));
+    BEAMLINE_ASSIGN_OR_RETURN(
+        items, kuairand::CopyVideos(archive.video_basic, statistic, out.Path("items"), options, &report));
   }
+  std::optional<UserTableWriter> users;
   if (!archive.user_features.empty()) {
-    BEAMLINE_RETURN_IF_ERROR(kuairand::CopyUsers(archive.user_features[0], out.Path("users"), options, &report));
+    BEAMLINE_ASSIGN_OR_RETURN(users,
+                              kuairand::CopyUsers(archive.user_features[0], out.Path("users"), options, &report));
   }
+  std::optional<EventTableWriter> events;
   if (!logs.empty()) {
-    BEAMLINE_ASSIGN_OR_RETURN(EventTableWriter events, EventTableWriter::Create(out.Path("events")));
-    for (const std::filesystem::path& log : logs) BEAMLINE_RETURN_IF_ERROR(CopyLog(log, options, &events, &report));
-    report.events = events.rows();
-    BEAMLINE_RETURN_IF_ERROR(events.Commit());
+    BEAMLINE_ASSIGN_OR_RETURN(events, EventTableWriter::Create(out.Path("events")));
+    for (const std::filesystem::path& log : logs) BEAMLINE_RETURN_IF_ERROR(CopyLog(log, options, &*events, &report));
+    report.events = events->rows();
   }
+  // All of them at the end, or none; events last: a folder that has them has all its tables.
+  if (items) BEAMLINE_RETURN_IF_ERROR(items->Commit());
+  if (users) BEAMLINE_RETURN_IF_ERROR(users->Commit());
+  if (events) BEAMLINE_RETURN_IF_ERROR(events->Commit());
   return report;
 }
 

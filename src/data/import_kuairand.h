@@ -14,6 +14,8 @@
 #include "absl/status/statusor.h"
 #include "data/delimited_reader.h"
 #include "data/import.h"
+#include "data/item_table.h"
+#include "data/user_table.h"
 
 namespace beamline::data::kuairand {
 
@@ -31,12 +33,13 @@ inline std::string_view WithoutZeroFraction(std::string_view text) {
 // "87433.0" -> 87433; 0 where it is missing.
 absl::StatusOr<int64_t> ParseMilliseconds(std::string_view name, std::string_view text);
 
-// video_features_basic -> the item table at `out`; relevance from the files of `statistic`, which may be none.
-absl::Status CopyVideos(const Paths& paths, const Paths& statistic, const std::filesystem::path& out,
-                        const ImportOptions& options, ImportReport* report);
+// video_features_basic -> the item table at `out`, to be committed; relevance from the files of `statistic`, which may
+// be none.
+absl::StatusOr<ItemTableWriter> CopyVideos(const Paths& paths, const Paths& statistic, const std::filesystem::path& out,
+                                           const ImportOptions& options, ImportReport* report);
 
-// user_features -> the user table at `out`.
-absl::Status CopyUsers(const std::filesystem::path& path, const std::filesystem::path& out,
-                       const ImportOptions& options, ImportReport* report);
+// user_features -> the user table at `out`, to be committed.
+absl::StatusOr<UserTableWriter> CopyUsers(const std::filesystem::path& path, const std::filesystem::path& out,
+                                          const ImportOptions& options, ImportReport* report);
 
 }  // namespace beamline::data::kuairand

@@ -2,9 +2,9 @@
 #include <algorithm>
 #include <optional>
 #include <string>
+#include <unordered_map>
 #include <utility>
 
-#include "absl/container/flat_hash_map.h"
 #include "absl/container/flat_hash_set.h"
 #include "absl/strings/str_cat.h"
 #include "absl/time/civil_time.h"
@@ -21,7 +21,8 @@ namespace {
 // As pandas writes missing values.
 bool Missing(std::string_view text) { return text.empty() || text == "nan" || text == "NaN"; }
 
-using Relevance = absl::flat_hash_map<ItemId, float>;
+// Not of absl: GCC 12 warns of the destructor of a flat_hash_map in a StatusOr, falsely.
+using Relevance = std::unordered_map<ItemId, float>;
 
 absl::StatusOr<Relevance> ReadRelevance(const Paths& paths, const ImportOptions& options, ImportReport* report) {
   Relevance relevance;
@@ -112,8 +113,8 @@ absl::StatusOr<int64_t> ParseMilliseconds(std::string_view name, std::string_vie
       absl::StrCat(std::string(name), " ", Quoted(text), " is not a number from 0 to ", kMaxDurationMs));
 }
 
-absl::Status CopyVideos(const Paths& paths, const Paths& statistic, const std::filesystem::path& out,
-                        const ImportOptions& options, ImportReport* report) {
+absl::StatusOr<ItemTableWriter> CopyVideos(const Paths& paths, const Paths& statistic, const std::filesystem::path& out,
+                                           const ImportOptions& options, ImportReport* report) {
   BEAMLINE_ASSIGN_OR_RETURN(const Relevance relevance, ReadRelevance(statistic, options, report));
   BEAMLINE_ASSIGN_OR_RETURN(ItemTableWriter items, ItemTableWriter::Create(out));
   absl::flat_hash_set<ItemId> seen;
@@ -138,11 +139,11 @@ absl::Status CopyVideos(const Paths& paths, const Paths& statistic, const std::f
     if (csv.bad_rows().bad() > 0) report->notes.push_back(csv.bad_rows().Summary());
   }
   report->items = items.rows();
-  return items.Commit();
+  return items;
 }
 
-absl::Status CopyUsers(const std::filesystem::path& path, const std::filesystem::path& out,
-                       const ImportOptions& options, ImportReport* report) {
+absl::StatusOr<UserTableWriter> CopyUsers(const std::filesystem::path& path, const std::filesystem::path& out,
+                                          const ImportOptions& options, ImportReport* report) {
   BEAMLINE_ASSIGN_OR_RETURN(DelimitedReader csv, OpenCsv(path, {"user_id"}, options));
   const std::vector<std::string> names = UserAttributeColumns(csv);
   BEAMLINE_ASSIGN_OR_RETURN(UserTableWriter users, UserTableWriter::Create(out, names));
@@ -168,7 +169,7 @@ absl::Status CopyUsers(const std::filesystem::path& path, const std::filesystem:
   report->notes.push_back(absl::StrCat(path.filename().string(), ": ", csv.bad_rows().rows(), " rows -> users, ",
                                        names.size(), " attributes"));
   if (csv.bad_rows().bad() > 0) report->notes.push_back(csv.bad_rows().Summary());
-  return users.Commit();
+  return users;
 }
 
 }  // namespace beamline::data::kuairand

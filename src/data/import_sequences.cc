@@ -17,8 +17,10 @@
 namespace beamline::data {
 namespace {
 
-absl::Status CopySequences(const std::filesystem::path& file, uint32_t labels, const std::filesystem::path& out,
-                           const ImportOptions& options, ImportReport* report) {
+// To be committed.
+absl::StatusOr<EventTableWriter> CopySequences(const std::filesystem::path& file, uint32_t labels,
+                                               const std::filesystem::path& out, const ImportOptions& options,
+                                               ImportReport* report) {
   SequenceFileReader::Options reader_options;
   reader_options.sequence_labels = labels;
   reader_options.bad_rows = options.bad_rows;
@@ -37,7 +39,7 @@ absl::Status CopySequences(const std::filesystem::path& file, uint32_t labels, c
   report->notes.push_back(absl::StrCat(file.filename().string(), ": layout '", std::string(LayoutName(reader.layout())),
                                        "', ", users, " users; times the file lacks are synthetic"));
   if (reader.bad_rows().bad() > 0) report->notes.push_back(reader.bad_rows().Summary());
-  return events.Commit();
+  return events;
 }
 
 // The file in `folder` whose name ends so; empty if there is none, an error if there are several.
@@ -101,8 +103,9 @@ absl::StatusOr<ItemRow> ParseTitle(std::string_view line) {
   return row;
 }
 
-absl::Status CopyTitles(const std::filesystem::path& path, const Attributes& attributes,
-                        const std::filesystem::path& out, const ImportOptions& options, ImportReport* report) {
+absl::StatusOr<ItemTableWriter> CopyTitles(const std::filesystem::path& path, const Attributes& attributes,
+                                           const std::filesystem::path& out, const ImportOptions& options,
+                                           ImportReport* report) {
   BEAMLINE_ASSIGN_OR_RETURN(LineReader lines, LineReader::Open(path, kMaxLineBytes));
   BEAMLINE_ASSIGN_OR_RETURN(ItemTableWriter items, ItemTableWriter::Create(out));
   BadRows bad_rows(lines.name(), options.bad_rows);
@@ -133,7 +136,7 @@ absl::Status CopyTitles(const std::filesystem::path& path, const Attributes& att
   report->items = items.rows();
   report->notes.push_back(absl::StrCat(path.filename().string(), ": ", items.rows(), " items"));
   if (bad_rows.bad() > 0) report->notes.push_back(bad_rows.Summary());
-  return items.Commit();
+  return items;
 }
 
 }  // namespace
@@ -143,7 +146,9 @@ absl::StatusOr<ImportReport> ImportSequences(const std::filesystem::path& file, 
   BEAMLINE_ASSIGN_OR_RETURN(const TableFolder out,
                             TableFolder::Open(options.out, options.gzip, {"events"}, options.overwrite));
   ImportReport report;
-  BEAMLINE_RETURN_IF_ERROR(CopySequences(file, sequence_labels, out.Path("events"), options, &report));
+  BEAMLINE_ASSIGN_OR_RETURN(EventTableWriter events,
+                            CopySequences(file, sequence_labels, out.Path("events"), options, &report));
+  BEAMLINE_RETURN_IF_ERROR(events.Commit());
   return report;
 }
 
@@ -167,11 +172,15 @@ absl::StatusOr<ImportReport> ImportAmazon(const std::filesystem::path& folder, c
     report.notes.push_back(
         absl::StrCat(attribute_file.filename().string(), ": attributes of ", attributes.size(), " items"));
   }
+  std::optional<ItemTableWriter> items;
   if (!titles.empty()) {
-    BEAMLINE_RETURN_IF_ERROR(CopyTitles(titles, attributes, out.Path("items"), options, &report));
+    BEAMLINE_ASSIGN_OR_RETURN(items, CopyTitles(titles, attributes, out.Path("items"), options, &report));
   }
-  // Events last: a folder that has them has all its tables.
-  BEAMLINE_RETURN_IF_ERROR(CopySequences(sequences, kClick | kLongView, out.Path("events"), options, &report));
+  BEAMLINE_ASSIGN_OR_RETURN(EventTableWriter events,
+                            CopySequences(sequences, kClick | kLongView, out.Path("events"), options, &report));
+  // Both at the end, or none; events last: a folder that has them has all its tables.
+  if (items) BEAMLINE_RETURN_IF_ERROR(items->Commit());
+  BEAMLINE_RETURN_IF_ERROR(events.Commit());
   return report;
 }
 

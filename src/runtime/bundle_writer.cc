@@ -89,9 +89,9 @@ absl::Status CopyFile(const fs::path& from, const fs::path& to) {
   std::error_code error;
   if (!fs::is_regular_file(from, error)) {
     const bool training = fs::exists(from.parent_path() / "checkpoint.safetensors", error);
-    return absl::NotFoundError(
-        absl::StrCat(from.string(), ": no such regular file; it is a part of every bundle",
-                     training ? "; the model's training is not over: run `beamline train` again" : ""));
+    return absl::NotFoundError(absl::StrCat(
+        from.string(), ": no such regular file; it is a part of every bundle",
+        training ? "; the model's training is not over: run `beamline train` again, without --fresh" : ""));
   }
   std::ifstream in(from, std::ios::binary);
   if (!in) return absl::PermissionDeniedError(absl::StrCat(from.string(), ": cannot be opened for reading"));

@@ -23,32 +23,58 @@ absl::Status CheckNoModel(const ModelFolder& files, bool replace) {
       absl::StrCat(files.weights(), " is there already; pass --fresh to replace it, or name another --out"));
 }
 
-absl::Status SetModelAside(const ModelFolder& files) {
-  namespace fs = std::filesystem;
+namespace {
+
+using FileOf = std::string (ModelFolder::*)() const;
+// The weights last: with them a folder has a model.
+constexpr FileOf kModelFiles[] = {&ModelFolder::config, &ModelFolder::vocabulary, &ModelFolder::training,
+                                  &ModelFolder::weights};
+
+absl::Status Remove(const std::string& file) {
   std::error_code error;
-  fs::remove(files.checkpoint(), error);
-  if (!fs::exists(files.weights(), error)) return absl::OkStatus();  // an earlier run may have set one aside
+  std::filesystem::remove(file, error);
+  if (!error) return absl::OkStatus();
+  return absl::UnavailableError(absl::StrCat("cannot remove ", file, ": ", error.message()));
+}
+
+}  // namespace
+
+absl::Status SetModelAside(const ModelFolder& files) {
+  BEAMLINE_RETURN_IF_ERROR(Remove(files.checkpoint()));
+  std::error_code error;
+  if (!std::filesystem::exists(files.weights(), error)) return absl::OkStatus();  // an earlier run may have done it
   const ModelFolder aside(files.replaced());
-  fs::remove_all(aside.path, error);
+  if (std::filesystem::exists(aside.weights(), error)) RemoveReplaced(files);
   BEAMLINE_RETURN_IF_ERROR(MakeFolder(aside.path));
-  // The weights last: with them a folder has a model.
-  for (std::string (ModelFolder::*file)() const :
-       {&ModelFolder::config, &ModelFolder::vocabulary, &ModelFolder::training, &ModelFolder::weights}) {
-    if (!fs::exists((files.*file)(), error)) continue;
-    fs::rename((files.*file)(), (aside.*file)(), error);
-    if (error) return absl::UnknownError(absl::StrCat("cannot move ", (files.*file)(), ": ", error.message()));
+  for (const FileOf file : kModelFiles) {
+    if (!std::filesystem::exists((files.*file)(), error)) continue;
+    std::filesystem::rename((files.*file)(), (aside.*file)(), error);
+    if (error) return absl::UnavailableError(absl::StrCat("cannot move ", (files.*file)(), ": ", error.message()));
   }
   return absl::OkStatus();
 }
 
 void RemoveReplaced(const ModelFolder& files) {
+  const ModelFolder aside(files.replaced());
   std::error_code ignored;
-  std::filesystem::remove_all(files.replaced(), ignored);
+  for (const FileOf file : kModelFiles) std::filesystem::remove((aside.*file)(), ignored);
+  std::filesystem::remove(aside.path, ignored);  // unless somebody keeps something there
+}
+
+absl::Status CheckNotReplaced(const ModelFolder& files, const std::string& source, absl::string_view option) {
+  std::error_code ignored;
+  if (!std::filesystem::equivalent(source, files.replaced(), ignored)) return absl::OkStatus();
+  return absl::FailedPreconditionError(absl::StrCat(option, ": ", source,
+                                                    " is where --out keeps the model it replaces, and would be removed "
+                                                    "with it; move it away, or name another --out"));
 }
 
 absl::Status TellOfReplaced(const ModelFolder& files, absl::Status status) {
   std::error_code ignored;
-  if (status.ok() || !std::filesystem::exists(ModelFolder(files.replaced()).weights(), ignored)) return status;
+  if (status.ok() || std::filesystem::exists(files.weights(), ignored) ||
+      !std::filesystem::exists(ModelFolder(files.replaced()).weights(), ignored)) {
+    return status;
+  }
   return absl::Status(status.code(), absl::StrCat(status.message(), "; the model that was there is in ",
                                                   files.replaced(), " until another one is whole"));
 }
@@ -110,9 +136,9 @@ absl::StatusOr<LoadedModel> LoadModelFolder(backend::Context& ctx, const std::st
   const ModelFolder files(folder);
   std::error_code ignored;
   if (!std::filesystem::exists(files.weights(), ignored) && std::filesystem::exists(files.checkpoint(), ignored)) {
-    return absl::FailedPreconditionError(
-        absl::StrCat(folder, ": its training is not over: run the same `beamline train` again, it goes on from ",
-                     files.checkpoint()));
+    return absl::FailedPreconditionError(absl::StrCat(
+        folder, ": its training is not over: run the same `beamline train` again, without --fresh; it goes on from ",
+        files.checkpoint()));
   }
   BEAMLINE_ASSIGN_OR_RETURN(const model::ModelConfig config, model::LoadConfig(files.config()));
   BEAMLINE_ASSIGN_OR_RETURN(runtime::Vocabulary vocabulary, runtime::Vocabulary::Load(files.vocabulary()));

@@ -34,8 +34,12 @@ struct ModelFolder {
 
 // ALREADY_EXISTS where the folder holds a model, unless it is to be replaced.
 absl::Status CheckNoModel(const ModelFolder& files, bool replace);
-// Moves a model that is there to `replaced`, where it stays until another is whole, and removes a run's checkpoint.
+// Moves a model that is there to `replaced`, where it stays until another is whole, and removes a run's checkpoint. One
+// that was broken off goes on where it was.
 absl::Status SetModelAside(const ModelFolder& files);
+// FAILED_PRECONDITION where `source`, the folder that `option` names, is what a run to `files` would set aside or
+// remove.
+absl::Status CheckNotReplaced(const ModelFolder& files, const std::string& source, absl::string_view option);
 // What was set aside, once another model is whole.
 void RemoveReplaced(const ModelFolder& files);
 // `status`, of a run that did not end well, and where the model is that was set aside for it.

@@ -32,6 +32,7 @@ absl::Status CheckFolders(const RankerRun& run) {
                      "--out"));
   }
   BEAMLINE_RETURN_IF_ERROR(CheckNoModel(out, run.fresh));
+  BEAMLINE_RETURN_IF_ERROR(CheckNotReplaced(out, run.model, "--model"));
   // Tried now: training takes long, and its end would be late to learn of it.
   const bool is_new = !std::filesystem::exists(run.out, ignored);
   BEAMLINE_RETURN_IF_ERROR(MakeFolder(run.out));
@@ -108,12 +109,15 @@ absl::StatusOr<RankerReport> RunRankerTraining(const RankerRun& run, const Ranke
   json record = loaded.training;
   record["parameters"] = model::CountParameters(config).total;
   record["ranker"] = RankerJson(run, every_event, curve, report);
-  BEAMLINE_RETURN_IF_ERROR(MakeFolder(files.path));
-  if (run.fresh) BEAMLINE_RETURN_IF_ERROR(SetModelAside(files));
-  BEAMLINE_RETURN_IF_ERROR(model::SaveConfig(config, files.config()));
-  BEAMLINE_RETURN_IF_ERROR(loaded.vocabulary->Save(files.vocabulary()));
-  BEAMLINE_RETURN_IF_ERROR(runtime::WriteTrainingRecord(files.path, std::move(record)));
-  BEAMLINE_RETURN_IF_ERROR(model::SaveWeights(ctx, config, weights, files.weights()));
+  const auto write = [&]() -> absl::Status {
+    BEAMLINE_RETURN_IF_ERROR(MakeFolder(files.path));
+    if (run.fresh) BEAMLINE_RETURN_IF_ERROR(SetModelAside(files));
+    BEAMLINE_RETURN_IF_ERROR(model::SaveConfig(config, files.config()));
+    BEAMLINE_RETURN_IF_ERROR(loaded.vocabulary->Save(files.vocabulary()));
+    BEAMLINE_RETURN_IF_ERROR(runtime::WriteTrainingRecord(files.path, std::move(record)));
+    return model::SaveWeights(ctx, config, weights, files.weights());
+  };
+  BEAMLINE_RETURN_IF_ERROR(TellOfReplaced(files, write()));
   RemoveReplaced(files);
   return report;
 }

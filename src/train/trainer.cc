@@ -175,8 +175,8 @@ absl::StatusOr<double> Trainer::TrainStep(const ExampleBatch& batch) {
 }
 
 absl::Status Trainer::BudgetSpent() const {
-  return absl::CancelledError(absl::StrCat("stopped before step ", step_ + 1, " of ", schedule_.total_steps,
-                                           ", as asked; the same command goes on from there"));
+  return absl::CancelledError(
+      absl::StrCat("stopped before step ", step_ + 1, " of ", schedule_.total_steps, ", as asked"));
 }
 
 absl::Status Trainer::RunEpoch(Progress* progress) {

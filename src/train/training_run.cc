@@ -113,6 +113,7 @@ static absl::Status TrainInto(const ModelFolder& files, const TrainingRun& run, 
   const absl::Time started = absl::Now();
   BEAMLINE_RETURN_IF_ERROR(Validate(run.options));
   BEAMLINE_RETURN_IF_ERROR(CheckNoModel(files, run.fresh));
+  if (!run.from.empty()) BEAMLINE_RETURN_IF_ERROR(CheckNotReplaced(files, run.from, "--from"));
   backend::SetThreads(run.device.threads);
   BEAMLINE_ASSIGN_OR_RETURN(backend::Context ctx, backend::MakeContext(run.device.device, "fp32"));
 
@@ -130,7 +131,9 @@ static absl::Status TrainInto(const ModelFolder& files, const TrainingRun& run, 
   prepared.features = std::make_unique<runtime::FeatureBuilder>(config, vocabulary);
   TrainInputs inputs{&*prepared.corpus, prepared.features.get(), prepared.snapshot};
   model::Weights initial;
-  if (!run.from.empty()) {
+  // A checkpoint has weights of its own, and --from may be a model that this run set aside.
+  const bool resumes = !run.fresh && std::filesystem::exists(files.checkpoint());
+  if (!run.from.empty() && !resumes) {
     BEAMLINE_ASSIGN_OR_RETURN(initial, model::LoadWeights(ctx, config, ModelFolder(run.from).weights()));
     inputs.initial = &initial;
   }

@@ -415,7 +415,7 @@ TEST_F(VerbsTest, NothingIsReplacedUnasked) {
   Good(vectors);
   const std::string events = Slurp(File("data/events.tsv.gz")),
                     codebook = Slurp(File("tokenizer/codebook.safetensors"));
-  Bad(log, "data/events.tsv.gz: exists; pass --overwrite to replace it, or name another --out");
+  Bad(log, "data/events.tsv.gz: exists; pass --overwrite to replace it, or name another place");
   Bad(absl::StrCat(tokenize, " --out ", File("tokenizer")), "tokenizer/codebook.safetensors: exists; pass --overwrite");
   Bad(encode, "data/items.tsv.gz: exists; pass --overwrite");
   Bad(catalogue, "items.bin: exists; pass --overwrite");
@@ -441,7 +441,8 @@ TEST_F(VerbsTest, AFreshTrainingKeepsTheOldModelUntilItsEnd) {
   Tokenize();
   Good(TrainArguments("model"));
   const std::string old = Slurp(File("model/model.safetensors"));
-  Background process(TrainArguments("model", 10'000) + " --fresh", File("log"));
+  const std::string anew = absl::StrCat(TrainArguments("model", 10'000), " --from ", File("model"));
+  Background process(anew + " --fresh", File("log"));
   ASSERT_TRUE(process.Await([&] { return fs::exists(File("model/replaced/model.safetensors")); })) << process.text();
   ASSERT_TRUE(process.AwaitInterruptible()) << process.text();
   process.Signal(SIGINT);
@@ -454,6 +455,10 @@ TEST_F(VerbsTest, AFreshTrainingKeepsTheOldModelUntilItsEnd) {
   Bad(absl::StrCat("evaluate --model ", File("model"), source), "its training is not over");
   Bad(absl::StrCat("pack --model ", File("model"), " --tokenizer ", File("tokenizer"), " --out ", File("bundle")),
       "the model's training is not over");
+  const Outcome resumed = Beamline(anew + " --max-minutes 0.001");
+  EXPECT_EQ(resumed.exit_code, 130) << resumed.text;
+  EXPECT_THAT(resumed.text, HasSubstr("as asked; the same command goes on from "));
+  Bad(absl::StrCat(TrainArguments("model"), " --fresh --from ", File("model/replaced")), "--from: ");
   Good(TrainArguments("model") + " --fresh");
   EXPECT_THAT(Files("model"),
               ElementsAre("config.json", "model.safetensors", "training.json", "vocabulary.safetensors"));

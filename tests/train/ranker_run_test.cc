@@ -282,6 +282,13 @@ TEST_F(RankerRunTest, ARankerOrAModelIsReplacedOnlyWhereAsked) {
   backend::Context ctx = CpuContext();
   EXPECT_EQ(LoadModelFolder(ctx, Path("second"))->model->config().ranker.width, 24);
   EXPECT_FALSE(fs::exists(Path("second/checkpoint.safetensors"))) << "of the model that is no more";
+  EXPECT_FALSE(fs::exists(Path("second/replaced")));
+  fs::create_directories(Path("third"));
+  fs::copy(Path("first"), Path("third/replaced"), fs::copy_options::recursive);
+  RankerRun own = Run("third");
+  own.model = Path("third/replaced");
+  own.retrain = true;
+  Refused(own, "is where --out keeps the model it replaces");
 }
 
 }  // namespace

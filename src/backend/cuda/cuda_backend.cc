@@ -98,7 +98,7 @@ absl::Status SettleLaunches(c10::Device where) {
   if (!where.is_cuda() || !kernels::ProgrammaticLaunch()) return absl::OkStatus();  // the emulator's tests try it
   BEAMLINE_ASSIGN_OR_RETURN(const bool right,
                             IsRight(TryProgrammaticLaunch(where), "programmatic launches", kernels::kProgrammaticSwitch,
-                                    "slower launches: kernels do not wait for each other here"));
+                                    "slower launches: kernels cannot be launched while the one before works here"));
   if (!right) kernels::LeaveProgrammaticLaunch();
   return absl::OkStatus();
 }

@@ -17,7 +17,7 @@
 namespace beamline::backend::cuda {
 namespace {
 
-constexpr char kTrial[] = "a trial of programmatic launches";
+constexpr char kLaunchTrial[] = "a trial of programmatic launches";
 constexpr int kRows = 16, kWidth = 256;
 // Of a chain; a whole number of times around the places, and of exchanges.
 constexpr int kSteps = 24, kCopyEvery = 4, kPlaces = 3;
@@ -30,7 +30,7 @@ using Values = std::vector<c10::BFloat16>;
 class Chain {
  public:
   explicit Chain(c10::Device where) {
-    Check(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), kTrial);
+    Check(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), kLaunchTrial);
     Values exchange(kWidth * kWidth, 0);
     for (int i = 0; i < kWidth; ++i) exchange[i * kWidth + (i + kWidth / 2) % kWidth] = 1;
     exchange_ = Upload(where, exchange);
@@ -94,8 +94,8 @@ class Chain {
     Values values(kRows * kWidth);
     Check(cudaMemcpyAsync(values.data(), places_[0].const_data_ptr(), places_[0].nbytes(), cudaMemcpyDeviceToHost,
                           stream_),
-          kTrial);
-    Check(cudaStreamSynchronize(stream_), kTrial);
+          kLaunchTrial);
+    Check(cudaStreamSynchronize(stream_), kLaunchTrial);
     Values expected = Start();
     for (c10::BFloat16& value : expected) value += static_cast<float>(chains * kSteps);
     return values == expected;
@@ -110,8 +110,8 @@ class Chain {
   at::Tensor Upload(c10::Device where, const Values& values) const {
     const at::Tensor made = NewTensor(where, {static_cast<int64_t>(values.size())}, c10::kBFloat16);
     Check(cudaMemcpyAsync(made.mutable_data_ptr(), values.data(), made.nbytes(), cudaMemcpyHostToDevice, stream_),
-          kTrial);
-    Check(cudaStreamSynchronize(stream_), kTrial);
+          kLaunchTrial);
+    Check(cudaStreamSynchronize(stream_), kLaunchTrial);
     return made;
   }
 
@@ -124,7 +124,7 @@ class Chain {
 
 absl::StatusOr<std::string> TryProgrammaticLaunch(c10::Device where) {
   return ReturnCatching(
-      kTrial,
+      kLaunchTrial,
       [&]() -> absl::StatusOr<std::string> {
         const Chain chain(where);
         const auto wrong = [](const char* what, cudaError_t error) -> absl::StatusOr<std::string> {

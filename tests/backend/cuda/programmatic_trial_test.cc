@@ -23,6 +23,10 @@ TEST(ProgrammaticTrialTest, TellsKernelsThatWaitFromThoseThatDoNot) {
   const absl::StatusOr<std::string> wrong = TryProgrammaticLaunch(where);
   emulator::broken_programmatic = false;
   EXPECT_EQ(wrong.value(), "a chain of kernels gives other values");
+  emulator::broken_programmatic_graphs = true;
+  const absl::StatusOr<std::string> in_graphs = TryProgrammaticLaunch(where);
+  emulator::broken_programmatic_graphs = false;
+  EXPECT_EQ(in_graphs.value(), "a graph of such kernels gives other values");
 }
 
 TEST(ProgrammaticTrialTest, ARefusedLaunchIsAReasonToGoWithoutAndALostDeviceIsAnError) {
@@ -30,6 +34,11 @@ TEST(ProgrammaticTrialTest, ARefusedLaunchIsAReasonToGoWithoutAndALostDeviceIsAn
   emulator::launch_error = cudaErrorLaunchOutOfResources;
   absl::StatusOr<std::string> wrong = TryProgrammaticLaunch(where);
   EXPECT_THAT(wrong.value(), testing::StartsWith("a chain of kernels: "));
+  constexpr int kChain = 24;  // launches
+  emulator::launches_before_error = kChain + 5;
+  wrong = TryProgrammaticLaunch(where);
+  EXPECT_THAT(wrong.value(), testing::StartsWith("a graph of such kernels: "));
+  emulator::launches_before_error = 0;
   emulator::launch_error = cudaErrorIllegalAddress;
   wrong = TryProgrammaticLaunch(where);
   emulator::launch_error = cudaSuccess;
@@ -64,7 +73,11 @@ TEST(ProgrammaticTrialTest, TheDeviceWaits) {
   const absl::Status status = MakeCudaTestContext("fp32").status();
   if (!status.ok() && std::getenv("BEAMLINE_REQUIRE_GPU") == nullptr) GTEST_SKIP() << status;
   ASSERT_TRUE(status.ok()) << status;
-  if (!kernels::ProgrammaticLaunch()) GTEST_SKIP() << "no programmatic launches here";
+  int major = 0;
+  ASSERT_EQ(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, 0), cudaSuccess);
+  const char* wanted = std::getenv(kernels::kProgrammaticSwitch);
+  if (major < 9 || (wanted != nullptr && *wanted == '0')) GTEST_SKIP() << "no programmatic launches here";
+  ASSERT_TRUE(kernels::ProgrammaticLaunch()) << "the start went on without them: its log says why";
   EXPECT_EQ(TryProgrammaticLaunch(c10::Device(c10::kCUDA, 0)).value(), "");
 }
 

@@ -153,6 +153,7 @@ inline cudaError_t cudaDeviceSynchronize() {
 enum cudaDeviceAttr {
   cudaDevAttrMultiProcessorCount = 16,
   cudaDevAttrComputeCapabilityMajor = 75,
+  cudaDevAttrComputeCapabilityMinor = 76,
   cudaDevAttrMaxSharedMemoryPerBlockOptin = 97
 };
 inline cudaError_t cudaGetDevice(int* device) {
@@ -163,9 +164,10 @@ namespace emulator {
 inline int compute_capability = 9;  // a test may set less
 }
 inline cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int) {
-  *value = attribute == cudaDevAttrComputeCapabilityMajor ? emulator::compute_capability
-           : attribute == cudaDevAttrMultiProcessorCount  ? 2
-                                                          : 227 * 1024;
+  *value = attribute == cudaDevAttrComputeCapabilityMajor   ? emulator::compute_capability
+           : attribute == cudaDevAttrComputeCapabilityMinor ? 0
+           : attribute == cudaDevAttrMultiProcessorCount    ? 2
+                                                            : 227 * 1024;
   return cudaSuccess;
 }
 inline cudaError_t cudaGetDeviceCount(int* count) {
@@ -352,13 +354,16 @@ inline std::atomic<cudaError_t> launch_error{cudaSuccess};  // what launches are
 // Dynamic shared memory that kernels were allowed, beyond what each may have unasked.
 inline std::map<void*, size_t> allowed_shared;
 inline constexpr size_t kSharedUnasked = 48 * 1024;
-// Kernels of a programmatic launch do not wait for the one before; a test sets it.
-inline bool broken_programmatic = false;
+inline std::atomic<int> launches_before_error{0};  // that are not refused
+// Kernels of a programmatic launch do not wait for the one before, or not in graphs; a test sets it.
+inline bool broken_programmatic = false, broken_programmatic_graphs = false;
 }  // namespace emulator
 template <class... Parameters, class... Arguments>
 cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(Parameters...),
                                const Arguments&... arguments) {
-  if (emulator::launch_error != cudaSuccess) return emulator::last_error = emulator::launch_error;
+  if (emulator::launch_error != cudaSuccess && emulator::launches_before_error-- <= 0) {
+    return emulator::last_error = emulator::launch_error;
+  }
   const auto allowed = emulator::allowed_shared.find(reinterpret_cast<void*>(kernel));
   if (config->dynamicSmemBytes >
       (allowed == emulator::allowed_shared.end() ? emulator::kSharedUnasked : allowed->second)) {
@@ -369,7 +374,8 @@ cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(
       [=, shape = *config] {
         emulator::Run(shape.gridDim, shape.blockDim.x, shape.dynamicSmemBytes, [&] { kernel(arguments...); });
       },
-      emulator::broken_programmatic && config->numAttrs > 0);
+      config->numAttrs > 0 && (emulator::broken_programmatic ||
+                               (emulator::broken_programmatic_graphs && config->stream->capture != nullptr)));
   return cudaSuccess;
 }
 template <class Kernel>

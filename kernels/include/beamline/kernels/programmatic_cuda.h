@@ -10,8 +10,8 @@ namespace beamline::kernels {
 // Of the environment: 0 goes without. Read once.
 inline constexpr char kProgrammaticSwitch[] = "BEAMLINE_PROGRAMMATIC_LAUNCH";
 
-// Whether this process's launches ask for it: where the device of the thread that asked first has it (capability 9),
-// unless kProgrammaticSwitch is off or somebody has left it. Thread-safe.
+// Whether this process's launches ask for it: where the device of the thread that asked first has it and there is code
+// for it that waits (capability 9), unless kProgrammaticSwitch is off or somebody has left it. Thread-safe.
 bool ProgrammaticLaunch();
 // Later launches go without: where a trial shows that it does not work. Thread-safe.
 void LeaveProgrammaticLaunch();

@@ -240,6 +240,8 @@ stage_sanitize() {
     return 77
   fi
   [[ $(timeout 30 "$sanitizer" --help 2>&1) != *--destroy-on-device-error* ]] || go_on=(--destroy-on-device-error kernel)
+  settle_trials
+  local -x BEAMLINE_PROGRAMMATIC_LAUNCH=0  # they look at each kernel by itself
   for tool in memcheck racecheck initcheck synccheck; do
     # Poisoned buffers count as written: initcheck would never find anything. The tests bring whole buffers back, also the
     # parts that must stay unwritten, so of copies it says nothing.
@@ -257,7 +259,6 @@ stage_sanitize() {
       grep -E '=========|Failure|no time' "$work/$tool" | head -n 40
     fi
   done
-  settle_trials
   memcheck_carried backend '*CudaBackendTest*:*AlgorithmsOnDevice*:*Fp8Test*:*Fp8Mixed*:*GraphsTest*:*WarpgroupTrial*' || bad=1
   memcheck_carried decode '*CudaLists.Fp32*' || bad=1
   detail=${said%; }

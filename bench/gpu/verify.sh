@@ -479,10 +479,10 @@ stage_server() {
   fi
   keep_log "$work/log" server
   kill -TERM "$server"
-  (sleep "${BEAMLINE_SERVER_GRACE:-30}" && kill -KILL "$server") >/dev/null 2>&1 &
+  # Not by a subshell that is killed: one that is at its birth would run this shell's EXIT trap.
+  timeout "${BEAMLINE_SERVER_GRACE:-30}" tail -s 0.1 --pid="$server" -f /dev/null || kill -KILL "$server" 2>/dev/null
   wait "$server"
   ended=$?
-  kill $! 2>/dev/null
   ((ended == 0)) || tail -n 20 "$work/log"
   detail="$bundle: bench exit status $status, the server's $ended"
   return $((status || ended))

@@ -106,10 +106,8 @@ RunSummary Summarise(const Prepared& prepared, int resumed_epoch) {
   return summary;
 }
 
-}  // namespace
-
-static absl::Status TrainInto(const ModelFolder& files, const TrainingRun& run, const RunObserver& observer,
-                              Progress* progress) {
+absl::Status TrainInto(const ModelFolder& files, const TrainingRun& run, const RunObserver& observer,
+                       Progress* progress) {
   const absl::Time started = absl::Now();
   BEAMLINE_RETURN_IF_ERROR(Validate(run.options));
   BEAMLINE_RETURN_IF_ERROR(CheckNoModel(files, run.fresh));
@@ -141,8 +139,8 @@ static absl::Status TrainInto(const ModelFolder& files, const TrainingRun& run, 
   if (run.max_minutes > 0) prepared.trainer->StopAt(started + absl::Minutes(run.max_minutes));
 
   BEAMLINE_RETURN_IF_ERROR(MakeFolder(files.path));
-  if (run.fresh)
-    BEAMLINE_RETURN_IF_ERROR(SetModelAside(files));  // not before everything that can be wrong with the run was checked
+  // Not before everything that can be wrong with the run was checked.
+  if (run.fresh) BEAMLINE_RETURN_IF_ERROR(SetModelAside(files));
   int resumed_epoch = -1;
   if (std::filesystem::exists(files.checkpoint())) {
     if (const absl::Status restored = prepared.trainer->Restore(files.checkpoint()); !restored.ok()) {
@@ -172,6 +170,8 @@ static absl::Status TrainInto(const ModelFolder& files, const TrainingRun& run, 
   RemoveReplaced(files);
   return absl::OkStatus();
 }
+
+}  // namespace
 
 absl::Status RunTraining(const TrainingRun& run, const RunObserver& observer, Progress* progress) {
   const ModelFolder files(run.out);

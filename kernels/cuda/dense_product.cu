@@ -6,6 +6,7 @@
 #include "cuda/quad.cuh"
 #include "cuda/warpgroup_tile.cuh"
 #include "cuda/warpgroups.cuh"
+#include "cuda/weight_prefetch.cuh"
 
 namespace beamline::kernels {
 namespace {
@@ -51,13 +52,11 @@ __device__ void StoreEights(const ProductArgs& args, int64_t row, int32_t column
 template <class T, class Out, class Shape, class Gate>
 __global__ void __launch_bounds__(WarpgroupTile<T, Shape>::kThreads, WarpgroupTile<T, Shape>::kBlocks)
     DenseProduct(const __grid_constant__ ProductArgs args) {
-  AwaitPredecessors();
 #if BEAMLINE_COMPILES_WGMMA
   using Product = WarpgroupTile<T, Shape>;
   constexpr bool kGated = Gate::kExists;
   constexpr int kResults = kGated ? Product::kColumns / 2 : Product::kColumns;
   static_assert(kResults % (8 * kEights) == 0);
-  auto& storage = *AlignedForWarpgroups<typename Product::Storage>(DynamicShared<unsigned char>());
   const int32_t first_row = blockIdx.y * Product::kRows, first_column = blockIdx.x * kResults;
   const int32_t width = kGated ? args.n / 2 : args.n;
   const T* x = static_cast<const T*>(args.x);
@@ -67,6 +66,9 @@ __global__ void __launch_bounds__(WarpgroupTile<T, Shape>::kThreads, WarpgroupTi
     const int32_t of_result = first_column + i % kResults;
     return of_result < width ? weight + (of_result + (i < kResults ? 0 : width)) * args.weight_step : nullptr;
   };
+  PrefetchRows<Product::kColumns, Product::kThreads>(column, args.k);
+  AwaitPredecessors();
+  auto& storage = *AlignedForWarpgroups<typename Product::Storage>(DynamicShared<unsigned char>());
   Product product;
   product.Multiply(storage, row, column, args.k, weight);
 

@@ -4,17 +4,27 @@
 // this file and of mma.cuh, and runs every other line of the kernels on the host.
 #pragma once
 
+#include <cstdint>
+
 #include <cuda_runtime.h>
 
 namespace beamline::kernels {
 
-// The first statement of every kernel, of every thread: before it nothing that an earlier kernel of the stream wrote
-// may be read, and nothing written that one may still read. As every kernel waits for the whole of the one before, what
-// is older is complete, too. Then the next kernel may send its blocks.
+// What every thread of every kernel begins with: before it nothing that an earlier kernel of the stream wrote may be
+// read, and nothing written that one may still read. As every kernel waits for the whole of the one before, what is
+// older is complete, too. Then the next kernel may send its blocks.
 __device__ inline void AwaitPredecessors() {
 #if __CUDA_ARCH__ >= 900
   cudaGridDependencySynchronize();
   cudaTriggerProgrammaticLaunchCompletion();
+#endif
+}
+
+// A hint, and no reading: alone of all things it may come before AwaitPredecessors(). From there the second-level cache
+// fetches a weight's bytes while the kernel before drains. `from` and `bytes` are multiples of 16.
+__device__ inline void PrefetchToCache(const void* from, uint32_t bytes) {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;\n" ::"l"(__cvta_generic_to_global(from)), "r"(bytes));
 #endif
 }
 

@@ -5,6 +5,7 @@
 #include "cuda/quad.cuh"
 #include "cuda/warpgroup_tile.cuh"
 #include "cuda/warpgroups.cuh"
+#include "cuda/weight_prefetch.cuh"
 
 namespace beamline::kernels {
 namespace {
@@ -12,11 +13,9 @@ namespace {
 template <class T, class Shape>
 __global__ void __launch_bounds__(WarpgroupTile<T, Shape>::kThreads, WarpgroupTile<T, Shape>::kBlocks)
     HeadProduct(const __grid_constant__ HeadProductArgs args) {
-  AwaitPredecessors();
 #if BEAMLINE_COMPILES_WGMMA
   using Product = WarpgroupTile<T, Shape>;
   static_assert(Product::kPartColumns == kPartColumns);
-  auto& storage = *AlignedForWarpgroups<typename Product::Storage>(DynamicShared<unsigned char>());
   const int32_t first_row = blockIdx.y * Product::kRows, first_column = blockIdx.x * Product::kColumns;
   const T* x = static_cast<const T*>(args.x);
   const T* weight = static_cast<const T*>(args.weight);
@@ -24,6 +23,9 @@ __global__ void __launch_bounds__(WarpgroupTile<T, Shape>::kThreads, WarpgroupTi
   const auto column = [&](int i) {
     return first_column + i < args.vocab ? weight + int64_t{first_column + i} * args.k : nullptr;
   };
+  PrefetchRows<Product::kColumns, Product::kThreads>(column, args.k);
+  AwaitPredecessors();
+  auto& storage = *AlignedForWarpgroups<typename Product::Storage>(DynamicShared<unsigned char>());
   Product product;
   product.Multiply(storage, row, column, args.k, weight);
 

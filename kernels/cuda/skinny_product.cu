@@ -3,6 +3,7 @@
 #include "cuda/launch.cuh"
 #include "cuda/mma.cuh"
 #include "cuda/product_epilogue.cuh"
+#include "cuda/weight_prefetch.cuh"
 
 namespace beamline::kernels {
 namespace {
@@ -41,8 +42,6 @@ __device__ void LoadRows(T* to, RowOf row, const void* some, int32_t k, int32_t 
 
 template <class T, class Out, int kTiles, class Gate>
 __global__ void __launch_bounds__(kWarp) SkinnyProduct(const __grid_constant__ ProductArgs args) {
-  AwaitPredecessors();
-  auto* const stages = DynamicShared<SkinnyStage<T, kTiles>>();
   constexpr bool kGated = Gate::kExists;
   constexpr int kResults = kGated ? kColumns / 2 : kColumns;
   const int lane = threadIdx.x;
@@ -52,6 +51,9 @@ __global__ void __launch_bounds__(kWarp) SkinnyProduct(const __grid_constant__ P
     const int32_t column = first + i % kResults;
     return column < width ? weight + (column + (i < kResults ? 0 : width)) * args.weight_step : nullptr;
   };
+  PrefetchRows<kColumns, kWarp>(weight_row, args.k);
+  AwaitPredecessors();
+  auto* const stages = DynamicShared<SkinnyStage<T, kTiles>>();
   const auto x_row = [&](int i) { return i < args.rows ? static_cast<const T*>(args.x) + i * args.x_step : nullptr; };
   const auto load = [&](int stage, int32_t k) {
     LoadRows<kColumns>(stages[stage].weight, weight_row, weight, k, args.k);

@@ -241,6 +241,29 @@ TEST_F(ProductGpu, AGateGivesWhatTheActivationBehindTheProductGives) {
   }
 }
 
+#if defined(BEAMLINE_EMULATED)
+// Each row of the weight once, whatever the number of rows: what the first steps read of it.
+TEST_F(ProductGpu, TheWeightIsFetchedWhileTheKernelBeforeDrains) {
+  for (const Kernel& kernel : Kernels()) {
+    for (const int k : {72, 1032}) {
+      const int n = 80, rows = std::min(130, kernel.most_rows);
+      const TypedBuffer x(DataType::kBFloat16, std::vector<float>(static_cast<size_t>(rows) * k, 1.0f));
+      const TypedBuffer weight(DataType::kBFloat16, std::vector<float>(static_cast<size_t>(n) * k, 1.0f));
+      Products(kernel, x, weight, k, {0, rows});
+      std::vector<std::pair<int64_t, size_t>> fetched;  // from which byte, how many
+      for (const emulator::Prefetched& part : emulator::prefetched) {
+        fetched.emplace_back(part.from - static_cast<const char*>(weight.data()), part.bytes);
+      }
+      std::sort(fetched.begin(), fetched.end());
+      ASSERT_EQ(fetched.size(), n) << kernel.name;
+      for (int row = 0; row < n; ++row) {
+        EXPECT_EQ(fetched[row], std::pair(int64_t{row} * k * 2, std::min(size_t{1024}, size_t(k) * 2))) << kernel.name;
+      }
+    }
+  }
+}
+#endif
+
 TEST(ProductCudaArguments, AreChecked) {
   static char memory[64] __attribute__((aligned(16)));
   const ProductArgs good{.rows = 1,

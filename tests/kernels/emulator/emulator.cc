@@ -16,6 +16,7 @@
 namespace emulator {
 
 uint3 thread_index, block_index;
+std::vector<Prefetched> prefetched;
 
 void Die(const char* why) {
   std::fprintf(stderr, "emulated kernel: %s\n", why);
@@ -168,6 +169,7 @@ void Run(dim3 grid, unsigned threads, size_t shared_bytes, const std::function<v
     Die("a grid no device accepts");
   }
   kernel = &run;
+  prefetched.clear();
   if (fibers.size() < threads) fibers.resize(threads);
   std::vector<unsigned> blocks(size_t{grid.x} * grid.y * grid.z);
   std::iota(blocks.begin(), blocks.end(), 0u);
@@ -221,6 +223,14 @@ void DeleteStream(CUstream_st* stream) {
 }
 
 void AwaitPredecessors() { fibers[running].awaited = true; }
+
+void PrefetchToCache(const void* from, size_t bytes) {
+  if (fibers[running].awaited) Die("a prefetch after AwaitPredecessors()");
+  if (reinterpret_cast<uintptr_t>(from) % 16 != 0 || bytes % 16 != 0) Die("a prefetch of misaligned bytes");
+  const auto* const first = static_cast<const char*>(from);
+  for (size_t i = 0; i < bytes; ++i) static_cast<void>(*static_cast<const volatile char*>(first + i));
+  prefetched.push_back({first, bytes});
+}
 
 unsigned char* DynamicSharedMemory() {
   RequireAwaited();

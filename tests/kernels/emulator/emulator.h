@@ -55,6 +55,14 @@ void DeleteStream(CUstream_st* stream);
 
 // Every thread of a kernel calls it before all else that is seen here, or the kernel dies.
 void AwaitPredecessors();
+// Only that may come before; dies where it is misaligned, or comes later, when it is of no use. Reads the bytes, for
+// AddressSanitizer to see.
+void PrefetchToCache(const void* from, size_t bytes);
+struct Prefetched {
+  const char* from;
+  size_t bytes;
+};
+extern std::vector<Prefetched> prefetched;  // by the last kernel
 
 unsigned char* DynamicSharedMemory();
 // An address in shared memory as instructions take it, aligned no better than the language promises, and back: dies

@@ -8,6 +8,7 @@
 namespace beamline::kernels {
 
 inline void AwaitPredecessors() { emulator::AwaitPredecessors(); }
+inline void PrefetchToCache(const void* from, uint32_t bytes) { emulator::PrefetchToCache(from, bytes); }
 
 template <class T>
 T* DynamicShared() {

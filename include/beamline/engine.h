@@ -99,6 +99,9 @@ struct EngineStatus {
   bool ranker = false;  // the model has one, by whose value items are ordered instead of the beam's score
   int levels = 0;
   std::vector<uint32_t> level_sizes;
+  // Events of a history that the model looks at, at most: the newest of any kind, and of positive feedback alone
+  // (RecommendResult::dropped_events counts the others). 0: it has no such window.
+  int short_term_events = 0, positive_events = 0;
   uint64_t parameters = 0;
   uint64_t num_items = 0;
   uint64_t num_sids = 0;

@@ -132,8 +132,8 @@ struct RecommendResult {
   ShortReason short_reason = ShortReason::kNone;
   std::vector<int> beam_widths;  // used, per level
   int narrowing = 0;             // 0: as asked for; else the step of EngineOptions::narrowing that was applied, from 1
-  int unknown_items = 0;         // history items the catalogue does not have
-  int dropped_events = 0;        // history events that the model does not look at: beyond its windows
+  // Of the history: what the model looked at, what the catalogue lacks, and the rest: beyond the model's windows.
+  int seen_events = 0, unknown_items = 0, dropped_events = 0;
   bool context_cached = false;
   std::string model_version;
   std::string catalogue_version;

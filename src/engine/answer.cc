@@ -94,6 +94,7 @@ absl::StatusOr<RecommendResult> AssembleAnswer(const runtime::RequestJob& job, c
   if (static_cast<int>(result.items.size()) < limits.top_k) result.short_reason = WhyShort(job);
   result.beam_widths = job.beam_widths;
   result.narrowing = job.narrowing;
+  result.seen_events = job.input.seen_events;
   result.unknown_items = job.input.unknown_items;
   result.dropped_events = job.input.dropped_events;
   result.context_cached = job.context_cached;

@@ -18,7 +18,7 @@ namespace {
 constexpr int kRuns = 2;
 
 std::vector<Event> LongestHistory(const runtime::Runner& runner) {
-  const std::vector<int>& windows = runner.info().window_lengths;
+  const auto& windows = runner.info().window_lengths;
   return runtime::SyntheticHistory(*runner.catalogue(),
                                    windows.empty() ? 1 : *std::max_element(windows.begin(), windows.end()));
 }

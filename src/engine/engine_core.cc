@@ -397,6 +397,8 @@ EngineStatus EngineCore::GetStatus() const {
   status.ranker = model.ranker;
   status.levels = model.levels();
   status.level_sizes = model.level_sizes;
+  status.short_term_events = model.window_lengths[0];
+  status.positive_events = model.window_lengths[1];
   status.parameters = model.parameters;
   status.codebook_fingerprint = serving->snapshot->codebook_fingerprint();
   status.num_items = serving->snapshot->num_items();

@@ -154,8 +154,8 @@ absl::Status CheckRequest(const RecommendRequest& request, const EngineOptions& 
 
 std::vector<int> BeamWidths(const RecommendRequest& request, const EngineOptions& options, int levels) {
   if (static_cast<int>(request.beam_widths.size()) == levels) return request.beam_widths;
-  const int needed = (request.top_k - 1) / request.items_per_sid + 1;  // fewer cannot hold top_k items
-  int width = std::max(options.default_beam_width, needed);
+  // A semantic ID may hold one item alone, however many of it are allowed.
+  int width = std::max(options.default_beam_width, request.top_k);
   width = std::min(width, options.max_beam_width);
   if (!request.beam_widths.empty()) width = request.beam_widths[0];
   return std::vector<int>(levels, width);

@@ -33,8 +33,9 @@ struct EncodedPathway {
 struct EncodedRequest {
   std::vector<int32_t> static_features;    // [static columns]; empty where the model has no static token
   std::array<EncodedPathway, 2> pathways;  // short-term, positive feedback: model::Pathway
+  int seen_events = 0;                     // of the history: in any pathway
   int unknown_items = 0;                   // history items the catalogue does not have
-  int dropped_events = 0;                  // events that no pathway had room for
+  int dropped_events = 0;                  // events of others that no pathway takes
 
   int context_tokens() const { return (static_features.empty() ? 0 : 1) + pathways[0].length + pathways[1].length; }
 };

@@ -33,12 +33,12 @@ bool ReadsAttributes(const model::PathwayConfig& pathway) {
   });
 }
 
-// The newest `limit` of the events that pass, as ascending indices.
+// The newest `limit` of `count` events, of those that pass, as ascending indices.
 template <typename Pass>
-std::vector<int> Newest(absl::Span<const Event> history, int limit, const Pass& pass) {
+std::vector<int> Newest(int count, int limit, const Pass& pass) {
   std::vector<int> kept;
-  for (int i = static_cast<int>(history.size()) - 1; i >= 0 && static_cast<int>(kept.size()) < limit; --i) {
-    if (pass(history[i])) kept.push_back(i);
+  for (int i = count - 1; i >= 0 && static_cast<int>(kept.size()) < limit; --i) {
+    if (pass(i)) kept.push_back(i);
   }
   std::reverse(kept.begin(), kept.end());
   return kept;
@@ -54,7 +54,7 @@ bool IsPositive(const Event& event) {
 // An event with what the catalogue knows of its item.
 struct FeatureBuilder::Element {
   const Event* event = nullptr;
-  std::optional<Sid> sid;
+  Sid sid;
   uint64_t author = 0;
   int64_t duration_ms = 0;
   std::string tag;
@@ -69,46 +69,39 @@ FeatureBuilder::FeatureBuilder(model::ModelConfig config, std::shared_ptr<const 
 EncodedRequest FeatureBuilder::Build(const FeatureSource& source, const Catalogue& catalogue) const {
   const absl::Span<const Event> history = source.history;
   if (config_.is_t5()) return BuildTokens(config_, history, catalogue);
-  const std::vector<int> recent = Newest(history, config_.short_term.length, [](const Event&) { return true; });
-  const std::vector<int> positive = Newest(history, config_.positive.length, IsPositive);
+  const int events = static_cast<int>(history.size());
+  std::vector<std::optional<Sid>> sids(events);  // none: the catalogue lacks the item
+  std::transform(history.begin(), history.end(), sids.begin(),
+                 [&](const Event& event) { return catalogue.Encode(event.item); });
+  const std::vector<int> recent = Newest(events, config_.short_term.length, [&](int i) { return sids[i].has_value(); });
+  const std::vector<int> positive =
+      Newest(events, config_.positive.length, [&](int i) { return sids[i].has_value() && IsPositive(history[i]); });
   std::vector<int> kept;
   std::set_union(recent.begin(), recent.end(), positive.begin(), positive.end(), std::back_inserter(kept));
 
   EncodedRequest request;
   request.static_features = StaticFeatures(source);
-  request.dropped_events = static_cast<int>(history.size() - kept.size());
-  const int64_t newest_ms = history.empty() ? 0 : history.back().timestamp_ms;
-
-  // Of the whole history, also of what no pathway has room for.
-  size_t next_kept = 0;
-  for (int i = 0; i < static_cast<int>(history.size()); ++i) {
-    const bool is_kept = next_kept < kept.size() && kept[next_kept] == i;
-    if (is_kept) {
-      ++next_kept;
-    } else if (!catalogue.Encode(history[i].item).has_value()) {
-      ++request.unknown_items;
-    }
-  }
+  request.unknown_items = static_cast<int>(std::count(sids.begin(), sids.end(), std::nullopt));
+  request.seen_events = static_cast<int>(kept.size());
+  request.dropped_events = events - request.unknown_items - request.seen_events;
 
   std::vector<Element> elements(history.size());
   for (int i : kept) {
     Element& element = elements[i];
     element.event = &history[i];
-    element.newest_ms = newest_ms;
+    element.sid = *std::move(sids[i]);
+    element.newest_ms = history.back().timestamp_ms;
     element.duration_ms = history[i].duration_ms;
-    if (!needs_attributes_) {
-      element.sid = catalogue.Encode(history[i].item);
-    } else if (std::optional<CatalogueItem> item = catalogue.GetItem(history[i].item); item.has_value()) {
-      element.sid = item->sid;
-      element.author = item->attributes.author;
-      if (element.duration_ms == 0) element.duration_ms = item->attributes.duration_ms;
-      for (auto& [key, value] : item->attributes.tags) {
-        if (key != kTagKey) continue;
-        element.tag = std::move(value);
-        break;
-      }
+    if (!needs_attributes_) continue;
+    std::optional<CatalogueItem> item = catalogue.GetItem(history[i].item);
+    if (!item.has_value()) continue;
+    element.author = item->attributes.author;
+    if (element.duration_ms == 0) element.duration_ms = item->attributes.duration_ms;
+    for (auto& [key, value] : item->attributes.tags) {
+      if (key != kTagKey) continue;
+      element.tag = std::move(value);
+      break;
     }
-    if (!element.sid.has_value()) ++request.unknown_items;
   }
   const int first = kept.empty() ? 0 : kept.front();
   request.pathways[0] = BuildPathway(config_.short_term, recent, first, elements);
@@ -154,8 +147,7 @@ EncodedPathway FeatureBuilder::BuildPathway(const model::PathwayConfig& pathway,
 
 void FeatureBuilder::AppendCodes(const Element& element, std::vector<int32_t>& features) const {
   for (int level = 0; level < config_.levels(); ++level) {
-    const bool known = element.sid.has_value() && level < element.sid->levels();
-    features.push_back(known ? static_cast<int32_t>((*element.sid)[level]) + 1 : 0);
+    features.push_back(level < element.sid.levels() ? static_cast<int32_t>(element.sid[level]) + 1 : 0);
   }
 }
 
@@ -169,7 +161,7 @@ int32_t FeatureBuilder::FeatureId(const model::FeatureConfig& feature, const Ele
       return index < buckets ? static_cast<int32_t>(index) : 0;
     }
     case model::FeatureKind::kAuthor: {
-      const int64_t index = element.sid.has_value() ? vocabulary_->AuthorIndex(element.author) : 0;
+      const int64_t index = vocabulary_->AuthorIndex(element.author);
       return index < buckets ? static_cast<int32_t>(index) : 0;
     }
     case model::FeatureKind::kTag:

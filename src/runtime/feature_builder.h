@@ -4,9 +4,9 @@
 // the runner for requests and by the trainer for its windows, so a model is served what it was trained on.
 //
 // Which event goes where: the short-term pathway holds the newest events, the positive-feedback pathway the newest
-// positive ones (IsPositive); an event may be in both. An item the catalogue lacks keeps its place with unknown (0)
-// codes, author and tag; its vocabulary index, times and labels still count. Family t5: runtime/token_template.h.
-// Immutable, thread-safe; it shares the vocabulary.
+// positive ones (IsPositive); an event may be in both. Events whose item the catalogue lacks take no place: the newest
+// of a history are uploads that no catalogue has yet. Family t5: runtime/token_template.h. Immutable, thread-safe; it
+// shares the vocabulary.
 #pragma once
 
 #include <memory>

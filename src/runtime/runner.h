@@ -6,6 +6,7 @@
 // says.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <memory>
 #include <optional>
@@ -30,7 +31,7 @@ struct ModelInfo {
   std::string version;  // names the bundle's content; part of every context key
   std::vector<uint32_t> level_sizes;
   std::string codebook_fingerprint;
-  std::vector<int> window_lengths;  // events per pathway, in EncodedRequest::pathways order
+  std::array<int, 2> window_lengths = {};  // events per pathway, in EncodedRequest::pathways order
   uint64_t parameters = 0;
 
   int levels() const { return static_cast<int>(level_sizes.size()); }

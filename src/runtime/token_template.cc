@@ -12,18 +12,18 @@ EncodedRequest BuildTokens(const model::ModelConfig& config, absl::Span<const Ev
   const model::T5Template& input = config.t5.input;
   EncodedRequest request;
   std::vector<Sid> newest;  // newest first
-  int looked_at = 0;
-  for (auto event = history.rbegin(); event != history.rend() && static_cast<int>(newest.size()) < input.max_items;
-       ++event, ++looked_at) {
+  for (auto event = history.rbegin(); event != history.rend(); ++event) {
     const std::optional<Sid> sid = catalogue.Encode(event->item);
-    if (sid.has_value()) {
+    if (!sid.has_value()) {
+      ++request.unknown_items;
+    } else if (static_cast<int>(newest.size()) < input.max_items) {
       newest.push_back(*sid);
     } else {
-      ++request.unknown_items;
+      ++request.dropped_events;
     }
   }
-  request.dropped_events = static_cast<int>(history.size()) - looked_at;
 
+  request.seen_events = static_cast<int>(newest.size());
   EncodedPathway& tokens = request.pathways[0];
   tokens.features = input.prefix;
   for (auto sid = newest.rbegin(); sid != newest.rend(); ++sid) {

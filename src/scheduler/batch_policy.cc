@@ -74,7 +74,7 @@ Candidate FormBatch(absl::Span<const QueuedJob> queue, bool closing, const Terms
   PassOverTightJobs(order, terms);
 
   BatchSize size;
-  absl::Time tightest = absl::InfiniteFuture(), oldest = absl::InfiniteFuture();
+  absl::Time tightest = absl::InfiniteFuture();
   for (const QueuedJob* job : order) {
     if (size.requests > 0 && job->group != batch.jobs[0]->group) continue;
     if (!terms.Fits(size, *job)) continue;  // a smaller one further down may still fit
@@ -85,11 +85,17 @@ Candidate FormBatch(absl::Span<const QueuedJob> queue, bool closing, const Terms
     if (size.requests > 0 && end > job->deadline) continue;  // its chance is a smaller batch
     size = grown;
     tightest = std::min(tightest, job->deadline);
-    oldest = std::min(oldest, job->submitted);
     batch.jobs.push_back(job);
   }
-  const bool full = closing || batch.jobs.size() < order.size() || terms.Full(size);
-  batch.closes = full ? terms.now : std::min(tightest - terms.Needed(size), oldest + terms.limits.max_queue_delay);
+  if (closing || batch.jobs.size() < order.size() || terms.Full(size)) {
+    batch.closes = terms.now;
+    return batch;
+  }
+  const absl::Duration needed = terms.Needed(size);
+  for (const QueuedJob* job : batch.jobs) {
+    const absl::Duration slack = job->deadline - job->submitted - needed;
+    batch.closes = std::min(batch.closes, job->submitted + std::min(slack / 2, terms.limits.max_queue_delay));
+  }
   return batch;
 }
 

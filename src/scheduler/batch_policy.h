@@ -16,10 +16,11 @@
 // A batch holds jobs of one group, its head's. Where jobs of several groups wait, nobody waits for company: that is the
 // moment after a swap of models, and the old version should be rid of soon.
 //
-// A batch closes when it is full, when one of its jobs would otherwise miss its deadline, or when one has waited
-// `max_queue_delay` since its submission (counted once over both queues: a request waits for company only before its
-// first batch). Of two closed batches the one with the more urgent head runs; on a tie decode, which frees its
-// contexts.
+// A batch closes when it is full, when one of its jobs has waited half of what its deadline leaves it beside the work
+// (the other half is for what timers and estimates are off by: who waits until the last moment has missed it), or when
+// one has waited `max_queue_delay` since its submission (counted once over both queues: a request waits for company
+// only before its first batch). Of two closed batches the one with the more urgent head runs; on a tie decode, which
+// frees its contexts.
 #pragma once
 
 #include <cstdint>

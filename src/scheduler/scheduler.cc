@@ -252,7 +252,12 @@ std::vector<Scheduler::Ended> Scheduler::TakeDead(absl::Time now) {
     for (auto it = queue.begin(); it != queue.end();) {
       absl::Status status = Gate(*it->second.job, now);
       if (status.ok() && IsDead(Describe(it->first, *it->second.job), encoded, now, cost_)) {
-        status = absl::DeadlineExceededError("the request waited too long to be answered before its deadline");
+        const Job& job = *it->second.job;
+        status = absl::DeadlineExceededError(
+            absl::StrCat("the request waited too long to be answered before its deadline: ",
+                         absl::FormatDuration(absl::Trunc(now - job.submitted, absl::Microseconds(1))), " of the ",
+                         absl::FormatDuration(absl::Trunc(job.deadline - job.submitted, absl::Microseconds(1))),
+                         " it had when it was queued"));
       }
       if (status.ok()) {
         ++it;

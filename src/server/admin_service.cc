@@ -20,7 +20,7 @@ constexpr int64_t kMaxPathBytes = 4096;
 
 // The system would read a path up to its NUL, and a log would show a line break as two lines.
 absl::Status CheckBundlePath(const std::string& path) {
-  BEAMLINE_RETURN_IF_ERROR(CheckRange("bundle", static_cast<int64_t>(path.size()), 0, kMaxPathBytes));
+  BEAMLINE_RETURN_IF_ERROR(CheckCount("bundle", static_cast<int64_t>(path.size()), 0, kMaxPathBytes, "bytes"));
   const auto control = std::find_if(path.begin(), path.end(), [](unsigned char c) { return c < 0x20 || c == 0x7f; });
   if (control == path.end()) return absl::OkStatus();
   return InvalidField({kFieldInvalid, "bundle", "no control characters", absl::StrCat(int{*control}),
@@ -28,13 +28,19 @@ absl::Status CheckBundlePath(const std::string& path) {
                                     "; give a path without any")});
 }
 
-// Ends the call with the version that now serves, or with why not.
+// Why there is no new version. What a folder is not, or does not hold, is told of the field that named it.
+absl::Status Explained(const absl::Status& status, bool named) {
+  if (absl::IsResourceExhausted(status) && GetRefusalReason(status).empty()) return WithReason(status, kOutOfMemory);
+  const bool of_the_folder = absl::IsInvalidArgument(status) || absl::IsNotFound(status);
+  return named && of_the_folder ? WithReason(status, DetailOf(status).reason(), "bundle") : status;
+}
+
+// Ends the call with the version that now serves, or with why not. `named`: the request named the bundle.
 template <typename Response>
-Engine::ReloadCallback Answer(std::shared_ptr<UnaryCall> call) {
-  return [call = std::move(call)](absl::StatusOr<ModelVersion> result) {
+Engine::ReloadCallback Answer(std::shared_ptr<UnaryCall> call, bool named) {
+  return [call = std::move(call), named](absl::StatusOr<ModelVersion> result) {
     if (!result.ok()) {
-      const bool memory = absl::IsResourceExhausted(result.status()) && GetRefusalReason(result.status()).empty();
-      call->Finish(memory ? WithReason(result.status(), kOutOfMemory) : result.status());
+      call->Finish(Explained(result.status(), named));
       return;
     }
     Response response;
@@ -53,7 +59,7 @@ class AdminHandlers final : public RawAdminService {
         service_, *context, *bytes, response,
         [this](const auto& call, const CallContext&, const v1::ReloadRequest& request) -> absl::Status {
           BEAMLINE_RETURN_IF_ERROR(CheckBundlePath(request.bundle()));
-          service_.engine->Reload(request.bundle(), Answer<v1::ReloadResponse>(call));
+          service_.engine->Reload(request.bundle(), Answer<v1::ReloadResponse>(call, !request.bundle().empty()));
           return absl::OkStatus();
         });
   }
@@ -62,7 +68,7 @@ class AdminHandlers final : public RawAdminService {
                                      grpc::ByteBuffer* response) override {
     return Serve<v1::RollbackRequest>(service_, *context, *bytes, response,
                                       [this](const auto& call, const CallContext&, const v1::RollbackRequest&) {
-                                        service_.engine->Rollback(Answer<v1::RollbackResponse>(call));
+                                        service_.engine->Rollback(Answer<v1::RollbackResponse>(call, false));
                                         return absl::OkStatus();
                                       });
   }

@@ -19,9 +19,9 @@ absl::Status CheckMetadata(const grpc::ServerContextBase& context, int64_t limit
   int64_t bytes = 0;
   for (const auto& [key, value] : context.client_metadata()) bytes += key.size() + value.size() + 32;
   if (bytes <= limit) return absl::OkStatus();
-  return WithReason(absl::ResourceExhaustedError(
-                        absl::StrCat("metadata: ", bytes, " bytes of headers, more than the limit of ", limit)),
-                    kMetadataTooLarge);
+  return WithProblem(absl::ResourceExhaustedError(
+                         absl::StrCat("metadata: ", bytes, " bytes of headers, more than the limit of ", limit)),
+                     {.reason = kMetadataTooLarge, .limit = absl::StrCat(limit), .actual = absl::StrCat(bytes)});
 }
 
 // Until the client's deadline, where there is one. Not ServerContext::deadline(): that is a time of the system's clock,

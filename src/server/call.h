@@ -27,7 +27,7 @@
 namespace beamline::server {
 
 struct CallLimits {
-  int64_t max_unknown_field_bytes = 4096;
+  int64_t max_unknown_field_bytes = 65536;
   int64_t max_metadata_bytes = 16384;
   int64_t max_send_bytes = 16 << 20;
   int max_batch_users = 256;
@@ -48,6 +48,7 @@ struct ServiceContext {
   // Shared with the engine's callbacks, of which a slow engine may run some when the server is gone.
   const std::shared_ptr<Metrics> metrics = std::make_shared<Metrics>();
   std::shared_ptr<FlightRecorder> recorder = std::make_shared<FlightRecorder>(FlightRecorder::Options{});
+  std::atomic<bool> leaving{false};   // it still takes calls, and tells that it is not ready
   std::atomic<bool> stopping{false};  // seq_cst: a call that counted itself before the flag is seen by the stop
 };
 

@@ -57,7 +57,7 @@ class CatalogueHandlers final : public RawCatalogueService {
         service_, *context, *bytes, response,
         [this](const auto& call, const CallContext&, const v1::EncodeRequest& request) -> absl::Status {
           BEAMLINE_RETURN_IF_ERROR(
-              CheckRange("item_ids", request.item_ids_size(), 1, service_.limits.max_lookup_items));
+              CheckCount("item_ids", request.item_ids_size(), 1, service_.limits.max_lookup_items, "items"));
           call->Finish(server::Encode(request, *service_.engine->catalogue()));
           return absl::OkStatus();
         });
@@ -69,7 +69,7 @@ class CatalogueHandlers final : public RawCatalogueService {
         service_, *context, *bytes, response,
         [this](const auto& call, const CallContext&, const v1::ResolveRequest& request) -> absl::Status {
           const int limit = service_.limits.max_lookup_items;
-          BEAMLINE_RETURN_IF_ERROR(CheckRange("sids", request.sids_size(), 1, limit));
+          BEAMLINE_RETURN_IF_ERROR(CheckCount("sids", request.sids_size(), 1, limit, "semantic IDs"));
           BEAMLINE_ASSIGN_OR_RETURN(const v1::ResolveResponse answer,
                                     server::Resolve(request, *service_.engine->catalogue(), limit));
           call->Finish(answer);

@@ -48,6 +48,7 @@ const Bounds kOwnBounds[] = {
     {"limits.handshake_timeout_ms", 100, 600000},
     {"limits.keepalive_time_ms", 1000, 86400000},
     {"limits.keepalive_timeout_ms", 1, 600000},
+    {"limits.min_client_ping_ms", 0, 86400000},
     {"limits.min_open_files", 16, 1000000},
     {"limits.max_connections", 1, 1000000},
     {"limits.max_network_bytes", 16 << 20, int64_t{1} << 40},

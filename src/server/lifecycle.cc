@@ -329,7 +329,7 @@ absl::Status ServeUntilStopped(const config::v1::Lifecycle& lifecycle, Server& s
     was_ready = status.ready;
     if (SelfTest::Needed(status)) self_test.Run(engine);
   } while (!stop.WaitFor(1, kReadinessPeriod));
-  server.SetServing(false);
+  server.Leave();
   const absl::Duration drain_delay = absl::Milliseconds(lifecycle.drain_delay_ms());
   const absl::Duration grace = broken.Grace(absl::Milliseconds(lifecycle.grace_ms()));
   LogEvent(spdlog::level::info, "server stopping",

@@ -150,6 +150,7 @@ json AnswerJson(const std::string& request_id, const RecommendResult& result, co
           {"model_version", result.model_version},
           {"catalogue_version", result.catalogue_version},
           {"context_cached", result.context_cached},
+          {"seen_events", result.seen_events},
           {"unknown_items", result.unknown_items},
           {"dropped_events", result.dropped_events},
           {"batch_requests", timings.decode_requests},

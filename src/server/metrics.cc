@@ -94,17 +94,21 @@ void AddModel(const EngineStatus& status, absl::Time now, Page* page) {
   page->Gauge("catalogue_age_seconds", "Since the catalogue was loaded; models that bring the same do not count.",
               absl::ToDoubleSeconds(now - status.catalogue_since));
   page->Gauge("models_in_memory", "Versions of the model in memory or being loaded.", static_cast<double>(in_memory));
-  page->Counter("model_swaps_total", "Versions that began to serve.", status.models_served, {{"kind", "reload"}});
+  page->Counter("model_swaps_total", "Versions that began to serve, the first one at the start among them.",
+                status.models_served, {{"kind", "reload"}});
   page->Counter("model_swaps_total", "", status.rollbacks, {{"kind", "rollback"}});
   page->Counter("models_refused_total", "Bundles that were broken, incompatible or failed in the warm-up.",
                 status.models_refused);
   page->Gauge("model_folder_unreadable", "1: the watched folder of versions cannot be listed, or is empty all at once.",
               status.model_folder_unreadable ? 1 : 0);
-  page->Gauge("last_model_swap_timestamp_seconds", "When the model was last swapped.", UnixSeconds(status.last_swap));
+  page->Gauge("last_model_swap_timestamp_seconds", "When the version that serves began to.",
+              UnixSeconds(status.last_swap));
 }
 
 void AddServer(const ServerCounters& counters, Page* page) {
-  page->Counter("grpc_calls_total", "Calls of all methods.", counters.calls.value());
+  page->Counter("grpc_calls_total",
+                "Calls of all methods, but for those that gRPC itself refuses: too large, or compressed.",
+                counters.calls.value());
   page->Counter("grpc_failed_calls_total", "Calls that were neither answered nor NOT_FOUND.",
                 counters.malformed.value(), {{"cause", "malformed"}});
   const std::pair<const char*, uint64_t> causes[] = {{"invalid", counters.invalid.value()},
@@ -180,7 +184,19 @@ Metrics::Metrics()
                          .Name("beamline_history_unknown_items_total")
                          .Help("Items of answered requests' histories that the catalogue lacks: it, or who asks, lags.")
                          .Register(registry_)
-                         .Add({})) {
+                         .Add({})),
+      dropped_events_(prometheus::BuildCounter()
+                          .Name("beamline_history_dropped_events_total")
+                          .Help("Events of answered requests' histories that the catalogue has and the model's windows "
+                                "do not take: too old, or no positive feedback.")
+                          .Register(registry_)
+                          .Add({})),
+      unseen_histories_(prometheus::BuildCounter()
+                            .Name("beamline_history_unseen_total")
+                            .Help("Requests answered as a new user's though they had a history: all of it was unknown "
+                                  "or dropped.")
+                            .Register(registry_)
+                            .Add({})) {
   auto& stages = prometheus::BuildHistogram()
                      .Name("beamline_stage_duration_seconds")
                      .Help("Where answered requests spent their time: waiting in a queue, computing, on the host.")
@@ -202,6 +218,8 @@ void Metrics::Ended(const absl::StatusOr<RecommendResult>& result, absl::Duratio
   durations_.Add({{"code", code}}, kSeconds).Observe(absl::ToDoubleSeconds(took));
   if (!result.ok()) return;
   unknown_items_.Increment(result->unknown_items);
+  dropped_events_.Increment(result->dropped_events);
+  if (result->seen_events == 0 && result->unknown_items + result->dropped_events > 0) unseen_histories_.Increment();
   if (result->narrowing > 0) narrowed_.Add({{"step", absl::StrCat(result->narrowing)}}).Increment();
   stages_[kPrepare]->Observe(absl::ToDoubleSeconds(result->timings.prepare));
   stages_[kQueue]->Observe(absl::ToDoubleSeconds(result->timings.queue));

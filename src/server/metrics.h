@@ -52,6 +52,8 @@ class Metrics {
   prometheus::Family<prometheus::Histogram>& durations_;
   prometheus::Family<prometheus::Counter>& narrowed_;
   prometheus::Counter& unknown_items_;
+  prometheus::Counter& dropped_events_;
+  prometheus::Counter& unseen_histories_;
   std::array<prometheus::Histogram*, kStages> stages_;
   std::array<prometheus::Histogram*, kMaxLevels + 1> steps_;  // one more than levels: an end token may be scored
 };

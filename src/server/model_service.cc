@@ -14,6 +14,8 @@ void FillModel(const EngineStatus& status, bool inside, v1::GetStatusResponse* r
   response->set_ranker(status.ranker);
   response->set_levels(status.levels);
   response->mutable_level_sizes()->Assign(status.level_sizes.begin(), status.level_sizes.end());
+  response->set_short_term_events(status.short_term_events);
+  response->set_positive_events(status.positive_events);
   response->set_parameters(status.parameters);
   response->set_items(status.num_items);
   response->set_sids(status.num_sids);
@@ -58,6 +60,7 @@ class ModelHandlers final : public v1::ModelService::WithRawCallbackMethod_GetSt
                                          v1::GetStatusResponse answer;
                                          FillModel(service_.engine->GetStatus(), inside_, &answer);
                                          FillServer(service_, &answer);
+                                         answer.set_ready(answer.ready() && !service_.leaving.load());
                                          call->Finish(answer);
                                          return absl::OkStatus();
                                        });

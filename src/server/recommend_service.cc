@@ -102,7 +102,7 @@ class RecommendHandlers final : public RawRecommendService {
                            const v1::BatchRecommendRequest& message) {
     const int users = message.requests_size();
     if (users == 0) return InvalidField({kFieldMissing, "requests", "", "", "missing: give at least one request"});
-    BEAMLINE_RETURN_IF_ERROR(CheckRange("requests", users, 1, service_.limits.max_batch_users));
+    BEAMLINE_RETURN_IF_ERROR(CheckCount("requests", users, 1, service_.limits.max_batch_users, "users"));
     auto batch = std::make_shared<Batch>(call, users, service_.limits.retry_after_ms);
     const RequestLimits limits = LimitsNow(service_);
     const absl::Time deadline = BatchDeadline(service_.clock->Now(), call_context.deadline);

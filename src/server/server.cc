@@ -73,6 +73,9 @@ void SetConnectionLimits(const config::v1::ServerConfig& config, grpc::ServerBui
   set(GRPC_ARG_SERVER_HANDSHAKE_TIMEOUT_MS, limits.handshake_timeout_ms());
   set(GRPC_ARG_KEEPALIVE_TIME_MS, limits.keepalive_time_ms());
   set(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, limits.keepalive_timeout_ms());
+  // gRPC's default takes a client's ping every five minutes, and of an idle one every two hours.
+  set(GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS, limits.min_client_ping_ms());
+  builder->AddChannelArgument(GRPC_ARG_KEEPALIVE_PERMIT_WITHOUT_CALLS, 1);
   if (limits.max_connection_idle_ms() > 0) set(GRPC_ARG_MAX_CONNECTION_IDLE_MS, limits.max_connection_idle_ms());
   if (limits.max_connection_age_ms() == 0) return;
   set(GRPC_ARG_MAX_CONNECTION_AGE_MS, limits.max_connection_age_ms());
@@ -215,6 +218,10 @@ std::string Server::RenderMetrics(bool ready) const {
 const FlightRecorder& Server::recorder() const { return *context_->recorder; }
 RequestLimits Server::request_limits() const { return LimitsNow(*context_); }
 int64_t Server::in_flight() const { return context_->counters.in_flight.value(); }
+void Server::Leave() {
+  context_->leaving.store(true);
+  SetServing(false);
+}
 void Server::Refuse() { context_->stopping.store(true); }
 
 void Server::SetServing(bool serving) {

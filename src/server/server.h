@@ -54,6 +54,9 @@ class Server {
 
   // What health says, of every service and of "". Cheap when nothing changes.
   void SetServing(bool serving);
+  // Health says NOT_SERVING and GetStatus not ready from now on, so that callers go elsewhere; calls are still
+  // answered.
+  void Leave();
   // New calls are answered UNAVAILABLE from now on.
   void Refuse();
   // Calls in flight, health's Watch streams not counted.

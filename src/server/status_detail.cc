@@ -42,15 +42,19 @@ absl::Status Attach(absl::Status status, const v1::ErrorDetail& detail) {
 }  // namespace
 
 absl::Status InvalidField(const FieldProblem& problem) {
-  v1::ErrorDetail detail;
+  const std::string text =
+      problem.text.empty() ? absl::StrCat(problem.actual, " is outside ", problem.limit) : problem.text;
+  return WithProblem(absl::InvalidArgumentError(absl::StrCat(problem.field, problem.field.empty() ? "" : ": ", text)),
+                     problem);
+}
+
+absl::Status WithProblem(absl::Status status, const FieldProblem& problem) {
+  v1::ErrorDetail detail = DetailOf(status);
   detail.set_reason(std::string(problem.reason));
   detail.set_field(problem.field);
   detail.set_limit(problem.limit);
   detail.set_actual(problem.actual);
-  const std::string text =
-      problem.text.empty() ? absl::StrCat(problem.actual, " is outside ", problem.limit) : problem.text;
-  return Attach(absl::InvalidArgumentError(absl::StrCat(problem.field, problem.field.empty() ? "" : ": ", text)),
-                detail);
+  return Attach(std::move(status), detail);
 }
 
 absl::Status WithReason(absl::Status status, absl::string_view reason, absl::string_view field) {

@@ -41,6 +41,9 @@ absl::Status InvalidField(const FieldProblem& problem);
 // `status` with the reason (and field, where given) attached.
 absl::Status WithReason(absl::Status status, absl::string_view reason, absl::string_view field = {});
 
+// `status` with all of the problem attached but its text, which the status has.
+absl::Status WithProblem(absl::Status status, const FieldProblem& problem);
+
 // Puts a path in front of the field, in detail and message: how an entry's error becomes its batch's.
 absl::Status PrefixField(const absl::Status& status, absl::string_view prefix);
 

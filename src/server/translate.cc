@@ -19,13 +19,6 @@ constexpr size_t kMaxVersionTextBytes = 8192;
 
 std::string Range(int64_t low, int64_t high) { return absl::StrCat(low, "..", high); }
 
-absl::Status CheckCount(absl::string_view field, int64_t count, int64_t low, int64_t high, absl::string_view unit) {
-  if (count >= low && count <= high) return absl::OkStatus();
-  FieldProblem problem{kFieldOutOfRange, std::string(field), Range(low, high), absl::StrCat(count), ""};
-  problem.text = absl::StrCat(count, " ", unit, " are outside ", problem.limit);
-  return InvalidField(problem);
-}
-
 // The path is put together only for an error: a history has thousands of fields.
 absl::Status CheckEvent(int index, absl::string_view name, int64_t value, int64_t low, int64_t high) {
   if (value >= low && value <= high) return absl::OkStatus();
@@ -36,7 +29,10 @@ absl::StatusOr<Event> EventFromProto(const v1::Event& message, int index) {
   BEAMLINE_RETURN_IF_ERROR(CheckEvent(index, "timestamp_ms", message.timestamp_ms(), 0, kMaxTimestampMs));
   BEAMLINE_RETURN_IF_ERROR(CheckEvent(index, "play_time_ms", message.play_time_ms(), 0, kMaxSpanMs));
   BEAMLINE_RETURN_IF_ERROR(CheckEvent(index, "duration_ms", message.duration_ms(), 0, kMaxSpanMs));
-  BEAMLINE_RETURN_IF_ERROR(CheckEvent(index, "labels", message.labels_size(), 0, kMaxLabelsPerEvent));
+  if (message.labels_size() > kMaxLabelsPerEvent) {
+    return CheckCount(absl::StrCat("history[", index, "].labels"), message.labels_size(), 0, kMaxLabelsPerEvent,
+                      "labels");
+  }
   Event event{message.item_id(), message.timestamp_ms(), message.play_time_ms(), message.duration_ms(), 0};
   for (int i = 0; i < message.labels_size(); ++i) {
     if (message.labels(i) < 1 || message.labels(i) > kNumLabels) {
@@ -165,6 +161,14 @@ absl::Status CheckRange(absl::string_view field, int64_t value, int64_t low, int
   return InvalidField({kFieldOutOfRange, std::string(field), Range(low, high), absl::StrCat(value), ""});
 }
 
+absl::Status CheckCount(absl::string_view field, int64_t count, int64_t low, int64_t high, absl::string_view unit) {
+  if (count >= low && count <= high) return absl::OkStatus();
+  FieldProblem problem{kFieldOutOfRange, std::string(field), Range(low, high), absl::StrCat(count), ""};
+  problem.text = low == high ? absl::StrCat(count, " ", unit, ", not exactly ", low)
+                             : absl::StrCat(count, " ", unit, " are outside ", problem.limit);
+  return InvalidField(problem);
+}
+
 absl::StatusOr<RecommendRequest> FromProto(const v1::RecommendRequest& message, const RequestLimits& limits) {
   RecommendRequest request;
   request.request_id = message.request_id().empty() ? MakeRequestId() : CleanRequestId(message.request_id());
@@ -202,6 +206,7 @@ v1::RecommendResponse ToProto(const RecommendResult& result, absl::string_view r
   message.set_short_reason(ToProto(result.short_reason));
   message.mutable_beam_widths()->Assign(result.beam_widths.begin(), result.beam_widths.end());
   message.set_narrowing(result.narrowing);
+  message.set_seen_events(result.seen_events);
   message.set_unknown_items(result.unknown_items);
   message.set_dropped_events(result.dropped_events);
   message.set_model_version(result.model_version);
@@ -211,6 +216,7 @@ v1::RecommendResponse ToProto(const RecommendResult& result, absl::string_view r
   timings.set_encode_us(absl::ToInt64Microseconds(result.timings.encode));
   timings.set_decode_us(absl::ToInt64Microseconds(result.timings.decode));
   timings.set_resolve_us(absl::ToInt64Microseconds(result.timings.resolve));
+  timings.set_prepare_us(absl::ToInt64Microseconds(result.timings.prepare));
   timings.set_total_us(absl::ToInt64Microseconds(result.timings.total));
   timings.set_context_cached(result.context_cached);
   timings.set_encode_requests(result.timings.encode_requests);

@@ -46,5 +46,7 @@ absl::StatusOr<Sid> SidFromProto(const v1::Sid& message, const Catalogue& catalo
 
 // INVALID_ARGUMENT unless low <= value <= high.
 absl::Status CheckRange(absl::string_view field, int64_t value, int64_t low, int64_t high);
+// The same of how many there are: "<count> <unit> are outside <low>..<high>".
+absl::Status CheckCount(absl::string_view field, int64_t count, int64_t low, int64_t high, absl::string_view unit);
 
 }  // namespace beamline::server

@@ -16,7 +16,7 @@ absl::Status Malformed(const google::protobuf::Message& message, size_t bytes) {
   return WithReason(
       absl::InvalidArgumentError(absl::StrCat("malformed message: ", bytes, " bytes are not a valid ",
                                               std::string(message.GetDescriptor()->full_name()),
-                                              " (truncated, wrong wire type, nested too deep or not UTF-8)")),
+                                              " (truncated, nested too deep, or text that is not UTF-8)")),
       kMalformedMessage);
 }
 

@@ -328,6 +328,8 @@ TEST_F(BadInputTest, HeadersAreBoundedAndDistrusted) {
   EXPECT_EQ(large.error_code(), grpc::StatusCode::RESOURCE_EXHAUSTED);
   EXPECT_EQ(DetailOf(large).reason(), "METADATA_TOO_LARGE");
   EXPECT_EQ(DetailOf(large).retry_after_ms(), 0) << "the same would be as large again";
+  EXPECT_EQ(DetailOf(large).limit(), "16384");
+  EXPECT_GT(std::stoi(DetailOf(large).actual()), 40'000);
   EXPECT_THAT(large.error_message(), HasSubstr("more than the limit of 16384"));
   ExpectServesAsBefore();
   for (const Headers& headers : {Headers{{"traceparent", "garbage"}},  // C2.23

@@ -73,7 +73,7 @@ TEST_F(BundleEngineTest, CostsAreMeasuredWithFullHistories) {
   const auto costs = engine::MeasureCosts(**runner, {.max_requests = 2, .budget = absl::Minutes(1)}, clock);
   ASSERT_TRUE(costs.ok()) << costs.status();
   ASSERT_EQ(costs->size(), 4u);
-  const std::vector<int>& windows = (*runner)->info().window_lengths;
+  const auto& windows = (*runner)->info().window_lengths;
   for (const scheduler::BatchCost& cost : *costs) {
     EXPECT_GE(cost.size.context_tokens, cost.size.requests * (windows[0] + windows[1]));
   }

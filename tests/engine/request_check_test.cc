@@ -148,7 +148,7 @@ TEST(RequestCheckTest, Widths) {
   request.top_k = 100;
   EXPECT_THAT(BeamWidths(request, {}, 3), ElementsAre(100, 100, 100)) << "as many as top_k needs";
   request.items_per_sid = 3;
-  EXPECT_THAT(BeamWidths(request, {}, 2), ElementsAre(34, 34));
+  EXPECT_THAT(BeamWidths(request, {}, 2), ElementsAre(100, 100)) << "a semantic ID may hold one item alone";
   EXPECT_THAT(BeamWidths(request, {.default_beam_width = 8, .max_beam_width = 16}, 2), ElementsAre(16, 16));
   request.beam_widths = {5};
   EXPECT_THAT(BeamWidths(request, {}, 3), ElementsAre(5, 5, 5));

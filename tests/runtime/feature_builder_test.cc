@@ -42,6 +42,7 @@ FakeCatalogue Items() {
   FakeCatalogue catalogue;
   catalogue.items[10] = {10, {3, 0}, {.author = 7, .duration_ms = 20'000, .tags = {{"kind", "x"}, {"tag", "39"}}}};
   catalogue.items[11] = {11, {1, 2}, {.author = 8}};
+  catalogue.items[12] = {12, {0, 3}, {}};
   return catalogue;
 }
 
@@ -81,10 +82,10 @@ TEST(FeatureBuilder, IdsOfEveryFeature) {
   EXPECT_THAT(row(0), ElementsAre(4, 1, 1, 1, model::HashBucket("39", 16), 6, model::LogBucket(3, 16),
                                   model::LogBucket(20, 16), kClick | kLike))
       << "codes count from 1; the duration is the catalogue's";
-  EXPECT_THAT(row(1), ElementsAre(0, 0, 0, 0, 0, 0, 0, model::LogBucket(9, 16), 0))
-      << "not in the catalogue, and its index 3 is beyond the item table";
+  EXPECT_THAT(row(1), ElementsAre(1, 4, 0, 0, 0, 0, 0, model::LogBucket(9, 16), 0))
+      << "its index 3 is beyond the item table";
   EXPECT_EQ(row(2)[7], model::LogBucket(7, 16)) << "the event's own duration wins";
-  EXPECT_EQ(request.unknown_items, 1);
+  EXPECT_EQ(request.unknown_items, 0);
   EXPECT_EQ(request.dropped_events, 0);
 }
 
@@ -127,11 +128,21 @@ TEST(FeatureBuilder, ABareItemIdIsAnEventTheUserLiked) {
   EXPECT_FALSE(IsPositive({.item = 10, .play_time_ms = 500}));
 }
 
-TEST(FeatureBuilder, UnknownItemsAreCountedInTheWholeHistory) {
-  const model::ModelConfig config = Config({FeatureKind::kItem}, 0, 1);
-  const EncodedRequest request = Build(config, {{999, 0, 0, 0, kClick}, {998}, {10}});
-  EXPECT_EQ(request.unknown_items, 2) << "one no pathway takes, one older than the window";
-  EXPECT_EQ(request.dropped_events, 2);
+// The newest of a history are what the catalogue has not got yet: the model goes on seeing what it knows.
+TEST(FeatureBuilder, UnknownItemsTakeNoPlace) {
+  const model::ModelConfig config = Config({FeatureKind::kSid, FeatureKind::kItem}, 2, 1);
+  const std::vector<Event> known = {{12}, {10, 0, 0, 0, kClick}, {11}};
+  std::vector<Event> history = known;
+  for (ItemId item = 900; item < 905; ++item) history.push_back({item});
+  const EncodedRequest request = Build(config, history);
+  EXPECT_EQ(Digest(request), Digest(Build(config, known)));
+  EXPECT_EQ(request.unknown_items, 5);
+  EXPECT_EQ(request.dropped_events, 1) << "the oldest, of those that are known";
+
+  const EncodedRequest cold = Build(config, {{900}, {901}});
+  EXPECT_EQ(Digest(cold), Digest(Build(config, {}))) << "as no history";
+  EXPECT_EQ(cold.unknown_items, 2);
+  EXPECT_EQ(cold.dropped_events, 0);
 }
 
 TEST(FeatureBuilder, StaticFeaturesByName) {

@@ -15,6 +15,7 @@ namespace {
 using Action = BatchDecision::Action;
 using ::testing::ElementsAre;
 using ::testing::IsEmpty;
+using ::testing::UnorderedElementsAre;
 
 QueuedJob At(uint64_t id, absl::Duration waited = absl::ZeroDuration()) {
   return {.id = id, .submitted = kNow - waited, .rows = 8, .context_tokens = 100};
@@ -95,16 +96,36 @@ TEST(BatchPolicyTest, WhoeverStarvesGoesFirst) {
   EXPECT_THAT(Decide({critical, starving, longer}, {}, {.max_requests = 2}).batch, ElementsAre(6, 7));
 }
 
+// Who wakes up at the deadline's last moment has missed it: half of what a job can wait is kept.
 TEST(BatchPolicyTest, ClosesInTimeForTheTightestDeadline) {
   CostTable cost;
   cost.Observe(WorkKind::kEncode, {.requests = 1, .rows = 8, .context_tokens = 100}, 4 * kMs, kNow);
   cost.Observe(WorkKind::kDecode, {.requests = 1, .rows = 8, .context_tokens = 100}, 6 * kMs, kNow);
   QueuedJob job = At(1);
   job.deadline = kNow + absl::Microseconds(10'500);
-  EXPECT_EQ(Decide({job}, {}, {}, cost).wait_until, kNow + absl::Microseconds(500)) << "encode and decode to come";
+  EXPECT_EQ(Decide({job}, {}, {}, cost).wait_until, kNow + absl::Microseconds(250)) << "encode and decode to come";
   EXPECT_EQ(Decide({}, {job}, {}, cost).wait_until, kNow + 2 * kMs) << "only decode to come: the queue delay";
   job.deadline = kNow + 10 * kMs;
   EXPECT_THAT(Decide({job}, {}, {}, cost).batch, ElementsAre(1));
+}
+
+// On an idle server whose wait for company is longer than a caller's whole deadline.
+TEST(BatchPolicyTest, ADeadlineShorterThanTheQueueDelayIsKept) {
+  const BatchLimits limits{.max_queue_delay = 50 * kMs};
+  CostTable cost;
+  cost.Observe(WorkKind::kEncode, {.requests = 1, .rows = 8, .context_tokens = 100}, absl::Microseconds(100), kNow);
+  cost.Observe(WorkKind::kDecode, {.requests = 1, .rows = 8, .context_tokens = 100}, absl::Microseconds(200), kNow);
+  QueuedJob patient = At(1), tight = At(2);
+  tight.deadline = kNow + 20 * kMs;
+  const std::vector<QueuedJob> queue = {patient, tight};
+  const BatchDecision waits = DecideBatch({.encode = queue}, kNow, cost, limits);
+  ASSERT_EQ(waits.action, Action::kWait);
+  EXPECT_LE(waits.wait_until, kNow + 10 * kMs) << "of the tighter one";
+  EXPECT_GT(waits.wait_until, kNow + 9 * kMs);
+  for (const absl::Duration late : {absl::ZeroDuration(), 5 * kMs, 9 * kMs}) {  // a thread that is not woken in time
+    EXPECT_THAT(DecideBatch({.encode = queue}, waits.wait_until + late, cost, limits).batch,
+                UnorderedElementsAre(1, 2));
+  }
 }
 
 // Decode: 6 ms alone, 12 ms for four.

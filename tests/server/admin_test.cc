@@ -85,13 +85,17 @@ TEST_F(AdminTest, SaysWhyABundleWasRefused) {
   EXPECT_EQ(bad.error_code(), grpc::StatusCode::DATA_LOSS);
   EXPECT_THAT(bad.error_message(), HasSubstr("model.safetensors: was damaged"));
   EXPECT_EQ(DetailOf(FromGrpcStatus(bad)).reason(), "DATA_LOSS");
+  EXPECT_EQ(DetailOf(FromGrpcStatus(bad)).field(), "");
+  const v1::ErrorDetail none = DetailOf(FromGrpcStatus(Reload("none", &response)));
+  EXPECT_EQ(none.reason(), "NOT_FOUND");
+  EXPECT_EQ(none.field(), "bundle");
   const v1::ErrorDetail large = DetailOf(FromGrpcStatus(Reload("large", &response)));
   EXPECT_EQ(large.reason(), "OUT_OF_MEMORY");
   EXPECT_EQ(large.retry_after_ms(), 0) << "the same again would be too large, too";
   EXPECT_EQ(server_->counters().refused.value(), 0u);
   const grpc::Status longest = Reload(std::string(5000, 'x'), &response);
   EXPECT_EQ(longest.error_code(), grpc::StatusCode::INVALID_ARGUMENT);
-  EXPECT_THAT(longest.error_message(), HasSubstr("bundle"));
+  EXPECT_EQ(longest.error_message(), "bundle: 5000 bytes are outside 0..4096");
   for (const std::string& path : {std::string("models/2\0/../3", 13), std::string("models\n2"), std::string("\x7f")}) {
     const grpc::Status control = Reload(path, &response);
     EXPECT_EQ(control.error_code(), grpc::StatusCode::INVALID_ARGUMENT);
@@ -381,24 +385,32 @@ TEST_F(AdminPagesTest, MetricsCountWhatHappened) {
   pages_.Serving(&engine_, server_.get());
   v1::RecommendResponse response;
   for (int i = 0; i < 3; ++i) ASSERT_TRUE(Recommend(ValidRequest(), &response).ok());
+  engine_.set_answer([](const RecommendRequest&) {
+    RecommendResult unseen = FakeResult();
+    unseen.seen_events = 0;
+    return unseen;
+  });
+  ASSERT_TRUE(Recommend(ValidRequest(), &response).ok());
   engine_.set_answer([](const RecommendRequest&) { return absl::ResourceExhaustedError("full"); });
   EXPECT_FALSE(Recommend(ValidRequest(), &response).ok());
   EXPECT_TRUE(Eventually([&] { return server_->in_flight() == 0; }));
   const std::string page = Metrics();
-  EXPECT_THAT(page, HasSubstr("beamline_requests_total{code=\"OK\",reason=\"\"} 3"));
+  EXPECT_THAT(page, HasSubstr("beamline_requests_total{code=\"OK\",reason=\"\"} 4"));
   EXPECT_THAT(page, ContainsRegex("beamline_requests_total.code=\"RESOURCE_EXHAUSTED\",reason=\"[A-Z_]+\". 1"));
-  EXPECT_THAT(page, HasSubstr("beamline_request_duration_seconds_count{code=\"OK\"} 3"));
+  EXPECT_THAT(page, HasSubstr("beamline_request_duration_seconds_count{code=\"OK\"} 4"));
   // The fake's answers waited 11 us, decoded for 33 us, and had their context from the cache.
-  EXPECT_THAT(page, HasSubstr("beamline_stage_duration_seconds_count{stage=\"queue\"} 3"));
+  EXPECT_THAT(page, HasSubstr("beamline_stage_duration_seconds_count{stage=\"queue\"} 4"));
   EXPECT_THAT(page, HasSubstr("beamline_stage_duration_seconds_count{stage=\"encode\"} 0"));
-  EXPECT_THAT(page, ContainsRegex("beamline_stage_duration_seconds_sum.stage=\"decode\". 9[.][89][0-9]*e-05"));
+  EXPECT_THAT(page, ContainsRegex("beamline_stage_duration_seconds_sum.stage=\"decode\". 0[.]00013[12][0-9]*"));
   EXPECT_THAT(page, HasSubstr("beamline_model_info{model_version=\"model-1\",catalogue_version=\"catalogue-1\""));
   EXPECT_THAT(page, HasSubstr("beamline_models_refused_total 1"));
   EXPECT_THAT(page, HasSubstr("beamline_model_folder_unreadable 1"));
-  EXPECT_THAT(page, HasSubstr("beamline_history_unknown_items_total 9"));
+  EXPECT_THAT(page, HasSubstr("beamline_history_unknown_items_total 12"));
+  EXPECT_THAT(page, HasSubstr("beamline_history_dropped_events_total 28"));
+  EXPECT_THAT(page, HasSubstr("beamline_history_unseen_total 1"));
   EXPECT_THAT(page, HasSubstr("beamline_models_in_memory 1"));
   EXPECT_THAT(page, HasSubstr("\nbeamline_ready 1"));
-  EXPECT_THAT(page, HasSubstr("beamline_grpc_calls_total 4"));
+  EXPECT_THAT(page, HasSubstr("beamline_grpc_calls_total 5"));
   EXPECT_THAT(page, HasSubstr("beamline_grpc_failed_calls_total{cause=\"refused\"} 1"));
 }
 

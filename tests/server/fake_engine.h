@@ -61,13 +61,14 @@ inline RecommendResult FakeResult() {
   result.short_reason = ShortReason::kBeamExhausted;
   result.beam_widths = {2, 4, 4};
   result.narrowing = 2;
+  result.seen_events = 5;
   result.unknown_items = 3;
   result.dropped_events = 7;
   result.context_cached = true;
   result.model_version = "model-1";
   result.catalogue_version = "catalogue-1";
-  result.timings = {absl::Microseconds(11), absl::Microseconds(22), absl::Microseconds(33), absl::Microseconds(44),
-                    absl::Microseconds(110)};
+  result.timings = {absl::Microseconds(11), absl::Microseconds(22),  absl::Microseconds(33),
+                    absl::Microseconds(44), absl::Microseconds(110), absl::Microseconds(9)};
   result.timings.encode_requests = 2;
   result.timings.decode_requests = 3;
   return result;
@@ -109,6 +110,7 @@ class FakeEngine final : public Engine {
   // "bad" and "large" are refused, and so is a rollback before the first reload.
   void Reload(std::string bundle, ReloadCallback done) override {
     if (bundle == "bad") return done(absl::DataLossError("bad/model.safetensors: was damaged"));
+    if (bundle == "none") return done(absl::NotFoundError("none: no such folder"));
     if (bundle == "large") return done(absl::ResourceExhaustedError("large: needs 900.00 GB of memory"));
     const int number = reloads_.fetch_add(1) + 2;
     done(ModelVersion{.id = number,
@@ -136,6 +138,8 @@ class FakeEngine final : public Engine {
     status.ranker = true;
     status.levels = 3;
     status.level_sizes = {4, 2, 1};
+    status.short_term_events = 20;
+    status.positive_events = 256;
     status.parameters = 1234;
     status.codebook_fingerprint = "abc123-of-the-status";  // not the catalogue's: a swap may lie between the two
     status.num_items = 8;

@@ -81,6 +81,25 @@ TEST_F(LifecycleTest, HealthFollowsTheEnginesReadinessAndTheStop) {
   EXPECT_TRUE(engine_.drained());
 }
 
+TEST_F(LifecycleTest, WhoeverAsksIsToldThatItLeaves) {
+  const auto ready = [this] {
+    v1::GetStatusResponse status;
+    grpc::ClientContext context;
+    EXPECT_TRUE(model_->GetStatus(&context, {}, &status).ok());
+    return status.ready();
+  };
+  std::future<absl::Status> run = Run(/*drain_delay_ms=*/60'000, 1000);
+  EXPECT_TRUE(Eventually([&] { return Health("") == kServing; }));
+  EXPECT_TRUE(ready());
+  stop_.Add();
+  EXPECT_TRUE(Eventually([&] { return Health("") == kNotServing; }));
+  EXPECT_FALSE(ready());
+  v1::RecommendResponse response;
+  EXPECT_TRUE(Recommend(ValidRequest(), &response).ok()) << "who has not noticed yet is served";
+  stop_.Add();
+  EXPECT_TRUE(run.get().ok());
+}
+
 TEST_F(LifecycleTest, AnEngineThatIsNotReadyIsTested) {
   engine_.set_ready(false);
   engine_.set_answer([this](const RecommendRequest& request) -> absl::StatusOr<RecommendResult> {

@@ -149,11 +149,11 @@ TEST_F(ServiceTest, UnknownFieldsAreToleratedUpToALimit) {
     }
     return text + std::string(bytes, 'x');
   };
-  EXPECT_TRUE(RawCall(channel_, kRecommend, with_unknown(4000)).ok());
+  EXPECT_TRUE(RawCall(channel_, kRecommend, with_unknown(65000)).ok());
   const grpc::Status status = RawCall(channel_, kRecommend, with_unknown(1 << 20));
   EXPECT_EQ(status.error_code(), grpc::StatusCode::INVALID_ARGUMENT);
   EXPECT_EQ(Detail(status).reason(), "UNKNOWN_FIELDS");
-  EXPECT_EQ(Detail(status).limit(), "4096");
+  EXPECT_EQ(Detail(status).limit(), "65536");
   EXPECT_EQ(Detail(status).actual(), absl::StrCat((1 << 20) + 5));  // with its tag and length
   EXPECT_EQ(server_->counters().malformed.value(), 1u);
 }
@@ -395,6 +395,8 @@ TEST_F(ServiceTest, StatusTellsWhatIsLoadedAndCounted) {
   EXPECT_EQ(status.server().invalid(), 1u);
   EXPECT_EQ(status.server().in_flight(), 1);
   EXPECT_FALSE(status.server_version().empty());
+  EXPECT_EQ(status.short_term_events(), 20u);
+  EXPECT_EQ(status.positive_events(), 256u);
 }
 
 TEST_F(ServiceTest, UnknownMethodsAreUnimplemented) {

@@ -271,6 +271,7 @@ TEST(ToProto, CarriesEverythingOfAResult) {
   EXPECT_EQ(message.short_reason(), v1::SHORT_REASON_BEAM_EXHAUSTED);
   EXPECT_THAT(message.beam_widths(), ElementsAre(2, 4, 4));
   EXPECT_EQ(message.narrowing(), 2u);
+  EXPECT_EQ(message.seen_events(), 5u);
   EXPECT_EQ(message.unknown_items(), 3u);
   EXPECT_EQ(message.dropped_events(), 7u);
   EXPECT_EQ(message.model_version(), "model-1");
@@ -279,6 +280,7 @@ TEST(ToProto, CarriesEverythingOfAResult) {
   EXPECT_EQ(message.timings().encode_us(), 22);
   EXPECT_EQ(message.timings().decode_us(), 33);
   EXPECT_EQ(message.timings().resolve_us(), 44);
+  EXPECT_EQ(message.timings().prepare_us(), 9);
   EXPECT_EQ(message.timings().total_us(), 110);
   EXPECT_TRUE(message.timings().context_cached());
   EXPECT_EQ(message.timings().encode_requests(), 2);

@@ -96,6 +96,7 @@ TEST_F(LifecycleTest, WhoeverAsksIsToldThatItLeaves) {
   EXPECT_FALSE(ready());
   v1::RecommendResponse response;
   EXPECT_TRUE(Recommend(ValidRequest(), &response).ok()) << "who has not noticed yet is served";
+  EXPECT_TRUE(Eventually([&] { return server_->in_flight() == 0; }));
   stop_.Add();
   EXPECT_TRUE(run.get().ok());
 }

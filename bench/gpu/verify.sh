@@ -259,8 +259,10 @@ stage_sanitize() {
       grep -E '=========|Failure|no time' "$work/$tool" | head -n 40
     fi
   done
-  memcheck_carried backend '*CudaBackendTest*:*AlgorithmsOnDevice*:*Fp8Test*:*Fp8Mixed*:*GraphsTest*:*WarpgroupTrial*' || bad=1
+  memcheck_carried backend '*CudaBackendTest*:*Fp8Test*:*Fp8Mixed*:*GraphsTest*:*WarpgroupTrial*' || bad=1
   memcheck_carried decode '*CudaLists.Fp32*' || bad=1
+  # Last: mostly cuBLASLt's own kernels, thousands of them, which may take more time than there is.
+  memcheck_carried backend '*AlgorithmsOnDevice*' || bad=1
   detail=${said%; }
   return $bad
 }
@@ -349,10 +351,15 @@ measure_peers() {
   # shellcheck disable=SC2086  # several options
   # The models are kept for a next call, where the machine is.
   BEAMLINE_CACHE=build/peers limited "$work/bench" python3 -B bench/peers/run_gpu.py --sizes "$1" --beamline carry/beamline \
-    --peer-binary carry/beamline_peer --library-path "$libraries" --logs "${out%.json}-peers" --limit $((limit - SECONDS + stage_start - 10)) \
+    --peer-binary carry/beamline_peer --library-path "$libraries" --logs "$work/peer_logs" --limit $((limit - SECONDS + stage_start - 10)) \
     ${BEAMLINE_PEERS_OPTIONS:-}
-  local status=$?
+  local status=$? log
   cat "$work/bench"
+  # One file: a machine that is lent brings back only a few.
+  for log in "$work/peer_logs"/*.log; do
+    [[ ! -e $log ]] || keep_log "$log" "$1: ${log##*/}"
+  done
+  rm -rf "$work/peer_logs"
   : >"$work/measured"
   json_lines "$work/bench" "$work/measured" || status=1
   cat "$work/measured" >>"$work/peers"
@@ -368,7 +375,7 @@ experiment() {
   local status=0 said=$detail
   [[ -x carry/beamline_engine_gpu_bench ]] || return 0
   LD_LIBRARY_PATH=$libraries limited "$work/bench" carry/beamline_engine_gpu_bench --models "$2" --dtypes bf16 \
-    --batches 1,8 --clients 1 || status=1
+    --batches 1,8 --clients 1,2 || status=1
   cat "$work/bench"
   : >"$work/measured"
   json_lines "$work/bench" "$work/measured" || status=1
@@ -490,7 +497,18 @@ stage_server() {
 
 gpu=$(timeout 60 nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv,noheader 2>/dev/null | head -n 1)
 out=$results/gpu-$(date -u +%Y%m%dT%H%M%SZ).json
-versions=$(timeout 120 python3 -c 'import torch, transformers; print("torch", torch.__version__, "transformers", transformers.__version__)' 2>/dev/null)
+# Not by importing them, which takes a cold machine half a minute.
+versions=$(timeout 60 python3 - 2>/dev/null <<'PYTHON'
+from importlib import metadata
+said = []
+for name in ("torch", "transformers"):
+    try:
+        said += [name, metadata.version(name)]
+    except metadata.PackageNotFoundError:
+        pass
+print(" ".join(said))
+PYTHON
+)
 write_result() {
   mkdir -p "$results"
   python3 -B bench/gpu/result.py write "$work" "$out" "device=$(cut -d, -f1 <<<"$gpu")" \

@@ -23,16 +23,20 @@ struct LaunchShape {
 template <class... Parameters, class... Arguments>
 LaunchError Launch(void (*kernel)(Parameters...), const LaunchShape& shape, cudaStream_t stream,
                    const Arguments&... arguments) {
-  cudaLaunchAttribute programmatic = {};
-  programmatic.id = cudaLaunchAttributeProgrammaticStreamSerialization;
-  programmatic.val.programmaticStreamSerializationAllowed = 1;
+  cudaLaunchAttribute early[2] = {};
+  early[0].id = cudaLaunchAttributeProgrammaticStreamSerialization;
+  early[0].val.programmaticStreamSerializationAllowed = 1;
+  // One split of every multiprocessor into cache and shared memory: where it differs from the kernel's before, a block
+  // cannot come before that one's have gone.
+  early[1].id = cudaLaunchAttributePreferredSharedMemoryCarveout;
+  early[1].val.sharedMemCarveout = cudaSharedmemCarveoutMaxShared;
   cudaLaunchConfig_t config = {};
   config.gridDim = shape.grid;
   config.blockDim = dim3(shape.threads);
   config.dynamicSmemBytes = shape.shared_bytes;
   config.stream = stream;
-  config.attrs = &programmatic;
-  config.numAttrs = ProgrammaticLaunch() ? 1 : 0;
+  config.attrs = early;
+  config.numAttrs = ProgrammaticLaunch() ? 2 : 0;
   const cudaError_t error = cudaLaunchKernelEx(&config, kernel, arguments...);
   return error == cudaSuccess ? LaunchError::kOk : LaunchError::kCuda;
 }

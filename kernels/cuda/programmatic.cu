@@ -1,29 +1,22 @@
 // SPDX-License-Identifier: Apache-2.0
-#include <algorithm>
 #include <atomic>
 #include <cstdlib>
 
+#include <cuda_runtime.h>
+
 #include "beamline/kernels/programmatic_cuda.h"
-#include "cuda/device_attribute.cuh"
+#include "cuda/device_side.cuh"
 
 namespace beamline::kernels {
 namespace {
 
-// The capabilities that there is code for: from 9.0 on it waits for the kernel before (device_side.cuh). A device runs
-// what was made for the newest that is not newer than itself.
-#if defined(BEAMLINE_EMULATED)
-constexpr int kArchitectures[] = {900};
-#else
-constexpr int kArchitectures[] = {__CUDA_ARCH_LIST__};
-#endif
+__global__ void Waits() { AwaitPredecessors(); }
+
+// Whether the device runs code that waits for the kernel before (device_side.cuh: from 9.0 on). By what the runtime
+// chose, which may be PTX of an older capability, compiled for a newer device.
 bool KernelsWait() {
-  const int device = 100 * DeviceAttribute(cudaDevAttrComputeCapabilityMajor) +
-                     10 * DeviceAttribute(cudaDevAttrComputeCapabilityMinor);
-  int newest = 0;
-  for (const int architecture : kArchitectures) {
-    if (architecture <= device) newest = std::max(newest, architecture);
-  }
-  return newest >= 900;
+  cudaFuncAttributes chosen = {};
+  return cudaFuncGetAttributes(&chosen, Waits) == cudaSuccess && chosen.ptxVersion >= 90;
 }
 
 std::atomic<bool>& Launches() {

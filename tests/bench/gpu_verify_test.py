@@ -54,6 +54,7 @@ class VerifyTest(unittest.TestCase):
                              env={**os.environ, "PATH": path, **variables}, timeout=120, check=False)
         files = sorted((self.root / "bench/results").glob("gpu-*.json"))
         result = json.loads(files[-1].read_text()) if files else None
+        self.written = sorted(path.suffix for path in (self.root / "bench/results").rglob("*"))
         self.log = "".join(file.read_text() for file in sorted((self.root / "bench/results").glob("gpu-*.log")))
         shutil.rmtree(self.root / "bench/results", ignore_errors=True)
         said = {stage["stage"]: stage for stage in result["stages"]} if result else {}
@@ -193,7 +194,7 @@ esac""")
         self.script("carry/beamline_engine_gpu_bench", '[[ $BEAMLINE_WARPGROUPS == 0 ]] && echo "{\\"engine\\": \\"$*\\"}"')
         self.assertEqual(self.verify("portable")[2]["engine"], [
             {"experiment": "portable",
-             "engine": "--models 1.02B,0.13B,0.935B --dtypes bf16 --batches 1,8 --clients 1"}])
+             "engine": "--models 1.02B,0.13B,0.935B --dtypes bf16 --batches 1,8 --clients 1,2"}])
         self.script("carry/beamline_engine_gpu_bench", '[[ $BEAMLINE_PROGRAMMATIC_LAUNCH == 0 ]] && echo "{\\"engine\\": 1}"')
         self.assertEqual(self.verify("serial")[2]["engine"], [{"experiment": "serial", "engine": 1}])
         self.script("carry/beamline_engine_gpu_bench", '[[ $* != *trunk* ]] || kill -SEGV $$; echo "{\\"engine\\": 1}"')
@@ -248,7 +249,8 @@ esac""")
         self.script("bin/python3", f"""
 [[ $* == *run_gpu.py* ]] || {{ [[ $2 == *transformers* ]] && exit $([[ -e carry/bare ]] && echo 1 || echo 0); exec {sys.executable} "$@"; }}
 [[ $* == "-B bench/peers/run_gpu.py --sizes E"[01]" --beamline carry/beamline --peer-binary carry/beamline_peer --library-path "*/carry/lib:*" \
---logs "*"-peers --limit "*" --rounds 1" ]] || {{ echo "$*"; exit 9; }}
+--logs "*"/peer_logs --limit "*" --rounds 1" ]] || {{ echo "$*"; exit 9; }}
+all="$*"; logs=${{all#*--logs }}; logs=${{logs%% *}}; mkdir -p "$logs"; echo "a loop said much" >"$logs/torch_graph.log"
 echo preparing
 echo '{{"peer": "beamline", "ms_per_request": 1}}'
 echo '{{"peer": "torch_graph", "error": "out of memory"}}'
@@ -262,6 +264,8 @@ exit 1""")
         self.assertEqual([list(line)[0] for line in result["peers"]], ["peer", "peer", "goal", "goal", "skipped"])
         self.assertEqual([goal["goal"] for goal in result["goals"][-2:]], ["one", "two"])
         self.assertEqual(result["settings"]["peers_options"], "--rounds 1")
+        self.assertEqual(self.written, [".json", ".log"], "a machine that is lent brings back few files")
+        self.assertIn("== E0: torch_graph.log\na loop said much", self.log)
         _, _, both = self.verify("peers", "peers_large", BEAMLINE_PEERS_OPTIONS="--rounds 1")
         self.assertEqual(len(both["peers"]), 10)
         (self.root / "carry/bare").touch()

@@ -17,7 +17,7 @@
 namespace beamline::backend::cuda {
 namespace {
 
-constexpr int64_t kUpToTrialRows[] = {1, 2, 3, 8, 16, 17, 33, 100, kTrialRows};
+constexpr int64_t kUpToTrialRows[] = {1, 2, 3, 8, 16, 17, 33, 48, 64, 65, 100, 128, 129, kTrialRows};
 constexpr int kAsked = 16;           // algorithms per number of rows
 constexpr int64_t kAlignedRows = 4;  // scales begin at 16 bytes, or the library refuses the product
 constexpr int kRepeats = 4;

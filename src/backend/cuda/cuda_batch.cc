@@ -48,8 +48,9 @@ void* Worker::SelectWorkspace(int32_t requests, int32_t rows) {
   if (!memory.defined()) {
     const size_t bytes = kernels::BeamSelectWorkspaceBytes(requests, rows);
     TORCH_CHECK(bytes > 0, "cuda: a selection of ", requests, " requests and ", rows, " rows");
-    memory = NewTensor(device, {static_cast<int64_t>(bytes)}, c10::ScalarType::Byte);
-    Check(kernels::BeamSelectPrepare(memory.mutable_data_ptr(), requests, rows, stream), "beam selection");
+    at::Tensor made = NewTensor(device, {static_cast<int64_t>(bytes)}, c10::ScalarType::Byte);
+    Check(kernels::BeamSelectPrepare(made.mutable_data_ptr(), requests, rows, stream), "beam selection");
+    memory = std::move(made);
   }
   return memory.mutable_data_ptr();
 }

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "backend/cuda/programmatic_trial.h"
 
+#include <algorithm>
 #include <array>
-#include <utility>
 #include <vector>
 
 #include <ATen/core/Tensor.h>
@@ -12,6 +12,7 @@
 #include "backend/cuda/device_fault.h"
 #include "backend/cuda/device_memory.h"
 #include "base/run_catching.h"
+#include "beamline/kernels/elementwise_cuda.h"
 #include "beamline/kernels/product_cuda.h"
 
 namespace beamline::backend::cuda {
@@ -19,22 +20,30 @@ namespace {
 
 constexpr char kLaunchTrial[] = "a trial of programmatic launches";
 constexpr int kRows = 16, kWidth = 256;
-// Of a chain; a whole number of times around the places, and of exchanges.
-constexpr int kSteps = 24, kCopyEvery = 4, kPlaces = 3;
-static_assert(kSteps % 2 == 0 && (kSteps + kSteps / kCopyEvery) % kPlaces == 0);
+constexpr int kSteps = 24;  // even: exchanges come in pairs
+constexpr int kPlaces = 3;
+// Which step is the wide product, behind which steps there is a copy, or a sum.
+constexpr int kWideStep = 12, kEvery = 4, kCopied = 1, kAdded = 2;
+constexpr int kSums = kSteps / kEvery;
+static_assert(kSteps % 2 == 0 && kWideStep % kEvery != kCopied && kWideStep % kEvery != kAdded);
+// Of the wide product: more blocks than a device runs at once.
+constexpr int64_t kWideColumns = 16384, kEmulatedWideColumns = 512;
 
 // Values are small whole numbers, which bf16 has.
 using Values = std::vector<c10::BFloat16>;
 
-// A step exchanges the halves of every row and adds one, by a product: each block reads what all blocks wrote.
+// A step exchanges the halves of every row and adds one, by a product: each block reads what all blocks wrote. A few
+// steps' results are copied, a few get one more by a kernel that reads through the first-level cache, and one step is a
+// product of several waves of blocks, of which the next reads the last.
 class Chain {
  public:
-  explicit Chain(c10::Device where) {
+  explicit Chain(c10::Device where) : wide_columns_(where.is_cuda() ? kWideColumns : kEmulatedWideColumns) {
     Check(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), kLaunchTrial);
-    Values exchange(kWidth * kWidth, 0);
-    for (int i = 0; i < kWidth; ++i) exchange[i * kWidth + (i + kWidth / 2) % kWidth] = 1;
+    Values exchange(wide_columns_ * kWidth, 0);
+    for (int64_t i = 0; i < wide_columns_; ++i) exchange[i * kWidth + (i + kWidth / 2) % kWidth] = 1;
     exchange_ = Upload(where, exchange);
-    ones_ = Upload(where, Values(kWidth, 1));
+    ones_ = Upload(where, Values(std::max<int64_t>(wide_columns_, kRows * kWidth), 1));
+    wide_ = Upload(where, Values(kRows * wide_columns_, 0));
     for (at::Tensor& place : places_) place = Upload(where, Start());
   }
   ~Chain() { cudaStreamDestroy(stream_); }
@@ -43,36 +52,28 @@ class Chain {
 
   cudaStream_t stream() const { return stream_; }
 
+  // From the first place to the first place.
   cudaError_t Enqueue() const {
-    int at = 0;
-    const auto move = [&] { return std::exchange(at, (at + 1) % kPlaces); };
+    int place = 0;
+    const auto next = [&] { return places_[place = (place + 1) % kPlaces].mutable_data_ptr(); };
+    Rows now{places_[0].const_data_ptr(), kWidth};
     for (int step = 0; step < kSteps; ++step) {
-      const int from = move();
-      if (kernels::SkinnyProductCuda({.rows = kRows,
-                                      .n = kWidth,
-                                      .k = kWidth,
-                                      .x = places_[from].const_data_ptr(),
-                                      .weight = exchange_.const_data_ptr(),
-                                      .x_step = kWidth,
-                                      .weight_step = kWidth,
-                                      .out_step = kWidth,
-                                      .bias = ones_.const_data_ptr(),
-                                      .out = places_[at].mutable_data_ptr()},
-                                     stream_) != kernels::LaunchError::kOk) {
-        return cudaGetLastError();
-      }
-      if (step % kCopyEvery > 0) continue;
-      const int copied = move();
-      if (const cudaError_t error = cudaMemcpyAsync(places_[at].mutable_data_ptr(), places_[copied].const_data_ptr(),
-                                                    places_[copied].nbytes(), cudaMemcpyDeviceToDevice, stream_);
-          error != cudaSuccess) {
+      const bool wide = step == kWideStep;
+      void* out = wide ? wide_.mutable_data_ptr() : next();
+      if (const cudaError_t error = Exchange(now, wide ? wide_columns_ : kWidth, out); error != cudaSuccess) {
         return error;
       }
+      now = wide ? Rows{static_cast<c10::BFloat16*>(out) + wide_columns_ - kWidth, wide_columns_} : Rows{out, kWidth};
+      cudaError_t error = cudaSuccess;
+      if (step % kEvery == kCopied) error = Copy(now.data, out = next());
+      if (step % kEvery == kAdded) error = AddOne(now.data, out = next());
+      if (error != cudaSuccess) return error;
+      if (!wide) now.data = out;
     }
-    return cudaSuccess;
+    return place == 0 ? cudaSuccess : Copy(now.data, places_[0].mutable_data_ptr());
   }
 
-  // Twice the chain, once more captured.
+  // A graph of the chain, the chain, the graph again, of which none is waited for.
   cudaError_t RunGraph() const {
     cudaGraph_t graph = nullptr;
     cudaGraphExec_t executable = nullptr;
@@ -82,7 +83,9 @@ class Chain {
     error = cudaStreamEndCapture(stream_, &graph);
     if (enqueued != cudaSuccess) error = enqueued;
     if (error == cudaSuccess) error = cudaGraphInstantiate(&executable, graph, 0);
-    for (int run = 0; run < 2 && error == cudaSuccess; ++run) error = cudaGraphLaunch(executable, stream_);
+    if (error == cudaSuccess) error = cudaGraphLaunch(executable, stream_);
+    if (error == cudaSuccess) error = Enqueue();
+    if (error == cudaSuccess) error = cudaGraphLaunch(executable, stream_);
     const cudaError_t finished = cudaStreamSynchronize(stream_);
     if (executable != nullptr) cudaGraphExecDestroy(executable);
     if (graph != nullptr) cudaGraphDestroy(graph);
@@ -97,11 +100,42 @@ class Chain {
           kLaunchTrial);
     Check(cudaStreamSynchronize(stream_), kLaunchTrial);
     Values expected = Start();
-    for (c10::BFloat16& value : expected) value += static_cast<float>(chains * kSteps);
+    for (c10::BFloat16& value : expected) value += static_cast<float>(chains * (kSteps + kSums));
     return values == expected;
   }
 
  private:
+  struct Rows {
+    const void* data;
+    int64_t step;
+  };
+  static cudaError_t Told(kernels::LaunchError error) {
+    return error == kernels::LaunchError::kOk ? cudaSuccess : cudaGetLastError();
+  }
+  cudaError_t Exchange(const Rows& x, int64_t columns, void* out) const {
+    return Told(kernels::SkinnyProductCuda({.rows = kRows,
+                                            .n = static_cast<int32_t>(columns),
+                                            .k = kWidth,
+                                            .x = x.data,
+                                            .weight = exchange_.const_data_ptr(),
+                                            .x_step = x.step,
+                                            .weight_step = kWidth,
+                                            .out_step = columns,
+                                            .bias = ones_.const_data_ptr(),
+                                            .out = out},
+                                           stream_));
+  }
+  cudaError_t Copy(const void* from, void* to) const {
+    return cudaMemcpyAsync(to, from, places_[0].nbytes(), cudaMemcpyDeviceToDevice, stream_);
+  }
+  cudaError_t AddOne(const void* x, void* out) const {
+    return Told(kernels::AddCuda({.type = kernels::DataType::kBFloat16,
+                                  .count = kRows * kWidth,
+                                  .x = x,
+                                  .y = ones_.const_data_ptr(),
+                                  .out = out},
+                                 stream_));
+  }
   static Values Start() {
     Values values(kRows * kWidth);
     for (int i = 0; i < kRows * kWidth; ++i) values[i] = static_cast<float>((i / kWidth + i) % 64);
@@ -115,8 +149,9 @@ class Chain {
     return made;
   }
 
+  const int64_t wide_columns_;
   cudaStream_t stream_ = nullptr;
-  at::Tensor exchange_, ones_;
+  at::Tensor exchange_, ones_, wide_;
   std::array<at::Tensor, kPlaces> places_;
 };
 
@@ -139,7 +174,7 @@ absl::StatusOr<std::string> TryProgrammaticLaunch(c10::Device where) {
         if (error != cudaSuccess) return wrong("a chain of kernels", error);
         if (!chain.IsAfter(1)) return "a chain of kernels gives other values";
         if (error = chain.RunGraph(); error != cudaSuccess) return wrong("a graph of such kernels", error);
-        if (!chain.IsAfter(3)) return "a graph of such kernels gives other values";
+        if (!chain.IsAfter(4)) return "a graph of such kernels gives other values";
         return "";
       },
       absl::StatusCode::kResourceExhausted);

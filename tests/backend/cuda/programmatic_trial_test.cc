@@ -34,7 +34,7 @@ TEST(ProgrammaticTrialTest, ARefusedLaunchIsAReasonToGoWithoutAndALostDeviceIsAn
   emulator::launch_error = cudaErrorLaunchOutOfResources;
   absl::StatusOr<std::string> wrong = TryProgrammaticLaunch(where);
   EXPECT_THAT(wrong.value(), testing::StartsWith("a chain of kernels: "));
-  constexpr int kChain = 24;  // launches
+  constexpr int kChain = 24 + 6;  // launches
   emulator::launches_before_error = kChain + 5;
   wrong = TryProgrammaticLaunch(where);
   EXPECT_THAT(wrong.value(), testing::StartsWith("a graph of such kernels: "));

@@ -335,11 +335,16 @@ inline cudaError_t cudaGraphExecDestroy(cudaGraphExec_t graph) {
 }
 
 // -- Launches.
-enum cudaLaunchAttributeID { cudaLaunchAttributeProgrammaticStreamSerialization = 6 };
+enum cudaLaunchAttributeID {
+  cudaLaunchAttributeProgrammaticStreamSerialization = 6,
+  cudaLaunchAttributePreferredSharedMemoryCarveout = 14
+};
+enum cudaSharedCarveout { cudaSharedmemCarveoutMaxShared = 100 };
 struct cudaLaunchAttribute {
   cudaLaunchAttributeID id;
   struct {
     int programmaticStreamSerializationAllowed;
+    unsigned sharedMemCarveout;
   } val;
 };
 struct cudaLaunchConfig_t {
@@ -376,6 +381,14 @@ cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(
       },
       config->numAttrs > 0 && (emulator::broken_programmatic ||
                                (emulator::broken_programmatic_graphs && config->stream->capture != nullptr)));
+  return cudaSuccess;
+}
+struct cudaFuncAttributes {
+  int ptxVersion = 0;
+};
+template <class Kernel>
+cudaError_t cudaFuncGetAttributes(cudaFuncAttributes* attributes, Kernel*) {
+  attributes->ptxVersion = 10 * emulator::compute_capability;
   return cudaSuccess;
 }
 template <class Kernel>

@@ -22,12 +22,13 @@ say() { printf '\n\033[1m== %s\033[0m\n' "$*"; }
 # makes two threads many times slower than one.
 export OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-passive}
 
-# configure PRESET DIR [cmake arguments]: quiet unless it fails.
+# configure PRESET DIR [cmake arguments]: quiet unless it fails. How many processes share the cases of a test executable is
+# not remembered from the call before: `ctest -R NAME` finds cases by name only where each is a test of its own.
 configure() {
   local preset=$1 dir=$2
   shift 2
   mkdir -p "$dir"
-  (cd "$root" && cmake --preset "$preset" -B "$dir" "$@" >"$dir.configure.log" 2>&1) || {
+  (cd "$root" && cmake --preset "$preset" -B "$dir" -UBEAMLINE_TEST_SHARDS "$@" >"$dir.configure.log" 2>&1) || {
     cat "$dir.configure.log" >&2
     return 1
   }

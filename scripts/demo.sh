@@ -10,17 +10,13 @@
 #
 # BEAMLINE_DEMO=DIR keeps the artefacts elsewhere (default: out/demo), BEAMLINE_DEMO_PORT picks the port (default 50051).
 set -euo pipefail
+. "$(dirname "$0")/usage.sh"
 keep=no fresh=no
 for argument in "$@"; do
   case $argument in
     --keep) keep=yes ;;
     --fresh) fresh=yes ;;
-    *)
-      sed -n '3,11p' "$0" | cut -c3-
-      [[ $argument == --help || $argument == -h ]] && exit 0
-      echo "demo: unknown argument '$argument'" >&2
-      exit 2
-      ;;
+    *) other_argument "$argument" ;;
   esac
 done
 port=${BEAMLINE_DEMO_PORT:-50051}

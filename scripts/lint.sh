@@ -10,19 +10,25 @@
 # A source that was clean is not looked at again until it, a header of ours that it includes, .clang-tidy or clang-tidy
 # itself changes (a folder's own .clang-tidy counts, too): the keys of clean sources are kept in the cache folder.
 set -euo pipefail
+. "$(dirname "$0")/usage.sh"
+case ${1:-} in
+  --format | --fix) ;;
+  "") usage >&2; exit 2 ;;
+  -*) other_argument "$1" ;;
+esac
 . "$(dirname "$0")/lib.sh"
 cd "$root"
 
 mapfile -t sources < <(git ls-files -co --exclude-standard '*.h' '*.cc' '*.cu' '*.cuh')
-if [[ ${1:-} == --fix ]]; then
+if [[ $1 == --fix ]]; then
   clang-format -i "${sources[@]}"
   exit
 fi
 echo "clang-format: ${#sources[@]} files"
 clang-format --dry-run --Werror "${sources[@]}"
-[[ ${1:-} == --format ]] && exit
+[[ $1 == --format ]] && exit
 
-build=$(cd "${1:?usage: scripts/lint.sh --format | --fix | BUILD_DIR [FILE...]}" && pwd)
+build=$(cd "$1" && pwd)
 shift
 [[ -f $build/compile_commands.json ]] || { echo "lint: $build/compile_commands.json is missing: configure first" >&2; exit 2; }
 clang_tidy=$cache/tools/bin/clang-tidy

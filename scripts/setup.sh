@@ -11,13 +11,22 @@
 #   scripts/setup.sh --cuda   and nvcc with what compiles the preset cuda-release, from NVIDIA's wheels (about 300 MB); where
 #                             there is no nvcc on the PATH, scripts/lib.sh takes that one
 set -euo pipefail
+. "$(dirname "$0")/usage.sh"
+dev=no cuda=no
+for argument in "$@"; do
+  case $argument in
+    --dev) dev=yes ;;
+    --cuda) cuda=yes ;;
+    *) other_argument "$argument" ;;
+  esac
+done
 
 torch_version=2.11.0
 cache=${BEAMLINE_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/beamline}
 packages=(g++ cmake ninja-build ccache lld git ca-certificates
   libgrpc++-dev protobuf-compiler protobuf-compiler-grpc libprotobuf-dev libabsl-dev libspdlog-dev libfmt-dev
   nlohmann-json3-dev libcli11-dev zlib1g-dev libssl-dev pkg-config libre2-dev libc-ares-dev prometheus-cpp-dev libcpp-httplib-dev python3 python3-venv)
-[[ ${1:-} == --dev ]] && packages+=(libgtest-dev libgmock-dev libbenchmark-dev clang-format prometheus haproxy chromium fonts-dejavu-core)
+[[ $dev == yes ]] && packages+=(libgtest-dev libgmock-dev libbenchmark-dev clang-format prometheus haproxy chromium fonts-dejavu-core)
 
 missing=()
 for package in "${packages[@]}"; do
@@ -47,7 +56,7 @@ fi
 # clang-tidy from the wheel: three times as fast as Debian's 14, which looks at every line of every system header.
 tools=(kubernetes-validate==1.37.0 clang-tidy==23.1.4)
 installed=$cache/tools/$(IFS=,; echo "${tools[*]}").ok
-if [[ ${1:-} == --dev && ! -f $installed ]]; then
+if [[ $dev == yes && ! -f $installed ]]; then
   echo "setup: installing ${tools[*]} into $cache/tools"
   rm -rf "$cache/tools"
   mkdir -p "$cache"
@@ -56,15 +65,15 @@ if [[ ${1:-} == --dev && ! -f $installed ]]; then
   touch "$installed"
 fi
 
-cuda=(nvidia-cuda-nvcc==13.0.88 nvidia-nvvm==13.0.88 nvidia-cuda-crt==13.0.88 nvidia-cuda-cccl==13.0.85
+wheels=(nvidia-cuda-nvcc==13.0.88 nvidia-nvvm==13.0.88 nvidia-cuda-crt==13.0.88 nvidia-cuda-cccl==13.0.85
   nvidia-cuda-runtime==13.0.96 nvidia-cublas==13.1.0.3 nvidia-nccl-cu13==2.28.9)
-installed=$cache/cuda/$(IFS=,; echo "${cuda[*]}").ok
-if [[ ${1:-} == --cuda && ! -f $installed ]]; then
-  echo "setup: installing ${cuda[*]} into $cache/cuda"
+installed=$cache/cuda/$(IFS=,; echo "${wheels[*]}").ok
+if [[ $cuda == yes && ! -f $installed ]]; then
+  echo "setup: installing ${wheels[*]} into $cache/cuda"
   rm -rf "$cache/cuda"
   mkdir -p "$cache"
   /usr/bin/python3 -m venv "$cache/cuda"
-  "$cache/cuda/bin/pip" install --quiet --disable-pip-version-check --no-deps "${cuda[@]}"
+  "$cache/cuda/bin/pip" install --quiet --disable-pip-version-check --no-deps "${wheels[@]}"
   # The wheels' folder as nvcc and CMake expect a toolkit.
   toolkit=$(echo "$cache"/cuda/lib/python3*/site-packages/nvidia/cu13)
   ln -s lib "$toolkit/lib64"

@@ -9,10 +9,14 @@
 #
 # BEAMLINE_JOBS=N compiles with N jobs; BEAMLINE_BUILD_ROOT and BEAMLINE_CACHE move the builds and the caches.
 set -euo pipefail
-case ${1:-} in
-  "" | --fast) mode=${1:---full} ;;
-  *) sed -n '3,10p' "$0" | cut -c3-; [[ $1 == --help || $1 == -h ]] && exit 0 || exit 2 ;;
-esac
+. "$(dirname "$0")/usage.sh"
+mode=--full
+for argument in "$@"; do
+  case $argument in
+    --fast) mode=--fast ;;
+    *) other_argument "$argument" ;;
+  esac
+done
 cd "$(dirname "$0")/.."
 bash scripts/setup.sh --dev
 . scripts/lib.sh
@@ -133,6 +137,7 @@ BEAMLINE_PARITY_DIR=$parity_set GTEST_FILTER='*TheSetMadeOnDemand*:*T5Company*/0
   echo "the parity set was not compared on both backends" >&2
   exit 1
 }
+configure cpu-release "$build_root/cpu-release"  # leaves it with a test for each case: ctest -R finds them by name
 stage_end
 
 stage "parity: the peers of bench/peers on a GPU, here on the CPU, give the lists of transformers and Beamline"

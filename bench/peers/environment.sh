@@ -4,12 +4,13 @@
 # and prints how to start its interpreter. Torch is the wheel that scripts/setup.sh fetched, started as
 # tests/golden/venv.sh says. With BEAMLINE_PEERS_NO_INSTALL set: exit status 77 where it is not there.
 set -euo pipefail
+. "$(dirname "$0")/../../scripts/usage.sh"
 here=$(cd "$(dirname "$0")" && pwd)
 . "$here/../../scripts/lib.sh"
 case ${1:-} in
   main) requirements=$here/requirements.txt ;;
   optimum) requirements=$here/requirements-optimum.txt ;;
-  *) echo "usage: environment.sh main | optimum" >&2; exit 2 ;;
+  *) other_argument "${1:-}" ;;
 esac
 venv=$cache/peers-$1-$(sha256sum <"$requirements" | cut -c1-12)
 

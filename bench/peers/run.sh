@@ -15,10 +15,13 @@ if [[ ${1:-} == --no-install ]]; then
   export BEAMLINE_PEERS_NO_INSTALL=1
 fi
 
-for argument in "$@"; do  # what asks for no measurement builds and installs nothing
+# What asks for no measurement, or for one that there is not, builds and installs nothing.
+unbuilt=(/usr/bin/python3 -B "$here/run.py" --beamline none --peer-binary none)
+for argument in "$@"; do
   [[ $argument == --plan || $argument == --help || $argument == -h ]] || continue
-  exec /usr/bin/python3 -B "$here/run.py" --beamline none --peer-binary none "$@"
+  exec "${unbuilt[@]}" "$@"
 done
+"${unbuilt[@]}" "$@" --plan >/dev/null || exit $?
 
 command=$(bash "$here/environment.sh" main) || exit $?
 build=${BEAMLINE_PEERS_BUILD:-$build_root/cpu-release}

@@ -10,11 +10,15 @@
 # another duration, BEAMLINE_BINARY a binary built before, BEAMLINE_OVERHEAD_JSON a file to keep the numbers in.
 # BEAMLINE_OVERHEAD_FLOOR=yes measures what calls cost that do nothing, too: the floor of gRPC's callback API.
 set -euo pipefail
+. "$(dirname "$0")/../../scripts/usage.sh"
+rates=("$@")
+(($#)) || rates=(50 200 500)
+for rate in "${rates[@]}"; do
+  [[ $rate =~ ^[0-9.]+$ ]] || other_argument "$rate"
+done
 cd "$(dirname "$0")/../.."
 . scripts/lib.sh
 . bench/server/server.sh
-rates=("$@")
-(($#)) || rates=(50 200 500)
 build_beamline
 golden=tests/golden/t5/relu_tied
 "$beamline" import hf $golden/hf --sid-index $golden/index.json --id-offset 1 --out "$work/bundle" >"$work/import.log" 2>&1

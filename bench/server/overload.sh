@@ -8,7 +8,7 @@
 #              may drift by a fifth within minutes
 #   classes    200 %, a fifth critical, a fifth sheddable: the classes lose in their order
 #   narrowing  200 %, with a ladder of beams: more is answered, and each answer says with how many beams
-# A line PASS or FAIL per claim; the numbers go to bench/results/overload.json. Exit status 1: a claim failed.
+# A line PASS or FAIL per claim; the numbers go to build/overload.json. Exit status 1: a claim failed.
 #
 #   bench/server/overload.sh [--seconds N] [--bundle DIR] [--deadline-ms N] [--beam N] [--history N] [--out FILE]
 #
@@ -18,9 +18,10 @@
 # core that computes that would be lost to the answers, whoever decides. Of two cores the load shares the second. Measure on a
 # quiet machine. BEAMLINE_BINARY: a binary built before.
 set -euo pipefail
+. "$(dirname "$0")/../../scripts/usage.sh"
 cd "$(dirname "$0")/../.."
 . scripts/lib.sh
-seconds=600 bundle= deadline=200 beam=64 history=50 out=bench/results/overload.json
+seconds=600 bundle= deadline=200 beam=64 history=50 out=$build_root/overload.json
 while (($#)); do
   case $1 in
     --seconds) seconds=$2 ;;
@@ -29,12 +30,7 @@ while (($#)); do
     --beam) beam=$2 ;;
     --history) history=$2 ;;
     --out) out=$2 ;;
-    *)
-      sed -n '3,19p' "$0" | cut -c3-
-      [[ $1 == --help || $1 == -h ]] && exit 0
-      echo "overload: unknown argument '$1'" >&2
-      exit 2
-      ;;
+    *) other_argument "$1" ;;
   esac
   shift 2
 done

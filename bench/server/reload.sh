@@ -8,14 +8,15 @@
 #   bench/server/reload.sh [--rounds N] [--seconds N] [--bundles DIR,DIR,DIR] [--beam N] [--history N] [--out FILE]
 #
 # --rounds: reloads (default 10); --seconds: of each turn (default 6). Without --bundles three small models are trained and
-# kept in the build folder. Numbers go to bench/results/reload.json. Measure on a quiet machine with two free cores: the
+# kept in the build folder. Numbers go to build/reload.json. Measure on a quiet machine with two free cores: the
 # server, with the thread that loads, has one of them and the load the other; who asks for the reload has what they leave
 # of both, for starting a program costs more than a small reload. BEAMLINE_BINARY: a binary built before.
 # Exit status 1: a claim failed.
 set -euo pipefail
+. "$(dirname "$0")/../../scripts/usage.sh"
 cd "$(dirname "$0")/../.."
 . scripts/lib.sh
-rounds=10 seconds=6 bundles= beam=64 history=50 out=bench/results/reload.json
+rounds=10 seconds=6 bundles= beam=64 history=50 out=$build_root/reload.json
 while (($#)); do
   case $1 in
     --rounds) rounds=$2 ;;
@@ -24,12 +25,7 @@ while (($#)); do
     --beam) beam=$2 ;;
     --history) history=$2 ;;
     --out) out=$2 ;;
-    *)
-      sed -n '3,15p' "$0" | cut -c3-
-      [[ $1 == --help || $1 == -h ]] && exit 0
-      echo "reload: unknown argument '$1'" >&2
-      exit 2
-      ;;
+    *) other_argument "$1" ;;
   esac
   shift 2
 done
@@ -68,6 +64,7 @@ for ((round = 1; round <= rounds + 1; ++round)); do
   echo "round $round of $((rounds + 1)): ${request[*]##*/} took $(cut -d' ' -f2 "$work/reload-$round.reload") ms" >&2
 done
 status=0
+mkdir -p "$(dirname "$out")"
 python3 bench/server/verdict.py reload "$work" "$out" || status=$?
 echo "numbers: $out"
 exit $status

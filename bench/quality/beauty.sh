@@ -7,7 +7,8 @@
 #                           [--threads 0] [--users 0] [--parallel] [--mps] [OPTION OF beamline train ...]
 #
 # AMAZON_BEAUTY  Beauty.txt, Beauty.index.json, item_titles.tsv.gz
-# OUT            folder for data, tokenizer, models and evaluations
+# OUT            folder for data, tokenizer, models, evaluations and the report; what was made of other data or options is
+#                refused
 # --minutes      a call ends after about so long, with exit code 75 while there is more to do: call it again, it goes on
 #                where it was. 0: no limit
 # --users        of the evaluation, a fixed random subset; 0: all
@@ -16,19 +17,14 @@
 #                for this call and ended with it; the card's settings stay as they are). Goes on without where it does
 #                not start
 #
-# When all is done it writes bench/results/beauty-DEVICE.json and .md (RESULTS=folder for another place).
+# When all is done it writes OUT/beauty-DEVICE.json and .md (RESULTS=folder for another place), of this call's seeds alone.
 # Environment: BEAMLINE=path of the binary. On the CPU a batch allocates and frees gigabytes, and glibc gives tensors over
 # 32 MiB back to the kernel each time, which then clears them again (60 % of the time in a profile): jemalloc (Debian:
 # libjemalloc2) keeps them and is taken where it is installed. A step takes about 11 s of one core, and 14 GB.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
-if (($# < 2)); then
-  sed -n '3,22p' "$0" | cut -c3-
-  exit 2
-fi
-source=$1 out=$2
-shift 2
-beamline=${BEAMLINE:-beamline} results=${RESULTS:-$here/../results}
+. "$here/common.sh"
+results=${RESULTS:-$out}
 device=cpu minutes=8 seeds=1,2,3 shuffled_seeds=1 threads=0 users=0 parallel=false mps=false options=()
 while (($# > 0)); do
   case $1 in
@@ -43,7 +39,6 @@ while (($# > 0)); do
     *) options+=("$1") && shift ;;
   esac
 done
-mkdir -p "$out"
 
 # Seconds left of this call.
 left() { ((minutes == 0)) && echo 1000000 || echo $((minutes * 60 - SECONDS)); }
@@ -53,7 +48,7 @@ need() {
   echo "beauty: $(left) s left, next: $2; call again"
   exit 75
 }
-jemalloc=$(ldconfig -p 2>/dev/null | awk '/libjemalloc\.so\.2/ { print $NF; exit }')
+jemalloc=$(PATH=$PATH:/usr/sbin:/sbin; ldconfig -p 2>/dev/null | awk '/libjemalloc\.so\.2/ { print $NF; exit }') || true
 run() {
   echo "\$ beamline $*"
   if [[ $device == cpu && -n $jemalloc ]]; then
@@ -86,32 +81,33 @@ start_mps() {
 }
 
 prepare() { # ORDER
-  local data=$out/data-$1 from=$source
-  [[ -e $data/events.tsv.gz ]] && return
+  local from=$input
   if [[ $1 == shuffled ]]; then
     from=$out/shuffled
-    python3 "$here/shuffle_same_day.py" "$source" "$from"
+    if ! made "$from/Beauty.txt" shuffle "$input"; then
+      python3 "$here/shuffle_same_day.py" "$input" "$from"
+      described shuffle "$input" >"$from/Beauty.txt.made-by"
+    fi
   fi
-  run import amazon "$from" --out "$data"
+  step "$out/data-$1/events.tsv.gz" import amazon "$from" --out "$out/data-$1"
 }
 
 train_and_evaluate() { # ORDER SEED
-  local model=$out/model-$1-$2 status=0 budget=()
-  if [[ ! -e $model/model.safetensors ]]; then
-    need 60 "training, $1 order, seed $2"
-    ((minutes == 0)) || budget=(--max-minutes "$(awk "BEGIN { print ($(left) > 30 ? $(left) : 30) / 60 }")")
-    run train --data "$out/data-$1" --tokenizer "$out/tokenizer" --preset t5-d128 --targets any --seed "$2" \
-      --device "$device" --threads "$threads" --out "$model" "${budget[@]}" "${options[@]}" || status=$?
-    ((status == 130)) && exit 75
-    ((status == 0)) || exit $status
-  fi
-  [[ -e $model.json ]] && return
-  need 240 "evaluation, $1 order, seed $2"
-  run evaluate --model "$model" --data "$out/data-$1" --tokenizer "$out/tokenizer" --beam 20 --max-users "$users" \
-    --resamples 2000 --device "$device" --backend auto --threads "$threads" --out "$model.json"
+  local model=$out/model-$1-$2 status=0 budget=() train evaluate
+  ((minutes == 0)) || budget=(--max-minutes "$(awk "BEGIN { print ($(left) > 30 ? $(left) : 30) / 60 }")")
+  train=("$model/model.safetensors" train --data "$out/data-$1" --tokenizer "$out/tokenizer" --preset t5-d128 --targets any
+    --seed "$2" --device "$device" --threads "$threads" --out "$model" "${budget[@]}" "${options[@]}")
+  made "${train[@]}" || need 60 "training, $1 order, seed $2"
+  step "${train[@]}" || status=$?
+  ((status == 130)) && exit 75
+  ((status == 0)) || exit $status
+  evaluate=("$model.json" evaluate --model "$model" --data "$out/data-$1" --tokenizer "$out/tokenizer" --beam 20
+    --max-users "$users" --resamples 2000 --device "$device" --backend auto --threads "$threads" --out "$model.json")
+  made "${evaluate[@]}" || need 240 "evaluation, $1 order, seed $2"
+  step "${evaluate[@]}"
 }
 
-[[ -e $out/tokenizer/sids.tsv ]] || run tokenize --from-index "$source/Beauty.index.json" --dialect letter --id-offset 1 \
+step "$out/tokenizer/sids.tsv" tokenize --from-index "$input/Beauty.index.json" --dialect letter --id-offset 1 \
   --levels 256,256,256,256 --out "$out/tokenizer"
 runs=()
 for order in given shuffled; do
@@ -137,4 +133,5 @@ if ((status != 0)); then
   tail -n 2 "$out"/log-*.txt
   exit $status
 fi
-python3 "$here/beauty_report.py" "$out" "$results/beauty-$device"
+mkdir -p "$results"
+python3 "$here/beauty_report.py" "$out" "$results/beauty-$device" "${runs[@]/ /-}"

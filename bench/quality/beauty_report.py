@@ -2,26 +2,39 @@
 # SPDX-License-Identifier: Apache-2.0
 """What bench/quality/beauty.sh measured, as PREFIX.json and PREFIX.md. Standard library only.
 
-usage: beauty_report.py OUT PREFIX
+PREFIX.md says what the models were trained with, and the checkout that this script is of.
 """
+import argparse
 import json
 import pathlib
-import re
-import sys
+import subprocess
 
 METRICS = ["recall_5", "ndcg_5", "recall_10", "ndcg_10"]
 GOAL = {"recall_10": 0.0645, "ndcg_10": 0.0343}  # LETTER's code with the authors' SIDs, rerun; seen items kept
 
 
-def load(out):
-    """[{order, seed, evaluation, training}]"""
+def load(out, names):
+    """[{order, seed, command, evaluation, training}]"""
     runs = []
-    for path in sorted(out.glob("model-*.json")):
-        order, seed = re.fullmatch(r"model-(\w+)-(\d+)", path.stem).groups()
-        training = json.loads((path.with_suffix("") / "training.json").read_text())
-        runs.append({"order": order, "seed": int(seed), "evaluation": json.loads(path.read_text()),
+    for name in names:
+        order, seed = name.split("-")
+        model = out / f"model-{name}"
+        training = json.loads((model / "training.json").read_text())
+        runs.append({"order": order, "seed": int(seed),
+                     "command": (model / "model.safetensors.made-by").read_text().split("\n"),
+                     "evaluation": json.loads((out / f"model-{name}.json").read_text()),
                      "training": {key: training[key] for key in ("options", "parameters", "stopped_early", "curve")}})
     return runs
+
+
+def about(runs):
+    own = ("--data", "--tokenizer", "--seed", "--out")
+    commands = sorted({" ".join(line for line in run["command"] if line and not line.startswith(own)) for run in runs})
+    epochs = sorted({run["training"]["curve"][-1]["epoch"] for run in runs})
+    checkout = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True,
+                              cwd=pathlib.Path(__file__).parent).stdout.strip() or "unknown"
+    return (f"`beamline {'`, `beamline '.join(commands)}`. Models: {len(runs)}; epochs trained: {', '.join(map(str, epochs))}. "
+            f"The scripts are of checkout {checkout}; the binary may be of another.")
 
 
 def systems(run, seen):
@@ -56,13 +69,15 @@ def table(runs, seen):
 
 
 def main():
-    if len(sys.argv) != 3:
-        sys.exit(__doc__)
-    runs = load(pathlib.Path(sys.argv[1]))
-    prefix = pathlib.Path(sys.argv[2])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("out", type=pathlib.Path, help="folder that beauty.sh filled")
+    parser.add_argument("prefix", type=pathlib.Path, help="of the two files to write")
+    parser.add_argument("run", nargs="+", help="ORDER-SEED, e.g. given-1 or shuffled-1")
+    arguments = parser.parse_args()
+    runs, prefix = load(arguments.out, arguments.run), arguments.prefix
     lines = ["# Amazon Beauty, the LETTER authors' SIDs, T5-d128", "",
              "Made by `bench/quality/beauty.sh`; item level, full ranking, beam 20. Curves and options of every run are in "
-             f"`{prefix.name}.json`.", ""]
+             f"`{prefix.name}.json`.", "", about(runs), ""]
     for order, title in (("given", "The file's order"), ("shuffled", "Each day in random order")):
         mine = [run for run in runs if run["order"] == order]
         if not mine:

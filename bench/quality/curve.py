@@ -2,11 +2,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Draws the training curves of model folders as one SVG: validation R@10 over epochs. Standard library only.
 
-usage: curve.py OUT.svg LABEL=MODEL_FOLDER [LABEL=MODEL_FOLDER ...]
 """
+import argparse
 import json
 import pathlib
-import sys
 
 WIDTH, HEIGHT, MARGIN = 720, 420, 56
 COLOURS = ["#1f77b4", "#d62728", "#2ca02c", "#9467bd", "#ff7f0e", "#17becf", "#8c564b", "#7f7f7f"]
@@ -18,9 +17,11 @@ def points(folder):
 
 
 def main():
-    if len(sys.argv) < 3:
-        sys.exit(__doc__)
-    curves = [(label, points(folder)) for label, folder in (a.split("=", 1) for a in sys.argv[2:])]
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("out", type=pathlib.Path, help="the SVG to write")
+    parser.add_argument("curve", nargs="+", help="LABEL=MODEL_FOLDER")
+    arguments = parser.parse_args()
+    curves = [(label, points(folder)) for label, folder in (curve.split("=", 1) for curve in arguments.curve)]
     last = max(x for _, c in curves for x, _ in c)
     low = min(y for _, c in curves for _, y in c)
     high = max(y for _, c in curves for _, y in c)
@@ -44,7 +45,7 @@ def main():
         svg.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="2"/>')
         svg.append(f'<text x="{WIDTH - MARGIN - 160}" y="{HEIGHT - MARGIN - 16 * (len(curves) - i)}" fill="{colour}">{label}</text>')
     svg.append("</svg>")
-    pathlib.Path(sys.argv[1]).write_text("\n".join(svg) + "\n")
+    arguments.out.write_text("\n".join(svg) + "\n")
 
 
 if __name__ == "__main__":

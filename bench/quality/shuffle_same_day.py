@@ -2,18 +2,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """Copies the Amazon files with what a user did on one day in random order. Standard library only.
 
-usage: shuffle_same_day.py AMAZON_BEAUTY OUT [SEED]
-
 Amazon's times are days, and inside a day the published files stand in ascending ASIN order, so the next item of the same
 day is easy to guess: a leak of the order, not of taste. The files do not carry the days. A day's items are an ascending
 run, so every maximal run of ascending ASINs is shuffled: that breaks up all days, and some order between days that happen
 to ascend, which makes the task a little harder than shuffling the days alone would.
 """
+import argparse
 import gzip
 import pathlib
 import random
 import shutil
-import sys
 
 
 def read_asins(path):
@@ -37,10 +35,12 @@ def ascending_runs(items, asins):
 
 
 def main():
-    if len(sys.argv) not in (3, 4):
-        sys.exit(__doc__)
-    source, out = map(pathlib.Path, sys.argv[1:3])
-    rng = random.Random(int(sys.argv[3]) if len(sys.argv) == 4 else 1)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("amazon_beauty", type=pathlib.Path)
+    parser.add_argument("out", type=pathlib.Path)
+    parser.add_argument("seed", nargs="?", type=int, default=1)
+    arguments = parser.parse_args()
+    source, out, rng = arguments.amazon_beauty, arguments.out, random.Random(arguments.seed)
     asins = read_asins(source / "item_titles.tsv.gz")
     out.mkdir(parents=True, exist_ok=True)
     users = pairs = ascending = last = 0

@@ -218,6 +218,9 @@ def write(numbers, claims, path):
 
 
 def main():
+    if sys.argv[1:] in (["-h"], ["--help"]):
+        print(__doc__)
+        return
     if len(sys.argv) != {"overhead": 3, "overload": 4, "reload": 4}.get(sys.argv[1] if sys.argv[1:] else "", 0):
         sys.exit(__doc__)
     if sys.argv[1] == "reload":

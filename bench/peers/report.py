@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """From the cells in a folder to report.md, report.json and report.svg in it.
 
-P50 and P99 are over runs, of milliseconds per request (a batch's time over its requests). A ratio is a peer's P50 over
+P50 and P99 (of fewer than a hundred runs the largest, as max) are over runs, of milliseconds per request (a batch's time over its requests). A ratio is a peer's P50 over
 Beamline's in the same cell. "of GEMM" is the rate of a request's arithmetic (cells.flops) at P50, as a share of the
 P50 of a 2048^3 product on the same number of threads in the same rounds.
 """
@@ -31,10 +31,10 @@ GEMM_SHARE = 0.75  # at 128 and 512 beams, batch 1
 CACHED = 1.8  # at 20 beams, batch 1, one core
 
 
-def percentile(values, share):
-    """The nearest rank above: the largest of less than a hundred values is their P99."""
+def tail(values):
+    """("p99", the nearest rank above) of a hundred values or more; of fewer that would be the largest: ("max", that)."""
     ordered = sorted(values)
-    return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
+    return ("p99", ordered[int(0.99 * len(ordered))]) if len(ordered) >= 100 else ("max", ordered[-1])
 
 
 class Row:
@@ -47,7 +47,7 @@ class Row:
             self.p50 = None
             return
         self.count, self.least = len(values), min(values)
-        self.p50, self.p99 = statistics.median(values), percentile(values, 0.99)
+        self.p50, self.tail = statistics.median(values), tail(values)
         entry = registry.BY_NAME.get(name)
         gemm = document["peers"].get("gemm", {}).get("ms")
         self.gemm_share = None
@@ -86,7 +86,11 @@ class Report:
     def header(self):
         first = next(iter(self.documents.values()))
         about, lines = first["machine"], []
-        lines.append(f"{about['cpu']}, {about['cores']} cores, {', '.join(about['features'])}; commit {first['commit']}")
+        checkouts = sorted({document["commit"] for document in self.documents.values()})
+        builds = sorted({document["build"] for document in self.documents.values() if document.get("build")})
+        lines.append(f"{about['cpu']}, {about['cores']} cores, {', '.join(about['features'])}; checkout {', '.join(checkouts)}"
+                     + " (edited since its commit)" * any(name.endswith("-dirty") for name in checkouts)
+                     + (f"; the binaries are those of {', '.join(builds)}, which may be of another" if builds else ""))
         versions = {name: version for document in self.documents.values() for of_peer in document["versions"].values()
                     for name, version in of_peer.items()}
         lines.append("Versions: " + ", ".join(f"{name} {version}" for name, version in sorted(versions.items()))
@@ -134,7 +138,7 @@ class Report:
 
     def details(self, cell):
         lines = [f"#### {cell}", "",
-                 "| | P50 | P99 | least | runs | ratio | of GEMM | no items | lists agree | setting |",
+                 "| | P50 | P99 or max | least | runs | ratio | of GEMM | no items | lists agree | setting |",
                  "|---|---:|---:|---:|---:|---:|---:|---:|---:|---|"]
         for entry in [registry.GEMM, *registry.ENTRIES]:
             row = self.rows[cell].get(entry.name)
@@ -145,7 +149,7 @@ class Report:
                 continue
             ratio, result = self.ratio(cell, entry.name), row.result
             answers = result.get("answers")
-            fields = [entry.label, f"{row.p50:.2f}", f"{row.p99:.2f}", f"{row.least:.2f}", str(row.count),
+            fields = [entry.label, f"{row.p50:.2f}", f"{row.tail[0].replace('p99', '')} {row.tail[1]:.2f}".strip(), f"{row.least:.2f}", str(row.count),
                       f"{ratio:.2f}" if ratio and entry is not registry.GEMM else "",
                       f"{row.gemm_share:.0%}" if row.gemm_share else "",
                       f"{result['illegal_rate']:.1%}" if "illegal_rate" in result else "",
@@ -206,13 +210,14 @@ class Report:
     def numbers(self):
         cells = []
         for cell, document in self.documents.items():
-            peers = {name: {"p50_ms": row.p50, "p99_ms": row.p99, "min_ms": row.least, "runs": row.count,
+            peers = {name: {"p50_ms": row.p50, f"{row.tail[0]}_ms": row.tail[1], "min_ms": row.least, "runs": row.count,
                             "ratio": self.ratio(cell, name), "gemm_share": row.gemm_share,
                             **{key: row.result[key] for key in ("illegal_rate", "answers", "setting", "tried",
                                                                 "requests_per_run", "foreign_cores")
                                if key in row.result}}
                      if row.p50 is not None else {"error": row.error} for name, row in self.rows[cell].items()}
-            cells.append({**{key: document[key] for key in ("cell", "forced", "time", "commit", "machine", "versions")},
+            cells.append({**{key: document[key] for key in ("cell", "forced", "time", "commit", "build", "machine", "versions")
+                              if key in document},
                           "peers": peers})
         return {"cells": cells, "goals": [dict(zip(("goal", "at_least", "measured"), goal)) for goal in self.goals()]}
 

@@ -98,6 +98,7 @@ def parse_arguments():
 
 
 def commit():
+    """Of the checkout: the binaries need not be of it, where BEAMLINE_PEERS_BUILD names them."""
     result = subprocess.run(["git", "-C", HERE, "describe", "--always", "--dirty"], capture_output=True, text=True)
     return result.stdout.strip() or "unknown"
 
@@ -151,7 +152,7 @@ def measure_cells(arguments, cells, key, preparation):
             results = run.measure()
             document = {"fingerprint": key, "cell": dataclasses.asdict(cell), "forced": arguments.force,
                         "max_load": arguments.max_load, "rounds": arguments.rounds, "time": time.time(),
-                        "commit": commit(), "machine": machine.describe(), "model": workload["model"],
+                        "commit": commit(), "build": os.environ.get("BEAMLINE_PEERS_BUILD"), "machine": machine.describe(), "model": workload["model"],
                         "logits_deviation": workload["logits_deviation"], "versions": team.versions, "peers": results}
             path = arguments.out / "cells" / cell.file_name
             path.with_suffix(".tmp").write_text(json.dumps(document))

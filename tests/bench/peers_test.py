@@ -213,7 +213,10 @@ class Report(unittest.TestCase):
         made = self.made(document(beamline=[10, 9, 11], ctranslate2_fp32=[20, 18, 99], gemm=[200, 200]))
         cell = cells.Cell("A", 20, 1, 1)
         row = made.rows[cell]["beamline"]
-        self.assertEqual((row.p50, row.p99, row.least), (10, 11, 9))
+        self.assertEqual((row.p50, row.tail, row.least), (10, ("max", 11), 9))
+        self.assertIn("| Beamline | 10.00 | max 11.00 | 9.00 | 3 |", made.markdown())
+        many = self.made(document(beamline=range(1, 201), gemm=[200]))
+        self.assertIn("| Beamline | 100.50 | 199.00 | 1.00 | 200 |", many.markdown())
         self.assertEqual(made.ratio(cell, "ctranslate2_fp32"), 2)
         rate, ceiling = cells.flops(MODEL["A"], 20, True) / 10e-3, 2 * 2048**3 / 200e-3
         self.assertAlmostEqual(row.gemm_share, rate / ceiling)
@@ -227,6 +230,12 @@ class Report(unittest.TestCase):
         best["machine"]["features"] = ["amx_int8"]
         self.assertIn("best precision over CTranslate2's best (open), batch 1, one core: A, 20 | 2.5x | 3.00x | met |",
                       self.made(best).markdown())
+
+    def test_the_checkout_is_not_taken_for_what_the_binaries_are_of(self):
+        plain = document(beamline=[1], gemm=[1])
+        self.assertIn("; checkout c  \n", self.made(plain).markdown())
+        plain |= {"commit": "c-dirty", "build": "/elsewhere"}
+        self.assertIn("; checkout c-dirty (edited since its commit); the binaries are those of /elsewhere, which", self.made(plain).markdown())
 
     def test_forced_results_are_marked(self):
         self.assertNotIn("FORCED", self.made(document(beamline=[1], gemm=[1])).markdown())

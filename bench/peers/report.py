@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """From the cells in a folder to report.md, report.json and report.svg in it.
 
-P50 and P99 (of fewer than a hundred runs the largest, as max) are over runs, of milliseconds per request (a batch's time over its requests). A ratio is a peer's P50 over
-Beamline's in the same cell. "of GEMM" is the rate of a request's arithmetic (cells.flops) at P50, as a share of the
-P50 of a 2048^3 product on the same number of threads in the same rounds.
+P50 and P99 (of fewer than a hundred runs the largest, as max) are over runs, of milliseconds per request (a batch's time
+over its requests). A ratio is a peer's P50 over Beamline's in the same cell. "of GEMM" is the rate of a request's
+arithmetic (cells.flops) at P50, as a share of the P50 of a 2048^3 product on the same number of threads in the same rounds.
 """
 
 import json
@@ -148,8 +148,9 @@ class Report:
                 lines.append(f"| {entry.label} | failed: {row.error[:120]} |||||||||")
                 continue
             ratio, result = self.ratio(cell, entry.name), row.result
+            tail_ms = ("max " if row.tail[0] == "max" else "") + f"{row.tail[1]:.2f}"
             answers = result.get("answers")
-            fields = [entry.label, f"{row.p50:.2f}", f"{row.tail[0].replace('p99', '')} {row.tail[1]:.2f}".strip(), f"{row.least:.2f}", str(row.count),
+            fields = [entry.label, f"{row.p50:.2f}", tail_ms, f"{row.least:.2f}", str(row.count),
                       f"{ratio:.2f}" if ratio and entry is not registry.GEMM else "",
                       f"{row.gemm_share:.0%}" if row.gemm_share else "",
                       f"{result['illegal_rate']:.1%}" if "illegal_rate" in result else "",
@@ -216,9 +217,8 @@ class Report:
                                                                 "requests_per_run", "foreign_cores")
                                if key in row.result}}
                      if row.p50 is not None else {"error": row.error} for name, row in self.rows[cell].items()}
-            cells.append({**{key: document[key] for key in ("cell", "forced", "time", "commit", "build", "machine", "versions")
-                              if key in document},
-                          "peers": peers})
+            kept = ("cell", "forced", "time", "commit", "build", "machine", "versions")
+            cells.append({**{key: document[key] for key in kept if key in document}, "peers": peers})
         return {"cells": cells, "goals": [dict(zip(("goal", "at_least", "measured"), goal)) for goal in self.goals()]}
 
 

@@ -235,7 +235,8 @@ class Report(unittest.TestCase):
         plain = document(beamline=[1], gemm=[1])
         self.assertIn("; checkout c  \n", self.made(plain).markdown())
         plain |= {"commit": "c-dirty", "build": "/elsewhere"}
-        self.assertIn("; checkout c-dirty (edited since its commit); the binaries are those of /elsewhere, which", self.made(plain).markdown())
+        self.assertIn("; checkout c-dirty (edited since its commit); the binaries are those of /elsewhere, which",
+                      self.made(plain).markdown())
 
     def test_forced_results_are_marked(self):
         self.assertNotIn("FORCED", self.made(document(beamline=[1], gemm=[1])).markdown())

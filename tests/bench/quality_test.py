@@ -77,10 +77,11 @@ class Quality(unittest.TestCase):
         self.assertEqual(first.stdout.count("the table"), 1)
         again = self.call("kuairand.sh", "log.tsv", f"{self.folder}/out", "--epochs", "2", LEVELS="8,8", THREADS="3")
         self.assertEqual((again.returncode, self.verbs), (0, ["evaluate"]), again.stderr)
-        for arguments, environment, then, now in (
-                (["--epochs", "3"], {}, "< --epochs 2", "> --epochs 3"), (["--epochs", "2"], {"SEED": "2"}, "< --seed 1", "> --seed 2"),
-                (["--epochs", "2"], {"LEVELS": "9"}, "< --levels 8,8", "> --levels 9"), (["--epochs", "2"], {"BEAM": "9"}, "< --beam 128", "> --beam 9")):
-            self.refused(self.call("kuairand.sh", "log.tsv", "out", *arguments, **{"LEVELS": "8,8"} | environment), then, now, "another OUT")
+        for epochs, environment, then, now in (
+                ("3", {}, "< --epochs 2", "> --epochs 3"), ("2", {"SEED": "2"}, "< --seed 1", "> --seed 2"),
+                ("2", {"LEVELS": "9"}, "< --levels 8,8", "> --levels 9"), ("2", {"BEAM": "9"}, "< --beam 128", "> --beam 9")):
+            other = self.call("kuairand.sh", "log.tsv", "out", "--epochs", epochs, **{"LEVELS": "8,8"} | environment)
+            self.refused(other, then, now, "another OUT")
             self.assertEqual(self.verbs, [])
         (self.folder / "log.tsv").write_text("u1\t1 2 4\n")
         self.refused(self.call("kuairand.sh", "log.tsv", "out", "--epochs", "2", LEVELS="8,8"), "import sequences log.tsv ")
@@ -92,17 +93,19 @@ class Quality(unittest.TestCase):
         self.refused(self.call("kuairand.sh", "log.tsv", "out"), "but not what made it")
 
     def test_the_binary_and_the_arguments_are_asked_for(self):
-        self.refused(self.call("kuairand.sh", "log.tsv", "out", BEAMLINE="/no/beamline"), "no program '/no/beamline'", "BEAMLINE=build")
+        unbuilt = self.call("kuairand.sh", "log.tsv", "out", BEAMLINE="/no/beamline")
+        self.refused(unbuilt, "no program '/no/beamline'", "BEAMLINE=build")
         self.refused(self.call("kuairand.sh", "nowhere.tsv", "out"), "nowhere.tsv is not there")
         self.refused(self.call("kuairand.sh", "log.tsv"), "SEQUENCES OUT")
 
     def test_a_variant_there_is_not(self):
-        self.refused(self.call("ablations.sh", "log.tsv", "out", "recipe", "nosuch"), "no variant 'nosuch'", "recipe", "levels-2048-32")
+        self.refused(self.call("ablations.sh", "log.tsv", "out", "recipe", "nosuch"), "no variant 'nosuch'", "levels-2048-32")
         self.assertEqual(self.verbs, [])
         done = self.call("ablations.sh", "log.tsv", "out", "recipe", "d-128")
         self.assertEqual(self.verbs, ["import", "tokenize", "train", "train"], done.stderr)
         self.assertEqual([line.split()[0] for line in done.stdout.splitlines()], ["recipe", "d-128"])
-        self.assertEqual((self.call("ablations.sh", "log.tsv", "out", "recipe").stdout, self.verbs), (done.stdout.splitlines(True)[0], []))
+        again = self.call("ablations.sh", "log.tsv", "out", "recipe")
+        self.assertEqual((again.stdout, self.verbs), (done.stdout.splitlines(True)[0], []))
         self.refused(self.call("ablations.sh", "log.tsv", "out", "recipe", EPOCHS="2"), "> --epochs 2")
 
     def test_a_report_is_of_this_call_and_stays_in_its_folder(self):
@@ -130,15 +133,16 @@ class Quality(unittest.TestCase):
 
 class Arguments(unittest.TestCase):
     def test_help_is_the_header_and_what_there_is_not_is_refused_by_name(self):
-        scripts = [*ROOT.glob("scripts/*.sh"), *ROOT.glob("bench/quality/*.sh"), *ROOT.glob("bench/server/*.sh"), *ROOT.glob("bench/peers/*.sh")]
-        scripts = [script for script in scripts if script.read_text().startswith("#!")]
+        folders = ("scripts", "bench/quality", "bench/server", "bench/peers")
+        scripts = [script for folder in folders for script in (ROOT / folder).glob("*.sh")
+                   if script.read_text().startswith("#!")]
         self.assertGreaterEqual(len(scripts), 12)
         with tempfile.TemporaryDirectory() as home:
             environment = {"PATH": "/usr/bin:/bin", "HOME": home}  # no build, no cache
             for script in scripts:
                 with self.subTest(script.name):
-                    asked = [subprocess.run(["bash", os.path.relpath(script, home), option], cwd=home, env=environment, capture_output=True, text=True)
-                             for option in ("-h", "--help", "--nosuch")]
+                    asked = [subprocess.run(["bash", os.path.relpath(script, home), option], cwd=home, env=environment,
+                                            capture_output=True, text=True) for option in ("-h", "--help", "--nosuch")]
                     self.assertEqual([done.returncode for done in asked], [0, 0, 2], asked[2].stderr)
                     self.assertEqual([asked[0].stderr, asked[1].stderr], ["", ""])
                     self.assertEqual(asked[0].stdout, asked[1].stdout)

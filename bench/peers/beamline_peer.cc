@@ -77,7 +77,7 @@ class Peer {
     BEAMLINE_ASSIGN_OR_RETURN(const json workload, ReadJsonFile(folder_ + "/workload.json", limits));
     histories_ = workload.at("histories");
     code_tokens_ = workload.at("code_tokens");
-    json versions{{"beamline", "this commit"}, {"kernels", kernels::BestVectorOps().name}};
+    json versions{{"kernels", kernels::BestVectorOps().name}};
     using kernels::Precision;
     for (const auto& [name, precision] :
          {std::pair("fp32", Precision::kFp32), {"bf16", Precision::kBf16}, {"int8", Precision::kInt8}}) {

@@ -17,7 +17,8 @@
 //
 // Prints one JSON object per line: the ceilings (device copy, bf16 product of 8192^3), then per case the median and
 // P99 of a batch in ms, the median of one whose contexts are cached, requests per second of both kinds, measured one
-// after the other, the share of the product's rate of the first. clients: threads that run batches at the same time,
+// after the other, the share of the product's rate of the first, and what the case took of the device's memory beyond
+// the cases before it (activations, graphs, workers). clients: threads that run batches at the same time,
 // each with a stream, from the moment when all are warm. --profile N: after the warm-up, N batches of the first case
 // between cudaProfilerStart and -Stop, and nothing else, for ncu --profile-from-start off.
 #include <algorithm>
@@ -200,7 +201,14 @@ double Percentile(std::vector<double> values, double p) {
 
 constexpr int kWarmUpBatches = 6;  // a pass is captured at its second run; and algorithms are tuned
 
+double FreeMegabytes() {
+  size_t free = 0, total = 0;
+  cudaMemGetInfo(&free, &total);
+  return 1e-6 * static_cast<double>(free);
+}
+
 void Measure(const Options& options, const backend::Context& shared, const Case& c, double ceiling) {
+  const double free_before = FreeMegabytes();
   struct Client {
     std::vector<double> all, cached;
   };
@@ -247,9 +255,10 @@ void Measure(const Options& options, const backend::Context& shared, const Case&
   std::printf(
       "{\"engine\": \"%s\", \"batch\": %d, \"clients\": %d, \"beams\": %d, \"batches\": %zu, \"p50_ms\": %.3f, "
       "\"p99_ms\": %.3f, \"cached_p50_ms\": %.3f, \"requests_per_s\": %.1f, \"cached_requests_per_s\": %.1f, "
-      "\"gflop\": %.0f, \"of_matmul\": %.3f, \"warm_up_s\": %.1f}\n",
+      "\"gflop\": %.0f, \"of_matmul\": %.3f, \"warm_up_s\": %.1f, \"device_mb\": %.0f}\n",
       c.name.c_str(), c.batch, c.clients, c.beams, all.size(), 1e3 * Percentile(all, .5), 1e3 * Percentile(all, .99),
-      1e3 * Percentile(cached, .5), rate, cached_rate, 1e-9 * flops, rate * flops / ceiling, warm_up);
+      1e3 * Percentile(cached, .5), rate, cached_rate, 1e-9 * flops, rate * flops / ceiling, warm_up,
+      free_before - FreeMegabytes());
   std::fflush(stdout);
 }
 

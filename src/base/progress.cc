@@ -66,9 +66,9 @@ void Progress::Update(int64_t done, std::string_view note) {
   std::lock_guard lock(mutex_);
   if (!open_) return;
   done_ = std::max(done_, done);
+  note_ = note;  // though it may not be drawn: the last line tells the newest
   const absl::Time now = options_.now();
   if (now - drawn_ < (bar_ ? options_.bar_interval : options_.line_interval)) return;
-  note_ = std::string(note);
   Draw(now, false);
 }
 

@@ -35,7 +35,7 @@ class Progress {
 
   // Opens a phase, finishing one still open. `total` <= 0: unknown, so neither percentage nor remaining time.
   void Start(std::string_view label, int64_t total, std::string_view unit);
-  // `done` units of the open phase are finished; `note` is shown behind, e.g. "loss 3.21".
+  // `done` units of the open phase are finished; `note` is shown behind, e.g. "loss 3.21", the newest on the last line.
   void Update(int64_t done, std::string_view note = {});
   // A line of its own that stays, e.g. how many rows were skipped; a bar goes on below it.
   void Note(std::string_view line);

@@ -54,6 +54,21 @@ TEST_F(ProgressTest, ALineEveryFewSecondsInALog) {
             "training  10% 20/200 batches, 1.0/s, 20.0 s, loss 3.1\n");
 }
 
+// A phase shorter than the interval, or one whose last note came right after a drawn one.
+TEST_F(ProgressTest, TheLastLineHasTheNewestNote) {
+  Progress progress(Options(Progress::Options::Style::kLines));
+  progress.Start("epoch 1/1", 3, "batches");
+  now_ += absl::Seconds(6);
+  progress.Update(1, "loss 3.2");
+  now_ += absl::Seconds(1);
+  progress.Update(2, "loss 2.1");
+  progress.Update(3, "loss 1.7");  // too soon to draw
+  progress.Finish();
+  const std::string written = Written();
+  EXPECT_THAT(written, Not(HasSubstr("loss 2.1")));
+  EXPECT_THAT(written, HasSubstr("3/3 batches, 0.4/s, 7.0 s, loss 1.7\n"));
+}
+
 TEST_F(ProgressTest, ABarThatRedrawsOnATerminal) {
   Progress progress(Options(Progress::Options::Style::kBar));
   progress.Start("reading", 4, "rows");

@@ -1,14 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "train/trainer.h"
 
+#include <cstdio>
 #include <fstream>
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "absl/strings/str_format.h"
 #include "absl/time/clock.h"
 #include "base/file.h"
 #include "base/interrupt.h"
+#include "base/progress.h"
 #include "base/safetensors.h"
 #include "train/checkpoint.h"
 #include "train/train_test_util.h"
@@ -53,6 +56,25 @@ TEST(TrainerTest, MemorisesARing) {
     ASSERT_TRUE(curve.back().validation.has_value());
     // Chance is .21. With fewer users, rounding (other vector widths, sanitizers) decides about the last tenth of them.
     EXPECT_GT(curve.back().validation->recall_5, 0.9) << "causal " << causal << ", loss " << curve.back().loss;
+  }
+}
+
+// The last update comes too soon after another to be drawn, and is the one that counts.
+TEST(TrainerTest, TheLastLineOfAnEpochHasItsLoss) {
+  const World world(RingLog(24, 24, 14), "progress");
+  TrainOptions options = QuickOptions();
+  options.validation_users = 0;
+  const std::unique_ptr<Trainer> trainer = MakeTrainer(world, options);
+  const std::unique_ptr<std::FILE, int (*)(std::FILE*)> out(std::tmpfile(), std::fclose);
+  Progress progress({.out = out.get(), .style = Progress::Options::Style::kLines});
+  ASSERT_TRUE(trainer->Run("", &progress).ok());
+  std::string text(static_cast<size_t>(std::ftell(out.get())), '\0');
+  ASSERT_EQ(std::fseek(out.get(), 0, SEEK_SET), 0);
+  ASSERT_EQ(std::fread(text.data(), 1, text.size(), out.get()), text.size());
+  ASSERT_EQ(trainer->curve().size(), 3u);
+  for (const EpochRecord& epoch : trainer->curve()) {
+    EXPECT_THAT(text, ::testing::ContainsRegex(absl::StrFormat("epoch %d/3 100%%.*, loss %.4f, [0-9]+ targets/s\n",
+                                                               epoch.epoch, epoch.loss)));
   }
 }
 

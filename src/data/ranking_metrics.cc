@@ -15,6 +15,8 @@ namespace {
 
 constexpr int kMetrics = 4;
 using Values = std::array<double, kMetrics>;  // in the order of RankingMetrics' members
+constexpr std::array<Interval MetricIntervals::*, kMetrics> kIntervals = {
+    &MetricIntervals::recall_5, &MetricIntervals::ndcg_5, &MetricIntervals::recall_10, &MetricIntervals::ndcg_10};
 
 Values ValuesOf(double rank) { return {RecallAt(rank, 5), NdcgAt(rank, 5), RecallAt(rank, 10), NdcgAt(rank, 10)}; }
 
@@ -37,6 +39,11 @@ double Percentile(const std::vector<double>& sorted, double fraction) {
   const size_t below = static_cast<size_t>(position);
   const size_t above = std::min(below + 1, sorted.size() - 1);
   return sorted[below] + (position - static_cast<double>(below)) * (sorted[above] - sorted[below]);
+}
+
+// Upper end of the Clopper-Pearson interval of a share of which none was seen.
+double BoundOfNone(size_t users, double confidence) {
+  return 1 - std::pow((1 - confidence) / 2, 1 / static_cast<double>(users));
 }
 
 MetricIntervals Bootstrap(const std::vector<Values>& users, const BootstrapOptions& options) {
@@ -78,7 +85,12 @@ MetricIntervals BootstrapMetrics(absl::Span<const double> ranks, const Bootstrap
   std::vector<Values> users;
   users.reserve(ranks.size());
   for (const double rank : ranks) users.push_back(ValuesOf(rank));
-  return Bootstrap(users, options);
+  MetricIntervals intervals = Bootstrap(users, options);
+  for (const auto metric : kIntervals) {
+    Interval& one = intervals.*metric;
+    if (one.mean == 0 && !users.empty()) one.high = BoundOfNone(users.size(), options.confidence);
+  }
+  return intervals;
 }
 
 absl::StatusOr<MetricIntervals> PairedBootstrap(absl::Span<const double> ranks_a, absl::Span<const double> ranks_b,
@@ -89,13 +101,23 @@ absl::StatusOr<MetricIntervals> PairedBootstrap(absl::Span<const double> ranks_a
   }
   std::vector<Values> users;
   users.reserve(ranks_a.size());
+  Values hits{};
   for (size_t user = 0; user < ranks_a.size(); ++user) {
     Values difference = ValuesOf(ranks_a[user]);
     const Values other = ValuesOf(ranks_b[user]);
-    for (int m = 0; m < kMetrics; ++m) difference[m] -= other[m];
+    for (int m = 0; m < kMetrics; ++m) {
+      hits[m] += difference[m] + other[m];
+      difference[m] -= other[m];
+    }
     users.push_back(difference);
   }
-  return Bootstrap(users, options);
+  MetricIntervals intervals = Bootstrap(users, options);
+  for (int m = 0; m < kMetrics; ++m) {
+    if (hits[m] != 0 || users.empty()) continue;
+    const double bound = BoundOfNone(users.size(), options.confidence);
+    intervals.*kIntervals[m] = {-bound, 0, bound};
+  }
+  return intervals;
 }
 
 std::string FormatMetrics(const RankingMetrics& metrics) {

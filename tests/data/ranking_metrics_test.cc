@@ -77,6 +77,35 @@ TEST(BootstrapTest, PairingCancelsWhatBothShare) {
   EXPECT_FALSE(PairedBootstrap(a, {}).ok());
 }
 
+// The bootstrap of zeros is zero, which is no more certain than one miss is.
+TEST(BootstrapTest, WithoutAHitTheIntervalIsTheExactOne) {
+  const std::vector<double> none(100, kMissRank);
+  const MetricIntervals intervals = BootstrapMetrics(none);
+  for (const Interval& one : {intervals.recall_5, intervals.ndcg_5, intervals.recall_10, intervals.ndcg_10}) {
+    EXPECT_EQ(one.low, 0);
+    EXPECT_EQ(one.mean, 0);
+    EXPECT_NEAR(one.high, 0.0362, 5e-5);  // Clopper and Pearson's for 0 of 100
+    EXPECT_NEAR(std::pow(1 - one.high, 100), 0.025, 1e-12) << "so rarely none of 100 is seen at this rate";
+  }
+  EXPECT_GT(BootstrapMetrics(none, {.confidence = 0.99}).recall_10.high, intervals.recall_10.high);
+  EXPECT_LT(BootstrapMetrics(std::vector<double>(1000, kMissRank)).recall_10.high, 0.0037);
+
+  const MetricIntervals difference = PairedBootstrap(none, std::vector<double>(100, 11)).value();
+  EXPECT_EQ(difference.recall_10.high, intervals.recall_10.high);
+  EXPECT_EQ(difference.recall_10.low, -intervals.recall_10.high);
+
+  // Of each metric alone: rank 7 is a hit among ten, and none among five.
+  std::vector<double> one_hit = none;
+  one_hit[3] = 7;
+  const MetricIntervals some = BootstrapMetrics(one_hit);
+  EXPECT_EQ(some.recall_5.high, intervals.recall_5.high);
+  EXPECT_EQ(some.recall_10.mean, 0.01);
+  EXPECT_NE(some.recall_10.high, intervals.recall_10.high);
+  const MetricIntervals paired = PairedBootstrap(one_hit, none).value();
+  EXPECT_EQ(paired.ndcg_5.low, -intervals.ndcg_5.high);
+  EXPECT_EQ(paired.recall_10.low, 0) << "one of them has a hit: the bootstrap's";
+}
+
 TEST(BootstrapTest, SeededAndEmptySafe) {
   const std::vector<double> ranks = RandomRanks(100, 0.3, 1);
   EXPECT_EQ(BootstrapMetrics(ranks).ndcg_5.low, BootstrapMetrics(ranks).ndcg_5.low);

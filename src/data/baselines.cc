@@ -2,7 +2,7 @@
 #include "data/baselines.h"
 
 #include <algorithm>
-#include <numeric>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 
@@ -26,19 +26,28 @@ double MeanRank(int64_t better, int64_t equal_others) {
 
 }  // namespace
 
-absl::Status CountingBaseline::Fit(const ItemSequences& training) {
+absl::Status CountingBaseline::Fit(const ItemSequences& training, std::vector<bool> ranked) {
+  if (!ranked.empty() && ranked.size() != training.num_items) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("ranked: of ", ranked.size(), " items, the sequences have ", training.num_items));
+  }
   for (const uint32_t item : training.items) {
     if (item >= training.num_items) {
       return absl::InvalidArgumentError(absl::StrCat("item index ", item, " of ", training.num_items, " items"));
     }
   }
+  ranked_ = std::move(ranked);
   popularity_.assign(training.num_items, 0);
   for (const uint32_t item : training.items) ++popularity_[item];
-  by_popularity_.resize(training.num_items);
-  std::iota(by_popularity_.begin(), by_popularity_.end(), 0);
+  by_popularity_.clear();
+  sorted_counts_.clear();
+  for (uint32_t item = 0; item < training.num_items; ++item) {
+    if (!IsRanked(item)) continue;
+    by_popularity_.push_back(item);
+    sorted_counts_.push_back(popularity_[item]);
+  }
   std::stable_sort(by_popularity_.begin(), by_popularity_.end(),
                    [this](uint32_t a, uint32_t b) { return popularity_[a] > popularity_[b]; });
-  sorted_counts_ = popularity_;
   std::sort(sorted_counts_.begin(), sorted_counts_.end());
   Count(training);
   return absl::OkStatus();
@@ -47,10 +56,12 @@ absl::Status CountingBaseline::Fit(const ItemSequences& training) {
 double CountingBaseline::Rank(absl::Span<const uint32_t> history, uint32_t target, SeenItems seen) const {
   std::vector<uint32_t> removed;
   if (seen == SeenItems::kRemove) removed = SortedUnique(history);
-  if (Contains(removed, target)) return kMissRank;
+  std::erase_if(removed, [&](uint32_t item) { return !IsRanked(item); });
+  if (!IsRanked(target) || Contains(removed, target)) return kMissRank;
   std::vector<Evidence> evidence;
   Collect(history, &evidence);
-  std::erase_if(evidence, [&](const Evidence& entry) { return Contains(removed, entry.item); });
+  std::erase_if(evidence,
+                [&](const Evidence& entry) { return !IsRanked(entry.item) || Contains(removed, entry.item); });
 
   const auto own = std::find_if(evidence.begin(), evidence.end(), [&](const Evidence& e) { return e.item == target; });
   if (own != evidence.end()) {
@@ -65,7 +76,7 @@ double CountingBaseline::Rank(absl::Span<const uint32_t> history, uint32_t targe
 
   // In the background: every item with evidence is better; of the others count all, then take away what is not there.
   int64_t better = 0;
-  int64_t equal = static_cast<int64_t>(popularity_.size()) - 1;
+  int64_t equal = static_cast<int64_t>(sorted_counts_.size()) - 1;
   const uint32_t count = popularity_[target];
   if (background_by_popularity()) {
     const auto [low, high] = std::equal_range(sorted_counts_.begin(), sorted_counts_.end(), count);
@@ -86,7 +97,8 @@ std::vector<uint32_t> CountingBaseline::Top(absl::Span<const uint32_t> history, 
   if (seen == SeenItems::kRemove) skipped = SortedUnique(history);
   std::vector<Evidence> evidence;
   Collect(history, &evidence);
-  std::erase_if(evidence, [&](const Evidence& entry) { return Contains(skipped, entry.item); });
+  std::erase_if(evidence,
+                [&](const Evidence& entry) { return !IsRanked(entry.item) || Contains(skipped, entry.item); });
   std::sort(evidence.begin(), evidence.end(),
             [](const Evidence& a, const Evidence& b) { return a.key != b.key ? a.key > b.key : a.item < b.item; });
   std::vector<uint32_t> top;
@@ -95,9 +107,13 @@ std::vector<uint32_t> CountingBaseline::Top(absl::Span<const uint32_t> history, 
     skipped.push_back(entry.item);
   }
   std::sort(skipped.begin(), skipped.end());
-  for (uint32_t at = 0; at < popularity_.size() && static_cast<int>(top.size()) < count; ++at) {
-    const uint32_t item = background_by_popularity() ? by_popularity_[at] : at;
-    if (!Contains(skipped, item)) top.push_back(item);
+  const auto add = [&](uint32_t item) {
+    if (static_cast<int>(top.size()) < count && IsRanked(item) && !Contains(skipped, item)) top.push_back(item);
+  };
+  if (background_by_popularity()) {
+    for (const uint32_t item : by_popularity_) add(item);
+  } else {
+    for (uint32_t item = 0; item < popularity_.size(); ++item) add(item);
   }
   return top;
 }

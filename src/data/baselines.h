@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // Counting baselines, the floors every model is compared with: popularity, first-order Markov and item-KNN. All count
-// over training sequences only (see TrainingPart) and rank the full catalogue, items 0..num_items-1.
+// over training sequences only (see TrainingPart) and rank the full catalogue, items 0..num_items-1, or those of them
+// that a catalogue holds: what else the sequences contain is history, and counts as such.
 //
 // A baseline splits its ranking in two: a sparse list of items with evidence for this history, best first by key, then
 // everything else in a background order:
@@ -39,12 +40,14 @@ class CountingBaseline {
 
   virtual ~CountingBaseline() = default;
   virtual std::string_view name() const = 0;
-  // InvalidArgument if an item index is not below num_items.
-  absl::Status Fit(const ItemSequences& training);
+  // `ranked`: by item, whether it is ranked; empty: all are. InvalidArgument if an item index is not below num_items,
+  // or `ranked` is of another length.
+  absl::Status Fit(const ItemSequences& training, std::vector<bool> ranked = {});
 
-  // Rank of `target` after `history` (oldest first), or kMissRank. Items must be below num_items.
+  // Rank of `target` after `history` (oldest first), or kMissRank, as of items that are not ranked. Items must be below
+  // num_items.
   double Rank(absl::Span<const uint32_t> history, uint32_t target, SeenItems seen) const;
-  // The best `count` items, ties by index; fewer where the catalogue is smaller.
+  // The best `count` items, ties by index; fewer where fewer are ranked.
   std::vector<uint32_t> Top(absl::Span<const uint32_t> history, int count, SeenItems seen) const;
 
  protected:
@@ -57,7 +60,11 @@ class CountingBaseline {
   const std::vector<uint32_t>& popularity() const { return popularity_; }  // events per item
 
  private:
+  bool IsRanked(uint32_t item) const { return ranked_.empty() || ranked_[item]; }
+
+  std::vector<bool> ranked_;  // empty: all
   std::vector<uint32_t> popularity_;
+  // Of ranked items alone.
   std::vector<uint32_t> by_popularity_;  // items, most popular first, ties by index
   std::vector<uint32_t> sorted_counts_;  // ascending
 };

@@ -38,6 +38,13 @@ ItemSequences MakeRandom(uint32_t seed) {
   return sequences;
 }
 
+std::vector<bool> RandomMask(uint32_t num_items, uint32_t seed) {
+  std::mt19937 random(seed);
+  std::vector<bool> mask(num_items);
+  for (uint32_t item = 0; item < num_items; ++item) mask[item] = random() % 3 != 0;
+  return mask;
+}
+
 // The definitions of the header, written down naively.
 Scores PopularityScores(const ItemSequences& training, absl::Span<const uint32_t>) {
   Scores scores(training.num_items, 0);
@@ -78,13 +85,17 @@ Scores KnnScores(const ItemSequences& training, absl::Span<const uint32_t> histo
   return scores;
 }
 
-double NaiveRank(const Scores& scores, absl::Span<const uint32_t> history, uint32_t target, SeenItems seen) {
+double NaiveRank(const Scores& scores, absl::Span<const uint32_t> history, uint32_t target, SeenItems seen,
+                 const std::vector<bool>& ranked) {
   const std::set<uint32_t> seen_items(history.begin(), history.end());
-  if (seen == SeenItems::kRemove && seen_items.contains(target)) return kMissRank;
+  const auto is_ranked = [&](uint32_t item) {
+    return (ranked.empty() || ranked[item]) && !(seen == SeenItems::kRemove && seen_items.contains(item));
+  };
+  if (!is_ranked(target)) return kMissRank;
   double better = 0;
   double equal = 0;
   for (uint32_t item = 0; item < scores.size(); ++item) {
-    if (item == target || (seen == SeenItems::kRemove && seen_items.contains(item))) continue;
+    if (item == target || !is_ranked(item)) continue;
     const bool tie = std::abs(scores[item] - scores[target]) < 1e-9;
     equal += tie;
     better += !tie && scores[item] > scores[target];
@@ -105,13 +116,14 @@ TEST_P(BaselineTest, RanksLikeTheDefinition) {
     const ItemSequences sequences = MakeRandom(seed);
     const ItemSequences training = TrainingPart(sequences);
     const std::unique_ptr<CountingBaseline> baseline = GetParam().make();
-    ASSERT_TRUE(baseline->Fit(training).ok());
+    const std::vector<bool> ranked = seed % 2 == 0 ? std::vector<bool>() : RandomMask(sequences.num_items, seed);
+    ASSERT_TRUE(baseline->Fit(training, ranked).ok());
     for (const HeldOut held_out : {HeldOut::kTest, HeldOut::kValidation}) {
       for (const EvaluationCase& one : EvaluationCases(sequences, held_out)) {
         const Scores scores = GetParam().naive(training, one.history);
         for (const SeenItems seen : {SeenItems::kKeep, SeenItems::kRemove}) {
           for (uint32_t target = 0; target < sequences.num_items; ++target) {
-            ASSERT_EQ(baseline->Rank(one.history, target, seen), NaiveRank(scores, one.history, target, seen))
+            ASSERT_EQ(baseline->Rank(one.history, target, seen), NaiveRank(scores, one.history, target, seen, ranked))
                 << "seed " << seed << " user " << one.user << " target " << target;
           }
         }
@@ -124,13 +136,17 @@ TEST_P(BaselineTest, TopAgreesWithRanks) {
   for (uint32_t seed = 0; seed < 20; ++seed) {
     const ItemSequences sequences = MakeRandom(seed);
     const std::unique_ptr<CountingBaseline> baseline = GetParam().make();
-    ASSERT_TRUE(baseline->Fit(TrainingPart(sequences)).ok());
+    const std::vector<bool> ranked =
+        seed % 2 == 0 ? std::vector<bool>(sequences.num_items, true) : RandomMask(sequences.num_items, seed);
+    ASSERT_TRUE(baseline->Fit(TrainingPart(sequences), ranked).ok());
     for (const EvaluationCase& one : EvaluationCases(sequences, HeldOut::kTest)) {
       const std::vector<uint32_t> top = baseline->Top(one.history, 1000, SeenItems::kRemove);
       const std::set<uint32_t> unique(top.begin(), top.end());
       const std::set<uint32_t> seen(one.history.begin(), one.history.end());
       ASSERT_EQ(unique.size(), top.size());
-      ASSERT_EQ(top.size(), sequences.num_items - seen.size());
+      size_t unseen = 0;
+      for (uint32_t item = 0; item < sequences.num_items; ++item) unseen += ranked[item] && !seen.contains(item);
+      ASSERT_EQ(top.size(), unseen);
       double last = 0;
       for (const uint32_t item : top) {
         const double rank = baseline->Rank(one.history, item, SeenItems::kRemove);
@@ -152,7 +168,24 @@ TEST_P(BaselineTest, ThreadsDoNotChangeRanks) {
   EXPECT_EQ(RankTargets(*baseline, cases, SeenItems::kKeep), RankTargets(*baseline, cases, SeenItems::kKeep, &pool));
 }
 
-TEST_P(BaselineTest, RefusesItemsOutOfRange) { EXPECT_FALSE(GetParam().make()->Fit(Make(2, {{0, 1, 2}})).ok()); }
+TEST_P(BaselineTest, RefusesItemsOutOfRange) {
+  EXPECT_FALSE(GetParam().make()->Fit(Make(2, {{0, 1, 2}})).ok());
+  EXPECT_FALSE(GetParam().make()->Fit(Make(3, {{0, 1, 2}}), {true, false}).ok());
+}
+
+// Where all items are ranked, saying so changes nothing.
+TEST_P(BaselineTest, RankingAllItemsIsTheDefault) {
+  for (uint32_t seed = 0; seed < 10; ++seed) {
+    const ItemSequences sequences = MakeRandom(seed);
+    const auto all = GetParam().make(), by_default = GetParam().make();
+    ASSERT_TRUE(all->Fit(TrainingPart(sequences), std::vector<bool>(sequences.num_items, true)).ok());
+    ASSERT_TRUE(by_default->Fit(TrainingPart(sequences)).ok());
+    const std::vector<EvaluationCase> cases = EvaluationCases(sequences, HeldOut::kTest);
+    for (const SeenItems seen : {SeenItems::kKeep, SeenItems::kRemove}) {
+      EXPECT_EQ(RankTargets(*all, cases, seen), RankTargets(*by_default, cases, seen));
+    }
+  }
+}
 
 TEST_P(BaselineTest, EmptyTrainingRanksEverythingEqual) {
   const std::unique_ptr<CountingBaseline> baseline = GetParam().make();

@@ -23,13 +23,16 @@ namespace {
 constexpr char kExamples[] =
     R"(Ranks every user's held-out item among the whole catalogue with the engine's own beam search, and prints R@5, N@5,
 R@10 and N@10, the last two with bootstrap intervals, beside popularity, Markov and item-KNN counted on the same training part, with the
-targets of the history removed from the ranking and with them kept. Which events are targets comes from the model folder.
+targets of the history removed from the ranking and with them kept. All of them rank the items of the tokenizer.
+Which events are targets comes from the training.json of the model folder. A model without one, such as
+`beamline import hf --model-out` keeps, takes --targets and --k-core, with the meaning they have for `beamline train`.
 
 Examples:
   beamline evaluate --model model --data data --tokenizer tokenizer
   beamline evaluate --model model --data data --tokenizer tokenizer --beam 128 --split validation --out evaluation.json
   beamline evaluate --model model --data data --tokenizer tokenizer --gate fp8 --split both --device cuda --backend cuda --out gate.json
   beamline evaluate --model ranked --data data --tokenizer tokenizer --by-value     # of `beamline train-ranker`
+  beamline evaluate --model parts --data data --tokenizer parts --targets any       # of `beamline import hf --model-out parts`
   beamline evaluate --show evaluation.json
 
 With --gate the model ranks in fp32, in bf16 and in that type instead, by value where it has a ranker, and the type
@@ -46,6 +49,9 @@ struct EvaluateFlags {
   train::EvaluationRun run;
   std::string out, show, gate;
   std::string split = "test";
+  std::string targets = "long_view";
+  int k_core = 0;
+  Option *targets_option = nullptr, *k_core_option = nullptr;
 };
 
 absl::Status Show(const std::string& path) {
@@ -87,6 +93,10 @@ absl::Status RunEvaluate(EvaluateFlags& flags) {
   if (!flags.out.empty()) BEAMLINE_RETURN_IF_ERROR(CheckCanWrite(flags.out, "--out"));
   flags.run.options.held_out = flags.split == "test" ? data::HeldOut::kTest : data::HeldOut::kValidation;
   Progress progress;
+  if (flags.targets_option->given()) {
+    BEAMLINE_ASSIGN_OR_RETURN(flags.run.targets.labels, FromFlag("--targets", train::ParseTargets(flags.targets)));
+  }
+  if (flags.k_core_option->given()) flags.run.targets.k_core = flags.k_core;
   if (!flags.gate.empty()) return Gate(flags, &progress);
   BEAMLINE_ASSIGN_OR_RETURN(const train::EvaluationReport report, train::RunEvaluation(flags.run, &progress));
   std::fputs(train::EvaluationTable(report).c_str(), stdout);
@@ -101,12 +111,22 @@ Verb AddEvaluate(Command& root) {
   train::EvaluationRun& run = flags->run;
   Command* command = root.AddCommand("evaluate", "Rank held-out items with a model, beside counting baselines");
   command->Footer(kExamples);
-  command->AddText("--model", run.model, "Folder of `beamline train`");
+  command->AddText("--model", run.model, "Folder of `beamline train`, or of `beamline import hf --model-out`");
   command->AddText("--data", run.source.data, "The data folder it was trained on");
   command->AddText("--tokenizer", run.source.tokenizer, "The tokenizer folder it was trained with");
   Option* by_value = command->AddFlag("--by-value", run.options.by_value,
                                       "Order the beam's candidates by the model's ranker, beside the beam's own order");
   command->AddNumber("--beam", run.options.beam, {10, 65536}, "Beam width at every level")->ShowDefault();
+  flags->targets_option =
+      command
+          ->AddText("--targets", flags->targets,
+                    "Of a model without training.json: labels of events to predict, joined by |; 'any': every event")
+          ->ShowDefault();
+  flags->k_core_option =
+      command
+          ->AddNumber("--k-core", flags->k_core, {0},
+                      "Of such a model, too: targets of users and items with at least this many; 0: all")
+          ->ShowDefault();
   command
       ->AddText("--split", flags->split,
                 "test (a user's last target), validation (the one before) or, for --gate, both")

@@ -69,8 +69,10 @@ void AddImportHf(Command& import, ImportHfFlags& flags) {
               "Scores contain the end token: transformers' max_new_tokens = levels + 1");
   hf->AddText("--items", flags.items, "Item table (TSV, plain or gzip) for the catalogue's attributes");
   hf->AddText("--out", flags.out, "Bundle folder to make")->Required();
-  hf->AddText("--model-out", flags.model_out,
-              "Keep model, codebook and sids.tsv in this folder too: --model and --tokenizer of the other verbs");
+  hf->AddText(
+      "--model-out", flags.model_out,
+      "Keep model, codebook and sids.tsv in this folder too: --model and --tokenizer of the other verbs (evaluate "
+      "takes --targets then)");
   hf->AddText("--model-version", options.model_version, "Name of the model; default: from the parts' digests");
   hf->AddFlag("--overwrite", options.overwrite, "Replace an existing bundle, and a model in --model-out");
 }

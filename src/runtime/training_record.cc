@@ -27,9 +27,10 @@ absl::StatusOr<std::string> ConfigDigest(const std::filesystem::path& folder) {
 }
 
 absl::Status Damaged(const std::filesystem::path& path, absl::string_view digest) {
-  return absl::DataLossError(absl::StrCat(path.string(), ": does not have the SHA-256 that '", digest, "' of ",
-                                          kTrainingFile, " says; it was damaged or edited: train again, or remove ",
-                                          kTrainingFile, " if the change was meant"));
+  return absl::DataLossError(absl::StrCat(
+      path.string(), ": does not have the SHA-256 that '", digest, "' of ", kTrainingFile,
+      " says; it was damaged or edited: train again, or remove ", kTrainingFile,
+      " if the change was meant, and give `beamline evaluate` the --targets and --k-core of the training"));
 }
 
 }  // namespace

@@ -23,6 +23,46 @@ absl::StatusOr<CorpusOptions> CorpusFromJson(const nlohmann::json& training, con
   return options;
 }
 
+CorpusOptions With(const GivenTargets& given, CorpusOptions options) {
+  options.target_labels = given.labels.value_or(options.target_labels);
+  options.k_core = given.k_core.value_or(options.k_core);
+  return options;
+}
+
+// Other targets would hold out other events, and the model has trained on some of them.
+absl::StatusOr<CorpusOptions> ChooseTargets(const std::optional<nlohmann::json>& training, const GivenTargets& given,
+                                            const std::string& source) {
+  if (!training.has_value()) return With(given, CorpusOptions());
+  BEAMLINE_ASSIGN_OR_RETURN(const CorpusOptions recorded, CorpusFromJson(*training, source));
+  const std::string wanted = DescribeTargets(With(given, recorded)), own = DescribeTargets(recorded);
+  if (wanted == own) return recorded;
+  return absl::InvalidArgumentError(absl::StrCat("targets: ", wanted, " is not what the model was trained with, which ",
+                                                 source, " says is ", own, "; leave --targets and --k-core out"));
+}
+
+absl::Status CheckCodebook(const nlohmann::json& training, const std::string& model_folder, const DataSource& source,
+                           const catalogue::CatalogueSnapshot& snapshot) {
+  const auto fingerprint = training.find("codebook_fingerprint");
+  if (fingerprint != training.end() && *fingerprint == snapshot.codebook_fingerprint()) return absl::OkStatus();
+  return absl::FailedPreconditionError(absl::StrCat(model_folder, ": trained with another codebook than that of ",
+                                                    source.tokenizer, " (", snapshot.codebook_fingerprint(),
+                                                    "); name the tokenizer it was trained with"));
+}
+
+// Why the model may have seen what this log holds out; empty: it has not.
+std::string WarnOfLog(const std::optional<nlohmann::json>& training, const std::string& model_folder,
+                      const DataSource& source, const Corpus& corpus) {
+  if (!training.has_value()) {
+    return absl::StrCat(model_folder,
+                        ": has no training.json, so that nothing says what the model was trained on; "
+                        "if it has seen events that are held out here, the numbers are too good");
+  }
+  const auto log = training->find("log");
+  if (log == training->end() || *log == corpus.dataset().EventsFingerprint()) return "";
+  return absl::StrCat(model_folder, ": trained on another log than ", source.data,
+                      "; if that one has events that this one holds out, the model has seen them");
+}
+
 }  // namespace
 
 absl::StatusOr<Corpus> LoadCorpus(const std::string& folder, const CorpusOptions& options, Progress* progress) {
@@ -38,23 +78,19 @@ nlohmann::json CorpusToJson(const CorpusOptions& options) {
 }
 
 absl::StatusOr<ModelData> LoadModelData(const DataSource& source, const std::string& model_folder,
-                                        const nlohmann::json& training, Progress* progress) {
+                                        const std::optional<nlohmann::json>& training, const GivenTargets& given,
+                                        Progress* progress) {
   BEAMLINE_ASSIGN_OR_RETURN(const CorpusOptions options,
-                            CorpusFromJson(training, ModelFolder(model_folder).training()));
+                            ChooseTargets(training, given, ModelFolder(model_folder).training()));
   BEAMLINE_ASSIGN_OR_RETURN(Corpus corpus, LoadCorpus(source.data, options, progress));
   BEAMLINE_ASSIGN_OR_RETURN(TrainingCatalogue catalogue, LoadTrainingCatalogue(source.tokenizer, corpus));
-  const auto fingerprint = training.find("codebook_fingerprint");
-  if (fingerprint == training.end() || *fingerprint != catalogue.snapshot->codebook_fingerprint()) {
-    return absl::FailedPreconditionError(
-        absl::StrCat(model_folder, ": trained with another codebook than that of ", source.tokenizer, " (",
-                     catalogue.snapshot->codebook_fingerprint(), "); name the tokenizer it was trained with"));
+  if (training.has_value()) {
+    BEAMLINE_RETURN_IF_ERROR(CheckCodebook(*training, model_folder, source, *catalogue.snapshot));
   }
   std::vector<std::string> warnings;
   if (!catalogue.warning.empty()) warnings.push_back(catalogue.warning);
-  const auto log = training.find("log");
-  if (log != training.end() && *log != corpus.dataset().EventsFingerprint()) {
-    warnings.push_back(absl::StrCat(model_folder, ": trained on another log than ", source.data,
-                                    "; if that one has events that this one holds out, the model has seen them"));
+  if (std::string log = WarnOfLog(training, model_folder, source, corpus); !log.empty()) {
+    warnings.push_back(std::move(log));
   }
   return ModelData{std::move(corpus), std::move(catalogue), std::move(warnings)};
 }

@@ -4,6 +4,8 @@
 // was trained on them. Pure but for reading; errors name the file and what to do.
 #pragma once
 
+#include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -26,15 +28,23 @@ absl::StatusOr<Corpus> LoadCorpus(const std::string& folder, const CorpusOptions
 // "corpus" of training.json.
 nlohmann::json CorpusToJson(const CorpusOptions& options);
 
+// Which events are targets of a model that has no training.json, such as `beamline import hf` keeps; with it the log
+// splits as for `beamline train` with the same values. Where there is one, it says, and nothing else may be said here.
+struct GivenTargets {
+  std::optional<uint32_t> labels;  // nullopt: as CorpusOptions has it
+  std::optional<int> k_core;
+};
+
 struct ModelData {
   Corpus corpus;
   TrainingCatalogue catalogue;
   std::vector<std::string> warnings;  // why numbers on it may be too good
 };
 
-// The data of a model folder, whose record says which events are targets and which codebook it has. FAILED_PRECONDITION
-// where the tokenizer is another one.
+// The data of a model folder, whose record says which events are targets and which codebook it has. INVALID_ARGUMENT
+// where `given` says otherwise, FAILED_PRECONDITION where the tokenizer is another one.
 absl::StatusOr<ModelData> LoadModelData(const DataSource& source, const std::string& model_folder,
-                                        const nlohmann::json& training, Progress* progress);
+                                        const std::optional<nlohmann::json>& training, const GivenTargets& given,
+                                        Progress* progress);
 
 }  // namespace beamline::train

@@ -122,11 +122,16 @@ absl::StatusOr<TrainingCatalogue> LoadTrainingCatalogue(const std::string& token
   return result;
 }
 
-int64_t TargetsWithoutSid(const Corpus& corpus, const Catalogue& catalogue) {
+std::vector<bool> ItemsWithSid(const Corpus& corpus, const Catalogue& catalogue) {
   std::vector<bool> known(corpus.dataset().num_items());
   for (int64_t item = 0; item < corpus.dataset().num_items(); ++item) {
     known[item] = catalogue.Encode(corpus.dataset().item_id(item)).has_value();
   }
+  return known;
+}
+
+int64_t TargetsWithoutSid(const Corpus& corpus, const Catalogue& catalogue) {
+  const std::vector<bool> known = ItemsWithSid(corpus, catalogue);
   int64_t count = 0;
   for (uint32_t item : corpus.target_items().items) count += !known[item];
   return count;
@@ -143,9 +148,7 @@ absl::StatusOr<LoadedModel> LoadModelFolder(backend::Context& ctx, const std::st
   BEAMLINE_ASSIGN_OR_RETURN(const model::ModelConfig config, model::LoadConfig(files.config()));
   BEAMLINE_ASSIGN_OR_RETURN(runtime::Vocabulary vocabulary, runtime::Vocabulary::Load(files.vocabulary()));
   LoadedModel loaded;
-  BEAMLINE_ASSIGN_OR_RETURN(auto training, runtime::ReadTrainingRecord(folder));
-  if (!training.has_value()) return absl::NotFoundError(absl::StrCat(files.training(), ": no such file"));
-  loaded.training = *std::move(training);
+  BEAMLINE_ASSIGN_OR_RETURN(loaded.training, runtime::ReadTrainingRecord(folder));
   BEAMLINE_ASSIGN_OR_RETURN(model::Weights weights, model::LoadWeights(ctx, config, files.weights()));
   BEAMLINE_ASSIGN_OR_RETURN(loaded.model, model::MakeModel(config, std::move(weights)));
   loaded.vocabulary = std::make_shared<const runtime::Vocabulary>(std::move(vocabulary));

@@ -7,7 +7,9 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
+#include <vector>
 
 #include <nlohmann/json.hpp>
 
@@ -54,13 +56,15 @@ struct TrainingCatalogue {
 };
 absl::StatusOr<TrainingCatalogue> LoadTrainingCatalogue(const std::string& tokenizer, const Corpus& corpus);
 
+// Of the corpus' items, by index, whether the catalogue has them.
+std::vector<bool> ItemsWithSid(const Corpus& corpus, const Catalogue& catalogue);
 // Targets whose item has no SID: they are neither trained on nor ever found.
 int64_t TargetsWithoutSid(const Corpus& corpus, const Catalogue& catalogue);
 
 struct LoadedModel {
   std::unique_ptr<model::Model> model;
   std::shared_ptr<const runtime::Vocabulary> vocabulary;
-  nlohmann::json training;  // training.json
+  std::optional<nlohmann::json> training;  // training.json; a model that `beamline train` did not make has none
 };
 absl::StatusOr<LoadedModel> LoadModelFolder(backend::Context& ctx, const std::string& folder);
 

@@ -90,7 +90,14 @@ absl::StatusOr<RankerReport> RunRankerTraining(const RankerRun& run, const Ranke
   BEAMLINE_ASSIGN_OR_RETURN(backend::Context ctx, backend::MakeContext(run.device.device, "fp32"));
   BEAMLINE_ASSIGN_OR_RETURN(const LoadedModel loaded, LoadModelFolder(ctx, run.model));
   BEAMLINE_ASSIGN_OR_RETURN(const model::ModelConfig config, RankedConfig(run, loaded.model->config()));
-  BEAMLINE_ASSIGN_OR_RETURN(const ModelData data, LoadModelData(run.source, run.model, loaded.training, progress));
+  if (!loaded.training.has_value()) {
+    return absl::NotFoundError(
+        absl::StrCat(ModelFolder(run.model).training(),
+                     ": no such file; a ranker learns from the training part of the model's own run, which is written "
+                     "there: go on training with `beamline train --from ",
+                     run.model, "`, and name its --out here"));
+  }
+  BEAMLINE_ASSIGN_OR_RETURN(const ModelData data, LoadModelData(run.source, run.model, loaded.training, {}, progress));
 
   const Corpus every_event = data.corpus.EveryEvent();
   const BehaviourCounts counts = CountBehaviours(every_event, *data.catalogue.snapshot);
@@ -106,7 +113,7 @@ absl::StatusOr<RankerReport> RunRankerTraining(const RankerRun& run, const Ranke
   BEAMLINE_ASSIGN_OR_RETURN(RankerReport report, EvaluateRanker(ctx, inputs, counts, run.options, progress));
 
   const ModelFolder files(run.out);
-  json record = loaded.training;
+  json record = *loaded.training;
   record["parameters"] = model::CountParameters(config).total;
   record["ranker"] = RankerJson(run, every_event, curve, report);
   const auto write = [&]() -> absl::Status {

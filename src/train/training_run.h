@@ -68,7 +68,9 @@ absl::Status RunTraining(const TrainingRun& run, const RunObserver& observer, Pr
 
 struct EvaluationRun {
   DataSource source;
-  std::string model;  // folder written by RunTraining; its training.json says which events are targets
+  std::string
+      model;  // folder written by RunTraining, whose training.json says which events are targets, or by an import
+  GivenTargets targets;  // of a model without training.json
   EvaluationOptions options;
   DeviceOptions device;
 };

@@ -15,6 +15,7 @@ namespace beamline::cli {
 namespace {
 
 namespace fs = std::filesystem;
+using ::testing::AllOf;
 using ::testing::HasSubstr;
 
 // The text of a call that must end with `exit_code`.
@@ -33,6 +34,14 @@ TEST(T5Journey, ImportTrainEvaluatePackExport) {
                                          "/index.json --id-offset 1 --levels 6,5,4 --max-items 5 --score-end --out ");
   cli::Run(absl::StrCat("import hf ", golden, "/hf", index, out, "/first --model-out ", out, "/parts"));
   cli::Run(absl::StrCat("import sequences ", golden, "/log.txt --out ", out, "/data"));
+
+  // As it is, it is evaluated by targets that it is told.
+  const std::string evaluate_parts = absl::StrCat("evaluate --model ", out, "/parts --data ", out, "/data --tokenizer ",
+                                                  out, "/parts --beam 10 --resamples 10 --threads 1 --backend auto");
+  EXPECT_THAT(cli::Run(evaluate_parts + " --targets any"),
+              AllOf(HasSubstr("model - item-knn"), HasSubstr("parts: has no training.json")));
+  EXPECT_THAT(cli::Run(evaluate_parts + " --targets any --k-core 1000", 2), HasSubstr("choose other target labels"));
+  EXPECT_THAT(cli::Run(evaluate_parts + " --targets none", 2), HasSubstr("--targets: unknown label 'none'"));
 
   const std::string train =
       absl::StrCat("train --data ", out, "/data --tokenizer ", out, "/parts --from ", out,

@@ -117,12 +117,12 @@ TEST_F(RankerRunTest, KeepsTheModelsWeightsAndRepeats) {
   EXPECT_EQ(after->model->config().ranker.heads[1].weight, -1);
   EXPECT_EQ(ReadFile(Path("kept/vocabulary.safetensors"), 1 << 20).value(),
             ReadFile(Path("model/vocabulary.safetensors"), 1 << 20).value());
-  const nlohmann::json& record = after->training.at("ranker");
+  const nlohmann::json& record = after->training->at("ranker");
   EXPECT_EQ(record.at("options").at("epochs"), 2);
   EXPECT_EQ(record.at("curve").size(), 2u);
   EXPECT_EQ(record.at("held_out").at("heads").at(0).at("label"), "long_view");
   EXPECT_EQ(record.at("held_out").at("heads").at(0).at("auc"), *report->heads[0].auc);
-  EXPECT_EQ(after->training.at("curve"), before->training.at("curve"));
+  EXPECT_EQ(after->training->at("curve"), before->training->at("curve"));
 
   ASSERT_TRUE(RunRankerTraining(Run("again"), {}).ok());
   EXPECT_EQ(ReadFile(Path("again/model.safetensors"), 1 << 20).value(),

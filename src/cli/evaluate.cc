@@ -54,8 +54,11 @@ struct EvaluateFlags {
   Option *targets_option = nullptr, *k_core_option = nullptr;
 };
 
+// Lists of evaluations are deeper, and their reader says better what they are not.
+constexpr JsonLimits kShownLimits{.max_depth = 32};
+
 absl::Status Show(const std::string& path) {
-  BEAMLINE_ASSIGN_OR_RETURN(const nlohmann::json json, ReadJsonFile(path));
+  BEAMLINE_ASSIGN_OR_RETURN(const nlohmann::json json, ReadJsonFile(path, kShownLimits));
   if (runtime::IsGateJson(json)) {
     BEAMLINE_ASSIGN_OR_RETURN(const runtime::PrecisionGateReport report, runtime::ReadGate(path));
     std::fputs(runtime::GateTable(report).c_str(), stdout);
@@ -90,13 +93,13 @@ absl::Status RunEvaluate(EvaluateFlags& flags) {
   if (flags.split == kBoth && flags.gate.empty()) {
     return absl::InvalidArgumentError("--split: both is for --gate; use test or validation");
   }
-  if (!flags.out.empty()) BEAMLINE_RETURN_IF_ERROR(CheckCanWrite(flags.out, "--out"));
-  flags.run.options.held_out = flags.split == "test" ? data::HeldOut::kTest : data::HeldOut::kValidation;
-  Progress progress;
   if (flags.targets_option->given()) {
     BEAMLINE_ASSIGN_OR_RETURN(flags.run.targets.labels, FromFlag("--targets", train::ParseTargets(flags.targets)));
   }
   if (flags.k_core_option->given()) flags.run.targets.k_core = flags.k_core;
+  if (!flags.out.empty()) BEAMLINE_RETURN_IF_ERROR(CheckCanWrite(flags.out, "--out"));
+  flags.run.options.held_out = flags.split == "test" ? data::HeldOut::kTest : data::HeldOut::kValidation;
+  Progress progress;
   if (!flags.gate.empty()) return Gate(flags, &progress);
   BEAMLINE_ASSIGN_OR_RETURN(const train::EvaluationReport report, train::RunEvaluation(flags.run, &progress));
   std::fputs(train::EvaluationTable(report).c_str(), stdout);
@@ -114,9 +117,6 @@ Verb AddEvaluate(Command& root) {
   command->AddText("--model", run.model, "Folder of `beamline train`, or of `beamline import hf --model-out`");
   command->AddText("--data", run.source.data, "The data folder it was trained on");
   command->AddText("--tokenizer", run.source.tokenizer, "The tokenizer folder it was trained with");
-  Option* by_value = command->AddFlag("--by-value", run.options.by_value,
-                                      "Order the beam's candidates by the model's ranker, beside the beam's own order");
-  command->AddNumber("--beam", run.options.beam, {10, 65536}, "Beam width at every level")->ShowDefault();
   flags->targets_option =
       command
           ->AddText("--targets", flags->targets,
@@ -127,6 +127,9 @@ Verb AddEvaluate(Command& root) {
           ->AddNumber("--k-core", flags->k_core, {0},
                       "Of such a model, too: targets of users and items with at least this many; 0: all")
           ->ShowDefault();
+  Option* by_value = command->AddFlag("--by-value", run.options.by_value,
+                                      "Order the beam's candidates by the model's ranker, beside the beam's own order");
+  command->AddNumber("--beam", run.options.beam, {10, 65536}, "Beam width at every level")->ShowDefault();
   command
       ->AddText("--split", flags->split,
                 "test (a user's last target), validation (the one before) or, for --gate, both")

@@ -12,6 +12,7 @@
 #include "base/interrupt.h"
 #include "base/thread_pool.h"
 #include "beamline/status.h"
+#include "train/model_folder.h"
 
 namespace beamline::train {
 namespace {
@@ -21,13 +22,23 @@ struct NamedBaseline {
   std::unique_ptr<data::CountingBaseline> baseline;
 };
 
-absl::StatusOr<std::vector<NamedBaseline>> FitBaselines(const Corpus& corpus) {
+// What the catalogue holds, as the baselines see it: items of the corpus by their index, and behind them those that the
+// log does not name, which nobody has watched.
+std::vector<bool> RankedItems(const Corpus& corpus, const Catalogue& catalogue) {
+  std::vector<bool> ranked = ItemsWithSid(corpus, catalogue);
+  const auto known = static_cast<uint64_t>(std::count(ranked.begin(), ranked.end(), true));
+  ranked.resize(ranked.size() + catalogue.num_items() - known, true);
+  return ranked;
+}
+
+absl::StatusOr<std::vector<NamedBaseline>> FitBaselines(const Corpus& corpus, const std::vector<bool>& ranked) {
   std::vector<NamedBaseline> baselines;
   baselines.push_back({"popularity", data::MakePopularity()});
   baselines.push_back({"markov", data::MakeMarkov()});
   baselines.push_back({"item-knn", data::MakeItemKnn()});
-  const ItemSequences training = data::TrainingPart(corpus.target_items());
-  for (NamedBaseline& one : baselines) BEAMLINE_RETURN_IF_ERROR(one.baseline->Fit(training));
+  ItemSequences training = data::TrainingPart(corpus.target_items());
+  training.num_items = static_cast<uint32_t>(ranked.size());
+  for (NamedBaseline& one : baselines) BEAMLINE_RETURN_IF_ERROR(one.baseline->Fit(training, ranked));
   return baselines;
 }
 
@@ -46,6 +57,36 @@ AlignedCases SelectCases(const Corpus& corpus, const EvaluationOptions& options)
     cases.counting.push_back(counting[i]);
   }
   return cases;
+}
+
+EvaluationReport Describe(const ItemRanker& ranker, const EvaluationOptions& options) {
+  EvaluationReport report;
+  report.split = options.held_out == data::HeldOut::kTest ? "test" : "validation";
+  report.targets = DescribeTargets(ranker.corpus().options());
+  report.catalogue_items = static_cast<int64_t>(ranker.snapshot().num_items());
+  report.catalogue_sids = static_cast<int64_t>(ranker.snapshot().num_sids());
+  report.catalogue_version = ranker.snapshot().version();
+  report.codebook_fingerprint = ranker.snapshot().codebook_fingerprint();
+  report.beam = options.beam;
+  report.by_value = options.by_value;
+  report.max_users = options.max_users;
+  report.confidence = options.bootstrap.confidence;
+  report.resamples = options.bootstrap.resamples;
+  report.seed = options.bootstrap.seed;
+  return report;
+}
+
+void CountCases(absl::Span<const data::EvaluationCase> cases, const std::vector<bool>& ranked,
+                EvaluationReport& report) {
+  report.users = static_cast<int64_t>(cases.size());
+  report.targets_without_sid =
+      std::count_if(cases.begin(), cases.end(), [&](const auto& one) { return !ranked[one.target]; });
+  if (report.targets_without_sid == 0) return;
+  const double share = static_cast<double>(report.targets_without_sid) / static_cast<double>(report.users);
+  report.warnings.push_back(absl::StrFormat(
+      "%d of %d targets (%.1f%%) have no semantic ID: neither the model nor a baseline can rank their items, so no R@k "
+      "can be above %.4f; a tokenizer of all items of the log leaves none out",
+      report.targets_without_sid, report.users, 100 * share, 1 - share));
 }
 
 }  // namespace
@@ -69,16 +110,11 @@ absl::StatusOr<EvaluationReport> Evaluate(const backend::Context& ctx, const mod
   if (cases.model.empty()) {
     return absl::FailedPreconditionError("nothing to evaluate: no user has three targets, which the split needs");
   }
-  BEAMLINE_ASSIGN_OR_RETURN(const std::vector<NamedBaseline> baselines, FitBaselines(corpus));
+  const std::vector<bool> ranked = RankedItems(corpus, ranker.snapshot());
+  BEAMLINE_ASSIGN_OR_RETURN(const std::vector<NamedBaseline> baselines, FitBaselines(corpus, ranked));
   ThreadPool pool(ThreadsOrCores(options.threads) - 1);
-  EvaluationReport report;
-  report.split = options.held_out == data::HeldOut::kTest ? "test" : "validation";
-  report.users = static_cast<int64_t>(cases.model.size());
-  report.catalogue_items = static_cast<int64_t>(ranker.snapshot().num_items());
-  report.catalogue_sids = static_cast<int64_t>(ranker.snapshot().num_sids());
-  report.beam = options.beam;
-  report.by_value = options.by_value;
-  report.confidence = options.bootstrap.confidence;
+  EvaluationReport report = Describe(ranker, options);
+  CountCases(cases.counting, ranked, report);
   for (const data::SeenItems seen : {data::SeenItems::kRemove, data::SeenItems::kKeep}) {
     RankOptions rank;
     rank.beam = options.beam;
@@ -131,7 +167,12 @@ std::string EvaluationTable(const EvaluationReport& report) {
     absl::StrAppend(&table, absl::StrFormat("\nseen items %s %8s %8s %8s %19s %7s   (%.0f%% intervals)\n",
                                             ranking.seen == data::SeenItems::kRemove ? "removed" : "kept   ", "R@5",
                                             "N@5", "R@10", "", "N@10", 100 * report.confidence));
-    for (const SystemScores& system : ranking.systems) row(system.name, system.intervals, false);
+    bool none = false;
+    for (const SystemScores& system : ranking.systems) {
+      row(system.name, system.intervals, false);
+      none |= system.intervals.recall_10.mean == 0 && system.intervals.recall_10.high > 0;
+    }
+    if (none) absl::StrAppend(&table, "(without a hit, an interval's end is the exact one, of Clopper and Pearson)\n");
     for (const SystemScores& system : ranking.systems) {
       if (system.model_minus.has_value()) row(absl::StrCat("model - ", system.name), *system.model_minus, true);
     }

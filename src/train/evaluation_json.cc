@@ -1,15 +1,22 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <cstddef>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
-#include "beamline/status.h"
+#include "absl/strings/str_join.h"
+#include "base/json_object_reader.h"
 #include "train/evaluation.h"
 
 namespace beamline::train {
 namespace {
 
 using nlohmann::json;
+
+constexpr size_t kMostParts = 1000;  // of any list of a report
+constexpr char kRemoved[] = "removed", kKept[] = "kept";
+constexpr char kOldDifference[] = "model_minus_item_knn";
 
 json ToJson(const data::Interval& interval) {
   return {{"mean", interval.mean}, {"low", interval.low}, {"high", interval.high}};
@@ -22,17 +29,109 @@ json ToJson(const data::MetricIntervals& metrics) {
           {"ndcg_10", ToJson(metrics.ndcg_10)}};
 }
 
-data::Interval IntervalFrom(const json& object) {
-  return {.low = object.at("low").get<double>(),
-          .mean = object.at("mean").get<double>(),
-          .high = object.at("high").get<double>()};
+void RequiredDouble(JsonObjectReader& reader, const char* key, double& out) {
+  reader.Find(key, true);
+  reader.Double(key, out);
 }
 
-data::MetricIntervals IntervalsFrom(const json& object) {
-  return {.recall_5 = IntervalFrom(object.at("recall_5")),
-          .ndcg_5 = IntervalFrom(object.at("ndcg_5")),
-          .recall_10 = IntervalFrom(object.at("recall_10")),
-          .ndcg_10 = IntervalFrom(object.at("ndcg_10"))};
+data::Interval IntervalFrom(const json& object, const std::string& path, std::vector<std::string>& problems) {
+  data::Interval interval;
+  JsonObjectReader reader(object, path, problems);
+  RequiredDouble(reader, "low", interval.low);
+  RequiredDouble(reader, "mean", interval.mean);
+  RequiredDouble(reader, "high", interval.high);
+  reader.Finish();
+  return interval;
+}
+
+data::MetricIntervals IntervalsFrom(const json& object, const std::string& path, std::vector<std::string>& problems) {
+  data::MetricIntervals metrics;
+  JsonObjectReader reader(object, path, problems);
+  const std::pair<const char*, data::Interval*> named[] = {{"recall_5", &metrics.recall_5},
+                                                           {"ndcg_5", &metrics.ndcg_5},
+                                                           {"recall_10", &metrics.recall_10},
+                                                           {"ndcg_10", &metrics.ndcg_10}};
+  for (const auto& [key, interval] : named) {
+    if (const json* value = reader.Find(key, true)) *interval = IntervalFrom(*value, reader.Path(key), problems);
+  }
+  reader.Finish();
+  return metrics;
+}
+
+SystemScores SystemFrom(const json& object, const std::string& path, std::vector<std::string>& problems) {
+  SystemScores system;
+  JsonObjectReader reader(object, path, problems);
+  reader.String("name", system.name);
+  if (const json* metrics = reader.Find("metrics", true)) {
+    system.intervals = IntervalsFrom(*metrics, reader.Path("metrics"), problems);
+  }
+  if (const json* difference = reader.Find("model_minus", false)) {
+    system.model_minus = IntervalsFrom(*difference, reader.Path("model_minus"), problems);
+  }
+  reader.Finish();
+  return system;
+}
+
+RankingScores RankingFrom(const json& object, const std::string& path, std::vector<std::string>& problems) {
+  RankingScores scores;
+  JsonObjectReader reader(object, path, problems);
+  std::string seen = kRemoved;
+  reader.String("seen_items", seen);
+  if (seen != kRemoved && seen != kKept) {
+    reader.Problem("seen_items", absl::StrCat("must be ", kRemoved, " or ", kKept, ", is '", seen, "'"));
+  }
+  scores.seen = seen == kRemoved ? data::SeenItems::kRemove : data::SeenItems::kKeep;
+  if (const json* systems = reader.Array("systems", true, kMostParts)) {
+    for (size_t i = 0; i < systems->size(); ++i) {
+      scores.systems.push_back(SystemFrom((*systems)[i], absl::StrCat(reader.Path("systems"), "[", i, "]"), problems));
+    }
+  }
+  if (reader.Find(kOldDifference, false) != nullptr) {
+    reader.Problem(kOldDifference,
+                   "is of an older layout; it is model_minus of the system item-knn now, move it there");
+  }
+  reader.Finish();
+  return scores;
+}
+
+void ReadWarnings(JsonObjectReader& reader, std::vector<std::string>& out) {
+  const json* warnings = reader.Array("warnings", false, kMostParts);
+  if (warnings == nullptr) return;
+  for (const json& warning : *warnings) {
+    if (!warning.is_string()) return reader.Problem("warnings", "must be strings");
+    out.push_back(warning.get<std::string>());
+  }
+}
+
+EvaluationReport ReportFrom(const json& object, std::vector<std::string>& problems) {
+  EvaluationReport report;
+  JsonObjectReader reader(object, "", problems);
+  reader.String("split", report.split);
+  reader.Int("users", report.users);
+  reader.Int("catalogue_items", report.catalogue_items);
+  reader.Int("catalogue_sids", report.catalogue_sids);
+  reader.Int("beam", report.beam);
+  RequiredDouble(reader, "confidence", report.confidence);
+  RequiredDouble(reader, "seconds", report.seconds);
+  // Later than the first reports.
+  reader.String("targets", report.targets, false);
+  reader.Int("targets_without_sid", report.targets_without_sid, false);
+  reader.String("catalogue_version", report.catalogue_version, false);
+  reader.String("codebook_fingerprint", report.codebook_fingerprint, false);
+  reader.String("weights_sha256", report.weights_sha256, false);
+  reader.String("config_sha256", report.config_sha256, false);
+  reader.Bool("by_value", report.by_value);
+  reader.Int("max_users", report.max_users, false);
+  reader.Int("resamples", report.resamples, false);
+  reader.Int("seed", report.seed, false);
+  ReadWarnings(reader, report.warnings);
+  if (const json* rankings = reader.Array("rankings", true, kMostParts)) {
+    for (size_t i = 0; i < rankings->size(); ++i) {
+      report.rankings.push_back(RankingFrom((*rankings)[i], absl::StrCat("rankings[", i, "]"), problems));
+    }
+  }
+  reader.Finish();
+  return report;
 }
 
 }  // namespace
@@ -46,49 +145,36 @@ json EvaluationToJson(const EvaluationReport& report) {
       if (system.model_minus.has_value()) one["model_minus"] = ToJson(*system.model_minus);
     }
     rankings.push_back(
-        {{"seen_items", ranking.seen == data::SeenItems::kRemove ? "removed" : "kept"}, {"systems", systems}});
+        {{"seen_items", ranking.seen == data::SeenItems::kRemove ? kRemoved : kKept}, {"systems", systems}});
   }
   return {{"split", report.split},
+          {"targets", report.targets},
           {"users", report.users},
+          {"targets_without_sid", report.targets_without_sid},
           {"catalogue_items", report.catalogue_items},
           {"catalogue_sids", report.catalogue_sids},
+          {"catalogue_version", report.catalogue_version},
+          {"codebook_fingerprint", report.codebook_fingerprint},
+          {"weights_sha256", report.weights_sha256},
+          {"config_sha256", report.config_sha256},
           {"beam", report.beam},
           {"by_value", report.by_value},
+          {"max_users", report.max_users},
           {"confidence", report.confidence},
+          {"resamples", report.resamples},
+          {"seed", report.seed},
           {"seconds", report.seconds},
           {"rankings", rankings},
           {"warnings", report.warnings}};
 }
 
 absl::StatusOr<EvaluationReport> EvaluationFromJson(const json& object, const std::string& source) {
-  EvaluationReport report;
-  try {
-    report.split = object.at("split").get<std::string>();
-    report.users = object.at("users").get<int64_t>();
-    report.catalogue_items = object.at("catalogue_items").get<int64_t>();
-    report.catalogue_sids = object.at("catalogue_sids").get<int64_t>();
-    report.beam = object.at("beam").get<int>();
-    report.by_value = object.value("by_value", false);
-    report.confidence = object.at("confidence").get<double>();
-    report.seconds = object.at("seconds").get<double>();
-    if (object.contains("warnings")) report.warnings = object.at("warnings").get<std::vector<std::string>>();
-    for (const json& ranking : object.at("rankings")) {
-      RankingScores scores;
-      scores.seen =
-          ranking.at("seen_items").get<std::string>() == "removed" ? data::SeenItems::kRemove : data::SeenItems::kKeep;
-      for (const json& system : ranking.at("systems")) {
-        SystemScores& one = scores.systems.emplace_back();
-        one.name = system.at("name").get<std::string>();
-        one.intervals = IntervalsFrom(system.at("metrics"));
-        if (system.contains("model_minus")) one.model_minus = IntervalsFrom(system.at("model_minus"));
-      }
-      report.rankings.push_back(std::move(scores));
-    }
-  } catch (const json::exception& error) {
-    return absl::InvalidArgumentError(
-        absl::StrCat(source, ": not an evaluation written by `beamline evaluate`: ", error.what()));
-  }
-  return report;
+  std::vector<std::string> problems;
+  EvaluationReport report = ReportFrom(object, problems);
+  if (problems.empty()) return report;
+  return absl::InvalidArgumentError(absl::StrCat(
+      source, ": not one evaluation as `beamline evaluate --out` writes it: ", absl::StrJoin(problems, "; "),
+      "; correct the file, or evaluate again"));
 }
 
 }  // namespace beamline::train

@@ -209,11 +209,16 @@ absl::StatusOr<EvaluationReport> RunEvaluation(const EvaluationRun& run, Progres
     return absl::FailedPreconditionError(
         absl::StrCat(run.model, ": the model has no ranker to order by; train one with `beamline train-ranker`"));
   }
+  const ModelFolder files(run.model);
+  BEAMLINE_ASSIGN_OR_RETURN(const runtime::BundleFileEntry weights, runtime::DescribeFile(files.weights()));
+  BEAMLINE_ASSIGN_OR_RETURN(const runtime::BundleFileEntry config, runtime::DescribeFile(files.config()));
   BEAMLINE_ASSIGN_OR_RETURN(const auto setting, PrepareEvaluation(run, loaded, progress));
   EvaluationOptions evaluation = run.options;
   evaluation.threads = run.device.threads;
   evaluation.progress = progress;
   BEAMLINE_ASSIGN_OR_RETURN(EvaluationReport report, Evaluate(ctx, *loaded.model, *setting->ranker, evaluation));
+  report.weights_sha256 = weights.sha256;
+  report.config_sha256 = config.sha256;
   report.warnings.insert(report.warnings.end(), setting->data.warnings.begin(), setting->data.warnings.end());
   return report;
 }

@@ -7,6 +7,7 @@
 #include <filesystem>
 #include <fstream>
 #include <regex>
+#include <sstream>
 #include <string>
 #include <vector>
 
@@ -295,6 +296,58 @@ TEST_F(VerbsTest, SidsAndModelsOfAnotherLogAreTold) {
   EXPECT_THAT(text, HasSubstr("model: trained on another log than "));
 }
 
+// What no system can rank counts as missed by all of them, and is told.
+TEST_F(VerbsTest, TargetsWithoutASemanticIdAreTold) {
+  MakeLog();
+  Tokenize();
+  Good(TrainArguments("model"));
+  std::istringstream sids(std::regex_replace(Slurp(File("tokenizer/sids.tsv")), std::regex("\tsha256=[0-9a-f]*"), ""));
+  std::string kept;
+  int lines = 0;
+  for (std::string line; std::getline(sids, line); ++lines) {
+    if (lines < 2 || lines % 5 == 0) kept += line + "\n";  // the header, and every fifth item
+  }
+  Write("some/sids.tsv", kept);
+  fs::copy(File("tokenizer/codebook.safetensors"), File("some/codebook.safetensors"));
+  const std::string arguments = absl::StrCat("evaluate --model ", File("model"), " --data ", File("data"),
+                                             " --beam 16 --resamples 20 --threads 1 --out ", File("e.json"));
+  EXPECT_THAT(Good(absl::StrCat(arguments, " --tokenizer ", File("some"))).text,
+              HasSubstr("have no semantic ID: neither the model nor a baseline can rank their items"));
+  const nlohmann::json some = nlohmann::json::parse(Slurp(File("e.json")));
+  EXPECT_GT(some.at("targets_without_sid"), 0);
+  EXPECT_THAT(std::string(some.at("warnings").at(0)), HasSubstr("have no semantic ID"));
+  EXPECT_EQ(some.at("weights_sha256").get<std::string>().size(), 64u);
+  EXPECT_THAT(Good(absl::StrCat(arguments, " --tokenizer ", File("tokenizer"))).text, Not(HasSubstr("no semantic ID")));
+  EXPECT_EQ(nlohmann::json::parse(Slurp(File("e.json"))).at("targets_without_sid"), 0);
+}
+
+// A model whose training.json is removed, because its config.json was changed on purpose, is evaluated as it was.
+TEST_F(VerbsTest, AModelWithoutATrainingRecordIsToldItsTargets) {
+  MakeLog();
+  Tokenize();
+  Good(TrainArguments("model"));
+  const std::string arguments =
+      absl::StrCat("evaluate --model ", File("model"), " --data ", File("data"), " --tokenizer ", File("tokenizer"),
+                   " --beam 16 --resamples 20 --threads 1");
+  const std::string recorded = Good(arguments + " --targets long_view").text;
+  Bad(arguments + " --targets any", "targets: any, k-core 0 is not what the model was trained with");
+  Bad(arguments + " --k-core 2", "model/training.json says is long_view, k-core 0; leave --targets and --k-core out");
+  Write("model/config.json", Slurp(File("model/config.json")) + "\n");
+  Bad(arguments, "remove training.json if the change was meant, and give `beamline evaluate` the --targets and");
+  fs::remove(File("model/training.json"));
+  const std::string without = Good(arguments).text;
+  EXPECT_THAT(without, HasSubstr("has no training.json"));
+  const auto numbers = [](const std::string& text) {
+    const size_t begin = text.find("\nseen items removed");
+    return text.substr(begin, text.find("\nwarning") - begin);
+  };
+  EXPECT_EQ(numbers(without), numbers(recorded));
+  Bad(arguments + " --targets any", "SIDs were made for targets long_view, k-core 0");
+  Bad(absl::StrCat("train-ranker --model ", File("model"), " --data ", File("data"), " --tokenizer ", File("tokenizer"),
+                   " --heads long_view=1 --out ", File("ranked")),
+      "go on training with `beamline train --from ");
+}
+
 // Other targets would end users' training parts elsewhere: the SIDs would have seen what training holds out.
 TEST_F(VerbsTest, SidsOfOtherTargetsAreRefused) {
   MakeLog();
@@ -363,6 +416,7 @@ TEST_F(VerbsTest, WhatIsWrongIsNamed) {
   Bad("evaluate --model m", "--data: is missing");
   Bad("evaluate --model m --data d --tokenizer t", "m/config.json");
   Bad(absl::StrCat("evaluate --show ", Write("e.json", "{}")), "e.json");
+  Bad(absl::StrCat("evaluate --show ", Write("list.json", "[[[[[[[[[[1]]]]]]]]]]")), "must be an object, is array");
   Bad("pack --tokenizer t --out b", "--model: is missing");
   Bad(absl::StrCat("import kuairand ", data, out), "no log_standard_*");
   Bad(absl::StrCat("import amazon ", data, out), "no .txt file");

@@ -129,6 +129,82 @@ TEST(ItemRankerTest, RanksDoNotDependOnThreadsOrBatches) {
   EXPECT_EQ(one->ranks, many->ranks);
 }
 
+std::shared_ptr<const catalogue::CatalogueSnapshot> SnapshotOf(const std::vector<ItemId>& items) {
+  auto builder =
+      catalogue::SnapshotBuilder::Create({.codebook_fingerprint = std::string(64, 'a'), .level_sizes = {4, 4, 4}});
+  for (const ItemId item : items) EXPECT_TRUE(builder->Add(CatalogueItem{.item = item, .sid = SidOf(item)}).ok());
+  return std::move(*builder).Build().value();
+}
+
+// R@10 of the popularity of the training part among these items, by its definition.
+double NaivePopularityRecall(const World& world, const std::vector<ItemId>& items) {
+  const std::vector<uint32_t> counts = world.corpus->TrainingPopularity();
+  const auto count = [&](ItemId item) {
+    const auto index = world.dataset->FindItem(item);
+    return index.has_value() ? counts[*index] : 0;
+  };
+  double hits = 0;
+  const std::vector<CorpusCase> cases = world.corpus->Cases(data::HeldOut::kTest);
+  for (const CorpusCase& one : cases) {
+    const ItemId target = world.dataset->item_id(world.dataset->events(one.user)[one.event].item);
+    if (std::find(items.begin(), items.end(), target) == items.end()) continue;
+    double rank = 0.5;
+    for (const ItemId item : items) {
+      rank += count(item) > count(target) ? 1 : count(item) == count(target) ? 0.5 : 0;  // the target itself is equal
+    }
+    hits += rank <= 10;
+  }
+  return hits / static_cast<double>(cases.size());
+}
+
+TEST(EvaluationTest, BaselinesRankWhatTheModelRanks) {
+  const World world(RandomLog(60, 50, 6), "catalogue");
+  backend::Context ctx = CpuContext();
+  const auto model =
+      model::MakeModel(world.features->config(), model::InitWeights(ctx, world.features->config(), 1)).value();
+  EvaluationOptions options;
+  options.beam = 20;
+  options.bootstrap.resamples = 10;
+  std::vector<ItemId> all, some = {1000, 1001, 1002};  // three that the log does not name
+  for (int64_t i = 0; i < world.dataset->num_items(); ++i) all.push_back(world.dataset->item_id(i));
+  some.insert(some.end(), all.begin(), all.begin() + 15);
+  ASSERT_NE(NaivePopularityRecall(world, all), NaivePopularityRecall(world, some));
+  for (const std::vector<ItemId>& items : {all, some}) {
+    const ItemRanker ranker = ItemRanker::Create(*world.corpus, *world.features, SnapshotOf(items)).value();
+    const auto report = Evaluate(ctx, *model, ranker, options);
+    ASSERT_TRUE(report.ok()) << report.status();
+    EXPECT_EQ(report->catalogue_items, static_cast<int64_t>(items.size()));
+    const SystemScores& popularity = report->rankings[1].systems[1];  // seen items kept
+    ASSERT_EQ(popularity.name, "popularity");
+    EXPECT_NEAR(popularity.intervals.recall_10.mean, NaivePopularityRecall(world, items), 1e-12);
+    if (items.size() == all.size()) {
+      EXPECT_EQ(report->targets_without_sid, 0);
+      EXPECT_TRUE(report->warnings.empty());
+      continue;
+    }
+    const double possible = 1 - static_cast<double>(report->targets_without_sid) / static_cast<double>(report->users);
+    EXPECT_GT(report->targets_without_sid, report->users / 2);
+    for (const SystemScores& system : report->rankings[1].systems) {
+      EXPECT_LE(system.intervals.recall_10.mean, possible) << system.name;
+    }
+    ASSERT_EQ(report->warnings.size(), 1u);
+    EXPECT_THAT(report->warnings[0],
+                HasSubstr(absl::StrCat(report->targets_without_sid, " of ", report->users, " targets")));
+    EXPECT_THAT(EvaluationTable(*report), HasSubstr("have no semantic ID"));
+    EXPECT_EQ(EvaluationToJson(*report).at("targets_without_sid"), report->targets_without_sid);
+  }
+}
+
+TEST(EvaluationTest, TheTableSaysWhereAnIntervalIsTheExactOne) {
+  EvaluationReport report;
+  report.rankings.push_back({.systems = {{.name = "model"}}});
+  report.rankings[0].systems[0].intervals = data::BootstrapMetrics(std::vector<double>(100, data::kMissRank));
+  EXPECT_THAT(EvaluationTable(report), HasSubstr("[ 0.0000,  0.0362]"));
+  EXPECT_THAT(EvaluationTable(report), HasSubstr("Clopper"));
+  report.rankings[0].systems[0].intervals = data::BootstrapMetrics(std::vector<double>(100, 2));
+  EXPECT_THAT(EvaluationTable(report), ::testing::Not(HasSubstr("Clopper")));
+}
+
 TEST(EvaluationTest, ReportsModelAndBaselinesAndReadsBack) {
   const World world(RandomLog(60, 50, 5), "report");
   backend::Context ctx = CpuContext();
@@ -138,6 +214,8 @@ TEST(EvaluationTest, ReportsModelAndBaselinesAndReadsBack) {
   EvaluationOptions options;
   options.beam = 20;
   options.bootstrap.resamples = 50;
+  options.bootstrap.seed = 7;
+  options.max_users = 40;
   const auto report = Evaluate(ctx, *model, ranker, options);
   ASSERT_TRUE(report.ok()) << report.status();
   ASSERT_EQ(report->rankings.size(), 2u);
@@ -158,9 +236,47 @@ TEST(EvaluationTest, ReportsModelAndBaselinesAndReadsBack) {
   const auto again = EvaluationFromJson(EvaluationToJson(*report), "evaluation.json");
   ASSERT_TRUE(again.ok()) << again.status();
   EXPECT_EQ(EvaluationTable(*again), table);
-  nlohmann::json broken = EvaluationToJson(*report);
+  EXPECT_EQ(EvaluationToJson(*again), EvaluationToJson(*report));
+  EXPECT_EQ(again->resamples, 50);
+  EXPECT_EQ(again->seed, 7u);
+  EXPECT_EQ(again->max_users, 40);
+  EXPECT_EQ(again->targets, "long_view, k-core 0");
+  EXPECT_EQ(again->codebook_fingerprint, std::string(64, 'a'));
+  EXPECT_EQ(again->catalogue_version, world.snapshot->version());
+}
+
+// Every mistake with its path, and none is passed over.
+TEST(EvaluationTest, AFileOfAnotherLayoutIsRefused) {
+  EvaluationReport report;
+  report.split = "test";
+  report.rankings.push_back(
+      {.systems = {{.name = "model"}, {.name = "item-knn", .model_minus = data::MetricIntervals()}}});
+  const nlohmann::json good = EvaluationToJson(report);
+  const auto message = [](const nlohmann::json& json) {
+    return std::string(EvaluationFromJson(json, "evaluation.json").status().message());
+  };
+  ASSERT_TRUE(EvaluationFromJson(good, "evaluation.json").ok()) << message(good);
+  nlohmann::json first = good;  // as the first reports were
+  for (const char* later :
+       {"targets", "targets_without_sid", "catalogue_version", "codebook_fingerprint", "weights_sha256",
+        "config_sha256", "by_value", "max_users", "resamples", "seed", "warnings"}) {
+    first.erase(later);
+  }
+  EXPECT_TRUE(EvaluationFromJson(first, "evaluation.json").ok()) << message(first);
+
+  nlohmann::json broken = good;
   broken.erase("beam");
-  EXPECT_THAT(std::string(EvaluationFromJson(broken, "evaluation.json").status().message()), HasSubstr("beam"));
+  broken["rankings"][0]["model_minus_item_knn"] = broken["rankings"][0]["systems"][1]["model_minus"];
+  broken["rankings"][0]["systems"][0]["metrics"]["ndcg_5"]["low"] = "none";
+  broken["rankings"][0]["systems"][1]["better"] = true;
+  broken["rankings"][0]["seen_items"] = "hidden";
+  for (const char* part :
+       {"evaluation.json: ", "beam: is missing", "rankings[0].model_minus_item_knn: is of an older layout",
+        "rankings[0].systems[1].better: is unknown", "rankings[0].systems[0].metrics.ndcg_5.low: must be a number",
+        "rankings[0].seen_items: must be removed or kept", "evaluate again"}) {
+    EXPECT_THAT(message(broken), HasSubstr(part));
+  }
+  EXPECT_THAT(message(nlohmann::json::array({good})), HasSubstr("must be an object, is array"));
 }
 
 }  // namespace

@@ -6,14 +6,17 @@
 #include "absl/status/status.h"
 #include "beamline/status.h"
 #include "cli/verb.h"
+#include "model/config.h"
 #include "runtime/export_hf.h"
+#include "sid/codebook.h"
 
 namespace beamline::cli {
 namespace {
 
 constexpr char kExamples[] =
     R"(A model of family t5, trained here or imported, as a Hugging Face folder: config.json, model.safetensors, tokenizer.json.
-T5ForConditionalGeneration.from_pretrained and AutoTokenizer.from_pretrained load it, and so does `beamline import hf`.
+T5ForConditionalGeneration.from_pretrained and AutoTokenizer.from_pretrained load it, and so does `beamline import hf`,
+with the options that are printed: a checkpoint does not say how long a history the model reads.
 
 Example: beamline export hf --model model --out checkpoint)";
 
@@ -36,7 +39,11 @@ Verb AddExport(Command& root) {
   return {command, [flags]() -> absl::Status {
             BEAMLINE_RETURN_IF_ERROR(
                 runtime::ExportHf({.model = flags->model, .out = flags->out, .overwrite = flags->overwrite}));
-            std::printf("wrote       %s\n", flags->out.c_str());
+            BEAMLINE_ASSIGN_OR_RETURN(const model::ModelConfig config,
+                                      model::LoadConfig(flags->model + "/config.json"));
+            std::printf("wrote       %s\nimport      with --levels %s --max-items %d%s\n", flags->out.c_str(),
+                        sid::FormatLevelSizes(config.level_sizes).c_str(), config.t5.input.max_items,
+                        config.t5.score_end ? " --score-end" : "");
             return absl::OkStatus();
           }};
 }

@@ -66,7 +66,8 @@ void AddImportHf(Command& import, ImportHfFlags& flags) {
   flags.suffix_option =
       hf->AddText("--suffix", flags.suffix, "Tokens after it; default for both: what the tokenizer adds");
   hf->AddFlag("--score-end", options.score_end,
-              "Scores contain the end token: transformers' max_new_tokens = levels + 1");
+              "Scores contain the end token: transformers' max_new_tokens = levels + 1, as generation_config.json may "
+              "say, too");
   hf->AddText("--items", flags.items, "Item table (TSV, plain or gzip) for the catalogue's attributes");
   hf->AddText("--out", flags.out, "Bundle folder to make")->Required();
   hf->AddText(

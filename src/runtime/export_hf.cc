@@ -93,9 +93,11 @@ json ConfigJson(const Model& model) {
 }
 
 json GenerationJson(const Model& model) {
-  return {{"decoder_start_token_id", model.Id(model.config.t5.start)},
-          {"pad_token_id", model.Id(model.config.t5.start)},
-          {"eos_token_id", model.Id(model.config.t5.end)}};
+  return {
+      {"decoder_start_token_id", model.Id(model.config.t5.start)},
+      {"pad_token_id", model.Id(model.config.t5.start)},
+      {"eos_token_id", model.Id(model.config.t5.end)},
+      {"max_new_tokens", model.config.steps()}};  // the end token's, too, where it is scored: an import reads it back
 }
 
 // Text of every row's token; "" where a row has none.

@@ -150,6 +150,8 @@ absl::StatusOr<Tokens> ReadGenerationConfig(const fs::path& path, const json& mo
   found.start = ReadToken("decoder_start_token_id", reader, config.start_token) ||
                 ReadToken("bos_token_id", reader, config.start_token);  // as generate does
   found.end = ReadToken("eos_token_id", reader, config.end_token);
+  const json* most = reader.Find("max_new_tokens", false);
+  if (most != nullptr && !most->is_null()) reader.ReadInt("max_new_tokens", *most, config.max_new_tokens);
   NoteGeneration(document, path.filename().string(), config);
   BEAMLINE_RETURN_IF_ERROR(Problems(path, problems));
   return found;

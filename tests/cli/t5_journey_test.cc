@@ -57,8 +57,11 @@ TEST(T5Journey, ImportTrainEvaluatePackExport) {
   cli::Run(absl::StrCat("pack --model ", out, "/model --tokenizer ", out, "/parts --out ", out, "/bundle"));
 
   const std::string export_hf = absl::StrCat("export hf --model ", out, "/bundle --out ", out, "/hf");
-  cli::Run(export_hf);
-  cli::Run(absl::StrCat("import hf ", out, "/hf", index, out, "/again"));
+  EXPECT_THAT(cli::Run(export_hf), HasSubstr("with --levels 6,5,4 --max-items 5 --score-end\n"));
+  EXPECT_THAT(cli::Run(absl::StrCat("import hf ", out, "/hf --sid-index ", golden, "/index.json --id-offset 1 ",
+                                    "--levels 6,5,4 --max-items 5 --out ", out, "/again")),
+              HasSubstr("the end token is scored"))
+      << "the checkpoint says it";
   EXPECT_THAT(cli::Run(export_hf, 2), HasSubstr("is there already"));
 }
 

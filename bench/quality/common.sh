@@ -24,22 +24,28 @@ run() {
   "$beamline" "$@"
 }
 
-# described ARGUMENT...: a command as it is kept, an option a line. Files and folders that were given count by their bytes;
-# the place of OUT, threads and minutes do not count.
+# described ARGUMENT...: a command as it is kept, an option a line. Files and folders that were given count by their bytes,
+# what earlier steps made by what made it; the place of OUT, threads and minutes do not count.
 described() {
-  local words=()
+  local words=() before=
   while (($#)); do
     case $1 in
       --threads | --max-minutes) shift ;;
-      "$out"/*) words+=("OUT${1#"$out"}") ;;
+      --threads=* | --max-minutes=*) ;;
+      "$out"/*)
+        words+=("OUT${1#"$out"}")
+        [[ $before == --out ]] || words+=("$({ find "$1" "$1.made-by" -maxdepth 1 -name '*.made-by' 2>/dev/null || true; } |
+          sort | xargs -rd '\n' cat | sha256sum | cut -c1-16)")
+        ;;
       *)
-        if [[ $1 == *[./]* && -e $1 || $1 == "$input" ]]; then
-          words+=("$(basename "$1") $(find -L "$1" -maxdepth 1 -type f | sort | xargs -d '\n' cat | sha256sum | cut -c1-16)")
+        if [[ $1 == "$input" || ($before == --* && -e $1) ]]; then
+          words+=("$(basename "$1") $(find -L "$1" -maxdepth 1 -type f | sort | xargs -rd '\n' cat | sha256sum | cut -c1-16)")
         else
           words+=("$1")
         fi
         ;;
     esac
+    before=${1:-}
     shift
   done
   echo "${words[*]}" | sed 's/ --/\n--/g'

@@ -75,8 +75,8 @@ struct RecommendRequest {
   std::vector<Event> history;  // oldest first
   int top_k = 10;              // items wanted
   int items_per_sid = 1;       // items taken from one SID, by relevance
-  // Beams kept per level. Empty: the engine's default, or as many as top_k needs if that is more; one entry: that width
-  // at every level; else one per level.
+  // Beams kept per level. Empty: the engine's default, or top_k if that is more; one entry: that width at every level;
+  // else one per level.
   std::vector<int> beam_widths;
   bool exclude_history = false;  // deny what the history holds
   Eligibility eligibility;

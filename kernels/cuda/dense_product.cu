@@ -92,6 +92,8 @@ __global__ void __launch_bounds__(WarpgroupTile<T, Shape>::kThreads, WarpgroupTi
       StoreEights<Out>(args, at, first_column + first * 8, width, value);
     }
   }
+#else
+  AwaitPredecessors();
 #endif
 }
 

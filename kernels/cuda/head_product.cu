@@ -69,6 +69,8 @@ __global__ void __launch_bounds__(WarpgroupTile<T, Shape>::kThreads, WarpgroupTi
       }
     }
   }
+#else
+  AwaitPredecessors();
 #endif
 }
 

@@ -16,7 +16,9 @@ __global__ void Waits() { AwaitPredecessors(); }
 // chose, which may be PTX of an older capability, compiled for a newer device.
 bool KernelsWait() {
   cudaFuncAttributes chosen = {};
-  return cudaFuncGetAttributes(&chosen, Waits) == cudaSuccess && chosen.ptxVersion >= 90;
+  if (cudaFuncGetAttributes(&chosen, Waits) == cudaSuccess) return chosen.ptxVersion >= 90;
+  cudaGetLastError();  // no news of the first launch
+  return false;
 }
 
 std::atomic<bool>& Launches() {

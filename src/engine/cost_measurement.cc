@@ -19,8 +19,7 @@ constexpr int kRuns = 2;
 
 std::vector<Event> LongestHistory(const runtime::Runner& runner) {
   const auto& windows = runner.info().window_lengths;
-  return runtime::SyntheticHistory(*runner.catalogue(),
-                                   windows.empty() ? 1 : *std::max_element(windows.begin(), windows.end()));
+  return runtime::SyntheticHistory(*runner.catalogue(), std::max({1, windows[0], windows[1]}));
 }
 
 using Jobs = std::vector<std::unique_ptr<runtime::RequestJob>>;

@@ -27,12 +27,13 @@ struct FeatureSource {
 struct EncodedPathway {
   int length = 0;
   std::vector<int32_t> features;  // [length, columns]
-  std::vector<int32_t> order;     // [length] place in the history, from 0 at the oldest event any pathway kept
+  std::vector<int32_t> order;     // [length] place in the history, from 0 at first_event
 };
 
 struct EncodedRequest {
   std::vector<int32_t> static_features;    // [static columns]; empty where the model has no static token
   std::array<EncodedPathway, 2> pathways;  // short-term, positive feedback: model::Pathway
+  int first_event = 0;                     // index in the history of the oldest event that any pathway kept
   int seen_events = 0;                     // of the history: in any pathway
   int unknown_items = 0;                   // history items the catalogue does not have
   int dropped_events = 0;                  // events of others that no pathway takes

@@ -85,12 +85,14 @@ EncodedRequest FeatureBuilder::Build(const FeatureSource& source, const Catalogu
   request.seen_events = static_cast<int>(kept.size());
   request.dropped_events = events - request.unknown_items - request.seen_events;
 
+  const auto newest = std::find_if(sids.rbegin(), sids.rend(), [](const auto& sid) { return sid.has_value(); });
+  const int64_t newest_ms = newest == sids.rend() ? 0 : history[sids.rend() - newest - 1].timestamp_ms;
   std::vector<Element> elements(history.size());
   for (int i : kept) {
     Element& element = elements[i];
     element.event = &history[i];
     element.sid = *std::move(sids[i]);
-    element.newest_ms = history.back().timestamp_ms;
+    element.newest_ms = newest_ms;
     element.duration_ms = history[i].duration_ms;
     if (!needs_attributes_) continue;
     std::optional<CatalogueItem> item = catalogue.GetItem(history[i].item);
@@ -103,9 +105,9 @@ EncodedRequest FeatureBuilder::Build(const FeatureSource& source, const Catalogu
       break;
     }
   }
-  const int first = kept.empty() ? 0 : kept.front();
-  request.pathways[0] = BuildPathway(config_.short_term, recent, first, elements);
-  request.pathways[1] = BuildPathway(config_.positive, positive, first, elements);
+  request.first_event = kept.empty() ? events : kept.front();
+  request.pathways[0] = BuildPathway(config_.short_term, recent, request.first_event, elements);
+  request.pathways[1] = BuildPathway(config_.positive, positive, request.first_event, elements);
   return request;
 }
 

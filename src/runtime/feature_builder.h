@@ -5,8 +5,8 @@
 //
 // Which event goes where: the short-term pathway holds the newest events, the positive-feedback pathway the newest
 // positive ones (IsPositive); an event may be in both. Events whose item the catalogue lacks take no place: the newest
-// of a history are uploads that no catalogue has yet. Family t5: runtime/token_template.h. Immutable, thread-safe; it
-// shares the vocabulary.
+// of a history are uploads that no catalogue has yet. Ages count from the newest of the others, of any kind. Family t5:
+// runtime/token_template.h. Immutable, thread-safe; it shares the vocabulary.
 #pragma once
 
 #include <memory>

@@ -48,7 +48,7 @@ const Bounds kOwnBounds[] = {
     {"limits.handshake_timeout_ms", 100, 600000},
     {"limits.keepalive_time_ms", 1000, 86400000},
     {"limits.keepalive_timeout_ms", 1, 600000},
-    {"limits.min_client_ping_ms", 0, 86400000},
+    {"limits.min_client_ping_ms", 1, 86400000},
     {"limits.min_open_files", 16, 1000000},
     {"limits.max_connections", 1, 1000000},
     {"limits.max_network_bytes", 16 << 20, int64_t{1} << 40},
@@ -70,7 +70,6 @@ struct AtMost {
   std::string other;
 };
 const AtMost kOwnRelations[] = {
-    {"limits.max_unknown_field_bytes", "limits.max_receive_bytes"},
     {"limits.max_receive_bytes", "limits.max_network_bytes"},
     {"limits.max_batch_users", "engine.queue_capacity"},
     {"limits.default_deadline_ms", "limits.max_deadline_ms"},

@@ -73,7 +73,8 @@ void SetConnectionLimits(const config::v1::ServerConfig& config, grpc::ServerBui
   set(GRPC_ARG_SERVER_HANDSHAKE_TIMEOUT_MS, limits.handshake_timeout_ms());
   set(GRPC_ARG_KEEPALIVE_TIME_MS, limits.keepalive_time_ms());
   set(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, limits.keepalive_timeout_ms());
-  // gRPC's default takes a client's ping every five minutes, and of an idle one every two hours.
+  // gRPC's default takes a client's ping every five minutes, and of an idle one every two hours. Idle clients are
+  // pinged by us, too, then.
   set(GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS, limits.min_client_ping_ms());
   builder->AddChannelArgument(GRPC_ARG_KEEPALIVE_PERMIT_WITHOUT_CALLS, 1);
   if (limits.max_connection_idle_ms() > 0) set(GRPC_ARG_MAX_CONNECTION_IDLE_MS, limits.max_connection_idle_ms());

@@ -31,18 +31,6 @@ void Shuffle(std::vector<T>& values, Generator& generator) {
   for (size_t i = values.size(); i > 1; --i) std::swap(values[i - 1], values[Below(generator, i)]);
 }
 
-// Index in `history` of the oldest event any pathway kept: what orders count from.
-int FirstKept(absl::Span<const Event> history, const runtime::EncodedRequest& encoded) {
-  int first = static_cast<int>(history.size()) - encoded.pathways[0].length;
-  int positives = encoded.pathways[1].length;
-  for (int i = static_cast<int>(history.size()) - 1; i >= 0 && positives > 0; --i) {
-    if (!runtime::IsPositive(history[i])) continue;
-    --positives;
-    first = std::min(first, i);
-  }
-  return first;
-}
-
 struct Step {
   Event event;
   uint32_t item = 0;
@@ -189,7 +177,6 @@ ExampleBuilder::Example ExampleBuilder::MakeExample(const Window& window, uint64
   source.user_attributes = dataset.user_attributes(window.user);
   source.history = history;
   example.input = features_.Build(source, catalogue_);
-  const int first = FirstKept(history, example.input);
   std::vector<uint32_t> positions;
   for (uint32_t i = 0; i < steps.size(); ++i) {
     if (steps[i].target && !sids_[steps[i].item].empty()) positions.push_back(i);
@@ -202,7 +189,7 @@ ExampleBuilder::Example ExampleBuilder::MakeExample(const Window& window, uint64
   for (uint32_t position : positions) {
     int32_t limit = backend::kSeesAllOrders;
     if (causal_) {
-      limit = static_cast<int32_t>(position) - 1 - first;
+      limit = static_cast<int32_t>(position) - 1 - example.input.first_event;
       while (limit > 0 && Chance(generator, options_.hide_newest)) --limit;
       limit = std::max(-1, limit);
     }

@@ -8,6 +8,7 @@ import gzip
 import json
 import os
 import pathlib
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -85,6 +86,27 @@ class Quality(unittest.TestCase):
             self.assertEqual(self.verbs, [])
         (self.folder / "log.tsv").write_text("u1\t1 2 4\n")
         self.refused(self.call("kuairand.sh", "log.tsv", "out", "--epochs", "2", LEVELS="8,8"), "import sequences log.tsv ")
+
+    def test_what_was_made_of_another_step_is_no_result_when_that_one_is_remade(self):
+        self.assertEqual(self.call("kuairand.sh", "log.tsv", "out").returncode, 0)
+        (self.folder / "log.tsv").write_text("u1\t1 2 4\n")
+        for gone, now in (("data", "tokenizer/sids.tsv was made otherwise"), ("tokenizer", "model.safetensors was made otherwise"),
+                          ("model", "test.json was made otherwise")):
+            shutil.rmtree(self.folder / "out" / gone)
+            self.refused(self.call("kuairand.sh", "log.tsv", "out"), now)
+        (self.folder / "out/test.json").unlink()
+        self.assertEqual(self.call("kuairand.sh", "log.tsv", "out").returncode, 0)
+        self.assertEqual(self.verbs, ["evaluate"])
+
+    def test_given_folders_count_by_their_bytes_and_threads_not_at_all(self):
+        parts = self.folder / "parts"
+        parts.mkdir()
+        (parts / "config.json").write_text("{}")
+        given = ("kuairand.sh", "log.tsv", "out", "--from", "parts")
+        self.assertEqual(self.call(*given, "--threads=2").returncode, 0)
+        self.assertEqual(self.call(*given, "--threads=3").returncode, 0)
+        (parts / "config.json").write_text("{ }")
+        self.refused(self.call(*given), "--from parts ")
 
     def test_what_a_failed_step_left_is_no_result(self):
         self.refused(self.call("kuairand.sh", "log.tsv", "out", "--nosuch"))

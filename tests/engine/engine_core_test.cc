@@ -196,6 +196,7 @@ TEST_F(EngineCoreTest, TellsVersionsWidthsCountsAndTimes) {
   EXPECT_EQ(answer->model_version, "model-1");
   EXPECT_EQ(answer->catalogue_version, "catalogue-1");
   EXPECT_THAT(answer->beam_widths, ElementsAre(32, 32, 32));
+  EXPECT_EQ(answer->seen_events, 2);
   EXPECT_EQ(answer->unknown_items, 2);
   EXPECT_FALSE(answer->context_cached);
   EXPECT_EQ(answer->timings.queue, 2 * kMs);

@@ -105,7 +105,7 @@ class FakeRunner final : public runtime::Runner {
     input.static_features = {static_cast<int32_t>(StableHash64(source.user_id, 1) & 0xffff)};
     runtime::EncodedPathway& pathway = input.pathways[0];
     for (const Event& event : source.history) {
-      if (!catalogue.Encode(event.item).has_value()) ++input.unknown_items;
+      ++(catalogue.Encode(event.item).has_value() ? input.seen_events : input.unknown_items);
       pathway.features.push_back(static_cast<int32_t>(event.item));
       pathway.order.push_back(pathway.length++);
     }

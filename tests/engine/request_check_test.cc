@@ -146,7 +146,7 @@ TEST(RequestCheckTest, Widths) {
   RecommendRequest request;
   EXPECT_THAT(BeamWidths(request, {}, 3), ElementsAre(32, 32, 32));
   request.top_k = 100;
-  EXPECT_THAT(BeamWidths(request, {}, 3), ElementsAre(100, 100, 100)) << "as many as top_k needs";
+  EXPECT_THAT(BeamWidths(request, {}, 3), ElementsAre(100, 100, 100)) << "top_k is more than the default";
   request.items_per_sid = 3;
   EXPECT_THAT(BeamWidths(request, {}, 2), ElementsAre(100, 100)) << "a semantic ID may hold one item alone";
   EXPECT_THAT(BeamWidths(request, {.default_beam_width = 8, .max_beam_width = 16}, 2), ElementsAre(16, 16));

@@ -138,11 +138,32 @@ TEST(FeatureBuilder, UnknownItemsTakeNoPlace) {
   EXPECT_EQ(Digest(request), Digest(Build(config, known)));
   EXPECT_EQ(request.unknown_items, 5);
   EXPECT_EQ(request.dropped_events, 1) << "the oldest, of those that are known";
+  EXPECT_EQ(request.seen_events, 2);
+  EXPECT_EQ(request.first_event, 1);
 
   const EncodedRequest cold = Build(config, {{900}, {901}});
   EXPECT_EQ(Digest(cold), Digest(Build(config, {}))) << "as no history";
   EXPECT_EQ(cold.unknown_items, 2);
   EXPECT_EQ(cold.dropped_events, 0);
+  EXPECT_EQ(cold.seen_events, 0);
+}
+
+TEST(FeatureBuilder, AgesCountFromTheNewestEventThatTheCatalogueKnows) {
+  const model::ModelConfig config = Config({FeatureKind::kAge}, 4, 0);
+  const EncodedRequest request = Build(config, {{10, 1'000'000}, {11, 1'060'000, 500}, {900, 1'900'000}});
+  EXPECT_THAT(request.pathways[0].features, ElementsAre(model::LogBucket(60, 16), model::LogBucket(0, 16)));
+}
+
+TEST(FeatureBuilder, TokensAreOfItemsThatTheCatalogueKnows) {
+  model::ModelConfig config = Config({}, 0, 0);
+  config.family = model::kT5;
+  config.t5.input = {.prefix = {7}, .suffix = {9}, .max_items = 2};
+  const EncodedRequest request = Build(config, {{901}, {12}, {10}, {900}, {11}, {902}});
+  EXPECT_THAT(request.pathways[0].features,
+              ElementsAre(7, 3, config.first_code(1) + 0, 1, config.first_code(1) + 2, 9));
+  EXPECT_EQ(request.seen_events, 2);
+  EXPECT_EQ(request.unknown_items, 3);
+  EXPECT_EQ(request.dropped_events, 1);
 }
 
 TEST(FeatureBuilder, StaticFeaturesByName) {

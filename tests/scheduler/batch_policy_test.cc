@@ -109,6 +109,20 @@ TEST(BatchPolicyTest, ClosesInTimeForTheTightestDeadline) {
   EXPECT_THAT(Decide({job}, {}, {}, cost).batch, ElementsAre(1));
 }
 
+// Whoever has waited longest, and whoever has least time left, whichever is first in the batch.
+TEST(BatchPolicyTest, AnyOfABatchClosesIt) {
+  const BatchLimits limits{.max_queue_delay = 8 * kMs};
+  QueuedJob old = At(1, 6 * kMs), urgent = At(2);
+  old.deadline = kNow + 1000 * kMs;
+  urgent.deadline = kNow + 100 * kMs;
+  EXPECT_EQ(Decide({old, urgent}, {}, limits).wait_until, kNow + 2 * kMs) << "the older one's delay";
+  urgent.deadline = kNow + 2 * kMs;
+  EXPECT_EQ(Decide({old, urgent}, {}, limits).wait_until, kNow + kMs) << "half of what the other one has";
+  QueuedJob waited = At(3, 6 * kMs);
+  waited.deadline = kNow + 4 * kMs;
+  EXPECT_THAT(Decide({waited}, {}, limits).batch, ElementsAre(3)) << "of ten it has waited more than five";
+}
+
 // On an idle server whose wait for company is longer than a caller's whole deadline.
 TEST(BatchPolicyTest, ADeadlineShorterThanTheQueueDelayIsKept) {
   const BatchLimits limits{.max_queue_delay = 50 * kMs};

@@ -262,6 +262,7 @@ TEST_F(SchedulerTest, OnceMeasuredTheImpossibleIsRefusedAndTheHopelessDropped) {
   clock_.Advance(2 * kMs);  // nobody stepped: now 9 ms are left for 10 ms of work
   scheduler_->Step();
   EXPECT_EQ(Ended("possible"), Code::kDeadlineExceeded);
+  EXPECT_THAT(std::string(ended_["possible"].message()), HasSubstr("2ms of the 11ms it had when it was queued"));
   EXPECT_EQ(steps_["possible"], 0);
   clock_.Advance(absl::Seconds(2));
   Submit("probe", 9 * kMs);

@@ -104,6 +104,13 @@ TEST_F(AdminTest, SaysWhyABundleWasRefused) {
   EXPECT_EQ(Reload("mod\xc3\xa8les/2", &response).error_code(), grpc::StatusCode::OK) << "a path of text";
 }
 
+TEST_F(AdminTest, OnlyABundleThatTheRequestNamesIsItsField) {
+  v1::ReloadResponse response;
+  engine_.set_reload_error(absl::InvalidArgumentError("models/3/bundle.json: is none"));
+  EXPECT_EQ(DetailOf(FromGrpcStatus(Reload("models/3", &response))).field(), "bundle");
+  EXPECT_EQ(DetailOf(FromGrpcStatus(Reload("", &response))).field(), "");
+}
+
 TEST_F(AdminTest, ThePublicListenerOffersNoneOfIt) {
   EXPECT_EQ(RawCall(channel_, "/beamline.v1.AdminService/Reload", "").error_code(), grpc::StatusCode::UNIMPLEMENTED);
   EXPECT_EQ(RawCall(channel_, "/beamline.v1.AdminService/Rollback", "").error_code(), grpc::StatusCode::UNIMPLEMENTED);
@@ -391,17 +398,23 @@ TEST_F(AdminPagesTest, MetricsCountWhatHappened) {
     return unseen;
   });
   ASSERT_TRUE(Recommend(ValidRequest(), &response).ok());
+  engine_.set_answer([](const RecommendRequest&) {
+    RecommendResult without_history = FakeResult();
+    without_history.seen_events = without_history.unknown_items = without_history.dropped_events = 0;
+    return without_history;
+  });
+  ASSERT_TRUE(Recommend(ValidRequest(), &response).ok());
   engine_.set_answer([](const RecommendRequest&) { return absl::ResourceExhaustedError("full"); });
   EXPECT_FALSE(Recommend(ValidRequest(), &response).ok());
   EXPECT_TRUE(Eventually([&] { return server_->in_flight() == 0; }));
   const std::string page = Metrics();
-  EXPECT_THAT(page, HasSubstr("beamline_requests_total{code=\"OK\",reason=\"\"} 4"));
+  EXPECT_THAT(page, HasSubstr("beamline_requests_total{code=\"OK\",reason=\"\"} 5"));
   EXPECT_THAT(page, ContainsRegex("beamline_requests_total.code=\"RESOURCE_EXHAUSTED\",reason=\"[A-Z_]+\". 1"));
-  EXPECT_THAT(page, HasSubstr("beamline_request_duration_seconds_count{code=\"OK\"} 4"));
+  EXPECT_THAT(page, HasSubstr("beamline_request_duration_seconds_count{code=\"OK\"} 5"));
   // The fake's answers waited 11 us, decoded for 33 us, and had their context from the cache.
-  EXPECT_THAT(page, HasSubstr("beamline_stage_duration_seconds_count{stage=\"queue\"} 4"));
+  EXPECT_THAT(page, HasSubstr("beamline_stage_duration_seconds_count{stage=\"queue\"} 5"));
   EXPECT_THAT(page, HasSubstr("beamline_stage_duration_seconds_count{stage=\"encode\"} 0"));
-  EXPECT_THAT(page, ContainsRegex("beamline_stage_duration_seconds_sum.stage=\"decode\". 0[.]00013[12][0-9]*"));
+  EXPECT_THAT(page, ContainsRegex("beamline_stage_duration_seconds_sum.stage=\"decode\". 0[.]00016[45][0-9]*"));
   EXPECT_THAT(page, HasSubstr("beamline_model_info{model_version=\"model-1\",catalogue_version=\"catalogue-1\""));
   EXPECT_THAT(page, HasSubstr("beamline_models_refused_total 1"));
   EXPECT_THAT(page, HasSubstr("beamline_model_folder_unreadable 1"));
@@ -410,7 +423,7 @@ TEST_F(AdminPagesTest, MetricsCountWhatHappened) {
   EXPECT_THAT(page, HasSubstr("beamline_history_unseen_total 1"));
   EXPECT_THAT(page, HasSubstr("beamline_models_in_memory 1"));
   EXPECT_THAT(page, HasSubstr("\nbeamline_ready 1"));
-  EXPECT_THAT(page, HasSubstr("beamline_grpc_calls_total 5"));
+  EXPECT_THAT(page, HasSubstr("beamline_grpc_calls_total 6"));
   EXPECT_THAT(page, HasSubstr("beamline_grpc_failed_calls_total{cause=\"refused\"} 1"));
 }
 

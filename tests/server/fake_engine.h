@@ -110,6 +110,7 @@ class FakeEngine final : public Engine {
   // "bad" and "large" are refused, and so is a rollback before the first reload.
   void Reload(std::string bundle, ReloadCallback done) override {
     if (bundle == "bad") return done(absl::DataLossError("bad/model.safetensors: was damaged"));
+    if (!reload_error_.ok()) return done(reload_error_);
     if (bundle == "none") return done(absl::NotFoundError("none: no such folder"));
     if (bundle == "large") return done(absl::ResourceExhaustedError("large: needs 900.00 GB of memory"));
     const int number = reloads_.fetch_add(1) + 2;
@@ -151,6 +152,7 @@ class FakeEngine final : public Engine {
     return status;
   }
   std::optional<DeviceMemory> GetDeviceMemory() const override { return device_memory_; }
+  void set_reload_error(absl::Status error) { reload_error_ = std::move(error); }
   void set_device_memory(DeviceMemory memory) { device_memory_ = memory; }
   bool Drain(absl::Time) override {
     drained_.store(true);
@@ -217,6 +219,7 @@ class FakeEngine final : public Engine {
   absl::Time last_success_ = absl::InfinitePast();                        // guarded by mu_; InfinitePast: always now
   absl::Status fault_;                                                    // guarded by mu_
   std::vector<std::shared_ptr<Pending>> held_;                            // guarded by mu_
+  absl::Status reload_error_;                                             // set before anybody asks
   std::optional<DeviceMemory> device_memory_;                             // set before anybody asks
   std::atomic<int> cancelled_{0};
   std::atomic<int> reloads_{0};

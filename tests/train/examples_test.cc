@@ -53,6 +53,19 @@ TEST(ExamplesTest, OrderLimitsNameTheEventBeforeTheTarget) {
   for (int level = 0; level < 3; ++level) EXPECT_EQ(batch.labels[3 * 3 + level], static_cast<int64_t>(last[level]));
 }
 
+// An item without a SID is neither seen nor counted; what was there before it is still seen.
+TEST(ExamplesTest, OrderLimitsPassOverItemsWithoutSid) {
+  const Log log = {{{10}, {11, "click"}, {12}, {13, "click"}, {14}, {15}, {16}, {17}}};
+  const World world(log, "limits_without");
+  const auto snapshot = MakeSnapshot(*world.corpus, /*without=*/14);
+  const ExampleBuilder examples(*world.corpus, *world.features, *snapshot, QuickOptions());
+  const ExampleBatch batch = examples.Build(examples.Plan(0)[0], 3);
+  // Targets 10 12 15; positive events before 15 with a SID: 10 12, orders 0 2.
+  ASSERT_EQ(batch.targets, 3);
+  EXPECT_EQ(batch.encoder.order, (std::vector<int32_t>{0, 2}));
+  EXPECT_EQ(batch.teacher.order_limit, (std::vector<int32_t>{-1, 1, 4}));
+}
+
 // The newest training target always trains, the one n before it decay^n of the time; what is history stays.
 TEST(ExamplesTest, OlderTargetsTrainLessOften) {
   const World world(RingLog(1, 30, 7), "decay");  // 5 training targets

@@ -6,6 +6,7 @@
 #include <filesystem>
 #include <fstream>
 #include <memory>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -68,13 +69,16 @@ inline Sid SidOf(ItemId item) {
   return Sid{code / 4 % 4, code % 4, code / 16 % 4};
 }
 
-inline std::shared_ptr<const catalogue::CatalogueSnapshot> MakeSnapshot(const Corpus& corpus) {
+// Of the log's items, but for `without`.
+inline std::shared_ptr<const catalogue::CatalogueSnapshot> MakeSnapshot(const Corpus& corpus,
+                                                                        std::optional<ItemId> without = std::nullopt) {
   auto builder =
       catalogue::SnapshotBuilder::Create({.codebook_fingerprint = std::string(64, 'a'), .level_sizes = {4, 4, 4}});
   EXPECT_TRUE(builder.ok()) << builder.status();
   const std::vector<uint32_t> popularity = corpus.TrainingPopularity();
   for (int64_t i = 0; i < corpus.dataset().num_items(); ++i) {
     CatalogueItem item{.item = corpus.dataset().item_id(i), .sid = SidOf(corpus.dataset().item_id(i))};
+    if (item.item == without) continue;
     item.attributes.relevance = static_cast<float>(popularity[i]);
     EXPECT_TRUE(builder->Add(item).ok());
   }

@@ -110,7 +110,9 @@ class Chain {
     int64_t step;
   };
   static cudaError_t Told(kernels::LaunchError error) {
-    return error == kernels::LaunchError::kOk ? cudaSuccess : cudaGetLastError();
+    if (error == kernels::LaunchError::kOk) return cudaSuccess;
+    const cudaError_t why = cudaGetLastError();
+    return why == cudaSuccess ? cudaErrorInvalidValue : why;
   }
   cudaError_t Exchange(const Rows& x, int64_t columns, void* out) const {
     return Told(kernels::SkinnyProductCuda({.rows = kRows,

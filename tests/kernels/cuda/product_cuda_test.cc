@@ -2,6 +2,7 @@
 #include "beamline/kernels/product_cuda.h"
 
 #include <algorithm>
+#include <tuple>
 #include <utility>
 #include <vector>
 
@@ -245,11 +246,23 @@ TEST_F(ProductGpu, AGateGivesWhatTheActivationBehindTheProductGives) {
 // Each row of the weight once, whatever the number of rows: what the first steps read of it.
 TEST_F(ProductGpu, TheWeightIsFetchedWhileTheKernelBeforeDrains) {
   for (const Kernel& kernel : Kernels()) {
-    for (const int k : {72, 1032}) {
-      const int n = 80, rows = std::min(130, kernel.most_rows);
+    for (const auto& [n, k, gated] : {std::tuple{80, 72, false}, {80, 1032, false}, {272, 72, true}}) {
+      const int rows = std::min(130, kernel.most_rows);
       const TypedBuffer x(DataType::kBFloat16, std::vector<float>(static_cast<size_t>(rows) * k, 1.0f));
       const TypedBuffer weight(DataType::kBFloat16, std::vector<float>(static_cast<size_t>(n) * k, 1.0f));
-      Products(kernel, x, weight, k, {0, rows});
+      const TypedBuffer out(DataType::kBFloat16, static_cast<size_t>(rows) * n);
+      ProductArgs args{.rows = rows,
+                       .n = n,
+                       .k = k,
+                       .x = x.data(),
+                       .weight = weight.data(),
+                       .x_step = k,
+                       .weight_step = k,
+                       .out_step = n,
+                       .out = out.data()};
+      if (gated) args.gate = ActivationKind::kSilu;
+      ASSERT_EQ(kernel.run(args), LaunchError::kOk);
+      out.Download();
       std::vector<std::pair<int64_t, size_t>> fetched;  // from which byte, how many
       for (const emulator::Prefetched& part : emulator::prefetched) {
         fetched.emplace_back(part.from - static_cast<const char*>(weight.data()), part.bytes);

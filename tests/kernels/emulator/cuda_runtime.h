@@ -369,6 +369,14 @@ cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(
   if (emulator::launch_error != cudaSuccess && emulator::launches_before_error-- <= 0) {
     return emulator::last_error = emulator::launch_error;
   }
+  for (unsigned i = 0; i < config->numAttrs; ++i) {
+    const cudaLaunchAttribute& set = config->attrs[i];
+    const bool known = set.id == cudaLaunchAttributeProgrammaticStreamSerialization
+                           ? set.val.programmaticStreamSerializationAllowed == 1
+                           : set.id == cudaLaunchAttributePreferredSharedMemoryCarveout &&
+                                 set.val.sharedMemCarveout == cudaSharedmemCarveoutMaxShared;
+    if (!known) return emulator::last_error = cudaErrorInvalidValue;
+  }
   const auto allowed = emulator::allowed_shared.find(reinterpret_cast<void*>(kernel));
   if (config->dynamicSmemBytes >
       (allowed == emulator::allowed_shared.end() ? emulator::kSharedUnasked : allowed->second)) {

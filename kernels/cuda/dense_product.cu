@@ -67,7 +67,7 @@ __global__ void __launch_bounds__(WarpgroupTile<T, Shape>::kThreads, WarpgroupTi
     return of_result < width ? weight + (of_result + (i < kResults ? 0 : width)) * args.weight_step : nullptr;
   };
   PrefetchRows<Product::kColumns, Product::kThreads>(column, args.k);
-  AwaitPredecessors();
+  AwaitPredecessorsAlone();
   auto& storage = *AlignedForWarpgroups<typename Product::Storage>(DynamicShared<unsigned char>());
   Product product;
   product.Multiply(storage, row, column, args.k, weight);

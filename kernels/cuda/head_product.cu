@@ -24,7 +24,7 @@ __global__ void __launch_bounds__(WarpgroupTile<T, Shape>::kThreads, WarpgroupTi
     return first_column + i < args.vocab ? weight + int64_t{first_column + i} * args.k : nullptr;
   };
   PrefetchRows<Product::kColumns, Product::kThreads>(column, args.k);
-  AwaitPredecessors();
+  AwaitPredecessorsAlone();
   auto& storage = *AlignedForWarpgroups<typename Product::Storage>(DynamicShared<unsigned char>());
   Product product;
   product.Multiply(storage, row, column, args.k, weight);

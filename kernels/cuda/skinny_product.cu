@@ -52,7 +52,7 @@ __global__ void __launch_bounds__(kWarp) SkinnyProduct(const __grid_constant__ P
     return column < width ? weight + (column + (i < kResults ? 0 : width)) * args.weight_step : nullptr;
   };
   PrefetchRows<kColumns, kWarp>(weight_row, args.k);
-  AwaitPredecessors();
+  AwaitPredecessorsAlone();
   auto* const stages = DynamicShared<SkinnyStage<T, kTiles>>();
   const auto x_row = [&](int i) { return i < args.rows ? static_cast<const T*>(args.x) + i * args.x_step : nullptr; };
   const auto load = [&](int stage, int32_t k) {
@@ -70,6 +70,7 @@ __global__ void __launch_bounds__(kWarp) SkinnyProduct(const __grid_constant__ P
     __syncwarp();  // the step's tiles are there, and all lanes have read the stage before
     if (step + kStages - 1 < steps) load((step + kStages - 1) % kStages, (step + kStages - 1) * kDepth);
     CopyAsyncCommit();
+    if (step == max(0, steps - kStages + 1)) AdmitSuccessors();
     const SkinnyStage<T, kTiles>& stage = stages[step % kStages];
 #pragma unroll
     for (int half = 0; half < 2; ++half) {

@@ -165,7 +165,7 @@ __device__ void StartValues(const uint32_t (&weight)[kStepKeys / 16][4], uint32_
 template <class T, int kDim, bool kBias, int kWarpgroups>
 __global__ void __launch_bounds__(128 * kWarpgroups, 1)
     WarpgroupAttention(const __grid_constant__ AttentionBatch batch) {
-  AwaitPredecessors();
+  AwaitPredecessorsAlone();
 #if BEAMLINE_COMPILES_WGMMA
   constexpr int kThreads = 128 * kWarpgroups;
   const Head<T> head = HeadOf<T>(batch, blockIdx.z, blockIdx.y);
@@ -222,6 +222,7 @@ __global__ void __launch_bounds__(128 * kWarpgroups, 1)
     AnnounceToWarpgroups();
     __syncthreads();
     load(step + 2);
+    if (step == max(0, count - 2)) AdmitSuccessors();
   };
   const auto weigh = [&](int32_t step) {
     const int32_t first_key = step * kStepKeys;

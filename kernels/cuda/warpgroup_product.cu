@@ -15,7 +15,7 @@ namespace {
 template <class T, class Shape, bool kGated>
 __global__ void __launch_bounds__(WarpgroupTile<T, Shape>::kThreads, WarpgroupTile<T, Shape>::kBlocks)
     WarpgroupProduct(const __grid_constant__ GroupedProductArgs args) {
-  AwaitPredecessors();
+  AwaitPredecessorsAlone();
 #if BEAMLINE_COMPILES_WGMMA
   using Product = WarpgroupTile<T, Shape>;
   constexpr int kColumns = kGated ? Product::kColumns / 2 : Product::kColumns;  // of the result

@@ -102,6 +102,7 @@ struct WarpgroupTile {
       WarpgroupWait<1>();  // the product before the last, whose place is loaded into
       __syncthreads();
       load(step + kAhead);
+      if (step == max(0, steps - kAhead)) AdmitSuccessors();
       const uint32_t rows = SharedAddress(&storage.x[step % kStages][threadIdx.x / 128 * 64 * kDepth]);
       const uint32_t columns = SharedAddress(storage.weight[step % kStages]);
       WarpgroupArrive();

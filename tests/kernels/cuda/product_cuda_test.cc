@@ -263,6 +263,7 @@ TEST_F(ProductGpu, TheWeightIsFetchedWhileTheKernelBeforeDrains) {
       if (gated) args.gate = ActivationKind::kSilu;
       ASSERT_EQ(kernel.run(args), LaunchError::kOk);
       out.Download();
+      EXPECT_TRUE(emulator::all_admitted) << kernel.name << ": the next kernel would come at its end";
       std::vector<std::pair<int64_t, size_t>> fetched;  // from which byte, how many
       for (const emulator::Prefetched& part : emulator::prefetched) {
         fetched.emplace_back(part.from - static_cast<const char*>(weight.data()), part.bytes);

@@ -8,6 +8,7 @@
 #include <memory>
 #include <numeric>
 #include <random>
+#include <utility>
 #include <vector>
 
 #include <setjmp.h>
@@ -17,6 +18,7 @@ namespace emulator {
 
 uint3 thread_index, block_index;
 std::vector<Prefetched> prefetched;
+bool all_admitted = true;
 
 void Die(const char* why) {
   std::fprintf(stderr, "emulated kernel: %s\n", why);
@@ -51,6 +53,7 @@ struct Fiber {
   jmp_buf place;
   bool done = false;
   bool awaited = false;  // the kernels before this one
+  bool admitted = false;
   uint64_t exchanges = 0;
   unsigned char slot[2][kMaxExchange];  // of even and odd exchanges: a neighbour may be one ahead
   bool alone = false;                   // the last exchange was with nobody, of
@@ -97,6 +100,7 @@ void ReleaseBarrier() {
 void RunThread() {
   (*kernel)();
   RequireAwaited();
+  all_admitted &= fibers[running].admitted;
   if (!fibers[running].open_multiplies.empty() || !fibers[running].multiplies.empty()) Die("a wgmma nobody waits for");
   fibers[running].done = true;
   --live;
@@ -127,7 +131,7 @@ void Resume(Fiber& fiber) {
 void RunBlock(unsigned threads) {
   for (size_t i = 0; i < threads; ++i) {
     Fiber& fiber = fibers[i];
-    fiber.done = fiber.awaited = false;
+    fiber.done = fiber.awaited = fiber.admitted = false;
     fiber.exchanges = 0;
     fiber.open_copies.clear();
     fiber.groups.clear();
@@ -170,6 +174,7 @@ void Run(dim3 grid, unsigned threads, size_t shared_bytes, const std::function<v
   }
   kernel = &run;
   prefetched.clear();
+  all_admitted = true;
   if (fibers.size() < threads) fibers.resize(threads);
   std::vector<unsigned> blocks(size_t{grid.x} * grid.y * grid.z);
   std::iota(blocks.begin(), blocks.end(), 0u);
@@ -223,6 +228,11 @@ void DeleteStream(CUstream_st* stream) {
 }
 
 void AwaitPredecessors() { fibers[running].awaited = true; }
+
+void AdmitSuccessors() {
+  RequireAwaited();
+  if (std::exchange(fibers[running].admitted, true)) Die("AdmitSuccessors() twice");
+}
 
 void PrefetchToCache(const void* from, size_t bytes) {
   if (fibers[running].awaited) Die("a prefetch after AwaitPredecessors()");

@@ -55,6 +55,10 @@ void DeleteStream(CUstream_st* stream);
 
 // Every thread of a kernel calls it before all else that is seen here, or the kernel dies.
 void AwaitPredecessors();
+// Dies where a thread has not waited itself: what is older would then be complete for nobody behind it. Or where it is
+// said twice.
+void AdmitSuccessors();
+extern bool all_admitted;  // whether every thread of the last kernel did, before its end
 // Only that may come before; dies where it is misaligned, or comes later, when it is of no use. Reads the bytes, for
 // AddressSanitizer to see.
 void PrefetchToCache(const void* from, size_t bytes);

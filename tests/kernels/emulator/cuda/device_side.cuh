@@ -7,7 +7,12 @@
 
 namespace beamline::kernels {
 
-inline void AwaitPredecessors() { emulator::AwaitPredecessors(); }
+inline void AwaitPredecessorsAlone() { emulator::AwaitPredecessors(); }
+inline void AdmitSuccessors() { emulator::AdmitSuccessors(); }
+inline void AwaitPredecessors() {
+  AwaitPredecessorsAlone();
+  AdmitSuccessors();
+}
 inline void PrefetchToCache(const void* from, uint32_t bytes) { emulator::PrefetchToCache(from, bytes); }
 
 template <class T>

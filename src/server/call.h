@@ -85,7 +85,8 @@ grpc::ServerUnaryReactor* Serve(ServiceContext& service, grpc::CallbackServerCon
                                 const grpc::ByteBuffer& bytes, grpc::ByteBuffer* response,
                                 const MethodHandler<Request>& handle) {
   auto call = UnaryCall::Begin(
-      {service.clock, &service.counters, service.limits.retry_after_ms, service.limits.max_send_bytes}, response);
+      {service.clock, &service.counters, &context, service.limits.retry_after_ms, service.limits.max_send_bytes},
+      response);
   grpc::ServerUnaryReactor* const reactor = call->reactor();
   TraceParent trace = TraceOf(context);
   context.AddTrailingMetadata("traceresponse", trace.ToString());

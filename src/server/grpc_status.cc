@@ -60,6 +60,12 @@ grpc::Status ToGrpcStatus(const absl::Status& status, int64_t retry_after_ms) {
   return grpc::Status(static_cast<grpc::StatusCode>(status.code()), details.message(), details.SerializeAsString());
 }
 
+std::optional<int64_t> RetryPushback(const absl::Status& status, int64_t retry_after_ms) {
+  if (!absl::IsResourceExhausted(status)) return std::nullopt;
+  const int64_t wait = ClientDetail(status, retry_after_ms).retry_after_ms();
+  return wait > 0 ? wait : -1;
+}
+
 v1::BatchRecommendResponse::Result ToBatchResult(const absl::Status& status, int64_t retry_after_ms) {
   v1::BatchRecommendResponse::Result result;
   result.set_code(static_cast<int>(status.code()));

@@ -6,6 +6,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 
 #include "absl/status/status.h"
 #include "beamline/v1/recommend.pb.h"
@@ -16,6 +17,9 @@ namespace beamline::server {
 // `retry_after_ms` is told to clients that were refused for load (RESOURCE_EXHAUSTED) by a status that does not say it
 // itself (beamline/retry.h).
 grpc::Status ToGrpcStatus(const absl::Status& status, int64_t retry_after_ms);
+// What gRPC's own retries obey (trailer grpc-retry-pushback-ms, gRFC A6): milliseconds to wait; -1: try no more, the
+// same would be refused again. Nothing of what is not RESOURCE_EXHAUSTED.
+std::optional<int64_t> RetryPushback(const absl::Status& status, int64_t retry_after_ms);
 // REQUIRES: !status.ok().
 v1::BatchRecommendResponse::Result ToBatchResult(const absl::Status& status, int64_t retry_after_ms);
 

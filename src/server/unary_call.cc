@@ -102,6 +102,9 @@ bool UnaryCall::Finish(const absl::Status& error) {
 
 void UnaryCall::FinishWith(const absl::Status& error) {
   options_.counters->Ended(error);
+  if (const auto pushback = RetryPushback(error, options_.retry_after_ms); pushback.has_value()) {
+    options_.context->AddTrailingMetadata("grpc-retry-pushback-ms", absl::StrCat(*pushback));
+  }
   reactor_->Finish(ToGrpcStatus(error, options_.retry_after_ms));
 }
 

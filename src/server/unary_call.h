@@ -27,6 +27,7 @@ class UnaryCall {
   struct Options {
     const Clock* clock = nullptr;
     ServerCounters* counters = nullptr;
+    grpc::CallbackServerContext* context = nullptr;  // gRPC's, until the reactor is done
     int64_t retry_after_ms = 0;
     int64_t max_send_bytes = 16 << 20;
   };

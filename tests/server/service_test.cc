@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "beamline/retry.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "server/grpc_status.h"
@@ -397,6 +398,25 @@ TEST_F(ServiceTest, StatusTellsWhatIsLoadedAndCounted) {
   EXPECT_FALSE(status.server_version().empty());
   EXPECT_EQ(status.short_term_events(), 20u);
   EXPECT_EQ(status.positive_events(), 256u);
+}
+
+// gRPC's retry policies wait as long as the trailer says, or give up.
+TEST_F(ServiceTest, RefusalsTellGrpcsRetriesHowLongToWait) {
+  const auto pushback = [this](const absl::Status& answer, const std::string& metadata = "") {
+    engine_.set_answer([answer](const RecommendRequest&) { return answer; });
+    grpc::ClientContext context;
+    SetTimeout(context);
+    context.AddMetadata("x-filler", metadata);
+    v1::RecommendResponse response;
+    EXPECT_FALSE(recommend_->Recommend(&context, ValidRequest(), &response).ok());
+    const auto& trailers = context.GetServerTrailingMetadata();
+    const auto found = trailers.find("grpc-retry-pushback-ms");
+    return found == trailers.end() ? "none" : std::string(found->second.data(), found->second.size());
+  };
+  EXPECT_EQ(pushback(Refusal(kQueueFull, "full", absl::Milliseconds(70))), "70");
+  EXPECT_EQ(pushback(absl::ResourceExhaustedError("full")), "50") << "limits.retry_after_ms";
+  EXPECT_EQ(pushback(absl::InternalError("broken")), "none");
+  EXPECT_EQ(pushback(absl::InternalError(""), std::string(40'000, 'x')), "-1") << "the same would be as large again";
 }
 
 TEST_F(ServiceTest, UnknownMethodsAreUnimplemented) {

@@ -5,6 +5,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "base/deadline.h"
+#include "grpcpp/server_context.h"
 #include "server/grpc_status.h"
 #include "server/status_detail.h"
 #include "server/wire.h"

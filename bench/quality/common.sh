@@ -24,27 +24,29 @@ run() {
   "$beamline" "$@"
 }
 
+# bytes PATH: a digest of the file, or of the folder's files.
+bytes() { find -L "$1" -maxdepth 1 -type f | sort | xargs -rd '\n' cat | sha256sum | cut -c1-16; }
+
 # described ARGUMENT...: a command as it is kept, an option a line. Files and folders that were given count by their bytes,
 # what earlier steps made by what made it; the place of OUT, threads and minutes do not count.
 described() {
-  local words=() before=
+  local words=() before= made_by
   while (($#)); do
-    case $1 in
-      --threads | --max-minutes) shift ;;
-      --threads=* | --max-minutes=*) ;;
-      "$out"/*)
-        words+=("OUT${1#"$out"}")
-        [[ $before == --out ]] || words+=("$({ find "$1" "$1.made-by" -maxdepth 1 -name '*.made-by' 2>/dev/null || true; } |
-          sort | xargs -rd '\n' cat | sha256sum | cut -c1-16)")
-        ;;
-      *)
-        if [[ $1 == "$input" || ($before == --* && -e $1) ]]; then
-          words+=("$(basename "$1") $(find -L "$1" -maxdepth 1 -type f | sort | xargs -rd '\n' cat | sha256sum | cut -c1-16)")
-        else
-          words+=("$1")
-        fi
-        ;;
-    esac
+    if [[ $1 == "$input" ]]; then
+      words+=("$(basename "$1") $(bytes "$1")")
+    elif [[ $1 == --threads || $1 == --max-minutes ]]; then
+      shift
+    elif [[ $1 == "$out"/* ]]; then
+      words+=("OUT${1#"$out"}")
+      if [[ $before != --out && -e $1 ]]; then
+        made_by=$({ find "$1" "$1.made-by" -maxdepth 1 -name '*.made-by' 2>/dev/null || true; } | sort)
+        words+=("$(if [[ -n $made_by ]]; then xargs -d '\n' cat <<<"$made_by" | sha256sum | cut -c1-16; else bytes "$1"; fi)")
+      fi
+    elif [[ $before == --@(from|from-index|config|data|tokenizer|vectors|items|model) && -e $1 ]]; then
+      words+=("$(basename "$1") $(bytes "$1")")
+    elif [[ $1 != --threads=* && $1 != --max-minutes=* ]]; then
+      words+=("$1")
+    fi
     before=${1:-}
     shift
   done

@@ -26,7 +26,7 @@ __device__ inline void AdmitSuccessors() {
   cudaTriggerProgrammaticLaunchCompletion();
 #endif
 }
-// Of short kernels.
+// Of all others.
 __device__ inline void AwaitPredecessors() {
   AwaitPredecessorsAlone();
   AdmitSuccessors();

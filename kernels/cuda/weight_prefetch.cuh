@@ -16,7 +16,7 @@ namespace beamline::kernels {
 inline constexpr uint32_t kPrefetchBytes = 1024;
 
 // The beginnings of the kRows rows of the weight, k values each, that this block of kThreads multiplies with: row(i),
-// or null. Of blocks that share them one asks. Before AwaitPredecessors().
+// or null. Of blocks that share them one asks. Before AwaitPredecessorsAlone().
 template <int kRows, int kThreads, class RowOf>
 __device__ void PrefetchRows(RowOf row, int32_t k) {
   static_assert(kRows <= kThreads);

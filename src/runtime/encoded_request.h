@@ -33,7 +33,7 @@ struct EncodedPathway {
 struct EncodedRequest {
   std::vector<int32_t> static_features;    // [static columns]; empty where the model has no static token
   std::array<EncodedPathway, 2> pathways;  // short-term, positive feedback: model::Pathway
-  int first_event = 0;                     // index in the history of the oldest event that any pathway kept
+  int first_event = 0;                     // index in the history of the oldest event that any pathway kept; t5: 0
   int seen_events = 0;                     // of the history: in any pathway
   int unknown_items = 0;                   // history items the catalogue does not have
   int dropped_events = 0;                  // events of others that no pathway takes

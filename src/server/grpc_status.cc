@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "server/grpc_status.h"
 
+#include <algorithm>
 #include <string>
 #include <utility>
 
@@ -9,6 +10,7 @@
 #include "absl/strings/str_split.h"
 #include "absl/strings/string_view.h"
 #include "base/utf8.h"
+#include "beamline/retry.h"
 #include "server/status_detail.h"
 
 namespace beamline::server {
@@ -38,10 +40,14 @@ std::string ClientMessage(const absl::Status& status) {
   return PrintableUtf8(message, kMaxMessageBytes);
 }
 
+// Whether the same request would be refused again, however long one waits, or nobody wants it so soon.
+bool RefusedAgain(const v1::ErrorDetail& detail) {
+  return detail.reason() == kMetadataTooLarge || detail.reason() == kOutOfMemory;
+}
+
 v1::ErrorDetail ClientDetail(const absl::Status& status, int64_t retry_after_ms) {
   v1::ErrorDetail detail = DetailOf(status);
-  if (status.code() == absl::StatusCode::kResourceExhausted && detail.retry_after_ms() == 0 &&
-      detail.reason() != kMetadataTooLarge && detail.reason() != kOutOfMemory) {  // the same again would be
+  if (status.code() == absl::StatusCode::kResourceExhausted && detail.retry_after_ms() == 0 && !RefusedAgain(detail)) {
     detail.set_retry_after_ms(retry_after_ms);
   }
   return detail;
@@ -61,9 +67,11 @@ grpc::Status ToGrpcStatus(const absl::Status& status, int64_t retry_after_ms) {
 }
 
 std::optional<int64_t> RetryPushback(const absl::Status& status, int64_t retry_after_ms) {
-  if (!absl::IsResourceExhausted(status)) return std::nullopt;
-  const int64_t wait = ClientDetail(status, retry_after_ms).retry_after_ms();
-  return wait > 0 ? wait : -1;
+  const v1::ErrorDetail detail = ClientDetail(status, retry_after_ms);
+  if (!absl::IsResourceExhausted(status) || detail.reason() == kCannotFinish) return std::nullopt;
+  if (RefusedAgain(detail)) return -1;
+  const int64_t wait = std::max(detail.retry_after_ms(), retry_after_ms);
+  return wait > 0 ? std::optional(wait) : std::nullopt;
 }
 
 v1::BatchRecommendResponse::Result ToBatchResult(const absl::Status& status, int64_t retry_after_ms) {

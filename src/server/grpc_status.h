@@ -17,8 +17,10 @@ namespace beamline::server {
 // `retry_after_ms` is told to clients that were refused for load (RESOURCE_EXHAUSTED) by a status that does not say it
 // itself (beamline/retry.h).
 grpc::Status ToGrpcStatus(const absl::Status& status, int64_t retry_after_ms);
-// What gRPC's own retries obey (trailer grpc-retry-pushback-ms, gRFC A6): milliseconds to wait; -1: try no more, the
-// same would be refused again. Nothing of what is not RESOURCE_EXHAUSTED.
+// What gRPC's own retries obey instead of their policy's backoff (trailer grpc-retry-pushback-ms, gRFC A6):
+// milliseconds to wait, no less than `retry_after_ms`; -1: try no more. Nothing where the policy may decide: of what is
+// not RESOURCE_EXHAUSTED, and of CANNOT_FINISH, for attempts share one deadline: waiting brings it no nearer, but
+// another replica may be free.
 std::optional<int64_t> RetryPushback(const absl::Status& status, int64_t retry_after_ms);
 // REQUIRES: !status.ok().
 v1::BatchRecommendResponse::Result ToBatchResult(const absl::Status& status, int64_t retry_after_ms);

@@ -108,6 +108,19 @@ class Quality(unittest.TestCase):
         (parts / "config.json").write_text("{ }")
         self.refused(self.call(*given), "--from parts ")
 
+    def test_a_value_that_is_some_folders_name_is_a_value(self):
+        for _ in range(2):  # OUT is called as the seed is
+            self.assertEqual(self.call("kuairand.sh", "log.tsv", "1", "--epochs", "1").returncode, 0)
+        self.assertEqual(self.verbs, ["evaluate"])
+
+    def test_an_input_below_out_counts_by_its_bytes(self):
+        out = self.folder / "w"
+        out.mkdir()
+        (out / "log.tsv").write_text("u1\t1 2 3\n")
+        self.assertEqual(self.call("kuairand.sh", "w/log.tsv", "w").returncode, 0)
+        (out / "log.tsv").write_text("u1\t1 2 4\n")
+        self.refused(self.call("kuairand.sh", "w/log.tsv", "w"), "import sequences log.tsv ")
+
     def test_what_a_failed_step_left_is_no_result(self):
         self.refused(self.call("kuairand.sh", "log.tsv", "out", "--nosuch"))
         self.assertEqual(self.call("kuairand.sh", "log.tsv", "out").returncode, 0)

@@ -152,6 +152,10 @@ TEST(FeatureBuilder, AgesCountFromTheNewestEventThatTheCatalogueKnows) {
   const model::ModelConfig config = Config({FeatureKind::kAge}, 4, 0);
   const EncodedRequest request = Build(config, {{10, 1'000'000}, {11, 1'060'000, 500}, {900, 1'900'000}});
   EXPECT_THAT(request.pathways[0].features, ElementsAre(model::LogBucket(60, 16), model::LogBucket(0, 16)));
+  const model::ModelConfig positive = Config({FeatureKind::kAge}, 0, 4);
+  EXPECT_THAT(Build(positive, {{10, 1'000'000}, {11, 1'060'000, 500}, {900, 1'900'000}}).pathways[1].features,
+              ElementsAre(model::LogBucket(60, 16)))
+      << "of any kind";
 }
 
 TEST(FeatureBuilder, TokensAreOfItemsThatTheCatalogueKnows) {

@@ -415,8 +415,12 @@ TEST_F(ServiceTest, RefusalsTellGrpcsRetriesHowLongToWait) {
   };
   EXPECT_EQ(pushback(Refusal(kQueueFull, "full", absl::Milliseconds(70))), "70");
   EXPECT_EQ(pushback(absl::ResourceExhaustedError("full")), "50") << "limits.retry_after_ms";
+  EXPECT_EQ(pushback(Refusal(kQueueFull, "full", absl::Milliseconds(2))), "50") << "not all attempts at once";
+  EXPECT_EQ(pushback(Refusal(kCannotFinish, "late", absl::Milliseconds(70))), "none") << "another replica may be free";
   EXPECT_EQ(pushback(absl::InternalError("broken")), "none");
   EXPECT_EQ(pushback(absl::InternalError(""), std::string(40'000, 'x')), "-1") << "the same would be as large again";
+  EXPECT_EQ(RetryPushback(absl::ResourceExhaustedError("full"), /*retry_after_ms=*/0), std::nullopt);
+  EXPECT_EQ(RetryPushback(WithReason(absl::ResourceExhaustedError("memory"), kOutOfMemory), 50), -1);
 }
 
 TEST_F(ServiceTest, UnknownMethodsAreUnimplemented) {

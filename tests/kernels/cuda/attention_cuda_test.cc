@@ -82,6 +82,16 @@ class AttentionRun {
     EXPECT_NE(PrepareWarpgroups(), LaunchError::kCuda);
     EXPECT_EQ(AttentionCuda(batch, nullptr), LaunchError::kOk);
     EXPECT_EQ(cudaDeviceSynchronize(), cudaSuccess);
+#if defined(BEAMLINE_EMULATED)
+    if (p_.warpgroups && p_.type != DataType::kFloat32) {
+      EXPECT_FALSE(emulator::copied_after_admitting) << "the next kernel would come too early";
+      const auto [fewest, most] = std::minmax_element(p_.queries.begin(), p_.queries.end());
+      const int32_t fewest_keys = *std::min_element(p_.keys.begin(), p_.keys.end());
+      if (*fewest == *most && *fewest > 0 && fewest_keys > 0) {  // no block without work
+        EXPECT_TRUE(emulator::all_admitted) << "the next kernel would come at its end";
+      }
+    }
+#endif
     const std::vector<float> all = out.Download();
     std::vector<float> rows;
     std::vector<bool> used(rows_, false);

@@ -66,6 +66,9 @@ class Operands {
               LaunchError::kOk);
     x_rounded_ = rows.host;
     answer.logits = logits.Download();
+#if defined(BEAMLINE_EMULATED)
+    EXPECT_TRUE(emulator::all_admitted && !emulator::copied_after_admitting);
+#endif
     answer.parts = parts.Download();
     return answer;
   }

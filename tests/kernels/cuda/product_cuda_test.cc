@@ -264,6 +264,7 @@ TEST_F(ProductGpu, TheWeightIsFetchedWhileTheKernelBeforeDrains) {
       ASSERT_EQ(kernel.run(args), LaunchError::kOk);
       out.Download();
       EXPECT_TRUE(emulator::all_admitted) << kernel.name << ": the next kernel would come at its end";
+      EXPECT_FALSE(emulator::copied_after_admitting) << kernel.name << ": the next kernel would come too early";
       std::vector<std::pair<int64_t, size_t>> fetched;  // from which byte, how many
       for (const emulator::Prefetched& part : emulator::prefetched) {
         fetched.emplace_back(part.from - static_cast<const char*>(weight.data()), part.bytes);

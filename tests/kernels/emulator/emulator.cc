@@ -18,7 +18,7 @@ namespace emulator {
 
 uint3 thread_index, block_index;
 std::vector<Prefetched> prefetched;
-bool all_admitted = true;
+bool all_admitted = true, copied_after_admitting = false;
 
 void Die(const char* why) {
   std::fprintf(stderr, "emulated kernel: %s\n", why);
@@ -175,6 +175,7 @@ void Run(dim3 grid, unsigned threads, size_t shared_bytes, const std::function<v
   kernel = &run;
   prefetched.clear();
   all_admitted = true;
+  copied_after_admitting = false;
   if (fibers.size() < threads) fibers.resize(threads);
   std::vector<unsigned> blocks(size_t{grid.x} * grid.y * grid.z);
   std::iota(blocks.begin(), blocks.end(), 0u);
@@ -235,7 +236,7 @@ void AdmitSuccessors() {
 }
 
 void PrefetchToCache(const void* from, size_t bytes) {
-  if (fibers[running].awaited) Die("a prefetch after AwaitPredecessors()");
+  if (fibers[running].awaited) Die("a prefetch after the wait for predecessors");
   if (reinterpret_cast<uintptr_t>(from) % 16 != 0 || bytes % 16 != 0) Die("a prefetch of misaligned bytes");
   const auto* const first = static_cast<const char*>(from);
   for (size_t i = 0; i < bytes; ++i) static_cast<void>(*static_cast<const volatile char*>(first + i));
@@ -305,6 +306,7 @@ void QueueCopy(void* to, const void* from, size_t bytes) {
   if (reinterpret_cast<uintptr_t>(to) % bytes != 0 || reinterpret_cast<uintptr_t>(from) % bytes != 0) {
     Die("cp.async of misaligned bytes");
   }
+  if (from != nullptr) copied_after_admitting |= fibers[running].admitted;
   const Copy copy{to, from, bytes};
   if (order() % 2 == 0) copy.Do();  // and again when waited for: the source does not change meanwhile
   fibers[running].open_copies.push_back(copy);

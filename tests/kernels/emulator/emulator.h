@@ -58,7 +58,8 @@ void AwaitPredecessors();
 // Dies where a thread has not waited itself: what is older would then be complete for nobody behind it. Or where it is
 // said twice.
 void AdmitSuccessors();
-extern bool all_admitted;  // whether every thread of the last kernel did, before its end
+// Of the last kernel: whether every thread did, before its end, and whether one copied (cp.async) after it had.
+extern bool all_admitted, copied_after_admitting;
 // Only that may come before; dies where it is misaligned, or comes later, when it is of no use. Reads the bytes, for
 // AddressSanitizer to see.
 void PrefetchToCache(const void* from, size_t bytes);

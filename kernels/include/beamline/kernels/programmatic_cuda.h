@@ -2,8 +2,8 @@
 //
 // Programmatic dependent launch (CUDA C++ Programming Guide): a kernel's blocks come to the multiprocessors while the
 // one before still works, wait there for its end, and so hide the launch and the drain between two kernels of a stream
-// or a graph. Every kernel here reads and writes nothing before that
-// wait (products ask the cache for their weights), so what it computes is the same.
+// or a graph. Every kernel here reads and writes nothing before that wait (products ask the cache for their weights),
+// so what it computes is the same.
 #pragma once
 
 namespace beamline::kernels {

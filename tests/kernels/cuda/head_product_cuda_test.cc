@@ -68,6 +68,7 @@ class Operands {
     answer.logits = logits.Download();
 #if defined(BEAMLINE_EMULATED)
     EXPECT_TRUE(emulator::all_admitted && !emulator::copied_after_admitting);
+    EXPECT_EQ(emulator::prefetched.size(), p.vocab) << "the beginning of each weight's row, once";
 #endif
     answer.parts = parts.Download();
     return answer;

@@ -5,7 +5,7 @@
 // elements hold 0 everywhere and are hidden by their order. All functions are pure and total.
 //
 //   feature   column id
-//   sid       per level: code + 1; 0 for an item outside the catalogue
+//   sid       per level: code + 1; 0 none (an event whose item the catalogue lacks takes no place)
 //   item      vocabulary index from 1 (the bundle's list of items); 0 unknown
 //   author    vocabulary index from 1 (the bundle's list of authors); 0 unknown
 //   tag       HashBucket of the value of the item's tag "tag"; of several the smallest as text, in which order a

@@ -344,7 +344,9 @@ TEST_F(BadInputTest, HeadersAreBoundedAndDistrusted) {
   const grpc::Status tiny = call({}, absl::Microseconds(1));
   EXPECT_THAT(tiny.error_code(),
               AnyOf(grpc::StatusCode::DEADLINE_EXCEEDED, grpc::StatusCode::RESOURCE_EXHAUSTED, grpc::StatusCode::OK));
-  if (tiny.error_code() == grpc::StatusCode::RESOURCE_EXHAUSTED) EXPECT_EQ(DetailOf(tiny).reason(), "CANNOT_FINISH");
+  if (tiny.error_code() == grpc::StatusCode::RESOURCE_EXHAUSTED) {
+    EXPECT_EQ(DetailOf(tiny).reason(), "CANNOT_FINISH");
+  }
   EXPECT_EQ(call({}, -absl::Seconds(1)).error_code(), grpc::StatusCode::DEADLINE_EXCEEDED);
   grpc::ClientContext without_deadline;
   EXPECT_TRUE(stub_->Recommend(&without_deadline, FixedRequests()[0], &response).ok());

@@ -68,8 +68,10 @@ const Bounds kOwnBounds[] = {
 struct AtMost {
   std::string field;
   std::string other;
+  bool if_set = false;  // the field's default may be more: it then means no limit of its own
 };
 const AtMost kOwnRelations[] = {
+    {"limits.max_unknown_field_bytes", "limits.max_receive_bytes", /*if_set=*/true},
     {"limits.max_receive_bytes", "limits.max_network_bytes"},
     {"limits.max_batch_users", "engine.queue_capacity"},
     {"limits.default_deadline_ms", "limits.max_deadline_ms"},
@@ -151,6 +153,7 @@ class Checker {
 
   // Reported at whichever of the two the file sets, unless one is wrong by itself.
   void CheckRelation(const AtMost& relation) {
+    if (relation.if_set && Find(relation.field).line == 0) return;
     const int64_t value = Number(relation.field), limit = Number(relation.other);
     if (value <= limit || !InBounds(relation.field) || !InBounds(relation.other)) return;
     const absl::string_view at = Find(relation.field).line > 0 ? relation.field : relation.other;

@@ -47,6 +47,10 @@ TEST(Config, LiveRequestsStayOnThisMachine) {
               ::testing::IsEmpty());
 }
 
+TEST(Config, ADefaultThatASmallerLimitMakesIdleIsNoMistake) {
+  EXPECT_THAT(Problems("limits { max_receive_bytes: 32768 }"), ::testing::IsEmpty());
+}
+
 TEST(Config, LogAndRecorderHaveRanges) {
   EXPECT_THAT(Problems("log { format: 'json' level: 'warning' }"), ::testing::IsEmpty());
   EXPECT_THAT(Problems("log {\n  format: 'xml'\n  level: 'loud'\n}"),
@@ -294,6 +298,8 @@ TEST(Config, EachProblemIsFoundAlone) {
       {"engine { max_queue_delay_us: 2000000 }", "c.textproto:1: engine.max_queue_delay_us: 2000000", "2000 ms"},
       {"engine { context_cache_bytes: -1 }", "c.textproto:1: engine.context_cache_bytes: -1", "0.."},
       {"limits { default_deadline_ms: 70000 }", "c.textproto:1: limits.default_deadline_ms: 70000", "max_deadline_ms"},
+      {"limits { max_receive_bytes: 32768 max_unknown_field_bytes: 32769 }",
+       "c.textproto:1: limits.max_unknown_field_bytes: 32769", "limits.max_receive_bytes (32768)"},
       {"limits { max_receive_bytes: 1023 }", "c.textproto:1: limits.max_receive_bytes: 1023", "1024.."},
       {"limits { handshake_timeout_ms: 0 }", "c.textproto:1: limits.handshake_timeout_ms: 0", "100..600000"},
       {"limits { max_connection_idle_ms: -1 }", "c.textproto:1: limits.max_connection_idle_ms: -1", "0..86400000"},

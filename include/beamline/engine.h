@@ -29,12 +29,16 @@ struct NarrowingStep {
 };
 
 struct EngineOptions {
-  std::string bundle;        // folder written by `beamline pack`
-  std::string model_folder;  // watched for new versions: bundles in subfolders 1, 2, ...; empty: none
+  std::string bundle;  // folder written by `beamline pack`
+  // Watched for new versions: bundles in subfolders 1, 2, ...; empty: none. With both, `bundle` serves where the folder
+  // holds none that can.
+  std::string model_folder;
   absl::Duration model_poll_period = absl::Seconds(5);
   bool keep_previous_model = true;  // in memory, so that a rollback is instant
-  std::string catalogue;            // snapshot file; empty: the bundle's own
-  std::string device = "cpu";       // "cpu", "cuda", or "auto": chosen when the engine is made, never again
+  // Snapshot file of any bundle's model; empty: the bundle's own. A new catalogue comes by a new file (`beamline pack
+  // --catalogue-only`) renamed over this one and Reload("").
+  std::string catalogue;
+  std::string device = "cpu";  // "cpu", "cuda", "cuda:N", or "auto": chosen when the engine is made, never again
   // Of the products: "fp32", "bf16", "fp16", "fp8" or "fp8_mixed" (on CUDA; dtype.h), "int8" (backend cpu).
   std::string dtype = "fp32";
   // fp8 and fp8_mixed are served of bundles alone that hold a passed quality gate of the one asked for (`beamline
@@ -45,7 +49,8 @@ struct EngineOptions {
   // Of what is measured on a GPU at warm-up beside what the bundle holds (`beamline pack --tuning`); empty:
   // beamline/tuning in the user's cache.
   std::string tuning_folder;
-  int threads = 0;  // of the CPU backend; 0: one per core
+  // Of the CPU backends; 0: one per core. The process's: the engine made last decides for all, and for libtorch's own.
+  int threads = 0;
   int workers = 0;  // batches executed at once; 0: two on a GPU, where one encodes while the other decodes, else one
   ScoreRule score_rule = ScoreRule::kFull;
   int default_beam_width = 32;
@@ -130,7 +135,17 @@ struct EngineStatus {
   absl::Time catalogue_since = absl::InfinitePast();  // when it was loaded, by whichever model brought it first
 };
 
-// Thread-safe. Destroying it waits for what is in flight.
+// Thread-safe. Destroying it drains without a deadline, waits for a load under way, and returns after the last callback
+// of either kind.
+//
+// Times are of the engine's own clock, Now(): the wall's when the process began to look, moved on steadily since, so
+// that a step of the system's clock neither expires a queue nor stops it. A deadline is `engine.Now() +
+// absl::Milliseconds(50)`; a time of a status is shown as `absl::Now() + (time - engine.Now())`.
+//
+// Callbacks run under no lock of the engine, and may be null. They may call Submit, a canceller, Reload and GetStatus,
+// but of requests neither Recommend nor Drain, nor destroy the engine: they are what those wait for. They must not
+// throw, and hold up others: a slow one its worker, with the answers that its batch has behind it. Who submits again
+// from the callback of a refusal, which runs inside Submit, does so without end.
 class Engine {
  public:
   using Callback = absl::AnyInvocable<void(absl::StatusOr<RecommendResult>)>;
@@ -147,13 +162,15 @@ class Engine {
   // says when to try again); DEADLINE_EXCEEDED, CANCELLED, UNAVAILABLE (stopping, or EngineStatus::fault) and INTERNAL
   // (`non_finite_logits`, execution failed) say what they say.
   virtual Canceller Submit(RecommendRequest request, Callback done) = 0;
-  // Submit and wait. Do not call from an engine callback.
+  // Submit and wait.
   absl::StatusOr<RecommendResult> Recommend(RecommendRequest request);
 
   // Loads a bundle in the background, verifies it and warms it up, then swaps it in: a request is answered by the
   // version that served when it was submitted, and no answer mixes two. An empty `bundle` is the newest version of
   // `model_folder`, else `bundle` of the options, read again. `done` runs once, with what is serving now, or with why
-  // the bundle was refused while the old version went on.
+  // the bundle was refused while the old version went on: on the thread that loads, which has only the time that nobody
+  // else wants (so it should hold no lock for long), inside the call where that is refused (RESOURCE_EXHAUSTED: eight
+  // wait already), or where the engine is destroyed (UNAVAILABLE).
   using ReloadCallback = absl::AnyInvocable<void(absl::StatusOr<ModelVersion>)>;
   virtual void Reload(std::string bundle, ReloadCallback done) = 0;
   // Back to the version before, at once where it is still loaded. FAILED_PRECONDITION: there is none, or its bundle is
@@ -166,8 +183,11 @@ class Engine {
   // Nullopt: the model is in the host's memory, or its backend does not tell. Asks the driver; not for every request.
   virtual std::optional<DeviceMemory> GetDeviceMemory() const { return std::nullopt; }
   // Refuses new requests, then waits for those in flight, at most until `deadline`: those left then, also those whose
-  // history store hangs, end with UNAVAILABLE. False: there were some. Returns after the last callback.
+  // history store hangs, end with UNAVAILABLE. False: there were some. Returns after the last request's callback; loads
+  // are left alone.
   virtual bool Drain(absl::Time deadline) = 0;
+  // The clock of deadlines and of every time that the engine tells.
+  virtual absl::Time Now() const = 0;
 };
 
 // Loads, verifies and warms up; errors name the file or option at fault. As rank 0 of several it first waits for the

@@ -46,7 +46,7 @@ inline constexpr OptionOrder kEngineOptionOrder[] = {
 inline constexpr size_t kMaxNarrowingSteps = 8;
 inline constexpr OptionRange kNarrowingWaitMs = {"narrowing.wait_ms", 0, 3600000};
 
-// Of a request, and of the default for those that have none.
+// Of the default for requests that have none, and of the most that the server lets others have.
 inline constexpr OptionRange kDeadlineRangeMs = {"default_deadline_ms", 1, 3600000};
 
 }  // namespace beamline

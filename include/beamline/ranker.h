@@ -2,8 +2,8 @@
 //
 // What decides the final order of an answer: the value of each generated candidate (a reward or value model, weights,
 // business rules; OneRec's P-score and GR4AD's eCPM are such values). The search generates, the ranker orders. A model
-// may bring a ranker of its own (model/ranker.h), which runs with the search; one that an embedder gives comes after
-// it. Without either the beam's own order stands.
+// may bring a ranker of its own (`beamline train-ranker`), which runs with the search; one that an embedder gives comes
+// after it. Without either the beam's own order stands.
 #pragma once
 
 #include "absl/status/status.h"

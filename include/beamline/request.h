@@ -38,7 +38,8 @@ struct Event {
   uint32_t labels = 0;       // bits of Label
 };
 
-// A user attribute such as {"active_degree", "full"}; values are hashed into the model's buckets.
+// A user attribute such as {"active_degree", "full"}; values are hashed into the model's buckets. A name that the model
+// was not trained with is ignored; of one that comes twice the first counts.
 struct UserAttribute {
   std::string name;
   std::string value;
@@ -81,6 +82,7 @@ struct RecommendRequest {
   bool exclude_history = false;  // deny what the history holds
   Eligibility eligibility;
   Priority priority = Priority::kDefault;
+  // By Engine::Now(), not by absl::Now(). Infinite: EngineOptions::default_deadline from its Submit on.
   absl::Time deadline = absl::InfiniteFuture();
   bool trace = false;  // the answer also tells how it was found; for debugging, costs memory
 };
@@ -90,7 +92,7 @@ struct RecommendedItem {
   Sid sid;
   std::vector<float> log_probs;  // [levels], of each code given those before it; then of the end token if scored (t5)
   float score = 0;               // their left-to-right fp32 sum
-  std::optional<float> value;    // of its SID, where the model has a ranker (model/ranker.h)
+  std::optional<float> value;    // of its SID, where the model has a ranker (`beamline train-ranker`)
 };
 
 // Why an answer holds fewer than top_k items.
@@ -115,7 +117,7 @@ struct StageTimings {
   absl::Duration queue;    // waiting in either queue
   absl::Duration encode;   // zero when the context was cached
   absl::Duration decode;   // all steps
-  absl::Duration resolve;  // SIDs to items
+  absl::Duration resolve;  // SIDs to items, after the answers and callbacks of those before it in its batch
   absl::Duration total;
   absl::Duration prepare;                  // before the queues: history, eligibility, the model's input
   std::vector<absl::Duration> steps = {};  // of decode, one per level; they add up to it

@@ -39,7 +39,8 @@ class Sid {
 
   int levels() const { return levels_; }
   bool empty() const { return levels_ == 0; }
-  Code operator[](int level) const { return codes_[level]; }
+  // REQUIRES: 0 <= level < levels().
+  Code operator[](int level) const { return codes_[static_cast<size_t>(level)]; }
   absl::Span<const Code> codes() const { return absl::MakeConstSpan(codes_.data(), levels_); }
   void push_back(Code code) {
     if (levels_ < kMaxLevels) codes_[levels_++] = code;
@@ -56,7 +57,7 @@ class Sid {
   // "<12,7,255>"
   std::string ToString() const {
     std::string text = "<";
-    for (int level = 0; level < levels_; ++level) absl::StrAppend(&text, level ? "," : "", codes_[level]);
+    for (int level = 0; level < levels_; ++level) absl::StrAppend(&text, level ? "," : "", (*this)[level]);
     return absl::StrCat(text, ">");
   }
 

@@ -33,6 +33,8 @@ inline absl::Status RunCatching(absl::string_view what, absl::FunctionRef<void()
     // The first line says what happened; the rest is a stack trace.
     const absl::string_view message = error.what();
     return absl::InternalError(absl::StrCat(what, " failed: ", message.substr(0, message.find('\n'))));
+  } catch (...) {
+    return absl::InternalError(absl::StrCat(what, " failed: it threw what is no std::exception"));
   }
 }
 

@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // The one place that puts a loaded model under the engine; built only where torch is.
+#include <optional>
 #include <string>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "backend/context.h"
 #include "beamline/engine.h"
 #include "beamline/status.h"
 #include "engine/engine_core.h"
@@ -32,7 +34,14 @@ absl::StatusOr<std::unique_ptr<Engine>> CreateEngine(const EngineOptions& option
     return absl::InvalidArgumentError(
         absl::StrCat("parallel.rank: ", options.parallel.rank, ", the engine is rank 0; others call FollowEngine"));
   }
+  if (options.bundle.empty() && options.model_folder.empty()) {
+    return absl::InvalidArgumentError(
+        "bundle: is empty, and model_folder, too; name a folder made by `beamline pack` or `beamline import hf`");
+  }
   BEAMLINE_ASSIGN_OR_RETURN(runtime::RunnerOptions load, engine::RunnerOptionsOf(options));
+  // Here, for threads that a later load started would have its thread's low priority for good.
+  backend::SetThreads(options.threads);
+  load.threads = std::nullopt;
   if (options.parallel.enabled()) {
     BEAMLINE_ASSIGN_OR_RETURN(load.group, runtime::StartGroup(load, options.parallel));
   }

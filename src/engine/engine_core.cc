@@ -5,8 +5,9 @@
 #include <optional>
 #include <utility>
 
+#include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_replace.h"
+#include "absl/strings/string_view.h"
 #include "base/clock.h"
 #include "base/run_catching.h"
 #include "beamline/retry.h"
@@ -60,8 +61,26 @@ std::string WhyNotReady(bool stopping, const absl::Status& fault, const schedule
   return absl::StrCat("a batch hangs: it should have ended ", absl::ToInt64Seconds(now - stats.next_end), " s ago");
 }
 
+// A message with the user's id struck out: wherever it stands, or, for an id so short that words hold it by chance,
+// where it stands alone.
+std::string WithoutUser(absl::string_view message, absl::string_view user) {
+  constexpr size_t kShortId = 4;
+  const auto in_word = [&](size_t at) {
+    return at < message.size() && absl::ascii_isalnum(static_cast<unsigned char>(message[at]));
+  };
+  std::string text;
+  size_t from = 0;
+  for (size_t at; (at = message.find(user, from)) != absl::string_view::npos; from = at + user.size()) {
+    const bool part_of_word = (at > 0 && in_word(at - 1)) || in_word(at + user.size());
+    absl::StrAppend(&text, message.substr(from, at - from),
+                    user.size() < kShortId && part_of_word ? user : absl::string_view("<user>"));
+  }
+  return absl::StrCat(text, message.substr(from));
+}
+
 repository::ModelRepository::Done Publicly(Engine::ReloadCallback done) {
   return [done = std::move(done)](absl::StatusOr<repository::VersionStatus> result) mutable {
+    if (done == nullptr) return;
     if (result.ok()) {
       done(ModelVersionOf(*result));
     } else {
@@ -72,31 +91,6 @@ repository::ModelRepository::Done Publicly(Engine::ReloadCallback done) {
 
 }  // namespace
 
-// One accepted request until its callback. Shared by the job, the preparation and the canceller, which may outlive the
-// engine: `scheduler` is set only while the scheduler holds the job.
-struct EngineCore::Call {
-  RecommendRequest request;  // until the job is made, as `serving`
-  ServingHandle serving;
-  Callback done;
-  AnswerLimits limits;
-  absl::Time received;
-  std::unique_ptr<RecommendRequest> sample;  // to be recorded when answered; null: not this one
-  std::vector<Event> traced_history;         // where the request is traced
-
-  std::mutex mu;
-  scheduler::Scheduler* scheduler = nullptr;  // guarded by mu, as all below
-  scheduler::Scheduler::JobId job = 0;
-  bool cancelled = false;
-  bool ended = false;
-
-  void Cancel() {
-    std::lock_guard lock(mu);
-    cancelled = true;
-    // `mu` keeps the scheduler alive: the job's end, which the scheduler waits for, needs it.
-    if (scheduler != nullptr) scheduler->Cancel(job);
-  }
-};
-
 absl::StatusOr<std::unique_ptr<EngineCore>> EngineCore::Create(Parts parts) {
   BEAMLINE_RETURN_IF_ERROR(CheckOptions(parts.options));
   if (parts.clock == nullptr) parts.clock = {std::shared_ptr<void>(), &ProcessClock()};
@@ -104,7 +98,7 @@ absl::StatusOr<std::unique_ptr<EngineCore>> EngineCore::Create(Parts parts) {
   BEAMLINE_RETURN_IF_ERROR(engine->StartRepository(std::move(parts.source), parts.inline_execution));
   engine->warmed_up_ = engine->clock_->Now();
   engine->StartScheduler(parts.inline_execution);
-  engine->preparation_ = std::make_unique<ThreadPool>(parts.preparation_threads);
+  engine->StartPreparation(parts.preparation_threads);
   return engine;
 }
 
@@ -132,8 +126,23 @@ void EngineCore::StartScheduler(bool inline_execution) {
 
 void EngineCore::UseCostsOf(const ServingModel& serving) {
   if (costs_group_.load(std::memory_order_relaxed) == serving.group) return;
-  if (costs_group_.exchange(serving.group, std::memory_order_relaxed) == serving.group) return;
+  std::lock_guard lock(costs_mu_);  // so that the scheduler has the costs of the group that is noted
   scheduler_->SetBaseline(serving.costs);
+  costs_group_.store(serving.group, std::memory_order_relaxed);
+}
+
+void EngineCore::StartPreparation(int threads) {
+  Preparation::Options preparation;
+  preparation.threads = threads;
+  if (options_.history_store == nullptr) preparation.store_threads = 0;
+  preparation.capacity = options_.queue_capacity;
+  preparation.retry_after = options_.max_queue_delay;
+  preparation_ = std::make_unique<Preparation>(
+      preparation,
+      Preparation::Hooks{
+          .prepare = [this](const CallPtr& call) { Prepare(call); },
+          .end = [this](const CallPtr& call, absl::Status status) { return End(call, std::move(status)); }},
+      clock_.get());
 }
 
 ServingHandle EngineCore::Serving() const {
@@ -142,27 +151,26 @@ ServingHandle EngineCore::Serving() const {
 
 EngineCore::~EngineCore() {
   if (preparation_ != nullptr) Drain(absl::InfiniteFuture());
+  // Callbacks of reloads may ask the engine anything: they run while all of it is there.
+  if (repository_ != nullptr) repository_->Stop();
 }
 
 Engine::Canceller EngineCore::Submit(RecommendRequest request, Callback done) {
   auto call = std::make_shared<Call>();
   call->received = clock_->Now();
   if (request.deadline == absl::InfiniteFuture()) request.deadline = call->received + options_.default_deadline;
+  call->deadline = request.deadline;
   call->limits = {request.top_k, request.items_per_sid};
   call->done = std::move(done);
   call->serving = Serving();
-  if (absl::Status status = Accept(call, request); !status.ok()) {
+  const Preparation::Place place = PlaceOf(request);
+  if (absl::Status status = Accept(call, request, place); !status.ok()) {
     const bool refused = !absl::IsDeadlineExceeded(status);
     End(call, std::move(status), refused);
     return [] {};
   }
-  const bool may_wait = MayWait(request);
   call->request = std::move(request);
-  if (may_wait) {
-    preparation_->Schedule([this, call] { Prepare(call); });
-  } else {
-    Prepare(call);  // a few microseconds: less than waking a thread takes
-  }
+  preparation_->Run(call, place);
   return [call] { call->Cancel(); };
 }
 
@@ -170,13 +178,16 @@ bool EngineCore::NeedsStore(const RecommendRequest& request) const {
   return request.history.empty() && !request.user_id.empty() && options_.history_store != nullptr;
 }
 
-bool EngineCore::MayWait(const RecommendRequest& request) const {
+Preparation::Place EngineCore::PlaceOf(const RecommendRequest& request) const {
   constexpr size_t kShortHistory = 256;  // what is denied is sorted
-  return NeedsStore(request) || !request.eligibility.unrestricted() ||
-         (request.exclude_history && request.history.size() > kShortHistory);
+  if (NeedsStore(request)) return Preparation::Place::kStoreThread;
+  if (!request.eligibility.unrestricted() || (request.exclude_history && request.history.size() > kShortHistory)) {
+    return Preparation::Place::kThread;
+  }
+  return Preparation::Place::kHere;  // a few microseconds: less than waking a thread takes
 }
 
-absl::Status EngineCore::Accept(const CallPtr& call, const RecommendRequest& request) {
+absl::Status EngineCore::Accept(const CallPtr& call, const RecommendRequest& request, Preparation::Place place) {
   BEAMLINE_RETURN_IF_ERROR(call->serving->runner->fault());
   BEAMLINE_RETURN_IF_ERROR(CheckRequest(request, options_, call->serving->runner->info().levels()));
   if (request.deadline <= clock_->Now()) {
@@ -184,17 +195,7 @@ absl::Status EngineCore::Accept(const CallPtr& call, const RecommendRequest& req
   }
   UseCostsOf(*call->serving);
   BEAMLINE_RETURN_IF_ERROR(RefuseHopeless(request, call->serving->runner->info().levels()));
-  std::lock_guard lock(mu_);
-  if (stopping_) return absl::UnavailableError("the engine is stopping; ask another replica");
-  if (preparing_.size() >= static_cast<size_t>(options_.queue_capacity)) {
-    return Refusal(
-        kQueueFull,
-        absl::StrCat("the queue is full: ", preparing_.size(), " requests are being prepared, its capacity is ",
-                     options_.queue_capacity, "; retry later or send less"),
-        options_.max_queue_delay);
-  }
-  preparing_.insert(call);
-  return absl::OkStatus();
+  return preparation_->Enter(call, place);
 }
 
 absl::Status EngineCore::RefuseHopeless(const RecommendRequest& request, int levels) const {
@@ -210,18 +211,11 @@ absl::Status EngineCore::RefuseHopeless(const RecommendRequest& request, int lev
 }
 
 void EngineCore::Prepare(const CallPtr& call) {
-  PrepareNow(call);
-  std::lock_guard lock(mu_);
-  preparing_.erase(call);
-  prepared_.notify_all();
-}
-
-void EngineCore::PrepareNow(const CallPtr& call) {
   RecommendRequest request = std::exchange(call->request, {});  // cancellers may hold the call for long
   const ServingHandle serving = std::move(call->serving);
   // Asked before each step that may take its time, and after the last.
   const auto wanted = [&] {
-    const absl::Status status = StillWanted(*call, request.deadline);
+    const absl::Status status = call->StillWanted(clock_->Now());
     if (!status.ok()) End(call, status);
     return status.ok();
   };
@@ -246,15 +240,6 @@ void EngineCore::PrepareNow(const CallPtr& call) {
   } else {
     Enqueue(call, *std::move(job));
   }
-}
-
-absl::Status EngineCore::StillWanted(Call& call, absl::Time deadline) const {
-  std::lock_guard lock(call.mu);
-  if (call.cancelled || call.ended) return absl::CancelledError("cancelled by the caller");
-  if (clock_->Now() >= deadline) {
-    return absl::DeadlineExceededError("the deadline passed before the request was queued");
-  }
-  return absl::OkStatus();
 }
 
 absl::StatusOr<std::unique_ptr<runtime::RequestJob>> EngineCore::MakeJob(RecommendRequest& request,
@@ -311,8 +296,7 @@ absl::Status EngineCore::AddHistory(RecommendRequest& request) const {
   if (!NeedsStore(request)) return absl::OkStatus();
   absl::StatusOr<std::vector<Event>> stored = options_.history_store->Get(request.user_id, options_.max_history);
   if (!stored.ok()) {  // on its way to logs
-    return absl::Status(stored.status().code(),
-                        absl::StrReplaceAll(stored.status().message(), {{request.user_id, "<user>"}}));
+    return absl::Status(stored.status().code(), WithoutUser(stored.status().message(), request.user_id));
   }
   request.history = *std::move(stored);
   if (absl::Status status = CheckHistory(request.history, options_.max_history, "history"); !status.ok()) {
@@ -336,22 +320,21 @@ void EngineCore::Enqueue(const CallPtr& call, std::unique_ptr<runtime::RequestJo
   };
   const scheduler::Scheduler::JobId id = scheduler_->Submit(std::move(job));
   std::lock_guard lock(call->mu);
+  if (call->cancelled || call->ended) scheduler_->Cancel(id);  // nobody waits for it, if it has not ended by itself
   if (call->ended) return;
   call->scheduler = scheduler_.get();
   call->job = id;
-  if (call->cancelled) scheduler_->Cancel(id);
 }
 
 absl::StatusOr<RecommendResult> EngineCore::Answer(const Call& call, const runtime::RequestJob& job) const {
-  const absl::Time start = clock_->Now();
+  const bool searched = job.decode_ended != absl::InfinitePast();
+  const absl::Time start = searched ? job.decode_ended : clock_->Now();  // others of the batch may have come first
   BEAMLINE_ASSIGN_OR_RETURN(RecommendResult result, ReturnCatching("ranker", [&] {
                               return AssembleAnswer(job, call.limits, options_.ranker.get());
                             }));
   result.model_version = job.model->info().version;
-  if (job.decode_ended != absl::InfinitePast()) {
-    result.timings = TimingsOf(job, start);
-    result.timings.prepare = job.submitted - call.received;
-  }
+  if (searched) result.timings = TimingsOf(job, start);
+  result.timings.prepare = (searched ? job.submitted : start) - call.received;
   if (job.trace) result.trace = std::make_shared<const SearchTrace>(SearchTrace{call.traced_history, job.traced});
   const absl::Time end = clock_->Now();
   result.timings.resolve = end - start;
@@ -370,7 +353,7 @@ bool EngineCore::End(const CallPtr& call, absl::StatusOr<RecommendResult> result
   if (result.ok() && result->narrowing > 0) narrowed_.Add();
   if (result.ok() && call->sample != nullptr) recorder_.Add(*std::move(call->sample), clock_->Now());
   Callback done = std::move(call->done);
-  done(std::move(result));
+  if (done != nullptr) done(std::move(result));
   return true;
 }
 
@@ -429,10 +412,9 @@ EngineStatus EngineCore::GetStatus() const {
   status.rollbacks = repository.rollbacks;
   status.model_folder_unreadable = repository.folder_unreadable;
   status.last_swap = repository.last_swap;
-  std::lock_guard lock(mu_);
-  status.not_ready = WhyNotReady(stopping_, status.fault, stats, clock_->Now());
+  status.not_ready = WhyNotReady(preparation_->draining(), status.fault, stats, clock_->Now());
   status.ready = status.not_ready.empty();
-  const auto preparing = static_cast<int64_t>(preparing_.size());
+  const int64_t preparing = preparation_->size();
   status.queued = preparing + stats.queued;
   status.in_flight = preparing + stats.in_flight;
   return status;
@@ -441,34 +423,8 @@ EngineStatus EngineCore::GetStatus() const {
 std::optional<DeviceMemory> EngineCore::GetDeviceMemory() const { return Serving()->runner->GetDeviceMemory(); }
 
 bool EngineCore::Drain(absl::Time deadline) {
-  bool abandoned = false;
-  {
-    std::unique_lock lock(mu_);
-    stopping_ = true;
-    while (!preparing_.empty() && clock_->Now() < deadline) {
-      // An hour at most: condition variables overflow on absurd times.
-      const absl::Duration left = std::clamp(deadline - clock_->Now(), absl::ZeroDuration(), absl::Hours(1));
-      prepared_.wait_for(lock, absl::ToChronoNanoseconds(left));
-    }
-    abandoned = AbandonPreparation(lock);
-  }
-  return scheduler_->Drain(deadline) && !abandoned;
-}
-
-bool EngineCore::AbandonPreparation(std::unique_lock<std::mutex>& lock) {
-  const absl::flat_hash_set<CallPtr> calls = preparing_;
-  lock.unlock();  // callbacks run under no lock
-  std::vector<CallPtr> ended;
-  for (const CallPtr& call : calls) {
-    if (End(call, absl::UnavailableError("the engine stopped before the request was prepared; ask another replica"))) {
-      ended.push_back(call);
-    }
-  }
-  lock.lock();
-  for (const CallPtr& call : ended) preparing_.erase(call);
-  // The others had ended or are with the scheduler: their threads wait for nothing any more.
-  prepared_.wait(lock, [this] { return preparing_.empty(); });
-  return !ended.empty();
+  const bool prepared = preparation_->Drain(deadline);
+  return scheduler_->Drain(deadline) && prepared;
 }
 
 }  // namespace beamline::engine

@@ -8,17 +8,16 @@
 #pragma once
 
 #include <atomic>
-#include <condition_variable>
 #include <memory>
 #include <mutex>
 
-#include "absl/container/flat_hash_set.h"
 #include "base/clock.h"
 #include "base/metrics.h"
-#include "base/thread_pool.h"
 #include "beamline/engine.h"
+#include "engine/call.h"
 #include "engine/model_dispatch.h"
 #include "engine/model_loader.h"
+#include "engine/preparation.h"
 #include "engine/request_recorder.h"
 #include "engine/serving_model.h"
 #include "repository/model_repository.h"
@@ -33,7 +32,7 @@ class EngineCore final : public Engine {
     EngineOptions options;
     RunnerSource source;
     std::shared_ptr<const Clock> clock;  // null: the process's
-    int preparation_threads = 2;         // 0: inside Submit
+    int preparation_threads = 2;         // 0: inside Submit, stores, too
     bool inline_execution = false;       // no scheduler or repository threads: the owner calls Step, StepRepository
   };
 
@@ -49,6 +48,7 @@ class EngineCore final : public Engine {
   EngineStatus GetStatus() const override;
   std::optional<DeviceMemory> GetDeviceMemory() const override;
   bool Drain(absl::Time deadline) override;
+  absl::Time Now() const override { return clock_->Now(); }
 
   // Only with `inline_execution`: see scheduler::Scheduler::Step.
   absl::Time Step() { return scheduler_->Step(); }
@@ -57,31 +57,24 @@ class EngineCore final : public Engine {
   scheduler::SchedulerStats scheduler_stats() const { return scheduler_->stats(); }
 
  private:
-  struct Call;
-  using CallPtr = std::shared_ptr<Call>;
-
   explicit EngineCore(const Parts& parts);
   absl::Status StartRepository(RunnerSource source, bool inline_execution);
   void StartScheduler(bool inline_execution);
+  void StartPreparation(int threads);
   // The scheduler's baseline is of the version that the newest request is pinned to.
   void UseCostsOf(const ServingModel& serving);
   // The version that new requests are pinned to.
   ServingHandle Serving() const;
-  // On OK the call is among `preparing_`.
-  absl::Status Accept(const CallPtr& call, const RecommendRequest& request);
+  // On OK the call is in preparation.
+  absl::Status Accept(const CallPtr& call, const RecommendRequest& request, Preparation::Place place);
   // RESOURCE_EXHAUSTED where the request would be refused even if it needed no encode: said before preparation, so that
   // saying no costs next to nothing.
   absl::Status RefuseHopeless(const RecommendRequest& request, int levels) const;
   bool NeedsStore(const RecommendRequest& request) const;
-  // Preparation would wait for a store or a rule to compile, or sort long lists.
-  bool MayWait(const RecommendRequest& request) const;
+  // On a thread where it would wait for a store or a rule to compile, or sort long lists.
+  Preparation::Place PlaceOf(const RecommendRequest& request) const;
+  // To the scheduler's queue, or to the call's end.
   void Prepare(const CallPtr& call);
-  // Prepare, but for the end of the preparation.
-  void PrepareNow(const CallPtr& call);
-  // OK while the caller still wants an answer that may still come in time.
-  absl::Status StillWanted(Call& call, absl::Time deadline) const;
-  // Ends what is being prepared; returns whether there was any, after their callbacks.
-  bool AbandonPreparation(std::unique_lock<std::mutex>& lock);
   // The job of a request, pinned to `serving`; REQUIRES what Accept checked.
   absl::StatusOr<std::unique_ptr<runtime::RequestJob>> MakeJob(RecommendRequest& request, const ServingHandle& serving);
   // By the load it meets: see narrowing.h.
@@ -98,17 +91,13 @@ class EngineCore final : public Engine {
   RequestRecorder recorder_;
   std::unique_ptr<repository::ModelRepository> repository_;
   Counter completed_, failed_, rejected_, narrowed_;
-  std::atomic<uint64_t> costs_group_{0};  // whose costs the scheduler has; groups begin at 1
+  std::mutex costs_mu_;
+  std::atomic<uint64_t> costs_group_{0};  // written under costs_mu_: whose costs the scheduler has; groups begin at 1
   absl::Time warmed_up_;                  // constant after Create
-
-  mutable std::mutex mu_;
-  std::condition_variable prepared_;
-  absl::flat_hash_set<CallPtr> preparing_;  // guarded by mu_: accepted, not yet with the scheduler
-  bool stopping_ = false;                   // guarded by mu_
 
   std::unique_ptr<ModelDispatch> dispatch_;
   std::unique_ptr<scheduler::Scheduler> scheduler_;
-  std::unique_ptr<ThreadPool> preparation_;  // last: its threads use all of the above
+  std::unique_ptr<Preparation> preparation_;  // last: its threads use all of the above
 };
 
 }  // namespace beamline::engine

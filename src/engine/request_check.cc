@@ -122,6 +122,8 @@ absl::Status CheckOptions(const EngineOptions& options) {
     return absl::InvalidArgumentError(absl::StrCat(order.option, ": ", values.at(order.option), " is more than ",
                                                    order.other, " (", values.at(order.other), ")"));
   }
+  BEAMLINE_RETURN_IF_ERROR(CheckRange("score_rule", static_cast<int64_t>(options.score_rule),
+                                      static_cast<int64_t>(ScoreRule::kFull), static_cast<int64_t>(ScoreRule::kLegal)));
   BEAMLINE_RETURN_IF_ERROR(CheckNarrowing(options.narrowing, options.max_beam_width));
   return CheckRange(kDeadlineRangeMs.option, absl::ToInt64Milliseconds(options.default_deadline), kDeadlineRangeMs.low,
                     kDeadlineRangeMs.high);

@@ -12,6 +12,10 @@
 #include <vector>
 
 #include "absl/container/flat_hash_map.h"
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+#include "absl/types/span.h"
 #include "beamline/user_history.h"
 
 namespace beamline::history {
@@ -27,9 +31,10 @@ class MemoryHistoryStore final : public UserHistoryStore {
   explicit MemoryHistoryStore(MemoryHistoryOptions options = {}) : options_(options) {}
 
   absl::StatusOr<std::vector<Event>> Get(absl::string_view user_id, int limit) override;
-  // Kept in time order; events of one time stay in the order they came. Unknown times (0) count as older than all.
-  // INVALID_ARGUMENT for an id that is empty or too long.
-  absl::Status Append(absl::string_view user_id, absl::Span<const Event> events) override;
+  // Adds events in any order; what exceeds the bounds is forgotten, oldest first. Kept in time order; events of one
+  // time stay in the order they came. Unknown times (0) count as older than all. INVALID_ARGUMENT for an id that is
+  // empty or too long.
+  absl::Status Append(absl::string_view user_id, absl::Span<const Event> events);
 
   size_t users() const;
 

@@ -81,7 +81,7 @@ void ModelRepository::Submit(Request request) {
   {
     std::lock_guard lock(inbox_->mu);
     if (inbox_->stopping) {
-      refusal = absl::UnavailableError("the server is stopping");
+      refusal = absl::UnavailableError("the engine is stopping");
     } else if (inbox_->requests.size() >= options_.max_waiting) {
       refusal = beamline::Refusal(
           kQueueFull,
@@ -104,7 +104,7 @@ void ModelRepository::Stop() {
     waiting.swap(inbox_->requests);
     inbox_->changed.notify_all();
   }
-  for (Request& request : waiting) request.done(absl::UnavailableError("the server is stopping"));
+  for (Request& request : waiting) request.done(absl::UnavailableError("the engine is stopping"));
   if (thread_.joinable()) thread_.join();
 }
 

@@ -239,8 +239,8 @@ VersionStatus ModelRepository::SetState(int64_t id, VersionState state) {
 absl::Status ModelRepository::Refuse(int64_t id, absl::Status error) {
   if (serving_ && Interrupted()) {  // the process ends: the bundle is not to blame
     SetState(id, VersionState::kUnloaded);
-    LogEvent(spdlog::level::info, "load given up, the server is stopping", {{"id", id}});
-    return absl::UnavailableError("the server is stopping");
+    LogEvent(spdlog::level::info, "load given up, the engine is stopping", {{"id", id}});
+    return absl::UnavailableError("the engine is stopping");
   }
   SetState(id, VersionState::kRefused);
   std::string path;

@@ -31,7 +31,7 @@ absl::Status CheckRunnerOptions(const RunnerOptions& options) {
   if (options.bundle.empty())
     return absl::InvalidArgumentError(
         "bundle: is empty; name a folder made by `beamline pack` or `beamline import hf`");
-  BEAMLINE_RETURN_IF_ERROR(at_least("threads", options.threads, 0));
+  BEAMLINE_RETURN_IF_ERROR(at_least("threads", options.threads.value_or(0), 0));
   BEAMLINE_RETURN_IF_ERROR(at_least("workers", options.workers, 1));
   BEAMLINE_RETURN_IF_ERROR(at_least("context_cache_bytes", options.context_cache_bytes, 0));
   return at_least("memory_limit_bytes", options.memory_limit_bytes, 0);
@@ -87,7 +87,7 @@ absl::StatusOr<LoadedModel> LoadModel(const RunnerOptions& options, backend::Con
   LoadedModel loaded;
   BEAMLINE_ASSIGN_OR_RETURN(loaded.bundle, LoadBundle(options.bundle, load));
 
-  backend::SetThreads(options.threads);
+  if (options.threads) backend::SetThreads(*options.threads);
   BEAMLINE_ASSIGN_OR_RETURN(model::Weights weights, UploadWeights(options, ctx, loaded.bundle));
   loaded.bundle.weights = SafetensorsFile();  // the file's memory is given back before the first request
   BEAMLINE_ASSIGN_OR_RETURN(loaded.model, model::MakeModel(loaded.bundle.config, std::move(weights)));

@@ -74,7 +74,7 @@ struct RunnerOptions {
   std::string dtype = "fp32";              // see beamline/dtype.h and backend/context.h
   bool allow_ungated_dtype = false;        // FP8 of a bundle without a passed gate of it (gate_report.h), too
   std::string backend = "auto";            // "aten", "cpu", "cuda", or "auto": the fastest there is
-  int threads = 0;                         // of the backend; 0: one per core
+  std::optional<int> threads = 0;          // of the process's CPU backends; 0: one per core; nullopt: as they are
   int workers = 1;                         // concurrent Encode and Decode calls
   int64_t context_cache_bytes = 64 << 20;  // 0: no cache
   int64_t memory_limit_bytes = 0;          // of the host; 0: what the machine has available

@@ -11,21 +11,11 @@
 #include "absl/strings/str_cat.h"
 #include "base/deadline.h"
 #include "base/thread_role.h"
+#include "base/wait_until.h"
 #include "beamline/retry.h"
 
 namespace beamline::scheduler {
 namespace {
-
-// An hour at most: callers look again anyway, and condition variables overflow on absurd times.
-void WaitUntil(std::condition_variable& changed, std::unique_lock<std::mutex>& lock, const Clock& clock,
-               absl::Time when) {
-  if (when == absl::InfiniteFuture()) {
-    changed.wait(lock);
-    return;
-  }
-  const absl::Duration left = std::clamp(when - clock.Now(), absl::ZeroDuration(), absl::Hours(1));
-  changed.wait_for(lock, absl::ToChronoNanoseconds(left));
-}
 
 QueuedJob Describe(uint64_t id, const Job& job) {
   return {.id = id,

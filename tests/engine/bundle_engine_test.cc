@@ -149,6 +149,7 @@ TEST_F(BundleEngineTest, ErrorsNameTheirCause) {
   EXPECT_THAT(CreateEngine({.bundle = folder_ / "bundle", .workers = 65}).status().ToString(), HasSubstr("workers"));
   EXPECT_THAT(CreateEngine({.bundle = folder_ / "bundle", .device = "abacus"}).status().ToString(),
               HasSubstr("abacus"));
+  EXPECT_THAT(CreateEngine({}).status().ToString(), HasSubstr("bundle: is empty, and model_folder, too"));
 }
 
 // The same manifest, so the model in memory would do; but whoever names this folder means its files.

@@ -252,7 +252,6 @@ class OddStore final : public UserHistoryStore {
     if (absl::Status status = on_get_(); !status.ok()) return status;
     return std::vector<Event>{{.item = 3}};
   }
-  absl::Status Append(absl::string_view, absl::Span<const Event>) override { return absl::OkStatus(); }
 
  private:
   std::function<absl::Status()> on_get_;
@@ -282,6 +281,8 @@ TEST_F(EngineCoreTest, WhatStoresAndRankersThrowEndsTheirRequestAlone) {
   status = Ask(User("u")).status();
   EXPECT_EQ(status.code(), Code::kInternal);
   EXPECT_THAT(status.message(), HasSubstr("ranker failed: no features today"));
+  Start({.history_store = std::make_shared<OddStore>([]() -> absl::Status { throw 42; })});
+  EXPECT_THAT(Ask(User("u")).status().message(), HasSubstr("history store failed: it threw what is no std::exception"));
 }
 
 // Takes its time.
@@ -423,6 +424,41 @@ TEST_F(EngineCoreTest, StepsAddUpToDecodeAndTheBatchIsTold) {
   EXPECT_EQ(t.prepare + t.queue + t.encode + t.decode + t.resolve, t.total);
 }
 
+TEST_F(EngineCoreTest, StagesAddUpBehindASlowCallbackAndWithoutAModel) {
+  const auto sum = [](const StageTimings& t) { return t.prepare + t.queue + t.encode + t.decode + t.resolve; };
+  StageTimings behind;
+  engine_->Submit(User("first"), [&](const auto&) { clock_->Advance(100 * kMs); });
+  engine_->Submit(User("second"), [&](const absl::StatusOr<RecommendResult>& result) {
+    ASSERT_TRUE(result.ok()) << result.status();
+    behind = result->timings;
+  });
+  RunAll();
+  EXPECT_EQ(behind.resolve, 100 * kMs);
+  EXPECT_EQ(sum(behind), behind.total);
+  Start({.history_store = std::make_shared<OddStore>([&] {
+           clock_->Advance(30 * kMs);
+           return absl::OkStatus();
+         })});
+  RecommendRequest nothing = User("u");
+  nothing.eligibility.restrict_to_allow = true;
+  const auto answer = Ask(nothing);
+  ASSERT_TRUE(answer.ok()) << answer.status();
+  EXPECT_EQ(answer->timings.prepare, 30 * kMs);
+  EXPECT_EQ(sum(answer->timings), answer->timings.total);
+}
+
+TEST_F(EngineCoreTest, CallbacksMayBeNull) {
+  engine_->Submit(User("u"), nullptr);
+  engine_->Submit(RecommendRequest{.top_k = -1}, nullptr);
+  engine_->Reload("", nullptr);
+  engine_->Rollback(nullptr);
+  while (engine_->StepRepository()) {
+  }
+  RunAll();
+  EXPECT_EQ(engine_->GetStatus().completed, 1u);
+  EXPECT_EQ(engine_->GetStatus().rejected, 1u);
+}
+
 TEST_F(EngineCoreTest, AFailureTellsHowFarTheRequestCame) {
   RecommendRequest late = User("late");
   late.deadline = clock_->Now() + absl::Milliseconds(500);
@@ -446,11 +482,13 @@ TEST_F(EngineCoreTest, NoUsersIdIsInWhatAStoreSaysWentWrong) {
     absl::StatusOr<std::vector<Event>> Get(absl::string_view user, int) override {
       return absl::UnavailableError(absl::StrCat("no answer for ", user, " from shard 7"));
     }
-    absl::Status Append(absl::string_view, absl::Span<const Event>) override { return absl::OkStatus(); }
   };
   Start({.history_store = std::make_shared<BrokenStore>()});
   const auto answer = Ask(User("canary"));
   EXPECT_THAT(std::string(answer.status().message()), HasSubstr("no answer for <user> from shard 7"));
+  EXPECT_EQ(Ask(User("7")).status().message(), "no answer for <user> from shard <user>");
+  EXPECT_EQ(Ask(User("s")).status().message(), "no answer for <user> from shard 7") << "shard keeps its s";
+  EXPECT_EQ(Ask(User("shar")).status().message(), "no answer for <user> from <user>d 7") << "longer ones go everywhere";
 }
 
 TEST_F(EngineCoreTest, TheStoreSpeaksOnlyForRequestsWithoutHistory) {

@@ -7,11 +7,13 @@
 #include <condition_variable>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <random>
 #include <string>
 #include <thread>
 #include <vector>
 
+#include "absl/cleanup/cleanup.h"
 #include "engine/engine_core.h"
 #include "engine/fake_runner.h"
 #include "gtest/gtest.h"
@@ -118,7 +120,6 @@ class HangingStore final : public UserHistoryStore {
     changed_.wait(lock, [this] { return released_; });
     return std::vector<Event>();
   }
-  absl::Status Append(absl::string_view, absl::Span<const Event>) override { return absl::OkStatus(); }
   void AwaitOne() {
     std::unique_lock lock(mu_);
     changed_.wait(lock, [this] { return waiting_ > 0; });
@@ -182,18 +183,96 @@ TEST(EngineThreadsTest, DrainDoesNotWaitForAStoreThatHangs) {
   EXPECT_EQ(calls.load(), kCalls);
 }
 
-TEST(EngineThreadsTest, ARequestCancelledWhileItsStoreIsAskedIsCancelled) {
+// How a request ended, told to whoever waits.
+class Ending {
+ public:
+  Engine::Callback Callback() {
+    return [this](const absl::StatusOr<RecommendResult>& result) {
+      std::lock_guard lock(mu_);
+      code_ = result.status().code();
+      changed_.notify_all();
+    };
+  }
+  // Nullopt: it has not ended after 10 s.
+  std::optional<absl::StatusCode> Await() {
+    std::unique_lock lock(mu_);
+    changed_.wait_for(lock, std::chrono::seconds(10), [this] { return code_.has_value(); });
+    return code_;
+  }
+
+ private:
+  std::mutex mu_;
+  std::condition_variable changed_;
+  std::optional<absl::StatusCode> code_;  // guarded by mu_
+};
+
+TEST(EngineThreadsTest, AHangingStoreHoldsNoRequestBeyondItsDeadlineOrItsCallersPatience) {
   auto store = std::make_shared<HangingStore>();
   auto engine = Start({.history_store = store}, absl::ZeroDuration());
-  absl::Status status;
-  RecommendRequest nothing{.user_id = "good"};
-  nothing.eligibility.restrict_to_allow = true;
-  Engine::Canceller cancel = engine->Submit(nothing, [&](const auto& result) { status = result.status(); });
+  const absl::Cleanup release = [&] { store->Release(); };
+  std::vector<std::unique_ptr<Ending>> endings;  // more than there are threads for stores
+  const auto ask = [&](absl::Duration patience) {
+    endings.push_back(std::make_unique<Ending>());
+    return engine->Submit({.user_id = "good", .deadline = engine->Now() + patience}, endings.back()->Callback());
+  };
+  auto cancel_first = ask(absl::Minutes(10));
+  for (int i = 0; i < 20; ++i) ask(absl::Milliseconds(20 + i % 3));
+  auto cancel_last = ask(absl::Minutes(10));
   store->AwaitOne();
-  cancel();
-  store->Release();
-  EXPECT_TRUE(engine->Drain(absl::InfiniteFuture()));
-  EXPECT_EQ(status.code(), absl::StatusCode::kCancelled);
+  cancel_first();
+  cancel_last();
+  EXPECT_EQ(endings.front()->Await(), absl::StatusCode::kCancelled);
+  EXPECT_EQ(endings.back()->Await(), absl::StatusCode::kCancelled);
+  for (int i = 1; i <= 20; ++i) EXPECT_EQ(endings[i]->Await(), absl::StatusCode::kDeadlineExceeded) << i;
+  EXPECT_TRUE(engine->Drain(engine->Now() + absl::Seconds(10))) << "nobody was left";
+  EXPECT_EQ(engine->GetStatus().in_flight, 0);
+  EXPECT_EQ(engine->GetStatus().failed, 22u);
+}
+
+TEST(EngineThreadsTest, AHangingStoreHoldsUpAndFillsUpOnlyThoseWhoAskIt) {
+  auto store = std::make_shared<HangingStore>();
+  auto engine = Start({.queue_capacity = 12, .history_store = store}, absl::ZeroDuration());
+  const absl::Cleanup release = [&] { store->Release(); };
+  std::vector<std::unique_ptr<Ending>> endings;
+  for (int i = 0; i < 12; ++i) {
+    endings.push_back(std::make_unique<Ending>());
+    engine->Submit({.user_id = "good", .deadline = engine->Now() + absl::Milliseconds(20)}, endings.back()->Callback());
+  }
+  for (const auto& ending : endings) EXPECT_EQ(ending->Await(), absl::StatusCode::kDeadlineExceeded);
+  const auto full = engine->Recommend({.user_id = "good"});
+  EXPECT_TRUE(absl::IsResourceExhausted(full.status())) << full.status() << ": twelve calls of the store hang still";
+  RecommendRequest other{.user_id = "good", .history = {{.item = 3}}};
+  other.eligibility.deny = {5};
+  other.deadline = engine->Now() + absl::Minutes(1);
+  EXPECT_TRUE(engine->Recommend(other).ok());
+}
+
+TEST(EngineThreadsTest, AReloadsCallbackMayAskAnEngineThatIsBeingDestroyed) {
+  std::unique_ptr<EngineCore> engine;
+  std::atomic<int> loads{0}, reloads{0}, refused{0};
+  RunnerSource source = SourceOf(std::make_unique<FakeRunner>(MakeCatalogue(150)));
+  source.load = [&, first = source.load](const std::string& bundle) {
+    if (loads.fetch_add(1) > 0) std::this_thread::sleep_for(std::chrono::milliseconds(100));
+    return first(bundle);
+  };
+  auto made = EngineCore::Create({.options = {}, .source = std::move(source)});
+  ASSERT_TRUE(made.ok()) << made.status();
+  engine = *std::move(made);
+  EngineCore* const asked = engine.get();
+  for (const char* bundle : {"loads as the engine goes", "waits"}) {
+    engine->Reload(bundle, [&, asked](const absl::StatusOr<ModelVersion>& version) {
+      EXPECT_FALSE(version.ok());
+      EXPECT_EQ(asked->GetStatus().not_ready, "stopping");
+      asked->Submit({.user_id = "good"}, [&](const auto& result) {
+        if (absl::IsUnavailable(result.status())) refused.fetch_add(1);
+      });
+      reloads.fetch_add(1);
+    });
+  }
+  while (loads.load() < 2) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  engine.reset();
+  EXPECT_EQ(reloads.load(), 2);
+  EXPECT_EQ(refused.load(), 2);
 }
 
 TEST(EngineThreadsTest, AFullQueueRefusesAtOnce) {

@@ -134,6 +134,7 @@ TEST(RequestCheckTest, Options) {
       {"max_batch_requests: 3000 is more than max_batch_rows (2048)", [](auto& o) { o.max_batch_requests = 3000; }},
       {"model_poll_ms: 0 is outside 10..86400000", [](auto& o) { o.model_poll_period = absl::ZeroDuration(); }},
       {"context_cache_bytes: -1", [](auto& o) { o.context_cache_bytes = -1; }},
+      {"score_rule: 9 is outside 0..1", [](auto& o) { o.score_rule = static_cast<ScoreRule>(9); }},
   };
   for (const auto& c : cases) {
     EngineOptions options;

@@ -106,6 +106,7 @@ class FakeEngine final : public Engine {
       if (mode != Mode::kStuck) call->Run(absl::CancelledError("cancelled"));
     };
   }
+  absl::Time Now() const override { return ProcessClock().Now(); }
   std::shared_ptr<const Catalogue> catalogue() const override { return catalogue_; }
   // "bad" and "large" are refused, and so is a rollback before the first reload.
   void Reload(std::string bundle, ReloadCallback done) override {

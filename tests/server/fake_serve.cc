@@ -36,6 +36,7 @@ class HangingEngine final : public Engine {
     return fake_.GetStatus();
   }
   bool Drain(absl::Time) override { return false; }
+  absl::Time Now() const override { return fake_.Now(); }
 
  private:
   const bool hang_in_status_;

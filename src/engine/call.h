@@ -1,0 +1,44 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// One accepted request until its callback. Shared by the job, the preparation and the canceller, which may outlive the
+// engine. Plain: EngineCore says what happens when.
+#pragma once
+
+#include <memory>
+#include <mutex>
+#include <vector>
+
+#include "absl/time/time.h"
+#include "beamline/engine.h"
+#include "beamline/request.h"
+#include "engine/answer.h"
+#include "engine/serving_model.h"
+#include "scheduler/scheduler.h"
+
+namespace beamline::engine {
+
+class PreparationWake;
+
+struct Call {
+  RecommendRequest request;  // until the job is made, as `serving`
+  ServingHandle serving;
+  Engine::Callback done;
+  AnswerLimits limits;
+  absl::Time received, deadline;
+  std::unique_ptr<RecommendRequest> sample;  // to be recorded when answered; null: not this one
+  std::vector<Event> traced_history;         // where the request is traced
+  std::shared_ptr<PreparationWake> wake;     // where a thread prepares it: to be told of a cancel
+
+  std::mutex mu;
+  scheduler::Scheduler* scheduler = nullptr;  // guarded by mu, as all below; set while the scheduler holds the job
+  scheduler::Scheduler::JobId job = 0;
+  bool cancelled = false;
+  bool ended = false;
+
+  void Cancel();
+  // OK while the caller still wants an answer that may still come in time.
+  absl::Status StillWanted(absl::Time now);
+};
+using CallPtr = std::shared_ptr<Call>;
+
+}  // namespace beamline::engine

@@ -117,6 +117,7 @@ class GemmDriver {
   }
 
   void Run() {
+    if (tiles_ == 0) return;
     const int most_rows = static_cast<int>(std::min<int64_t>(Kernel::kTileRows, (args_.m + tiles_ - 1) / tiles_));
     const int wide = std::max(1, Kernel::TilePanels(most_rows) / group_);
     const int64_t wide_end = std::min(args_.panel_end, args_.gated ? PanelCount(args_.n) : direct_panels_);

@@ -51,13 +51,18 @@ struct Int8Format {
     Int8Header& header = *reinterpret_cast<Int8Header*>(to);
     int8_t* values = reinterpret_cast<int8_t*>(to + sizeof(Int8Header));
     for (int64_t j = 0; j < kPanel; ++j) {
-      float largest = 0;
-      for (int64_t i = 0; i < source.k; ++i) largest = std::max(largest, std::abs(source.At(j, i)));
-      const Int8Scale scale(largest);
+      float largest = 0, zero = 0;  // zero: NaN of what is not finite
+      for (int64_t i = 0; i < source.k; ++i) {
+        largest = std::max(largest, std::abs(source.At(j, i)));
+        zero += source.At(j, i) * 0.0f;
+      }
+      Int8Scale scale(largest);
+      const bool finite = zero == 0;
+      if (!finite) scale.scale = std::numeric_limits<float>::quiet_NaN();
       header.scale[j] = scale.scale;
       header.start[j] = 0;
       for (int64_t i = 0; i < PaddedDepth(source.k); ++i) {
-        const int32_t value = RoundToInt8(source.At(j, i) * scale.inverse);
+        const int32_t value = finite ? RoundToInt8(source.At(j, i) * scale.inverse) : 0;
         header.start[j] -= kOffset * value;
         values[(i / kGroup * kPanel + j) * kGroup + i % kGroup] = static_cast<int8_t>(value);
       }

@@ -250,6 +250,31 @@ TEST_P(PackedGemmTest, NonFiniteRowsStayVisible) {
   }
 }
 
+// So does one of a weight its column, among them the last of a panel that is not full.
+TEST_P(PackedGemmTest, NonFiniteColumnsStayVisible) {
+  const Product p{5, 20, 40};
+  Floats weight = Random(p.n * p.k);
+  const Floats a = Random(p.m * p.k), good = Packed(gemm(), p, weight).Run(a, {});
+  weight[1 * p.k + 7] = std::numeric_limits<float>::quiet_NaN();
+  weight[19 * p.k + 39] = -std::numeric_limits<float>::infinity();
+  const Floats c = Packed(gemm(), p, weight).Run(a, {});
+  for (int64_t i = 0; i < p.m * p.n; ++i) {
+    const int64_t column = i % p.n;
+    if (column == 1 || column == 19) {
+      EXPECT_FALSE(std::isfinite(c[i])) << i;
+    } else {
+      EXPECT_EQ(c[i], good[i]) << i;
+    }
+  }
+}
+
+TEST_P(PackedGemmTest, TakesNoRows) {
+  for (const bool gated : {false, true}) {
+    const Product p{0, 20, 40, gated};
+    EXPECT_TRUE(Packed(gemm(), p, Random(p.packed_rows() * p.k)).Run({}, {}).empty());
+  }
+}
+
 // Activations far from zero: no overflow, no NaN, the right limits.
 TEST_P(Fp32GemmTest, ActivationsAtTheEnds) {
   const Floats weight = {1}, a = {-1e30f, -300, -88, -1e-30f, 0, 1e-30f, 88, 300, 1e15f};

@@ -7,8 +7,8 @@
 //         what AMX does (Intel SDM, TDPBF16PS); all versions give the same bits, fp32 numbers below 2^-126 apart, which
 //         AMX takes as 0.
 //   int8  each row of a and each column of b is divided by its largest magnitude / 127 and rounded; products are summed
-//         exactly in int32 and scaled back. All versions give the same bits. A row with a value that is not finite
-//         becomes NaN. k is at most kMaxInt8Depth.
+//         exactly in int32 and scaled back. All versions give the same bits. A row or column with a value that is not
+//         finite becomes NaN. k is at most kMaxInt8Depth.
 // In each of them a row's result depends on the row and the weight alone, bit for bit: not on m, n, the columns asked
 // for, threads or tile sizes.
 //
@@ -32,9 +32,9 @@ inline constexpr int64_t PanelCount(int64_t n) { return (n + kPanel - 1) / kPane
 struct GemmArgs {
   const float* a = nullptr;  // [m, k]
   int64_t lda = 0;           // floats between rows
-  int64_t m = 0;
-  int64_t k = 0;
-  const void* b = nullptr;  // packed by the same version
+  int64_t m = 0;             // may be 0
+  int64_t k = 0;             // at least 1
+  const void* b = nullptr;   // packed by the same version
   bool gated = false;
   int64_t n = 0;                // columns of c; of a gated weight its width
   const float* bias = nullptr;  // [n] or null; null for a gated weight

@@ -56,7 +56,8 @@ __device__ void AddFeature(const FeatureColumn& feature, int32_t id, int32_t col
     }
     return;
   }
-  const int32_t row = feature.lookup == FeatureRow::kFromOne ? id - 1 : id;
+  int32_t row = id;
+  if (feature.lookup == FeatureRow::kFromOne) row = id > 0 ? id - 1 : -1;
   AddRow<T>(feature.table, feature.buckets, feature.width, row, column, sum);
 }
 
@@ -135,6 +136,7 @@ int64_t OutWidth(const EmbedFeaturesArgs& args) {
     if (!ValidWidth(column.width) || column.table == nullptr || !IsAligned(column.table) || column.buckets < 1)
       return 0;
     if (column.lookup == FeatureRow::kBitSum && column.buckets > 32) return 0;
+    if (column.lookup < FeatureRow::kIndex || column.lookup > FeatureRow::kBitSum) return 0;
     if (args.sum && column.width != args.column[0].width) return 0;
     width = args.sum ? column.width : width + column.width;
   }

@@ -1,4 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <cfloat>
+
 #include "beamline/kernels/lineage_attention_cuda.h"
 #include "cuda/beam_select_core.h"
 #include "cuda/launch.cuh"
@@ -54,7 +56,7 @@ __global__ void __launch_bounds__(kThreads) LineageAttention(const __grid_consta
   }
 
   constexpr int kAtOnce = StepsAtOnce<T, kChunks>();
-  float max = -INFINITY, sum = 0;
+  float max = -FLT_MAX, sum = 0;  // finite: of steps that a bias of -inf hides nothing is left, nor a NaN
   float out[kChunks][kVector] = {};
 #pragma unroll 1
   for (int first = 0; first <= batch.step; first += kAtOnce) {

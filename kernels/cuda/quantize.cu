@@ -48,7 +48,7 @@ bool ValidRows(int64_t rows, int32_t width) {
 
 bool Valid(const QuantizeRowsArgs& args) {
   if (!ValidRows(args.rows, args.width) || args.x_step < args.width) return false;
-  if (args.x_step * SizeOf(args.type) % kAlignment != 0) return false;
+  if (args.x_step % (kAlignment / SizeOf(args.type)) != 0) return false;
   if (args.x == nullptr || args.quantized == nullptr || args.row_scale == nullptr) return false;
   return IsAligned(args.x) && IsAligned(args.quantized);
 }

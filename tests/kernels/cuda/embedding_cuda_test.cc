@@ -85,7 +85,7 @@ TEST_F(EmbeddingGpu, Features) {
       std::vector<int32_t> ids(tokens * columns);
       for (int32_t& id : ids) id = static_cast<int32_t>(random() % 9) - 1;
       ids[2] = -1;  // all 32 bits
-      ids[6] = INT32_MIN;
+      ids[5] = ids[6] = INT32_MIN;
       const DeviceBuffer<int32_t> ids_d(ids);
       TypedBuffer out(type, static_cast<size_t>(tokens) * width);
       args.ids = ids_d.data();
@@ -99,7 +99,7 @@ TEST_F(EmbeddingGpu, Features) {
           const int32_t id = ids[token * columns + c];
           for (int bucket = 0; bucket < buckets[c]; ++bucket) {
             const bool used = lookups[c] == FeatureRow::kIndex     ? bucket == id
-                              : lookups[c] == FeatureRow::kFromOne ? bucket == id - 1
+                              : lookups[c] == FeatureRow::kFromOne ? bucket + 1 == id
                                                                    : (static_cast<uint32_t>(id) >> bucket & 1) != 0;
             for (int i = 0; used && i < widths[c]; ++i) row[begin + i].Add(tables[c].host[bucket * widths[c] + i]);
           }
@@ -229,6 +229,8 @@ TEST(EmbeddingCudaArguments, AreChecked) {
   EXPECT_TRUE(features_refused([](EmbedFeaturesArgs& a) { a.sum = true; }));                      // widths differ
   EXPECT_TRUE(features_refused([](EmbedFeaturesArgs& a) { a.column[0].width = kMaxRowWidth; }));  // of both together
   EXPECT_TRUE(features_refused([](EmbedFeaturesArgs& a) { a.column[1].buckets = 33; }));
+  EXPECT_TRUE(features_refused([](EmbedFeaturesArgs& a) { a.column[1].lookup = static_cast<FeatureRow>(3); }));
+  EXPECT_TRUE(features_refused([](EmbedFeaturesArgs& a) { a.column[1].lookup = static_cast<FeatureRow>(-1); }));
   EXPECT_TRUE(features_refused([](EmbedFeaturesArgs& a) { a.column[0].table = nullptr; }));
   EXPECT_TRUE(features_refused([](EmbedFeaturesArgs& a) { a.ids = nullptr; }));
   JoinTokensArgs tokens{.width = 8, .tokens = 1, .from = ints, .row = ints, .out = memory};

@@ -10,7 +10,8 @@ struct Problem {
   DataType type = DataType::kFloat32;
   int heads = 2, key_value_heads = 2, head_dim = 64, step = 2;
   bool with_bias = false;
-  bool dense = false;  // by rows_each
+  bool dense = false;             // by rows_each
+  int furthest = kMaxTrieLevels;  // distance of a step that the bias leaves visible
 };
 
 class LineageAttentionGpu : public GpuTest {
@@ -42,7 +43,10 @@ void LineageAttentionGpu::Check(const Problem& p) {
       for (int r = begin[b]; r < begin[b + 1]; ++r) lineage[s * capacity + r] = random() % (begin[b + 1] - begin[b]);
     }
   }
-  const std::vector<float> bias = Normal(random, static_cast<size_t>(p.heads) * kMaxTrieLevels);
+  std::vector<float> bias = Normal(random, static_cast<size_t>(p.heads) * kMaxTrieLevels);
+  for (size_t i = 0; i < bias.size(); ++i) {
+    if (static_cast<int>(i % kMaxTrieLevels) > p.furthest) bias[i] = -INFINITY;
+  }
   const float scale = 1.0f / std::sqrt(static_cast<float>(p.head_dim));
 
   const DeviceBuffer<int32_t> begin_d(begin), count_d(count), lineage_d(lineage);
@@ -126,6 +130,11 @@ TEST_F(LineageAttentionGpu, EqualsTheReference) {
     }
     for (int head_dim : {8, 16, 40, 96, 128, 200, 256}) Check({.type = type, .head_dim = head_dim});
     Check({.type = type, .heads = 6, .key_value_heads = 2, .head_dim = 32, .step = 3, .with_bias = true});
+    for (int furthest : {0, 2}) {  // steps that are loaded together and are all hidden come before what is seen
+      for (int head_dim : {64, 256}) {
+        Check({.type = type, .head_dim = head_dim, .step = 7, .with_bias = true, .furthest = furthest});
+      }
+    }
   }
 }
 

@@ -345,6 +345,7 @@ TEST(QuantizeCudaArguments, AreChecked) {
   EXPECT_TRUE(refused([](QuantizeRowsArgs& a) { a.width = 12; }));
   EXPECT_TRUE(refused([](QuantizeRowsArgs& a) { a.width = kMaxRowWidth + 8, a.x_step = 2 * kMaxRowWidth; }));
   EXPECT_TRUE(refused([](QuantizeRowsArgs& a) { a.x_step = 7; }));
+  EXPECT_TRUE(refused([](QuantizeRowsArgs& a) { a.x_step = INT64_MAX; }));
   EXPECT_TRUE(refused([](QuantizeRowsArgs& a) { a.type = DataType::kBFloat16, a.x_step = 12; }));
   EXPECT_TRUE(refused([](QuantizeRowsArgs& a) { a.type = DataType::kE4M3, a.x_step = 16; }));
   EXPECT_TRUE(refused([](QuantizeRowsArgs& a) { a.x = nullptr; }));

@@ -22,7 +22,7 @@ struct ActivationArgs {
   int64_t rows = 0;              // 1..2^31 - 1
   int32_t width = 0;             // of out; multiple of 8, at most kMaxRowWidth
   const void* x = nullptr;       // [rows][gated ? 2 * width : width]
-  void* out = nullptr;           // [rows][width], or null with `quantized`; may be x where not gated
+  void* out = nullptr;           // [rows][width], or null with `quantized`; may be x where neither gated nor quantised
   uint8_t* quantized = nullptr;  // [rows][width] E4M3, with row_scale, or null
   float* row_scale = nullptr;    // [rows]
 };

@@ -2,7 +2,7 @@
 //
 // Attention of the rows of one sequence (one request), all heads, in fp32. Sixteen query rows share a pass over the
 // keys; a query's result depends on its own row, its keys and their order alone, bit for bit: hidden keys add exact
-// zeros, so padding changes nothing.
+// zeros, so padding changes nothing as long as it is finite.
 //
 // Heads lie side by side: head h of a query is [h * head_dim, (h + 1) * head_dim) of its row; a key-value row holds all
 // keys, then all values. A query that sees no key gets 0.

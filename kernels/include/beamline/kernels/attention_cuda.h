@@ -9,7 +9,8 @@
 // key_count[b]; without begins, requests stand one behind the other, max_queries and max_keys rows each. Head h of a
 // row is [h * head_dim, (h + 1) * head_dim); query head h reads key-value head h / (heads / key_value_heads). Query r
 // sees key j iff key_order[j] <= query_limit[r / limit_repeat] (both indexed by row; null: every key of the request). A
-// query that sees no key gets 0; rows beyond a count are neither read nor written.
+// query that sees no key gets 0; rows beyond a count are neither read nor written. Hidden keys' rows are read, and
+// their values weigh 0: they must be finite.
 //
 // Numbers. bf16 and fp16 with head_dim 32, 64, 96 or 128 on tensor cores: scores and sums in fp32, probabilities
 // rounded to the type before they weigh values (FlashAttention-2, arXiv 2307.08691; by wgmma FlashAttention-3,

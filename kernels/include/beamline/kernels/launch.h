@@ -21,7 +21,7 @@ using CudaStream = CUstream_st*;
 
 enum class LaunchError : int {
   kOk = 0,
-  kInvalidArgument = 1,  // a size out of its limits, a null or misaligned array; nothing was enqueued
+  kInvalidArgument = 1,  // a size out of its limits, a null array, a misaligned matrix; nothing was enqueued
   kCuda = 2,             // the runtime refused the launch; cudaGetLastError() of this thread says why
 };
 

@@ -18,7 +18,7 @@ inline constexpr int32_t kMaxExpertsPerRow = 16;
 inline constexpr float kMoeSumFloor = 1e-20f;
 
 // score = sigmoid(gate x) in fp32; the top_k experts by score + bias (ties: the lower index), each weighted by its
-// score over the sum of the chosen ones and kMoeSumFloor. Arrays are 16-byte aligned, rows dense.
+// score over the sum of the chosen ones and kMoeSumFloor. Matrices are 16-byte aligned, rows dense.
 struct MoeRouteArgs {
   DataType type = DataType::kFloat32;  // of x and gate
   int32_t rows = 0;                    // 1..2^31 - 1

@@ -31,6 +31,7 @@ rm -rf carry
 mkdir carry
 for name in "${kernels[@]}"; do strip -o "carry/$name" "$build/cuda/$name"; done
 git describe --always --dirty >carry/COMMIT
+echo "${1:-90a-real}" >carry/ARCHITECTURES
 
 # carry_binary FILE: and the libraries of the system that it needs.
 carry_binary() {

@@ -39,6 +39,8 @@ def parse_or_keep(line):
 
 def print_lines():
     status = 0
+    sys.stdin.reconfigure(encoding="utf-8", errors="replace")
+    sys.stdout.reconfigure(encoding="utf-8")
     for line in sys.stdin:
         if not line.startswith("{"):
             continue
@@ -128,7 +130,7 @@ def write(work, out, values):
     parts = {}
     for part in PARTS:
         path = pathlib.Path(work) / part
-        lines = path.read_text().splitlines() if path.exists() else []
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []
         parts[part] = [parse_or_keep(line) for line in lines if line.strip()]
     document = {name: values.pop(name, "") for name in TOP}
     document["settings"] = values

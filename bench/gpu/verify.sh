@@ -35,9 +35,10 @@
 # folder of the result (default $OUT, else bench/results); BEAMLINE_GATE_USERS users take part in the gate (default 20000).
 # Where what a start tries (kernels that use wgmma, programmatic launches) fails by itself, other stages measure without it,
 # as with BEAMLINE_WARPGROUPS=0 or BEAMLINE_PROGRAMMATIC_LAUNCH=0, and the result's settings say so: `left_out`.
-# Exit status: 0 all stages passed, 1 one failed, 3 nothing could be run because there is no GPU.
+# Exit status: 0 all stages passed, 1 one failed, 2 the folder of the result cannot be written, 3 nothing could be run because there is no GPU.
 set -uo pipefail
 cd "$(dirname "$0")/../.."
+PATH=$PATH:/usr/local/cuda/bin  # of nvcc, where nobody has said
 stage_seconds=${BEAMLINE_STAGE_SECONDS:-470}
 total_seconds=${BEAMLINE_TOTAL_SECONDS:-1000000}
 results=${BEAMLINE_RESULTS:-${OUT:-bench/results}}
@@ -54,8 +55,13 @@ if [[ -e carry.tar.gz && ! carry/COMMIT -nt carry.tar.gz ]]; then  # what an ear
   rm -rf carry
   tar -xzf carry.tar.gz --touch
 fi
+if ! { mkdir -p "$results" && [[ -d $results && -w $results ]]; }; then
+  echo "$results: cannot be written, and nothing measured would be kept; set BEAMLINE_RESULTS" >&2
+  exit 2
+fi
 work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
+server=  # of the stage of this name; it must not outlive us and answer the next call's
+trap '[[ -z $server ]] || kill -KILL "$server" 2>/dev/null; rm -rf "$work"' EXIT
 binaries= tried= left_out=
 wanted_warpgroups=${BEAMLINE_WARPGROUPS:-} wanted_programmatic=${BEAMLINE_PROGRAMMATIC_LAUNCH:-}
 : >"$work/stages" >"$work/kernels" >"$work/engine" >"$work/peers" >"$work/server"
@@ -113,10 +119,34 @@ commit() {
   git describe --always --dirty 2>/dev/null || echo unknown
 }
 
+# Of the device, as 90; nothing where nvidia-smi does not know.
+capability() {
+  local said
+  said=$(timeout 60 nvidia-smi --query-gpu=compute_cap --format=csv,noheader 2>/dev/null | head -n 1 | tr -d .)
+  [[ $said =~ ^[0-9]+$ ]] && echo "$said"
+}
+
+# Whether the carried binaries have code for the device: of a lower one of its generation, too, but not of 90a and the like.
+fits_device() {
+  local device architecture number
+  [[ -e carry/ARCHITECTURES ]] && device=$(capability) || return 0
+  while read -r -d ';' architecture; do
+    number=${architecture%%[!0-9]*}
+    [[ -n $number ]] || return 0  # "native" and the like
+    case $architecture in
+      *[0-9]a*) ((number == device)) && return 0 ;;
+      *-real) ((number / 10 == device / 10 && number <= device)) && return 0 ;;
+      *) ((number <= device)) && return 0 ;;  # PTX
+    esac
+  done <<<"$(<carry/ARCHITECTURES);"
+  return 1
+}
+
 find_binaries() {
   local place
   for place in carry build/cuda-verify/cuda; do
     [[ -x $place/beamline_kernels_cuda_test ]] || continue
+    [[ $place != carry ]] || fits_device || continue
     timeout 30 "$place/beamline_kernels_cuda_test" --gtest_list_tests >/dev/null 2>&1 && binaries=$place && return 0
   done
   return 1
@@ -134,7 +164,7 @@ stage_build() {
     return 1
   fi
   local architecture
-  architecture=$(nvidia-smi --query-gpu=compute_cap --format=csv,noheader 2>/dev/null | head -n 1 | tr -d .)
+  architecture=$(capability)
   [[ $architecture == 90 ]] && architecture=90a
   local googletest=
   [[ -d carry/googletest ]] && googletest=$PWD/carry/googletest
@@ -177,9 +207,16 @@ run_tests() {
 # where it is wrong its times are of no use. What is measured then is measured without.
 settle_trials() {
   # A first start of the binary loads gigabytes of libraries: no slow one is to be taken for a wrong one.
+  local status
   [[ -z $tried && -x carry/beamline_backend_gpu_test ]] && ((limit - SECONDS + stage_start >= 60)) || return 0
   tried=yes
-  LD_LIBRARY_PATH=$libraries timeout 60 carry/beamline_backend_gpu_test --gtest_list_tests >/dev/null 2>&1
+  LD_LIBRARY_PATH=$libraries timeout 60 carry/beamline_backend_gpu_test --gtest_list_tests >/dev/null 2>"$work/start"
+  # One that does not start, for want of a library, tries nothing: what starts without it is measured in full.
+  status=$?
+  if ((status && status != 124)); then
+    echo "-- nothing tried, exit status $status: $(tail -n 1 "$work/start")"
+    return 0
+  fi
   BEAMLINE_WARPGROUPS=0 settle_trial BEAMLINE_PROGRAMMATIC_LAUNCH '*ProgrammaticTrial*'
   settle_trial BEAMLINE_WARPGROUPS '*WarpgroupTrial*'
 }
@@ -459,7 +496,7 @@ make_small_bundle() {
 
 stage_server() {
   lacks beamline && return 77
-  local bundle=carry/bundle server status=0 ended target=127.0.0.1:50951
+  local bundle=carry/bundle status=0 ended target=127.0.0.1:50951
   if [[ ! -e $bundle ]]; then
     bundle=$work/made/bundle
     make_small_bundle || { tail -n 20 "$work/small"; detail="making a small model failed"; return 1; }
@@ -472,6 +509,7 @@ stage_server() {
     if ! kill -0 "$server" 2>/dev/null || ((SECONDS - stage_start >= limit)); then
       kill -KILL "$server" 2>/dev/null
       tail -n 40 "$work/log"
+      server=
       detail="the server did not become ready"
       return 1
     fi
@@ -480,7 +518,8 @@ stage_server() {
   LD_LIBRARY_PATH=$libraries limited "$work/bench" carry/beamline bench --server "$target" --server-pid "$server" \
     --concurrency 1,16,64 --beam "${BEAMLINE_SERVER_BEAM:-128}" --seconds 10 --warmup 3 --json "$work/json" || status=$?
   cat "$work/bench"
-  if ((status == 0)); then
+  # One that has gone did not answer: another at this port did.
+  if ((status == 0)) && kill -0 "$server" 2>/dev/null; then
     python3 -m json.tool --compact "$work/json" >"$work/line" || status=1
     json_lines "$work/line" "$work/server" || status=1
   fi
@@ -490,12 +529,15 @@ stage_server() {
   timeout "${BEAMLINE_SERVER_GRACE:-30}" tail -s 0.1 --pid="$server" -f /dev/null || kill -KILL "$server" 2>/dev/null
   wait "$server"
   ended=$?
+  server=
   ((ended == 0)) || tail -n 20 "$work/log"
   detail="$bundle: bench exit status $status, the server's $ended"
   return $((status || ended))
 }
 
-gpu=$(timeout 60 nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv,noheader 2>/dev/null | head -n 1)
+# Where it finds none, nvidia-smi says so in its standard output.
+gpu=$(timeout 60 nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv,noheader 2>/dev/null) || gpu=
+gpu=${gpu%%$'\n'*}
 out=$results/gpu-$(date -u +%Y%m%dT%H%M%SZ).json
 # Not by importing them, which takes a cold machine half a minute.
 versions=$(timeout 60 python3 - 2>/dev/null <<'PYTHON'

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 import unittest
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
@@ -50,12 +51,12 @@ class VerifyTest(unittest.TestCase):
     def verify(self, *stages, **variables):
         """Exit status, what every stage said by its name, and the whole result."""
         path = f"{self.root}/bin:{os.environ['PATH']}"
-        run = subprocess.run(["bash", "bench/gpu/verify.sh", *stages], cwd=self.root, capture_output=True, text=True,
+        run = subprocess.run(["bash", "bench/gpu/verify.sh", *stages], cwd=self.root, capture_output=True, text=True, errors="replace",
                              env={**os.environ, "PATH": path, **variables}, timeout=120, check=False)
         files = sorted((self.root / "bench/results").glob("gpu-*.json"))
         result = json.loads(files[-1].read_text()) if files else None
         self.written = sorted(path.suffix for path in (self.root / "bench/results").rglob("*"))
-        self.log = "".join(file.read_text() for file in sorted((self.root / "bench/results").glob("gpu-*.log")))
+        self.log = "".join(file.read_text(errors="replace") for file in sorted((self.root / "bench/results").glob("gpu-*.log")))
         shutil.rmtree(self.root / "bench/results", ignore_errors=True)
         said = {stage["stage"]: stage for stage in result["stages"]} if result else {}
         return run.returncode, said, result
@@ -352,6 +353,68 @@ done""")
     def test_no_gpu(self):
         self.script("bin/nvidia-smi", "exit 9")
         self.assertEqual(self.verify()[0], 3)
+        for text, status in [("No devices were found", 6), ("Failed to initialize NVML: Driver/library version mismatch", 18)]:
+            self.script("bin/nvidia-smi", f'echo "{text}"; exit {status}')
+            self.assertEqual(self.verify()[0], 3, "what nvidia-smi complains of is no device")
+
+    def test_a_binary_that_does_not_start_leaves_nothing_out(self):
+        self.script("carry/beamline_backend_gpu_test", 'echo "libtorch.so: cannot open shared object file" >&2; exit 127')
+        self.script("carry/beamline_kernels_cuda_bench", 'echo "{\\"kernel\\": \\"${BEAMLINE_WARPGROUPS:-on}\\"}"')
+        _, said, result = self.verify("bench")
+        self.assertEqual((said["bench"]["status"], result["kernels"], result["settings"]["left_out"]),
+                         ("passed", [{"kernel": "on"}], ""))
+        self.assertEqual(self.verify("tests")[0], 1, "its tests fail")
+
+    def test_nothing_is_measured_that_cannot_be_written(self):
+        (self.root / "bench/results").write_text("")
+        self.script("carry/beamline_kernels_cuda_bench", "touch carry/ran")
+        self.assertEqual(self.verify("bench")[0], 2)
+        self.assertFalse((self.root / "carry/ran").exists())
+        (self.root / "bench/results").unlink()
+
+    def test_carried_for_another_device(self):
+        def taken(architectures, device):
+            (self.root / "carry/ARCHITECTURES").write_text(architectures + "\n")
+            self.script("bin/nvidia-smi", f'[[ $* == *compute_cap* ]] && echo "{device}" || echo "NVIDIA, 580.1, 1 MiB"')
+            return self.verify("bench")[1]["bench"]["status"] == "passed"
+        for architectures, device in [("90a-real", "9.0"), ("80-real;90a-real", "8.6"), ("80", "12.0"),
+                                      ("90a-real", "[N/A]"), ("native", "8.0")]:
+            self.assertTrue(taken(architectures, device), (architectures, device))
+        for architectures, device in [("90a-real", "8.0"), ("90a-real", "10.0"), ("80-real;90a-real", "12.0")]:
+            self.assertFalse(taken(architectures, device), (architectures, device))
+
+    def test_no_server_outlives_the_script_or_answers_for_another(self):
+        (self.root / "carry/bundle").mkdir()
+        cells = json.dumps({"cells": [{"concurrency": 1, "requests": 1, "answered": 1, "server_cpu_overhead_ms": 0.01}]})
+        self.script("carry/beamline", f"""
+case $1 in
+  serve) [[ ! -e carry/broken ]] || exit 2; echo $$ >carry/pid; exec sleep 60 ;;
+  recommend) sleep 0.3; echo ready ;;
+  bench) [[ -e carry/broken ]] || exec sleep 5; while (($#)); do [[ $1 != --json ]] || echo '{cells}' >"$2"; shift; done ;;
+esac""")
+        run = subprocess.Popen(["bash", "bench/gpu/verify.sh", "server"], cwd=self.root, stdout=subprocess.DEVNULL,
+                               env={**os.environ, "PATH": f"{self.root}/bin:{os.environ['PATH']}"})
+        pid = self.root / "carry/pid"
+        for _ in range(200):
+            if pid.exists() and pid.read_text():
+                break
+            time.sleep(0.05)
+        run.terminate()
+        run.wait()
+        for _ in range(100):
+            if not pathlib.Path(f"/proc/{pid.read_text().strip()}").exists():
+                break
+            time.sleep(0.05)
+        self.assertFalse(pathlib.Path(f"/proc/{pid.read_text().strip()}").exists())
+        (self.root / "carry/broken").touch()
+        status, said, result = self.verify("server")
+        self.assertEqual((status, said["server"]["status"], result["server"]), (1, "failed", []))
+
+    def test_bytes_that_are_no_text_cost_nothing(self):
+        self.script("carry/beamline_kernels_cuda_bench", r"""printf '\377\n{"kernel": "one"}\n' """)
+        for locale in ("C", "C.UTF-8"):
+            _, said, result = self.verify("bench", LC_ALL=locale)
+            self.assertEqual((said["bench"]["status"], result["kernels"]), ("passed", [{"kernel": "one"}]), locale)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,8 @@
 
 #include <optional>
 
+#include <c10/core/Stream.h>
+
 #include "backend/ops.h"
 #include "beamline/device_memory.h"
 
@@ -41,6 +43,9 @@ class Backend {
   // For a model's contexts, so that one that is loaded and warmed up beside another takes nothing of it. Null: batches
   // have no such things of their own.
   virtual std::shared_ptr<BatchWorkers> NewWorkers() const { return nullptr; }
+  // Where a batch computes on a stream of its own: that one, with all that was put off on it. What others enqueue for
+  // the batch (ATen, NCCL) belongs there.
+  virtual std::optional<c10::Stream> StreamOf(Context&) const { return std::nullopt; }
   // How often a batch runs on a worker until later ones like it cost what they will.
   virtual int RunsUntilWarm() const { return 1; }
 

@@ -2,6 +2,7 @@
 #include "backend/ops.h"
 
 #include <ATen/ops/empty.h>
+#include <c10/core/StreamGuard.h>
 #include <c10/util/Exception.h>
 
 #include "backend/backend.h"
@@ -82,12 +83,15 @@ Tensor LevelHead(Context& ctx, const Tensor& x, const HeadWeights& head, const L
 }
 
 Tensor AllReduce(Context& ctx, const Tensor& x) {
-  if (ctx.communicator != nullptr) ctx.communicator->AllReduce(x);
+  if (ctx.communicator == nullptr) return x;
+  const c10::OptionalStreamGuard in_order(ctx.backend->StreamOf(ctx));
+  ctx.communicator->AllReduce(x);
   return x;
 }
 
 Tensor AllGather(Context& ctx, const Tensor& own, int64_t columns) {
   if (ctx.communicator == nullptr) return own;
+  const c10::OptionalStreamGuard in_order(ctx.backend->StreamOf(ctx));
   const Tensor all = at::empty({own.size(0), own.size(1), columns}, own.options());
   ctx.communicator->AllGather(own.flatten(0, 1), all.flatten(0, 1));
   return all;

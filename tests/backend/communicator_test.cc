@@ -10,6 +10,7 @@
 #include <ATen/ATen.h>
 
 #include "gmock/gmock.h"
+#include "backend/ops.h"
 #include "parallel/group_fixture.h"
 #ifdef BEAMLINE_WITH_NCCL
 #include "backend/context.h"
@@ -122,6 +123,32 @@ TEST(Nccl, OneRankReducesAndGathers) {
     (*communicator)->AllGather(on_device, all);
     EXPECT_TRUE(SameBits(all.to(at::kCPU), x));
   }
+}
+
+// A batch of the cuda backend computes on a stream that waits for no other: what ranks exchange must wait for it.
+TEST(Nccl, ACollectiveComesBetweenTheOpsOfItsBatch) {
+  auto ctx = MakeContext("cuda", "fp32");
+  if (!ctx.ok() && std::getenv("BEAMLINE_REQUIRE_GPU") == nullptr) GTEST_SKIP() << ctx.status();
+  ASSERT_TRUE(ctx.ok()) << ctx.status();
+  const auto communicator = MakeNcclCommunicator(nullptr, c10::Device(c10::kCUDA, 0));
+  ASSERT_TRUE(communicator.ok()) << communicator.status();
+  const int64_t rows = 16384, width = 1024;
+  const at::Tensor random = RandomRows(rows, width, 1);
+  const absl::Span<const float> values(random.const_data_ptr<float>(), rows * width);
+  std::vector<float> halves(width * width);
+  for (int64_t i = 0; i < width; ++i) halves[i * width + i] = 0.5F;
+  DenseWeights weights;
+  weights.weight = UploadWeight(*ctx, halves, {{width, width}});
+  const auto run = [&](Communicator* ranks) {
+    Context batch = BeginBatch(*ctx);
+    batch.communicator = ranks;
+    at::Tensor x = UploadFloats(batch, values, {{1, rows, width}});
+    for (int i = 0; i < 8; ++i) x = AllGather(batch, AllReduce(batch, Dense(batch, x, weights)), width);
+    std::vector<float> result = DownloadFloats(batch, x);
+    EndBatch(batch);
+    return result;
+  };
+  EXPECT_EQ(run(communicator->get()), run(nullptr));
 }
 #else
 TEST(Nccl, IsRefusedWhereTheProgramWasBuiltWithout) {

@@ -179,6 +179,14 @@ std::shared_ptr<BatchWorkers> CudaBackend::NewWorkers() const {
   return std::make_shared<WorkerPool>(lt_, handle_, where_);
 }
 
+std::optional<c10::Stream> CudaBackend::StreamOf(Context& ctx) const {
+  if (ctx.resources == nullptr) return std::nullopt;
+  const cudaStream_t stream = BatchOf(ctx).stream();
+  if (!where_.is_cuda()) return std::nullopt;
+  // As c10::cuda::getStreamFromExternal, of libtorch's CUDA half: the id of a stream not its own is its address.
+  return c10::Stream(c10::Stream::UNSAFE, where_, reinterpret_cast<c10::StreamId>(stream));
+}
+
 std::string CudaBackend::TuningName() const {
   std::string name = algorithms_->Header();
   for (char& c : name) c = absl::ascii_isalnum(static_cast<unsigned char>(c)) || c == '.' ? c : '-';

@@ -9,8 +9,8 @@
 
 #include <ATen/ATen.h>
 
-#include "gmock/gmock.h"
 #include "backend/ops.h"
+#include "gmock/gmock.h"
 #include "parallel/group_fixture.h"
 #ifdef BEAMLINE_WITH_NCCL
 #include "backend/context.h"

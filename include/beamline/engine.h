@@ -49,7 +49,8 @@ struct EngineOptions {
   // Of what is measured on a GPU at warm-up beside what the bundle holds (`beamline pack --tuning`); empty:
   // beamline/tuning in the user's cache.
   std::string tuning_folder;
-  // Of the CPU backends; 0: one per core. The process's: the engine made last decides for all, and for libtorch's own.
+  // Of the CPU backends; 0: one per core, or as many as a container's CPU quota. The process's: the engine made last
+  // decides for all, and for libtorch's own.
   int threads = 0;
   int workers = 0;  // batches executed at once; 0: two on a GPU, where one encodes while the other decodes, else one
   ScoreRule score_rule = ScoreRule::kFull;

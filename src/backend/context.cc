@@ -5,7 +5,6 @@
 #include <array>
 #include <memory>
 #include <mutex>
-#include <thread>
 
 #include <ATen/CPUGeneratorImpl.h>
 #include <ATen/Context.h>
@@ -22,6 +21,7 @@
 #if defined(BEAMLINE_WITH_CUDA)
 #include "backend/cuda/cuda_context.h"
 #endif
+#include "base/thread_pool.h"
 #include "beamline/dtype.h"
 #include "beamline/status.h"
 
@@ -152,7 +152,7 @@ void EndBatch(Context& ctx) {
 }
 
 void SetThreads(int threads) {
-  if (threads <= 0) threads = std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
+  threads = ThreadsOrCores(threads);
   at::set_num_threads(threads);
   static std::mutex mutex;
   const std::lock_guard<std::mutex> lock(mutex);

@@ -57,6 +57,9 @@ void LogEvent(spdlog::level::level_enum level, absl::string_view event, std::ini
 // Text of a status for a field of that name: code and message, no payloads.
 std::string LogText(const absl::Status& status);
 
+// On a status that the log has told already, so that whoever ends the program over it need not say it again.
+inline constexpr char kLoggedPayload[] = "beamline/logged";
+
 // Lines left out so far, by LogEvent's limit.
 uint64_t SuppressedLogLines();
 

@@ -6,7 +6,6 @@
 #include <limits>
 #include <optional>
 
-#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
@@ -42,16 +41,6 @@ int64_t AvailableInGroup(const std::string& folder) {
   return std::max<int64_t>(0, *limit - (*used - std::min(cache, *used)));
 }
 
-// "/a/b" of the line "0::/a/b", the one of version 2; inside a container's own namespace it is "/".
-std::string OwnGroup(const std::string& path) {
-  std::ifstream file(path);
-  std::string line;
-  while (std::getline(file, line)) {
-    if (absl::StartsWith(line, "0::/")) return line.substr(3);
-  }
-  return "/";
-}
-
 // "2.00 GB", and what would be no more than its last digit in MB.
 std::string FormatBytes(int64_t bytes) {
   const double megabytes = static_cast<double>(bytes) * 1e-6;
@@ -69,11 +58,9 @@ int64_t TotalBytes(absl::Span<const MemoryPart> parts) {
 int64_t AvailableMemory(const MemoryFiles& files) {
   const std::optional<int64_t> kilobytes = ReadKey(files.meminfo, "MemAvailable:");
   int64_t available = kilobytes ? *kilobytes * 1024 : kUnknown;
-  // Every group above the own one limits it too.
-  for (std::string group = OwnGroup(files.own_cgroup);; group.resize(group.rfind('/'))) {
-    available = std::min(available, AvailableInGroup(files.cgroups + group));
-    if (group.empty()) return available;
-  }
+  for (const std::string& group : CgroupFolders(files.cgroups))
+    available = std::min(available, AvailableInGroup(group));
+  return available;
 }
 
 std::string DescribeMemory(absl::Span<const MemoryPart> parts) {

@@ -11,14 +11,14 @@
 #include "absl/status/status.h"
 #include "absl/strings/string_view.h"
 #include "absl/types/span.h"
+#include "base/cgroup.h"
 
 namespace beamline {
 
 // Where the system tells it; tests have folders of their own.
 struct MemoryFiles {
   std::string meminfo = "/proc/meminfo";
-  std::string own_cgroup = "/proc/self/cgroup";
-  std::string cgroups = "/sys/fs/cgroup";
+  CgroupFiles cgroups;
 };
 
 // Bytes that can be had without swapping or reaching the limit of a control group (version 2) this process is in: what

@@ -37,7 +37,7 @@ std::string Short(double value) {
 
 std::string Count(int64_t value) { return value < 10000 ? absl::StrCat(value) : Short(static_cast<double>(value)); }
 
-std::string Clock(absl::Duration duration) {
+std::string Minutes(absl::Duration duration) {
   const int64_t seconds = absl::ToInt64Seconds(duration + absl::Milliseconds(500));
   if (seconds < 3600) return absl::StrFormat("%d:%02d", seconds / 60, seconds % 60);
   return absl::StrFormat("%d:%02d:%02d", seconds / 3600, seconds / 60 % 60, seconds % 60);
@@ -109,8 +109,8 @@ void Progress::Draw(absl::Time now, bool last) {
   if (last) {
     absl::StrAppend(&line, ", ", absl::StrFormat("%.1f s", seconds));
   } else if (total_ > 0 && done_ > 0) {
-    absl::StrAppend(&line, ", ", Clock(absl::Seconds(static_cast<double>(std::max<int64_t>(0, total_ - done_)) / rate)),
-                    " left");
+    absl::StrAppend(&line, ", ",
+                    Minutes(absl::Seconds(static_cast<double>(std::max<int64_t>(0, total_ - done_)) / rate)), " left");
   }
   if (!note_.empty()) absl::StrAppend(&line, ", ", note_);
   if (!bar_) {

@@ -6,6 +6,7 @@
 #include <memory>
 #include <utility>
 
+#include "base/cgroup.h"
 #include "base/thread_role.h"
 
 namespace beamline {
@@ -53,7 +54,7 @@ void ThreadPool::Loop() {
 
 int ThreadsOrCores(int requested) {
   if (requested > 0) return requested;
-  return std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
+  return UsableCores();
 }
 
 namespace {

@@ -45,7 +45,7 @@ class ThreadPool {
 // The most threads a user may ask for: what option parsers refuse above.
 inline constexpr int kMaxThreads = 1024;
 
-// Threads to use where the user said `requested`; 0 means one per core.
+// Threads to use where the user said `requested`; 0 means one per core that the process may use (base/cgroup.h).
 int ThreadsOrCores(int requested);
 
 // Calls fn(begin, end) on disjoint ranges of at most `grain` indices that cover [0, n), and returns when all are done;

@@ -48,8 +48,14 @@ std::string UsageError(const CLI::App* app, const CLI::Error& error) {
   for (; !app->get_subcommands().empty(); app = app->get_subcommands().front()) {
     absl::StrAppend(&command, " ", app->get_subcommands().front()->get_name());
   }
-  const bool bare = dynamic_cast<const CLI::RequiredError*>(&error) != nullptr && !app->get_subcommands({}).empty();
-  return absl::StrCat(command, ": ", bare ? MissingCommand(*app) : error.what(), "; see `", command, " --help`\n");
+  const bool missing = dynamic_cast<const CLI::RequiredError*>(&error) != nullptr;
+  std::string message = error.what();
+  if (missing && !app->get_subcommands({}).empty()) {
+    message = MissingCommand(*app);
+  } else if (const std::vector<std::string> unknown = app->remaining(); missing && !unknown.empty()) {
+    absl::StrAppend(&message, ", and '", unknown.front(), "' is none of its options");  // CLI11 tells one thing alone
+  }
+  return absl::StrCat(command, ": ", message, "; see `", command, " --help`\n");
 }
 
 // CLI11 takes "--name=" for a name whose value is the next word; here it has the empty one.

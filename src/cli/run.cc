@@ -13,10 +13,13 @@
 #include <system_error>
 #include <vector>
 
+#include <signal.h>
+
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
 #include "absl/synchronization/mutex.h"
 #include "base/interrupt.h"
+#include "base/log.h"
 #include "cli/verb.h"
 
 namespace beamline::cli {
@@ -102,7 +105,8 @@ int Run(const Verb& verb) {
       status = absl::UnknownError(
           absl::StrCat("cannot write to standard output", errno != 0 ? absl::StrCat(": ", std::strerror(errno)) : ""));
     }
-    if (!status.ok()) PrintError(name, status.message().empty() ? status.ToString() : status.message());
+    const bool told = status.GetPayload(kLoggedPayload).has_value();
+    if (!status.ok() && !told) PrintError(name, status.message().empty() ? status.ToString() : status.message());
     return ExitCode(status);
   } catch (const std::exception& error) {  // out of memory, or our own bug: nothing throws across layers
     const bool starved = dynamic_cast<const std::bad_alloc*>(&error) || dynamic_cast<const std::system_error*>(&error);
@@ -117,6 +121,7 @@ int RunCommandLine(int argc, char** argv) {
   // Debian's Abseil looks for cycles at every lock that gRPC takes, in releases too.
   absl::SetMutexDeadlockDetectionMode(absl::OnDeadlockCycle::kIgnore);
   InstallInterruptHandler();
+  signal(SIGXFSZ, SIG_IGN);  // beyond `ulimit -f` a write fails, with an error that names the file
   std::set_terminate(OnTerminate);
   CommandLine command_line("beamline", kAbout, "beamline " BEAMLINE_VERSION);
   command_line.root()->Footer(kJourney);

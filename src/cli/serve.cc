@@ -113,7 +113,8 @@ and ends):
   beamline serve --config group.textproto --bundle bundle --rank 0
 
 The log goes to standard error. On SIGTERM or Ctrl-C health says NOT_SERVING, calls in flight are finished
-(lifecycle.grace_ms), and the exit code is 0, or 1 if calls had to be cut off. A second signal ends it at once. Without
+(lifecycle.grace_ms), and the exit code is 0, or 1 if calls had to be cut off. A second signal, half a second later or
+more, ends it at once. While the model loads, the first does, with exit code 130. Without
 tls {} in the configuration the server speaks plaintext without authentication. Beyond one machine put a proxy in front: docker/proxy/haproxy.cfg.)");
   return {command, [options] { return Run(*options); }};
 }

@@ -1,10 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "server/admin_http.h"
 
+#include <map>
+#include <string>
 #include <utility>
 
 #include <sys/socket.h>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "server/bounded_http.h"
 #include "server/server.h"
@@ -54,18 +57,29 @@ absl::StatusOr<std::unique_ptr<AdminHttp>> AdminHttp::Start(const std::string& a
                                                             Posts posts) {
   std::unique_ptr<AdminHttp> http(new AdminHttp());
   Configure(http->server_.get());
+  std::map<std::string, std::string> allowed;  // methods by path, for whoever comes with another
   for (auto& [path, make] : pages) {
+    allowed[path] = "GET, HEAD";
     http->server_->Get(path, [make = std::move(make)](const httplib::Request&, httplib::Response& response) {
       Send(make(), &response);
     });
   }
   for (auto& [path, make] : posts) {
+    allowed[path] = allowed.contains(path) ? "GET, HEAD, POST" : "POST";
     http->server_->Post(path, [make = std::move(make)](const httplib::Request& request, httplib::Response& response) {
       Send(make({request.body, request.get_header_value("Content-Type"), request.get_header_value("Host"),
                  request.get_header_value("Origin")}),
            &response);
     });
   }
+  http->server_->set_error_handler(
+      [allowed = std::move(allowed)](const httplib::Request& request, httplib::Response& response) {
+        const auto found = allowed.find(request.path);
+        if (response.status != 404 || found == allowed.end() || absl::StrContains(found->second, request.method))
+          return;
+        response.status = 405;
+        response.set_header("Allow", found->second);
+      });
   const int bound = http->server_->Bind(address, port);
   if (bound <= 0) {
     return absl::FailedPreconditionError(absl::StrCat("cannot listen on ", HostPort(address, port),

@@ -172,8 +172,11 @@ void RegisterLogger(const config::v1::Log& log) {
 // gRPC's last word before it aborts, mostly because it cannot have a thread.
 void TellAssertion(gpr_log_func_args* line) {
   if (!absl::StartsWith(line->message, "assertion failed")) return;
-  Log().critical("gRPC: {} at {}:{}; is there too little memory, or a limit (ulimit -v, -u, the cgroup's)?",
-                 line->message, line->file, line->line);
+  LogEvent(spdlog::level::critical, "gRPC gives up",
+           {{"assertion", line->message},
+            {"file", line->file},
+            {"line", line->line},
+            {"hint", "is there too little memory, or a limit (ulimit -v, -u, the cgroup's)?"}});
   Log().flush();
 }
 
@@ -197,14 +200,14 @@ class GroupLoss {
   // Made once the watcher of signals has blocked them.
   void StartWatchdog() {
     watchdog_.emplace([] {
-      Log().critical("the process did not end in time after the group was lost: exiting now");
+      LogEvent(spdlog::level::critical, "the process did not end in time after the group was lost: exiting now");
       Log().flush();
       _exit(1);
     });
   }
   std::function<void(const absl::Status&)> Handler() {
     return [this](const absl::Status& status) {
-      Log().critical("parallel: {}; this process ends", std::string(status.message()));
+      LogEvent(spdlog::level::critical, "group lost: this process ends", {{"error", LogText(status)}});
       Log().flush();
       watchdog_->Arm(kLostExit);
       {
@@ -236,7 +239,7 @@ class Hangup {
     if (number != SIGHUP) return false;
     if (ProcessClock().Now() - last_ < absl::Seconds(1)) return true;
     last_ = ProcessClock().Now();
-    Log().warn("SIGHUP received: nothing to do. {}", told_);
+    LogEvent(spdlog::level::warn, "SIGHUP received: nothing to do", {{"hint", told_}});
     return true;
   }
 
@@ -368,13 +371,15 @@ absl::Status Follow(const config::v1::ServerConfig& config, const FollowerMain& 
   Hangup hangup("The configuration needs a restart of the whole group");
   SignalWatcher signals([&](int number) {
     if (hangup.Took(number) || number == SIGUSR1) return;
-    Log().info("signal received: signal={}; rank 0 ends the group, a second signal ends this rank", number);
-    if (stop.count() > 0 || !ready) _exit(kInterruptedExit);
-    stop.Add();
+    const bool first = stop.count() == 0;
+    if (!stop.AddSignal(ProcessClock().Now())) return;
+    LogEvent(spdlog::level::info, "signal received",
+             {{"signal", number}, {"hint", "rank 0 ends the group, a second signal ends this rank"}});
+    if (!first || !ready) _exit(kInterruptedExit);
     watchdog->Arm(StopTime(config.lifecycle()) + 2 * kWatchdogMargin);
   });
   watchdog.emplace([&] {
-    Log().critical("rank 0 did not end the group in time: exiting now");
+    LogEvent(spdlog::level::critical, "rank 0 did not end the group in time: exiting now");
     Log().flush();
     _exit(1);
   });
@@ -383,7 +388,7 @@ absl::Status Follow(const config::v1::ServerConfig& config, const FollowerMain& 
   EngineOptions options = EngineOptionsOf(config);
   options.parallel.on_lost = loss.Handler();
   const absl::Status status = follow(options);
-  if (status.ok()) Log().info("rank {} ended with its group", config.parallel().rank());
+  if (status.ok()) LogEvent(spdlog::level::info, "ended with the group", {{"rank", config.parallel().rank()}});
   return status;
 }
 
@@ -403,12 +408,15 @@ absl::Status Serve(const config::v1::ServerConfig& config, const EngineFactory& 
   RecorderOnDemand recorder;
   SignalWatcher signals([&](int number) {
     if (hangup.Took(number) || recorder.Took(number)) return;
-    LogEvent(spdlog::level::info, "signal received", {{"signal", number}});
-    // Nothing is served and nothing is being written: there is nothing to wait for.
-    if (loading.load()) _exit(kInterruptedExit);
     // First what cannot hang: from here on the process ends, even if the engine answers nobody any more.
     if (stop.count() == 0) watchdog->Arm(StopTime(config.lifecycle()) + kWatchdogMargin);
-    stop.Add();
+    if (!stop.AddSignal(ProcessClock().Now())) return;
+    LogEvent(spdlog::level::info, "signal received", {{"signal", number}});
+    if (loading.load()) {  // nothing is served and nothing is being written: there is nothing to wait for
+      LogEvent(spdlog::level::info, "stopped while loading");
+      Log().flush();
+      _exit(kInterruptedExit);
+    }
     SetInterrupted(true);  // a bundle being verified is given up
     pages.Draining();
   });
@@ -464,6 +472,7 @@ absl::Status Told(absl::Status status, const config::v1::Log& log) {
   if (!status.ok() && log.format() == "json") {
     RegisterLogger(log);
     LogEvent(spdlog::level::critical, "server failed", {{"error", LogText(status)}});
+    status.SetPayload(kLoggedPayload, absl::Cord());
   }
   return status;
 }

@@ -3,12 +3,12 @@
 // From "the engine is wanted" to "the process may exit": loading, serving, draining. On the first SIGTERM or SIGINT
 // health says NOT_SERVING; after the drain delay new calls are refused; calls in flight get the grace time; then,
 // when nobody has called for a tenth of a second (of the grace time, at most a second), the server and the engine stop.
-// A second signal skips what is left of both times. A watchdog, armed by the first signal itself, ends the process one
-// second after both times in case anything hangs. A signal while the engine still loads ends the process at once.
-// SIGHUP stops nothing: whoever means "read your files again" by it is told in the log that they are watched. SIGUSR1
-// writes the flight recorder to standard error, SIGUSR2 does nothing. The admin pages are there from before the engine
-// loads until the end. Where several ranks hold the model, the loss of one ends this process too: at once, with an
-// error, and within kLostExit though all hang.
+// A second signal skips what is left of both times, unless it comes within kOneWish of one before. A watchdog, armed by
+// the first signal itself, ends the process one second after both times in case anything hangs. A signal while the
+// engine still loads ends the process at once. SIGHUP stops nothing: whoever means "read your files again" by it is
+// told in the log that they are watched. SIGUSR1 writes the flight recorder to standard error, SIGUSR2 does nothing.
+// The admin pages are there from before the engine loads until the end. Where several ranks hold the model, the loss of
+// one ends this process too: at once, with an error, and within kLostExit though all hang.
 #pragma once
 
 #include <condition_variable>
@@ -27,10 +27,15 @@ namespace beamline::server {
 
 class Server;
 
+// timeout(1), shells and supervisors signal a process and then its group: what comes so soon is the same wish again.
+inline constexpr absl::Duration kOneWish = absl::Milliseconds(500);
+
 // How often the stop was asked for. Thread-safe.
 class StopRequests {
  public:
   void Add();
+  // Add for a signal that comes `now`; false where it is the wish of the one before it, which adds nothing.
+  bool AddSignal(absl::Time now);
   int count() const;
   // True once the count has reached `count`; false when `timeout` is over first.
   bool WaitFor(int count, absl::Duration timeout) const;
@@ -38,7 +43,8 @@ class StopRequests {
  private:
   mutable std::mutex mu_;
   mutable std::condition_variable changed_;
-  int count_ = 0;  // guarded by mu_
+  int count_ = 0;                                  // guarded by mu_
+  absl::Time last_signal_ = absl::InfinitePast();  // guarded by mu_
 };
 
 // SIGTERM, SIGINT, SIGHUP and SIGUSR1, taken by a thread of its own: everything may be done in `on_signal`. Blocks them
@@ -86,8 +92,8 @@ absl::Status ServeUntilStopped(const config::v1::Lifecycle& lifecycle, Server& s
 using EngineFactory = std::function<absl::StatusOr<std::unique_ptr<Engine>>(const EngineOptions&)>;
 absl::Status RunServer(const config::v1::ServerConfig& config, const EngineFactory& create_engine);
 
-// A start that fails is printed by the program as a line of text; who reads objects alone (log { format: "json" })
-// hears of it as one, too. The functions above and below tell it themselves. Returns `status`.
+// A start that fails is printed by the program as a line of text; where the log is of objects (log { format: "json" })
+// it is told as one instead. The functions above and below tell it themselves. Returns `status`, with a note of that.
 absl::Status Told(absl::Status status, const config::v1::Log& log);
 
 // All of `beamline serve` for a rank that follows rank 0 (parallel.rank > 0): it serves nobody itself. `follow` returns

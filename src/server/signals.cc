@@ -27,6 +27,15 @@ void StopRequests::Add() {
   changed_.notify_all();
 }
 
+bool StopRequests::AddSignal(absl::Time now) {
+  std::lock_guard lock(mu_);
+  if (now - last_signal_ < kOneWish) return false;
+  last_signal_ = now;
+  ++count_;
+  changed_.notify_all();
+  return true;
+}
+
 int StopRequests::count() const {
   std::lock_guard lock(mu_);
   return count_;

@@ -32,7 +32,7 @@ class MemoryTest : public ::testing::Test {
   }
   int64_t Available() const {
     return AvailableMemory(
-        {(folder_ / "meminfo").string(), (folder_ / "cgroup").string(), (folder_ / "groups").string()});
+        {(folder_ / "meminfo").string(), {(folder_ / "cgroup").string(), (folder_ / "groups").string()}});
   }
 
   const std::filesystem::path folder_ = std::filesystem::path(::testing::TempDir()) / "memory_test";

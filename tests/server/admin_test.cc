@@ -161,7 +161,11 @@ TEST(AdminHttpTest, ServesItsPagesAndNothingElse) {
   EXPECT_EQ(Get(**http, "/other").first, 404);
   EXPECT_EQ(Get(**http, "/page/../../etc/passwd").first, 404);
   httplib::Client client("127.0.0.1", PortOf((*http)->address()));
-  EXPECT_EQ(client.Post("/page", "body", "text/plain")->status, 404);
+  const auto posted = client.Post("/page", "body", "text/plain");
+  EXPECT_EQ(posted->status, 405);
+  EXPECT_EQ(posted->get_header_value("Allow"), "GET, HEAD");
+  EXPECT_EQ(client.Options("/page")->status, 405) << "a proxy that checks so must not take it for health";
+  EXPECT_EQ(client.Post("/other", "body", "text/plain")->status, 404);
 }
 
 TEST(AdminHttpTest, IdleConnectionsHoldNobodyUp) {

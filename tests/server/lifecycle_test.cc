@@ -370,6 +370,17 @@ TEST_F(LifecycleTest, ASecondStopDoesNotWait) {
   EXPECT_EQ(told.error_message(), "the engine stopped") << "and not what gRPC says of a call that was cancelled";
 }
 
+TEST(StopRequests, ASignalSoonAfterAnotherIsTheSameWish) {
+  StopRequests stop;
+  const absl::Time now = absl::Now();
+  EXPECT_TRUE(stop.AddSignal(now));
+  EXPECT_FALSE(stop.AddSignal(now + kOneWish / 2));
+  EXPECT_FALSE(stop.AddSignal(now + kOneWish - absl::Milliseconds(1)));
+  EXPECT_EQ(stop.count(), 1);
+  EXPECT_TRUE(stop.AddSignal(now + kOneWish)) << "those in between do not put it off";
+  EXPECT_EQ(stop.count(), 2);
+}
+
 TEST(Watchdog, FiresOnceAfterItsTimeUnlessItIsGone) {
   std::atomic<int> fired{0};
   {

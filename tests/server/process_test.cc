@@ -87,12 +87,25 @@ TEST(Process, FinishesCallsInFlightOnSigterm) {
   EXPECT_EQ(process.Wait(), 0);
 }
 
+TEST(Process, SignalsThatComeTogetherAreOneWish) {
+  Process process("slow-answer", "5000");
+  const std::string address = process.AwaitAddress();
+  std::future<grpc::Status> call = RecommendFrom(address);
+  AwaitInFlight(address, 1);
+  process.Signal(SIGTERM);  // as timeout(1) does: the process, then its group
+  absl::SleepFor(absl::Milliseconds(2));
+  process.Signal(SIGTERM);
+  EXPECT_TRUE(call.get().ok());
+  EXPECT_EQ(process.Wait(), 0);
+}
+
 TEST(Process, ASignalWhileLoadingEndsItAtOnce) {
   Process process("slow-load", "5000");
   ASSERT_NE(process.AwaitLog("loading: "), "");
   const absl::Time start = absl::Now();
   process.Signal(SIGTERM);
   EXPECT_EQ(process.Wait(), 130);
+  EXPECT_NE(process.AwaitLog("stopped while loading"), "");
   EXPECT_LT(absl::Now() - start, absl::Seconds(5));
 }
 

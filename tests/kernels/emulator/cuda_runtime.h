@@ -204,13 +204,13 @@ inline cudaError_t cudaMemGetInfo(size_t* free, size_t* total) {
 template <class T>
 cudaError_t cudaMalloc(T** p, size_t bytes) {
   if (emulator::InvalidatesCapture()) return cudaErrorStreamCaptureUnsupported;
-  const size_t padded = (bytes + 255) / 256 * 256;
   const bool fits =
-      emulator::allocations++ < emulator::allocations_allowed && emulator::allocated + padded <= emulator::memory;
-  *p = fits ? static_cast<T*>(std::aligned_alloc(256, padded)) : nullptr;
+      emulator::allocations++ < emulator::allocations_allowed && emulator::allocated + bytes <= emulator::memory;
+  void* memory = nullptr;  // not a byte more than was asked for: AddressSanitizer sees what is beyond
+  *p = fits && posix_memalign(&memory, 256, std::max<size_t>(bytes, 1)) == 0 ? static_cast<T*>(memory) : nullptr;
   if (*p == nullptr) return emulator::last_error = cudaErrorMemoryAllocation;
   emulator::allocated += malloc_usable_size(*p);
-  std::memset(static_cast<void*>(*p), 0xff, padded < (1u << 22) ? padded : (1u << 22));
+  std::memset(static_cast<void*>(*p), 0xff, bytes < (1u << 22) ? bytes : (1u << 22));
   return cudaSuccess;
 }
 inline cudaError_t cudaFree(void* p) {

@@ -1,0 +1,51 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "base/cgroup.h"
+
+#include <filesystem>
+#include <fstream>
+#include <string>
+#include <thread>
+
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+
+namespace beamline {
+namespace {
+
+class CgroupTest : public ::testing::Test {
+ protected:
+  void Write(const std::string& path, const std::string& text) {
+    std::filesystem::create_directories((folder_ / path).parent_path());
+    std::ofstream(folder_ / path) << text;
+  }
+  CgroupFiles Files() const { return {(folder_ / "own").string(), (folder_ / "groups").string()}; }
+
+  const std::filesystem::path folder_ = std::filesystem::path(::testing::TempDir()) / "cgroup_test";
+  const int machine_ = static_cast<int>(std::thread::hardware_concurrency());
+};
+
+TEST_F(CgroupTest, EveryGroupAboveTheOwnOneIsNamed) {
+  Write("own", "4:memory:/old\n0::/pods/one\n");
+  const std::string root = Files().root;
+  EXPECT_THAT(CgroupFolders(Files()), ::testing::ElementsAre(root + "/pods/one", root + "/pods", root));
+}
+
+TEST_F(CgroupTest, TheLeastQuotaBoundsTheCoresRoundedUp) {
+  Write("own", "0::/pods/one\n");
+  EXPECT_EQ(UsableCores(Files()), machine_) << "no group says anything";
+  Write("groups/pods/one/cpu.max", "max 100000\n");
+  EXPECT_EQ(UsableCores(Files()), machine_);
+  Write("groups/pods/cpu.max", "50000 100000\n");
+  EXPECT_EQ(UsableCores(Files()), 1) << "half of one is at least one";
+  Write("groups/pods/cpu.max", "100000 100000\n");
+  EXPECT_EQ(UsableCores(Files()), 1);
+  Write("groups/pods/cpu.max", "100001 100000\n");
+  EXPECT_EQ(UsableCores(Files()), std::min(machine_, 2));
+  Write("groups/pods/cpu.max", "90000000 100000\n");
+  EXPECT_EQ(UsableCores(Files()), std::min(machine_, 900));
+  Write("groups/pods/cpu.max", "nonsense\n");
+  EXPECT_EQ(UsableCores(Files()), machine_);
+}
+
+}  // namespace
+}  // namespace beamline

@@ -3,8 +3,8 @@
 // Whole-file reading and all-or-nothing writing. ReadFile copies a regular file into private memory, so that a file
 // truncated or replaced later cannot hurt a running process. AtomicFile writes to a temporary name beside the target
 // and renames it into place on Commit, so that an interrupted program leaves no half-written file under its final name.
-// Neither is thread-safe. Errors name the path: NotFound, PermissionDenied, InvalidArgument (not a regular file, larger
-// than the limit), or Unavailable / ResourceExhausted as the system reports.
+// Neither is thread-safe. Errors name the path: NOT_FOUND, PERMISSION_DENIED, INVALID_ARGUMENT (not a regular file,
+// larger than the limit), or UNAVAILABLE / RESOURCE_EXHAUSTED as the system reports.
 #pragma once
 
 #include <cstdint>

@@ -2,8 +2,8 @@
 //
 // Streams the lines of a plain or gzip file (recognised by content) in constant memory, with line numbers for error
 // messages. A line ends with LF or CRLF, which is removed, as is a UTF-8 byte order mark; the last line may lack its
-// end. Not thread-safe. Errors name the file and, where there is one, the line: OutOfRange for a line over the limit
-// (it is skipped: calling Next again goes on with the line after it), DataLoss for damaged or truncated gzip data.
+// end. Not thread-safe. Errors name the file and, where there is one, the line: OUT_OF_RANGE for a line over the limit
+// (it is skipped: calling Next again goes on with the line after it), DATA_LOSS for damaged or truncated gzip data.
 #pragma once
 
 #include <cstdint>

@@ -94,7 +94,7 @@ class SafetensorsFile {
   const std::map<std::string, std::string>& metadata() const { return metadata_; }
   bool contains(const std::string& name) const { return tensors_.contains(name); }
 
-  absl::StatusOr<TensorView> Get(const std::string& name) const;  // NotFound lists the names there are
+  absl::StatusOr<TensorView> Get(const std::string& name) const;  // NOT_FOUND lists the names there are
   // Of exactly this dtype; a shape given must match, -1 in it matches any size.
   absl::StatusOr<TensorView> Get(const std::string& name, DType dtype, absl::Span<const int64_t> shape) const;
   // A 2-D tensor of F64, F32, F16 or BF16 as fp32; every value must be finite.
@@ -102,7 +102,7 @@ class SafetensorsFile {
   absl::StatusOr<std::string> GetMetadata(const std::string& key) const;
 
  private:
-  absl::Status CheckDigest() const;  // DataLoss: there is one, and it does not fit
+  absl::Status CheckDigest() const;  // DATA_LOSS: there is one, and it does not fit
 
   std::string source_;
   bool parts_ = false;

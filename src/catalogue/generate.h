@@ -23,7 +23,7 @@ struct GenerateOptions {
 };
 
 // Items have ids 1..items, an author, a duration, a creation time, a relevance, a title, and the tags "region" (8
-// values), "category" (64) and, for a tenth of them, "age" = "18+". InvalidArgument names the option out of range.
+// values), "category" (64) and, for a tenth of them, "age" = "18+". INVALID_ARGUMENT names the option out of range.
 absl::StatusOr<std::shared_ptr<const CatalogueSnapshot>> GenerateCatalogue(const GenerateOptions& options,
                                                                            Progress* progress = nullptr);
 

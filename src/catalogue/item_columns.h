@@ -40,11 +40,11 @@ struct ItemColumns {
   uint64_t bytes() const;
 };
 
-// InvalidArgument, naming the field: a negative duration, a relevance that is not finite, a title that is too long, not
-// UTF-8 or has control characters.
+// INVALID_ARGUMENT, naming the field: a negative duration, a relevance that is not finite, a title that is too long,
+// not UTF-8 or has control characters.
 absl::Status CheckAttributes(int64_t duration_ms, float relevance, absl::string_view title);
 
-// InvalidArgument unless `text` is UTF-8 without control characters and at most `max_bytes` long; `field` names it.
+// INVALID_ARGUMENT unless `text` is UTF-8 without control characters and at most `max_bytes` long; `field` names it.
 absl::Status CheckText(absl::string_view text, size_t max_bytes, absl::string_view field);
 
 }  // namespace beamline::catalogue

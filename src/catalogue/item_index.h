@@ -20,7 +20,7 @@ inline constexpr uint32_t kNoPosition = 0xffffffff;
 class ItemIndex {
  public:
   ItemIndex() = default;
-  // InvalidArgument names an id that occurs twice.
+  // INVALID_ARGUMENT names an id that occurs twice.
   static absl::StatusOr<ItemIndex> Build(absl::Span<const ItemId> ids);
 
   std::optional<uint32_t> Find(ItemId id) const;

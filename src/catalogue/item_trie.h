@@ -33,7 +33,7 @@ struct ItemTrie {
 
   // Every structural property a search relies on: offsets start at 0, ascend strictly and end at the next level's node
   // count (so every node has a parent and a child, and there is no cycle), codes ascend inside a parent and are below
-  // `level_sizes`. InvalidArgument names the level, the node and what is wrong.
+  // `level_sizes`. INVALID_ARGUMENT names the level, the node and what is wrong.
   absl::Status Check(absl::Span<const uint32_t> level_sizes) const;
 
   // Node of a prefix at level prefix.levels() - 1; nothing when no SID begins so.

@@ -26,7 +26,7 @@ struct CompiledRule {
   uint64_t bytes() const;
 };
 
-// InvalidArgument names the clause and the limit. A key or value no item carries is no error: it matches nothing.
+// INVALID_ARGUMENT names the clause and the limit. A key or value no item carries is no error: it matches nothing.
 absl::StatusOr<CompiledRule> CompileRule(const CatalogueSnapshot& snapshot, absl::Span<const TagClause> rule);
 
 // The same text for rules that differ only in the order or repetition of clauses and values.

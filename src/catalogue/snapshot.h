@@ -47,8 +47,8 @@ struct ItemRange {
 
 class CatalogueSnapshot final : public Catalogue {
  public:
-  // Checks all of `contents` (structure, order, limits, unique ids), then builds the indexes. InvalidArgument says what
-  // is wrong where.
+  // Checks all of `contents` (structure, order, limits, unique ids), then builds the indexes. INVALID_ARGUMENT says
+  // what is wrong where.
   static absl::StatusOr<std::shared_ptr<const CatalogueSnapshot>> Create(SnapshotContents contents);
 
   const std::string& version() const override { return contents_.version; }

@@ -42,7 +42,7 @@ struct ItemRow {
 
 class SnapshotBuilder {
  public:
-  // InvalidArgument when the options are no possible codebook.
+  // INVALID_ARGUMENT when the options are no possible codebook.
   static absl::StatusOr<SnapshotBuilder> Create(SnapshotOptions options);
 
   absl::Status Add(const CatalogueItem& item);
@@ -52,7 +52,7 @@ class SnapshotBuilder {
   }
   uint64_t size() const { return keys_.size(); }
 
-  // Uses the builder up. InvalidArgument: no items, or an id that was added twice; CancelledError after Ctrl-C.
+  // Uses the builder up. INVALID_ARGUMENT: no items, or an id that was added twice; CANCELLED after Ctrl-C.
   absl::StatusOr<std::shared_ptr<const CatalogueSnapshot>> Build(Progress* progress = nullptr) &&;
 
  private:

@@ -10,7 +10,7 @@
 
 namespace beamline::catalogue {
 
-// InvalidArgument names the array, the entry, the limit and the value.
+// INVALID_ARGUMENT names the array, the entry, the limit and the value.
 absl::Status CheckSnapshotContents(const SnapshotContents& contents);
 
 // Level count and sizes a codebook may have.

@@ -23,8 +23,8 @@ class TagDictionary {
  public:
   using Tag = std::pair<std::string, std::string>;
 
-  // The pair's number, new or old. InvalidArgument: an empty key, a text too long, not UTF-8 or with control
-  // characters; ResourceExhausted: kMaxTags reached.
+  // The pair's number, new or old. INVALID_ARGUMENT: an empty key, a text too long, not UTF-8 or with control
+  // characters; RESOURCE_EXHAUSTED: kMaxTags reached.
   absl::StatusOr<uint32_t> Intern(absl::string_view key, absl::string_view value);
   std::optional<uint32_t> Find(absl::string_view key, absl::string_view value) const;
 

@@ -24,7 +24,7 @@ absl::StatusOr<std::vector<Event>> ReadHistoryLines(std::istream& lines, const s
 absl::StatusOr<std::vector<Event>> ReadHistoryFile(const std::string& path);  // "-": standard input
 
 // The user's events of a folder written by `beamline import` or `generate-data`, in time order, the newest
-// `max_events`, with the user's attributes. NotFound when the log has no such user.
+// `max_events`, with the user's attributes. NOT_FOUND when the log has no such user.
 absl::StatusOr<UserInput> ReadUserFromData(const std::string& folder, const std::string& user, size_t max_events);
 
 // The newest `max_events` events of the first `max_users` users of a data folder (by first event), in time order.

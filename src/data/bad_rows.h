@@ -32,7 +32,7 @@ class BadRows {
   // "events.tsv: 3 bad rows of 1000 (limit 1%): line 12: item_id 'x' is not ...; line 40: ..."; empty if none.
   std::string Summary() const;
 
-  // Call at the end of the file: InvalidArgument with the summary if the policy refuses it.
+  // Call at the end of the file: INVALID_ARGUMENT with the summary if the policy refuses it.
   absl::Status Verdict() const;
 
  private:

@@ -40,7 +40,7 @@ class CountingBaseline {
 
   virtual ~CountingBaseline() = default;
   virtual std::string_view name() const = 0;
-  // `ranked`: by item, whether it is ranked; empty: all are. InvalidArgument if an item index is not below num_items,
+  // `ranked`: by item, whether it is ranked; empty: all are. INVALID_ARGUMENT if an item index is not below num_items,
   // or `ranked` is of another length.
   absl::Status Fit(const ItemSequences& training, std::vector<bool> ranked = {});
 

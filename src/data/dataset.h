@@ -45,7 +45,7 @@ struct DatasetFiles {
 };
 
 // The files of a folder as `beamline import` and `generate-data` write it: events.tsv, items.tsv, users.tsv, each
-// plain or with .gz behind. NotFound when there are no events.
+// plain or with .gz behind. NOT_FOUND when there are no events.
 absl::StatusOr<DatasetFiles> FindDatasetFiles(const std::filesystem::path& folder);
 
 struct DatasetOptions {

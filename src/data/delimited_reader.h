@@ -40,7 +40,7 @@ class DelimitedReader {
   static absl::StatusOr<DelimitedReader> OpenTsv(const std::filesystem::path& path, std::vector<std::string> required,
                                                  const BadRowPolicy& bad_rows, Progress* progress);
 
-  // The next row with as many fields as the header; false at the end, or the verdict's error there. Cancelled when the
+  // The next row with as many fields as the header; false at the end, or the verdict's error there. CANCELLED when the
   // process was interrupted.
   absl::StatusOr<bool> Next();
 

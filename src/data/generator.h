@@ -36,7 +36,7 @@ struct LogGeneratorOptions {
 
 class LogGenerator {
  public:
-  // InvalidArgument names the option out of range.
+  // INVALID_ARGUMENT names the option out of range.
   static absl::StatusOr<LogGenerator> Create(const LogGeneratorOptions& options);
 
   struct User {

@@ -12,7 +12,7 @@
 
 namespace beamline::data {
 
-// InvalidArgument names the unknown label and the known ones.
+// INVALID_ARGUMENT names the unknown label and the known ones.
 absl::StatusOr<uint32_t> ParseLabels(std::string_view text);
 
 // Names in the order of their bits.

@@ -55,7 +55,7 @@ struct MetricIntervals {
 MetricIntervals BootstrapMetrics(absl::Span<const double> ranks, const BootstrapOptions& options = {});
 
 // Percentile intervals of mean(a) - mean(b) over the same users in the same order; where neither has a hit, the exact
-// bound both ways. InvalidArgument if lengths differ.
+// bound both ways. INVALID_ARGUMENT if lengths differ.
 absl::StatusOr<MetricIntervals> PairedBootstrap(absl::Span<const double> ranks_a, absl::Span<const double> ranks_b,
                                                 const BootstrapOptions& options = {});
 

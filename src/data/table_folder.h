@@ -2,8 +2,8 @@
 //
 // The folder an importer or generator writes its tables to. A folder must not end up with tables of two data sets, or
 // with a plain and a gzip form of one, so opening it names the tables that will be written and refuses
-// (FailedPrecondition) a folder that holds any other one, and (AlreadyExists) one that holds these, unless they are to
-// be replaced. Immutable.
+// (FAILED_PRECONDITION) a folder that holds any other one, and (ALREADY_EXISTS) one that holds these, unless they are
+// to be replaced. Immutable.
 #pragma once
 
 #include <filesystem>

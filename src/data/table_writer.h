@@ -23,7 +23,7 @@ class TableWriter {
  public:
   static absl::StatusOr<TableWriter> Create(const std::filesystem::path& path, const std::vector<std::string>& columns);
 
-  // One row; InvalidArgument where the number of fields is not that of the columns or a field holds a tab or line
+  // One row; INVALID_ARGUMENT where the number of fields is not that of the columns or a field holds a tab or line
   // break.
   absl::Status Row(const std::vector<std::string_view>& fields);
   absl::Status Commit();

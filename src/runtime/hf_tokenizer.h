@@ -25,7 +25,7 @@ struct HfTokenizer {
   std::vector<int64_t> prefix, suffix;
   std::string unknown_template;  // what is known is not enough, and why; empty: it is
 
-  // NotFound names the token and the folder.
+  // NOT_FOUND names the token and the folder.
   absl::StatusOr<int64_t> Id(const std::string& token) const;
 };
 

@@ -21,7 +21,7 @@ inline constexpr char kTrainingFile[] = "training.json";
 // Beside the folder's config.json, which must be there.
 absl::Status WriteTrainingRecord(const std::filesystem::path& folder, nlohmann::json record);
 
-// nullopt: the folder has none. DataLoss: it, or config.json, was changed since.
+// nullopt: the folder has none. DATA_LOSS: it, or config.json, was changed since.
 absl::StatusOr<std::optional<nlohmann::json>> ReadTrainingRecord(const std::filesystem::path& folder);
 
 }  // namespace beamline::runtime

@@ -20,7 +20,7 @@ int64_t CodeCapacity(int64_t items, int64_t size, double slack);
 
 // Changes codes until none has more than `capacity` points: each overfull code gives up the points that lose least, and
 // those take, whoever loses most first, the nearest code with room. REQUIRES: capacity * search.size() >= points.rows.
-// Error: CancelledError when interrupted.
+// Error: CANCELLED when interrupted.
 absl::Status EnforceCapacity(const CentroidSearch& search, const FloatMatrix& points, int64_t capacity,
                              std::vector<uint32_t>& codes, ThreadPool* pool);
 

@@ -49,7 +49,7 @@ struct CollaborativeEmbedding {
 };
 
 // Errors: options out of range, attributes for another number of items, an item index >= num_items, no item at all,
-// nothing to learn from (no two items of one user, no shared attribute), CancelledError when interrupted.
+// nothing to learn from (no two items of one user, no shared attribute), CANCELLED when interrupted.
 absl::StatusOr<CollaborativeEmbedding> EmbedItems(const ItemSequences& sequences, const ItemAttributeKeys& attributes,
                                                   const CollaborativeEmbeddingOptions& options,
                                                   ThreadPool* pool = nullptr, Progress* progress = nullptr);

@@ -27,7 +27,7 @@ struct CollisionFreeProblem {
 };
 
 // Changes the last codes of sids; on entry they are the nearest ones or not, it does not matter. Returns how many items
-// have another than their nearest last code. Error: CancelledError when interrupted.
+// have another than their nearest last code. Error: CANCELLED when interrupted.
 absl::StatusOr<int64_t> RemoveCollisions(const CollisionFreeProblem& problem, std::vector<Sid>& sids, ThreadPool* pool);
 
 // costs [items, size] -> code of each item, at most `capacity` per code, at the least total cost. More items than that

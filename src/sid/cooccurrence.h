@@ -18,7 +18,7 @@ namespace beamline::sid {
 
 // [num_items, num_items]; entry (i, j) = max(0, log(C_ij * sum_k c_k^a / (c_i * c_j^a)) - shift), C_ij = users with
 // both items (within the window), c_i = sum_j C_ij, a = context_smoothing; the max_neighbours largest per row (ties:
-// lower item). Error: CancelledError when interrupted.
+// lower item). Error: CANCELLED when interrupted.
 absl::StatusOr<SparseMatrix> BuildPpmi(const ItemSequences& sequences, const CollaborativeEmbeddingOptions& options,
                                        ThreadPool* pool, Progress* progress);
 

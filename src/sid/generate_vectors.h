@@ -19,7 +19,7 @@ struct VectorOptions {
   uint64_t seed = 1;
 };
 
-// Items have ids 1..items. InvalidArgument names the option out of range.
+// Items have ids 1..items. INVALID_ARGUMENT names the option out of range.
 absl::StatusOr<ItemVectors> GenerateVectors(const VectorOptions& options, Progress* progress = nullptr);
 
 }  // namespace beamline::sid

@@ -52,7 +52,7 @@ struct ResidualKMeansResult {
 };
 
 // Errors: options out of range, fewer vectors than a level has codes, values that are not finite (row named),
-// CancelledError when interrupted. pool and progress may be null.
+// CANCELLED when interrupted. pool and progress may be null.
 absl::StatusOr<ResidualKMeansResult> FitResidualKMeans(const FloatMatrix& vectors, const ResidualKMeansOptions& options,
                                                        ThreadPool* pool = nullptr, Progress* progress = nullptr);
 

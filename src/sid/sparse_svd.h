@@ -27,7 +27,7 @@ struct SparseSvd {
   std::vector<float> singular_values;  // [rank], falling
 };
 
-// Error: CancelledError when interrupted.
+// Error: CANCELLED when interrupted.
 absl::StatusOr<SparseSvd> ComputeSparseSvd(const SparseMatrix& matrix, const SparseSvdOptions& options,
                                            ThreadPool* pool, Progress* progress);
 

@@ -47,8 +47,8 @@ class ItemRanker {
   static absl::StatusOr<ItemRanker> Create(const Corpus& corpus, const runtime::FeatureBuilder& features,
                                            std::shared_ptr<const catalogue::CatalogueSnapshot> snapshot);
 
-  // CancelledError after Ctrl-C; FailedPreconditionError: by_value of a model without a ranker. A model that yields NaN
-  // is an InternalError.
+  // CANCELLED after Ctrl-C; FAILED_PRECONDITION: by_value of a model without a ranker. A model that yields NaN is
+  // INTERNAL.
   absl::StatusOr<CaseRankings> Rank(const backend::Context& ctx, const model::Model& model,
                                     absl::Span<const CorpusCase> cases, const RankOptions& options) const;
 

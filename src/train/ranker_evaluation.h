@@ -39,7 +39,7 @@ struct RankerReport {
 // FAILED_PRECONDITION where nothing is held out: for whoever is about to train.
 absl::Status CheckHeldOut(const RankerInputs& inputs, const RankerOptions& options);
 
-// Errors: CheckHeldOut's; a prediction that is not a number is INTERNAL; CancelledError after Ctrl-C.
+// Errors: CheckHeldOut's; a prediction that is not a number is INTERNAL; CANCELLED after Ctrl-C.
 absl::StatusOr<RankerReport> EvaluateRanker(backend::Context ctx, const RankerInputs& inputs,
                                             const BehaviourCounts& counts, const RankerOptions& options,
                                             Progress* progress = nullptr);

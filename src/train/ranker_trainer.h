@@ -49,7 +49,7 @@ model::Weights WithNewRanker(backend::Context& ctx, const model::ModelConfig& co
 // The builder of a ranker's batches.
 ExampleBuilder RankerExamples(const RankerInputs& inputs, const RankerOptions& options);
 
-// Changes the weights `ranker.*` of the model in place. Errors: the options, a loss that is not finite; CancelledError
+// Changes the weights `ranker.*` of the model in place. Errors: the options, a loss that is not finite; CANCELLED
 // after Ctrl-C. `on_epoch` sees every finished epoch, all of which are returned.
 absl::StatusOr<std::vector<RankerEpoch>> TrainRanker(backend::Context ctx, const RankerInputs& inputs,
                                                      const RankerOptions& options, Progress* progress = nullptr,

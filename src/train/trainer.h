@@ -69,10 +69,10 @@ class Trainer {
   absl::Status Restore(const std::string& checkpoint);
 
   // Trains to the end, saving to `checkpoint` (empty: never) after epochs, at most three times a minute, and when
-  // interrupted, in which case it returns CancelledError. `on_epoch` sees every finished epoch.
+  // interrupted, in which case it returns CANCELLED. `on_epoch` sees every finished epoch.
   absl::Status Run(const std::string& checkpoint, Progress* progress = nullptr,
                    const std::function<void(const EpochRecord&)>& on_epoch = {});
-  // Ends Run with CancelledError before this step, or before the first step or validation that would begin after
+  // Ends Run with CANCELLED before this step, or before the first step or validation that would begin after
   // `time`, saving as an interruption would. For tests and time budgets.
   void StopBeforeStep(int64_t step) { stop_before_step_ = step; }
   void StopAt(absl::Time time) { stop_at_ = time; }

@@ -39,7 +39,7 @@ struct TrainingRun {
   TrainOptions options;
   DeviceOptions device;
   bool fresh = false;  // forget an earlier run's checkpoint and model
-  // Then the run ends as an interrupted one does: CancelledError, and the same run goes on from its checkpoint. A
+  // Then the run ends as an interrupted one does: CANCELLED, and the same run goes on from its checkpoint. A
   // validation that has begun is finished. 0: no limit.
   double max_minutes = 0;
 };

@@ -154,8 +154,8 @@ void EndBatch(Context& ctx) {
 void SetThreads(int threads) {
   threads = ThreadsOrCores(threads);
   at::set_num_threads(threads);
-  static std::mutex mutex;
-  const std::lock_guard<std::mutex> lock(mutex);
+  static std::mutex mu;
+  const std::lock_guard<std::mutex> lock(mu);
   static std::shared_ptr<WorkerTeam> team;
   if (team != nullptr && team->threads() == threads) return;
   team = std::make_shared<WorkerTeam>(threads);

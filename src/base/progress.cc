@@ -51,7 +51,7 @@ Progress::~Progress() { Finish(); }
 
 void Progress::Start(std::string_view label, int64_t total, std::string_view unit) {
   Finish();
-  std::lock_guard lock(mutex_);
+  std::lock_guard lock(mu_);
   label_ = std::string(label);
   unit_ = std::string(unit);
   note_.clear();
@@ -63,7 +63,7 @@ void Progress::Start(std::string_view label, int64_t total, std::string_view uni
 }
 
 void Progress::Update(int64_t done, std::string_view note) {
-  std::lock_guard lock(mutex_);
+  std::lock_guard lock(mu_);
   if (!open_) return;
   done_ = std::max(done_, done);
   note_ = note;  // though it may not be drawn: the last line tells the newest
@@ -73,7 +73,7 @@ void Progress::Update(int64_t done, std::string_view note) {
 }
 
 void Progress::Note(std::string_view line) {
-  std::lock_guard lock(mutex_);
+  std::lock_guard lock(mu_);
   std::string text(line);
   if (text.size() < drawn_width_) text.append(drawn_width_ - text.size(), ' ');
   drawn_width_ = 0;
@@ -82,7 +82,7 @@ void Progress::Note(std::string_view line) {
 }
 
 void Progress::Finish(std::string_view note) {
-  std::lock_guard lock(mutex_);
+  std::lock_guard lock(mu_);
   if (!open_) return;
   if (!note.empty()) note_ = std::string(note);
   Draw(options_.now(), true);

@@ -47,7 +47,7 @@ class Progress {
 
   const Options options_;
   const bool bar_;
-  std::mutex mutex_;  // guards what follows
+  std::mutex mu_;  // guards what follows
   std::string label_;
   std::string unit_;
   std::string note_;

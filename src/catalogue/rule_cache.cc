@@ -33,7 +33,7 @@ absl::StatusOr<std::shared_ptr<const CompiledRule>> RuleCache::Get(absl::Span<co
 }
 
 std::shared_ptr<RuleCache::Entry> RuleCache::FindOrInsert(const std::string& key, absl::Span<const TagClause> rule) {
-  std::lock_guard lock(mutex_);
+  std::lock_guard lock(mu_);
   const auto found = slots_.find(key);
   if (found != slots_.end()) {
     ++stats_.hits;
@@ -52,7 +52,7 @@ std::shared_ptr<RuleCache::Entry> RuleCache::FindOrInsert(const std::string& key
 }
 
 void RuleCache::Compiled(const std::string& key, const std::shared_ptr<Entry>& entry) {
-  std::lock_guard lock(mutex_);
+  std::lock_guard lock(mu_);
   const auto found = slots_.find(key);
   if (found == slots_.end() || found->second.entry != entry) return;  // evicted in the meantime
   if (!entry->status.ok()) {
@@ -70,14 +70,14 @@ void RuleCache::Drop(Slots::iterator slot) {
 }
 
 std::vector<std::vector<TagClause>> RuleCache::rules() const {
-  std::lock_guard lock(mutex_);
+  std::lock_guard lock(mu_);
   std::vector<std::vector<TagClause>> rules;
   for (auto key = recency_.rbegin(); key != recency_.rend(); ++key) rules.push_back(slots_.find(*key)->second.rule);
   return rules;
 }
 
 RuleCacheStats RuleCache::stats() const {
-  std::lock_guard lock(mutex_);
+  std::lock_guard lock(mu_);
   RuleCacheStats stats = stats_;
   stats.rules = static_cast<int64_t>(slots_.size());
   return stats;

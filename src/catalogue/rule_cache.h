@@ -56,12 +56,12 @@ class RuleCache {
   std::shared_ptr<Entry> FindOrInsert(const std::string& key, absl::Span<const TagClause> rule);
   // Counts what was compiled, or forgets what could not be.
   void Compiled(const std::string& key, const std::shared_ptr<Entry>& entry);
-  void Drop(Slots::iterator slot);  // with mutex_ held
+  void Drop(Slots::iterator slot);  // with mu_ held
 
   const std::shared_ptr<const CatalogueSnapshot> snapshot_;
   const int max_rules_;
-  mutable std::mutex mutex_;  // not absl's: ThreadSanitizer cannot see into the system's library
-  Recency recency_;           // guarded by mutex_, as all below
+  mutable std::mutex mu_;  // not absl's: ThreadSanitizer cannot see into the system's library
+  Recency recency_;        // guarded by mu_, as all below
   Slots slots_;
   RuleCacheStats stats_;
 };

@@ -17,7 +17,7 @@ int64_t EntryBytes(const ContextKey& key, const RequestContext& context) {
 }  // namespace
 
 std::shared_ptr<const RequestContext> ContextCache::Find(const ContextKey& key) {
-  const std::lock_guard<std::mutex> lock(mutex_);
+  const std::lock_guard<std::mutex> lock(mu_);
   const auto found = by_key_.find(key);
   if (found == by_key_.end()) {
     ++stats_.misses;
@@ -30,7 +30,7 @@ std::shared_ptr<const RequestContext> ContextCache::Find(const ContextKey& key) 
 
 void ContextCache::Insert(const ContextKey& key, std::shared_ptr<const RequestContext> context) {
   const int64_t bytes = EntryBytes(key, *context);
-  const std::lock_guard<std::mutex> lock(mutex_);
+  const std::lock_guard<std::mutex> lock(mu_);
   if (const auto found = by_key_.find(key); found != by_key_.end()) Erase(found->second);
   if (bytes > capacity_bytes_) return;
   while (stats_.bytes + bytes > capacity_bytes_) {
@@ -51,7 +51,7 @@ void ContextCache::Erase(Entries::iterator entry) {
 }
 
 ContextCacheStats ContextCache::stats() const {
-  const std::lock_guard<std::mutex> lock(mutex_);
+  const std::lock_guard<std::mutex> lock(mu_);
   return stats_;
 }
 

@@ -37,10 +37,10 @@ class ContextCache {
   void Erase(Entries::iterator entry);
 
   const int64_t capacity_bytes_;
-  mutable std::mutex mutex_;
-  Entries entries_;                                            // guarded by mutex_
-  absl::flat_hash_map<ContextKey, Entries::iterator> by_key_;  // guarded by mutex_
-  ContextCacheStats stats_;                                    // guarded by mutex_
+  mutable std::mutex mu_;
+  Entries entries_;                                            // guarded by mu_
+  absl::flat_hash_map<ContextKey, Entries::iterator> by_key_;  // guarded by mu_
+  ContextCacheStats stats_;                                    // guarded by mu_
 };
 
 }  // namespace beamline::runtime

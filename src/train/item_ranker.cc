@@ -145,8 +145,8 @@ absl::StatusOr<CaseRankings> ItemRanker::Rank(const backend::Context& ctx, const
     return absl::OkStatus();
   };
 
-  std::mutex mutex;
-  absl::Status failure;  // the first one; guarded by mutex
+  std::mutex mu;
+  absl::Status failure;  // the first one; guarded by mu
   std::atomic<int64_t> done{0};
   StartProgress(options.progress, "rank", static_cast<int64_t>(cases.size()), "requests");
   {
@@ -155,12 +155,12 @@ absl::StatusOr<CaseRankings> ItemRanker::Rank(const backend::Context& ctx, const
     ParallelFor(&pool, static_cast<int64_t>(cases.size()), options.batch, [&](int64_t begin, int64_t end) {
       at::set_num_threads(1);
       {
-        const std::lock_guard<std::mutex> lock(mutex);
+        const std::lock_guard<std::mutex> lock(mu);
         if (!failure.ok()) return;
       }
       const absl::Status status = rank_batch(begin, end);
       {
-        const std::lock_guard<std::mutex> lock(mutex);
+        const std::lock_guard<std::mutex> lock(mu);
         failure.Update(status);
       }
       UpdateProgress(options.progress, done += end - begin);

@@ -16,7 +16,7 @@ constexpr double kFlopsPerPart = 3e6;  // what is worth waking another core for
 }  // namespace
 
 std::unique_ptr<Workspace> WorkspacePool::Take() {
-  const std::lock_guard<std::mutex> lock(mutex_);
+  const std::lock_guard<std::mutex> lock(mu_);
   if (free_.empty()) return std::make_unique<Workspace>();
   std::unique_ptr<Workspace> workspace = std::move(free_.back());
   free_.pop_back();
@@ -24,7 +24,7 @@ std::unique_ptr<Workspace> WorkspacePool::Take() {
 }
 
 void WorkspacePool::Give(std::unique_ptr<Workspace> workspace) {
-  const std::lock_guard<std::mutex> lock(mutex_);
+  const std::lock_guard<std::mutex> lock(mu_);
   free_.push_back(std::move(workspace));
 }
 
@@ -38,7 +38,7 @@ CpuBackend::CpuBackend(kernels::Precision precision)
     : precision_(precision), team_(std::make_shared<WorkerTeam>(1)), workspaces_(std::make_shared<WorkspacePool>()) {}
 
 void CpuBackend::SetTeam(std::shared_ptr<WorkerTeam> team) {
-  const std::lock_guard<std::mutex> lock(mutex_);
+  const std::lock_guard<std::mutex> lock(mu_);
   team_ = std::move(team);
 }
 
@@ -55,7 +55,7 @@ int64_t CpuBackend::PackedWeightBytes() const {
 }
 
 std::shared_ptr<BatchResources> CpuBackend::BeginBatch(const std::shared_ptr<BatchWorkers>&) const {
-  const std::lock_guard<std::mutex> lock(mutex_);
+  const std::lock_guard<std::mutex> lock(mu_);
   return std::make_shared<CpuResources>(team_, workspaces_);
 }
 

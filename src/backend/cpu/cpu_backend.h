@@ -92,8 +92,8 @@ class CpuBackend : public AtenBackend {
 
   const kernels::Precision precision_;
   mutable PackedWeights packed_;
-  mutable std::mutex mutex_;
-  std::shared_ptr<WorkerTeam> team_;  // guarded by mutex_
+  mutable std::mutex mu_;
+  std::shared_ptr<WorkerTeam> team_;  // guarded by mu_
   const std::shared_ptr<WorkspacePool> workspaces_;
 };
 

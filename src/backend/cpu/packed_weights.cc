@@ -47,27 +47,27 @@ std::shared_ptr<const PackedWeight> PackedWeights::Get(const at::Tensor& weight,
   const Key key{storage.unsafeGetStorageImpl(), weight.storage_offset() + slice.first * weight.size(-1), slice.rows,
                 slice.gated, slice.precision};
   {
-    const std::shared_lock<std::shared_mutex> lock(mutex_);
+    const std::shared_lock<std::shared_mutex> lock(mu_);
     if (const auto found = entries_.find(key); found != entries_.end()) return found->second.packed;
   }
   std::shared_ptr<const PackedWeight> packed = Pack(weight, slice);
-  const std::unique_lock<std::shared_mutex> lock(mutex_);
+  const std::unique_lock<std::shared_mutex> lock(mu_);
   EraseExpired(entries_);
   return entries_.try_emplace(key, Entry{storage.getWeakStorageImpl(), std::move(packed)}).first->second.packed;
 }
 
 void PackedWeights::ReleaseUnused() {
-  const std::unique_lock<std::shared_mutex> lock(mutex_);
+  const std::unique_lock<std::shared_mutex> lock(mu_);
   EraseExpired(entries_);
 }
 
 int64_t PackedWeights::size() const {
-  const std::shared_lock<std::shared_mutex> lock(mutex_);
+  const std::shared_lock<std::shared_mutex> lock(mu_);
   return static_cast<int64_t>(entries_.size());
 }
 
 int64_t PackedWeights::bytes() const {
-  const std::shared_lock<std::shared_mutex> lock(mutex_);
+  const std::shared_lock<std::shared_mutex> lock(mu_);
   int64_t bytes = 0;
   for (const auto& [key, entry] : entries_) bytes += static_cast<int64_t>(entry.packed->panels.nbytes());
   return bytes;

@@ -67,8 +67,8 @@ class PackedWeights {
     std::shared_ptr<const PackedWeight> packed;
   };
 
-  mutable std::shared_mutex mutex_;
-  absl::flat_hash_map<Key, Entry> entries_;  // guarded by mutex_
+  mutable std::shared_mutex mu_;
+  absl::flat_hash_map<Key, Entry> entries_;  // guarded by mu_
 };
 
 }  // namespace beamline::backend

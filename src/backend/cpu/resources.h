@@ -21,8 +21,8 @@ class WorkspacePool {
   void Give(std::unique_ptr<Workspace> workspace);
 
  private:
-  std::mutex mutex_;
-  std::vector<std::unique_ptr<Workspace>> free_;  // guarded by mutex_; the last one was used last
+  std::mutex mu_;
+  std::vector<std::unique_ptr<Workspace>> free_;  // guarded by mu_; the last one was used last
 };
 
 class CpuResources final : public BatchResources {

@@ -96,7 +96,7 @@ void WorkerTeam::Run(int parts, absl::FunctionRef<void(int)> part) {
   std::array<Helper*, kMaxHelpers> helpers;
   int count = 0;
   {
-    const std::lock_guard<std::mutex> lock(mutex_);
+    const std::lock_guard<std::mutex> lock(mu_);
     for (; count < std::min(parts - 1, kMaxHelpers) && !idle_.empty(); ++count) {
       helpers[count] = idle_.back();
       idle_.pop_back();
@@ -124,7 +124,7 @@ void WorkerTeam::Run(int parts, absl::FunctionRef<void(int)> part) {
     helper.state.store(State::kIdle, std::memory_order_relaxed);
   }
   {
-    const std::lock_guard<std::mutex> lock(mutex_);
+    const std::lock_guard<std::mutex> lock(mu_);
     idle_.insert(idle_.end(), helpers.begin(), helpers.begin() + count);
   }
   if (error != nullptr) std::rethrow_exception(error);

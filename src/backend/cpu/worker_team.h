@@ -46,8 +46,8 @@ class WorkerTeam {
 
   const int threads_;
   std::atomic<int> batches_{0};
-  std::mutex mutex_;
-  std::vector<Helper*> idle_;  // guarded by mutex_
+  std::mutex mu_;
+  std::vector<Helper*> idle_;  // guarded by mu_
   std::vector<std::unique_ptr<Helper>> helpers_;
 };
 

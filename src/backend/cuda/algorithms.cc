@@ -139,7 +139,7 @@ Algorithm Algorithms::For(const ProductKind& kind, int64_t rows, const LtWorkspa
   const size_t step = std::lower_bound(steps_.begin(), steps_.end() - 1, rows) - steps_.begin();
   std::shared_ptr<std::mutex> measuring;  // held while this kind's choice is made, so that others' are not held up
   {
-    const std::lock_guard<std::mutex> lock(mutex_);
+    const std::lock_guard<std::mutex> lock(mu_);
     if (const auto found = chosen_.find(kind); found != chosen_.end()) return found->second[step];
     std::shared_ptr<std::mutex>& of_kind = measuring_[kind];
     if (of_kind == nullptr) of_kind = std::make_shared<std::mutex>();
@@ -148,7 +148,7 @@ Algorithm Algorithms::For(const ProductKind& kind, int64_t rows, const LtWorkspa
   const std::lock_guard<std::mutex> one_measures(*measuring);
   Choice choice;
   {
-    const std::lock_guard<std::mutex> lock(mutex_);
+    const std::lock_guard<std::mutex> lock(mu_);
     if (const auto found = chosen_.find(kind); found != chosen_.end()) return found->second[step];
     if (auto taken = imported_.extract(kind); !taken.empty()) choice = std::move(taken.mapped());
   }
@@ -162,7 +162,7 @@ Algorithm Algorithms::For(const ProductKind& kind, int64_t rows, const LtWorkspa
               {"gated", kind.gate.has_value()},
               {"kernels", DescribeKernels(choice, StepsOf(kind, steps_))}});
   }
-  const std::lock_guard<std::mutex> lock(mutex_);
+  const std::lock_guard<std::mutex> lock(mu_);
   if (!known) ++measured_;
   return chosen_.emplace(kind, std::move(choice)).first->second[step];
 }
@@ -238,7 +238,7 @@ std::string Algorithms::Header() const {
 }
 
 std::string Algorithms::Export() const {
-  const std::lock_guard<std::mutex> lock(mutex_);
+  const std::lock_guard<std::mutex> lock(mu_);
   std::string text = Header() + "\n";
   std::map<ProductKind, Choice> all = chosen_;
   all.insert(imported_.begin(), imported_.end());
@@ -293,7 +293,7 @@ absl::Status Algorithms::Import(absl::string_view text) {
         values[9] == 0 ? std::nullopt : std::optional(static_cast<kernels::ActivationKind>(values[9] - 1))};
     imported.emplace(kind, std::move(choice));
   }
-  const std::lock_guard<std::mutex> lock(mutex_);
+  const std::lock_guard<std::mutex> lock(mu_);
   for (const auto& [kind, choice] : imported) {
     if (chosen_.count(kind) == 0) imported_.insert_or_assign(kind, choice);
   }
@@ -301,12 +301,12 @@ absl::Status Algorithms::Import(absl::string_view text) {
 }
 
 int64_t Algorithms::size() const {
-  const std::lock_guard<std::mutex> lock(mutex_);
+  const std::lock_guard<std::mutex> lock(mu_);
   return static_cast<int64_t>(chosen_.size() + imported_.size());
 }
 
 int64_t Algorithms::measured() const {
-  const std::lock_guard<std::mutex> lock(mutex_);
+  const std::lock_guard<std::mutex> lock(mu_);
   return measured_;
 }
 

@@ -78,11 +78,11 @@ class Algorithms {
   const cublasLtHandle_t handle_;
   const std::vector<int64_t> steps_;
   const Device device_;
-  mutable std::mutex mutex_;
-  std::map<ProductKind, std::shared_ptr<std::mutex>> measuring_;  // guarded by mutex_
-  std::map<ProductKind, Choice> chosen_;                          // guarded by mutex_
-  std::map<ProductKind, Choice> imported_;                        // guarded by mutex_; not used yet
-  int64_t measured_ = 0;                                          // guarded by mutex_
+  mutable std::mutex mu_;
+  std::map<ProductKind, std::shared_ptr<std::mutex>> measuring_;  // guarded by mu_
+  std::map<ProductKind, Choice> chosen_;                          // guarded by mu_
+  std::map<ProductKind, Choice> imported_;                        // guarded by mu_; not used yet
+  int64_t measured_ = 0;                                          // guarded by mu_
 };
 
 }  // namespace beamline::backend::cuda

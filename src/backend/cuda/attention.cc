@@ -79,7 +79,7 @@ CudaBackend::BiasByDistance CudaBackend::BiasOf(Context& ctx, const RelativeBias
   if (!bias.table.defined()) return {};
   const void* key = bias.table.const_data_ptr();
   {
-    const std::lock_guard<std::mutex> lock(bias_mutex_);
+    const std::lock_guard<std::mutex> lock(bias_mu_);
     const auto found = biases_.find(key);
     if (found != biases_.end() && !found->second.table.expired()) return found->second.bias;
   }
@@ -97,7 +97,7 @@ CudaBackend::BiasByDistance CudaBackend::BiasOf(Context& ctx, const RelativeBias
   outside.resources = nullptr;
   BiasByDistance made{static_cast<int32_t>(reach), UploadFloats(outside, context, {heads, width}),
                       UploadFloats(outside, lineage, {heads, kernels::kMaxTrieLevels})};
-  const std::lock_guard<std::mutex> lock(bias_mutex_);
+  const std::lock_guard<std::mutex> lock(bias_mu_);
   absl::erase_if(biases_, [](const auto& kept) { return kept.second.table.expired(); });
   biases_.insert_or_assign(key, KeptBias{bias.table.storage().getWeakStorageImpl(), made});
   return made;

@@ -159,10 +159,10 @@ class CudaBackend final : public Backend {
     c10::weak_intrusive_ptr<c10::StorageImpl> table;  // keeps the address from being used again
     BiasByDistance bias;
   };
-  mutable std::mutex bias_mutex_;
-  mutable absl::flat_hash_map<const void*, KeptBias> biases_;  // guarded by bias_mutex_
-  mutable std::mutex kept_mutex_;
-  mutable Workspace kept_;  // guarded by kept_mutex_: what outlives batches, and is used again when it was let go of
+  mutable std::mutex bias_mu_;
+  mutable absl::flat_hash_map<const void*, KeptBias> biases_;  // guarded by bias_mu_
+  mutable std::mutex kept_mu_;
+  mutable Workspace kept_;  // guarded by kept_mu_: what outlives batches, and is used again when it was let go of
   mutable TrieCache tries_;
   const Fp8 fp8_;
   mutable Fp8Weights fp8_weights_;

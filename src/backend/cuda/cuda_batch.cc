@@ -68,7 +68,7 @@ std::shared_ptr<void> WorkerPool::Hold() {
 std::unique_ptr<Worker> WorkerPool::Take() {
   if (device_.is_cuda()) Check(cudaSetDevice(device_.index()), "choosing the device");  // of the calling thread
   {
-    const std::lock_guard<std::mutex> lock(mutex_);
+    const std::lock_guard<std::mutex> lock(mu_);
     if (!free_.empty()) {
       std::unique_ptr<Worker> worker = std::move(free_.back());
       free_.pop_back();
@@ -76,23 +76,23 @@ std::unique_ptr<Worker> WorkerPool::Take() {
     }
   }
   auto worker = std::make_unique<Worker>(lt_, handle_, device_);
-  const std::lock_guard<std::mutex> lock(mutex_);
+  const std::lock_guard<std::mutex> lock(mu_);
   published_.push_back(worker->published);
   return worker;
 }
 
 void WorkerPool::Give(std::unique_ptr<Worker> worker) {
-  const std::lock_guard<std::mutex> lock(mutex_);
+  const std::lock_guard<std::mutex> lock(mu_);
   free_.push_back(std::move(worker));
 }
 
 void WorkerPool::End(std::unique_ptr<Worker> worker) {
-  const std::lock_guard<std::mutex> lock(mutex_);
+  const std::lock_guard<std::mutex> lock(mu_);
   std::erase(published_, worker->published);
 }
 
 void WorkerPool::WaitForPublished(cudaStream_t stream) {
-  const std::lock_guard<std::mutex> lock(mutex_);
+  const std::lock_guard<std::mutex> lock(mu_);
   for (const cudaEvent_t event : published_) Check(cudaStreamWaitEvent(stream, event, 0), "waiting for another batch");
 }
 

@@ -81,9 +81,9 @@ class WorkerPool final : public BatchWorkers, public std::enable_shared_from_thi
   const CublasLt& lt_;
   const cublasLtHandle_t handle_;
   const c10::Device device_;
-  std::mutex mutex_;
-  std::vector<std::unique_ptr<Worker>> free_;  // guarded by mutex_; the one used last comes last
-  std::vector<cudaEvent_t> published_;         // guarded by mutex_; of all workers
+  std::mutex mu_;
+  std::vector<std::unique_ptr<Worker>> free_;  // guarded by mu_; the one used last comes last
+  std::vector<cudaEvent_t> published_;         // guarded by mu_; of all workers
 };
 
 class CudaBatch final : public BatchResources {

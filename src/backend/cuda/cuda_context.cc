@@ -26,11 +26,11 @@ absl::StatusOr<Fp8Scaling> ScalingOfDevice(int index) {
 }  // namespace
 
 absl::StatusOr<const Backend*> BackendOf(c10::Device device, Fp8Products products) {
-  static auto* const mutex = new std::mutex;
-  // Guarded by mutex.
+  static auto* const mu = new std::mutex;
+  // Guarded by mu.
   static auto* const backends = new std::map<std::pair<int, Fp8Products>, std::unique_ptr<CudaBackend>>;
   const c10::Device where(c10::kCUDA, device.has_index() ? device.index() : c10::DeviceIndex{0});
-  const std::lock_guard<std::mutex> lock(*mutex);
+  const std::lock_guard<std::mutex> lock(*mu);
   std::unique_ptr<CudaBackend>& backend = (*backends)[{where.index(), products}];
   if (backend == nullptr) {
     BEAMLINE_ASSIGN_OR_RETURN(const CublasLt* lt, LoadCublasLt());

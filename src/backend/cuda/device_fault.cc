@@ -36,7 +36,7 @@ bool EndsContext(cudaError_t error) {
 
 void DeviceFault::Note(cudaError_t error, const char* what) {
   if (!EndsContext(error)) return;
-  const std::lock_guard<std::mutex> lock(mutex_);
+  const std::lock_guard<std::mutex> lock(mu_);
   if (!status_.ok()) return;
   status_ = absl::UnavailableError(absl::StrCat("the device has failed for this process: cuda: ", what, ": ",
                                                 cudaGetErrorString(error), " (", cudaGetErrorName(error), ")"));
@@ -50,7 +50,7 @@ void DeviceFault::Check(cudaError_t error, const char* what) {
 
 absl::Status DeviceFault::status() const {
   if (!found_.load(std::memory_order_acquire)) return absl::OkStatus();  // asked for every request
-  const std::lock_guard<std::mutex> lock(mutex_);
+  const std::lock_guard<std::mutex> lock(mu_);
   return status_;
 }
 

@@ -28,8 +28,8 @@ class DeviceFault {
 
  private:
   std::atomic<bool> found_{false};
-  mutable std::mutex mutex_;
-  absl::Status status_;  // guarded by mutex_
+  mutable std::mutex mu_;
+  absl::Status status_;  // guarded by mu_
 };
 
 }  // namespace beamline::backend::cuda

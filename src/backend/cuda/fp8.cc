@@ -29,7 +29,7 @@ void QuantizeTo(CudaBatch& batch, const Fp8Source& source, const Fp8Matrix& to) 
 }
 
 Fp8Matrix Fp8Weights::Get(CudaBatch& batch, const at::Tensor& weight) {
-  const std::lock_guard<std::mutex> lock(mutex_);
+  const std::lock_guard<std::mutex> lock(mu_);
   const auto found = entries_.find(weight.const_data_ptr());
   if (found != entries_.end() && !found->second.source.expired()) return found->second.matrix;
   TORCH_CHECK(weight.dim() == 2 && weight.is_contiguous(), "cuda: a weight to quantise is a dense matrix");
@@ -44,12 +44,12 @@ Fp8Matrix Fp8Weights::Get(CudaBatch& batch, const at::Tensor& weight) {
 }
 
 void Fp8Weights::ReleaseUnused() {
-  const std::lock_guard<std::mutex> lock(mutex_);
+  const std::lock_guard<std::mutex> lock(mu_);
   absl::erase_if(entries_, [](const auto& entry) { return entry.second.source.expired(); });
 }
 
 int64_t Fp8Weights::size() const {
-  const std::lock_guard<std::mutex> lock(mutex_);
+  const std::lock_guard<std::mutex> lock(mu_);
   return static_cast<int64_t>(entries_.size());
 }
 

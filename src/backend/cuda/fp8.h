@@ -65,8 +65,8 @@ class Fp8Weights {
     c10::weak_intrusive_ptr<c10::StorageImpl> source;  // keeps the address from being used again
     Fp8Matrix matrix;
   };
-  mutable std::mutex mutex_;
-  absl::flat_hash_map<const void*, Entry> entries_;  // guarded by mutex_; by the address of the first element
+  mutable std::mutex mu_;
+  absl::flat_hash_map<const void*, Entry> entries_;  // guarded by mu_; by the address of the first element
 };
 
 }  // namespace beamline::backend::cuda

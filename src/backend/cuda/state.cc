@@ -69,7 +69,7 @@ Tensor CudaBackend::TakeVisible(Context& ctx, const Tensor& x, const Tensor& ord
   shape[0] = std::count_if(orders, orders + tokens, [](int32_t of_token) { return of_token != kPaddingOrder; });
   Tensor visible;
   {
-    const std::lock_guard<std::mutex> lock(kept_mutex_);
+    const std::lock_guard<std::mutex> lock(kept_mu_);
     visible = kept_.Take(shape, x.scalar_type());
   }
   batch.Hold(visible);

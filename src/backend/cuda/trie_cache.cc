@@ -30,7 +30,7 @@ int64_t TrieBytes(const kernels::TrieView& trie) {
 }  // namespace
 
 TrieCache::Kept TrieCache::Find(CudaBatch& batch, const kernels::TrieView& host) {
-  const std::lock_guard<std::mutex> lock(mutex_);
+  const std::lock_guard<std::mutex> lock(mu_);
   const auto found = std::find_if(kept_.begin(), kept_.end(), [&](const Kept& kept) { return kept.id == host.id; });
   if (found != kept_.end()) {
     std::rotate(found, found + 1, kept_.end());
@@ -103,7 +103,7 @@ kernels::ConstraintView TrieCache::Upload(CudaBatch& batch, const kernels::Const
 }
 
 int64_t TrieCache::size() const {
-  const std::lock_guard<std::mutex> lock(mutex_);
+  const std::lock_guard<std::mutex> lock(mu_);
   return static_cast<int64_t>(kept_.size());
 }
 

@@ -34,8 +34,8 @@ class TrieCache {
   kernels::TrieView UploadTrie(CudaBatch& batch, const kernels::TrieView& host);
   Kept Find(CudaBatch& batch, const kernels::TrieView& host);
 
-  mutable std::mutex mutex_;
-  std::vector<Kept> kept_;  // guarded by mutex_; used last comes last
+  mutable std::mutex mu_;
+  std::vector<Kept> kept_;  // guarded by mu_; used last comes last
 };
 
 }  // namespace beamline::backend::cuda

@@ -35,8 +35,7 @@ class DeviceSearch {
   // What its kernels are launched for: rows of every level. Part of a pass's name.
   virtual std::string shape() const = 0;
   // All that the search reads (widths, rules, constraints) and all that it writes, so that it can be part of a pass
-  // (ops.h, RunPass): one that is bound to other memory of the same shape
-  // begins anew there.
+  // (ops.h, RunPass): one that is bound to other memory of the same shape begins anew there.
   virtual at::Tensor input() const = 0;
   virtual at::Tensor result() const = 0;
   virtual void Bind(const at::Tensor& input) = 0;

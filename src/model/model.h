@@ -3,8 +3,8 @@
 // A generative recommender: a context encoded once per request, then one decode step per SID level over its beams.
 // The interface is the families' common ground (onerec_v1 and t5 now; onerec_v2 fits it). Models are immutable after
 // loading and thread-safe: all state is in the values handed in and out, which share tensors, own no model, and may
-// outlive it. Training and inference run the same layers: TeacherForced equals DecodeStep along each path
-// (but in FP8, which first steps do without: backend::WithoutFp8).
+// outlive it. Training and inference run the same layers: TeacherForced equals DecodeStep along each path (but in FP8,
+// which first steps do without: backend::WithoutFp8).
 //
 // REQUIRES: batches that pass Check...Input, uploaded for the context's device. Errors of ATen (memory) are c10::Error.
 #pragma once

@@ -13,8 +13,8 @@
 
 namespace beamline::repository {
 
-// A loaded bundle. Shared as const by all who use it; destroyed after its last user let go: on the
-// repository's thread, or once that has stopped on the user's.
+// A loaded bundle. Shared as const by all who use it; destroyed after its last user let go: on the repository's thread,
+// or once that has stopped on the user's.
 class Model {
  public:
   virtual ~Model() = default;

@@ -53,8 +53,7 @@ struct RepositoryOptions {
 class ModelRepository {
  public:
   // Runs once: inside the call where it is refused at once, else on the repository's thread, or in Stop's caller where
-  // it was still waiting; under no lock. OK: what is
-  // now serving. Else the reason, and what was serving goes on.
+  // it was still waiting; under no lock. OK: what is now serving. Else the reason, and what was serving goes on.
   using Done = absl::AnyInvocable<void(absl::StatusOr<VersionStatus>)>;
 
   // Loads and serves the first version in the caller's thread. From a folder, the newest that can be served; where none

@@ -9,8 +9,7 @@
 // LoadBundle verifies every file in full, and that the parts belong together (one codebook fingerprint, level sizes,
 // tables large enough), before it returns any of it; what it returns is private memory, independent of the folder. The
 // memory needed, of the host and of a device, is estimated and compared with what there is before anything large is
-// read (memory_estimate.h). Functions keep no state and are
-// thread-safe.
+// read (memory_estimate.h). Functions keep no state and are thread-safe.
 #pragma once
 
 #include <cstdint>

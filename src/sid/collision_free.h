@@ -2,8 +2,7 @@
 //
 // Nearly unique SIDs: items that share all codes but the last are dealt last codes anew, at most `capacity` items per
 // code and at the least total squared error (exact for prefixes of up to kExactGroup items; larger ones only move their
-// surplus, see sid/balance.h). Only
-// prefixes with a collision over the capacity change. Pure functions, deterministic.
+// surplus, see sid/balance.h). Only prefixes with a collision over the capacity change. Pure functions, deterministic.
 #pragma once
 
 #include <cstdint>

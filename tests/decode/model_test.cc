@@ -299,8 +299,7 @@ std::vector<model::ContextHandle> EncodeBatch(backend::Context& ctx, const model
 }
 
 // Promise 4's goal on the fast backends, in every precision: lists and scores are the same bits alone and in mixed
-// batches, on one thread and on two, encoded alone and together, their
-// first step taken with the context or not.
+// batches, on one thread and on two, encoded alone and together, their first step taken with the context or not.
 class FastBackend : public ::testing::TestWithParam<const char*> {};
 #if defined(BEAMLINE_TEST_CUDA)
 constexpr const char* kFastBackend = "cuda";

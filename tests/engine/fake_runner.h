@@ -121,8 +121,7 @@ class FakeRunner final : public runtime::Runner {
     return warm_up;
   }
 
-  // "cached" users have a context at hand; "bad encode", "bad decode" and "exhausted decode"
-  // users fail there.
+  // "cached" users have a context at hand; "bad encode", "bad decode" and "exhausted decode" users fail there.
   bool TryAttachContext(scheduler::Job& job) override {
     auto& request = static_cast<runtime::RequestJob&>(job);
     request.context_cached = request.context_key.user_id == "cached";

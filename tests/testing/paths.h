@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Where tests find the source tree and the shared data beside it. The two
-// paths are compiled into one small library and nowhere else, so that a compiler cache serves any checkout.
+// Where tests find the source tree and the shared data beside it. The two paths are compiled into one small library and
+// nowhere else, so that a compiler cache serves any checkout.
 #pragma once
 
 #include <string>

@@ -11,8 +11,8 @@
 
 namespace beamline::backend::cuda {
 
-// The one that computes these products in FP8 (fp8.h). FAILED_PRECONDITION says why the device or
-// cuBLASLt cannot be used. Thread-safe.
+// The one that computes these products in FP8 (fp8.h). FAILED_PRECONDITION says why the device or cuBLASLt cannot be
+// used. Thread-safe.
 absl::StatusOr<const Backend*> BackendOf(c10::Device device, Fp8Products products);
 
 }  // namespace beamline::backend::cuda

@@ -14,9 +14,9 @@
 //
 // Numbers. bf16 and fp16 with head_dim 32, 64, 96 or 128 on tensor cores: scores and sums in fp32, probabilities
 // rounded to the type before they weigh values (FlashAttention-2, arXiv 2307.08691; by wgmma FlashAttention-3,
-// arXiv 2407.08608). A block of 96 takes 123,184 bytes of shared memory, one of 128 160,048, and
-// 100,352 and 133,120 by wgmma: where a device has less, and for everything else, one warp per row and head, in fp32. A
-// row's result depends on its own request's keys in their order, never on what shares the batch.
+// arXiv 2407.08608). A block of 96 takes 123,184 bytes of shared memory, one of 128 160,048, and 100,352 and 133,120 by
+// wgmma: where a device has less, and for everything else, one warp per row and head, in fp32. A row's result depends
+// on its own request's keys in their order, never on what shares the batch.
 #pragma once
 
 #include <cstdint>

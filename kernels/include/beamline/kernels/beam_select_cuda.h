@@ -12,8 +12,8 @@
 // Algorithm: log-sum-exp of each row, from its parts if they are given (then the sums of `kFull` are made in their
 // order, not in BeamSelectCpu's); then a radix selection over the distance of a score from the best parent's and the
 // order keys (candidate_order.h), 11 bits at a time, until the candidates that share the decided bits of the last one
-// taken fit a buffer; these are sorted. The second digit is needed where thousands of distances agree
-// to 7 bits, later ones where so many scores are equal, or more than 4,096 nats from the best parent's.
+// taken fit a buffer; these are sorted. The second digit is needed where thousands of distances agree to 7 bits, later
+// ones where so many scores are equal, or more than 4,096 nats from the best parent's.
 #pragma once
 
 #include <cstddef>

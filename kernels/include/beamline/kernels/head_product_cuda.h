@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // The head of a decode step on the device: logits, and of each row what the selection's log-sum-exp needs of them
-// (RowPart), made while they are still in registers. By wgmma alone. Rows do not depend on each
-// other.
+// (RowPart), made while they are still in registers. By wgmma alone. Rows do not depend on each other.
 #pragma once
 
 #include <cstdint>

@@ -6,6 +6,7 @@
 #include <limits>
 #include <vector>
 
+#include "absl/status/status.h"
 #include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
@@ -117,22 +118,6 @@ absl::StatusOr<FloatMatrix> ParseNpy(absl::string_view contents, const std::stri
 absl::StatusOr<FloatMatrix> ReadNpy(const std::string& path, const NpyLimits& limits) {
   BEAMLINE_ASSIGN_OR_RETURN(const std::string contents, ReadFile(path, limits.max_file_bytes));
   return ParseNpy(contents, path, limits);
-}
-
-absl::Status WriteNpy(const std::string& path, const FloatMatrix& matrix) {
-  std::string dictionary =
-      absl::StrCat("{'descr': '<f4', 'fortran_order': False, 'shape': (", matrix.rows, ", ", matrix.cols, "), }");
-  // The data starts at a multiple of 64; the header ends in a line feed.
-  dictionary.append(63 - (10 + dictionary.size()) % 64, ' ');
-  dictionary += '\n';
-  std::string head(kMagic);
-  head += {'\x01', '\x00', static_cast<char>(dictionary.size() & 0xff), static_cast<char>(dictionary.size() >> 8)};
-  BEAMLINE_ASSIGN_OR_RETURN(AtomicFile file, AtomicFile::Create(path));
-  BEAMLINE_RETURN_IF_ERROR(file.Write(head));
-  BEAMLINE_RETURN_IF_ERROR(file.Write(dictionary));
-  BEAMLINE_RETURN_IF_ERROR(
-      file.Write({reinterpret_cast<const char*>(matrix.values.data()), matrix.values.size() * sizeof(float)}));
-  return file.Commit();
 }
 
 }  // namespace beamline

@@ -9,7 +9,6 @@
 #include <cstdint>
 #include <string>
 
-#include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "base/float_matrix.h"
@@ -25,8 +24,5 @@ struct NpyLimits {
 absl::StatusOr<FloatMatrix> ReadNpy(const std::string& path, const NpyLimits& limits = {});
 absl::StatusOr<FloatMatrix> ParseNpy(absl::string_view contents, const std::string& source_name,
                                      const NpyLimits& limits = {});
-
-// Version 1.0, f4, C order; through a temporary file beside path and rename.
-absl::Status WriteNpy(const std::string& path, const FloatMatrix& matrix);
 
 }  // namespace beamline

@@ -39,15 +39,10 @@ absl::Status CountingBaseline::Fit(const ItemSequences& training, std::vector<bo
   ranked_ = std::move(ranked);
   popularity_.assign(training.num_items, 0);
   for (const uint32_t item : training.items) ++popularity_[item];
-  by_popularity_.clear();
   sorted_counts_.clear();
   for (uint32_t item = 0; item < training.num_items; ++item) {
-    if (!IsRanked(item)) continue;
-    by_popularity_.push_back(item);
-    sorted_counts_.push_back(popularity_[item]);
+    if (IsRanked(item)) sorted_counts_.push_back(popularity_[item]);
   }
-  std::stable_sort(by_popularity_.begin(), by_popularity_.end(),
-                   [this](uint32_t a, uint32_t b) { return popularity_[a] > popularity_[b]; });
   std::sort(sorted_counts_.begin(), sorted_counts_.end());
   Count(training);
   return absl::OkStatus();
@@ -90,32 +85,6 @@ double CountingBaseline::Rank(absl::Span<const uint32_t> history, uint32_t targe
   for (const Evidence& entry : evidence) take_away(entry.item);
   for (const uint32_t item : removed) take_away(item);
   return MeanRank(static_cast<int64_t>(evidence.size()) + better, equal);
-}
-
-std::vector<uint32_t> CountingBaseline::Top(absl::Span<const uint32_t> history, int count, SeenItems seen) const {
-  std::vector<uint32_t> skipped;
-  if (seen == SeenItems::kRemove) skipped = SortedUnique(history);
-  std::vector<Evidence> evidence;
-  Collect(history, &evidence);
-  std::erase_if(evidence,
-                [&](const Evidence& entry) { return !IsRanked(entry.item) || Contains(skipped, entry.item); });
-  std::sort(evidence.begin(), evidence.end(),
-            [](const Evidence& a, const Evidence& b) { return a.key != b.key ? a.key > b.key : a.item < b.item; });
-  std::vector<uint32_t> top;
-  for (const Evidence& entry : evidence) {
-    if (static_cast<int>(top.size()) < count) top.push_back(entry.item);
-    skipped.push_back(entry.item);
-  }
-  std::sort(skipped.begin(), skipped.end());
-  const auto add = [&](uint32_t item) {
-    if (static_cast<int>(top.size()) < count && IsRanked(item) && !Contains(skipped, item)) top.push_back(item);
-  };
-  if (background_by_popularity()) {
-    for (const uint32_t item : by_popularity_) add(item);
-  } else {
-    for (uint32_t item = 0; item < popularity_.size(); ++item) add(item);
-  }
-  return top;
 }
 
 std::vector<double> RankTargets(const CountingBaseline& baseline, absl::Span<const EvaluationCase> cases,

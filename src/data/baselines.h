@@ -47,8 +47,6 @@ class CountingBaseline {
   // Rank of `target` after `history` (oldest first), or kMissRank, as of items that are not ranked. Items must be below
   // num_items.
   double Rank(absl::Span<const uint32_t> history, uint32_t target, SeenItems seen) const;
-  // The best `count` items, ties by index; fewer where fewer are ranked.
-  std::vector<uint32_t> Top(absl::Span<const uint32_t> history, int count, SeenItems seen) const;
 
  protected:
   virtual void Count(const ItemSequences& training) = 0;
@@ -64,9 +62,7 @@ class CountingBaseline {
 
   std::vector<bool> ranked_;  // empty: all
   std::vector<uint32_t> popularity_;
-  // Of ranked items alone.
-  std::vector<uint32_t> by_popularity_;  // items, most popular first, ties by index
-  std::vector<uint32_t> sorted_counts_;  // ascending
+  std::vector<uint32_t> sorted_counts_;  // of ranked items alone, ascending
 };
 
 struct ItemKnnOptions {

@@ -141,17 +141,6 @@ EncoderBatch UploadEncoderInput(backend::Context& ctx, const ModelConfig& config
   return batch;
 }
 
-absl::Status CheckTeacherInput(const ModelConfig& config, const TeacherInput& input) {
-  const int64_t groups = int64_t{input.batch} * input.targets;
-  if (input.batch < 1 || input.targets < 1) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("batch, targets: must be at least 1, are ", input.batch, ", ", input.targets));
-  }
-  BEAMLINE_RETURN_IF_ERROR(CheckSize("codes", input.codes.size(), groups * config.levels()));
-  BEAMLINE_RETURN_IF_ERROR(CheckSize("order_limit", input.order_limit.size(), groups));
-  return CheckIds("codes", input.codes, {config.level_sizes.begin(), config.level_sizes.end()});
-}
-
 TeacherBatch UploadTeacherInput(backend::Context& ctx, const ModelConfig& config, const TeacherInput& input) {
   return {.batch = input.batch,
           .targets = input.targets,

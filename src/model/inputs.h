@@ -63,8 +63,6 @@ struct TeacherInput {
   std::vector<int32_t> order_limit;  // [batch, targets]
 };
 
-absl::Status CheckTeacherInput(const ModelConfig& config, const TeacherInput& input);
-
 struct TeacherBatch {
   int64_t batch = 0;
   int64_t targets = 0;

@@ -72,8 +72,9 @@ class Trainer {
   // interrupted, in which case it returns CANCELLED. `on_epoch` sees every finished epoch.
   absl::Status Run(const std::string& checkpoint, Progress* progress = nullptr,
                    const std::function<void(const EpochRecord&)>& on_epoch = {});
-  // Ends Run with CANCELLED before this step, or before the first step or validation that would begin after
-  // `time`, saving as an interruption would. For tests and time budgets.
+  // Ends Run with CANCELLED before this step, or before the first step or validation that would begin after `time`,
+  // saving as an interruption would. StopAt is a time budget; StopBeforeStep is for tests alone, which interrupt a run
+  // at every kind of step: no clock and no signal hits one.
   void StopBeforeStep(int64_t step) { stop_before_step_ = step; }
   void StopAt(absl::Time time) { stop_at_ = time; }
 

@@ -105,7 +105,8 @@ TEST_F(ProgressTest, APhaseOfTimeHasNoRate) {
   now_ += absl::Seconds(2);
   progress.Update(2000);
   progress.Finish();
-  EXPECT_THAT(Written(), testing::AllOf(testing::HasSubstr("2000/4000 ms"), testing::Not(testing::HasSubstr("/s"))));
+  EXPECT_THAT(Written(),
+              ::testing::AllOf(::testing::HasSubstr("2000/4000 ms"), ::testing::Not(::testing::HasSubstr("/s"))));
 }
 
 TEST_F(ProgressTest, NotesAreLinesOfTheirOwn) {

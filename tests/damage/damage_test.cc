@@ -41,6 +41,7 @@
 #include "sid/item_vectors.h"
 #include "sid/sid_index.h"
 #include "testing/paths.h"
+#include "testing/write_npy.h"
 #include "train/checkpoint.h"
 
 namespace beamline {
@@ -224,7 +225,7 @@ Loaded LoadUsers(const fs::path& file) {
 void WriteVectors(const fs::path& file) {
   FloatMatrix vectors(9, 4);
   for (size_t i = 0; i < vectors.values.size(); ++i) vectors.values[i] = 0.5f * static_cast<float>(i);
-  Ok(WriteNpy(file.string(), vectors));
+  ASSERT_TRUE(beamline::testing::WriteNpy(file.string(), vectors));
 }
 
 Loaded LoadVectors(const fs::path& file) {

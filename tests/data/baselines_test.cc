@@ -132,33 +132,6 @@ TEST_P(BaselineTest, RanksLikeTheDefinition) {
   }
 }
 
-TEST_P(BaselineTest, TopAgreesWithRanks) {
-  for (uint32_t seed = 0; seed < 20; ++seed) {
-    const ItemSequences sequences = MakeRandom(seed);
-    const std::unique_ptr<CountingBaseline> baseline = GetParam().make();
-    const std::vector<bool> ranked =
-        seed % 2 == 0 ? std::vector<bool>(sequences.num_items, true) : RandomMask(sequences.num_items, seed);
-    ASSERT_TRUE(baseline->Fit(TrainingPart(sequences), ranked).ok());
-    for (const EvaluationCase& one : EvaluationCases(sequences, HeldOut::kTest)) {
-      const std::vector<uint32_t> top = baseline->Top(one.history, 1000, SeenItems::kRemove);
-      const std::set<uint32_t> unique(top.begin(), top.end());
-      const std::set<uint32_t> seen(one.history.begin(), one.history.end());
-      ASSERT_EQ(unique.size(), top.size());
-      size_t unseen = 0;
-      for (uint32_t item = 0; item < sequences.num_items; ++item) unseen += ranked[item] && !seen.contains(item);
-      ASSERT_EQ(top.size(), unseen);
-      double last = 0;
-      for (const uint32_t item : top) {
-        const double rank = baseline->Rank(one.history, item, SeenItems::kRemove);
-        ASSERT_GE(rank, last);
-        last = rank;
-      }
-      const std::vector<uint32_t> three = baseline->Top(one.history, 3, SeenItems::kRemove);
-      EXPECT_TRUE(std::equal(three.begin(), three.end(), top.begin()));
-    }
-  }
-}
-
 TEST_P(BaselineTest, ThreadsDoNotChangeRanks) {
   const ItemSequences sequences = MakeRandom(7);
   const std::unique_ptr<CountingBaseline> baseline = GetParam().make();

@@ -4,9 +4,9 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include "base/npy.h"
 #include "base/safetensors.h"
 #include "sid/sid_test_util.h"
+#include "testing/write_npy.h"
 
 namespace beamline::sid {
 namespace {
@@ -25,7 +25,7 @@ TEST(ItemVectors, RoundTrip) {
 
 TEST(ItemVectors, RowsAreIdsUnlessAFileSaysOtherwise) {
   const TempFolder folder;
-  ASSERT_TRUE(WriteNpy(folder.file("v.npy"), ClusteredVectors(3, 4, 2, 1.0f, 1)).ok());
+  ASSERT_TRUE(beamline::testing::WriteNpy(folder.file("v.npy"), ClusteredVectors(3, 4, 2, 1.0f, 1)));
   EXPECT_EQ(ReadItemVectors({folder.file("v.npy"), "", ""})->items, (std::vector<ItemId>{0, 1, 2}));
   const std::string ids = folder.Write("ids.txt", "10\n18446744073709551615\n0\n");
   EXPECT_EQ(ReadItemVectors({folder.file("v.npy"), "", ids})->items, (std::vector<ItemId>{10, ~uint64_t{0}, 0}));
@@ -33,7 +33,7 @@ TEST(ItemVectors, RowsAreIdsUnlessAFileSaysOtherwise) {
 
 TEST(ItemVectors, RefusesBadIds) {
   const TempFolder folder;
-  ASSERT_TRUE(WriteNpy(folder.file("v.npy"), ClusteredVectors(3, 4, 2, 1.0f, 1)).ok());
+  ASSERT_TRUE(beamline::testing::WriteNpy(folder.file("v.npy"), ClusteredVectors(3, 4, 2, 1.0f, 1)));
   const auto message = [&](const std::string& ids) {
     return std::string(ReadItemVectors({folder.file("v.npy"), "", folder.Write("ids.txt", ids)}).status().message());
   };
@@ -70,7 +70,7 @@ TEST(ItemVectors, RefusesHugeValues) {
   const TempFolder folder;
   FloatMatrix matrix(2, 2);
   matrix.row(1)[0] = 1e25f;
-  ASSERT_TRUE(WriteNpy(folder.file("v.npy"), matrix).ok());
+  ASSERT_TRUE(beamline::testing::WriteNpy(folder.file("v.npy"), matrix));
   EXPECT_THAT(std::string(ReadItemVectors({folder.file("v.npy"), "", ""}).status().message()), HasSubstr("vector 1"));
 }
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "train/corpus.h"
 
+#include <algorithm>
 #include <random>
 #include <set>
 
@@ -79,10 +80,13 @@ Fitted Fit(const Log& log, const std::string& name) {
   for (ItemId item : fitted.vocabulary) {
     const uint32_t history[] = {*world.dataset->FindItem(item)};
     for (const auto& [baseline, lists] : {std::pair{knn.get(), &fitted.knn}, std::pair{markov.get(), &fitted.markov}}) {
-      lists->emplace_back();
-      for (uint32_t top : baseline->Top(history, 1000, data::SeenItems::kKeep)) {
-        if (popularity[top] > 0) lists->back().push_back(world.dataset->item_id(top));
+      std::vector<std::pair<double, uint32_t>> by_rank;
+      for (uint32_t other = 0; other < popularity.size(); ++other) {
+        if (popularity[other] > 0) by_rank.emplace_back(baseline->Rank(history, other, data::SeenItems::kKeep), other);
       }
+      std::sort(by_rank.begin(), by_rank.end());
+      lists->emplace_back();
+      for (const auto& [rank, other] : by_rank) lists->back().push_back(world.dataset->item_id(other));
     }
   }
   const ExampleBuilder examples(*world.corpus, *world.features, *world.snapshot, QuickOptions());

@@ -6,6 +6,7 @@
 
 #include "absl/container/flat_hash_map.h"
 #include "absl/strings/str_cat.h"
+#include "base/check_range.h"
 #include "beamline/engine_limits.h"
 #include "beamline/status.h"
 #include "engine/narrowing.h"
@@ -14,31 +15,21 @@
 namespace beamline::engine {
 namespace {
 
-absl::Status OutOfRange(absl::string_view field, int64_t value, int64_t low, int64_t high, absl::string_view unit) {
-  return absl::InvalidArgumentError(absl::StrCat(field, ": ", value, unit, " is outside ", low, "..", high));
-}
-
-absl::Status CheckRange(absl::string_view field, int64_t value, int64_t low, int64_t high,
-                        absl::string_view unit = "") {
-  if (value >= low && value <= high) return absl::OkStatus();
-  return OutOfRange(field, value, low, high, unit);
-}
-
 absl::Status CheckEvent(const Event& event, int64_t latest, absl::string_view field, size_t index) {
   // Paths are put together only for an error: a history has thousands of fields.
   const auto path = [&](absl::string_view name) { return absl::StrCat(field, "[", index, "].", name); };
   if (event.timestamp_ms < 0 || event.timestamp_ms > kMaxTimestampMs) {
-    return OutOfRange(path("timestamp_ms"), event.timestamp_ms, 0, kMaxTimestampMs, "");
+    return CheckRange(path("timestamp_ms"), event.timestamp_ms, 0, kMaxTimestampMs);
   }
   if (event.timestamp_ms != 0 && event.timestamp_ms < latest) {
     return absl::InvalidArgumentError(absl::StrCat(path("timestamp_ms"), ": ", event.timestamp_ms, " is earlier than ",
                                                    latest, " of an event before it; sort the history, oldest first"));
   }
   if (event.play_time_ms < 0 || event.play_time_ms > kMaxSpanMs) {
-    return OutOfRange(path("play_time_ms"), event.play_time_ms, 0, kMaxSpanMs, "");
+    return CheckRange(path("play_time_ms"), event.play_time_ms, 0, kMaxSpanMs);
   }
   if (event.duration_ms < 0 || event.duration_ms > kMaxSpanMs) {
-    return OutOfRange(path("duration_ms"), event.duration_ms, 0, kMaxSpanMs, "");
+    return CheckRange(path("duration_ms"), event.duration_ms, 0, kMaxSpanMs);
   }
   if ((event.labels & ~kAllLabels) != 0) {
     return absl::InvalidArgumentError(
@@ -69,7 +60,7 @@ absl::Status CheckEligibility(const Eligibility& eligibility, int max_items) {
         CheckRange(absl::StrCat(field, ".any_of"), clause.any_of.size(), 1, kMaxClauseValues, " values"));
     for (size_t v = 0; v < clause.any_of.size(); ++v) {
       if (clause.any_of[v].size() <= kMaxValueBytes) continue;
-      return OutOfRange(absl::StrCat(field, ".any_of[", v, "]"), clause.any_of[v].size(), 0, kMaxValueBytes, " bytes");
+      return CheckRange(absl::StrCat(field, ".any_of[", v, "]"), clause.any_of[v].size(), 0, kMaxValueBytes, " bytes");
     }
   }
   BEAMLINE_RETURN_IF_ERROR(CheckRange("eligibility.deny", eligibility.deny.size(), 0, max_items, " items"));
@@ -148,10 +139,7 @@ absl::Status CheckRequest(const RecommendRequest& request, const EngineOptions& 
   BEAMLINE_RETURN_IF_ERROR(CheckRange("items_per_sid", request.items_per_sid, 1, options.max_top_k));
   BEAMLINE_RETURN_IF_ERROR(CheckWidths(request.beam_widths, options.max_beam_width, levels));
   BEAMLINE_RETURN_IF_ERROR(CheckEligibility(request.eligibility, options.max_eligibility_items));
-  if (request.priority > Priority::kCritical) {
-    return OutOfRange("priority", static_cast<int64_t>(request.priority), 0, 2, "");
-  }
-  return absl::OkStatus();
+  return CheckRange("priority", static_cast<int64_t>(request.priority), 0, static_cast<int64_t>(Priority::kCritical));
 }
 
 std::vector<int> BeamWidths(const RecommendRequest& request, const EngineOptions& options, int levels) {

@@ -124,18 +124,19 @@ std::string FormatStatus(const v1::GetStatusResponse& status) {
                     version.bundle().empty() ? "" : " from ", version.bundle(), version.error().empty() ? "" : ": ",
                     version.error(), "\n");
   }
-  return absl::StrCat(
-      status.ready() ? "ready" : "not ready", ", server ", status.server_version(), ", up ",
-      Milliseconds(status.uptime_ms()), " s\n", "model ", status.model_version(), " (", status.family(), ", ",
-      status.parameters(), " parameters", status.ranker() ? ", ranker" : "", ")\n", "catalogue ",
-      status.catalogue_version(), ": ", status.items(), " items, ", status.sids(), " SIDs, levels ",
-      absl::StrJoin(status.level_sizes(), " x "), ", codebook ", status.codebook_fingerprint(), "\n",
-      "of a history it sees up to ", status.short_term_events(), " events of any kind and ", status.positive_events(),
-      " of positive feedback\n", "requests: ", engine.completed(), " completed, ", engine.failed(), " failed, ",
-      engine.rejected(), " rejected, ", engine.in_flight(), " in flight; contexts: ", engine.context_hits(),
-      " cached, ", engine.context_misses(), " encoded\n", "calls: ", server.calls(), ", ", server.malformed(),
-      " malformed, ", server.invalid(), " invalid, ", server.refused(), " refused, ", server.cancelled(),
-      " cancelled, ", server.expired(), " expired, ", server.failed(), " failed\n", versions);
+  return absl::StrCat(status.ready() ? "ready" : "not ready", ", server ", status.server_version(), ", up ",
+                      Milliseconds(status.uptime_ms()), " s\n", "model ", status.model_version(), " (", status.family(),
+                      ", ", status.parameters(), " parameters", status.ranker() ? ", ranker" : "", ")\n", "catalogue ",
+                      status.catalogue_version(), ": ", status.items(), " items, ", status.sids(), " SIDs, levels ",
+                      absl::StrJoin(status.level_sizes(), " x "), ", codebook ", status.codebook_fingerprint(), "\n",
+                      "of a history it sees up to ", status.short_term_events(), " events of any kind and ",
+                      status.positive_events(), " of positive feedback\n", "requests: ", engine.completed(),
+                      " completed, ", engine.failed(), " failed, ", engine.rejected(), " rejected, ",
+                      engine.in_flight(), " in flight; contexts: ", engine.context_hits(), " cached, ",
+                      engine.context_misses(), " encoded\n", "calls: ", server.calls(), ", ", server.malformed(),
+                      " malformed, ", server.invalid(), " invalid, ", server.refused(), " refused, ",
+                      server.cancelled(), " cancelled, ", server.expired(), " expired, ", server.stopping(),
+                      " refused in a stop, ", server.failed(), " failed\n", versions);
 }
 
 }  // namespace beamline::cli

@@ -59,7 +59,9 @@ TraceParent TraceOf(const grpc::ServerContextBase& context) {
 
 absl::StatusOr<CallContext> ReadCallContext(const grpc::ServerContextBase& context, const ServiceContext& service,
                                             TraceParent trace) {
-  if (service.stopping.load()) return absl::UnavailableError("the server is stopping; try another one");
+  if (service.stopping.load()) {
+    return WithReason(absl::UnavailableError("the server is stopping; try another one"), kStopping);
+  }
   BEAMLINE_RETURN_IF_ERROR(CheckMetadata(context, service.limits.max_metadata_bytes));
   const absl::Time now = service.clock->Now();
   const std::optional<absl::Duration> left = TimeLeft(context);

@@ -155,6 +155,7 @@ void LogStop(const Server& server, int64_t cut) {
             {"cancelled", counters.cancelled.value()},
             {"expired", counters.expired.value()},
             {"failed", counters.failed.value()},
+            {"stopping", counters.stopping.value()},
             {"cut_off", cut}});
 }
 

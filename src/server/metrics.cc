@@ -111,11 +111,10 @@ void AddServer(const ServerCounters& counters, Page* page) {
                 counters.calls.value());
   page->Counter("grpc_failed_calls_total", "Calls that were neither answered nor NOT_FOUND.",
                 counters.malformed.value(), {{"cause", "malformed"}});
-  const std::pair<const char*, uint64_t> causes[] = {{"invalid", counters.invalid.value()},
-                                                     {"refused", counters.refused.value()},
-                                                     {"cancelled", counters.cancelled.value()},
-                                                     {"expired", counters.expired.value()},
-                                                     {"failed", counters.failed.value()}};
+  const std::pair<const char*, uint64_t> causes[] = {
+      {"invalid", counters.invalid.value()},     {"refused", counters.refused.value()},
+      {"cancelled", counters.cancelled.value()}, {"expired", counters.expired.value()},
+      {"stopping", counters.stopping.value()},   {"failed", counters.failed.value()}};
   for (const auto& [cause, count] : causes) page->Counter("grpc_failed_calls_total", "", count, {{"cause", cause}});
   page->Counter("grpc_refused_connections_total", "Connections closed as they came: there were too many.",
                 counters.refused_connections.value());

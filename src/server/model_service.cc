@@ -45,6 +45,7 @@ void FillServer(const ServiceContext& service, v1::GetStatusResponse* response) 
   counts.set_refused(service.counters.refused.value());
   counts.set_cancelled(service.counters.cancelled.value());
   counts.set_expired(service.counters.expired.value());
+  counts.set_stopping(service.counters.stopping.value());
   counts.set_failed(service.counters.failed.value());
   counts.set_in_flight(service.counters.in_flight.value());
 }

@@ -24,6 +24,8 @@ void ServerCounters::Ended(const absl::Status& status) {
       return cancelled.Add();
     case absl::StatusCode::kDeadlineExceeded:
       return expired.Add();
+    case absl::StatusCode::kUnavailable:  // else a device or a history store that failed
+      return (DetailOf(status).reason() == kStopping ? stopping : failed).Add();
     default:
       return failed.Add();
   }

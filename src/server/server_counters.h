@@ -16,7 +16,8 @@ struct ServerCounters {
   Counter refused;    // there was too much to do, see ErrorDetail.reason
   Counter cancelled;  // the client went away, maybe before its message was here
   Counter expired;    // a cancel at the end of the caller's time among them (base/deadline.h)
-  Counter failed;     // everything else that was neither OK nor NOT_FOUND
+  Counter stopping;   // refused as every call is while the server stops: a rolling restart, no incident
+  Counter failed;     // everything else that was neither OK nor NOT_FOUND; calls that a stop cut off, too
   Gauge in_flight;
   Counter refused_connections;  // beyond limits.max_connections, or what the open files allow
 

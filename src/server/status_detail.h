@@ -23,6 +23,7 @@ inline constexpr absl::string_view kFieldInvalid = "FIELD_INVALID";
 inline constexpr absl::string_view kMetadataTooLarge = "METADATA_TOO_LARGE";
 inline constexpr absl::string_view kAnswerTooLarge = "ANSWER_TOO_LARGE";
 inline constexpr absl::string_view kOutOfMemory = "OUT_OF_MEMORY";
+inline constexpr absl::string_view kStopping = "STOPPING";
 
 // Names the payload, and on the wire the detail.
 inline constexpr char kErrorDetailUrl[] = "type.googleapis.com/beamline.v1.ErrorDetail";

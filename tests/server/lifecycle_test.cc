@@ -10,10 +10,14 @@
 #include <thread>
 
 #include "absl/cleanup/cleanup.h"
+#include "absl/strings/str_cat.h"
 #include "base/log.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "server/grpc_status.h"
 #include "server/loopback.h"
+#include "server/server_counters.h"
+#include "server/status_detail.h"
 #include "spdlog/sinks/ostream_sink.h"
 
 namespace beamline::server {
@@ -337,10 +341,42 @@ TEST_F(LifecycleTest, CallsInFlightAreFinishedAndNewOnesRefused) {
     return refused.error_code() == grpc::StatusCode::UNAVAILABLE;
   }));
   EXPECT_THAT(refused.error_message(), HasSubstr("stopping"));
+  EXPECT_EQ(DetailOf(FromGrpcStatus(refused)).reason(), "STOPPING");
   engine_.Release(FakeResult());
   EXPECT_TRUE(call.get().ok());
   EXPECT_TRUE(run.get().ok());
   EXPECT_EQ(watchdog_fired_.load(), 0);
+}
+
+// A rolling restart is no incident, a device that fails is, and a call that the stop cut off, too.
+TEST_F(LifecycleTest, WhomAStopRefusesIsCountedApartFromFailures) {
+  std::ostringstream log;
+  Log().sinks().push_back(std::make_shared<spdlog::sinks::ostream_sink_mt>(log, true));
+  const absl::Cleanup no_more = [] { Log().sinks().pop_back(); };
+  const ServerCounters& counters = server_->counters();
+  v1::RecommendResponse response;
+  engine_.set_answer([](const RecommendRequest&) { return absl::UnavailableError("the device has failed"); });
+  EXPECT_FALSE(Recommend(ValidRequest(), &response).ok());
+  EXPECT_EQ(counters.failed.value(), 1u);
+  std::future<absl::Status> run = Run(0, 10000);
+  std::future<grpc::Status> call = Hold();
+  ASSERT_TRUE(engine_.AwaitRequests(2));
+  stop_.Add();
+  EXPECT_TRUE(Eventually([&] {
+    grpc::ClientContext context;
+    SetTimeout(context, absl::Milliseconds(100));  // it may be held, too, where it comes before the stop
+    return recommend_->Recommend(&context, ValidRequest(), &response).error_code() == grpc::StatusCode::UNAVAILABLE;
+  }));
+  EXPECT_GE(counters.stopping.value(), 1u);
+  EXPECT_EQ(counters.failed.value(), 1u);
+  EXPECT_THAT(
+      server_->RenderMetrics(false),
+      HasSubstr(absl::StrCat("beamline_grpc_failed_calls_total{cause=\"stopping\"} ", counters.stopping.value())));
+  stop_.Add();  // cuts the held call off
+  EXPECT_EQ(call.get().error_code(), grpc::StatusCode::UNAVAILABLE);
+  EXPECT_FALSE(run.get().ok());
+  EXPECT_EQ(counters.failed.value(), 2u);
+  EXPECT_THAT(log.str(), ContainsRegex("server stopped: .* stopping=[1-9][0-9]* failed=2 cut_off=1"));
 }
 
 TEST_F(LifecycleTest, TheGraceTimeIsALimit) {

@@ -97,7 +97,9 @@ struct EngineStatus {
   // exits within seconds). A further engine on that device would fail, too. OK: nothing of the kind is known.
   absl::Status fault;
   std::string device;  // what "auto" came to
-  int workers = 0;     // batches executed at once: what 0 came to
+  std::string dtype;
+  std::string backend;  // what "auto" came to
+  int workers = 0;      // batches executed at once: what 0 came to
   std::string model_version;
   std::string catalogue_version;
   std::string codebook_fingerprint;

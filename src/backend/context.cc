@@ -102,6 +102,12 @@ absl::StatusOr<c10::Device> FindDevice(absl::string_view name) {
 
 }  // namespace
 
+std::string BackendOf(absl::string_view device, absl::string_view backend) {
+  if (backend != "auto") return std::string(backend);
+  if (device == "cpu") return "cpu";
+  return kHasCudaBackend ? "cuda" : "aten";
+}
+
 absl::StatusOr<Context> MakeContext(absl::string_view device, absl::string_view dtype, absl::string_view backend) {
   if (backend != "auto" && backend != "aten" && backend != "cpu" && backend != "cuda") {
     return absl::InvalidArgumentError(absl::StrCat("backend: '", backend, "' is unknown; use auto, aten, cpu or cuda"));
@@ -112,7 +118,8 @@ absl::StatusOr<Context> MakeContext(absl::string_view device, absl::string_view 
   if (backend == "cuda" && !where.is_cuda()) {
     return absl::InvalidArgumentError("backend: cuda runs on device cuda only; use auto, aten or cpu");
   }
-  if (backend == "cuda" || (backend == "auto" && where.is_cuda() && kHasCudaBackend)) {
+  const std::string chosen = BackendOf(device, backend);
+  if (chosen == "cuda") {
     return MakeCudaContext(where, dtype);
   }
   const Fp8Products fp8_oracle = backend == "aten" ? Fp8ProductsOf(dtype) : Fp8Products::kNone;
@@ -125,7 +132,7 @@ absl::StatusOr<Context> MakeContext(absl::string_view device, absl::string_view 
   if (backend == "cpu" && !where.is_cpu()) {
     return absl::InvalidArgumentError("backend: cpu runs on device cpu only; use auto or aten");
   }
-  if (backend != "aten" && where.is_cpu()) {  // its tensors stay fp32
+  if (chosen == "cpu") {  // its tensors stay fp32
     return Context{.backend = &SharedCpuBackend(precision)};
   }
   if (precision == kernels::Precision::kInt8) {

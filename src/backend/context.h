@@ -74,6 +74,9 @@ struct Context {
 absl::StatusOr<Context> MakeContext(absl::string_view device, absl::string_view dtype,
                                     absl::string_view backend = "aten");
 
+// What backend "auto" comes to on a device of that name; others are themselves.
+std::string BackendOf(absl::string_view device, absl::string_view backend);
+
 // The share of a model's weights that the context's rank holds.
 parallel::Shard ShardOf(const Context& ctx);
 

@@ -48,6 +48,7 @@ absl::StatusOr<std::unique_ptr<Engine>> CreateEngine(const EngineOptions& option
   engine::EngineCore::Parts parts;
   parts.options = options;
   parts.options.device = load.device;
+  parts.options.backend = backend::BackendOf(load.device, load.backend);
   parts.options.workers = load.workers;
   parts.source.identify = [catalogue = options.catalogue](const std::string& bundle) {
     return Identify(bundle, catalogue);

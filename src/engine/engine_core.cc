@@ -372,6 +372,8 @@ EngineStatus EngineCore::GetStatus() const {
   EngineStatus status;
   status.fault = serving->runner->fault();
   status.device = options_.device;
+  status.dtype = options_.dtype;
+  status.backend = options_.backend;
   status.workers = options_.workers;
   status.model_version = model.version;
   status.catalogue_version = serving->snapshot->version();

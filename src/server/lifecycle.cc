@@ -139,7 +139,8 @@ void LogStart(const config::v1::ServerConfig& config, const Server& server, cons
             {"items", status.num_items},
             {"levels", status.levels},
             {"device", status.device},
-            {"dtype", config.engine().dtype()},
+            {"dtype", status.dtype},
+            {"backend", status.backend},
             {"tls", TlsKind(config)},
             {"reflection", config.reflection()},
             {"health", config.health()}});

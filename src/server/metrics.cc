@@ -85,10 +85,13 @@ void AddModel(const EngineStatus& status, absl::Time now, Page* page) {
   for (const ModelVersion& version : status.versions) {
     in_memory += version.state != "refused" && version.state != "unloaded" ? 1 : 0;
   }
-  page->Gauge("model_info", "The versions that new requests use.", 1,
+  page->Gauge("model_info", "The versions that new requests use, and what computes their answers.", 1,
               {{"model_version", status.model_version},
                {"catalogue_version", status.catalogue_version},
-               {"family", status.family}});
+               {"family", status.family},
+               {"device", status.device},
+               {"dtype", status.dtype},
+               {"backend", status.backend}});
   page->Gauge("model_parameters", "Parameters of the model.", static_cast<double>(status.parameters));
   page->Gauge("catalogue_items", "Items in the catalogue.", static_cast<double>(status.num_items));
   page->Gauge("catalogue_age_seconds", "Since the catalogue was loaded; models that bring the same do not count.",

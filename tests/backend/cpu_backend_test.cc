@@ -147,6 +147,12 @@ TEST(WorkerTeam, BatchesShareTheCores) {
   EXPECT_EQ(team.Share(), 1);
 }
 
+TEST(CpuBackend, IsWhatAutoComesToOnTheCpu) {
+  EXPECT_EQ(BackendOf("cpu", "auto"), "cpu");
+  EXPECT_EQ(BackendOf("cpu", "aten"), "aten");
+  EXPECT_NE(BackendOf("cuda:1", "auto"), "cpu");
+}
+
 TEST(CpuBackend, RefusesWhatItCannotDoByName) {
   EXPECT_EQ(MakeContext("cpu", "fp32", "mkl").status().message(),
             "backend: 'mkl' is unknown; use auto, aten, cpu or cuda");

@@ -24,6 +24,7 @@ except ImportError as missing:
 root = pathlib.Path(__file__).resolve().parents[2]
 docker = root / "docker"
 base = docker / "k8s" / "base"
+gpu = docker / "k8s" / "gpu"
 binary = sys.argv.pop(1)
 
 
@@ -48,7 +49,7 @@ def merged(below, above):
 
 def deployments():
     cpu = read(base / "deployment.yaml")
-    return {"cpu": cpu, "gpu": merged(cpu, read(docker / "k8s" / "gpu" / "deployment.yaml"))}
+    return {"cpu": cpu, "gpu": merged(cpu, read(gpu / "deployment.yaml"))}
 
 
 def validate(resource, version):
@@ -63,8 +64,9 @@ class Schemas(unittest.TestCase):
     versions = ("1.29", kubernetes_validate.latest_version())
 
     def test_every_manifest_is_valid_in_the_oldest_and_the_newest_version(self):
-        every = {**resources(base), **{f"deployment, {kind}": d for kind, d in deployments().items()}}
-        self.assertEqual(len(every), 8)
+        every = {**resources(base), **{f"deployment, {kind}": d for kind, d in deployments().items()},
+                 "configmap, gpu": merged(read(base / "configmap.yaml"), read(gpu / "configmap.yaml"))}
+        self.assertEqual(len(every), 9)
         for name, resource in every.items():
             for version in self.versions:
                 with self.subTest(name, version=version):
@@ -110,9 +112,9 @@ class Policies(unittest.TestCase):
             self.assertEqual(resources_of["requests"], resources_of["limits"])
             self.assertIn("memory", resources_of["limits"])
             self.assertIn(f"threads: {resources_of['limits']['cpu']} ", config_map())
-        gpu = deployments()["gpu"]["spec"]
-        self.assertEqual(gpu["template"]["spec"]["containers"][0]["resources"]["limits"]["nvidia.com/gpu"], "1")
-        self.assertEqual(gpu["strategy"]["rollingUpdate"], {"maxSurge": 0, "maxUnavailable": 1})
+        on_gpu = deployments()["gpu"]["spec"]
+        self.assertEqual(on_gpu["template"]["spec"]["containers"][0]["resources"]["limits"]["nvidia.com/gpu"], "1")
+        self.assertEqual(on_gpu["strategy"]["rollingUpdate"], {"maxSurge": 0, "maxUnavailable": 1})
 
     def test_probes_ask_the_admin_port_for_pages_that_exist(self):
         pages = (root / "src/server/admin_pages.cc").read_text()
@@ -162,8 +164,30 @@ class Policies(unittest.TestCase):
 
 
 class Configurations(unittest.TestCase):
+    def test_a_pod_that_was_given_a_gpu_serves_from_it_or_not_at_all(self):
+        patches = [patch["path"] for patch in read(gpu / "kustomization.yaml")["patches"]]
+        self.assertEqual(sorted(patches), ["configmap.yaml", "deployment.yaml"])
+        patch = read(gpu / "configmap.yaml")
+        self.assertEqual(patch["metadata"]["name"], read(base / "configmap.yaml")["metadata"]["name"])
+        self.assertEqual(patch["data"], {"server.textproto": config_map().replace('device: "auto"', 'device: "cuda"')})
+        self.assertIn('device: "cuda"', config_map(gpu))
+
+    def test_the_example_works_behind_the_proxy_once_its_probes_are_opened(self):
+        text = (root / "configs" / "server.textproto").read_text()
+        opened, count = re.subn(r"^  # (http_address: \".*)$", r"  \1", text, flags=re.MULTILINE)
+        self.assertEqual(count, 1, "the comment gives the line")
+        self.assertRegex(opened, r'admin \{[^}]*  address: "127\.0\.0\.1"', "reloads stay where they were")
+        port = re.search(r"http_port: (\d+)", text).group(1)
+        self.assertIn(f"http-check connect port {port} ", (docker / "proxy" / "haproxy.cfg").read_text())
+        with tempfile.TemporaryDirectory() as folder:
+            path = pathlib.Path(folder) / "server.textproto"
+            path.write_text(opened.replace("engine {", f'engine {{ model_folder: "{folder}"', 1))
+            check = subprocess.run([binary, "serve", "--check-config", "--config", path], capture_output=True, text=True)
+            self.assertEqual(check.returncode, 0, check.stderr)
+
     def test_the_server_accepts_them(self):
-        for name, text in (("ConfigMap", config_map()), ("image", (docker / "server.textproto").read_text())):
+        for name, text in (("ConfigMap", config_map()), ("GPU's ConfigMap", config_map(gpu)),
+                           ("image", (docker / "server.textproto").read_text())):
             with self.subTest(name), tempfile.TemporaryDirectory() as folder:
                 path = pathlib.Path(folder) / "server.textproto"
                 self.assertEqual(text.count("/srv/beamline/models"), 1)
@@ -187,8 +211,8 @@ class Configurations(unittest.TestCase):
         self.assertEqual((target["job_name"], target["static_configs"][0]["targets"]), ("beamline", ["beamline:50053"]))
 
 
-def config_map():
-    return read(base / "configmap.yaml")["data"]["server.textproto"]
+def config_map(folder=base):
+    return read(folder / "configmap.yaml")["data"]["server.textproto"]
 
 
 if __name__ == "__main__":

@@ -112,6 +112,9 @@ TEST_F(StartLogTest, TellsTheWholeLifeInOrder) {
   EXPECT_EQ(lines[4]["model_version"], response.model_version());
   EXPECT_EQ(lines[4]["catalogue_version"], response.catalogue_version());
   EXPECT_GT(lines[4]["items"], 100);
+  EXPECT_EQ(lines[4]["device"], "cpu");
+  EXPECT_EQ(lines[4]["dtype"], "fp32");
+  EXPECT_EQ(lines[4]["backend"], "cpu") << "what auto came to";
   EXPECT_THAT(server->log(), Not(HasSubstr("canary")));
 }
 

@@ -86,8 +86,10 @@ TEST_F(BundleEngineTest, DeviceAutoIsChosenOnce) {
   Log().sinks().push_back(std::make_shared<spdlog::sinks::ostream_sink_mt>(log, true));
   const absl::Cleanup no_more = [] { Log().sinks().pop_back(); };
   ASSERT_TRUE(runtime::testing::WriteTinyBundle(folder_ / "bundle", {.feature_width = 8}).ok());  // for any device
-  const auto engine = Start({.device = "auto"});
+  const auto engine = Start({.device = "auto", .dtype = "bf16"});
   EXPECT_EQ(engine->GetStatus().device, chosen);
+  EXPECT_EQ(engine->GetStatus().dtype, "bf16");
+  if (chosen == "cpu") EXPECT_EQ(engine->GetStatus().backend, "cpu");
   ASSERT_TRUE(runtime::testing::WriteTinyBundle(folder_ / "next", {.seed = 2, .feature_width = 8}).ok());
   absl::Notification done;
   engine->Reload(folder_ / "next", [&](const absl::StatusOr<ModelVersion>& result) {

@@ -134,6 +134,8 @@ class FakeEngine final : public Engine {
     status.ready = ready_.load();
     if (!status.ready) status.not_ready = "the last 3 batches failed";
     status.device = "fake";
+    status.dtype = "bf16";
+    status.backend = "none";
     status.model_version = "model-1";
     status.catalogue_version = "catalogue-1";
     status.family = "fake";

@@ -65,9 +65,11 @@ absl::Status ModelRepository::ServeFirst() {
   }
   if (!options_.bundle.empty()) return ServeBundle(options_.bundle).status();
   if (!first_error.ok()) return first_error;
+  const auto misnamed = ListMisnamed(options_.folder, options_.manifest);
   return absl::NotFoundError(absl::StrCat(options_.folder,
                                           ": holds no version; put bundles into subfolders named 1, 2, "
-                                          "... (written elsewhere, then renamed)"));
+                                          "... without leading zeros (written elsewhere, then renamed)",
+                                          misnamed.empty() ? "" : absl::StrCat("; not so ", misnamed.begin()->first)));
 }
 
 void ModelRepository::Reload(std::string path, Done done) {

@@ -19,6 +19,7 @@
 #include <condition_variable>
 #include <cstdint>
 #include <deque>
+#include <map>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -121,6 +122,9 @@ class ModelRepository {
   void Poll();
   // Of versions that came and will never be served: whoever published them finds a line that says why.
   void TellPassedOver(const std::vector<FolderVersion>& available);
+  // The same of bundles whose folders have no version's name, once nobody writes there any more: until then it may be
+  // renamed yet.
+  void TellMisnamed();
   // Without stamps; none where no folder is watched.
   absl::StatusOr<std::vector<FolderVersion>> ListNow() const;
   // A hand's choice is above what `there` was when it was taken up: what is published while it loads is newer. Where
@@ -164,7 +168,9 @@ class ModelRepository {
   std::vector<Loaded> before_;  // what served before, oldest first; without their models
   int64_t floor_ = 0;
   Refusals refusals_;
-  std::set<int64_t> seen_;  // numbers that were in the folder at the last look
+  std::set<int64_t> seen_;                       // numbers that were in the folder at the last look
+  std::map<std::string, std::string> misnamed_;  // path and stamp, at the last look
+  std::set<std::string> misnamed_told_;          // of these, which the log has
   absl::Time next_poll_ = absl::InfiniteFuture();
   std::string poll_error_;  // the last one logged
 

@@ -3,8 +3,11 @@
 // The part of ModelRepository that looks at the watched folder, on the repository's thread.
 #include <algorithm>
 #include <limits>
+#include <map>
 #include <set>
+#include <string>
 #include <utility>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "base/log.h"
@@ -40,6 +43,7 @@ void ModelRepository::Poll() {
   if (!poll_error_.empty()) LogEvent(spdlog::level::info, "model folder readable again", {{"folder", options_.folder}});
   poll_error_.clear();
   TellPassedOver(*available);
+  TellMisnamed();
   const FolderVersion* version = NextVersion(*available, floor_, refusals_, clock_->Now());
   if (version == nullptr) return;
   const absl::Status status = ServeBundle(version->path).status();
@@ -58,6 +62,18 @@ void ModelRepository::TellPassedOver(const std::vector<FolderVersion>& available
              {{"path", version.path}, {"newest", floor_}});
   }
   seen_ = NumbersOf(available);
+}
+
+void ModelRepository::TellMisnamed() {
+  std::map<std::string, std::string> now = ListMisnamed(options_.folder, options_.manifest);
+  std::erase_if(misnamed_told_, [&](const std::string& path) { return !now.contains(path); });
+  for (const auto& [path, stamp] : now) {
+    const auto before = misnamed_.find(path);
+    if (before == misnamed_.end() || before->second != stamp || !misnamed_told_.insert(path).second) continue;
+    LogEvent(spdlog::level::warn, "bundle passed over, its folder has no version's name",
+             {{"path", path}, {"rule", "a whole number from 1 on, in digits alone, without leading zeros"}});
+  }
+  misnamed_ = std::move(now);
 }
 
 absl::StatusOr<std::vector<FolderVersion>> ModelRepository::ListNow() const {

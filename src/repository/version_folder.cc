@@ -63,4 +63,19 @@ absl::StatusOr<std::vector<FolderVersion>> ListVersions(const fs::path& folder, 
   return versions;
 }
 
+std::map<std::string, std::string> ListMisnamed(const fs::path& folder, absl::string_view manifest) {
+  std::map<std::string, std::string> misnamed;
+  std::error_code error;
+  const fs::path here = fs::canonical(folder, error);
+  for (fs::directory_iterator entry(folder, error), end; !error && entry != end; entry.increment(error)) {
+    const std::string name = entry->path().filename().string();
+    if (name[0] == '.' || ParseVersionNumber(name)) continue;
+    std::error_code unknown;
+    if (!fs::exists(entry->path() / std::string(manifest), unknown)) continue;
+    if (entry->is_symlink(unknown) && fs::canonical(entry->path(), unknown).parent_path() == here) continue;
+    misnamed[entry->path().string()] = StampOf(entry->path());
+  }
+  return misnamed;
+}
+
 }  // namespace beamline::repository

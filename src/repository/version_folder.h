@@ -2,13 +2,15 @@
 //
 // A watched folder of versions, as TensorFlow Serving and Triton lay it out: each subfolder is a bundle and is named by
 // a whole number, the highest being the newest. A version appears when its manifest does: write it under another name
-// (anything that is not a number) and rename it, as `beamline pack` does. Numbers are canonical, 1..2^63-1 without sign
-// or leading zeros; all other names ("latest", "01", "1e3", hidden folders) are passed over. Reads names, sizes and
-// times only, never contents. Functions are stateless.
+// (a hidden one: others that are no number are warned of) and rename it, as `beamline pack` does. Numbers are
+// canonical, 1..2^63-1 without sign or leading zeros; all other names ("latest", "01", "1e3", hidden folders) are
+// passed over, and ListMisnamed finds those that somebody may have meant. Reads names, sizes and times only, never
+// contents. Functions are stateless.
 #pragma once
 
 #include <cstdint>
 #include <filesystem>
+#include <map>
 #include <optional>
 #include <string>
 #include <vector>
@@ -31,5 +33,9 @@ std::optional<int64_t> ParseVersionNumber(absl::string_view name);
 // `floor` get a stamp: the others' files are not looked at.
 absl::StatusOr<std::vector<FolderVersion>> ListVersions(const std::filesystem::path& folder, absl::string_view manifest,
                                                         int64_t floor);
+
+// What has a manifest and no version's name, with stamps, by path. Not what is hidden, nor a link to a neighbour
+// ("latest"). What cannot be looked into is left out: ListVersions says so.
+std::map<std::string, std::string> ListMisnamed(const std::filesystem::path& folder, absl::string_view manifest);
 
 }  // namespace beamline::repository

@@ -280,6 +280,34 @@ TEST_F(ModelRepositoryTest, AVersionThatComesTooLateIsToldOnce) {
   EXPECT_EQ(told(), 2);
 }
 
+TEST_F(ModelRepositoryTest, ABundleUnderNoVersionsNameIsToldOnce) {
+  std::ostringstream log;
+  Log().sinks().push_back(std::make_shared<spdlog::sinks::ostream_sink_mt>(log, true));
+  const absl::Cleanup no_more = [] { Log().sinks().pop_back(); };
+  const auto told = [&] {
+    return std::ssize(std::vector<std::string>(absl::StrSplit(log.str(), "its folder has no version's name"))) - 1;
+  };
+  WriteBundle(folder_ / "1", "one");
+  WriteBundle(folder_ / "0020", "twenty");
+  ASSERT_TRUE(Start({.folder = folder_.string()}).ok());
+  for (int i = 0; i < 4; ++i) Poll();
+  EXPECT_EQ(told(), 1);
+  EXPECT_THAT(log.str(), AllOf(HasSubstr((folder_ / "0020").string()), HasSubstr("without leading zeros")));
+  for (const char* text : {"a", "a copy", "a copy that grows"}) {
+    WriteBundle(folder_ / "3.partial", text);
+    Poll();
+  }
+  std::filesystem::rename(folder_ / "3.partial", folder_ / "3");  // as whoever publishes does
+  for (int i = 0; i < 3; ++i) Poll();
+  EXPECT_EQ(Serving(), "a copy that grows");
+  EXPECT_EQ(told(), 1) << log.str();
+  std::filesystem::remove_all(folder_ / "0020");
+  Poll();
+  WriteBundle(folder_ / "0020", "again");
+  for (int i = 0; i < 3; ++i) Poll();
+  EXPECT_EQ(told(), 2);
+}
+
 TEST_F(ModelRepositoryTest, StartsWithTheNewestVersionThatCanBeServed) {
   EXPECT_EQ(Start({.folder = folder_.string()}).code(), Code::kNotFound);
   WriteBundle(folder_ / "3", "broken");

@@ -38,6 +38,22 @@ TEST(VersionFolderTest, OrdersByNumberAndPassesOverTheRest) {
   EXPECT_THAT(Numbers(folder), ElementsAre(2, 9, 10));
 }
 
+TEST(VersionFolderTest, FindsWhatWasMeantToBeAVersion) {
+  const auto root = TestFolder(), folder = root / "versions";
+  for (const char* name : {"1", "0020", "v21", "1e3", ".hidden"}) WriteBundle(folder / name, name);
+  WriteBundle(root / "elsewhere", "elsewhere");
+  std::filesystem::create_directories(folder / "notes");  // no bundle
+  std::filesystem::create_symlink("1", folder / "latest");
+  std::filesystem::create_symlink(root / "elsewhere", folder / "release");
+  std::vector<std::string> names;
+  for (const auto& [path, stamp] : ListMisnamed(folder, "bundle.json")) {
+    names.push_back(std::filesystem::path(path).filename());
+    EXPECT_NE(stamp, "") << path;
+  }
+  EXPECT_THAT(names, ElementsAre("0020", "1e3", "release", "v21"));
+  EXPECT_TRUE(ListMisnamed(folder / "absent", "bundle.json").empty());
+}
+
 // Root may look everywhere; nobody follows a link to itself.
 TEST(VersionFolderTest, WhatCannotBeLookedIntoIsAVersion) {
   const auto folder = TestFolder();

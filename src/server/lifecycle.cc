@@ -19,12 +19,12 @@
 #include "base/log_output.h"
 #include "base/thread_role.h"
 #include "beamline/status.h"
-#include "grpc/support/log.h"
 #include "server/admin_http.h"
 #include "server/admin_pages.h"
 #include "server/config.h"
 #include "server/core_dumps.h"
 #include "server/flight_recorder.h"
+#include "server/grpc_log.h"
 #include "server/listener.h"
 #include "server/open_files.h"
 #include "server/server.h"
@@ -155,8 +155,8 @@ void LogStop(const Server& server, int64_t cut) {
             {"refused", counters.refused.value()},
             {"cancelled", counters.cancelled.value()},
             {"expired", counters.expired.value()},
-            {"failed", counters.failed.value()},
             {"stopping", counters.stopping.value()},
+            {"failed", counters.failed.value()},
             {"cut_off", cut}});
 }
 
@@ -171,24 +171,9 @@ void RegisterLogger(const config::v1::Log& log) {
                                                                                 : spdlog::level::info}));
 }
 
-// gRPC's last word before it aborts, mostly because it cannot have a thread.
-void TellAssertion(gpr_log_func_args* line) {
-  if (!absl::StartsWith(line->message, "assertion failed")) return;
-  LogEvent(spdlog::level::critical, "gRPC gives up",
-           {{"assertion", line->message},
-            {"file", line->file},
-            {"line", line->line},
-            {"hint", "is there too little memory, or a limit (ulimit -v, -u, the cgroup's)?"}});
-  Log().flush();
-}
-
-// gRPC and protobuf write a line to standard error for what any client can do wrong: a way to fill a disk. What matters
-// comes back to us as a status. GRPC_VERBOSITY, where the operator sets it, still rules.
+// protobuf, too, writes a line to standard error for what any client can do wrong.
 void SilenceLibraries() {
-  if (std::getenv("GRPC_VERBOSITY") == nullptr) {
-    setenv("GRPC_VERBOSITY", "ERROR", 0);
-    gpr_set_log_function(TellAssertion);
-  }
+  TakeGrpcLog();
 #if GOOGLE_PROTOBUF_VERSION < 4022000
   google::protobuf::SetLogHandler(nullptr);
 #endif

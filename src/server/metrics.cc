@@ -137,6 +137,10 @@ void AddDevice(const DeviceMemory& memory, Page* page) {
   page->Gauge("device_memory_free_bytes", "Of these, what nobody has.", static_cast<double>(memory.free));
   page->Gauge("device_memory_used_bytes", "Of these, what all processes have.",
               static_cast<double>(memory.total - memory.free));
+  page->Counter("tls_failed_handshakes_total",
+                "Handshakes that failed: no certificate or one of nobody we know, no TLS at all, a client that does "
+                "not know ours.",
+                status.failed_handshakes);
 }
 
 void AddLog(Page* page) {

@@ -10,6 +10,7 @@
 #include "grpc/grpc_security.h"
 #include "grpcpp/security/server_credentials.h"
 #include "grpcpp/version_info.h"
+#include "server/grpc_log.h"
 
 namespace beamline::server {
 namespace {
@@ -72,6 +73,7 @@ TlsCredentials::TlsCredentials(const config::v1::Tls& tls, TlsFiles files)
       grpc_(std::make_shared<ServerCredentials>(MakeCredentials(this, !tls.client_ca().empty()))),
       files_(std::make_shared<const TlsFiles>(std::move(files))) {
   status_.expiry = files_->expiry;
+  LogFiles("TLS files in use");
   thread_ = std::thread([this] { Loop(); });
 }
 
@@ -86,12 +88,22 @@ TlsCredentials::~TlsCredentials() {
 
 TlsStatus TlsCredentials::status() const {
   std::lock_guard lock(mu_);
-  return status_;
+  TlsStatus status = status_;
+  status.failed_handshakes = FailedTlsHandshakes();
+  return status;
 }
 
 std::shared_ptr<const TlsFiles> TlsCredentials::TakeNew() {
   std::lock_guard lock(mu_);
   return std::exchange(taken_, true) ? nullptr : files_;
+}
+
+void TlsCredentials::LogFiles(absl::string_view event) const {
+  LogEvent(spdlog::level::info, event,
+           {{"certificate", tls_.certificate()},
+            {"expires", absl::FormatTime(files_->expiry)},
+            {"client_ca", tls_.client_ca()},
+            {"client_authorities", files_->DescribeAuthorities()}});
 }
 
 void TlsCredentials::Loop() {
@@ -127,8 +139,7 @@ void TlsCredentials::Poll() {
   ++status_.reloads;
   files_ = std::make_shared<const TlsFiles>(std::move(report.files));
   taken_ = false;
-  LogEvent(spdlog::level::info, "TLS files taken over",
-           {{"certificate", tls_.certificate()}, {"expires", absl::FormatTime(status_.expiry)}});
+  LogFiles("TLS files taken over");
 }
 
 }  // namespace beamline::server

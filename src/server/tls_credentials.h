@@ -13,6 +13,7 @@
 #include <thread>
 
 #include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
 #include "beamline/config/v1/server_config.pb.h"
 #include "server/tls_files.h"
 
@@ -23,9 +24,10 @@ class ServerCredentials;
 namespace beamline::server {
 
 struct TlsStatus {
-  absl::Time expiry;     // of the certificate in use
-  uint64_t reloads = 0;  // changes taken over
-  uint64_t refused = 0;  // changes refused
+  absl::Time expiry;               // of the certificate in use
+  uint64_t reloads = 0;            // changes taken over
+  uint64_t refused = 0;            // changes refused
+  uint64_t failed_handshakes = 0;  // see grpc_log.h
 };
 
 class TlsCredentials {
@@ -44,6 +46,8 @@ class TlsCredentials {
   TlsCredentials(const config::v1::Tls& tls, TlsFiles files);
   void Loop();
   void Poll();
+  // With mu_ held, or before the thread: what is in use, whose clients it lets in above all.
+  void LogFiles(absl::string_view event) const;
 
   const config::v1::Tls tls_;
   std::shared_ptr<grpc::ServerCredentials> grpc_;

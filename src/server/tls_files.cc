@@ -2,6 +2,8 @@
 #include "server/tls_files.h"
 
 #include <algorithm>
+#include <array>
+#include <cstddef>
 #include <cstdint>
 #include <ctime>
 #include <memory>
@@ -18,8 +20,10 @@
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_split.h"
+#include "absl/strings/string_view.h"
 #include "base/file.h"
 
 namespace beamline::server {
@@ -48,6 +52,22 @@ absl::Time TimeOf(const ASN1_TIME* time) {
   std::tm parts{};
   if (ASN1_TIME_to_tm(time, &parts) != 1) return absl::InfinitePast();
   return absl::FromTimeT(timegm(&parts));
+}
+
+// Subject and fingerprint: two authorities of one name are told apart, as after a rotation.
+std::string NameOf(const X509* certificate) {
+  const Bio out(BIO_new(BIO_s_mem()));
+  X509_NAME_print_ex(out.get(), X509_get_subject_name(certificate), 0, XN_FLAG_RFC2253);
+  char* subject = nullptr;
+  const auto size = BIO_get_mem_data(out.get(), &subject);
+  std::array<unsigned char, EVP_MAX_MD_SIZE> digest{};
+  unsigned int bytes = 0;
+  X509_digest(certificate, EVP_sha256(), digest.data(), &bytes);
+  return absl::StrCat(
+      absl::string_view(subject, static_cast<size_t>(size)), " (SHA-256 ",
+      absl::StrJoin(digest.begin(), digest.begin() + bytes, ":",
+                    [](std::string* out_text, unsigned char byte) { absl::StrAppendFormat(out_text, "%02X", byte); }),
+      ")");
 }
 
 // Lines that begin a certificate, or were meant to.
@@ -180,8 +200,9 @@ class Reader {
           check("certificate", tls_.certificate(), own[0].get(), "clients will refuse it");
     }
     for (size_t i = 0; i < authorities.size(); ++i) {
-      report_.files.authorities.push_back(check("client_ca", absl::StrCat(tls_.client_ca(), ": certificate ", i + 1),
-                                                authorities[i].get(), "its clients are refused"));
+      const auto [begin, end] = check("client_ca", absl::StrCat(tls_.client_ca(), ": certificate ", i + 1),
+                                      authorities[i].get(), "its clients are refused");
+      report_.files.authorities.push_back({begin, end, NameOf(authorities[i].get())});
     }
   }
 
@@ -199,9 +220,17 @@ class Reader {
 }  // namespace
 
 bool TlsFiles::ValidAt(absl::Time time) const {
-  const auto valid = [&](const auto& period) { return period.first <= time && time <= period.second; };
-  return valid(std::pair(begin, expiry)) &&
-         (authorities.empty() || std::any_of(authorities.begin(), authorities.end(), valid));
+  const auto valid = [&](const auto& whose) { return whose.begin <= time && time <= whose.expiry; };
+  return valid(*this) && (authorities.empty() || std::any_of(authorities.begin(), authorities.end(), valid));
+}
+
+std::string TlsFiles::DescribeAuthorities() const {
+  constexpr size_t kTold = 4;
+  const size_t told = std::min(kTold, authorities.size());
+  std::string text = absl::StrJoin(authorities.begin(), authorities.begin() + static_cast<std::ptrdiff_t>(told), ", ",
+                                   [](std::string* out, const TlsAuthority& one) { out->append(one.name); });
+  if (authorities.size() > told) absl::StrAppend(&text, " and ", authorities.size() - told, " more");
+  return text;
 }
 
 absl::Status TlsReport::ToStatus() const {

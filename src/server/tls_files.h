@@ -4,7 +4,6 @@
 #pragma once
 
 #include <string>
-#include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -13,14 +12,22 @@
 
 namespace beamline::server {
 
+struct TlsAuthority {
+  absl::Time begin, expiry;
+  std::string name;  // "CN=clients (SHA-256 4F:0A:...)", the fingerprint as `openssl x509 -fingerprint` prints it
+  bool operator==(const TlsAuthority&) const = default;
+};
+
 struct TlsFiles {
   std::string certificate, key, client_ca;  // the files' bytes; client_ca is empty where none is configured
   // When the server's own certificate is valid.
   absl::Time begin = absl::InfinitePast(), expiry = absl::InfiniteFuture();
-  std::vector<std::pair<absl::Time, absl::Time>> authorities;  // when those of client_ca are
+  std::vector<TlsAuthority> authorities;  // those of client_ca
 
   // The server's own and, where there are authorities, at least one of them.
   bool ValidAt(absl::Time time) const;
+  // Whose clients are let in, for a line of the log: the first few by name, and how many more. Empty: anybody is.
+  std::string DescribeAuthorities() const;
   bool operator==(const TlsFiles&) const = default;
 };
 

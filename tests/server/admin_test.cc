@@ -526,12 +526,15 @@ std::string EveryMetric() {
   metrics.Ended(narrowed, absl::Milliseconds(3));
   const EngineStatus engine;
   const ServerCounters server;
-  return metrics.Render({.engine = engine,
-                         .server = server,
-                         .tls = TlsStatus{.expiry = absl::FromUnixSeconds(1'900'000'000), .reloads = 1, .refused = 2},
-                         .device_memory = DeviceMemory{.total = 80, .free = 30},
-                         .started = absl::FromUnixSeconds(1'800'000'000),
-                         .now = absl::FromUnixSeconds(1'800'000'005)});
+  return metrics.Render(
+      {.engine = engine,
+       .server = server,
+       .tls =
+           TlsStatus{
+               .expiry = absl::FromUnixSeconds(1'900'000'000), .reloads = 1, .refused = 2, .failed_handshakes = 3},
+       .device_memory = DeviceMemory{.total = 80, .free = 30},
+       .started = absl::FromUnixSeconds(1'800'000'000),
+       .now = absl::FromUnixSeconds(1'800'000'005)});
 }
 
 TEST(MetricsTest, PromtoolFindsNothingToSayWithTlsADeviceAndNarrowing) {

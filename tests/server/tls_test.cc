@@ -4,28 +4,38 @@
 // certificates that change beneath a running server.
 #include <atomic>
 #include <fstream>
+#include <memory>
+#include <sstream>
 #include <string>
 #include <thread>
 #include <vector>
 
+#include <openssl/pem.h>
 #include <openssl/ssl.h>
 
+#include "absl/cleanup/cleanup.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_replace.h"
 #include "absl/strings/str_split.h"
+#include "base/log.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "server/config.h"
+#include "server/grpc_log.h"
 #include "server/loopback.h"
+#include "server/raw_connection.h"
 #include "server/test_certificates.h"
 #include "server/tls_files.h"
+#include "spdlog/sinks/ostream_sink.h"
 
 namespace beamline::server {
 namespace {
 
 using ::testing::AllOf;
+using ::testing::ContainsRegex;
 using ::testing::ElementsAre;
+using ::testing::EndsWith;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
 using ::testing::StartsWith;
@@ -209,6 +219,87 @@ TEST_F(TlsTest, AuthoritiesThatExpiredDoNotReplaceValidOnes) {
   folder_.Write("clients.pem", expired.certificate() + foreign_.certificate());  // one of them is enough
   EXPECT_TRUE(
       Eventually([&] { return Call(authority_.certificate(), foreign_.Issue("client")) == grpc::StatusCode::OK; }));
+}
+
+// A handshake with the server, to its end or to the server's no.
+void Handshake(const std::string& address, const Issued& own) {
+  const std::unique_ptr<SSL_CTX, void (*)(SSL_CTX*)> context(SSL_CTX_new(TLS_client_method()), SSL_CTX_free);
+  if (!own.key.empty()) {
+    BIO* const pem = BIO_new_mem_buf(own.certificate.data(), static_cast<int>(own.certificate.size()));
+    BIO* const key_pem = BIO_new_mem_buf(own.key.data(), static_cast<int>(own.key.size()));
+    const std::unique_ptr<X509, void (*)(X509*)> certificate(PEM_read_bio_X509(pem, nullptr, nullptr, nullptr),
+                                                             X509_free);
+    const std::unique_ptr<EVP_PKEY, void (*)(EVP_PKEY*)> key(
+        PEM_read_bio_PrivateKey(key_pem, nullptr, nullptr, nullptr), EVP_PKEY_free);
+    EXPECT_EQ(SSL_CTX_use_certificate(context.get(), certificate.get()), 1);
+    EXPECT_EQ(SSL_CTX_use_PrivateKey(context.get(), key.get()), 1);
+    BIO_free(pem);
+    BIO_free(key_pem);
+  }
+  BIO* const connection = BIO_new_connect(address.c_str());
+  EXPECT_EQ(BIO_do_connect(connection), 1);
+  const std::unique_ptr<SSL, void (*)(SSL*)> ssl(SSL_new(context.get()), SSL_free);
+  const unsigned char h2[] = {2, 'h', '2'};
+  SSL_set_alpn_protos(ssl.get(), h2, sizeof(h2));
+  SSL_set_bio(ssl.get(), connection, connection);
+  char byte = 0;
+  if (SSL_connect(ssl.get()) == 1) SSL_read(ssl.get(), &byte, 1);  // in TLS 1.3 the server says no afterwards
+}
+
+// Of a rotation that locks clients out nothing else tells. The clients here are not gRPC's, which would be counted,
+// too.
+TEST_F(TlsTest, HandshakesThatFailAreCountedAndTold) {
+  TakeGrpcLog();
+  std::ostringstream log;
+  Log().sinks().push_back(std::make_shared<spdlog::sinks::ostream_sink_mt>(log, true));
+  const absl::Cleanup no_more = [] { Log().sinks().pop_back(); };
+  Start(Config(true));
+  const uint64_t before = FailedTlsHandshakes();
+  const auto failed = [&](uint64_t count) {
+    return Eventually([&] { return FailedTlsHandshakes() == before + count; });
+  };
+  Handshake(server_->address(), foreign_.Issue("client"));
+  EXPECT_TRUE(failed(1)) << "of a foreign authority";
+  Handshake(server_->address(), {});
+  EXPECT_TRUE(failed(2)) << "no certificate";
+  {
+    RawConnection plaintext(server_->port());
+    plaintext.Send("GET / HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    EXPECT_TRUE(plaintext.ClosedWithin(absl::Seconds(10)));
+  }
+  EXPECT_TRUE(failed(3)) << "no TLS";
+  { const RawConnection health_check(server_->port()); }
+  Handshake(server_->address(), client_authority_.Issue("client"));
+  EXPECT_EQ(Call(authority_.certificate(), client_authority_.Issue("client")), grpc::StatusCode::OK);
+  EXPECT_TRUE(failed(3)) << "one that goes, and good ones";
+  EXPECT_THAT(server_->RenderMetrics(true),
+              HasSubstr(absl::StrCat("beamline_tls_failed_handshakes_total ", before + 3)));
+  EXPECT_THAT(log.str(), AllOf(HasSubstr("TLS handshake failed: error=\"SSL_ERROR_SSL: "),
+                               HasSubstr("certificate verify failed"), HasSubstr("peer did not return a certificate")));
+}
+
+TEST_F(TlsTest, TheLogNamesWhoseClientsAreLetIn) {
+  std::ostringstream log;
+  Log().sinks().push_back(std::make_shared<spdlog::sinks::ostream_sink_mt>(log, true));
+  const absl::Cleanup no_more = [] { Log().sinks().pop_back(); };
+  Start(Config(true));
+  EXPECT_THAT(log.str(), ContainsRegex("TLS files in use: .*CN=client authority [(]SHA-256 ([0-9A-F]{2}:){31}"));
+  folder_.Write("clients.pem", foreign_.certificate());
+  EXPECT_TRUE(Eventually([&] {
+    return absl::StrContains(server_->RenderMetrics(true), "beamline_tls_reloads_total{result=\"taken\"} 1");
+  }));
+  server_.reset();  // no line is being written any more
+  EXPECT_THAT(log.str(), ContainsRegex("TLS files taken over: .*CN=foreign [(]SHA-256 ([0-9A-F]{2}:){31}"));
+}
+
+TEST_F(TlsTest, ManyAuthoritiesAreALineStill) {
+  std::string many;
+  for (int i = 1; i <= 6; ++i) many += TestAuthority(absl::StrCat("number ", i)).certificate();
+  folder_.Write("clients.pem", many);
+  const TlsFiles files = ReadTlsFiles(Config(true).tls(), absl::Now()).files;
+  EXPECT_THAT(files.DescribeAuthorities(), AllOf(StartsWith("CN=number 1 (SHA-256 "),
+                                                 HasSubstr(", CN=number 4 (SHA-256 "), EndsWith(") and 2 more")));
+  EXPECT_EQ(ReadTlsFiles(Config(false).tls(), absl::Now()).files.DescribeAuthorities(), "");
 }
 
 TEST_F(TlsTest, WhatOperatorsSeeOfIt) {

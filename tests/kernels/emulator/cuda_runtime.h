@@ -4,6 +4,7 @@
 // the runtime that they and their tests use. Device memory is host memory.
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <atomic>
 #include <cmath>

@@ -93,12 +93,25 @@ uint64_t OpenConnections::InodeOf(int descriptor) {
   return fstat(descriptor, &file) == 0 && S_ISSOCK(file.st_mode) ? file.st_ino : 0;
 }
 
+bool OpenConnections::IsOpen(const Connection& connection) {
+  return InodeOf(connection.descriptor) == connection.inode;
+}
+
+size_t OpenConnections::Count() const {
+  std::vector<Connection> connections;
+  {
+    const std::lock_guard<std::mutex> lock(mu_);
+    connections = connections_;
+  }
+  return static_cast<size_t>(std::count_if(connections.begin(), connections.end(), IsOpen));
+}
+
 bool OpenConnections::Add(int connection, size_t limit) {
   constexpr int kLooks = 256;
+  const std::lock_guard<std::mutex> lock(mu_);
   for (int i = 0; i < kLooks && connections_.size() >= limit; ++i) {
     if (next_ >= connections_.size()) next_ = 0;
-    const Connection& oldest = connections_[next_];
-    if (InodeOf(oldest.descriptor) == oldest.inode) {
+    if (IsOpen(connections_[next_])) {
       ++next_;
       continue;
     }

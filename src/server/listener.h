@@ -7,9 +7,11 @@
 // one thread, besides its own.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <mutex>
 #include <string>
 #include <thread>
 #include <vector>
@@ -22,21 +24,25 @@
 namespace beamline::server {
 
 // What was handed to gRPC and is still open. gRPC tells nobody when it closes a connection, but its descriptor then is
-// nobody's or another file's.
+// nobody's or another file's. Thread-safe.
 class OpenConnections {
  public:
   // Counts `connection`; false: there are `limit` already. A call looks after at most some hundred of them, so where
   // all have gone at once it may take a few.
   bool Add(int connection, size_t limit);
+  // Looks after every one, so not for every call. Nobody who connects waits for it.
+  size_t Count() const;
 
  private:
   struct Connection {
     int descriptor;
     uint64_t inode;
   };
+  static bool IsOpen(const Connection& connection);
   static uint64_t InodeOf(int descriptor);  // 0: none
-  std::vector<Connection> connections_;
-  size_t next_ = 0;  // to look after
+  mutable std::mutex mu_;
+  std::vector<Connection> connections_;  // guarded by mu_, as the one below
+  size_t next_ = 0;                      // to look after
 };
 
 class Listener {
@@ -63,6 +69,10 @@ class Listener {
   int port() const { return port_; }
   // Hands what connects to a running server. `refused` counts what was one too many. Once. Errors are as Claim's.
   absl::Status Start(std::unique_ptr<grpc::experimental::ExternalConnectionAcceptor> acceptor, Counter* refused);
+  // Open now, and how many may be: where the open files allow fewer than max_connections, so many, less what else has
+  // some. Once it has started.
+  int64_t connections() const { return static_cast<int64_t>(open_.Count()); }
+  int64_t max_connections() const { return std::min(options_.max_connections, first_reserved_); }
   // Accepts nothing more and closes the socket. Before the server's Shutdown.
   void Stop();
 

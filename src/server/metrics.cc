@@ -119,9 +119,17 @@ void AddServer(const ServerCounters& counters, Page* page) {
       {"cancelled", counters.cancelled.value()}, {"expired", counters.expired.value()},
       {"stopping", counters.stopping.value()},   {"failed", counters.failed.value()}};
   for (const auto& [cause, count] : causes) page->Counter("grpc_failed_calls_total", "", count, {{"cause", cause}});
-  page->Counter("grpc_refused_connections_total", "Connections closed as they came: there were too many.",
+  page->Counter("grpc_refused_connections_total",
+                "Connections closed as they came, there were too many; the admin listener's, too.",
                 counters.refused_connections.value());
   page->Gauge("grpc_in_flight_calls", "Calls being answered.", static_cast<double>(counters.in_flight.value()));
+}
+
+void AddConnections(const Metrics::Scraped& scraped, Page* page) {
+  page->Gauge("grpc_connections", "Connections that are open, not those of the admin listener.",
+              static_cast<double>(scraped.connections));
+  page->Gauge("grpc_max_connections", "How many there may be: limits.max_connections, or what the open files allow.",
+              static_cast<double>(scraped.max_connections));
 }
 
 void AddTls(const TlsStatus& status, Page* page) {
@@ -129,6 +137,10 @@ void AddTls(const TlsStatus& status, Page* page) {
               absl::ToDoubleSeconds(status.expiry - absl::UnixEpoch()));
   page->Counter("tls_reloads_total", "Changes of the TLS files.", status.reloads, {{"result", "taken"}});
   page->Counter("tls_reloads_total", "", status.refused, {{"result", "refused"}});
+  page->Counter("tls_failed_handshakes_total",
+                "Handshakes that failed: no certificate or one of nobody we know, no TLS at all, a client that does "
+                "not know ours.",
+                status.failed_handshakes);
 }
 
 void AddDevice(const DeviceMemory& memory, Page* page) {
@@ -137,10 +149,6 @@ void AddDevice(const DeviceMemory& memory, Page* page) {
   page->Gauge("device_memory_free_bytes", "Of these, what nobody has.", static_cast<double>(memory.free));
   page->Gauge("device_memory_used_bytes", "Of these, what all processes have.",
               static_cast<double>(memory.total - memory.free));
-  page->Counter("tls_failed_handshakes_total",
-                "Handshakes that failed: no certificate or one of nobody we know, no TLS at all, a client that does "
-                "not know ours.",
-                status.failed_handshakes);
 }
 
 void AddLog(Page* page) {
@@ -254,6 +262,7 @@ std::string Metrics::Render(const Scraped& scraped) const {
   AddEngine(scraped.engine, &page);
   AddModel(scraped.engine, scraped.now, &page);
   AddServer(scraped.server, &page);
+  AddConnections(scraped, &page);
   if (scraped.tls) AddTls(*scraped.tls, &page);
   if (scraped.device_memory) AddDevice(*scraped.device_memory, &page);
   AddLog(&page);

@@ -35,8 +35,9 @@ class Metrics {
   struct Scraped {
     const EngineStatus& engine;
     const ServerCounters& server;
-    std::optional<TlsStatus> tls;               // absent: plaintext
-    std::optional<DeviceMemory> device_memory;  // absent: the model is not on a device
+    int64_t connections = 0, max_connections = 0;  // of the public listener
+    std::optional<TlsStatus> tls;                  // absent: plaintext
+    std::optional<DeviceMemory> device_memory;     // absent: the model is not on a device
     absl::Time started, now;
     bool ready = false;
   };

@@ -210,6 +210,8 @@ const ServerCounters& Server::counters() const { return context_->counters; }
 std::string Server::RenderMetrics(bool ready) const {
   return context_->metrics->Render({.engine = context_->engine->GetStatus(),
                                     .server = context_->counters,
+                                    .connections = listener_->connections(),
+                                    .max_connections = listener_->max_connections(),
                                     .tls = tls_ == nullptr ? std::nullopt : std::optional(tls_->status()),
                                     .device_memory = context_->engine->GetDeviceMemory(),
                                     .started = context_->started,

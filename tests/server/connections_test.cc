@@ -10,6 +10,7 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
+#include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/string_view.h"
 #include "absl/strings/strip.h"
@@ -139,15 +140,31 @@ TEST_F(ConnectionsTest, ThoseBeyondTheLimitAreClosedAndMakeNoRoomForThemselves) 
     connections.back()->Send(kHello);
   }
   EXPECT_TRUE(Eventually([&] { return server_->counters().refused_connections.value() >= 20; }));
+  EXPECT_THAT(server_->RenderMetrics(true),
+              AllOf(HasSubstr("\nbeamline_grpc_connections 40\n"), HasSubstr("\nbeamline_grpc_max_connections 40\n"),
+                    HasSubstr("\nbeamline_grpc_refused_connections_total ")));
   EXPECT_TRUE(connections.back()->ClosedWithin(absl::Seconds(10)));
   EXPECT_FALSE(early.ClosedWithin(absl::Milliseconds(100)));
   ExpectServes();  // on the connection from before
   connections.clear();
+  EXPECT_TRUE(Eventually([&] {  // those two that are left, though nobody came meanwhile to look after the others
+    return absl::StrContains(server_->RenderMetrics(true), "\nbeamline_grpc_connections 2\n");
+  }));
   EXPECT_TRUE(Eventually([&] {
     RawConnection late(server_->port());
     late.Send(kHello);
     return !late.ClosedWithin(absl::Milliseconds(100));
   }));
+}
+
+TEST_F(ConnectionsTest, TheLimitThatIsToldIsTheOneThatHolds) {
+  rlimit before{};
+  ASSERT_EQ(getrlimit(RLIMIT_NOFILE, &before), 0);
+  const rlimit low{1000, before.rlim_max};
+  ASSERT_EQ(setrlimit(RLIMIT_NOFILE, &low), 0);
+  Start(LoopbackConfig());  // limits.max_connections is 10000
+  ASSERT_EQ(setrlimit(RLIMIT_NOFILE, &before), 0);
+  EXPECT_THAT(server_->RenderMetrics(true), HasSubstr("\nbeamline_grpc_max_connections 600\n"));
 }
 
 // Reloads and rollbacks are wanted most while everything else is full.

@@ -10,6 +10,7 @@
 
 #include <signal.h>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
 #include "gmock/gmock.h"
@@ -97,6 +98,17 @@ TEST(Process, SignalsThatComeTogetherAreOneWish) {
   process.Signal(SIGTERM);
   EXPECT_TRUE(call.get().ok());
   EXPECT_EQ(process.Wait(), 0);
+}
+
+TEST(Process, WhatGrpcLogsIsWrittenWhereTheOperatorAsks) {
+  for (const bool asked : {false, true}) {
+    const std::vector<std::string> environment(asked ? 1 : 0, "GRPC_VERBOSITY=debug");
+    Process process("answer", "5000", environment);
+    EXPECT_TRUE(RecommendFrom(process.AwaitAddress()).get().ok());
+    process.Signal(SIGTERM);
+    EXPECT_EQ(process.Wait(), 0);
+    EXPECT_EQ(absl::StrContains(process.Log(), "Using polling engine"), asked) << process.Log();
+  }
 }
 
 TEST(Process, ASignalWhileLoadingEndsItAtOnce) {

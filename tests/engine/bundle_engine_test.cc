@@ -18,6 +18,7 @@
 #include "absl/strings/str_split.h"
 #include "absl/synchronization/notification.h"
 #include "absl/time/clock.h"
+#include "backend/context.h"
 #include "base/clock.h"
 #include "base/log.h"
 #include "beamline/engine.h"
@@ -89,7 +90,7 @@ TEST_F(BundleEngineTest, DeviceAutoIsChosenOnce) {
   const auto engine = Start({.device = "auto", .dtype = "bf16"});
   EXPECT_EQ(engine->GetStatus().device, chosen);
   EXPECT_EQ(engine->GetStatus().dtype, "bf16");
-  if (chosen == "cpu") EXPECT_EQ(engine->GetStatus().backend, "cpu");
+  EXPECT_EQ(engine->GetStatus().backend, backend::BackendOf(chosen, "auto"));
   ASSERT_TRUE(runtime::testing::WriteTinyBundle(folder_ / "next", {.seed = 2, .feature_width = 8}).ok());
   absl::Notification done;
   engine->Reload(folder_ / "next", [&](const absl::StatusOr<ModelVersion>& result) {

@@ -34,7 +34,9 @@ struct ParallelOptions {
 inline constexpr int kMaxRanks = 64;
 inline constexpr absl::Duration kMinLostAfter = absl::Milliseconds(200), kMaxLostAfter = absl::Seconds(8);
 
-// Whether ranks give the answers of one process in it: in int8 and fp8 each would scale its share of a row by itself.
+// Whether ranks share it: in int8 and fp8 each would scale its share of a row by itself. In fp32 they give the lists of
+// one process but for near ties; in bf16 and fp16 each rank's sums are rounded before they are added, so that scores
+// differ as those of two machines may, and near places with them.
 inline bool IsGroupDtype(absl::string_view dtype) { return dtype != "int8" && !IsFp8(dtype); }
 
 }  // namespace beamline

@@ -7,8 +7,9 @@
 #                (nvcc, CMake)
 #     tests      every CUDA test on the GPU: of the kernels, and as far as they were carried of the backend's ops, models,
 #                the search and training; what failed behind a fault in a kernel runs again in a process of its own
-#     sanitize   small shapes under compute-sanitizer: the kernels' tests under memcheck, racecheck, initcheck and
-#                synccheck, the backend's and whole models' under memcheck
+#     sanitize   all tests of the GPU on small shapes under compute-sanitizer (bench/gpu/sanitize.sh): the kernels' under
+#                memcheck, racecheck, initcheck and synccheck, the others under memcheck. What it had no time for it names,
+#                and BEAMLINE_SANITIZE="PART ..." runs these parts alone
 #     bench      the kernel bench: fractions of the bandwidth and matrix rate measured in the same run
 #     engine     latency and throughput of whole requests, in bf16 and in fp8: of random weights in the sizes of
 #                bench/engine/engine_gpu.cc, the largest in fp8_mixed, too (BEAMLINE_ENGINE_OPTIONS are options for it
@@ -250,59 +251,7 @@ stage_tests() {
   return $bad
 }
 
-# memcheck_carried NAME FILTER: these tests of a carried binary under memcheck; adds to `said`.
-memcheck_carried() {
-  if [[ ! -x carry/beamline_${1}_gpu_test ]]; then
-    said+="$1: not carried; "
-    return 0
-  fi
-  BEAMLINE_REQUIRE_GPU=1 BEAMLINE_SMALL_SHAPES=1 LD_LIBRARY_PATH=$libraries limited -m 150 "$work/memcheck" "$sanitizer" --tool memcheck "${go_on[@]}" \
-    --error-exitcode 86 --print-limit 5 "carry/beamline_${1}_gpu_test" --gtest_color=no --gtest_filter="$2"
-  local status=$?
-  if ((status == 0)) && tests_passed "$work/memcheck"; then
-    said+="$1: memcheck clean; "
-    return 0
-  fi
-  said+="$1: memcheck: exit status $status; "
-  grep -E '=========|Failure|no time' "$work/memcheck" | head -n 40
-  return 1
-}
-
-stage_sanitize() {
-  local sanitizer tool status bad=0 said=
-  local -a go_on=()  # behind an error of memcheck the other tests say something, too
-  sanitizer=$(command -v compute-sanitizer || ls /usr/local/cuda*/bin/compute-sanitizer /opt/nvidia/*/compute-sanitizer 2>/dev/null | head -n 1)
-  if [[ -z $sanitizer ]]; then
-    detail="compute-sanitizer is not on this machine"
-    return 77
-  fi
-  [[ $(timeout 30 "$sanitizer" --help 2>&1) != *--destroy-on-device-error* ]] || go_on=(--destroy-on-device-error kernel)
-  settle_trials
-  local -x BEAMLINE_PROGRAMMATIC_LAUNCH=0  # they look at each kernel by itself
-  for tool in memcheck racecheck initcheck synccheck; do
-    # Poisoned buffers count as written: initcheck would never find anything. The tests bring whole buffers back, also the
-    # parts that must stay unwritten, so of copies it says nothing.
-    local -a settings=(BEAMLINE_REQUIRE_GPU=1 BEAMLINE_SMALL_SHAPES=1) options=()
-    [[ $tool != memcheck ]] || options=("${go_on[@]}")
-    [[ $tool != initcheck ]] || { settings+=(BEAMLINE_NO_POISON=1); options=(--check-api-memory-access no); }
-    limited -m 100 "$work/$tool" env "${settings[@]}" "$sanitizer" --tool "$tool" "${options[@]}" --error-exitcode 86 \
-      --print-limit 5 "$binaries/beamline_kernels_cuda_test" --gtest_color=no --gtest_filter='*Gpu*'
-    status=$?
-    if ((status == 0)) && tests_passed "$work/$tool"; then
-      said+="$tool clean; "
-    else
-      bad=1
-      said+="$tool: exit status $status; "
-      grep -E '=========|Failure|no time' "$work/$tool" | head -n 40
-    fi
-  done
-  memcheck_carried backend '*CudaBackendTest*:*Fp8Test*:*Fp8Mixed*:*GraphsTest*:*WarpgroupTrial*' || bad=1
-  memcheck_carried decode '*CudaLists.Fp32*' || bad=1
-  # Last: mostly cuBLASLt's own kernels, thousands of them, which may take more time than there is.
-  memcheck_carried backend '*AlgorithmsOnDevice*' || bad=1
-  detail=${said%; }
-  return $bad
-}
+. bench/gpu/sanitize.sh
 
 # bench_kernels BINARY [KERNEL ...]: what it measures, to $work/measured; behind a case that fails it goes on.
 bench_kernels() {
@@ -558,7 +507,8 @@ write_result() {
     "stages=${stages[*]}" "stage_seconds=$stage_seconds" "binaries=$binaries" "python=$versions" \
     "engine_options=${BEAMLINE_ENGINE_OPTIONS:-}" "peers_options=${BEAMLINE_PEERS_OPTIONS:-}" \
     "left_out=$left_out" "warpgroups=${BEAMLINE_WARPGROUPS:-}" \
-    "programmatic_launch=${BEAMLINE_PROGRAMMATIC_LAUNCH:-}" "server_beam=${BEAMLINE_SERVER_BEAM:-128}" "gate_users=${BEAMLINE_GATE_USERS:-20000}" || failed=1
+    "programmatic_launch=${BEAMLINE_PROGRAMMATIC_LAUNCH:-}" "server_beam=${BEAMLINE_SERVER_BEAM:-128}" "gate_users=${BEAMLINE_GATE_USERS:-20000}" \
+    "sanitize=${BEAMLINE_SANITIZE:-}" || failed=1
 }
 
 failed=0

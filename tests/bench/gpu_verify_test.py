@@ -34,7 +34,7 @@ class VerifyTest(unittest.TestCase):
         self.root = pathlib.Path(tempfile.mkdtemp())
         self.addCleanup(shutil.rmtree, self.root)
         (self.root / "bench/gpu").mkdir(parents=True)
-        for name in ("verify.sh", "result.py", "run_tests.py"):
+        for name in ("verify.sh", "sanitize.sh", "result.py", "run_tests.py"):
             shutil.copy(REPOSITORY / "bench/gpu" / name, self.root / "bench/gpu")
         self.script("bin/nvidia-smi", 'echo "NVIDIA H200, 580.1, 143771 MiB"')
         self.script("bin/compute-sanitizer", '[[ $1 != --help ]] || exit 0; while [[ $1 != carry/* ]]; do shift; done; exec "$@"')
@@ -72,7 +72,8 @@ class VerifyTest(unittest.TestCase):
         self.assertIn("kernels: 7 passed, 0 failed, 0 skipped", said["tests"]["detail"])
         self.assertIn("not carried (bench/gpu/carry.sh with BEAMLINE_BUILD): backend model decode train",
                       said["tests"]["detail"])
-        self.assertIn("synccheck clean; backend: not carried; decode: not carried", said["sanitize"]["detail"])
+        self.assertIn("kernels: synccheck clean; backend: not carried; ops: not carried; lists: not carried; ",
+                      said["sanitize"]["detail"])
         for stage, lacks in [("engine", "carry/beamline carry/bundle"),
                              ("quality", "carry/beamline carry/model carry/data carry/tokenizer")]:
             self.assertEqual(said[stage]["status"], "skipped")
@@ -92,6 +93,71 @@ exec "$@\"""")
                                                        ["initcheck", "1"], ["synccheck", "poisoned"]])
         self.assertEqual([" --check-api-memory-access no " in line[2] for line in said], [False, False, True, False])
         self.assertEqual([" --destroy-on-device-error kernel " in line[2] for line in said], [True, False, False, False])
+
+    def sanitized(self, **variables):
+        """What was run under which tool, in order, and what the stage said; binaries list Suite.A to Suite.F."""
+        tests = [f"Suite.{name}" for name in "ABCDEF"]
+        for name in ("kernels_cuda", "backend_gpu", "model_gpu", "decode_gpu", "train_gpu"):
+            self.script(f"carry/beamline_{name}_test", f"""
+[[ $1 != --gtest_list_tests ]] || {{ printf 'Suite.\\n'; printf '  %s\\n' A 'B  # of two' C D E F DISABLED_G; exit; }}
+[[ ! -e carry/slow-{name} ]] || {{ printf '[ RUN      ] %s\\n[       OK ] %s (1 ms)\\n' {tests[0]} {tests[0]}; cat carry/slow-{name}; sleep 60; }}
+{PASSES}""")
+        self.script("bin/compute-sanitizer", """[[ $1 != --help ]] || exit 0
+echo "$2 ${*: -3:1} ${*: -1}" >>said
+echo "========= COMPUTE-SANITIZER"
+while [[ $1 != carry/* ]]; do shift; done
+exec "$@\"""")
+        (self.root / "said").write_text("")
+        status, said, result = self.verify("sanitize", **variables)
+        ran = [line.replace("carry/beamline_", "").replace("_test --gtest_filter=", " ").split(" ", 2)
+               for line in (self.root / "said").read_text().splitlines()]
+        return status, [tuple(line) for line in ran], said["sanitize"]["detail"], result
+
+    def test_all_tests_of_the_gpu_are_sanitized_but_one_that_is_named(self):
+        status, ran, detail, _ = self.sanitized()
+        self.assertEqual(status, 0)
+        self.assertEqual([line[:2] for line in ran],
+                         [(tool, "kernels_cuda") for tool in ("memcheck", "racecheck", "initcheck", "synccheck")] +
+                         [("memcheck", f"{name}_gpu") for name in ("backend", "backend", "decode", "model", "decode", "backend",
+                                                                   "backend", "train", "backend")])
+        by_part = dict(zip(["backend", "ops", "lists", "model", "decode", "nccl", "rest", "train", "algorithms"],
+                           [line[2] for line in ran[4:]]))
+        self.assertIn("OpsTest", by_part["ops"])
+        self.assertEqual((by_part["model"], by_part["train"]), ("*", "*"))
+        self.assertEqual(by_part["decode"], "*-" + by_part["lists"])
+        # What no other part names is in `rest`, a suite that is added, too.
+        taken, without = by_part["rest"].split("-")
+        self.assertEqual(taken, "*")
+        self.assertEqual(set(without.split(":")), {name for part in ("backend", "ops", "nccl", "algorithms")
+                                                   for name in by_part[part].split(":")} | {"*DeviceFaultTest*"})
+        self.assertIn("; train: memcheck clean; algorithms: memcheck clean; left out by design: DeviceFaultTest, ", detail)
+        # The filters name what there is.
+        suites = "".join(file.read_text() for file in (REPOSITORY / "tests/backend").rglob("*.cc")) + \
+            "".join(file.read_text() for file in (REPOSITORY / "tests/decode").glob("*.cc"))
+        for name in (without + ":" + by_part["lists"]).split(":"):
+            self.assertRegex(suites, r"TEST(_F|_P)?\(\w*" + name.strip("*").split(".")[0], name)
+
+    def test_parts_say_what_they_had_no_time_for(self):
+        (self.root / "carry/slow-model_gpu").write_text("")
+        status, ran, detail, result = self.sanitized(BEAMLINE_SANITIZE="model train", BEAMLINE_STAGE_SECONDS="3")
+        self.assertEqual((status, [line[1] for line in ran]), (1, ["model_gpu"]))
+        self.assertTrue(detail.startswith("model: memcheck clean as far as it came, no time for 5 tests: Suite.B Suite.C "
+                                          "Suite.D Suite.E ...; train: no time; left out by design: "), detail)
+        self.assertEqual(result["settings"]["sanitize"], "model train")
+        (self.root / "carry/slow-model_gpu").write_text("========= Invalid __global__ read of size 4 bytes\n")
+        status, _, detail, _ = self.sanitized(BEAMLINE_SANITIZE="model", BEAMLINE_STAGE_SECONDS="3")
+        self.assertTrue(status == 1 and detail.startswith("model: memcheck: exit status 124; "), detail)
+        status, ran, detail, _ = self.sanitized(BEAMLINE_SANITIZE="typo")
+        self.assertEqual((status, ran, detail), (1, [], "BEAMLINE_SANITIZE names no part: typo"))
+
+    def test_where_nothing_can_be_tested_the_sanitizers_say_so(self):
+        self.sanitized()
+        self.script("carry/beamline_backend_gpu_test", """[[ $* != *=Nccl* ]] || { echo '[  SKIPPED ] 2 tests, listed below:'; exit; }
+[[ $* != *=*OpsTest* || $* == *'*-'* ]] || exit 0\n""" + PASSES)
+        status, said, _ = self.verify("sanitize")
+        self.assertEqual(status, 1, "a filter that names nothing is no clean run")
+        self.assertIn("; ops: memcheck: exit status 0; ", said["sanitize"]["detail"])
+        self.assertIn("; nccl: 0 passed, 0 failed, 2 skipped; rest: memcheck clean; ", said["sanitize"]["detail"])
 
     def test_carried_tests_run_and_a_failure_is_one(self):
         self.script("carry/beamline_backend_gpu_test", PASSES)

@@ -1,0 +1,93 @@
+# shellcheck shell=bash
+# SPDX-License-Identifier: Apache-2.0
+# The stage `sanitize` of verify.sh, which sources this and has what is used here: every test that uses the GPU, on small
+# shapes, under compute-sanitizer, by parts; what is our own and was not looked at before comes first, what is mostly
+# libraries' kernels last. A part that does not get through in time fails the stage and says which tests are left:
+#
+#   BEAMLINE_SANITIZE="model train" bench/gpu/verify.sh sanitize    goes on with these parts
+
+# Ends its device on purpose: under memcheck that is the error it looks for.
+sanitize_by_design='*DeviceFaultTest*'
+# Those of the backend's binary, by part; `rest` is whatever is in none of them, tests that are new, too.
+declare -A sanitize_filters=(
+  [backend]='*CudaBackendTest*:*Fp8Test*:*Fp8Mixed*:*GraphsTest*:*WarpgroupTrial*'
+  [ops]='*OpsTest*:*AttentionTest*:*RankerTest*'
+  [nccl]='Nccl.*'
+  [algorithms]='*AlgorithmsOnDevice*'
+)
+sanitize_filters[rest]="*-$(IFS=:; echo "${sanitize_filters[*]}"):$sanitize_by_design"
+
+# unfinished LOG BINARY FILTER: the names of the tests that have not ended in the log.
+unfinished() {
+  LD_LIBRARY_PATH=$libraries timeout 10 "$2" --gtest_list_tests --gtest_filter="$3" 2>/dev/null |
+    awk '{ sub(/ *#.*/, "") } /^[^ ]+\.$/ { suite = $0 } /^  [^ ]+$/ && !/DISABLED_/ { print suite $1 }' | sort >"$work/listed"
+  grep -oP '^\[ +(OK|FAILED|SKIPPED) +\] \K[^ ,]+(?=.* \(\d+ ms\))' "$1" | sort | comm -13 - "$work/listed"
+}
+
+# reported LOG: whether a test failed, or the tool had something to say of one, as far as it came.
+reported() {
+  grep -q '^\[  FAILED' "$1" || grep -E '^========= [A-Z]' "$1" | grep -qvE 'COMPUTE-SANITIZER|SUMMARY|[Pp]rocess|Target application'
+}
+
+# sanitize PART TOOL SECONDS BINARY FILTER: adds to `said`; false where something was found, or was not come to.
+sanitize() {
+  local part=$1 tool=$2 most=$3 binary=$4 filter=$5 status count log=$work/sanitize
+  local -a settings=(BEAMLINE_REQUIRE_GPU=1 BEAMLINE_SMALL_SHAPES=1 "LD_LIBRARY_PATH=$libraries") options=() left=()
+  [[ -z ${BEAMLINE_SANITIZE:-} || " $BEAMLINE_SANITIZE " == *" $part "* ]] || return 0
+  said+="$part: "
+  if [[ ! -x $binary ]]; then
+    said+="not carried; "
+    return 0
+  fi
+  [[ $tool != memcheck ]] || options=("${go_on[@]}")
+  # Poisoned buffers count as written: initcheck would never find anything. The tests bring whole buffers back, also the
+  # parts that must stay unwritten, so of copies it says nothing.
+  [[ $tool != initcheck ]] || { settings+=(BEAMLINE_NO_POISON=1); options=(--check-api-memory-access no); }
+  limited -m "$most" "$log" env "${settings[@]}" "$sanitizer" --tool "$tool" "${options[@]}" --error-exitcode 86 \
+    --print-limit 5 "$binary" --gtest_color=no --gtest_filter="$filter"
+  status=$?
+  if ((status == 0)); then
+    tests_passed "$log" && said+="$tool clean; " && return 0
+    [[ $part == nccl && $detail =~ ^"0 passed, 0 failed, "[1-9] ]] && said+="$detail; " && return 0  # no NCCL here
+  fi
+  if ((status != 124 && status != 137)) || reported "$log"; then
+    said+="$tool: exit status $status; "
+  elif ! grep -q '^\[ RUN ' "$log"; then
+    said+="no time; "
+  else
+    mapfile -t left < <(unfinished "$log" "$binary" "$filter")
+    printf 'no time in %s for %s\n' "$part" "${left[*]}"
+    count=${#left[@]}
+    said+="$tool clean as far as it came, no time for $count tests: ${left[*]:0:4}"
+    ((count <= 4)) && said+="; " || said+=" ...; "
+  fi
+  grep -E '=========|Failure|no time' "$log" | head -n 40
+  return 1
+}
+
+stage_sanitize() {
+  local sanitizer tool part bad=0 said= backend=carry/beamline_backend_gpu_test
+  local -a go_on=()  # behind an error of memcheck the other tests say something, too
+  sanitizer=$(command -v compute-sanitizer || ls /usr/local/cuda*/bin/compute-sanitizer /opt/nvidia/*/compute-sanitizer 2>/dev/null | head -n 1)
+  if [[ -z $sanitizer ]]; then
+    detail="compute-sanitizer is not on this machine"
+    return 77
+  fi
+  [[ $(timeout 30 "$sanitizer" --help 2>&1) != *--destroy-on-device-error* ]] || go_on=(--destroy-on-device-error kernel)
+  settle_trials
+  local -x BEAMLINE_PROGRAMMATIC_LAUNCH=0  # they look at each kernel by itself
+  for tool in memcheck racecheck initcheck synccheck; do
+    sanitize kernels "$tool" 100 "$binaries/beamline_kernels_cuda_test" '*Gpu*' || bad=1
+  done
+  for part in backend ops; do sanitize "$part" memcheck 120 "$backend" "${sanitize_filters[$part]}" || bad=1; done
+  sanitize lists memcheck 120 carry/beamline_decode_gpu_test '*CudaLists.Fp32*' || bad=1
+  sanitize model memcheck 120 carry/beamline_model_gpu_test '*' || bad=1
+  sanitize decode memcheck 120 carry/beamline_decode_gpu_test '*-*CudaLists.Fp32*' || bad=1
+  for part in nccl rest; do sanitize "$part" memcheck 60 "$backend" "${sanitize_filters[$part]}" || bad=1; done
+  # Mostly kernels of libtorch's and of cuBLASLt's, thousands of them, which may take more time than there is.
+  sanitize train memcheck 120 carry/beamline_train_gpu_test '*' || bad=1
+  sanitize algorithms memcheck 120 "$backend" "${sanitize_filters[algorithms]}" || bad=1
+  detail="${said}left out by design: DeviceFaultTest, which ends its device; racecheck, initcheck and synccheck of all but the kernels' own tests"
+  [[ -n $said ]] || { detail="BEAMLINE_SANITIZE names no part: $BEAMLINE_SANITIZE"; return 1; }
+  return $bad
+}

@@ -55,7 +55,7 @@ at::IntArrayRef Shape(absl::Span<const int64_t> shape) { return {shape.data(), s
 
 // Brings back a tensor's rows, which may stand apart from each other, and gives f each element's place in the answer.
 template <typename F>
-void DownloadEach(Context& ctx, const Tensor& tensor, F f) {
+void DownloadEach(Context& ctx, DeviceFault& fault, const Tensor& tensor, F f) {
   const int64_t size = static_cast<int64_t>(tensor.itemsize()), count = tensor.numel();
   if (count == 0) return;
   int64_t last = 0;  // element, counted from the first
@@ -67,8 +67,8 @@ void DownloadEach(Context& ctx, const Tensor& tensor, F f) {
     from = BatchOf(ctx).Download(tensor.const_data_ptr(), bytes);
   } else {
     outside.resize(bytes);
-    Check(cudaDeviceSynchronize(), "download");
-    Check(cudaMemcpy(outside.data(), tensor.const_data_ptr(), bytes, cudaMemcpyDeviceToHost), "download");
+    fault.Check(cudaDeviceSynchronize(), "download");
+    fault.Check(cudaMemcpy(outside.data(), tensor.const_data_ptr(), bytes, cudaMemcpyDeviceToHost), "download");
     from = outside.data();
   }
   for (int64_t i = 0; i < count; ++i) {
@@ -218,7 +218,7 @@ Tensor CudaBackend::Upload(Context& ctx, const void* values, int64_t count, absl
   if (where_.is_cuda()) Check(cudaSetDevice(where_.index()), "choosing the device");
   Tensor tensor = NewTensor(where_, Shape(shape), dtype);
   if (count > 0) {
-    Check(cudaMemcpy(tensor.mutable_data_ptr(), values, tensor.nbytes(), cudaMemcpyHostToDevice), "upload");
+    fault_->Check(cudaMemcpy(tensor.mutable_data_ptr(), values, tensor.nbytes(), cudaMemcpyHostToDevice), "upload");
     fault_->Check(cudaStreamSynchronize(nullptr), "upload");  // batches' streams do not wait for this one
   }
   return tensor;
@@ -248,13 +248,14 @@ Tensor CudaBackend::UploadWeight(Context& ctx, absl::Span<const float> values, a
 
 std::vector<int32_t> CudaBackend::DownloadInts(Context& ctx, const Tensor& ints) const {
   std::vector<int32_t> values(ints.numel());
-  DownloadEach(ctx, ints, [&](int64_t i, const char* at) { std::memcpy(&values[i], at, sizeof(int32_t)); });
+  DownloadEach(ctx, *fault_, ints, [&](int64_t i, const char* at) { std::memcpy(&values[i], at, sizeof(int32_t)); });
   return values;
 }
 
 std::vector<float> CudaBackend::DownloadFloats(Context& ctx, const Tensor& floats) const {
   std::vector<float> values(floats.numel());
-  DownloadEach(ctx, floats, [&](int64_t i, const char* at) { values[i] = WideValue(at, floats.scalar_type()); });
+  DownloadEach(ctx, *fault_, floats,
+               [&](int64_t i, const char* at) { values[i] = WideValue(at, floats.scalar_type()); });
   return values;
 }
 

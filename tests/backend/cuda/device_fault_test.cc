@@ -3,10 +3,13 @@
 // Which errors end a device for a process, and where the backend hears of them.
 #include "backend/cuda/device_fault.h"
 
+#include <vector>
+
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include "backend/cuda/cuda_backend.h"
+#include "backend/ops.h"
 #include "backend/test_context.h"
 #include "base/out_of_memory.h"
 
@@ -52,6 +55,26 @@ TEST(DeviceFaultTest, TheEndOfABatchHearsOfIt) {
     { const auto batch = backend->BeginBatch(nullptr); }
     emulator::device_error = cudaSuccess;
     EXPECT_EQ(backend->fault().ok(), error == cudaErrorUnknown);
+  }
+}
+
+// Whatever ran before on the device shows at the next call that waits, which may be a weight's.
+TEST(DeviceFaultTest, CopiesOutsideOfABatchHearOfIt) {
+  for (const cudaError_t error : {cudaErrorUnknown, cudaErrorIllegalAddress}) {
+    for (const bool up : {true, false}) {
+      const auto backend = MakeCudaTestBackend();
+      Context ctx;
+      ctx.backend = backend.get();
+      const Tensor there = UploadWeight(ctx, std::vector<float>(8), {1, 8});
+      emulator::device_error = error;
+      if (up) {
+        EXPECT_THROW(UploadWeight(ctx, std::vector<float>(8), {1, 8}), c10::Error);
+      } else {
+        EXPECT_THROW(DownloadFloats(ctx, there), c10::Error);
+      }
+      emulator::device_error = cudaSuccess;
+      EXPECT_EQ(backend->fault().ok(), error == cudaErrorUnknown) << "of other errors nothing is known";
+    }
   }
 }
 

@@ -10,13 +10,14 @@
 #include <unistd.h>
 
 #include "absl/strings/str_cat.h"
+#include "base/memory.h"
 #include "beamline/status.h"
 
 namespace beamline {
 namespace {
 
 absl::Status SystemError(int error, std::string_view action, const std::filesystem::path& path) {
-  return absl::ErrnoToStatus(error, absl::StrCat(std::string(action), " ", path.string()));
+  return StatusOfErrno(error, absl::StrCat(std::string(action), " ", path.string()));
 }
 
 // Closes the descriptor on every way out.

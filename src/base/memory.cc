@@ -2,6 +2,7 @@
 #include "base/memory.h"
 
 #include <algorithm>
+#include <cerrno>
 #include <fstream>
 #include <limits>
 #include <optional>
@@ -90,6 +91,20 @@ absl::Status CheckDeviceMemory(const MemoryNeed& need, int64_t free_bytes) {
   return absl::ResourceExhaustedError(absl::StrCat(need.what, " need about ", FormatBytes(needed),
                                                    " of the device's memory (", DescribeMemory(need.parts), "), ",
                                                    FormatBytes(free_bytes), " are free; ", need.remedy));
+}
+
+absl::Status StatusOfErrno(int error, absl::string_view message) {
+  absl::Status status = absl::ErrnoToStatus(error, message);
+  return error == ENOMEM ? absl::ResourceExhaustedError(status.message()) : status;
+}
+
+absl::Status BesideEstimate(absl::Status status, absl::string_view estimate, absl::string_view without) {
+  constexpr absl::string_view kBefore = "; estimated before";
+  if (!absl::IsResourceExhausted(status) || estimate.empty() || absl::StrContains(status.message(), kBefore)) {
+    return status;
+  }
+  return absl::ResourceExhaustedError(
+      absl::StrCat(status.message(), kBefore, without.empty() ? "" : ", without ", without, ": ", estimate));
 }
 
 }  // namespace beamline

@@ -50,4 +50,12 @@ absl::Status CheckMemory(const MemoryNeed& need, int64_t limit_bytes = 0);
 // The same of a device that has `free_bytes`.
 absl::Status CheckDeviceMemory(const MemoryNeed& need, int64_t free_bytes);
 
+// absl::ErrnoToStatus, but for the memory of a call of the system: RESOURCE_EXHAUSTED as any other, not UNAVAILABLE.
+absl::Status StatusOfErrno(int error, absl::string_view message);
+
+// Of what ran out though the estimate fitted: others may take memory meanwhile, and an estimate may be too low. Such a
+// status gets the estimate beside it, once, and any other stays as it is: "...; estimated before: ESTIMATE". `without`
+// says what the estimate leaves out, if anything.
+absl::Status BesideEstimate(absl::Status status, absl::string_view estimate, absl::string_view without = "");
+
 }  // namespace beamline

@@ -5,36 +5,32 @@
 #pragma once
 
 #include <exception>
-#include <new>
 #include <optional>
 #include <utility>
 
 #include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
-#include "absl/strings/str_cat.h"
 #include "absl/strings/string_view.h"
-#include "base/out_of_memory.h"
 
 namespace beamline {
 
-// OK once `work` has returned; INTERNAL with what it threw. `what` names the stage. Too little memory is
+// Whether it is std::bad_alloc, or what the tensor library throws instead. Only its words tell that from a fault: its
+// allocator of the host has no type of its own for it, nor have cuBLAS's handles, and this level knows no torch.
+bool MeansOutOfMemory(const std::exception& error);
+
+// Inside of a catch block: INTERNAL with what was caught, its first line. `what` names the stage. Too little memory is
 // `out_of_memory`, of the host or of a device: a fault for the request that met it, but something to try again later
 // for a load.
+absl::Status StatusOfCaught(absl::string_view what, absl::StatusCode out_of_memory = absl::StatusCode::kInternal);
+
+// OK once `work` has returned; else the status of what it threw.
 inline absl::Status RunCatching(absl::string_view what, absl::FunctionRef<void()> work,
                                 absl::StatusCode out_of_memory = absl::StatusCode::kInternal) {
   try {
     work();
     return absl::OkStatus();
-  } catch (const OutOfMemory& error) {
-    return absl::Status(out_of_memory, absl::StrCat(what, ": out of memory: ", error.what()));
-  } catch (const std::bad_alloc&) {
-    return absl::Status(out_of_memory, absl::StrCat(what, ": out of memory"));
-  } catch (const std::exception& error) {
-    // The first line says what happened; the rest is a stack trace.
-    const absl::string_view message = error.what();
-    return absl::InternalError(absl::StrCat(what, " failed: ", message.substr(0, message.find('\n'))));
   } catch (...) {
-    return absl::InternalError(absl::StrCat(what, " failed: it threw what is no std::exception"));
+    return StatusOfCaught(what, out_of_memory);
   }
 }
 

@@ -16,6 +16,7 @@
 #include "absl/strings/str_cat.h"
 #include "base/digest.h"
 #include "base/json.h"
+#include "base/memory.h"
 #include "base/safetensors.h"
 #include "base/safetensors_format.h"
 #include "beamline/status.h"
@@ -60,10 +61,10 @@ class FileSource final : public SafetensorsSource {
     if (descriptor < 0 && errno == ELOOP) {
       return absl::InvalidArgumentError(absl::StrCat(path, ": is a symbolic link; give the file it points to"));
     }
-    if (descriptor < 0) return absl::ErrnoToStatus(errno, absl::StrCat("cannot open ", path));
+    if (descriptor < 0) return StatusOfErrno(errno, absl::StrCat("cannot open ", path));
     std::unique_ptr<FileSource> source(new FileSource(path, descriptor));
     struct stat info;
-    if (fstat(descriptor, &info) != 0) return absl::ErrnoToStatus(errno, absl::StrCat("cannot stat ", path));
+    if (fstat(descriptor, &info) != 0) return StatusOfErrno(errno, absl::StrCat("cannot stat ", path));
     if (!S_ISREG(info.st_mode)) return absl::InvalidArgumentError(absl::StrCat(path, ": not a regular file"));
     source->size_ = static_cast<uint64_t>(info.st_size);
     return source;
@@ -74,7 +75,7 @@ class FileSource final : public SafetensorsSource {
     while (count > 0) {
       const ssize_t done = read(descriptor_, out, std::min<uint64_t>(count, 1 << 30));
       if (done < 0 && errno == EINTR) continue;
-      if (done < 0) return absl::ErrnoToStatus(errno, absl::StrCat("cannot read ", path_));
+      if (done < 0) return StatusOfErrno(errno, absl::StrCat("cannot read ", path_));
       if (done == 0) return absl::DataLossError(absl::StrCat(path_, ": shrank while it was read"));
       out += done;
       count -= static_cast<uint64_t>(done);

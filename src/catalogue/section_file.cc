@@ -16,6 +16,7 @@
 #include "base/digest.h"
 #include "base/file.h"
 #include "base/interrupt.h"
+#include "base/memory.h"
 #include "beamline/status.h"
 
 namespace beamline::catalogue {
@@ -125,7 +126,7 @@ absl::Status SectionReader::Error(absl::string_view section, absl::string_view w
 absl::StatusOr<SectionReader> SectionReader::Open(const std::filesystem::path& path, uint64_t max_bytes) {
   // Not blocking, so that a pipe is refused instead of waited for.
   const int descriptor = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-  if (descriptor < 0) return absl::ErrnoToStatus(errno, absl::StrCat(path.string(), ": cannot open"));
+  if (descriptor < 0) return StatusOfErrno(errno, absl::StrCat(path.string(), ": cannot open"));
   SectionReader reader(path, descriptor);
   BEAMLINE_RETURN_IF_ERROR(reader.ReadHeader(max_bytes));
   BEAMLINE_RETURN_IF_ERROR(reader.CheckLayout());
@@ -136,7 +137,7 @@ absl::Status SectionReader::ReadAt(uint64_t offset, char* out, uint64_t bytes) c
   while (bytes > 0) {
     const ssize_t got = ::pread(descriptor_, out, std::min(bytes, kChunk), static_cast<off_t>(offset));
     if (got < 0 && errno == EINTR) continue;
-    if (got < 0) return absl::ErrnoToStatus(errno, absl::StrCat(path_.string(), ": cannot read at byte ", offset));
+    if (got < 0) return StatusOfErrno(errno, absl::StrCat(path_.string(), ": cannot read at byte ", offset));
     if (got == 0) return absl::InvalidArgumentError(absl::StrCat(path_.string(), ": ends at byte ", offset));
     out += got;
     offset += static_cast<uint64_t>(got);
@@ -148,7 +149,7 @@ absl::Status SectionReader::ReadAt(uint64_t offset, char* out, uint64_t bytes) c
 absl::Status SectionReader::ReadHeader(uint64_t max_bytes) {
   struct stat info;
   if (::fstat(descriptor_, &info) != 0) {
-    return absl::ErrnoToStatus(errno, absl::StrCat(path_.string(), ": cannot stat"));
+    return StatusOfErrno(errno, absl::StrCat(path_.string(), ": cannot stat"));
   }
   if (!S_ISREG(info.st_mode))
     return absl::InvalidArgumentError(absl::StrCat(path_.string(), ": is not a regular file"));

@@ -9,6 +9,7 @@
 #include "absl/strings/str_join.h"
 #include "base/interrupt.h"
 #include "base/log.h"
+#include "base/memory.h"
 #include "base/run_catching.h"
 #include "beamline/status.h"
 #include "engine/cost_measurement.h"
@@ -63,14 +64,23 @@ absl::StatusOr<std::unique_ptr<repository::Model>> ModelLoader::Load(const std::
 
 absl::StatusOr<std::unique_ptr<repository::Model>> ModelLoader::LoadNow(const std::string& bundle) {
   BEAMLINE_ASSIGN_OR_RETURN(std::unique_ptr<runtime::Runner> runner, source_.load(bundle));
-  BEAMLINE_RETURN_IF_ERROR(CheckBelongTogether(runner->info(), *runner->catalogue()));
-  return std::make_unique<ServingModel>(std::move(runner), options_.max_rules, ++last_group_);
+  const std::string estimate = runner->memory_estimate();
+  auto model = ReturnCatching(
+      absl::StrCat(bundle, ": loading"),
+      [&]() -> absl::StatusOr<std::unique_ptr<repository::Model>> {
+        BEAMLINE_RETURN_IF_ERROR(CheckBelongTogether(runner->info(), *runner->catalogue()));
+        return std::make_unique<ServingModel>(std::move(runner), options_.max_rules, ++last_group_);
+      },
+      kOutOfMemory);
+  if (!model.ok()) return BesideEstimate(model.status(), estimate);
+  return model;
 }
 
 absl::Status ModelLoader::WarmUp(repository::Model& model, const repository::Model* serving) {
-  const absl::Status status = ReturnCatching(
-      "warm-up", [&] { return WarmUpNow(static_cast<ServingModel&>(model), serving); }, kOutOfMemory);
-  return BesideServing(status, serving);
+  auto& next = static_cast<ServingModel&>(model);
+  absl::Status status = ReturnCatching(
+      "warm-up", [&] { return WarmUpNow(next, serving); }, kOutOfMemory);
+  return BesideServing(BesideEstimate(std::move(status), next.runner->memory_estimate(), "batches"), serving);
 }
 
 absl::Status ModelLoader::WarmUpNow(ServingModel& next, const repository::Model* serving) const {

@@ -110,15 +110,8 @@ absl::StatusOr<std::shared_ptr<const catalogue::CatalogueSnapshot>> LoadCatalogu
   return snapshot;
 }
 
-}  // namespace
-
-absl::StatusOr<Bundle> LoadBundle(const fs::path& folder, const LoadBundleOptions& options) {
-  Bundle bundle;
-  BEAMLINE_ASSIGN_OR_RETURN(bundle.manifest, OpenBundleFolder(folder));
-  BEAMLINE_RETURN_IF_ERROR(CheckBundleGate(folder, bundle.manifest, options.gated_dtype));
-  BEAMLINE_ASSIGN_OR_RETURN(bundle.config, LoadVerifiedConfig(folder, bundle.manifest));
-  bundle.memory = EstimateMemory(bundle.manifest, bundle.config, options.memory);
-  BEAMLINE_RETURN_IF_ERROR(CheckEstimate(folder, bundle.memory, options.memory, options.memory_limit_bytes));
+// All that takes memory by the bundle's size.
+absl::Status ReadParts(const fs::path& folder, const LoadBundleOptions& options, Bundle& bundle) {
   BEAMLINE_RETURN_IF_ERROR(CheckCodebook(folder, bundle.manifest, bundle.config));
 
   const std::string vocabulary_path = (folder / kVocabularyFile).string();
@@ -133,10 +126,24 @@ absl::StatusOr<Bundle> LoadBundle(const fs::path& folder, const LoadBundleOption
     BEAMLINE_ASSIGN_OR_RETURN(bundle.weights,
                               ReadBundleTensors(folder, bundle.manifest, kWeightsFile,
                                                 model::ChoosePartsOfRank(bundle.config, options.shard)));
-    return bundle;
+    return absl::OkStatus();
   }
   BEAMLINE_ASSIGN_OR_RETURN(const std::string weights, ReadBundleFile(folder, bundle.manifest, kWeightsFile));
   BEAMLINE_ASSIGN_OR_RETURN(bundle.weights, SafetensorsFile::Parse(weights, (folder / kWeightsFile).string()));
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+absl::StatusOr<Bundle> LoadBundle(const fs::path& folder, const LoadBundleOptions& options) {
+  Bundle bundle;
+  BEAMLINE_ASSIGN_OR_RETURN(bundle.manifest, OpenBundleFolder(folder));
+  BEAMLINE_RETURN_IF_ERROR(CheckBundleGate(folder, bundle.manifest, options.gated_dtype));
+  BEAMLINE_ASSIGN_OR_RETURN(bundle.config, LoadVerifiedConfig(folder, bundle.manifest));
+  bundle.memory = EstimateMemory(bundle.manifest, bundle.config, options.memory);
+  BEAMLINE_RETURN_IF_ERROR(CheckEstimate(folder, bundle.memory, options.memory, options.memory_limit_bytes));
+  BEAMLINE_RETURN_IF_ERROR(LoadingBesideEstimate(folder.string(), bundle.memory.Describe(),
+                                                 [&] { return ReadParts(folder, options, bundle); }));
   return bundle;
 }
 

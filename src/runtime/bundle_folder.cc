@@ -12,6 +12,7 @@
 #include "base/digest.h"
 #include "base/file.h"
 #include "base/interrupt.h"
+#include "base/memory.h"
 #include "beamline/status.h"
 
 namespace beamline::runtime {
@@ -33,6 +34,12 @@ std::string HintFor(const fs::path& path) {
     }
   }
   return "; remove it, or pack the bundle again";
+}
+
+absl::Status CannotList(const fs::path& folder, const std::error_code& error) {
+  const std::string message = absl::StrCat(folder.string(), ": cannot list: ", error.message());
+  return error == std::errc::not_enough_memory ? absl::ResourceExhaustedError(message)
+                                               : absl::UnavailableError(message);
 }
 
 // One entry of the folder: listed, a regular file and of the listed size.
@@ -95,7 +102,7 @@ absl::StatusOr<BundleManifest> OpenBundleFolder(const fs::path& folder) {
   BEAMLINE_ASSIGN_OR_RETURN(BundleManifest manifest, ParseManifest(json, manifest_path.string()));
 
   fs::directory_iterator entries(folder, error);
-  if (error) return absl::UnavailableError(absl::StrCat(folder.string(), ": cannot list: ", error.message()));
+  if (error) return CannotList(folder, error);
   std::vector<std::string> missing;
   for (const auto& [name, entry] : manifest.files) {
     if (fs::symlink_status(folder / name, error).type() == fs::file_type::not_found) missing.push_back(name);
@@ -110,7 +117,7 @@ absl::StatusOr<BundleManifest> OpenBundleFolder(const fs::path& folder) {
   for (; entries != fs::directory_iterator(); entries.increment(error)) {
     BEAMLINE_RETURN_IF_ERROR(CheckEntry(*entries, manifest));
   }
-  if (error) return absl::UnavailableError(absl::StrCat(folder.string(), ": cannot list: ", error.message()));
+  if (error) return CannotList(folder, error);
   return manifest;
 }
 
@@ -159,7 +166,7 @@ absl::Status VerifyBundle(const fs::path& folder) {
 
 absl::StatusOr<BundleFileEntry> DescribeFile(const fs::path& path) {
   std::ifstream file(path, std::ios::binary);
-  if (!file) return absl::ErrnoToStatus(errno, absl::StrCat(path.string(), ": cannot be opened for reading"));
+  if (!file) return StatusOfErrno(errno, absl::StrCat(path.string(), ": cannot be opened for reading"));
   Sha256 digest;
   BundleFileEntry entry;
   std::string chunk(kHashChunkBytes, '\0');

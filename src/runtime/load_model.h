@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // From options to a model in memory: what every rank of a group does, and one that is alone. Errors name file, field,
-// limit and value; memory that runs out is RESOURCE_EXHAUSTED with the estimate, or, outside of the weights, an
-// exception, caught by the callers. Thread-safe, but LoadModel sets the threads of the whole process
+// limit and value; memory that runs out is RESOURCE_EXHAUSTED with the estimate, or, before there is one, an exception,
+// caught by the callers. Thread-safe, but LoadModel sets the threads of the whole process
 // (backend::SetThreads).
 #pragma once
 

@@ -17,6 +17,7 @@
 #include "runtime/gate_report.h"
 #include "runtime/group_leader.h"
 #include "runtime/load_model.h"
+#include "runtime/memory_estimate.h"
 #include "runtime/model_runner.h"
 #include "runtime/runner.h"
 #include "runtime/tuning_cache.h"
@@ -57,17 +58,6 @@ std::optional<DeviceUse> DeviceUseOf(const backend::Context& ctx, const RunnerOp
   return DeviceUse{.free_bytes = memory->free, .batch_bytes = options.workers * backend::kLtWorkspaceBytes};
 }
 
-// Others may take memory meanwhile, and an estimate may be too low: what runs out then is told beside it.
-absl::StatusOr<model::Weights> UploadWeights(const RunnerOptions& options, backend::Context& ctx,
-                                             const Bundle& bundle) {
-  absl::StatusOr<model::Weights> weights = ReturnCatching(
-      absl::StrCat(options.bundle, ": loading"), [&] { return model::LoadWeights(ctx, bundle.config, bundle.weights); },
-      absl::StatusCode::kResourceExhausted);
-  if (!absl::IsResourceExhausted(weights.status())) return weights;
-  return absl::ResourceExhaustedError(
-      absl::StrCat(weights.status().message(), "; estimated before: ", bundle.memory.Describe()));
-}
-
 }  // namespace
 
 absl::StatusOr<LoadedModel> LoadModel(const RunnerOptions& options, backend::Context& ctx) {
@@ -88,29 +78,41 @@ absl::StatusOr<LoadedModel> LoadModel(const RunnerOptions& options, backend::Con
   BEAMLINE_ASSIGN_OR_RETURN(loaded.bundle, LoadBundle(options.bundle, load));
 
   if (options.threads) backend::SetThreads(*options.threads);
-  BEAMLINE_ASSIGN_OR_RETURN(model::Weights weights, UploadWeights(options, ctx, loaded.bundle));
-  loaded.bundle.weights = SafetensorsFile();  // the file's memory is given back before the first request
-  BEAMLINE_ASSIGN_OR_RETURN(loaded.model, model::MakeModel(loaded.bundle.config, std::move(weights)));
+  BEAMLINE_RETURN_IF_ERROR(
+      LoadingBesideEstimate(options.bundle, loaded.bundle.memory.Describe(), [&]() -> absl::Status {
+        BEAMLINE_ASSIGN_OR_RETURN(model::Weights weights,
+                                  model::LoadWeights(ctx, loaded.bundle.config, loaded.bundle.weights));
+        loaded.bundle.weights = SafetensorsFile();  // the file's memory is given back before the first request
+        BEAMLINE_ASSIGN_OR_RETURN(loaded.model, model::MakeModel(loaded.bundle.config, std::move(weights)));
+        return absl::OkStatus();
+      }));
   return loaded;
 }
 
 absl::StatusOr<std::unique_ptr<Runner>> LoadRunnerOn(const RunnerOptions& options, ModelRunner::Parts parts) {
   parts.context.workers = parts.context.backend->NewWorkers();
   BEAMLINE_ASSIGN_OR_RETURN(LoadedModel loaded, LoadModel(options, parts.context));
-  BEAMLINE_ASSIGN_OR_RETURN(const std::string digest, IdentifyBundle(options.bundle));
-  parts.tuning = TuningCache(parts.context.backend, TuningFolder(options.tuning_folder), digest);
-  parts.tuning.Load();
-  parts.tuning.LoadOf(options.bundle, loaded.bundle.manifest);
-  if (parts.group != nullptr) BEAMLINE_RETURN_IF_ERROR(parts.group->AwaitLoaded());
-  parts.model = std::move(loaded.model);
-  parts.vocabulary = std::move(loaded.bundle.vocabulary);
-  parts.catalogue = std::move(loaded.bundle.catalogue);
-  parts.model_version = loaded.bundle.manifest.model_version;
-  parts.codebook_fingerprint = loaded.bundle.manifest.codebook_fingerprint;
-  parts.context_cache_bytes = options.context_cache_bytes;
   parts.memory_estimate = loaded.bundle.memory.Describe();
-  parts.workers = options.workers;
-  return std::make_unique<ModelRunner>(std::move(parts));
+  // The others' errors have their own ranks' estimates.
+  if (parts.group != nullptr) BEAMLINE_RETURN_IF_ERROR(parts.group->AwaitLoaded());
+  std::unique_ptr<Runner> runner;
+  const std::string estimate = parts.memory_estimate;
+  BEAMLINE_RETURN_IF_ERROR(LoadingBesideEstimate(options.bundle, estimate, [&]() -> absl::Status {
+    BEAMLINE_ASSIGN_OR_RETURN(const std::string digest, IdentifyBundle(options.bundle));
+    parts.tuning = TuningCache(parts.context.backend, TuningFolder(options.tuning_folder), digest);
+    parts.tuning.Load();
+    parts.tuning.LoadOf(options.bundle, loaded.bundle.manifest);
+    parts.model = std::move(loaded.model);
+    parts.vocabulary = std::move(loaded.bundle.vocabulary);
+    parts.catalogue = std::move(loaded.bundle.catalogue);
+    parts.model_version = loaded.bundle.manifest.model_version;
+    parts.codebook_fingerprint = loaded.bundle.manifest.codebook_fingerprint;
+    parts.context_cache_bytes = options.context_cache_bytes;
+    parts.workers = options.workers;
+    runner = std::make_unique<ModelRunner>(std::move(parts));
+    return absl::OkStatus();
+  }));
+  return runner;
 }
 
 namespace {

@@ -2,6 +2,7 @@
 #include "runtime/memory_estimate.h"
 
 #include "absl/strings/str_cat.h"
+#include "base/run_catching.h"
 #include "beamline/status.h"
 
 namespace beamline::runtime {
@@ -48,6 +49,12 @@ absl::Status CheckEstimate(const std::filesystem::path& folder, const MemoryEsti
   return CheckMemory(
       {what, estimate.host, "use bf16, a smaller model or catalogue, a smaller context cache, or more memory"},
       host_limit_bytes);
+}
+
+absl::Status LoadingBesideEstimate(absl::string_view folder, absl::string_view estimate,
+                                   absl::FunctionRef<absl::Status()> load) {
+  return BesideEstimate(ReturnCatching(absl::StrCat(folder, ": loading"), load, absl::StatusCode::kResourceExhausted),
+                        estimate);
 }
 
 }  // namespace beamline::runtime

@@ -11,7 +11,9 @@
 #include <string>
 #include <vector>
 
+#include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
+#include "absl/strings/string_view.h"
 #include "base/memory.h"
 #include "model/config.h"
 #include "model/weight_schema.h"
@@ -43,5 +45,10 @@ MemoryEstimate EstimateMemory(const BundleManifest& manifest, const model::Model
 // change. `host_limit_bytes` as in base/memory.h.
 absl::Status CheckEstimate(const std::filesystem::path& folder, const MemoryEstimate& estimate, const MemoryUse& use,
                            int64_t host_limit_bytes);
+
+// `load`, a step of loading what is in `folder`: its status, RESOURCE_EXHAUSTED where memory ran out by an exception,
+// and then with the estimate (BesideEstimate of base/memory.h).
+absl::Status LoadingBesideEstimate(absl::string_view folder, absl::string_view estimate,
+                                   absl::FunctionRef<absl::Status()> load);
 
 }  // namespace beamline::runtime

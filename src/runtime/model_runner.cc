@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "base/memory.h"
 #include "base/run_catching.h"
 #include "beamline/status.h"
 #include "decode/beam_search.h"
@@ -102,9 +103,7 @@ absl::Status ModelRunner::RunBatch(absl::string_view what, const RequestJob& fir
   absl::Status status =
       RunCatching(what, batch, first.trial ? absl::StatusCode::kResourceExhausted : absl::StatusCode::kInternal);
   if (!status.ok()) BEAMLINE_RETURN_IF_ERROR(fault());
-  if (!absl::IsResourceExhausted(status) || parts_.memory_estimate.empty()) return status;
-  return absl::ResourceExhaustedError(
-      absl::StrCat(status.message(), "; estimated before, without batches: ", parts_.memory_estimate));
+  return BesideEstimate(std::move(status), parts_.memory_estimate, "batches");
 }
 
 std::vector<absl::Status> ModelRunner::Encode(absl::Span<scheduler::Job* const> jobs) {

@@ -6,6 +6,7 @@
 #pragma once
 
 #include <memory>
+#include <string>
 #include <vector>
 
 #include "absl/functional/function_ref.h"
@@ -34,7 +35,7 @@ class ModelRunner final : public Runner {
     std::string model_version;
     std::string codebook_fingerprint;
     int64_t context_cache_bytes = 0;
-    std::string memory_estimate;  // told where a trial runs out of memory
+    std::string memory_estimate;  // of the bundle, told where a trial runs out of memory
     int workers = 1;
     std::shared_ptr<GroupModel> group;  // of the model on the other ranks; null: there are none
     TuningCache tuning;                 // saved after warm-ups
@@ -48,6 +49,7 @@ class ModelRunner final : public Runner {
   }
   ContextCacheStats context_cache_stats() const override { return cache_.stats(); }
   std::optional<DeviceMemory> GetDeviceMemory() const override { return parts_.context.backend->GetDeviceMemory(); }
+  std::string memory_estimate() const override { return parts_.memory_estimate; }
   absl::Status fault() const override;
   absl::Status WarmUp(absl::Span<const RecommendRequest> recorded, ScoreRule score_rule) override;
   std::shared_ptr<void> HoldWorker() override {

@@ -54,6 +54,8 @@ class Runner : public scheduler::BatchExecutor {
   virtual EncodedRequest BuildInput(const FeatureSource& source, const Catalogue& catalogue) const = 0;
   virtual ContextCacheStats context_cache_stats() const { return {}; }
   virtual std::optional<DeviceMemory> GetDeviceMemory() const { return std::nullopt; }
+  // What loading it was estimated to take, by parts, for whoever runs out of memory beside it; empty: nobody estimated.
+  virtual std::string memory_estimate() const { return {}; }
   // Why no batch can be executed in this process any more (its device has failed, its group was lost), UNAVAILABLE: all
   // batches end with it. OK: none is known. Cheap.
   virtual absl::Status fault() const { return absl::OkStatus(); }

@@ -3,6 +3,7 @@
 // What is available by what the system's files say, in folders that look like them.
 #include "base/memory.h"
 
+#include <cerrno>
 #include <filesystem>
 #include <fstream>
 #include <limits>
@@ -84,6 +85,23 @@ TEST_F(MemoryTest, ARefusalNamesWhatNumbersAndRemedy) {
                                          "MB), 2.00 GB are free; take fewer"));
   EXPECT_TRUE(CheckDeviceMemory(parts, 2'001'500'000).ok());
   EXPECT_THAT(CheckMemory("3 items", int64_t{1} << 60, "take fewer").ToString(), HasSubstr("GB are free; take fewer"));
+}
+
+TEST(StatusOfErrno, MemoryIsNoOtherThanTheAllocators) {
+  EXPECT_EQ(StatusOfErrno(ENOMEM, "cannot list x"),
+            absl::ResourceExhaustedError("cannot list x: Cannot allocate memory"));
+  EXPECT_EQ(StatusOfErrno(ENOENT, "cannot open x"), absl::ErrnoToStatus(ENOENT, "cannot open x"));
+}
+
+TEST(BesideEstimate, TellsItOnceAndOfMemoryAlone) {
+  const absl::Status once = BesideEstimate(absl::ResourceExhaustedError("out"), "weights 1 MB");
+  EXPECT_EQ(once, absl::ResourceExhaustedError("out; estimated before: weights 1 MB"));
+  EXPECT_EQ(BesideEstimate(once, "weights 1 MB", "batches"), once);
+  EXPECT_EQ(BesideEstimate(absl::ResourceExhaustedError("out"), "weights 1 MB", "batches").message(),
+            "out; estimated before, without batches: weights 1 MB");
+  EXPECT_EQ(BesideEstimate(absl::ResourceExhaustedError("out"), "").message(), "out");
+  EXPECT_EQ(BesideEstimate(absl::InternalError("broken"), "weights 1 MB"), absl::InternalError("broken"));
+  EXPECT_TRUE(BesideEstimate(absl::OkStatus(), "weights 1 MB").ok());
 }
 
 }  // namespace

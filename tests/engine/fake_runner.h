@@ -91,11 +91,13 @@ class FakeRunner final : public runtime::Runner {
   absl::Status warm_up;                    // what WarmUp returns
   absl::Status fault_;                     // set while no other thread runs
   bool throw_in_warm_up = false;
+  std::string estimate;
   std::vector<RecommendRequest> warmed;
   ScoreRule warmed_rule = ScoreRule::kFull;
 
   const runtime::ModelInfo& info() const override { return info_; }
   absl::Status fault() const override { return fault_; }
+  std::string memory_estimate() const override { return estimate; }
   std::optional<DeviceMemory> GetDeviceMemory() const override { return device_memory; }
   std::shared_ptr<const catalogue::CatalogueSnapshot> catalogue() const override { return catalogue_; }
 

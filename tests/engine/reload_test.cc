@@ -50,7 +50,7 @@ RunnerSource Versions(std::vector<FakeRunner*>* loaded = nullptr) {
             auto runner = RunnerOf(bundle);
             if (bundle == "too-large") throw std::bad_alloc();
             if (bundle == "odd-sizes") throw std::runtime_error("sizes do not match\nframe #0");
-            if (bundle == "large-warm-up") runner->throw_in_warm_up = true;
+            if (bundle == "large-warm-up") runner->throw_in_warm_up = true, runner->estimate = "weights 1.5 MB";
             if (bundle == "broken") return absl::DataLossError("broken/items: was damaged");
             if (bundle == "cold") runner->warm_up = absl::InternalError("non_finite_logits");
             if (bundle == "other-codebook") runner->info_.codebook_fingerprint = "other";
@@ -171,7 +171,9 @@ TEST_F(ReloadTest, ALoadThatThrowsIsARefusal) {
   EXPECT_EQ(large.code(), Code::kResourceExhausted) << large;
   EXPECT_EQ(large.message(), "too-large: loading: out of memory");
   EXPECT_EQ(Reload("odd-sizes").status(), absl::InternalError("odd-sizes: loading failed: sizes do not match"));
-  EXPECT_THAT(Reload("large-warm-up").status().message(), HasSubstr("failed in the warm-up: warm-up: out of memory"));
+  EXPECT_THAT(
+      Reload("large-warm-up").status().message(),
+      HasSubstr("failed in the warm-up: warm-up: out of memory; estimated before, without batches: weights 1.5 MB ("));
   EXPECT_THAT(Reload("unreadable").status().message(), HasSubstr("unreadable: reading its manifest failed: cut off"));
   Submit({.user_id = "a"});
   EXPECT_THAT(RunAll(), ::testing::ElementsAre("v1"));

@@ -10,6 +10,7 @@
 #include "backend/backend.h"
 #include "backend/ops.h"
 #include "base/log.h"
+#include "base/run_catching.h"
 #include "beamline/kernels/vector_ops.h"
 #include "beamline/status.h"
 #include "runtime/bundle_folder.h"
@@ -111,27 +112,44 @@ void GroupModel::Release(uint64_t context) {
   released_.push_back(context);
 }
 
-std::vector<uint64_t> GroupModel::TakeReleased() {
+std::vector<uint64_t> GroupModel::Released() {
   const std::lock_guard<std::mutex> lock(mu_);
-  return std::exchange(released_, {});
+  return released_;
+}
+
+void GroupModel::ForgetReleased(size_t count) {
+  const std::lock_guard<std::mutex> lock(mu_);
+  released_.erase(released_.begin(), released_.begin() + static_cast<ptrdiff_t>(count));
 }
 
 GroupTurn::GroupTurn(std::shared_ptr<GroupModel> model) : model_(std::move(model)) {
   if (model_ != nullptr) turn_ = std::unique_lock<std::mutex>(model_->leader_->turn_);
 }
 
-GroupTurn::~GroupTurn() {
-  if (model_ == nullptr || finished_) return;
+void GroupTurn::Run(absl::string_view what, absl::FunctionRef<void()> batch) {
+  try {
+    batch();
+    if (decoding_) Tell({.command = GroupCommand::kEndDecode});
+  } catch (...) {
+    if (told_) BreakOff(what);
+    throw;
+  }
+  if (turn_.owns_lock()) turn_.unlock();
+}
+
+void GroupTurn::BreakOff(absl::string_view what) noexcept {
   const absl::Status fault = model_->leader_->context_.backend->fault();
-  model_->leader_->group_->Fail(fault.ok() ? absl::InternalError("rank 0 broke off a batch") : fault);
+  model_->leader_->group_->Fail(fault.ok() ? StatusOfCaught(absl::StrCat("rank 0: ", what)) : fault);
 }
 
 void GroupTurn::Tell(GroupMessage message) {
   if (model_ == nullptr) return;
   message.model = model_->id_;
-  message.released = model_->TakeReleased();
+  message.released = model_->Released();
   const absl::Status status = model_->leader_->Tell(message);
   if (!status.ok()) throw std::runtime_error(std::string(status.message()));
+  told_ = true;
+  model_->ForgetReleased(message.released.size());
 }
 
 std::vector<ContextLease> GroupTurn::Encode(const model::EncoderInput& input) {
@@ -161,12 +179,6 @@ void GroupTurn::Step(backend::Context& ctx, const model::StepInput& step) {
     message.parents = backend::DownloadInts(ctx, step.parents);
   }
   Tell(std::move(message));
-}
-
-void GroupTurn::Finish() {
-  if (decoding_) Tell({.command = GroupCommand::kEndDecode});
-  finished_ = true;
-  if (turn_.owns_lock()) turn_.unlock();
 }
 
 }  // namespace beamline::runtime

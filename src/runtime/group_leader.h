@@ -5,7 +5,8 @@
 // ranks must agree on what comes next. Scheduling, selection, the catalogue and the cache's decisions are rank 0's
 // alone; the others keep their share of each context until nobody here holds it.
 //
-// A batch that breaks off here, or anywhere, leaves the ranks apart: it ends the group. Thread-safe.
+// A batch that breaks off here once the others were told of it, or that breaks off anywhere else, leaves the ranks
+// apart: it ends the group. Thread-safe.
 #pragma once
 
 #include <condition_variable>
@@ -16,7 +17,9 @@
 #include <string>
 #include <vector>
 
+#include "absl/functional/function_ref.h"
 #include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
 #include "backend/communicator.h"
 #include "backend/context.h"
 #include "beamline/parallel.h"
@@ -77,7 +80,8 @@ class GroupModel {
 
  private:
   friend class GroupTurn;
-  std::vector<uint64_t> TakeReleased();
+  std::vector<uint64_t> Released();
+  void ForgetReleased(size_t count);  // the first, which the others have heard of
 
   const std::shared_ptr<GroupLeader> leader_;
   const uint64_t id_;
@@ -108,23 +112,28 @@ class ContextLease {
 class GroupTurn {
  public:
   explicit GroupTurn(std::shared_ptr<GroupModel> model);
-  ~GroupTurn();  // without Finish the batch broke off: the group ends
   GroupTurn(const GroupTurn&) = delete;
   GroupTurn& operator=(const GroupTurn&) = delete;
+
+  // The batch, which the calls below are part of, and the end of the turn; once. Where it throws, the others may wait
+  // in it by then: if they were told anything of it the group ends, with what was thrown as the reason. `what` names
+  // it.
+  void Run(absl::string_view what, absl::FunctionRef<void()> batch);
 
   // One lease per row of the input.
   std::vector<ContextLease> Encode(const model::EncoderInput& input);
   void BeginDecode(const std::vector<uint64_t>& contexts);
   void Step(backend::Context& ctx, const model::StepInput& step);
-  void Finish();
 
  private:
   void Tell(GroupMessage message);
+  // In a catch block. Who has not even the memory to say it ends the process, which the others notice.
+  void BreakOff(absl::string_view what) noexcept;
 
   const std::shared_ptr<GroupModel> model_;
   std::unique_lock<std::mutex> turn_;
+  bool told_ = false;
   bool decoding_ = false;
-  bool finished_ = false;
 };
 
 }  // namespace beamline::runtime

@@ -131,13 +131,17 @@ void ModelRunner::EncodeBatch(absl::Span<RequestJob* const> jobs) {
   const model::ModelConfig& config = parts_.model->config();
   const model::EncoderInput input = BuildEncoderBatch(
       config, requests, [&](int64_t size, int64_t fewest) { return backend::RoomFor(ctx, size, fewest); });
+  std::vector<ContextLease> leases;
+  std::vector<model::ContextHandle> handles;
   GroupTurn turn(parts_.group);
-  std::vector<ContextLease> leases = turn.Encode(input);
-  model::EncodedContext encoded = model::EncodePass(ctx, *parts_.model, model::UploadEncoderInput(ctx, config, input));
-  model::TakeFirstStep(ctx, *parts_.model, encoded);
-  std::vector<model::ContextHandle> handles = model::SplitContext(ctx, encoded, static_cast<int64_t>(jobs.size()));
-  backend::EndBatch(ctx);  // what is kept below was computed
-  turn.Finish();
+  turn.Run("encode", [&] {
+    leases = turn.Encode(input);
+    model::EncodedContext encoded =
+        model::EncodePass(ctx, *parts_.model, model::UploadEncoderInput(ctx, config, input));
+    model::TakeFirstStep(ctx, *parts_.model, encoded);
+    handles = model::SplitContext(ctx, encoded, static_cast<int64_t>(jobs.size()));
+    backend::EndBatch(ctx);  // what is kept below was computed
+  });
   for (size_t i = 0; i < jobs.size(); ++i) {
     jobs[i]->context = std::make_shared<const ModelContext>(std::move(handles[i]), std::move(leases[i]));
     jobs[i]->context_cached = false;
@@ -195,12 +199,14 @@ void ModelRunner::DecodeBatch(absl::Span<RequestJob* const> jobs, absl::Span<con
     on_others.push_back(context.lease.id());
     requests.push_back({&constraints[i], jobs[i]->beam_widths, jobs[i]->score_rule, jobs[i]->trace});
   }
+  std::vector<decode::SearchResult> results;
   GroupTurn turn(parts_.group);
-  const GroupedModel model(*parts_.model, turn, std::move(on_others));
-  std::vector<decode::SearchResult> results = decode::BeamSearch(model).Run(
-      ctx, model::PackContexts(ctx, handles, backend::RoomFor(ctx, static_cast<int64_t>(handles.size()))), requests,
-      [&](int request) { return gate(*jobs[request]); });
-  turn.Finish();
+  turn.Run("decode", [&] {
+    const GroupedModel model(*parts_.model, turn, std::move(on_others));
+    results = decode::BeamSearch(model).Run(
+        ctx, model::PackContexts(ctx, handles, backend::RoomFor(ctx, static_cast<int64_t>(handles.size()))), requests,
+        [&](int request) { return gate(*jobs[request]); });
+  });
   for (size_t i = 0; i < jobs.size(); ++i) {
     *statuses[i] = std::move(results[i].status);
     jobs[i]->hypotheses = std::move(results[i].hypotheses);

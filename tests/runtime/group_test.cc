@@ -5,8 +5,12 @@
 #include <cmath>
 #include <filesystem>
 #include <fstream>
+#include <functional>
+#include <new>
 #include <random>
+#include <stdexcept>
 #include <thread>
+#include <utility>
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -27,6 +31,7 @@ namespace {
 
 namespace fs = std::filesystem;
 using ::testing::AllOf;
+using ::testing::EndsWith;
 using ::testing::HasSubstr;
 using testing::TinyBundleOptions;
 
@@ -333,8 +338,7 @@ TEST(Group, ABatchThatBreaksOffEndsTheGroup) {
   ASSERT_TRUE(model.ok() && (*model)->AwaitLoaded().ok());
   try {
     GroupTurn turn(*model);
-    turn.BeginDecode({77});  // a context that the other rank does not have
-    turn.Finish();
+    turn.Run("decode", [&] { turn.BeginDecode({77}); });  // a context that the other rank does not have
   } catch (const std::exception& error) {
     GTEST_LOG_(INFO) << "the group has ended already: " << error.what();
   }
@@ -344,6 +348,57 @@ TEST(Group, ABatchThatBreaksOffEndsTheGroup) {
   for (int i = 0; i < 200 && status.ok(); ++i) status = runner->Encode(batch)[0];
   EXPECT_TRUE(absl::IsUnavailable(status)) << status;
   EXPECT_THAT(std::string(status.message()), HasSubstr("rank 1: following rank 0 failed: context 77 is not here"));
+}
+
+// Whoever reads of the end, here or on another rank, reads why.
+TEST(Group, ABatchThatBreaksOffOnRankZeroTellsItsCause) {
+  const std::function<void()> throws[] = {[] { throw std::runtime_error("the gate broke\nframe #0"); },
+                                          [] { throw std::bad_alloc(); }};
+  const std::string causes[] = {"rank 0: decode failed: the gate broke", "rank 0: decode: out of memory"};
+  for (int i = 0; i < 2; ++i) {
+    RunnerOptions options{.bundle = TinyBundle("cause", {}), .threads = 1};
+    RunningGroup group(2, options);
+    auto runner = group.Load(options);
+    ASSERT_NE(runner, nullptr);
+    Jobs jobs = RandomJobs(*runner, 1, 1);
+    std::vector<scheduler::Job*> batch{jobs[0].get()};
+    ASSERT_TRUE(runner->Encode(batch)[0].ok());
+    const absl::Status status = runner->Decode(batch, [&](auto&) {  // between two steps
+      throws[i]();
+      return absl::OkStatus();
+    })[0];
+    EXPECT_TRUE(absl::IsUnavailable(status)) << status;
+    EXPECT_THAT(std::string(status.message()), EndsWith(causes[i]));
+    EXPECT_EQ(runner->fault(), status);
+    jobs.clear();
+    runner.reset();
+    EXPECT_THAT(std::string(group.Leave()[1].message()), EndsWith(causes[i]));
+  }
+}
+
+// Two contexts that do not fit together are found before anybody is told of a decode.
+TEST(Group, ABatchThatBreaksOffBeforeAnybodyWasToldEndsAlone) {
+  RunnerOptions options{.bundle = TinyBundle("untold", {}), .backend = "aten", .threads = 1};
+  RunnerOptions other = options;
+  other.bundle = TinyBundle("untold_other", {.level_sizes = {9, 6, 10}});
+  const auto alone = LoadRunner(other);
+  ASSERT_TRUE(alone.ok()) << alone.status();
+  Jobs foreign = RunJobs(**alone, RandomJobs(**alone, 1, 1));
+  RunningGroup group(2, options);
+  const auto runner = group.Load(options);
+  ASSERT_NE(runner, nullptr);
+  Jobs jobs = RunJobs(*runner, RandomJobs(*runner, 1, 2));
+  const std::shared_ptr<const RequestContext> own = std::exchange(jobs[1]->context, foreign[0]->context);
+  std::vector<scheduler::Job*> batch{jobs[0].get(), jobs[1].get()};
+  for (const absl::Status& status : runner->Decode(batch, [](auto&) { return absl::OkStatus(); })) {
+    EXPECT_TRUE(absl::IsInternal(status)) << status;
+    EXPECT_THAT(std::string(status.message()), HasSubstr("decode failed: "));
+  }
+  EXPECT_TRUE(runner->fault().ok()) << runner->fault();
+  jobs[1]->context = own;
+  for (const absl::Status& status : runner->Decode(batch, [](auto&) { return absl::OkStatus(); })) {
+    EXPECT_TRUE(status.ok()) << status;
+  }
 }
 
 TEST(GroupMessage, RoundTripsAndRefusesWhatIsCutOrLies) {

@@ -147,14 +147,15 @@ struct EngineStatus {
 //
 // Callbacks run under no lock of the engine, and may be null. They may call Submit, a canceller, Reload and GetStatus,
 // but of requests neither Recommend nor Drain, nor destroy the engine: they are what those wait for. They must not
-// throw, and hold up others: a slow one its worker, with the answers that its batch has behind it. Who submits again
-// from the callback of a refusal, which runs inside Submit, does so without end.
+// throw, and hold up others: a slow one its worker, with the answers that its batch has behind it, or whoever else ends
+// while a store is asked. Who submits again from the callback of a refusal, which runs inside Submit, does so without
+// end.
 class Engine {
  public:
   using Callback = absl::AnyInvocable<void(absl::StatusOr<RecommendResult>)>;
   // Cancels its request when called; a no-op once the callback has started. Safe from any thread, any number of times.
-  // The request ends with CANCELLED; once it is queued, in the last twentieth of the time it had then, with
-  // DEADLINE_EXCEEDED, and counts as expired: a remote caller's own clock has run out.
+  // The request ends with CANCELLED; once it is queued, in the last twentieth of the time it had then (5 ms at least),
+  // with DEADLINE_EXCEEDED, and counts as expired: a remote caller's own clock has run out.
   using Canceller = absl::AnyInvocable<void()>;
 
   virtual ~Engine() = default;

@@ -3,6 +3,7 @@
 
 #include <array>
 #include <exception>
+#include <filesystem>
 #include <new>
 #include <system_error>
 
@@ -27,7 +28,8 @@ absl::string_view FirstLine(const std::exception& error) {
 // A thread's stack is memory, too; the system gives the same error where it has threads enough.
 bool MeansNoThread(const std::exception& error) {
   const auto* system = dynamic_cast<const std::system_error*>(&error);
-  return system != nullptr && system->code() == std::errc::resource_unavailable_try_again;
+  return system != nullptr && dynamic_cast<const std::filesystem::filesystem_error*>(&error) == nullptr &&
+         system->code() == std::errc::resource_unavailable_try_again;
 }
 
 }  // namespace
@@ -50,7 +52,8 @@ absl::Status StatusOfCaught(absl::string_view what, absl::StatusCode out_of_memo
       return absl::Status(out_of_memory, says_more ? absl::StrCat(what, ": out of memory: ", FirstLine(error))
                                                    : absl::StrCat(what, ": out of memory"));
     }
-    if (MeansNoThread(error)) {
+    // Elsewhere it may be anybody's error, a socket's that timed out.
+    if (out_of_memory != absl::StatusCode::kInternal && MeansNoThread(error)) {
       return absl::Status(out_of_memory, absl::StrCat(what, ": out of memory or of threads: ", FirstLine(error)));
     }
     return absl::InternalError(absl::StrCat(what, " failed: ", FirstLine(error)));

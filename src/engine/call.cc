@@ -21,6 +21,11 @@ void Call::Cancel() {
   if (preparing != nullptr) preparing->Now();
 }
 
+bool Call::Queued() {
+  std::lock_guard lock(mu);
+  return scheduler != nullptr;
+}
+
 absl::Status Call::StillWanted(absl::Time now) {
   std::lock_guard lock(mu);
   if (cancelled || ended) return absl::CancelledError("cancelled by the caller");

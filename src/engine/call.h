@@ -36,6 +36,7 @@ struct Call {
   bool ended = false;
 
   void Cancel();
+  bool Queued();  // with the scheduler
   // OK while the caller still wants an answer that may still come in time.
   absl::Status StillWanted(absl::Time now);
 };

@@ -67,7 +67,9 @@ absl::Status FollowEngine(const EngineOptions& options) {
   if (options.parallel.rank == 0) {
     return absl::InvalidArgumentError("parallel.rank: 0 is the engine (CreateEngine); others follow it");
   }
-  BEAMLINE_ASSIGN_OR_RETURN(const runtime::RunnerOptions load, engine::RunnerOptionsOf(options));
+  BEAMLINE_ASSIGN_OR_RETURN(runtime::RunnerOptions load, engine::RunnerOptionsOf(options));
+  backend::SetThreads(options.threads);  // as above
+  load.threads = std::nullopt;
   return runtime::FollowGroup(load, options.parallel);
 }
 

@@ -220,8 +220,7 @@ void EngineCore::Prepare(const CallPtr& call) {
     return status.ok();
   };
   if (!wanted()) return;
-  // Stores and rankers are an embedder's code.
-  if (absl::Status status = ReturnCatching("history store", [&] { return AddHistory(request); }); !status.ok()) {
+  if (absl::Status status = AddHistory(request); !status.ok()) {
     End(call, std::move(status));
     return;
   }
@@ -294,7 +293,9 @@ void EngineCore::SetWidths(const RecommendRequest& request, runtime::RequestJob&
 
 absl::Status EngineCore::AddHistory(RecommendRequest& request) const {
   if (!NeedsStore(request)) return absl::OkStatus();
-  absl::StatusOr<std::vector<Event>> stored = options_.history_store->Get(request.user_id, options_.max_history);
+  // Stores and rankers are an embedder's code, and may throw.
+  absl::StatusOr<std::vector<Event>> stored = ReturnCatching(
+      "history store", [&] { return options_.history_store->Get(request.user_id, options_.max_history); });
   if (!stored.ok()) {  // on its way to logs
     return absl::Status(stored.status().code(), WithoutUser(stored.status().message(), request.user_id));
   }

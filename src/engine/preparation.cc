@@ -98,10 +98,12 @@ absl::Time Preparation::EndUnwanted() {
   {
     std::lock_guard lock(mu_);
     calls.assign(calls_.begin(), calls_.end());
+    ++ending_;
   }
   absl::Time next = absl::InfiniteFuture();
   const absl::Time now = clock_->Now();
   for (CallPtr& call : calls) {
+    if (call->Queued()) continue;  // the scheduler's own sweeper has it
     if (absl::Status status = call->StillWanted(now); status.ok()) {
       next = std::min(next, call->deadline);
     } else if (hooks_.end(call, std::move(status))) {
@@ -109,6 +111,9 @@ absl::Time Preparation::EndUnwanted() {
     }
   }
   Forget(ended);
+  std::lock_guard lock(mu_);
+  --ending_;
+  left_.notify_all();
   return next;
 }
 
@@ -135,7 +140,7 @@ bool Preparation::Drain(absl::Time deadline) {
   Forget(ended);
   // Others had ended, or are with the scheduler: whoever ended them waits for nothing but their callback.
   std::unique_lock lock(mu_);
-  left_.wait(lock, [this] { return calls_.empty(); });
+  left_.wait(lock, [this] { return calls_.empty() && ending_ == 0; });
   return ended.empty();
 }
 

@@ -4,7 +4,8 @@
 // compile; neither holds a request beyond its deadline, its caller's patience or a drain: a thread watches, and ends it
 // while the work goes on for nobody. Stores are asked on threads of their own, so that a slow one holds up only those
 // who ask it. Work that nobody waits for any more still counts against the capacity of its place: a store that hangs
-// for good fills no memory, and refuses nobody who does not ask it. Thread-safe.
+// for good fills no memory with requests (each of them holds the model version that it came to), and refuses nobody who
+// does not ask it. Thread-safe.
 #pragma once
 
 #include <array>
@@ -75,7 +76,7 @@ class Preparation {
  private:
   void Prepare(const CallPtr& call, Place place);
   void WatchLoop();
-  // Ends the calls that are past their deadline or cancelled; returns the next deadline.
+  // Ends the calls that are past their deadline or cancelled and not with the scheduler; returns the next deadline.
   absl::Time EndUnwanted();
   void Forget(const std::vector<CallPtr>& ended);
 
@@ -88,6 +89,7 @@ class Preparation {
   std::condition_variable left_;
   absl::flat_hash_set<CallPtr> calls_;   // guarded by mu_, as all below: their callbacks have not returned
   std::array<int64_t, 3> working_ = {};  // by place: entered, and not done with; at least those of calls_
+  int64_t ending_ = 0;                   // passes of the watch, which may be in callbacks of calls that are gone
   bool draining_ = false;
 
   std::thread watch_;

@@ -146,9 +146,10 @@ void GroupTurn::Tell(GroupMessage message) {
   if (model_ == nullptr) return;
   message.model = model_->id_;
   message.released = model_->Released();
-  const absl::Status status = model_->leader_->Tell(message);
+  const std::string bytes = SerializeGroupMessage(message);
+  told_ = true;  // from the first byte on, though sending may break off half way
+  const absl::Status status = model_->leader_->group_->Broadcast(bytes);
   if (!status.ok()) throw std::runtime_error(std::string(status.message()));
-  told_ = true;
   model_->ForgetReleased(message.released.size());
 }
 

@@ -395,8 +395,9 @@ absl::Status Serve(const config::v1::ServerConfig& config, const EngineFactory& 
   RecorderOnDemand recorder;
   SignalWatcher signals([&](int number) {
     if (hangup.Took(number) || recorder.Took(number)) return;
-    // First what cannot hang: from here on the process ends, even if the engine answers nobody any more.
-    if (stop.count() == 0) watchdog->Arm(StopTime(config.lifecycle()) + kWatchdogMargin);
+    // First what cannot hang: from here on the process ends, even if the engine answers nobody any more. (While it
+    // loads there may be no watchdog yet.)
+    if (!loading.load() && stop.count() == 0) watchdog->Arm(StopTime(config.lifecycle()) + kWatchdogMargin);
     if (!stop.AddSignal(ProcessClock().Now())) return;
     LogEvent(spdlog::level::info, "signal received", {{"signal", number}});
     if (loading.load()) {  // nothing is served and nothing is being written: there is nothing to wait for

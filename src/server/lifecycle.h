@@ -3,7 +3,7 @@
 // From "the engine is wanted" to "the process may exit": loading, serving, draining. On the first SIGTERM or SIGINT
 // health says NOT_SERVING; after the drain delay new calls are refused; calls in flight get the grace time; then,
 // when nobody has called for a tenth of a second (of the grace time, at most a second), the server and the engine stop.
-// A second signal skips what is left of both times, unless it comes within kOneWish of one before. A watchdog, armed by
+// A second signal skips what is left of both times, unless it comes within kOneWish of the first. A watchdog, armed by
 // the first signal itself, ends the process one second after both times in case anything hangs. A signal while the
 // engine still loads ends the process at once. SIGHUP stops nothing: whoever means "read your files again" by it is
 // told in the log that they are watched. SIGUSR1 writes the flight recorder to standard error, SIGUSR2 does nothing.

@@ -1,11 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "base/cgroup.h"
 
+#include <algorithm>
 #include <filesystem>
 #include <fstream>
 #include <string>
 #include <thread>
 
+#include <sched.h>
+#include <unistd.h>
+
+#include "absl/strings/str_cat.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 
@@ -20,8 +25,9 @@ class CgroupTest : public ::testing::Test {
   }
   CgroupFiles Files() const { return {(folder_ / "own").string(), (folder_ / "groups").string()}; }
 
-  const std::filesystem::path folder_ = std::filesystem::path(::testing::TempDir()) / "cgroup_test";
-  const int machine_ = static_cast<int>(std::thread::hardware_concurrency());
+  const std::filesystem::path folder_ =
+      std::filesystem::path(::testing::TempDir()) / absl::StrCat("cgroup_test_", ::getpid());
+  const int machine_ = UsableCores({"/nowhere", "/nowhere"});
 };
 
 TEST_F(CgroupTest, EveryGroupAboveTheOwnOneIsNamed) {
@@ -45,6 +51,20 @@ TEST_F(CgroupTest, TheLeastQuotaBoundsTheCoresRoundedUp) {
   EXPECT_EQ(UsableCores(Files()), std::min(machine_, 900));
   Write("groups/pods/cpu.max", "nonsense\n");
   EXPECT_EQ(UsableCores(Files()), machine_);
+}
+
+TEST_F(CgroupTest, AThreadThatIsHeldToOneCoreHasOne) {
+  std::thread([&] {
+    cpu_set_t before, one;
+    ASSERT_EQ(sched_getaffinity(0, sizeof(before), &before), 0);
+    CPU_ZERO(&one);
+    for (int core = 0; core < CPU_SETSIZE && CPU_COUNT(&one) == 0; ++core) {
+      if (CPU_ISSET(core, &before)) CPU_SET(core, &one);
+    }
+    EXPECT_EQ(UsableCores(Files()), CPU_COUNT(&before));
+    ASSERT_EQ(sched_setaffinity(0, sizeof(one), &one), 0);
+    EXPECT_EQ(UsableCores(Files()), 1);
+  }).join();
 }
 
 }  // namespace

@@ -486,6 +486,10 @@ TEST_F(EngineCoreTest, NoUsersIdIsInWhatAStoreSaysWentWrong) {
   Start({.history_store = std::make_shared<BrokenStore>()});
   const auto answer = Ask(User("canary"));
   EXPECT_THAT(std::string(answer.status().message()), HasSubstr("no answer for <user> from shard 7"));
+  Start({.history_store =
+             std::make_shared<OddStore>([]() -> absl::Status { throw std::runtime_error("cannot parse canary's"); })});
+  EXPECT_EQ(Ask(User("canary")).status().message(), "history store failed: cannot parse <user>'s");
+  Start({.history_store = std::make_shared<BrokenStore>()});
   EXPECT_EQ(Ask(User("7")).status().message(), "no answer for <user> from shard <user>");
   EXPECT_EQ(Ask(User("s")).status().message(), "no answer for <user> from shard 7") << "shard keeps its s";
   EXPECT_EQ(Ask(User("shar")).status().message(), "no answer for <user> from <user>d 7") << "longer ones go everywhere";

@@ -120,9 +120,9 @@ class HangingStore final : public UserHistoryStore {
     changed_.wait(lock, [this] { return released_; });
     return std::vector<Event>();
   }
-  void AwaitOne() {
+  void Await(int calls = 1) {
     std::unique_lock lock(mu_);
-    changed_.wait(lock, [this] { return waiting_ > 0; });
+    changed_.wait(lock, [=, this] { return waiting_ >= calls; });
   }
   void Release() {
     std::lock_guard lock(mu_);
@@ -160,14 +160,14 @@ TEST(EngineThreadsTest, DrainDoesNotWaitForAStoreThatHangs) {
   auto store = std::make_shared<HangingStore>();
   auto engine = Start({.history_store = store}, absl::ZeroDuration());
   std::atomic<int> unavailable{0}, calls{0};
-  constexpr int kCalls = 5;  // more than there are preparation threads
+  constexpr int kCalls = 12;  // more than there are threads for stores
   for (int i = 0; i < kCalls; ++i) {
     engine->Submit({.user_id = "good"}, [&](const auto& result) {
       calls.fetch_add(1);
       if (absl::IsUnavailable(result.status())) unavailable.fetch_add(1);
     });
   }
-  store->AwaitOne();
+  store->Await();
   // Where Drain waits for the store, nothing but this ends the test.
   std::thread rescue([&] {
     for (int i = 0; i < 1000 && unavailable.load() < kCalls; ++i)
@@ -218,7 +218,7 @@ TEST(EngineThreadsTest, AHangingStoreHoldsNoRequestBeyondItsDeadlineOrItsCallers
   auto cancel_first = ask(absl::Minutes(10));
   for (int i = 0; i < 20; ++i) ask(absl::Milliseconds(20 + i % 3));
   auto cancel_last = ask(absl::Minutes(10));
-  store->AwaitOne();
+  store->Await();
   cancel_first();
   cancel_last();
   EXPECT_EQ(endings.front()->Await(), absl::StatusCode::kCancelled);
@@ -234,11 +234,15 @@ TEST(EngineThreadsTest, AHangingStoreHoldsUpAndFillsUpOnlyThoseWhoAskIt) {
   auto engine = Start({.queue_capacity = 12, .history_store = store}, absl::ZeroDuration());
   const absl::Cleanup release = [&] { store->Release(); };
   std::vector<std::unique_ptr<Ending>> endings;
+  std::vector<Engine::Canceller> cancel;
   for (int i = 0; i < 12; ++i) {
     endings.push_back(std::make_unique<Ending>());
-    engine->Submit({.user_id = "good", .deadline = engine->Now() + absl::Milliseconds(20)}, endings.back()->Callback());
+    cancel.push_back(
+        engine->Submit({.user_id = "good", .deadline = engine->Now() + absl::Minutes(10)}, endings.back()->Callback()));
   }
-  for (const auto& ending : endings) EXPECT_EQ(ending->Await(), absl::StatusCode::kDeadlineExceeded);
+  store->Await(8);
+  for (Engine::Canceller& canceller : cancel) canceller();
+  for (const auto& ending : endings) EXPECT_EQ(ending->Await(), absl::StatusCode::kCancelled);
   const auto full = engine->Recommend({.user_id = "good"});
   EXPECT_TRUE(absl::IsResourceExhausted(full.status())) << full.status() << ": twelve calls of the store hang still";
   RecommendRequest other{.user_id = "good", .history = {{.item = 3}}};
@@ -247,18 +251,45 @@ TEST(EngineThreadsTest, AHangingStoreHoldsUpAndFillsUpOnlyThoseWhoAskIt) {
   EXPECT_TRUE(engine->Recommend(other).ok());
 }
 
+// The store is released while the callback of a request that was ended meanwhile still runs: its thread has then
+// nothing to do any more with a call whose callback has not returned.
+TEST(EngineThreadsTest, DrainWaitsForTheCallbackOfARequestThatEndedWhileItsStoreHung) {
+  auto store = std::make_shared<HangingStore>();
+  auto engine = Start({.history_store = store}, absl::ZeroDuration());
+  const absl::Cleanup release = [&] { store->Release(); };
+  std::atomic<bool> begun{false}, ended{false};
+  Engine::Canceller cancel = engine->Submit({.user_id = "good"}, [&](const auto&) {
+    begun.store(true);
+    std::this_thread::sleep_for(std::chrono::milliseconds(300));
+    ended.store(true);
+  });
+  store->Await();
+  cancel();
+  while (!begun.load()) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  store->Release();
+  std::this_thread::sleep_for(std::chrono::milliseconds(50));  // for the store's thread to be done
+  EXPECT_TRUE(engine->Drain(absl::InfiniteFuture()));
+  EXPECT_TRUE(ended.load());
+}
+
 TEST(EngineThreadsTest, AReloadsCallbackMayAskAnEngineThatIsBeingDestroyed) {
   std::unique_ptr<EngineCore> engine;
+  std::atomic<EngineCore*> loading_of{nullptr};
   std::atomic<int> loads{0}, reloads{0}, refused{0};
   RunnerSource source = SourceOf(std::make_unique<FakeRunner>(MakeCatalogue(150)));
   source.load = [&, first = source.load](const std::string& bundle) {
-    if (loads.fetch_add(1) > 0) std::this_thread::sleep_for(std::chrono::milliseconds(100));
+    if (loads.fetch_add(1) > 0) {
+      while (loading_of.load()->GetStatus().not_ready != "stopping") {
+        std::this_thread::sleep_for(std::chrono::milliseconds(1));
+      }
+    }
     return first(bundle);
   };
   auto made = EngineCore::Create({.options = {}, .source = std::move(source)});
   ASSERT_TRUE(made.ok()) << made.status();
   engine = *std::move(made);
   EngineCore* const asked = engine.get();
+  loading_of.store(asked);
   for (const char* bundle : {"loads as the engine goes", "waits"}) {
     engine->Reload(bundle, [&, asked](const absl::StatusOr<ModelVersion>& version) {
       EXPECT_FALSE(version.ok());

@@ -56,7 +56,7 @@ __global__ void __launch_bounds__(kThreads) LineageAttention(const __grid_consta
   }
 
   constexpr int kAtOnce = StepsAtOnce<T, kChunks>();
-  float max = -FLT_MAX, sum = 0;  // finite: of steps that a bias of -inf hides nothing is left, nor a NaN
+  float max = -FLT_MAX, sum = 0;  // finite: of steps that a bias of -inf hides nothing is left, as long as one is seen
   float out[kChunks][kVector] = {};
 #pragma unroll 1
   for (int first = 0; first <= batch.step; first += kAtOnce) {

@@ -26,7 +26,7 @@ class Communicator {
   virtual ~Communicator() = default;
   virtual parallel::Shard shard() const = 0;
 
-  // In place. REQUIRES: contiguous, fp32 or bf16, the same shape on every rank.
+  // In place. REQUIRES: contiguous, fp32, bf16 or fp16, the same shape on every rank.
   virtual void AllReduce(const at::Tensor& x) = 0;
   // own [rows, columns of this rank] -> all [rows, columns], rank r's from shard().of(r).begin(columns) on. REQUIRES:
   // one dtype; own may have any strides.

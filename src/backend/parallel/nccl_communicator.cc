@@ -1,10 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // NCCL between the devices of a group. Calls go onto the device's current stream and return at once; only the start
-// waits. The communicator is non-blocking, so that a start that waits for a lost rank can be given up, and aborting it,
-// which the loss of the group does at the next call and destruction always does, ends kernels that wait for one.
+// waits. The communicator is non-blocking, so that a start that waits for a lost rank can be given up. Aborting it ends
+// kernels that wait for a rank, and with them whoever waits for their stream: a thread does it as soon as the group is
+// lost, a call that fails, and destruction always.
+#include <chrono>
+#include <condition_variable>
 #include <cstring>
+#include <mutex>
 #include <string>
+#include <thread>
 
 #include <c10/core/DeviceGuard.h>
 #include <c10/core/Stream.h>
@@ -26,7 +31,16 @@ class NcclCommunicator final : public Communicator {
   NcclCommunicator(const NcclApi* api, parallel::ProcessGroup* group, c10::Device device)
       : api_(*api), group_(group), device_(device) {}
   ~NcclCommunicator() override {
-    if (comm_ != nullptr) api_.comm_abort(comm_);
+    if (watch_.joinable()) {
+      {
+        const std::lock_guard<std::mutex> lock(mu_);
+        ending_ = true;
+        changed_.notify_all();
+      }
+      watch_.join();
+    }
+    const std::lock_guard<std::mutex> lock(mu_);
+    Abort();
   }
 
   absl::Status Start() {
@@ -42,8 +56,13 @@ class NcclCommunicator final : public Communicator {
     const c10::DeviceGuard guard(device_);
     ncclConfig_t config = NCCL_CONFIG_INITIALIZER;
     config.blocking = 0;
-    BEAMLINE_RETURN_IF_ERROR(Check(api_.comm_init_rank_config(&comm_, shard().size, id, shard().rank, &config)));
-    return Await();
+    {
+      const std::lock_guard<std::mutex> lock(mu_);
+      BEAMLINE_RETURN_IF_ERROR(Check(api_.comm_init_rank_config(&comm_, shard().size, id, shard().rank, &config)));
+      BEAMLINE_RETURN_IF_ERROR(Await());
+    }
+    if (group_ != nullptr) watch_ = std::thread([this] { Watch(); });
+    return absl::OkStatus();
   }
 
   parallel::Shard shard() const override { return group_ == nullptr ? parallel::Shard{} : group_->shard(); }
@@ -55,6 +74,17 @@ class NcclCommunicator final : public Communicator {
   }
 
  private:
+  // Until the group is lost. With a period, for the group calls nobody.
+  void Watch() {
+    std::unique_lock<std::mutex> lock(mu_);
+    while (!ending_ && group_->status().ok()) changed_.wait_for(lock, std::chrono::milliseconds(50));
+    Abort();
+  }
+  // With mu_ held, as all below.
+  void Abort() {
+    if (comm_ != nullptr) api_.comm_abort(comm_);
+    comm_ = nullptr;
+  }
   absl::Status Check(ncclResult_t result) const {
     if (result == ncclSuccess || result == ncclInProgress) return absl::OkStatus();
     const char* last = comm_ == nullptr ? "" : api_.get_last_error(comm_);
@@ -74,10 +104,10 @@ class NcclCommunicator final : public Communicator {
   }
 
   void Move(const std::vector<at::Tensor>& sent, const std::vector<at::Tensor>& received) {
+    const std::lock_guard<std::mutex> lock(mu_);
     const absl::Status status = Enqueue(sent, received);
     if (status.ok()) return;
-    api_.comm_abort(comm_);
-    comm_ = nullptr;
+    Abort();
     if (group_ != nullptr) group_->Fail(status);
     TORCH_CHECK(false, std::string(status.message()));
   }
@@ -105,7 +135,11 @@ class NcclCommunicator final : public Communicator {
   const NcclApi& api_;
   parallel::ProcessGroup* const group_;
   const c10::Device device_;
-  ncclComm_t comm_ = nullptr;
+  std::mutex mu_;
+  std::condition_variable changed_;
+  ncclComm_t comm_ = nullptr;  // guarded by mu_; null once it was aborted
+  bool ending_ = false;        // guarded by mu_
+  std::thread watch_;
 };
 
 }  // namespace

@@ -9,6 +9,7 @@
 
 #include <ATen/ATen.h>
 
+#include "backend/backend.h"
 #include "backend/ops.h"
 #include "gmock/gmock.h"
 #include "parallel/group_fixture.h"

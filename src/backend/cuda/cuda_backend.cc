@@ -215,7 +215,7 @@ Tensor CudaBackend::Upload(Context& ctx, const void* values, int64_t count, absl
                            c10::ScalarType dtype) const {
   TORCH_CHECK(Elements(shape) == count, "upload: shape holds ", Elements(shape), " values, given ", count);
   if (ctx.resources != nullptr) return BatchOf(ctx).Upload(values, Shape(shape), dtype);
-  if (where_.is_cuda()) Check(cudaSetDevice(where_.index()), "choosing the device");
+  if (where_.is_cuda()) fault_->Check(cudaSetDevice(where_.index()), "choosing the device");
   Tensor tensor = NewTensor(where_, Shape(shape), dtype);
   if (count > 0) {
     fault_->Check(cudaMemcpy(tensor.mutable_data_ptr(), values, tensor.nbytes(), cudaMemcpyHostToDevice), "upload");

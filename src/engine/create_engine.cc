@@ -7,6 +7,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "backend/context.h"
+#include "base/run_catching.h"
 #include "beamline/engine.h"
 #include "beamline/status.h"
 #include "engine/engine_core.h"
@@ -18,6 +19,12 @@
 namespace beamline {
 
 namespace {
+
+// In the caller's thread, for those that a later load started would have its thread's low priority for good.
+absl::Status StartThreads(int threads) {
+  return RunCatching(
+      "threads", [&] { backend::SetThreads(threads); }, absl::StatusCode::kResourceExhausted);
+}
 
 absl::StatusOr<std::string> Identify(const std::string& bundle, const std::string& catalogue) {
   BEAMLINE_ASSIGN_OR_RETURN(std::string digest, runtime::IdentifyBundle(bundle));
@@ -39,8 +46,7 @@ absl::StatusOr<std::unique_ptr<Engine>> CreateEngine(const EngineOptions& option
         "bundle: is empty, and model_folder, too; name a folder made by `beamline pack` or `beamline import hf`");
   }
   BEAMLINE_ASSIGN_OR_RETURN(runtime::RunnerOptions load, engine::RunnerOptionsOf(options));
-  // Here, for threads that a later load started would have its thread's low priority for good.
-  backend::SetThreads(options.threads);
+  BEAMLINE_RETURN_IF_ERROR(StartThreads(options.threads));
   load.threads = std::nullopt;
   if (options.parallel.enabled()) {
     BEAMLINE_ASSIGN_OR_RETURN(load.group, runtime::StartGroup(load, options.parallel));
@@ -68,7 +74,7 @@ absl::Status FollowEngine(const EngineOptions& options) {
     return absl::InvalidArgumentError("parallel.rank: 0 is the engine (CreateEngine); others follow it");
   }
   BEAMLINE_ASSIGN_OR_RETURN(runtime::RunnerOptions load, engine::RunnerOptionsOf(options));
-  backend::SetThreads(options.threads);  // as above
+  BEAMLINE_RETURN_IF_ERROR(StartThreads(options.threads));
   load.threads = std::nullopt;
   return runtime::FollowGroup(load, options.parallel);
 }

@@ -89,7 +89,7 @@ void GroupFollower::StartLoading(const GroupMessage& message) {
     setpriority(PRIO_PROCESS, static_cast<id_t>(syscall(SYS_gettid)), kLoadingNiceness);  // best effort
     const absl::Status status = ReturnCatching(
         "loading", [&] { return Load(message); }, absl::StatusCode::kResourceExhausted);
-    if (!status.ok()) Log().error("parallel: {}", std::string(status.message()));
+    if (!status.ok()) LogEvent(spdlog::level::err, "parallel: not loaded", {{"error", LogText(status)}});
     {
       const std::lock_guard<std::mutex> lock(mu_);
       started_ = started_ || status.ok();
@@ -113,8 +113,11 @@ absl::Status GroupFollower::Load(const GroupMessage& message) {
   backend::Context ctx = context_;
   ctx.workers = ctx.backend->NewWorkers();
   BEAMLINE_ASSIGN_OR_RETURN(LoadedModel loaded, LoadModel(options, ctx));
-  Log().info("parallel: loaded: rank={} size={} bundle={} model_version={}", group_.rank(), group_.size(),
-             options.bundle, loaded.bundle.manifest.model_version);
+  LogEvent(spdlog::level::info, "parallel: loaded",
+           {{"rank", group_.rank()},
+            {"size", group_.size()},
+            {"bundle", options.bundle},
+            {"model_version", loaded.bundle.manifest.model_version}});
   const std::lock_guard<std::mutex> lock(mu_);
   Followed& followed = models_[message.model];
   followed.context = std::move(ctx);
@@ -166,8 +169,8 @@ absl::Status FollowGroup(const RunnerOptions& options, const ParallelOptions& pa
   BEAMLINE_ASSIGN_OR_RETURN(const std::unique_ptr<backend::Communicator> communicator,
                             backend::MakeCommunicator(group.get(), ctx.device));
   ctx.communicator = communicator.get();
-  Log().info("parallel: following: rank={} size={} rank_0={} port={}", group->rank(), group->size(), parallel.address,
-             parallel.port);
+  LogEvent(spdlog::level::info, "parallel: following",
+           {{"rank", group->rank()}, {"size", group->size()}, {"rank_0", parallel.address}, {"port", parallel.port}});
   return GroupFollower(options, ctx, group.get()).Run();
 }
 

@@ -64,7 +64,8 @@ absl::StatusOr<std::shared_ptr<GroupLeader>> StartGroup(const RunnerOptions& opt
 void GroupLeader::OnNote(int rank, const std::string& note) {
   const absl::StatusOr<LoadAnswer> answer = ParseLoadAnswer(note);
   if (!answer.ok()) {
-    Log().error("parallel: rank {}: {}", rank, std::string(answer.status().message()));
+    LogEvent(spdlog::level::err, "parallel: an answer that is none",
+             {{"rank", rank}, {"error", LogText(answer.status())}});
     return;
   }
   const std::lock_guard<std::mutex> lock(mu_);

@@ -32,7 +32,8 @@ std::string TuningCache::Import(const absl::StatusOr<std::string>& text, const s
   if (absl::IsNotFound(text.status())) return {};
   const absl::Status status = text.ok() ? backend_->ImportTuning(*text) : text.status();
   if (status.ok()) return *text;
-  Log().warn("tuning: not used, measured again: file={} reason={}", file.string(), std::string(status.message()));
+  LogEvent(spdlog::level::warn, "tuning: not used, measured again",
+           {{"file", file.string()}, {"reason", std::string(status.message())}});
   return {};
 }
 
@@ -54,8 +55,8 @@ void TuningCache::Save() {
   if (text == kept_ || text == bundled_) return;
   kept_ = text;  // written or not: the log says it once
   if (const absl::Status status = WriteTuning(file_, text); !status.ok()) {
-    Log().warn("tuning: not kept, the next start measures again: file={} reason={}", file_.string(),
-               std::string(status.message()));
+    LogEvent(spdlog::level::warn, "tuning: not kept, the next start measures again",
+             {{"file", file_.string()}, {"reason", std::string(status.message())}});
   }
 }
 

@@ -375,7 +375,7 @@ absl::Status Follow(const config::v1::ServerConfig& config, const FollowerMain& 
   EngineOptions options = EngineOptionsOf(config);
   options.parallel.on_lost = loss.Handler();
   const absl::Status status = follow(options);
-  if (status.ok()) LogEvent(spdlog::level::info, "ended with the group", {{"rank", config.parallel().rank()}});
+  if (status.ok()) LogEvent(spdlog::level::info, "ended with its group", {{"rank", config.parallel().rank()}});
   return status;
 }
 
@@ -395,12 +395,12 @@ absl::Status Serve(const config::v1::ServerConfig& config, const EngineFactory& 
   RecorderOnDemand recorder;
   SignalWatcher signals([&](int number) {
     if (hangup.Took(number) || recorder.Took(number)) return;
-    // First what cannot hang: from here on the process ends, even if the engine answers nobody any more. (While it
-    // loads there may be no watchdog yet.)
-    if (!loading.load() && stop.count() == 0) watchdog->Arm(StopTime(config.lifecycle()) + kWatchdogMargin);
+    const bool was_loading = loading.load();  // then there may be no watchdog yet
+    // First what cannot hang: from here on the process ends, even if the engine answers nobody any more.
+    if (!was_loading && stop.count() == 0) watchdog->Arm(StopTime(config.lifecycle()) + kWatchdogMargin);
     if (!stop.AddSignal(ProcessClock().Now())) return;
     LogEvent(spdlog::level::info, "signal received", {{"signal", number}});
-    if (loading.load()) {  // nothing is served and nothing is being written: there is nothing to wait for
+    if (was_loading) {  // nothing is served and nothing is being written: there is nothing to wait for
       LogEvent(spdlog::level::info, "stopped while loading");
       Log().flush();
       _exit(kInterruptedExit);

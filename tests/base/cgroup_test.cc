@@ -19,6 +19,7 @@ namespace {
 
 class CgroupTest : public ::testing::Test {
  protected:
+  ~CgroupTest() override { std::filesystem::remove_all(folder_); }
   void Write(const std::string& path, const std::string& text) {
     std::filesystem::create_directories((folder_ / path).parent_path());
     std::ofstream(folder_ / path) << text;

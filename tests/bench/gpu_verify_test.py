@@ -150,6 +150,8 @@ exec "$@\"""")
         for wanted in ("typo", "model typo"):
             status, ran, detail, _ = self.sanitized(BEAMLINE_SANITIZE=wanted)
             self.assertEqual((status, ran, detail), (1, [], "BEAMLINE_SANITIZE: there is no part typo"))
+        status, ran, detail, _ = self.sanitized(BEAMLINE_SANITIZE=" ")
+        self.assertEqual((status, ran, detail), (1, [], "BEAMLINE_SANITIZE names no part"))
 
     def test_where_nothing_can_be_tested_the_sanitizers_say_so(self):
         self.sanitized()

@@ -134,14 +134,12 @@ TEST_F(StartLogTest, ASecondServerOnTheSamePortsFailsClearly) {
                     .ok());
     testing::Process second({BEAMLINE_BINARY, "serve", "--config", config});
     EXPECT_EQ(second.Wait(), 2);
-    EXPECT_THAT(second.Log(),
-                HasSubstr(absl::StrCat("beamline serve: cannot listen on ", LoopbackAddress(1), ":", ports[taken])));
-    EXPECT_THAT(second.Log(), HasSubstr("another process listen"));
-    EXPECT_THAT(second.Log(), Not(HasSubstr("loading")));
-    const json told = json::parse(second.Log().substr(0, second.Log().find('\n')), nullptr, false);
+    const json told = json::parse(second.Log(), nullptr, false);  // one object, and no line of text beside it
     ASSERT_TRUE(told.is_object()) << second.Log();
     EXPECT_EQ(told["event"], "server failed");
-    EXPECT_THAT(told["error"].get<std::string>(), HasSubstr("cannot listen on"));
+    EXPECT_THAT(told["error"].get<std::string>(),
+                AllOf(HasSubstr(absl::StrCat("cannot listen on ", LoopbackAddress(1), ":", ports[taken])),
+                      HasSubstr("another process listen")));
   }
   v1::RecommendResponse response;
   EXPECT_TRUE(Ask(*v1::RecommendService::NewStub(Connect(first->target())), FixedRequests()[1], &response).ok());

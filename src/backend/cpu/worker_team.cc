@@ -63,17 +63,24 @@ struct WorkerTeam::Helper {
 };
 
 WorkerTeam::WorkerTeam(int threads) : threads_(std::clamp(threads, 1, kMaxHelpers + 1)) {
-  for (int i = 1; i < threads_; ++i) {
-    helpers_.push_back(std::make_unique<Helper>());
-    idle_.push_back(helpers_.back().get());
-    helpers_.back()->thread = std::thread([this, helper = helpers_.back().get()] { Work(*helper); });
+  try {
+    for (int i = 1; i < threads_; ++i) {
+      helpers_.push_back(std::make_unique<Helper>());
+      idle_.push_back(helpers_.back().get());
+      helpers_.back()->thread = std::thread([this, helper = helpers_.back().get()] { Work(*helper); });
+    }
+  } catch (...) {  // a thread could not be had: those that run would end the process as they are destroyed
+    Stop();
+    throw;
   }
 }
 
-WorkerTeam::~WorkerTeam() {
+WorkerTeam::~WorkerTeam() { Stop(); }
+
+void WorkerTeam::Stop() {
   for (const auto& helper : helpers_) {
     helper->Set(Helper::State::kStop);
-    helper->thread.join();
+    if (helper->thread.joinable()) helper->thread.join();
   }
 }
 

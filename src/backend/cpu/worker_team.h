@@ -43,6 +43,7 @@ class WorkerTeam {
  private:
   struct Helper;
   void Work(Helper& helper);
+  void Stop();  // waits for its threads
 
   const int threads_;
   std::atomic<int> batches_{0};

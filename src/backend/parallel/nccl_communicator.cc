@@ -20,6 +20,7 @@
 #include "backend/communicator.h"
 #include "backend/parallel/nccl_api.h"
 #include "backend/parallel/rank_order.h"
+#include "base/run_catching.h"
 #include "beamline/status.h"
 
 namespace beamline::backend {
@@ -61,8 +62,9 @@ class NcclCommunicator final : public Communicator {
       BEAMLINE_RETURN_IF_ERROR(Check(api_.comm_init_rank_config(&comm_, shard().size, id, shard().rank, &config)));
       BEAMLINE_RETURN_IF_ERROR(Await());
     }
-    if (group_ != nullptr) watch_ = std::thread([this] { Watch(); });
-    return absl::OkStatus();
+    if (group_ == nullptr) return absl::OkStatus();
+    return RunCatching(
+        "NCCL's watch", [this] { watch_ = std::thread([this] { Watch(); }); }, absl::StatusCode::kResourceExhausted);
   }
 
   parallel::Shard shard() const override { return group_ == nullptr ? parallel::Shard{} : group_->shard(); }

@@ -281,7 +281,9 @@ TEST_F(EngineCoreTest, WhatStoresAndRankersThrowEndsTheirRequestAlone) {
   status = Ask(User("u")).status();
   EXPECT_EQ(status.code(), Code::kInternal);
   EXPECT_THAT(status.message(), HasSubstr("ranker failed: no features today"));
-  Start({.history_store = std::make_shared<OddStore>([]() -> absl::Status { throw 42; })});
+  Start({.history_store = std::make_shared<OddStore>([]() -> absl::Status {
+           throw 42;  // NOLINT(bugprone-std-exception-baseclass): an embedder may
+         })});
   EXPECT_THAT(Ask(User("u")).status().message(), HasSubstr("history store failed: it threw what is no std::exception"));
 }
 

@@ -372,7 +372,8 @@ TEST_F(LifecycleTest, WhomAStopRefusesIsCountedApartFromFailures) {
   EXPECT_THAT(
       server_->RenderMetrics(false),
       HasSubstr(absl::StrCat("beamline_grpc_failed_calls_total{cause=\"stopping\"} ", counters.stopping.value())));
-  stop_.Add();  // cuts the held call off
+  EXPECT_TRUE(Eventually([&] { return server_->in_flight() == 1; }));  // the refused are not only told, but gone
+  stop_.Add();                                                         // cuts the held call off
   EXPECT_EQ(call.get().error_code(), grpc::StatusCode::UNAVAILABLE);
   EXPECT_FALSE(run.get().ok());
   EXPECT_EQ(counters.failed.value(), 2u);

@@ -20,8 +20,8 @@ double Own() {
   static const kernels::PackedGemm& gemm = kernels::BestGemm(kernels::Precision::kFp32);
   static const at::Tensor a = Matrix(0.5), b = Matrix(0.25), c = Matrix(0);
   static const at::Tensor packed = [] {
-    at::Tensor bytes = at::full({gemm.packed_bytes(kSize, kSize, false)}, 0, c10::TensorOptions().dtype(c10::kByte));
-    gemm.pack(b.const_data_ptr<float>(), kSize, kSize, false, bytes.mutable_data_ptr());
+    at::Tensor bytes = at::full({gemm.packed_bytes({kSize, kSize})}, 0, c10::TensorOptions().dtype(c10::kByte));
+    gemm.pack(b.const_data_ptr<float>(), {kSize, kSize}, bytes.mutable_data_ptr());
     return bytes;
   }();
   static const at::Tensor scratch =

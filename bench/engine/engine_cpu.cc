@@ -123,8 +123,8 @@ class TimedBackend final : public backend::CpuBackend {
     return Timed("context keys, values", [&] { return CpuBackend::ContextKeyValue(ctx, x, w, batch); });
   }
   Tensor CrossAttention(backend::Context& ctx, const Tensor& x, const backend::CrossAttentionWeights& w,
-                        const Tensor& context, const Tensor& mask) const override {
-    return Timed("cross attention", [&] { return CpuBackend::CrossAttention(ctx, x, w, context, mask); });
+                        const backend::ContextView& context) const override {
+    return Timed("cross attention", [&] { return CpuBackend::CrossAttention(ctx, x, w, context); });
   }
   Tensor LineageAttention(backend::Context& ctx, const Tensor& x, const backend::SelfAttentionWeights& w,
                           const backend::LineageStep& step) const override {

@@ -36,7 +36,8 @@ struct EngineOptions {
   absl::Duration model_poll_period = absl::Seconds(5);
   bool keep_previous_model = true;  // in memory, so that a rollback is instant
   // Snapshot file of any bundle's model; empty: the bundle's own. A new catalogue comes by a new file (`beamline pack
-  // --catalogue-only`) renamed over this one and Reload("").
+  // --catalogue-only`) renamed over this one and a Reload of the bundle that serves: Reload("") is one of `bundle`, or
+  // of the newest version in model_folder.
   std::string catalogue;
   std::string device = "cpu";  // "cpu", "cuda", "cuda:N", or "auto": chosen when the engine is made, never again
   // Of the products: "fp32", "bf16", "fp16", "fp8" or "fp8_mixed" (on CUDA; dtype.h), "int8" (backend cpu).
@@ -82,9 +83,10 @@ struct ModelVersion {
   int64_t id = 0;             // 1, 2, ... in the order of loading
   std::string bundle;         // its folder
   std::string model_version;  // empty until loaded
-  std::string state;          // loading, warming, serving, standby, draining, unloaded or refused
-  std::string error;          // why it was refused
-  absl::Time since;           // when it entered its state
+  std::string catalogue_version;
+  std::string state;  // loading, warming, serving, standby, draining, unloaded or refused
+  std::string error;  // why it was refused
+  absl::Time since;   // when it entered its state
   absl::Duration load_time, warm_up_time;
 };
 

@@ -20,8 +20,8 @@ void Multiply(benchmark::State& state, const PackedGemm& gemm) {
   const int64_t m = state.range(0), k = state.range(1), n = state.range(2);
   const std::vector<float> a(m * k, 0.5f), weight(n * k, 0.25f);
   std::vector<float> c(m * n);
-  std::vector<Line> packed = Lines(gemm.packed_bytes(n, k, false)), scratch = Lines(gemm.scratch_bytes(m, k));
-  gemm.pack(weight.data(), n, k, false, packed.data());
+  std::vector<Line> packed = Lines(gemm.packed_bytes({n, k})), scratch = Lines(gemm.scratch_bytes(m, k));
+  gemm.pack(weight.data(), {n, k}, packed.data());
   for (auto _ : state) {
     gemm.run({.a = a.data(),
               .lda = k,

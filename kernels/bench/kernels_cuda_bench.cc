@@ -137,9 +137,13 @@ void Lineage(Bench& bench, int requests, DataType type) {
              [batch](cudaStream_t stream) { Require(LineageAttentionCuda(batch, stream), "LineageAttentionCuda"); }});
 }
 
+struct OwnProduct {
+  const char* name;
+  std::function<LaunchError(const ProductArgs&, cudaStream_t)> launch;
+};
+
 // A layer's products of so many rows, by a kernel of ours.
-void Products(Bench& bench, int rows, int width, const char* kernel,
-              const std::function<LaunchError(const ProductArgs&, cudaStream_t)>& launch) {
+void Products(Bench& bench, int rows, int width, const OwnProduct& kernel) {
   const int hidden = width == kWidth ? 4096 : 2048;
   const struct {
     const char* name;
@@ -150,7 +154,7 @@ void Products(Bench& bench, int rows, int width, const char* kernel,
                   {"gate and up, SwiGLU", 2 * hidden, width, true},
                   {"down", width, hidden}};
   for (const auto& [name, n, k, gated] : products) {
-    if (!bench.MayRun(std::string(kernel) + " " + name)) continue;
+    if (!bench.MayRun(std::string(kernel.name) + " " + name)) continue;
     const int columns = gated ? n / 2 : n;
     ProductArgs args{.rows = rows,
                      .n = n,
@@ -162,9 +166,10 @@ void Products(Bench& bench, int rows, int width, const char* kernel,
                      .out_step = columns,
                      .out = Allocate(static_cast<size_t>(rows) * columns * 2)};
     if (gated) args.gate = ActivationKind::kSilu;
-    bench.Run({std::string(kernel) + " " + name, "d " + std::to_string(width) + ", " + std::to_string(rows) + " rows",
+    bench.Run({std::string(kernel.name) + " " + name,
+               "d " + std::to_string(width) + ", " + std::to_string(rows) + " rows",
                kHalf * (double(n) * k + double(rows) * (columns + k)), rows > kMaxSkinnyRows ? 2.0 * rows * n * k : 0,
-               [args, launch](cudaStream_t stream) { Require(launch(args, stream), "a product"); }});
+               [args, launch = kernel.launch](cudaStream_t stream) { Require(launch(args, stream), "a product"); }});
   }
 }
 
@@ -174,9 +179,9 @@ void DenseProducts(Bench& bench, int rows) {
                                                           {"dense_product 128 x 256", DenseTile::k128x256}};
   for (const auto& [name, tile] : kTiles) {
     for (const int width : {kWidth, 768}) {
-      Products(bench, rows, width, name, [tile = tile](const ProductArgs& args, cudaStream_t stream) {
-        return DenseProductCuda(args, tile, stream);
-      });
+      Products(bench, rows, width, {name, [tile = tile](const ProductArgs& args, cudaStream_t stream) {
+                                      return DenseProductCuda(args, tile, stream);
+                                    }});
     }
   }
 }
@@ -266,7 +271,7 @@ int Main(bench::BenchOptions options) {
       Lineage(bench, requests, type);
       RowCases(bench, requests * kBeam, type);
     }
-    Products(bench, requests, kWidth, "skinny_product", SkinnyProductCuda);
+    Products(bench, requests, kWidth, {"skinny_product", SkinnyProductCuda});
     ActivationCases(bench, requests * kBeam);
     LookupCases(bench, requests);
     NarrowCases(bench, requests * kBeam);

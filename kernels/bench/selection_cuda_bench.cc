@@ -134,7 +134,13 @@ Head RunHead(Bench& bench) {
 
 // Every logit of the rows, once, or their parts; of the parents' children, as many as an average parent has, the codes
 // and what says whether they live; of the beams their slots and lineage.
-double Bytes(const ConstraintView& constraint, int level, int requests, int rows, bool parts) {
+struct SelectionSize {
+  int level, requests, rows;
+  bool parts;
+};
+
+double Bytes(const ConstraintView& constraint, const SelectionSize& size) {
+  const auto [level, requests, rows, parts] = size;
   const TrieLevelView* levels = constraint.trie.level;
   const double logit_rows = level == 0 ? requests : rows;
   const double children =
@@ -147,7 +153,13 @@ double Bytes(const ConstraintView& constraint, int level, int requests, int rows
   return bytes + rows * (18.0 + 4 * (level + 1));
 }
 
-void Selection(Bench& bench, int requests, const Catalogue& catalogue, Form form, const Head& head = {}) {
+struct Setting {
+  Form form;
+  Head head = {};
+};
+
+void Selection(Bench& bench, int requests, const Catalogue& catalogue, const Setting& setting) {
+  const auto& [form, head] = setting;
   const int rows = requests * kBeam;
   std::vector<int32_t> row_begin;
   for (int b = 0; b <= requests; ++b) row_begin.push_back(b * kBeam);
@@ -182,7 +194,7 @@ void Selection(Bench& bench, int requests, const Catalogue& catalogue, Form form
     }
     bench.Run({"beam_select level " + std::to_string(level),
                Requests(requests) + ", " + std::to_string(catalogue.items) + " items" + Name(form),
-               Bytes(constraint, level, requests, rows, form == Form::kParts), 0,
+               Bytes(constraint, {level, requests, rows, form == Form::kParts}), 0,
                [batch](cudaStream_t stream) { Require(BeamSelectCuda(batch, stream), "BeamSelectCuda"); }});
   }
   std::vector<int32_t> errors(requests);
@@ -200,14 +212,14 @@ void SelectionCases(Bench& bench, bool quick) {
   const Head head = RunHead(bench);
   for (int requests : {1, 8}) {
     for (Form form : {Form::kFull, Form::kLegal, Form::kRuleBits, Form::kDeadNodes, Form::kAllowList}) {
-      Selection(bench, requests, small, form);
+      Selection(bench, requests, small, {form});
     }
-    if (head.parts != nullptr) Selection(bench, requests, small, Form::kParts, head);
+    if (head.parts != nullptr) Selection(bench, requests, small, {Form::kParts, head});
   }
   if (quick) return;
   const Catalogue large = RandomCatalogue(10'000'000);
   for (int requests : {1, 8}) {
-    for (Form form : {Form::kFull, Form::kDeadNodes}) Selection(bench, requests, large, form);
+    for (Form form : {Form::kFull, Form::kDeadNodes}) Selection(bench, requests, large, {form});
   }
 }
 

@@ -160,7 +160,7 @@ class Step {
     float scores[kScoreBlock];
     for (uint32_t begin = children.begin; begin < children.end; begin += kScoreBlock) {
       const int count = static_cast<int>(std::min<uint32_t>(kScoreBlock, children.end - begin));
-      if (!ops_.score(logits, level_.codes + begin, count, scale, best_.threshold(), log_probs, scores)) continue;
+      if (!ops_.score({logits, level_.codes + begin, count, scale, best_.threshold(), log_probs, scores})) continue;
       for (int i = 0; i < count; ++i) {
         if (!(scores[i] >= best_.threshold())) continue;
         const uint64_t key = OrderKey(scores[i], begin + i);

@@ -24,16 +24,17 @@ inline int64_t PackedPanels(int64_t n, bool gated) { return PanelCount(n) * (gat
 
 // `Format::PanelBytes(k)` and `Format::PackPanel(source, to)` say what a panel looks like.
 template <typename Format>
-int64_t PackedBytes(int64_t n, int64_t k, bool gated) {
-  return PackedPanels(n, gated) * Format::PanelBytes(k);
+int64_t PackedBytes(const WeightShape& shape) {
+  return PackedPanels(shape.n, shape.gated) * Format::PanelBytes(shape.k);
 }
 
 template <typename Format>
-void PackWeight(const float* weight, int64_t n, int64_t k, bool gated, void* packed) {
+void PackWeight(const float* weight, const WeightShape& shape, void* packed) {
+  const int64_t n = shape.n, k = shape.k;
   char* to = static_cast<char*>(packed);
   for (int64_t panel = 0; panel < PanelCount(n); ++panel) {
     const int64_t first = panel * kPanel, columns = std::min(kPanel, n - first);
-    for (int64_t half = 0; half < (gated ? 2 : 1); ++half, to += Format::PanelBytes(k)) {
+    for (int64_t half = 0; half < (shape.gated ? 2 : 1); ++half, to += Format::PanelBytes(k)) {
       Format::PackPanel(PanelSource{weight + (half * n + first) * k, k, columns}, to);
     }
   }

@@ -5,20 +5,17 @@
 #include "cpu/row_ops_body.h"
 
 // One version of every loop: functions that differ in their target attribute and how they multiply and add.
-#define BEAMLINE_ROW_OPS(isa, Fused, attribute)                                                                    \
-  namespace isa {                                                                                                  \
-  attribute bool Scan(const float* row, int count, float* max) { return body::Scan(row, count, max); }             \
-  attribute double SumExp(const float* row, int count, float max, const float* ahead) {                            \
-    return body::SumExp<Fused>(row, count, max, ahead);                                                            \
-  }                                                                                                                \
-  attribute void Gather(const float* row, const uint16_t* codes, int count, float* out) {                          \
-    body::Gather(row, codes, count, out);                                                                          \
-  }                                                                                                                \
-  attribute bool Score(const float* row, const uint16_t* codes, int count, const RowScale& scale, float threshold, \
-                       float* log_probs, float* scores) {                                                          \
-    return body::Score(row, codes, count, scale, threshold, log_probs, scores);                                    \
-  }                                                                                                                \
-  constexpr RowOps kOps = {#isa, Scan, SumExp, Gather, Score};                                                     \
+#define BEAMLINE_ROW_OPS(isa, Fused, attribute)                                                        \
+  namespace isa {                                                                                      \
+  attribute bool Scan(const float* row, int count, float* max) { return body::Scan(row, count, max); } \
+  attribute double SumExp(const float* row, int count, float max, const float* ahead) {                \
+    return body::SumExp<Fused>(row, count, max, ahead);                                                \
+  }                                                                                                    \
+  attribute void Gather(const float* row, const uint16_t* codes, int count, float* out) {              \
+    body::Gather(row, codes, count, out);                                                              \
+  }                                                                                                    \
+  attribute bool Score(const ScoreArgs& args) { return body::Score(args); }                            \
+  constexpr RowOps kOps = {#isa, Scan, SumExp, Gather, Score};                                         \
   }
 
 namespace beamline::kernels {

@@ -20,6 +20,16 @@ struct RowScale {
   float parent_score = 0;
 };
 
+struct ScoreArgs {
+  const float* row;
+  const uint16_t* codes;  // `count`, ascending strictly
+  int count = 0;          // at most kScoreBlock
+  RowScale scale;
+  float threshold = 0;
+  float* log_probs;
+  float* scores;
+};
+
 struct RowOps {
   const char* name;
   // The largest of `count` values in `*max` (-inf for none); false when one is NaN or +inf.
@@ -29,10 +39,9 @@ struct RowOps {
   double (*sum_exp)(const float* row, int count, float max, const float* ahead);
   // out[i] = row[codes[i]].
   void (*gather)(const float* row, const uint16_t* codes, int count, float* out);
-  // log_probs[i] = (row[codes[i]] - max) - log_sum and scores[i] = parent_score + log_probs[i], for count <=
-  // kScoreBlock; true when some score is at least `threshold`. Codes ascend strictly.
-  bool (*score)(const float* row, const uint16_t* codes, int count, const RowScale& scale, float threshold,
-                float* log_probs, float* scores);
+  // log_probs[i] = (row[codes[i]] - max) - log_sum and scores[i] = parent_score + log_probs[i]; true when some score is
+  // at least `threshold`.
+  bool (*score)(const ScoreArgs& args);
 };
 
 // Versions this machine can run, the plainest first, the fastest last; `count` of them.

@@ -88,12 +88,14 @@ BEAMLINE_INLINE void Gather(const float* __restrict row, const uint16_t* __restr
   for (int i = 0; i < count; ++i) out[i] = row[codes[i]];
 }
 
-BEAMLINE_INLINE bool Score(const float* __restrict row, const uint16_t* __restrict codes, int count,
-                           const RowScale& scale, float threshold, float* __restrict log_probs,
-                           float* __restrict scores) {
-  const float max = scale.max;
-  const float log_sum = scale.log_sum;
-  const float parent_score = scale.parent_score;
+BEAMLINE_INLINE bool Score(const ScoreArgs& args) {
+  const float* __restrict row = args.row;
+  const uint16_t* __restrict codes = args.codes;
+  float* __restrict log_probs = args.log_probs;
+  float* __restrict scores = args.scores;
+  const int count = args.count;
+  const float max = args.scale.max, log_sum = args.scale.log_sum, parent_score = args.scale.parent_score;
+  const float threshold = args.threshold;
   // A parent with children of consecutive codes (dense upper levels) needs no gather.
   if (codes[count - 1] - codes[0] == count - 1) {
     const float* __restrict dense = row + codes[0];

@@ -28,12 +28,15 @@ BEAMLINE_INLINE void StoreSome(const Lanes& x, float* to, int64_t count) {
   }
 }
 
-void RmsNorm(const float* x, const float* weight, float epsilon, int64_t rows, int64_t d, float* y) {
-  for (int64_t row = 0; row < rows; ++row, x += d, y += d) {
+void RmsNorm(const RmsNormArgs& args) {
+  const int64_t d = args.d;
+  const float* x = args.x;
+  float* y = args.y;
+  for (int64_t row = 0; row < args.rows; ++row, x += d, y += d) {
     const double mean = static_cast<double>(Dot(x, x, d)) / static_cast<double>(d);
-    const float scale = static_cast<float>(1 / std::sqrt(mean + static_cast<double>(epsilon)));
+    const float scale = static_cast<float>(1 / std::sqrt(mean + static_cast<double>(args.epsilon)));
     ForLanes(d, [&](int64_t at, int64_t count) {
-      StoreSome(LoadSome(x + at, count) * Lanes::All(scale) * LoadSome(weight + at, count), y + at, count);
+      StoreSome(LoadSome(x + at, count) * Lanes::All(scale) * LoadSome(args.weight + at, count), y + at, count);
     });
   }
 }
@@ -48,9 +51,10 @@ void AddScaled(const float* x, float scale, int64_t count, float* out) {
   });
 }
 
-void AddGated(const float* a, const float* gate, const float* b, int64_t count, float* out) {
-  ForLanes(count, [&](int64_t at, int64_t n) {
-    StoreSome(LoadSome(a + at, n) + Sigmoid(LoadSome(gate + at, n)) * LoadSome(b + at, n), out + at, n);
+void AddGated(const AddGatedArgs& args) {
+  ForLanes(args.count, [&](int64_t at, int64_t n) {
+    StoreSome(LoadSome(args.a + at, n) + Sigmoid(LoadSome(args.gate + at, n)) * LoadSome(args.b + at, n), args.out + at,
+              n);
   });
 }
 

@@ -312,14 +312,24 @@ BEAMLINE_HD inline int32_t Passed(const uint32_t* counts, int32_t n, uint32_t wi
   return passed;
 }
 
+// A request's part of the workspace.
+struct Mine {
+  uint32_t* histogram;
+  State* state;
+  Scale* scale;  // of row 0
+  Candidate* candidates;
+  uint32_t capacity;
+};
+
 // From a complete histogram of the next digit: which of its values the last candidate taken has, and whether few enough
 // candidates are left to collect them all. Zeroes the histogram.
 template <class Block>
-BEAMLINE_BLOCK_FN void Decide(Block& block, uint32_t* histogram, uint32_t width, uint32_t capacity, State* state) {
+BEAMLINE_BLOCK_FN void Decide(Block& block, const Mine& mine, uint32_t width) {
+  State* const state = mine.state;
   Shared& shared = block.shared();
   block.ForEach(kBins, [&](int32_t bin) {
-    shared.histogram[bin] = block.Load(&histogram[bin]);
-    histogram[bin] = 0;
+    shared.histogram[bin] = block.Load(&mine.histogram[bin]);
+    mine.histogram[bin] = 0;
   });
   block.ForEach(kGroups, [&](int32_t group) {
     uint32_t sum = 0;
@@ -347,18 +357,9 @@ BEAMLINE_BLOCK_FN void Decide(Block& block, uint32_t* histogram, uint32_t width,
     state->digits = static_cast<uint16_t>(digit + 1);
     state->below = below;
     // Keys differ, so with every digit decided one candidate has the decided bits, and below + 1 = width.
-    if (below + shared.histogram[bin] <= capacity) state->collectable = 1;
+    if (below + shared.histogram[bin] <= mine.capacity) state->collectable = 1;
   });
 }
-
-// A request's part of the workspace.
-struct Mine {
-  uint32_t* histogram;
-  State* state;
-  Scale* scale;  // of row 0
-  Candidate* candidates;
-  uint32_t capacity;
-};
 
 template <class Block>
 BEAMLINE_HD inline Mine Part(const BeamSelectBatch& batch, const Place& at) {
@@ -413,16 +414,14 @@ BEAMLINE_BLOCK_FN void NormaliseRow(Block& block, const BeamSelectBatch& batch, 
     AddHistogram(block, mine.histogram);
   }
   if (!block.IsLast(&mine.state->blocks_done, at.rows)) return;
-  Decide(block, mine.histogram, batch.width[at.request], mine.capacity, mine.state);
+  Decide(block, mine, batch.width[at.request]);
 }
 
-// A row's parent, as kernel 1 left it; false where nothing of it can be taken.
-BEAMLINE_HD inline bool Resume(const BeamSelectBatch& batch, const Place& at, const Mine& mine, const State& state,
-                               Parent* parent) {
-  *parent = ParentOf(batch, at);
-  if (parent->count() == 0) return false;
-  parent->scale = mine.scale[at.row];
-  return MayReach(*parent, state);
+// A row's parent, as kernel 1 left it.
+BEAMLINE_HD inline Parent Resume(const BeamSelectBatch& batch, const Place& at, const Mine& mine) {
+  Parent parent = ParentOf(batch, at);
+  if (parent.count() > 0) parent.scale = mine.scale[at.row];
+  return parent;
 }
 
 // Kernel 2, one block per row: the second digit, and in the last block, where scores are so equal that it must be, all
@@ -434,19 +433,20 @@ BEAMLINE_BLOCK_FN void RefineRow(Block& block, const BeamSelectBatch& batch, int
   const Mine mine = Part<Block>(batch, at);
   State state = *mine.state;
   if (state.collectable != 0 || state.first_error != 0) return;
-  Parent parent;
+  const Parent parent = Resume(batch, at, mine);
   ClearHistogram(block);
-  if (Resume(batch, at, mine, state, &parent)) CountDigits(block, parent, state);
+  if (MayReach(parent, state)) CountDigits(block, parent, state);
   AddHistogram(block, mine.histogram);
   if (!block.IsLast(&mine.state->blocks_done, at.rows)) return;
   for (;;) {
-    Decide(block, mine.histogram, batch.width[at.request], mine.capacity, mine.state);
+    Decide(block, mine, batch.width[at.request]);
     state = *mine.state;
     if (state.collectable != 0) return;
     ClearHistogram(block);
     Place other = at;
     for (other.row = 0; other.row < at.rows; ++other.row) {
-      if (Resume(batch, other, mine, state, &parent)) CountDigits(block, parent, state);
+      const Parent another = Resume(batch, other, mine);
+      if (MayReach(another, state)) CountDigits(block, another, state);
     }
     AddHistogram(block, mine.histogram);
   }
@@ -493,17 +493,21 @@ BEAMLINE_BLOCK_FN void SortCandidates(Block& block, Candidate* candidates, int32
   block.Barrier();
 }
 
-// The first `count` of the sorted candidates become beams, the other slots are padded.
+struct Best {
+  const Candidate* sorted;
+  int32_t count;
+};
+
+// The best candidates become beams, the other slots are padded.
 template <class Block>
-BEAMLINE_BLOCK_FN void WriteBeams(Block& block, const BeamSelectBatch& batch, const Place& at, const Candidate* sorted,
-                                  int32_t count) {
+BEAMLINE_BLOCK_FN void WriteBeams(Block& block, const BeamSelectBatch& batch, const Place& at, const Best& beams) {
   const uint16_t* codes = batch.constraint[at.request].trie.level[batch.level].codes;
   const DeviceBeams& out = batch.out;
   block.ForEach(at.slots, [&](int32_t i) {
     const int32_t slot = at.begin + i;
     int32_t parent = 0;
-    if (i < count) {
-      const Candidate& best = sorted[i];
+    if (i < beams.count) {
+      const Candidate& best = beams.sorted[i];
       const uint32_t node = static_cast<uint32_t>(best.key);
       parent = best.parent;
       out.node[slot] = node;
@@ -524,7 +528,7 @@ BEAMLINE_BLOCK_FN void WriteBeams(Block& block, const BeamSelectBatch& batch, co
     }
     batch.lineage_out[batch.level * rows + slot] = parent;
   });
-  block.Once([&] { out.count[at.request] = count; });
+  block.Once([&] { out.count[at.request] = beams.count; });
 }
 
 // Kernel 3, one block per row: collects the candidates; the last block of a request sorts them, writes the beams and
@@ -532,15 +536,15 @@ BEAMLINE_BLOCK_FN void WriteBeams(Block& block, const BeamSelectBatch& batch, co
 template <class Block>
 BEAMLINE_BLOCK_FN void CollectRow(Block& block, const BeamSelectBatch& batch, int32_t grid_row, Candidate* sort_space) {
   const Place at = PlaceOf(batch, grid_row);
-  if (at.exists && at.rows <= 0 && at.row == 0) WriteBeams(block, batch, at, sort_space, 0);
+  if (at.exists && at.rows <= 0 && at.row == 0) WriteBeams(block, batch, at, {sort_space, 0});
   if (!at.active()) return;
   const Mine mine = Part<Block>(batch, at);
   const State state = *mine.state;
   const int32_t width = state.first_error != 0 ? 0 : batch.width[at.request];
-  Parent parent;
-  if (width > 0 && Resume(batch, at, mine, state, &parent)) {
+  if (width > 0) {  // else the parent may be none
+    const Parent parent = Resume(batch, at, mine);
     block.LoadEach(
-        parent.count(), [&](int32_t i) { return parent.At(i); },
+        MayReach(parent, state) ? parent.count() : 0, [&](int32_t i) { return parent.At(i); },
         [&](int32_t, const Child& child) {
           const Standing standing = parent.StandingOf(child);
           if (!child.eligible() || !(standing.Leading(state.digits) <= Decided(state))) return;
@@ -555,7 +559,7 @@ BEAMLINE_BLOCK_FN void CollectRow(Block& block, const BeamSelectBatch& batch, in
     sorted = sort_space;
   }
   SortCandidates(block, sorted, found);
-  WriteBeams(block, batch, at, sorted, found < width ? found : width);
+  WriteBeams(block, batch, at, {sorted, found < width ? found : width});
   block.Once([&] {
     if (state.first_error != 0) {
       batch.error[at.request] = static_cast<int32_t>(~state.first_error & 3u);

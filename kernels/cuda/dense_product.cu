@@ -70,7 +70,7 @@ __global__ void __launch_bounds__(WarpgroupTile<T, Shape>::kThreads, WarpgroupTi
   AwaitPredecessorsAlone();
   auto& storage = *AlignedForWarpgroups<typename Product::Storage>(DynamicShared<unsigned char>());
   Product product;
-  product.Multiply(storage, row, column, args.k, weight);
+  product.Multiply(storage, row, column, {args.k, weight});
 
 #pragma unroll
   for (int half = 0; half < 2; ++half) {

@@ -27,7 +27,7 @@ __global__ void __launch_bounds__(WarpgroupTile<T, Shape>::kThreads, WarpgroupTi
   AwaitPredecessorsAlone();
   auto& storage = *AlignedForWarpgroups<typename Product::Storage>(DynamicShared<unsigned char>());
   Product product;
-  product.Multiply(storage, row, column, args.k, weight);
+  product.Multiply(storage, row, column, {args.k, weight});
 
   const int32_t parts = RowParts(args.vocab);
 #pragma unroll

@@ -28,15 +28,19 @@ struct __align__(16) SkinnyStage {
 // Chunks are swizzled, so that eight rows of one column of chunks lie in all banks.
 __device__ int Place(int row, int chunk) { return row * kDepth + (chunk ^ (row % kChunks)) * kChunk; }
 
-// Copies elements from k on of rows, of which row(i) is null where there is none; what is outside becomes 0.
+struct Depth {
+  int32_t begin, end;
+};
+
+// Copies these elements of rows, of which row(i) is null where there is none; what is outside becomes 0.
 template <int kRows, class T, class RowOf>
-__device__ void LoadRows(T* to, RowOf row, const void* some, int32_t k, int32_t length) {
+__device__ void LoadRows(T* to, RowOf row, const void* some, Depth depth) {
 #pragma unroll
   for (int i = 0; i < kRows * kChunks / kWarp; ++i) {
     const int at = i * kWarp + static_cast<int>(threadIdx.x), chunk = at % kChunks;
     const T* from = row(at / kChunks);
-    const bool valid = from != nullptr && k + chunk * kChunk < length;
-    CopyAsync16(to + Place(at / kChunks, chunk), valid ? from + k + chunk * kChunk : some, valid);
+    const bool valid = from != nullptr && depth.begin + chunk * kChunk < depth.end;
+    CopyAsync16(to + Place(at / kChunks, chunk), valid ? from + depth.begin + chunk * kChunk : some, valid);
   }
 }
 
@@ -56,8 +60,8 @@ __global__ void __launch_bounds__(kWarp) SkinnyProduct(const __grid_constant__ P
   auto* const stages = DynamicShared<SkinnyStage<T, kTiles>>();
   const auto x_row = [&](int i) { return i < args.rows ? static_cast<const T*>(args.x) + i * args.x_step : nullptr; };
   const auto load = [&](int stage, int32_t k) {
-    LoadRows<kColumns>(stages[stage].weight, weight_row, weight, k, args.k);
-    LoadRows<kTiles * kTileRows>(stages[stage].x, x_row, weight, k, args.k);
+    LoadRows<kColumns>(stages[stage].weight, weight_row, weight, {k, args.k});
+    LoadRows<kTiles * kTileRows>(stages[stage].x, x_row, weight, {k, args.k});
   };
   float sum[kTiles][4] = {};
   const int32_t steps = (args.k + kDepth - 1) / kDepth;

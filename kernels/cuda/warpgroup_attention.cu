@@ -35,30 +35,37 @@ struct StepStorage {
   int32_t order[kStages][kStepKeys];
 };
 
-// Rows [first, first + kStepKeys) of a matrix of `count` rows; rows beyond it become zeros.
+template <class T>
+struct Matrix {
+  const T* rows;
+  int64_t step;  // between them
+  int32_t count;
+};
+
+// Rows [first, first + kStepKeys) of a matrix; rows beyond it become zeros.
 template <class T, int kDim, int kThreads>
-__device__ void LoadStep(T* tile, const T* rows, int64_t step, int32_t first, int32_t count) {
+__device__ void LoadStep(T* tile, const Matrix<T>& of, int32_t first) {
   using P = Panels<kDim>;
   constexpr int kChunks = P::kPanel / 8, kPassRows = kThreads / kChunks;
   static_assert(kPassRows % 8 == 0 && kStepKeys % kPassRows == 0, "a thread's chunks are permuted alike");
   const int32_t row = threadIdx.x / kChunks, chunk = threadIdx.x % kChunks;
   T* to = tile + row * P::kPanel + PanelChunk<P::kPanel>(row, chunk) * 8;
-  const T* from = rows + (int64_t{first} + row) * step + chunk * 8;
+  const T* from = of.rows + (int64_t{first} + row) * of.step + chunk * 8;
   const auto copy = [&](auto valid) {
 #pragma unroll
     for (int i = 0; i < kStepKeys; i += kPassRows) {
 #pragma unroll
       for (int p = 0; p < P::kCount; ++p) {
         const bool there = valid(i);
-        CopyAsync16(to + p * (kStepKeys * P::kPanel) + i * P::kPanel, there ? from + i * step + p * P::kPanel : rows,
-                    there);
+        CopyAsync16(to + p * (kStepKeys * P::kPanel) + i * P::kPanel,
+                    there ? from + i * of.step + p * P::kPanel : of.rows, there);
       }
     }
   };
-  if (first + kStepKeys <= count) {
+  if (first + kStepKeys <= of.count) {
     copy([](int) { return true; });
   } else {
-    copy([&](int i) { return first + row + i < count; });
+    copy([&](int i) { return first + row + i < of.count; });
   }
 }
 
@@ -179,8 +186,8 @@ __global__ void __launch_bounds__(128 * kWarpgroups, 1)
     if (step < count) {
       const int stage = step % kStages;
       const int32_t first = step * kStepKeys;
-      LoadStep<T, kDim, kThreads>(steps.key[stage], head.key, batch.key_value_step, first, head.keys);
-      if (!same) LoadStep<T, kDim, kThreads>(steps.value[stage], head.value, batch.key_value_step, first, head.keys);
+      LoadStep<T, kDim, kThreads>(steps.key[stage], {head.key, batch.key_value_step, head.keys}, first);
+      if (!same) LoadStep<T, kDim, kThreads>(steps.value[stage], {head.value, batch.key_value_step, head.keys}, first);
       if (head.key_order != nullptr && threadIdx.x < kStepKeys) {
         const int32_t key = first + static_cast<int32_t>(threadIdx.x);
         CopyAsync4(&steps.order[stage][threadIdx.x], head.key_order + (key < head.keys ? key : 0));

@@ -30,7 +30,7 @@ __global__ void __launch_bounds__(WarpgroupTile<T, Shape>::kThreads, WarpgroupTi
     return of_result < width ? weight + int64_t{of_result + (i < kColumns ? 0 : width)} * args.k : nullptr;
   };
   Product product;
-  product.Multiply(storage, row, column, args.k, weight);
+  product.Multiply(storage, row, column, {args.k, weight});
 
 #pragma unroll
   for (int half = 0; half < 2; ++half) {

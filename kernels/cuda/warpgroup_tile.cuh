@@ -60,10 +60,16 @@ struct WarpgroupTile {
     return &sum[eight * 8 / kPartColumns][eight * 8 % kPartColumns / 2 + 2 * half];
   }
 
+  struct Inner {
+    int32_t k;
+    const T* some;  // memory that may be named where nothing is read
+  };
   // row(i), column(i): where the k values of the tile's row i, and of the weight's row for its column i, begin; null
-  // where there is none. `some` is memory that may be named where nothing is read.
+  // where there is none.
   template <class RowOf, class ColumnOf>
-  __device__ void Multiply(Storage& storage, RowOf row, ColumnOf column, int32_t k, const T* some) {
+  __device__ void Multiply(Storage& storage, RowOf row, ColumnOf column, Inner inner) {
+    const int32_t k = inner.k;
+    const T* const some = inner.some;
     // Each thread copies 16 bytes of the same rows in every step, to the same place of their panels.
     constexpr int kChunks = kDepth / 8, kPassRows = kThreads / kChunks;
     static_assert(kPassRows % 8 == 0 && kRows % kPassRows == 0 && kColumns % kPassRows == 0);

@@ -60,7 +60,7 @@ class Backend {
   virtual Tensor JoinTokens(Context&, absl::Span<const Tensor> pathways, const Tensor& position_table,
                             const Tensor& positions) const = 0;
   virtual Tensor EmbedPrefix(Context&, const CodeEmbedding&, const Tensor& codes, int steps) const = 0;
-  virtual Tensor EmbedStep(Context&, const CodeEmbedding&, int level, int64_t batch, const Tensor& codes) const = 0;
+  virtual Tensor EmbedStep(Context&, const CodeEmbedding&, const LevelRows& of, const Tensor& codes) const = 0;
   virtual Tensor EmbedPositions(Context&, const Tensor& positions, int64_t groups) const = 0;
   virtual Tensor TrunkRows(Context&, const Tensor& trunk, const LevelRows& of, int64_t rows) const = 0;
   virtual Tensor GatedFusion(Context&, const Tensor& trunk, const Tensor& code, const DenseWeights& gate) const = 0;
@@ -78,8 +78,8 @@ class Backend {
   virtual Tensor SelfAttention(Context&, const Tensor& x, const SelfAttentionWeights&, const Tensor& mask) const = 0;
   virtual Tensor CausalSelfAttention(Context&, const Tensor& x, const SelfAttentionWeights&, int length) const = 0;
   virtual Tensor ContextKeyValue(Context&, const Tensor& x, const CrossAttentionWeights&, int64_t batch) const = 0;
-  virtual Tensor CrossAttention(Context&, const Tensor& x, const CrossAttentionWeights&, const Tensor& context,
-                                const Tensor& mask) const = 0;
+  virtual Tensor CrossAttention(Context&, const Tensor& x, const CrossAttentionWeights&,
+                                const ContextView& context) const = 0;
 
   virtual Tensor ExtendLineage(Context&, const Tensor& lineage, const Tensor& parents) const = 0;
   virtual Tensor LineageAttention(Context&, const Tensor& x, const SelfAttentionWeights&,

@@ -64,6 +64,12 @@ struct CrossAttentionWeights {
   bool inner_dropout = false;
 };
 
+// What the decoder of one layer sees of the context.
+struct ContextView {
+  at::Tensor key_value;  // of ContextKeyValue: [batch, tokens, 2 * heads * head_dim]
+  at::Tensor mask;
+};
+
 struct FeedForwardWeights {
   bool gated = true;  // down(activation(gate x) * up x), with silu SwiGLU; else down(activation(up x))
   Activation activation = Activation::kSilu;

@@ -42,8 +42,8 @@ Tensor EmbedPrefix(Context& ctx, const CodeEmbedding& embedding, const Tensor& c
   return ctx.backend->EmbedPrefix(ctx, embedding, codes, steps);
 }
 
-Tensor EmbedStep(Context& ctx, const CodeEmbedding& embedding, int level, int64_t batch, const Tensor& codes) {
-  return ctx.backend->EmbedStep(ctx, embedding, level, batch, codes);
+Tensor EmbedStep(Context& ctx, const CodeEmbedding& embedding, const LevelRows& of, const Tensor& codes) {
+  return ctx.backend->EmbedStep(ctx, embedding, of, codes);
 }
 
 Tensor EmbedPositions(Context& ctx, const Tensor& positions, int64_t groups) {
@@ -120,9 +120,8 @@ Tensor ContextKeyValue(Context& ctx, const Tensor& x, const CrossAttentionWeight
   return ctx.backend->ContextKeyValue(ctx, x, w, batch);
 }
 
-Tensor CrossAttention(Context& ctx, const Tensor& x, const CrossAttentionWeights& w, const Tensor& context,
-                      const Tensor& mask) {
-  return ctx.backend->CrossAttention(ctx, x, w, context, mask);
+Tensor CrossAttention(Context& ctx, const Tensor& x, const CrossAttentionWeights& w, const ContextView& context) {
+  return ctx.backend->CrossAttention(ctx, x, w, context);
 }
 
 Tensor ExtendLineage(Context& ctx, const Tensor& lineage, const Tensor& parents) {

@@ -46,8 +46,8 @@ Tensor JoinTokens(Context& ctx, absl::Span<const Tensor> pathways, const Tensor&
 // [BOS] + the first steps - 1 codes of codes [batch, targets, levels]; dropout. -> [batch * targets * steps, d].
 // REQUIRES: steps <= levels + 1.
 Tensor EmbedPrefix(Context& ctx, const CodeEmbedding& embedding, const Tensor& codes, int steps);
-// Input of one decode step: BOS of each of `batch` requests at level 0, else codes [batch, rows] of the level before.
-Tensor EmbedStep(Context& ctx, const CodeEmbedding& embedding, int level, int64_t batch, const Tensor& codes);
+// Input of one decode step: BOS of each request of the batch at level 0, else codes [batch, rows] of the level before.
+Tensor EmbedStep(Context& ctx, const CodeEmbedding& embedding, const LevelRows& of, const Tensor& codes);
 // Trunk input: position rows alone, once per group. -> [groups * levels, d]
 Tensor EmbedPositions(Context& ctx, const Tensor& positions, int64_t groups);
 // The trunk's row of a level, repeated for the beams of each request: trunk [batch * levels, d] -> [batch * rows, d]
@@ -90,9 +90,8 @@ Tensor SelfAttention(Context& ctx, const Tensor& x, const SelfAttentionWeights& 
 Tensor CausalSelfAttention(Context& ctx, const Tensor& x, const SelfAttentionWeights& w, int length);
 // x [batch * tokens, d] -> [batch, tokens, 2 * heads * head_dim]
 Tensor ContextKeyValue(Context& ctx, const Tensor& x, const CrossAttentionWeights& w, int64_t batch);
-// x [batch * rows, d], context [batch, tokens, 2 * heads * head_dim] -> [batch * rows, d]
-Tensor CrossAttention(Context& ctx, const Tensor& x, const CrossAttentionWeights& w, const Tensor& context,
-                      const Tensor& mask);
+// x [batch * rows, d] -> same
+Tensor CrossAttention(Context& ctx, const Tensor& x, const CrossAttentionWeights& w, const ContextView& context);
 
 // -- State (inference) -------------------------------------------------------------------------------------------
 // lineage [batch, parent rows, steps] or undefined, parents [batch, rows] -> [batch, rows, steps + 1]: for every row,

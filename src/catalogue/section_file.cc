@@ -123,6 +123,11 @@ absl::Status SectionReader::Error(absl::string_view section, absl::string_view w
   return absl::InvalidArgumentError(absl::StrCat(path_.string(), ": section '", section, "': ", what));
 }
 
+absl::Status SectionReader::Damaged(absl::string_view section, absl::string_view what) const {
+  return absl::DataLossError(
+      absl::StrCat(path_.string(), ": section '", section, "': ", what, "; the file is damaged"));
+}
+
 absl::StatusOr<SectionReader> SectionReader::Open(const std::filesystem::path& path, uint64_t max_bytes) {
   // Not blocking, so that a pipe is refused instead of waited for.
   const int descriptor = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
@@ -173,7 +178,7 @@ absl::Status SectionReader::ReadHeader(uint64_t max_bytes) {
   }
   if (first.sections > kMaxSections) return Error("header", absl::StrCat("says ", first.sections, " sections"));
   if (first.file_bytes != file_bytes_) {
-    return Error("header", absl::StrCat("says the file has ", first.file_bytes, " bytes, it has ", file_bytes_));
+    return Damaged("header", absl::StrCat("says the file has ", first.file_bytes, " bytes, it has ", file_bytes_));
   }
   header_bytes_ = HeaderBytes(first.sections);
   if (header_bytes_ > file_bytes_) return Error("header", "is cut off");
@@ -181,7 +186,7 @@ absl::Status SectionReader::ReadHeader(uint64_t max_bytes) {
   BEAMLINE_RETURN_IF_ERROR(ReadAt(0, header.data(), header.size()));
   const absl::string_view hashed = absl::string_view(header).substr(0, header_bytes_ - kDigestBytes);
   if (BinarySha256(hashed) != absl::string_view(header).substr(hashed.size())) {
-    return Error("header", "checksum does not match; the file is damaged");
+    return Damaged("header", "checksum does not match");
   }
   for (uint32_t i = 0; i < first.sections; ++i) {
     SectionEntry entry;
@@ -210,7 +215,7 @@ absl::Status SectionReader::CheckLayout() const {
     char padding[kAlignment];
     BEAMLINE_RETURN_IF_ERROR(ReadAt(end, padding, section.offset - end));
     if (std::any_of(padding, padding + (section.offset - end), [](char byte) { return byte != 0; })) {
-      return Error(section.name, "the padding before it is not zero; the file is damaged");
+      return Damaged(section.name, "the padding before it is not zero");
     }
     end = section.offset + section.bytes;
   }
@@ -243,7 +248,7 @@ absl::Status SectionReader::Read(const SectionInfo& section, char* out) const {
     digest.Update({out + done, chunk});
     done += chunk;
   }
-  if (digest.HexDigest() != section.sha256) return Error(section.name, "checksum does not match; the file is damaged");
+  if (digest.HexDigest() != section.sha256) return Damaged(section.name, "checksum does not match");
   return absl::OkStatus();
 }
 

@@ -71,7 +71,8 @@ class SectionReader {
     return values;
   }
 
-  absl::Status Error(absl::string_view section, absl::string_view what) const;  // "<file>: section 'x': what"
+  absl::Status Error(absl::string_view section, absl::string_view what) const;    // "<file>: section 'x': what"
+  absl::Status Damaged(absl::string_view section, absl::string_view what) const;  // the same as DATA_LOSS
 
  private:
   SectionReader(std::filesystem::path path, int descriptor) : path_(std::move(path)), descriptor_(descriptor) {}

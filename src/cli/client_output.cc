@@ -121,6 +121,7 @@ std::string FormatStatus(const v1::GetStatusResponse& status) {
   for (const v1::ModelVersion& version : status.versions()) {
     absl::StrAppend(&versions, "version ", version.id(), ": ", version.state(),
                     version.model_version().empty() ? "" : ", ", version.model_version(),
+                    version.catalogue_version().empty() ? "" : ", catalogue ", version.catalogue_version(),
                     version.bundle().empty() ? "" : " from ", version.bundle(), version.error().empty() ? "" : ": ",
                     version.error(), "\n");
   }

@@ -31,9 +31,10 @@ absl::Status Run(const Options& options) {
   BEAMLINE_ASSIGN_OR_RETURN(Client client, Client::Create(options.target, absl::Milliseconds(options.timeout_ms)));
   BEAMLINE_ASSIGN_OR_RETURN(const v1::ModelVersion serving,
                             options.rollback ? client.Rollback() : client.Reload(options.bundle));
-  std::printf("serving %s from %s (version %lld; loaded in %lld ms, warmed up in %lld ms)\n",
-              serving.model_version().c_str(), serving.bundle().c_str(), static_cast<long long>(serving.id()),
-              static_cast<long long>(serving.load_ms()), static_cast<long long>(serving.warm_up_ms()));
+  std::printf("serving %s, catalogue %s, from %s (version %lld; loaded in %lld ms, warmed up in %lld ms)\n",
+              serving.model_version().c_str(), serving.catalogue_version().c_str(), serving.bundle().c_str(),
+              static_cast<long long>(serving.id()), static_cast<long long>(serving.load_ms()),
+              static_cast<long long>(serving.warm_up_ms()));
   return absl::OkStatus();
 }
 
@@ -64,7 +65,11 @@ The server loads and verifies the bundle in the background, warms it up and swap
 is answered by one version alone. A bundle that is broken, incompatible or fails in the warm-up is refused, the reason is
 printed here and kept in `beamline recommend --status` of the admin port, and the old version goes on serving. A rollback
 holds until something newer comes or the server starts again: remove the version that must not serve from
-engine.model_folder. A second rollback goes one version further back.)");
+engine.model_folder. A second rollback goes one version further back.
+
+A version is a model with its catalogue. New items: write `beamline pack --catalogue-only` beside engine.catalogue,
+rename it over that, and reload the bundle that serves, with --bundle. A rollback takes the catalogue back, too: items
+that have been taken down since are recommended again.)");
   return {command, [options] { return Run(*options); }};
 }
 

@@ -137,7 +137,7 @@ absl::StatusOr<ImportReport> ImportKuaiRand(const std::filesystem::path& folder,
   if (!archive.video_basic.empty()) {
     const Paths statistic = which.statistic_relevance ? archive.video_statistic : Paths();
     BEAMLINE_ASSIGN_OR_RETURN(
-        items, kuairand::CopyVideos(archive.video_basic, statistic, out.Path("items"), options, &report));
+        items, kuairand::CopyVideos({archive.video_basic, statistic}, out.Path("items"), options, &report));
   }
   std::optional<UserTableWriter> users;
   if (!archive.user_features.empty()) {

@@ -33,9 +33,12 @@ inline std::string_view WithoutZeroFraction(std::string_view text) {
 // "87433.0" -> 87433; 0 where it is missing.
 absl::StatusOr<int64_t> ParseMilliseconds(std::string_view name, std::string_view text);
 
-// video_features_basic -> the item table at `out`, to be committed; relevance from the files of `statistic`, which may
-// be none.
-absl::StatusOr<ItemTableWriter> CopyVideos(const Paths& paths, const Paths& statistic, const std::filesystem::path& out,
+struct VideoFiles {
+  Paths basic;      // video_features_basic
+  Paths statistic;  // may be none: where relevance is from
+};
+// The item table at `out`, to be committed.
+absl::StatusOr<ItemTableWriter> CopyVideos(const VideoFiles& files, const std::filesystem::path& out,
                                            const ImportOptions& options, ImportReport* report);
 
 // user_features -> the user table at `out`, to be committed.

@@ -113,12 +113,12 @@ absl::StatusOr<int64_t> ParseMilliseconds(std::string_view name, std::string_vie
       absl::StrCat(std::string(name), " ", Quoted(text), " is not a number from 0 to ", kMaxDurationMs));
 }
 
-absl::StatusOr<ItemTableWriter> CopyVideos(const Paths& paths, const Paths& statistic, const std::filesystem::path& out,
+absl::StatusOr<ItemTableWriter> CopyVideos(const VideoFiles& files, const std::filesystem::path& out,
                                            const ImportOptions& options, ImportReport* report) {
-  BEAMLINE_ASSIGN_OR_RETURN(const Relevance relevance, ReadRelevance(statistic, options, report));
+  BEAMLINE_ASSIGN_OR_RETURN(const Relevance relevance, ReadRelevance(files.statistic, options, report));
   BEAMLINE_ASSIGN_OR_RETURN(ItemTableWriter items, ItemTableWriter::Create(out));
   absl::flat_hash_set<ItemId> seen;
-  for (const std::filesystem::path& path : paths) {
+  for (const std::filesystem::path& path : files.basic) {
     BEAMLINE_ASSIGN_OR_RETURN(DelimitedReader csv, OpenCsv(path, {"video_id"}, options));
     while (true) {
       BEAMLINE_ASSIGN_OR_RETURN(const bool more, csv.Next());

@@ -17,15 +17,19 @@
 namespace beamline::data {
 namespace {
 
+struct SequenceSource {
+  std::filesystem::path file;
+  uint32_t labels;  // of every event
+};
+
 // To be committed.
-absl::StatusOr<EventTableWriter> CopySequences(const std::filesystem::path& file, uint32_t labels,
-                                               const std::filesystem::path& out, const ImportOptions& options,
-                                               ImportReport* report) {
+absl::StatusOr<EventTableWriter> CopySequences(const SequenceSource& source, const std::filesystem::path& out,
+                                               const ImportOptions& options, ImportReport* report) {
   SequenceFileReader::Options reader_options;
-  reader_options.sequence_labels = labels;
+  reader_options.sequence_labels = source.labels;
   reader_options.bad_rows = options.bad_rows;
   reader_options.progress = options.progress;
-  BEAMLINE_ASSIGN_OR_RETURN(SequenceFileReader reader, SequenceFileReader::Open(file, reader_options));
+  BEAMLINE_ASSIGN_OR_RETURN(SequenceFileReader reader, SequenceFileReader::Open(source.file, reader_options));
   BEAMLINE_ASSIGN_OR_RETURN(EventTableWriter events, EventTableWriter::Create(out));
   UserSequence user;
   int64_t users = 0;
@@ -36,8 +40,9 @@ absl::StatusOr<EventTableWriter> CopySequences(const std::filesystem::path& file
     for (const Event& event : user.events) BEAMLINE_RETURN_IF_ERROR(events.Write(user.user_id, event));
   }
   report->events += events.rows();
-  report->notes.push_back(absl::StrCat(file.filename().string(), ": layout '", std::string(LayoutName(reader.layout())),
-                                       "', ", users, " users; times the file lacks are synthetic"));
+  report->notes.push_back(absl::StrCat(source.file.filename().string(), ": layout '",
+                                       std::string(LayoutName(reader.layout())), "', ", users,
+                                       " users; times the file lacks are synthetic"));
   if (reader.bad_rows().bad() > 0) report->notes.push_back(reader.bad_rows().Summary());
   return events;
 }
@@ -103,10 +108,14 @@ absl::StatusOr<ItemRow> ParseTitle(std::string_view line) {
   return row;
 }
 
-absl::StatusOr<ItemTableWriter> CopyTitles(const std::filesystem::path& path, const Attributes& attributes,
-                                           const std::filesystem::path& out, const ImportOptions& options,
-                                           ImportReport* report) {
-  BEAMLINE_ASSIGN_OR_RETURN(LineReader lines, LineReader::Open(path, kMaxLineBytes));
+struct TitleSource {
+  std::filesystem::path file;
+  Attributes attributes;  // by item
+};
+
+absl::StatusOr<ItemTableWriter> CopyTitles(const TitleSource& source, const std::filesystem::path& out,
+                                           const ImportOptions& options, ImportReport* report) {
+  BEAMLINE_ASSIGN_OR_RETURN(LineReader lines, LineReader::Open(source.file, kMaxLineBytes));
   BEAMLINE_ASSIGN_OR_RETURN(ItemTableWriter items, ItemTableWriter::Create(out));
   BadRows bad_rows(lines.name(), options.bad_rows);
   absl::flat_hash_set<ItemId> seen;
@@ -126,15 +135,15 @@ absl::StatusOr<ItemTableWriter> CopyTitles(const std::filesystem::path& path, co
       continue;
     }
     bad_rows.CountGood();
-    const auto found = attributes.find(row->item);
-    if (found != attributes.end()) {
+    const auto found = source.attributes.find(row->item);
+    if (found != source.attributes.end()) {
       row->attributes.tags.insert(row->attributes.tags.end(), found->second.begin(), found->second.end());
     }
     BEAMLINE_RETURN_IF_ERROR(items.Write(*row));
   }
   BEAMLINE_RETURN_IF_ERROR(bad_rows.Verdict());
   report->items = items.rows();
-  report->notes.push_back(absl::StrCat(path.filename().string(), ": ", items.rows(), " items"));
+  report->notes.push_back(absl::StrCat(source.file.filename().string(), ": ", items.rows(), " items"));
   if (bad_rows.bad() > 0) report->notes.push_back(bad_rows.Summary());
   return items;
 }
@@ -147,7 +156,7 @@ absl::StatusOr<ImportReport> ImportSequences(const std::filesystem::path& file, 
                             TableFolder::Open(options.out, options.gzip, {"events"}, options.overwrite));
   ImportReport report;
   BEAMLINE_ASSIGN_OR_RETURN(EventTableWriter events,
-                            CopySequences(file, sequence_labels, out.Path("events"), options, &report));
+                            CopySequences({file, sequence_labels}, out.Path("events"), options, &report));
   BEAMLINE_RETURN_IF_ERROR(events.Commit());
   return report;
 }
@@ -174,10 +183,10 @@ absl::StatusOr<ImportReport> ImportAmazon(const std::filesystem::path& folder, c
   }
   std::optional<ItemTableWriter> items;
   if (!titles.empty()) {
-    BEAMLINE_ASSIGN_OR_RETURN(items, CopyTitles(titles, attributes, out.Path("items"), options, &report));
+    BEAMLINE_ASSIGN_OR_RETURN(items, CopyTitles({titles, std::move(attributes)}, out.Path("items"), options, &report));
   }
   BEAMLINE_ASSIGN_OR_RETURN(EventTableWriter events,
-                            CopySequences(sequences, kClick | kLongView, out.Path("events"), options, &report));
+                            CopySequences({sequences, kClick | kLongView}, out.Path("events"), options, &report));
   // Both at the end, or none; events last: a folder that has them has all its tables.
   if (items) BEAMLINE_RETURN_IF_ERROR(items->Commit());
   BEAMLINE_RETURN_IF_ERROR(events.Commit());

@@ -162,7 +162,7 @@ std::vector<SearchResult> BeamSearch::Run(backend::Context& ctx, model::EncodedC
   Reserve(batch);
 
   if (const std::unique_ptr<backend::DeviceSearch> search = BeginOnDevice(ctx, batch); search != nullptr) {
-    RunOnDevice(ctx, context, *search, batch, gate);
+    if (batch.Ask(gate)) RunOnDevice(ctx, context, *search, batch);
   } else {
     RunOnHost(ctx, std::move(context), batch, gate);
   }
@@ -229,8 +229,7 @@ std::vector<at::Tensor> BeamSearch::EnqueueSteps(backend::Context& ctx, model::E
 }
 
 void BeamSearch::RunOnDevice(backend::Context& ctx, const model::EncodedContext& context, backend::DeviceSearch& search,
-                             Batch& batch, SearchGate gate) const {
-  if (!batch.Ask(gate)) return;
+                             Batch& batch) const {
   std::vector<at::Tensor> inputs = {search.input(), context.order};
   inputs.insert(inputs.end(), context.key_value.begin(), context.key_value.end());
   const std::string pass = absl::StrCat("decode ", model_.serial(), " ", search.shape());

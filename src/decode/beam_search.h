@@ -66,7 +66,7 @@ class BeamSearch {
   // The same with the beams on the device: no step waits for another, the host sees the beams at the end, and the gate
   // is asked once, before all steps.
   void RunOnDevice(backend::Context& ctx, const model::EncodedContext& context, backend::DeviceSearch& search,
-                   Batch& batch, SearchGate gate) const;
+                   Batch& batch) const;
   // The search's result, then the end token's logits where the model scores it.
   std::vector<at::Tensor> EnqueueSteps(backend::Context& ctx, model::EncodedContext context,
                                        backend::DeviceSearch& search) const;

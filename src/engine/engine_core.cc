@@ -41,6 +41,7 @@ ModelVersion ModelVersionOf(const repository::VersionStatus& version) {
   return {.id = version.id,
           .bundle = version.path,
           .model_version = version.model_version,
+          .catalogue_version = version.catalogue_version,
           .state = std::string(repository::NameOf(version.state)),
           .error = std::string(version.error.message()),
           .since = version.changed,

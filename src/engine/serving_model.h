@@ -26,6 +26,7 @@ struct ServingModel final : repository::Model {
         group(batch_group) {}
 
   const std::string& version() const override { return runner->info().version; }
+  std::string catalogue_version() const override { return std::string(snapshot->version()); }
 
   const std::unique_ptr<runtime::Runner> runner;
   const std::shared_ptr<const catalogue::CatalogueSnapshot> snapshot;

@@ -22,6 +22,10 @@ std::string Escaped(const std::string& text) {
   return absl::StrReplaceAll(text, {{"&", "&amp;"}, {"<", "&lt;"}, {">", "&gt;"}, {"\"", "&quot;"}});
 }
 
+struct Point {
+  double x, y;
+};
+
 // A panel with a logarithmic or linear vertical axis.
 class Panel {
  public:
@@ -32,14 +36,14 @@ class Panel {
 
   double Y(double value) const { return top_ + kPanel * (1 - (Scale(value) - low_) / (high_ - low_)); }
 
-  void Text(double x, double y, const std::string& text, const char* anchor = "start", const char* colour = "black") {
-    absl::StrAppendFormat(&svg_, "<text x=\"%.1f\" y=\"%.1f\" text-anchor=\"%s\" fill=\"%s\">%s</text>\n", x, y, anchor,
-                          colour, Escaped(text));
+  void Text(const Point& at, const std::string& text, const char* anchor = "start", const char* colour = "black") {
+    absl::StrAppendFormat(&svg_, "<text x=\"%.1f\" y=\"%.1f\" text-anchor=\"%s\" fill=\"%s\">%s</text>\n", at.x, at.y,
+                          anchor, colour, Escaped(text));
   }
-  void Line(double x1, double y1, double x2, double y2, const char* colour, double width = 1) {
+  void Line(const Point& from, const Point& to, const char* colour, double width = 1) {
     absl::StrAppendFormat(&svg_,
                           "<line x1=\"%.1f\" y1=\"%.1f\" x2=\"%.1f\" y2=\"%.1f\" stroke=\"%s\" stroke-width=\"%g\"/>\n",
-                          x1, y1, x2, y2, colour, width);
+                          from.x, from.y, to.x, to.y, colour, width);
   }
   void Curve(const std::vector<std::pair<double, double>>& points, const char* colour) {
     absl::StrAppend(&svg_, "<polyline fill=\"none\" stroke-width=\"2\" stroke=\"", colour, "\" points=\"",
@@ -54,7 +58,7 @@ class Panel {
   }
   // Lines with values: powers of ten with their halves and fifths, or six even steps.
   void Grid(const std::string& what) {
-    Text(kLeft - 8, top_ - 10, what, "start");
+    Text({kLeft - 8, top_ - 10}, what, "start");
     std::vector<double> ticks;
     if (logarithmic_) {
       const int first = static_cast<int>(std::floor(low_)), last = static_cast<int>(std::floor(high_));
@@ -66,8 +70,8 @@ class Panel {
     }
     for (const double tick : ticks) {
       if (Scale(tick) < low_ - 1e-9 || Scale(tick) > high_ + 1e-9) continue;
-      Line(kLeft, Y(tick), kWidth - kRight, Y(tick), "#ddd");
-      Text(kLeft - 8, Y(tick) + 4, absl::StrFormat("%.4g", tick), "end");
+      Line({kLeft, Y(tick)}, {kWidth - kRight, Y(tick)}, "#ddd");
+      Text({kLeft - 8, Y(tick) + 4}, absl::StrFormat("%.4g", tick), "end");
     }
   }
 
@@ -131,10 +135,10 @@ std::string PlotCells(absl::Span<const Measurement> cells, const std::string& ti
       points.push_back({x(i), latency.Y(quantile.value)});
       const double from = latency.Y(quantile.low.value_or(quantile.value));
       const double to = latency.Y(quantile.high.value_or(quantile.value));
-      latency.Line(x(i), from, x(i), to, kColours[q], 4);
+      latency.Line({x(i), from}, {x(i), to}, kColours[q], 4);
     }
     latency.Curve(points, kColours[q]);
-    latency.Text(kWidth - kRight + 12, kTop + 14 + 18 * static_cast<double>(q),
+    latency.Text({kWidth - kRight + 12, kTop + 14 + 18 * static_cast<double>(q)},
                  absl::StrFormat("P%g", kQuantiles[q] * 100), "start", kColours[q]);
   }
   const std::pair<const char*, double (*)(const Measurement&)> series[] = {
@@ -145,7 +149,7 @@ std::string PlotCells(absl::Span<const Measurement> cells, const std::string& ti
     points.reserve(cells.size());
     for (size_t i = 0; i < cells.size(); ++i) points.push_back({x(i), rates.Y(series[s].second(cells[i]))});
     rates.Curve(points, kColours[s * 3]);
-    rates.Text(kWidth - kRight + 12, second + 14 + 18 * static_cast<double>(s), series[s].first, "start",
+    rates.Text({kWidth - kRight + 12, second + 14 + 18 * static_cast<double>(s)}, series[s].first, "start",
                kColours[s * 3]);
   }
   for (size_t i = 0; i < cells.size(); ++i) {
@@ -169,12 +173,12 @@ std::string PlotOne(const Measurement& measured, const std::string& title) {
   for (const Quantile& quantile : latency.quantiles) {
     const double at = x(quantile.q);
     points.push_back({at, panel.Y(quantile.value)});
-    panel.Line(at, panel.Y(quantile.low.value_or(quantile.value)), at, panel.Y(quantile.high.value_or(quantile.value)),
-               kColours[0], 4);
-    panel.Text(at, kTop + kPanel + 18, absl::StrFormat("P%g", quantile.q * 100), "middle");
+    panel.Line({at, panel.Y(quantile.low.value_or(quantile.value))},
+               {at, panel.Y(quantile.high.value_or(quantile.value))}, kColours[0], 4);
+    panel.Text({at, kTop + kPanel + 18}, absl::StrFormat("P%g", quantile.q * 100), "middle");
   }
   panel.Curve(points, kColours[0]);
-  panel.Text(kWidth - kRight + 12, panel.Y(latency.max), absl::StrFormat("max %.4g", latency.max));
+  panel.Text({kWidth - kRight + 12, panel.Y(latency.max)}, absl::StrFormat("max %.4g", latency.max));
   return svg + "</svg>\n";
 }
 

@@ -73,8 +73,13 @@ bool FixedBuckets(FeatureKind kind) {
   return kind == FeatureKind::kSid || kind == FeatureKind::kHour || kind == FeatureKind::kLabels;
 }
 
-void CheckFeature(const std::string& path, const ModelConfig& config, const PathwayConfig& pathway,
-                  const FeatureConfig& feature, Problems& problems) {
+struct FeatureOfPathway {
+  const PathwayConfig& pathway;
+  const FeatureConfig& feature;
+};
+
+void CheckFeature(const std::string& path, const ModelConfig& config, const FeatureOfPathway& of, Problems& problems) {
+  const FeatureConfig& feature = of.feature;
   if (FixedBuckets(feature.kind)) {
     problems.Require(feature.buckets == 0, absl::StrCat(path, ".buckets"),
                      absl::StrCat("is fixed for ", FeatureName(feature.kind), ": leave it out, is ", feature.buckets));
@@ -83,7 +88,7 @@ void CheckFeature(const std::string& path, const ModelConfig& config, const Path
   }
   problems.Require(!feature.shared || feature.kind == FeatureKind::kSid, absl::StrCat(path, ".shared"),
                    "only a sid feature shares the decoder's code embeddings");
-  if (pathway.fusion == InputFusion::kSum || feature.shared) {
+  if (of.pathway.fusion == InputFusion::kSum || feature.shared) {
     problems.Require(feature.width == 0 || feature.width == config.d_model, absl::StrCat(path, ".width"),
                      absl::StrCat("is d_model (", config.d_model, ") here: leave it out, is ", feature.width));
   } else {
@@ -101,7 +106,7 @@ void CheckPathway(const std::string& path, const ModelConfig& config, const Path
   std::set<FeatureKind> seen;
   for (size_t i = 0; i < pathway.features.size(); ++i) {
     const std::string at = absl::StrCat(path, ".features[", i, "]");
-    CheckFeature(at, config, pathway, pathway.features[i], problems);
+    CheckFeature(at, config, {pathway, pathway.features[i]}, problems);
     problems.Require(seen.insert(pathway.features[i].kind).second, absl::StrCat(at, ".kind"),
                      absl::StrCat(FeatureName(pathway.features[i].kind), " is listed twice"));
   }

@@ -38,7 +38,8 @@ Tensor RunFeedForward(Context& ctx, const FeedForwardLayer& ffn, const Tensor& x
 
 EncoderLayer BindEncoderLayer(const ModelConfig& config, const Weights& weights, int layer) {
   const std::string name = absl::StrCat("encoder.", layer);
-  return {.attention_norm = weights.Get(absl::StrCat(name, ".attention_norm")),
+  return {.epsilon = config.norm_epsilon,
+          .attention_norm = weights.Get(absl::StrCat(name, ".attention_norm")),
           .attention = {.qkv = weights.Get(absl::StrCat(name, ".attention.qkv")),
                         .out = weights.Get(absl::StrCat(name, ".attention.out")),
                         .heads = config.heads / weights.shard().size},
@@ -48,7 +49,8 @@ EncoderLayer BindEncoderLayer(const ModelConfig& config, const Weights& weights,
 
 DecoderLayer BindDecoderLayer(const ModelConfig& config, const Weights& weights, int layer) {
   const std::string name = absl::StrCat("decoder.", layer);
-  return {.self_norm = weights.Get(absl::StrCat(name, ".self_norm")),
+  return {.epsilon = config.norm_epsilon,
+          .self_norm = weights.Get(absl::StrCat(name, ".self_norm")),
           .self = {.qkv = weights.Get(absl::StrCat(name, ".self.qkv")),
                    .out = weights.Get(absl::StrCat(name, ".self.out")),
                    .heads = config.heads / weights.shard().size},
@@ -61,43 +63,42 @@ DecoderLayer BindDecoderLayer(const ModelConfig& config, const Weights& weights,
           .ffn = BindFeedForward(config.decoder.ffn, weights, name)};
 }
 
-Tensor RunEncoderLayer(Context& ctx, const EncoderLayer& layer, double epsilon, Tensor x, const Tensor& mask) {
-  Tensor h = backend::RmsNorm(ctx, x, layer.attention_norm, epsilon);  // [batch * tokens, d]
-  h = backend::SelfAttention(ctx, h, layer.attention, mask);           // [batch * tokens, d]
+Tensor RunEncoderLayer(Context& ctx, const EncoderLayer& layer, Tensor x, const Tensor& mask) {
+  Tensor h = backend::RmsNorm(ctx, x, layer.attention_norm, layer.epsilon);  // [batch * tokens, d]
+  h = backend::SelfAttention(ctx, h, layer.attention, mask);                 // [batch * tokens, d]
   h = backend::AllReduce(ctx, h);
   x = backend::Residual(ctx, x, h);
-  h = backend::RmsNorm(ctx, x, layer.ffn_norm, epsilon);
+  h = backend::RmsNorm(ctx, x, layer.ffn_norm, layer.epsilon);
   h = RunFeedForward(ctx, layer.ffn, h);  // [batch * tokens, d]
   h = backend::AllReduce(ctx, h);
   return backend::Residual(ctx, x, h);
 }
 
-Tensor RunDecoderLayer(Context& ctx, const DecoderLayer& layer, const LayerContext& context, int levels, Tensor x) {
-  Tensor h = backend::RmsNorm(ctx, x, layer.self_norm, context.epsilon);  // [groups * levels, d]
-  h = backend::CausalSelfAttention(ctx, h, layer.self, levels);           // [groups * levels, d]
+Tensor RunDecoderLayer(Context& ctx, const DecoderLayer& layer, const LayerTargets& input, Tensor x) {
+  Tensor h = backend::RmsNorm(ctx, x, layer.self_norm, layer.epsilon);  // [groups * levels, d]
+  h = backend::CausalSelfAttention(ctx, h, layer.self, input.levels);   // [groups * levels, d]
   h = backend::AllReduce(ctx, h);
   x = backend::Residual(ctx, x, h);
-  h = backend::RmsNorm(ctx, x, layer.cross_norm, context.epsilon);
-  h = backend::CrossAttention(ctx, h, layer.cross, context.key_value, context.mask);  // [groups * levels, d]
+  h = backend::RmsNorm(ctx, x, layer.cross_norm, layer.epsilon);
+  h = backend::CrossAttention(ctx, h, layer.cross, input.context);  // [groups * levels, d]
   h = backend::AllReduce(ctx, h);
   x = backend::Residual(ctx, x, h);
-  h = backend::RmsNorm(ctx, x, layer.ffn_norm, context.epsilon);
+  h = backend::RmsNorm(ctx, x, layer.ffn_norm, layer.epsilon);
   h = RunFeedForward(ctx, layer.ffn, h);  // [groups * levels, d]
   h = backend::AllReduce(ctx, h);
   return backend::Residual(ctx, x, h);
 }
 
-Tensor RunDecoderLayerStep(Context& ctx, const DecoderLayer& layer, const LayerContext& context,
-                           const backend::LineageStep& step, Tensor x) {
-  Tensor h = backend::RmsNorm(ctx, x, layer.self_norm, context.epsilon);  // [batch * rows, d]
-  h = backend::LineageAttention(ctx, h, layer.self, step);
+Tensor RunDecoderLayer(Context& ctx, const DecoderLayer& layer, const LayerStep& input, Tensor x) {
+  Tensor h = backend::RmsNorm(ctx, x, layer.self_norm, layer.epsilon);  // [batch * rows, d]
+  h = backend::LineageAttention(ctx, h, layer.self, input.lineage);
   h = backend::AllReduce(ctx, h);
   x = backend::Residual(ctx, x, h);
-  h = backend::RmsNorm(ctx, x, layer.cross_norm, context.epsilon);
-  h = backend::CrossAttention(ctx, h, layer.cross, context.key_value, context.mask);  // [batch * rows, d]
+  h = backend::RmsNorm(ctx, x, layer.cross_norm, layer.epsilon);
+  h = backend::CrossAttention(ctx, h, layer.cross, input.context);  // [batch * rows, d]
   h = backend::AllReduce(ctx, h);
   x = backend::Residual(ctx, x, h);
-  h = backend::RmsNorm(ctx, x, layer.ffn_norm, context.epsilon);
+  h = backend::RmsNorm(ctx, x, layer.ffn_norm, layer.epsilon);
   h = RunFeedForward(ctx, layer.ffn, h);  // [batch * rows, d]
   h = backend::AllReduce(ctx, h);
   return backend::Residual(ctx, x, h);

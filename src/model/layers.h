@@ -25,6 +25,7 @@ struct FeedForwardLayer {
 };
 
 struct EncoderLayer {
+  double epsilon = 0;         // of the norms
   at::Tensor attention_norm;  // [d]
   backend::SelfAttentionWeights attention;
   at::Tensor ffn_norm;  // [d]
@@ -32,6 +33,7 @@ struct EncoderLayer {
 };
 
 struct DecoderLayer {
+  double epsilon = 0;    // of the norms
   at::Tensor self_norm;  // [d]
   backend::SelfAttentionWeights self;
   at::Tensor cross_norm;  // [d]
@@ -44,22 +46,20 @@ EncoderLayer BindEncoderLayer(const ModelConfig& config, const Weights& weights,
 DecoderLayer BindDecoderLayer(const ModelConfig& config, const Weights& weights, int layer);
 
 // x [batch * tokens, d]
-at::Tensor RunEncoderLayer(backend::Context& ctx, const EncoderLayer& layer, double epsilon, at::Tensor x,
-                           const at::Tensor& mask);
-
-// One layer's view of the context.
-struct LayerContext {
-  const at::Tensor& key_value;  // [batch, tokens, 2 * heads * head_dim]
-  const at::Tensor& mask;
-  double epsilon;
-};
+at::Tensor RunEncoderLayer(backend::Context& ctx, const EncoderLayer& layer, at::Tensor x, const at::Tensor& mask);
 
 // All levels of every target at once: x [groups * levels, d].
-at::Tensor RunDecoderLayer(backend::Context& ctx, const DecoderLayer& layer, const LayerContext& context, int levels,
-                           at::Tensor x);
+struct LayerTargets {
+  backend::ContextView context;
+  int levels = 1;
+};
+at::Tensor RunDecoderLayer(backend::Context& ctx, const DecoderLayer& layer, const LayerTargets& input, at::Tensor x);
 
 // One step of every beam: x [batch * rows, d].
-at::Tensor RunDecoderLayerStep(backend::Context& ctx, const DecoderLayer& layer, const LayerContext& context,
-                               const backend::LineageStep& step, at::Tensor x);
+struct LayerStep {
+  backend::ContextView context;
+  backend::LineageStep lineage;
+};
+at::Tensor RunDecoderLayer(backend::Context& ctx, const DecoderLayer& layer, const LayerStep& input, at::Tensor x);
 
 }  // namespace beamline::model

@@ -103,7 +103,7 @@ EncodedContext OneRecV1::Encode(Context& ctx, const EncoderBatch& batch) const {
   const Tensor mask = config_.encoder.causal ? backend::VisibilityMask(ctx, batch.order, batch.order, 1)
                                              : backend::PaddingMask(ctx, batch.order);
   Tensor x = EmbedTokens(ctx, batch);  // [batch * tokens, d]
-  for (const EncoderLayer& layer : encoder_) x = RunEncoderLayer(ctx, layer, config_.norm_epsilon, x, mask);
+  for (const EncoderLayer& layer : encoder_) x = RunEncoderLayer(ctx, layer, x, mask);
   x = backend::RmsNorm(ctx, x, encoder_norm_, config_.norm_epsilon);
 
   EncodedContext context{.order = batch.order};
@@ -117,8 +117,7 @@ Tensor OneRecV1::RunTrunk(Context& ctx, const EncodedContext& context, const Ten
   const backend::WithoutFp8 rounding(ctx, /*on=*/true);              // rows that all of a request's beams share
   Tensor x = backend::EmbedPositions(ctx, trunk_position_, groups);  // [groups * levels, d]
   for (int layer = 0; layer < config_.decoder.trunk_layers; ++layer) {
-    x = RunDecoderLayer(ctx, decoder_[layer], {context.key_value[layer], mask, config_.norm_epsilon}, config_.levels(),
-                        x);
+    x = RunDecoderLayer(ctx, decoder_[layer], LayerTargets{{context.key_value[layer], mask}, config_.levels()}, x);
   }
   return x;
 }
@@ -142,16 +141,16 @@ Tensor OneRecV1::DecodeStep(Context& ctx, DecodeState& state, const StepInput& s
   const bool last = step.level + 1 == config_.levels();
   if (step.level > 0) state.lineage = backend::ExtendLineage(ctx, state.lineage, step.parents);
 
-  const backend::WithoutFp8 rounding(ctx, step.level == 0);                   // a row that all beams share
-  Tensor x = backend::EmbedStep(ctx, codes_, step.level, batch, step.codes);  // [batch * rows, d]
+  const backend::WithoutFp8 rounding(ctx, step.level == 0);  // a row that all beams share
+  Tensor x = backend::EmbedStep(ctx, codes_, {.level = step.level, .batch = batch}, step.codes);  // [batch * rows, d]
   if (trunk_layers > 0) {
     const Tensor trunk = backend::TrunkRows(ctx, state.trunk, {config_.levels(), step.level, batch}, rows);
     x = backend::GatedFusion(ctx, trunk, x, fusion_);  // [batch * rows, d]
   }
   for (int layer = trunk_layers; layer < config_.decoder.layers; ++layer) {
-    const LayerContext context{state.context.key_value[layer], state.mask, config_.norm_epsilon};
-    x = RunDecoderLayerStep(ctx, decoder_[layer], context,
-                            {batch, state.lineage, last, state.layers[layer - trunk_layers]}, x);
+    const LayerStep input{{state.context.key_value[layer], state.mask},
+                          {batch, state.lineage, last, state.layers[layer - trunk_layers]}};
+    x = RunDecoderLayer(ctx, decoder_[layer], input, x);
   }
   state.output = backend::RmsNorm(ctx, x, decoder_norm_, config_.norm_epsilon);
   x = backend::LevelHead(ctx, state.output, {.weight = heads_[step.level]}, {.batch = batch});
@@ -167,7 +166,7 @@ Tensor OneRecV1::TeacherForcedOutput(Context& ctx, const EncodedContext& context
     x = backend::GatedFusion(ctx, trunk, x, fusion_);
   }
   for (int layer = trunk_layers; layer < config_.decoder.layers; ++layer) {
-    x = RunDecoderLayer(ctx, decoder_[layer], {context.key_value[layer], mask, config_.norm_epsilon}, levels, x);
+    x = RunDecoderLayer(ctx, decoder_[layer], LayerTargets{{context.key_value[layer], mask}, levels}, x);
   }
   return backend::RmsNorm(ctx, x, decoder_norm_, config_.norm_epsilon);
 }

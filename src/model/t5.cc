@@ -77,7 +77,7 @@ EncodedContext T5::Encode(Context& ctx, const EncoderBatch& batch) const {
   const Tensor mask = backend::PaddingMask(ctx, batch.order);
   Tensor x = backend::EmbedFeatures(ctx, {tokens_}, backend::FeatureFusion::kSum, batch.features[kShortTerm]);
   x = backend::JoinTokens(ctx, {x}, {}, batch.positions);  // [batch * tokens, d]
-  for (const EncoderLayer& layer : encoder_) x = RunEncoderLayer(ctx, layer, config_.norm_epsilon, x, mask);
+  for (const EncoderLayer& layer : encoder_) x = RunEncoderLayer(ctx, layer, x, mask);
   x = backend::Dropout(ctx, backend::RmsNorm(ctx, x, encoder_norm_, config_.norm_epsilon));
 
   EncodedContext context{.order = batch.order};
@@ -100,11 +100,11 @@ Tensor T5::DecodeStep(Context& ctx, DecodeState& state, const StepInput& step) c
   const bool last = step.level + 1 == config_.steps();
   if (step.level > 0) state.lineage = backend::ExtendLineage(ctx, state.lineage, step.parents);
 
-  const backend::WithoutFp8 rounding(ctx, step.level == 0);                   // a row that all beams share
-  Tensor x = backend::EmbedStep(ctx, codes_, step.level, batch, step.codes);  // [batch * rows, d]
+  const backend::WithoutFp8 rounding(ctx, step.level == 0);  // a row that all beams share
+  Tensor x = backend::EmbedStep(ctx, codes_, {.level = step.level, .batch = batch}, step.codes);  // [batch * rows, d]
   for (size_t i = 0; i < decoder_.size(); ++i) {
-    const LayerContext context{state.context.key_value[i], state.mask, config_.norm_epsilon};
-    x = RunDecoderLayerStep(ctx, decoder_[i], context, {batch, state.lineage, last, state.layers[i]}, x);
+    const LayerStep input{{state.context.key_value[i], state.mask}, {batch, state.lineage, last, state.layers[i]}};
+    x = RunDecoderLayer(ctx, decoder_[i], input, x);
   }
   state.output = backend::RmsNorm(ctx, x, decoder_norm_, config_.norm_epsilon);
   x = backend::LevelHead(ctx, state.output, head_, {.batch = batch});
@@ -116,7 +116,7 @@ Tensor T5::TeacherForcedOutput(Context& ctx, const EncodedContext& context, cons
   const Tensor mask = backend::VisibilityMask(ctx, context.order, targets.order_limit, steps);
   Tensor x = backend::EmbedPrefix(ctx, codes_, targets.codes, steps);  // [batch * targets * steps, d]
   for (size_t i = 0; i < decoder_.size(); ++i) {
-    x = RunDecoderLayer(ctx, decoder_[i], {context.key_value[i], mask, config_.norm_epsilon}, steps, x);
+    x = RunDecoderLayer(ctx, decoder_[i], LayerTargets{{context.key_value[i], mask}, steps}, x);
   }
   return backend::Dropout(ctx, backend::RmsNorm(ctx, x, decoder_norm_, config_.norm_epsilon));
 }

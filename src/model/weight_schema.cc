@@ -29,23 +29,23 @@ class SchemaBuilder {
   }
 
  private:
-  void Add(std::string name, std::vector<int64_t> shape, Initializer initializer, double stddev, WeightRole role) {
-    specs_.push_back({.name = std::move(name),
-                      .shape = std::move(shape),
-                      .initializer = initializer,
-                      .stddev = stddev,
-                      .role = role});
-  }
+  void Add(WeightSpec spec) { specs_.push_back(std::move(spec)); }
   void Table(std::string name, int64_t rows, int64_t width) {
-    Add(std::move(name), {rows, width}, Initializer::kNormal, config_.is_t5() ? kT5EmbeddingStddev : kEmbeddingStddev,
-        WeightRole::kEmbedding);
+    Add({.name = std::move(name),
+         .shape = {rows, width},
+         .initializer = Initializer::kNormal,
+         .stddev = config_.is_t5() ? kT5EmbeddingStddev : kEmbeddingStddev,
+         .role = WeightRole::kEmbedding});
   }
   // Normal with the variance of a matrix that keeps the scale of its input; what writes to the residual stream starts
   // smaller the deeper the stack. t5: as Hugging Face initialises it, in^-1/2 wherever it writes.
   void Matrix(std::string name, int64_t out, int64_t in, double scale = 1) {
     const double width = static_cast<double>(in);
-    Add(std::move(name), {out, in}, Initializer::kNormal,
-        config_.is_t5() ? 1 / std::sqrt(width) : scale / std::sqrt(3.0 * width), WeightRole::kMatrix);
+    Add({.name = std::move(name),
+         .shape = {out, in},
+         .initializer = Initializer::kNormal,
+         .stddev = config_.is_t5() ? 1 / std::sqrt(width) : scale / std::sqrt(3.0 * width),
+         .role = WeightRole::kMatrix});
   }
   // A projection whose first rows are the queries: t5 scales them here instead of the scores.
   void QueryMatrix(std::string name, int64_t out) {
@@ -57,7 +57,7 @@ class SchemaBuilder {
   // Of what was added last; see WeightSplit.
   void Split(int axis, int parts = 1) { specs_.back().split = {axis, parts}; }
   void Vector(std::string name, int64_t size, Initializer initializer) {
-    Add(std::move(name), {size}, initializer, 0, WeightRole::kVector);
+    Add({.name = std::move(name), .shape = {size}, .initializer = initializer, .role = WeightRole::kVector});
   }
   void Norm(std::string name) { Vector(std::move(name), config_.d_model, Initializer::kOnes); }
   void Dense(const std::string& name, int64_t out, int64_t in) {
@@ -77,19 +77,29 @@ class SchemaBuilder {
     Table("embedding", config_.t5.vocabulary, config_.d_model);
     if (config_.t5.encoder_embedding) Table("encoder.embedding", config_.t5.vocabulary, config_.d_model);
     for (const char* name : {"encoder.relative_bias", "decoder.relative_bias"}) {
-      Add(name, {config_.t5.relative_buckets, config_.heads}, Initializer::kNormal,
-          1 / std::sqrt(static_cast<double>(config_.d_model)), WeightRole::kVector);
+      Add({.name = name,
+           .shape = {config_.t5.relative_buckets, config_.heads},
+           .initializer = Initializer::kNormal,
+           .stddev = 1 / std::sqrt(static_cast<double>(config_.d_model)),
+           .role = WeightRole::kVector});
       Split(1);  // heads
     }
   }
 
   void VocabularyHead() {
     if (!config_.decoder.tied_heads) {
-      Add("head", {config_.t5.vocabulary, config_.d_model}, Initializer::kNormal, kT5EmbeddingStddev,
-          WeightRole::kMatrix);
+      Add({.name = "head",
+           .shape = {config_.t5.vocabulary, config_.d_model},
+           .initializer = Initializer::kNormal,
+           .stddev = kT5EmbeddingStddev,
+           .role = WeightRole::kMatrix});
       Split(0);
     }
-    if (config_.t5.padded) Add("head_bias", {config_.t5.vocabulary}, Initializer::kZeros, 0, WeightRole::kBuffer);
+    if (config_.t5.padded)
+      Add({.name = "head_bias",
+           .shape = {config_.t5.vocabulary},
+           .initializer = Initializer::kZeros,
+           .role = WeightRole::kBuffer});
   }
 
   // The last level's table is there only for who reads it: a tied head or a shared sid feature.
@@ -102,7 +112,11 @@ class SchemaBuilder {
     for (int level = 0; level < config_.levels() - (last_level ? 0 : 1); ++level) {
       Table(absl::StrCat("codes.", level), config_.level_sizes[level], config_.d_model);
     }
-    Add("bos", {config_.d_model}, Initializer::kNormal, kEmbeddingStddev, WeightRole::kEmbedding);
+    Add({.name = "bos",
+         .shape = {config_.d_model},
+         .initializer = Initializer::kNormal,
+         .stddev = kEmbeddingStddev,
+         .role = WeightRole::kEmbedding});
   }
 
   void Static() {
@@ -148,12 +162,21 @@ class SchemaBuilder {
       return;
     }
     Matrix(absl::StrCat(layer, ".moe.gate"), ffn.experts, d);
-    Add(absl::StrCat(layer, ".moe.bias"), {ffn.experts}, Initializer::kZeros, 0, WeightRole::kBuffer);
-    Add(absl::StrCat(layer, ".moe.up"), {ffn.experts, 2 * width, d}, Initializer::kNormal,
-        1 / std::sqrt(3.0 * static_cast<double>(d)), WeightRole::kMatrix);
+    Add({.name = absl::StrCat(layer, ".moe.bias"),
+         .shape = {ffn.experts},
+         .initializer = Initializer::kZeros,
+         .role = WeightRole::kBuffer});
+    Add({.name = absl::StrCat(layer, ".moe.up"),
+         .shape = {ffn.experts, 2 * width, d},
+         .initializer = Initializer::kNormal,
+         .stddev = 1 / std::sqrt(3.0 * static_cast<double>(d)),
+         .role = WeightRole::kMatrix});
     Split(1, 2);  // of every expert
-    Add(absl::StrCat(layer, ".moe.down"), {ffn.experts, d, width}, Initializer::kNormal,
-        scale / std::sqrt(3.0 * static_cast<double>(width)), WeightRole::kMatrix);
+    Add({.name = absl::StrCat(layer, ".moe.down"),
+         .shape = {ffn.experts, d, width},
+         .initializer = Initializer::kNormal,
+         .stddev = scale / std::sqrt(3.0 * static_cast<double>(width)),
+         .role = WeightRole::kMatrix});
     Split(2);
     if (ffn.shared_experts == 0) return;
     Matrix(absl::StrCat(layer, ".moe.shared_up"), 2 * width * ffn.shared_experts, d);

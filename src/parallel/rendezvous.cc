@@ -49,15 +49,20 @@ absl::Status ReadWelcome(Socket& control, int rank, absl::Time deadline) {
   return absl::OkStatus();
 }
 
-// Keeps the connection of a rank from `first` on that shows the token; another one closes.
-bool TakeData(Lobby::Guest& guest, const std::string& token, int first, absl::Duration lost_after,
-              std::vector<Socket>& data) {
+struct Expected {
+  const std::string& token;
+  int first;  // this rank and later ones
+  absl::Duration lost_after;
+};
+
+// Keeps the connection of an expected rank that shows the token; another one closes.
+bool TakeData(Lobby::Guest& guest, const Expected& expected, std::vector<Socket>& data) {
   const std::vector<std::string> words = absl::StrSplit(guest.message, '\n');
   int rank = -1;
-  if (words.size() != 2 || words[0] != token || !absl::SimpleAtoi(words[1], &rank)) return false;
-  if (rank < first || rank >= static_cast<int>(data.size()) || data[rank].open()) return false;
+  if (words.size() != 2 || words[0] != expected.token || !absl::SimpleAtoi(words[1], &rank)) return false;
+  if (rank < expected.first || rank >= static_cast<int>(data.size()) || data[rank].open()) return false;
   data[rank] = std::move(guest.socket);
-  NoticeLoss(data[rank], lost_after);
+  NoticeLoss(data[rank], expected.lost_after);
   return true;
 }
 
@@ -173,7 +178,7 @@ class Gathering {
         BEAMLINE_RETURN_IF_ERROR(ReadWelcome(all_.control[rank], rank, deadline));
         met[rank] = true;
       }
-      if (!guest || TakeData(*guest, token, 1, options_.lost_after, all_.data)) continue;
+      if (!guest || TakeData(*guest, {token, 1, options_.lost_after}, all_.data)) continue;
       if (ParseGreeting(guest->message).ok()) {
         Refuse(guest->socket, absl::FailedPreconditionError("parallel.rank: all ranks of the group have come already"));
       }
@@ -205,7 +210,8 @@ absl::StatusOr<Socket> ConnectToFirst(const ParallelOptions& options, absl::Time
 
 // `places`: token, then where each rank listens.
 absl::Status MeetOthers(const ParallelOptions& options, absl::Span<const std::string> places, Lobby& lobby,
-                        Connections& all, absl::Time deadline) {
+                        Connections& all) {
+  const absl::Time deadline = SteadyNow() + kMeetingTime + kLastWord;
   const std::string& token = places[0];
   for (int rank = 0; rank < options.rank; ++rank) {
     Endpoint endpoint{options.address, options.port};
@@ -231,7 +237,7 @@ absl::Status MeetOthers(const ParallelOptions& options, absl::Span<const std::st
     while (!all.data[rank].open()) {
       if (SteadyNow() >= deadline) return LostAtStart(rank, LateText());
       BEAMLINE_ASSIGN_OR_RETURN(std::optional<Lobby::Guest> guest, lobby.Next(deadline, {&all.control[0], 1}));
-      if (guest) TakeData(*guest, token, options.rank + 1, options.lost_after, all.data);
+      if (guest) TakeData(*guest, {token, options.rank + 1, options.lost_after}, all.data);
       if (HasNews(all.control[0])) {  // too early for a welcome
         absl::Status news = ReadWelcome(all.control[0], 0, deadline);
         return news.ok() ? absl::InternalError("parallel: rank 0 started a group that is not whole") : news;
@@ -267,8 +273,7 @@ absl::StatusOr<Connections> Join(const ParallelOptions& options, Greeting own) {
     return absl::FailedPreconditionError(absl::StrCat("parallel.address: what answers at ", options.address, " port ",
                                                       options.port, " is no rank 0 of a group"));
   }
-  absl::Status status =
-      MeetOthers(options, absl::MakeSpan(lines).subspan(1), lobby, all, SteadyNow() + kMeetingTime + kLastWord);
+  absl::Status status = MeetOthers(options, absl::MakeSpan(lines).subspan(1), lobby, all);
   if (status.ok()) return all;
   // Rank 0 tells the others, and may know better, or have said already, who it was.
   Refuse(first, status);

@@ -18,7 +18,8 @@ namespace beamline::repository {
 class Model {
  public:
   virtual ~Model() = default;
-  virtual const std::string& version() const = 0;  // names the content
+  virtual const std::string& version() const = 0;               // names the content
+  virtual std::string catalogue_version() const { return ""; }  // of the catalogue that is swapped with it, if any
 };
 
 // Keeps a version loaded for as long as it is held. Hold one per request, never longer: it delays the unloading.

@@ -127,9 +127,10 @@ absl::StatusOr<std::string> ModelRepository::Find(const Loaded& version) const {
     if (digest.ok() && *digest == version.digest) return *path;
     why.Update(digest.status());
   }
-  return absl::FailedPreconditionError(absl::StrCat(version.path, ": is no longer the bundle that served before",
-                                                    why.ok() ? "" : absl::StrCat(" (", why.message(), ")"),
-                                                    "; reload the one you want by path"));
+  return absl::FailedPreconditionError(absl::StrCat(
+      version.path,
+      ": is no longer what served before: the bundle, or the catalogue that was served with it, has changed",
+      why.ok() ? "" : absl::StrCat(" (", why.message(), ")"), "; reload the one you want by path"));
 }
 
 absl::StatusOr<ModelRepository::Loaded> ModelRepository::Load(const std::string& path, const std::string& digest) {
@@ -144,6 +145,7 @@ absl::StatusOr<ModelRepository::Loaded> ModelRepository::Load(const std::string&
   {
     std::lock_guard lock(mu_);
     StatusOf(id).model_version = (*model)->version();
+    StatusOf(id).catalogue_version = (*model)->catalogue_version();
     StatusOf(id).load_time = loaded - start;
   }
   if (absl::Status status = loader_->WarmUp(**model, current_.Get().get()); !status.ok()) {
@@ -183,6 +185,7 @@ VersionStatus ModelRepository::Serve(Loaded next, bool keep_old) {
   LogEvent(spdlog::level::info, "model serving",
            {{"id", status.id},
             {"model_version", status.model_version},
+            {"catalogue_version", status.catalogue_version},
             {"path", status.path},
             {"load_ms", absl::ToInt64Milliseconds(status.load_time)},
             {"warm_up_ms", absl::ToInt64Milliseconds(status.warm_up_time)}});

@@ -29,6 +29,7 @@ struct VersionStatus {
   std::string path;           // of the bundle
   std::string digest;         // of the bundle; empty where it could not be identified
   std::string model_version;  // empty until loaded
+  std::string catalogue_version;
   VersionState state = VersionState::kLoading;
   absl::Status error;                         // of kRefused
   absl::Time changed = absl::InfinitePast();  // when it entered `state`

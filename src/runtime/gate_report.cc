@@ -54,12 +54,16 @@ json IntervalToJson(const data::Interval& interval) {
   return {{"mean", interval.mean}, {"low", interval.low}, {"high", interval.high}};
 }
 
-void ReadNumber(JsonObjectReader& reader, const char* key, double low, double high, double& out) {
+struct Within {
+  double low, high;
+};
+
+void ReadNumber(JsonObjectReader& reader, const char* key, const Within& within, double& out) {
   if (reader.Find(key, true) == nullptr) return;
   const size_t before = reader.problems().size();
   reader.Double(key, out);
-  if (reader.problems().size() == before && !(out >= low && out <= high)) {
-    reader.Problem(key, absl::StrCat("must lie in [", low, ", ", high, "], is ", out));
+  if (reader.problems().size() == before && !(out >= within.low && out <= within.high)) {
+    reader.Problem(key, absl::StrCat("must lie in [", within.low, ", ", within.high, "], is ", out));
   }
 }
 
@@ -130,15 +134,15 @@ PrecisionGateReport ReadReport(const json& root, std::vector<std::string>& probl
        {std::pair("top_1", &report.top_1), std::pair("overlap", &report.overlap),
         std::pair("bf16_overlap", &report.bf16_overlap), std::pair("recall_10", &report.recall_10),
         std::pair("fp32_recall_10", &report.fp32_recall_10)}) {
-    ReadNumber(reader, key, 0, 1, *out);
+    ReadNumber(reader, key, {0, 1}, *out);
   }
-  ReadNumber(reader, "bf16_recall_10", 1e-9, 1, report.bf16_recall_10);
+  ReadNumber(reader, "bf16_recall_10", {1e-9, 1}, report.bf16_recall_10);
   if (const json* difference = reader.Find("recall_10_difference", true); difference != nullptr) {
     JsonObjectReader interval(*difference, "recall_10_difference", problems);
     for (const auto& [key, out] :
          {std::pair("mean", &report.recall_10_difference.mean), std::pair("low", &report.recall_10_difference.low),
           std::pair("high", &report.recall_10_difference.high)}) {
-      ReadNumber(interval, key, -1, 1, *out);
+      ReadNumber(interval, key, {-1, 1}, *out);
     }
     interval.Finish();
   }

@@ -52,29 +52,35 @@ absl::StatusOr<bool> RatesItems(const fs::path& path, Progress* progress) {
   }
 }
 
-// Adds every row of the item table that has a SID, and takes it out of `pending`.
-absl::Status AddItemTable(const CatalogueSources& sources, const sid::SidTable& sids,
-                          absl::flat_hash_map<ItemId, size_t>& pending, catalogue::SnapshotBuilder& builder,
-                          CatalogueJoin& join, Progress* progress) {
+struct Joining {
+  sid::SidTable sids;
+  absl::flat_hash_map<ItemId, size_t> pending;  // items of `sids` that the snapshot does not have yet
+  catalogue::SnapshotBuilder builder;
+  CatalogueJoin join;
+};
+
+// Adds every row of the item table that has a SID, and takes it out of what is pending.
+absl::Status AddItemTable(const CatalogueSources& sources, Joining& joining, Progress* progress) {
   const fs::path& path = sources.items;
   BEAMLINE_ASSIGN_OR_RETURN(data::ItemTableReader reader, data::ItemTableReader::Open(path, {}, progress));
   data::ItemRow row;
   while (true) {
     BEAMLINE_ASSIGN_OR_RETURN(const bool more, reader.Next(&row));
     if (!more) break;
-    const auto found = pending.find(row.item);
-    if (found == pending.end()) {
-      ++join.without_sid;
+    const auto found = joining.pending.find(row.item);
+    if (found == joining.pending.end()) {
+      ++joining.join.without_sid;
       continue;
     }
     if (row.attributes.relevance == 0) row.attributes.relevance = DefaultRelevance(sources, row.item);
-    if (absl::Status status = builder.Add({row.item, sids.sids[found->second], row.attributes}); !status.ok()) {
+    const CatalogueItem item{row.item, joining.sids.sids[found->second], row.attributes};
+    if (absl::Status status = joining.builder.Add(item); !status.ok()) {
       return absl::Status(status.code(), absl::StrCat(path.string(), ": item ", row.item, ": ", status.message()));
     }
-    pending.erase(found);
+    joining.pending.erase(found);
   }
-  join.bad_rows = reader.bad_rows().bad();
-  join.bad_rows_summary = reader.bad_rows().Summary();
+  joining.join.bad_rows = reader.bad_rows().bad();
+  joining.join.bad_rows_summary = reader.bad_rows().Summary();
   return absl::OkStatus();
 }
 
@@ -85,7 +91,7 @@ absl::StatusOr<CatalogueJoin> JoinCatalogue(const CatalogueSources& given, Progr
   const fs::path codebook_path = sources.tokenizer / kCodebookFile;
   const fs::path sids_path = sources.tokenizer / kSidsFile;
   BEAMLINE_ASSIGN_OR_RETURN(const sid::Codebook codebook, sid::Codebook::Load(codebook_path.string()));
-  BEAMLINE_ASSIGN_OR_RETURN(const sid::SidTable sids, ReadSids(sids_path, codebook));
+  BEAMLINE_ASSIGN_OR_RETURN(sid::SidTable sids, ReadSids(sids_path, codebook));
 
   catalogue::SnapshotOptions options;
   options.codebook_fingerprint = codebook.fingerprint();
@@ -94,25 +100,25 @@ absl::StatusOr<CatalogueJoin> JoinCatalogue(const CatalogueSources& given, Progr
   options.expected_items = sids.items.size();
   BEAMLINE_ASSIGN_OR_RETURN(catalogue::SnapshotBuilder builder, catalogue::SnapshotBuilder::Create(std::move(options)));
 
-  absl::flat_hash_map<ItemId, size_t> pending;
-  pending.reserve(sids.items.size());
-  for (size_t i = 0; i < sids.items.size(); ++i) pending.emplace(sids.items[i], i);
-  CatalogueJoin join;
+  Joining joining{.sids = std::move(sids), .builder = std::move(builder)};
+  const std::vector<ItemId>& items = joining.sids.items;
+  joining.pending.reserve(items.size());
+  for (size_t i = 0; i < items.size(); ++i) joining.pending.emplace(items[i], i);
   if (!sources.items.empty()) {
     BEAMLINE_ASSIGN_OR_RETURN(const bool rated, RatesItems(sources.items, progress));
     if (rated) sources.vocabulary = nullptr;
-    BEAMLINE_RETURN_IF_ERROR(AddItemTable(sources, sids, pending, builder, join, progress));
+    BEAMLINE_RETURN_IF_ERROR(AddItemTable(sources, joining, progress));
   }
-  join.without_attributes = static_cast<int64_t>(pending.size());
-  for (size_t i = 0; i < sids.items.size(); ++i) {
+  joining.join.without_attributes = static_cast<int64_t>(joining.pending.size());
+  for (size_t i = 0; i < items.size(); ++i) {
     if (i % kInterruptEvery == 0) BEAMLINE_RETURN_IF_ERROR(CheckInterrupted());
-    if (!pending.contains(sids.items[i])) continue;
-    CatalogueItem item{sids.items[i], sids.sids[i], {}};
+    if (!joining.pending.contains(items[i])) continue;
+    CatalogueItem item{items[i], joining.sids.sids[i], {}};
     item.attributes.relevance = DefaultRelevance(sources, item.item);
-    BEAMLINE_RETURN_IF_ERROR(builder.Add(item));
+    BEAMLINE_RETURN_IF_ERROR(joining.builder.Add(item));
   }
-  BEAMLINE_ASSIGN_OR_RETURN(join.snapshot, std::move(builder).Build(progress));
-  return join;
+  BEAMLINE_ASSIGN_OR_RETURN(joining.join.snapshot, std::move(joining.builder).Build(progress));
+  return std::move(joining.join);
 }
 
 namespace {

@@ -9,9 +9,9 @@
 namespace beamline::scheduler {
 namespace {
 
-// Time of `work` cut into as few equal batches as the limits allow, run by `workers` side by side.
-absl::Duration InBatches(WorkKind kind, const BatchSize& work, int workers, absl::Time now, const CostTable& cost,
-                         const BatchLimits& limits) {
+// Time of `work` cut into as few equal batches as the limits allow, run by the workers side by side.
+absl::Duration InBatches(WorkKind kind, const BatchSize& work, const AdmissionView& view, const CostTable& cost) {
+  const BatchLimits& limits = view.limits;
   if (work.requests == 0) return absl::ZeroDuration();
   const auto parts = [](int64_t amount, int64_t limit) { return (amount - 1) / std::max<int64_t>(limit, 1) + 1; };
   const int64_t by_tokens = kind == WorkKind::kEncode ? parts(work.context_tokens, limits.max_context_tokens) : 1;
@@ -20,7 +20,7 @@ absl::Duration InBatches(WorkKind kind, const BatchSize& work, int workers, absl
   const BatchSize one{.requests = parts(work.requests, batches),
                       .rows = parts(work.rows, batches),
                       .context_tokens = parts(work.context_tokens, batches)};
-  return parts(batches, workers) * cost.Estimate(kind, one, now);
+  return parts(batches, view.workers) * cost.Estimate(kind, one, view.now);
 }
 
 bool WorthAProbe(const QueuedJob& job, absl::Time now, const CostTable& cost) {
@@ -46,35 +46,32 @@ std::string Readable(absl::Duration duration) {
 
 }  // namespace
 
-absl::Duration EstimateWait(const AdmissionView& view, absl::Time now, const CostTable& cost,
-                            const BatchLimits& limits) {
-  return view.until_worker_free + InBatches(WorkKind::kEncode, view.encode_ahead, view.workers, now, cost, limits) +
-         InBatches(WorkKind::kDecode, view.decode_ahead, view.workers, now, cost, limits);
+absl::Duration EstimateWait(const AdmissionView& view, const CostTable& cost) {
+  return view.until_worker_free + InBatches(WorkKind::kEncode, view.encode_ahead, view, cost) +
+         InBatches(WorkKind::kDecode, view.decode_ahead, view, cost);
 }
 
-absl::Duration EstimateLatency(const QueuedJob& job, const AdmissionView& view, absl::Time now, const CostTable& cost,
-                               const BatchLimits& limits) {
+absl::Duration EstimateLatency(const QueuedJob& job, const AdmissionView& view, const CostTable& cost) {
   BatchSize encode = view.encode_ahead, decode = view.decode_ahead;
   encode.Add(job.rows, job.context_tokens);
   decode.Add(job.rows, job.context_tokens);
-  return view.until_worker_free + InBatches(WorkKind::kEncode, encode, view.workers, now, cost, limits) +
-         InBatches(WorkKind::kDecode, decode, view.workers, now, cost, limits);
+  return view.until_worker_free + InBatches(WorkKind::kEncode, encode, view, cost) +
+         InBatches(WorkKind::kDecode, decode, view, cost);
 }
 
-AdmissionDecision Admit(const QueuedJob& job, const AdmissionView& view, absl::Time now, const CostTable& cost,
-                        const BatchLimits& limits) {
+AdmissionDecision Admit(const QueuedJob& job, const AdmissionView& view, const CostTable& cost) {
+  const absl::Time now = view.now;
   if (view.stopping) return {absl::UnavailableError("the engine is stopping; ask another replica")};
   if (job.deadline <= now) {
     return {absl::DeadlineExceededError(
         absl::StrCat("the deadline had passed ", Readable(now - job.deadline), " before the request was queued"))};
   }
-  if (job.rows > limits.max_rows) {
+  if (job.rows > view.limits.max_rows) {
     return {absl::InvalidArgumentError(absl::StrCat("the request needs ", job.rows,
                                                     " beam rows per decode step; a batch holds at most ",
-                                                    limits.max_rows, ": ask for narrower beams"))};
+                                                    view.limits.max_rows, ": ask for narrower beams"))};
   }
-  const absl::Duration latency =
-      EstimateLatency(job, view, now, cost, limits) + view.wait_margin * EstimateWait(view, now, cost, limits);
+  const absl::Duration latency = EstimateLatency(job, view, cost) + view.wait_margin * EstimateWait(view, cost);
   if (job.deadline != absl::InfiniteFuture() && now + latency > job.deadline) {
     if (view.idle && view.capacity > 0 && WorthAProbe(job, now, cost)) return {.probe = true};
     return {Refuse(kCannotFinish,

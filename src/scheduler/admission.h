@@ -25,6 +25,8 @@ namespace beamline::scheduler {
 
 // What the scheduler knows when a request knocks.
 struct AdmissionView {
+  absl::Time now;
+  BatchLimits limits;
   int64_t queued = 0;
   int64_t capacity = 0;
   std::optional<Priority> lowest_queued;  // nullopt: nothing queued
@@ -62,15 +64,12 @@ struct AdmissionDecision {
 
 // How long until a worker would begin with the request: a free worker, then the work ahead in full batches over all
 // workers. Zero where the table knows nothing.
-absl::Duration EstimateWait(const AdmissionView& view, absl::Time now, const CostTable& cost,
-                            const BatchLimits& limits);
+absl::Duration EstimateWait(const AdmissionView& view, const CostTable& cost);
 
 // How long until the request would have its answer: as above, its own work included (it shares the last batches, and
 // takes as long as they do).
-absl::Duration EstimateLatency(const QueuedJob& job, const AdmissionView& view, absl::Time now, const CostTable& cost,
-                               const BatchLimits& limits);
+absl::Duration EstimateLatency(const QueuedJob& job, const AdmissionView& view, const CostTable& cost);
 
-AdmissionDecision Admit(const QueuedJob& job, const AdmissionView& view, absl::Time now, const CostTable& cost,
-                        const BatchLimits& limits);
+AdmissionDecision Admit(const QueuedJob& job, const AdmissionView& view, const CostTable& cost);
 
 }  // namespace beamline::scheduler

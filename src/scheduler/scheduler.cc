@@ -56,7 +56,7 @@ Scheduler::JobId Scheduler::Submit(std::unique_ptr<Job> job) {
   const JobId id = ++last_id_;
   job->submitted = now;
   const QueuedJob queued = Describe(id, *job);
-  AdmissionDecision decision = Admit(queued, ViewForAdmission(queued, now), now, cost_, options_.limits);
+  AdmissionDecision decision = Admit(queued, ViewForAdmission(queued, now), cost_);
   if (!decision.status.ok()) {
     ++stats_.rejected;
     lock.unlock();
@@ -85,7 +85,7 @@ Scheduler::Forecast Scheduler::Ask(QueuedJob job) const {
   job.id = last_id_ + 1;
   job.submitted = now;
   const AdmissionView view = ViewForAdmission(job, now);
-  return {Admit(job, view, now, cost_, options_.limits).status, EstimateWait(view, now, cost_, options_.limits)};
+  return {Admit(job, view, cost_).status, EstimateWait(view, cost_)};
 }
 
 void Scheduler::SetBaseline(absl::Span<const BatchCost> measured) {
@@ -187,7 +187,9 @@ void Scheduler::SweepBy(absl::Time deadline) {
 }
 
 AdmissionView Scheduler::ViewForAdmission(const QueuedJob& job, absl::Time now) const {
-  AdmissionView view{.queued = static_cast<int64_t>(encode_.size() + decode_.size()),
+  AdmissionView view{.now = now,
+                     .limits = options_.limits,
+                     .queued = static_cast<int64_t>(encode_.size() + decode_.size()),
                      .capacity = options_.queue_capacity,
                      .decode_ahead = encoding_,
                      .until_worker_free = absl::ZeroDuration(),

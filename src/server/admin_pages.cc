@@ -24,6 +24,7 @@ nlohmann::json VersionsJson(const EngineStatus& status) {
     versions.push_back({{"id", version.id},
                         {"bundle", version.bundle},
                         {"model_version", version.model_version},
+                        {"catalogue_version", version.catalogue_version},
                         {"state", version.state},
                         {"error", version.error},
                         {"since_ms", absl::ToUnixMillis(OnTheWall(version.since))}});

@@ -20,7 +20,7 @@ constexpr int64_t kMaxPathBytes = 4096;
 
 // The system would read a path up to its NUL, and a log would show a line break as two lines.
 absl::Status CheckBundlePath(const std::string& path) {
-  BEAMLINE_RETURN_IF_ERROR(CheckCount("bundle", static_cast<int64_t>(path.size()), 0, kMaxPathBytes, "bytes"));
+  BEAMLINE_RETURN_IF_ERROR(CheckCount("bundle", static_cast<int64_t>(path.size()), {0, kMaxPathBytes, "bytes"}));
   const auto control = std::find_if(path.begin(), path.end(), [](unsigned char c) { return c < 0x20 || c == 0x7f; });
   if (control == path.end()) return absl::OkStatus();
   return InvalidField({kFieldInvalid, "bundle", "no control characters", absl::StrCat(int{*control}),
@@ -56,7 +56,7 @@ class AdminHandlers final : public RawAdminService {
   grpc::ServerUnaryReactor* Reload(grpc::CallbackServerContext* context, const grpc::ByteBuffer* bytes,
                                    grpc::ByteBuffer* response) override {
     return Serve<v1::ReloadRequest>(
-        service_, *context, *bytes, response,
+        service_, *context, {*bytes, response},
         [this](const auto& call, const CallContext&, const v1::ReloadRequest& request) -> absl::Status {
           BEAMLINE_RETURN_IF_ERROR(CheckBundlePath(request.bundle()));
           service_.engine->Reload(request.bundle(), Answer<v1::ReloadResponse>(call, !request.bundle().empty()));
@@ -66,7 +66,7 @@ class AdminHandlers final : public RawAdminService {
 
   grpc::ServerUnaryReactor* Rollback(grpc::CallbackServerContext* context, const grpc::ByteBuffer* bytes,
                                      grpc::ByteBuffer* response) override {
-    return Serve<v1::RollbackRequest>(service_, *context, *bytes, response,
+    return Serve<v1::RollbackRequest>(service_, *context, {*bytes, response},
                                       [this](const auto& call, const CallContext&, const v1::RollbackRequest&) {
                                         service_.engine->Rollback(Answer<v1::RollbackResponse>(call, false));
                                         return absl::OkStatus();

@@ -80,13 +80,17 @@ template <typename Request>
 using MethodHandler =
     std::function<absl::Status(const std::shared_ptr<UnaryCall>&, const CallContext&, const Request&)>;
 
+struct CallBytes {
+  const grpc::ByteBuffer& request;
+  grpc::ByteBuffer* response;
+};
+
 template <typename Request>
-grpc::ServerUnaryReactor* Serve(ServiceContext& service, grpc::CallbackServerContext& context,
-                                const grpc::ByteBuffer& bytes, grpc::ByteBuffer* response,
+grpc::ServerUnaryReactor* Serve(ServiceContext& service, grpc::CallbackServerContext& context, const CallBytes& bytes,
                                 const MethodHandler<Request>& handle) {
   auto call = UnaryCall::Begin(
       {service.clock, &service.counters, &context, service.limits.retry_after_ms, service.limits.max_send_bytes},
-      response);
+      bytes.response);
   grpc::ServerUnaryReactor* const reactor = call->reactor();
   TraceParent trace = TraceOf(context);
   context.AddTrailingMetadata("traceresponse", trace.ToString());
@@ -95,7 +99,7 @@ grpc::ServerUnaryReactor* Serve(ServiceContext& service, grpc::CallbackServerCon
   if (status.ok()) {
     call->set_deadline(call_context->deadline);
     Request request;
-    status = ParseMessage(bytes, service.limits.max_unknown_field_bytes, &request);
+    status = ParseMessage(bytes.request, service.limits.max_unknown_field_bytes, &request);
     if (status.ok()) status = handle(call, *call_context, request);
   }
   if (!status.ok()) call->Finish(status);

@@ -33,7 +33,7 @@ absl::StatusOr<v1::ResolveResponse> Resolve(const v1::ResolveRequest& request, c
                                             int max_items) {
   const int64_t per_sid =
       request.has_max_items_per_sid() ? request.max_items_per_sid() : std::min<int64_t>(kDefaultItemsPerSid, max_items);
-  BEAMLINE_RETURN_IF_ERROR(CheckRange("max_items_per_sid", per_sid, 1, max_items));
+  BEAMLINE_RETURN_IF_ERROR(CheckValue("max_items_per_sid", per_sid, {1, max_items}));
   v1::ResolveResponse response;
   for (int i = 0; i < request.sids_size(); ++i) {
     BEAMLINE_ASSIGN_OR_RETURN(const Sid sid, SidFromProto(request.sids(i), catalogue, absl::StrCat("sids[", i, "]")));
@@ -54,10 +54,10 @@ class CatalogueHandlers final : public RawCatalogueService {
   grpc::ServerUnaryReactor* Encode(grpc::CallbackServerContext* context, const grpc::ByteBuffer* bytes,
                                    grpc::ByteBuffer* response) override {
     return Serve<v1::EncodeRequest>(
-        service_, *context, *bytes, response,
+        service_, *context, {*bytes, response},
         [this](const auto& call, const CallContext&, const v1::EncodeRequest& request) -> absl::Status {
           BEAMLINE_RETURN_IF_ERROR(
-              CheckCount("item_ids", request.item_ids_size(), 1, service_.limits.max_lookup_items, "items"));
+              CheckCount("item_ids", request.item_ids_size(), {1, service_.limits.max_lookup_items, "items"}));
           call->Finish(server::Encode(request, *service_.engine->catalogue()));
           return absl::OkStatus();
         });
@@ -66,10 +66,10 @@ class CatalogueHandlers final : public RawCatalogueService {
   grpc::ServerUnaryReactor* Resolve(grpc::CallbackServerContext* context, const grpc::ByteBuffer* bytes,
                                     grpc::ByteBuffer* response) override {
     return Serve<v1::ResolveRequest>(
-        service_, *context, *bytes, response,
+        service_, *context, {*bytes, response},
         [this](const auto& call, const CallContext&, const v1::ResolveRequest& request) -> absl::Status {
           const int limit = service_.limits.max_lookup_items;
-          BEAMLINE_RETURN_IF_ERROR(CheckCount("sids", request.sids_size(), 1, limit, "semantic IDs"));
+          BEAMLINE_RETURN_IF_ERROR(CheckCount("sids", request.sids_size(), {1, limit, "semantic IDs"}));
           BEAMLINE_ASSIGN_OR_RETURN(const v1::ResolveResponse answer,
                                     server::Resolve(request, *service_.engine->catalogue(), limit));
           call->Finish(answer);
@@ -80,7 +80,7 @@ class CatalogueHandlers final : public RawCatalogueService {
   grpc::ServerUnaryReactor* GetItem(grpc::CallbackServerContext* context, const grpc::ByteBuffer* bytes,
                                     grpc::ByteBuffer* response) override {
     return Serve<v1::GetItemRequest>(
-        service_, *context, *bytes, response,
+        service_, *context, {*bytes, response},
         [this](const auto& call, const CallContext&, const v1::GetItemRequest& request) -> absl::Status {
           if (!request.has_item_id()) return InvalidField({kFieldMissing, "item_id", "", "", "missing"});
           const std::shared_ptr<const Catalogue> catalogue = service_.engine->catalogue();

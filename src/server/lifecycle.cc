@@ -306,7 +306,8 @@ void PrepareProcess(const config::v1::Log& log) {
 }  // namespace
 
 absl::Status ServeUntilStopped(const config::v1::Lifecycle& lifecycle, Server& server, Engine& engine,
-                               const StopRequests& stop, Watchdog& watchdog) {
+                               const Stopping& stopping) {
+  const auto& [stop, watchdog] = stopping;
   SelfTest self_test;
   BrokenEngine broken(absl::Milliseconds(lifecycle.broken_exit_ms()));
   bool was_ready = true;
@@ -447,7 +448,7 @@ absl::Status Serve(const config::v1::ServerConfig& config, const EngineFactory& 
   const CrashDump crash_dump(&server->recorder(), STDERR_FILENO);
   recorder.Watch(&server->recorder());
   pages.Serving(engine.get(), server.get());
-  const absl::Status status = ServeUntilStopped(config.lifecycle(), *server, *engine, stop, *watchdog);
+  const absl::Status status = ServeUntilStopped(config.lifecycle(), *server, *engine, {stop, *watchdog});
   running.store(nullptr);
   recorder.Forget();
   pages.Gone();

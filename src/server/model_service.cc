@@ -56,7 +56,7 @@ class ModelHandlers final : public v1::ModelService::WithRawCallbackMethod_GetSt
 
   grpc::ServerUnaryReactor* GetStatus(grpc::CallbackServerContext* context, const grpc::ByteBuffer* bytes,
                                       grpc::ByteBuffer* response) override {
-    return Serve<v1::GetStatusRequest>(service_, *context, *bytes, response,
+    return Serve<v1::GetStatusRequest>(service_, *context, {*bytes, response},
                                        [this](const auto& call, const CallContext&, const v1::GetStatusRequest&) {
                                          v1::GetStatusResponse answer;
                                          FillModel(service_.engine->GetStatus(), inside_, &answer);

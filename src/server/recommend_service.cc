@@ -65,7 +65,7 @@ class RecommendHandlers final : public RawRecommendService {
 
   grpc::ServerUnaryReactor* Recommend(grpc::CallbackServerContext* context, const grpc::ByteBuffer* bytes,
                                       grpc::ByteBuffer* response) override {
-    return Serve<v1::RecommendRequest>(service_, *context, *bytes, response,
+    return Serve<v1::RecommendRequest>(service_, *context, {*bytes, response},
                                        [this](const auto& call, const CallContext& call_context, const auto& message) {
                                          return HandleOne(call, call_context, message);
                                        });
@@ -74,7 +74,7 @@ class RecommendHandlers final : public RawRecommendService {
   grpc::ServerUnaryReactor* BatchRecommend(grpc::CallbackServerContext* context, const grpc::ByteBuffer* bytes,
                                            grpc::ByteBuffer* response) override {
     return Serve<v1::BatchRecommendRequest>(
-        service_, *context, *bytes, response,
+        service_, *context, {*bytes, response},
         [this](const auto& call, const CallContext& call_context, const auto& message) {
           return HandleBatch(call, call_context, message);
         });
@@ -102,7 +102,7 @@ class RecommendHandlers final : public RawRecommendService {
                            const v1::BatchRecommendRequest& message) {
     const int users = message.requests_size();
     if (users == 0) return InvalidField({kFieldMissing, "requests", "", "", "missing: give at least one request"});
-    BEAMLINE_RETURN_IF_ERROR(CheckCount("requests", users, 1, service_.limits.max_batch_users, "users"));
+    BEAMLINE_RETURN_IF_ERROR(CheckCount("requests", users, {1, service_.limits.max_batch_users, "users"}));
     auto batch = std::make_shared<Batch>(call, users, service_.limits.retry_after_ms);
     const RequestLimits limits = LimitsNow(service_);
     const absl::Time deadline = BatchDeadline(service_.clock->Now(), call_context.deadline);

@@ -108,12 +108,14 @@ void WithoutHealth(grpc::ServerBuilder* builder) {
   builder->SetOption(std::make_unique<grpc::HealthCheckServiceServerBuilderOption>(nullptr));
 }
 
-// Serves what comes to `listener`, from now on.
-absl::StatusOr<std::unique_ptr<grpc::Server>> StartServer(const std::vector<std::unique_ptr<grpc::Service>>& services,
-                                                          std::shared_ptr<grpc::ServerCredentials> credentials,
-                                                          Counter* refused, grpc::ServerBuilder* builder,
-                                                          Listener* listener) {
+void Register(const std::vector<std::unique_ptr<grpc::Service>>& services, grpc::ServerBuilder* builder) {
   for (const auto& service : services) builder->RegisterService(service.get());
+}
+
+// Serves what comes to `listener`, from now on.
+absl::StatusOr<std::unique_ptr<grpc::Server>> StartServer(grpc::ServerBuilder* builder,
+                                                          std::shared_ptr<grpc::ServerCredentials> credentials,
+                                                          Listener* listener, Counter* refused) {
   using Connections = grpc::ServerBuilder::experimental_type::ExternalConnectionType;
   auto acceptor = builder->experimental().AddExternalConnectionAcceptor(Connections::FROM_FD, std::move(credentials));
   std::unique_ptr<grpc::Server> server = builder->BuildAndStart();
@@ -184,9 +186,10 @@ absl::Status Server::StartPublic(const config::v1::ServerConfig& config) {
   if (config.has_tls()) {
     BEAMLINE_ASSIGN_OR_RETURN(tls_, TlsCredentials::Create(config.tls()));
   }
+  Register(services_, &builder);
   BEAMLINE_ASSIGN_OR_RETURN(server_,
-                            StartServer(services_, tls_ != nullptr ? tls_->grpc() : grpc::InsecureServerCredentials(),
-                                        &context_->counters.refused_connections, &builder, listener_.get()));
+                            StartServer(&builder, tls_ != nullptr ? tls_->grpc() : grpc::InsecureServerCredentials(),
+                                        listener_.get(), &context_->counters.refused_connections));
   port_ = listener_->port();
   address_ = HostPort(config.listen().address(), port_);
   SetServing(false);
@@ -199,9 +202,9 @@ absl::Status Server::StartAdmin(const config::v1::ServerConfig& config) {
   WithoutHealth(&builder);
   admin_services_.push_back(MakeAdminService(context_.get()));
   admin_services_.push_back(MakeModelService(context_.get(), true));
-  BEAMLINE_ASSIGN_OR_RETURN(admin_server_,
-                            StartServer(admin_services_, grpc::InsecureServerCredentials(),
-                                        &context_->counters.refused_connections, &builder, admin_listener_.get()));
+  Register(admin_services_, &builder);
+  BEAMLINE_ASSIGN_OR_RETURN(admin_server_, StartServer(&builder, grpc::InsecureServerCredentials(),
+                                                       admin_listener_.get(), &context_->counters.refused_connections));
   admin_address_ = HostPort(config.admin().address(), admin_listener_->port());
   return absl::OkStatus();
 }

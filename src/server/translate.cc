@@ -17,26 +17,26 @@ namespace {
 
 constexpr size_t kMaxVersionTextBytes = 8192;
 
-std::string Range(int64_t low, int64_t high) { return absl::StrCat(low, "..", high); }
+std::string Range(const Bounds& bounds) { return absl::StrCat(bounds.low, "..", bounds.high); }
 
 // The path is put together only for an error: a history has thousands of fields.
-absl::Status CheckEvent(int index, absl::string_view name, int64_t value, int64_t low, int64_t high) {
-  if (value >= low && value <= high) return absl::OkStatus();
-  return CheckRange(absl::StrCat("history[", index, "].", name), value, low, high);
+absl::Status CheckEvent(int index, absl::string_view name, int64_t value, const Bounds& bounds) {
+  if (value >= bounds.low && value <= bounds.high) return absl::OkStatus();
+  return CheckValue(absl::StrCat("history[", index, "].", name), value, bounds);
 }
 
 absl::StatusOr<Event> EventFromProto(const v1::Event& message, int index) {
-  BEAMLINE_RETURN_IF_ERROR(CheckEvent(index, "timestamp_ms", message.timestamp_ms(), 0, kMaxTimestampMs));
-  BEAMLINE_RETURN_IF_ERROR(CheckEvent(index, "play_time_ms", message.play_time_ms(), 0, kMaxSpanMs));
-  BEAMLINE_RETURN_IF_ERROR(CheckEvent(index, "duration_ms", message.duration_ms(), 0, kMaxSpanMs));
+  BEAMLINE_RETURN_IF_ERROR(CheckEvent(index, "timestamp_ms", message.timestamp_ms(), {0, kMaxTimestampMs}));
+  BEAMLINE_RETURN_IF_ERROR(CheckEvent(index, "play_time_ms", message.play_time_ms(), {0, kMaxSpanMs}));
+  BEAMLINE_RETURN_IF_ERROR(CheckEvent(index, "duration_ms", message.duration_ms(), {0, kMaxSpanMs}));
   if (message.labels_size() > kMaxLabelsPerEvent) {
-    return CheckCount(absl::StrCat("history[", index, "].labels"), message.labels_size(), 0, kMaxLabelsPerEvent,
-                      "labels");
+    return CheckCount(absl::StrCat("history[", index, "].labels"), message.labels_size(),
+                      {0, kMaxLabelsPerEvent, "labels"});
   }
   Event event{message.item_id(), message.timestamp_ms(), message.play_time_ms(), message.duration_ms(), 0};
   for (int i = 0; i < message.labels_size(); ++i) {
     if (message.labels(i) < 1 || message.labels(i) > kNumLabels) {
-      return CheckEvent(index, absl::StrCat("labels[", i, "]"), message.labels(i), 1, kNumLabels);
+      return CheckEvent(index, absl::StrCat("labels[", i, "]"), message.labels(i), {1, kNumLabels});
     }
     event.labels |= 1u << (message.labels(i) - 1);
   }
@@ -45,7 +45,7 @@ absl::StatusOr<Event> EventFromProto(const v1::Event& message, int index) {
 
 absl::Status ReadHistory(const v1::RecommendRequest& message, const RequestLimits& limits,
                          std::vector<Event>* history) {
-  BEAMLINE_RETURN_IF_ERROR(CheckCount("history", message.history_size(), 0, limits.max_history, "events"));
+  BEAMLINE_RETURN_IF_ERROR(CheckCount("history", message.history_size(), {0, limits.max_history, "events"}));
   history->reserve(message.history_size());
   int64_t latest = 0;  // of the known times so far
   for (int i = 0; i < message.history_size(); ++i) {
@@ -66,47 +66,47 @@ absl::Status ReadUser(const v1::RecommendRequest& message, RecommendRequest* req
   if (message.user_id().empty() && message.history_size() == 0) {
     return InvalidField({kFieldMissing, "user_id", "", "", "missing: give user_id, history or both"});
   }
-  BEAMLINE_RETURN_IF_ERROR(CheckCount("user_id", message.user_id().size(), 0, kMaxUserIdBytes, "bytes"));
+  BEAMLINE_RETURN_IF_ERROR(CheckCount("user_id", message.user_id().size(), {0, kMaxUserIdBytes, "bytes"}));
   request->user_id = message.user_id();
   BEAMLINE_RETURN_IF_ERROR(
-      CheckCount("user_attributes", message.user_attributes_size(), 0, kMaxUserAttributes, "attributes"));
+      CheckCount("user_attributes", message.user_attributes_size(), {0, kMaxUserAttributes, "attributes"}));
   for (int i = 0; i < message.user_attributes_size(); ++i) {
     const v1::UserAttribute& attribute = message.user_attributes(i);
     const std::string field = absl::StrCat("user_attributes[", i, "]");
     BEAMLINE_RETURN_IF_ERROR(
-        CheckCount(absl::StrCat(field, ".name"), attribute.name().size(), 1, kMaxNameBytes, "bytes"));
+        CheckCount(absl::StrCat(field, ".name"), attribute.name().size(), {1, kMaxNameBytes, "bytes"}));
     BEAMLINE_RETURN_IF_ERROR(
-        CheckCount(absl::StrCat(field, ".value"), attribute.value().size(), 0, kMaxValueBytes, "bytes"));
+        CheckCount(absl::StrCat(field, ".value"), attribute.value().size(), {0, kMaxValueBytes, "bytes"}));
     request->user_attributes.push_back({attribute.name(), attribute.value()});
   }
   return absl::OkStatus();
 }
 
 absl::StatusOr<TagClause> ClauseFromProto(const v1::Eligibility::TagClause& message, absl::string_view field) {
-  BEAMLINE_RETURN_IF_ERROR(CheckCount(absl::StrCat(field, ".key"), message.key().size(), 1, kMaxNameBytes, "bytes"));
+  BEAMLINE_RETURN_IF_ERROR(CheckCount(absl::StrCat(field, ".key"), message.key().size(), {1, kMaxNameBytes, "bytes"}));
   BEAMLINE_RETURN_IF_ERROR(
-      CheckCount(absl::StrCat(field, ".any_of"), message.any_of_size(), 1, kMaxClauseValues, "values"));
+      CheckCount(absl::StrCat(field, ".any_of"), message.any_of_size(), {1, kMaxClauseValues, "values"}));
   for (int i = 0; i < message.any_of_size(); ++i) {
     BEAMLINE_RETURN_IF_ERROR(
-        CheckCount(absl::StrCat(field, ".any_of[", i, "]"), message.any_of(i).size(), 0, kMaxValueBytes, "bytes"));
+        CheckCount(absl::StrCat(field, ".any_of[", i, "]"), message.any_of(i).size(), {0, kMaxValueBytes, "bytes"}));
   }
   return TagClause{message.key(), {message.any_of().begin(), message.any_of().end()}};
 }
 
 absl::StatusOr<Eligibility> EligibilityFromProto(const v1::Eligibility& message, const RequestLimits& limits) {
   Eligibility eligibility;
-  BEAMLINE_RETURN_IF_ERROR(CheckCount("eligibility.rule", message.rule_size(), 0, kMaxRuleClauses, "clauses"));
+  BEAMLINE_RETURN_IF_ERROR(CheckCount("eligibility.rule", message.rule_size(), {0, kMaxRuleClauses, "clauses"}));
   for (int i = 0; i < message.rule_size(); ++i) {
     BEAMLINE_ASSIGN_OR_RETURN(TagClause clause,
                               ClauseFromProto(message.rule(i), absl::StrCat("eligibility.rule[", i, "]")));
     eligibility.rule.push_back(std::move(clause));
   }
-  BEAMLINE_RETURN_IF_ERROR(
-      CheckCount("eligibility.deny_item_ids", message.deny_item_ids_size(), 0, limits.max_eligibility_items, "items"));
+  BEAMLINE_RETURN_IF_ERROR(CheckCount("eligibility.deny_item_ids", message.deny_item_ids_size(),
+                                      {0, limits.max_eligibility_items, "items"}));
   eligibility.deny.assign(message.deny_item_ids().begin(), message.deny_item_ids().end());
   eligibility.restrict_to_allow = message.has_allow();
-  BEAMLINE_RETURN_IF_ERROR(CheckCount("eligibility.allow.item_ids", message.allow().item_ids_size(), 0,
-                                      limits.max_eligibility_items, "items"));
+  BEAMLINE_RETURN_IF_ERROR(CheckCount("eligibility.allow.item_ids", message.allow().item_ids_size(),
+                                      {0, limits.max_eligibility_items, "items"}));
   eligibility.allow.assign(message.allow().item_ids().begin(), message.allow().item_ids().end());
   return eligibility;
 }
@@ -120,7 +120,7 @@ absl::Status ReadWidths(const v1::RecommendRequest& message, const RequestLimits
   }
   for (int i = 0; i < count; ++i) {
     BEAMLINE_RETURN_IF_ERROR(
-        CheckRange(absl::StrCat("beam_widths[", i, "]"), message.beam_widths(i), 1, limits.max_beam_width));
+        CheckValue(absl::StrCat("beam_widths[", i, "]"), message.beam_widths(i), {1, limits.max_beam_width}));
     widths->push_back(static_cast<int>(message.beam_widths(i)));
   }
   return absl::OkStatus();
@@ -136,7 +136,7 @@ absl::StatusOr<Priority> PriorityFromProto(v1::Priority priority, bool accept_cr
     case v1::PRIORITY_CRITICAL:
       return accept_critical ? Priority::kCritical : Priority::kDefault;
     default:
-      return CheckRange("priority", priority, 0, v1::PRIORITY_CRITICAL);
+      return CheckValue("priority", priority, {0, v1::PRIORITY_CRITICAL});
   }
 }
 
@@ -156,16 +156,16 @@ v1::ShortReason ToProto(ShortReason reason) {
 
 }  // namespace
 
-absl::Status CheckRange(absl::string_view field, int64_t value, int64_t low, int64_t high) {
-  if (value >= low && value <= high) return absl::OkStatus();
-  return InvalidField({kFieldOutOfRange, std::string(field), Range(low, high), absl::StrCat(value), ""});
+absl::Status CheckValue(absl::string_view field, int64_t value, const Bounds& bounds) {
+  if (value >= bounds.low && value <= bounds.high) return absl::OkStatus();
+  return InvalidField({kFieldOutOfRange, std::string(field), Range(bounds), absl::StrCat(value), ""});
 }
 
-absl::Status CheckCount(absl::string_view field, int64_t count, int64_t low, int64_t high, absl::string_view unit) {
-  if (count >= low && count <= high) return absl::OkStatus();
-  FieldProblem problem{kFieldOutOfRange, std::string(field), Range(low, high), absl::StrCat(count), ""};
-  problem.text = low == high ? absl::StrCat(count, " ", unit, ", not exactly ", low)
-                             : absl::StrCat(count, " ", unit, " are outside ", problem.limit);
+absl::Status CheckCount(absl::string_view field, int64_t count, const Bounds& bounds) {
+  if (count >= bounds.low && count <= bounds.high) return absl::OkStatus();
+  FieldProblem problem{kFieldOutOfRange, std::string(field), Range(bounds), absl::StrCat(count), ""};
+  problem.text = bounds.low == bounds.high ? absl::StrCat(count, " ", bounds.unit, ", not exactly ", bounds.low)
+                                           : absl::StrCat(count, " ", bounds.unit, " are outside ", problem.limit);
   return InvalidField(problem);
 }
 
@@ -175,10 +175,10 @@ absl::StatusOr<RecommendRequest> FromProto(const v1::RecommendRequest& message, 
   BEAMLINE_RETURN_IF_ERROR(ReadUser(message, &request));
   BEAMLINE_RETURN_IF_ERROR(ReadHistory(message, limits, &request.history));
   const int64_t top_k = message.has_top_k() ? message.top_k() : std::min(kDefaultTopK, limits.max_top_k);
-  BEAMLINE_RETURN_IF_ERROR(CheckRange("top_k", top_k, 1, limits.max_top_k));
+  BEAMLINE_RETURN_IF_ERROR(CheckValue("top_k", top_k, {1, limits.max_top_k}));
   request.top_k = static_cast<int>(top_k);
   const int64_t items_per_sid = message.has_items_per_sid() ? message.items_per_sid() : 1;
-  BEAMLINE_RETURN_IF_ERROR(CheckRange("items_per_sid", items_per_sid, 1, limits.max_top_k));
+  BEAMLINE_RETURN_IF_ERROR(CheckValue("items_per_sid", items_per_sid, {1, limits.max_top_k}));
   request.items_per_sid = static_cast<int>(items_per_sid);
   BEAMLINE_RETURN_IF_ERROR(ReadWidths(message, limits, &request.beam_widths));
   request.exclude_history = message.exclude_history();
@@ -247,6 +247,7 @@ v1::ModelVersion ToProto(const ModelVersion& version) {
   // Paths and errors about them may hold any bytes, a message's text may not.
   message.set_bundle(PrintableUtf8(version.bundle, kMaxVersionTextBytes));
   message.set_model_version(version.model_version);
+  message.set_catalogue_version(version.catalogue_version);
   message.set_state(version.state);
   message.set_error(PrintableUtf8(version.error, kMaxVersionTextBytes));
   message.set_since_ms(absl::ToUnixMillis(OnTheWall(version.since)));
@@ -257,12 +258,12 @@ v1::ModelVersion ToProto(const ModelVersion& version) {
 
 absl::StatusOr<Sid> SidFromProto(const v1::Sid& message, const Catalogue& catalogue, absl::string_view field) {
   const std::string codes = absl::StrCat(field, ".codes");
-  BEAMLINE_RETURN_IF_ERROR(CheckCount(codes, message.codes_size(), catalogue.levels(), catalogue.levels(), "codes"));
+  BEAMLINE_RETURN_IF_ERROR(CheckCount(codes, message.codes_size(), {catalogue.levels(), catalogue.levels(), "codes"}));
   const std::vector<uint32_t> sizes = catalogue.level_sizes();
   Sid sid;
   for (int level = 0; level < message.codes_size(); ++level) {
-    BEAMLINE_RETURN_IF_ERROR(CheckRange(absl::StrCat(codes, "[", level, "]"), message.codes(level), 0,
-                                        static_cast<int64_t>(sizes[level]) - 1));
+    BEAMLINE_RETURN_IF_ERROR(CheckValue(absl::StrCat(codes, "[", level, "]"), message.codes(level),
+                                        {0, static_cast<int64_t>(sizes[level]) - 1}));
     sid.push_back(message.codes(level));
   }
   return sid;

@@ -9,6 +9,7 @@
 
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
+#include "base/check_range.h"
 #include "beamline/catalogue.h"
 #include "beamline/engine.h"
 #include "beamline/limits.h"
@@ -45,8 +46,8 @@ v1::ModelVersion ToProto(const ModelVersion& version);
 absl::StatusOr<Sid> SidFromProto(const v1::Sid& message, const Catalogue& catalogue, absl::string_view field);
 
 // INVALID_ARGUMENT unless low <= value <= high.
-absl::Status CheckRange(absl::string_view field, int64_t value, int64_t low, int64_t high);
+absl::Status CheckValue(absl::string_view field, int64_t value, const Bounds& bounds);
 // The same of how many there are: "<count> <unit> are outside <low>..<high>".
-absl::Status CheckCount(absl::string_view field, int64_t count, int64_t low, int64_t high, absl::string_view unit);
+absl::Status CheckCount(absl::string_view field, int64_t count, const Bounds& bounds);
 
 }  // namespace beamline::server

@@ -35,9 +35,10 @@ uint32_t NearestOpen(const LaneFloats* row, const std::vector<int64_t>& counts, 
 }
 
 // Members of overfull codes with what leaving would cost them, given the loads at the start.
-std::vector<Mover> Candidates(const CentroidSearch& search, const FloatMatrix& points, int64_t capacity,
-                              const std::vector<uint32_t>& codes, const std::vector<int64_t>& counts,
-                              ThreadPool* pool) {
+std::vector<Mover> Candidates(const CapacityProblem& problem, const std::vector<uint32_t>& codes,
+                              const std::vector<int64_t>& counts, ThreadPool* pool) {
+  const CentroidSearch& search = problem.search;
+  const int64_t capacity = problem.capacity;
   std::vector<Mover> movers;
   for (size_t i = 0; i < codes.size(); ++i) {
     if (counts[codes[i]] > capacity) movers.push_back({static_cast<int64_t>(i), 0});
@@ -46,7 +47,7 @@ std::vector<Mover> Candidates(const CentroidSearch& search, const FloatMatrix& p
     if (Interrupted()) return;
     std::vector<LaneFloats> row(search.blocks());
     for (int64_t m = begin; m < end; ++m) {
-      search.Scores(points.row(movers[m].point), 0, search.blocks(), row.data());
+      search.Scores(problem.points.row(movers[m].point), 0, search.blocks(), row.data());
       const uint32_t open = NearestOpen(row.data(), counts, capacity);
       movers[m].loss = ScoreOf(row, open) - ScoreOf(row, codes[movers[m].point]);
     }
@@ -82,10 +83,12 @@ int64_t CodeCapacity(int64_t items, int64_t size, double slack) {
   return std::max((items + size - 1) / size, static_cast<int64_t>(std::ceil(slack * share)));
 }
 
-absl::Status EnforceCapacity(const CentroidSearch& search, const FloatMatrix& points, int64_t capacity,
-                             std::vector<uint32_t>& codes, ThreadPool* pool) {
+absl::Status EnforceCapacity(const CapacityProblem& problem, std::vector<uint32_t>& codes, ThreadPool* pool) {
+  const CentroidSearch& search = problem.search;
+  const FloatMatrix& points = problem.points;
+  const int64_t capacity = problem.capacity;
   std::vector<int64_t> counts = CountCodes(codes, search.size());
-  std::vector<Mover> movers = Candidates(search, points, capacity, codes, counts, pool);
+  std::vector<Mover> movers = Candidates(problem, codes, counts, pool);
   BEAMLINE_RETURN_IF_ERROR(CheckInterrupted());
   movers = Surplus(std::move(movers), capacity, codes, counts);
   std::vector<LaneFloats> rows;

@@ -127,10 +127,10 @@ int64_t FillWithMean(FloatMatrix& vectors) {
 }  // namespace
 
 absl::StatusOr<CollaborativeEmbedding> EmbedItems(const ItemSequences& sequences, const ItemAttributeKeys& attributes,
-                                                  const CollaborativeEmbeddingOptions& options, ThreadPool* pool,
-                                                  Progress* progress) {
+                                                  const CollaborativeEmbeddingOptions& options,
+                                                  const EmbeddingRun& run) {
   BEAMLINE_RETURN_IF_ERROR(CheckInput(sequences, attributes, options));
-  BEAMLINE_ASSIGN_OR_RETURN(const SparseMatrix ppmi, BuildPpmi(sequences, options, pool, progress));
+  BEAMLINE_ASSIGN_OR_RETURN(const SparseMatrix ppmi, BuildPpmi(sequences, options, run.pool, run.progress));
   const bool with_attributes = options.attributes_weight > 0 && !attributes.keys.empty();
   const SparseMatrix block =
       BuildAttributeBlock(with_attributes ? attributes : ItemAttributeKeys{}, sequences.num_items);
@@ -145,7 +145,7 @@ absl::StatusOr<CollaborativeEmbedding> EmbedItems(const ItemSequences& sequences
   const SparseMatrix matrix = SideBySide(ppmi, block, static_cast<float>(scale), ppmi_energy == 0);
 
   const SparseSvdOptions svd_options{.rank = options.dim, .iterations = options.iterations, .seed = options.seed};
-  BEAMLINE_ASSIGN_OR_RETURN(SparseSvd svd, ComputeSparseSvd(matrix, svd_options, pool, progress));
+  BEAMLINE_ASSIGN_OR_RETURN(SparseSvd svd, ComputeSparseSvd(matrix, svd_options, run.pool, run.progress));
   CollaborativeEmbedding result;
   result.vectors = std::move(svd.left);
   for (int64_t i = 0; i < result.vectors.rows; ++i) {
@@ -154,7 +154,7 @@ absl::StatusOr<CollaborativeEmbedding> EmbedItems(const ItemSequences& sequences
     }
     result.items_without_events += ppmi.row_empty(i) ? 1 : 0;
   }
-  if (ppmi_energy > 0 && block_energy > 0) PlaceByAttributes(ppmi, block, pool, result.vectors);
+  if (ppmi_energy > 0 && block_energy > 0) PlaceByAttributes(ppmi, block, run.pool, result.vectors);
   for (int64_t i = 0; options.normalize && i < result.vectors.rows; ++i) SetLength(result.vectors, i, 1.0);
   result.items_without_anything = FillWithMean(result.vectors);
   result.singular_values = std::move(svd.singular_values);

@@ -48,10 +48,15 @@ struct CollaborativeEmbedding {
   int64_t items_without_anything = 0;  // they got the mean vector
 };
 
+struct EmbeddingRun {
+  ThreadPool* pool = nullptr;
+  Progress* progress = nullptr;
+};
+
 // Errors: options out of range, attributes for another number of items, an item index >= num_items, no item at all,
 // nothing to learn from (no two items of one user, no shared attribute), CANCELLED when interrupted.
 absl::StatusOr<CollaborativeEmbedding> EmbedItems(const ItemSequences& sequences, const ItemAttributeKeys& attributes,
                                                   const CollaborativeEmbeddingOptions& options,
-                                                  ThreadPool* pool = nullptr, Progress* progress = nullptr);
+                                                  const EmbeddingRun& run = {});
 
 }  // namespace beamline::sid

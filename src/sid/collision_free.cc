@@ -61,15 +61,16 @@ std::vector<uint32_t> DealExactly(const CentroidSearch& search, const FloatMatri
 }
 
 // New last codes of one group's items, with moves over the error limit undone.
-absl::StatusOr<std::vector<uint32_t>> DealGroup(const CentroidSearch& search, const FloatMatrix& points,
-                                                const std::vector<uint32_t>& nearest, int64_t capacity,
+absl::StatusOr<std::vector<uint32_t>> DealGroup(const CapacityProblem& group, const std::vector<uint32_t>& nearest,
                                                 double move_limit) {
-  const int64_t needed = std::max(capacity, (points.rows + search.size() - 1) / search.size());
+  const CentroidSearch& search = group.search;
+  const FloatMatrix& points = group.points;
+  const int64_t needed = std::max(group.capacity, (points.rows + search.size() - 1) / search.size());
   std::vector<uint32_t> codes = nearest;
   if (points.rows <= kExactGroup && points.rows * search.size() * std::min(needed, points.rows) <= kExactEntries) {
-    codes = DealExactly(search, points, capacity);
+    codes = DealExactly(search, points, group.capacity);
   } else {
-    BEAMLINE_RETURN_IF_ERROR(EnforceCapacity(search, points, needed, codes, nullptr));
+    BEAMLINE_RETURN_IF_ERROR(EnforceCapacity({search, points, needed}, codes, nullptr));
   }
   std::vector<LaneFloats> row(search.blocks());
   for (int64_t i = 0; i < points.rows; ++i) {
@@ -134,7 +135,7 @@ absl::StatusOr<int64_t> RemoveCollisions(const CollisionFreeProblem& problem, st
         group_nearest[i] = nearest.codes[items[i]];
       }
       // The only error is an interrupt, which is looked for below.
-      const auto codes = DealGroup(search, points, group_nearest, problem.capacity, move_limit);
+      const auto codes = DealGroup({search, points, problem.capacity}, group_nearest, move_limit);
       if (!codes.ok()) return;
       for (size_t i = 0; i < items.size(); ++i) {
         moved[g] += (*codes)[i] != group_nearest[i] ? 1 : 0;

@@ -64,17 +64,17 @@ double MeanError(const FloatMatrix& points, const std::vector<uint32_t>& codes, 
 // Lloyd's iterations with strict shares: codes with room draw the points that others must give up, and so their
 // centroids move to where the points are.
 absl::Status Balance(const FloatMatrix& points, const ResidualKMeansOptions& options, KMeansResult& state,
-                     ThreadPool* pool, Progress* progress) {
+                     const KMeansRun& run) {
   const int64_t capacity = CodeCapacity(points.rows, state.centroids.rows, options.balance_slack);
   double previous = std::numeric_limits<double>::infinity();
   for (int step = 1; step <= kBalanceSteps; ++step) {
     const CentroidSearch search(state.centroids);
-    Assignment assignment = AssignNearest(search, points, pool);
+    Assignment assignment = AssignNearest(search, points, run.pool);
     BEAMLINE_RETURN_IF_ERROR(CheckInterrupted());
-    BEAMLINE_RETURN_IF_ERROR(EnforceCapacity(search, points, capacity, assignment.codes, pool));
+    BEAMLINE_RETURN_IF_ERROR(EnforceCapacity({search, points, capacity}, assignment.codes, run.pool));
     const double error = MeanError(points, assignment.codes, state.centroids);
-    UpdateCentroids(points, assignment.codes, state.centroids, pool);
-    UpdateProgress(progress, state.iterations, absl::StrFormat("balancing %d, error %.5g", step, error));
+    UpdateCentroids(points, assignment.codes, state.centroids, run.pool);
+    UpdateProgress(run.progress, state.iterations, absl::StrFormat("balancing %d, error %.5g", step, error));
     if (error >= previous * (1 - options.tolerance)) break;
     previous = error;
   }
@@ -171,7 +171,7 @@ absl::StatusOr<KMeansResult> FitKMeans(const FloatMatrix& points, uint32_t size,
     if (error >= previous * (1 - options.tolerance)) break;
     previous = error;
   }
-  if (options.balanced) BEAMLINE_RETURN_IF_ERROR(Balance(points, options, state, run.pool, run.progress));
+  if (options.balanced) BEAMLINE_RETURN_IF_ERROR(Balance(points, options, state, run));
   return state;
 }
 

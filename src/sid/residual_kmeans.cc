@@ -58,7 +58,7 @@ absl::StatusOr<std::vector<uint32_t>> AssignAll(const FloatMatrix& residuals, co
   BEAMLINE_RETURN_IF_ERROR(CheckInterrupted());
   if (options.balanced) {
     const int64_t capacity = CodeCapacity(residuals.rows, search.size(), options.balance_slack);
-    BEAMLINE_RETURN_IF_ERROR(EnforceCapacity(search, residuals, capacity, assignment.codes, pool));
+    BEAMLINE_RETURN_IF_ERROR(EnforceCapacity({search, residuals, capacity}, assignment.codes, pool));
   }
   return std::move(assignment.codes);
 }

@@ -8,8 +8,13 @@
 namespace beamline::sid {
 namespace {
 
-// Zeroes entry (p, q) of the symmetric matrix by a rotation, applied to the rows of `vectors` too.
-void Rotate(std::vector<double>& matrix, std::vector<double>& vectors, int64_t n, int64_t p, int64_t q) {
+struct Entry {
+  int64_t p, q;
+};
+
+// Zeroes an entry of the symmetric matrix by a rotation, applied to the rows of `vectors` too.
+void Rotate(std::vector<double>& matrix, std::vector<double>& vectors, int64_t n, Entry entry) {
+  const int64_t p = entry.p, q = entry.q;
   const double apq = matrix[p * n + q];
   const double theta = (matrix[q * n + q] - matrix[p * n + p]) / (2 * apq);
   const double t = (theta >= 0 ? 1.0 : -1.0) / (std::fabs(theta) + std::sqrt(theta * theta + 1));
@@ -54,7 +59,7 @@ SymmetricEigen EigenDecompose(std::vector<double> matrix, int64_t n) {
       for (int64_t q = p + 1; q < n; ++q) {
         const double product = matrix[p * n + p] * matrix[q * n + q];
         if (matrix[p * n + q] * matrix[p * n + q] > 1e-34 * std::fabs(product) && matrix[p * n + q] != 0) {
-          Rotate(matrix, rows, n, p, q);
+          Rotate(matrix, rows, n, {p, q});
         }
       }
     }

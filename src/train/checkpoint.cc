@@ -41,18 +41,17 @@ bool Has(const SafetensorsFile& file, const CheckpointPart& part) {
 
 }  // namespace
 
-absl::Status WriteCheckpoint(backend::Context& ctx, const model::ModelConfig& config, const nlohmann::json& state,
-                             absl::Span<const CheckpointPart> parts, const std::string& path) {
+absl::Status WriteCheckpoint(backend::Context& ctx, const CheckpointContents& contents, const std::string& path) {
   std::deque<std::vector<float>> values;  // alive until the file is written
   SafetensorsWriter writer;
-  for (const CheckpointPart& part : parts) {
-    for (const auto& [name, spec] : Names(config, part)) {
+  for (const CheckpointPart& part : contents.parts) {
+    for (const auto& [name, spec] : Names(contents.config, part)) {
       values.push_back(backend::DownloadFloats(ctx, part.tensors.Get(spec.name).detach()));
       BEAMLINE_RETURN_IF_ERROR(writer.Add<float>(name, spec.shape, values.back()));
     }
   }
   writer.SetMetadata("format", kFormat);
-  writer.SetMetadata("state", state.dump());
+  writer.SetMetadata("state", contents.state.dump());
   return writer.Write(path);
 }
 

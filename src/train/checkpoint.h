@@ -30,8 +30,12 @@ struct CheckpointPart {
   bool optional = false;  // may be missing from a file as a whole
 };
 
-absl::Status WriteCheckpoint(backend::Context& ctx, const model::ModelConfig& config, const nlohmann::json& state,
-                             absl::Span<const CheckpointPart> parts, const std::string& path);
+struct CheckpointContents {
+  const model::ModelConfig& config;
+  nlohmann::json state;
+  absl::Span<const CheckpointPart> parts;
+};
+absl::Status WriteCheckpoint(backend::Context& ctx, const CheckpointContents& contents, const std::string& path);
 
 // Overwrites the parts' tensors in place, after the whole file was checked, and returns the state. An optional part the
 // file lacks is left alone; its prefix is not in the returned list.

@@ -77,19 +77,19 @@ nlohmann::json CorpusToJson(const CorpusOptions& options) {
   return {{"target_labels", data::FormatLabels(options.target_labels)}, {"k_core", options.k_core}};
 }
 
-absl::StatusOr<ModelData> LoadModelData(const DataSource& source, const std::string& model_folder,
-                                        const std::optional<nlohmann::json>& training, const GivenTargets& given,
+absl::StatusOr<ModelData> LoadModelData(const DataSource& source, const TrainedModel& model, const GivenTargets& given,
                                         Progress* progress) {
+  const std::optional<nlohmann::json>& training = model.training;
   BEAMLINE_ASSIGN_OR_RETURN(const CorpusOptions options,
-                            ChooseTargets(training, given, ModelFolder(model_folder).training()));
+                            ChooseTargets(training, given, ModelFolder(model.folder).training()));
   BEAMLINE_ASSIGN_OR_RETURN(Corpus corpus, LoadCorpus(source.data, options, progress));
   BEAMLINE_ASSIGN_OR_RETURN(TrainingCatalogue catalogue, LoadTrainingCatalogue(source.tokenizer, corpus));
   if (training.has_value()) {
-    BEAMLINE_RETURN_IF_ERROR(CheckCodebook(*training, model_folder, source, *catalogue.snapshot));
+    BEAMLINE_RETURN_IF_ERROR(CheckCodebook(*training, model.folder, source, *catalogue.snapshot));
   }
   std::vector<std::string> warnings;
   if (!catalogue.warning.empty()) warnings.push_back(catalogue.warning);
-  if (std::string log = WarnOfLog(training, model_folder, source, corpus); !log.empty()) {
+  if (std::string log = WarnOfLog(training, model.folder, source, corpus); !log.empty()) {
     warnings.push_back(std::move(log));
   }
   return ModelData{std::move(corpus), std::move(catalogue), std::move(warnings)};

@@ -41,10 +41,14 @@ struct ModelData {
   std::vector<std::string> warnings;  // why numbers on it may be too good
 };
 
+struct TrainedModel {
+  std::string folder;
+  std::optional<nlohmann::json> training;  // its record; a model of other making has none
+};
+
 // The data of a model folder, whose record says which events are targets and which codebook it has. INVALID_ARGUMENT
 // where `given` says otherwise, FAILED_PRECONDITION where the tokenizer is another one.
-absl::StatusOr<ModelData> LoadModelData(const DataSource& source, const std::string& model_folder,
-                                        const std::optional<nlohmann::json>& training, const GivenTargets& given,
+absl::StatusOr<ModelData> LoadModelData(const DataSource& source, const TrainedModel& model, const GivenTargets& given,
                                         Progress* progress);
 
 }  // namespace beamline::train

@@ -89,7 +89,7 @@ absl::StatusOr<EventVectors> EmbedEvents(const std::string& folder, const EventV
   result.users = training.users();
   result.training_events = static_cast<int64_t>(training.items.size());
   BEAMLINE_ASSIGN_OR_RETURN(
-      result.embedding, sid::EmbedItems(training, AttributeKeys(*dataset, items), options.embedding, pool, progress));
+      result.embedding, sid::EmbedItems(training, AttributeKeys(*dataset, items), options.embedding, {pool, progress}));
   for (const uint32_t item : items) result.items.items.push_back(dataset->item_id(item));
   result.items.vectors = std::move(result.embedding.vectors);
   return result;

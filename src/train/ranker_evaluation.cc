@@ -71,17 +71,16 @@ absl::Status CheckHeldOut(const RankerInputs& inputs, const RankerOptions& optio
   return NothingHeldOut();
 }
 
-absl::StatusOr<RankerReport> EvaluateRanker(backend::Context ctx, const RankerInputs& inputs,
-                                            const BehaviourCounts& counts, const RankerOptions& options,
-                                            Progress* progress) {
+absl::StatusOr<RankerReport> EvaluateRanker(backend::Context ctx, const TrainedRanker& ranker,
+                                            const RankerOptions& options, Progress* progress) {
   try {
-    BEAMLINE_ASSIGN_OR_RETURN(const Predictions predictions, Predict(ctx, inputs, options, progress));
+    BEAMLINE_ASSIGN_OR_RETURN(const Predictions predictions, Predict(ctx, ranker.inputs, options, progress));
     RankerReport report{.events = static_cast<int64_t>(predictions.labels.front().size())};
     if (report.events == 0) return NothingHeldOut();
-    const std::vector<model::RankerHead>& heads = inputs.model->config().ranker.heads;
+    const std::vector<model::RankerHead>& heads = ranker.inputs.model->config().ranker.heads;
     for (size_t h = 0; h < heads.size(); ++h) {
       report.heads.push_back(
-          Score(heads[h], counts.Rate(heads[h].label), predictions.logits[h], predictions.labels[h]));
+          Score(heads[h], ranker.counts.Rate(heads[h].label), predictions.logits[h], predictions.labels[h]));
     }
     return report;
   } catch (const std::exception& error) {

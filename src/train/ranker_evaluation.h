@@ -40,9 +40,12 @@ struct RankerReport {
 absl::Status CheckHeldOut(const RankerInputs& inputs, const RankerOptions& options);
 
 // Errors: CheckHeldOut's; a prediction that is not a number is INTERNAL; CANCELLED after Ctrl-C.
-absl::StatusOr<RankerReport> EvaluateRanker(backend::Context ctx, const RankerInputs& inputs,
-                                            const BehaviourCounts& counts, const RankerOptions& options,
-                                            Progress* progress = nullptr);
+struct TrainedRanker {
+  const RankerInputs& inputs;
+  const BehaviourCounts& counts;  // of what it was trained with
+};
+absl::StatusOr<RankerReport> EvaluateRanker(backend::Context ctx, const TrainedRanker& ranker,
+                                            const RankerOptions& options, Progress* progress = nullptr);
 
 std::string RankerTable(const RankerReport& report);
 nlohmann::json RankerReportToJson(const RankerReport& report);

@@ -97,20 +97,21 @@ absl::StatusOr<RankerReport> RunRankerTraining(const RankerRun& run, const Ranke
                      "there: go on training with `beamline train --from ",
                      run.model, "`, and name its --out here"));
   }
-  BEAMLINE_ASSIGN_OR_RETURN(const ModelData data, LoadModelData(run.source, run.model, loaded.training, {}, progress));
+  BEAMLINE_ASSIGN_OR_RETURN(const ModelData data,
+                            LoadModelData(run.source, {run.model, loaded.training}, {}, progress));
 
   const Corpus every_event = data.corpus.EveryEvent();
   const BehaviourCounts counts = CountBehaviours(every_event, *data.catalogue.snapshot);
   BEAMLINE_RETURN_IF_ERROR(CheckHeads(config.ranker, counts));
-  const model::Weights weights = WithNewRanker(ctx, config, loaded.model->weights(), counts, run.options.seed);
+  const model::Weights weights = WithNewRanker(ctx, loaded.model->weights(), {config, counts, run.options.seed});
   BEAMLINE_ASSIGN_OR_RETURN(const std::unique_ptr<model::Model> model, model::MakeModel(config, weights));
   const runtime::FeatureBuilder features(config, loaded.vocabulary);
   const RankerInputs inputs{&every_event, &features, data.catalogue.snapshot.get(), model.get()};
   BEAMLINE_RETURN_IF_ERROR(CheckHeldOut(inputs, run.options));
   if (observer.on_start) observer.on_start({counts, RankerParameters(config), data.warnings});
   BEAMLINE_ASSIGN_OR_RETURN(const std::vector<RankerEpoch> curve,
-                            TrainRanker(ctx, inputs, run.options, progress, observer.on_epoch));
-  BEAMLINE_ASSIGN_OR_RETURN(RankerReport report, EvaluateRanker(ctx, inputs, counts, run.options, progress));
+                            TrainRanker(ctx, inputs, run.options, {progress, observer.on_epoch}));
+  BEAMLINE_ASSIGN_OR_RETURN(RankerReport report, EvaluateRanker(ctx, {inputs, counts}, run.options, progress));
 
   const ModelFolder files(run.out);
   json record = *loaded.training;

@@ -98,12 +98,11 @@ class RankerRunner {
 
 }  // namespace
 
-model::Weights WithNewRanker(backend::Context& ctx, const model::ModelConfig& config, const model::Weights& trunk,
-                             const BehaviourCounts& counts, uint64_t seed) {
-  model::Weights weights = RankerWeightsOf(model::InitWeights(ctx, config, seed));
+model::Weights WithNewRanker(backend::Context& ctx, const model::Weights& trunk, const NewRanker& ranker) {
+  model::Weights weights = RankerWeightsOf(model::InitWeights(ctx, ranker.config, ranker.seed));
   std::vector<float> bias;
-  for (const model::RankerHead& head : config.ranker.heads) {
-    const double rate = counts.Rate(head.label);
+  for (const model::RankerHead& head : ranker.config.ranker.heads) {
+    const double rate = ranker.counts.Rate(head.label);
     bias.push_back(static_cast<float>(std::log(rate / (1 - rate))));
   }
   weights.Set("ranker.head.bias", backend::UploadWeight(ctx, bias, {static_cast<int64_t>(bias.size())}));
@@ -123,16 +122,15 @@ ExampleBuilder RankerExamples(const RankerInputs& inputs, const RankerOptions& o
 }
 
 absl::StatusOr<std::vector<RankerEpoch>> TrainRanker(backend::Context ctx, const RankerInputs& inputs,
-                                                     const RankerOptions& options, Progress* progress,
-                                                     const std::function<void(const RankerEpoch&)>& on_epoch) {
+                                                     const RankerOptions& options, const RankerWatch& watch) {
   BEAMLINE_RETURN_IF_ERROR(Validate(options));
   std::vector<RankerEpoch> curve;
   try {
     RankerRunner runner(std::move(ctx), inputs, options);
     for (int epoch = 0; epoch < options.epochs; ++epoch) {
-      BEAMLINE_ASSIGN_OR_RETURN(const RankerEpoch record, runner.Epoch(epoch, progress));
+      BEAMLINE_ASSIGN_OR_RETURN(const RankerEpoch record, runner.Epoch(epoch, watch.progress));
       curve.push_back(record);
-      if (on_epoch) on_epoch(record);
+      if (watch.on_epoch) watch.on_epoch(record);
     }
   } catch (const std::exception& error) {
     return absl::InternalError(absl::StrCat("training the ranker: ", error.what()));

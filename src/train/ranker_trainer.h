@@ -41,18 +41,26 @@ struct RankerEpoch {
   double seconds = 0;
 };
 
-// `config` with a ranker, over the trunk's weights, which are shared, and a new ranker's: random ones of the seed, and
-// biases that say each label's rate.
-model::Weights WithNewRanker(backend::Context& ctx, const model::ModelConfig& config, const model::Weights& trunk,
-                             const BehaviourCounts& counts, uint64_t seed);
+struct NewRanker {
+  const model::ModelConfig& config;  // with a ranker
+  const BehaviourCounts& counts;
+  uint64_t seed = 0;
+};
+
+// The trunk's weights, which are shared, and a new ranker's: random ones of the seed, and biases that say each label's
+// rate.
+model::Weights WithNewRanker(backend::Context& ctx, const model::Weights& trunk, const NewRanker& ranker);
 
 // The builder of a ranker's batches.
 ExampleBuilder RankerExamples(const RankerInputs& inputs, const RankerOptions& options);
 
 // Changes the weights `ranker.*` of the model in place. Errors: the options, a loss that is not finite; CANCELLED
-// after Ctrl-C. `on_epoch` sees every finished epoch, all of which are returned.
+// after Ctrl-C.
+struct RankerWatch {
+  Progress* progress = nullptr;
+  std::function<void(const RankerEpoch&)> on_epoch;  // sees every finished epoch, all of which are returned
+};
 absl::StatusOr<std::vector<RankerEpoch>> TrainRanker(backend::Context ctx, const RankerInputs& inputs,
-                                                     const RankerOptions& options, Progress* progress = nullptr,
-                                                     const std::function<void(const RankerEpoch&)>& on_epoch = {});
+                                                     const RankerOptions& options, const RankerWatch& watch = {});
 
 }  // namespace beamline::train

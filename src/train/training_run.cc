@@ -191,7 +191,7 @@ struct EvaluationSetting {
 absl::StatusOr<std::unique_ptr<EvaluationSetting>> PrepareEvaluation(const EvaluationRun& run,
                                                                      const LoadedModel& loaded, Progress* progress) {
   BEAMLINE_ASSIGN_OR_RETURN(ModelData data,
-                            LoadModelData(run.source, run.model, loaded.training, run.targets, progress));
+                            LoadModelData(run.source, {run.model, loaded.training}, run.targets, progress));
   auto setting = std::make_unique<EvaluationSetting>(std::move(data));
   setting->features = std::make_unique<runtime::FeatureBuilder>(loaded.model->config(), loaded.vocabulary);
   BEAMLINE_ASSIGN_OR_RETURN(

@@ -173,7 +173,7 @@ TEST_P(AttentionTest, CrossAttentionWithLimitsPerGroup) {
       Paste(LayerMatMul(y, w.out.matrix), expected, b * rows);
     }
     weights.scale = scale;
-    ExpectNear(CrossAttention(ctx_, x.tensor, weights, context, mask), expected);
+    ExpectNear(CrossAttention(ctx_, x.tensor, weights, {context, mask}), expected);
   }
 }
 

@@ -71,7 +71,7 @@ TEST(CpuBackend, LaterBatchesAllocateNothing) {
     LineageCache cache;
     for (int layer = 0; layer < 3; ++layer) {
       Tensor h = Residual(ctx, x, LineageAttention(ctx, x, self, {.last = true, .cache = cache}));
-      h = Residual(ctx, h, CrossAttention(ctx, h, cross, key_value, PaddingMask(ctx, order)));
+      h = Residual(ctx, h, CrossAttention(ctx, h, cross, {key_value, PaddingMask(ctx, order)}));
       FeedForward(ctx, h, ffn);
     }
     count = static_cast<CpuResources&>(*ctx.resources).workspace().allocations();

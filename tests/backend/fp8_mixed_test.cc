@@ -53,7 +53,7 @@ class Fp8MixedTest : public testing::TestWithParam<OpsCase> {
       all.self.push_back(values(LineageAttention(ctx_, rows, self, {1, Tensor(), false, cache})));
       const Tensor context = ContextKeyValue(ctx_, rows, cross, 1);
       all.other.push_back(values(context));
-      all.other.push_back(values(CrossAttention(ctx_, rows, cross, context, PaddingMask(ctx_, order))));
+      all.other.push_back(values(CrossAttention(ctx_, rows, cross, {context, PaddingMask(ctx_, order)})));
       all.other.push_back(values(FeedForward(ctx_, rows, ffn)));
     }
     return all;

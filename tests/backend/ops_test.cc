@@ -293,10 +293,10 @@ TEST_P(OpsTest, CodeEmbeddings) {
   for (int64_t r = 0; r < 4; ++r) {
     for (int64_t i = 0; i < d; ++i) step(r, i) = t1.matrix(r, i) + positions.matrix(2, i);
   }
-  ExpectNear(EmbedStep(ctx_, embedding, 2, 2, Ints({0, 1, 2, 3}, {2, 2})), step);
+  ExpectNear(EmbedStep(ctx_, embedding, {.level = 2, .batch = 2}, Ints({0, 1, 2, 3}, {2, 2})), step);
   Matrix first(2, d);
   for (int64_t i = 0; i < 2 * d; ++i) first.v[i] = bos.matrix(0, i % d) + positions.matrix(0, i % d);
-  ExpectNear(EmbedStep(ctx_, embedding, 0, 2, {}), first);
+  ExpectNear(EmbedStep(ctx_, embedding, {.level = 0, .batch = 2}, {}), first);
 }
 
 // One table for all levels: codes of level 0 from row 2, of level 1 from row 6, BOS in row 1; one step more than
@@ -313,8 +313,8 @@ TEST_P(OpsTest, CodeEmbeddingsOfOneVocabulary) {
     for (int64_t r = 0; r < 2; ++r) step(r, i) = table.matrix(rows[3 * r + 2], i), first(r, i) = table.matrix(1, i);
   }
   ExpectNear(EmbedPrefix(ctx_, embedding, Ints(codes, {1, 2, 2}), 3), expected);
-  ExpectNear(EmbedStep(ctx_, embedding, 2, 1, Ints({2, 1}, {1, 2})), step);
-  ExpectNear(EmbedStep(ctx_, embedding, 0, 2, {}), first);
+  ExpectNear(EmbedStep(ctx_, embedding, {.level = 2, .batch = 1}, Ints({2, 1}, {1, 2})), step);
+  ExpectNear(EmbedStep(ctx_, embedding, {.level = 0, .batch = 2}, {}), first);
 }
 
 TEST_P(OpsTest, TrunkAndFusion) {

@@ -300,7 +300,7 @@ CheckpointWorld& CheckpointWorldOf(const fs::path& file) {
 
 void WriteCheckpointAt(const fs::path& file) {
   CheckpointWorld& world = CheckpointWorldOf(file);
-  Ok(train::WriteCheckpoint(world.ctx, world.config, {{"step", 3}}, world.Parts(), file));
+  Ok(train::WriteCheckpoint(world.ctx, {world.config, {{"step", 3}}, world.Parts()}, file));
 }
 
 Loaded LoadCheckpoint(const fs::path& file) {

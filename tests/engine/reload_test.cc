@@ -122,6 +122,9 @@ TEST_F(ReloadTest, ARequestIsAnsweredByTheVersionItCameTo) {
   EXPECT_EQ(engine_->scheduler_stats().decode_batches, 3u);
   EXPECT_EQ(engine_->GetStatus().model_version, "v3");
   EXPECT_EQ(engine_->catalogue()->version(), "catalogue-of-v3");
+  std::vector<std::string> catalogues;
+  for (const ModelVersion& version : engine_->GetStatus().versions) catalogues.push_back(version.catalogue_version);
+  EXPECT_THAT(catalogues, ::testing::IsSupersetOf({"catalogue-of-v2", "catalogue-of-v3"}));
 }
 
 TEST_F(ReloadTest, TheOldVersionGoesWithItsLastRequest) {

@@ -77,8 +77,8 @@ std::vector<Line> Lines(int64_t bytes) { return std::vector<Line>((bytes + 63) /
 class Packed {
  public:
   Packed(const PackedGemm& gemm, const Product& p, const Floats& weight)
-      : gemm_(gemm), product_(p), panels_(Lines(gemm.packed_bytes(p.n, p.k, p.gated))) {
-    gemm_.pack(weight.data(), p.n, p.k, p.gated, panels_.data());
+      : gemm_(gemm), product_(p), panels_(Lines(gemm.packed_bytes({p.n, p.k, p.gated}))) {
+    gemm_.pack(weight.data(), {p.n, p.k, p.gated}, panels_.data());
   }
   // The rows of `a` times panels [begin, end), written over c.
   void Run(const Floats& a, const Floats& bias, int64_t begin, int64_t end, Floats& c) const {

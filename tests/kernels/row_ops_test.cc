@@ -130,7 +130,7 @@ TEST(RowOps, VersionsAgreeBitForBit) {
     const RowScale scale{max, static_cast<float>(std::log(sum)), -1.25f};
     std::vector<float> log_probs(children), scores(children), gathered(children);
     const bool any =
-        versions[0].score(row.data(), codes.data(), children, scale, -5.0f, log_probs.data(), scores.data());
+        versions[0].score({row.data(), codes.data(), children, scale, -5.0f, log_probs.data(), scores.data()});
     versions[0].gather(row.data(), codes.data(), children, gathered.data());
     for (int i = 0; i < children; ++i) EXPECT_EQ(gathered[i], row[codes[i]]);
     EXPECT_EQ(any, std::any_of(scores.begin(), scores.end(), [](float s) { return s >= -5.0f; }));
@@ -141,7 +141,7 @@ TEST(RowOps, VersionsAgreeBitForBit) {
       EXPECT_EQ(ops.sum_exp(row.data(), count, max, row.data()), sum) << ops.name << " " << count;
       std::vector<float> other_log_probs(children), other_scores(children), other_gathered(children);
       EXPECT_EQ(
-          ops.score(row.data(), codes.data(), children, scale, -5.0f, other_log_probs.data(), other_scores.data()),
+          ops.score({row.data(), codes.data(), children, scale, -5.0f, other_log_probs.data(), other_scores.data()}),
           any);
       ops.gather(row.data(), codes.data(), children, other_gathered.data());
       EXPECT_EQ(std::memcmp(other_log_probs.data(), log_probs.data(), children * sizeof(float)), 0);

@@ -50,10 +50,10 @@ TEST_P(VectorOpsTest, RowFunctionsAgainstDouble) {
     const int64_t rows = 3;
     const Floats x = Random(rows * d), w = Random(d), b = Random(rows * d);
     Floats norm(rows * d), sum(rows * d), scaled = b, gated(rows * d);
-    ops().rms_norm(x.data(), w.data(), 1e-6f, rows, d, norm.data());
+    ops().rms_norm({rows, d, x.data(), w.data(), 1e-6f, norm.data()});
     ops().add(x.data(), b.data(), rows * d, sum.data());
     ops().add_scaled(x.data(), 0.7f, rows * d, scaled.data());
-    ops().add_gated(x.data(), b.data(), x.data(), rows * d, gated.data());
+    ops().add_gated({rows * d, x.data(), b.data(), x.data(), gated.data()});
     for (int64_t r = 0; r < rows; ++r) {
       double square = 0;
       for (int64_t i = 0; i < d; ++i) square += static_cast<double>(x[r * d + i]) * x[r * d + i];
@@ -220,8 +220,8 @@ TEST(VectorOps, VersionsAgreeOnElementwiseBits) {
   for (int v = 0; v < count; ++v) {
     norms.emplace_back(x.size());
     gates.emplace_back(x.size());
-    versions[v].rms_norm(x.data(), w.data(), 1e-6f, 3, 77, norms.back().data());
-    versions[v].add_gated(x.data(), x.data(), x.data(), static_cast<int64_t>(x.size()), gates.back().data());
+    versions[v].rms_norm({3, 77, x.data(), w.data(), 1e-6f, norms.back().data()});
+    versions[v].add_gated({static_cast<int64_t>(x.size()), x.data(), x.data(), x.data(), gates.back().data()});
   }
   for (int v = 1; v < count; ++v) {
     EXPECT_EQ(norms[v], norms[0]) << versions[v].name;

@@ -193,12 +193,12 @@ TEST_F(ModelRepositoryTest, RollsBackToNothingElseThanWhatServed) {
   WriteBundle(folder_ / "a", "something else");
   const absl::Status changed = Rollback().status();
   EXPECT_EQ(changed.code(), Code::kFailedPrecondition);
-  EXPECT_THAT(changed.message(), HasSubstr("no longer the bundle"));
+  EXPECT_THAT(changed.message(), HasSubstr("no longer what served before"));
   EXPECT_EQ(Serving(), "b");
   std::filesystem::remove_all(folder_ / "a");
   const absl::Status gone = Rollback().status();
   EXPECT_EQ(gone.code(), Code::kFailedPrecondition);
-  EXPECT_THAT(gone.message(), HasSubstr("no longer the bundle"));
+  EXPECT_THAT(gone.message(), HasSubstr("no longer what served before"));
   WriteBundle(folder_ / "a", "a");
   ASSERT_TRUE(Rollback().ok());
   EXPECT_EQ(Serving(), "a");

@@ -26,31 +26,33 @@ CostTable Measured() {
 }
 
 const BatchLimits kLimits{.max_rows = 32, .max_requests = 4};
-const AdmissionView kIdle{.queued = 0, .capacity = 10};
+const AdmissionView kIdle{.now = kNow, .limits = kLimits, .queued = 0, .capacity = 10};
 
 TEST(AdmissionTest, AcceptsWhatFits) {
-  EXPECT_TRUE(Admit(kJob, kIdle, kNow, Measured(), kLimits).status.ok());
-  EXPECT_EQ(EstimateLatency(kJob, kIdle, kNow, Measured(), kLimits), 10 * kMs);
+  EXPECT_TRUE(Admit(kJob, kIdle, Measured()).status.ok());
+  EXPECT_EQ(EstimateLatency(kJob, kIdle, Measured()), 10 * kMs);
 }
 
 TEST(AdmissionTest, RefusesAPastDeadlineAtOnce) {
   QueuedJob job = kJob;
   for (absl::Time deadline : {kNow, kNow - kMs, absl::InfinitePast(), absl::UnixEpoch()}) {
     job.deadline = deadline;
-    EXPECT_EQ(Admit(job, kIdle, kNow, CostTable(), kLimits).status.code(), absl::StatusCode::kDeadlineExceeded);
+    EXPECT_EQ(Admit(job, kIdle, CostTable()).status.code(), absl::StatusCode::kDeadlineExceeded);
   }
 }
 
 TEST(AdmissionTest, RefusesWhatCannotFinishEvenAlone) {
   QueuedJob job = kJob;
   job.deadline = kNow + 9 * kMs;
-  const absl::Status status = Admit(job, kIdle, kNow, Measured(), kLimits).status;
+  const absl::Status status = Admit(job, kIdle, Measured()).status;
   EXPECT_EQ(status.code(), absl::StatusCode::kResourceExhausted);
   EXPECT_THAT(std::string(status.message()), HasSubstr("about 10ms, and the deadline is in 9ms"));
   EXPECT_EQ(GetRetryAfter(status), kMs);
   EXPECT_EQ(GetRefusalReason(status), kCannotFinish);
-  EXPECT_TRUE(Admit(job, kIdle, kNow, CostTable(), kLimits).status.ok()) << "an empty table refuses nothing";
-  EXPECT_TRUE(Admit(job, kIdle, kNow + absl::Seconds(-2), Measured(), kLimits).status.ok());
+  EXPECT_TRUE(Admit(job, kIdle, CostTable()).status.ok()) << "an empty table refuses nothing";
+  AdmissionView earlier = kIdle;
+  earlier.now -= absl::Seconds(2);
+  EXPECT_TRUE(Admit(job, earlier, Measured()).status.ok());
 }
 
 // One request: 4 ms encode, 6 ms decode.
@@ -66,14 +68,14 @@ TEST(AdmissionTest, AnIdleEngineTriesWhatTheLeastCostAllows) {
   AdmissionView view = kIdle;
   QueuedJob job = kJob;
   job.deadline = kNow + 20 * kMs;
-  EXPECT_FALSE(Admit(job, view, kNow, cost, kLimits).status.ok()) << "not idle";
+  EXPECT_FALSE(Admit(job, view, cost).status.ok()) << "not idle";
   view.idle = true;
-  EXPECT_TRUE(Admit(job, view, kNow, cost, kLimits).status.ok());
-  EXPECT_TRUE(Admit(job, view, kNow, cost, kLimits).probe);
+  EXPECT_TRUE(Admit(job, view, cost).status.ok());
+  EXPECT_TRUE(Admit(job, view, cost).probe);
   job.deadline = kNow + 9 * kMs;
-  EXPECT_EQ(Admit(job, view, kNow, cost, kLimits).status.code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_EQ(Admit(job, view, cost).status.code(), absl::StatusCode::kResourceExhausted);
   job.deadline = kNow + absl::Seconds(1);
-  EXPECT_FALSE(Admit(job, view, kNow, cost, kLimits).probe) << "an ordinary request";
+  EXPECT_FALSE(Admit(job, view, cost).probe) << "an ordinary request";
 }
 
 TEST(AdmissionTest, AnIdleEngineTriesAnythingWhereNothingWasMeasuredLately) {
@@ -82,30 +84,30 @@ TEST(AdmissionTest, AnIdleEngineTriesAnythingWhereNothingWasMeasuredLately) {
   AdmissionView view = kIdle;
   QueuedJob job = kJob;
   job.deadline = kNow + kMs;
-  EXPECT_FALSE(Admit(job, view, kNow, cost, kLimits).status.ok());
+  EXPECT_FALSE(Admit(job, view, cost).status.ok());
   view.idle = true;
-  EXPECT_TRUE(Admit(job, view, kNow, cost, kLimits).probe);
+  EXPECT_TRUE(Admit(job, view, cost).probe);
   view.capacity = 0;
-  EXPECT_FALSE(Admit(job, view, kNow, cost, kLimits).status.ok()) << "no room where there is none";
+  EXPECT_FALSE(Admit(job, view, cost).status.ok()) << "no room where there is none";
   view = kIdle;
   view.idle = true;
   job.rows = kLimits.max_rows + 1;
-  EXPECT_FALSE(Admit(job, view, kNow, cost, kLimits).status.ok()) << "what no batch can hold is no probe";
+  EXPECT_FALSE(Admit(job, view, cost).status.ok()) << "what no batch can hold is no probe";
 }
 
 TEST(AdmissionTest, TheWaitIsTheWorkAheadAlone) {
   AdmissionView view = kIdle;
-  EXPECT_EQ(EstimateWait(view, kNow, Measured(), kLimits), absl::ZeroDuration());
+  EXPECT_EQ(EstimateWait(view, Measured()), absl::ZeroDuration());
   view.until_worker_free = 5 * kMs;
   view.encode_ahead = {8, 64, 800};    // two full batches
   view.decode_ahead = {12, 96, 1200};  // three
-  EXPECT_EQ(EstimateWait(view, kNow, Measured(), kLimits), (5 + 2 * 8 + 3 * 12) * kMs);
+  EXPECT_EQ(EstimateWait(view, Measured()), (5 + 2 * 8 + 3 * 12) * kMs);
   view.encode_ahead = {4, 64,
                        400};  // one batch by requests, two by the rows of what follows: each of 2, with 200 tokens
   view.decode_ahead = {};
   const absl::Duration half = Measured().Estimate(WorkKind::kEncode, {2, 32, 200}, kNow);
   EXPECT_GT(half, absl::ZeroDuration());
-  EXPECT_EQ(EstimateWait(view, kNow, Measured(), kLimits), 5 * kMs + 2 * half);
+  EXPECT_EQ(EstimateWait(view, Measured()), 5 * kMs + 2 * half);
 }
 
 TEST(AdmissionTest, CountsTheWorkAhead) {
@@ -113,17 +115,17 @@ TEST(AdmissionTest, CountsTheWorkAhead) {
   view.until_worker_free = 5 * kMs;
   view.encode_ahead = {7, 56, 700};    // with the job: two full batches
   view.decode_ahead = {11, 88, 1100};  // three
-  EXPECT_EQ(EstimateLatency(kJob, view, kNow, Measured(), kLimits), (5 + 2 * 8 + 3 * 12) * kMs);
+  EXPECT_EQ(EstimateLatency(kJob, view, Measured()), (5 + 2 * 8 + 3 * 12) * kMs);
   view.workers = 2;
-  EXPECT_EQ(EstimateLatency(kJob, view, kNow, Measured(), kLimits), (5 + 8 + 2 * 12) * kMs);
+  EXPECT_EQ(EstimateLatency(kJob, view, Measured()), (5 + 8 + 2 * 12) * kMs);
   QueuedJob job = kJob;
   job.deadline = kNow + 30 * kMs;
-  const absl::Status status = Admit(job, view, kNow, Measured(), kLimits).status;
+  const absl::Status status = Admit(job, view, Measured()).status;
   EXPECT_EQ(status.code(), absl::StatusCode::kResourceExhausted);
   EXPECT_EQ(GetRetryAfter(status), 14 * kMs)
       << "when the backlog will have shrunk enough: 7 ms, and a fifth of the wait for luck";
   job.deadline = absl::InfiniteFuture();
-  EXPECT_TRUE(Admit(job, view, kNow, Measured(), kLimits).status.ok());
+  EXPECT_TRUE(Admit(job, view, Measured()).status.ok());
 }
 
 TEST(AdmissionTest, TheMarginOfAWaitGrowsWithThoseWhoExpire) {
@@ -143,43 +145,43 @@ TEST(AdmissionTest, TheMarginOfAWaitGrowsWithThoseWhoExpire) {
   view.decode_ahead = {4, 32, 400};
   view.until_worker_free = 10 * kMs;
   QueuedJob job = kJob;
-  job.deadline = kNow + EstimateLatency(kJob, view, kNow, Measured(), kLimits) + 5 * kMs;
+  job.deadline = kNow + EstimateLatency(kJob, view, Measured()) + 5 * kMs;
   view.wait_margin = 0.1;
-  EXPECT_TRUE(Admit(job, view, kNow, Measured(), kLimits).status.ok());
+  EXPECT_TRUE(Admit(job, view, Measured()).status.ok());
   view.wait_margin = 2;
-  EXPECT_EQ(GetRefusalReason(Admit(job, view, kNow, Measured(), kLimits).status), kCannotFinish);
+  EXPECT_EQ(GetRefusalReason(Admit(job, view, Measured()).status), kCannotFinish);
 }
 
 TEST(AdmissionTest, AFullQueueRefusesOrMakesTheLowestLeave) {
   AdmissionView view = kIdle;
   view.queued = view.capacity = 3;
   view.lowest_queued = Priority::kDefault;
-  const absl::Status status = Admit(kJob, view, kNow, Measured(), kLimits).status;
+  const absl::Status status = Admit(kJob, view, Measured()).status;
   EXPECT_EQ(status.code(), absl::StatusCode::kResourceExhausted);
   EXPECT_THAT(std::string(status.message()), HasSubstr("3 requests wait, its capacity is 3"));
   EXPECT_TRUE(GetRetryAfter(status).has_value());
   EXPECT_EQ(GetRefusalReason(status), kQueueFull);
   view.lowest_queued = Priority::kSheddable;
-  const AdmissionDecision decision = Admit(kJob, view, kNow, Measured(), kLimits);
+  const AdmissionDecision decision = Admit(kJob, view, Measured());
   EXPECT_TRUE(decision.status.ok());
   EXPECT_TRUE(decision.evict_lowest);
   view.queued = 2;
-  EXPECT_FALSE(Admit(kJob, view, kNow, Measured(), kLimits).evict_lowest);
+  EXPECT_FALSE(Admit(kJob, view, Measured()).evict_lowest);
   view.capacity = 0;
   view.queued = 0;
   view.lowest_queued.reset();
-  EXPECT_FALSE(Admit(kJob, view, kNow, Measured(), kLimits).status.ok()) << "capacity 0 takes nothing";
+  EXPECT_FALSE(Admit(kJob, view, Measured()).status.ok()) << "capacity 0 takes nothing";
 }
 
 TEST(AdmissionTest, TooManyRowsAndStopping) {
   QueuedJob job = kJob;
   job.rows = 33;
-  const absl::Status status = Admit(job, kIdle, kNow, CostTable(), kLimits).status;
+  const absl::Status status = Admit(job, kIdle, CostTable()).status;
   EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
   EXPECT_THAT(std::string(status.message()), HasSubstr("33 beam rows"));
   AdmissionView view = kIdle;
   view.stopping = true;
-  EXPECT_EQ(Admit(kJob, view, kNow, CostTable(), kLimits).status.code(), absl::StatusCode::kUnavailable);
+  EXPECT_EQ(Admit(kJob, view, CostTable()).status.code(), absl::StatusCode::kUnavailable);
 }
 
 TEST(RetryTest, RoundsUpAndIgnoresOthers) {

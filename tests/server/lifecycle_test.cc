@@ -50,8 +50,9 @@ class LifecycleTest : public LoopbackTest {
     config::v1::Lifecycle lifecycle;
     lifecycle.set_drain_delay_ms(drain_delay_ms);
     lifecycle.set_grace_ms(grace_ms);
-    return std::async(std::launch::async,
-                      [this, lifecycle] { return ServeUntilStopped(lifecycle, *server_, engine_, stop_, watchdog_); });
+    return std::async(std::launch::async, [this, lifecycle] {
+      return ServeUntilStopped(lifecycle, *server_, engine_, {stop_, watchdog_});
+    });
   }
   std::future<grpc::Status> Hold() {
     engine_.set_mode(FakeEngine::Mode::kHold);
@@ -130,8 +131,9 @@ TEST_F(LifecycleTest, AnIdleEngineIsTestedAndABusyOneIsNot) {
   engine_.set_last_success(absl::Now() - absl::Minutes(1));
   StopRequests stop;
   config::v1::Lifecycle lifecycle;
-  auto run =
-      std::async(std::launch::async, [&] { return ServeUntilStopped(lifecycle, *server_, engine_, stop, watchdog_); });
+  auto run = std::async(std::launch::async, [&] {
+    return ServeUntilStopped(lifecycle, *server_, engine_, {stop, watchdog_});
+  });
   ASSERT_TRUE(engine_.AwaitRequests(1));
   EXPECT_EQ(engine_.requests()[0].request_id, "self-test");
   EXPECT_TRUE(Eventually([&] { return Health("") == kServing; })) << "idle is not broken";
@@ -145,7 +147,7 @@ TEST_F(LifecycleTest, AnEngineThatStaysBrokenEndsTheProcess) {
     lifecycle.set_drain_delay_ms(60'000);
     lifecycle.set_broken_exit_ms(broken_exit_ms);
     return std::async(std::launch::async, [this, lifecycle, &stop] {
-      return ServeUntilStopped(lifecycle, *server_, engine_, stop, watchdog_);
+      return ServeUntilStopped(lifecycle, *server_, engine_, {stop, watchdog_});
     });
   };
   engine_.set_ready(false);
@@ -171,7 +173,7 @@ TEST_F(LifecycleTest, AnEngineWithAFaultEndsTheProcessAtOnce) {
   lifecycle.set_grace_ms(60'000);
   lifecycle.set_broken_exit_ms(0);
   std::future<absl::Status> run = std::async(std::launch::async, [this, lifecycle] {
-    return ServeUntilStopped(lifecycle, *server_, engine_, stop_, watchdog_);
+    return ServeUntilStopped(lifecycle, *server_, engine_, {stop_, watchdog_});
   });
   std::future<grpc::Status> call = Hold();  // hangs in a history store, say
   engine_.set_fault(absl::UnavailableError("the device has failed: an illegal memory access"));
@@ -241,7 +243,7 @@ TEST_F(LifecycleTest, WhoeverCallsAsItEndsHearsThatItStops) {
     Start(LoopbackConfig());
     StopRequests stop;
     auto run = std::async(std::launch::async, [&] {
-      return ServeUntilStopped(config::v1::Lifecycle(), *server_, engine_, stop, watchdog_);
+      return ServeUntilStopped(config::v1::Lifecycle(), *server_, engine_, {stop, watchdog_});
     });
     std::vector<std::thread> callers;
     for (int i = 0; i < 4; ++i) {

@@ -301,10 +301,12 @@ TEST(ToProto, PathsOfAnyBytesMakeMessagesOfText) {
   ModelVersion version;
   version.bundle = "models/\xff";
   version.error = "models/\xff/\xc3(.pt: is not listed";
+  version.catalogue_version = "c-1";
   v1::ModelVersion message;
   ASSERT_TRUE(message.ParseFromString(ToProto(version).SerializeAsString()));
   EXPECT_EQ(message.bundle(), "models/?");
   EXPECT_EQ(message.error(), "models/?/?(.pt: is not listed");
+  EXPECT_EQ(message.catalogue_version(), "c-1");
 }
 
 TEST(SidFromProto, ChecksCountAndEachCode) {

@@ -33,7 +33,7 @@ TEST(Balance, CapacityHoldsAndNothingMovesWithoutNeed) {
     const std::vector<uint32_t> nearest = AssignNearest(search, points, nullptr).codes;
     for (const int64_t capacity : {(n + 22) / 23, n / 10, n}) {
       std::vector<uint32_t> codes = nearest;
-      ASSERT_TRUE(EnforceCapacity(search, points, capacity, codes, nullptr).ok());
+      ASSERT_TRUE(EnforceCapacity({search, points, capacity}, codes, nullptr).ok());
       const std::vector<int64_t> before = CountCodes(nearest, 23);
       const std::vector<int64_t> counts = CountCodes(codes, 23);
       EXPECT_EQ(std::accumulate(counts.begin(), counts.end(), int64_t{0}), n);
@@ -53,8 +53,8 @@ TEST(Balance, ThreadsDoNotMatter) {
   std::vector<uint32_t> inline_codes = AssignNearest(search, points, nullptr).codes;
   std::vector<uint32_t> pool_codes = inline_codes;
   ThreadPool pool(3);
-  ASSERT_TRUE(EnforceCapacity(search, points, 75, inline_codes, nullptr).ok());
-  ASSERT_TRUE(EnforceCapacity(search, points, 75, pool_codes, &pool).ok());
+  ASSERT_TRUE(EnforceCapacity({search, points, 75}, inline_codes, nullptr).ok());
+  ASSERT_TRUE(EnforceCapacity({search, points, 75}, pool_codes, &pool).ok());
   EXPECT_EQ(inline_codes, pool_codes);
 }
 
@@ -66,7 +66,7 @@ TEST(Balance, CostIsCloseToTheOptimum) {
     const CentroidSearch search(centroids);
     std::vector<uint32_t> codes = AssignNearest(search, points, nullptr).codes;
     const double nearest = Cost(points, centroids, codes);
-    ASSERT_TRUE(EnforceCapacity(search, points, 12, codes, nullptr).ok());
+    ASSERT_TRUE(EnforceCapacity({search, points, 12}, codes, nullptr).ok());
     std::vector<float> costs;
     for (int64_t i = 0; i < 120; ++i) {
       for (int64_t place = 0; place < 120; ++place) {
@@ -98,7 +98,7 @@ TEST(Balance, InterruptStops) {
   const CentroidSearch search(ClusteredVectors(4, 2, 2, 0.3f, 4));
   std::vector<uint32_t> codes(100, 0);
   SetInterrupted(true);
-  const absl::Status status = EnforceCapacity(search, points, 25, codes, nullptr);
+  const absl::Status status = EnforceCapacity({search, points, 25}, codes, nullptr);
   SetInterrupted(false);
   EXPECT_EQ(status.code(), absl::StatusCode::kCancelled);
 }

@@ -206,7 +206,7 @@ TEST_F(Groups, AttributesAloneAreEnough) {
 TEST_F(Groups, DeterministicWhateverTheThreads) {
   ThreadPool pool(3);
   const auto a = EmbedItems(sequences_, attributes_, options_);
-  const auto b = EmbedItems(sequences_, attributes_, options_, &pool);
+  const auto b = EmbedItems(sequences_, attributes_, options_, {.pool = &pool});
   EXPECT_EQ(a->vectors.values, b->vectors.values);
 }
 

@@ -53,7 +53,8 @@ struct RankedWorld {
     features = std::make_unique<runtime::FeatureBuilder>(config, world.vocabulary);
     counts = CountBehaviours(every_event, *world.snapshot);
     const model::Weights random = model::InitWeights(ctx, world.features->config(), 5);
-    model = model::MakeModel(config, WithNewRanker(ctx, config, trunk == nullptr ? random : *trunk, counts, 9)).value();
+    model =
+        model::MakeModel(config, WithNewRanker(ctx, trunk == nullptr ? random : *trunk, {config, counts, 9})).value();
   }
   RankerInputs inputs() const { return {&every_event, features.get(), world.snapshot.get(), model.get()}; }
 };

@@ -220,10 +220,10 @@ TEST(RankerTrainerTest, LearnsWhatUserAndItemSayTogether) {
   RankerOptions quick = QuickRankerOptions();
   quick.epochs = 8;
   quick.learning_rate = 1e-2;
-  const auto untrained = EvaluateRanker(ranked.ctx, ranked.inputs(), ranked.counts, quick);
+  const auto untrained = EvaluateRanker(ranked.ctx, {ranked.inputs(), ranked.counts}, quick);
   ASSERT_TRUE(untrained.ok()) << untrained.status();
   ASSERT_TRUE(TrainRanker(ranked.ctx, ranked.inputs(), quick).ok());
-  const auto report = EvaluateRanker(ranked.ctx, ranked.inputs(), ranked.counts, quick);
+  const auto report = EvaluateRanker(ranked.ctx, {ranked.inputs(), ranked.counts}, quick);
   ASSERT_TRUE(report.ok()) << report.status();
   ASSERT_EQ(report->heads.size(), 2u);
   for (const HeadScores& head : report->heads) {
@@ -295,7 +295,8 @@ TEST(RankerEvaluationTest, SaysWhatCannotBeMeasured) {
   EXPECT_TRUE(CheckHeldOut(ranked.inputs(), QuickRankerOptions()).ok());
   ranked.model->weights().Get("ranker.head.bias").fill_(NAN);
   EXPECT_THAT(
-      std::string(EvaluateRanker(ranked.ctx, ranked.inputs(), ranked.counts, QuickRankerOptions()).status().message()),
+      std::string(
+          EvaluateRanker(ranked.ctx, {ranked.inputs(), ranked.counts}, QuickRankerOptions()).status().message()),
       HasSubstr("prediction of an event is not a number"));
 
   RankerReport report{.events = 10,

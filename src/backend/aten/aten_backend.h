@@ -26,7 +26,7 @@ class AtenBackend : public Backend {
   Tensor JoinTokens(Context&, absl::Span<const Tensor> pathways, const Tensor& position_table,
                     const Tensor& positions) const override;
   Tensor EmbedPrefix(Context&, const CodeEmbedding&, const Tensor& codes, int steps) const override;
-  Tensor EmbedStep(Context&, const CodeEmbedding&, int level, int64_t batch, const Tensor& codes) const override;
+  Tensor EmbedStep(Context&, const CodeEmbedding&, const LevelRows& of, const Tensor& codes) const override;
   Tensor EmbedPositions(Context&, const Tensor& positions, int64_t groups) const override;
   Tensor TrunkRows(Context&, const Tensor& trunk, const LevelRows& of, int64_t rows) const override;
   Tensor GatedFusion(Context&, const Tensor& trunk, const Tensor& code, const DenseWeights& gate) const override;
@@ -42,8 +42,8 @@ class AtenBackend : public Backend {
   Tensor SelfAttention(Context&, const Tensor& x, const SelfAttentionWeights&, const Tensor& mask) const override;
   Tensor CausalSelfAttention(Context&, const Tensor& x, const SelfAttentionWeights&, int length) const override;
   Tensor ContextKeyValue(Context&, const Tensor& x, const CrossAttentionWeights&, int64_t batch) const override;
-  Tensor CrossAttention(Context&, const Tensor& x, const CrossAttentionWeights&, const Tensor& context,
-                        const Tensor& mask) const override;
+  Tensor CrossAttention(Context&, const Tensor& x, const CrossAttentionWeights&,
+                        const ContextView& context) const override;
   Tensor ExtendLineage(Context&, const Tensor& lineage, const Tensor& parents) const override;
   Tensor LineageAttention(Context&, const Tensor& x, const SelfAttentionWeights&,
                           const LineageStep& step) const override;

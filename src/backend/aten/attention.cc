@@ -109,13 +109,14 @@ Tensor AtenBackend::ContextKeyValue(Context& ctx, const Tensor& x, const CrossAt
   return LayerProduct(ctx, x, w.key_value).view({batch, -1, w.key_value.size(0)});
 }
 
-Tensor AtenBackend::CrossAttention(Context& ctx, const Tensor& x, const CrossAttentionWeights& w, const Tensor& context,
-                                   const Tensor& mask) const {
-  const int64_t batch = context.size(0), tokens = context.size(1), head_dim = w.out.size(1) / w.heads;
+Tensor AtenBackend::CrossAttention(Context& ctx, const Tensor& x, const CrossAttentionWeights& w,
+                                   const ContextView& context) const {
+  const int64_t batch = context.key_value.size(0), tokens = context.key_value.size(1);
+  const int64_t head_dim = w.out.size(1) / w.heads;
   const Tensor query = LayerProduct(ctx, x, w.query).view({batch, -1, w.heads, head_dim});
   const Scores scores{
-      .mask = mask.expand({batch, 1, query.size(1), tokens}), .scale = w.scale, .dropout = w.inner_dropout};
-  const std::vector<Tensor> key_value = context.view({batch, tokens, 2, w.heads, head_dim}).unbind(2);
+      .mask = context.mask.expand({batch, 1, query.size(1), tokens}), .scale = w.scale, .dropout = w.inner_dropout};
+  const std::vector<Tensor> key_value = context.key_value.view({batch, tokens, 2, w.heads, head_dim}).unbind(2);
   const Tensor attended = Attend(ctx, {query, key_value[0], key_value[1]}, scores);
   return LayerProduct(ctx, attended, w.out);
 }

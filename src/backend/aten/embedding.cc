@@ -83,10 +83,10 @@ Tensor AtenBackend::EmbedPrefix(Context& ctx, const CodeEmbedding& embedding, co
   return ApplyDropout(ctx, rows.view({groups * steps, -1}));
 }
 
-Tensor AtenBackend::EmbedStep(Context& ctx, const CodeEmbedding& embedding, int level, int64_t batch,
+Tensor AtenBackend::EmbedStep(Context& ctx, const CodeEmbedding& embedding, const LevelRows& of,
                               const Tensor& codes) const {
-  const Tensor rows = level == 0 ? BosRows(embedding, batch) : CodeRows(embedding, level - 1, codes);
-  return embedding.positions.defined() ? rows + embedding.positions.select(0, level) : rows;
+  const Tensor rows = of.level == 0 ? BosRows(embedding, of.batch) : CodeRows(embedding, of.level - 1, codes);
+  return embedding.positions.defined() ? rows + embedding.positions.select(0, of.level) : rows;
 }
 
 Tensor AtenBackend::EmbedPositions(Context& ctx, const Tensor& positions, int64_t groups) const {

@@ -24,16 +24,22 @@ struct Rows {
   int64_t count, d;
 };
 
-void Forward(Rows rows, const float* x, const float* weight, double epsilon, float* y, float* inverse_rms) {
+struct ForwardArgs {
+  const float *x, *weight;
+  double epsilon;
+  float *y, *inverse_rms;
+};
+
+void Forward(Rows rows, const ForwardArgs& args) {
   at::parallel_for(0, rows.count, kRowsPerTask, [&](int64_t begin, int64_t end) {
     for (int64_t row = begin; row < end; ++row) {
-      const float* in = x + row * rows.d;
+      const float* in = args.x + row * rows.d;
       float sum = 0;
 #pragma omp simd reduction(+ : sum)
       for (int64_t i = 0; i < rows.d; ++i) sum += in[i] * in[i];
-      const float scale = static_cast<float>(1 / std::sqrt(double{sum} / static_cast<double>(rows.d) + epsilon));
-      inverse_rms[row] = scale;
-      for (int64_t i = 0; i < rows.d; ++i) y[row * rows.d + i] = in[i] * scale * weight[i];
+      const float scale = static_cast<float>(1 / std::sqrt(double{sum} / static_cast<double>(rows.d) + args.epsilon));
+      args.inverse_rms[row] = scale;
+      for (int64_t i = 0; i < rows.d; ++i) args.y[row * rows.d + i] = in[i] * scale * args.weight[i];
     }
   });
 }
@@ -70,8 +76,8 @@ class CpuRmsNorm : public torch::autograd::Function<CpuRmsNorm> {
   static Tensor forward(AutogradContext* ctx, const Tensor& x, const Tensor& weight, double epsilon) {
     const Rows rows{x.size(0), x.size(1)};
     Tensor y = at::empty_like(x), inverse_rms = at::empty({rows.count}, x.options());
-    Forward(rows, x.const_data_ptr<float>(), weight.const_data_ptr<float>(), epsilon, y.mutable_data_ptr<float>(),
-            inverse_rms.mutable_data_ptr<float>());
+    Forward(rows, {x.const_data_ptr<float>(), weight.const_data_ptr<float>(), epsilon, y.mutable_data_ptr<float>(),
+                   inverse_rms.mutable_data_ptr<float>()});
     ctx->save_for_backward({x, weight, inverse_rms});
     return y;
   }

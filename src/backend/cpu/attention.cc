@@ -59,10 +59,10 @@ struct Queries {
   int64_t query_step;
   int64_t begin, end;
   int64_t rows_each;  // of one sequence
+  float* scratch;
 };
 
-void Attend(const kernels::AttentionShape& shape, const Keys& keys, const Queries& queries, float* scratch,
-            float* out) {
+void Attend(const kernels::AttentionShape& shape, const Keys& keys, const Queries& queries, float* out) {
   for (int64_t row = queries.begin; row < queries.end;) {
     const int64_t sequence = row / queries.rows_each, first = row % queries.rows_each;
     const int64_t rows = std::min(queries.end - row, queries.rows_each - first);
@@ -83,15 +83,20 @@ void Attend(const kernels::AttentionShape& shape, const Keys& keys, const Querie
                                                 .repeat = repeat,
                                                 .bias = keys.bias,
                                                 .bias_step = keys.bias_step,
-                                                .scratch = scratch,
+                                                .scratch = queries.scratch,
                                                 .out = out + (row - queries.begin) * shape.heads * shape.head_dim});
     row += rows;
   }
 }
 
+struct Rows {
+  const float* x;
+  int64_t count;
+};
+
 // y [rows, n] = x [rows, k] w
-kernels::GemmArgs Rows(const float* x, int64_t rows, const PackedWeight& w, float* y, float* scratch = nullptr) {
-  return {.a = x, .lda = w.k, .m = rows, .c = y, .ldc = w.n, .scratch = scratch};
+kernels::GemmArgs Product(const Rows& rows, const PackedWeight& w, float* y, float* scratch = nullptr) {
+  return {.a = rows.x, .lda = w.k, .m = rows.count, .c = y, .ldc = w.n, .scratch = scratch};
 }
 
 double AttentionFlops(const kernels::AttentionShape& shape, int64_t tokens) {
@@ -124,7 +129,7 @@ Tensor CpuBackend::SelfAttention(Context& ctx, const Tensor& x, const SelfAttent
   const Packed in = Pack(w.qkv), out = Pack(w.out);
   const Tensor qkv = Take(ctx, {rows, 3 * inner});
   const float* from = qkv.const_data_ptr<float>();
-  Multiply(ctx, *in, Rows(x.const_data_ptr<float>(), rows, *in, qkv.mutable_data_ptr<float>()));
+  Multiply(ctx, *in, Product({x.const_data_ptr<float>(), rows}, *in, qkv.mutable_data_ptr<float>()));
 
   Keys keys{from + inner, 3 * inner, batch, tokens, mask.const_data_ptr<int32_t>(), mask.size(1) - tokens};
   Tensor bias;
@@ -144,8 +149,8 @@ Tensor CpuBackend::SelfAttention(Context& ctx, const Tensor& x, const SelfAttent
                 .scratch_floats = kBlockRows * inner + scratch_floats},
                [&](int64_t begin, int64_t end, float* attended) {
                  float* scratch = attended + kBlockRows * inner;
-                 Attend(shape, keys, {from + begin * 3 * inner, 3 * inner, begin, end, tokens}, scratch, attended);
-                 out->Run(Rows(attended, end - begin, *out, to + begin * out->n, scratch));
+                 Attend(shape, keys, {from + begin * 3 * inner, 3 * inner, begin, end, tokens, scratch}, attended);
+                 out->Run(Product({attended, end - begin}, *out, to + begin * out->n, scratch));
                });
   return y;
 }
@@ -160,17 +165,22 @@ Tensor CpuBackend::CausalSelfAttention(Context& ctx, const Tensor& x, const Self
 Tensor CpuBackend::ContextKeyValue(Context& ctx, const Tensor& x, const CrossAttentionWeights& w, int64_t batch) const {
   const Packed packed = Pack(w.key_value);
   Tensor y = Take(ctx, {batch, x.size(0) / batch, packed->n});
-  Multiply(ctx, *packed, Rows(x.const_data_ptr<float>(), x.size(0), *packed, y.mutable_data_ptr<float>()));
+  Multiply(ctx, *packed, Product({x.const_data_ptr<float>(), x.size(0)}, *packed, y.mutable_data_ptr<float>()));
   return y;
 }
 
-Tensor CpuBackend::CrossAttention(Context& ctx, const Tensor& x, const CrossAttentionWeights& w, const Tensor& context,
-                                  const Tensor& mask) const {
-  const int64_t batch = context.size(0), tokens = context.size(1), rows = x.size(0), inner = w.out.size(1);
+Tensor CpuBackend::CrossAttention(Context& ctx, const Tensor& x, const CrossAttentionWeights& w,
+                                  const ContextView& context) const {
+  const Tensor &key_value = context.key_value, &mask = context.mask;
+  const int64_t batch = key_value.size(0), tokens = key_value.size(1), rows = x.size(0), inner = w.out.size(1);
   const kernels::AttentionShape shape = Shape(w);
   const Packed in = Pack(w.query), out = Pack(w.out);
-  const Keys keys{
-      context.const_data_ptr<float>(), 2 * inner, batch, tokens, mask.const_data_ptr<int32_t>(), mask.size(1) - tokens};
+  const Keys keys{key_value.const_data_ptr<float>(),
+                  2 * inner,
+                  batch,
+                  tokens,
+                  mask.const_data_ptr<int32_t>(),
+                  mask.size(1) - tokens};
   Tensor y = Take(ctx, x.sizes());
   const float* from = x.const_data_ptr<float>();
   float* to = y.mutable_data_ptr<float>();
@@ -184,9 +194,9 @@ Tensor CpuBackend::CrossAttention(Context& ctx, const Tensor& x, const CrossAtte
                [&](int64_t begin, int64_t end, float* query) {
                  float* attended = query + kBlockRows * inner;
                  float* scratch = attended + kBlockRows * inner;
-                 in->Run(Rows(from + begin * in->k, end - begin, *in, query, scratch));
-                 Attend(shape, keys, {query, inner, begin, end, rows / batch}, scratch, attended);
-                 out->Run(Rows(attended, end - begin, *out, to + begin * out->n, scratch));
+                 in->Run(Product({from + begin * in->k, end - begin}, *in, query, scratch));
+                 Attend(shape, keys, {query, inner, begin, end, rows / batch, scratch}, attended);
+                 out->Run(Product({attended, end - begin}, *out, to + begin * out->n, scratch));
                });
   return y;
 }
@@ -215,39 +225,39 @@ Tensor CpuBackend::LineageAttention(Context& ctx, const Tensor& x, const SelfAtt
   const int64_t scratch_floats = std::max(
       {query->ScratchFloats(kBlockRows), key_value->ScratchFloats(kBlockRows), out->ScratchFloats(kBlockRows)});
   float* const to = y.mutable_data_ptr<float>();
-  ForRowBlocks(
-      ctx,
-      {.rows = rows,
-       .block = kBlockRows,
-       .flops_per_row = query->flops_per_row() + key_value->flops_per_row() + out->flops_per_row(),
-       .scratch_floats = 2 * kBlockRows * inner + scratch_floats},
-      [&](int64_t begin, int64_t end, float* queries) {
-        float* attended = queries + kBlockRows * inner;
-        float* scratch = attended + kBlockRows * inner;
-        query->Run(Rows(from + begin * query->k, end - begin, *query, queries, scratch));
-        key_value->Run(Rows(from + begin * query->k, end - begin, *key_value, own_rows + begin * 2 * inner, scratch));
-        for (int64_t row = begin; row < end;) {
-          const int64_t sequence = row / rows_each;
-          const int64_t count = std::min(end, (sequence + 1) * rows_each) - row;
-          const float* past[kernels::kMaxLineageSteps];
-          for (int step = 0; step < steps; ++step) {
-            const Tensor& taken = now.cache.steps[step];
-            past[step] = taken.const_data_ptr<float>() + sequence * taken.size(1) * 2 * inner;
-          }
-          kernels::BestVectorOps().lineage_attention(
-              {.shape = shape,
-               .query = queries + (row - begin) * inner,
-               .own = own_rows + row * 2 * inner,
-               .rows = count,
-               .steps = steps,
-               .past = past,
-               .lineage = steps == 0 ? nullptr : now.lineage.const_data_ptr<int32_t>() + row * steps,
-               .bias = bias.defined() ? bias.const_data_ptr<float>() : nullptr,
-               .out = attended + (row - begin) * inner});
-          row += count;
-        }
-        out->Run(Rows(attended, end - begin, *out, to + begin * out->n, scratch));
-      });
+  ForRowBlocks(ctx,
+               {.rows = rows,
+                .block = kBlockRows,
+                .flops_per_row = query->flops_per_row() + key_value->flops_per_row() + out->flops_per_row(),
+                .scratch_floats = 2 * kBlockRows * inner + scratch_floats},
+               [&](int64_t begin, int64_t end, float* queries) {
+                 float* attended = queries + kBlockRows * inner;
+                 float* scratch = attended + kBlockRows * inner;
+                 query->Run(Product({from + begin * query->k, end - begin}, *query, queries, scratch));
+                 key_value->Run(Product({from + begin * query->k, end - begin}, *key_value,
+                                        own_rows + begin * 2 * inner, scratch));
+                 for (int64_t row = begin; row < end;) {
+                   const int64_t sequence = row / rows_each;
+                   const int64_t count = std::min(end, (sequence + 1) * rows_each) - row;
+                   const float* past[kernels::kMaxLineageSteps];
+                   for (int step = 0; step < steps; ++step) {
+                     const Tensor& taken = now.cache.steps[step];
+                     past[step] = taken.const_data_ptr<float>() + sequence * taken.size(1) * 2 * inner;
+                   }
+                   kernels::BestVectorOps().lineage_attention(
+                       {.shape = shape,
+                        .query = queries + (row - begin) * inner,
+                        .own = own_rows + row * 2 * inner,
+                        .rows = count,
+                        .steps = steps,
+                        .past = past,
+                        .lineage = steps == 0 ? nullptr : now.lineage.const_data_ptr<int32_t>() + row * steps,
+                        .bias = bias.defined() ? bias.const_data_ptr<float>() : nullptr,
+                        .out = attended + (row - begin) * inner});
+                   row += count;
+                 }
+                 out->Run(Product({attended, end - begin}, *out, to + begin * out->n, scratch));
+               });
   if (!now.last) now.cache.steps.push_back(own);
   return y;
 }

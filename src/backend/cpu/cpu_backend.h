@@ -41,7 +41,7 @@ class CpuBackend : public AtenBackend {
   void ReleaseUnusedWeights() const override { packed_.ReleaseUnused(); }
 
   Tensor UploadInts(Context&, absl::Span<const int32_t>, absl::Span<const int64_t> shape) const override;
-  Tensor EmbedStep(Context&, const CodeEmbedding&, int level, int64_t batch, const Tensor& codes) const override;
+  Tensor EmbedStep(Context&, const CodeEmbedding&, const LevelRows& of, const Tensor& codes) const override;
   Tensor TrunkRows(Context&, const Tensor& trunk, const LevelRows& of, int64_t rows) const override;
   Tensor GatedFusion(Context&, const Tensor& trunk, const Tensor& code, const DenseWeights& gate) const override;
   Tensor RmsNorm(Context&, const Tensor& x, const Tensor& weight, double epsilon) const override;
@@ -55,8 +55,8 @@ class CpuBackend : public AtenBackend {
   Tensor SelfAttention(Context&, const Tensor& x, const SelfAttentionWeights&, const Tensor& mask) const override;
   Tensor CausalSelfAttention(Context&, const Tensor& x, const SelfAttentionWeights&, int length) const override;
   Tensor ContextKeyValue(Context&, const Tensor& x, const CrossAttentionWeights&, int64_t batch) const override;
-  Tensor CrossAttention(Context&, const Tensor& x, const CrossAttentionWeights&, const Tensor& context,
-                        const Tensor& mask) const override;
+  Tensor CrossAttention(Context&, const Tensor& x, const CrossAttentionWeights&,
+                        const ContextView& context) const override;
   Tensor ExtendLineage(Context&, const Tensor& lineage, const Tensor& parents) const override;
   Tensor LineageAttention(Context&, const Tensor& x, const SelfAttentionWeights&,
                           const LineageStep& step) const override;

@@ -152,8 +152,12 @@ Tensor CpuBackend::FeedForward(Context& ctx, const Tensor& x, const FeedForwardW
 
 Tensor CpuBackend::RmsNorm(Context& ctx, const Tensor& x, const Tensor& weight, double epsilon) const {
   Tensor y = Take(ctx, x.sizes());
-  kernels::BestVectorOps().rms_norm(x.const_data_ptr<float>(), weight.const_data_ptr<float>(),
-                                    static_cast<float>(epsilon), x.size(0), x.size(1), y.mutable_data_ptr<float>());
+  kernels::BestVectorOps().rms_norm({.rows = x.size(0),
+                                     .d = x.size(1),
+                                     .x = x.const_data_ptr<float>(),
+                                     .weight = weight.const_data_ptr<float>(),
+                                     .epsilon = static_cast<float>(epsilon),
+                                     .y = y.mutable_data_ptr<float>()});
   return y;
 }
 
@@ -174,8 +178,11 @@ Tensor CpuBackend::GatedFusion(Context& ctx, const Tensor& trunk, const Tensor& 
   }
   const Tensor opened = Dense(ctx, both, gate, Activation::kNone);
   Tensor y = Take(ctx, trunk.sizes());
-  kernels::BestVectorOps().add_gated(trunk.const_data_ptr<float>(), opened.const_data_ptr<float>(),
-                                     code.const_data_ptr<float>(), trunk.numel(), y.mutable_data_ptr<float>());
+  kernels::BestVectorOps().add_gated({.count = trunk.numel(),
+                                      .a = trunk.const_data_ptr<float>(),
+                                      .gate = opened.const_data_ptr<float>(),
+                                      .b = code.const_data_ptr<float>(),
+                                      .out = y.mutable_data_ptr<float>()});
   return y;
 }
 

@@ -17,9 +17,9 @@ std::shared_ptr<const PackedWeight> Pack(const at::Tensor& weight, const PackedW
   packed->n = slice.gated ? slice.rows / 2 : slice.rows;
   TORCH_CHECK(slice.precision != kernels::Precision::kInt8 || packed->k <= kernels::kMaxInt8Depth, "a weight of ",
               packed->k, " columns in int8; at most ", kernels::kMaxInt8Depth);
-  packed->panels = at::empty({packed->gemm->packed_bytes(packed->n, packed->k, slice.gated)},
+  packed->panels = at::empty({packed->gemm->packed_bytes({packed->n, packed->k, slice.gated})},
                              c10::TensorOptions().dtype(c10::kByte));
-  packed->gemm->pack(weight.const_data_ptr<float>() + slice.first * packed->k, packed->n, packed->k, slice.gated,
+  packed->gemm->pack(weight.const_data_ptr<float>() + slice.first * packed->k, {packed->n, packed->k, slice.gated},
                      packed->panels.mutable_data_ptr());
   return packed;
 }

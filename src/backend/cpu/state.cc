@@ -10,9 +10,10 @@
 #include "beamline/kernels/ranker.h"
 
 namespace beamline::backend {
-Tensor CpuBackend::EmbedStep(Context& ctx, const CodeEmbedding& embedding, int level, int64_t batch,
+Tensor CpuBackend::EmbedStep(Context& ctx, const CodeEmbedding& embedding, const LevelRows& of,
                              const Tensor& codes) const {
-  const int64_t rows = level == 0 ? batch : codes.numel(), d = embedding.tables[0].size(1);
+  const int level = of.level;
+  const int64_t rows = level == 0 ? of.batch : codes.numel(), d = embedding.tables[0].size(1);
   const float* bos = embedding.bos.defined() ? embedding.bos.const_data_ptr<float>()
                                              : embedding.tables[0].const_data_ptr<float>() + embedding.bos_row * d;
   const float* table = level == 0 ? nullptr : embedding.tables[level - 1].const_data_ptr<float>();

@@ -126,16 +126,16 @@ AlgorithmTrial::AlgorithmTrial(const Device& device, const ProductKind& kind, in
 }
 
 AlgorithmTrial::~AlgorithmTrial() {
-  cudaStreamSynchronize(device_.stream);
+  cudaStreamSynchronize(device_.on.stream);
   cudaEventDestroy(begin_);
   cudaEventDestroy(end_);
 }
 
 // Waits: then the bytes may go.
 void AlgorithmTrial::CopyTo(const at::Tensor& to, const std::vector<char>& bytes) const {
-  Check(cudaMemcpyAsync(to.mutable_data_ptr(), bytes.data(), bytes.size(), cudaMemcpyHostToDevice, device_.stream),
+  Check(cudaMemcpyAsync(to.mutable_data_ptr(), bytes.data(), bytes.size(), cudaMemcpyHostToDevice, device_.on.stream),
         "trying algorithms");
-  Check(cudaStreamSynchronize(device_.stream), "trying algorithms");
+  Check(cudaStreamSynchronize(device_.on.stream), "trying algorithms");
 }
 
 // `copies` times the values, one behind the other.
@@ -146,7 +146,7 @@ at::Tensor AlgorithmTrial::Upload(kernels::DataType type, const std::vector<floa
   char* const to = static_cast<char*>(tensor.mutable_data_ptr());
   CopyTo(tensor, bytes);
   for (int64_t copy = 1; copy < copies; ++copy) {
-    Check(cudaMemcpyAsync(to + copy * size, to, bytes.size(), cudaMemcpyDeviceToDevice, device_.stream),
+    Check(cudaMemcpyAsync(to + copy * size, to, bytes.size(), cudaMemcpyDeviceToDevice, device_.on.stream),
           "trying algorithms");
   }
   return tensor;
@@ -174,8 +174,7 @@ std::vector<Algorithm> AlgorithmTrial::Offered(absl::Span<const int64_t> rows, b
   for (const int64_t count_of_rows : rows) {
     cublasLtMatmulHeuristicResult_t results[kAsked] = {};
     int count = 0;
-    if (MakeProduct(count_of_rows)
-            .Heuristic(device_.handle, device_.workspace.bytes, fast_sums, absl::MakeSpan(results), &count) !=
+    if (MakeProduct(count_of_rows).Heuristic(device_.on, fast_sums, absl::MakeSpan(results), &count) !=
         CUBLAS_STATUS_SUCCESS) {
       continue;
     }
@@ -193,19 +192,18 @@ std::vector<Algorithm> AlgorithmTrial::Offered(absl::Span<const int64_t> rows, b
 
 bool AlgorithmTrial::Start(const Algorithm& algorithm, int64_t rows, int64_t first_row) {
   const Product product = MakeProduct(rows);
-  if (!product.Takes(device_.handle, algorithm, device_.workspace.bytes)) return false;
-  Check(cudaMemsetAsync(out_.mutable_data_ptr(), 0, static_cast<size_t>(rows * row_bytes_), device_.stream),
+  if (!product.Takes(device_.on, algorithm)) return false;
+  Check(cudaMemsetAsync(out_.mutable_data_ptr(), 0, static_cast<size_t>(rows * row_bytes_), device_.on.stream),
         "trying algorithms");
-  return product.Run(device_.handle, Arrays(first_row), algorithm, device_.workspace, device_.stream) ==
-         CUBLAS_STATUS_SUCCESS;
+  return product.Run(Arrays(first_row), algorithm, device_.on) == CUBLAS_STATUS_SUCCESS;
 }
 
 std::vector<char> AlgorithmTrial::Rows(int64_t first, int64_t count) const {
   std::vector<char> bits(static_cast<size_t>(count * row_bytes_));
   Check(cudaMemcpyAsync(bits.data(), static_cast<const char*>(out_.const_data_ptr()) + first * row_bytes_, bits.size(),
-                        cudaMemcpyDeviceToHost, device_.stream),
+                        cudaMemcpyDeviceToHost, device_.on.stream),
         "trying algorithms");
-  Check(cudaStreamSynchronize(device_.stream), "trying algorithms");
+  Check(cudaStreamSynchronize(device_.on.stream), "trying algorithms");
   return bits;
 }
 
@@ -228,7 +226,7 @@ bool AlgorithmTrial::GivesLastRows(const Algorithm& algorithm, int64_t rows, con
 bool AlgorithmTrial::Gives(const Algorithm& algorithm, const std::vector<char>& bits) {
   bool any = false;
   for (const int64_t rows : kUpToTrialRows) {
-    if (!MakeProduct(rows).Takes(device_.handle, algorithm, device_.workspace.bytes)) continue;
+    if (!MakeProduct(rows).Takes(device_.on, algorithm)) continue;
     if (!GivesLastRows(algorithm, rows, bits)) return false;
     any = true;
   }
@@ -250,8 +248,7 @@ std::vector<char> AlgorithmTrial::FinishedRows(const Algorithm& algorithm, const
   CopyTo(seen_bias_, Narrow(kind_.out_type, bias));
   CopyTo(out_, Narrow(kind_.out_type, before));
   arrays.bias = seen_bias_.const_data_ptr();
-  const cublasStatus_t status =
-      MakeProduct(kRows).Run(device_.handle, arrays, algorithm, device_.workspace, device_.stream);
+  const cublasStatus_t status = MakeProduct(kRows).Run(arrays, algorithm, device_.on);
   return status == CUBLAS_STATUS_SUCCESS ? Rows(0, kRows) : std::vector<char>();
 }
 
@@ -268,18 +265,18 @@ bool AlgorithmTrial::GivesRows(const Algorithm& algorithm, int64_t rows, const s
 float AlgorithmTrial::Time(const Algorithm& algorithm, int64_t rows) {
   constexpr float kNever = std::numeric_limits<float>::infinity();
   const Product product = MakeProduct(rows);
-  if (!product.Takes(device_.handle, algorithm, device_.workspace.bytes)) return kNever;
+  if (!product.Takes(device_.on, algorithm)) return kNever;
   for (int64_t cleared = 0; cleared < kAheadBytes && device_.where.is_cuda(); cleared += ahead_.numel()) {
-    Check(cudaMemsetAsync(ahead_.mutable_data_ptr(), 0, ahead_.nbytes(), device_.stream), "trying algorithms");
+    Check(cudaMemsetAsync(ahead_.mutable_data_ptr(), 0, ahead_.nbytes(), device_.on.stream), "trying algorithms");
   }
   for (int i = 0; i <= kRepeats; ++i) {
-    if (i == 1) Check(cudaEventRecord(begin_, device_.stream), "an event");
+    if (i == 1) Check(cudaEventRecord(begin_, device_.on.stream), "an event");
     const ProductArrays arrays = Arrays(0, i % weight_copies_);
-    if (product.Run(device_.handle, arrays, algorithm, device_.workspace, device_.stream) != CUBLAS_STATUS_SUCCESS) {
+    if (product.Run(arrays, algorithm, device_.on) != CUBLAS_STATUS_SUCCESS) {
       return kNever;
     }
   }
-  Check(cudaEventRecord(end_, device_.stream), "an event");
+  Check(cudaEventRecord(end_, device_.on.stream), "an event");
   Check(cudaEventSynchronize(end_), "trying algorithms");
   float milliseconds = 0;
   Check(cudaEventElapsedTime(&milliseconds, begin_, end_), "an event");

@@ -20,10 +20,8 @@ class AlgorithmTrial {
  public:
   struct Device {
     const CublasLt& lt;
-    cublasLtHandle_t handle;
     c10::Device where;
-    LtWorkspace workspace;
-    cudaStream_t stream;
+    LtStream on;
   };
   // For products of up to `most_rows` rows.
   AlgorithmTrial(const Device& device, const ProductKind& kind, int64_t most_rows);

@@ -173,7 +173,7 @@ bool Algorithms::Takes(const ProductKind& kind, const Choice& choice, const LtWo
     const Product product(lt_, kind, {kind.k, kind.k, kind.columns()}, steps_[step]);
     product.Bind({.bias = somewhere, .row_scale = somewhere, .column_scale = somewhere});
     if (IsDense(choice[step].kernel) && !device_.warpgroups) return false;
-    if (!product.Takes(handle_, choice[step], workspace.bytes)) return false;
+    if (!product.Takes({handle_, workspace, nullptr}, choice[step])) return false;
   }
   return true;
 }
@@ -195,7 +195,7 @@ Algorithms::Choice Algorithms::Choose(const ProductKind& kind, const LtWorkspace
 Algorithms::Choice Algorithms::ChooseOf(const ProductKind& kind, bool fast_sums, const LtWorkspace& workspace,
                                         cudaStream_t stream) const {
   const std::vector<int64_t> steps = StepsOf(kind, steps_);
-  AlgorithmTrial trial({lt_, handle_, device_.where, workspace, stream}, kind, steps.back());
+  AlgorithmTrial trial({lt_, device_.where, {handle_, workspace, stream}}, kind, steps.back());
   std::vector<int64_t> sizes = steps;
   for (const int64_t rows : {1, 33, 4096}) sizes.push_back(rows);
   const std::vector<Algorithm> offered = trial.Offered(sizes, fast_sums);

@@ -19,21 +19,22 @@ float ScoreScale(const Weights& w) {
 
 // Rows of `step` elements, from the given column on.
 struct Columns {
+  kernels::DataType type;
   void* data;
   int64_t step;
 };
 Columns ColumnsOf(const Tensor& x, int64_t column) {
-  return {static_cast<char*>(x.mutable_data_ptr()) + column * static_cast<int64_t>(x.itemsize()), x.size(-1)};
+  return {KernelType(x.scalar_type()),
+          static_cast<char*>(x.mutable_data_ptr()) + column * static_cast<int64_t>(x.itemsize()), x.size(-1)};
 }
 
 // Every query row gets its answer where it stood.
 template <typename Weights>
-kernels::AttentionBatch InPlace(const Context& ctx, const Weights& w, const Columns& query, const Tensor& mask,
-                                int64_t tokens) {
+kernels::AttentionBatch InPlace(const Weights& w, const Columns& query, const Tensor& mask, int64_t tokens) {
   const int64_t batch = mask.size(0), groups = mask.size(1) - tokens - 1;
   const int32_t* parts = mask.const_data_ptr<int32_t>();
   kernels::AttentionBatch attention;
-  attention.type = KernelType(ctx.dtype);
+  attention.type = query.type;
   attention.heads = attention.key_value_heads = w.heads;
   attention.head_dim = static_cast<int32_t>(w.out.size(1) / w.heads);
   attention.scale = ScoreScale(w);
@@ -50,7 +51,7 @@ kernels::AttentionBatch InPlace(const Context& ctx, const Weights& w, const Colu
 
 }  // namespace
 
-Tensor CudaBackend::Mask(Context& ctx, const Tensor& order, const Tensor& limit, int64_t groups, bool own_order) const {
+Tensor CudaBackend::Mask(Context& ctx, const Tensor& order, const Tensor& limit, int64_t groups) const {
   CudaBatch& batch = BatchOf(ctx);
   const int64_t requests = order.size(0), tokens = order.size(1);
   Tensor mask = batch.Take({requests, tokens + groups + 1}, c10::kInt);
@@ -59,7 +60,6 @@ Tensor CudaBackend::Mask(Context& ctx, const Tensor& order, const Tensor& limit,
                                  .groups = static_cast<int32_t>(groups),
                                  .order = order.const_data_ptr<int32_t>(),
                                  .limit = limit.defined() ? limit.const_data_ptr<int32_t>() : nullptr,
-                                 .own_order = own_order,
                                  .out = mask.mutable_data_ptr<int32_t>()},
                                 batch.stream()),
         "a mask");
@@ -68,12 +68,10 @@ Tensor CudaBackend::Mask(Context& ctx, const Tensor& order, const Tensor& limit,
 
 // `repeat` is what the rows of the attention make of the groups.
 Tensor CudaBackend::VisibilityMask(Context& ctx, const Tensor& order, const Tensor& limit, int repeat) const {
-  return Mask(ctx, order, limit, limit.size(1), /*own_order=*/false);
+  return Mask(ctx, order, limit, limit.size(1));
 }
 
-Tensor CudaBackend::PaddingMask(Context& ctx, const Tensor& order) const {
-  return Mask(ctx, order, {}, 1, /*own_order=*/false);
-}
+Tensor CudaBackend::PaddingMask(Context& ctx, const Tensor& order) const { return Mask(ctx, order, {}, 1); }
 
 CudaBackend::BiasByDistance CudaBackend::BiasOf(Context& ctx, const RelativeBias& bias) const {
   if (!bias.table.defined()) return {};
@@ -109,7 +107,7 @@ Tensor CudaBackend::AttendToSelf(Context& ctx, const Tensor& x, const SelfAttent
   const BiasByDistance bias = BiasOf(ctx, w.bias);
   const Tensor qkv = BatchOf(ctx).Take({rows, 3 * inner}, ctx.dtype);
   SelfProduct(ctx, {x.const_data_ptr(), rows, x.size(1)}, w.qkv, qkv);
-  kernels::AttentionBatch attention = InPlace(ctx, w, ColumnsOf(qkv, 0), mask, tokens);
+  kernels::AttentionBatch attention = InPlace(w, ColumnsOf(qkv, 0), mask, tokens);
   attention.max_queries = static_cast<int32_t>(tokens);
   attention.limit_repeat = static_cast<int32_t>(tokens / (mask.size(1) - tokens - 1));
   attention.key = ColumnsOf(qkv, inner).data;
@@ -153,15 +151,16 @@ Tensor CudaBackend::ContextKeyValue(Context& ctx, const Tensor& x, const CrossAt
   return y;
 }
 
-Tensor CudaBackend::CrossAttention(Context& ctx, const Tensor& x, const CrossAttentionWeights& w, const Tensor& context,
-                                   const Tensor& mask) const {
-  const int64_t batch = context.size(0), tokens = context.size(1), rows = x.size(0), inner = w.out.size(1);
+Tensor CudaBackend::CrossAttention(Context& ctx, const Tensor& x, const CrossAttentionWeights& w,
+                                   const ContextView& context) const {
+  const Tensor &key_value = context.key_value, &mask = context.mask;
+  const int64_t batch = key_value.size(0), tokens = key_value.size(1), rows = x.size(0), inner = w.out.size(1);
   const Tensor query = LayerProduct(ctx, x, w.query);  // [rows, inner]
-  kernels::AttentionBatch attention = InPlace(ctx, w, ColumnsOf(query, 0), mask, tokens);
+  kernels::AttentionBatch attention = InPlace(w, ColumnsOf(query, 0), mask, tokens);
   attention.max_queries = static_cast<int32_t>(rows / batch);
   attention.limit_repeat = static_cast<int32_t>(rows / batch / (mask.size(1) - tokens - 1));
-  attention.key = context.const_data_ptr();
-  attention.value = ColumnsOf(context, inner).data;
+  attention.key = key_value.const_data_ptr();
+  attention.value = ColumnsOf(key_value, inner).data;
   attention.key_value_step = 2 * inner;
   attention.warpgroups = warpgroups_;
   Check(kernels::AttentionCuda(attention, BatchOf(ctx).stream()), "cross-attention");

@@ -211,25 +211,25 @@ std::vector<Tensor> CudaBackend::RunPass(Context& ctx, const std::string& pass, 
   return batch.worker().graphs.Run(batch, pass, inputs, body);
 }
 
-Tensor CudaBackend::Upload(Context& ctx, const void* values, int64_t count, absl::Span<const int64_t> shape,
-                           c10::ScalarType dtype) const {
-  TORCH_CHECK(Elements(shape) == count, "upload: shape holds ", Elements(shape), " values, given ", count);
-  if (ctx.resources != nullptr) return BatchOf(ctx).Upload(values, Shape(shape), dtype);
+Tensor CudaBackend::Upload(Context& ctx, const HostArray& from, absl::Span<const int64_t> shape) const {
+  TORCH_CHECK(Elements(shape) == from.count, "upload: shape holds ", Elements(shape), " values, given ", from.count);
+  if (ctx.resources != nullptr) return BatchOf(ctx).Upload(from.values, Shape(shape), from.dtype);
   if (where_.is_cuda()) fault_->Check(cudaSetDevice(where_.index()), "choosing the device");
-  Tensor tensor = NewTensor(where_, Shape(shape), dtype);
-  if (count > 0) {
-    fault_->Check(cudaMemcpy(tensor.mutable_data_ptr(), values, tensor.nbytes(), cudaMemcpyHostToDevice), "upload");
+  Tensor tensor = NewTensor(where_, Shape(shape), from.dtype);
+  if (from.count > 0) {
+    fault_->Check(cudaMemcpy(tensor.mutable_data_ptr(), from.values, tensor.nbytes(), cudaMemcpyHostToDevice),
+                  "upload");
     fault_->Check(cudaStreamSynchronize(nullptr), "upload");  // batches' streams do not wait for this one
   }
   return tensor;
 }
 
 Tensor CudaBackend::UploadInts(Context& ctx, absl::Span<const int32_t> values, absl::Span<const int64_t> shape) const {
-  return Upload(ctx, values.data(), static_cast<int64_t>(values.size()), shape, c10::kInt);
+  return Upload(ctx, {values.data(), static_cast<int64_t>(values.size()), c10::kInt}, shape);
 }
 
 Tensor CudaBackend::UploadFloats(Context& ctx, absl::Span<const float> values, absl::Span<const int64_t> shape) const {
-  return Upload(ctx, values.data(), static_cast<int64_t>(values.size()), shape, c10::kFloat);
+  return Upload(ctx, {values.data(), static_cast<int64_t>(values.size()), c10::kFloat}, shape);
 }
 
 Tensor CudaBackend::UploadWeight(Context& ctx, absl::Span<const float> values, absl::Span<const int64_t> shape) const {
@@ -238,11 +238,11 @@ Tensor CudaBackend::UploadWeight(Context& ctx, absl::Span<const float> values, a
   const int64_t count = static_cast<int64_t>(values.size());
   switch (ctx.dtype) {
     case c10::kBFloat16:
-      return Upload(outside, Narrowed<c10::BFloat16>(values).data(), count, shape, ctx.dtype);
+      return Upload(outside, {Narrowed<c10::BFloat16>(values).data(), count, ctx.dtype}, shape);
     case c10::kHalf:
-      return Upload(outside, Narrowed<c10::Half>(values).data(), count, shape, ctx.dtype);
+      return Upload(outside, {Narrowed<c10::Half>(values).data(), count, ctx.dtype}, shape);
     default:
-      return Upload(outside, values.data(), count, shape, c10::kFloat);
+      return Upload(outside, {values.data(), count, c10::kFloat}, shape);
   }
 }
 

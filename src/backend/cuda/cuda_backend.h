@@ -64,7 +64,7 @@ class CudaBackend final : public Backend {
   Tensor JoinTokens(Context&, absl::Span<const Tensor> pathways, const Tensor& position_table,
                     const Tensor& positions) const override;
   Tensor EmbedPrefix(Context&, const CodeEmbedding&, const Tensor& codes, int steps) const override;
-  Tensor EmbedStep(Context&, const CodeEmbedding&, int level, int64_t batch, const Tensor& codes) const override;
+  Tensor EmbedStep(Context&, const CodeEmbedding&, const LevelRows& of, const Tensor& codes) const override;
   Tensor EmbedPositions(Context&, const Tensor& positions, int64_t groups) const override;
   Tensor TrunkRows(Context&, const Tensor& trunk, const LevelRows& of, int64_t rows) const override;
   Tensor GatedFusion(Context&, const Tensor& trunk, const Tensor& code, const DenseWeights& gate) const override;
@@ -80,8 +80,8 @@ class CudaBackend final : public Backend {
   Tensor SelfAttention(Context&, const Tensor& x, const SelfAttentionWeights&, const Tensor& mask) const override;
   Tensor CausalSelfAttention(Context&, const Tensor& x, const SelfAttentionWeights&, int length) const override;
   Tensor ContextKeyValue(Context&, const Tensor& x, const CrossAttentionWeights&, int64_t batch) const override;
-  Tensor CrossAttention(Context&, const Tensor& x, const CrossAttentionWeights&, const Tensor& context,
-                        const Tensor& mask) const override;
+  Tensor CrossAttention(Context&, const Tensor& x, const CrossAttentionWeights&,
+                        const ContextView& context) const override;
   Tensor ExtendLineage(Context&, const Tensor& lineage, const Tensor& parents) const override;
   Tensor LineageAttention(Context&, const Tensor& x, const SelfAttentionWeights&,
                           const LineageStep& step) const override;
@@ -101,7 +101,12 @@ class CudaBackend final : public Backend {
   };
   CudaBackend(const CublasLt& lt, cublasLtHandle_t handle, Device device, Fp8 fp8);
 
-  Tensor Upload(Context&, const void* values, int64_t count, absl::Span<const int64_t> shape, c10::ScalarType) const;
+  struct HostArray {
+    const void* values = nullptr;
+    int64_t count = 0;
+    c10::ScalarType dtype;
+  };
+  Tensor Upload(Context&, const HostArray& from, absl::Span<const int64_t> shape) const;
 
   // out [rows, n] = epilogue(scale * x weight + bias), rows of x `x_step` apart.
   struct Rows {
@@ -110,6 +115,7 @@ class CudaBackend final : public Backend {
     int64_t step = 0;
   };
   struct ProductOptions {
+    Tensor weight;
     Tensor bias;
     Epilogue epilogue = Epilogue::kNone;
     float alpha = 1;
@@ -120,10 +126,15 @@ class CudaBackend final : public Backend {
     std::optional<kernels::ActivationKind> gate;
     Tensor ungated;  // [x.count, n] with a gate: what a kernel that knows none gives
   };
-  void Multiply(Context&, const Rows& x, const Tensor& weight, const Tensor& out, const ProductOptions&) const;
+  void Multiply(Context&, const Rows& x, const ProductOptions&, const Tensor& out) const;
   // The logits' parts: fp32 [rows, kernels::RowParts(vocab), 2].
   Tensor FusedHead(Context&, const Rows& x, const HeadWeights&, const Tensor& logits) const;
-  void Run(Context&, const ProductKind&, const ProductSteps&, int64_t rows, const ProductArrays&) const;
+  struct ProductShape {
+    ProductKind kind;
+    ProductSteps steps;
+    int64_t rows = 0;
+  };
+  void Run(Context&, const ProductShape&, const ProductArrays&) const;
   // out [x.count, n] with a weight of cross-attention or feed-forward, and of self-attention: in FP8, if that
   // is on, and not under WithoutFp8.
   void LayerProduct(Context&, const Rows& x, const Tensor& weight, const Tensor& out) const;
@@ -144,7 +155,7 @@ class CudaBackend final : public Backend {
     Tensor lineage;  // fp32 [heads, kMaxTrieLevels]
   };
   BiasByDistance BiasOf(Context&, const RelativeBias&) const;
-  Tensor Mask(Context&, const Tensor& order, const Tensor& limit, int64_t groups, bool own_order) const;
+  Tensor Mask(Context&, const Tensor& order, const Tensor& limit, int64_t groups) const;
   Tensor AttendToSelf(Context&, const Tensor& x, const SelfAttentionWeights&, const Tensor& mask) const;
 
   const CublasLt& lt_;

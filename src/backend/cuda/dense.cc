@@ -49,8 +49,8 @@ int64_t LogitStep(int64_t vocab) { return (vocab + 7) / 8 * 8; }  // rows of log
 
 }  // namespace
 
-void CudaBackend::Multiply(Context& ctx, const Rows& x, const Tensor& weight, const Tensor& out,
-                           const ProductOptions& options) const {
+void CudaBackend::Multiply(Context& ctx, const Rows& x, const ProductOptions& options, const Tensor& out) const {
+  const Tensor& weight = options.weight;
   const int64_t n = weight.size(0), width = weight.size(1), k = options.columns == 0 ? width : options.columns;
   TORCH_CHECK(weight.scalar_type() == ctx.dtype && k % 8 == 0, "cuda: a weight of ", k,
               " columns; widths are multiples of 8");
@@ -73,11 +73,12 @@ void CudaBackend::Multiply(Context& ctx, const Rows& x, const Tensor& weight, co
                              .ungated = kind.gate ? options.ungated.mutable_data_ptr() : nullptr,
                              .out = out.mutable_data_ptr(),
                              .alpha = options.alpha};
-  Run(ctx, kind, {x.step, width, options.out_step == 0 ? kind.columns() : options.out_step}, x.count, arrays);
+  const ProductSteps steps{x.step, width, options.out_step == 0 ? kind.columns() : options.out_step};
+  Run(ctx, {kind, steps, x.count}, arrays);
 }
 
-void CudaBackend::Run(Context& ctx, const ProductKind& kind, const ProductSteps& steps, int64_t rows,
-                      const ProductArrays& arrays) const {
+void CudaBackend::Run(Context& ctx, const ProductShape& shape, const ProductArrays& arrays) const {
+  const auto& [kind, steps, rows] = shape;
   CudaBatch& batch = BatchOf(ctx);
   Worker& worker = batch.worker();
   const LtWorkspace workspace{worker.lt_workspace.mutable_data_ptr(), worker.lt_workspace.nbytes()};
@@ -87,7 +88,7 @@ void CudaBackend::Run(Context& ctx, const ProductKind& kind, const ProductSteps&
     const int64_t count = std::min(most, rows - first);
     const Algorithm algorithm = algorithms_->For(kind, count, workspace, stream);
     const ProductArrays part = RowsFrom(kind, steps, arrays, first);
-    Check(worker.ProductFor(kind, steps, count).Run(handle_, part, algorithm, workspace, stream), "a product");
+    Check(worker.ProductFor(kind, steps, count).Run(part, algorithm, {handle_, workspace, stream}), "a product");
   }
 }
 
@@ -112,8 +113,8 @@ Tensor CudaBackend::Activate(Context& ctx, const Tensor& x, Activation activatio
 Tensor CudaBackend::Dense(Context& ctx, const Tensor& x, const DenseWeights& w, Activation activation) const {
   Tensor y = BatchOf(ctx).Take({x.size(0), w.weight.size(0)}, ctx.dtype);
   const std::optional<Epilogue> fused = FusedActivation(activation);
-  Multiply(ctx, {x.const_data_ptr(), x.size(0), x.size(1)}, w.weight, y,
-           {.bias = w.bias, .epilogue = fused.value_or(Epilogue::kNone)});
+  Multiply(ctx, {x.const_data_ptr(), x.size(0), x.size(1)},
+           {.weight = w.weight, .bias = w.bias, .epilogue = fused.value_or(Epilogue::kNone)}, y);
   return fused ? y : Activate(ctx, y, activation, /*gated=*/false);
 }
 
@@ -130,8 +131,8 @@ Tensor CudaBackend::GatedProduct(Context& ctx, const Tensor& x, const FeedForwar
   CudaBatch& batch = BatchOf(ctx);
   const int64_t n = w.up.size(0);
   Tensor y = batch.Take({x.size(0), n / 2}, ctx.dtype);
-  Multiply(ctx, {x.const_data_ptr(), x.size(0), x.size(1)}, w.up, y,
-           {.gate = gate, .ungated = batch.Take({x.size(0), n}, ctx.dtype)});
+  Multiply(ctx, {x.const_data_ptr(), x.size(0), x.size(1)},
+           {.weight = w.up, .gate = gate, .ungated = batch.Take({x.size(0), n}, ctx.dtype)}, y);
   return y;
 }
 
@@ -212,8 +213,9 @@ Tensor CudaBackend::LevelHead(Context& ctx, const Tensor& x, const HeadWeights& 
   if (warpgroups_ && ctx.dtype != c10::kFloat && ctx.communicator == nullptr && of.levels == 1) {
     batch.KeepParts(columns, FusedHead(ctx, from, head, columns));
   } else {
-    Multiply(ctx, from, head.weight, logits,
-             {.bias = head.bias, .alpha = static_cast<float>(head.scale), .out_step = step});
+    Multiply(ctx, from,
+             {.weight = head.weight, .bias = head.bias, .alpha = static_cast<float>(head.scale), .out_step = step},
+             logits);
   }
   return columns;
 }
@@ -245,8 +247,9 @@ Tensor CudaBackend::GatedFusion(Context& ctx, const Tensor& trunk, const Tensor&
   CudaBatch& batch = BatchOf(ctx);
   const int64_t rows = trunk.size(0), d = trunk.size(1);
   const Tensor opened = batch.Take({rows, d}, c10::kFloat);
-  Multiply(ctx, {trunk.const_data_ptr(), rows, d}, gate.weight, opened, {.columns = d});
-  Multiply(ctx, {code.const_data_ptr(), rows, d}, gate.weight, opened, {.add = true, .first_column = d, .columns = d});
+  Multiply(ctx, {trunk.const_data_ptr(), rows, d}, {.weight = gate.weight, .columns = d}, opened);
+  Multiply(ctx, {code.const_data_ptr(), rows, d}, {.weight = gate.weight, .add = true, .first_column = d, .columns = d},
+           opened);
   Tensor y = batch.Take(trunk.sizes(), ctx.dtype);
   Check(kernels::GatedSumCuda({.type = KernelType(ctx.dtype),
                                .rows = rows,

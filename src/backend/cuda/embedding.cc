@@ -109,11 +109,11 @@ Tensor CudaBackend::EmbedPrefix(Context& ctx, const CodeEmbedding& embedding, co
   return out;
 }
 
-Tensor CudaBackend::EmbedStep(Context& ctx, const CodeEmbedding& embedding, int level, int64_t batch,
+Tensor CudaBackend::EmbedStep(Context& ctx, const CodeEmbedding& embedding, const LevelRows& of,
                               const Tensor& codes) const {
-  kernels::EmbedCodesArgs args = LevelInput(ctx, embedding, level);
-  args.rows = static_cast<int32_t>(level == 0 ? batch : codes.numel());
-  if (level > 0) args.ids = codes.const_data_ptr<int32_t>();
+  kernels::EmbedCodesArgs args = LevelInput(ctx, embedding, of.level);
+  args.rows = static_cast<int32_t>(of.level == 0 ? of.batch : codes.numel());
+  if (of.level > 0) args.ids = codes.const_data_ptr<int32_t>();
   Tensor out = BatchOf(ctx).Take({args.rows, args.width}, ctx.dtype);
   args.out = out.mutable_data_ptr();
   Check(kernels::EmbedCodesCuda(args, BatchOf(ctx).stream()), "embedding codes");

@@ -63,7 +63,7 @@ Fp8Matrix CudaBackend::NewRows(Context& ctx, int64_t rows, int64_t columns) cons
 }
 
 void CudaBackend::LayerProduct(Context& ctx, const Rows& x, const Tensor& weight, const Tensor& out) const {
-  if (!TakesFp8(ctx, weight)) return Multiply(ctx, x, weight, out, {});
+  if (!TakesFp8(ctx, weight)) return Multiply(ctx, x, {.weight = weight}, out);
   CudaBatch& batch = BatchOf(ctx);
   const int64_t columns = weight.size(1);
   if (x.step == columns) {
@@ -77,7 +77,7 @@ void CudaBackend::LayerProduct(Context& ctx, const Rows& x, const Tensor& weight
 }
 
 void CudaBackend::SelfProduct(Context& ctx, const Rows& x, const Tensor& weight, const Tensor& out) const {
-  if (fp8_.products == Fp8Products::kAllButSelfAttention) return Multiply(ctx, x, weight, out, {});
+  if (fp8_.products == Fp8Products::kAllButSelfAttention) return Multiply(ctx, x, {.weight = weight}, out);
   LayerProduct(ctx, x, weight, out);
 }
 
@@ -98,7 +98,7 @@ void CudaBackend::MultiplyFp8(Context& ctx, const Fp8Matrix& x, const Tensor& we
                          .n = n,
                          .k = k,
                          .scaled = in_product};
-  Run(ctx, kind, {k, k, n}, rows,
+  Run(ctx, {kind, {k, k, n}, rows},
       {.x = x.values.const_data_ptr(),
        .weight = narrow.values.const_data_ptr(),
        .row_scale = x.scale.const_data_ptr<float>(),

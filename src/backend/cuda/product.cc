@@ -101,32 +101,32 @@ void Product::UseSums(bool fast) const {
   Check(lt_.desc_set(desc_, CUBLASLT_MATMUL_DESC_FAST_ACCUM, &mode, sizeof(mode)), "a product's sums");
 }
 
-cublasStatus_t Product::Heuristic(cublasLtHandle_t handle, size_t workspace_bytes, bool fast_sums,
+cublasStatus_t Product::Heuristic(const LtStream& on, bool fast_sums,
                                   absl::Span<cublasLtMatmulHeuristicResult_t> results, int* count) const {
   UseSums(fast_sums);
   cublasLtMatmulPreference_t preference = nullptr;
   Check(lt_.preference_create(&preference), "asking for algorithms");
-  uint64_t bytes = workspace_bytes;
+  uint64_t bytes = on.workspace.bytes;
   lt_.preference_set(preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &bytes, sizeof(bytes));
   for (const cublasLtMatmulPreferenceAttributes_t matrix :
        {CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES,
         CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES}) {
     lt_.preference_set(preference, matrix, &kRowAlignment, sizeof(kRowAlignment));
   }
-  const cublasStatus_t status = lt_.heuristic(handle, desc_, weight_, x_, out_, out_, preference,
+  const cublasStatus_t status = lt_.heuristic(on.handle, desc_, weight_, x_, out_, out_, preference,
                                               static_cast<int>(results.size()), results.data(), count);
   lt_.preference_destroy(preference);
   return status;
 }
 
-bool Product::Takes(cublasLtHandle_t handle, const Algorithm& algorithm, size_t workspace_bytes) const {
+bool Product::Takes(const LtStream& on, const Algorithm& algorithm) const {
   if (algorithm.kernel != ProductKernel::kCublasLt) {
     return TakesOwn(kind_) && (algorithm.kernel != ProductKernel::kSkinny || rows_ <= kernels::kMaxSkinnyRows);
   }
   cublasLtMatmulHeuristicResult_t result = {};
   UseSums(algorithm.fast_sums);
-  return lt_.check(handle, desc_, weight_, x_, out_, out_, &algorithm.lt, &result) == CUBLAS_STATUS_SUCCESS &&
-         result.workspaceSize <= workspace_bytes;
+  return lt_.check(on.handle, desc_, weight_, x_, out_, out_, &algorithm.lt, &result) == CUBLAS_STATUS_SUCCESS &&
+         result.workspaceSize <= on.workspace.bytes;
 }
 
 void Product::Bind(const ProductArrays& arrays) const {
@@ -139,20 +139,19 @@ void Product::Bind(const ProductArrays& arrays) const {
   set(CUBLASLT_MATMUL_DESC_B_SCALE_POINTER, arrays.row_scale);
 }
 
-cublasStatus_t Product::Run(cublasLtHandle_t handle, const ProductArrays& arrays, const Algorithm& algorithm,
-                            const LtWorkspace& workspace, cudaStream_t stream) const {
+cublasStatus_t Product::Run(const ProductArrays& arrays, const Algorithm& algorithm, const LtStream& on) const {
   const auto status = [](kernels::LaunchError error) {
     return error == kernels::LaunchError::kOk ? CUBLAS_STATUS_SUCCESS : CUBLAS_STATUS_NOT_SUPPORTED;
   };
   if (arrays.alpha != 1 && !kind_.alpha) return CUBLAS_STATUS_INVALID_VALUE;  // no algorithm was tried with it
-  if (algorithm.kernel != ProductKernel::kCublasLt) return status(RunOwn(algorithm.kernel, arrays, stream));
+  if (algorithm.kernel != ProductKernel::kCublasLt) return status(RunOwn(algorithm.kernel, arrays, on.stream));
   Bind(arrays);
   UseSums(algorithm.fast_sums);
   const float add = kind_.add ? 1.0f : 0.0f;
   void* const out = kind_.gate ? arrays.ungated : arrays.out;
   const cublasStatus_t product =
-      lt_.matmul(handle, desc_, &arrays.alpha, arrays.weight, weight_, arrays.x, x_, &add, out, out_, out, out_,
-                 &algorithm.lt, workspace.data, workspace.bytes, stream);
+      lt_.matmul(on.handle, desc_, &arrays.alpha, arrays.weight, weight_, arrays.x, x_, &add, out, out_, out, out_,
+                 &algorithm.lt, on.workspace.data, on.workspace.bytes, on.stream);
   if (product != CUBLAS_STATUS_SUCCESS || !kind_.gate) return product;
   return status(kernels::ActivationCuda({.type = kind_.out_type,
                                          .kind = *kind_.gate,
@@ -160,7 +159,7 @@ cublasStatus_t Product::Run(cublasLtHandle_t handle, const ProductArrays& arrays
                                          .width = static_cast<int32_t>(kind_.columns()),
                                          .x = out,
                                          .out = arrays.out},
-                                        stream));
+                                        on.stream));
 }
 
 kernels::LaunchError Product::RunOwn(ProductKernel kernel, const ProductArrays& arrays, cudaStream_t stream) const {

@@ -78,6 +78,12 @@ struct LtWorkspace {
   size_t bytes = 0;
 };
 
+struct LtStream {
+  cublasLtHandle_t handle;
+  LtWorkspace workspace;
+  cudaStream_t stream;
+};
+
 // A product of `rows` rows. Used by one thread at a time.
 class Product {
  public:
@@ -88,12 +94,11 @@ class Product {
 
   // Where the bias and the scales are: before algorithms are asked for, which the library may refuse without them.
   void Bind(const ProductArrays& arrays) const;
-  cublasStatus_t Heuristic(cublasLtHandle_t handle, size_t workspace_bytes, bool fast_sums,
-                           absl::Span<cublasLtMatmulHeuristicResult_t> results, int* count) const;
+  cublasStatus_t Heuristic(const LtStream& on, bool fast_sums, absl::Span<cublasLtMatmulHeuristicResult_t> results,
+                           int* count) const;
   // Whether the algorithm can do it in that much workspace; of kernels with wgmma whether a device that has them can.
-  bool Takes(cublasLtHandle_t handle, const Algorithm& algorithm, size_t workspace_bytes) const;
-  cublasStatus_t Run(cublasLtHandle_t handle, const ProductArrays& arrays, const Algorithm& algorithm,
-                     const LtWorkspace& workspace, cudaStream_t stream) const;
+  bool Takes(const LtStream& on, const Algorithm& algorithm) const;
+  cublasStatus_t Run(const ProductArrays& arrays, const Algorithm& algorithm, const LtStream& on) const;
 
  private:
   void UseSums(bool fast) const;

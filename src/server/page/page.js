@@ -375,14 +375,15 @@ async function refreshStatus() {
           .map(([name,
                  value]) => make('div', {}, make('dt', {}, name), make('dd', {class: 'id'}, value.toLocaleString()))));
   $('models').replaceChildren(table(
-      ['#', 'State', 'Since', 'Model', 'Bundle', 'Error'],
+      ['#', 'State', 'Since', 'Model', 'Catalogue', 'Bundle', 'Error'],
       (status.versions || [])
           .map(
               version => make(
                   'tr', {}, make('td', {}, String(version.id)),
                   make('td', {class: version.state === 'refused' ? 'bad' : ''}, version.state),
                   make('td', {}, new Date(version.since_ms).toLocaleTimeString()),
-                  make('td', {class: 'id'}, version.model_version), make('td', {class: 'id'}, version.bundle),
+                  make('td', {class: 'id'}, version.model_version),
+                  make('td', {class: 'id'}, version.catalogue_version), make('td', {class: 'id'}, version.bundle),
                   make('td', {class: 'bad'}, version.error)))));
 }
 

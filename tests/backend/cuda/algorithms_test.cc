@@ -135,7 +135,8 @@ TEST_F(AlgorithmsOnDevice, OnlyOneThatGivesEqualRowsIsTaken) {
 TEST_F(AlgorithmsOnDevice, AGatesTrialSeldomOverflows) {
   constexpr auto kHalf = kernels::DataType::kFloat16;
   const ProductKind kind{.type = kHalf, .out_type = kHalf, .n = 48, .k = 104, .gate = kernels::ActivationKind::kSilu};
-  AlgorithmTrial trial({worker_->lt, worker_->handle, worker_->device, workspace_, worker_->stream}, kind, kTrialRows);
+  AlgorithmTrial trial({worker_->lt, worker_->device, {worker_->handle, workspace_, worker_->stream}}, kind,
+                       kTrialRows);
   int64_t values = 0, infinite = 0;
   for (const Algorithm& algorithm : trial.Offered({kTrialRows}, /*fast_sums=*/false)) {
     const std::vector<char> bits = trial.EqualRows(algorithm);

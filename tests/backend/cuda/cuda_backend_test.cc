@@ -37,7 +37,7 @@ TEST_F(CudaBackendTest, LaterBatchesAllocateNothingAndUploadOnce) {
       for (int layer = 0; layer < 3; ++layer) {
         h = RmsNorm(ctx, h, norm, 1e-6);
         h = Residual(ctx, h, SelfAttention(ctx, h, self, mask));
-        h = Residual(ctx, h, CrossAttention(ctx, h, cross, key_value, mask));
+        h = Residual(ctx, h, CrossAttention(ctx, h, cross, {key_value, mask}));
         h = Residual(ctx, h, FeedForward(ctx, h, ffn));
       }
       auto& batch = static_cast<CudaBatch&>(*ctx.resources);

@@ -47,12 +47,19 @@ struct GemmArgs {
   void* scratch = nullptr;  // [scratch_bytes(m, k)], the thread's own, 64-byte aligned
 };
 
+// [n, k], or [2 * n, k] if gated.
+struct WeightShape {
+  int64_t n = 0;
+  int64_t k = 0;
+  bool gated = false;
+};
+
 // One precision on one instruction set. Functions are thread-safe and allocate nothing.
 struct PackedGemm {
   const char* name;  // of the instruction set
-  int64_t (*packed_bytes)(int64_t n, int64_t k, bool gated);
-  // weight [n, k], or [2 * n, k] if gated -> packed [packed_bytes(n, k, gated)], 64-byte aligned
-  void (*pack)(const float* weight, int64_t n, int64_t k, bool gated, void* packed);
+  int64_t (*packed_bytes)(const WeightShape& shape);
+  // weight of that shape -> packed [packed_bytes(shape)], 64-byte aligned
+  void (*pack)(const float* weight, const WeightShape& shape, void* packed);
   int64_t (*scratch_bytes)(int64_t m, int64_t k);  // grows with m, up to a bound
   void (*run)(const GemmArgs& args);
 };

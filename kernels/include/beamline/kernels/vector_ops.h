@@ -11,17 +11,34 @@
 
 namespace beamline::kernels {
 
+struct RmsNormArgs {
+  int64_t rows = 0;
+  int64_t d = 0;
+  const float* x = nullptr;       // [rows, d]
+  const float* weight = nullptr;  // [d]
+  float epsilon = 0;
+  float* y = nullptr;  // [rows, d]
+};
+
+struct AddGatedArgs {
+  int64_t count = 0;
+  const float* a = nullptr;
+  const float* gate = nullptr;
+  const float* b = nullptr;
+  float* out = nullptr;
+};
+
 struct VectorOps {
   const char* name;
   void (*context_attention)(const ContextAttentionArgs& args);
   void (*lineage_attention)(const LineageAttentionArgs& args);
-  // y = x / sqrt(mean(x^2) + epsilon) * weight, per row of x [rows, d].
-  void (*rms_norm)(const float* x, const float* weight, float epsilon, int64_t rows, int64_t d, float* y);
+  // y = x / sqrt(mean(x^2) + epsilon) * weight, per row.
+  void (*rms_norm)(const RmsNormArgs& args);
   void (*add)(const float* a, const float* b, int64_t count, float* out);
   // out += scale * x
   void (*add_scaled)(const float* x, float scale, int64_t count, float* out);
   // out = a + sigmoid(gate) * b
-  void (*add_gated)(const float* a, const float* gate, const float* b, int64_t count, float* out);
+  void (*add_gated)(const AddGatedArgs& args);
 };
 
 // Versions this machine can run, the plainest first, the fastest last; `count` of them.

@@ -265,21 +265,26 @@ class SafetensorsParser {
     }
     char prefix[kPrefixBytes];
     if (size >= kPrefixBytes) BEAMLINE_RETURN_IF_ERROR(source_.Read(prefix, kPrefixBytes));
-    if (size >= kPrefixBytes) {
-      const absl::string_view other = OtherFormat(absl::string_view(prefix, kPrefixBytes));
-      if (!other.empty()) return Error(absl::StrCat("not a safetensors file but ", other, "; convert it first"));
-    }
+    // Asked only of what is no safetensors file: a header of 640 bytes begins as a pickle does.
+    const absl::string_view other =
+        size < kPrefixBytes ? absl::string_view() : OtherFormat(absl::string_view(prefix, kPrefixBytes));
+    const auto foreign = [&] {
+      return Error(absl::StrCat("not a safetensors file but ", other, "; convert it first"));
+    };
     if (size < kPrefixBytes + 2) {
+      if (!other.empty()) return foreign();
       return Error(absl::StrCat("too small for a safetensors file: ", size, " bytes, at least 10 needed"));
     }
     const uint64_t header_bytes = LittleEndian64(prefix);
     if (header_bytes > limits_.max_header_bytes || header_bytes > size - kPrefixBytes || header_bytes < 2) {
+      if (!other.empty()) return foreign();
       return Error(absl::StrCat("not a safetensors file: header length ", header_bytes, " must be 2 to ",
                                 std::min(limits_.max_header_bytes, size - kPrefixBytes)));
     }
     header_.resize(header_bytes);
     BEAMLINE_RETURN_IF_ERROR(source_.Read(header_.data(), header_bytes));
     data_bytes_ = size - kPrefixBytes - header_bytes;
+    if (header_[0] != '{' && !other.empty()) return foreign();
     if (header_[0] != '{') return Error("not a safetensors file: the header must start with '{'");
     return absl::OkStatus();
   }

@@ -256,6 +256,16 @@ TEST(Safetensors, AcceptsTrailingSpacesInTheHeaderAndWhatTheOptionsAllow) {
 
 // C4.11-C4.13 in the large: no prefix of a good file and no file with one flipped header byte may crash; prefixes are
 // all refused.
+// 640 is 80 02, as a pickle of protocol 2 begins; 896, 1152 and 1408 are those of protocols 3 to 5.
+TEST(Safetensors, ReadsAHeaderWhoseLengthLooksLikeAPickle) {
+  const std::string header = "{" + Entry("a", "F32", "[1]", "[0,4]") + "}";
+  for (const size_t length : {640, 896, 1152, 1408, 65536 + 640}) {
+    const std::string padded = header + std::string(length - header.size(), ' ');
+    EXPECT_TRUE(RefusedBecause(FileOf(padded, "abcd")).ok()) << RefusedBecause(FileOf(padded, "abcd"));
+  }
+  EXPECT_THAT(std::string(RefusedBecause(LengthPrefix(640) + std::string(2000, 'x')).message()), HasSubstr("pickle"));
+}
+
 TEST(Safetensors, SurvivesTruncationAndFlippedBytes) {
   const std::vector<float> values = {1, 2, 3, 4};
   SafetensorsWriter writer;

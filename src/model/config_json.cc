@@ -39,6 +39,7 @@ void ReadFeature(const nlohmann::json& json, const std::string& path, std::vecto
                  FeatureConfig& feature) {
   JsonObjectReader reader(json, path, problems);
   std::string kind;
+  const size_t before = problems.size();
   reader.String("kind", kind);
   bool known = false;
   std::vector<absl::string_view> names;
@@ -46,7 +47,7 @@ void ReadFeature(const nlohmann::json& json, const std::string& path, std::vecto
     names.push_back(FeatureName(candidate));
     if (FeatureName(candidate) == kind) feature.kind = candidate, known = true;
   }
-  if (!known && !kind.empty()) {
+  if (!known && problems.size() == before) {
     reader.Problem("kind", absl::StrCat("'", kind, "' is unknown; known: ", absl::StrJoin(names, ", ")));
   }
   reader.Int("buckets", feature.buckets, false);

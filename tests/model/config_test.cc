@@ -117,6 +117,7 @@ const BadConfig kBadConfigs[] = {
     {"/decoder/beams", "5", "decoder.beams: is unknown; known here:"},
     {"/positive/length", "5000", "positive.length: must lie in [0, 4096], is 5000"},
     {"/positive/features", "[]", "positive.features: must not be empty"},
+    {"/positive/features/0/kind", "\"\"", "positive.features[0].kind: '' is unknown"},
     {"/positive/features/0/kind", "\"colour\"", "positive.features[0].kind: 'colour' is unknown"},
     {"/positive/features/1/buckets", "1", "positive.features[1].buckets: must lie in [2, 2147483648], is 1"},
     {"/positive/features/2/buckets", "3", "positive.features[2].buckets: is fixed for hour"},

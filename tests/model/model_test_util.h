@@ -197,6 +197,13 @@ inline std::vector<ModelCase> ModelCases() {
   for (FeatureConfig& feature : sum.positive.features) feature.width = 0;
   sum.decoder.ffn.gated = false;
   cases.push_back({"sum", sum});
+  ModelConfig bare = TinyConfig();  // one level, its head untied, no sid feature shared: no table of codes
+  bare.level_sizes.resize(1);
+  bare.decoder.tied_heads = false;
+  for (PathwayConfig* pathway : {&bare.short_term, &bare.positive}) {
+    std::erase_if(pathway->features, [](const FeatureConfig& feature) { return feature.shared; });
+  }
+  cases.push_back({"one_level", bare});
 #if defined(BEAMLINE_TEST_CUDA)
   for (ModelCase& model_case : cases) model_case.backend = "cuda";
 #else

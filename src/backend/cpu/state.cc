@@ -12,8 +12,10 @@
 namespace beamline::backend {
 Tensor CpuBackend::EmbedStep(Context& ctx, const CodeEmbedding& embedding, const LevelRows& of,
                              const Tensor& codes) const {
+  // A model of one level whose head is untied and whose sid features are not shared has no table.
   const int level = of.level;
-  const int64_t rows = level == 0 ? of.batch : codes.numel(), d = embedding.tables[0].size(1);
+  const int64_t rows = level == 0 ? of.batch : codes.numel();
+  const int64_t d = embedding.bos.defined() ? embedding.bos.size(0) : embedding.tables[0].size(1);
   const float* bos = embedding.bos.defined() ? embedding.bos.const_data_ptr<float>()
                                              : embedding.tables[0].const_data_ptr<float>() + embedding.bos_row * d;
   const float* table = level == 0 ? nullptr : embedding.tables[level - 1].const_data_ptr<float>();

@@ -23,11 +23,16 @@ const void* RowAt(const Tensor& table, int64_t row) {
          row * table.size(-1) * static_cast<int64_t>(table.itemsize());
 }
 
+// A model of one level whose head is untied and whose sid features are not shared has no table.
+int64_t Width(const CodeEmbedding& embedding) {
+  return embedding.bos.defined() ? embedding.bos.size(0) : embedding.tables[0].size(1);
+}
+
 // The input of `level` without its rows and codes: BOS, or the table of the level before, from its code 0 on.
 kernels::EmbedCodesArgs LevelInput(const Context& ctx, const CodeEmbedding& embedding, int level) {
   kernels::EmbedCodesArgs args;
   args.type = KernelType(ctx.dtype);
-  args.width = static_cast<int32_t>(embedding.tables[0].size(1));
+  args.width = static_cast<int32_t>(Width(embedding));
   args.add = embedding.positions.defined() ? RowAt(embedding.positions, level) : nullptr;
   if (level == 0) {
     args.table =
@@ -95,7 +100,7 @@ Tensor CudaBackend::JoinTokens(Context& ctx, absl::Span<const Tensor> pathways, 
 
 Tensor CudaBackend::EmbedPrefix(Context& ctx, const CodeEmbedding& embedding, const Tensor& codes, int steps) const {
   CudaBatch& batch = BatchOf(ctx);
-  const int64_t groups = codes.size(0) * codes.size(1), d = embedding.tables[0].size(1);
+  const int64_t groups = codes.size(0) * codes.size(1), d = Width(embedding);
   Tensor out = batch.Take({groups * steps, d}, ctx.dtype);
   for (int level = 0; level < steps; ++level) {
     kernels::EmbedCodesArgs args = LevelInput(ctx, embedding, level);

@@ -65,9 +65,10 @@ void AddImportHf(Command& import, ImportHfFlags& flags) {
       hf->AddText("--prefix", flags.prefix, "Tokens before a history, by their text, separated by spaces");
   flags.suffix_option =
       hf->AddText("--suffix", flags.suffix, "Tokens after it; default for both: what the tokenizer adds");
-  hf->AddFlag("--score-end", options.score_end,
-              "Scores contain the end token: transformers' max_new_tokens = levels + 1, as generation_config.json may "
-              "say, too");
+  hf->AddFlag(
+      "--score-end", options.score_end,
+      "Scores contain the end token: transformers' max_new_tokens above the levels, as generation_config.json may "
+      "say, too");
   hf->AddText("--items", flags.items, "Item table (TSV, plain or gzip) for the catalogue's attributes");
   hf->AddText("--out", flags.out, "Bundle folder to make")->Required();
   hf->AddText(

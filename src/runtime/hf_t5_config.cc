@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "runtime/hf_t5_config.h"
 
+#include <algorithm>
 #include <system_error>
 #include <tuple>
 
@@ -27,8 +28,9 @@ constexpr char kArchitecture[] = "T5ForConditionalGeneration";
 // transformers calls T5 otherwise has no head, or another one.
 void CheckKind(JsonObjectReader& reader, HfT5Config& config) {
   std::string model_type;
+  const size_t before = reader.problems().size();
   reader.String("model_type", model_type);
-  if (!model_type.empty() && model_type != "t5") {
+  if (reader.problems().size() == before && model_type != "t5") {
     reader.Problem("model_type", absl::StrCat("must be t5, is '", model_type, "'"));
   }
   const json* architectures = reader.Find("architectures", false);
@@ -151,7 +153,13 @@ absl::StatusOr<Tokens> ReadGenerationConfig(const fs::path& path, const json& mo
                 ReadToken("bos_token_id", reader, config.start_token);  // as generate does
   found.end = ReadToken("eos_token_id", reader, config.end_token);
   const json* most = reader.Find("max_new_tokens", false);
-  if (most != nullptr && !most->is_null()) reader.ReadInt("max_new_tokens", *most, config.max_new_tokens);
+  const json* longest = reader.Find("max_length", false);  // the older name; counts the start token
+  if (most != nullptr && !most->is_null()) {
+    reader.ReadInt("max_new_tokens", *most, config.max_new_tokens);
+  } else if (longest != nullptr && !longest->is_null()) {
+    reader.ReadInt("max_length", *longest, config.max_new_tokens);
+    config.max_new_tokens = std::max<int64_t>(config.max_new_tokens, 1) - 1;
+  }
   NoteGeneration(document, path.filename().string(), config);
   BEAMLINE_RETURN_IF_ERROR(Problems(path, problems));
   return found;

@@ -26,7 +26,8 @@ struct HfT5Config {
   // tied is told by the weights alone.
   bool scale_head = true;
   int64_t start_token = 0, end_token = 0;
-  int64_t max_new_tokens = 0;      // of generate, by generation_config.json; 0: it does not say
+  int64_t max_new_tokens =
+      0;  // of generate, by generation_config.json, of max_length where it is older; 0: it does not say
   std::vector<std::string> notes;  // settings of generate that Beamline does not apply
 };
 

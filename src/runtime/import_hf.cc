@@ -135,7 +135,7 @@ absl::StatusOr<model::ModelConfig> MakeConfig(const Checkpoint& checkpoint, cons
   t5.relative_max_distance = hf.relative_max_distance;
   BEAMLINE_ASSIGN_OR_RETURN(t5.start, vocabulary.Row(hf.start_token, "decoder_start_token_id"));
   BEAMLINE_ASSIGN_OR_RETURN(t5.end, vocabulary.Row(hf.end_token, "eos_token_id"));
-  t5.score_end = options.score_end || hf.max_new_tokens == config.levels() + 1;
+  t5.score_end = options.score_end || hf.max_new_tokens > config.levels();
   BEAMLINE_ASSIGN_OR_RETURN(t5.input.prefix, Rows(vocabulary, tokens.prefix, "prefix"));
   BEAMLINE_ASSIGN_OR_RETURN(t5.input.suffix, Rows(vocabulary, tokens.suffix, "suffix"));
   t5.input.max_items = options.max_items;
@@ -187,8 +187,8 @@ absl::StatusOr<ImportHfResult> ImportHf(const ImportHfOptions& given, Progress* 
   const Checkpoint checkpoint{hf, weights, tokens, vocabulary};
   BEAMLINE_ASSIGN_OR_RETURN(result.config, MakeConfig(checkpoint, options));
   if (result.config.t5.score_end && !options.score_end) {
-    result.notes.push_back(absl::StrCat("generation_config.json: max_new_tokens is ", hf.max_new_tokens,
-                                        ", one more than the levels: scores contain the end token"));
+    result.notes.push_back(absl::StrCat("generation_config.json: max_new_tokens (or max_length - 1) is ",
+                                        hf.max_new_tokens, ", more than the levels: scores contain the end token"));
   }
 
   BEAMLINE_ASSIGN_OR_RETURN(const PartsFolder parts, PartsFolder::Make(options));

@@ -29,7 +29,8 @@ struct ImportHfOptions {
   // text; nullopt: what the tokenizer puts around a sequence.
   std::optional<std::vector<std::string>> prefix, suffix;
   int max_items = 20;
-  // transformers' max_new_tokens = levels + 1 instead of levels; so it is too where generation_config.json says that.
+  // transformers' max_new_tokens above the levels, whose last step takes the end token; so it is too where
+  // generation_config.json says that.
   bool score_end = false;
   std::filesystem::path out;
   std::filesystem::path model_out;  // keep the parts here too, for `beamline train` and `evaluate`; empty: no

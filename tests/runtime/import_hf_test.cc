@@ -185,6 +185,7 @@ TEST(ImportHf, OfTwoCopiesTheEncodersStandsForTheHead) {
 
 TEST(ImportHf, RefusesConfigsNamingFieldLimitAndValue) {
   const std::pair<std::function<void(json&)>, const char*> cases[] = {
+      {[](json& c) { c["model_type"] = ""; }, "model_type: must be t5, is ''"},
       {[](json& c) { c["model_type"] = "bart"; }, "model_type: must be t5, is 'bart'"},
       {[](json& c) { c.erase("model_type"); }, "model_type: is missing"},
       {[](json& c) { c["architectures"] = {"T5EncoderModel"}; }, "architectures: must name T5ForConditionalGeneration"},
@@ -300,6 +301,27 @@ TEST(ImportHf, NotesWhatGenerateWouldApply) {
   const auto result = folder.Import();
   ASSERT_EQ(result->notes.size(), 1u);
   EXPECT_THAT(result->notes[0], HasSubstr("config.json: repetition_penalty is 2.0, which Beamline does not apply"));
+}
+
+// With a callback that allows the end alone after the codes, generate scores it wherever its length leaves room.
+TEST(ImportHf, ScoresTheEndWhereGenerateHasRoomForIt) {
+  HfFolder folder("relu_tied");  // four levels
+  folder.options.overwrite = true;
+  const auto scores = [&](const char* key, int value) {
+    folder.EditJson("generation_config.json", [&](json& c) {
+      c.erase("max_new_tokens"), c.erase("max_length");
+      c[key] = value;
+    });
+    const auto result = folder.Import();
+    EXPECT_TRUE(result.ok()) << result.status();
+    return result->config.t5.score_end;
+  };
+  EXPECT_FALSE(scores("max_new_tokens", 4));
+  EXPECT_TRUE(scores("max_new_tokens", 5));
+  EXPECT_TRUE(scores("max_new_tokens", 6));
+  EXPECT_TRUE(scores("max_new_tokens", 256));
+  EXPECT_FALSE(scores("max_length", 5));  // with the start token
+  EXPECT_TRUE(scores("max_length", 6));
 }
 
 TEST(ImportHf, TakesTokensFromGenerationConfigFirst) {

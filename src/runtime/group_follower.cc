@@ -57,6 +57,7 @@ void GroupFollower::Execute(const GroupMessage& message) {
     {
       const std::lock_guard<std::mutex> lock(mu_);
       forgotten = models_.extract(message.model);
+      awaited_.erase(message.model);
     }
     forgotten = {};
     context_.backend->ReleaseUnusedWeights();
@@ -85,10 +86,18 @@ GroupFollower::Followed& GroupFollower::Find(uint64_t model) {
 }
 
 void GroupFollower::StartLoading(const GroupMessage& message) {
+  {
+    const std::lock_guard<std::mutex> lock(mu_);
+    awaited_.insert(message.model);
+  }
   loading_.Schedule([this, message] {
     setpriority(PRIO_PROCESS, static_cast<id_t>(syscall(SYS_gettid)), kLoadingNiceness);  // best effort
     const absl::Status status = ReturnCatching(
         "loading", [&] { return Load(message); }, absl::StatusCode::kResourceExhausted);
+    {
+      const std::lock_guard<std::mutex> lock(mu_);
+      if (awaited_.erase(message.model) == 0 && !status.ok()) return;  // rank 0 has given it up
+    }
     if (!status.ok()) LogEvent(spdlog::level::err, "parallel: not loaded", {{"error", LogText(status)}});
     {
       const std::lock_guard<std::mutex> lock(mu_);
@@ -100,6 +109,10 @@ void GroupFollower::StartLoading(const GroupMessage& message) {
 }
 
 absl::Status GroupFollower::Load(const GroupMessage& message) {
+  {
+    const std::lock_guard<std::mutex> lock(mu_);
+    if (!awaited_.contains(message.model)) return absl::CancelledError("rank 0 gave the model up");
+  }
   RunnerOptions options = options_;
   if (!message.bundle.empty()) options.bundle = message.bundle;
   options.catalogue.clear();  // rank 0's business
@@ -119,6 +132,7 @@ absl::Status GroupFollower::Load(const GroupMessage& message) {
             {"bundle", options.bundle},
             {"model_version", loaded.bundle.manifest.model_version}});
   const std::lock_guard<std::mutex> lock(mu_);
+  if (awaited_.erase(message.model) == 0) return absl::CancelledError("rank 0 gave the model up");
   Followed& followed = models_[message.model];
   followed.context = std::move(ctx);
   followed.model = std::move(loaded.model);

@@ -9,6 +9,7 @@
 #include <memory>
 #include <mutex>
 #include <optional>
+#include <set>
 
 #include "absl/status/status.h"
 #include "backend/context.h"
@@ -37,6 +38,7 @@ class GroupFollower {
   };
   void Execute(const GroupMessage& message);
   void StartLoading(const GroupMessage& message);
+  // CANCELLED: rank 0 has no use for it any more.
   absl::Status Load(const GroupMessage& message);
   // Of a model that was loaded, or an exception.
   Followed& Find(uint64_t model);
@@ -49,6 +51,7 @@ class GroupFollower {
   parallel::ProcessGroup& group_;
   std::mutex mu_;
   std::map<uint64_t, Followed> models_;    // guarded by mu_; entries are used by Run's thread alone
+  std::set<uint64_t> awaited_;             // guarded by mu_: being loaded, or about to be; rank 0 may give them up
   absl::Status start_;                     // guarded by mu_: of the last load, while none has succeeded
   bool started_ = false;                   // guarded by mu_
   std::optional<backend::Context> batch_;  // of the decode that runs

@@ -69,7 +69,9 @@ void GroupLeader::OnNote(int rank, const std::string& note) {
     return;
   }
   const std::lock_guard<std::mutex> lock(mu_);
-  answers_[answer->model][rank] = answer->status;
+  const auto asked = answers_.find(answer->model);
+  if (asked == answers_.end()) return;  // given up meanwhile
+  asked->second[rank] = answer->status;
   answered_.notify_all();
 }
 
@@ -80,6 +82,7 @@ absl::StatusOr<std::shared_ptr<GroupModel>> GroupLeader::Load(const std::string&
   {
     const std::lock_guard<std::mutex> lock(mu_);
     message.model = ++last_model_;
+    answers_[message.model];
   }
   auto model = std::make_shared<GroupModel>(shared_from_this(), message.model);
   const std::lock_guard<std::mutex> turn(turn_);

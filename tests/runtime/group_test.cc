@@ -14,6 +14,7 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <malloc.h>
 
 #include "absl/strings/str_cat.h"
 #include "catalogue/rule_cache.h"
@@ -299,6 +300,24 @@ TEST(Group, ModelsThatCannotBeSharedOrDifferAreNamedAndNothingEnds) {
 }
 
 // Each rank would quantise its share of a row with a scale of its own. Neither waits for the others to be told.
+// Rank 0 may give a model up while the others still load it: they have no use for it then.
+TEST(Group, AModelThatRankZeroGaveUpStaysNowhereInMemory) {
+  RunnerOptions options{.bundle = TinyBundle("given_up", {.feature_width = 4096}), .threads = 1};
+  // Of all ranks, which are threads of this process; the allocators of sanitizers tell nothing.
+  const auto in_use = [] { return static_cast<int64_t>(mallinfo2().uordblks + mallinfo2().hblkhd); };
+  RunningGroup group(2, options);
+  const int64_t before = in_use();
+  const auto first = group.Load(options);
+  ASSERT_NE(first, nullptr);
+  const int64_t one = in_use() - before;  // on both ranks
+  RunnerOptions without = options;
+  without.catalogue = "/nowhere/items.cat";  // rank 0's business alone
+  for (int i = 0; i < 30; ++i) EXPECT_FALSE(group.TryLoad(without).ok());
+  const auto second = group.Load(options);  // behind all of the others' loads
+  ASSERT_NE(second, nullptr);
+  EXPECT_LT(in_use() - before, 5 * one + (16 << 20));
+}
+
 TEST(Group, TypesWhoseRowsHaveAScaleAreRefused) {
   for (const std::string dtype : {"int8", "fp8", "fp8_mixed"}) {
     const RunnerOptions options{.bundle = "none", .device = "auto", .dtype = dtype};

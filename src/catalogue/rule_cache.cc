@@ -43,11 +43,11 @@ std::shared_ptr<RuleCache::Entry> RuleCache::FindOrInsert(const std::string& key
   ++stats_.misses;
   if (slots_.size() >= static_cast<size_t>(max_rules_)) {
     ++stats_.evictions;
-    Drop(slots_.find(recency_.back()));
+    Drop(slots_.find(recency_.back().key));
   }
-  recency_.push_front(key);
+  recency_.push_front({key, std::make_shared<const std::vector<TagClause>>(rule.begin(), rule.end())});
   std::shared_ptr<Entry> entry = std::make_shared<Entry>();
-  slots_.emplace(key, Slot{entry, recency_.begin(), {rule.begin(), rule.end()}});
+  slots_.emplace(key, Slot{entry, recency_.begin()});
   return entry;
 }
 
@@ -70,9 +70,14 @@ void RuleCache::Drop(Slots::iterator slot) {
 }
 
 std::vector<std::vector<TagClause>> RuleCache::rules() const {
-  std::lock_guard lock(mu_);
+  std::vector<std::shared_ptr<const std::vector<TagClause>>> held;
+  held.reserve(static_cast<size_t>(max_rules_));
+  {
+    std::lock_guard lock(mu_);
+    for (auto recent = recency_.rbegin(); recent != recency_.rend(); ++recent) held.push_back(recent->rule);
+  }
   std::vector<std::vector<TagClause>> rules;
-  for (auto key = recency_.rbegin(); key != recency_.rend(); ++key) rules.push_back(slots_.find(*key)->second.rule);
+  for (const auto& rule : held) rules.push_back(*rule);
   return rules;
 }
 

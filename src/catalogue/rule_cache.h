@@ -40,16 +40,20 @@ class RuleCache {
   absl::StatusOr<std::shared_ptr<const CompiledRule>> Get(absl::Span<const TagClause> rule);
 
   // The rules held now, least recently used first: asking another cache for them in this order makes it hold the same.
+  // Copies outside the lock: who asks may stand still for long meanwhile, as the repository's thread does.
   std::vector<std::vector<TagClause>> rules() const;
   RuleCacheStats stats() const;
 
  private:
   struct Entry;
-  using Recency = std::list<std::string>;  // most recent first
+  struct Recent {
+    std::string key;
+    std::shared_ptr<const std::vector<TagClause>> rule;
+  };
+  using Recency = std::list<Recent>;  // most recent first
   struct Slot {
     std::shared_ptr<Entry> entry;
     Recency::iterator recency;
-    std::vector<TagClause> rule;
   };
   using Slots = absl::flat_hash_map<std::string, Slot>;
 

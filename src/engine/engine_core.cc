@@ -370,6 +370,7 @@ void EngineCore::Rollback(ReloadCallback done) { repository_->Rollback(Publicly(
 EngineStatus EngineCore::GetStatus() const {
   const ServingHandle serving = Serving();
   const runtime::ModelInfo& model = serving->runner->info();
+  const int64_t preparing = preparation_->size();  // first, so that who moves on is missed by neither
   const scheduler::SchedulerStats stats = scheduler_->stats();
   EngineStatus status;
   status.fault = serving->runner->fault();
@@ -418,7 +419,6 @@ EngineStatus EngineCore::GetStatus() const {
   status.last_swap = repository.last_swap;
   status.not_ready = WhyNotReady(preparation_->draining(), status.fault, stats, clock_->Now());
   status.ready = status.not_ready.empty();
-  const int64_t preparing = preparation_->size();
   status.queued = preparing + stats.queued;
   status.in_flight = preparing + stats.in_flight;
   return status;

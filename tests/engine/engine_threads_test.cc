@@ -88,6 +88,37 @@ TEST(EngineThreadsTest, EveryCallbackRunsExactlyOnce) {
   EXPECT_GT(ok.load(), 0);
 }
 
+// Between Submit's return and the callback: also while it goes from preparation to the queue.
+TEST(EngineThreadsTest, WhoeverLooksSeesARequestInFlight) {
+  auto engine = Start({}, absl::Microseconds(50));
+  std::atomic<int> waiting{0};  // the number of the request that waits for its callback; others: none
+  std::atomic<int> missed{0};
+  std::atomic<bool> stop{false};
+  std::thread looker([&] {
+    while (!stop.load()) {
+      const int before = waiting.load();
+      const int64_t in_flight = engine->GetStatus().in_flight;
+      if (before > 0 && waiting.load() == before && in_flight < 1) missed.fetch_add(1);
+    }
+  });
+  for (int i = 1; i <= 300; ++i) {
+    RecommendRequest request{.user_id = "good"};
+    request.eligibility.deny = {5};  // prepared on a thread
+    std::atomic<bool> done{false};
+    engine->Submit(std::move(request), [&](const auto&) {
+      waiting.store(-i);
+      done.store(true);
+    });
+    int none = 0;
+    waiting.compare_exchange_strong(none, i);  // unless the callback has begun by now
+    while (!done.load()) std::this_thread::yield();
+    waiting.store(0);
+  }
+  stop.store(true);
+  looker.join();
+  EXPECT_EQ(missed.load(), 0);
+}
+
 TEST(EngineThreadsTest, DrainWithADeadlineEndsEverything) {
   for (int round = 0; round < 5; ++round) {
     std::atomic<int> calls{0}, submitted{0};

@@ -196,7 +196,8 @@ void Scheduler::End(std::vector<Ended> ended) {
           if (end.entry.job->decode_started == absl::InfinitePast()) ++stats_.expired_waiting;
           break;
         case absl::StatusCode::kResourceExhausted:
-          break;  // counted where it was pushed out
+          if (end.entry.job->refused) break;  // counted where it was pushed out
+          [[fallthrough]];                    // the executor's
         default:
           ++stats_.failed;
           if (abandoned_.load(std::memory_order_relaxed)) ++abandoned_jobs_;

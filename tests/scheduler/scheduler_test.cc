@@ -136,6 +136,17 @@ TEST_F(SchedulerTest, AFailureIsTheJobsOwn) {
   EXPECT_EQ(scheduler_->stats().failed, 2u);
 }
 
+TEST_F(SchedulerTest, MemoryThatRunsOutInABatchIsAFailureAndNoRefusal) {
+  Start();
+  auto job = Make("exhausted");
+  job->decode_status = absl::ResourceExhaustedError("no more of it");
+  scheduler_->Submit(std::move(job));
+  RunAll();
+  EXPECT_EQ(scheduler_->stats().accepted, 1u);
+  EXPECT_EQ(scheduler_->stats().failed, 1u);
+  EXPECT_EQ(scheduler_->stats().pushed_out, 0u);
+}
+
 TEST_F(SchedulerTest, CountsBrokenBatchesUntilADecodeSucceeds) {
   Start();
   const auto run = [&](const std::string& name, absl::Status encode, absl::Status decode) {

@@ -92,10 +92,12 @@ class FakeRunner final : public runtime::Runner {
   absl::Status fault_;                     // set while no other thread runs
   bool throw_in_warm_up = false;
   std::string estimate;
+  int concurrency = 1;  // batches at once
   std::vector<RecommendRequest> warmed;
   ScoreRule warmed_rule = ScoreRule::kFull;
 
   const runtime::ModelInfo& info() const override { return info_; }
+  int max_concurrency() const override { return concurrency; }
   absl::Status fault() const override { return fault_; }
   std::string memory_estimate() const override { return estimate; }
   std::optional<DeviceMemory> GetDeviceMemory() const override { return device_memory; }

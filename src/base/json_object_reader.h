@@ -47,15 +47,15 @@ class JsonObjectReader {
     ReadInt(key, *value, out);
   }
 
-  void Bool(const char* key, bool& out) {
-    const nlohmann::json* value = Find(key, false);
+  void Bool(const char* key, bool& out, bool required = true) {
+    const nlohmann::json* value = Find(key, required);
     if (value == nullptr) return;
     if (!value->is_boolean()) return Problem(key, absl::StrCat("must be true or false, is ", value->type_name()));
     out = value->get<bool>();
   }
 
-  void Double(const char* key, double& out) {
-    const nlohmann::json* value = Find(key, false);
+  void Double(const char* key, double& out, bool required = true) {
+    const nlohmann::json* value = Find(key, required);
     if (value == nullptr) return;
     if (!value->is_number()) return Problem(key, absl::StrCat("must be a number, is ", value->type_name()));
     out = value->get<double>();

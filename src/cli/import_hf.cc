@@ -67,8 +67,8 @@ void AddImportHf(Command& import, ImportHfFlags& flags) {
       hf->AddText("--suffix", flags.suffix, "Tokens after it; default for both: what the tokenizer adds");
   hf->AddFlag(
       "--score-end", options.score_end,
-      "Scores contain the end token: transformers' max_new_tokens above the levels, as generation_config.json may "
-      "say, too");
+      "Scores contain the end token: transformers' max_new_tokens above the levels, which its default is, too; "
+      "without this the length in generation_config.json decides, and where it says none the codes alone count");
   hf->AddText("--items", flags.items, "Item table (TSV, plain or gzip) for the catalogue's attributes");
   hf->AddText("--out", flags.out, "Bundle folder to make")->Required();
   hf->AddText(

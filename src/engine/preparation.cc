@@ -111,15 +111,13 @@ absl::Time Preparation::EndUnwanted() {
     }
   }
   Forget(ended);
-  std::lock_guard lock(mu_);
-  --ending_;
-  left_.notify_all();
   return next;
 }
 
 void Preparation::Forget(const std::vector<CallPtr>& ended) {
   std::lock_guard lock(mu_);
   for (const CallPtr& call : ended) calls_.erase(call);
+  --ending_;
   left_.notify_all();
 }
 
@@ -130,6 +128,7 @@ bool Preparation::Drain(absl::Time deadline) {
     draining_ = true;
     while (!calls_.empty() && clock_->Now() < deadline) WaitUntil(left_, lock, *clock_, deadline);
     late = calls_;
+    ++ending_;
   }
   std::vector<CallPtr> ended;
   for (const CallPtr& call : late) {

@@ -89,7 +89,7 @@ class Preparation {
   std::condition_variable left_;
   absl::flat_hash_set<CallPtr> calls_;   // guarded by mu_, as all below: their callbacks have not returned
   std::array<int64_t, 3> working_ = {};  // by place: entered, and not done with; at least those of calls_
-  int64_t ending_ = 0;                   // passes of the watch, which may be in callbacks of calls that are gone
+  int64_t ending_ = 0;                   // threads that took some of calls_ to end them, and may be in a callback
   bool draining_ = false;
 
   std::thread watch_;

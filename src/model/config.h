@@ -137,8 +137,8 @@ absl::string_view FeatureName(FeatureKind kind);
 // Everything that is wrong, one line each: path, limit, value. Sizes above kMax* are refused as absurd.
 absl::Status ValidateConfig(const ModelConfig& config);
 
-// JSON text <-> config. Unknown keys, missing keys and wrong types are errors with their path; ToJson of a valid config
-// parses back to the same.
+// JSON text <-> config. Unknown keys, wrong types and missing keys are errors with their path, but what a model may do
+// without (a pathway, experts, a ranker's weights) may be left out; ToJson of a valid config parses back to the same.
 absl::StatusOr<ModelConfig> ParseConfig(absl::string_view json, absl::string_view source_name);
 absl::StatusOr<ModelConfig> LoadConfig(const std::string& path);
 std::string ConfigToJson(const ModelConfig& config);

@@ -52,7 +52,7 @@ void ReadFeature(const nlohmann::json& json, const std::string& path, std::vecto
   }
   reader.Int("buckets", feature.buckets, false);
   reader.Int("width", feature.width, false);
-  reader.Bool("shared", feature.shared);
+  reader.Bool("shared", feature.shared, false);
   reader.Finish();
 }
 
@@ -60,9 +60,10 @@ void ReadPathway(const nlohmann::json& json, const std::string& path, std::vecto
                  PathwayConfig& pathway) {
   JsonObjectReader reader(json, path, problems);
   reader.Int("length", pathway.length);
-  std::string fusion = "concat_mlp";
-  reader.String("fusion", fusion, false);
-  if (fusion != "concat_mlp" && fusion != "sum") {
+  std::string fusion;
+  const size_t before = problems.size();
+  reader.String("fusion", fusion);
+  if (problems.size() == before && fusion != "concat_mlp" && fusion != "sum") {
     reader.Problem("fusion", absl::StrCat("'", fusion, "' is unknown; known: concat_mlp, sum"));
   }
   pathway.fusion = fusion == "sum" ? InputFusion::kSum : InputFusion::kConcatMlp;
@@ -117,7 +118,7 @@ void ReadRanker(const nlohmann::json& json, std::vector<std::string>& problems, 
   if (reader.Has("width") && ranker.width == 0) {
     reader.Problem("width", "must not be 0; a model without a ranker has no such section");
   }
-  reader.Double("score_weight", ranker.score_weight);
+  reader.Double("score_weight", ranker.score_weight, false);
   if (const nlohmann::json* heads = reader.Array("heads", true, 64)) {
     for (size_t i = 0; i < heads->size(); ++i) {
       JsonObjectReader head(heads->at(i), absl::StrCat("ranker.heads[", i, "]"), problems);
@@ -129,7 +130,7 @@ void ReadRanker(const nlohmann::json& json, std::vector<std::string>& problems, 
         head.Problem("label", std::string(known.status().message()));
         ranker.heads.emplace_back();
       }
-      head.Double("weight", ranker.heads.back().weight);
+      head.Double("weight", ranker.heads.back().weight, false);
       head.Finish();
     }
   }

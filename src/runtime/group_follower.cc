@@ -96,7 +96,9 @@ void GroupFollower::StartLoading(const GroupMessage& message) {
         "loading", [&] { return Load(message); }, absl::StatusCode::kResourceExhausted);
     {
       const std::lock_guard<std::mutex> lock(mu_);
-      if (awaited_.erase(message.model) == 0 && !status.ok()) return;  // rank 0 has given it up
+      const bool given_up = awaited_.erase(message.model) == 0 && !status.ok();
+      // At the start this rank's own reason is worth telling.
+      if (given_up && (started_ || absl::IsCancelled(status))) return;
     }
     if (!status.ok()) LogEvent(spdlog::level::err, "parallel: not loaded", {{"error", LogText(status)}});
     {
@@ -111,7 +113,7 @@ void GroupFollower::StartLoading(const GroupMessage& message) {
 absl::Status GroupFollower::Load(const GroupMessage& message) {
   {
     const std::lock_guard<std::mutex> lock(mu_);
-    if (!awaited_.contains(message.model)) return absl::CancelledError("rank 0 gave the model up");
+    if (started_ && !awaited_.contains(message.model)) return absl::CancelledError("rank 0 gave the model up");
   }
   RunnerOptions options = options_;
   if (!message.bundle.empty()) options.bundle = message.bundle;

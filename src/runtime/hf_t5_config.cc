@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "runtime/hf_t5_config.h"
 
-#include <algorithm>
 #include <system_error>
 #include <tuple>
 
@@ -75,7 +74,7 @@ void ReadActivation(JsonObjectReader& reader, HfT5Config& config) {
   if (name == "gated-gelu") function = "gelu_new";
   std::string own(function);
   reader.String("dense_act_fn", own, false);
-  reader.Bool("is_gated_act", config.gated);
+  reader.Bool("is_gated_act", config.gated, false);
   const bool overridden = own != function;
   if (overridden) name = own, function = own;
   if (function == "relu") {
@@ -117,6 +116,11 @@ void NoteGeneration(const json& document, const std::string& file, HfT5Config& c
                                                   {"encoder_repetition_penalty", 1.0},
                                                   {"no_repeat_ngram_size", 0},
                                                   {"encoder_no_repeat_ngram_size", 0},
+                                                  {"do_sample", false},
+                                                  {"num_beam_groups", 1},
+                                                  {"diversity_penalty", 0.0},
+                                                  {"guidance_scale", 1.0},
+                                                  {"watermarking_config", nullptr},
                                                   {"min_length", 0},
                                                   {"min_new_tokens", 0},
                                                   {"exponential_decay_length_penalty", nullptr},
@@ -154,11 +158,13 @@ absl::StatusOr<Tokens> ReadGenerationConfig(const fs::path& path, const json& mo
   found.end = ReadToken("eos_token_id", reader, config.end_token);
   const json* most = reader.Find("max_new_tokens", false);
   const json* longest = reader.Find("max_length", false);  // the older name; counts the start token
+  int64_t length = 0;
   if (most != nullptr && !most->is_null()) {
-    reader.ReadInt("max_new_tokens", *most, config.max_new_tokens);
+    reader.ReadInt("max_new_tokens", *most, length);
+    config.max_new_tokens = length;
   } else if (longest != nullptr && !longest->is_null()) {
-    reader.ReadInt("max_length", *longest, config.max_new_tokens);
-    config.max_new_tokens = std::max<int64_t>(config.max_new_tokens, 1) - 1;
+    reader.ReadInt("max_length", *longest, length);
+    config.max_new_tokens = length - 1;
   }
   NoteGeneration(document, path.filename().string(), config);
   BEAMLINE_RETURN_IF_ERROR(Problems(path, problems));
@@ -197,13 +203,13 @@ absl::StatusOr<HfT5Config> ReadHfT5Config(const fs::path& folder) {
   if (depth != nullptr && !depth->is_null()) reader.ReadInt("num_decoder_layers", *depth, config.decoder_layers);
   reader.Int("relative_attention_num_buckets", config.relative_buckets, false);
   reader.Int("relative_attention_max_distance", config.relative_max_distance, false);
-  reader.Double("layer_norm_epsilon", config.norm_epsilon);
+  reader.Double("layer_norm_epsilon", config.norm_epsilon, false);
   CheckSizes(reader, config);
   ReadActivation(reader, config);
   for (const char* key : {"tie_word_embeddings", "scale_decoder_outputs"}) {  // null: the first is true, the second not
     const json* value = reader.Find(key, false);
     if (value == nullptr || !value->is_null()) {
-      reader.Bool(key, config.scale_head);
+      reader.Bool(key, config.scale_head, false);
     } else {
       config.scale_head = absl::string_view(key) == "tie_word_embeddings";
     }

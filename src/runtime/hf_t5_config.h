@@ -7,6 +7,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -26,8 +27,8 @@ struct HfT5Config {
   // tied is told by the weights alone.
   bool scale_head = true;
   int64_t start_token = 0, end_token = 0;
-  int64_t max_new_tokens =
-      0;  // of generate, by generation_config.json, of max_length where it is older; 0: it does not say
+  // Of generate, by generation_config.json's max_new_tokens or, less the start token, its older max_length.
+  std::optional<int64_t> max_new_tokens;
   std::vector<std::string> notes;  // settings of generate that Beamline does not apply
 };
 

@@ -135,7 +135,7 @@ absl::StatusOr<model::ModelConfig> MakeConfig(const Checkpoint& checkpoint, cons
   t5.relative_max_distance = hf.relative_max_distance;
   BEAMLINE_ASSIGN_OR_RETURN(t5.start, vocabulary.Row(hf.start_token, "decoder_start_token_id"));
   BEAMLINE_ASSIGN_OR_RETURN(t5.end, vocabulary.Row(hf.end_token, "eos_token_id"));
-  t5.score_end = options.score_end || hf.max_new_tokens > config.levels();
+  t5.score_end = options.score_end || hf.max_new_tokens.value_or(0) > config.levels();
   BEAMLINE_ASSIGN_OR_RETURN(t5.input.prefix, Rows(vocabulary, tokens.prefix, "prefix"));
   BEAMLINE_ASSIGN_OR_RETURN(t5.input.suffix, Rows(vocabulary, tokens.suffix, "suffix"));
   t5.input.max_items = options.max_items;
@@ -163,6 +163,16 @@ absl::Status WriteModel(const PartsFolder& parts, const Checkpoint& checkpoint, 
   return checkpoint.weights.WriteAs(config, tokens, parts / kWeightsFile);
 }
 
+// How many tokens generate would make: Beamline's are always an item's codes, and the end token is scored or not.
+std::string NoteLength(const HfT5Config& hf, const model::ModelConfig& config) {
+  if (!hf.max_new_tokens.has_value()) return "";
+  const std::string is =
+      absl::StrCat("generation_config.json: max_new_tokens (or max_length - 1) is ", *hf.max_new_tokens, ", ");
+  if (config.t5.score_end) return absl::StrCat(is, "more than the levels: scores contain the end token");
+  if (*hf.max_new_tokens == config.levels()) return "";
+  return absl::StrCat(is, "which ends before the ", config.levels(), " codes of an item; Beamline makes all of them");
+}
+
 }  // namespace
 
 absl::StatusOr<ImportHfResult> ImportHf(const ImportHfOptions& given, Progress* progress) {
@@ -186,9 +196,8 @@ absl::StatusOr<ImportHfResult> ImportHf(const ImportHfOptions& given, Progress* 
   result.codes_without_token = vocabulary.codes_without_token;
   const Checkpoint checkpoint{hf, weights, tokens, vocabulary};
   BEAMLINE_ASSIGN_OR_RETURN(result.config, MakeConfig(checkpoint, options));
-  if (result.config.t5.score_end && !options.score_end) {
-    result.notes.push_back(absl::StrCat("generation_config.json: max_new_tokens (or max_length - 1) is ",
-                                        hf.max_new_tokens, ", more than the levels: scores contain the end token"));
+  if (std::string note = NoteLength(hf, result.config); !note.empty() && !options.score_end) {
+    result.notes.push_back(std::move(note));
   }
 
   BEAMLINE_ASSIGN_OR_RETURN(const PartsFolder parts, PartsFolder::Make(options));

@@ -120,7 +120,7 @@ EvaluationReport ReportFrom(const json& object, std::vector<std::string>& proble
   reader.String("codebook_fingerprint", report.codebook_fingerprint, false);
   reader.String("weights_sha256", report.weights_sha256, false);
   reader.String("config_sha256", report.config_sha256, false);
-  reader.Bool("by_value", report.by_value);
+  reader.Bool("by_value", report.by_value, false);
   reader.Int("max_users", report.max_users, false);
   reader.Int("resamples", report.resamples, false);
   reader.Int("seed", report.seed, false);

@@ -76,6 +76,16 @@ TEST_F(CostMeasurementTest, TakesTheLesserOfTwoRuns) {
   EXPECT_EQ(costs[1].duration, 3 * kCostMs);
 }
 
+TEST_F(CostMeasurementTest, AColdFirstRunBeyondTheBudgetIsNoCost) {
+  bool first = true;
+  runner_.before_step = [&](int) {
+    if (std::exchange(first, false)) clock_.Advance(100 * kCostMs);
+  };
+  const auto costs = Measured({.beam_width = 8, .max_requests = 4, .budget = 50 * kCostMs});
+  ASSERT_EQ(costs.size(), 2u) << "no time is left for a second batch";
+  EXPECT_EQ(costs[1].duration, 3 * kCostMs);
+}
+
 TEST_F(CostMeasurementTest, ABatchThatFailsIsAnError) {
   runner_.fails = [](size_t requests) {
     return requests == 4 ? absl::ResourceExhaustedError("decode: out of memory") : absl::OkStatus();

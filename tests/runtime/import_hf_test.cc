@@ -291,6 +291,9 @@ TEST(ImportHf, NotesWhatGenerateWouldApply) {
   folder.options.overwrite = true;
   folder.EditJson("generation_config.json", [](json& c) { c["min_new_tokens"] = 9, c["renormalize_logits"] = true; });
   EXPECT_EQ(folder.Import()->notes.size(), 2u);
+  folder.EditJson("generation_config.json", [](json& c) { c["do_sample"] = true, c["num_beam_groups"] = 2; });
+  EXPECT_EQ(folder.Import()->notes.size(), 4u);
+  folder.EditJson("generation_config.json", [](json& c) { c["do_sample"] = false, c["num_beam_groups"] = 1; });
   folder.EditJson("generation_config.json",
                   [](json& c) { c["min_new_tokens"] = nullptr, c["renormalize_logits"] = false; });
   EXPECT_EQ(folder.Import()->notes.size(), 0u);
@@ -301,6 +304,24 @@ TEST(ImportHf, NotesWhatGenerateWouldApply) {
   const auto result = folder.Import();
   ASSERT_EQ(result->notes.size(), 1u);
   EXPECT_THAT(result->notes[0], HasSubstr("config.json: repetition_penalty is 2.0, which Beamline does not apply"));
+}
+
+TEST(ImportHf, NotesALengthThatBeamlineDoesNotMake) {
+  HfFolder folder("relu_tied");  // four levels
+  folder.options.overwrite = true;
+  const auto notes = [&](const char* key, int value) {
+    folder.EditJson("generation_config.json", [&](json& c) {
+      c.erase("max_new_tokens"), c.erase("max_length");
+      c[key] = value;
+    });
+    return folder.Import()->notes;
+  };
+  EXPECT_THAT(notes("max_new_tokens", 4), ::testing::IsEmpty());
+  EXPECT_THAT(notes("max_length", 5), ::testing::IsEmpty());
+  EXPECT_THAT(notes("max_new_tokens", 3), ::testing::ElementsAre(HasSubstr("is 3, which ends before the 4 codes")));
+  EXPECT_THAT(notes("max_new_tokens", 0), ::testing::ElementsAre(HasSubstr("is 0, which ends before")));
+  EXPECT_THAT(notes("max_length", 3), ::testing::ElementsAre(HasSubstr("(or max_length - 1) is 2, which ends before")));
+  EXPECT_THAT(notes("max_new_tokens", 9), ::testing::ElementsAre(HasSubstr("is 9, more than the levels")));
 }
 
 // With a callback that allows the end alone after the codes, generate scores it wherever its length leaves room.

@@ -77,6 +77,7 @@ std::vector<std::vector<TagClause>> RuleCache::rules() const {
     for (auto recent = recency_.rbegin(); recent != recency_.rend(); ++recent) held.push_back(recent->rule);
   }
   std::vector<std::vector<TagClause>> rules;
+  rules.reserve(held.size());
   for (const auto& rule : held) rules.push_back(*rule);
   return rules;
 }

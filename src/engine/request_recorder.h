@@ -51,6 +51,7 @@ class RequestRecorder {
       held.assign(requests_.begin(), requests_.end());
     }
     std::vector<RecommendRequest> requests;
+    requests.reserve(held.size());
     for (const auto& request : held) requests.push_back(*request);
     return requests;
   }

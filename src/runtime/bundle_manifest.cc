@@ -31,15 +31,20 @@ absl::Status Error(absl::string_view source, absl::string_view path, absl::strin
       absl::StrCat(source, ": ", PrintableUtf8(absl::StrCat(path, ": ", what), kMaxProblemBytes)));
 }
 
-absl::Status CheckKeys(const nlohmann::json& object, const std::set<std::string>& keys, absl::string_view source,
-                       absl::string_view path, bool (*is_optional)(absl::string_view) = nullptr) {
+struct Keys {
+  std::set<std::string> required;
+  bool (*is_optional)(absl::string_view) = nullptr;  // none is
+};
+
+absl::Status CheckKeys(const nlohmann::json& object, const Keys& keys, absl::string_view source,
+                       absl::string_view path) {
   if (!object.is_object()) return Error(source, path, absl::StrCat("must be an object, is ", object.type_name()));
   for (const auto& [key, value] : object.items()) {
-    if (!keys.contains(key) && (is_optional == nullptr || !is_optional(key))) {
-      return Error(source, path, absl::StrCat("unknown key '", key, "'; known: ", absl::StrJoin(keys, ", ")));
+    if (!keys.required.contains(key) && (keys.is_optional == nullptr || !keys.is_optional(key))) {
+      return Error(source, path, absl::StrCat("unknown key '", key, "'; known: ", absl::StrJoin(keys.required, ", ")));
     }
   }
-  for (const std::string& key : keys) {
+  for (const std::string& key : keys.required) {
     if (!object.contains(key)) return Error(source, path, absl::StrCat("key '", key, "' is missing"));
   }
   return absl::OkStatus();
@@ -57,7 +62,7 @@ absl::StatusOr<std::string> Text(const nlohmann::json& object, const std::string
 
 absl::StatusOr<BundleFileEntry> ParseFile(const nlohmann::json& entry, const std::string& path,
                                           absl::string_view source) {
-  BEAMLINE_RETURN_IF_ERROR(CheckKeys(entry, {"bytes", "sha256"}, source, path));
+  BEAMLINE_RETURN_IF_ERROR(CheckKeys(entry, {.required = {"bytes", "sha256"}}, source, path));
   const nlohmann::json& bytes = entry.at("bytes");
   if (!bytes.is_number_unsigned()) return Error(source, path + ".bytes", "must be a number of bytes");
   const nlohmann::json& sha256 = entry.at("sha256");
@@ -124,10 +129,10 @@ absl::StatusOr<BundleManifest> ParseManifest(absl::string_view json, absl::strin
   BEAMLINE_ASSIGN_OR_RETURN(const nlohmann::json root, ParseJson(json, source, limits));
   // The version first: another version's other keys are no surprise.
   BEAMLINE_RETURN_IF_ERROR(ParseSchemaVersion(root, source));
-  BEAMLINE_RETURN_IF_ERROR(CheckKeys(
-      root,
-      {"schema_version", "family", "model_version", "codebook_fingerprint", "catalogue_version", "files", "digest"},
-      source, "$"));
+  BEAMLINE_RETURN_IF_ERROR(CheckKeys(root,
+                                     {.required = {"schema_version", "family", "model_version", "codebook_fingerprint",
+                                                   "catalogue_version", "files", "digest"}},
+                                     source, "$"));
   BundleManifest manifest;
   BEAMLINE_ASSIGN_OR_RETURN(manifest.family, Text(root, "family", source));
   BEAMLINE_ASSIGN_OR_RETURN(manifest.model_version, Text(root, "model_version", source));
@@ -137,8 +142,8 @@ absl::StatusOr<BundleManifest> ParseManifest(absl::string_view json, absl::strin
     return absl::InvalidArgumentError(absl::StrCat(source, ": ", status.message()));
   }
   const nlohmann::json& files = root.at("files");
-  BEAMLINE_RETURN_IF_ERROR(CheckKeys(files, std::set<std::string>(kFileNames.begin(), kFileNames.end()), source,
-                                     "files", IsOptionalBundleFile));
+  BEAMLINE_RETURN_IF_ERROR(
+      CheckKeys(files, {{kFileNames.begin(), kFileNames.end()}, IsOptionalBundleFile}, source, "files"));
   for (const auto& [name, entry] : files.items()) {
     BEAMLINE_ASSIGN_OR_RETURN(manifest.files[name], ParseFile(entry, absl::StrCat("files.", name), source));
   }

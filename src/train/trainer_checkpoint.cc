@@ -128,7 +128,7 @@ absl::Status Trainer::Save(const std::string& path) {
                       {"best_score", best_score_},
                       {"worse", worse_},
                       {"stopped_early", stopped_early_}};
-  return WriteCheckpoint(ctx_, {model_->config(), std::move(state), Parts()}, path);
+  return WriteCheckpoint(ctx_, {model_->config(), state, Parts()}, path);
 }
 
 // Types were right; this is about values no run of these options can reach.

@@ -36,7 +36,7 @@ namespace {
 
 using Random = std::mt19937_64;
 using Code = absl::StatusCode;
-constexpr int kItems = 60;
+constexpr int kStressItems = 60;
 
 void Sleep(Random& random, int max_us) { std::this_thread::sleep_for(std::chrono::microseconds(random() % max_us)); }
 
@@ -154,7 +154,8 @@ class Round {
               int number = 0;
               if (!absl::SimpleAtoi(bundle, &number)) throw std::runtime_error("no version");
               if (number % 5 == 4) return absl::DataLossError("damaged");
-              auto runner = std::make_unique<FakeRunner>(MakeCatalogue(kItems, absl::StrCat("catalogue-of-", bundle)));
+              auto runner =
+                  std::make_unique<FakeRunner>(MakeCatalogue(kStressItems, absl::StrCat("catalogue-of-", bundle)));
               runner->info_.version = runner->salt = bundle;
               runner->concurrency = 3;
               runner->cost = absl::Microseconds(number % 3 * 40);
@@ -171,9 +172,9 @@ class Round {
     request.beam_widths = {static_cast<int>(5 + random() % 60)};
     request.trace = random() % 8 == 0;
     request.exclude_history = random() % 4 == 0;
-    if (random() % 4 == 0) request.history = {{.item = 1 + random() % kItems}, {.item = 1'000'000}};
+    if (random() % 4 == 0) request.history = {{.item = 1 + random() % kStressItems}, {.item = 1'000'000}};
     if (random() % 4 == 0) request.eligibility.rule = {{"kind", {absl::StrCat(random() % 5)}}};
-    if (random() % 4 == 0) request.eligibility.deny = {1 + random() % kItems};
+    if (random() % 4 == 0) request.eligibility.deny = {1 + random() % kStressItems};
     if (random() % 30 == 0) request.eligibility.restrict_to_allow = true;
     if (random() % 2 == 0) request.deadline = raw_->Now() + absl::Microseconds(int64_t(random() % 6000) - 300);
     if (random() % 3 == 0) request.deadline = raw_->Now() + absl::Minutes(10);
@@ -252,7 +253,7 @@ class Round {
       SubmitOne(random, 0);
       if (random() % 4 == 0) CancelOne(random);
       if (random() % 4 == 0) Sleep(random, 500);
-      const Event event{.item = 1 + random() % kItems, .timestamp_ms = int64_t(random() % 99)};
+      const Event event{.item = 1 + random() % kStressItems, .timestamp_ms = int64_t(random() % 99)};
       EXPECT_TRUE(store_->kept.Append(kUsers[random() % 3], {&event, 1}).ok());
     }
   }

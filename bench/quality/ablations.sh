@@ -41,6 +41,7 @@ configs=$(mktemp -d)
 trap 'rm -rf "$configs"' EXIT
 config() { # LEVELS ITEMS D HEADS DECODER_LAYERS ...: the preset's model, of another size
   printf '{"schema_version": 1, "family": "onerec_v1", "level_sizes": [%s], "d_model": %d, "heads": %d,
+ "norm_epsilon": 1e-6,
  "positive": {"length": 50, "fusion": "sum", "features": [{"kind": "sid", "shared": true},
                                                           {"kind": "item", "buckets": %d}]},
  "encoder": {"layers": 2, "causal": true, "ffn": {"width": %d, "gated": true}},

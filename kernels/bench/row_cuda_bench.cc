@@ -31,10 +31,17 @@ T* Array(int64_t count) {
   return static_cast<T*>(Allocate(static_cast<size_t>(count) * sizeof(T)));
 }
 
+struct Row {
+  const char* name;
+  std::string shape;
+  double bytes;
+};
+
 template <class Args>
-void Run(Bench& bench, const char* name, const std::string& shape, double bytes,
-         LaunchError (*launch)(const Args&, CudaStream), const Args& args) {
-  bench.Run({name, shape, bytes, 0, [=](cudaStream_t stream) { Require(launch(args, stream), name); }});
+void Run(Bench& bench, const Row& row, LaunchError (*launch)(const Args&, CudaStream),
+         const std::type_identity_t<Args>& args) {
+  const char* const name = row.name;
+  bench.Run({name, row.shape, row.bytes, 0, [=](cudaStream_t stream) { Require(launch(args, stream), name); }});
 }
 
 template <class T>
@@ -59,20 +66,21 @@ void RowCases(Bench& bench, int rows, DataType type) {
   norm.x = RandomMatrix(rows, kWidth, type);
   norm.weight = RandomMatrix(1, kWidth, type);
   norm.out = EmptyMatrix(rows, kWidth, type);
-  Run(bench, "rms_norm", shape, 2 * row, RmsNormCuda, norm);
+  Run(bench, {"rms_norm", shape, 2 * row}, RmsNormCuda, norm);
   RmsNormArgs residual = norm;
   residual.delta = EmptyMatrix(rows, kWidth, type);  // zeros, so that x stays in range
-  Run(bench, "rms_norm + residual", shape, 4 * row, RmsNormCuda, residual);
+  Run(bench, {"rms_norm + residual", shape, 4 * row}, RmsNormCuda, residual);
   RmsNormArgs quantize = residual;
   quantize.out = nullptr;
   quantize.quantized = Array<uint8_t>(int64_t{rows} * kWidth);
   quantize.row_scale = Array<float>(rows);
-  Run(bench, "rms_norm + residual + e4m3", shape, 3 * row + kWidth * double(rows) + 4.0 * rows, RmsNormCuda, quantize);
+  Run(bench, {"rms_norm + residual + e4m3", shape, 3 * row + kWidth * double(rows) + 4.0 * rows}, RmsNormCuda,
+      quantize);
 
   ActivationArgs gate{.type = type, .rows = rows, .width = kHidden};
   gate.x = RandomMatrix(rows, 2 * kHidden, type);
   gate.out = EmptyMatrix(rows, kHidden, type);
-  Run(bench, "swiglu", shape, size * kHidden * rows * 3, ActivationCuda, gate);
+  Run(bench, {"swiglu", shape, size * kHidden * rows * 3}, ActivationCuda, gate);
 
   EmbedCodesArgs embed{.type = type, .width = kWidth, .rows = rows};
   const std::vector<uint16_t> codes = RandomIds<uint16_t>(rows, kVocab);
@@ -81,7 +89,7 @@ void RowCases(Bench& bench, int rows, DataType type) {
   embed.codes = Upload(codes);
   embed.add = RandomMatrix(1, kWidth, type);
   embed.out = EmptyMatrix(rows, kWidth, type);
-  Run(bench, "embed_codes", shape, row + size * kWidth * (Distinct(codes) + 1) + 2.0 * rows, EmbedCodesCuda, embed);
+  Run(bench, {"embed_codes", shape, row + size * kWidth * (Distinct(codes) + 1) + 2.0 * rows}, EmbedCodesCuda, embed);
 }
 
 void ActivationCases(Bench& bench, int rows) {
@@ -99,7 +107,8 @@ void ActivationCases(Bench& bench, int rows) {
       if (gated && gated_name == nullptr) continue;  // SwiGLU: among RowCases
       const ActivationArgs args{
           .type = kBf16, .kind = kind, .gated = gated, .rows = rows, .width = kHidden, .x = x, .out = out};
-      Run(bench, gated ? gated_name : name, Rows(rows), kHalf * kHidden * rows * (gated ? 3 : 2), ActivationCuda, args);
+      Run(bench, {gated ? gated_name : name, Rows(rows), kHalf * kHidden * rows * (gated ? 3 : 2)}, ActivationCuda,
+          args);
     }
   }
   const ActivationArgs narrow{.type = kBf16,
@@ -108,7 +117,7 @@ void ActivationCases(Bench& bench, int rows) {
                               .x = x,
                               .quantized = Array<uint8_t>(int64_t{rows} * kHidden),
                               .row_scale = Array<float>(rows)};
-  Run(bench, "swiglu + e4m3", Rows(rows), double(kHidden) * rows * (2 * kHalf + 1) + 4.0 * rows, ActivationCuda,
+  Run(bench, {"swiglu + e4m3", Rows(rows), double(kHidden) * rows * (2 * kHalf + 1) + 4.0 * rows}, ActivationCuda,
       narrow);
 }
 
@@ -132,7 +141,7 @@ void LookupCases(Bench& bench, int requests) {
     }
     args.ids = Upload(ids);
     args.out = EmptyMatrix(tokens, kWidth, kBf16);
-    Run(bench, summed ? "embed_features, summed" : "embed_features", Rows(tokens), bytes, EmbedFeaturesCuda, args);
+    Run(bench, {summed ? "embed_features, summed" : "embed_features", Rows(tokens), bytes}, EmbedFeaturesCuda, args);
   }
 
   constexpr int kPathwayTokens[] = {12, 244, 256};  // of a request
@@ -152,13 +161,13 @@ void LookupCases(Bench& bench, int requests) {
     join.pathway[p] = RandomMatrix(join.pathway_rows[p], kWidth, kBf16);
   }
   join.out = EmptyMatrix(tokens, kWidth, kBf16);
-  Run(bench, "join_tokens, side by side", Rows(tokens), 2 * row, JoinTokensCuda, join);
+  Run(bench, {"join_tokens, side by side", Rows(tokens), 2 * row}, JoinTokensCuda, join);
   join.from = Upload(from);
   join.row = Upload(row_of);
   join.positions = RandomMatrix(kContext, kWidth, kBf16);
   join.position_rows = kContext;
   join.position = Upload(position);
-  Run(bench, "join_tokens + positions", Rows(tokens), 2 * row + kHalf * kWidth * kContext + 12.0 * tokens,
+  Run(bench, {"join_tokens + positions", Rows(tokens), 2 * row + kHalf * kWidth * kContext + 12.0 * tokens},
       JoinTokensCuda, join);
 }
 
@@ -173,7 +182,7 @@ void NarrowCases(Bench& bench, int rows) {
                                     .x = RandomMatrix(rows, width, kBf16),
                                     .quantized = Array<uint8_t>(int64_t{rows} * width),
                                     .row_scale = Array<float>(rows)};
-    Run(bench, "quantize_rows", shape, count * (kHalf + 1) + 4.0 * rows, QuantizeRowsCuda, quantize);
+    Run(bench, {"quantize_rows", shape, count * (kHalf + 1) + 4.0 * rows}, QuantizeRowsCuda, quantize);
     const ScaleProductArgs scale{.type = kBf16,
                                  .rows = rows,
                                  .width = width,
@@ -182,7 +191,7 @@ void NarrowCases(Bench& bench, int rows) {
                                  .column_scale = static_cast<const float*>(RandomMatrix(1, width, DataType::kFloat32)),
                                  .out_step = width,
                                  .out = EmptyMatrix(rows, width, kBf16)};
-    Run(bench, "scale_product", shape, count * (4 + kHalf) + 4.0 * (rows + width), ScaleProductCuda, scale);
+    Run(bench, {"scale_product", shape, count * (4 + kHalf) + 4.0 * (rows + width)}, ScaleProductCuda, scale);
   }
 }
 
@@ -192,7 +201,7 @@ void SumCases(Bench& bench, int requests) {
   const void* const x = RandomMatrix(rows, kWidth, kBf16);
   const void* const y = RandomMatrix(rows, kWidth, kBf16);
   void* const out = EmptyMatrix(rows, kWidth, kBf16);
-  Run(bench, "add", Rows(rows), 3 * row, AddCuda, {kBf16, int64_t{rows} * kWidth, x, y, out});
+  Run(bench, {"add", Rows(rows), 3 * row}, AddCuda, {kBf16, int64_t{rows} * kWidth, x, y, out});
   const GatedSumArgs gated{.type = kBf16,
                            .rows = rows,
                            .width = kWidth,
@@ -201,10 +210,10 @@ void SumCases(Bench& bench, int requests) {
                            .bias = RandomMatrix(1, kWidth, kBf16),
                            .code = y,
                            .out = out};
-  Run(bench, "gated_sum", Rows(rows), 3 * row + 4.0 * kWidth * rows + kHalf * kWidth, GatedSumCuda, gated);
+  Run(bench, {"gated_sum", Rows(rows), 3 * row + 4.0 * kWidth * rows + kHalf * kWidth}, GatedSumCuda, gated);
   const RepeatRowsArgs repeat{
       .type = kBf16, .rows = rows, .width = kWidth, .repeat = kBeam, .period = requests, .x = x, .out = out};
-  Run(bench, "repeat_rows", Rows(rows), row + kHalf * kWidth * requests, RepeatRowsCuda, repeat);
+  Run(bench, {"repeat_rows", Rows(rows), row + kHalf * kWidth * requests}, RepeatRowsCuda, repeat);
 }
 
 void StateCases(Bench& bench, int requests) {
@@ -214,10 +223,10 @@ void StateCases(Bench& bench, int requests) {
   const int32_t* const orders = Upload(order);
   VisibilityArgs own{.requests = requests, .tokens = kContext, .groups = kContext, .order = orders, .own_order = true};
   own.out = Array<int32_t>(int64_t{requests} * (2 * kContext + 1));
-  Run(bench, "visibility, the tokens' own", Requests(requests), 4.0 * (3 * tokens + requests), VisibilityCuda, own);
+  Run(bench, {"visibility, the tokens' own", Requests(requests), 4.0 * (3 * tokens + requests)}, VisibilityCuda, own);
   VisibilityArgs context{.requests = requests, .tokens = kContext, .groups = 1, .order = orders};
   context.out = own.out;
-  Run(bench, "visibility, of a context", Requests(requests), 4.0 * (2 * tokens + 2 * requests), VisibilityCuda,
+  Run(bench, {"visibility, of a context", Requests(requests), 4.0 * (2 * tokens + 2 * requests)}, VisibilityCuda,
       context);
 
   const std::vector<int32_t> parent = RandomIds<int32_t>(rows, kBeam);
@@ -231,7 +240,7 @@ void StateCases(Bench& bench, int requests) {
                                  .lineage = Upload(RandomIds<int32_t>(size_t{2} * rows, kBeam)),
                                  .parents = parents,
                                  .out = Array<int32_t>(int64_t{3} * rows)};
-  Run(bench, "extend_lineage", Requests(requests) + ", 2 steps", 4.0 * ((1 + 3) * rows + 2 * Distinct(read)),
+  Run(bench, {"extend_lineage", Requests(requests) + ", 2 steps", 4.0 * ((1 + 3) * rows + 2 * Distinct(read))},
       ExtendLineageCuda, extend);
   const NextStepArgs next{.requests = requests,
                           .slots = kBeam,
@@ -241,7 +250,7 @@ void StateCases(Bench& bench, int requests) {
                           .parent = parents,
                           .codes = Array<int32_t>(rows),
                           .parents = Array<int32_t>(rows)};
-  Run(bench, "next_step", Requests(requests), rows * (2.0 + 4 + 4 + 4) + 4.0 * requests, NextStepCuda, next);
+  Run(bench, {"next_step", Requests(requests), rows * (2.0 + 4 + 4 + 4) + 4.0 * requests}, NextStepCuda, next);
 
   const double row_bytes = kHalf * kWidth, visible = 400.0 * requests;
   const TakeVisibleArgs take{.tokens = tokens,
@@ -249,14 +258,14 @@ void StateCases(Bench& bench, int requests) {
                              .order = orders,
                              .x = RandomMatrix(tokens, kWidth, kBf16),
                              .out = EmptyMatrix(tokens, kWidth, kBf16)};
-  Run(bench, "take_visible", Rows(tokens), 4.0 * tokens + 2 * visible * row_bytes, TakeVisibleCuda, take);
+  Run(bench, {"take_visible", Rows(tokens), 4.0 * tokens + 2 * visible * row_bytes}, TakeVisibleCuda, take);
   StackRowsArgs stack{.requests = requests, .capacity = kContext, .row_bytes = static_cast<int64_t>(row_bytes)};
   for (int b = 0; b < requests; ++b) {
     stack.rows[b] = RandomMatrix(400, kWidth, kBf16);
     stack.count[b] = 400;
   }
   stack.out = EmptyMatrix(tokens, kWidth, kBf16);
-  Run(bench, "stack_rows", Requests(requests), (visible + tokens) * row_bytes, StackRowsCuda, stack);
+  Run(bench, {"stack_rows", Requests(requests), (visible + tokens) * row_bytes}, StackRowsCuda, stack);
 }
 
 void RankerCases(Bench& bench, int requests) {
@@ -285,7 +294,7 @@ void RankerCases(Bench& bench, int requests) {
                        .score = Upload(std::vector<float>(rows, -9.0f)),
                        .value = Array<float>(rows)};
   const double vectors = Distinct(read) + Distinct(code) + kRankerHeads;
-  Run(bench, "rank_candidates", Requests(requests), kHalf * kRankerWidth * vectors + rows * (4.0 + 2 + 4 + 4),
+  Run(bench, {"rank_candidates", Requests(requests), kHalf * kRankerWidth * vectors + rows * (4.0 + 2 + 4 + 4)},
       RankCandidatesCuda, rank);
 }
 

@@ -30,13 +30,13 @@ BEAMLINE_INLINE void StoreSome(const Lanes& x, float* to, int64_t count) {
 
 void RmsNorm(const RmsNormArgs& args) {
   const int64_t d = args.d;
-  const float* x = args.x;
+  const float *x = args.x, *weight = args.weight;
   float* y = args.y;
   for (int64_t row = 0; row < args.rows; ++row, x += d, y += d) {
     const double mean = static_cast<double>(Dot(x, x, d)) / static_cast<double>(d);
     const float scale = static_cast<float>(1 / std::sqrt(mean + static_cast<double>(args.epsilon)));
     ForLanes(d, [&](int64_t at, int64_t count) {
-      StoreSome(LoadSome(x + at, count) * Lanes::All(scale) * LoadSome(args.weight + at, count), y + at, count);
+      StoreSome(LoadSome(x + at, count) * Lanes::All(scale) * LoadSome(weight + at, count), y + at, count);
     });
   }
 }
@@ -52,9 +52,10 @@ void AddScaled(const float* x, float scale, int64_t count, float* out) {
 }
 
 void AddGated(const AddGatedArgs& args) {
+  const float *a = args.a, *gate = args.gate, *b = args.b;
+  float* out = args.out;
   ForLanes(args.count, [&](int64_t at, int64_t n) {
-    StoreSome(LoadSome(args.a + at, n) + Sigmoid(LoadSome(args.gate + at, n)) * LoadSome(args.b + at, n), args.out + at,
-              n);
+    StoreSome(LoadSome(a + at, n) + Sigmoid(LoadSome(gate + at, n)) * LoadSome(b + at, n), out + at, n);
   });
 }
 

@@ -43,15 +43,22 @@ struct __align__(16) TileStorage {
   int32_t largest_order[2][kGroups];
 };
 
-// Rows [first, first + kRows) of a matrix of `count` rows; rows beyond it become zeros.
+template <class T>
+struct TileSource {
+  const T* rows;
+  int64_t step;  // between them
+  int32_t count;
+};
+
+// Rows [first, first + kRows) of a matrix; rows beyond it become zeros.
 template <class T, int kDim, int kRows>
-__device__ void LoadTile(T (&tile)[kRows][kDim + kPad], const T* rows, int64_t step, int32_t first, int32_t count) {
+__device__ void LoadTile(T (&tile)[kRows][kDim + kPad], const TileSource<T>& of, int32_t first) {
   constexpr int kChunks = kDim / 8;
 #pragma unroll 2  // all at once would take the registers of the sums
   for (int i = threadIdx.x; i < kRows * kChunks; i += kTileThreads) {
     const int row = i / kChunks, column = i % kChunks * 8;
-    const bool valid = first + row < count;
-    CopyAsync16(&tile[row][column], valid ? rows + (first + row) * step + column : rows, valid);
+    const bool valid = first + row < of.count;
+    CopyAsync16(&tile[row][column], valid ? of.rows + (first + row) * of.step + column : of.rows, valid);
   }
 }
 
@@ -169,8 +176,8 @@ __global__ void __launch_bounds__(kTileThreads, 1) TileAttention(const __grid_co
   const int group = warp % kGroups, warp_row = warp / kGroups * kWarpRows;
 
   const auto load_keys = [&](int stage, int32_t first) {
-    LoadTile<T, kDim>(tiles.key[stage], head.key, batch.key_value_step, first, head.keys);
-    if (!same) LoadTile<T, kDim>(tiles.value[stage], head.value, batch.key_value_step, first, head.keys);
+    LoadTile<T, kDim>(tiles.key[stage], {head.key, batch.key_value_step, head.keys}, first);
+    if (!same) LoadTile<T, kDim>(tiles.value[stage], {head.value, batch.key_value_step, head.keys}, first);
     CopyAsyncCommit();
     if (threadIdx.x < kKeys) {
       const int32_t key = first + static_cast<int32_t>(threadIdx.x);
@@ -188,7 +195,7 @@ __global__ void __launch_bounds__(kTileThreads, 1) TileAttention(const __grid_co
     for (int offset = 16; offset > 0; offset /= 2) limit = min(limit, __shfl_xor_sync(0xffffffffu, limit, offset));
     if (lane == 0) tiles.least_limit[warp] = limit;
   }
-  LoadTile<T, kDim>(tiles.query, head.query, batch.query_step, first_query, head.queries);
+  LoadTile<T, kDim>(tiles.query, {head.query, batch.query_step, head.queries}, first_query);
   load_keys(0, 0);
 
   const float scale = batch.scale * kLog2E;

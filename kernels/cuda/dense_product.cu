@@ -13,10 +13,17 @@ namespace {
 
 constexpr int kEights = 4;  // of columns, that are stored together
 
-// To memory, the pairs that this lane of the four that hold a row has of four eights of columns from `column` on.
+struct OutPlace {
+  int64_t row;
+  int32_t column;
+  int32_t width;  // of the result
+};
+
+// To memory, the pairs that this lane of the four that hold a row has of four eights of columns from a place on.
 template <class Out>
-__device__ void StoreEights(const ProductArgs& args, int64_t row, int32_t column, int32_t width,
-                            const float (&pair)[2 * kEights]) {
+__device__ void StoreEights(const ProductArgs& args, OutPlace place, const float (&pair)[2 * kEights]) {
+  const int64_t row = place.row;
+  const int32_t column = place.column, width = place.width;
   Out* const out = static_cast<Out*>(args.out) + row * args.out_step;
   const int lane = threadIdx.x % 4;
   if constexpr (__is_same(Out, float)) {
@@ -89,7 +96,7 @@ __global__ void __launch_bounds__(WarpgroupTile<T, Shape>::kThreads, WarpgroupTi
         }
       }
       if constexpr (!kGated) Finish<Out>(args, at, columns, value);
-      StoreEights<Out>(args, at, first_column + first * 8, width, value);
+      StoreEights<Out>(args, {at, first_column + first * 8, width}, value);
     }
   }
 #else

@@ -8,13 +8,17 @@ namespace {
 
 constexpr int kThreads = 256;
 
+struct Table {
+  const void* values;
+  int32_t rows, width;
+};
+
 // Adds kVector columns of a table's row; nothing for a row the table does not have.
 template <class T>
-__device__ void AddRow(const void* table, int32_t rows, int32_t width, int32_t row, int32_t column,
-                       float (&sum)[kVector]) {
-  if (row < 0 || row >= rows) return;
+__device__ void AddRow(Table table, int32_t row, int32_t column, float (&sum)[kVector]) {
+  if (row < 0 || row >= table.rows) return;
   float values[kVector];
-  LoadVector(static_cast<const T*>(table) + int64_t{row} * width + column, values);
+  LoadVector(static_cast<const T*>(table.values) + int64_t{row} * table.width + column, values);
 #pragma unroll
   for (int i = 0; i < kVector; ++i) sum[i] += values[i];
 }
@@ -40,8 +44,8 @@ __global__ void __launch_bounds__(kThreads) EmbedCodes(const __grid_constant__ E
   int32_t row = 0;
   if (args.codes != nullptr) row = args.codes[at.row];
   if (args.ids != nullptr) row = args.ids[at.row * args.id_step];
-  AddRow<T>(args.table, args.table_rows, args.width, row, at.column, sum);
-  if (args.add != nullptr) AddRow<T>(args.add, 1, args.width, 0, at.column, sum);
+  AddRow<T>({args.table, args.table_rows, args.width}, row, at.column, sum);
+  if (args.add != nullptr) AddRow<T>({args.add, 1, args.width}, 0, at.column, sum);
   const int64_t step = args.out_step == 0 ? args.width : args.out_step;
   StoreVector(static_cast<T*>(args.out) + at.row * step + at.column, sum);
 }
@@ -51,14 +55,14 @@ __device__ void AddFeature(const FeatureColumn& feature, int32_t id, int32_t col
   if (feature.lookup == FeatureRow::kBitSum) {
     for (int32_t bit = 0; bit < feature.buckets; ++bit) {
       if ((static_cast<uint32_t>(id) >> bit & 1u) != 0) {
-        AddRow<T>(feature.table, feature.buckets, feature.width, bit, column, sum);
+        AddRow<T>({feature.table, feature.buckets, feature.width}, bit, column, sum);
       }
     }
     return;
   }
   int32_t row = id;
   if (feature.lookup == FeatureRow::kFromOne) row = id > 0 ? id - 1 : -1;
-  AddRow<T>(feature.table, feature.buckets, feature.width, row, column, sum);
+  AddRow<T>({feature.table, feature.buckets, feature.width}, row, column, sum);
 }
 
 template <class T>
@@ -110,10 +114,10 @@ __global__ void __launch_bounds__(kThreads) JoinTokens(const __grid_constant__ J
   float sum[kVector] = {};
   const TokenSource source = SourceOf(args, at.row);
   if (source.from >= 0 && source.from < kMaxPathways) {
-    AddRow<T>(args.pathway[source.from], args.pathway_rows[source.from], args.width, source.row, at.column, sum);
+    AddRow<T>({args.pathway[source.from], args.pathway_rows[source.from], args.width}, source.row, at.column, sum);
   }
   if (args.positions != nullptr) {
-    AddRow<T>(args.positions, args.position_rows, args.width, args.position[at.row], at.column, sum);
+    AddRow<T>({args.positions, args.position_rows, args.width}, args.position[at.row], at.column, sum);
   }
   StoreVector(static_cast<T*>(args.out) + at.row * args.width + at.column, sum);
 }

@@ -46,7 +46,8 @@ Tensor JoinTokens(Context& ctx, absl::Span<const Tensor> pathways, const Tensor&
 // [BOS] + the first steps - 1 codes of codes [batch, targets, levels]; dropout. -> [batch * targets * steps, d].
 // REQUIRES: steps <= levels + 1.
 Tensor EmbedPrefix(Context& ctx, const CodeEmbedding& embedding, const Tensor& codes, int steps);
-// Input of one decode step: BOS of each request of the batch at level 0, else codes [batch, rows] of the level before.
+// Input of one decode step: BOS of each of of.batch requests at of.level 0, else codes [batch, rows] of the level
+// before.
 Tensor EmbedStep(Context& ctx, const CodeEmbedding& embedding, const LevelRows& of, const Tensor& codes);
 // Trunk input: position rows alone, once per group. -> [groups * levels, d]
 Tensor EmbedPositions(Context& ctx, const Tensor& positions, int64_t groups);

@@ -143,7 +143,7 @@ absl::Status SectionReader::ReadAt(uint64_t offset, char* out, uint64_t bytes) c
     const ssize_t got = ::pread(descriptor_, out, std::min(bytes, kChunk), static_cast<off_t>(offset));
     if (got < 0 && errno == EINTR) continue;
     if (got < 0) return StatusOfErrno(errno, absl::StrCat(path_.string(), ": cannot read at byte ", offset));
-    if (got == 0) return absl::InvalidArgumentError(absl::StrCat(path_.string(), ": ends at byte ", offset));
+    if (got == 0) return absl::DataLossError(absl::StrCat(path_.string(), ": ends at byte ", offset));
     out += got;
     offset += static_cast<uint64_t>(got);
     bytes -= static_cast<uint64_t>(got);

@@ -46,8 +46,8 @@ absl::Status WriteSectionFile(const std::filesystem::path& path, absl::Span<cons
 
 class SectionReader {
  public:
-  // Reads and checks the header and all padding. INVALID_ARGUMENT: not such a file, another format, damaged, or larger
-  // than `max_bytes`; NOT_FOUND and PERMISSION_DENIED as the system says.
+  // Reads and checks the header and all padding. INVALID_ARGUMENT: not such a file, another format, or larger than
+  // `max_bytes`; DATA_LOSS: damaged; NOT_FOUND and PERMISSION_DENIED as the system says.
   static absl::StatusOr<SectionReader> Open(const std::filesystem::path& path, uint64_t max_bytes);
   SectionReader(SectionReader&& other) noexcept;
   SectionReader& operator=(SectionReader&&) = delete;

@@ -48,18 +48,20 @@ DecoderLayer BindDecoderLayer(const ModelConfig& config, const Weights& weights,
 // x [batch * tokens, d]
 at::Tensor RunEncoderLayer(backend::Context& ctx, const EncoderLayer& layer, at::Tensor x, const at::Tensor& mask);
 
-// All levels of every target at once: x [groups * levels, d].
 struct LayerTargets {
   backend::ContextView context;
   int levels = 1;
 };
+
+// All levels of every target at once: x [groups * levels, d].
 at::Tensor RunDecoderLayer(backend::Context& ctx, const DecoderLayer& layer, const LayerTargets& input, at::Tensor x);
 
-// One step of every beam: x [batch * rows, d].
 struct LayerStep {
   backend::ContextView context;
   backend::LineageStep lineage;
 };
+
+// One step of every beam: x [batch * rows, d].
 at::Tensor RunDecoderLayer(backend::Context& ctx, const DecoderLayer& layer, const LayerStep& input, at::Tensor x);
 
 }  // namespace beamline::model

@@ -95,11 +95,12 @@ class SchemaBuilder {
            .role = WeightRole::kMatrix});
       Split(0);
     }
-    if (config_.t5.padded)
+    if (config_.t5.padded) {
       Add({.name = "head_bias",
            .shape = {config_.t5.vocabulary},
            .initializer = Initializer::kZeros,
            .role = WeightRole::kBuffer});
+    }
   }
 
   // The last level's table is there only for who reads it: a tied head or a shared sid feature.

@@ -29,7 +29,8 @@ using ModelHandle = std::shared_ptr<const Model>;
 class Loader {
  public:
   virtual ~Loader() = default;
-  // A digest of the bundle at `path`, cheaply, without verifying or loading it: equal digests mean equal bundles.
+  // A digest of what would be loaded of `path` (the bundle, and the catalogue where that is another's), cheaply,
+  // without verifying or loading it.
   virtual absl::StatusOr<std::string> Identify(const std::string& path) = 0;
   // All of the bundle at `path` is what Identify said; nothing is loaded.
   virtual absl::Status Verify(const std::string& path) = 0;

@@ -27,7 +27,7 @@ absl::string_view NameOf(VersionState state);  // "loading", ...
 struct VersionStatus {
   int64_t id = 0;             // 1, 2, ... in the order of loading, since the start
   std::string path;           // of the bundle
-  std::string digest;         // of the bundle; empty where it could not be identified
+  std::string digest;         // of what is loaded; empty where it could not be identified
   std::string model_version;  // empty until loaded
   std::string catalogue_version;
   VersionState state = VersionState::kLoading;

@@ -59,7 +59,6 @@ struct Within {
 };
 
 void ReadNumber(JsonObjectReader& reader, const char* key, const Within& within, double& out) {
-  if (reader.Find(key, true) == nullptr) return;
   const size_t before = reader.problems().size();
   reader.Double(key, out);
   if (reader.problems().size() == before && !(out >= within.low && out <= within.high)) {

@@ -134,7 +134,7 @@ absl::Status GroupFollower::Load(const GroupMessage& message) {
             {"bundle", options.bundle},
             {"model_version", loaded.bundle.manifest.model_version}});
   const std::lock_guard<std::mutex> lock(mu_);
-  if (awaited_.erase(message.model) == 0) return absl::CancelledError("rank 0 gave the model up");
+  if (!awaited_.contains(message.model)) return absl::CancelledError("rank 0 gave the model up");
   Followed& followed = models_[message.model];
   followed.context = std::move(ctx);
   followed.model = std::move(loaded.model);

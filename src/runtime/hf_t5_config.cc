@@ -142,12 +142,29 @@ struct Tokens {
   bool start = false, end = false;
 };
 
+void ReadLength(JsonObjectReader& reader, HfT5Config& config) {
+  const json* most = reader.Find("max_new_tokens", false);
+  const json* longest = reader.Find("max_length", false);  // the older name; counts the start token
+  int32_t length = 0;
+  if (most != nullptr && !most->is_null()) {
+    reader.ReadInt("max_new_tokens", *most, length);
+    config.max_new_tokens = length;
+  } else if (longest != nullptr && !longest->is_null()) {
+    reader.ReadInt("max_length", *longest, length);
+    config.max_new_tokens = int64_t{length} - 1;
+  }
+}
+
 // generate takes everything from generation_config.json where there is one, else from config.json.
 absl::StatusOr<Tokens> ReadGenerationConfig(const fs::path& path, const json& model, HfT5Config& config) {
   Tokens found;
   std::error_code error;
   if (!fs::exists(path, error)) {
     NoteGeneration(model, "config.json", config);
+    std::vector<std::string> problems;
+    JsonObjectReader reader(model, "", problems);
+    ReadLength(reader, config);
+    BEAMLINE_RETURN_IF_ERROR(Problems(path.parent_path() / "config.json", problems));
     return found;
   }
   BEAMLINE_ASSIGN_OR_RETURN(const json document, ReadJsonObject(path.string(), kConfigLimits));
@@ -156,16 +173,7 @@ absl::StatusOr<Tokens> ReadGenerationConfig(const fs::path& path, const json& mo
   found.start = ReadToken("decoder_start_token_id", reader, config.start_token) ||
                 ReadToken("bos_token_id", reader, config.start_token);  // as generate does
   found.end = ReadToken("eos_token_id", reader, config.end_token);
-  const json* most = reader.Find("max_new_tokens", false);
-  const json* longest = reader.Find("max_length", false);  // the older name; counts the start token
-  int64_t length = 0;
-  if (most != nullptr && !most->is_null()) {
-    reader.ReadInt("max_new_tokens", *most, length);
-    config.max_new_tokens = length;
-  } else if (longest != nullptr && !longest->is_null()) {
-    reader.ReadInt("max_length", *longest, length);
-    config.max_new_tokens = length - 1;
-  }
+  ReadLength(reader, config);
   NoteGeneration(document, path.filename().string(), config);
   BEAMLINE_RETURN_IF_ERROR(Problems(path, problems));
   return found;

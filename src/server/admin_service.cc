@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <string>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "beamline/retry.h"
 #include "beamline/status.h"
@@ -28,19 +29,21 @@ absl::Status CheckBundlePath(const std::string& path) {
                                     "; give a path without any")});
 }
 
-// Why there is no new version. What a folder is not, or does not hold, is told of the field that named it.
-absl::Status Explained(const absl::Status& status, bool named) {
+// Why there is no new version. What the folder that the request named is not, or does not hold, is told of its field;
+// what else is missing (engine.catalogue) is not.
+absl::Status Explained(const absl::Status& status, absl::string_view bundle) {
   if (absl::IsResourceExhausted(status) && GetRefusalReason(status).empty()) return WithReason(status, kOutOfMemory);
-  const bool of_the_folder = absl::IsInvalidArgument(status) || absl::IsNotFound(status);
-  return named && of_the_folder ? WithReason(status, DetailOf(status).reason(), "bundle") : status;
+  const bool of_the_folder = (absl::IsInvalidArgument(status) || absl::IsNotFound(status)) && !bundle.empty() &&
+                             absl::StrContains(status.message(), bundle);
+  return of_the_folder ? WithReason(status, DetailOf(status).reason(), "bundle") : status;
 }
 
-// Ends the call with the version that now serves, or with why not. `named`: the request named the bundle.
+// Ends the call with the version that now serves, or with why not. `bundle`: as the request named it; may be empty.
 template <typename Response>
-Engine::ReloadCallback Answer(std::shared_ptr<UnaryCall> call, bool named) {
-  return [call = std::move(call), named](absl::StatusOr<ModelVersion> result) {
+Engine::ReloadCallback Answer(std::shared_ptr<UnaryCall> call, const std::string& bundle) {
+  return [call = std::move(call), bundle](absl::StatusOr<ModelVersion> result) {
     if (!result.ok()) {
-      call->Finish(Explained(result.status(), named));
+      call->Finish(Explained(result.status(), bundle));
       return;
     }
     Response response;
@@ -59,7 +62,7 @@ class AdminHandlers final : public RawAdminService {
         service_, *context, {*bytes, response},
         [this](const auto& call, const CallContext&, const v1::ReloadRequest& request) -> absl::Status {
           BEAMLINE_RETURN_IF_ERROR(CheckBundlePath(request.bundle()));
-          service_.engine->Reload(request.bundle(), Answer<v1::ReloadResponse>(call, !request.bundle().empty()));
+          service_.engine->Reload(request.bundle(), Answer<v1::ReloadResponse>(call, request.bundle()));
           return absl::OkStatus();
         });
   }
@@ -68,7 +71,7 @@ class AdminHandlers final : public RawAdminService {
                                      grpc::ByteBuffer* response) override {
     return Serve<v1::RollbackRequest>(service_, *context, {*bytes, response},
                                       [this](const auto& call, const CallContext&, const v1::RollbackRequest&) {
-                                        service_.engine->Rollback(Answer<v1::RollbackResponse>(call, false));
+                                        service_.engine->Rollback(Answer<v1::RollbackResponse>(call, ""));
                                         return absl::OkStatus();
                                       });
   }

@@ -25,14 +25,14 @@ using google::protobuf::FieldDescriptor;
 using google::protobuf::Message;
 using google::protobuf::TextFormat;
 
-struct Bounds {
+struct FieldBounds {
   std::string field;
   int64_t low;
   int64_t high;
 };
 
 // Of one field each, as the schema's comments say. Those of section engine are beamline/engine_limits.h.
-const Bounds kOwnBounds[] = {
+const FieldBounds kOwnBounds[] = {
     {"limits.max_receive_bytes", 1024, 1 << 30},
     {"limits.max_send_bytes", 1024, 1 << 30},
     {"limits.max_unknown_field_bytes", 0, 1 << 30},
@@ -93,7 +93,7 @@ class Checker {
   }
 
   void Run() {
-    for (const Bounds& bounds : bounds_) CheckBounds(bounds.field, bounds.low, bounds.high);
+    for (const FieldBounds& bounds : bounds_) CheckBounds(bounds.field, bounds.low, bounds.high);
     for (const AtMost& relation : relations_) CheckRelation(relation);
     CheckAddress("listen.address", config_.listen().address());
     CheckListenPort();
@@ -146,7 +146,7 @@ class Checker {
 
   bool InBounds(absl::string_view path) const {
     const int64_t value = Number(path);
-    return std::any_of(bounds_.begin(), bounds_.end(), [&](const Bounds& bounds) {
+    return std::any_of(bounds_.begin(), bounds_.end(), [&](const FieldBounds& bounds) {
       return path == bounds.field && value >= bounds.low && value <= bounds.high;
     });
   }
@@ -356,7 +356,7 @@ class Checker {
     }
   }
 
-  std::vector<Bounds> bounds_;
+  std::vector<FieldBounds> bounds_;
   std::vector<AtMost> relations_;
   const config::v1::ServerConfig& config_;
   const TextFormat::ParseInfoTree& locations_;

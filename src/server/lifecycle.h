@@ -81,14 +81,15 @@ class Watchdog {
   std::thread thread_;
 };
 
-// Serves until it is asked to stop, then drains, shuts the server and drains the engine. Health follows the engine's
-// readiness. ABORTED when the grace time or a second stop cut calls off; the message says how many. INTERNAL when the
-// engine was not ready for lifecycle.broken_exit_ms, which stops it too; with a fault (EngineStatus) it is stopped at
-// once, and calls in flight, which the engine ends, are given kLostExit at most.
 struct Stopping {
   const StopRequests& requests;
   Watchdog& watchdog;
 };
+
+// Serves until it is asked to stop, then drains, shuts the server and drains the engine. Health follows the engine's
+// readiness. ABORTED when the grace time or a second stop cut calls off; the message says how many. INTERNAL when the
+// engine was not ready for lifecycle.broken_exit_ms, which stops it too; with a fault (EngineStatus) it is stopped at
+// once, and calls in flight, which the engine ends, are given kLostExit at most.
 absl::Status ServeUntilStopped(const config::v1::Lifecycle& lifecycle, Server& server, Engine& engine,
                                const Stopping& stopping);
 

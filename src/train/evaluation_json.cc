@@ -29,17 +29,12 @@ json ToJson(const data::MetricIntervals& metrics) {
           {"ndcg_10", ToJson(metrics.ndcg_10)}};
 }
 
-void RequiredDouble(JsonObjectReader& reader, const char* key, double& out) {
-  reader.Find(key, true);
-  reader.Double(key, out);
-}
-
 data::Interval IntervalFrom(const json& object, const std::string& path, std::vector<std::string>& problems) {
   data::Interval interval;
   JsonObjectReader reader(object, path, problems);
-  RequiredDouble(reader, "low", interval.low);
-  RequiredDouble(reader, "mean", interval.mean);
-  RequiredDouble(reader, "high", interval.high);
+  reader.Double("low", interval.low);
+  reader.Double("mean", interval.mean);
+  reader.Double("high", interval.high);
   reader.Finish();
   return interval;
 }
@@ -111,8 +106,8 @@ EvaluationReport ReportFrom(const json& object, std::vector<std::string>& proble
   reader.Int("catalogue_items", report.catalogue_items);
   reader.Int("catalogue_sids", report.catalogue_sids);
   reader.Int("beam", report.beam);
-  RequiredDouble(reader, "confidence", report.confidence);
-  RequiredDouble(reader, "seconds", report.seconds);
+  reader.Double("confidence", report.confidence);
+  reader.Double("seconds", report.seconds);
   // Later than the first reports.
   reader.String("targets", report.targets, false);
   reader.Int("targets_without_sid", report.targets_without_sid, false);

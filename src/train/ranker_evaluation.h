@@ -39,11 +39,12 @@ struct RankerReport {
 // FAILED_PRECONDITION where nothing is held out: for whoever is about to train.
 absl::Status CheckHeldOut(const RankerInputs& inputs, const RankerOptions& options);
 
-// Errors: CheckHeldOut's; a prediction that is not a number is INTERNAL; CANCELLED after Ctrl-C.
 struct TrainedRanker {
   const RankerInputs& inputs;
   const BehaviourCounts& counts;  // of what it was trained with
 };
+
+// Errors: CheckHeldOut's; a prediction that is not a number is INTERNAL; CANCELLED after Ctrl-C.
 absl::StatusOr<RankerReport> EvaluateRanker(backend::Context ctx, const TrainedRanker& ranker,
                                             const RankerOptions& options, Progress* progress = nullptr);
 

@@ -54,12 +54,13 @@ model::Weights WithNewRanker(backend::Context& ctx, const model::Weights& trunk,
 // The builder of a ranker's batches.
 ExampleBuilder RankerExamples(const RankerInputs& inputs, const RankerOptions& options);
 
-// Changes the weights `ranker.*` of the model in place. Errors: the options, a loss that is not finite; CANCELLED
-// after Ctrl-C.
 struct RankerWatch {
   Progress* progress = nullptr;
   std::function<void(const RankerEpoch&)> on_epoch;  // sees every finished epoch, all of which are returned
 };
+
+// Changes the weights `ranker.*` of the model in place. Errors: the options, a loss that is not finite; CANCELLED
+// after Ctrl-C.
 absl::StatusOr<std::vector<RankerEpoch>> TrainRanker(backend::Context ctx, const RankerInputs& inputs,
                                                      const RankerOptions& options, const RankerWatch& watch = {});
 

@@ -254,8 +254,6 @@ TEST(Safetensors, AcceptsTrailingSpacesInTheHeaderAndWhatTheOptionsAllow) {
   EXPECT_TRUE(SafetensorsFile::Parse(FileOf("{}", ""), "m", limits).ok());
 }
 
-// C4.11-C4.13 in the large: no prefix of a good file and no file with one flipped header byte may crash; prefixes are
-// all refused.
 // 640 is 80 02, as a pickle of protocol 2 begins; 896, 1152 and 1408 are those of protocols 3 to 5.
 TEST(Safetensors, ReadsAHeaderWhoseLengthLooksLikeAPickle) {
   const std::string header = "{" + Entry("a", "F32", "[1]", "[0,4]") + "}";
@@ -266,6 +264,8 @@ TEST(Safetensors, ReadsAHeaderWhoseLengthLooksLikeAPickle) {
   EXPECT_THAT(std::string(RefusedBecause(LengthPrefix(640) + std::string(2000, 'x')).message()), HasSubstr("pickle"));
 }
 
+// C4.11-C4.13 in the large: no prefix of a good file and no file with one flipped header byte may crash; prefixes are
+// all refused.
 TEST(Safetensors, SurvivesTruncationAndFlippedBytes) {
   const std::vector<float> values = {1, 2, 3, 4};
   SafetensorsWriter writer;

@@ -38,6 +38,10 @@ if verb == "import":
 elif verb == "tokenize":
     (out / "sids.tsv").touch()
 elif verb == "train":
+    if "--config" in options:  # what a model's configuration must not leave out
+        config = json.load(open(options["--config"]))
+        config["level_sizes"], config["d_model"], config["heads"], config["norm_epsilon"], config["positive"]["fusion"]
+        config["encoder"]["causal"], config["encoder"]["ffn"]["gated"], config["decoder"]["tied_heads"]
     print("validation R@5 .1000  N@5 .1000  R@10 .1000  N@10 .1000  best")
     curve = [{"epoch": 1, "step": 9, "loss": 1.0, "validation": metrics | {"recall_10": 0.1, "ndcg_10": 0.1}}]
     (out / "training.json").write_text(json.dumps({"options": {}, "parameters": 1, "stopped_early": False, "curve": curve}))

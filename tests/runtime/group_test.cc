@@ -299,7 +299,6 @@ TEST(Group, ModelsThatCannotBeSharedOrDifferAreNamedAndNothingEnds) {
   RunJobs(*runner, RandomJobs(*runner, 1, 2));
 }
 
-// Each rank would quantise its share of a row with a scale of its own. Neither waits for the others to be told.
 // Rank 0 may give a model up while the others still load it: they have no use for it then.
 TEST(Group, AModelThatRankZeroGaveUpStaysNowhereInMemory) {
   RunnerOptions options{.bundle = TinyBundle("given_up", {.feature_width = 4096}), .threads = 1};
@@ -318,6 +317,7 @@ TEST(Group, AModelThatRankZeroGaveUpStaysNowhereInMemory) {
   EXPECT_LT(in_use() - before, 5 * one + (16 << 20));
 }
 
+// Each rank would quantise its share of a row with a scale of its own. Neither waits for the others to be told.
 TEST(Group, TypesWhoseRowsHaveAScaleAreRefused) {
   for (const std::string dtype : {"int8", "fp8", "fp8_mixed"}) {
     const RunnerOptions options{.bundle = "none", .device = "auto", .dtype = dtype};

@@ -109,6 +109,8 @@ TEST_F(AdminTest, OnlyABundleThatTheRequestNamesIsItsField) {
   engine_.set_reload_error(absl::InvalidArgumentError("models/3/bundle.json: is none"));
   EXPECT_EQ(DetailOf(FromGrpcStatus(Reload("models/3", &response))).field(), "bundle");
   EXPECT_EQ(DetailOf(FromGrpcStatus(Reload("", &response))).field(), "");
+  engine_.set_reload_error(absl::NotFoundError("/data/items.cat: no such file"));  // engine.catalogue
+  EXPECT_EQ(DetailOf(FromGrpcStatus(Reload("models/3", &response))).field(), "");
 }
 
 TEST_F(AdminTest, ThePublicListenerOffersNoneOfIt) {

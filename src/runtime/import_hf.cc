@@ -166,8 +166,7 @@ absl::Status WriteModel(const PartsFolder& parts, const Checkpoint& checkpoint, 
 // How many tokens generate would make: Beamline's are always an item's codes, and the end token is scored or not.
 std::string NoteLength(const HfT5Config& hf, const model::ModelConfig& config) {
   if (!hf.max_new_tokens.has_value()) return "";
-  const std::string is =
-      absl::StrCat("generation_config.json: max_new_tokens (or max_length - 1) is ", *hf.max_new_tokens, ", ");
+  const std::string is = absl::StrCat("generate's max_new_tokens (or max_length - 1) is ", *hf.max_new_tokens, ", ");
   if (config.t5.score_end) return absl::StrCat(is, "more than the levels: scores contain the end token");
   if (*hf.max_new_tokens == config.levels()) return "";
   return absl::StrCat(is, "which ends before the ", config.levels(), " codes of an item; Beamline makes all of them");

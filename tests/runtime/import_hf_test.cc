@@ -343,6 +343,13 @@ TEST(ImportHf, ScoresTheEndWhereGenerateHasRoomForIt) {
   EXPECT_TRUE(scores("max_new_tokens", 256));
   EXPECT_FALSE(scores("max_length", 5));  // with the start token
   EXPECT_TRUE(scores("max_length", 6));
+  fs::remove(folder.path("generation_config.json"));  // then generate asks config.json
+  for (const int length : {5, 6}) {
+    folder.EditJson("config.json", [length](json& c) { c["max_length"] = length; });
+    const auto result = folder.Import();
+    ASSERT_TRUE(result.ok()) << result.status();
+    EXPECT_EQ(result->config.t5.score_end, length == 6);
+  }
 }
 
 TEST(ImportHf, TakesTokensFromGenerationConfigFirst) {

@@ -304,6 +304,28 @@ TEST(EngineThreadsTest, DrainWaitsForTheCallbackOfARequestThatEndedWhileItsStore
   EXPECT_TRUE(ended.load());
 }
 
+// The callback runs on the thread of the first drain, and the store's thread is done with the request meanwhile.
+TEST(EngineThreadsTest, ASecondDrainWaitsForTheCallbacksOfTheFirst) {
+  auto store = std::make_shared<HangingStore>();
+  auto engine = Start({.history_store = store}, absl::ZeroDuration());
+  const absl::Cleanup release = [&] { store->Release(); };
+  std::atomic<bool> begun{false}, ended{false};
+  engine->Submit({.user_id = "good"}, [&](const auto&) {
+    begun.store(true);
+    std::this_thread::sleep_for(std::chrono::milliseconds(300));
+    ended.store(true);
+  });
+  store->Await();
+  std::thread first([&] { EXPECT_FALSE(engine->Drain(engine->Now())); });
+  for (int i = 0; i < 10'000 && !begun.load(); ++i) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  EXPECT_TRUE(begun.load());
+  store->Release();
+  std::this_thread::sleep_for(std::chrono::milliseconds(50));  // for the store's thread to be done
+  EXPECT_TRUE(engine->Drain(absl::InfiniteFuture()));
+  EXPECT_TRUE(ended.load());
+  first.join();
+}
+
 TEST(EngineThreadsTest, AReloadsCallbackMayAskAnEngineThatIsBeingDestroyed) {
   std::unique_ptr<EngineCore> engine;
   std::atomic<EngineCore*> loading_of{nullptr};

@@ -306,14 +306,18 @@ TEST(ImportHf, NotesWhatGenerateWouldApply) {
   EXPECT_THAT(result->notes[0], HasSubstr("config.json: repetition_penalty is 2.0, which Beamline does not apply"));
 }
 
+void SetLength(HfFolder& folder, const char* key, int value) {
+  folder.EditJson("generation_config.json", [&](json& c) {
+    c.erase("max_new_tokens"), c.erase("max_length");
+    c[key] = value;
+  });
+}
+
 TEST(ImportHf, NotesALengthThatBeamlineDoesNotMake) {
   HfFolder folder("relu_tied");  // four levels
   folder.options.overwrite = true;
   const auto notes = [&](const char* key, int value) {
-    folder.EditJson("generation_config.json", [&](json& c) {
-      c.erase("max_new_tokens"), c.erase("max_length");
-      c[key] = value;
-    });
+    SetLength(folder, key, value);
     return folder.Import()->notes;
   };
   EXPECT_THAT(notes("max_new_tokens", 4), ::testing::IsEmpty());
@@ -329,10 +333,7 @@ TEST(ImportHf, ScoresTheEndWhereGenerateHasRoomForIt) {
   HfFolder folder("relu_tied");  // four levels
   folder.options.overwrite = true;
   const auto scores = [&](const char* key, int value) {
-    folder.EditJson("generation_config.json", [&](json& c) {
-      c.erase("max_new_tokens"), c.erase("max_length");
-      c[key] = value;
-    });
+    SetLength(folder, key, value);
     const auto result = folder.Import();
     EXPECT_TRUE(result.ok()) << result.status();
     return result->config.t5.score_end;

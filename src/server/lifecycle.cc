@@ -360,9 +360,10 @@ absl::Status Follow(const config::v1::ServerConfig& config, const FollowerMain& 
   SignalWatcher signals([&](int number) {
     if (hangup.Took(number) || number == SIGUSR1) return;
     const bool first = stop.count() == 0;
-    if (!stop.AddSignal(ProcessClock().Now())) return;
+    if (!stop.IsNewWish(ProcessClock().Now())) return;
     LogEvent(spdlog::level::info, "signal received",
              {{"signal", number}, {"hint", "rank 0 ends the group, a second signal ends this rank"}});
+    stop.Add();
     if (!first || !ready) _exit(kInterruptedExit);
     watchdog->Arm(StopTime(config.lifecycle()) + 2 * kWatchdogMargin);
   });
@@ -399,7 +400,7 @@ absl::Status Serve(const config::v1::ServerConfig& config, const EngineFactory& 
     const bool was_loading = loading.load();  // then there may be no watchdog yet
     // First what cannot hang: from here on the process ends, even if the engine answers nobody any more.
     if (!was_loading && stop.count() == 0) watchdog->Arm(StopTime(config.lifecycle()) + kWatchdogMargin);
-    if (!stop.AddSignal(ProcessClock().Now())) return;
+    if (!stop.IsNewWish(ProcessClock().Now())) return;
     LogEvent(spdlog::level::info, "signal received", {{"signal", number}});
     if (was_loading) {  // nothing is served and nothing is being written: there is nothing to wait for
       LogEvent(spdlog::level::info, "stopped while loading");
@@ -408,6 +409,7 @@ absl::Status Serve(const config::v1::ServerConfig& config, const EngineFactory& 
     }
     SetInterrupted(true);  // a bundle being verified is given up
     pages.Draining();
+    stop.Add();
   });
   watchdog.emplace([&] {
     const Server* const server = running.load();

@@ -33,9 +33,10 @@ inline constexpr absl::Duration kOneWish = absl::Milliseconds(500);
 // How often the stop was asked for. Thread-safe.
 class StopRequests {
  public:
+  // From here on the stop goes its way in other threads: whoever adds has said before why.
   void Add();
-  // Add for a signal that comes `now`; false where it is the wish of the one before it, which adds nothing.
-  bool AddSignal(absl::Time now);
+  // False: the signal that comes `now` is the wish of the one before it, and is not to be added.
+  bool IsNewWish(absl::Time now);
   int count() const;
   // True once the count has reached `count`; false when `timeout` is over first.
   bool WaitFor(int count, absl::Duration timeout) const;

@@ -27,12 +27,10 @@ void StopRequests::Add() {
   changed_.notify_all();
 }
 
-bool StopRequests::AddSignal(absl::Time now) {
+bool StopRequests::IsNewWish(absl::Time now) {
   std::lock_guard lock(mu_);
   if (now - last_signal_ < kOneWish) return false;
   last_signal_ = now;
-  ++count_;
-  changed_.notify_all();
   return true;
 }
 

@@ -50,7 +50,7 @@ bool Valid(const ActivationArgs& args) {
   if (args.x == nullptr || (args.out == nullptr && args.quantized == nullptr)) return false;
   if ((args.quantized == nullptr) != (args.row_scale == nullptr)) return false;
   if (args.out == args.x && (args.gated || args.quantized != nullptr)) return false;
-  return IsAligned(args.x) && IsAligned(args.out) && IsAligned(args.quantized);
+  return IsAligned(args.x) && IsAligned(args.out) && IsAligned(args.quantized) && AreNaturallyAligned(args.row_scale);
 }
 
 }  // namespace

@@ -396,6 +396,10 @@ bool Valid(const AttentionBatch& batch) {
       (batch.key_order == nullptr) != (batch.query_limit == nullptr)) {
     return false;
   }
+  if (!AreNaturallyAligned(batch.query_begin, batch.query_count, batch.key_begin, batch.key_count, batch.key_order,
+                           batch.query_limit, batch.relative_bias)) {
+    return false;
+  }
   return batch.relative_bias == nullptr || (batch.reach >= 0 && batch.reach <= (1 << 20));
 }
 

@@ -63,7 +63,8 @@ LaunchError LaunchLaterLevel(const BeamSelectBatch& batch, CudaStream stream) {
 
 bool HasSlots(const DeviceBeams& beams) {
   return beams.node != nullptr && beams.score != nullptr && beams.parent != nullptr && beams.code != nullptr &&
-         beams.log_prob != nullptr && beams.count != nullptr;
+         beams.log_prob != nullptr && beams.count != nullptr &&
+         AreNaturallyAligned(beams.node, beams.score, beams.parent, beams.code, beams.log_prob, beams.count);
 }
 
 bool Valid(const BeamSelectBatch& batch) {
@@ -75,8 +76,15 @@ bool Valid(const BeamSelectBatch& batch) {
       batch.error == nullptr || batch.workspace == nullptr || !HasSlots(batch.out)) {
     return false;
   }
+  if (!AreNaturallyAligned(batch.logits, batch.parts, batch.row_begin, batch.width, batch.rule, batch.constraint,
+                           batch.lineage_in, batch.lineage_out, batch.error)) {
+    return false;
+  }
   if (batch.level == 0) return true;
-  if (batch.in.node == nullptr || batch.in.score == nullptr || batch.in.count == nullptr) return false;
+  if (batch.in.node == nullptr || batch.in.score == nullptr || batch.in.count == nullptr ||
+      !AreNaturallyAligned(batch.in.node, batch.in.score, batch.in.count)) {
+    return false;
+  }
   return batch.lineage_out == nullptr || batch.lineage_in != nullptr;
 }
 

@@ -153,7 +153,8 @@ LaunchError EmbedCodesCuda(const EmbedCodesArgs& args, CudaStream stream) {
   if (!ValidWidth(args.width) || !ValidRows(args.rows, args.width) || args.table == nullptr || args.out == nullptr ||
       args.table_rows < 1 || !IsAligned(args.table) || !IsAligned(args.add) || !IsAligned(args.out) ||
       (args.codes != nullptr && args.ids != nullptr) || args.id_step < 1 || args.out_step < 0 ||
-      (args.out_step != 0 && args.out_step < args.width) || args.out_step % 8 != 0) {
+      (args.out_step != 0 && args.out_step < args.width) || args.out_step % 8 != 0 ||
+      !AreNaturallyAligned(args.codes, args.ids)) {
     return LaunchError::kInvalidArgument;
   }
   return WithType(args.type, [&]<class T>(T) {
@@ -163,7 +164,7 @@ LaunchError EmbedCodesCuda(const EmbedCodesArgs& args, CudaStream stream) {
 
 LaunchError EmbedFeaturesCuda(const EmbedFeaturesArgs& args, CudaStream stream) {
   if (args.columns < 1 || args.columns > kMaxFeatureColumns || args.ids == nullptr || args.out == nullptr ||
-      !IsAligned(args.out)) {
+      !IsAligned(args.out) || !AreNaturallyAligned(args.ids)) {
     return LaunchError::kInvalidArgument;
   }
   const int64_t width = OutWidth(args);
@@ -176,7 +177,7 @@ LaunchError EmbedFeaturesCuda(const EmbedFeaturesArgs& args, CudaStream stream) 
 LaunchError JoinTokensCuda(const JoinTokensArgs& args, CudaStream stream) {
   if (!ValidWidth(args.width) || !ValidRows(args.tokens, args.width) ||
       (args.from == nullptr) != (args.row == nullptr) || args.out == nullptr || !IsAligned(args.out) ||
-      !IsAligned(args.positions)) {
+      !IsAligned(args.positions) || !AreNaturallyAligned(args.from, args.row, args.position)) {
     return LaunchError::kInvalidArgument;
   }
   if (args.from == nullptr) {

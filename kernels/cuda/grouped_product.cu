@@ -158,6 +158,7 @@ bool Valid(const GroupedProductArgs& args) {
     if (size < 8 || size > kMaxRowWidth || size % 8 != 0) return false;
   }
   if (args.begin == nullptr || (args.entry == nullptr && args.divisor != 1)) return false;
+  if (!AreNaturallyAligned(args.begin, args.entry)) return false;
   for (const void* array : {args.x, args.weight, static_cast<const void*>(args.out)}) {
     if (array == nullptr || !IsAligned(array)) return false;
   }

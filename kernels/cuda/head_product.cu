@@ -90,7 +90,7 @@ bool Valid(const HeadProductArgs& args) {
        {args.x, args.weight, static_cast<const void*>(args.logits), static_cast<const void*>(args.parts)}) {
     if (array == nullptr || !IsAligned(array)) return false;
   }
-  return HasWarpgroups();
+  return AreNaturallyAligned(args.bias) && HasWarpgroups();
 }
 
 }  // namespace

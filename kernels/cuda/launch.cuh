@@ -18,6 +18,12 @@ inline bool IsAligned(const void* p, int64_t bytes = kAlignment) {
   return reinterpret_cast<uintptr_t>(p) % static_cast<uintptr_t>(bytes) == 0;
 }
 
+// Arrays that are read element by element lie where an element may; null does.
+template <class... T>
+bool AreNaturallyAligned(const T*... arrays) {
+  return (IsAligned(arrays, alignof(T)) && ...);
+}
+
 inline bool ValidSelectSizes(int32_t requests, int32_t rows) {
   return requests >= 1 && requests <= 65535 && rows >= requests && rows <= (1 << 26);
 }

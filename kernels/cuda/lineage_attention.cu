@@ -145,6 +145,7 @@ bool Valid(const LineageAttentionBatch& batch) {
     return false;
   }
   if (batch.query == nullptr || batch.out == nullptr || !IsAligned(batch.query) || !IsAligned(batch.out)) return false;
+  if (!AreNaturallyAligned(batch.row_begin, batch.row_count, batch.lineage, batch.bias)) return false;
   for (int s = 0; s <= batch.step; ++s) {
     if (batch.key[s] == nullptr || batch.value[s] == nullptr || !IsAligned(batch.key[s]) ||
         !IsAligned(batch.value[s])) {

@@ -167,7 +167,7 @@ LaunchError MoeRouteCuda(const MoeRouteArgs& args, CudaStream stream) {
   if (args.rows < 1 || !ValidWidth(args.width) || args.experts < 1 || args.experts > kMaxExperts || args.top_k < 1 ||
       args.top_k > args.experts || args.top_k > kMaxExpertsPerRow || args.x == nullptr || args.gate == nullptr ||
       args.bias == nullptr || args.expert == nullptr || args.weight == nullptr || !IsAligned(args.x) ||
-      !IsAligned(args.gate)) {
+      !IsAligned(args.gate) || !AreNaturallyAligned(args.bias, args.expert, args.weight)) {
     return LaunchError::kInvalidArgument;
   }
   return WithType(args.type, [&]<class T>(T) {
@@ -178,7 +178,8 @@ LaunchError MoeRouteCuda(const MoeRouteArgs& args, CudaStream stream) {
 
 LaunchError MoeGroupCuda(const MoeGroupArgs& args, CudaStream stream) {
   if (args.entries < 1 || args.entries > (1 << 30) || args.experts < 1 || args.experts > kMaxExperts ||
-      args.expert == nullptr || args.begin == nullptr || args.entry == nullptr || args.place == nullptr) {
+      args.expert == nullptr || args.begin == nullptr || args.entry == nullptr || args.place == nullptr ||
+      !AreNaturallyAligned(args.expert, args.begin, args.entry, args.place)) {
     return LaunchError::kInvalidArgument;
   }
   return Launch(MoeGroup, {static_cast<unsigned>(args.experts), kGroupThreads}, stream, args);
@@ -188,7 +189,7 @@ LaunchError MoeCombineCuda(const MoeCombineArgs& args, CudaStream stream) {
   if (args.rows < 1 || !ValidWidth(args.width) || args.top_k < 1 || args.top_k > kMaxExpertsPerRow ||
       int64_t{args.rows} * args.top_k > 0x7fffffff || args.y == nullptr || args.place == nullptr ||
       args.weight == nullptr || args.out == nullptr || !IsAligned(args.y) || !IsAligned(args.shared) ||
-      !IsAligned(args.out)) {
+      !IsAligned(args.out) || !AreNaturallyAligned(args.place, args.weight)) {
     return LaunchError::kInvalidArgument;
   }
   const int64_t blocks = (int64_t{args.rows} * (args.width / kVector) + kCombineThreads - 1) / kCombineThreads;

@@ -50,14 +50,15 @@ bool Valid(const QuantizeRowsArgs& args) {
   if (!ValidRows(args.rows, args.width) || args.x_step < args.width) return false;
   if (args.x_step % (kAlignment / SizeOf(args.type)) != 0) return false;
   if (args.x == nullptr || args.quantized == nullptr || args.row_scale == nullptr) return false;
-  return IsAligned(args.x) && IsAligned(args.quantized);
+  return IsAligned(args.x) && IsAligned(args.quantized) && AreNaturallyAligned(args.row_scale);
 }
 
 bool Valid(const ScaleProductArgs& args) {
   if (!ValidRows(args.rows, args.width) || args.out_step < args.width || args.out_step % 8 != 0) return false;
   if (args.x == nullptr || args.row_scale == nullptr || args.column_scale == nullptr || args.out == nullptr)
     return false;
-  return IsAligned(args.x) && IsAligned(args.column_scale) && IsAligned(args.out);
+  return IsAligned(args.x) && IsAligned(args.column_scale) && IsAligned(args.out) &&
+         AreNaturallyAligned(args.row_scale);
 }
 
 }  // namespace

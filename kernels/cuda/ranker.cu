@@ -73,7 +73,8 @@ LaunchError RankCandidatesCuda(const RankBatch& batch, CudaStream stream) {
     if (matrix == nullptr || !IsAligned(matrix)) return LaunchError::kInvalidArgument;
   }
   if (batch.bias == nullptr || batch.count == nullptr || batch.parent == nullptr || batch.code == nullptr ||
-      batch.score == nullptr || batch.value == nullptr) {
+      batch.score == nullptr || batch.value == nullptr || !IsAligned(batch.bias, SizeOf(batch.type)) ||
+      !AreNaturallyAligned(batch.count, batch.parent, batch.code, batch.score, batch.value)) {
     return LaunchError::kInvalidArgument;
   }
   const int64_t candidates = int64_t{batch.requests} * batch.slots;

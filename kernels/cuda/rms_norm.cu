@@ -67,7 +67,7 @@ bool Valid(const RmsNormArgs& args) {
         static_cast<const void*>(args.out), static_cast<const void*>(args.quantized)}) {
     if (!IsAligned(array)) return false;
   }
-  return true;
+  return AreNaturallyAligned(args.row_scale);
 }
 
 }  // namespace

@@ -1,7 +1,4 @@
 // SPDX-License-Identifier: Apache-2.0
-#include <algorithm>
-#include <initializer_list>
-
 #include "beamline/kernels/state_cuda.h"
 #include "cuda/launch.cuh"
 
@@ -78,7 +75,7 @@ __global__ void __launch_bounds__(kThreads) RankNodes(const __grid_constant__ Ra
   const int64_t slot = ThreadOfGrid();
   if (slot >= int64_t{args.requests} * args.slots) return;
   const int64_t first = slot / args.slots * args.slots;
-  const int32_t count = args.count[slot / args.slots];
+  const int32_t count = min(args.count[slot / args.slots], args.slots);
   if (slot - first >= count) return;
   const uint32_t own = args.node[slot];
   uint32_t smaller = 0;
@@ -119,10 +116,6 @@ bool ValidRows(int32_t requests, int32_t rows) {
   return requests >= 1 && rows >= 1 && int64_t{requests} * rows <= kMaxStateRows;
 }
 
-bool Aligned(std::initializer_list<const void*> arrays) {
-  return std::all_of(arrays.begin(), arrays.end(), [](const void* array) { return IsAligned(array, 4); });
-}
-
 unsigned Blocks(int64_t threads) { return static_cast<unsigned>((threads + kThreads - 1) / kThreads); }
 
 bool ValidRowBytes(int64_t bytes) { return bytes >= 4 && bytes % 4 == 0 && bytes <= (int64_t{1} << 30); }
@@ -131,7 +124,7 @@ bool ValidRowBytes(int64_t bytes) { return bytes >= 4 && bytes % 4 == 0 && bytes
 
 LaunchError VisibilityCuda(const VisibilityArgs& args, CudaStream stream) {
   if (!ValidRows(args.requests, args.tokens) || !ValidRows(args.requests, args.groups) || args.out == nullptr ||
-      !Aligned({args.order, args.limit, args.out}) ||
+      !AreNaturallyAligned(args.order, args.limit, args.out) ||
       (args.own_order && (args.limit != nullptr || args.groups != args.tokens))) {
     return LaunchError::kInvalidArgument;
   }
@@ -141,7 +134,7 @@ LaunchError VisibilityCuda(const VisibilityArgs& args, CudaStream stream) {
 LaunchError ExtendLineageCuda(const ExtendLineageArgs& args, CudaStream stream) {
   if (!ValidRows(args.requests, args.rows) || !ValidRows(args.requests, args.parent_rows) || args.steps < 0 ||
       args.steps > 64 || (args.steps > 0 && args.lineage == nullptr) || args.parents == nullptr ||
-      args.out == nullptr || !Aligned({args.lineage, args.parents, args.out})) {
+      args.out == nullptr || !AreNaturallyAligned(args.lineage, args.parents, args.out)) {
     return LaunchError::kInvalidArgument;
   }
   return Launch(ExtendLineage, {Blocks(int64_t{args.requests} * args.rows), kThreads}, stream, args);
@@ -150,7 +143,7 @@ LaunchError ExtendLineageCuda(const ExtendLineageArgs& args, CudaStream stream) 
 LaunchError NextStepCuda(const NextStepArgs& args, CudaStream stream) {
   if (!ValidRows(args.requests, args.slots) || args.rows < 1 || args.rows > args.slots || args.count == nullptr ||
       args.code == nullptr || args.parent == nullptr || args.codes == nullptr || args.parents == nullptr ||
-      !IsAligned(args.code, 2) || !Aligned({args.count, args.parent, args.codes, args.parents})) {
+      !AreNaturallyAligned(args.count, args.code, args.parent, args.codes, args.parents)) {
     return LaunchError::kInvalidArgument;
   }
   return Launch(NextStep, {Blocks(int64_t{args.requests} * args.rows), kThreads}, stream, args);
@@ -158,7 +151,7 @@ LaunchError NextStepCuda(const NextStepArgs& args, CudaStream stream) {
 
 LaunchError RankNodesCuda(const RankNodesArgs& args, CudaStream stream) {
   if (!ValidRows(args.requests, args.slots) || args.count == nullptr || args.node == nullptr || args.rank == nullptr ||
-      !Aligned({args.count, args.node, args.rank})) {
+      !AreNaturallyAligned(args.count, args.node, args.rank)) {
     return LaunchError::kInvalidArgument;
   }
   return Launch(RankNodes, {Blocks(int64_t{args.requests} * args.slots), kThreads}, stream, args);
@@ -166,7 +159,7 @@ LaunchError RankNodesCuda(const RankNodesArgs& args, CudaStream stream) {
 
 LaunchError TakeVisibleCuda(const TakeVisibleArgs& args, CudaStream stream) {
   if (!ValidRows(1, args.tokens) || !ValidRowBytes(args.row_bytes) || args.order == nullptr || args.x == nullptr ||
-      args.out == nullptr || !Aligned({args.order, args.x, args.out})) {
+      args.out == nullptr || !AreNaturallyAligned(args.order) || !IsAligned(args.x, 4) || !IsAligned(args.out, 4)) {
     return LaunchError::kInvalidArgument;
   }
   return Launch(TakeVisible, {static_cast<unsigned>(args.tokens), kThreads}, stream, args);

@@ -13,10 +13,17 @@ namespace beamline {
 
 ThreadPool::ThreadPool(int threads) {
   threads_.reserve(std::max(threads, 0));
-  for (int i = 0; i < threads; ++i) threads_.emplace_back([this] { Loop(); });
+  try {
+    for (int i = 0; i < threads; ++i) threads_.emplace_back([this] { Loop(); });
+  } catch (...) {  // those that run would end the process as they are destroyed
+    Stop();
+    throw;
+  }
 }
 
-ThreadPool::~ThreadPool() {
+ThreadPool::~ThreadPool() { Stop(); }
+
+void ThreadPool::Stop() {
   {
     std::lock_guard lock(mu_);
     stopping_ = true;

@@ -21,7 +21,7 @@ namespace beamline {
 
 class ThreadPool {
  public:
-  // REQUIRES: threads >= 0.
+  // REQUIRES: threads >= 0. Throws std::system_error where a thread cannot be had; none is left then.
   explicit ThreadPool(int threads);
   ~ThreadPool();
   ThreadPool(const ThreadPool&) = delete;
@@ -34,6 +34,7 @@ class ThreadPool {
 
  private:
   void Loop();
+  void Stop();
 
   std::mutex mu_;
   std::condition_variable wake_;

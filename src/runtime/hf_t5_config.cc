@@ -49,18 +49,23 @@ void CheckKind(JsonObjectReader& reader, HfT5Config& config) {
 
 // Before anything is made of them; how they fit together is for model::ValidateConfig to say.
 void CheckSizes(JsonObjectReader& reader, const HfT5Config& config) {
-  const std::tuple<const char*, int, int> sizes[] = {
-      {"d_model", config.d_model, 65536},
-      {"d_kv", config.d_kv, 65536},
-      {"d_ff", config.d_ff, 1 << 20},
-      {"num_heads", config.heads, 4096},
-      {"num_layers", config.encoder_layers, 256},
-      {"num_decoder_layers", config.decoder_layers, 256},
-      {"relative_attention_num_buckets", config.relative_buckets, 65536}};
-  for (const auto& [key, value, limit] : sizes) {
-    if (value < 1 || value > limit) {
-      reader.Problem(key, absl::StrCat("must lie in [1, ", limit, "], is ", value));
+  const std::tuple<const char*, int, int, int> sizes[] = {
+      {"vocab_size", config.vocabulary, 1, 1 << 24},
+      {"d_model", config.d_model, 1, 65536},
+      {"d_kv", config.d_kv, 1, 65536},
+      {"d_ff", config.d_ff, 1, 1 << 20},
+      {"num_heads", config.heads, 1, 4096},
+      {"num_layers", config.encoder_layers, 1, 256},
+      {"num_decoder_layers", config.decoder_layers, 1, 256},
+      {"relative_attention_num_buckets", config.relative_buckets, 4, 4096},
+      {"relative_attention_max_distance", config.relative_max_distance, config.relative_buckets / 2 + 1, 1 << 20}};
+  for (const auto& [key, value, least, most] : sizes) {
+    if (value < least || value > most) {
+      reader.Problem(key, absl::StrCat("must lie in [", least, ", ", most, "], is ", value));
     }
+  }
+  if (!(config.norm_epsilon > 0 && config.norm_epsilon <= 0.1)) {
+    reader.Problem("layer_norm_epsilon", absl::StrCat("must lie in (0, 0.1], is ", config.norm_epsilon));
   }
 }
 
@@ -186,7 +191,8 @@ absl::StatusOr<HfT5Config> ReadHfT5Config(const fs::path& folder) {
   BEAMLINE_ASSIGN_OR_RETURN(const json document, ReadJsonObject(path.string(), kConfigLimits));
   std::vector<std::string> problems;
   JsonObjectReader reader(document, "", problems);
-  HfT5Config config{.d_model = 512,
+  HfT5Config config{.vocabulary = 32128,
+                    .d_model = 512,
                     .d_kv = 64,
                     .d_ff = 2048,
                     .heads = 8,
@@ -205,6 +211,7 @@ absl::StatusOr<HfT5Config> ReadHfT5Config(const fs::path& folder) {
     reader.Int(own, value, false);
     reader.Int(shared, value, false);
   }
+  reader.Int("vocab_size", config.vocabulary, false);
   reader.Int("d_ff", config.d_ff, false);
   config.decoder_layers = config.encoder_layers;
   const json* depth = reader.Find("num_decoder_layers", false);

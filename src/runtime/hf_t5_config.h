@@ -17,6 +17,7 @@
 namespace beamline::runtime {
 
 struct HfT5Config {
+  int vocabulary = 0;  // rows of the embedding
   int d_model = 0, d_kv = 0, d_ff = 0, heads = 0;
   int encoder_layers = 0, decoder_layers = 0;
   int relative_buckets = 0, relative_max_distance = 0;

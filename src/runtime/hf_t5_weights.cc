@@ -195,6 +195,10 @@ absl::Status HfT5Weights::FindEmbeddings(const HfT5Config& config) {
                                                    config.d_model, "] as ", shared, " and d_model are"));
   }
   vocabulary_ = embedding.shape[0];
+  if (config.vocabulary != vocabulary_) {  // from_pretrained refuses it, too
+    return absl::InvalidArgumentError(absl::StrCat(source_, ": ", shared, ": is ", embedding.ToString(),
+                                                   ", config.json's vocab_size is ", config.vocabulary));
+  }
   const auto used = [&](const char* name) { return tensors_.contains(name) ? std::string(name) : shared; };
   const auto equal = [&](const std::string& a, const std::string& b) {
     const TensorView &x = tensors_.at(a), &y = tensors_.at(b);

@@ -5,9 +5,12 @@
 #include <cstdint>
 #include <memory>
 #include <set>
+#include <system_error>
 #include <thread>
 #include <vector>
 
+#include <pthread.h>
+#include <sys/resource.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -62,6 +65,28 @@ TEST(ThreadPoolTest, DestructorRunsWhatWasScheduled) {
     for (int i = 0; i < 1000; ++i) pool.Schedule([&ran] { ran.fetch_add(1); });
   }
   EXPECT_EQ(ran.load(), 1000);
+}
+
+TEST(ThreadPoolTest, AThreadThatCannotBeHadIsAnErrorAndNotTheEnd) {
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+  GTEST_SKIP() << "a sanitizer reserves more addresses than the limit that stands for a full machine";
+#endif
+  const auto in_child = [] {
+    const size_t stack = size_t{256} << 20;
+    pthread_attr_t attributes;
+    pthread_attr_init(&attributes);
+    pthread_attr_setstacksize(&attributes, stack);
+    pthread_setattr_default_np(&attributes);
+    const rlimit room = {rlim_t{1} << 30, rlim_t{1} << 30};  // of addresses, for three such stacks at most
+    setrlimit(RLIMIT_AS, &room);
+    try {
+      const ThreadPool pool(16);
+    } catch (const std::system_error&) {
+      _exit(0);
+    }
+    _exit(1);
+  };
+  EXPECT_EXIT(in_child(), ::testing::ExitedWithCode(0), "");
 }
 
 TEST(ThreadPoolTest, ParallelForCoversEveryIndexOnceOnTheSameRanges) {

@@ -202,8 +202,14 @@ TEST(ImportHf, RefusesConfigsNamingFieldLimitAndValue) {
       {[](json& c) { SetActivation(c, "gated-tanh"); }, "is 'gated-tanh'"},
       {[](json& c) { SetActivation(c, "gated-gelu"); }, "wi_0.weight: is missing"},
       {[](json& c) { c["relative_attention_num_buckets"] = 16; }, "relative_attention_bias.weight: is F32[32,2]"},
-      {[](json& c) { c["relative_attention_max_distance"] = 16; }, "t5.relative_max_distance"},
-      {[](json& c) { c["layer_norm_epsilon"] = 0; }, "norm_epsilon: must lie in (0, 0.1], is 0"},
+      {[](json& c) { c["relative_attention_max_distance"] = 16; }, 
+       "relative_attention_max_distance: must lie in [17, 1048576], is 16"},
+      {[](json& c) { c["relative_attention_num_buckets"] = 1 << 30; },
+       "relative_attention_num_buckets: must lie in [4, 4096], is 1073741824"},
+      {[](json& c) { c["layer_norm_epsilon"] = 0; }, "layer_norm_epsilon: must lie in (0, 0.1], is 0"},
+      {[](json& c) { c["vocab_size"] = 7; }, "config.json's vocab_size is 7"},
+      {[](json& c) { c.erase("vocab_size"); }, "config.json's vocab_size is 32128"},
+      {[](json& c) { c["vocab_size"] = 0; }, "vocab_size: must lie in [1, 16777216], is 0"},
       {[](json& c) { c["tie_word_embeddings"] = 1; }, "tie_word_embeddings: must be true or false"}};
   for (const auto& [spoil, message] : cases) {
     HfFolder folder("relu_tied");
@@ -402,12 +408,22 @@ TEST(ImportHf, RefusesWeightsThatAreNotTheModels) {
          embedding.shape[0] = 30;
          embedding.values.resize(30 * 16);
        },
-       "the embedding has 30 rows; resize_token_embeddings was not called"}};
+       "shared.weight: is F32[30,16], config.json's vocab_size is 65"}};
   for (const auto& [spoil, message] : cases) {
     HfFolder folder("relu_tied");
     folder.EditWeights(spoil);
     EXPECT_THAT(folder.Error(), HasSubstr(message));
   }
+}
+
+TEST(ImportHf, RefusesAnEmbeddingWithoutRowsForTheCodes) {
+  HfFolder folder("relu_tied");
+  folder.EditWeights([](auto& tensors) {
+    tensors["shared.weight"].shape[0] = 30;
+    tensors["shared.weight"].values.resize(30 * 16);
+  });
+  folder.EditJson("config.json", [](json& c) { c["vocab_size"] = 30; });
+  EXPECT_THAT(folder.Error(), HasSubstr("the embedding has 30 rows; resize_token_embeddings was not called"));
 }
 
 TEST(ImportHf, RefusesPicklesAndBrokenShards) {

@@ -440,6 +440,19 @@ TEST(AttentionCudaArguments, AreChecked) {
   EXPECT_TRUE(refused([](AttentionBatch& b) { b.out_step = 65; }));
   EXPECT_TRUE(refused([](AttentionBatch& b) { b.value = nullptr; }));
   EXPECT_TRUE(refused([](AttentionBatch& b) { b.key = memory + 2; }));
+  EXPECT_TRUE(refused([](AttentionBatch& a) { Misalign(a.query_begin); }));
+  EXPECT_TRUE(refused([](AttentionBatch& a) { Misalign(a.query_count); }));
+  EXPECT_TRUE(refused([](AttentionBatch& a) { Misalign(a.key_begin); }));
+  EXPECT_TRUE(refused([](AttentionBatch& a) { Misalign(a.key_count); }));
+  EXPECT_TRUE(refused([](AttentionBatch& a) { Misalign(a.relative_bias); }));
+  EXPECT_TRUE(refused([&](AttentionBatch& b) {
+    b.key_order = b.query_limit = ints;
+    Misalign(b.key_order);
+  }));
+  EXPECT_TRUE(refused([&](AttentionBatch& b) {
+    b.key_order = b.query_limit = ints;
+    Misalign(b.query_limit);
+  }));
   EXPECT_TRUE(refused([](AttentionBatch& b) { b.requests = 0; }));
   EXPECT_TRUE(refused([](AttentionBatch& b) { b.requests = 65536; }));
   EXPECT_TRUE(refused([](AttentionBatch& b) { b.max_queries = 0; }));

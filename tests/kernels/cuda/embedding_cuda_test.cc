@@ -215,6 +215,9 @@ TEST(EmbeddingCudaArguments, AreChecked) {
   EXPECT_TRUE(codes_refused([](EmbedCodesArgs& a) { a.table = nullptr; }));
   EXPECT_TRUE(codes_refused([](EmbedCodesArgs& a) { a.table_rows = 0; }));
   EXPECT_TRUE(codes_refused([](EmbedCodesArgs& a) { a.add = memory + 2; }));
+  EXPECT_TRUE(codes_refused([](EmbedCodesArgs& a) { Misalign(a.codes); }));
+  EXPECT_TRUE(codes_refused([](EmbedCodesArgs& a) { Misalign(a.ids); }));
+  EXPECT_TRUE(codes_refused([](EmbedCodesArgs& a) { Misalign(a.out); }));
   const int32_t* ints = reinterpret_cast<const int32_t*>(memory);
   EmbedFeaturesArgs features{.tokens = 1, .columns = 2, .ids = ints, .out = memory};
   features.column[0] = {memory, 3, 8, FeatureRow::kIndex};
@@ -233,6 +236,8 @@ TEST(EmbeddingCudaArguments, AreChecked) {
   EXPECT_TRUE(features_refused([](EmbedFeaturesArgs& a) { a.column[1].lookup = static_cast<FeatureRow>(-1); }));
   EXPECT_TRUE(features_refused([](EmbedFeaturesArgs& a) { a.column[0].table = nullptr; }));
   EXPECT_TRUE(features_refused([](EmbedFeaturesArgs& a) { a.ids = nullptr; }));
+  EXPECT_TRUE(features_refused([](EmbedFeaturesArgs& a) { Misalign(a.ids); }));
+  EXPECT_TRUE(features_refused([](EmbedFeaturesArgs& a) { Misalign(a.out); }));
   JoinTokensArgs tokens{.width = 8, .tokens = 1, .from = ints, .row = ints, .out = memory};
   const auto tokens_refused = [&](auto change) {
     JoinTokensArgs args = tokens;
@@ -244,6 +249,14 @@ TEST(EmbeddingCudaArguments, AreChecked) {
   EXPECT_TRUE(tokens_refused([](JoinTokensArgs& a) { a.pathway_rows[2] = 1; }));
   EXPECT_TRUE(tokens_refused([](JoinTokensArgs& a) { a.positions = memory; }));
   EXPECT_TRUE(tokens_refused([](JoinTokensArgs& a) { a.from = nullptr; }));
+  EXPECT_TRUE(tokens_refused([](JoinTokensArgs& a) { Misalign(a.from); }));
+  EXPECT_TRUE(tokens_refused([](JoinTokensArgs& a) { Misalign(a.row); }));
+  EXPECT_TRUE(tokens_refused([](JoinTokensArgs& a) { Misalign(a.out); }));
+  EXPECT_TRUE(tokens_refused([](JoinTokensArgs& a) {
+    a.positions = memory;
+    a.position_rows = 1;
+    Misalign(a.position);
+  }));
   if (WhyNoGpu().empty()) return;
   EXPECT_EQ(EmbedCodesCuda(codes, nullptr), LaunchError::kCuda);
   EXPECT_EQ(EmbedFeaturesCuda(features, nullptr), LaunchError::kCuda);

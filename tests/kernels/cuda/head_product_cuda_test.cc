@@ -240,6 +240,9 @@ TEST(HeadProductCudaArguments, AreChecked) {
   EXPECT_TRUE(refused([](HeadProductArgs& a) { a.ld = 10; }));
   EXPECT_TRUE(refused([](HeadProductArgs& a) { a.parts = nullptr; }));
   EXPECT_TRUE(refused([](HeadProductArgs& a) { a.x = memory + 2; }));
+  EXPECT_TRUE(refused([](HeadProductArgs& a) { Misalign(a.bias); }));
+  EXPECT_TRUE(refused([](HeadProductArgs& a) { Misalign(a.parts); }));
+  EXPECT_TRUE(refused([](HeadProductArgs& a) { Misalign(a.logits); }));
   if (!WhyNoGpu().empty()) EXPECT_EQ(HeadProductCuda(good, nullptr), LaunchError::kInvalidArgument);
 }
 

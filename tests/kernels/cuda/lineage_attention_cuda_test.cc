@@ -155,6 +155,10 @@ TEST(LineageAttentionCudaArguments, AreChecked) {
     return LineageAttentionCuda(batch, nullptr) == LaunchError::kInvalidArgument;
   };
   EXPECT_TRUE(refused([](LineageAttentionBatch& b) { b.heads = 0; }));
+  EXPECT_TRUE(refused([](LineageAttentionBatch& a) { Misalign(a.row_begin); }));
+  EXPECT_TRUE(refused([](LineageAttentionBatch& a) { Misalign(a.row_count); }));
+  EXPECT_TRUE(refused([](LineageAttentionBatch& a) { Misalign(a.lineage); }));
+  EXPECT_TRUE(refused([](LineageAttentionBatch& a) { Misalign(a.bias); }));
   const auto with_heads = [](LineageAttentionBatch& b, int32_t heads) {
     b.heads = heads;
     b.query_step = b.out_step = int64_t{heads} * b.head_dim;

@@ -313,10 +313,23 @@ TEST(MoeCudaArguments, AreChecked) {
   EXPECT_TRUE(route_refused([](MoeRouteArgs& a) { a.top_k = 5; }));
   EXPECT_TRUE(route_refused([](MoeRouteArgs& a) { a.bias = nullptr; }));
   EXPECT_TRUE(route_refused([](MoeRouteArgs& a) { a.x = memory + 1; }));
+  EXPECT_TRUE(route_refused([](MoeRouteArgs& a) { Misalign(a.gate); }));
+  EXPECT_TRUE(route_refused([](MoeRouteArgs& a) { Misalign(a.bias); }));
+  EXPECT_TRUE(route_refused([](MoeRouteArgs& a) { Misalign(a.expert); }));
+  EXPECT_TRUE(route_refused([](MoeRouteArgs& a) { Misalign(a.weight); }));
   EXPECT_EQ(MoeGroupCuda({0, 4, ints, ints, ints, ints}, nullptr), LaunchError::kInvalidArgument);
   EXPECT_EQ(MoeGroupCuda({(1 << 30) + 1, 4, ints, ints, ints, ints}, nullptr), LaunchError::kInvalidArgument);
   EXPECT_EQ(MoeGroupCuda({4, 0, ints, ints, ints, ints}, nullptr), LaunchError::kInvalidArgument);
   EXPECT_EQ(MoeGroupCuda({4, 4, nullptr, ints, ints, ints}, nullptr), LaunchError::kInvalidArgument);
+  const auto group_refused = [&](auto change) {
+    MoeGroupArgs args{4, 4, ints, ints, ints, ints};
+    change(args);
+    return MoeGroupCuda(args, nullptr) == LaunchError::kInvalidArgument;
+  };
+  EXPECT_TRUE(group_refused([](MoeGroupArgs& a) { Misalign(a.expert); }));
+  EXPECT_TRUE(group_refused([](MoeGroupArgs& a) { Misalign(a.begin); }));
+  EXPECT_TRUE(group_refused([](MoeGroupArgs& a) { Misalign(a.entry); }));
+  EXPECT_TRUE(group_refused([](MoeGroupArgs& a) { Misalign(a.place); }));
   const GroupedProductArgs product{
       .entries = 1, .experts = 1, .n = 8, .k = 8, .begin = ints, .x = memory, .weight = memory, .out = memory};
   const auto product_refused = [&](auto change) {
@@ -340,6 +353,9 @@ TEST(MoeCudaArguments, AreChecked) {
     a.gated = a.warpgroups = true;
     a.n = 24;
   }));
+  EXPECT_TRUE(product_refused([](GroupedProductArgs& a) { Misalign(a.begin); }));
+  EXPECT_TRUE(product_refused([](GroupedProductArgs& a) { Misalign(a.entry); }));
+  EXPECT_TRUE(product_refused([](GroupedProductArgs& a) { Misalign(a.out); }));
   const MoeCombineArgs combine{
       .rows = 1, .width = 8, .top_k = 1, .y = memory, .place = ints, .weight = floats, .out = memory};
   const auto combine_refused = [&](auto change) {
@@ -353,6 +369,11 @@ TEST(MoeCudaArguments, AreChecked) {
   EXPECT_TRUE(combine_refused([](MoeCombineArgs& a) { a.width = kMaxRowWidth, a.rows = 1 << 22; }));
   EXPECT_TRUE(combine_refused([](MoeCombineArgs& a) { a.top_k = kMaxExpertsPerRow + 1; }));
   EXPECT_TRUE(combine_refused([](MoeCombineArgs& a) { a.place = nullptr; }));
+  EXPECT_TRUE(combine_refused([](MoeCombineArgs& a) { Misalign(a.y); }));
+  EXPECT_TRUE(combine_refused([](MoeCombineArgs& a) { Misalign(a.place); }));
+  EXPECT_TRUE(combine_refused([](MoeCombineArgs& a) { Misalign(a.weight); }));
+  EXPECT_TRUE(combine_refused([](MoeCombineArgs& a) { Misalign(a.shared); }));
+  EXPECT_TRUE(combine_refused([](MoeCombineArgs& a) { Misalign(a.out); }));
   if (WhyNoGpu().empty()) return;
   EXPECT_EQ(MoeRouteCuda(route, nullptr), LaunchError::kCuda);
   EXPECT_EQ(GroupedProductCuda(product, nullptr), LaunchError::kCuda);

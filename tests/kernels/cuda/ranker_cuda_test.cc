@@ -186,6 +186,12 @@ TEST_F(RankerGpu, RefusesWhatItCannotDo) {
     change(bad);
     EXPECT_EQ(RankCandidatesCuda(bad, nullptr), LaunchError::kInvalidArgument);
   };
+  refused([](RankBatch& a) { Misalign(a.bias); });
+  refused([](RankBatch& a) { Misalign(a.count); });
+  refused([](RankBatch& a) { Misalign(a.parent); });
+  refused([](RankBatch& a) { Misalign(a.code); });
+  refused([](RankBatch& a) { Misalign(a.score); });
+  refused([](RankBatch& a) { Misalign(a.value); });
   refused([](RankBatch& b) { b.requests = 0; });
   refused([](RankBatch& b) { b.slots = 0; });
   refused([](RankBatch& b) { b.slots = 1 << 26; });

@@ -139,6 +139,10 @@ TEST(RmsNormCudaArguments, AreChecked) {
   EXPECT_TRUE(refused([](RmsNormArgs& a) { a.out = nullptr; }));
   EXPECT_TRUE(refused([](RmsNormArgs& a) { a.quantized = reinterpret_cast<uint8_t*>(memory); }));
   EXPECT_TRUE(refused([](RmsNormArgs& a) { a.epsilon = NAN; }));
+  EXPECT_TRUE(refused([](RmsNormArgs& a) {
+    a.quantized = reinterpret_cast<uint8_t*>(memory);
+    Misalign(a.row_scale);
+  }));
   // The result over the residual stream.
   EXPECT_TRUE(refused([](RmsNormArgs& a) { a.delta = a.weight; }));
   EXPECT_TRUE(refused([](RmsNormArgs& a) {
@@ -230,6 +234,10 @@ TEST(ActivationCudaArguments, AreChecked) {
   EXPECT_TRUE(refused([](ActivationArgs& a) { a.x = nullptr; }));
   EXPECT_TRUE(refused([](ActivationArgs& a) { a.out = memory; }));  // gated rows do not fit over their input
   EXPECT_TRUE(refused([](ActivationArgs& a) { a.out = other + 1; }));
+  EXPECT_TRUE(refused([](ActivationArgs& a) {
+    a.quantized = reinterpret_cast<uint8_t*>(other);
+    Misalign(a.row_scale);
+  }));
   EXPECT_TRUE(refused([](ActivationArgs& a) { a.kind = static_cast<ActivationKind>(9); }));
   EXPECT_TRUE(refused([](ActivationArgs& a) { a.row_scale = reinterpret_cast<float*>(memory); }));
   if (!WhyNoGpu().empty()) EXPECT_EQ(ActivationCuda(good, nullptr), LaunchError::kCuda);
@@ -351,6 +359,7 @@ TEST(QuantizeCudaArguments, AreChecked) {
   EXPECT_TRUE(refused([](QuantizeRowsArgs& a) { a.x = nullptr; }));
   EXPECT_TRUE(refused([](QuantizeRowsArgs& a) { a.x = memory + 8; }));
   EXPECT_TRUE(refused([](QuantizeRowsArgs& a) { a.row_scale = nullptr; }));
+  EXPECT_TRUE(refused([](QuantizeRowsArgs& a) { Misalign(a.row_scale); }));
   const ScaleProductArgs product{
       .rows = 1, .width = 8, .x = floats, .row_scale = floats, .column_scale = floats, .out_step = 8, .out = memory};
   const auto product_refused = [&](auto change) {
@@ -363,6 +372,7 @@ TEST(QuantizeCudaArguments, AreChecked) {
   EXPECT_TRUE(product_refused([](ScaleProductArgs& a) { a.width = kMaxRowWidth + 8, a.out_step = 2 * kMaxRowWidth; }));
   EXPECT_TRUE(product_refused([](ScaleProductArgs& a) { a.out_step = 12; }));
   EXPECT_TRUE(product_refused([](ScaleProductArgs& a) { a.column_scale = nullptr; }));
+  EXPECT_TRUE(product_refused([](ScaleProductArgs& a) { Misalign(a.row_scale); }));
   EXPECT_TRUE(product_refused([&](ScaleProductArgs& a) { a.out = memory + 4; }));
   if (WhyNoGpu().empty()) return;
   EXPECT_EQ(QuantizeRowsCuda(good, nullptr), LaunchError::kCuda);

@@ -115,22 +115,23 @@ TEST_F(StateGpu, NextStepTakesTheActiveSlots) {
 
 TEST_F(StateGpu, NodesAreRankedWithinTheirRequest) {
   const int slots = 300;
-  const std::vector<int32_t> count = {300, 0, 7};
+  const std::vector<int32_t> count = {300, 0, 7, 400};  // of the last the slots there are
   std::mt19937 random(2);
   std::vector<uint32_t> node(count.size() * slots), expected(node.size(), 0xffffffffu);
   for (uint32_t& one : node) one = random();  // different ones but for a chance of 1 in 50,000
   for (size_t b = 0; b < count.size(); ++b) {
     const auto begin = node.begin() + b * slots;
-    for (int i = 0; i < count[b]; ++i) {
+    const int active = std::min(count[b], slots);
+    for (int i = 0; i < active; ++i) {
       expected[b * slots + i] = static_cast<uint32_t>(
-          std::count_if(begin, begin + count[b], [&](uint32_t other) { return other < begin[i]; }));
+          std::count_if(begin, begin + active, [&](uint32_t other) { return other < begin[i]; }));
     }
   }
   const DeviceBuffer<int32_t> count_d(count);
   const DeviceBuffer<uint32_t> node_d(node);
   const DeviceBuffer<uint32_t> rank(std::vector<uint32_t>(node.size(), 0xffffffffu));  // unwritten behind the count
   ASSERT_EQ(RankNodesCuda(
-                {.requests = 3, .slots = slots, .count = count_d.data(), .node = node_d.data(), .rank = rank.data()},
+                {.requests = 4, .slots = slots, .count = count_d.data(), .node = node_d.data(), .rank = rank.data()},
                 nullptr),
             LaunchError::kOk);
   EXPECT_EQ(rank.Download(), expected);

@@ -21,7 +21,7 @@ using CudaStream = CUstream_st*;
 
 enum class LaunchError : int {
   kOk = 0,
-  kInvalidArgument = 1,  // a size out of its limits, a null array, a misaligned matrix; nothing was enqueued
+  kInvalidArgument = 1,  // a size out of its limits, a null array, a misaligned array; nothing was enqueued
   kCuda = 2,             // the runtime refused the launch; cudaGetLastError() of this thread says why
 };
 
@@ -32,7 +32,8 @@ inline constexpr int64_t SizeOf(DataType type) {
   return type == DataType::kFloat32 ? 4 : type == DataType::kE4M3 ? 1 : 2;
 }
 
-// Rows of every matrix an op reads with vector loads begin at a multiple of this.
+// Rows of every matrix an op reads with vector loads begin at a multiple of this; elements of other arrays lie where
+// their type asks for.
 inline constexpr int64_t kAlignment = 16;
 
 // Columns of a row, where a header names no other limit of its op.

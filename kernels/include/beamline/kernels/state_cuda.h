@@ -63,7 +63,7 @@ LaunchError NextStepCuda(const NextStepArgs& args, CudaStream stream);
 struct RankNodesArgs {
   int32_t requests = 0;
   int32_t slots = 0;               // of each request
-  const int32_t* count = nullptr;  // [requests]
+  const int32_t* count = nullptr;  // [requests], at most `slots` are looked at
   const uint32_t* node = nullptr;  // [requests * slots]; different ones
   uint32_t* rank = nullptr;        // [requests * slots]; of the first `count` of each
 };

@@ -30,8 +30,8 @@ class HfT5Weights {
   // Reads and checks against `config`.
   static absl::StatusOr<HfT5Weights> Read(const std::filesystem::path& folder, const HfT5Config& config);
 
-  int64_t vocabulary() const { return vocabulary_; }    // rows of the embedding
-  bool tied_head() const { return head_ == decoder_; }  // the head is the decoder's embedding
+  int64_t vocabulary() const { return vocabulary_; }               // rows of the embedding
+  bool tied_head() const { return head_ == decoder_; }             // the head is the decoder's embedding
   bool encoder_embedding() const { return encoder_ != decoder_; }  // the encoder has one of its own
 
   // model.safetensors of `config`, in which row r of the vocabulary is token tokens[r]; -1: a row of no token.

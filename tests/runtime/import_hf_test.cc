@@ -202,7 +202,7 @@ TEST(ImportHf, RefusesConfigsNamingFieldLimitAndValue) {
       {[](json& c) { SetActivation(c, "gated-tanh"); }, "is 'gated-tanh'"},
       {[](json& c) { SetActivation(c, "gated-gelu"); }, "wi_0.weight: is missing"},
       {[](json& c) { c["relative_attention_num_buckets"] = 16; }, "relative_attention_bias.weight: is F32[32,2]"},
-      {[](json& c) { c["relative_attention_max_distance"] = 16; }, 
+      {[](json& c) { c["relative_attention_max_distance"] = 16; },
        "relative_attention_max_distance: must lie in [17, 1048576], is 16"},
       {[](json& c) { c["relative_attention_num_buckets"] = 1 << 30; },
        "relative_attention_num_buckets: must lie in [4, 4096], is 1073741824"},

@@ -123,8 +123,8 @@ TEST_F(StateGpu, NodesAreRankedWithinTheirRequest) {
     const auto begin = node.begin() + b * slots;
     const int active = std::min(count[b], slots);
     for (int i = 0; i < active; ++i) {
-      expected[b * slots + i] = static_cast<uint32_t>(
-          std::count_if(begin, begin + active, [&](uint32_t other) { return other < begin[i]; }));
+      expected[b * slots + i] =
+          static_cast<uint32_t>(std::count_if(begin, begin + active, [&](uint32_t other) { return other < begin[i]; }));
     }
   }
   const DeviceBuffer<int32_t> count_d(count);

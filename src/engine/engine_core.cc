@@ -310,15 +310,19 @@ absl::Status EngineCore::AddHistory(RecommendRequest& request) const {
 void EngineCore::Enqueue(const CallPtr& call, std::unique_ptr<runtime::RequestJob> job) {
   job->done = [this, call](absl::Status status, scheduler::Job& done) {
     if (status.ok()) {
-      End(call, Answer(*call, static_cast<const runtime::RequestJob&>(done)));
-    } else {
-      if (!done.refused) {
-        StageTimings timings = TimingsOf(done, clock_->Now());
-        timings.prepare = done.submitted - call->received;
-        SetStageTimings(status, timings);
+      absl::StatusOr<RecommendResult> answer = Answer(*call, static_cast<const runtime::RequestJob&>(done));
+      status = answer.status();
+      if (status.ok()) {
+        End(call, std::move(answer));
+        return;
       }
-      End(call, std::move(status), done.refused);
     }
+    if (!done.refused) {
+      StageTimings timings = TimingsOf(done, clock_->Now());
+      timings.prepare = done.submitted - call->received;
+      SetStageTimings(status, timings);
+    }
+    End(call, std::move(status), done.refused);
   };
   const scheduler::Scheduler::JobId id = scheduler_->Submit(std::move(job));
   std::lock_guard lock(call->mu);

@@ -77,6 +77,7 @@ class ProcessGroup {
   absl::Status Broken(int peer, const absl::Status& error);
   void Leave();
   void Watch();  // the group's own thread
+  void ForgiveSilence(absl::Duration time);
   void WatchData(int peer, absl::Time now);
   void ReadSigns(int peer, absl::Time now);
   void Understand(int peer, Sign sign, std::string text);

@@ -198,13 +198,13 @@ absl::StatusOr<Socket> ConnectToFirst(const ParallelOptions& options, absl::Time
   for (;;) {
     absl::StatusOr<Socket> socket = Connect({options.address, options.port}, deadline);
     if (socket.ok()) return socket;
-    if (SteadyNow() + kRetry >= deadline) {
+    absl::SleepFor(kRetry);
+    if (SteadyNow() >= deadline) {  // with what the last attempt met: one that begins after it has met nothing
       return absl::DeadlineExceededError(
           absl::StrCat("parallel.address: rank ", options.rank, " found no rank 0 at ", options.address, " port ",
                        options.port, " within parallel.start_timeout_ms (",
                        absl::ToInt64Milliseconds(options.start_timeout), "): ", socket.status().message()));
     }
-    absl::SleepFor(kRetry);
   }
 }
 

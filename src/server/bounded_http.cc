@@ -27,7 +27,7 @@ constexpr absl::Duration kLook = absl::Milliseconds(5);  // how often one looks 
 thread_local bool refusing = false;
 
 // Threads that take the newest connection first: among more than can be served in time, somebody is. `hurry` is true
-// while others wait, and at the end, which refuses what waits.
+// while more wait than threads are free, and at the end, which refuses what waits.
 class NewestFirst final : public httplib::TaskQueue {
  public:
   NewestFirst(int threads, size_t max_waiting, std::atomic<bool>* hurry) : max_waiting_(max_waiting), hurry_(*hurry) {
@@ -42,7 +42,7 @@ class NewestFirst final : public httplib::TaskQueue {
         oldest = std::move(waiting_.front());
         waiting_.pop_front();
       }
-      hurry_ = true;
+      Look();
     }
     changed_.notify_one();
     if (oldest) Refuse(oldest);
@@ -50,7 +50,8 @@ class NewestFirst final : public httplib::TaskQueue {
   void shutdown() override {
     {
       std::lock_guard lock(mu_);
-      hurry_ = stopping_ = true;
+      stopping_ = true;
+      Look();
     }
     changed_.notify_all();
     for (std::thread& thread : threads_) thread.join();
@@ -60,12 +61,14 @@ class NewestFirst final : public httplib::TaskQueue {
   void Loop() {
     std::unique_lock lock(mu_);
     while (true) {
+      ++free_;
       changed_.wait(lock, [this] { return stopping_ || !waiting_.empty(); });
+      --free_;
       if (waiting_.empty()) return;
       const std::function<void()> serve = std::move(waiting_.back());
       waiting_.pop_back();
       const bool ending = stopping_;
-      hurry_ = ending || !waiting_.empty();
+      Look();
       lock.unlock();
       if (ending) {
         Refuse(serve);
@@ -75,6 +78,7 @@ class NewestFirst final : public httplib::TaskQueue {
       lock.lock();
     }
   }
+  void Look() { hurry_ = stopping_ || waiting_.size() > free_; }
   static void Refuse(const std::function<void()>& serve) {
     refusing = true;
     serve();
@@ -86,6 +90,7 @@ class NewestFirst final : public httplib::TaskQueue {
   std::mutex mu_;
   std::condition_variable changed_;
   std::deque<std::function<void()>> waiting_;  // guarded by mu_
+  size_t free_ = 0;                            // threads that look for work, guarded by mu_
   bool stopping_ = false;                      // guarded by mu_
   std::vector<std::thread> threads_;
 };

@@ -39,9 +39,9 @@ constexpr absl::Duration kWatchdogMargin = absl::Seconds(1);
 // Callers are told UNAVAILABLE until none came for kQuiet, but no longer than kTold: of what comes after, gRPC cancels
 // what it has not begun, and a client that sees CANCELLED takes it for its own doing.
 constexpr absl::Duration kQuiet = absl::Milliseconds(100), kTold = absl::Seconds(1);
-constexpr absl::Duration kLateCalls = absl::Milliseconds(200);  // see Server::Shutdown
-// An engine that nobody asked for so long is asked by us: readiness rests on what happened lately.
+constexpr absl::Duration kLateCalls = absl::Milliseconds(200);       // see Server::Shutdown
 constexpr absl::Duration kReaderPatience = absl::Milliseconds(500);  // of SIGUSR1; within the watchdog's margin
+// An engine that nobody asked for so long is asked by us: readiness rests on what happened lately.
 constexpr absl::Duration kIdle = absl::Seconds(30);
 constexpr absl::Duration kLostExit = absl::Milliseconds(1500);  // with parallel.lost_after_ms below 10 s in all
 constexpr int kInterruptedExit = 130;
@@ -54,13 +54,16 @@ int64_t AwaitCalls(const Server& server, const StopRequests& stop, int stop_coun
   return server.in_flight();
 }
 
+// In looks, not in time: where this process gets none, neither do callers beside it.
 void AwaitQuiet(const Server& server, const StopRequests& stop, absl::Time deadline) {
   const absl::Time end = std::min(ProcessClock().Now() + kTold, deadline);
-  uint64_t calls = 0;
-  do {
-    calls = server.counters().calls.value();
-    if (stop.WaitFor(2, kQuiet)) return;
-  } while (calls != server.counters().calls.value() && ProcessClock().Now() < end);
+  uint64_t calls = server.counters().calls.value();
+  for (int64_t quiet = 0; quiet < kQuiet / kPoll && ProcessClock().Now() < end; ++quiet) {
+    if (stop.WaitFor(2, kPoll)) return;
+    const uint64_t now = server.counters().calls.value();
+    if (now != calls) quiet = -1;
+    calls = now;
+  }
 }
 
 // Work for an engine that nobody else sends any: one that is not ready becomes so by success alone, and one that is
@@ -443,13 +446,14 @@ absl::Status Serve(const config::v1::ServerConfig& config, const EngineFactory& 
                             Server::Start(config, std::move(listeners), engine.get(), &ProcessClock()));
   running.store(server.get());
   loading.store(false);
+  const CrashDump crash_dump(&server->recorder(), STDERR_FILENO);
+  recorder.Watch(&server->recorder());
+  pages.Serving(engine.get(), server.get());
+  // Last: whoever waits for these lines may ask for all of the above.
   LogStart(config, *server, engine->GetStatus());
   if (http != nullptr) {
     LogEvent(spdlog::level::info, "admin", {{"grpc", server->admin_address()}, {"http", http->address()}});
   }
-  const CrashDump crash_dump(&server->recorder(), STDERR_FILENO);
-  recorder.Watch(&server->recorder());
-  pages.Serving(engine.get(), server.get());
   const absl::Status status = ServeUntilStopped(config.lifecycle(), *server, *engine, {stop, *watchdog});
   running.store(nullptr);
   recorder.Forget();

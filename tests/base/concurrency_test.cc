@@ -10,6 +10,7 @@
 #include <vector>
 
 #include <pthread.h>
+#include <sched.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -211,6 +212,7 @@ void ExpectRoles(const Turn& usual) {
 TEST(ThreadRole, WhoComputesGivesWayToWhoAnswers) {
   const Turn usual = OwnTurn();
   if (usual.nice > 0) GTEST_SKIP() << "the tests run at nice " << usual.nice;
+  if (sched_getscheduler(0) != SCHED_OTHER) GTEST_SKIP() << "the tests run in a class of their own";
   const pid_t child = fork();
   if (child == 0) {
     ExpectRoles(usual);

@@ -76,8 +76,8 @@ TEST_F(BenchVerb, ABatchIsOneCallAndClassesAreKeptApart) {
     if (request.priority == Priority::kSheddable) return absl::ResourceExhaustedError("full");
     return FakeResult();
   });
-  const Outcome outcome = Bench(absl::StrCat(
-      "--concurrency 2 --batch 5 --seconds 0.3 --items 1,2,3 --classes 0,60,40 --json ", Out("batch.json")));
+  const Outcome outcome = Bench(
+      absl::StrCat("--concurrency 2 --batch 5 --seconds 1 --items 1,2,3 --classes 0,60,40 --json ", Out("batch.json")));
   ASSERT_EQ(outcome.exit_code, 0) << outcome.text;
   EXPECT_THAT(outcome.text, HasSubstr("closed loop of 2, 5 requests a call"));
   const nlohmann::json cell = Json(Out("batch.json"))["cells"][0];
@@ -102,7 +102,7 @@ TEST_F(BenchVerb, TheCapacityIsTheRateThatWasCarriedTwice) {
     return FakeResult();
   });
   const Outcome outcome = Bench(absl::StrCat(
-      "--find-capacity --rate 100 --arrivals constant --seconds 1 --deadline-ms 200 --precision 50 --json ",
+      "--find-capacity --rate 100 --arrivals constant --seconds 1 --deadline-ms 500 --precision 50 --json ",
       Out("capacity.json")));
   ASSERT_EQ(outcome.exit_code, 0) << outcome.text;
   const nlohmann::json report = Json(Out("capacity.json"));
@@ -246,7 +246,7 @@ TEST(BenchEngine, SweepsAnEngineInItsOwnProcess) {
   ASSERT_TRUE(written.ok()) << written.status();
   const std::string json = absl::StrCat(::testing::TempDir(), "/bench_engine.json");
   const Outcome outcome = Beamline(absl::StrCat("bench --bundle ", bundle,
-                                                " --beam 8,16 --history 0,5 --seconds 0.2 --warmup "
+                                                " --beam 8,16 --history 0,5 --seconds 1 --warmup "
                                                 "0.1 --json ",
                                                 json));
   ASSERT_EQ(outcome.exit_code, 0) << outcome.text;

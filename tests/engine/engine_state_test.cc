@@ -7,6 +7,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
+#include "beamline/stage_timings.h"
 #include "engine/engine_core_test.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
@@ -25,6 +26,23 @@ TEST_F(EngineCoreTest, NotReadyWhileEveryBatchFails) {
   EXPECT_EQ(engine_->GetStatus().not_ready, "the last 3 batches failed");
   EXPECT_TRUE(Ask(User("a")).ok());
   EXPECT_TRUE(engine_->GetStatus().ready);
+}
+
+// What the work took is told also of those whose answers come too late.
+TEST_F(EngineCoreTest, AnAnswerThatIsPutTogetherTooLateTellsWhatItTook) {
+  runner_->cost = absl::Milliseconds(3);
+  RecommendRequest first = User("first"), second = User("second");
+  first.deadline = clock_->Now() + absl::Milliseconds(400);
+  second.deadline = clock_->Now() + absl::Milliseconds(500);
+  absl::Status late;
+  engine_->Submit(first, [&](const auto&) { clock_->Advance(absl::Seconds(1)); });
+  engine_->Submit(second, [&](const absl::StatusOr<RecommendResult>& result) { late = result.status(); });
+  RunAll();
+  EXPECT_EQ(late.code(), absl::StatusCode::kDeadlineExceeded);
+  EXPECT_THAT(std::string(late.message()), HasSubstr("while the answer was put together"));
+  ASSERT_TRUE(GetStageTimings(late).has_value());
+  EXPECT_EQ(GetStageTimings(late)->encode, absl::Milliseconds(3));
+  EXPECT_EQ(GetStageTimings(late)->decode, absl::Milliseconds(9));
 }
 
 // Of a device that has failed for good: nobody is let in any more, and whoever is in hears why.

@@ -12,9 +12,12 @@
 #include "gtest/gtest.h"
 #include "repository/fake_loader.h"
 #include "repository/model_repository.h"
+#include "testing/eventually.h"
 
 namespace beamline::repository {
 namespace {
+
+using testing::Eventually;  // the repository's thread works in the time that others leave
 
 struct Readers {
   explicit Readers(ModelRepository* repository) {
@@ -30,9 +33,12 @@ struct Readers {
       });
     }
   }
+  ~Readers() { Join(); }
   void Join() {
     stop = true;
-    for (std::thread& thread : threads) thread.join();
+    for (std::thread& thread : threads) {
+      if (thread.joinable()) thread.join();
+    }
   }
   std::atomic<bool> stop{false};
   std::atomic<int> wrong{0}, reads{0};
@@ -44,6 +50,7 @@ TEST(RepositoryThreadsTest, ReloadsAndRollbacksRaceWithRequests) {
   constexpr int kMostAtOnce = 6;
   const auto folder = TestFolder();
   FakeCounts counts;
+  std::atomic<int> ended{0}, ok{0};
   {
     auto started = ModelRepository::Start({.bundle = WriteBundle(folder / "first", "first"), .max_waiting = 1000},
                                           std::make_unique<FakeLoader>(&counts), std::make_shared<RealClock>());
@@ -52,7 +59,6 @@ TEST(RepositoryThreadsTest, ReloadsAndRollbacksRaceWithRequests) {
     Readers readers(repository.get());
     std::vector<std::string> bundles;
     for (const char* text : {"a", "b", "broken", "c", "cold", "d"}) bundles.push_back(WriteBundle(folder / text, text));
-    std::atomic<int> ended{0}, ok{0};
     std::vector<std::thread> operators;
     for (int t = 0; t < 3; ++t) {
       operators.emplace_back([&, t] {
@@ -72,14 +78,12 @@ TEST(RepositoryThreadsTest, ReloadsAndRollbacksRaceWithRequests) {
       });
     }
     for (std::thread& thread : operators) thread.join();
-    for (int i = 0; i < 2000 && ended < 300; ++i) std::this_thread::sleep_for(std::chrono::milliseconds(10));
-    EXPECT_EQ(ended, 300);
+    EXPECT_TRUE(Eventually([&] { return ended == 300; })) << ended;
     EXPECT_GT(ok, 50);
     readers.Join();
     EXPECT_EQ(readers.wrong, 0);
     EXPECT_GT(readers.reads, 0);
-    for (int i = 0; i < 2000 && counts.alive > 2; ++i) std::this_thread::sleep_for(std::chrono::milliseconds(10));
-    EXPECT_LE(counts.alive, 2);
+    EXPECT_TRUE(Eventually([&] { return counts.alive <= 2; })) << counts.alive;
     EXPECT_LE(counts.most_alive, kMostAtOnce);
   }
   EXPECT_EQ(counts.alive, 0);
@@ -97,10 +101,7 @@ TEST(RepositoryThreadsTest, WatchesWhileRequestsRun) {
     const std::string text = absl::StrCat("v", version, version % 5 == 0 ? " broken" : "");
     WriteBundle(folder / std::to_string(version), text);
     const std::string expected = version % 5 == 0 ? absl::StrCat("v", version - 1) : text;
-    for (int i = 0; i < 1000 && (*repository)->current()->version() != expected; ++i) {
-      std::this_thread::sleep_for(std::chrono::milliseconds(5));
-    }
-    ASSERT_EQ((*repository)->current()->version(), expected);
+    ASSERT_TRUE(Eventually([&] { return (*repository)->current()->version() == expected; })) << expected;
   }
   readers.Join();
   EXPECT_EQ(readers.wrong, 0);
@@ -123,7 +124,7 @@ TEST(RepositoryThreadsTest, LoadsInTheTimeThatRequestsLeave) {
   EXPECT_EQ(policy, own) << "nobody is served while the first version is loaded";
   std::atomic<bool> ended{false};
   (*repository)->Reload(WriteBundle(folder / "second", "second"), [&](const auto&) { ended = true; });
-  while (!ended) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  ASSERT_TRUE(Eventually([&] { return ended.load(); }));
   EXPECT_EQ(policy, SCHED_IDLE);
   EXPECT_EQ(of_helper, SCHED_IDLE);
   EXPECT_EQ(sched_getscheduler(0), own);

@@ -91,21 +91,25 @@ TEST_F(ConnectionsTest, OldOnesGoAndTheirClientsComeBack) {
 
 // Clients' keepalives, also between calls: gRPC's own default closes who pings more than every five minutes.
 TEST_F(ConnectionsTest, PingsAreTakenAsOftenAsConfigured) {
-  const std::string ping("\0\0\x8\x6\0\0\0\0\0ping8765", 17);
-  const auto closes = [&](int64_t allowed_ms) {
-    config::v1::ServerConfig config = LoopbackConfig();
-    config.mutable_limits()->set_min_client_ping_ms(allowed_ms);
-    Start(config);
-    RawConnection connection(server_->port());
-    connection.Send(kHello);
-    for (int i = 0; i < 10; ++i) {
-      connection.Send(ping);
-      absl::SleepFor(absl::Milliseconds(20));
-    }
-    return connection.ClosedWithin(absl::Milliseconds(500));
-  };
-  EXPECT_TRUE(closes(10'000));
-  EXPECT_FALSE(closes(1));
+  const std::string ping("\0\0\x8\x6\0\0\0\0\0ping8765", 17), answer("\0\0\x8\x6\1\0\0\0\0ping8765", 17);
+  config::v1::ServerConfig config = LoopbackConfig();
+  config.mutable_limits()->set_min_client_ping_ms(10'000);
+  Start(config);
+  RawConnection refused(server_->port());
+  refused.Send(kHello);
+  for (int i = 0; i < 10; ++i) refused.Send(ping);
+  EXPECT_TRUE(refused.ClosedWithin(testing::kPatience));
+
+  config.mutable_limits()->set_min_client_ping_ms(1);
+  Start(config);
+  RawConnection taken(server_->port());
+  taken.Send(kHello);
+  for (int i = 0; i < 10; ++i) {  // each when the last one was read, or a late server would read two at once
+    taken.Send(ping);
+    EXPECT_TRUE(taken.Hears(answer, testing::kPatience));
+    absl::SleepFor(absl::Milliseconds(20));
+  }
+  EXPECT_FALSE(taken.ClosedWithin(absl::Milliseconds(500)));
 }
 
 TEST_F(ConnectionsTest, WhatDoesNotBecomeHttp2IsClosed) {

@@ -5,7 +5,6 @@
 #pragma once
 
 #include <atomic>
-#include <condition_variable>
 #include <functional>
 #include <map>
 #include <memory>
@@ -19,6 +18,7 @@
 #include "base/clock.h"
 #include "base/thread_pool.h"
 #include "beamline/engine.h"
+#include "testing/eventually.h"
 
 namespace beamline::server {
 
@@ -87,8 +87,8 @@ class FakeEngine final : public Engine {
   ~FakeEngine() override { Release(absl::UnavailableError("stopping")); }
 
   Canceller Submit(RecommendRequest request, Callback done) override {
-    auto call = std::make_shared<Pending>();
-    call->done = std::move(done);
+    auto call = std::make_shared<Pending>(std::move(done), &in_flight_);
+    in_flight_.fetch_add(1);
     Mode mode;
     Answer answer;
     {
@@ -97,7 +97,6 @@ class FakeEngine final : public Engine {
       mode = mode_;
       answer = answer_;
       if (mode == Mode::kHold || mode == Mode::kStuck) held_.push_back(call);
-      changed_.notify_all();
     }
     if (mode == Mode::kInline) call->Run(answer(request));
     if (mode == Mode::kThread) pool_.Schedule([call, answer, request] { call->Run(answer(request)); });
@@ -149,6 +148,7 @@ class FakeEngine final : public Engine {
     status.num_items = 8;
     status.num_sids = 6;
     status.completed = 17;
+    status.in_flight = in_flight_.load();
     std::lock_guard lock(mu_);
     status.fault = fault_;
     status.last_success = last_success_ == absl::InfinitePast() ? ProcessClock().Now() : last_success_;
@@ -189,10 +189,9 @@ class FakeEngine final : public Engine {
     }
     for (const auto& call : held) call->Run(result);
   }
-  // Waits until `count` requests have arrived since the start; false after ten seconds.
+  // Waits until `count` requests have arrived since the start; false where they do not come.
   bool AwaitRequests(size_t count) {
-    std::unique_lock lock(mu_);
-    return changed_.wait_for(lock, std::chrono::seconds(10), [&] { return requests_.size() >= count; });
+    return testing::Eventually([&] { return requests().size() >= count; });
   }
   std::vector<RecommendRequest> requests() const {
     std::lock_guard lock(mu_);
@@ -207,15 +206,18 @@ class FakeEngine final : public Engine {
     return mode_;
   }
   struct Pending {
-    Callback done;
-    std::atomic<bool> ran{false};
+    Pending(Callback done, std::atomic<int64_t>* in_flight) : done(std::move(done)), in_flight(*in_flight) {}
     void Run(absl::StatusOr<RecommendResult> result) {
-      if (!ran.exchange(true)) done(std::move(result));
+      if (ran.exchange(true)) return;
+      in_flight.fetch_sub(1);
+      done(std::move(result));
     }
+    Callback done;
+    std::atomic<int64_t>& in_flight;
+    std::atomic<bool> ran{false};
   };
 
   mutable std::mutex mu_;
-  std::condition_variable changed_;
   Mode mode_ = Mode::kThread;                                             // guarded by mu_
   Answer answer_ = [](const RecommendRequest&) { return FakeResult(); };  // guarded by mu_
   std::vector<RecommendRequest> requests_;                                // guarded by mu_
@@ -224,6 +226,7 @@ class FakeEngine final : public Engine {
   std::vector<std::shared_ptr<Pending>> held_;                            // guarded by mu_
   absl::Status reload_error_;                                             // set before anybody asks
   std::optional<DeviceMemory> device_memory_;                             // set before anybody asks
+  std::atomic<int64_t> in_flight_{0};
   std::atomic<int> cancelled_{0};
   std::atomic<int> reloads_{0};
   std::atomic<bool> ready_{true};

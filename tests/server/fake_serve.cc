@@ -24,6 +24,7 @@ class HangingEngine final : public Engine {
     for (;;) absl::SleepFor(absl::Seconds(1));
   }
   Canceller Submit(RecommendRequest, Callback) override {
+    in_flight_.fetch_add(1);
     return [] {};
   }
   std::shared_ptr<const Catalogue> catalogue() const override { return fake_.catalogue(); }
@@ -33,7 +34,9 @@ class HangingEngine final : public Engine {
     if (hang_in_status_ && asked_.fetch_add(1) > 0) {  // the first is for the log
       for (;;) absl::SleepFor(absl::Seconds(1));
     }
-    return fake_.GetStatus();
+    EngineStatus status = fake_.GetStatus();
+    status.in_flight = in_flight_.load();
+    return status;
   }
   bool Drain(absl::Time) override { return false; }
   absl::Time Now() const override { return fake_.Now(); }
@@ -41,6 +44,7 @@ class HangingEngine final : public Engine {
  private:
   const bool hang_in_status_;
   mutable std::atomic<int> asked_{0};
+  std::atomic<int64_t> in_flight_{0};
   FakeEngine fake_;
 };
 

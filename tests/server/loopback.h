@@ -21,6 +21,7 @@
 #include "server/fake_engine.h"
 #include "server/listener.h"
 #include "server/server.h"
+#include "testing/eventually.h"
 #include "testing/raw_call.h"
 
 namespace beamline::server {
@@ -48,16 +49,8 @@ inline void SetTimeout(grpc::ClientContext& context, absl::Duration timeout = ab
   context.set_deadline(absl::ToChronoTime(absl::Now() + timeout));
 }
 
+using testing::Eventually;
 using testing::RawCall;
-
-// Polls until `condition` holds; false after ten seconds.
-inline bool Eventually(const std::function<bool()>& condition) {
-  for (const absl::Time end = absl::Now() + absl::Seconds(10); absl::Now() < end;
-       absl::SleepFor(absl::Milliseconds(2))) {
-    if (condition()) return true;
-  }
-  return condition();
-}
 
 class LoopbackTest : public ::testing::Test {
  protected:

@@ -35,6 +35,20 @@ class RawConnection {
     return send(socket_, bytes.data(), bytes.size(), MSG_NOSIGNAL) == static_cast<ssize_t>(bytes.size());
   }
 
+  // Whether the server says `text` within that time; what it says before is dropped.
+  bool Hears(const std::string& text, absl::Duration time) const {
+    std::string heard;
+    for (const absl::Time end = absl::Now() + time; absl::Now() < end;) {
+      pollfd ready{socket_, POLLIN, 0};
+      if (poll(&ready, 1, 10) <= 0) continue;
+      char byte;
+      if (recv(socket_, &byte, 1, 0) <= 0) return false;
+      heard += byte;
+      if (heard.size() >= text.size() && heard.compare(heard.size() - text.size(), text.size(), text) == 0) return true;
+    }
+    return false;
+  }
+
   // Whether the server closes it within that time; `heard`: gets what it says until then.
   bool ClosedWithin(absl::Duration time, std::string* heard = nullptr) {
     const absl::Time end = absl::Now() + time;

@@ -107,23 +107,23 @@ void ProcessGroup::SayToAll(Sign sign, absl::string_view text) {
 }
 
 void ProcessGroup::Watch() {
-  const absl::Duration beat = options_.lost_after / 5;
   absl::Time next_beat = absl::InfinitePast();
-  while (!stop_watching_ && whole_) {
+  for (absl::Time looked = SteadyNow(); !stop_watching_ && whole_;) {
     const absl::Time now = SteadyNow();
     if (now >= next_beat) {
       SayToAll(Sign::kAlive);
-      next_beat = now + beat;
+      next_beat = now + Beat();
     }
+    looked += SteadyNow() - now;  // it may have waited for a peer that takes nothing
     std::vector<pollfd> waiting;
     for (const int peer : peers_) {
       const bool gone = last_sign_[peer] == absl::InfiniteFuture();
       waiting.push_back({gone ? -1 : connections_.control[peer].descriptor(), POLLIN, 0});
     }
-    const absl::Time before = SteadyNow();
     poll(waiting.data(), waiting.size(), kPollMs);
     const absl::Time after = SteadyNow();
-    if (after - before > beat) ForgiveSilence(after - before);
+    if (after - looked > Beat()) ForgiveSilence(after - looked - Beat());
+    looked = after;
     for (size_t i = 0; i < peers_.size() && whole_; ++i) {
       if (waiting[i].revents != 0) ReadSigns(peers_[i], SteadyNow());
       const absl::Duration silence = after - last_sign_[peers_[i]];
@@ -139,10 +139,11 @@ void ProcessGroup::Watch() {
   }
 }
 
-// Whoever did not run, as in a machine that stood still, cannot say of another that it was silent meanwhile: all may
-// have stood still together.
+// Whoever did not run, as on a machine that stood still, cannot say of another that it was silent meanwhile: all may
+// have stood still together. No more than a beat counts between two looks, and as much does, however slow they are.
 void ProcessGroup::ForgiveSilence(absl::Duration time) {
-  for (const int peer : peers_) last_sign_[peer] += time;  // those that are gone stay in the infinite future
+  for (absl::Time& sign : last_sign_) sign += time;  // those that are gone stay in the infinite future
+  for (absl::Time& since : unheard_) since += time;
 }
 
 void ProcessGroup::WatchData(int peer, absl::Time now) {
@@ -256,13 +257,15 @@ absl::Status ProcessGroup::Exchange(absl::Span<const Transfer> transfers) {
     }
     return absl::StrJoin(peers, ", ");
   };
-  for (absl::Time last_moved = SteadyNow(); !done();) {
+  absl::Duration waited;
+  for (absl::Time looked = SteadyNow(); !done();) {
     if (!whole_) return status();
     bool moved = false;
     BEAMLINE_RETURN_IF_ERROR(Progress(transfers, sent, received, &moved));
-    if (moved) {
-      last_moved = SteadyNow();
-    } else if (SteadyNow() - last_moved > options_.stalled_after) {
+    const absl::Time now = SteadyNow();
+    waited = moved ? absl::ZeroDuration() : waited + std::min(now - looked, Beat());  // see ForgiveSilence
+    looked = now;
+    if (waited > options_.stalled_after) {
       Fail(absl::UnavailableError(absl::StrCat("rank ", rank(), " has waited for rank ", awaited(),
                                                " in an exchange for more than parallel.stalled_after_ms (",
                                                absl::ToInt64Milliseconds(options_.stalled_after),

@@ -4,7 +4,8 @@
 // to rank 0 beside them, and an eye on who is alive. The group lives and ends as one. It ends in order when rank 0
 // leaves; it is lost when a rank's connection closes, a rank is silent for `lost_after` or does not acknowledge data
 // for as long, an exchange makes no progress for `stalled_after` though all are alive (one hangs in its work, or ranks
-// disagree on what comes next), or somebody calls Fail. Then every call that waits, on every rank, returns UNAVAILABLE
+// disagree on what comes next), or somebody calls Fail. Time in which this process did not run, as on a machine that
+// was suspended, is nobody's silence. Then every call that waits, on every rank, returns UNAVAILABLE
 // with the reason, but for the stall within `lost_after` and a moment.
 //
 // Thread-safety: one thread exchanges at a time; all else from any thread at any time.
@@ -76,7 +77,8 @@ class ProcessGroup {
   // What there is to say when the connection with `peer` broke: perhaps somebody else knows better.
   absl::Status Broken(int peer, const absl::Status& error);
   void Leave();
-  void Watch();  // the group's own thread
+  void Watch();                                                    // the group's own thread
+  absl::Duration Beat() const { return options_.lost_after / 5; }  // between two signs of life
   void ForgiveSilence(absl::Duration time);
   void WatchData(int peer, absl::Time now);
   void ReadSigns(int peer, absl::Time now);

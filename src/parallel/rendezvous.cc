@@ -199,7 +199,7 @@ absl::StatusOr<Socket> ConnectToFirst(const ParallelOptions& options, absl::Time
     absl::StatusOr<Socket> socket = Connect({options.address, options.port}, deadline);
     if (socket.ok()) return socket;
     absl::SleepFor(kRetry);
-    if (SteadyNow() >= deadline) {  // with what the last attempt met: one that begins after it has met nothing
+    if (SteadyNow() >= deadline) {  // with what the last attempt met, and not one that had no time
       return absl::DeadlineExceededError(
           absl::StrCat("parallel.address: rank ", options.rank, " found no rank 0 at ", options.address, " port ",
                        options.port, " within parallel.start_timeout_ms (",

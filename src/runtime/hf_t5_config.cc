@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "runtime/hf_t5_config.h"
 
+#include <algorithm>
 #include <system_error>
 #include <tuple>
 
@@ -47,7 +48,8 @@ void CheckKind(JsonObjectReader& reader, HfT5Config& config) {
                                       kArchitecture, "; code of its own that changes logits is not applied"));
 }
 
-// Before anything is made of them; how they fit together is for model::ValidateConfig to say.
+// Before anything is made of them. Where a field alone decides, the limits are model::ValidateConfig's, in the
+// checkpoint's own names; how fields fit together is for it to say.
 void CheckSizes(JsonObjectReader& reader, const HfT5Config& config) {
   const std::tuple<const char*, int, int, int> sizes[] = {
       {"vocab_size", config.vocabulary, 1, 1 << 24},
@@ -58,7 +60,8 @@ void CheckSizes(JsonObjectReader& reader, const HfT5Config& config) {
       {"num_layers", config.encoder_layers, 1, 256},
       {"num_decoder_layers", config.decoder_layers, 1, 256},
       {"relative_attention_num_buckets", config.relative_buckets, 4, 4096},
-      {"relative_attention_max_distance", config.relative_max_distance, config.relative_buckets / 2 + 1, 1 << 20}};
+      {"relative_attention_max_distance", config.relative_max_distance,
+       std::clamp(config.relative_buckets, 4, 4096) / 2 + 1, 1 << 20}};
   for (const auto& [key, value, least, most] : sizes) {
     if (value < least || value > most) {
       reader.Problem(key, absl::StrCat("must lie in [", least, ", ", most, "], is ", value));

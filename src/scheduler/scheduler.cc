@@ -35,12 +35,22 @@ Scheduler::Scheduler(const SchedulerOptions& options, BatchExecutor* executor, c
     : options_(options), executor_(executor), clock_(clock), cost_(options.cost_max_age) {
   if (options_.workers == 0) return;
   const int workers = std::max(1, std::min(options_.workers, executor_->max_concurrency()));
-  for (int i = 0; i < workers; ++i) threads_.emplace_back([this] { WorkerLoop(); });
-  threads_.emplace_back([this] { SweeperLoop(); });
+  threads_.reserve(workers + 1);
+  try {
+    for (int i = 0; i < workers; ++i) threads_.emplace_back([this] { WorkerLoop(); });
+    threads_.emplace_back([this] { SweeperLoop(); });
+  } catch (...) {  // those that run would end the process as they are destroyed
+    Join();
+    throw;
+  }
 }
 
 Scheduler::~Scheduler() {
   Drain(absl::InfiniteFuture());
+  Join();
+}
+
+void Scheduler::Join() {
   {
     std::lock_guard lock(mu_);
     joining_ = true;

@@ -133,6 +133,7 @@ class Scheduler {
 
   void WorkerLoop();
   void SweeperLoop();
+  void Join();  // the threads
 
   // With mu_ held.
   AdmissionView ViewForAdmission(const QueuedJob& job, absl::Time now) const;

@@ -8,6 +8,7 @@
 #include <deque>
 #include <functional>
 #include <mutex>
+#include <system_error>
 #include <thread>
 #include <utility>
 #include <vector>
@@ -21,7 +22,7 @@
 namespace beamline::server {
 namespace {
 
-constexpr absl::Duration kLook = absl::Milliseconds(5);  // how often one looks whether others wait
+constexpr absl::Duration kLook = absl::Milliseconds(5);  // how often one looks whether there is a crowd
 
 // Set on a thread that ends a connection instead of serving it.
 thread_local bool refusing = false;
@@ -31,7 +32,12 @@ thread_local bool refusing = false;
 class NewestFirst final : public httplib::TaskQueue {
  public:
   NewestFirst(int threads, size_t max_waiting, std::atomic<bool>* hurry) : max_waiting_(max_waiting), hurry_(*hurry) {
-    for (int i = 0; i < threads; ++i) threads_.emplace_back([this] { Loop(); });
+    threads_.reserve(threads);
+    try {
+      for (int i = 0; i < threads; ++i) threads_.emplace_back([this] { Loop(); });
+    } catch (const std::system_error&) {  // no more can be had: those that run do
+      if (threads_.empty()) throw;
+    }
   }
   void enqueue(std::function<void()> serve) override {
     std::function<void()> oldest;

@@ -22,8 +22,8 @@ class BoundedHttpServer final : public httplib::Server {
     size_t max_waiting = 256;      // connections that no thread serves yet
     size_t max_request_bytes = 0;  // request line, headers and body
     absl::Duration read, write;    // of a whole request, of a whole answer
-    // The same while others wait for a thread, and at the end. Whoever means well sends a request in one piece as it
-    // connects: threads / read_in_a_crowd is how many a second may not before those who do wait.
+    // The same while more wait than threads are free, and at the end. Whoever means well sends a request in one piece
+    // as it connects: threads / read_in_a_crowd is how many a second may not before those who do wait.
     absl::Duration read_in_a_crowd, write_in_a_crowd;
   };
   explicit BoundedHttpServer(const Limits& limits);

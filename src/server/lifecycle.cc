@@ -56,13 +56,13 @@ int64_t AwaitCalls(const Server& server, const StopRequests& stop, int stop_coun
 
 // In looks, not in time: where this process gets none, neither do callers beside it.
 void AwaitQuiet(const Server& server, const StopRequests& stop, absl::Time deadline) {
-  const absl::Time end = std::min(ProcessClock().Now() + kTold, deadline);
+  const absl::Time now = ProcessClock().Now(), end = std::max(now + kQuiet, std::min(now + kTold, deadline));
   uint64_t calls = server.counters().calls.value();
   for (int64_t quiet = 0; quiet < kQuiet / kPoll && ProcessClock().Now() < end; ++quiet) {
     if (stop.WaitFor(2, kPoll)) return;
-    const uint64_t now = server.counters().calls.value();
-    if (now != calls) quiet = -1;
-    calls = now;
+    const uint64_t so_far = server.counters().calls.value();
+    if (so_far != calls) quiet = -1;
+    calls = so_far;
   }
 }
 
@@ -363,7 +363,7 @@ absl::Status Follow(const config::v1::ServerConfig& config, const FollowerMain& 
   SignalWatcher signals([&](int number) {
     if (hangup.Took(number) || number == SIGUSR1) return;
     const bool first = stop.count() == 0;
-    if (!stop.IsNewWish(ProcessClock().Now())) return;
+    if (!stop.NoteSignal(ProcessClock().Now())) return;
     LogEvent(spdlog::level::info, "signal received",
              {{"signal", number}, {"hint", "rank 0 ends the group, a second signal ends this rank"}});
     stop.Add();
@@ -403,7 +403,7 @@ absl::Status Serve(const config::v1::ServerConfig& config, const EngineFactory& 
     const bool was_loading = loading.load();  // then there may be no watchdog yet
     // First what cannot hang: from here on the process ends, even if the engine answers nobody any more.
     if (!was_loading && stop.count() == 0) watchdog->Arm(StopTime(config.lifecycle()) + kWatchdogMargin);
-    if (!stop.IsNewWish(ProcessClock().Now())) return;
+    if (!stop.NoteSignal(ProcessClock().Now())) return;
     LogEvent(spdlog::level::info, "signal received", {{"signal", number}});
     if (was_loading) {  // nothing is served and nothing is being written: there is nothing to wait for
       LogEvent(spdlog::level::info, "stopped while loading");

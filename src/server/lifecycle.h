@@ -33,10 +33,10 @@ inline constexpr absl::Duration kOneWish = absl::Milliseconds(500);
 // How often the stop was asked for. Thread-safe.
 class StopRequests {
  public:
-  // From here on the stop goes its way in other threads: whoever adds has said before why.
+  // Others stop at once: log the reason first.
   void Add();
-  // False: the signal that comes `now` is the wish of the one before it, and is not to be added.
-  bool IsNewWish(absl::Time now);
+  // Notes a signal that comes `now`. True: a wish of its own, to be added; false: that of the one before it.
+  bool NoteSignal(absl::Time now);
   int count() const;
   // True once the count has reached `count`; false when `timeout` is over first.
   bool WaitFor(int count, absl::Duration timeout) const;

@@ -27,7 +27,7 @@ void StopRequests::Add() {
   changed_.notify_all();
 }
 
-bool StopRequests::IsNewWish(absl::Time now) {
+bool StopRequests::NoteSignal(absl::Time now) {
   std::lock_guard lock(mu_);
   if (now - last_signal_ < kOneWish) return false;
   last_signal_ = now;

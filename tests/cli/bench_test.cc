@@ -102,7 +102,7 @@ TEST_F(BenchVerb, TheCapacityIsTheRateThatWasCarriedTwice) {
     return FakeResult();
   });
   const Outcome outcome = Bench(absl::StrCat(
-      "--find-capacity --rate 100 --arrivals constant --seconds 1 --deadline-ms 500 --precision 50 --json ",
+      "--find-capacity --rate 100 --arrivals constant --seconds 1 --deadline-ms 200 --precision 50 --json ",
       Out("capacity.json")));
   ASSERT_EQ(outcome.exit_code, 0) << outcome.text;
   const nlohmann::json report = Json(Out("capacity.json"));

@@ -5,7 +5,9 @@
 
 #include <atomic>
 #include <csignal>
+#include <cstdio>
 #include <cstring>
+#include <functional>
 #include <mutex>
 
 #include <netinet/in.h>
@@ -255,35 +257,98 @@ TEST(ProcessGroup, AKilledRankEndsTheGroupAtOnce) {
 }
 TEST(ProcessGroup, ASilentRankEndsTheGroupInTime) { ExpectLossOfRankTwo(SIGSTOP, absl::Seconds(2), "silent for "); }
 
+// A process of its own that says over a pipe when it is ready, and may be stopped and go on.
+class Machine {
+ public:
+  explicit Machine(const std::function<void(const std::function<void()>& ready)>& run) {
+    int said[2];
+    EXPECT_EQ(pipe(said), 0);
+    pid_ = fork();
+    if (pid_ == 0) {
+      run([&] { (void)!write(said[1], "x", 1); });
+      std::fflush(nullptr);
+      _exit(::testing::Test::HasFailure() ? 1 : 0);
+    }
+    close(said[1]);
+    said_ = said[0];
+  }
+  ~Machine() {
+    kill(pid_, SIGKILL);
+    waitpid(pid_, nullptr, 0);
+    close(said_);
+  }
+  Machine(const Machine&) = delete;
+  Machine& operator=(const Machine&) = delete;
+
+  bool AwaitReady() const {
+    char byte = 0;
+    return read(said_, &byte, 1) == 1;  // else it has ended
+  }
+  void StandStill(absl::Duration time) const {
+    kill(pid_, SIGSTOP);
+    absl::SleepFor(time);
+    kill(pid_, SIGCONT);
+  }
+  void Stop() const { kill(pid_, SIGSTOP); }
+  int Wait() const {
+    int ended = 0;
+    EXPECT_TRUE(Eventually([&] { return waitpid(pid_, &ended, WNOHANG) == pid_; }));
+    return ended;
+  }
+
+ private:
+  pid_t pid_ = 0;
+  int said_ = 0;
+};
+
 // As a machine that is suspended, or frozen by its hypervisor: nobody spoke meanwhile, and nobody was to listen.
 TEST(ProcessGroup, AMachineThatStoodStillLosesNobody) {
-  int joined[2];
-  ASSERT_EQ(pipe(joined), 0);
-  const pid_t machine = fork();
-  if (machine == 0) {
-    auto group = JoinAll(2, [](ParallelOptions& options) { options.lost_after = absl::Seconds(1); });
-    (void)!write(joined[1], "x", 1);
+  const Machine machine([](const std::function<void()>& ready) {
+    auto group = JoinAll(2, [](ParallelOptions& options) {
+      options.lost_after = absl::Seconds(1);
+      options.stalled_after = absl::Seconds(4);
+    });
+    ready();
     char byte;
     OnRanks(2, [&](int rank) {
-      if (rank == 0) absl::SleepFor(absl::Seconds(5));
+      if (rank == 0) absl::SleepFor(absl::Seconds(5));  // of which both run for two
       const ProcessGroup::Transfer transfers[] = {{.peer = 1, .send = "x"}, {.peer = 0, .receive = {&byte, 1}}};
       EXPECT_TRUE(group[rank]->Exchange({&transfers[rank], 1}).ok()) << group[rank]->status();
     });
-    _exit(::testing::Test::HasFailure() ? 1 : 0);
-  }
-  char byte = 0;
-  ASSERT_EQ(read(joined[0], &byte, 1), 1);
+  });
+  ASSERT_TRUE(machine.AwaitReady());
   for (int i = 0; i < 2; ++i) {
-    kill(machine, SIGSTOP);
-    absl::SleepFor(absl::Milliseconds(1500));
-    kill(machine, SIGCONT);
+    machine.StandStill(absl::Milliseconds(1500));
     absl::SleepFor(absl::Milliseconds(500));
   }
-  int ended = 0;
-  ASSERT_EQ(waitpid(machine, &ended, 0), machine);
-  EXPECT_EQ(ended, 0);
-  close(joined[0]);
-  close(joined[1]);
+  EXPECT_EQ(machine.Wait(), 0);
+}
+
+TEST(ProcessGroup, WhoStoodStillStillFindsOutWhoIsSilent) {
+  const int port = FreePort();
+  const auto options = [port](int rank) {
+    ParallelOptions options = OptionsOf(rank, 2, port);
+    options.lost_after = absl::Seconds(1);
+    return options;
+  };
+  const Machine other([&](const std::function<void()>& ready) {
+    const auto group = ProcessGroup::Join(options(1), {});
+    ready();
+    for (;;) pause();
+  });
+  const Machine own([&](const std::function<void()>& ready) {
+    const auto group = ProcessGroup::Join(options(0), {});
+    ready();
+    char byte;
+    const ProcessGroup::Transfer wait{.peer = 1, .receive = {&byte, 1}};
+    EXPECT_THAT(Message((*group)->Exchange({&wait, 1})), HasSubstr("rank 1 was lost: silent for"));
+  });
+  ASSERT_TRUE(own.AwaitReady() && other.AwaitReady());
+  const absl::Time start = absl::Now();
+  other.Stop();
+  own.StandStill(absl::Milliseconds(1500));
+  EXPECT_EQ(own.Wait(), 0);
+  EXPECT_LT(absl::Now() - start, absl::Seconds(8));
 }
 
 // Of this process's sockets, those of the connection that does not touch rank 0's port: data between ranks 1 and 2.

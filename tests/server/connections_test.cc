@@ -98,7 +98,7 @@ TEST_F(ConnectionsTest, PingsAreTakenAsOftenAsConfigured) {
   RawConnection refused(server_->port());
   refused.Send(kHello);
   for (int i = 0; i < 10; ++i) refused.Send(ping);
-  EXPECT_TRUE(refused.ClosedWithin(testing::kPatience));
+  EXPECT_TRUE(refused.Hears("too_many_pings", testing::kPatience));
 
   config.mutable_limits()->set_min_client_ping_ms(1);
   Start(config);

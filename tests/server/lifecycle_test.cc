@@ -202,7 +202,14 @@ TEST_F(LifecycleTest, DuringTheDrainDelayNewCallsAreAnswered) {
   EXPECT_TRUE(run.get().ok());
 }
 
-TEST_F(LifecycleTest, WatchIsToldAtOnce) {
+TEST_F(LifecycleTest, TheDrainDelayEndsByItself) {
+  std::future<absl::Status> run = Run(/*drain_delay_ms=*/100, 1000);
+  stop_.Add();
+  EXPECT_TRUE(run.get().ok());
+  EXPECT_TRUE(engine_.drained());
+}
+
+TEST_F(LifecycleTest, WatchIsToldBeforeTheServerLeaves) {
   std::future<absl::Status> run = Run(/*drain_delay_ms=*/60'000, 1000);
   ASSERT_TRUE(Eventually([&] { return Health("") == kServing; }));
   grpc::GenericStub stub(channel_);
@@ -414,10 +421,10 @@ TEST_F(LifecycleTest, ASecondStopDoesNotWait) {
 TEST(StopRequests, ASignalSoonAfterAnotherIsTheSameWish) {
   StopRequests stop;
   const absl::Time now = absl::Now();
-  EXPECT_TRUE(stop.IsNewWish(now));
-  EXPECT_FALSE(stop.IsNewWish(now + kOneWish / 2));
-  EXPECT_FALSE(stop.IsNewWish(now + kOneWish - absl::Milliseconds(1)));
-  EXPECT_TRUE(stop.IsNewWish(now + kOneWish)) << "those in between do not put it off";
+  EXPECT_TRUE(stop.NoteSignal(now));
+  EXPECT_FALSE(stop.NoteSignal(now + kOneWish / 2));
+  EXPECT_FALSE(stop.NoteSignal(now + kOneWish - absl::Milliseconds(1)));
+  EXPECT_TRUE(stop.NoteSignal(now + kOneWish)) << "those in between do not put it off";
   EXPECT_EQ(stop.count(), 0) << "Add counts";
 }
 

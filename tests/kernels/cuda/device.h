@@ -22,13 +22,13 @@
 
 namespace beamline::kernels {
 
-// Empty where a GPU can be used, else the reason.
 // Where no element but a byte may begin; an array that is optional is there then.
 template <class T>
 void Misalign(T*& array) {
   array = reinterpret_cast<T*>(reinterpret_cast<uintptr_t>(array) + 1);
 }
 
+// Empty where a GPU can be used, else the reason.
 inline std::string WhyNoGpu() {
   int count = 0;
   const cudaError_t error = cudaGetDeviceCount(&count);

@@ -96,10 +96,14 @@ absl::StatusOr<std::unique_ptr<EngineCore>> EngineCore::Create(Parts parts) {
   BEAMLINE_RETURN_IF_ERROR(CheckOptions(parts.options));
   if (parts.clock == nullptr) parts.clock = {std::shared_ptr<void>(), &ProcessClock()};
   std::unique_ptr<EngineCore> engine(new EngineCore(parts));
-  BEAMLINE_RETURN_IF_ERROR(engine->StartRepository(std::move(parts.source), parts.inline_execution));
-  engine->warmed_up_ = engine->clock_->Now();
-  engine->StartScheduler(parts.inline_execution);
-  engine->StartPreparation(parts.preparation_threads);
+  const auto start = [&]() -> absl::Status {
+    BEAMLINE_RETURN_IF_ERROR(engine->StartRepository(std::move(parts.source), parts.inline_execution));
+    engine->warmed_up_ = engine->clock_->Now();
+    engine->StartScheduler(parts.inline_execution);
+    engine->StartPreparation(parts.preparation_threads);
+    return absl::OkStatus();
+  };
+  BEAMLINE_RETURN_IF_ERROR(ReturnCatching("the engine's start", start, absl::StatusCode::kResourceExhausted));
   return engine;
 }
 

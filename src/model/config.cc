@@ -17,19 +17,11 @@
 namespace beamline::model {
 namespace {
 
-constexpr int kMaxLayers = 256;
-constexpr int kMaxDModel = 16384;
-constexpr int kMaxHeads = 256;
-constexpr int kMaxHeadDim = 1024;
-constexpr int kMaxFfnWidth = 262144;
 constexpr int kMaxExperts = 1024;
 constexpr int kMaxPathwayLength = 4096;
 constexpr int64_t kMaxBuckets = int64_t{1} << 31;
 constexpr int kMaxAttributes = 256;
 constexpr size_t kMaxAttributeName = 128;
-constexpr int64_t kMaxT5Vocabulary = int64_t{1} << 24;
-constexpr int kMaxRelativeBuckets = 4096;
-constexpr int kMaxRelativeDistance = 1 << 20;
 constexpr int kMaxRankerWeight = 1000000;
 constexpr size_t kMaxProblemBytes = 1000;  // what is shown of a value has no limit of its own
 
@@ -211,7 +203,7 @@ void CheckT5(const ModelConfig& config, Problems& problems) {
                  kMaxT5Vocabulary);
   problems.Range("t5.start", t5.start, 0, t5.vocabulary - 1);
   problems.Range("t5.end", t5.end, codes, t5.vocabulary - 1);
-  problems.Range("t5.relative_buckets", t5.relative_buckets, 4, kMaxRelativeBuckets);
+  problems.Range("t5.relative_buckets", t5.relative_buckets, kMinRelativeBuckets, kMaxRelativeBuckets);
   problems.Range("t5.relative_max_distance (above half of relative_buckets)", t5.relative_max_distance,
                  t5.relative_buckets / 2 + 1, kMaxRelativeDistance);
   CheckT5Input(t5, config.levels(), problems);

@@ -20,6 +20,16 @@ namespace beamline::model {
 inline constexpr int kConfigSchemaVersion = 1;
 inline constexpr uint64_t kMaxConfigBytes = 1 << 20;
 
+// What ValidateConfig takes, for those who read the same sizes under other names.
+inline constexpr int kMaxLayers = 256;
+inline constexpr int kMaxDModel = 16384;
+inline constexpr int kMaxHeads = 256;
+inline constexpr int kMaxHeadDim = 1024;
+inline constexpr int kMaxFfnWidth = 262144;
+inline constexpr int kMaxT5Vocabulary = 1 << 24;
+inline constexpr int kMinRelativeBuckets = 4, kMaxRelativeBuckets = 4096;
+inline constexpr int kMaxRelativeDistance = 1 << 20;
+
 // One property of an element of a pathway. Columns of EncoderBatch::features follow the order of the features; each
 // takes one column, kSid one per level. kToken is a row of t5's embedding and the only feature there.
 enum class FeatureKind { kSid, kItem, kAuthor, kTag, kAge, kGap, kHour, kPlay, kDuration, kLabels, kToken };

@@ -11,6 +11,7 @@
 #include "absl/strings/str_join.h"
 #include "absl/time/clock.h"
 #include "base/log.h"
+#include "base/run_catching.h"
 #include "beamline/status.h"
 #include "parallel/check_options.h"
 
@@ -35,7 +36,11 @@ absl::StatusOr<std::unique_ptr<ProcessGroup>> ProcessGroup::Join(const ParallelO
     return absl::InvalidArgumentError(absl::StrCat("parallel.size: ", options.size, ", a group has at least 2 ranks"));
   }
   BEAMLINE_ASSIGN_OR_RETURN(Connections connections, Meet(options, settings));
-  return std::unique_ptr<ProcessGroup>(new ProcessGroup(options, std::move(connections), std::move(on_note)));
+  std::unique_ptr<ProcessGroup> group;
+  BEAMLINE_RETURN_IF_ERROR(RunCatching(
+      "a group's thread", [&] { group.reset(new ProcessGroup(options, std::move(connections), std::move(on_note))); },
+      absl::StatusCode::kResourceExhausted));
+  return group;
 }
 
 ProcessGroup::ProcessGroup(const ParallelOptions& options, Connections connections, NoteHandler on_note)
@@ -114,7 +119,8 @@ void ProcessGroup::Watch() {
       SayToAll(Sign::kAlive);
       next_beat = now + Beat();
     }
-    looked += SteadyNow() - now;  // it may have waited for a peer that takes nothing
+    // That may have taken long for want of peers that take anything, which is silence, too.
+    looked += std::min(SteadyNow() - now, std::ssize(peers_) * options_.lost_after / 4);
     std::vector<pollfd> waiting;
     for (const int peer : peers_) {
       const bool gone = last_sign_[peer] == absl::InfiniteFuture();
@@ -125,7 +131,7 @@ void ProcessGroup::Watch() {
     if (after - looked > Beat()) ForgiveSilence(after - looked - Beat());
     looked = after;
     for (size_t i = 0; i < peers_.size() && whole_; ++i) {
-      if (waiting[i].revents != 0) ReadSigns(peers_[i], SteadyNow());
+      if (waiting[i].revents != 0) ReadSigns(peers_[i], after);
       const absl::Duration silence = after - last_sign_[peers_[i]];
       if (whole_ && !leaving_ && silence > options_.lost_after) {
         Fail(absl::UnavailableError(LossOf(peers_[i], absl::StrCat("silent for ", absl::ToInt64Milliseconds(silence),
@@ -134,7 +140,7 @@ void ProcessGroup::Watch() {
       }
     }
     for (int peer = 0; peer < size() && whole_ && !leaving_; ++peer) {
-      if (peer != rank()) WatchData(peer, SteadyNow());
+      if (peer != rank()) WatchData(peer, after);
     }
   }
 }

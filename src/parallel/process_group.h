@@ -4,9 +4,9 @@
 // to rank 0 beside them, and an eye on who is alive. The group lives and ends as one. It ends in order when rank 0
 // leaves; it is lost when a rank's connection closes, a rank is silent for `lost_after` or does not acknowledge data
 // for as long, an exchange makes no progress for `stalled_after` though all are alive (one hangs in its work, or ranks
-// disagree on what comes next), or somebody calls Fail. Time in which this process did not run, as on a machine that
-// was suspended, is nobody's silence. Then every call that waits, on every rank, returns UNAVAILABLE
-// with the reason, but for the stall within `lost_after` and a moment.
+// disagree on what comes next), or somebody calls Fail. Then every call that waits, on every rank, returns UNAVAILABLE
+// with the reason, but for the stall within `lost_after` and a moment. Time in which this process did not run, as on a
+// machine that was suspended, is nobody's silence.
 //
 // Thread-safety: one thread exchanges at a time; all else from any thread at any time.
 #pragma once

@@ -48,20 +48,20 @@ void CheckKind(JsonObjectReader& reader, HfT5Config& config) {
                                       kArchitecture, "; code of its own that changes logits is not applied"));
 }
 
-// Before anything is made of them. Where a field alone decides, the limits are model::ValidateConfig's, in the
-// checkpoint's own names; how fields fit together is for it to say.
+// Before anything is made of them; how they fit together is for model::ValidateConfig to say.
 void CheckSizes(JsonObjectReader& reader, const HfT5Config& config) {
+  const int buckets = std::clamp(config.relative_buckets, model::kMinRelativeBuckets, model::kMaxRelativeBuckets);
   const std::tuple<const char*, int, int, int> sizes[] = {
-      {"vocab_size", config.vocabulary, 1, 1 << 24},
-      {"d_model", config.d_model, 1, 65536},
-      {"d_kv", config.d_kv, 1, 65536},
-      {"d_ff", config.d_ff, 1, 1 << 20},
-      {"num_heads", config.heads, 1, 4096},
-      {"num_layers", config.encoder_layers, 1, 256},
-      {"num_decoder_layers", config.decoder_layers, 1, 256},
-      {"relative_attention_num_buckets", config.relative_buckets, 4, 4096},
-      {"relative_attention_max_distance", config.relative_max_distance,
-       std::clamp(config.relative_buckets, 4, 4096) / 2 + 1, 1 << 20}};
+      {"vocab_size", config.vocabulary, 1, model::kMaxT5Vocabulary},
+      {"d_model", config.d_model, 1, model::kMaxDModel},
+      {"d_kv", config.d_kv, 1, model::kMaxHeadDim},
+      {"d_ff", config.d_ff, 1, model::kMaxFfnWidth},
+      {"num_heads", config.heads, 1, model::kMaxHeads},
+      {"num_layers", config.encoder_layers, 1, model::kMaxLayers},
+      {"num_decoder_layers", config.decoder_layers, 1, model::kMaxLayers},
+      {"relative_attention_num_buckets", config.relative_buckets, model::kMinRelativeBuckets,
+       model::kMaxRelativeBuckets},
+      {"relative_attention_max_distance", config.relative_max_distance, buckets / 2 + 1, model::kMaxRelativeDistance}};
   for (const auto& [key, value, least, most] : sizes) {
     if (value < least || value > most) {
       reader.Problem(key, absl::StrCat("must lie in [", least, ", ", most, "], is ", value));

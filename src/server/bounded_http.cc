@@ -18,6 +18,7 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "base/log.h"
 
 namespace beamline::server {
 namespace {
@@ -37,6 +38,8 @@ class NewestFirst final : public httplib::TaskQueue {
       for (int i = 0; i < threads; ++i) threads_.emplace_back([this] { Loop(); });
     } catch (const std::system_error&) {  // no more can be had: those that run do
       if (threads_.empty()) throw;
+      LogEvent(spdlog::level::warn, "threads for pages that could not be had",
+               {{"of", threads}, {"had", threads_.size()}});
     }
   }
   void enqueue(std::function<void()> serve) override {

@@ -2,7 +2,8 @@
 //
 // From "the engine is wanted" to "the process may exit": loading, serving, draining. On the first SIGTERM or SIGINT
 // health says NOT_SERVING; after the drain delay new calls are refused; calls in flight get the grace time; then,
-// when nobody has called for a tenth of a second (of the grace time, at most a second), the server and the engine stop.
+// when nobody has called for a tenth of a second (at most a second, of the grace time but for that tenth), the server
+// and the engine stop.
 // A second signal skips what is left of both times, unless it comes within kOneWish of the first. A watchdog, armed by
 // the first signal itself, ends the process one second after both times in case anything hangs. A signal while the
 // engine still loads ends the process at once. SIGHUP stops nothing: whoever means "read your files again" by it is

@@ -9,8 +9,10 @@
 #include <cstring>
 #include <functional>
 #include <mutex>
+#include <system_error>
 
 #include <netinet/in.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -264,7 +266,9 @@ class Machine {
     int said[2];
     EXPECT_EQ(pipe(said), 0);
     pid_ = fork();
+    if (pid_ < 0) throw std::system_error(errno, std::generic_category(), "fork");
     if (pid_ == 0) {
+      prctl(PR_SET_PDEATHSIG, SIGKILL);
       run([&] { (void)!write(said[1], "x", 1); });
       std::fflush(nullptr);
       _exit(::testing::Test::HasFailure() ? 1 : 0);
@@ -273,8 +277,10 @@ class Machine {
     said_ = said[0];
   }
   ~Machine() {
-    kill(pid_, SIGKILL);
-    waitpid(pid_, nullptr, 0);
+    if (!Ended()) {
+      kill(pid_, SIGKILL);
+      waitpid(pid_, nullptr, 0);
+    }
     close(said_);
   }
   Machine(const Machine&) = delete;
@@ -284,26 +290,28 @@ class Machine {
     char byte = 0;
     return read(said_, &byte, 1) == 1;  // else it has ended
   }
+  void Stop() const { kill(pid_, SIGSTOP); }
   void StandStill(absl::Duration time) const {
-    kill(pid_, SIGSTOP);
+    Stop();
     absl::SleepFor(time);
     kill(pid_, SIGCONT);
   }
-  void Stop() const { kill(pid_, SIGSTOP); }
-  int Wait() const {
-    int ended = 0;
-    EXPECT_TRUE(Eventually([&] { return waitpid(pid_, &ended, WNOHANG) == pid_; }));
-    return ended;
+  bool Ended() {
+    if (!ended_) ended_ = waitpid(pid_, &status_, WNOHANG) == pid_;
+    return ended_;
   }
+  int status() const { return status_; }  // of waitpid, once it has ended
 
  private:
   pid_t pid_ = 0;
   int said_ = 0;
+  int status_ = -1;
+  bool ended_ = false;
 };
 
 // As a machine that is suspended, or frozen by its hypervisor: nobody spoke meanwhile, and nobody was to listen.
 TEST(ProcessGroup, AMachineThatStoodStillLosesNobody) {
-  const Machine machine([](const std::function<void()>& ready) {
+  Machine machine([](const std::function<void()>& ready) {
     auto group = JoinAll(2, [](ParallelOptions& options) {
       options.lost_after = absl::Seconds(1);
       options.stalled_after = absl::Seconds(4);
@@ -321,34 +329,37 @@ TEST(ProcessGroup, AMachineThatStoodStillLosesNobody) {
     machine.StandStill(absl::Milliseconds(1500));
     absl::SleepFor(absl::Milliseconds(500));
   }
-  EXPECT_EQ(machine.Wait(), 0);
+  EXPECT_TRUE(Eventually([&] { return machine.Ended(); }));
+  EXPECT_EQ(machine.status(), 0);
 }
 
-TEST(ProcessGroup, WhoStoodStillStillFindsOutWhoIsSilent) {
+// Not even one that hardly ever runs forgives for ever.
+TEST(ProcessGroup, WhoStandsStillOverAndOverStillFindsOutWhoIsSilent) {
   const int port = FreePort();
-  const auto options = [port](int rank) {
+  const auto join = [port](int rank, const std::function<void()>& ready) {
     ParallelOptions options = OptionsOf(rank, 2, port);
     options.lost_after = absl::Seconds(1);
-    return options;
+    auto group = ProcessGroup::Join(options, {});
+    if (!group.ok()) _exit(3);
+    ready();
+    return *std::move(group);
   };
-  const Machine other([&](const std::function<void()>& ready) {
-    const auto group = ProcessGroup::Join(options(1), {});
-    ready();
-    for (;;) pause();
-  });
-  const Machine own([&](const std::function<void()>& ready) {
-    const auto group = ProcessGroup::Join(options(0), {});
-    ready();
+  Machine other([&](const std::function<void()>& ready) { (void)join(1, ready)->Receive(); });
+  Machine own([&](const std::function<void()>& ready) {
+    const auto group = join(0, ready);
     char byte;
     const ProcessGroup::Transfer wait{.peer = 1, .receive = {&byte, 1}};
-    EXPECT_THAT(Message((*group)->Exchange({&wait, 1})), HasSubstr("rank 1 was lost: silent for"));
+    EXPECT_THAT(Message(group->Exchange({&wait, 1})), HasSubstr("rank 1 was lost: silent for"));
   });
   ASSERT_TRUE(own.AwaitReady() && other.AwaitReady());
-  const absl::Time start = absl::Now();
   other.Stop();
-  own.StandStill(absl::Milliseconds(1500));
-  EXPECT_EQ(own.Wait(), 0);
-  EXPECT_LT(absl::Now() - start, absl::Seconds(8));
+  EXPECT_TRUE(Eventually([&] {
+    if (own.Ended()) return true;
+    own.StandStill(absl::Milliseconds(300));  // more than a beat
+    absl::SleepFor(absl::Milliseconds(10));
+    return false;
+  }));
+  EXPECT_EQ(own.status(), 0);
 }
 
 // Of this process's sockets, those of the connection that does not touch rank 0's port: data between ranks 1 and 2.

@@ -191,7 +191,7 @@ TEST(ImportHf, RefusesConfigsNamingFieldLimitAndValue) {
       {[](json& c) { c["architectures"] = {"T5EncoderModel"}; }, "architectures: must name T5ForConditionalGeneration"},
       {[](json& c) { c["d_model"] = "wide"; }, "d_model: must be an integer, is \"wide\""},
       {[](json& c) { c["d_model"] = 17; }, "is F32"},
-      {[](json& c) { c["d_kv"] = 0; }, "d_kv: must lie in [1, 65536], is 0"},
+      {[](json& c) { c["d_kv"] = 0; }, "d_kv: must lie in [1, 1024], is 0"},
       {[](json& c) { c["num_decoder_layers"] = 1000000000; },
        "num_decoder_layers: must lie in [1, 256], is 1000000000"},
       {[](json& c) { c["num_heads"] = 3; }, "SelfAttention.q.weight"},

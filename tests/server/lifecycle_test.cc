@@ -205,6 +205,9 @@ TEST_F(LifecycleTest, DuringTheDrainDelayNewCallsAreAnswered) {
 TEST_F(LifecycleTest, TheDrainDelayEndsByItself) {
   std::future<absl::Status> run = Run(/*drain_delay_ms=*/100, 1000);
   stop_.Add();
+  const bool ended = run.wait_for(absl::ToChronoSeconds(testing::kPatience)) == std::future_status::ready;
+  EXPECT_TRUE(ended);
+  if (!ended) stop_.Add();  // or the test hangs
   EXPECT_TRUE(run.get().ok());
   EXPECT_TRUE(engine_.drained());
 }

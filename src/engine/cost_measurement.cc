@@ -98,6 +98,17 @@ absl::Status CheckLargestBatch(runtime::Runner& runner, const CostMeasurement& m
                                                   "; lower max_batch_requests or max_batch_rows"));
 }
 
+// Work costs no more than work that holds it: where a pause of the machine met both runs of a size, a larger one tells.
+void BoundByLarger(std::vector<scheduler::BatchCost>& costs) {
+  for (scheduler::BatchCost& cost : costs) {
+    for (const scheduler::BatchCost& other : costs) {
+      const bool larger = other.kind == cost.kind && other.size.requests >= cost.size.requests &&
+                          other.size.rows >= cost.size.rows && other.size.context_tokens >= cost.size.context_tokens;
+      if (larger) cost.duration = std::min(cost.duration, other.duration);
+    }
+  }
+}
+
 }  // namespace
 
 absl::StatusOr<std::vector<scheduler::BatchCost>> MeasureCosts(runtime::Runner& runner,
@@ -146,6 +157,7 @@ absl::StatusOr<std::vector<scheduler::BatchCost>> MeasureCosts(runtime::Runner& 
     if (!costs.empty() && !goes_on()) break;
     BEAMLINE_RETURN_IF_ERROR(measure(size.requests, size.beam_width));
   }
+  BoundByLarger(costs);
   return costs;
 }
 

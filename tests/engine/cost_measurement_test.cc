@@ -76,6 +76,28 @@ TEST_F(CostMeasurementTest, TakesTheLesserOfTwoRuns) {
   EXPECT_EQ(costs[1].duration, 3 * kCostMs);
 }
 
+TEST_F(CostMeasurementTest, ASizeCostsNoMoreThanALargerOne) {
+  int runs = 0;
+  runner_.before_step = [&](int level) {
+    if (level == 0 && runs++ < 2) clock_.Advance(100 * kCostMs);  // a pause in both runs of the first size
+  };
+  const auto costs = Measured({.beam_width = 8, .max_requests = 2, .budget = absl::Seconds(1)});
+  ASSERT_EQ(costs.size(), 4u);
+  EXPECT_EQ(costs[1].duration, 3 * kCostMs);
+  EXPECT_EQ(costs[3].duration, 3 * kCostMs);
+}
+
+TEST_F(CostMeasurementTest, ASizeMayCostMoreThanASmallerOne) {
+  int runs = 0;
+  runner_.before_step = [&](int level) {
+    if (level == 0 && runs++ >= 2) clock_.Advance(5 * kCostMs);
+  };
+  const auto costs = Measured({.beam_width = 8, .max_requests = 2, .budget = absl::Seconds(1)});
+  ASSERT_EQ(costs.size(), 4u);
+  EXPECT_EQ(costs[1].duration, 3 * kCostMs);
+  EXPECT_EQ(costs[3].duration, 8 * kCostMs);
+}
+
 TEST_F(CostMeasurementTest, AColdFirstRunBeyondTheBudgetIsNoCost) {
   bool first = true;
   runner_.before_step = [&](int) {

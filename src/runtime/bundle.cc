@@ -1,9 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "runtime/bundle.h"
 
+#include <algorithm>
 #include <utility>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "beamline/status.h"
 #include "catalogue/snapshot_file.h"
 #include "model/sharding.h"
@@ -133,6 +136,24 @@ absl::Status ReadParts(const fs::path& folder, const LoadBundleOptions& options,
   return absl::OkStatus();
 }
 
+// Whether the weights' file can hold what the config describes, by its size. Memory that seems to lack for weights that
+// are not there is no reason to try again later.
+absl::Status CheckWeightsBytes(const fs::path& folder, const BundleManifest& manifest,
+                               const model::ModelConfig& config) {
+  const std::vector<model::WeightSpec> schema = model::WeightSchema(config);
+  const auto fewer = [](const model::WeightSpec& a, const model::WeightSpec& b) { return a.elements() < b.elements(); };
+  const auto largest = std::max_element(schema.begin(), schema.end(), fewer);
+  constexpr int64_t kLeastElementBytes = 2;  // bf16
+  const auto file = manifest.files.find(kWeightsFile);
+  const int64_t needed = kLeastElementBytes * model::CountParameters(config).total,
+                bytes = file == manifest.files.end() ? 0 : static_cast<int64_t>(file->second.bytes);
+  if (bytes >= needed) return absl::OkStatus();
+  return absl::InvalidArgumentError(absl::StrCat((folder / kConfigFile).string(), ": describes weights of at least ",
+                                                 needed, " bytes, the largest ", largest->name, " [",
+                                                 absl::StrJoin(largest->shape, ","), "]; ", kWeightsFile, " has ",
+                                                 bytes, "; take config and weights from the same training run"));
+}
+
 }  // namespace
 
 absl::StatusOr<Bundle> LoadBundle(const fs::path& folder, const LoadBundleOptions& options) {
@@ -141,7 +162,11 @@ absl::StatusOr<Bundle> LoadBundle(const fs::path& folder, const LoadBundleOption
   BEAMLINE_RETURN_IF_ERROR(CheckBundleGate(folder, bundle.manifest, options.gated_dtype));
   BEAMLINE_ASSIGN_OR_RETURN(bundle.config, LoadVerifiedConfig(folder, bundle.manifest));
   bundle.memory = EstimateMemory(bundle.manifest, bundle.config, options.memory);
-  BEAMLINE_RETURN_IF_ERROR(CheckEstimate(folder, bundle.memory, options.memory, options.memory_limit_bytes));
+  if (const absl::Status fits = CheckEstimate(folder, bundle.memory, options.memory, options.memory_limit_bytes);
+      !fits.ok()) {
+    BEAMLINE_RETURN_IF_ERROR(CheckWeightsBytes(folder, bundle.manifest, bundle.config));
+    return fits;
+  }
   BEAMLINE_RETURN_IF_ERROR(LoadingBesideEstimate(folder.string(), bundle.memory.Describe(),
                                                  [&] { return ReadParts(folder, options, bundle); }));
   return bundle;

@@ -15,6 +15,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_replace.h"
+#include "base/digest.h"
 #include "base/file.h"
 #include "catalogue/generate.h"
 #include "runtime/bundle_folder.h"
@@ -182,6 +183,22 @@ TEST_F(BundleTest, MemoryIsEstimatedBeforeAnythingLargeIsRead) {
   EXPECT_TRUE(LoadBundle(bundle_, options).ok());
   options.memory.context_cache_bytes = int64_t{1} << 40;
   EXPECT_EQ(LoadBundle(bundle_, options).status().code(), absl::StatusCode::kResourceExhausted);
+}
+
+// Where the memory is there it is the weights' own check that refuses.
+TEST_F(BundleTest, MemoryForWeightsThatTheFileCannotHoldIsNotAskedFor) {
+  const std::string config =
+      absl::StrReplaceAll(Read(kConfigFile), {{"\"attribute_buckets\": 32", "\"attribute_buckets\": 20000000"}});
+  Write(kConfigFile, config);
+  manifest_.files[kConfigFile] = {config.size(), Sha256Hex(config)};
+  Write(kManifestFile, ManifestToJson(manifest_));
+  LoadBundleOptions options;
+  options.memory_limit_bytes = int64_t{1} << 28;
+  const absl::Status status = LoadBundle(bundle_, options).status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_THAT(std::string(status.message()),
+              ::testing::AllOf(HasSubstr("config.json: describes weights of at least"),
+                               HasSubstr("static.attribute.0 [20000000,8]"), HasSubstr("model.safetensors has")));
 }
 
 TEST_F(BundleTest, ACatalogueOfAnotherCodebookIsRefused) {

@@ -14,6 +14,17 @@ constexpr int64_t kGroupTiles = 40;         // points whose running best stays i
 constexpr int64_t kCacheBytes = 128 << 10;  // of packed codes that stay cached while a group passes over them
 constexpr int64_t kPointsPerTask = 4096;
 
+std::vector<float> MedianRow(const FloatMatrix& rows) {
+  std::vector<float> median(rows.cols), column(rows.rows);
+  for (int64_t d = 0; d < rows.cols; ++d) {
+    for (int64_t i = 0; i < rows.rows; ++i) column[i] = rows.row(i)[d];
+    const auto middle = column.begin() + rows.rows / 2;
+    std::nth_element(column.begin(), middle, column.end());
+    median[d] = *middle;
+  }
+  return median;
+}
+
 }  // namespace
 
 const NearestKernels& BestKernels() {
@@ -31,10 +42,11 @@ float SquaredNorm(absl::Span<const float> values) {
 }
 
 CentroidSearch::CentroidSearch(const FloatMatrix& centroids, const NearestKernels& kernels)
-    : kernels_(kernels), size_(centroids.rows), dim_(centroids.cols) {
+    : kernels_(kernels), size_(centroids.rows), dim_(centroids.cols), centre_(MedianRow(centroids)) {
   const int64_t blocks = (size_ + kLanes - 1) / kLanes;
   packed_.assign(blocks * dim_, LaneFloats{});
   bias_.assign(blocks, LaneFloats{});
+  std::vector<float> centred(dim_);
   for (int64_t code = 0; code < blocks * kLanes; ++code) {
     const int64_t block = code / kLanes;
     const int64_t lane = code % kLanes;
@@ -42,38 +54,44 @@ CentroidSearch::CentroidSearch(const FloatMatrix& centroids, const NearestKernel
       bias_[block].values[lane] = std::numeric_limits<float>::max();
       continue;
     }
-    bias_[block].values[lane] = SquaredNorm(centroids.row_span(code));
-    for (int64_t d = 0; d < dim_; ++d) packed_[block * dim_ + d].values[lane] = -2.0f * centroids.row(code)[d];
+    Centre(centroids.row(code), centred.data());
+    bias_[block].values[lane] = SquaredNorm(centred);
+    for (int64_t d = 0; d < dim_; ++d) packed_[block * dim_ + d].values[lane] = -2.0f * centred[d];
   }
 }
 
-void CentroidSearch::Nearest(const float* points, int64_t count, uint32_t* codes, float* scores) const {
+void CentroidSearch::Centre(const float* point, float* centred) const {
+  for (int64_t d = 0; d < dim_; ++d) centred[d] = point[d] - centre_[d];
+}
+
+float CentroidSearch::Norm(const float* point) const {
+  std::vector<float> centred(dim_);
+  Centre(point, centred.data());
+  return SquaredNorm(centred);
+}
+
+void CentroidSearch::Nearest(const float* points, int64_t count, uint32_t* codes, float* distances) const {
   constexpr int64_t kGroup = kGroupTiles * kTile;
   for (int64_t begin = 0; begin < count; begin += kGroup) {
     const int64_t group = std::min(kGroup, count - begin);
-    NearestGroup(points + begin * dim_, group, codes + begin, scores == nullptr ? nullptr : scores + begin);
+    NearestGroup(points + begin * dim_, group, codes + begin, distances == nullptr ? nullptr : distances + begin);
   }
 }
 
-void CentroidSearch::NearestGroup(const float* points, int64_t count, uint32_t* codes, float* scores) const {
+void CentroidSearch::NearestGroup(const float* points, int64_t count, uint32_t* codes, float* distances) const {
   std::array<LaneFloats, kGroupTiles * kTile> best;
   std::array<LaneCodes, kGroupTiles * kTile> best_block;
   for (LaneFloats& lanes : best) std::fill_n(lanes.values, kLanes, std::numeric_limits<float>::max());
   for (LaneCodes& lanes : best_block) std::fill_n(lanes.values, kLanes, 0);
   // The last tile is filled up with copies of its first point, so every point goes through the same kernel.
-  const int64_t tail = count % kTile;
-  std::vector<float> padded;
-  if (tail != 0) {
-    padded.resize(kTile * dim_);
-    const float* first = points + (count - tail) * dim_;
-    for (int64_t p = 0; p < kTile; ++p) std::copy_n(first + (p < tail ? p : 0) * dim_, dim_, &padded[p * dim_]);
-  }
+  const int64_t tiled = (count + kTile - 1) / kTile * kTile;
+  std::vector<float> centred(tiled * dim_);
+  for (int64_t p = 0; p < tiled; ++p) Centre(points + (p < count ? p : tiled - kTile) * dim_, &centred[p * dim_]);
   const int64_t step = std::max<int64_t>(1, kCacheBytes / (dim_ * static_cast<int64_t>(sizeof(LaneFloats))));
   for (int64_t begin = 0; begin < blocks(); begin += step) {
     const CodeBlocks range = {packed_.data(), bias_.data(), dim_, begin, std::min(begin + step, blocks())};
     for (int64_t at = 0; at < count; at += kTile) {
-      const float* tile = at + kTile <= count ? points + at * dim_ : padded.data();
-      kernels_.nearest(range, tile, &best[at], &best_block[at]);
+      kernels_.nearest(range, &centred[at * dim_], &best[at], &best_block[at]);
     }
   }
   for (int64_t p = 0; p < count; ++p) {
@@ -87,12 +105,16 @@ void CentroidSearch::NearestGroup(const float* points, int64_t count, uint32_t* 
       }
     }
     codes[p] = std::min<uint32_t>(code, static_cast<uint32_t>(size_ - 1));
-    if (scores != nullptr) scores[p] = score;
+    if (distances == nullptr) continue;
+    const float norm = SquaredNorm({&centred[p * dim_], static_cast<size_t>(dim_)});
+    distances[p] = std::max(0.0f, score + norm);
   }
 }
 
 void CentroidSearch::Scores(const float* point, int64_t begin, int64_t end, LaneFloats* out) const {
-  kernels_.scores({packed_.data(), bias_.data(), dim_, begin, end}, point, out);
+  std::vector<float> centred(dim_);
+  Centre(point, centred.data());
+  kernels_.scores({packed_.data(), bias_.data(), dim_, begin, end}, centred.data(), out);
 }
 
 Assignment AssignNearest(const CentroidSearch& search, const FloatMatrix& points, ThreadPool* pool) {
@@ -102,9 +124,6 @@ Assignment AssignNearest(const CentroidSearch& search, const FloatMatrix& points
   ParallelFor(pool, points.rows, kPointsPerTask, [&](int64_t begin, int64_t end) {
     if (Interrupted()) return;
     search.Nearest(points.row(begin), end - begin, &result.codes[begin], &result.distances[begin]);
-    for (int64_t i = begin; i < end; ++i) {
-      result.distances[i] = std::max(0.0f, result.distances[i] + SquaredNorm(points.row_span(i)));
-    }
   });
   return result;
 }

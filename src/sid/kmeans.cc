@@ -99,7 +99,7 @@ FloatMatrix SeedPlusPlus(const FloatMatrix& points, uint32_t size, RandomSource&
   int64_t chosen = static_cast<int64_t>(random.Below(static_cast<uint64_t>(count)));
   for (uint32_t code = 0; code < size; ++code) {
     std::copy_n(sample.row(chosen), sample.cols, centroids.row(code));
-    const float norm = SquaredNorm(centroids.row_span(code));
+    const float norm = search.Norm(centroids.row(code));
     ParallelFor(pool, count, kSumChunk, [&](int64_t begin, int64_t end) {
       search.Scores(centroids.row(code), begin / kLanes, (end + kLanes - 1) / kLanes, &scores[begin / kLanes]);
       double sum = 0;

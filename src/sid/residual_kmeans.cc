@@ -43,8 +43,8 @@ absl::Status CheckOptions(const FloatMatrix& vectors, const ResidualKMeansOption
 }
 
 FloatMatrix TrainingSample(const FloatMatrix& points, uint32_t size, int64_t per_centroid, RandomSource& random) {
-  const int64_t count = per_centroid == 0 ? points.rows : std::min<int64_t>(points.rows, per_centroid * size);
-  if (count == points.rows) return points;
+  if (per_centroid == 0 || per_centroid >= (points.rows + size - 1) / size) return points;
+  const int64_t count = per_centroid * size;
   const std::vector<int64_t> rows = random.Sample(points.rows, count);
   FloatMatrix sample(count, points.cols);
   for (int64_t i = 0; i < count; ++i) std::copy_n(points.row(rows[i]), points.cols, sample.row(i));

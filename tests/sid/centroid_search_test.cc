@@ -43,6 +43,27 @@ TEST(CentroidSearch, FindsTheNearestOfADoublePrecisionSearch) {
   }
 }
 
+// Embeddings far from zero, or with a constant column: their squares have no digits left for a distance of 1.
+TEST(CentroidSearch, WhatAllVectorsShareDoesNotMatter) {
+  for (const float offset : {1000.0f, -16384.0f}) {
+    for (const int64_t columns : {1, 12}) {
+      FloatMatrix points = ClusteredVectors(400, 12, 10, 0.5f, 11), centroids = ClusteredVectors(50, 12, 10, 0.5f, 12);
+      for (FloatMatrix* moved : {&points, &centroids}) {
+        for (int64_t i = 0; i < moved->rows; ++i) {
+          for (int64_t d = 0; d < columns; ++d) moved->row(i)[d] += offset;
+        }
+      }
+      const Assignment assignment = AssignNearest(CentroidSearch(centroids), points, nullptr);
+      for (int64_t i = 0; i < points.rows; ++i) {
+        double best = std::numeric_limits<double>::infinity();
+        for (int64_t c = 0; c < centroids.rows; ++c) best = std::min(best, Distance(points, i, centroids, c));
+        EXPECT_NEAR(Distance(points, i, centroids, assignment.codes[i]), best, 1e-4) << offset << " point " << i;
+        EXPECT_NEAR(assignment.distances[i], best, 1e-4);
+      }
+    }
+  }
+}
+
 TEST(CentroidSearch, EqualCentroidsGoToTheLowestCode) {
   FloatMatrix centroids(70, 3);
   for (int64_t c = 0; c < 70; ++c) centroids.row(c)[0] = c < 20 ? 5.0f : 1.0f;
@@ -86,10 +107,10 @@ TEST(CentroidSearch, GroupingDoesNotMatter) {
   EXPECT_EQ(whole.distances, parallel.distances);
   for (int64_t i = 0; i < points.rows; i += 97) {
     uint32_t code = 0;
-    float score = 0;
-    search.Nearest(points.row(i), 1, &code, &score);
+    float distance = 0;
+    search.Nearest(points.row(i), 1, &code, &distance);
     EXPECT_EQ(code, whole.codes[i]);
-    EXPECT_EQ(std::max(0.0f, score + SquaredNorm(points.row_span(i))), whole.distances[i]);
+    EXPECT_EQ(distance, whole.distances[i]);
   }
 }
 
@@ -100,10 +121,11 @@ TEST(CentroidSearch, ScoresAgreeWithNearest) {
   std::vector<LaneFloats> scores(search.blocks());
   for (int64_t i = 0; i < points.rows; ++i) {
     uint32_t code = 0;
-    float score = 0;
-    search.Nearest(points.row(i), 1, &code, &score);
+    float distance = 0;
+    search.Nearest(points.row(i), 1, &code, &distance);
     search.Scores(points.row(i), 0, search.blocks(), scores.data());
-    EXPECT_EQ(scores[code / kLanes].values[code % kLanes], score);
+    const float score = scores[code / kLanes].values[code % kLanes];
+    EXPECT_EQ(std::max(0.0f, score + search.Norm(points.row(i))), distance);
     for (uint32_t c = 0; c < 37; ++c) EXPECT_GE(scores[c / kLanes].values[c % kLanes], score);
     EXPECT_EQ(scores[2].values[15], std::numeric_limits<float>::max()) << "padding must never win";
   }

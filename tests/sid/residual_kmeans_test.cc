@@ -124,6 +124,22 @@ TEST(ResidualKMeans, ReseedsEmptyCodes) {
   }
 }
 
+TEST(ResidualKMeans, ASampleOfMoreThanThereAreIsAllOfThem) {
+  const FloatMatrix vectors = ClusteredVectors(100, 4, 8, 0.5f, 21);
+  ResidualKMeansOptions options = Levels({16, 16});
+  options.max_points_per_centroid = 0;
+  const auto all = FitResidualKMeans(vectors, options);
+  ASSERT_TRUE(all.ok()) << all.status();
+  for (const int64_t most : {int64_t{7}, int64_t{1} << 60, std::numeric_limits<int64_t>::max()}) {
+    options.max_points_per_centroid = most;
+    const auto fit = FitResidualKMeans(vectors, options);
+    ASSERT_TRUE(fit.ok()) << fit.status();
+    EXPECT_EQ(fit->sids, all->sids) << most;
+  }
+  options.max_points_per_centroid = 6;
+  EXPECT_NE(FitResidualKMeans(vectors, options)->sids, all->sids);
+}
+
 TEST(ResidualKMeans, EqualVectorsDoNotLoop) {
   FloatMatrix vectors(100, 3);
   for (float& value : vectors.values) value = 2.0f;

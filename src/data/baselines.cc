@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "base/interrupt.h"
 
 namespace beamline::data {
 namespace {
@@ -45,7 +46,7 @@ absl::Status CountingBaseline::Fit(const ItemSequences& training, std::vector<bo
   }
   std::sort(sorted_counts_.begin(), sorted_counts_.end());
   Count(training);
-  return absl::OkStatus();
+  return CheckInterrupted();
 }
 
 double CountingBaseline::Rank(absl::Span<const uint32_t> history, uint32_t target, SeenItems seen) const {
@@ -92,7 +93,8 @@ std::vector<double> RankTargets(const CountingBaseline& baseline, absl::Span<con
   constexpr int64_t kGrain = 256;
   std::vector<double> ranks(cases.size());
   ParallelFor(pool, static_cast<int64_t>(cases.size()), kGrain, [&](int64_t begin, int64_t end) {
-    for (int64_t at = begin; at < end; ++at) ranks[at] = baseline.Rank(cases[at].history, cases[at].target, seen);
+    for (int64_t at = begin; at < end && !Interrupted(); ++at)
+      ranks[at] = baseline.Rank(cases[at].history, cases[at].target, seen);
   });
   return ranks;
 }

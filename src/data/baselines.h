@@ -13,6 +13,7 @@
 // Equal items share their mean rank, 1 being best. Fit is not thread-safe; a fitted baseline is immutable and is.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <string_view>
@@ -41,7 +42,7 @@ class CountingBaseline {
   virtual ~CountingBaseline() = default;
   virtual std::string_view name() const = 0;
   // `ranked`: by item, whether it is ranked; empty: all are. INVALID_ARGUMENT if an item index is not below num_items,
-  // or `ranked` is of another length.
+  // or `ranked` is of another length. CANCELLED after an interrupt.
   absl::Status Fit(const ItemSequences& training, std::vector<bool> ranked = {});
 
   // Rank of `target` after `history` (oldest first), or kMissRank, as of items that are not ranked. Items must be below
@@ -68,15 +69,17 @@ class CountingBaseline {
 struct ItemKnnOptions {
   int last_items = 20;
   double decay = 0.9;
-  // Keep the most similar neighbours of each item only; 0: all, which is exact and takes 8 bytes per co-occurring pair.
-  int max_neighbours = 0;
+  // Of rows of similarities, 8 bytes each, of the items that most users have; all others are made from the users'
+  // histories each time, so that a log of long histories takes no more memory. Ranks are the same.
+  size_t kept_entries = size_t{32} << 20;
 };
 
 std::unique_ptr<CountingBaseline> MakePopularity();
 std::unique_ptr<CountingBaseline> MakeMarkov();
 std::unique_ptr<CountingBaseline> MakeItemKnn(const ItemKnnOptions& options = {});
 
-// Ranks of the cases' targets, aligned with `cases`. `pool` may be null (one thread); the result is the same.
+// Ranks of the cases' targets, aligned with `cases`. `pool` may be null (one thread); the result is the same. Stops
+// early when Interrupted(): check that afterwards.
 std::vector<double> RankTargets(const CountingBaseline& baseline, absl::Span<const EvaluationCase> cases,
                                 SeenItems seen, ThreadPool* pool = nullptr);
 

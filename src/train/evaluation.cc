@@ -141,8 +141,9 @@ absl::StatusOr<EvaluationReport> Evaluate(const backend::Context& ctx, const mod
       BEAMLINE_RETURN_IF_ERROR(add("beam order", by_beam.ranks));
     }
     for (const NamedBaseline& one : baselines) {
+      const std::vector<double> theirs = data::RankTargets(*one.baseline, cases.counting, seen, &pool);
       BEAMLINE_RETURN_IF_ERROR(CheckInterrupted());
-      BEAMLINE_RETURN_IF_ERROR(add(one.name, data::RankTargets(*one.baseline, cases.counting, seen, &pool)));
+      BEAMLINE_RETURN_IF_ERROR(add(one.name, theirs));
     }
     report.rankings.push_back(std::move(scores));
   }

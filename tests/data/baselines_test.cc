@@ -11,6 +11,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "base/interrupt.h"
+
 namespace beamline::data {
 namespace {
 
@@ -175,15 +177,27 @@ INSTANTIATE_TEST_SUITE_P(All, BaselineTest,
                                            Baseline{"knn", [] { return MakeItemKnn(); }, KnnScores}),
                          [](const auto& info) { return std::string(info.param.name); });
 
-TEST(ItemKnnTest, KeepsTheMostSimilarNeighbours) {
-  const ItemSequences training = Make(4, {{0, 1}, {0, 1}, {0, 2}, {3, 2}});
-  ItemKnnOptions options;
-  options.max_neighbours = 1;
-  const std::unique_ptr<CountingBaseline> knn = MakeItemKnn(options);
-  ASSERT_TRUE(knn->Fit(training).ok());
-  const std::vector<uint32_t> history = {0};
-  EXPECT_EQ(knn->Rank(history, 1, SeenItems::kKeep), 1.0);
-  EXPECT_EQ(knn->Rank(history, 2, SeenItems::kKeep), 3.0);  // cut off: ties with 0 and 3
+// However many rows are kept, none, some or all.
+TEST(ItemKnnTest, MemoryDoesNotChangeRanks) {
+  for (uint32_t seed = 0; seed < 20; ++seed) {
+    const ItemSequences sequences = MakeRandom(seed);
+    const auto all = MakeItemKnn();
+    ASSERT_TRUE(all->Fit(TrainingPart(sequences)).ok());
+    const std::vector<EvaluationCase> cases = EvaluationCases(sequences, HeldOut::kTest);
+    for (const size_t entries : {0, 5, 40}) {
+      const auto some = MakeItemKnn({.kept_entries = entries});
+      ASSERT_TRUE(some->Fit(TrainingPart(sequences)).ok());
+      for (const SeenItems seen : {SeenItems::kKeep, SeenItems::kRemove}) {
+        EXPECT_EQ(RankTargets(*some, cases, seen), RankTargets(*all, cases, seen)) << entries << " of seed " << seed;
+      }
+    }
+  }
+}
+
+TEST(BaselinesTest, AnInterruptIsToldByFit) {
+  SetInterrupted(true);
+  EXPECT_EQ(MakeItemKnn()->Fit(Make(3, {{0, 1, 2}, {0, 1}})).code(), absl::StatusCode::kCancelled);
+  SetInterrupted(false);
 }
 
 TEST(SplitTest, LeavesOutTheLastTwo) {

@@ -19,7 +19,11 @@ esac
 . "$(dirname "$0")/lib.sh"
 cd "$root"
 
-mapfile -t sources < <(git ls-files -co --exclude-standard '*.h' '*.cc' '*.cu' '*.cuh')
+listed=$(git ls-files -co --exclude-standard '*.h' '*.cc' '*.cu' '*.cuh') && [[ -n $listed ]] || {
+  echo "lint: git lists no sources here, so nothing would be checked" >&2
+  exit 2
+}
+mapfile -t sources <<<"$listed"
 if [[ $1 == --fix ]]; then
   clang-format -i "${sources[@]}"
   exit

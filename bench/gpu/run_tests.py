@@ -21,7 +21,8 @@ import tempfile
 import time
 
 LINES_OF_A_FAILURE = 25
-STALL_SECONDS = 60
+STALL_SECONDS = (5, 60)  # at least and at most; a third of the time between
+LIST_SECONDS = 10  # for a binary to say its tests, also where no time is left
 MOST_NAMES = 12
 
 # Of cudaGetErrorString: the errors that last as long as their process.
@@ -115,7 +116,7 @@ class Run:
     def __init__(self, binary, seconds):
         self.binary = binary
         self.deadline = time.monotonic() + seconds
-        self.stall_seconds = min(max(seconds / 3, 1), STALL_SECONDS)
+        self.stall_seconds = min(max(seconds / 3, STALL_SECONDS[0]), STALL_SECONDS[1])
         self.passed, self.failed, self.skipped = [], [], []
         self.troubles = []
 
@@ -146,7 +147,7 @@ class Run:
 
     def list(self, pattern):
         listed = subprocess.run([self.binary, "--gtest_list_tests", f"--gtest_filter={pattern}"], capture_output=True,
-                                text=True, check=False, timeout=max(self.left(), 1))
+                                text=True, check=False, timeout=max(self.left(), LIST_SECONDS))
         return names(listed.stdout)
 
     def report(self, name, process):

@@ -10,7 +10,6 @@ import pathlib
 import subprocess
 import sys
 import tempfile
-import time
 import unittest
 from unittest import mock
 
@@ -291,6 +290,19 @@ class Estimate(unittest.TestCase):
 LISTS = [[[[1, 1], -1.0], [[2, 2], -2.0]]] * 16
 
 
+class FakeTime:
+    """A clock that only those who sleep move."""
+
+    def __init__(self):
+        self.now = 0.0
+
+    def monotonic(self):
+        return self.now
+
+    def sleep(self, seconds):
+        self.now += seconds
+
+
 class FakeProcess:
     """A peer that answers at once, by its name: how fast, and what is wrong with it."""
 
@@ -304,7 +316,7 @@ class FakeProcess:
     def ask(self, question, timeout):
         what = question["do"]
         if takes := self.slow.get((self.name, what)):
-            time.sleep(min(takes, timeout))
+            self.time.sleep(min(takes, timeout))
             if takes > timeout:
                 raise run_gpu.PeerError("in time")
         if what == "load":
@@ -314,7 +326,7 @@ class FakeProcess:
             return {"versions": {self.name: "1"}}
         if what == "cell":
             if self.name == "transformers_compiled" or self.late:
-                time.sleep(0.02 if self.late else 0)
+                self.time.sleep(0.02 if self.late else 0)
                 raise run_gpu.PeerError("no answer to 'cell' in time")
             return {"setting": {}, "tried": [], "requests_per_run": question["batch"]}
         if what == "answer":
@@ -328,12 +340,16 @@ class FakeProcess:
 
 class RunGpu(unittest.TestCase):
     def run_it(self, wrong, *options, late=False):
-        FakeProcess.all, FakeProcess.wrong, FakeProcess.late = [], wrong, late
-        folder = pathlib.Path(tempfile.mkdtemp())
+        FakeProcess.all, FakeProcess.wrong, FakeProcess.late, FakeProcess.time = [], wrong, late, FakeTime()
+        made = tempfile.TemporaryDirectory()
+        self.addCleanup(made.cleanup)
+        folder = pathlib.Path(made.name)
         (folder / "workload.json").write_text(json.dumps({"sids": [[1, 1], [2, 2]]}))
         out = io.StringIO()
-        arguments = ["run_gpu.py", "--beamline", "b", "--peer-binary", "p", "--beams", "32", "--rounds", "2", *options]
+        arguments = ["run_gpu.py", "--beamline", "b", "--peer-binary", "p", "--beams", "32", "--rounds", "2",
+                     "--logs", f"{folder}/logs", *options]
         with mock.patch.object(sys, "argv", arguments), mock.patch.object(run_gpu, "PeerProcess", FakeProcess), \
+             mock.patch.object(run_gpu, "time", FakeProcess.time), \
              mock.patch.object(run_gpu.Preparation, "folder", lambda *_: folder), mock.patch("sys.stdout", out):
             status = run_gpu.Bench(run_gpu.parse_arguments()).run()
         self.assertTrue(all(process.stopped for process in FakeProcess.all))

@@ -4,8 +4,10 @@
 // nothing, the wrong thing, or the right thing with other settings.
 #include "parallel/rendezvous.h"
 
+#include <algorithm>
 #include <atomic>
 #include <csignal>
+#include <functional>
 #include <thread>
 
 #include <sys/wait.h>
@@ -58,6 +60,14 @@ std::string AnswerTo(Socket socket) {
   return answer.ok() ? *answer : "";
 }
 
+// Of what must not wait for a guest's kGreetingTime: where it does, it does every time; a machine is not busy every
+// time.
+absl::Duration ShortestOf(const std::function<absl::Duration()>& attempt) {
+  absl::Duration shortest = absl::InfiniteDuration();
+  for (int i = 0; i < 5 && shortest >= kGreetingTime; ++i) shortest = std::min(shortest, attempt());
+  return shortest;
+}
+
 TEST(Rendezvous, AKilledRankFreesItsPlaceForTheNext) {
   const int port = FreePort();
   int come[2];
@@ -68,13 +78,13 @@ TEST(Rendezvous, AKilledRankFreesItsPlaceForTheNext) {
     (void)!write(come[1], "x", 1);
     for (;;) pause();
   }
+  close(come[1]);  // a child that dies is an end of the file
   std::thread rank0([&] { EXPECT_TRUE(Meet(OptionsOf(0, 3, port), {}).status().ok()); });
   char byte = 0;
   ASSERT_EQ(read(come[0], &byte, 1), 1);
   kill(child, SIGKILL);
   waitpid(child, nullptr, 0);
   close(come[0]);
-  close(come[1]);
   OnRanks(3, [&](int rank) {
     if (rank == 0) return;
     if (rank == 2) absl::SleepFor(absl::Milliseconds(300));  // or the group would meet before the loss is seen
@@ -152,8 +162,8 @@ TEST(Rendezvous, ARankThatHangsWhileAllMeetIsNamedToAllInTime) {
   });
 }
 
-// More than are let in, before the ranks and between them.
-TEST(Rendezvous, StrangersWhoSayNothingHoldUpNobody) {
+// More than are let in, before the ranks and between them. How long it took.
+absl::Duration MeetBesideStrangers() {
   const int port = FreePort();
   std::thread rank0([&] { EXPECT_TRUE(Meet(OptionsOf(0, 2, port), {}).status().ok()); });
   std::vector<Socket> strangers;
@@ -163,7 +173,11 @@ TEST(Rendezvous, StrangersWhoSayNothingHoldUpNobody) {
   const absl::Status status = Meet(OptionsOf(1, 2, port), {}).status();
   EXPECT_TRUE(status.ok()) << status;
   rank0.join();
-  EXPECT_LT(SteadyNow() - start, kGreetingTime) << "of which each of them has one";
+  return SteadyNow() - start;
+}
+
+TEST(Rendezvous, StrangersWhoSayNothingHoldUpNobody) {
+  EXPECT_LT(ShortestOf(&MeetBesideStrangers), kGreetingTime) << "of which each of them has one";
 }
 
 TEST(Rendezvous, StrangersThatDoNotFitAreToldAndEndNothing) {
@@ -176,12 +190,15 @@ TEST(Rendezvous, StrangersThatDoNotFitAreToldAndEndNothing) {
   EXPECT_THAT(AnswerTo(Greet(own, {})), HasSubstr("parallel.lost_after_ms: rank 1 has nothing, rank 0 has 5000"));
   EXPECT_THAT(AnswerTo(Greet(own, {{"x\x1b" + std::string(1000, 'x'), std::string(10000, 'y')}})),
               AllOf(HasSubstr("parallel.lost_after_ms: rank 1 has yyy"), ::testing::SizeIs(::testing::Lt(1000))));
-  const absl::Time start = SteadyNow();
-  Socket long_winded = ConnectTo(port);
-  const uint32_t length = kMaxGreeting + 1;
-  EXPECT_TRUE(long_winded.SendAll({reinterpret_cast<const char*>(&length), 4}, SteadyNow() + kPatience).ok());
-  EXPECT_EQ(AnswerTo(std::move(long_winded)), "") << "dropped";
-  EXPECT_LT(SteadyNow() - start, kGreetingTime) << "at once";
+  const auto drop = [&] {
+    const absl::Time start = SteadyNow();
+    Socket long_winded = ConnectTo(port);
+    const uint32_t length = kMaxGreeting + 1;
+    EXPECT_TRUE(long_winded.SendAll({reinterpret_cast<const char*>(&length), 4}, SteadyNow() + kPatience).ok());
+    EXPECT_EQ(AnswerTo(std::move(long_winded)), "") << "dropped";
+    return SteadyNow() - start;
+  };
+  EXPECT_LT(ShortestOf(drop), kGreetingTime) << "at once";
   EXPECT_THAT(Message(Meet(own, {{"engine.dtype", "bf16"}}).status()), HasSubstr("engine.dtype: rank 1 has bf16"));
   const absl::Status status = Meet(own, {{"engine.dtype", "fp32"}}).status();
   EXPECT_TRUE(status.ok()) << status;

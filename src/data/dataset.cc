@@ -274,25 +274,43 @@ Dataset Dataset::WithoutRepeats() const {
   return Keep(keep);
 }
 
+// Events are edges between users and items: who falls below k takes his edges with him, and each edge goes once.
 Dataset Dataset::KCore(int k) const {
-  std::vector<uint32_t> item_events(item_ids_.size(), 0);
-  std::vector<uint32_t> user_events(user_ids_.size(), 0);
-  for (const CompactEvent& event : events_) ++item_events[event.item];
-  for (size_t user = 0; user < user_ids_.size(); ++user) {
-    user_events[user] = static_cast<uint32_t>(offsets_[user + 1] - offsets_[user]);
+  const size_t users = user_ids_.size(), items = item_ids_.size();
+  std::vector<uint32_t> user_of(events_.size());
+  std::vector<uint64_t> item_begin(items + 1, 0), by_item(events_.size());
+  for (const CompactEvent& event : events_) ++item_begin[event.item + 1];
+  std::partial_sum(item_begin.begin(), item_begin.end(), item_begin.begin());
+  std::vector<uint64_t> next(item_begin.begin(), item_begin.end() - 1);
+  std::vector<uint64_t> degree;  // of users, then of items
+  for (size_t user = 0; user < users; ++user) {
+    degree.push_back(offsets_[user + 1] - offsets_[user]);
+    for (uint64_t at = offsets_[user]; at < offsets_[user + 1]; ++at) {
+      user_of[at] = static_cast<uint32_t>(user);
+      by_item[next[events_[at].item]++] = at;
+    }
   }
+  for (size_t item = 0; item < items; ++item) degree.push_back(item_begin[item + 1] - item_begin[item]);
+
+  const uint64_t least = static_cast<uint64_t>(std::max(k, 0));
   std::vector<bool> keep(events_.size(), true);
-  const uint32_t least = static_cast<uint32_t>(std::max(k, 0));
-  for (bool changed = true; changed;) {
-    changed = false;
-    for (size_t user = 0; user < user_ids_.size(); ++user) {
-      for (uint64_t at = offsets_[user]; at < offsets_[user + 1]; ++at) {
-        if (!keep[at] || (user_events[user] >= least && item_events[events_[at].item] >= least)) continue;
-        keep[at] = false;
-        --user_events[user];
-        --item_events[events_[at].item];
-        changed = true;
-      }
+  std::vector<size_t> below;
+  for (size_t node = 0; node < degree.size(); ++node) {
+    if (degree[node] < least) below.push_back(node);
+  }
+  const auto drop = [&](uint64_t at, size_t other) {
+    if (!keep[at]) return;
+    keep[at] = false;
+    if (degree[other]-- == least) below.push_back(other);
+  };
+  while (!below.empty()) {
+    const size_t node = below.back();
+    below.pop_back();
+    if (node < users) {
+      for (uint64_t at = offsets_[node]; at < offsets_[node + 1]; ++at) drop(at, users + events_[at].item);
+    } else {
+      for (uint64_t i = item_begin[node - users]; i < item_begin[node - users + 1]; ++i)
+        drop(by_item[i], user_of[by_item[i]]);
     }
   }
   return Keep(keep);

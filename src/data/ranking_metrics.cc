@@ -9,6 +9,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "base/digest.h"
+#include "base/interrupt.h"
 
 namespace beamline::data {
 namespace {
@@ -52,6 +53,7 @@ MetricIntervals Bootstrap(const std::vector<Values>& users, const BootstrapOptio
   const uint64_t count = users.size();
   const int resamples = count == 0 ? 0 : std::max(options.resamples, 1);
   for (int resample = 0; resample < resamples; ++resample) {
+    if (Interrupted()) return {};
     Values sum{};
     for (uint64_t draw = 0; draw < count; ++draw) {
       const Values& user = users[DrawBelow(options.seed, resample * count + draw, count)];
@@ -88,7 +90,9 @@ MetricIntervals BootstrapMetrics(absl::Span<const double> ranks, const Bootstrap
   MetricIntervals intervals = Bootstrap(users, options);
   for (const auto metric : kIntervals) {
     Interval& one = intervals.*metric;
-    if (one.mean == 0 && !users.empty()) one.high = BoundOfNone(users.size(), options.confidence);
+    if (users.empty()) continue;
+    if (one.mean == 0) one.high = BoundOfNone(users.size(), options.confidence);
+    if (one.mean == 1) one.low = 1 - BoundOfNone(users.size(), options.confidence);
   }
   return intervals;
 }

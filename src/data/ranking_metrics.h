@@ -3,9 +3,10 @@
 // Recall@k and NDCG@k of full rankings with one target per user, from the target's rank: 1 is best, ties give fractions
 // (mean rank), kMissRank means not ranked at all. Confidence intervals by the bootstrap over users (Efron 1979), paired
 // where two systems rank the same users: resampling users keeps each user's two results together, so that what makes a
-// user easy or hard cancels. Where no user is a hit, every resample is 0 and the bootstrap would claim certainty: the
-// interval then ends at the exact one's bound (Clopper-Pearson; about 3.7 users of all at 95 %), which holds for NDCG,
-// too, since it is at most the recall. Deterministic for a seed. Pure functions; thread-safe.
+// user easy or hard cancels. Where no user is a hit, or every user a whole one, all resamples are equal and the
+// bootstrap would claim certainty: the interval then ends at the exact one's bound (Clopper-Pearson; about 3.7 users of
+// all at 95 %), which holds for NDCG, too, since it is at most the recall. Deterministic for a seed. Pure functions;
+// thread-safe. After an interrupt (base/interrupt.h) intervals are zeros: check that afterwards.
 #pragma once
 
 #include <cstdint>

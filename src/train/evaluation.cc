@@ -145,6 +145,7 @@ absl::StatusOr<EvaluationReport> Evaluate(const backend::Context& ctx, const mod
       BEAMLINE_RETURN_IF_ERROR(CheckInterrupted());
       BEAMLINE_RETURN_IF_ERROR(add(one.name, theirs));
     }
+    BEAMLINE_RETURN_IF_ERROR(CheckInterrupted());
     report.rankings.push_back(std::move(scores));
   }
   return report;

@@ -6,6 +6,7 @@
 
 #include "absl/container/flat_hash_set.h"
 #include "absl/strings/str_cat.h"
+#include "base/interrupt.h"
 #include "beamline/status.h"
 #include "beamline/types.h"
 
@@ -78,6 +79,7 @@ absl::StatusOr<runtime::PrecisionGateReport> ComparePrecisions(const std::string
   }
   BEAMLINE_ASSIGN_OR_RETURN(const data::MetricIntervals difference,
                             data::PairedBootstrap(rankings.narrow.ranks, rankings.bf16.ranks, bootstrap));
+  BEAMLINE_RETURN_IF_ERROR(CheckInterrupted());
   report.recall_10_difference = difference.recall_10;
   return report;
 }

@@ -167,6 +167,19 @@ TEST_F(DatasetTest, KCoreIsTheLargestWithKEach) {
   }
 }
 
+// Looking at all events again and again would take one user off each time, for minutes.
+TEST_F(DatasetTest, KCoreOfAChainEndsAtOnce) {
+  constexpr int kUsers = 150000;
+  std::string events;
+  for (int user = 0; user < kUsers; ++user) {
+    absl::StrAppend(&events, user, "\t", user, "\t", user, "\t\t\t\n");
+    absl::StrAppend(&events, user, "\t", user + 1, "\t", user, "\t\t\t\n");
+  }
+  const absl::Time start = absl::Now();
+  EXPECT_EQ(Load(events, {.k_core = 2}).num_users(), 0);
+  EXPECT_LT(absl::Now() - start, absl::Seconds(60));
+}
+
 TEST_F(DatasetTest, LimitsAndErrorsNameTheFile) {
   const auto path = WriteText("events.tsv", std::string(kHeader) + "u\t1\t1\t\t\t\nu\t1\t1\t\t\t\n");
   EXPECT_PRED_FORMAT2(IsError, Dataset::Load({path, {}, {}}, {.max_events = 1}).status(), "limit of 1 events");

@@ -106,6 +106,17 @@ TEST(BootstrapTest, WithoutAHitTheIntervalIsTheExactOne) {
   EXPECT_EQ(paired.recall_10.low, 0) << "one of them has a hit: the bootstrap's";
 }
 
+TEST(BootstrapTest, WhereAllAreHitsTheIntervalIsTheExactOne) {
+  const MetricIntervals all = BootstrapMetrics(std::vector<double>(100, 1));
+  for (const Interval& one : {all.recall_5, all.ndcg_5, all.recall_10, all.ndcg_10}) {
+    EXPECT_NEAR(one.low, 1 - 0.0362, 5e-5);
+    EXPECT_EQ(one.high, 1);
+  }
+  const MetricIntervals second = BootstrapMetrics(std::vector<double>(100, 2));
+  EXPECT_NEAR(second.recall_5.low, 1 - 0.0362, 5e-5);
+  EXPECT_EQ(second.ndcg_5.low, second.ndcg_5.mean) << "the bootstrap's";
+}
+
 TEST(BootstrapTest, SeededAndEmptySafe) {
   const std::vector<double> ranks = RandomRanks(100, 0.3, 1);
   EXPECT_EQ(BootstrapMetrics(ranks).ndcg_5.low, BootstrapMetrics(ranks).ndcg_5.low);

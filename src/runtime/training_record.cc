@@ -10,21 +10,20 @@
 #include "base/file.h"
 #include "base/json.h"
 #include "beamline/status.h"
+#include "runtime/bundle_folder.h"
 #include "runtime/bundle_manifest.h"
 
 namespace beamline::runtime {
 namespace {
 
 constexpr char kDigest[] = "digest";
-constexpr char kConfigDigest[] = "config_sha256";
-constexpr uint64_t kMaxConfigBytes = 64 << 20;
+struct CoveredFile {
+  const char* name;
+  const char* digest;
+};
+constexpr CoveredFile kCovered[] = {{kConfigFile, "config_sha256"}, {kVocabularyFile, "vocabulary_sha256"}};
 
 std::string ToText(const nlohmann::json& record) { return record.dump(1); }
-
-absl::StatusOr<std::string> ConfigDigest(const std::filesystem::path& folder) {
-  BEAMLINE_ASSIGN_OR_RETURN(const std::string config, ReadFile((folder / kConfigFile).string(), kMaxConfigBytes));
-  return Sha256Hex(config);
-}
 
 absl::Status Damaged(const std::filesystem::path& path, absl::string_view digest) {
   return absl::DataLossError(absl::StrCat(
@@ -36,7 +35,13 @@ absl::Status Damaged(const std::filesystem::path& path, absl::string_view digest
 }  // namespace
 
 absl::Status WriteTrainingRecord(const std::filesystem::path& folder, nlohmann::json record) {
-  BEAMLINE_ASSIGN_OR_RETURN(record[kConfigDigest], ConfigDigest(folder));
+  for (const CoveredFile& file : kCovered) {
+    record.erase(file.digest);
+    std::error_code ignored;
+    if (file.name != std::string(kConfigFile) && !std::filesystem::exists(folder / file.name, ignored)) continue;
+    BEAMLINE_ASSIGN_OR_RETURN(const BundleFileEntry entry, DescribeFile((folder / file.name).string()));
+    record[file.digest] = entry.sha256;
+  }
   record.erase(kDigest);
   record[kDigest] = Sha256Hex(ToText(record));
   return WriteFileAtomically((folder / kTrainingFile).string(), ToText(record));
@@ -55,9 +60,11 @@ absl::StatusOr<std::optional<nlohmann::json>> ReadTrainingRecord(const std::file
     record.erase(kDigest);
     if (expected != Sha256Hex(ToText(record))) return Damaged(path, kDigest);
   }
-  if (const auto expected = record.find(kConfigDigest); expected != record.end()) {
-    BEAMLINE_ASSIGN_OR_RETURN(const std::string config, ConfigDigest(folder));
-    if (*expected != config) return Damaged(folder / kConfigFile, kConfigDigest);
+  for (const CoveredFile& file : kCovered) {
+    const auto expected = record.find(file.digest);
+    if (expected == record.end()) continue;
+    BEAMLINE_ASSIGN_OR_RETURN(const BundleFileEntry entry, DescribeFile((folder / file.name).string()));
+    if (*expected != entry.sha256) return Damaged(folder / file.name, file.digest);
   }
   return record;
 }

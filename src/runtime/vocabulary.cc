@@ -2,9 +2,11 @@
 #include "runtime/vocabulary.h"
 
 #include <algorithm>
+#include <type_traits>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "base/digest.h"
 #include "base/safetensors.h"
 #include "beamline/status.h"
 
@@ -14,7 +16,7 @@ namespace {
 // Embedding rows are addressed by int32, and row 0 is taken.
 constexpr int64_t kMaxIds = (int64_t{1} << 31) - 2;
 
-constexpr char kPopularity[] = "item_popularity";
+constexpr char kPopularity[] = "item_popularity", kCounted[] = "counted_items";
 
 std::vector<uint64_t> SortedUnique(std::vector<uint64_t> ids) {
   std::sort(ids.begin(), ids.end());
@@ -38,30 +40,46 @@ absl::StatusOr<std::vector<uint64_t>> ReadIds(const SafetensorsFile& file, const
   return std::vector<uint64_t>(ids.begin(), ids.end());
 }
 
-absl::StatusOr<Vocabulary> TokensFromFile(const SafetensorsFile& file) {
-  const ExpectedTensor expected[] = {{"tokens", {DType::kI64}, {-1}}};
-  BEAMLINE_RETURN_IF_ERROR(CheckTensors(file, expected));
-  BEAMLINE_ASSIGN_OR_RETURN(const TensorView view, file.Get("tokens"));
-  const absl::Span<const int64_t> tokens = view.as<int64_t>();
-  return Vocabulary::OfTokens({tokens.begin(), tokens.end()});
+absl::StatusOr<Vocabulary> IdsFromFile(const SafetensorsFile& file) {
+  if (file.contains("tokens")) {
+    BEAMLINE_ASSIGN_OR_RETURN(const TensorView view, file.Get("tokens"));
+    const absl::Span<const int64_t> tokens = view.as<int64_t>();
+    return Vocabulary::OfTokens({tokens.begin(), tokens.end()});
+  }
+  BEAMLINE_ASSIGN_OR_RETURN(std::vector<uint64_t> items, ReadIds(file, "items"));
+  BEAMLINE_ASSIGN_OR_RETURN(std::vector<uint64_t> authors, ReadIds(file, "authors"));
+  return Vocabulary(std::move(items), std::move(authors));
 }
 
 absl::StatusOr<Vocabulary> FromFile(const SafetensorsFile& file) {
-  if (file.contains("tokens")) return TokensFromFile(file);
-  std::vector<ExpectedTensor> expected = {{"items", {DType::kU64}, {-1}}, {"authors", {DType::kU64}, {-1}}};
-  const bool has_popularity = file.contains(kPopularity);
-  if (has_popularity) expected.push_back({kPopularity, {DType::kU32}, {-1}});
-  BEAMLINE_RETURN_IF_ERROR(CheckTensors(file, expected));
-  BEAMLINE_ASSIGN_OR_RETURN(std::vector<uint64_t> items, ReadIds(file, "items"));
-  BEAMLINE_ASSIGN_OR_RETURN(std::vector<uint64_t> authors, ReadIds(file, "authors"));
-  Vocabulary vocabulary(std::move(items), std::move(authors));
-  if (has_popularity) {
-    BEAMLINE_ASSIGN_OR_RETURN(const TensorView view,
-                              file.Get(kPopularity, DType::kU32, {static_cast<int64_t>(vocabulary.items().size())}));
-    const absl::Span<const uint32_t> counts = view.as<uint32_t>();
-    vocabulary.SetPopularity({counts.begin(), counts.end()});
+  std::vector<ExpectedTensor> expected;
+  if (file.contains("tokens")) {
+    expected = {{"tokens", {DType::kI64}, {-1}}};
+  } else {
+    expected = {{"items", {DType::kU64}, {-1}}, {"authors", {DType::kU64}, {-1}}};
   }
+  const bool counted = file.contains(kCounted), has_popularity = counted || file.contains(kPopularity);
+  if (has_popularity) expected.push_back({kPopularity, {DType::kU32}, {-1}});
+  if (counted) expected.push_back({kCounted, {DType::kU64}, {-1}});
+  BEAMLINE_RETURN_IF_ERROR(CheckTensors(file, expected));
+  BEAMLINE_ASSIGN_OR_RETURN(Vocabulary vocabulary, IdsFromFile(file));
+  if (!has_popularity) return vocabulary;
+  std::vector<ItemId> items(vocabulary.items().begin(), vocabulary.items().end());
+  if (counted) {
+    BEAMLINE_ASSIGN_OR_RETURN(items, ReadIds(file, kCounted));
+  }
+  BEAMLINE_ASSIGN_OR_RETURN(const TensorView view,
+                            file.Get(kPopularity, DType::kU32, {static_cast<int64_t>(items.size())}));
+  const absl::Span<const uint32_t> counts = view.as<uint32_t>();
+  vocabulary.SetPopularity(std::move(items), {counts.begin(), counts.end()});
   return vocabulary;
+}
+
+template <typename T>
+void AddList(Sha256& digest, const std::vector<T>& values) {
+  const uint64_t size = values.size();
+  digest.Update({reinterpret_cast<const char*>(&size), sizeof(size)});
+  digest.Update({reinterpret_cast<const char*>(values.data()), values.size() * sizeof(T)});
 }
 
 SafetensorsLimits Limits() {
@@ -93,25 +111,37 @@ absl::StatusOr<Vocabulary> Vocabulary::Parse(absl::string_view bytes, const std:
 
 absl::Status Vocabulary::Save(const std::string& path) const {
   SafetensorsWriter writer;
+  const auto add = [&](const char* name, const auto& values) {
+    using T = std::decay_t<decltype(values[0])>;
+    return writer.Add<T>(name, {static_cast<int64_t>(values.size())}, absl::MakeConstSpan(values));
+  };
   if (!tokens_.empty()) {
-    BEAMLINE_RETURN_IF_ERROR(
-        writer.Add<int64_t>("tokens", {static_cast<int64_t>(tokens_.size())}, absl::MakeConstSpan(tokens_)));
-    return writer.Write(path);
+    BEAMLINE_RETURN_IF_ERROR(add("tokens", tokens_));
+  } else {
+    BEAMLINE_RETURN_IF_ERROR(add("items", items_));
+    BEAMLINE_RETURN_IF_ERROR(add("authors", authors_));
   }
-  BEAMLINE_RETURN_IF_ERROR(
-      writer.Add<uint64_t>("items", {static_cast<int64_t>(items_.size())}, absl::MakeConstSpan(items_)));
-  BEAMLINE_RETURN_IF_ERROR(
-      writer.Add<uint64_t>("authors", {static_cast<int64_t>(authors_.size())}, absl::MakeConstSpan(authors_)));
-  if (!popularity_.empty()) {
-    BEAMLINE_RETURN_IF_ERROR(writer.Add<uint32_t>(kPopularity, {static_cast<int64_t>(popularity_.size())},
-                                                  absl::MakeConstSpan(popularity_)));
-  }
+  if (!counted_.empty()) BEAMLINE_RETURN_IF_ERROR(add(kCounted, counted_));
+  if (!popularity_.empty()) BEAMLINE_RETURN_IF_ERROR(add(kPopularity, popularity_));
   return writer.Write(path);
 }
 
+void Vocabulary::SetPopularity(std::vector<ItemId> items, std::vector<uint32_t> counts) {
+  counted_ = items == items_ ? std::vector<ItemId>() : std::move(items);
+  popularity_ = std::move(counts);
+}
+
 uint32_t Vocabulary::Popularity(ItemId item) const {
-  const uint32_t index = ItemIndex(item);
+  const uint32_t index = IndexOf(counted_.empty() ? items_ : counted_, item);
   return index == 0 || popularity_.empty() ? 0 : popularity_[index - 1];
+}
+
+std::string Vocabulary::Fingerprint() const {
+  Sha256 digest;
+  AddList(digest, items_);
+  AddList(digest, authors_);
+  AddList(digest, tokens_);
+  return digest.HexDigest();
 }
 
 uint32_t Vocabulary::IndexOf(const std::vector<uint64_t>& sorted, uint64_t id) {

@@ -3,9 +3,10 @@
 // Item and author ids of the training data -> dense indices of the model's embedding tables. Index 0 is "unknown": ids
 // not in the vocabulary, and padding; known ids are numbered from 1 in ascending order of id. Of a t5 model: the
 // tokenizer's id of each row of the embedding instead. Immutable, thread-safe, 8 bytes per id. Saved beside the weights
-// as vocabulary.safetensors: tensors "items" and "authors", U64, strictly ascending; and, where known,
-// "item_popularity", U32 beside "items": targets of each in the training part, by which the items of one SID are
-// ordered when the item table rates none. Of a t5 model "tokens", I64, alone.
+// as vocabulary.safetensors: tensors "items" and "authors", U64, strictly ascending, of a t5 model "tokens", I64; and,
+// where known, "item_popularity", U32: targets of each item in the training part, by which the items of one SID are
+// ordered when the item table rates none. They are counts of "items", or, where the model is older than the log or has
+// tokens, of "counted_items", U64, strictly ascending.
 #pragma once
 
 #include <cstdint>
@@ -36,11 +37,13 @@ class Vocabulary {
   static absl::StatusOr<Vocabulary> Parse(absl::string_view bytes, const std::string& name);
   absl::Status Save(const std::string& path) const;
 
-  // REQUIRES: one count per entry of items(), or none.
-  void SetPopularity(std::vector<uint32_t> counts) { popularity_ = std::move(counts); }
-  // 0 for unknown ids and where it was never set.
+  // REQUIRES: `items` strictly ascending, and as many counts.
+  void SetPopularity(std::vector<ItemId> items, std::vector<uint32_t> counts);
+  // 0 for ids that were not counted.
   uint32_t Popularity(ItemId item) const;
-  absl::Span<const uint32_t> popularity() const { return popularity_; }
+
+  // SHA-256 of the ids alone, which say what a row of an embedding means.
+  std::string Fingerprint() const;
 
   uint32_t ItemIndex(ItemId item) const { return IndexOf(items_, item); }
   uint32_t AuthorIndex(uint64_t author) const { return IndexOf(authors_, author); }
@@ -55,7 +58,8 @@ class Vocabulary {
   static uint32_t IndexOf(const std::vector<uint64_t>& sorted, uint64_t id);
   std::vector<ItemId> items_;
   std::vector<uint64_t> authors_;
-  std::vector<uint32_t> popularity_;  // [items] or empty
+  std::vector<ItemId> counted_;       // empty: those of items_
+  std::vector<uint32_t> popularity_;  // [counted], or empty
   std::vector<int64_t> tokens_;
 };
 

@@ -114,24 +114,40 @@ std::vector<CorpusCase> Corpus::Cases(data::HeldOut held_out) const {
 }
 
 runtime::Vocabulary Corpus::FitVocabulary() const {
+  std::vector<ItemId> items;
+  std::vector<uint64_t> authors;
+  for (const uint32_t item : TrainingItems()) {
+    items.push_back(dataset_->item_id(item));
+    authors.push_back(dataset_->item_attributes(item).author);
+  }
+  runtime::Vocabulary vocabulary(std::move(items), std::move(authors));
+  CountPopularity(vocabulary);
+  return vocabulary;
+}
+
+void Corpus::CountPopularity(runtime::Vocabulary& vocabulary) const {
+  const std::vector<uint32_t> popularity = TrainingPopularity();
+  std::vector<ItemId> items;
+  std::vector<uint32_t> counts;
+  for (const uint32_t item : TrainingItems()) {
+    items.push_back(dataset_->item_id(item));
+    counts.push_back(popularity[item]);
+  }
+  vocabulary.SetPopularity(std::move(items), std::move(counts));  // ids are unique and ascending already
+}
+
+// Of all events, targets or not, ascending.
+std::vector<uint32_t> Corpus::TrainingItems() const {
   std::vector<bool> used(dataset_->num_items());
   for (int64_t user = 0; user < num_users(); ++user) {
     for (const data::CompactEvent& event : dataset_->events(user).subspan(0, training_end(user)))
       used[event.item] = true;
   }
-  const std::vector<uint32_t> popularity = TrainingPopularity();
-  std::vector<ItemId> items;
-  std::vector<uint64_t> authors;
-  std::vector<uint32_t> counts;
-  for (int64_t item = 0; item < dataset_->num_items(); ++item) {
-    if (!used[item]) continue;
-    items.push_back(dataset_->item_id(item));
-    authors.push_back(dataset_->item_attributes(item).author);
-    counts.push_back(popularity[item]);
+  std::vector<uint32_t> items;
+  for (uint32_t item = 0; item < used.size(); ++item) {
+    if (used[item]) items.push_back(item);
   }
-  runtime::Vocabulary vocabulary(std::move(items), std::move(authors));  // ids are unique and ascending already
-  vocabulary.SetPopularity(std::move(counts));
-  return vocabulary;
+  return items;
 }
 
 std::vector<uint32_t> Corpus::TrainingPopularity() const {

@@ -67,13 +67,16 @@ class Corpus {
   // The items of all targets: what data::EvaluationCases and data::TrainingPart split the same way.
   const ItemSequences& target_items() const { return target_items_; }
 
-  // Items and authors of the training part's events.
+  // Items and authors of the training part's events, with the items' popularity.
   runtime::Vocabulary FitVocabulary() const;
+  // Into a vocabulary that may be another log's, or a t5 model's.
+  void CountPopularity(runtime::Vocabulary& vocabulary) const;
   // Targets per item in the training part, [num_items].
   std::vector<uint32_t> TrainingPopularity() const;
 
  private:
   explicit Corpus(const CorpusOptions& options) : options_(options) {}
+  std::vector<uint32_t> TrainingItems() const;
 
   CorpusOptions options_;
   std::shared_ptr<const data::Dataset> dataset_;

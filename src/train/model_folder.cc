@@ -16,13 +16,6 @@
 
 namespace beamline::train {
 
-absl::Status CheckNoModel(const ModelFolder& files, bool replace) {
-  std::error_code ignored;
-  if (replace || !std::filesystem::exists(files.weights(), ignored)) return absl::OkStatus();
-  return absl::AlreadyExistsError(
-      absl::StrCat(files.weights(), " is there already; pass --fresh to replace it, or name another --out"));
-}
-
 namespace {
 
 using FileOf = std::string (ModelFolder::*)() const;
@@ -38,6 +31,19 @@ absl::Status Remove(const std::string& file) {
 }
 
 }  // namespace
+
+absl::Status CheckNoModel(const ModelFolder& files, bool replace) {
+  std::error_code ignored;
+  const bool begun = std::filesystem::exists(files.checkpoint(), ignored);
+  for (const FileOf file : kModelFiles) {
+    // Beside a checkpoint they are the run's own, but for weights: those are a model.
+    if (replace || (begun && file != &ModelFolder::weights)) continue;
+    if (!std::filesystem::exists((files.*file)(), ignored)) continue;
+    return absl::AlreadyExistsError(
+        absl::StrCat((files.*file)(), " is there already; pass --fresh to replace it, or name another --out"));
+  }
+  return absl::OkStatus();
+}
 
 absl::Status SetModelAside(const ModelFolder& files) {
   BEAMLINE_RETURN_IF_ERROR(Remove(files.checkpoint()));

@@ -34,7 +34,8 @@ struct ModelFolder {
   std::string replaced() const { return path + "/replaced"; }
 };
 
-// ALREADY_EXISTS where the folder holds a model, unless it is to be replaced.
+// ALREADY_EXISTS where the folder holds a model, or a file of one's name that no run which was broken off left there,
+// unless it is to be replaced.
 absl::Status CheckNoModel(const ModelFolder& files, bool replace);
 // Moves a model that is there to `replaced`, where it stays until another is whole, and removes a run's checkpoint. One
 // that was broken off goes on where it was.

@@ -8,6 +8,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "base/file.h"
+#include "base/folder_lock.h"
 #include "beamline/status.h"
 #include "data/labels.h"
 #include "model/weight_schema.h"
@@ -119,6 +120,8 @@ absl::StatusOr<RankerReport> RunRankerTraining(const RankerRun& run, const Ranke
   record["ranker"] = RankerJson(run, every_event, curve, report);
   const auto write = [&]() -> absl::Status {
     BEAMLINE_RETURN_IF_ERROR(MakeFolder(files.path));
+    BEAMLINE_ASSIGN_OR_RETURN(const FolderLock lock, FolderLock::Take(files.path));
+    BEAMLINE_RETURN_IF_ERROR(CheckNoModel(files, run.fresh));
     if (run.fresh) BEAMLINE_RETURN_IF_ERROR(SetModelAside(files));
     BEAMLINE_RETURN_IF_ERROR(model::SaveConfig(config, files.config()));
     BEAMLINE_RETURN_IF_ERROR(loaded.vocabulary->Save(files.vocabulary()));

@@ -21,6 +21,7 @@
 #include "train/batches_ahead.h"
 #include "train/expert_balance.h"
 #include "train/loss.h"
+#include "train/model_folder.h"
 
 namespace beamline::train {
 namespace {
@@ -70,6 +71,21 @@ constexpr int kRankedOnGpu = 256;
 // An epoch on a GPU may take a second, and a checkpoint's digest and file a good part of that.
 constexpr absl::Duration kBetweenSaves = absl::Seconds(20);
 
+absl::Status CheckTargets(const Corpus& corpus, const Catalogue& catalogue) {
+  const std::vector<bool> has_sid = ItemsWithSid(corpus, catalogue);
+  int64_t targets = 0;
+  for (int64_t user = 0; user < corpus.num_users(); ++user) {
+    for (const uint32_t item : corpus.target_items().user(user).subspan(0, corpus.training_targets(user))) {
+      if (has_sid[item]) return absl::OkStatus();
+      ++targets;
+    }
+  }
+  return absl::InvalidArgumentError(absl::StrCat(
+      "nothing to train on: of ", targets,
+      " targets in the training part of the log none is of an item with a "
+      "semantic ID; the tokenizer is of other items, or of other ids (`beamline tokenize --ids`, --id-offset)"));
+}
+
 at::Tensor UploadLabels(backend::Context& ctx, const ExampleBatch& batch, int steps) {
   const std::vector<int32_t> columns(batch.labels.begin(), batch.labels.end());
   return backend::UploadInts(ctx, columns, {batch.teacher.batch, batch.teacher.targets, steps}).to(at::kLong);
@@ -97,6 +113,7 @@ absl::StatusOr<std::unique_ptr<Trainer>> Trainer::Create(backend::Context ctx, c
     if (trainer->steps_per_epoch_ == 0) {
       return absl::InvalidArgumentError("nothing to train on: the training part of the log holds no target");
     }
+    BEAMLINE_RETURN_IF_ERROR(CheckTargets(*inputs.corpus, *inputs.snapshot));
     return trainer;
   } catch (const std::exception& error) {
     return absl::InternalError(absl::StrCat("preparing the training: ", error.what()));

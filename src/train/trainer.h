@@ -55,18 +55,21 @@ struct TrainInputs {
   const runtime::FeatureBuilder* features = nullptr;
   std::shared_ptr<const catalogue::CatalogueSnapshot> snapshot;
   const model::Weights* initial = nullptr;  // copied; null: random ones of options.seed
+  std::string initial_sha256;               // of the file they come from; what a run goes on from is to be the same
 };
 
 class Trainer {
  public:
   // What the inputs point to outlives the trainer. Errors: options, a causal encoder with the `age` feature, sizes of
-  // catalogue and model that differ, fewer than one batch.
+  // catalogue and model that differ, fewer than one batch, no target with a SID.
   static absl::StatusOr<std::unique_ptr<Trainer>> Create(backend::Context ctx, const TrainInputs& inputs,
                                                          const TrainOptions& options);
 
   // Continues a saved run of the same model, options, data and catalogue. Errors name the first field that differs;
   // then the trainer must not be used any more.
   absl::Status Restore(const std::string& checkpoint);
+  // As it stands: Run does so by itself.
+  absl::Status Save(const std::string& checkpoint);
 
   // Trains to the end, saving to `checkpoint` (empty: never) after epochs, at most three times a minute, and when
   // interrupted, in which case it returns CANCELLED. `on_epoch` sees every finished epoch.
@@ -108,7 +111,6 @@ class Trainer {
   const model::Weights& current() const { return average_.has_value() ? average_->average() : weights_; }
   std::vector<CheckpointPart> Parts() const;
   nlohmann::json DescribeData() const;  // what a run must find again when it goes on
-  absl::Status Save(const std::string& path);
   absl::Status CheckRestored(const std::string& path) const;
 
   // Sums over the steps of the epoch accounted for: part of a checkpoint.

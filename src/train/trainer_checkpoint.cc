@@ -106,7 +106,9 @@ json Trainer::DescribeData() const {
           {"targets", inputs_.corpus->target_items().items.size()},
           {"catalogue", inputs_.snapshot->version()},
           {"events", dataset.EventsFingerprint()},
-          {"users", dataset.UsersFingerprint()}};
+          {"users", dataset.UsersFingerprint()},
+          {"vocabulary", inputs_.features->vocabulary().Fingerprint()},
+          {"weights to begin with (--from)", inputs_.initial_sha256}};
 }
 
 absl::Status Trainer::Save(const std::string& path) {

@@ -12,6 +12,7 @@
 #include "absl/strings/str_join.h"
 #include "absl/time/clock.h"
 #include "base/file.h"
+#include "base/folder_lock.h"
 #include "beamline/status.h"
 #include "model/weight_schema.h"
 #include "runtime/bundle.h"
@@ -57,14 +58,28 @@ absl::StatusOr<model::ModelConfig> MakeConfig(const TrainingRun& run, const data
 // Of a t5 model the tokens of its rows, of the others the log's items and authors.
 absl::StatusOr<std::shared_ptr<const runtime::Vocabulary>> MakeVocabulary(const TrainingRun& run,
                                                                           const model::ModelConfig& config,
+                                                                          const Corpus& corpus,
                                                                           const runtime::Vocabulary& of_log) {
+  runtime::Vocabulary vocabulary = of_log;
   if (!run.from.empty()) {
-    BEAMLINE_ASSIGN_OR_RETURN(runtime::Vocabulary vocabulary,
-                              runtime::Vocabulary::Load(ModelFolder(run.from).vocabulary()));
-    return std::make_shared<const runtime::Vocabulary>(std::move(vocabulary));
+    BEAMLINE_ASSIGN_OR_RETURN(vocabulary, runtime::Vocabulary::Load(ModelFolder(run.from).vocabulary()));
+  } else if (config.is_t5()) {
+    vocabulary = runtime::Vocabulary::OfTokens(runtime::NewTokens(config));
   }
-  return std::make_shared<const runtime::Vocabulary>(
-      config.is_t5() ? runtime::Vocabulary::OfTokens(runtime::NewTokens(config)) : of_log);
+  corpus.CountPopularity(vocabulary);  // of this run's log, whatever the ids' log was
+  return std::make_shared<const runtime::Vocabulary>(std::move(vocabulary));
+}
+
+// The weights that --from names, or those that this very run set aside to replace them. Empty: none are named.
+absl::StatusOr<std::string> DigestOfFrom(const ModelFolder& files, const TrainingRun& run) {
+  if (run.from.empty()) return std::string();
+  std::error_code ignored;
+  std::string weights = ModelFolder(run.from).weights();
+  if (!std::filesystem::exists(weights, ignored) && std::filesystem::equivalent(run.from, files.path, ignored)) {
+    weights = ModelFolder(files.replaced()).weights();
+  }
+  BEAMLINE_ASSIGN_OR_RETURN(const runtime::BundleFileEntry entry, runtime::DescribeFile(weights));
+  return entry.sha256;
 }
 
 // Everything a run needs, alive for its whole length.
@@ -123,11 +138,12 @@ absl::Status TrainInto(const ModelFolder& files, const TrainingRun& run, const R
   const runtime::Vocabulary of_log = prepared.corpus->FitVocabulary();
   BEAMLINE_ASSIGN_OR_RETURN(const model::ModelConfig config,
                             MakeConfig(run, prepared.corpus->dataset(), *prepared.snapshot, of_log));
-  BEAMLINE_ASSIGN_OR_RETURN(const auto vocabulary, MakeVocabulary(run, config, of_log));
+  BEAMLINE_ASSIGN_OR_RETURN(const auto vocabulary, MakeVocabulary(run, config, *prepared.corpus, of_log));
   BEAMLINE_RETURN_IF_ERROR(
       runtime::CheckTables(config, *vocabulary, run.config.empty() ? "the model's config" : run.config));
   prepared.features = std::make_unique<runtime::FeatureBuilder>(config, vocabulary);
-  TrainInputs inputs{&*prepared.corpus, prepared.features.get(), prepared.snapshot};
+  TrainInputs inputs{.corpus = &*prepared.corpus, .features = prepared.features.get(), .snapshot = prepared.snapshot};
+  BEAMLINE_ASSIGN_OR_RETURN(inputs.initial_sha256, DigestOfFrom(files, run));
   model::Weights initial;
   // A checkpoint has weights of its own, and --from may be a model that this run set aside.
   const bool resumes = !run.fresh && std::filesystem::exists(files.checkpoint());
@@ -139,6 +155,8 @@ absl::Status TrainInto(const ModelFolder& files, const TrainingRun& run, const R
   if (run.max_minutes > 0) prepared.trainer->StopAt(started + absl::Minutes(run.max_minutes));
 
   BEAMLINE_RETURN_IF_ERROR(MakeFolder(files.path));
+  BEAMLINE_ASSIGN_OR_RETURN(const FolderLock lock, FolderLock::Take(files.path));
+  BEAMLINE_RETURN_IF_ERROR(CheckNoModel(files, run.fresh));  // which another run may have made meanwhile
   // Not before everything that can be wrong with the run was checked.
   if (run.fresh) BEAMLINE_RETURN_IF_ERROR(SetModelAside(files));
   int resumed_epoch = -1;
@@ -147,6 +165,9 @@ absl::Status TrainInto(const ModelFolder& files, const TrainingRun& run, const R
       return absl::Status(restored.code(), absl::StrCat(restored.message(), "; --fresh begins anew"));
     }
     resumed_epoch = static_cast<int>(prepared.trainer->curve().size());
+  } else {
+    // Before its other files: the folder is a run's from now on, and a full disk is told at once.
+    BEAMLINE_RETURN_IF_ERROR(prepared.trainer->Save(files.checkpoint()));
   }
   BEAMLINE_RETURN_IF_ERROR(model::SaveConfig(config, files.config()));
   BEAMLINE_RETURN_IF_ERROR(vocabulary->Save(files.vocabulary()));

@@ -145,9 +145,12 @@ void MakeBundleFiles(const Seeds& seeds) {
     seeds.Text(absl::StrCat("bundle/config_", preset), model::ConfigToJson(*config));
   }
   runtime::Vocabulary vocabulary({5, 9, 1000}, {1, 2});
-  vocabulary.SetPopularity({3, 0, 7});
+  vocabulary.SetPopularity({5, 9, 1000}, {3, 0, 7});
   RequireOk(vocabulary.Save(seeds.Path("bundle/vocabulary")), "seed");
-  RequireOk(runtime::Vocabulary::OfTokens({3, 4, -1, 0, 1}).Save(seeds.Path("bundle/tokens")), "seed");
+  vocabulary = runtime::Vocabulary::OfTokens({3, 4, -1, 0, 1});
+  RequireOk(vocabulary.Save(seeds.Path("bundle/tokens")), "seed");
+  vocabulary.SetPopularity({5, 9}, {3, 7});
+  RequireOk(vocabulary.Save(seeds.Path("bundle/counted_tokens")), "seed");
   std::vector<FloatMatrix> centroids;
   for (const int rows : {3, 2}) {
     FloatMatrix& level = centroids.emplace_back(rows, 2);

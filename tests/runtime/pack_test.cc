@@ -102,7 +102,7 @@ TEST_F(PackTest, AModelOfAnotherCodebookIsRefused) {
 
 TEST_F(PackTest, PopularityInTrainingOrdersItemsWithoutRelevance) {
   Vocabulary vocabulary({1000, 1001, 1002}, {});
-  vocabulary.SetPopularity({9, 1, 3});
+  vocabulary.SetPopularity({1000, 1001, 1002}, {9, 1, 3});
   PackOptions options = Options();
   options.catalogue.items.clear();
   options.catalogue.vocabulary = &vocabulary;
@@ -117,7 +117,7 @@ TEST_F(PackTest, PopularityInTrainingOrdersItemsWithoutRelevance) {
 
 TEST_F(PackTest, AZeroOfATableThatRatesItemsIsARating) {
   Vocabulary vocabulary({7, 1000, 1001, 1002}, {});
-  vocabulary.SetPopularity({50, 9, 1, 3});
+  vocabulary.SetPopularity({7, 1000, 1001, 1002}, {50, 9, 1, 3});
   table_.sids[3] = Sid{0, 0, 0};  // item 7, which the table does not name
   WriteSids();
   std::ofstream(root_ / "items.tsv") << "item_id\trelevance\n1000\t0\n1001\t0\n1002\t0.1\n";

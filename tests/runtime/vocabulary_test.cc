@@ -43,7 +43,7 @@ TEST(Vocabulary, KeepsThePopularityOfItsItems) {
   const std::string path = TempPath("popular.safetensors");
   Vocabulary vocabulary({30, 10, 20}, {});
   EXPECT_EQ(vocabulary.Popularity(10), 0) << "not set";
-  vocabulary.SetPopularity({1, 2, 3});
+  vocabulary.SetPopularity({10, 20, 30}, {1, 2, 3});
   ASSERT_TRUE(vocabulary.Save(path).ok());
   const absl::StatusOr<Vocabulary> loaded = Vocabulary::Load(path);
   ASSERT_TRUE(loaded.ok()) << loaded.status();

@@ -60,6 +60,26 @@ TEST(Vocabulary, KeepsThePopularityOfItsItems) {
   EXPECT_THAT(std::string(Vocabulary::Load(path).status().message()), ::testing::HasSubstr("item_popularity"));
 }
 
+// The model is older than the log, or has tokens.
+TEST(Vocabulary, KeepsThePopularityOfOtherItems) {
+  const std::string path = TempPath("counted.safetensors");
+  for (Vocabulary vocabulary : {Vocabulary({10, 20}, {7}), Vocabulary::OfTokens({4, -1, 5})}) {
+    const std::string ids = vocabulary.Fingerprint();
+    vocabulary.SetPopularity({5, 20, 40}, {9, 8, 7});
+    EXPECT_EQ(vocabulary.Fingerprint(), ids);
+    ASSERT_TRUE(vocabulary.Save(path).ok());
+    const absl::StatusOr<Vocabulary> loaded = Vocabulary::Load(path);
+    ASSERT_TRUE(loaded.ok()) << loaded.status();
+    EXPECT_EQ(loaded->Popularity(5), 9);
+    EXPECT_EQ(loaded->Popularity(20), 8);
+    EXPECT_EQ(loaded->Popularity(10), 0);
+    EXPECT_EQ(loaded->items(), vocabulary.items());
+    EXPECT_EQ(loaded->tokens(), vocabulary.tokens());
+    EXPECT_EQ(loaded->Fingerprint(), ids);
+  }
+  EXPECT_NE(Vocabulary({1}, {2}).Fingerprint(), Vocabulary({1, 2}, {}).Fingerprint());
+}
+
 absl::Status LoadOf(const SafetensorsWriter& writer) {
   const std::string path = TempPath("bad_vocabulary.safetensors");
   EXPECT_TRUE(writer.Write(path).ok());

@@ -48,6 +48,7 @@ constexpr char kBoth[] = "both";  // splits
 struct EvaluateFlags {
   train::EvaluationRun run;
   std::string out, show, gate;
+  bool overwrite = false;
   std::string split = "test";
   std::string targets = "long_view";
   int k_core = 0;
@@ -97,7 +98,10 @@ absl::Status RunEvaluate(EvaluateFlags& flags) {
     BEAMLINE_ASSIGN_OR_RETURN(flags.run.targets.labels, FromFlag("--targets", train::ParseTargets(flags.targets)));
   }
   if (flags.k_core_option->given()) flags.run.targets.k_core = flags.k_core;
-  if (!flags.out.empty()) BEAMLINE_RETURN_IF_ERROR(CheckCanWrite(flags.out, "--out"));
+  if (!flags.out.empty()) {
+    BEAMLINE_RETURN_IF_ERROR(CheckNotThere(flags.out, flags.overwrite));
+    BEAMLINE_RETURN_IF_ERROR(CheckCanWrite(flags.out, "--out"));
+  }
   flags.run.options.held_out = flags.split == "test" ? data::HeldOut::kTest : data::HeldOut::kValidation;
   Progress progress;
   if (!flags.gate.empty()) return Gate(flags, &progress);
@@ -149,6 +153,7 @@ Verb AddEvaluate(Command& root) {
       ->OneOf({"fp8", "fp8_mixed", "int8"})
       ->Excludes(by_value);
   command->AddText("--out", flags->out, "Write the numbers as JSON, too");
+  command->AddFlag("--overwrite", flags->overwrite, "Replace a file that is there");
   command->AddText("--show", flags->show, "Print a file written with --out again; nothing else is needed");
   return {command, [flags] { return RunEvaluate(*flags); }};
 }

@@ -216,7 +216,12 @@ absl::Status InspectFolder(const InspectFlags& flags) {
   const std::filesystem::path folder = flags.path;
   std::error_code error;
   const absl::StatusOr<data::DatasetFiles> data = data::FindDatasetFiles(folder);
-  if (std::filesystem::exists(folder / runtime::kManifestFile, error) || !data.ok()) return InspectBundle(flags);
+  if (std::filesystem::exists(folder / runtime::kManifestFile, error)) return InspectBundle(flags);
+  if (absl::IsNotFound(data.status())) {
+    const absl::Status no_bundle = InspectBundle(flags);
+    return absl::Status(no_bundle.code(), absl::StrCat(no_bundle.message(), "; nor is it a folder of events.tsv"));
+  }
+  if (!data.ok()) return data.status();
   if (flags.item || !flags.sid.empty()) return HasNoItems(flags);
   return InspectData(flags.path, *data);
 }

@@ -143,6 +143,13 @@ void PrintEmbedding(const train::EventVectors& found) {
                number(embedding.items_without_anything));
 }
 
+// What is wrong with the vectors names the file or folder that they come from.
+template <typename T>
+absl::StatusOr<T> OfInput(const TokenizeFlags& flags, absl::StatusOr<T> value) {
+  const std::string& input = flags.vectors.path.empty() ? flags.events : flags.vectors.path;
+  return absl::IsInvalidArgument(value.status()) ? FromFlag(input, std::move(value)) : std::move(value);
+}
+
 absl::Status Fit(TokenizeFlags flags) {
   Progress progress;
   ThreadPool pool(ThreadsOrCores(flags.threads) - 1);  // this thread works too
@@ -163,7 +170,7 @@ absl::Status Fit(TokenizeFlags flags) {
   }
   if (flags.sampled_init) flags.kmeans.init = sid::KMeansInit::kSampled;
   BEAMLINE_ASSIGN_OR_RETURN(sid::ResidualKMeansResult fit,
-                            sid::FitResidualKMeans(items.vectors, flags.kmeans, &pool, &progress));
+                            OfInput(flags, sid::FitResidualKMeans(items.vectors, flags.kmeans, &pool, &progress)));
   BEAMLINE_RETURN_IF_ERROR(MakeFolder(flags.out));
   if (!flags.events.empty()) {
     BEAMLINE_RETURN_IF_ERROR(sid::WriteItemVectors(InFolder(flags.out, "vectors.safetensors"), items));
@@ -181,6 +188,12 @@ absl::Status Fit(TokenizeFlags flags) {
 // A tokenizer that is there may be that of a model, which can be used with no other.
 absl::Status CheckOutFolder(const TokenizeFlags& flags) {
   for (const char* name : {"codebook.safetensors", "sids.tsv", "report.json", "vectors.safetensors"}) {
+    std::error_code ignored;
+    if (!flags.write_index.empty() && std::filesystem::weakly_canonical(flags.write_index, ignored) ==
+                                          std::filesystem::weakly_canonical(InFolder(flags.out, name), ignored)) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("--write-index: ", flags.write_index, " is a file of --out itself"));
+    }
     if (flags.events.empty() && name == std::string("vectors.safetensors")) continue;  // not written then
     BEAMLINE_RETURN_IF_ERROR(CheckNotThere(InFolder(flags.out, name), flags.overwrite));
   }
@@ -212,9 +225,10 @@ absl::Status Encode(const TokenizeFlags& flags) {
     table.log = known.log;
   }
   if (flags.kmeans.collision_free) {
-    BEAMLINE_ASSIGN_OR_RETURN(table.sids, tokenizer.EncodeBeside(known, items, flags.kmeans.max_items_per_sid, &pool));
+    BEAMLINE_ASSIGN_OR_RETURN(
+        table.sids, OfInput(flags, tokenizer.EncodeBeside(known, items, flags.kmeans.max_items_per_sid, &pool)));
   } else {
-    BEAMLINE_ASSIGN_OR_RETURN(table.sids, tokenizer.Encode(items.vectors, &pool, &progress));
+    BEAMLINE_ASSIGN_OR_RETURN(table.sids, OfInput(flags, tokenizer.Encode(items.vectors, &pool, &progress)));
   }
   table.items = std::move(items.items);
   BEAMLINE_RETURN_IF_ERROR(CheckInterrupted());

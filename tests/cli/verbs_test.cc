@@ -151,7 +151,7 @@ TEST_F(VerbsTest, TheWholeJourney) {
               HasSubstr("model - beam order"));
   // A report as a large log may give: it is packed, and shown beside the ranker.
   Beamline(absl::StrCat("evaluate --model ", File("ranked"), source,
-                        " --beam 32 --gate int8 --backend cpu --threads 1 ", "--out ", File("gate.json")));
+                        " --beam 32 --gate int8 --backend cpu --threads 1 --overwrite --out ", File("gate.json")));
   nlohmann::json passed = nlohmann::json::parse(Slurp(File("gate.json")));
   for (const char* share : {"top_1", "overlap", "bf16_overlap"}) passed[share] = 1;
   passed["requests"] = 20000;
@@ -309,8 +309,9 @@ TEST_F(VerbsTest, TargetsWithoutASemanticIdAreTold) {
   }
   Write("some/sids.tsv", kept);
   fs::copy(File("tokenizer/codebook.safetensors"), File("some/codebook.safetensors"));
-  const std::string arguments = absl::StrCat("evaluate --model ", File("model"), " --data ", File("data"),
-                                             " --beam 16 --resamples 20 --threads 1 --out ", File("e.json"));
+  const std::string arguments =
+      absl::StrCat("evaluate --model ", File("model"), " --data ", File("data"),
+                   " --beam 16 --resamples 20 --threads 1 --overwrite --out ", File("e.json"));
   EXPECT_THAT(Good(absl::StrCat(arguments, " --tokenizer ", File("some"))).text,
               HasSubstr("have no semantic ID: neither the model nor a baseline can rank their items"));
   const nlohmann::json some = nlohmann::json::parse(Slurp(File("e.json")));
@@ -422,6 +423,10 @@ TEST_F(VerbsTest, WhatIsWrongIsNamed) {
   Bad(absl::StrCat("import amazon ", data, out), "no .txt file");
   Bad(absl::StrCat("import sequences ", File("missing"), out), File("missing"));
   Bad(absl::StrCat("inspect ", Write("noise", "noise")), "noise");
+  Write("both/events.tsv.gz", Slurp(Write("both/events.tsv", "user_id\titem_id\ttimestamp_ms\n")));
+  Bad(absl::StrCat("inspect ", File("both")), "events.tsv and events.tsv.gz");
+  fs::create_directories(File("empty"));
+  Bad(absl::StrCat("inspect ", File("empty")), "nor is it a folder of events.tsv");
   Write("in/events.tsv", "user_id\titem_id\ttimestamp_ms\nu\t1\tyesterday\n");
   Bad(absl::StrCat("tokenize --events ", File("in"), out), "line 2: timestamp_ms 'yesterday'");
   EXPECT_THAT(Files("out"), IsEmpty());
@@ -475,6 +480,12 @@ TEST_F(VerbsTest, NothingIsReplacedUnasked) {
   Bad(catalogue, "items.bin: exists; pass --overwrite");
   Bad(pack, "items.bin: exists; pass --overwrite");
   Bad(vectors, "v.safetensors: exists; pass --overwrite");
+  fs::create_directories(File("w"));
+  Bad(absl::StrCat("evaluate --model m --data d --tokenizer t --out ", File("v.safetensors")),
+      "v.safetensors: exists;");
+  Bad(absl::StrCat("tokenize --levels 4 --vectors ", File("v.safetensors"), " --out ", File("w"), " --write-index ",
+                   File("data/../w/sids.tsv")),  // by another way
+      "w/sids.tsv is a file of --out itself");
   EXPECT_EQ(Slurp(File("data/events.tsv.gz")), events);
   EXPECT_EQ(Slurp(File("tokenizer/codebook.safetensors")), codebook);
   Good(log + " --overwrite");
@@ -485,6 +496,10 @@ TEST_F(VerbsTest, NothingIsReplacedUnasked) {
   EXPECT_NE(Slurp(File("data/events.tsv.gz")), events);
   EXPECT_NE(Slurp(File("tokenizer/codebook.safetensors")), codebook);
   Bad(absl::StrCat("generate-data vectors --items 9 --dim 4 --out ", File("v.npy")), "v.npy must end in .safetensors");
+  Bad(absl::StrCat("tokenize --levels 16 --vectors ", File("v.safetensors"), " --out ", File("w")),
+      "v.safetensors: residual k-means: 9 vectors of dimension 4 are too few for 16 codes");
+  Bad(absl::StrCat("tokenize --encode ", File("tokenizer"), " --vectors ", File("v.safetensors"), " --out ", File("w")),
+      "v.safetensors: vectors have dimension 4");
   // What is refused leaves no folder.
   Bad(absl::StrCat("tokenize --levels 8 --vectors ", File("none.npy"), " --out ", File("left")), "none.npy");
   EXPECT_FALSE(fs::exists(File("left")));

@@ -498,7 +498,8 @@ TEST_F(VerbsTest, NothingIsReplacedUnasked) {
   Bad(absl::StrCat("generate-data vectors --items 9 --dim 4 --out ", File("v.npy")), "v.npy must end in .safetensors");
   Bad(absl::StrCat("tokenize --levels 16 --vectors ", File("v.safetensors"), " --out ", File("w")),
       "v.safetensors: residual k-means: 9 vectors of dimension 4 are too few for 16 codes");
-  Bad(absl::StrCat("tokenize --encode ", File("tokenizer"), " --vectors ", File("v.safetensors"), " --out ", File("w")),
+  Bad(absl::StrCat("tokenize --encode ", File("tokenizer"), " --vectors ", File("v.safetensors"), " --out ",
+                   File("s.tsv")),
       "v.safetensors: vectors have dimension 4");
   // What is refused leaves no folder.
   Bad(absl::StrCat("tokenize --levels 8 --vectors ", File("none.npy"), " --out ", File("left")), "none.npy");

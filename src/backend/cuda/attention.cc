@@ -171,11 +171,23 @@ Tensor CudaBackend::CrossAttention(Context& ctx, const Tensor& x, const CrossAtt
 Tensor CudaBackend::LineageAttention(Context& ctx, const Tensor& x, const SelfAttentionWeights& w,
                                      const LineageStep& now) const {
   const int64_t rows = x.size(0), inner = w.out.size(1);
+  const Tensor own = BatchOf(ctx).Take({now.batch, rows / now.batch, 3 * inner}, ctx.dtype);
+  SelfProduct(ctx, {x.const_data_ptr(), rows, x.size(1)}, w.qkv, own);
+  // A first step's rows have one key, of weight 1: what attention would give is their value.
+  const bool first = now.cache.steps.empty();
+  if (!first) AttendToLineage(ctx, own, w, now);
+  Tensor y = BatchOf(ctx).Take({rows, w.out.size(0)}, ctx.dtype);
+  SelfProduct(ctx, {ColumnsOf(own, first ? 2 * inner : 0).data, rows, 3 * inner}, w.out, y);
+  if (!now.last) now.cache.steps.push_back(own);
+  return y;
+}
+
+void CudaBackend::AttendToLineage(Context& ctx, const Tensor& own, const SelfAttentionWeights& w,
+                                  const LineageStep& now) const {
+  const int64_t rows = own.size(0) * own.size(1), inner = w.out.size(1);
   const size_t step = now.cache.steps.size();
   TORCH_CHECK(step < kernels::kMaxTrieLevels, "cuda: more steps than ", kernels::kMaxTrieLevels);
   const BiasByDistance bias = BiasOf(ctx, w.bias);
-  const Tensor own = BatchOf(ctx).Take({now.batch, rows / now.batch, 3 * inner}, ctx.dtype);
-  SelfProduct(ctx, {x.const_data_ptr(), rows, x.size(1)}, w.qkv, own);
   kernels::LineageAttentionBatch attention;
   attention.type = KernelType(ctx.dtype);
   attention.heads = attention.key_value_heads = w.heads;
@@ -196,10 +208,6 @@ Tensor CudaBackend::LineageAttention(Context& ctx, const Tensor& x, const SelfAt
   }
   if (bias.lineage.defined()) attention.bias = bias.lineage.const_data_ptr<float>();
   Check(kernels::LineageAttentionCuda(attention, BatchOf(ctx).stream()), "self-attention over a lineage");
-  Tensor y = BatchOf(ctx).Take({rows, w.out.size(0)}, ctx.dtype);
-  SelfProduct(ctx, {own.const_data_ptr(), rows, 3 * inner}, w.out, y);
-  if (!now.last) now.cache.steps.push_back(own);
-  return y;
 }
 
 }  // namespace beamline::backend::cuda

@@ -139,6 +139,8 @@ class CudaBackend final : public Backend {
   // is on, and not under WithoutFp8.
   void LayerProduct(Context&, const Rows& x, const Tensor& weight, const Tensor& out) const;
   void SelfProduct(Context&, const Rows& x, const Tensor& weight, const Tensor& out) const;
+  // own [batch, rows, 3 * inner]: queries, in whose place the answers come, keys and values of this step's rows.
+  void AttendToLineage(Context&, const Tensor& own, const SelfAttentionWeights&, const LineageStep& step) const;
   Tensor LayerProduct(Context&, const Tensor& x, const Tensor& weight) const;
   bool TakesFp8(const Context& ctx, const Tensor& weight) const;
   Fp8Matrix NewRows(Context&, int64_t rows, int64_t columns) const;

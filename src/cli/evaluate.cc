@@ -99,8 +99,8 @@ absl::Status RunEvaluate(EvaluateFlags& flags) {
   }
   if (flags.k_core_option->given()) flags.run.targets.k_core = flags.k_core;
   if (!flags.out.empty()) {
-    BEAMLINE_RETURN_IF_ERROR(CheckNotThere(flags.out, flags.overwrite));
     BEAMLINE_RETURN_IF_ERROR(CheckCanWrite(flags.out, "--out"));
+    BEAMLINE_RETURN_IF_ERROR(CheckNotThere(flags.out, flags.overwrite));
   }
   flags.run.options.held_out = flags.split == "test" ? data::HeldOut::kTest : data::HeldOut::kValidation;
   Progress progress;

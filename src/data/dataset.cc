@@ -275,7 +275,7 @@ Dataset Dataset::WithoutRepeats() const {
 }
 
 // Events are edges between users and items: who falls below k takes his edges with him, and each edge goes once.
-Dataset Dataset::KCore(int k) const {
+std::vector<bool> Dataset::CoreEvents(int k) const {
   const size_t users = user_ids_.size(), items = item_ids_.size();
   std::vector<uint32_t> user_of(events_.size());
   std::vector<uint64_t> item_begin(items + 1, 0), by_item(events_.size());
@@ -313,8 +313,10 @@ Dataset Dataset::KCore(int k) const {
         drop(by_item[i], user_of[by_item[i]]);
     }
   }
-  return Keep(keep);
+  return keep;
 }
+
+Dataset Dataset::KCore(int k) const { return Keep(CoreEvents(k)); }
 
 Dataset Dataset::Keep(const std::vector<bool>& keep_event) const {
   constexpr uint32_t kDropped = 0xFFFFFFFF;

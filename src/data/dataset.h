@@ -98,6 +98,7 @@ class Dataset {
 
  private:
   friend class DatasetBuilder;
+  std::vector<bool> CoreEvents(int k) const;
   Dataset Keep(const std::vector<bool>& keep_event) const;
   void IndexIds();
 

@@ -117,7 +117,8 @@ absl::StatusOr<MetricIntervals> PairedBootstrap(absl::Span<const double> ranks_a
   }
   MetricIntervals intervals = Bootstrap(users, options);
   for (int m = 0; m < kMetrics; ++m) {
-    if (hits[m] != 0 || users.empty()) continue;
+    const bool all_alike = hits[m] == 0 || hits[m] == 2 * static_cast<double>(users.size());
+    if (!all_alike || users.empty()) continue;
     const double bound = BoundOfNone(users.size(), options.confidence);
     intervals.*kIntervals[m] = {-bound, 0, bound};
   }

@@ -6,7 +6,7 @@
 // user easy or hard cancels. Where no user is a hit, or every user a whole one, all resamples are equal and the
 // bootstrap would claim certainty: the interval then ends at the exact one's bound (Clopper-Pearson; about 3.7 users of
 // all at 95 %), which holds for NDCG, too, since it is at most the recall. Deterministic for a seed. Pure functions;
-// thread-safe. After an interrupt (base/interrupt.h) intervals are zeros: check that afterwards.
+// thread-safe. After an interrupt (base/interrupt.h) intervals mean nothing: check that afterwards.
 #pragma once
 
 #include <cstdint>
@@ -55,8 +55,8 @@ struct MetricIntervals {
 // Percentile intervals of the means.
 MetricIntervals BootstrapMetrics(absl::Span<const double> ranks, const BootstrapOptions& options = {});
 
-// Percentile intervals of mean(a) - mean(b) over the same users in the same order; where neither has a hit, the exact
-// bound both ways. INVALID_ARGUMENT if lengths differ.
+// Percentile intervals of mean(a) - mean(b) over the same users in the same order; where neither has a hit, or both
+// have all, the exact bound both ways. INVALID_ARGUMENT if lengths differ.
 absl::StatusOr<MetricIntervals> PairedBootstrap(absl::Span<const double> ranks_a, absl::Span<const double> ranks_b,
                                                 const BootstrapOptions& options = {});
 

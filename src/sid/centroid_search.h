@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // Nearest-code search over all codes: for a point x the code c of least |c - m|^2 - 2 (x - m).(c - m), that is of least
-// squared distance. m is the codes' median in every column: without it the squares of vectors far from zero (embeddings
-// with a constant column) would leave fp32 no digits for what tells codes apart, and a mean would follow outliers. Sums
-// are in fp32: codes whose distances differ by less than some 1e-6 of |x - m|^2 may be taken for each other. Ties go to
-// the lower code. Codes are packed in blocks for a vectorised kernel; the result does not depend on the number of
-// threads, on how points are grouped, or on the machine's vector width.
-// Immutable after construction, and then thread-safe.
+// squared distance. m is about the codes' median in every column: without it the squares of vectors far from zero
+// (embeddings with a constant column) would leave fp32 no digits for what tells codes apart, and a mean would follow
+// outliers. Sums are in fp32: codes whose distances differ by less than some 1e-6 of |x - m|^2 may be taken for each
+// other. Ties go to the lower code. Codes are packed in blocks for a vectorised kernel; the result does not depend on
+// the number of threads, on how points are grouped, or on the machine's vector width. Immutable after construction, and
+// then thread-safe.
 #pragma once
 
 #include <cstdint>

@@ -10,6 +10,8 @@
 #include "absl/time/clock.h"
 #include "base/digest.h"
 #include "base/interrupt.h"
+#include "base/memory.h"
+#include "base/progress.h"
 #include "base/thread_pool.h"
 #include "beamline/status.h"
 #include "train/model_folder.h"
@@ -35,11 +37,34 @@ absl::StatusOr<std::vector<NamedBaseline>> FitBaselines(const Corpus& corpus, co
   std::vector<NamedBaseline> baselines;
   baselines.push_back({"popularity", data::MakePopularity()});
   baselines.push_back({"markov", data::MakeMarkov()});
-  baselines.push_back({"item-knn", data::MakeItemKnn()});
+  // The more rows are kept the faster, whatever is kept.
+  const int64_t bytes = std::clamp(AvailableMemory() / 8, int64_t{256} << 20, int64_t{8} << 30);
+  baselines.push_back({"item-knn", data::MakeItemKnn({.kept_entries = static_cast<size_t>(bytes) / 8})});
   ItemSequences training = data::TrainingPart(corpus.target_items());
   training.num_items = static_cast<uint32_t>(ranked.size());
   for (NamedBaseline& one : baselines) BEAMLINE_RETURN_IF_ERROR(one.baseline->Fit(training, ranked));
   return baselines;
+}
+
+struct CountingRun {
+  data::SeenItems seen;
+  ThreadPool* pool;
+  Progress* progress;
+};
+
+absl::StatusOr<std::vector<double>> RankBy(const NamedBaseline& one, absl::Span<const data::EvaluationCase> cases,
+                                           const CountingRun& run) {
+  constexpr size_t kAtOnce = 4096;
+  StartProgress(run.progress, one.name, static_cast<int64_t>(cases.size()), "users");
+  std::vector<double> ranks;
+  for (size_t done = 0; done < cases.size(); done += kAtOnce) {
+    const std::vector<double> some = data::RankTargets(*one.baseline, cases.subspan(done, kAtOnce), run.seen, run.pool);
+    BEAMLINE_RETURN_IF_ERROR(CheckInterrupted());
+    ranks.insert(ranks.end(), some.begin(), some.end());
+    UpdateProgress(run.progress, static_cast<int64_t>(ranks.size()));
+  }
+  FinishProgress(run.progress);
+  return ranks;
 }
 
 // Cases as the model's ranker and as the baselines take them, aligned.
@@ -141,8 +166,8 @@ absl::StatusOr<EvaluationReport> Evaluate(const backend::Context& ctx, const mod
       BEAMLINE_RETURN_IF_ERROR(add("beam order", by_beam.ranks));
     }
     for (const NamedBaseline& one : baselines) {
-      const std::vector<double> theirs = data::RankTargets(*one.baseline, cases.counting, seen, &pool);
-      BEAMLINE_RETURN_IF_ERROR(CheckInterrupted());
+      BEAMLINE_ASSIGN_OR_RETURN(const std::vector<double> theirs,
+                                RankBy(one, cases.counting, {seen, &pool, options.progress}));
       BEAMLINE_RETURN_IF_ERROR(add(one.name, theirs));
     }
     BEAMLINE_RETURN_IF_ERROR(CheckInterrupted());

@@ -32,22 +32,33 @@ absl::Status Remove(const std::string& file) {
 
 }  // namespace
 
-absl::Status CheckNoModel(const ModelFolder& files, bool replace) {
+absl::Status CheckNoModel(const ModelFolder& files, bool replace, const std::string& own) {
   std::error_code ignored;
-  const bool begun = std::filesystem::exists(files.checkpoint(), ignored);
-  for (const FileOf file : kModelFiles) {
-    // Beside a checkpoint they are the run's own, but for weights: those are a model.
-    if (replace || (begun && file != &ModelFolder::weights)) continue;
-    if (!std::filesystem::exists((files.*file)(), ignored)) continue;
+  if (replace) return absl::OkStatus();
+  const auto there = [&](FileOf file) {
     return absl::AlreadyExistsError(
         absl::StrCat((files.*file)(), " is there already; pass --fresh to replace it, or name another --out"));
+  };
+  if (std::filesystem::exists(files.weights(), ignored)) return there(&ModelFolder::weights);
+  if (std::filesystem::exists(files.checkpoint(), ignored)) return absl::OkStatus();  // the others are its run's
+  for (const FileOf file : kModelFiles) {
+    const std::string path = (files.*file)();
+    if (!std::filesystem::exists(path, ignored) || std::filesystem::equivalent(path, own, ignored)) continue;
+    return there(file);
   }
   return absl::OkStatus();
 }
 
+void RemoveUnfinished(const ModelFolder& files) {
+  std::error_code ignored;
+  if (std::filesystem::exists(files.weights(), ignored)) return;
+  for (const FileOf file : kModelFiles) std::filesystem::remove((files.*file)(), ignored);
+}
+
 absl::Status SetModelAside(const ModelFolder& files) {
-  BEAMLINE_RETURN_IF_ERROR(Remove(files.checkpoint()));
   std::error_code error;
+  if (std::filesystem::exists(files.checkpoint(), error)) RemoveUnfinished(files);  // that run's: the checkpoint last
+  BEAMLINE_RETURN_IF_ERROR(Remove(files.checkpoint()));
   if (!std::filesystem::exists(files.weights(), error)) return absl::OkStatus();  // an earlier run may have done it
   const ModelFolder aside(files.replaced());
   if (std::filesystem::exists(aside.weights(), error)) RemoveReplaced(files);

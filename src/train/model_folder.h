@@ -34,9 +34,11 @@ struct ModelFolder {
   std::string replaced() const { return path + "/replaced"; }
 };
 
-// ALREADY_EXISTS where the folder holds a model, or a file of one's name that no run which was broken off left there,
-// unless it is to be replaced.
-absl::Status CheckNoModel(const ModelFolder& files, bool replace);
+// ALREADY_EXISTS where the folder holds a model, or, without a checkpoint whose run they are of, other files that a run
+// would write, but for `own` (a path, or empty): unless they are to be replaced.
+absl::Status CheckNoModel(const ModelFolder& files, bool replace, const std::string& own = "");
+// What a run wrote beside the weights that it did not come to write.
+void RemoveUnfinished(const ModelFolder& files);
 // Moves a model that is there to `replaced`, where it stays until another is whole, and removes a run's checkpoint. One
 // that was broken off goes on where it was.
 absl::Status SetModelAside(const ModelFolder& files);

@@ -6,6 +6,7 @@
 #include <system_error>
 #include <utility>
 
+#include "absl/cleanup/cleanup.h"
 #include "absl/strings/str_cat.h"
 #include "base/file.h"
 #include "base/folder_lock.h"
@@ -109,26 +110,33 @@ absl::StatusOr<RankerReport> RunRankerTraining(const RankerRun& run, const Ranke
   const runtime::FeatureBuilder features(config, loaded.vocabulary);
   const RankerInputs inputs{&every_event, &features, data.catalogue.snapshot.get(), model.get()};
   BEAMLINE_RETURN_IF_ERROR(CheckHeldOut(inputs, run.options));
+  const ModelFolder files(run.out);
+  const absl::Cleanup no_empty_folder = [&] {
+    std::error_code ignored;
+    std::filesystem::remove(run.out, ignored);  // what is not empty stays
+  };
+  BEAMLINE_RETURN_IF_ERROR(MakeFolder(files.path));
+  BEAMLINE_ASSIGN_OR_RETURN(const FolderLock lock, FolderLock::Take(files.path));
+  BEAMLINE_RETURN_IF_ERROR(CheckNoModel(files, run.fresh));  // another run may have ended since
   if (observer.on_start) observer.on_start({counts, RankerParameters(config), data.warnings});
   BEAMLINE_ASSIGN_OR_RETURN(const std::vector<RankerEpoch> curve,
                             TrainRanker(ctx, inputs, run.options, {progress, observer.on_epoch}));
   BEAMLINE_ASSIGN_OR_RETURN(RankerReport report, EvaluateRanker(ctx, {inputs, counts}, run.options, progress));
 
-  const ModelFolder files(run.out);
   json record = *loaded.training;
   record["parameters"] = model::CountParameters(config).total;
   record["ranker"] = RankerJson(run, every_event, curve, report);
   const auto write = [&]() -> absl::Status {
-    BEAMLINE_RETURN_IF_ERROR(MakeFolder(files.path));
-    BEAMLINE_ASSIGN_OR_RETURN(const FolderLock lock, FolderLock::Take(files.path));
-    BEAMLINE_RETURN_IF_ERROR(CheckNoModel(files, run.fresh));
     if (run.fresh) BEAMLINE_RETURN_IF_ERROR(SetModelAside(files));
     BEAMLINE_RETURN_IF_ERROR(model::SaveConfig(config, files.config()));
     BEAMLINE_RETURN_IF_ERROR(loaded.vocabulary->Save(files.vocabulary()));
     BEAMLINE_RETURN_IF_ERROR(runtime::WriteTrainingRecord(files.path, std::move(record)));
     return model::SaveWeights(ctx, config, weights, files.weights());
   };
-  BEAMLINE_RETURN_IF_ERROR(TellOfReplaced(files, write()));
+  if (const absl::Status written = write(); !written.ok()) {
+    RemoveUnfinished(files);
+    return TellOfReplaced(files, written);
+  }
   RemoveReplaced(files);
   return report;
 }

@@ -16,6 +16,8 @@ namespace {
 
 using nlohmann::json;
 
+constexpr char kVocabulary[] = "vocabulary", kInitial[] = "weights to begin with (--from)";
+
 // A value of the given type, or an error that names field and source.
 template <typename T>
 absl::Status Read(const json& object, const char* field, const std::string& source, T& value) {
@@ -102,13 +104,10 @@ std::vector<CheckpointPart> Trainer::Parts() const {
 
 json Trainer::DescribeData() const {
   const data::Dataset& dataset = inputs_.corpus->dataset();
-  return {{"steps_per_epoch", steps_per_epoch_},
-          {"targets", inputs_.corpus->target_items().items.size()},
-          {"catalogue", inputs_.snapshot->version()},
-          {"events", dataset.EventsFingerprint()},
-          {"users", dataset.UsersFingerprint()},
-          {"vocabulary", inputs_.features->vocabulary().Fingerprint()},
-          {"weights to begin with (--from)", inputs_.initial_sha256}};
+  return {{"steps_per_epoch", steps_per_epoch_},      {"targets", inputs_.corpus->target_items().items.size()},
+          {"catalogue", inputs_.snapshot->version()}, {"events", dataset.EventsFingerprint()},
+          {"users", dataset.UsersFingerprint()},      {kVocabulary, inputs_.features->vocabulary().Fingerprint()},
+          {kInitial, inputs_.initial_sha256}};
 }
 
 absl::Status Trainer::Save(const std::string& path) {
@@ -169,7 +168,11 @@ absl::Status Trainer::Restore(const std::string& path) {
   BEAMLINE_RETURN_IF_ERROR(CheckSame("training option", saved_options, ToJson(options_), path));
   BEAMLINE_RETURN_IF_ERROR(
       CheckSame("the model's", saved_config, json::parse(model::ConfigToJson(model_->config())), path));
-  BEAMLINE_RETURN_IF_ERROR(CheckSame("the data's", saved_data, DescribeData(), path));
+  const json data = DescribeData();
+  for (const char* later : {kVocabulary, kInitial}) {  // which checkpoints had not from the beginning
+    if (!saved_data.contains(later)) saved_data[later] = data[later];
+  }
+  BEAMLINE_RETURN_IF_ERROR(CheckSame("the data's", saved_data, data, path));
   BEAMLINE_RETURN_IF_ERROR(Read(state, "epoch", path, epoch_));
   BEAMLINE_RETURN_IF_ERROR(Read(state, "batch", path, batch_));
   BEAMLINE_RETURN_IF_ERROR(Read(state, "step", path, step_));

@@ -27,9 +27,17 @@ namespace {
 
 using nlohmann::json;
 
+// A file of the model that --from names, or of the same model where this very run set it aside to replace it.
+std::string FileOfFrom(const TrainingRun& run, std::string (ModelFolder::*file)() const) {
+  std::error_code ignored;
+  const std::string there = (ModelFolder(run.from).*file)();
+  if (std::filesystem::exists(there, ignored) || !std::filesystem::equivalent(run.from, run.out, ignored)) return there;
+  return (ModelFolder(ModelFolder(run.out).replaced()).*file)();
+}
+
 absl::StatusOr<model::ModelConfig> MakeConfig(const TrainingRun& run, const data::Dataset& dataset,
                                               const Catalogue& catalogue, const runtime::Vocabulary& vocabulary) {
-  const std::string file = run.from.empty() ? run.config : ModelFolder(run.from).config();
+  const std::string file = run.from.empty() ? run.config : FileOfFrom(run, &ModelFolder::config);
   if (file.empty()) {
     // One author for all says nothing.
     const int64_t authors = static_cast<int64_t>(vocabulary.authors().size());
@@ -39,7 +47,9 @@ absl::StatusOr<model::ModelConfig> MakeConfig(const TrainingRun& run, const data
                                 .authors = authors > 1 ? authors : 0,
                                 .attributes = dataset.AttributeNames()});
   }
-  if (!run.from.empty()) BEAMLINE_RETURN_IF_ERROR(runtime::ReadTrainingRecord(run.from).status());  // undamaged
+  if (!run.from.empty()) {  // undamaged
+    BEAMLINE_RETURN_IF_ERROR(runtime::ReadTrainingRecord(std::filesystem::path(file).parent_path()).status());
+  }
   BEAMLINE_ASSIGN_OR_RETURN(model::ModelConfig config, model::LoadConfig(file));
   if (config.level_sizes != catalogue.level_sizes()) {
     return absl::FailedPreconditionError(absl::StrCat(file, ": level_sizes are ",
@@ -62,24 +72,12 @@ absl::StatusOr<std::shared_ptr<const runtime::Vocabulary>> MakeVocabulary(const 
                                                                           const runtime::Vocabulary& of_log) {
   runtime::Vocabulary vocabulary = of_log;
   if (!run.from.empty()) {
-    BEAMLINE_ASSIGN_OR_RETURN(vocabulary, runtime::Vocabulary::Load(ModelFolder(run.from).vocabulary()));
+    BEAMLINE_ASSIGN_OR_RETURN(vocabulary, runtime::Vocabulary::Load(FileOfFrom(run, &ModelFolder::vocabulary)));
   } else if (config.is_t5()) {
     vocabulary = runtime::Vocabulary::OfTokens(runtime::NewTokens(config));
   }
   corpus.CountPopularity(vocabulary);  // of this run's log, whatever the ids' log was
   return std::make_shared<const runtime::Vocabulary>(std::move(vocabulary));
-}
-
-// The weights that --from names, or those that this very run set aside to replace them. Empty: none are named.
-absl::StatusOr<std::string> DigestOfFrom(const ModelFolder& files, const TrainingRun& run) {
-  if (run.from.empty()) return std::string();
-  std::error_code ignored;
-  std::string weights = ModelFolder(run.from).weights();
-  if (!std::filesystem::exists(weights, ignored) && std::filesystem::equivalent(run.from, files.path, ignored)) {
-    weights = ModelFolder(files.replaced()).weights();
-  }
-  BEAMLINE_ASSIGN_OR_RETURN(const runtime::BundleFileEntry entry, runtime::DescribeFile(weights));
-  return entry.sha256;
 }
 
 // Everything a run needs, alive for its whole length.
@@ -125,7 +123,11 @@ absl::Status TrainInto(const ModelFolder& files, const TrainingRun& run, const R
                        Progress* progress) {
   const absl::Time started = absl::Now();
   BEAMLINE_RETURN_IF_ERROR(Validate(run.options));
-  BEAMLINE_RETURN_IF_ERROR(CheckNoModel(files, run.fresh));
+  std::optional<FolderLock> lock;
+  if (std::error_code ignored; std::filesystem::exists(files.path, ignored)) {
+    BEAMLINE_ASSIGN_OR_RETURN(lock, FolderLock::Take(files.path));
+  }
+  BEAMLINE_RETURN_IF_ERROR(CheckNoModel(files, run.fresh, run.config));
   if (!run.from.empty()) BEAMLINE_RETURN_IF_ERROR(CheckNotReplaced(files, run.from, "--from"));
   backend::SetThreads(run.device.threads);
   BEAMLINE_ASSIGN_OR_RETURN(backend::Context ctx, backend::MakeContext(run.device.device, "fp32"));
@@ -143,20 +145,26 @@ absl::Status TrainInto(const ModelFolder& files, const TrainingRun& run, const R
       runtime::CheckTables(config, *vocabulary, run.config.empty() ? "the model's config" : run.config));
   prepared.features = std::make_unique<runtime::FeatureBuilder>(config, vocabulary);
   TrainInputs inputs{.corpus = &*prepared.corpus, .features = prepared.features.get(), .snapshot = prepared.snapshot};
-  BEAMLINE_ASSIGN_OR_RETURN(inputs.initial_sha256, DigestOfFrom(files, run));
+  const std::string weights = run.from.empty() ? "" : FileOfFrom(run, &ModelFolder::weights);
+  if (!weights.empty()) {
+    BEAMLINE_ASSIGN_OR_RETURN(const runtime::BundleFileEntry entry, runtime::DescribeFile(weights));
+    inputs.initial_sha256 = entry.sha256;
+  }
   model::Weights initial;
-  // A checkpoint has weights of its own, and --from may be a model that this run set aside.
+  // A checkpoint has weights of its own.
   const bool resumes = !run.fresh && std::filesystem::exists(files.checkpoint());
   if (!run.from.empty() && !resumes) {
-    BEAMLINE_ASSIGN_OR_RETURN(initial, model::LoadWeights(ctx, config, ModelFolder(run.from).weights()));
+    BEAMLINE_ASSIGN_OR_RETURN(initial, model::LoadWeights(ctx, config, weights));
     inputs.initial = &initial;
   }
   BEAMLINE_ASSIGN_OR_RETURN(prepared.trainer, Trainer::Create(ctx, inputs, run.options));
   if (run.max_minutes > 0) prepared.trainer->StopAt(started + absl::Minutes(run.max_minutes));
 
   BEAMLINE_RETURN_IF_ERROR(MakeFolder(files.path));
-  BEAMLINE_ASSIGN_OR_RETURN(const FolderLock lock, FolderLock::Take(files.path));
-  BEAMLINE_RETURN_IF_ERROR(CheckNoModel(files, run.fresh));  // which another run may have made meanwhile
+  if (!lock.has_value()) {
+    BEAMLINE_ASSIGN_OR_RETURN(lock, FolderLock::Take(files.path));
+    BEAMLINE_RETURN_IF_ERROR(CheckNoModel(files, run.fresh, run.config));  // another run may have made the folder since
+  }
   // Not before everything that can be wrong with the run was checked.
   if (run.fresh) BEAMLINE_RETURN_IF_ERROR(SetModelAside(files));
   int resumed_epoch = -1;

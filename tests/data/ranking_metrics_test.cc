@@ -112,6 +112,9 @@ TEST(BootstrapTest, WhereAllAreHitsTheIntervalIsTheExactOne) {
     EXPECT_NEAR(one.low, 1 - 0.0362, 5e-5);
     EXPECT_EQ(one.high, 1);
   }
+  const MetricIntervals difference = PairedBootstrap(std::vector<double>(100, 1), std::vector<double>(100, 1)).value();
+  EXPECT_NEAR(difference.recall_10.low, -0.0362, 5e-5);
+  EXPECT_NEAR(difference.ndcg_5.high, 0.0362, 5e-5);
   const MetricIntervals second = BootstrapMetrics(std::vector<double>(100, 2));
   EXPECT_NEAR(second.recall_5.low, 1 - 0.0362, 5e-5);
   EXPECT_EQ(second.ndcg_5.low, second.ndcg_5.mean) << "the bootstrap's";

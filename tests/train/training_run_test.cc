@@ -117,12 +117,42 @@ TEST_F(TrainingRunTest, GoesOnWithTheIdsItBeganWithAlone) {
 }
 
 TEST_F(TrainingRunTest, AModelThatReplacesItselfGoesOnFromWhatWasSetAside) {
-  Train(Run("model"));
-  TrainingRun again = From("model", Run("model"));
-  again.fresh = true;
-  BreakOff(again);
-  again.fresh = false;
-  Train(again);
+  // Ended before its first step; then before some of its files were written, and before its checkpoint was.
+  const std::vector<std::string> lost[] = {{},
+                                           {"vocabulary.safetensors"},
+                                           {"vocabulary.safetensors", "config.json"},
+                                           {"vocabulary.safetensors", "config.json", "checkpoint.safetensors"}};
+  for (const auto& files : lost) {
+    for (const bool fresh : {false, true}) {
+      fs::remove_all(Path("model"));
+      Train(Run("model"));
+      TrainingRun again = From("model", Run("model"));
+      again.fresh = true;
+      BreakOff(again);
+      for (const std::string& file : files) ASSERT_TRUE(fs::remove(Path("model/" + file)));
+      again.fresh = fresh;
+      Train(again);
+      EXPECT_FALSE(fs::exists(Path("model/replaced")));
+    }
+  }
+}
+
+TEST_F(TrainingRunTest, WhatAFreshRunForgetsIsForgottenWhole) {
+  TrainingRun run = Run("out");
+  run.options.epochs = 50;
+  BreakOff(run);
+  std::ofstream(Path("out/notes.txt")) << "mine";
+  ASSERT_TRUE(SetModelAside(ModelFolder(Path("out"))).ok());
+  EXPECT_EQ(std::distance(fs::directory_iterator(Path("out")), fs::directory_iterator()), 1) << "the notes";
+  Train(Run("out"));
+}
+
+TEST_F(TrainingRunTest, AConfigurationMayLieWhereTheModelGoes) {
+  TrainingRun run = Run("out");
+  fs::create_directories(run.out);
+  fs::copy(Path("config.json"), Path("out/config.json"));
+  run.config = Path("out/config.json");
+  Train(run);
 }
 
 TEST_F(TrainingRunTest, TheRecordCoversTheVocabulary) {

@@ -157,8 +157,8 @@ class Engine {
  public:
   using Callback = absl::AnyInvocable<void(absl::StatusOr<RecommendResult>)>;
   // Cancels its request when called; a no-op once the callback has started. Safe from any thread, any number of times.
-  // The request ends with CANCELLED; once it is queued, in the last twentieth of the time it had then (5 ms at least),
-  // with DEADLINE_EXCEEDED, and counts as expired: a remote caller's own clock has run out.
+  // The request ends with CANCELLED; in the last twentieth of the time it had when it came, or, once it is queued, then
+  // (5 ms at least), with DEADLINE_EXCEEDED: a remote caller's own clock has run out.
   using Canceller = absl::AnyInvocable<void()>;
 
   virtual ~Engine() = default;

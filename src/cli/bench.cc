@@ -36,7 +36,7 @@ using loadgen::Cell;
 using loadgen::Measurement;
 using nlohmann::json;
 
-constexpr int64_t kLeastRequests = 20;  // of a trial of the capacity search
+constexpr int64_t kLeastCalls = 20;  // of a trial of the capacity search
 
 // What is measured, with what it is measured on and where it goes.
 class Bench {
@@ -195,7 +195,9 @@ class Bench {
     std::vector<Priority> priorities;
     priorities.reserve(pool.size());
     for (const RecommendRequest& request : pool) priorities.push_back(request.priority);
-    BEAMLINE_RETURN_IF_ERROR(target_->Prepare(std::move(pool)));
+    const double open_calls = cell.load.rate ? *cell.load.rate * absl::ToDoubleSeconds(cell.load.deadline)
+                                             : static_cast<double>(cell.load.concurrency);
+    BEAMLINE_RETURN_IF_ERROR(target_->Prepare(std::move(pool), static_cast<int64_t>(std::min(open_calls, 1e9))));
     absl::StatusOr<loadgen::RunResult> ran = loadgen::RunLoad(*target_, workload.requests, cell.load, &progress_);
     if (engine_ != nullptr) BEAMLINE_RETURN_IF_ERROR(engine_->GetStatus().fault);  // it measured refusals
     BEAMLINE_ASSIGN_OR_RETURN(const loadgen::RunResult run, std::move(ran));
@@ -236,15 +238,16 @@ class Bench {
       }
       start = measured.throughput / cell.load.batch;
     }
+    start = std::max(start, 2 * static_cast<double>(kLeastCalls) / options_.seconds);  // enough to judge the first by
     const auto carries = [&](double rate) -> absl::StatusOr<bool> {
       cell.load.rate = rate;
       ++cell.load.seed;  // the last trial confirms a rate, not the luck of one run of arrivals
       BEAMLINE_ASSIGN_OR_RETURN(const Measurement measured, MeasureCell(cell));
-      if (measured.requests < kLeastRequests) {
-        return absl::FailedPreconditionError(absl::StrFormat(
-            "at %.3g/s only %d requests come due in --seconds %g, too few to judge by: measure longer, or "
-            "allow a longer --deadline-ms",
-            rate, measured.requests, options_.seconds));
+      const int64_t calls = measured.requests / cell.load.batch;
+      if (calls < kLeastCalls) {
+        return absl::FailedPreconditionError(
+            absl::StrFormat("at %.3g/s only %d calls come due in --seconds %g, too few to judge by: measure longer",
+                            rate, calls, options_.seconds));
       }
       const auto in_time = static_cast<double>(measured.answered - measured.late);
       const bool carried = measured.refused == 0 && measured.failed == 0 &&
@@ -257,12 +260,13 @@ class Bench {
     BEAMLINE_ASSIGN_OR_RETURN(const double capacity,
                               loadgen::FindCapacity({.start = start, .precision = options_.precision / 100}, carries));
     report_["capacity"] = {{"rate", capacity},
+                           {"batch", cell.load.batch},
                            {"goodput_percent", options_.goodput},
                            {"precision_percent", options_.precision},
                            {"deadline_ms", options_.deadline_ms}};
     Print(loadgen::Describe(measured_.back()));
-    Print(absl::StrFormat("capacity     %.2f/s: %g %% within %d ms and no refusal\n", capacity, options_.goodput,
-                          options_.deadline_ms));
+    Print(absl::StrFormat("capacity     %.2f calls/s of %d request%s: %g %% within %d ms and no refusal\n", capacity,
+                          cell.load.batch, cell.load.batch == 1 ? "" : "s", options_.goodput, options_.deadline_ms));
     return absl::OkStatus();
   }
 

@@ -11,6 +11,7 @@
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
+#include "absl/time/clock.h"
 #include "beamline/status.h"
 #include "grpcpp/client_context.h"
 #include "server/grpc_status.h"
@@ -20,6 +21,9 @@ namespace beamline::cli {
 namespace {
 
 using loadgen::Answer;
+
+constexpr int64_t kCallsPerConnection = 100, kMaxConnections = 64;
+constexpr absl::Duration kPatience = absl::Seconds(10);
 
 template <typename Request, typename Response>
 struct PendingCall {
@@ -101,19 +105,34 @@ absl::StatusOr<absl::Duration> CpuTimeOf(int pid) {
 
 absl::StatusOr<std::unique_ptr<ServerTarget>> ServerTarget::Create(const std::string& server, const TlsFlags& tls,
                                                                    const Options& options) {
-  BEAMLINE_ASSIGN_OR_RETURN(const std::shared_ptr<grpc::Channel> channel, OpenChannel("--server", server, tls));
+  BEAMLINE_RETURN_IF_ERROR(OpenChannel("--server", server, tls).status());
   if (options.pid != 0) {
     if (const absl::StatusOr<absl::Duration> cpu = CpuTimeOf(options.pid); !cpu.ok()) {
       return absl::Status(cpu.status().code(), absl::StrCat("--server-pid: ", cpu.status().message()));
     }
   }
-  return std::unique_ptr<ServerTarget>(new ServerTarget(channel, options));
+  return std::unique_ptr<ServerTarget>(new ServerTarget(server, tls, options));
 }
 
-absl::Status ServerTarget::Prepare(std::vector<RecommendRequest> pool) {
+absl::Status ServerTarget::Prepare(std::vector<RecommendRequest> pool, int64_t open_calls) {
   pool_.clear();
   for (const RecommendRequest& request : pool) pool_.push_back(ToProto(request));
-  return absl::OkStatus();
+  connections_.clear();
+  const int64_t wanted =
+      std::clamp<int64_t>((open_calls + kCallsPerConnection - 1) / kCallsPerConnection, 1, kMaxConnections);
+  std::vector<std::shared_ptr<grpc::Channel>> channels;
+  for (int64_t i = 0; i < wanted; ++i) {
+    BEAMLINE_ASSIGN_OR_RETURN(channels.emplace_back(), OpenChannel("--server", server_, tls_));
+    channels.back()->GetState(/*try_to_connect=*/true);
+  }
+  const auto patience = absl::ToChronoTime(absl::Now() + kPatience);
+  for (const std::shared_ptr<grpc::Channel>& channel : channels) {
+    // A server may admit fewer connections.
+    if (channel->WaitForConnected(patience)) connections_.push_back(std::make_unique<Connection>(channel));
+  }
+  if (!connections_.empty()) return absl::OkStatus();
+  return absl::UnavailableError(
+      absl::StrCat("--server: no connection to ", server_, " within ", absl::FormatDuration(kPatience)));
 }
 
 std::optional<absl::Duration> ServerTarget::CpuTime() const {
@@ -131,20 +150,21 @@ void ServerTarget::Send(absl::Span<const int> indices, absl::Time deadline, bool
   call->context.set_deadline(absl::ToChronoTime(deadline));
   call->done = std::move(done);
   Call* const raw = call.release();  // the callback's, which runs exactly once
-  stub_->async()->BatchRecommend(&raw->context, &raw->request, &raw->response, [raw, want_items](grpc::Status status) {
-    std::unique_ptr<Call> call(raw);
-    const auto requests = static_cast<size_t>(call->request.requests_size());
-    if (!status.ok()) return Finish(std::move(call), ForAll(requests, server::FromGrpcStatus(status)));
-    std::vector<Answer> answers;
-    for (const v1::BatchRecommendResponse::Result& result : call->response.results()) {
-      Answer answer = AnswerOf(result.response(), want_items);
-      answer.status = absl::Status(static_cast<absl::StatusCode>(result.code()), result.message());
-      answer.retry_after = absl::Milliseconds(result.error().retry_after_ms());
-      answers.push_back(std::move(answer));
-    }
-    if (answers.size() != requests) answers = ForAll(requests, absl::InternalError("answers are missing"));
-    Finish(std::move(call), std::move(answers));
-  });
+  Next().stub->async()->BatchRecommend(
+      &raw->context, &raw->request, &raw->response, [raw, want_items](grpc::Status status) {
+        std::unique_ptr<Call> call(raw);
+        const auto requests = static_cast<size_t>(call->request.requests_size());
+        if (!status.ok()) return Finish(std::move(call), ForAll(requests, server::FromGrpcStatus(status)));
+        std::vector<Answer> answers;
+        for (const v1::BatchRecommendResponse::Result& result : call->response.results()) {
+          Answer answer = AnswerOf(result.response(), want_items);
+          answer.status = absl::Status(static_cast<absl::StatusCode>(result.code()), result.message());
+          answer.retry_after = absl::Milliseconds(result.error().retry_after_ms());
+          answers.push_back(std::move(answer));
+        }
+        if (answers.size() != requests) answers = ForAll(requests, absl::InternalError("answers are missing"));
+        Finish(std::move(call), std::move(answers));
+      });
 }
 
 void ServerTarget::SendHealth(size_t requests, absl::Time deadline, Done done) {
@@ -155,10 +175,10 @@ void ServerTarget::SendHealth(size_t requests, absl::Time deadline, Done done) {
   call->context.set_deadline(absl::ToChronoTime(deadline));
   call->done = std::move(done);
   Call* const raw = call.release();  // as above
-  any_method_.UnaryCall(&raw->context, "/grpc.health.v1.Health/Check", {}, &raw->request, &raw->response,
-                        [raw, requests](grpc::Status status) {
-                          Finish(std::unique_ptr<Call>(raw), ForAll(requests, server::FromGrpcStatus(status)));
-                        });
+  Next().any_method.UnaryCall(&raw->context, "/grpc.health.v1.Health/Check", {}, &raw->request, &raw->response,
+                              [raw, requests](grpc::Status status) {
+                                Finish(std::unique_ptr<Call>(raw), ForAll(requests, server::FromGrpcStatus(status)));
+                              });
 }
 
 void ServerTarget::SendOne(int index, absl::Time deadline, bool want_items, Done done) {
@@ -168,7 +188,7 @@ void ServerTarget::SendOne(int index, absl::Time deadline, bool want_items, Done
   call->done = std::move(done);
   Call* const raw = call.release();  // as above
   // The pool outlives the call.
-  stub_->async()->Recommend(&raw->context, &pool_[index], &raw->response, [raw, want_items](grpc::Status status) {
+  Next().stub->async()->Recommend(&raw->context, &pool_[index], &raw->response, [raw, want_items](grpc::Status status) {
     const Answer answer = status.ok() ? AnswerOf(raw->response, want_items) : Failed(server::FromGrpcStatus(status));
     Finish(std::unique_ptr<Call>(raw), {answer});
   });

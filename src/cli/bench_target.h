@@ -1,13 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// A running server as a target of load: asynchronous calls over one channel, Recommend for one request and
-// BatchRecommend for several; or, whatever the requests are, Check of the standard health service, which does nothing
+// A running server as a target of load: asynchronous calls over connections of their own, a new set for every Prepare,
+// a connection for each hundred calls that will be open at once: a server admits so many streams of one connection, and
+// what waits for its turn here would be told as the server's time. Recommend for one request and BatchRecommend for
+// several; or, whatever the requests are, Check of the standard health service, which does nothing
 // and so tells what gRPC itself costs. Thread-safe as loadgen/target.h says.
 #pragma once
 
+#include <atomic>
+#include <cstdint>
 #include <memory>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/status/statusor.h"
@@ -28,19 +33,29 @@ class ServerTarget final : public loadgen::Target {
   static absl::StatusOr<std::unique_ptr<ServerTarget>> Create(const std::string& server, const TlsFlags& tls,
                                                               const Options& options);
 
-  absl::Status Prepare(std::vector<RecommendRequest> pool) override;
+  // UNAVAILABLE: no connection within ten seconds.
+  absl::Status Prepare(std::vector<RecommendRequest> pool, int64_t open_calls) override;
   void Send(absl::Span<const int> indices, absl::Time deadline, bool want_items, Done done) override;
   std::optional<absl::Duration> CpuTime() const override;
 
  private:
-  ServerTarget(const std::shared_ptr<grpc::Channel>& channel, const Options& options)
-      : stub_(v1::RecommendService::NewStub(channel)), any_method_(channel), options_(options) {}
+  struct Connection {
+    explicit Connection(const std::shared_ptr<grpc::Channel>& channel)
+        : stub(v1::RecommendService::NewStub(channel)), any_method(channel) {}
+    std::unique_ptr<v1::RecommendService::Stub> stub;
+    grpc::GenericStub any_method;
+  };
+  ServerTarget(std::string server, TlsFlags tls, const Options& options)
+      : server_(std::move(server)), tls_(std::move(tls)), options_(options) {}
+  Connection& Next() { return *connections_[next_++ % connections_.size()]; }
   void SendHealth(size_t requests, absl::Time deadline, Done done);
   void SendOne(int index, absl::Time deadline, bool want_items, Done done);
 
-  const std::unique_ptr<v1::RecommendService::Stub> stub_;
-  grpc::GenericStub any_method_;
+  const std::string server_;
+  const TlsFlags tls_;
   const Options options_;
+  std::vector<std::unique_ptr<Connection>> connections_;
+  std::atomic<size_t> next_ = 0;
   std::vector<v1::RecommendRequest> pool_;
 };
 

@@ -87,7 +87,8 @@ absl::StatusOr<std::shared_ptr<grpc::Channel>> OpenChannel(absl::string_view fla
   BEAMLINE_ASSIGN_OR_RETURN(const std::shared_ptr<grpc::ChannelCredentials> credentials, CredentialsOf(tls));
   grpc::ChannelArguments arguments;
   arguments.SetMaxReceiveMessageSize(64 << 20);
-  arguments.SetInt(GRPC_ARG_ENABLE_HTTP_PROXY, 0);  // the target is meant literally
+  arguments.SetInt(GRPC_ARG_ENABLE_HTTP_PROXY, 0);          // the target is meant literally
+  arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);  // a channel is a connection of its own
   return grpc::CreateCustomChannel(target, credentials, arguments);
 }
 

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "absl/time/time.h"
+#include "base/clock.h"
 #include "beamline/engine.h"
 #include "beamline/request.h"
 #include "engine/answer.h"
@@ -29,15 +30,19 @@ struct Call {
   std::vector<Event> traced_history;         // where the request is traced
   std::shared_ptr<PreparationWake> wake;     // where a thread prepares it: to be told of a cancel
 
+  std::shared_ptr<const Clock> clock;
+
   std::mutex mu;
   scheduler::Scheduler* scheduler = nullptr;  // guarded by mu, as all below; set while the scheduler holds the job
   scheduler::Scheduler::JobId job = 0;
   bool cancelled = false;
+  absl::Time cancelled_at;  // where it is
   bool ended = false;
 
   void Cancel();
   bool Queued();  // with the scheduler
-  // OK while the caller still wants an answer that may still come in time.
+  // OK while the caller still wants an answer that may still come in time. A cancel may be a caller's end of time, too
+  // (base/deadline.h).
   absl::Status StillWanted(absl::Time now);
 };
 using CallPtr = std::shared_ptr<Call>;

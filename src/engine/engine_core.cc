@@ -162,6 +162,7 @@ EngineCore::~EngineCore() {
 
 Engine::Canceller EngineCore::Submit(RecommendRequest request, Callback done) {
   auto call = std::make_shared<Call>();
+  call->clock = clock_;
   call->received = clock_->Now();
   if (request.deadline == absl::InfiniteFuture()) request.deadline = call->received + options_.default_deadline;
   call->deadline = request.deadline;

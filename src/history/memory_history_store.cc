@@ -6,6 +6,11 @@
 #include "absl/strings/str_cat.h"
 
 namespace beamline::history {
+namespace {
+
+constexpr size_t kSpareEvents = 16;
+
+}  // namespace
 
 absl::StatusOr<std::vector<Event>> MemoryHistoryStore::Get(absl::string_view user_id, int limit) {
   std::lock_guard lock(mu_);
@@ -37,6 +42,8 @@ absl::Status MemoryHistoryStore::Append(absl::string_view user_id, absl::Span<co
   if (kept.size() > options_.max_events) {
     kept.erase(kept.begin(), kept.end() - static_cast<std::ptrdiff_t>(options_.max_events));
   }
+  // One append of many events is not to hold their room, nor a vector that grew by doubling twice what it has.
+  if (kept.capacity() > kept.size() + kSpareEvents) kept.shrink_to_fit();
   if (users_.size() > options_.max_users) {
     users_.erase(recency_.back().id);
     recency_.pop_back();

@@ -37,7 +37,7 @@ Answer AnswerOf(absl::StatusOr<RecommendResult> result, bool want_items) {
 
 }  // namespace
 
-absl::Status EngineTarget::Prepare(std::vector<RecommendRequest> pool) {
+absl::Status EngineTarget::Prepare(std::vector<RecommendRequest> pool, int64_t /*open_calls*/) {
   pool_ = std::move(pool);
   return absl::OkStatus();
 }

@@ -12,7 +12,7 @@ namespace beamline::loadgen {
 class EngineTarget final : public Target {
  public:
   explicit EngineTarget(Engine* engine) : engine_(*engine) {}
-  absl::Status Prepare(std::vector<RecommendRequest> pool) override;
+  absl::Status Prepare(std::vector<RecommendRequest> pool, int64_t open_calls) override;
   void Send(absl::Span<const int> indices, absl::Time deadline, bool want_items, Done done) override;
 
  private:

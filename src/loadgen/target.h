@@ -5,6 +5,7 @@
 // runs.
 #pragma once
 
+#include <cstdint>
 #include <optional>
 #include <vector>
 
@@ -33,8 +34,9 @@ class Target {
 
   virtual ~Target() = default;
 
-  // Takes the requests that calls then choose from. Not while calls are in flight.
-  virtual absl::Status Prepare(std::vector<RecommendRequest> pool) = 0;
+  // Takes the requests that calls then choose from, of which about `open_calls` will be open at once. Not while calls
+  // are in flight.
+  virtual absl::Status Prepare(std::vector<RecommendRequest> pool, int64_t open_calls) = 0;
   // Sends the requests `indices` of the pool as one call and does not wait. `done` runs once, from any thread or inside
   // Send. REQUIRES: indices of the pool, at least one. Thread-safe.
   virtual void Send(absl::Span<const int> indices, absl::Time deadline, bool want_items, Done done) = 0;

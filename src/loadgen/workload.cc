@@ -44,7 +44,7 @@ absl::StatusOr<std::vector<Answer>> AskOnce(Target& target, std::vector<Recommen
                                             absl::Duration timeout) {
   std::vector<int> all(requests.size());
   std::iota(all.begin(), all.end(), 0);
-  BEAMLINE_RETURN_IF_ERROR(target.Prepare(std::move(requests)));
+  BEAMLINE_RETURN_IF_ERROR(target.Prepare(std::move(requests), 1));
   const auto promise = std::make_shared<std::promise<std::vector<Answer>>>();
   std::future<std::vector<Answer>> future = promise->get_future();
   target.Send(all, absl::Now() + timeout, /*want_items=*/true,

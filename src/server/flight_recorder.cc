@@ -107,6 +107,7 @@ void WriteMembers(const FlightRecord& record, JsonText* json) {
   json->Number("history_events", record.history_events);
   json->Number("top_k", record.top_k);
   if (record.beam_width > 0) json->Number("beam_width", record.beam_width);
+  if (record.narrowing > 0) json->Number("narrowing", record.narrowing);
   json->Number("total_us", record.total_us);
   if (record.answered) {
     json->Number("items", record.items);
@@ -214,7 +215,9 @@ void EndRecord(const absl::StatusOr<RecommendResult>& result, absl::Duration too
   }
   record->answered = true;
   record->items = static_cast<int>(result->items.size());
+  record->beam_width = 0;  // a ladder (engine.narrowing) may have taken fewer than were asked for
   for (int width : result->beam_widths) record->beam_width = std::max(record->beam_width, width);
+  record->narrowing = result->narrowing;
   Copy(result->model_version, record->model_version);
   record->context_cached = result->context_cached;
   record->batch_requests = result->timings.decode_requests;

@@ -42,6 +42,7 @@ struct FlightRecord {
   char model_version[65] = {};
   int history_events = 0, top_k = 0, beam_width = 0, items = 0;  // beam_width: the widest level's; 0: not known
   int batch_requests = 0, batch_rows = 0, steps = 0;
+  int narrowing = 0;  // step of engine.narrowing that was taken; 0: none
   bool context_cached = false, answered = false;
   Blame blame = Blame::kNone;
   bool timed = false;  // the times of stages are known, as far as the request came

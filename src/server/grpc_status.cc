@@ -47,8 +47,9 @@ bool RefusedAgain(const v1::ErrorDetail& detail) {
 
 v1::ErrorDetail ClientDetail(const absl::Status& status, int64_t retry_after_ms) {
   v1::ErrorDetail detail = DetailOf(status);
-  if (status.code() == absl::StatusCode::kResourceExhausted && detail.retry_after_ms() == 0 && !RefusedAgain(detail)) {
-    detail.set_retry_after_ms(retry_after_ms);
+  if (status.code() == absl::StatusCode::kResourceExhausted && !RefusedAgain(detail) &&
+      (detail.retry_after_ms() == 0 || detail.reason() != kCannotFinish)) {
+    detail.set_retry_after_ms(std::max(detail.retry_after_ms(), retry_after_ms));
   }
   return detail;
 }
@@ -70,8 +71,7 @@ std::optional<int64_t> RetryPushback(const absl::Status& status, int64_t retry_a
   const v1::ErrorDetail detail = ClientDetail(status, retry_after_ms);
   if (!absl::IsResourceExhausted(status) || detail.reason() == kCannotFinish) return std::nullopt;
   if (RefusedAgain(detail)) return -1;
-  const int64_t wait = std::max(detail.retry_after_ms(), retry_after_ms);
-  return wait > 0 ? std::optional(wait) : std::nullopt;
+  return detail.retry_after_ms() > 0 ? std::optional(detail.retry_after_ms()) : std::nullopt;
 }
 
 v1::BatchRecommendResponse::Result ToBatchResult(const absl::Status& status, int64_t retry_after_ms) {

@@ -62,7 +62,8 @@ void AddEngine(const EngineStatus& status, Page* page) {
   page->Gauge("in_flight_requests", "Requests accepted and not answered yet.", static_cast<double>(status.in_flight));
   page->Gauge("executing_beam_rows", "Beam rows of the batches being executed.",
               static_cast<double>(status.executing_rows));
-  page->Counter("expired_requests_total", "Requests whose time ran out, or could no longer suffice.",
+  page->Counter("expired_requests_total",
+                "Queued requests whose time ran out, or could no longer suffice; beamline_requests_total has all.",
                 status.expired_waiting, {{"while", "waiting"}});
   page->Counter("expired_requests_total", "", status.expired - status.expired_waiting, {{"while", "executing"}});
   page->Gauge("last_success_timestamp_seconds", "When the model last gave an answer, be it to a self-test.",
@@ -75,7 +76,9 @@ void AddEngine(const EngineStatus& status, Page* page) {
   page->Counter("decode_rows_total", "Beam rows of executed decode batches.", status.decode_rows);
   page->Counter("context_cache_hits_total", "Requests whose encoded history was cached.", status.context_hits);
   page->Counter("context_cache_misses_total", "Requests that had to be encoded.", status.context_misses);
-  page->Gauge("context_cache_bytes", "Memory of encoded histories.", static_cast<double>(status.context_cache_bytes));
+  page->Gauge("context_cache_bytes",
+              "Memory of encoded histories, of the version that serves: a version kept for a rollback has its own.",
+              static_cast<double>(status.context_cache_bytes));
   page->Gauge("broken_batches", "Batches that failed as a whole since the last good one.",
               static_cast<double>(status.broken_batches));
 }
@@ -224,6 +227,20 @@ Metrics::Metrics()
   for (size_t step = 0; step < steps_.size(); ++step) {
     steps_[step] = &steps.Add({{"step", absl::StrCat(step + 1)}}, kStepSeconds);
   }
+  // What rules look at begins with 0: a counter that comes with its first events has, to rate(), none of them.
+  for (const auto& [code, reason] : std::initializer_list<std::pair<absl::StatusCode, absl::string_view>>{
+           {absl::StatusCode::kOk, ""},
+           {absl::StatusCode::kCancelled, ""},
+           {absl::StatusCode::kDeadlineExceeded, ""},
+           {absl::StatusCode::kInternal, ""},
+           {absl::StatusCode::kUnavailable, kStopping},
+           {absl::StatusCode::kResourceExhausted, kCannotFinish},
+           {absl::StatusCode::kResourceExhausted, kQueueFull},
+           {absl::StatusCode::kResourceExhausted, kPushedOut}}) {
+    const std::string name = absl::StatusCodeToString(code);
+    requests_.Add({{"code", name}, {"reason", std::string(reason)}});
+    durations_.Add({{"code", name}}, kSeconds);
+  }
 }
 
 void Metrics::Ended(const absl::StatusOr<RecommendResult>& result, absl::Duration took) {
@@ -236,9 +253,11 @@ void Metrics::Ended(const absl::StatusOr<RecommendResult>& result, absl::Duratio
   if (result->seen_events == 0 && result->unknown_items + result->dropped_events > 0) unseen_histories_.Increment();
   if (result->narrowing > 0) narrowed_.Add({{"step", absl::StrCat(result->narrowing)}}).Increment();
   stages_[kPrepare]->Observe(absl::ToDoubleSeconds(result->timings.prepare));
-  stages_[kQueue]->Observe(absl::ToDoubleSeconds(result->timings.queue));
-  if (!result->context_cached) stages_[kEncode]->Observe(absl::ToDoubleSeconds(result->timings.encode));
-  stages_[kDecode]->Observe(absl::ToDoubleSeconds(result->timings.decode));
+  if (result->timings.encode_requests > 0) stages_[kEncode]->Observe(absl::ToDoubleSeconds(result->timings.encode));
+  if (result->timings.decode_requests > 0) {  // or the model was not asked: nothing was eligible
+    stages_[kQueue]->Observe(absl::ToDoubleSeconds(result->timings.queue));
+    stages_[kDecode]->Observe(absl::ToDoubleSeconds(result->timings.decode));
+  }
   stages_[kResolve]->Observe(absl::ToDoubleSeconds(result->timings.resolve));
   const std::vector<absl::Duration>& steps = result->timings.steps;
   for (size_t step = 0; step < std::min(steps.size(), steps_.size()); ++step) {

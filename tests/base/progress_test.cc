@@ -126,10 +126,22 @@ TEST(InterruptTest, ASignalSetsTheFlag) {
   InstallInterruptHandler();
   std::raise(SIGINT);
   EXPECT_TRUE(Interrupted());
+  std::raise(SIGINT);  // `timeout` signals the process and then its group: one wish
   EXPECT_TRUE(absl::IsCancelled(CheckInterrupted()));
   SetInterrupted(false);
   std::signal(SIGINT, SIG_DFL);
   std::signal(SIGTERM, SIG_DFL);
+}
+
+TEST(InterruptDeathTest, ASecondSignalEndsTheProcess) {
+  EXPECT_EXIT(
+      {
+        InstallInterruptHandler();
+        std::raise(SIGTERM);
+        absl::SleepFor(absl::Milliseconds(600));
+        std::raise(SIGTERM);
+      },
+      ::testing::KilledBySignal(SIGTERM), "");
 }
 
 }  // namespace

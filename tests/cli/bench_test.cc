@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "absl/strings/str_cat.h"
+#include "absl/synchronization/blocking_counter.h"
 #include "absl/synchronization/notification.h"
 #include "absl/time/clock.h"
 #include "base/json.h"
@@ -179,7 +180,7 @@ TEST_F(BenchVerb, WhoHearsTheLastAnswerMayDropTheTargetAtOnce) {
     for (const size_t requests : {1, 3}) {
       auto target = cli::ServerTarget::Create(server_->address(), {}, {.health = health});
       ASSERT_TRUE(target.ok()) << target.status();
-      ASSERT_TRUE((*target)->Prepare(std::vector<RecommendRequest>(requests)).ok());
+      ASSERT_TRUE((*target)->Prepare(std::vector<RecommendRequest>(requests), 1).ok());
       const std::vector<int> indices = {0, 1, 2};
       absl::Notification answered;
       (*target)->Send(absl::MakeConstSpan(indices).first(requests), absl::Now() + absl::Seconds(30), false,
@@ -192,6 +193,33 @@ TEST_F(BenchVerb, WhoHearsTheLastAnswerMayDropTheTargetAtOnce) {
       target->reset();
     }
   }
+}
+
+// A server admits so many streams of one connection: what waits for its turn in the client is not the server's time.
+TEST_F(BenchVerb, CallsThatAreOpenAtOnceAreAllAtTheServer) {
+  config::v1::ServerConfig config = LoopbackConfig();
+  config.mutable_limits()->set_max_concurrent_streams(100);
+  Start(config);
+  engine_.set_mode(FakeEngine::Mode::kHold);
+  constexpr int kCalls = 250;
+  auto target = cli::ServerTarget::Create(server_->address(), {}, {});
+  ASSERT_TRUE(target.ok()) << target.status();
+  const RecommendRequest request{.history = {{.item = 1}}};
+  ASSERT_TRUE((*target)->Prepare({request}, kCalls).ok());
+  absl::BlockingCounter answered(kCalls);
+  for (int i = 0; i < kCalls; ++i) {
+    (*target)->Send({0}, absl::Now() + absl::Minutes(5), false,
+                    [&](const std::vector<loadgen::Answer>&) { answered.DecrementCount(); });
+  }
+  EXPECT_TRUE(engine_.AwaitRequests(kCalls));
+  engine_.Release(FakeResult());
+  answered.Wait();
+}
+
+TEST_F(BenchVerb, NoServerIsToldInTime) {
+  auto target = cli::ServerTarget::Create("127.0.0.1:1", {}, {});
+  ASSERT_TRUE(target.ok()) << target.status();
+  EXPECT_EQ((*target)->Prepare({{}}, 1).code(), absl::StatusCode::kUnavailable);
 }
 
 TEST_F(BenchVerb, WhatTheTargetRefusesIsFoundBeforeAnythingIsMeasured) {

@@ -42,7 +42,7 @@ class FakeTarget final : public Target {
   std::atomic<int> open{0}, most_open{0};
   int sends = 0;
 
-  absl::Status Prepare(std::vector<RecommendRequest>) override { return absl::OkStatus(); }
+  absl::Status Prepare(std::vector<RecommendRequest>, int64_t) override { return absl::OkStatus(); }
   void Send(absl::Span<const int> indices, absl::Time, bool, Done done) override {
     in_send(sends);
     most_open = std::max(most_open.load(), open.fetch_add(1) + 1);

@@ -80,7 +80,7 @@ TEST(WorkloadTest, ClassesHaveTheirShares) {
 class TinyTarget final : public Target {
  public:
   int most = 1000;
-  absl::Status Prepare(std::vector<RecommendRequest> pool) override {
+  absl::Status Prepare(std::vector<RecommendRequest> pool, int64_t) override {
     request_ = pool[0];
     return absl::OkStatus();
   }

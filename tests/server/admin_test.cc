@@ -411,8 +411,15 @@ TEST_F(AdminPagesTest, AliveAlwaysReadyOnlyWhileServing) {
 
 TEST_F(AdminPagesTest, MetricsCountWhatHappened) {
   pages_.Serving(&engine_, server_.get());
+  // A counter that came with its first events would have none of them to rate().
+  for (const char* series : {"OK\",reason=\"", "INTERNAL\",reason=\"", "DEADLINE_EXCEEDED\",reason=\"",
+                             "RESOURCE_EXHAUSTED\",reason=\"QUEUE_FULL"}) {
+    EXPECT_THAT(Metrics(), HasSubstr(absl::StrCat("beamline_requests_total{code=\"", series, "\"} 0")));
+  }
   v1::RecommendResponse response;
   for (int i = 0; i < 3; ++i) ASSERT_TRUE(Recommend(ValidRequest(), &response).ok());
+  engine_.set_answer([](const RecommendRequest&) { return RecommendResult{}; });  // no model was asked
+  ASSERT_TRUE(Recommend(ValidRequest(), &response).ok());
   engine_.set_answer([](const RecommendRequest&) {
     RecommendResult unseen = FakeResult();
     unseen.seen_events = 0;
@@ -429,12 +436,13 @@ TEST_F(AdminPagesTest, MetricsCountWhatHappened) {
   EXPECT_FALSE(Recommend(ValidRequest(), &response).ok());
   EXPECT_TRUE(Eventually([&] { return server_->in_flight() == 0; }));
   const std::string page = Metrics();
-  EXPECT_THAT(page, HasSubstr("beamline_requests_total{code=\"OK\",reason=\"\"} 5"));
+  EXPECT_THAT(page, HasSubstr("beamline_requests_total{code=\"OK\",reason=\"\"} 6"));
   EXPECT_THAT(page, ContainsRegex("beamline_requests_total.code=\"RESOURCE_EXHAUSTED\",reason=\"[A-Z_]+\". 1"));
-  EXPECT_THAT(page, HasSubstr("beamline_request_duration_seconds_count{code=\"OK\"} 5"));
-  // The fake's answers waited 11 us, decoded for 33 us, and had their context from the cache.
+  EXPECT_THAT(page, HasSubstr("beamline_request_duration_seconds_count{code=\"OK\"} 6"));
+  // The fake's answers waited 11 us and decoded for 33 us; one came without its model.
   EXPECT_THAT(page, HasSubstr("beamline_stage_duration_seconds_count{stage=\"queue\"} 5"));
-  EXPECT_THAT(page, HasSubstr("beamline_stage_duration_seconds_count{stage=\"encode\"} 0"));
+  EXPECT_THAT(page, HasSubstr("beamline_stage_duration_seconds_count{stage=\"encode\"} 5"));
+  EXPECT_THAT(page, HasSubstr("beamline_stage_duration_seconds_count{stage=\"prepare\"} 6"));
   EXPECT_THAT(page, ContainsRegex("beamline_stage_duration_seconds_sum.stage=\"decode\". 0[.]00016[45][0-9]*"));
   EXPECT_THAT(page, HasSubstr("beamline_model_info{model_version=\"model-1\",catalogue_version=\"catalogue-1\","
                               "family=\"fake\",device=\"fake\",dtype=\"bf16\",backend=\"none\"} 1"));
@@ -445,7 +453,7 @@ TEST_F(AdminPagesTest, MetricsCountWhatHappened) {
   EXPECT_THAT(page, HasSubstr("beamline_history_unseen_total 1"));
   EXPECT_THAT(page, HasSubstr("beamline_models_in_memory 1"));
   EXPECT_THAT(page, HasSubstr("\nbeamline_ready 1"));
-  EXPECT_THAT(page, HasSubstr("beamline_grpc_calls_total 6"));
+  EXPECT_THAT(page, HasSubstr("beamline_grpc_calls_total 7"));
   EXPECT_THAT(page, HasSubstr("beamline_grpc_failed_calls_total{cause=\"refused\"} 1"));
 }
 

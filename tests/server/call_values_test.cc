@@ -101,7 +101,11 @@ TEST(GrpcStatus, OverloadHintsWhenToRetryAndCodesHaveReasons) {
   const absl::Status refused = FromGrpcStatus(ToGrpcStatus(Refusal(kQueueFull, "full", absl::Milliseconds(9)), 70));
   EXPECT_EQ(refused.code(), absl::StatusCode::kResourceExhausted);
   EXPECT_EQ(DetailOf(refused).reason(), "QUEUE_FULL");
-  EXPECT_EQ(DetailOf(refused).retry_after_ms(), 9);
+  EXPECT_EQ(DetailOf(refused).retry_after_ms(), 70) << "at least what the server says, as the trailer";
+  EXPECT_EQ(RetryPushback(Refusal(kQueueFull, "full", absl::Milliseconds(9)), 70), 70);
+  const absl::Status late = Refusal(kCannotFinish, "too late", absl::Milliseconds(9));
+  EXPECT_EQ(DetailOf(FromGrpcStatus(ToGrpcStatus(late, 70))).retry_after_ms(), 9) << "when this deadline would do";
+  EXPECT_EQ(RetryPushback(late, 70), std::nullopt);
   EXPECT_EQ(DetailOf(full).retry_after_ms(), 70);
   absl::Status computed = absl::ResourceExhaustedError("queue is full");
   SetRetryAfter(computed, absl::Milliseconds(1234));

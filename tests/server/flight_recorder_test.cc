@@ -82,6 +82,21 @@ TEST(FlightRecorder, TellsIdsTimesSizesStatusBatchAndModel) {
   EXPECT_EQ(record["total_us"], 3000);
 }
 
+// By a ladder, of 64 that were asked for.
+TEST(FlightRecorder, TellsTheBeamsThatWereTaken) {
+  RecommendRequest request;
+  request.beam_widths = {64};
+  FlightRecord record = BeginRecord(request, kTrace);
+  EXPECT_EQ(record.beam_width, 64);
+  RecommendResult answered = Answered();
+  answered.narrowing = 2;
+  EndRecord(answered, absl::Milliseconds(3), absl::Now(), &record);
+  EXPECT_EQ(record.beam_width, 16);
+  FlightRecorder recorder({});
+  recorder.Add(record);
+  EXPECT_EQ(JsonOf(recorder)["recent"][0]["narrowing"], 2);
+}
+
 TEST(FlightRecorder, HoldsNothingOfTheUser) {
   FlightRecorder recorder({});
   recorder.Add(RecordOf("a", Answered()));

@@ -205,6 +205,7 @@ class Bench {
     Measurement measured = loadgen::Measure(cell, run);
     if (measured.answered == 0 && measured.failed > 0) return absl::UnavailableError(measured.failure);
     json entry = loadgen::ToJson(measured);
+    if (target_->connections() > 0) entry["connections"] = target_->connections();
     if (!options_.classes.empty()) {
       const std::pair<const char*, Priority> names[] = {
           {"critical", Priority::kCritical}, {"default", Priority::kDefault}, {"sheddable", Priority::kSheddable}};

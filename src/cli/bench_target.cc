@@ -2,6 +2,7 @@
 #include "cli/bench_target.h"
 
 #include <algorithm>
+#include <cstdio>
 #include <fstream>
 #include <iterator>
 #include <utility>
@@ -12,6 +13,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
 #include "absl/time/clock.h"
+#include "base/interrupt.h"
 #include "beamline/status.h"
 #include "grpcpp/client_context.h"
 #include "server/grpc_status.h"
@@ -23,7 +25,7 @@ namespace {
 using loadgen::Answer;
 
 constexpr int64_t kCallsPerConnection = 100, kMaxConnections = 64;
-constexpr absl::Duration kPatience = absl::Seconds(10);
+constexpr absl::Duration kPatienceForTheRest = absl::Seconds(1), kLook = absl::Milliseconds(50);
 
 template <typename Request, typename Response>
 struct PendingCall {
@@ -125,14 +127,37 @@ absl::Status ServerTarget::Prepare(std::vector<RecommendRequest> pool, int64_t o
     BEAMLINE_ASSIGN_OR_RETURN(channels.emplace_back(), OpenChannel("--server", server_, tls_));
     channels.back()->GetState(/*try_to_connect=*/true);
   }
-  const auto patience = absl::ToChronoTime(absl::Now() + kPatience);
-  for (const std::shared_ptr<grpc::Channel>& channel : channels) {
-    // A server may admit fewer connections.
-    if (channel->WaitForConnected(patience)) connections_.push_back(std::make_unique<Connection>(channel));
+  // A server may admit fewer connections: where some are, the others are not waited for long.
+  const absl::Time start = absl::Now();
+  std::vector<std::shared_ptr<grpc::Channel>> ready;
+  for (absl::Duration waited; ready.size() < channels.size(); waited = absl::Now() - start) {
+    if (waited >= options_.patience || (!ready.empty() && waited >= kPatienceForTheRest)) break;
+    BEAMLINE_RETURN_IF_ERROR(CheckInterrupted());
+    ready.clear();
+    bool looked = false;
+    for (const std::shared_ptr<grpc::Channel>& channel : channels) {
+      bool is_ready = channel->GetState(/*try_to_connect=*/true) == GRPC_CHANNEL_READY;
+      // Whoever waits for one works for all: without it gRPC would look at its sockets every five seconds.
+      if (!is_ready && !std::exchange(looked, true)) {
+        is_ready = channel->WaitForConnected(absl::ToChronoTime(absl::Now() + kLook));
+      }
+      if (is_ready) ready.push_back(channel);
+    }
   }
-  if (!connections_.empty()) return absl::OkStatus();
-  return absl::UnavailableError(
-      absl::StrCat("--server: no connection to ", server_, " within ", absl::FormatDuration(kPatience)));
+  if (ready.empty()) {
+    return absl::UnavailableError(absl::StrCat("--server: no connection to ", server_, " within ",
+                                               absl::FormatDuration(options_.patience),
+                                               ": does it listen there, with TLS as here, and has it room for one more "
+                                               "(limits.max_connections)?"));
+  }
+  if (ready.size() < channels.size()) {
+    std::fprintf(stderr, "--server: %s admits %zu of %zu connections; calls may wait here for its streams\n",
+                 server_.c_str(), ready.size(), channels.size());
+  }
+  for (const std::shared_ptr<grpc::Channel>& channel : ready) {
+    connections_.push_back(std::make_unique<Connection>(channel));
+  }
+  return absl::OkStatus();
 }
 
 std::optional<absl::Duration> ServerTarget::CpuTime() const {

@@ -28,15 +28,17 @@ class ServerTarget final : public loadgen::Target {
   struct Options {
     int pid = 0;  // of the server's process on this machine, whose CPU time is then measured; 0: it is not
     bool health = false;
+    absl::Duration patience = absl::Seconds(10);  // until a first connection
   };
   // As OpenChannel.
   static absl::StatusOr<std::unique_ptr<ServerTarget>> Create(const std::string& server, const TlsFlags& tls,
                                                               const Options& options);
 
-  // UNAVAILABLE: no connection within ten seconds.
+  // UNAVAILABLE: no connection in time.
   absl::Status Prepare(std::vector<RecommendRequest> pool, int64_t open_calls) override;
   void Send(absl::Span<const int> indices, absl::Time deadline, bool want_items, Done done) override;
   std::optional<absl::Duration> CpuTime() const override;
+  int64_t connections() const override { return static_cast<int64_t>(connections_.size()); }
 
  private:
   struct Connection {

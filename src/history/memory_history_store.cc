@@ -36,14 +36,15 @@ absl::Status MemoryHistoryStore::Append(absl::string_view user_id, absl::Span<co
     recency_.splice(recency_.begin(), recency_, found->second);
   }
   std::vector<Event>& kept = recency_.front().events;
+  kept.reserve(kept.size() + events.size());
   kept.insert(kept.end(), events.begin(), events.end());
   std::stable_sort(kept.begin(), kept.end(),
                    [](const Event& a, const Event& b) { return a.timestamp_ms < b.timestamp_ms; });
   if (kept.size() > options_.max_events) {
     kept.erase(kept.begin(), kept.end() - static_cast<std::ptrdiff_t>(options_.max_events));
   }
-  // One append of many events is not to hold their room, nor a vector that grew by doubling twice what it has.
-  if (kept.capacity() > kept.size() + kSpareEvents) kept.shrink_to_fit();
+  // One append of many events is not to hold their room.
+  if (kept.capacity() > kept.size() + kept.size() / 2 + kSpareEvents) kept.shrink_to_fit();
   if (users_.size() > options_.max_users) {
     users_.erase(recency_.back().id);
     recency_.pop_back();

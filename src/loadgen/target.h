@@ -34,7 +34,7 @@ class Target {
 
   virtual ~Target() = default;
 
-  // Takes the requests that calls then choose from, of which about `open_calls` will be open at once. Not while calls
+  // Takes the requests that calls then choose from; at most `open_calls` calls will be open at once. Not while calls
   // are in flight.
   virtual absl::Status Prepare(std::vector<RecommendRequest> pool, int64_t open_calls) = 0;
   // Sends the requests `indices` of the pool as one call and does not wait. `done` runs once, from any thread or inside
@@ -42,6 +42,7 @@ class Target {
   virtual void Send(absl::Span<const int> indices, absl::Time deadline, bool want_items, Done done) = 0;
   // CPU time the target's process has used so far; nullopt where that cannot be told apart from the load's own.
   virtual std::optional<absl::Duration> CpuTime() const { return std::nullopt; }
+  virtual int64_t connections() const { return 0; }  // that calls go over
 };
 
 }  // namespace beamline::loadgen

@@ -229,25 +229,28 @@ Metrics::Metrics()
     steps_[step] = &steps.Add({{"step", absl::StrCat(step + 1)}}, kStepSeconds);
   }
   // What rules look at begins with 0: a counter that comes with its first events has, to rate(), none of them.
-  for (const auto& [code, reason] : std::initializer_list<std::pair<absl::StatusCode, absl::string_view>>{
-           {absl::StatusCode::kOk, ""},
-           {absl::StatusCode::kCancelled, ""},
-           {absl::StatusCode::kDeadlineExceeded, ""},
-           {absl::StatusCode::kInternal, ""},
-           {absl::StatusCode::kUnavailable, kStopping},
-           {absl::StatusCode::kResourceExhausted, kCannotFinish},
-           {absl::StatusCode::kResourceExhausted, kQueueFull},
-           {absl::StatusCode::kResourceExhausted, kPushedOut}}) {
-    const std::string name = absl::StatusCodeToString(code);
-    requests_.Add({{"code", name}, {"reason", std::string(reason)}});
-    durations_.Add({{"code", name}}, kSeconds);
+  for (const absl::Status& status :
+       {absl::OkStatus(), absl::CancelledError(), absl::DeadlineExceededError(""), absl::UnavailableError(""),
+        absl::InternalError(""), absl::UnknownError(""), absl::DataLossError(""), absl::FailedPreconditionError(""),
+        absl::ResourceExhaustedError(""), Refusal(kCannotFinish, "", absl::ZeroDuration()),
+        Refusal(kQueueFull, "", absl::ZeroDuration()), Refusal(kPushedOut, "", absl::ZeroDuration())}) {
+    Requests(status);
+    Durations(status);
   }
 }
 
+prometheus::Counter& Metrics::Requests(const absl::Status& status) {
+  return requests_.Add({{"code", absl::StatusCodeToString(status.code())},
+                        {"reason", status.ok() ? std::string() : DetailOf(status).reason()}});
+}
+
+prometheus::Histogram& Metrics::Durations(const absl::Status& status) {
+  return durations_.Add({{"code", absl::StatusCodeToString(status.code())}}, kSeconds);
+}
+
 void Metrics::Ended(const absl::StatusOr<RecommendResult>& result, absl::Duration took) {
-  const std::string code = absl::StatusCodeToString(result.status().code());
-  requests_.Add({{"code", code}, {"reason", result.ok() ? "" : DetailOf(result.status()).reason()}}).Increment();
-  durations_.Add({{"code", code}}, kSeconds).Observe(absl::ToDoubleSeconds(took));
+  Requests(result.status()).Increment();
+  Durations(result.status()).Observe(absl::ToDoubleSeconds(took));
   if (!result.ok()) return;
   unknown_items_.Increment(result->unknown_items);
   dropped_events_.Increment(result->dropped_events);

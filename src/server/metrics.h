@@ -48,6 +48,10 @@ class Metrics {
  private:
   enum Stage : uint8_t { kPrepare, kQueue, kEncode, kDecode, kResolve, kStages };
 
+  // Of requests that end so.
+  prometheus::Counter& Requests(const absl::Status& status);
+  prometheus::Histogram& Durations(const absl::Status& status);
+
   prometheus::Registry registry_;
   prometheus::Family<prometheus::Counter>& requests_;
   prometheus::Family<prometheus::Histogram>& durations_;

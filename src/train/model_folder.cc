@@ -49,24 +49,33 @@ absl::Status CheckNoModel(const ModelFolder& files, bool replace, const std::str
   return absl::OkStatus();
 }
 
-void RemoveUnfinished(const ModelFolder& files) {
+void RemoveUnfinished(const ModelFolder& files, const std::string& own) {
   std::error_code ignored;
   if (std::filesystem::exists(files.weights(), ignored)) return;
-  for (const FileOf file : kModelFiles) std::filesystem::remove((files.*file)(), ignored);
+  for (const FileOf file : kModelFiles) {
+    const std::string path = (files.*file)();
+    if (!std::filesystem::equivalent(path, own, ignored)) std::filesystem::remove(path, ignored);
+  }
 }
 
-absl::Status SetModelAside(const ModelFolder& files) {
+absl::Status SetModelAside(const ModelFolder& files, const std::string& own) {
   std::error_code error;
-  if (std::filesystem::exists(files.checkpoint(), error)) RemoveUnfinished(files);  // that run's: the checkpoint last
+  if (std::filesystem::exists(files.checkpoint(), error))
+    RemoveUnfinished(files, own);  // that run's: the checkpoint last
   BEAMLINE_RETURN_IF_ERROR(Remove(files.checkpoint()));
   if (!std::filesystem::exists(files.weights(), error)) return absl::OkStatus();  // an earlier run may have done it
   const ModelFolder aside(files.replaced());
   if (std::filesystem::exists(aside.weights(), error)) RemoveReplaced(files);
   BEAMLINE_RETURN_IF_ERROR(MakeFolder(aside.path));
   for (const FileOf file : kModelFiles) {
-    if (!std::filesystem::exists((files.*file)(), error)) continue;
-    std::filesystem::rename((files.*file)(), (aside.*file)(), error);
-    if (error) return absl::UnavailableError(absl::StrCat("cannot move ", (files.*file)(), ": ", error.message()));
+    const std::string from = (files.*file)(), to = (aside.*file)();
+    if (!std::filesystem::exists(from, error)) continue;
+    if (std::filesystem::equivalent(from, own, error)) {
+      std::filesystem::copy_file(from, to, std::filesystem::copy_options::overwrite_existing, error);
+    } else {
+      std::filesystem::rename(from, to, error);
+    }
+    if (error) return absl::UnavailableError(absl::StrCat("cannot move ", from, ": ", error.message()));
   }
   return absl::OkStatus();
 }

@@ -37,11 +37,11 @@ struct ModelFolder {
 // ALREADY_EXISTS where the folder holds a model, or, without a checkpoint whose run they are of, other files that a run
 // would write, but for `own` (a path, or empty): unless they are to be replaced.
 absl::Status CheckNoModel(const ModelFolder& files, bool replace, const std::string& own = "");
-// What a run wrote beside the weights that it did not come to write.
-void RemoveUnfinished(const ModelFolder& files);
+// What a run wrote beside the weights that it did not come to write, but for `own`.
+void RemoveUnfinished(const ModelFolder& files, const std::string& own = "");
 // Moves a model that is there to `replaced`, where it stays until another is whole, and removes a run's checkpoint. One
-// that was broken off goes on where it was.
-absl::Status SetModelAside(const ModelFolder& files);
+// that was broken off goes on where it was. `own` stays, too.
+absl::Status SetModelAside(const ModelFolder& files, const std::string& own = "");
 // FAILED_PRECONDITION where `source`, the folder that `option` names, is what a run to `files` would set aside or
 // remove.
 absl::Status CheckNotReplaced(const ModelFolder& files, const std::string& source, absl::string_view option);

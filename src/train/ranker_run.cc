@@ -111,12 +111,13 @@ absl::StatusOr<RankerReport> RunRankerTraining(const RankerRun& run, const Ranke
   const RankerInputs inputs{&every_event, &features, data.catalogue.snapshot.get(), model.get()};
   BEAMLINE_RETURN_IF_ERROR(CheckHeldOut(inputs, run.options));
   const ModelFolder files(run.out);
-  const absl::Cleanup no_empty_folder = [&] {
-    std::error_code ignored;
-    std::filesystem::remove(run.out, ignored);  // what is not empty stays
-  };
+  std::error_code ignored;
+  const bool is_new = std::filesystem::symlink_status(run.out, ignored).type() == std::filesystem::file_type::not_found;
   BEAMLINE_RETURN_IF_ERROR(MakeFolder(files.path));
   BEAMLINE_ASSIGN_OR_RETURN(const FolderLock lock, FolderLock::Take(files.path));
+  const absl::Cleanup no_empty_folder = [&] {  // of this run's making, while it is locked
+    if (is_new) std::filesystem::remove(run.out, ignored);
+  };
   BEAMLINE_RETURN_IF_ERROR(CheckNoModel(files, run.fresh));  // another run may have ended since
   if (observer.on_start) observer.on_start({counts, RankerParameters(config), data.warnings});
   BEAMLINE_ASSIGN_OR_RETURN(const std::vector<RankerEpoch> curve,
@@ -127,6 +128,7 @@ absl::StatusOr<RankerReport> RunRankerTraining(const RankerRun& run, const Ranke
   record["parameters"] = model::CountParameters(config).total;
   record["ranker"] = RankerJson(run, every_event, curve, report);
   const auto write = [&]() -> absl::Status {
+    BEAMLINE_RETURN_IF_ERROR(MakeFolder(files.path));  // as it was; training took long
     if (run.fresh) BEAMLINE_RETURN_IF_ERROR(SetModelAside(files));
     BEAMLINE_RETURN_IF_ERROR(model::SaveConfig(config, files.config()));
     BEAMLINE_RETURN_IF_ERROR(loaded.vocabulary->Save(files.vocabulary()));

@@ -27,12 +27,18 @@ namespace {
 
 using nlohmann::json;
 
-// A file of the model that --from names, or of the same model where this very run set it aside to replace it.
+// A file of the model that --from names. Where that is --out itself, an earlier run may have set it aside: all of it if
+// its weights are there, or the first of its files if that was cut off.
 std::string FileOfFrom(const TrainingRun& run, std::string (ModelFolder::*file)() const) {
+  const ModelFolder from(run.from), aside(ModelFolder(run.out).replaced());
+  const auto exists = [](const std::string& path) {
+    std::error_code ignored;
+    return std::filesystem::exists(path, ignored);
+  };
   std::error_code ignored;
-  const std::string there = (ModelFolder(run.from).*file)();
-  if (std::filesystem::exists(there, ignored) || !std::filesystem::equivalent(run.from, run.out, ignored)) return there;
-  return (ModelFolder(ModelFolder(run.out).replaced()).*file)();
+  if (!std::filesystem::equivalent(run.from, run.out, ignored)) return (from.*file)();
+  const bool all = !exists(from.weights()) && exists(aside.weights());
+  return all || (!exists((from.*file)()) && exists((aside.*file)())) ? (aside.*file)() : (from.*file)();
 }
 
 absl::StatusOr<model::ModelConfig> MakeConfig(const TrainingRun& run, const data::Dataset& dataset,
@@ -166,7 +172,7 @@ absl::Status TrainInto(const ModelFolder& files, const TrainingRun& run, const R
     BEAMLINE_RETURN_IF_ERROR(CheckNoModel(files, run.fresh, run.config));  // another run may have made the folder since
   }
   // Not before everything that can be wrong with the run was checked.
-  if (run.fresh) BEAMLINE_RETURN_IF_ERROR(SetModelAside(files));
+  if (run.fresh) BEAMLINE_RETURN_IF_ERROR(SetModelAside(files, run.config));
   int resumed_epoch = -1;
   if (std::filesystem::exists(files.checkpoint())) {
     if (const absl::Status restored = prepared.trainer->Restore(files.checkpoint()); !restored.ok()) {

@@ -217,7 +217,7 @@ TEST_F(BenchVerb, CallsThatAreOpenAtOnceAreAllAtTheServer) {
 }
 
 TEST_F(BenchVerb, NoServerIsToldInTime) {
-  auto target = cli::ServerTarget::Create("127.0.0.1:1", {}, {});
+  auto target = cli::ServerTarget::Create("127.0.0.1:1", {}, {.patience = absl::Milliseconds(300)});
   ASSERT_TRUE(target.ok()) << target.status();
   EXPECT_EQ((*target)->Prepare({{}}, 1).code(), absl::StatusCode::kUnavailable);
 }

@@ -12,6 +12,6 @@ if [[ ! -d $set ]]; then
   work=$(mktemp -d "$cache/t5-parity.tmp-XXXXXX")
   trap 'rm -rf "$work"' EXIT
   $("$here/venv.sh") "$here/t5_parity.py" --jobs "$jobs" --out "$work" >&2
-  [[ -d $set ]] || mv -T "$work" "$set"  # another run may have made it meanwhile
+  [[ -d $set ]] || mv -T "$work" "$set" || [[ -d $set ]]  # another run may have made it meanwhile
 fi
 echo "$set"

@@ -13,6 +13,7 @@
 #include <gtest/gtest.h>
 
 #include "base/file.h"
+#include "base/folder_lock.h"
 #include "base/interrupt.h"
 #include "catalogue/eligibility.h"
 #include "catalogue/rule_cache.h"
@@ -262,6 +263,26 @@ TEST_F(RankerRunTest, RefusesAndLeavesNothing) {
   fs::create_directories(Path("unfinished"));
   std::ofstream(Path("unfinished/checkpoint.safetensors")) << "a run";
   Refused(Run("unfinished"), "that is not over");
+}
+
+// A folder that was there stays, by whatever name and whoever is writing into it.
+TEST_F(RankerRunTest, AFolderThatWasThereIsNotRemoved) {
+  fs::create_directories(Path("made"));
+  {
+    const auto other = FolderLock::Take(Path("made"));
+    Refused(Run("made"), "another process is writing into it");
+  }
+  const auto interrupt = [](const RankerSummary&) { SetInterrupted(true); };
+  for (const char* out : {"made", "unmade"}) {
+    EXPECT_TRUE(absl::IsCancelled(RunRankerTraining(Run(out), {interrupt, {}}).status()));
+    SetInterrupted(false);
+  }
+  EXPECT_TRUE(fs::exists(Path("made")));
+  EXPECT_FALSE(fs::exists(Path("unmade")));
+  fs::create_directory_symlink(Path("made"), Path("link"));
+  ASSERT_TRUE(RunRankerTraining(Run("link"), {}).ok());
+  EXPECT_TRUE(fs::is_symlink(Path("link")));
+  EXPECT_TRUE(fs::exists(Path("made/model.safetensors")));
 }
 
 TEST_F(RankerRunTest, ARankerOrAModelIsReplacedOnlyWhereAsked) {

@@ -137,6 +137,22 @@ TEST_F(TrainingRunTest, AModelThatReplacesItselfGoesOnFromWhatWasSetAside) {
   }
 }
 
+// A run without --from set the model aside and was broken off: its files are not that model's.
+TEST_F(TrainingRunTest, WhatIsTakenOfAModelIsOfOneModel) {
+  MakeLog("newer", RingLog(20, kItems + 6, 7));
+  Train(Run("model"));
+  const std::string ids = runtime::Vocabulary::Load(Path("model/vocabulary.safetensors"))->Fingerprint();
+  TrainingRun other = Run("model");
+  other.source.data = Path("newer");
+  other.fresh = true;
+  BreakOff(other);
+  ASSERT_NE(runtime::Vocabulary::Load(Path("model/vocabulary.safetensors"))->Fingerprint(), ids);
+  TrainingRun again = From("model", Run("model"));
+  again.fresh = true;
+  Train(again);
+  EXPECT_EQ(runtime::Vocabulary::Load(Path("model/vocabulary.safetensors"))->Fingerprint(), ids);
+}
+
 TEST_F(TrainingRunTest, WhatAFreshRunForgetsIsForgottenWhole) {
   TrainingRun run = Run("out");
   run.options.epochs = 50;
@@ -152,6 +168,12 @@ TEST_F(TrainingRunTest, AConfigurationMayLieWhereTheModelGoes) {
   fs::create_directories(run.out);
   fs::copy(Path("config.json"), Path("out/config.json"));
   run.config = Path("out/config.json");
+  BreakOff(run);
+  ASSERT_TRUE(SetModelAside(ModelFolder(run.out), run.config).ok());
+  EXPECT_TRUE(fs::exists(run.config));
+  EXPECT_FALSE(fs::exists(Path("out/vocabulary.safetensors")));
+  Train(run);
+  run.fresh = true;
   Train(run);
 }
 

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <algorithm>
+#include <cmath>
 #include <cstdio>
 #include <memory>
 #include <optional>
@@ -145,6 +146,13 @@ class Bench {
     return cells;
   }
 
+  // At most: where every call takes its whole deadline, and with what chance adds to their number.
+  static int64_t OpenCalls(const loadgen::LoadOptions& load) {
+    if (!load.rate) return load.concurrency;
+    const double mean = std::min(*load.rate * absl::ToDoubleSeconds(load.deadline), 1e9);
+    return static_cast<int64_t>(mean + 4 * std::sqrt(mean));
+  }
+
   loadgen::WorkloadOptions WorkloadOf(const Cell& cell) const {
     loadgen::WorkloadOptions workload = options_.workload;
     workload.beam = cell.beam;
@@ -195,9 +203,7 @@ class Bench {
     std::vector<Priority> priorities;
     priorities.reserve(pool.size());
     for (const RecommendRequest& request : pool) priorities.push_back(request.priority);
-    const double open_calls = cell.load.rate ? *cell.load.rate * absl::ToDoubleSeconds(cell.load.deadline)
-                                             : static_cast<double>(cell.load.concurrency);
-    BEAMLINE_RETURN_IF_ERROR(target_->Prepare(std::move(pool), static_cast<int64_t>(std::min(open_calls, 1e9))));
+    BEAMLINE_RETURN_IF_ERROR(target_->Prepare(std::move(pool), OpenCalls(cell.load)));
     absl::StatusOr<loadgen::RunResult> ran = loadgen::RunLoad(*target_, workload.requests, cell.load, &progress_);
     if (engine_ != nullptr) BEAMLINE_RETURN_IF_ERROR(engine_->GetStatus().fault);  // it measured refusals
     BEAMLINE_ASSIGN_OR_RETURN(const loadgen::RunResult run, std::move(ran));

@@ -25,7 +25,7 @@ namespace {
 using loadgen::Answer;
 
 constexpr int64_t kCallsPerConnection = 100, kMaxConnections = 64;
-constexpr absl::Duration kPatienceForTheRest = absl::Seconds(1), kLook = absl::Milliseconds(50);
+constexpr absl::Duration kLook = absl::Milliseconds(50);
 
 template <typename Request, typename Response>
 struct PendingCall {
@@ -127,11 +127,11 @@ absl::Status ServerTarget::Prepare(std::vector<RecommendRequest> pool, int64_t o
     BEAMLINE_ASSIGN_OR_RETURN(channels.emplace_back(), OpenChannel("--server", server_, tls_));
     channels.back()->GetState(/*try_to_connect=*/true);
   }
-  // A server may admit fewer connections: where some are, the others are not waited for long.
-  const absl::Time start = absl::Now();
+  // A server may admit fewer connections: once no more come, the others are not waited for.
   std::vector<std::shared_ptr<grpc::Channel>> ready;
-  for (absl::Duration waited; ready.size() < channels.size(); waited = absl::Now() - start) {
-    if (waited >= options_.patience || (!ready.empty() && waited >= kPatienceForTheRest)) break;
+  size_t most = 0;
+  absl::Time until = absl::Now() + options_.patience;
+  while (ready.size() < channels.size() && absl::Now() < until) {
     BEAMLINE_RETURN_IF_ERROR(CheckInterrupted());
     ready.clear();
     bool looked = false;
@@ -143,6 +143,10 @@ absl::Status ServerTarget::Prepare(std::vector<RecommendRequest> pool, int64_t o
       }
       if (is_ready) ready.push_back(channel);
     }
+    if (ready.size() > most) {
+      most = ready.size();
+      until = absl::Now() + options_.patience_for_more;
+    }
   }
   if (ready.empty()) {
     return absl::UnavailableError(absl::StrCat("--server: no connection to ", server_, " within ",
@@ -151,8 +155,9 @@ absl::Status ServerTarget::Prepare(std::vector<RecommendRequest> pool, int64_t o
                                                "(limits.max_connections)?"));
   }
   if (ready.size() < channels.size()) {
-    std::fprintf(stderr, "--server: %s admits %zu of %zu connections; calls may wait here for its streams\n",
-                 server_.c_str(), ready.size(), channels.size());
+    std::fprintf(stderr,
+                 "--server: of %zu connections to %s only %zu came about; calls may wait here for its streams\n",
+                 channels.size(), server_.c_str(), ready.size());
   }
   for (const std::shared_ptr<grpc::Channel>& channel : ready) {
     connections_.push_back(std::make_unique<Connection>(channel));

@@ -28,7 +28,8 @@ class ServerTarget final : public loadgen::Target {
   struct Options {
     int pid = 0;  // of the server's process on this machine, whose CPU time is then measured; 0: it is not
     bool health = false;
-    absl::Duration patience = absl::Seconds(10);  // until a first connection
+    absl::Duration patience = absl::Seconds(10);          // until a first connection
+    absl::Duration patience_for_more = absl::Seconds(3);  // after each: gRPC tries again after 1.2 s at most
   };
   // As OpenChannel.
   static absl::StatusOr<std::unique_ptr<ServerTarget>> Create(const std::string& server, const TlsFlags& tls,

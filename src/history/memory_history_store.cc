@@ -43,7 +43,7 @@ absl::Status MemoryHistoryStore::Append(absl::string_view user_id, absl::Span<co
   if (kept.size() > options_.max_events) {
     kept.erase(kept.begin(), kept.end() - static_cast<std::ptrdiff_t>(options_.max_events));
   }
-  // One append of many events is not to hold their room.
+  // One append of many events is not to hold their room: some half of what is kept, at most.
   if (kept.capacity() > kept.size() + kept.size() / 2 + kSpareEvents) kept.shrink_to_fit();
   if (users_.size() > options_.max_users) {
     users_.erase(recency_.back().id);

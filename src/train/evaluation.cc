@@ -37,8 +37,8 @@ absl::StatusOr<std::vector<NamedBaseline>> FitBaselines(const Corpus& corpus, co
   std::vector<NamedBaseline> baselines;
   baselines.push_back({"popularity", data::MakePopularity()});
   baselines.push_back({"markov", data::MakeMarkov()});
-  // The more rows are kept the faster, whatever is kept.
-  const int64_t bytes = std::clamp(AvailableMemory() / 8, int64_t{256} << 20, int64_t{8} << 30);
+  // The more rows are kept the faster, whatever is kept. While they grow they are there twice.
+  const int64_t bytes = std::clamp(AvailableMemory() / 16, int64_t{256} << 20, int64_t{8} << 30);
   baselines.push_back({"item-knn", data::MakeItemKnn({.kept_entries = static_cast<size_t>(bytes) / 8})});
   ItemSequences training = data::TrainingPart(corpus.target_items());
   training.num_items = static_cast<uint32_t>(ranked.size());

@@ -20,6 +20,18 @@ namespace {
 
 using nlohmann::json;
 
+absl::Status CheckNothingToReplace(const RankerRun& run) {
+  const ModelFolder out(run.out);
+  std::error_code ignored;
+  if (!run.fresh && std::filesystem::exists(out.checkpoint(), ignored)) {
+    return absl::AlreadyExistsError(
+        absl::StrCat(out.checkpoint(),
+                     ": is a run of `beamline train` that is not over; pass --fresh to replace it, or name another "
+                     "--out"));
+  }
+  return CheckNoModel(out, run.fresh);
+}
+
 absl::Status CheckFolders(const RankerRun& run) {
   const ModelFolder out(run.out);
   std::error_code ignored;
@@ -27,13 +39,7 @@ absl::Status CheckFolders(const RankerRun& run) {
     return absl::InvalidArgumentError(
         absl::StrCat(run.out, ": is the model's own folder; write the model with its ranker to another one"));
   }
-  if (!run.fresh && std::filesystem::exists(out.checkpoint(), ignored)) {
-    return absl::AlreadyExistsError(
-        absl::StrCat(out.checkpoint(),
-                     ": is a run of `beamline train` that is not over; pass --fresh to replace it, or name another "
-                     "--out"));
-  }
-  BEAMLINE_RETURN_IF_ERROR(CheckNoModel(out, run.fresh));
+  BEAMLINE_RETURN_IF_ERROR(CheckNothingToReplace(run));
   BEAMLINE_RETURN_IF_ERROR(CheckNotReplaced(out, run.model, "--model"));
   // Tried now: training takes long, and its end would be late to learn of it.
   const bool is_new = !std::filesystem::exists(run.out, ignored);
@@ -118,7 +124,7 @@ absl::StatusOr<RankerReport> RunRankerTraining(const RankerRun& run, const Ranke
   const absl::Cleanup no_empty_folder = [&] {  // of this run's making, while it is locked
     if (is_new) std::filesystem::remove(run.out, ignored);
   };
-  BEAMLINE_RETURN_IF_ERROR(CheckNoModel(files, run.fresh));  // another run may have ended since
+  BEAMLINE_RETURN_IF_ERROR(CheckNothingToReplace(run));  // another run may have begun or ended since
   if (observer.on_start) observer.on_start({counts, RankerParameters(config), data.warnings});
   BEAMLINE_ASSIGN_OR_RETURN(const std::vector<RankerEpoch> curve,
                             TrainRanker(ctx, inputs, run.options, {progress, observer.on_epoch}));

@@ -135,6 +135,8 @@ absl::Status TrainInto(const ModelFolder& files, const TrainingRun& run, const R
   }
   BEAMLINE_RETURN_IF_ERROR(CheckNoModel(files, run.fresh, run.config));
   if (!run.from.empty()) BEAMLINE_RETURN_IF_ERROR(CheckNotReplaced(files, run.from, "--from"));
+  const std::string config_folder = std::filesystem::path(run.config).parent_path();
+  if (!config_folder.empty()) BEAMLINE_RETURN_IF_ERROR(CheckNotReplaced(files, config_folder, "--config"));
   backend::SetThreads(run.device.threads);
   BEAMLINE_ASSIGN_OR_RETURN(backend::Context ctx, backend::MakeContext(run.device.device, "fp32"));
 

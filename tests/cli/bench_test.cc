@@ -202,7 +202,7 @@ TEST_F(BenchVerb, CallsThatAreOpenAtOnceAreAllAtTheServer) {
   Start(config);
   engine_.set_mode(FakeEngine::Mode::kHold);
   constexpr int kCalls = 250;
-  auto target = cli::ServerTarget::Create(server_->address(), {}, {});
+  auto target = cli::ServerTarget::Create(server_->address(), {}, {.patience_for_more = absl::Minutes(1)});
   ASSERT_TRUE(target.ok()) << target.status();
   const RecommendRequest request{.history = {{.item = 1}}};
   ASSERT_TRUE((*target)->Prepare({request}, kCalls).ok());

@@ -24,14 +24,14 @@ namespace {
 namespace fs = std::filesystem;
 using ::testing::HasSubstr;
 
-constexpr int kItems = 24;
+constexpr int kRingItems = 24;
 constexpr double kAtOnce = 1e-9;  // minutes
 
 class TrainingRunTest : public ::testing::Test {
  protected:
   void SetUp() override {
     root_ = TempFolder("training_run");
-    MakeLog("data", RingLog(12, kItems, 9));
+    MakeLog("data", RingLog(12, kRingItems, 9));
     MakeTokenizer("tokenizer", 0);
   }
   void TearDown() override { fs::remove_all(root_); }
@@ -43,14 +43,14 @@ class TrainingRunTest : public ::testing::Test {
     fs::create_directories(Path(name));
     ASSERT_TRUE(codebook.Save(Path(name + "/codebook.safetensors")).ok());
     sid::SidTable table{.level_sizes = {4, 4, 4}, .codebook_fingerprint = codebook.fingerprint()};
-    for (ItemId item = 0; item < kItems; ++item) {
+    for (ItemId item = 0; item < kRingItems; ++item) {
       table.items.push_back(first + item);
       table.sids.push_back(SidOf(item));
     }
     ASSERT_TRUE(sid::WriteSidTsv(Path(name + "/sids.tsv"), table).ok());
   }
   TrainingRun Run(const std::string& out, bool t5 = false) {
-    runtime::Vocabulary ids(std::vector<ItemId>(kItems), {});
+    runtime::Vocabulary ids(std::vector<ItemId>(kRingItems), {});
     model::ModelConfig config = SmallConfig(ids, {.t5 = t5});
     if (!t5) config.positive.features[1].buckets = 64;
     EXPECT_TRUE(model::SaveConfig(config, Path("config.json")).ok());
@@ -139,7 +139,7 @@ TEST_F(TrainingRunTest, AModelThatReplacesItselfGoesOnFromWhatWasSetAside) {
 
 // A run without --from set the model aside and was broken off: its files are not that model's.
 TEST_F(TrainingRunTest, WhatIsTakenOfAModelIsOfOneModel) {
-  MakeLog("newer", RingLog(20, kItems + 6, 7));
+  MakeLog("newer", RingLog(20, kRingItems + 6, 7));
   Train(Run("model"));
   const std::string ids = runtime::Vocabulary::Load(Path("model/vocabulary.safetensors"))->Fingerprint();
   TrainingRun other = Run("model");
@@ -192,7 +192,7 @@ TEST_F(TrainingRunTest, ATokenizerOfOtherItemsIsRefused) {
   run.source.tokenizer = Path("foreign");
   ExpectRefused(run, absl::StatusCode::kInvalidArgument, "none is of an item with a semantic ID");
   EXPECT_FALSE(fs::exists(run.out));
-  MakeTokenizer("foreign", kItems - 1);  // one item
+  MakeTokenizer("foreign", kRingItems - 1);  // one item
   Train(run);
 }
 
@@ -225,7 +225,7 @@ TEST_F(TrainingRunTest, OneRunAtATimeWritesIntoAFolder) {
 void ExpectPopularity(const std::string& folder, const std::map<ItemId, uint32_t>& of) {
   const auto vocabulary = runtime::Vocabulary::Load(folder + "/vocabulary.safetensors");
   ASSERT_TRUE(vocabulary.ok()) << vocabulary.status();
-  for (ItemId item = 0; item < 2 * kItems; ++item) {
+  for (ItemId item = 0; item < 2 * kRingItems; ++item) {
     EXPECT_EQ(vocabulary->Popularity(item), of.contains(item) ? of.at(item) : 0) << folder << " item " << item;
   }
 }
@@ -240,7 +240,7 @@ TEST_F(TrainingRunTest, PopularityIsCountedInTheLogOfTheRun) {
     for (size_t i = 0; i < popularity.size(); ++i) by_id[dataset->item_id(i)] = popularity[i];
     return by_id;
   };
-  MakeLog("newer", RingLog(20, kItems + 6, 7));  // has items that the first log has not
+  MakeLog("newer", RingLog(20, kRingItems + 6, 7));  // has items that the first log has not
   ASSERT_NE(counts("data"), counts("newer"));
   Train(Run("first"));
   ExpectPopularity(Path("first"), counts("data"));

@@ -69,6 +69,8 @@ bool CpuHas(InstructionSet instruction_set) {
       return avx2 && Leaf7::Bit(Leaf7().eax1, 4);
     case InstructionSet::kAvx512Vnni:
       return avx512 && Leaf7::Bit(Leaf7().ecx, 11);
+    case InstructionSet::kAvx512Bf16:
+      return avx512 && Leaf7::Bit(Leaf7().eax1, 5);
     case InstructionSet::kAmx:
       return amx;
   }

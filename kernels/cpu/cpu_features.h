@@ -11,6 +11,7 @@ enum class InstructionSet {
   kAvx512,   // F, BW, DQ, VL
   kAvxVnni,
   kAvx512Vnni,
+  kAvx512Bf16,
   kAmx,  // tiles, bf16 and int8; asks the kernel for the tile registers, which it grants to the whole process
 };
 

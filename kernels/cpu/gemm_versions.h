@@ -13,6 +13,7 @@ const PackedGemm& Avx2Gemm(Precision precision);
 const PackedGemm& Avx512Gemm(Precision precision);
 const PackedGemm& AvxVnniGemm();                 // int8
 const PackedGemm& Avx512VnniGemm();              // int8
+const PackedGemm& Avx512Bf16Gemm();              // bf16
 const PackedGemm& AmxGemm(Precision precision);  // bf16, int8; REQUIRES: CpuHas(InstructionSet::kAmx)
 
 }  // namespace beamline::kernels

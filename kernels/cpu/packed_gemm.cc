@@ -11,14 +11,15 @@ using GemmVersions = Versions<PackedGemm, 6>;
 
 GemmVersions Detect(Precision precision) {
   GemmVersions found;
-  const bool int8 = precision == Precision::kInt8, narrow = precision != Precision::kFp32;
+  const bool int8 = precision == Precision::kInt8, bf16 = precision == Precision::kBf16;
   found.Add(GenericGemm(precision));
 #ifdef BEAMLINE_KERNELS_X86
   if (CpuHas(InstructionSet::kAvx2)) found.Add(Avx2Gemm(precision));
   if (CpuHas(InstructionSet::kAvxVnni) && int8) found.Add(AvxVnniGemm());
   if (CpuHas(InstructionSet::kAvx512)) found.Add(Avx512Gemm(precision));
   if (CpuHas(InstructionSet::kAvx512Vnni) && int8) found.Add(Avx512VnniGemm());
-  if (CpuHas(InstructionSet::kAmx) && narrow) found.Add(AmxGemm(precision));
+  if (CpuHas(InstructionSet::kAvx512Bf16) && bf16) found.Add(Avx512Bf16Gemm());
+  if (CpuHas(InstructionSet::kAmx) && (bf16 || int8)) found.Add(AmxGemm(precision));
 #endif
   return found;
 }

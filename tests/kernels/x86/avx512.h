@@ -66,8 +66,21 @@ BEAMLINE_EMULATED_OP Vector Dpbusd(Vector sum, Vector a, Vector b) {
   return sum;
 }
 
+// sum + pairs of bf16 numbers of a and b, of each pair the odd product first; numbers below 2^-126 are kept, which the
+// instruction takes as 0.
+BEAMLINE_EMULATED_OP Floats64 Dpbf16(Floats64 sum, __m512i a, __m512i b) {
+  Ints64 x, y;
+  std::memcpy(&x, &a, sizeof(x));
+  std::memcpy(&y, &b, sizeof(y));
+  const auto floats = [](Ints64 bits) { return reinterpret_cast<Floats64>(bits); };
+  const Ints64 odd = Ints64{} + static_cast<int32_t>(0xffff0000);
+  return FmaddPs(floats(x << 16), floats(y << 16), FmaddPs(floats(x & odd), floats(y & odd), sum));
+}
+
 }  // namespace emulator
 
+#define __m512bh __m512i
+#define _mm512_dpbf16_ps emulator::Dpbf16
 #define _mm512_set1_ps emulator::Set1Ps
 #define _mm512_fmadd_ps emulator::FmaddPs
 #define _mm512_set1_epi32 emulator::Set1Epi32

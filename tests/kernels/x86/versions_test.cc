@@ -36,7 +36,7 @@ class EmulatedX86 : public testing::Test {
 
 TEST_F(EmulatedX86, HasEveryVersion) {
   EXPECT_THAT(Gemms(Precision::kFp32), ElementsAre("generic", "avx2", "avx512"));
-  EXPECT_THAT(Gemms(Precision::kBf16), ElementsAre("generic", "avx2", "avx512", "amx"));
+  EXPECT_THAT(Gemms(Precision::kBf16), ElementsAre("generic", "avx2", "avx512", "avx512_bf16", "amx"));
   EXPECT_THAT(Gemms(Precision::kInt8), ElementsAre("generic", "avx2", "avx_vnni", "avx512", "avx512_vnni", "amx"));
   int count = 0;
   const VectorOps* versions = AvailableVectorOps(&count);

@@ -4,8 +4,9 @@
 //   fp32  every element of a b is one chain of multiply-adds over k from 0 on.
 //   bf16  a and b are rounded to bf16 (to nearest even); products are exact; over each 32 values of k the even and the
 //         odd ones are summed by themselves in fp32, then both are added, then the result to the sum so far. This is
-//         what AMX does (Intel SDM, TDPBF16PS); all versions give the same bits, fp32 numbers below 2^-126 apart, which
-//         AMX takes as 0.
+//         what AMX does (Intel SDM, TDPBF16PS); all versions but one give the same bits, fp32 numbers below 2^-126
+//         apart, which AMX takes as 0. The one is AVX-512's own instruction for bf16 (VDPBF16PS), at twice the rate of
+//         fp32: a sum is one chain over pairs of k, of each the odd product first.
 //   int8  each row of a and each column of b is divided by its largest magnitude / 127 and rounded; products are summed
 //         exactly in int32 and scaled back. All versions give the same bits. A row or column with a value that is not
 //         finite becomes NaN. k is at most kMaxInt8Depth.

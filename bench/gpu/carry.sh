@@ -9,7 +9,8 @@
 #                                           of models, the search and training, the engine's bench, Beamline as one of
 #                                           bench/peers, and the beamline binary, with the libraries they need but for
 #                                           libtorch's and glibc's, in carry/lib
-#   BEAMLINE=none                           without the beamline binary, which with gRPC takes a third of the room
+#   BEAMLINE=none                           without the beamline binary, which with gRPC takes a third of the room; so
+#                                           it is where the build has no gRPC (-DBEAMLINE_WITH_GRPC=OFF)
 #   BEAMLINE=path bench/gpu/carry.sh        the beamline binary alone, with its libraries: there
 #     LD_LIBRARY_PATH=carry/lib:TORCH/lib:NVIDIA/lib carry/beamline train --device cuda ...
 #   BEAMLINE_BUNDLE, BEAMLINE_MODEL, BEAMLINE_DATA, BEAMLINE_TOKENIZER: folders copied to carry/bundle, carry/model,
@@ -24,7 +25,11 @@ cmake -S kernels -B "$build" -G Ninja -DBEAMLINE_WITH_CUDA=ON -DBEAMLINE_CCACHE=
 kernels=(beamline_kernels_cuda{,_unfenced}_{test,bench})
 cmake --build "$build" -j "$jobs" --target "${kernels[@]}"
 if [[ -n ${BEAMLINE_BUILD:-} ]]; then  # some are not of the build's `all`
-  cmake --build "$BEAMLINE_BUILD" -j "$jobs" --target beamline beamline_{backend,model,decode,train}_gpu_test \
+  # Without gRPC there is no beamline binary.
+  if grep -q '^BEAMLINE_WITH_GRPC:BOOL=OFF' "$BEAMLINE_BUILD/CMakeCache.txt"; then BEAMLINE=none; fi
+  binary=beamline
+  [[ ${BEAMLINE:-} != none ]] || binary=
+  cmake --build "$BEAMLINE_BUILD" -j "$jobs" --target $binary beamline_{backend,model,decode,train}_gpu_test \
     beamline_engine_gpu_bench beamline_peer
 fi
 rm -rf carry

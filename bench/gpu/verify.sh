@@ -167,8 +167,10 @@ stage_build() {
   local architecture
   architecture=$(capability)
   [[ $architecture == 90 ]] && architecture=90a
-  local googletest=
-  [[ -d carry/googletest ]] && googletest=$PWD/carry/googletest
+  local googletest= place
+  for place in /usr/src/googletest "$PWD/carry/googletest"; do
+    [[ ! -f $place/CMakeLists.txt ]] || googletest=$place
+  done
   limited "$work/configure" cmake -S kernels -B build/cuda-verify -G Ninja -DBEAMLINE_WITH_CUDA=ON \
     -DCMAKE_CUDA_ARCHITECTURES="${architecture:-90a}-real" -DBEAMLINE_GOOGLETEST="$googletest" &&
     limited "$work/build" cmake --build build/cuda-verify --target beamline_kernels_cuda_test beamline_kernels_cuda_bench
@@ -176,6 +178,8 @@ stage_build() {
   if ((status)) || ! find_binaries; then
     tail -n 20 "$work/configure" "$work/build" 2>/dev/null
     detail="building the kernels failed"
+    ! grep -qs "unknown target 'beamline_kernels_cuda_test'" "$work/build" ||
+      detail="the kernels' tests want GoogleTest: install it, or put its sources into carry/googletest"
     return 1
   fi
   detail="built for sm_${architecture:-90a}"

@@ -80,6 +80,17 @@ class VerifyTest(unittest.TestCase):
             self.assertIn(lacks, said[stage]["detail"])
         self.assertEqual(said["server"]["status"], "skipped")
 
+    def test_without_googletest_the_build_says_so(self):
+        (self.root / "carry/beamline_kernels_cuda_test").unlink()
+        for tool in ("nvcc", "ninja"):
+            self.script(f"bin/{tool}", "true")
+        self.script("bin/cmake", """[[ $1 == --build ]] || exit 0
+echo "ninja: error: unknown target 'beamline_kernels_cuda_test'"
+exit 1""")
+        status, said, _ = self.verify("build")
+        self.assertEqual((status, said["build"]["detail"]),
+                         (1, "the kernels' tests want GoogleTest: install it, or put its sources into carry/googletest"))
+
     def test_only_initcheck_sees_unwritten_memory(self):
         # What the tests poison counts as written.
         self.script("bin/compute-sanitizer", """[[ $1 != --help ]] || { echo "  --destroy-on-device-error arg"; exit; }
@@ -92,6 +103,7 @@ exec "$@\"""")
         self.assertEqual([line[:2] for line in said], [["memcheck", "poisoned"], ["racecheck", "poisoned"],
                                                        ["initcheck", "1"], ["synccheck", "poisoned"]])
         self.assertEqual([" --check-api-memory-access no " in line[2] for line in said], [False, False, True, False])
+        self.assertEqual([" --report-api-errors no " in line[2] for line in said], [True, False, False, False])
         self.assertEqual([" --destroy-on-device-error kernel " in line[2] for line in said], [True, False, False, False])
 
     def sanitized(self, **variables):

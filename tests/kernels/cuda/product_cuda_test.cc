@@ -50,6 +50,18 @@ struct Options {
   float alpha = 1;
 };
 
+// The sum of a row's products with a column, and of their sizes. By themselves: with what follows in one function the
+// sums would live in memory, and the largest shape take a minute.
+std::pair<double, double> ExactSum(const float* x, const float* weight, int k, double alpha) {
+  double sum = 0, size = 0;
+  for (int i = 0; i < k; ++i) {
+    const double term = alpha * double{x[i]} * weight[i];
+    sum += term;
+    size += std::abs(term);
+  }
+  return {sum, size};
+}
+
 void CheckProduct(const Kernel& kernel, DataType type, const Shape& s, const Options& options) {
   if (s.rows > kernel.most_rows) return;
   std::mt19937 random(s.n + s.k + s.rows);
@@ -82,12 +94,8 @@ void CheckProduct(const Kernel& kernel, DataType type, const Shape& s, const Opt
         reference.Add(before, 0x1p-60);
         continue;
       }
-      double sum = 0, size = 0;
-      for (int i = 0; i < s.k; ++i) {
-        const double term = options.alpha * double{x.host[row * x_step + i]} * weight.host[column * weight_step + i];
-        sum += term;
-        size += std::abs(term);
-      }
+      auto [sum, size] =
+          ExactSum(&x.host[row * x_step], &weight.host[column * weight_step], s.k, double{options.alpha});
       if (options.add) sum += before, size += std::abs(before);
       if (options.bias) sum += bias.host[column], size += std::abs(bias.host[column]);
       if (options.relu) sum = std::max(sum, 0.0);
@@ -119,7 +127,7 @@ TEST_F(ProductGpu, AgainstDoublePrecision) {
       if (SmallShapesOnly()) continue;
       check({1, 8192, 1536}, {.out_type = DataType::kFloat32});
       check({13, 1536, 4096}, {.out_type = type});
-      check({512, 4608, 1536}, {.out_type = type});
+      check({260, 4608, 1536}, {.out_type = type});
     }
   }
 }

@@ -169,6 +169,8 @@ void AddProcess(Page* page) {
     (type == MetricType::Counter ? metric.counter.value : metric.gauge.value) = value;
     page->families.push_back({name, help, type, {std::move(metric)}});
   };
+  add(MetricType::Gauge, "process_start_time_seconds", "When the process began, in seconds since 1970.",
+      stats.start_seconds);
   add(MetricType::Counter, "process_cpu_seconds_total", "Time spent on the CPU.", stats.cpu_seconds);
   add(MetricType::Gauge, "process_resident_memory_bytes", "Resident memory.",
       static_cast<double>(stats.resident_bytes));

@@ -1,16 +1,40 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "server/process_stats.h"
 
+#include <algorithm>
 #include <filesystem>
 #include <fstream>
+#include <sstream>
+#include <string>
 
 #include <sys/resource.h>
 #include <unistd.h>
 
 namespace beamline::server {
+namespace {
+
+// When the machine booted, and how long after that this process began.
+double StartSeconds() {
+  double boot = 0;
+  std::string name;
+  for (std::ifstream file("/proc/stat"); file >> name;) {
+    if (name == "btime" && file >> boot) break;
+  }
+  std::string stat;
+  std::getline(std::ifstream("/proc/self/stat"), stat);
+  // Behind the program's name, which may hold anything, field 3 is the state and 22 the start in ticks.
+  std::istringstream fields(stat.substr(std::min(stat.size(), stat.rfind(')') + 1)));
+  for (int field = 3; field < 22; ++field) fields >> name;
+  double ticks = 0;
+  return fields >> ticks && boot > 0 ? boot + ticks / static_cast<double>(sysconf(_SC_CLK_TCK)) : 0;
+}
+
+}  // namespace
 
 ProcessStats ReadProcessStats() {
   ProcessStats stats;
+  static const double start_seconds = StartSeconds();
+  stats.start_seconds = start_seconds;
   int64_t virtual_pages = 0, resident_pages = 0;
   if (std::ifstream("/proc/self/statm") >> virtual_pages >> resident_pages) {
     stats.virtual_bytes = virtual_pages * sysconf(_SC_PAGESIZE);

@@ -8,6 +8,7 @@
 namespace beamline::server {
 
 struct ProcessStats {
+  double start_seconds = 0;  // since 1970, by the system's clock
   double cpu_seconds = 0;
   int64_t resident_bytes = 0;
   int64_t virtual_bytes = 0;

@@ -7,6 +7,7 @@ server itself.
 The schemas come with kubernetes-validate (scripts/setup.sh --dev installs it). Without it: exit code 77, skipped.
 """
 import copy
+import json
 import pathlib
 import re
 import subprocess
@@ -135,6 +136,40 @@ class Policies(unittest.TestCase):
             self.assertGreater(drain, readiness["periodSeconds"] * readiness["failureThreshold"])
             sleep = int(container["lifecycle"]["preStop"]["exec"]["command"][1])
             self.assertGreater(pod["terminationGracePeriodSeconds"], sleep + drain + grace + 1)
+        self.assertGreaterEqual(grace, seconds(config, "max_deadline_ms"), "no call is cut off")
+
+    def test_an_image_of_another_name_reaches_the_pods_of_both_kinds(self):
+        # An overlay's `images` are looked up by the names that the resources below have.
+        for folder in (base, base.parent / "cpu", gpu):
+            self.assertEqual([image["name"] for image in read(folder / "kustomization.yaml").get("images", [])],
+                             [] if folder == base else ["beamline"])
+        for _, _, container in self.each():
+            self.assertEqual(container["image"], "beamline")
+
+    def test_the_number_of_pods_is_the_autoscalers(self):
+        for deployment, _, _ in self.each():
+            self.assertNotIn("replicas", deployment["spec"])
+
+    def test_new_pods_get_calls_soon(self):
+        self.assertLessEqual(seconds(config_map(), "max_connection_age_ms"), 60)
+        client = json.loads((docker / "k8s/client-service-config.json").read_text())
+        self.assertEqual(client["loadBalancingConfig"], [{"round_robin": {}}])
+        self.assertIn("client-service-config.json", (base / "service.yaml").read_text())
+
+    def test_the_pod_monitor_finds_the_pods_under_the_name_that_the_rules_have(self):
+        monitor = read(docker / "k8s/podmonitor.yaml")["spec"]
+        metadata = deployments()["cpu"]["spec"]["template"]["metadata"]
+        self.assertEqual(metadata["labels"][monitor["jobLabel"]], "beamline")
+        self.assertEqual(monitor["selector"]["matchLabels"].items() & metadata["labels"].items(),
+                         monitor["selector"]["matchLabels"].items())
+        for _, _, container in self.each():
+            self.assertIn(monitor["podMetricsEndpoints"][0]["port"], [port["name"] for port in container["ports"]])
+
+    def test_the_proxy_leaves_refusals_to_the_servers(self):
+        capacity = int(re.search(r"queue_capacity = \d+ \[default = (\d+)\]",
+                                 (root / "proto/beamline/config/v1/server_config.proto").read_text()).group(1))
+        most = int(re.search(r" maxconn (\d+)", (docker / "proxy/haproxy.cfg").read_text()).group(1))
+        self.assertGreater(most, 2 * capacity)
 
     def test_selectors_meet(self):
         labels = deployments()["cpu"]["spec"]["template"]["metadata"]["labels"]

@@ -2,13 +2,11 @@
 //
 // docker/proxy/haproxy.cfg: a real HAProxy before two real servers, which are restarted and killed under load. Every
 // answer that comes through is compared with the server's own.
-#include <atomic>
 #include <fstream>
 #include <iostream>
 #include <map>
-#include <mutex>
-#include <thread>
 
+#include "deploy/load.h"
 #include "deploy/raw_http2.h"
 #include "deploy/real_server.h"
 #include "gmock/gmock.h"
@@ -19,74 +17,12 @@
 namespace beamline::deploy {
 namespace {
 
-constexpr int kCallers = 4;
-
 // What a flood may cost two servers together. AddressSanitizer gives nothing back before it has kept 256 MB of each.
 #ifdef __SANITIZE_ADDRESS__
 constexpr int64_t kMostMegabytes = 512;
 #else
 constexpr int64_t kMostMegabytes = 64;
 #endif
-
-// Calls without pause but for two milliseconds, each caller over a connection of its own, until it goes.
-class Load {
- public:
-  // `expected`: the answers' essence, one per request. Both outlive the load.
-  Load(const std::string& target, const std::vector<v1::RecommendRequest>& requests,
-       const std::vector<std::string>& expected) {
-    for (int i = 0; i < kCallers; ++i) {
-      callers_.emplace_back([=, this, &requests, &expected] {
-        const auto stub = v1::RecommendService::NewStub(Connect(target));
-        for (size_t n = i; !stop_.load(); ++n) {
-          v1::RecommendResponse response;
-          const absl::Time start = absl::Now();
-          const grpc::Status status = Ask(*stub, requests[n % requests.size()], &response);
-          ++calls_;
-          Lasted(absl::Now() - start);
-          if (!status.ok()) {
-            Note(absl::StrCat(status.error_code(), ": ", status.error_message()));
-          } else if (Essence(response) != expected[n % requests.size()]) {
-            Note("another answer");
-          }
-          absl::SleepFor(absl::Milliseconds(2));
-        }
-      });
-    }
-  }
-  ~Load() { Stop(); }
-  void Stop() {
-    stop_.store(true);
-    for (std::thread& caller : callers_) caller.join();
-    callers_.clear();
-  }
-  int calls() const { return calls_.load(); }
-  std::vector<std::string> failures() const {
-    std::lock_guard lock(mu_);
-    return failures_;
-  }
-  // The longest call since it was last asked.
-  absl::Duration TakeLongest() {
-    std::lock_guard lock(mu_);
-    return std::exchange(longest_, absl::ZeroDuration());
-  }
-
- private:
-  void Lasted(absl::Duration call) {
-    std::lock_guard lock(mu_);
-    longest_ = std::max(longest_, call);
-  }
-  void Note(std::string failure) {
-    std::lock_guard lock(mu_);
-    failures_.push_back(std::move(failure));
-  }
-
-  std::atomic<bool> stop_{false};
-  std::atomic<int> calls_{0};
-  mutable std::mutex mu_;
-  std::vector<std::string> failures_;  // guarded by mu_
-  absl::Duration longest_;             // likewise
-  std::vector<std::thread> callers_;
-};
 
 // Of 100 KB, of which the proxy holds 32 at a time: it denies 20,000 items that the catalogue does not have.
 v1::RecommendRequest LargeRequest() {
@@ -176,13 +112,8 @@ class ProxyTest : public ::testing::Test {
     }
     for (const auto& server : servers_) ASSERT_TRUE(server->AwaitReady());
     StartProxy();
-    const auto stub = v1::RecommendService::NewStub(Connect(servers_[0]->target()));
-    for (const v1::RecommendRequest& request : requests_) {
-      v1::RecommendResponse response;
-      ASSERT_TRUE(Ask(*stub, request, &response).ok());
-      ASSERT_GT(response.items_size(), 0);
-      expected_.push_back(Essence(response));
-    }
+    expected_ = Answers(*servers_[0], requests_);
+    ASSERT_FALSE(expected_.empty());
   }
 
   // With more of its environment than the addresses, until it listens.
@@ -198,16 +129,6 @@ class ProxyTest : public ::testing::Test {
     EXPECT_TRUE(channel->WaitForConnected(absl::ToChronoTime(absl::Now() + absl::Seconds(30)))) << proxy_->Log();
   }
 
-  // Until calls through the proxy reach this server.
-  static bool GetsTraffic(const RealServer& server) {
-    const int64_t before = server.completed();
-    for (int i = 0; i < 200; ++i) {
-      if (server.completed() >= before + 5) return true;
-      absl::SleepFor(absl::Milliseconds(50));
-    }
-    return false;
-  }
-
   const std::string target_ = LoopbackAddress(3) + ":50050";
   std::vector<std::unique_ptr<RealServer>> servers_;
   std::unique_ptr<testing::Process> proxy_;
@@ -221,7 +142,7 @@ class ProxyWithLargeRequestsTest : public ProxyTest {
 };
 
 TEST_F(ProxyWithLargeRequestsTest, ARollingRestartUnderLoadLosesNothing) {
-  Load load(target_, requests_, expected_);
+  Load load([this] { return Connect(target_); }, requests_, expected_);
   for (const auto& server : servers_) ASSERT_TRUE(GetsTraffic(*server)) << proxy_->Log();
   for (const auto& server : servers_) {
     EXPECT_EQ(server->Stop(SIGTERM), 0) << server->log();
@@ -237,7 +158,7 @@ TEST_F(ProxyWithLargeRequestsTest, ARollingRestartUnderLoadLosesNothing) {
 }
 
 TEST_F(ProxyTest, AKilledServerCostsNoCall) {
-  Load load(target_, requests_, expected_);
+  Load load([this] { return Connect(target_); }, requests_, expected_);
   for (const auto& server : servers_) ASSERT_TRUE(GetsTraffic(*server)) << proxy_->Log();
   for (const auto& server : servers_) {
     EXPECT_EQ(server->Stop(SIGKILL), -SIGKILL);
@@ -254,7 +175,7 @@ TEST_F(ProxyTest, AKilledServerCostsNoCall) {
 // What a hostile client sends ends at the proxy: the servers' memory does not grow, nobody else's call fails. Streams
 // that are opened and reset are calls, of which the proxy passes on as many as an address may make.
 TEST_F(ProxyTest, FloodsOfFramesDoNotReachTheServers) {
-  Load load(target_, requests_, expected_);
+  Load load([this] { return Connect(target_); }, requests_, expected_);
   for (const auto& server : servers_) ASSERT_TRUE(GetsTraffic(*server)) << proxy_->Log();
   const auto memory = [&] { return ResidentMegabytes(servers_[0]->pid()) + ResidentMegabytes(servers_[1]->pid()); };
   for (const auto& [name, flood] : Floods()) {

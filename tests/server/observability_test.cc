@@ -9,6 +9,7 @@
 #include "gmock/gmock.h"
 #include "server/flight_recorder.h"
 #include "server/loopback.h"
+#include "server/process_stats.h"
 #include "server/request_id.h"
 #include "spdlog/sinks/ostream_sink.h"
 
@@ -153,11 +154,15 @@ TEST_F(ObservabilityTest, EveryStageAndStepHasAHistogram) {
   for (const char* name :
        {"beamline_executing_beam_rows", "beamline_expired_requests_total", "beamline_last_success_timestamp_seconds",
         "beamline_catalogue_age_seconds", "beamline_context_cache_bytes", "beamline_log_lines_left_out_total",
-        "process_resident_memory_bytes", "process_open_fds", "process_cpu_seconds_total"}) {
+        "process_resident_memory_bytes", "process_open_fds", "process_cpu_seconds_total",
+        "process_start_time_seconds"}) {
     EXPECT_THAT(page, HasSubstr(absl::StrCat("\n# TYPE ", name, " "))) << name;
   }
   EXPECT_THAT(page, Not(HasSubstr("process_resident_memory_bytes 0\n")));
   EXPECT_THAT(page, Not(HasSubstr("process_open_fds 0\n")));
+  const double age = absl::ToDoubleSeconds(absl::Now() - absl::UnixEpoch()) - ReadProcessStats().start_seconds;
+  EXPECT_GT(age, -2) << "the kernel rounds when it booted to seconds";
+  EXPECT_LT(age, 600) << "this test began lately";
   EXPECT_THAT(page, Not(HasSubstr("device_memory"))) << "there is no device";
 }
 

@@ -26,11 +26,28 @@ absl::Status StartThreads(int threads) {
       "threads", [&] { backend::SetThreads(threads); }, absl::StatusCode::kResourceExhausted);
 }
 
+constexpr char kAndCatalogue = '+';  // between the digests of a bundle and of the catalogue beside it
+
 absl::StatusOr<std::string> Identify(const std::string& bundle, const std::string& catalogue) {
   BEAMLINE_ASSIGN_OR_RETURN(std::string digest, runtime::IdentifyBundle(bundle));
   if (catalogue.empty()) return digest;
   BEAMLINE_ASSIGN_OR_RETURN(const runtime::BundleFileEntry snapshot, runtime::DescribeFile(catalogue));
-  return absl::StrCat(digest, "+", snapshot.sha256);
+  digest += kAndCatalogue;
+  return digest + snapshot.sha256;
+}
+
+// What Identify called `digest`, and nothing that came in its place meanwhile.
+absl::StatusOr<std::unique_ptr<runtime::Runner>> LoadIdentified(runtime::RunnerOptions options,
+                                                                const std::string& digest) {
+  options.digest = digest.substr(0, digest.find(kAndCatalogue));
+  BEAMLINE_ASSIGN_OR_RETURN(std::unique_ptr<runtime::Runner> runner, runtime::LoadRunner(options));
+  if (options.catalogue.empty()) return runner;
+  BEAMLINE_ASSIGN_OR_RETURN(const std::string now, Identify(options.bundle, options.catalogue));
+  if (now != digest) {
+    return absl::AbortedError(
+        absl::StrCat(options.bundle, " or ", options.catalogue, ": was replaced while it was loaded; load it again"));
+  }
+  return runner;
 }
 
 }  // namespace
@@ -60,10 +77,10 @@ absl::StatusOr<std::unique_ptr<Engine>> CreateEngine(const EngineOptions& option
     return Identify(bundle, catalogue);
   };
   parts.source.verify = [](const std::string& bundle) { return runtime::VerifyBundle(bundle); };
-  parts.source.load = [load](const std::string& bundle) {
+  parts.source.load = [load](const std::string& bundle, const std::string& digest) {
     runtime::RunnerOptions options = load;
     options.bundle = bundle;
-    return runtime::LoadRunner(options);
+    return LoadIdentified(std::move(options), digest);
   };
   return engine::EngineCore::Create(std::move(parts));
 }

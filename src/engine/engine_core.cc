@@ -113,6 +113,7 @@ absl::Status EngineCore::StartRepository(RunnerSource source, bool inline_execut
   repository::RepositoryOptions options;
   options.bundle = options_.bundle;
   options.folder = options_.model_folder;
+  options.beside = options_.catalogue;
   options.poll_period = options_.model_poll_period;
   options.keep_previous = options_.keep_previous_model;
   options.inline_execution = inline_execution;

@@ -57,13 +57,15 @@ absl::Status ModelLoader::Verify(const std::string& bundle) {
   return ReturnCatching(absl::StrCat(bundle, ": verifying"), [&] { return source_.verify(bundle); });
 }
 
-absl::StatusOr<std::unique_ptr<repository::Model>> ModelLoader::Load(const std::string& bundle) {
+absl::StatusOr<std::unique_ptr<repository::Model>> ModelLoader::Load(const std::string& bundle,
+                                                                     const std::string& digest) {
   return ReturnCatching(
-      absl::StrCat(bundle, ": loading"), [&] { return LoadNow(bundle); }, kOutOfMemory);
+      absl::StrCat(bundle, ": loading"), [&] { return LoadNow(bundle, digest); }, kOutOfMemory);
 }
 
-absl::StatusOr<std::unique_ptr<repository::Model>> ModelLoader::LoadNow(const std::string& bundle) {
-  BEAMLINE_ASSIGN_OR_RETURN(std::unique_ptr<runtime::Runner> runner, source_.load(bundle));
+absl::StatusOr<std::unique_ptr<repository::Model>> ModelLoader::LoadNow(const std::string& bundle,
+                                                                        const std::string& digest) {
+  BEAMLINE_ASSIGN_OR_RETURN(std::unique_ptr<runtime::Runner> runner, source_.load(bundle, digest));
   const std::string estimate = runner->memory_estimate();
   auto model = ReturnCatching(
       absl::StrCat(bundle, ": loading"),

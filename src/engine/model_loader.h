@@ -23,7 +23,8 @@ namespace beamline::engine {
 struct RunnerSource {
   std::function<absl::StatusOr<std::string>(const std::string& bundle)> identify;
   std::function<absl::Status(const std::string& bundle)> verify = [](const std::string&) { return absl::OkStatus(); };
-  std::function<absl::StatusOr<std::unique_ptr<runtime::Runner>>(const std::string& bundle)> load;
+  std::function<absl::StatusOr<std::unique_ptr<runtime::Runner>>(const std::string& bundle, const std::string& digest)>
+      load;
 };
 
 class ModelLoader final : public repository::Loader {
@@ -33,11 +34,12 @@ class ModelLoader final : public repository::Loader {
 
   absl::StatusOr<std::string> Identify(const std::string& bundle) override;
   absl::Status Verify(const std::string& bundle) override;
-  absl::StatusOr<std::unique_ptr<repository::Model>> Load(const std::string& bundle) override;
+  absl::StatusOr<std::unique_ptr<repository::Model>> Load(const std::string& bundle,
+                                                          const std::string& digest) override;
   absl::Status WarmUp(repository::Model& model, const repository::Model* serving) override;
 
  private:
-  absl::StatusOr<std::unique_ptr<repository::Model>> LoadNow(const std::string& bundle);
+  absl::StatusOr<std::unique_ptr<repository::Model>> LoadNow(const std::string& bundle, const std::string& digest);
   absl::Status WarmUpNow(ServingModel& next, const repository::Model* serving) const;
   // What was recorded, with widths for this model's levels, as much as fits one batch.
   std::vector<RecommendRequest> Recorded(int levels) const;

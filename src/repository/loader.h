@@ -34,8 +34,9 @@ class Loader {
   virtual absl::StatusOr<std::string> Identify(const std::string& path) = 0;
   // All of the bundle at `path` is what Identify said; nothing is loaded.
   virtual absl::Status Verify(const std::string& path) = 0;
-  // Verifies all of the bundle before any of it is used. Errors name file, field and limit.
-  virtual absl::StatusOr<std::unique_ptr<Model>> Load(const std::string& path) = 0;
+  // Verifies all of the bundle before any of it is used. Errors name file, field and limit; ABORTED: what is there now
+  // is not what Identify called `digest`.
+  virtual absl::StatusOr<std::unique_ptr<Model>> Load(const std::string& path, const std::string& digest) = 0;
   // Makes the first real request as fast as any other; fails where the model would fail it. Nobody else has `model`.
   // `serving` is what it is to replace; null for the first.
   virtual absl::Status WarmUp(Model& model, const Model* serving) = 0;

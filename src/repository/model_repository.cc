@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "absl/strings/str_cat.h"
+#include "base/interrupt.h"
 #include "beamline/retry.h"
 #include "beamline/status.h"
 
@@ -50,21 +51,12 @@ ModelRepository::~ModelRepository() { Stop(); }
 absl::Status ModelRepository::ServeFirst() {
   if (options_.folder.empty()) return ServeBundle(options_.bundle).status();
   next_poll_ = clock_->Now() + options_.poll_period;
-  absl::Status first_error;
-  BEAMLINE_ASSIGN_OR_RETURN(const std::vector<FolderVersion> available,
-                            ListVersions(options_.folder, options_.manifest, floor_));
+  BEAMLINE_ASSIGN_OR_RETURN(std::vector<FolderVersion> available, ListAbove());
   for (const FolderVersion& version : available) seen_.insert(version.number);
-  while (const FolderVersion* version = NextVersion(available, floor_, refusals_, absl::InfinitePast())) {
-    const absl::Status status = ServeBundle(version->path).status();
-    if (status.ok()) {
-      floor_ = version->number;
-      return status;
-    }
-    first_error.Update(status);
-    refusals_[version->number] = {version->stamp, RetryAt(status, clock_->Now(), options_.retry_delay)};
-  }
+  const absl::Status newest = ServeNewest(std::move(available), clock_->Now());
+  if (serving_) return absl::OkStatus();
   if (!options_.bundle.empty()) return ServeBundle(options_.bundle).status();
-  if (!first_error.ok()) return first_error;
+  if (!newest.ok()) return newest;
   const auto misnamed = ListMisnamed(options_.folder, options_.manifest);
   return absl::NotFoundError(absl::StrCat(options_.folder,
                                           ": holds no version; put bundles into subfolders named 1, 2, "
@@ -108,6 +100,11 @@ void ModelRepository::Stop() {
   }
   for (Request& request : waiting) request.done(absl::UnavailableError("the engine is stopping"));
   if (thread_.joinable()) thread_.join();
+}
+
+bool ModelRepository::Stopping() const {
+  std::lock_guard lock(inbox_->mu);
+  return inbox_->stopping || Interrupted();
 }
 
 void ModelRepository::Loop() {

@@ -44,6 +44,8 @@ struct RepositoryOptions {
   std::string bundle;                    // served first where no folder is watched, or none of its versions can be
   std::string folder;                    // to watch; empty: none
   std::string manifest = "bundle.json";  // the file that makes a subfolder a version
+  std::string
+      beside;  // a file that every version is loaded with (a catalogue): where it changes, all have; empty: none
   absl::Duration poll_period = absl::Seconds(5);
   absl::Duration retry_delay = absl::Seconds(30);  // after an error that is not the bundle's
   bool keep_previous = true;                       // false: a rollback loads again
@@ -114,6 +116,7 @@ class ModelRepository {
 
   ModelRepository(RepositoryOptions options, std::unique_ptr<Loader> loader, std::shared_ptr<const Clock> clock);
   absl::Status ServeFirst();
+  bool Stopping() const;
   void Submit(Request request);
   void Loop();
   bool Work();
@@ -125,8 +128,13 @@ class ModelRepository {
   // The same of bundles whose folders have no version's name, once nobody writes there any more: until then it may be
   // renamed yet.
   void TellMisnamed();
+  // With stamps, which tell of the file beside them, too, for those above the floor.
+  absl::StatusOr<std::vector<FolderVersion>> ListAbove() const;
   // Without stamps; none where no folder is watched.
   absl::StatusOr<std::vector<FolderVersion>> ListNow() const;
+  // Serves the newest that can be, notes when to try again those that cannot, and returns the newest one's error. OK:
+  // served, or none is due by `now`. One that cannot be does not hold up those below it.
+  absl::Status ServeNewest(std::vector<FolderVersion> available, absl::Time now);
   // A hand's choice is above what `there` was when it was taken up: what is published while it loads is newer. Where
   // nobody could say, or nothing was there (a disk that is away), it is above what was seen last.
   void HoldUntilNewer(const absl::StatusOr<std::vector<FolderVersion>>& there);

@@ -25,7 +25,7 @@ std::set<int64_t> NumbersOf(const std::vector<FolderVersion>& versions) {
 }  // namespace
 
 void ModelRepository::Poll() {
-  auto available = ListVersions(options_.folder, options_.manifest, floor_);
+  auto available = ListAbove();
   if (available.ok() && available->empty() && !seen_.empty()) {
     available = absl::UnavailableError(
         absl::StrCat(options_.folder, ": holds no version any more; where it is a mount, its disk may be away"));
@@ -44,15 +44,24 @@ void ModelRepository::Poll() {
   poll_error_.clear();
   TellPassedOver(*available);
   TellMisnamed();
-  const FolderVersion* version = NextVersion(*available, floor_, refusals_, clock_->Now());
-  if (version == nullptr) return;
-  const absl::Status status = ServeBundle(version->path).status();
-  if (status.ok()) {
-    floor_ = version->number;
-    std::erase_if(refusals_, [&](const auto& refusal) { return refusal.first <= floor_; });
-  } else {
+  ServeNewest(*std::move(available), clock_->Now()).IgnoreError();  // the log and the versions' states have it
+}
+
+absl::Status ModelRepository::ServeNewest(std::vector<FolderVersion> available, absl::Time now) {
+  absl::Status newest;
+  while (const FolderVersion* version = NextVersion(available, floor_, refusals_, now)) {
+    const absl::Status status = ServeBundle(version->path).status();
+    if (status.ok()) {
+      floor_ = version->number;
+      std::erase_if(refusals_, [&](const auto& refusal) { return refusal.first <= floor_; });
+      return status;
+    }
+    newest.Update(status);
+    if (Stopping()) break;
     refusals_[version->number] = {version->stamp, RetryAt(status, clock_->Now(), options_.retry_delay)};
+    available.resize(static_cast<size_t>(version - available.data()));  // now those below it
   }
+  return newest;
 }
 
 void ModelRepository::TellPassedOver(const std::vector<FolderVersion>& available) {
@@ -74,6 +83,14 @@ void ModelRepository::TellMisnamed() {
              {{"path", path}, {"rule", "a whole number from 1 on, in digits alone, without leading zeros"}});
   }
   misnamed_ = std::move(now);
+}
+
+absl::StatusOr<std::vector<FolderVersion>> ModelRepository::ListAbove() const {
+  auto available = ListVersions(options_.folder, options_.manifest, floor_);
+  if (!available.ok() || options_.beside.empty()) return available;
+  const std::string beside = StampOfFile(options_.beside);
+  for (FolderVersion& version : *available) version.stamp += beside;
+  return available;
 }
 
 absl::StatusOr<std::vector<FolderVersion>> ModelRepository::ListNow() const {

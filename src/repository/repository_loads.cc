@@ -137,7 +137,7 @@ absl::StatusOr<ModelRepository::Loaded> ModelRepository::Load(const std::string&
   const int64_t id = AddVersion(path, digest);
   LogEvent(spdlog::level::info, "model loading", {{"id", id}, {"path", path}});
   const absl::Time start = clock_->Now();
-  absl::StatusOr<std::unique_ptr<Model>> model = loader_->Load(path);
+  absl::StatusOr<std::unique_ptr<Model>> model = loader_->Load(path, digest);
   if (!model.ok()) return Refuse(id, model.status());
   if (absl::Status status = CheckInterrupted(); !status.ok()) return Refuse(id, status);  // the process ends
   const absl::Time loaded = clock_->Now();

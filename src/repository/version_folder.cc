@@ -4,6 +4,8 @@
 #include <algorithm>
 #include <system_error>
 
+#include <sys/stat.h>
+
 #include "absl/strings/ascii.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
@@ -18,10 +20,7 @@ std::string StampOf(const fs::path& folder) {
   std::vector<std::string> files;
   std::error_code error;
   for (fs::directory_iterator entry(folder, error), end; !error && entry != end; entry.increment(error)) {
-    std::error_code ignored;
-    const auto size = entry->file_size(ignored);
-    const auto time = entry->last_write_time(ignored).time_since_epoch().count();
-    files.push_back(absl::StrCat(entry->path().filename().string(), ":", size, ":", time, ";"));
+    files.push_back(absl::StrCat(entry->path().filename().string(), ":", StampOfFile(entry->path()), ";"));
   }
   std::sort(files.begin(), files.end());
   std::string stamp;
@@ -30,6 +29,14 @@ std::string StampOf(const fs::path& folder) {
 }
 
 }  // namespace
+
+std::string StampOfFile(const fs::path& path) {
+  struct stat file = {};
+  if (stat(path.c_str(), &file) != 0) return "none";
+  const auto nanoseconds = [](const timespec& time) { return time.tv_sec * int64_t{1000000000} + time.tv_nsec; };
+  return absl::StrCat(file.st_dev, ",", file.st_ino, ",", file.st_size, ",", nanoseconds(file.st_mtim), ",",
+                      nanoseconds(file.st_ctim));
+}
 
 std::optional<int64_t> ParseVersionNumber(absl::string_view name) {
   int64_t number = 0;

@@ -23,9 +23,12 @@ namespace beamline::repository {
 struct FolderVersion {
   int64_t number = 0;
   std::string path;
-  // Of the names, sizes and times of its files: changes whenever somebody writes there, e.g. while a copy goes on.
+  // Of the names of its files and their stamps: changes whenever somebody writes there, e.g. while a copy goes on.
   std::string stamp;
 };
+
+// Of the file's place, size and times, that of its last change of any kind included, which no copy takes along.
+std::string StampOfFile(const std::filesystem::path& path);
 
 std::optional<int64_t> ParseVersionNumber(absl::string_view name);
 

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "repository/version_policy.h"
 
+#include "base/may_pass.h"
+
 namespace beamline::repository {
 
 absl::Time RetryAt(const absl::Status& error, absl::Time now, absl::Duration delay) {
@@ -8,7 +10,7 @@ absl::Time RetryAt(const absl::Status& error, absl::Time now, absl::Duration del
   // there may be back with the same times (a mount, a folder that was moved away).
   const bool transient = absl::IsUnavailable(error) || absl::IsNotFound(error) || absl::IsResourceExhausted(error) ||
                          absl::IsPermissionDenied(error) || absl::IsUnknown(error) || absl::IsAborted(error) ||
-                         absl::IsDeadlineExceeded(error);
+                         absl::IsDeadlineExceeded(error) || IsMarkedMayPass(error);
   return transient ? now + delay : absl::InfiniteFuture();
 }
 

@@ -25,7 +25,8 @@ struct Refusal {
 using Refusals = std::map<int64_t, Refusal>;  // by number
 
 // When to try again what failed with `error`: never where the bundle is at fault, after `delay` where the machine is
-// (memory, input and output, rights, what is not there: their change leaves no trace in a stamp).
+// (memory, input and output, rights, what is not there: their change leaves no trace in a stamp), or where the error is
+// marked so (base/may_pass.h).
 absl::Time RetryAt(const absl::Status& error, absl::Time now, absl::Duration delay);
 
 // Null: nothing to do. `available` is ascending.

@@ -159,6 +159,11 @@ absl::Status CheckWeightsBytes(const fs::path& folder, const BundleManifest& man
 absl::StatusOr<Bundle> LoadBundle(const fs::path& folder, const LoadBundleOptions& options) {
   Bundle bundle;
   BEAMLINE_ASSIGN_OR_RETURN(bundle.manifest, OpenBundleFolder(folder));
+  if (const std::string digest = DigestOf(bundle.manifest); !options.digest.empty() && digest != options.digest) {
+    return absl::AbortedError(absl::StrCat(folder.string(),
+                                           ": was replaced by another bundle while it was loaded: had digest ",
+                                           options.digest, ", has ", digest, "; load it again"));
+  }
   BEAMLINE_RETURN_IF_ERROR(CheckBundleGate(folder, bundle.manifest, options.gated_dtype));
   BEAMLINE_ASSIGN_OR_RETURN(bundle.config, LoadVerifiedConfig(folder, bundle.manifest));
   bundle.memory = EstimateMemory(bundle.manifest, bundle.config, options.memory);

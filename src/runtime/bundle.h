@@ -38,6 +38,7 @@ struct Bundle {
 };
 
 struct LoadBundleOptions {
+  std::string digest;     // of the bundle that is meant: ABORTED, before anything large is read, where it is another
   std::string catalogue;  // a snapshot file to use instead of the bundle's own
   MemoryUse memory;
   parallel::Shard shard;           // of the weights, this alone is kept in memory

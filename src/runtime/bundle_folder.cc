@@ -123,8 +123,10 @@ absl::StatusOr<BundleManifest> OpenBundleFolder(const fs::path& folder) {
 
 absl::StatusOr<std::string> IdentifyBundle(const fs::path& folder) {
   BEAMLINE_ASSIGN_OR_RETURN(const BundleManifest manifest, OpenBundleFolder(folder));
-  return Sha256Hex(ManifestToJson(manifest));
+  return DigestOf(manifest);
 }
+
+std::string DigestOf(const BundleManifest& manifest) { return Sha256Hex(ManifestToJson(manifest)); }
 
 absl::StatusOr<std::string> ReadBundleFile(const fs::path& folder, const BundleManifest& manifest,
                                            const std::string& name, uint64_t max_bytes) {
@@ -165,6 +167,12 @@ absl::Status VerifyBundle(const fs::path& folder) {
 }
 
 absl::StatusOr<BundleFileEntry> DescribeFile(const fs::path& path) {
+  std::error_code error;
+  const fs::file_type type = fs::status(path, error).type();
+  // A pipe would keep who opens it, a device end never.
+  if (!error && type != fs::file_type::regular) {
+    return absl::InvalidArgumentError(absl::StrCat(path.string(), ": is not a regular file"));
+  }
   std::ifstream file(path, std::ios::binary);
   if (!file) return StatusOfErrno(errno, absl::StrCat(path.string(), ": cannot be opened for reading"));
   Sha256 digest;

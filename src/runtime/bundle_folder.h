@@ -23,6 +23,8 @@ absl::StatusOr<BundleManifest> OpenBundleFolder(const std::filesystem::path& fol
 // A digest of the whole bundle, from the digests that its manifest lists: equal ones, equal bundles. Checks what
 // OpenBundleFolder checks, so it is cheap and says nothing about the files' contents.
 absl::StatusOr<std::string> IdentifyBundle(const std::filesystem::path& folder);
+// The same of a manifest in memory: of what was read by it, whatever has become of the folder.
+std::string DigestOf(const BundleManifest& manifest);
 
 // A file of the manifest in private memory, its digest checked. For small files and for those parsed from memory; what
 // the manifest lists with more than `max_bytes` is refused before it is read.
@@ -41,7 +43,7 @@ absl::Status VerifyBundleFile(const std::filesystem::path& folder, const BundleM
 // Of every file.
 absl::Status VerifyBundle(const std::filesystem::path& folder);
 
-// What bundle.json says of the file at `path`: its size and digest, in constant memory. Stops when interrupted.
+// What bundle.json says of the regular file at `path`: its size and digest, in constant memory. Stops when interrupted.
 absl::StatusOr<BundleFileEntry> DescribeFile(const std::filesystem::path& path);
 
 }  // namespace beamline::runtime

@@ -125,6 +125,7 @@ absl::Status GroupFollower::Load(const GroupMessage& message) {
                                                       ", rank 0's has ", message.digest,
                                                       "; all ranks of a group need the same version of the model"));
   }
+  options.digest = digest;
   backend::Context ctx = context_;
   ctx.workers = ctx.backend->NewWorkers();
   BEAMLINE_ASSIGN_OR_RETURN(LoadedModel loaded, LoadModel(options, ctx));

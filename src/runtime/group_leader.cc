@@ -10,10 +10,10 @@
 #include "backend/backend.h"
 #include "backend/ops.h"
 #include "base/log.h"
+#include "base/may_pass.h"
 #include "base/run_catching.h"
 #include "beamline/kernels/vector_ops.h"
 #include "beamline/status.h"
-#include "runtime/bundle_folder.h"
 #include "runtime/load_model.h"
 
 namespace beamline::runtime {
@@ -75,9 +75,8 @@ void GroupLeader::OnNote(int rank, const std::string& note) {
   answered_.notify_all();
 }
 
-absl::StatusOr<std::shared_ptr<GroupModel>> GroupLeader::Load(const std::string& bundle) {
-  GroupMessage message{.command = GroupCommand::kLoad};
-  BEAMLINE_ASSIGN_OR_RETURN(message.digest, IdentifyBundle(bundle));
+absl::StatusOr<std::shared_ptr<GroupModel>> GroupLeader::Load(const std::string& bundle, const std::string& digest) {
+  GroupMessage message{.command = GroupCommand::kLoad, .digest = digest};
   if (bundle != configured_bundle_) message.bundle = std::filesystem::absolute(bundle).string();
   {
     const std::lock_guard<std::mutex> lock(mu_);
@@ -106,7 +105,10 @@ absl::Status GroupModel::AwaitLoaded() {
     leader_->answered_.wait_for(lock, kLookPeriod);
   }
   for (const auto& [rank, status] : leader_->answers_[id_]) {
-    if (!status.ok()) return absl::Status(status.code(), absl::StrCat("rank ", rank, ": ", status.message()));
+    // Its files may come yet, which this rank's folder does not show.
+    if (!status.ok()) {
+      return MayPass(absl::Status(status.code(), absl::StrCat("rank ", rank, ": ", status.message())));
+    }
   }
   return absl::OkStatus();
 }

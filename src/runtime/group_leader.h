@@ -46,7 +46,7 @@ class GroupLeader : public std::enable_shared_from_this<GroupLeader> {
   const backend::Context& context() const { return context_; }  // of this rank
   absl::Status status() const { return group_->status(); }
   // Tells the others to load the bundle, and does not wait for them.
-  absl::StatusOr<std::shared_ptr<GroupModel>> Load(const std::string& bundle);
+  absl::StatusOr<std::shared_ptr<GroupModel>> Load(const std::string& bundle, const std::string& digest);
 
  private:
   friend class GroupModel;

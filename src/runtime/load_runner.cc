@@ -62,6 +62,7 @@ std::optional<DeviceUse> DeviceUseOf(const backend::Context& ctx, const RunnerOp
 
 absl::StatusOr<LoadedModel> LoadModel(const RunnerOptions& options, backend::Context& ctx) {
   LoadBundleOptions load;
+  load.digest = options.digest;
   load.catalogue = options.catalogue;
   load.memory = {.storage = model::StorageOf(ctx),
                  .context_cache_bytes = options.context_cache_bytes,
@@ -98,8 +99,8 @@ absl::StatusOr<std::unique_ptr<Runner>> LoadRunnerOn(const RunnerOptions& option
   std::unique_ptr<Runner> runner;
   const std::string estimate = parts.memory_estimate;
   BEAMLINE_RETURN_IF_ERROR(LoadingBesideEstimate(options.bundle, estimate, [&]() -> absl::Status {
-    BEAMLINE_ASSIGN_OR_RETURN(const std::string digest, IdentifyBundle(options.bundle));
-    parts.tuning = TuningCache(parts.context.backend, TuningFolder(options.tuning_folder), digest);
+    parts.tuning =
+        TuningCache(parts.context.backend, TuningFolder(options.tuning_folder), DigestOf(loaded.bundle.manifest));
     parts.tuning.Load();
     parts.tuning.LoadOf(options.bundle, loaded.bundle.manifest);
     parts.model = std::move(loaded.model);
@@ -117,14 +118,18 @@ absl::StatusOr<std::unique_ptr<Runner>> LoadRunnerOn(const RunnerOptions& option
 
 namespace {
 
-absl::StatusOr<std::unique_ptr<Runner>> Load(const RunnerOptions& options) {
+absl::StatusOr<std::unique_ptr<Runner>> Load(RunnerOptions options) {
   BEAMLINE_RETURN_IF_ERROR(CheckRunnerOptions(options));
   ModelRunner::Parts parts;
   if (options.group == nullptr) {
     BEAMLINE_ASSIGN_OR_RETURN(parts.context, backend::MakeContext(options.device, options.dtype, options.backend));
   } else {
     parts.context = options.group->context();
-    BEAMLINE_ASSIGN_OR_RETURN(parts.group, options.group->Load(options.bundle));  // while this rank loads, too
+    // What the others are told is what this rank then loads.
+    if (options.digest.empty()) {
+      BEAMLINE_ASSIGN_OR_RETURN(options.digest, IdentifyBundle(options.bundle));
+    }
+    BEAMLINE_ASSIGN_OR_RETURN(parts.group, options.group->Load(options.bundle, options.digest));
   }
   return LoadRunnerOn(options, std::move(parts));
 }

@@ -71,6 +71,7 @@ class GroupLeader;  // group_leader.h
 
 struct RunnerOptions {
   std::string bundle;                      // folder written by `beamline pack`
+  std::string digest;                      // what IdentifyBundle said of it; ABORTED where it is another; empty: any
   std::string catalogue;                   // snapshot file used instead of the bundle's own; empty: the bundle's
   std::string device = "cpu";              // "cpu" or "cuda"; ChooseDevice for "auto"
   std::string dtype = "fp32";              // see beamline/dtype.h and backend/context.h

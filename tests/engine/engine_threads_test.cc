@@ -336,11 +336,11 @@ TEST(EngineThreadsTest, AReloadsCallbackMayAskAnEngineThatIsBeingDestroyed) {
   std::atomic<EngineCore*> loading_of{nullptr};
   std::atomic<int> loads{0}, reloads{0}, refused{0};
   RunnerSource source = SourceOf(std::make_unique<FakeRunner>(MakeCatalogue(150)));
-  source.load = [&, first = source.load](const std::string& bundle) {
+  source.load = [&, first = source.load](const std::string& bundle, const std::string& digest) {
     if (loads.fetch_add(1) > 0) {
       EXPECT_TRUE(Eventually([&] { return loading_of.load()->GetStatus().not_ready == "stopping"; }));
     }
-    return first(bundle);
+    return first(bundle, digest);
   };
   auto made = EngineCore::Create({.options = {}, .source = std::move(source)});
   ASSERT_TRUE(made.ok()) << made.status();

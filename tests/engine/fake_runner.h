@@ -220,7 +220,7 @@ class FakeRunner final : public runtime::Runner {
 inline RunnerSource SourceOf(std::unique_ptr<FakeRunner> runner) {
   auto once = std::make_shared<std::unique_ptr<FakeRunner>>(std::move(runner));
   return {.identify = [](const std::string& bundle) { return bundle; },
-          .load = [once](const std::string&) -> absl::StatusOr<std::unique_ptr<runtime::Runner>> {
+          .load = [once](const std::string&, const std::string&) -> absl::StatusOr<std::unique_ptr<runtime::Runner>> {
             if (*once == nullptr) return absl::NotFoundError("no further bundle");
             return std::move(*once);
           }};

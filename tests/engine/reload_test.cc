@@ -46,7 +46,8 @@ RunnerSource Versions(std::vector<FakeRunner*>* loaded = nullptr) {
             if (bundle == "unreadable") throw std::length_error("cut off\nframe #0");
             return bundle;
           },
-          .load = [loaded](const std::string& bundle) -> absl::StatusOr<std::unique_ptr<runtime::Runner>> {
+          .load = [loaded](const std::string& bundle,
+                           const std::string&) -> absl::StatusOr<std::unique_ptr<runtime::Runner>> {
             auto runner = RunnerOf(bundle);
             if (bundle == "too-large") throw std::bad_alloc();
             if (bundle == "odd-sizes") throw std::runtime_error("sizes do not match\nframe #0");
@@ -238,7 +239,7 @@ TEST(ModelLoaderTest, CompilesTheRulesInUse) {
   const RequestRecorder recorder;
   const RealClock clock;
   ModelLoader loader(Versions(), &options, &recorder, &clock);
-  const auto first = loader.Load("v1"), second = loader.Load("v2");
+  const auto first = loader.Load("v1", "v1"), second = loader.Load("v2", "v2");
   ASSERT_TRUE(first.ok() && second.ok());
   const auto& old_version = static_cast<const ServingModel&>(**first);
   const auto& new_version = static_cast<const ServingModel&>(**second);
@@ -320,10 +321,10 @@ class Load {
 
 TEST(ReloadUnderLoadTest, TenReloadsAndARollback) {
   RunnerSource source = Versions();
-  source.load = [load = source.load](const std::string& bundle) {
+  source.load = [load = source.load](const std::string& bundle, const std::string& digest) {
     for (const absl::Time end = absl::Now() + absl::Milliseconds(40); absl::Now() < end;) {
     }
-    auto runner = load(bundle);
+    auto runner = load(bundle, digest);
     static_cast<FakeRunner&>(**runner).cost = absl::Microseconds(200);
     return runner;
   };

@@ -150,7 +150,8 @@ class Round {
   // Versions are numbers, in the order in which they are asked for; some are no good.
   RunnerSource Source() {
     return {.identify = [](const std::string& bundle) -> absl::StatusOr<std::string> { return bundle; },
-            .load = [this](const std::string& bundle) -> absl::StatusOr<std::unique_ptr<runtime::Runner>> {
+            .load = [this](const std::string& bundle,
+                           const std::string&) -> absl::StatusOr<std::unique_ptr<runtime::Runner>> {
               int number = 0;
               if (!absl::SimpleAtoi(bundle, &number)) throw std::runtime_error("no version");
               if (number % 5 == 4) return absl::DataLossError("damaged");

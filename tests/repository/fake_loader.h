@@ -56,11 +56,12 @@ class FakeLoader final : public Loader {
                ? absl::DataLossError(absl::StrCat(path, ": is damaged"))
                : absl::OkStatus();
   }
-  absl::StatusOr<std::unique_ptr<Model>> Load(const std::string& path) override {
+  absl::StatusOr<std::unique_ptr<Model>> Load(const std::string& path, const std::string& digest) override {
     ++counts_.loads;
     if (during_load) during_load();
     const auto text = Identify(path);
     if (!text.ok()) return text.status();
+    if (*text != digest) return absl::AbortedError(absl::StrCat(path, ": was replaced"));
     if (absl::StrContains(*text, "broken")) return absl::DataLossError(absl::StrCat(path, ": is broken"));
     if (absl::StrContains(*text, "busy")) return absl::UnavailableError(absl::StrCat(path, ": disk is busy"));
     return std::make_unique<FakeModel>(*text, &counts_);

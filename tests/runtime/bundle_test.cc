@@ -136,6 +136,27 @@ TEST_F(BundleTest, OtherThingsInTheFolderAreRefused) {
   ExpectRefused("items: is not a regular file");
 }
 
+TEST_F(BundleTest, WhatCameInPlaceOfTheBundleThatIsMeantIsRefused) {
+  LoadBundleOptions options{.digest = *IdentifyBundle(bundle_)};
+  const absl::StatusOr<Bundle> meant = LoadBundle(bundle_, options);
+  ASSERT_TRUE(meant.ok()) << meant.status();
+  EXPECT_EQ(DigestOf(meant->manifest), options.digest);
+  options.digest.back() = options.digest.back() == '0' ? '1' : '0';
+  const absl::Status other = LoadBundle(bundle_, options).status();
+  EXPECT_EQ(other.code(), absl::StatusCode::kAborted);
+  EXPECT_THAT(std::string(other.message()), HasSubstr("was replaced by another bundle while it was loaded"));
+}
+
+// A catalogue beside the bundle is what an operator names.
+TEST_F(BundleTest, NothingButARegularFileIsDescribed) {
+  EXPECT_TRUE(DescribeFile(bundle_ / "items").ok());
+  ASSERT_EQ(mkfifo((root_ / "pipe").c_str(), 0600), 0);
+  for (const fs::path& path : {root_ / "pipe", root_, fs::path("/dev/zero")}) {
+    EXPECT_THAT(std::string(DescribeFile(path).status().message()), HasSubstr("is not a regular file")) << path;
+  }
+  EXPECT_EQ(DescribeFile(root_ / "nothing").status().code(), absl::StatusCode::kNotFound);
+}
+
 TEST_F(BundleTest, NoBundleAtAll) {
   EXPECT_EQ(LoadBundle(root_ / "nothing").status().code(), absl::StatusCode::kNotFound);
   EXPECT_EQ(LoadBundle(bundle_ / "items").status().code(), absl::StatusCode::kInvalidArgument);

@@ -73,7 +73,7 @@ class DeviceMemoryTest : public ::testing::Test {
     parts.options.max_batch_rows = 32 * requests;
     parts.options.cost_measurement = absl::ZeroDuration();
     parts.source.identify = [](const std::string& bundle) { return runtime::IdentifyBundle(bundle); };
-    parts.source.load = [this](const std::string& bundle) {
+    parts.source.load = [this](const std::string& bundle, const std::string&) {
       runtime::RunnerOptions options = Options();
       options.bundle = bundle;
       return Load(options);

@@ -19,6 +19,7 @@
 #include "absl/strings/str_cat.h"
 #include "catalogue/rule_cache.h"
 #include "parallel/group_fixture.h"
+#include "runtime/bundle_folder.h"
 #include "runtime/group_leader.h"
 #include "runtime/group_message.h"
 #include "runtime/import_hf.h"
@@ -293,6 +294,10 @@ TEST(Group, ModelsThatCannotBeSharedOrDifferAreNamedAndNothingEnds) {
   RunnerOptions three = options;
   three.bundle = TinyBundle("odd", {.heads = 1});
   EXPECT_THAT(std::string(group.TryLoad(three).status().message()), HasSubstr("heads: 1 cannot be shared equally by"));
+  three.bundle = good;  // which came in place of the one that all were told of
+  three.digest = *IdentifyBundle(other);
+  EXPECT_EQ(group.TryLoad(three).status().code(), absl::StatusCode::kAborted);
+  three.digest.clear();
   three.bundle = other;  // by its path, which both have
   const auto runner = group.Load(three);
   ASSERT_NE(runner, nullptr);
@@ -353,7 +358,7 @@ TEST(Group, ABatchThatBreaksOffEndsTheGroup) {
   RunningGroup group(2, options);
   const auto runner = group.Load(options);
   ASSERT_NE(runner, nullptr);
-  auto model = group.leader->Load(options.bundle);
+  auto model = group.leader->Load(options.bundle, *IdentifyBundle(options.bundle));
   ASSERT_TRUE(model.ok() && (*model)->AwaitLoaded().ok());
   try {
     GroupTurn turn(*model);

@@ -54,7 +54,7 @@ class WarmWorkersTest : public ::testing::Test {
     parts.options.max_batch_rows = 64;
     parts.options.cost_measurement = absl::ZeroDuration();
     parts.source.identify = [](const std::string& bundle) { return runtime::IdentifyBundle(bundle); };
-    parts.source.load = [this](const std::string& bundle) {
+    parts.source.load = [this](const std::string& bundle, const std::string&) {
       runtime::ModelRunner::Parts runner;
       runner.context.backend = backend_.get();
       auto loaded = runtime::LoadRunnerOn(

@@ -1,8 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <cstdio>
+#include <cstdlib>
 #include <memory>
 #include <string>
 #include <vector>
+
+#include <malloc.h>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
@@ -49,6 +52,16 @@ absl::Status CheckArtefacts(const Options& options, const config::v1::Engine& en
   return problems.empty() ? absl::OkStatus() : absl::InvalidArgumentError(absl::StrJoin(problems, "\n"));
 }
 
+// What glibc frees in pieces below its threshold it keeps, and it raises that by itself to 32 MiB: a process in which
+// models take turns would grow to the size of three. Requests take their storage once, so nothing becomes slower.
+void GiveMemoryBackEarly() {
+#ifdef __GLIBC__
+  if (std::getenv("MALLOC_MMAP_THRESHOLD_") != nullptr) return;
+  mallopt(M_MMAP_THRESHOLD, 1 << 20);
+  mallopt(M_TRIM_THRESHOLD, 64 << 20);  // the other setting would have made it 128 KiB
+#endif
+}
+
 absl::Status Run(const Options& options) {
   server::ConfigOverrides overrides;
   if (options.bundle_option->given()) overrides.bundle = options.bundle;
@@ -72,6 +85,7 @@ absl::Status Run(const Options& options) {
         options.config.c_str());
     return absl::OkStatus();
   }
+  GiveMemoryBackEarly();
   if (config->parallel().rank() > 0) return server::RunFollower(*config, FollowEngine);
   return server::RunServer(*config, [](const EngineOptions& engine) { return CreateEngine(engine); });
 }

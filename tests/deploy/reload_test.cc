@@ -111,5 +111,46 @@ TEST_F(ReloadTest, UnderLoadNoCallFailsAndNoAnswerMixesVersions) {
   EXPECT_EQ(server_.Stop(SIGTERM), 0);
 }
 
+// Of a process, in bytes: the most it ever had.
+int64_t MostResident(pid_t pid) {
+  std::ifstream status(absl::StrCat("/proc/", pid, "/status"));
+  for (std::string word; status >> word;) {
+    int64_t kilobytes = 0;
+    if (word == "VmHWM:" && status >> kilobytes) return kilobytes << 10;
+  }
+  return 0;
+}
+
+// A container is sized by the first reload.
+TEST(ReloadMemoryTest, ManyReloadsTakeNoMoreThanTheFirst) {
+#ifdef __SANITIZE_ADDRESS__
+  GTEST_SKIP() << "AddressSanitizer keeps what was freed";
+#endif
+  std::vector<std::string> bundles;
+  for (int kind = 0; kind < 3; ++kind) {
+    bundles.push_back(absl::StrCat(::testing::TempDir(), "/large", kind));
+    const runtime::testing::TinyBundleOptions options{.seed = static_cast<uint64_t>(1 + kind), .feature_width = 16384};
+    ASSERT_TRUE(runtime::testing::WriteTinyBundle(bundles[kind], options).ok());
+  }
+  const auto size = static_cast<int64_t>(fs::file_size(bundles[0] + "/model.safetensors"));
+  ASSERT_GT(size, 32 << 20) << "too small to be seen beside everything else";
+  RealServer server(LoopbackAddress(1), {.engine = absl::StrCat("bundle: '", bundles[0], "'")});
+  server.Start();
+  ASSERT_TRUE(server.AwaitReady());
+  const auto admin = v1::AdminService::NewStub(Connect(absl::StrCat(LoopbackAddress(1), ":50052")));
+  int64_t first = 0;
+  for (int reload = 1; reload <= 7; ++reload) {
+    grpc::ClientContext context;
+    v1::ReloadRequest request;
+    request.set_bundle(bundles[reload % 3]);
+    v1::ReloadResponse response;
+    const grpc::Status status = admin->Reload(&context, request, &response);
+    ASSERT_TRUE(status.ok()) << status.error_message();
+    if (reload == 1) first = MostResident(server.pid());
+  }
+  EXPECT_LT(MostResident(server.pid()), first + size / 2) << "a model has " << size;
+  EXPECT_EQ(server.Stop(SIGTERM), 0);
+}
+
 }  // namespace
 }  // namespace beamline::deploy

@@ -16,8 +16,10 @@
 #   BEAMLINE_BUNDLE, BEAMLINE_MODEL, BEAMLINE_DATA, BEAMLINE_TOKENIZER: folders copied to carry/bundle, carry/model,
 #     carry/data and carry/tokenizer, for the stages engine and quality
 set -euo pipefail
+. "$(dirname "$0")/../../scripts/usage.sh"
 cd "$(dirname "$0")/../.."
 . scripts/lib.sh
+[[ $# -le 1 && ${1:-} != -* ]] || other_argument "$*"
 limit_mib=64
 build=$build_root/cuda-carry
 cmake -S kernels -B "$build" -G Ninja -DBEAMLINE_WITH_CUDA=ON -DBEAMLINE_CCACHE="$(command -v ccache || true)" \

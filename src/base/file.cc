@@ -127,6 +127,16 @@ absl::Status CheckNotThere(const std::filesystem::path& path, bool overwrite) {
       absl::StrCat(path.string(), ": exists; pass --overwrite to replace it, or name another place"));
 }
 
+absl::Status CheckHoldsNo(const std::filesystem::path& folder, std::initializer_list<const char*> names,
+                          absl::string_view whose) {
+  std::error_code ignored;
+  for (const char* name : names) {
+    if (!std::filesystem::exists(std::filesystem::symlink_status(folder / name, ignored))) continue;
+    return absl::AlreadyExistsError(absl::StrCat((folder / name).string(), ": is of ", whose));
+  }
+  return absl::OkStatus();
+}
+
 absl::Status CheckCanMakeFolder(const std::filesystem::path& path, absl::string_view what) {
   if (path.empty()) return absl::InvalidArgumentError(absl::StrCat(what, ": is empty; name a folder"));
   std::error_code ignored;

@@ -9,6 +9,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <initializer_list>
 #include <string>
 #include <string_view>
 
@@ -29,6 +30,9 @@ absl::Status WriteFileAtomically(const std::filesystem::path& path, std::string_
 absl::Status CheckCanWrite(const std::filesystem::path& path, absl::string_view what);
 // ALREADY_EXISTS, with the flag that replaces it, where there is something and it is not to be replaced.
 absl::Status CheckNotThere(const std::filesystem::path& path, bool overwrite);
+// ALREADY_EXISTS, "PATH: is of WHOSE", where the folder has one of these files, which no flag replaces.
+absl::Status CheckHoldsNo(const std::filesystem::path& folder, std::initializer_list<const char*> names,
+                          absl::string_view whose);
 // Whether MakeFolder can be expected to make it and files can be written there. Makes nothing.
 absl::Status CheckCanMakeFolder(const std::filesystem::path& path, absl::string_view what);
 

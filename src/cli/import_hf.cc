@@ -76,7 +76,20 @@ void AddImportHf(Command& import, ImportHfFlags& flags) {
       "Keep model, codebook and sids.tsv in this folder too: --model and --tokenizer of the other verbs (evaluate "
       "takes --targets then)");
   hf->AddText("--model-version", options.model_version, "Name of the model; default: from the parts' digests");
-  hf->AddFlag("--overwrite", options.overwrite, "Replace an existing bundle, and a model in --model-out");
+  hf->AddFlag("--overwrite", options.overwrite, "Replace an existing bundle, and the parts in --model-out");
+  hf->Footer(
+      R"(A history becomes --prefix, the items' SID tokens, and --suffix: a model whose input has more (a token per user, as in
+TIGER's paper, separators between items) can be imported and does not get the input that it was trained with.
+
+Scores are sums of log-probabilities, as transformers' generate has them with length_penalty 0.
+
+The index: {"0": ["<a_12>", "<b_7>", "<c_255>"], "1": ...}, an item's key and its tokens (LETTER, MiniOneRec), or what
+--dialect names. The tokens' ids come from the tokenizer's files. Ids that were reckoned without a tokenizer go into an
+added_tokens.json beside the weights: {"</s>": 1, "<a_0>": 7, "<a_1>": 8, ...}; then say the --suffix, e.g. '</s>'.
+
+Examples:
+  beamline import hf checkpoint --sid-index Beauty.index.json --id-offset 1 --out bundle
+  beamline import hf tiger --sid-index sids.json --suffix '</s>' --items items.tsv.gz --out bundle --model-out parts)");
 }
 
 absl::Status RunImportHf(const ImportHfFlags& flags) {

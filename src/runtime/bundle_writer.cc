@@ -24,6 +24,7 @@
 #include "runtime/bundle.h"
 #include "runtime/bundle_folder.h"
 #include "runtime/gate_report.h"
+#include "runtime/training_record.h"
 #include "runtime/tuning_file.h"
 #include "sid/codebook.h"
 
@@ -88,7 +89,7 @@ absl::Status CheckOptionalFile(const fs::path& given, uint64_t max_bytes) {
 absl::Status CopyFile(const fs::path& from, const fs::path& to) {
   std::error_code error;
   if (!fs::is_regular_file(from, error)) {
-    const bool training = fs::exists(from.parent_path() / "checkpoint.safetensors", error);
+    const bool training = fs::exists(from.parent_path() / kCheckpointFile, error);
     return absl::NotFoundError(absl::StrCat(
         from.string(), ": no such regular file; it is a part of every bundle",
         training ? "; the model's training is not over: run `beamline train` again, without --fresh" : ""));

@@ -16,6 +16,7 @@
 #include "model/weight_schema.h"
 #include "runtime/bundle_manifest.h"
 #include "runtime/hf_t5_weights.h"
+#include "runtime/training_record.h"
 #include "runtime/vocabulary.h"
 #include "sid/sid_index.h"
 
@@ -97,6 +98,7 @@ json GenerationJson(const Model& model) {
       {"decoder_start_token_id", model.Id(model.config.t5.start)},
       {"pad_token_id", model.Id(model.config.t5.start)},
       {"eos_token_id", model.Id(model.config.t5.end)},
+      {"length_penalty", 0.0},                    // scores are sums of log-probabilities, not divided by a length
       {"max_new_tokens", model.config.steps()}};  // the end token's, too, where it is scored: an import reads it back
 }
 
@@ -200,8 +202,7 @@ std::vector<std::string> TableNames(const model::ModelConfig& config, const std:
   return names;
 }
 
-absl::Status WriteWeights(const Model& model, const fs::path& from, const std::string& to) {
-  BEAMLINE_ASSIGN_OR_RETURN(const SafetensorsFile file, SafetensorsFile::Read(from.string()));
+absl::Status WriteWeights(const Model& model, const SafetensorsFile& file, const std::string& to) {
   const std::vector<model::WeightSpec> schema = model::WeightSchema(model.config);
   std::vector<ExpectedTensor> expected;
   expected.reserve(schema.size());
@@ -245,17 +246,26 @@ absl::Status ExportHf(const ExportHfOptions& options) {
     return absl::InvalidArgumentError(absl::StrCat(
         options.out.string(), ": is the model's own folder, whose files would be lost; name another --out"));
   }
-  if (!options.overwrite && fs::exists(options.out / kConfigFile, ignored)) {
-    return absl::AlreadyExistsError(absl::StrCat((options.out / kConfigFile).string(),
-                                                 " is there already; pass --overwrite, or name another --out"));
-  }
-  BEAMLINE_RETURN_IF_ERROR(MakeFolder(options.out));
-  BEAMLINE_RETURN_IF_ERROR(WriteWeights(model, options.model / kWeightsFile, (options.out / kWeightsFile).string()));
   const std::vector<std::string> texts = TokenTexts(model);
   const std::pair<const char*, json> documents[] = {{"tokenizer.json", TokenizerJson(model, texts)},
                                                     {"tokenizer_config.json", TokenizerConfigJson(model, texts)},
                                                     {"generation_config.json", GenerationJson(model)},
                                                     {"config.json", ConfigJson(model)}};
+  BEAMLINE_RETURN_IF_ERROR(CheckHoldsNo(options.out, {kManifestFile, kTrainingFile, kCheckpointFile},
+                                        "a bundle or a trained model, which would be lost; name another --out"));
+  // Others read them beside what is written here.
+  BEAMLINE_RETURN_IF_ERROR(CheckHoldsNo(
+      options.out,
+      {"added_tokens.json", "special_tokens_map.json", "model.safetensors.index.json", "pytorch_model.bin"},
+      "another checkpoint, and would be taken for this one's; remove it, or name another --out"));
+  BEAMLINE_RETURN_IF_ERROR(CheckNotThere(options.out / kWeightsFile, options.overwrite));
+  for (const auto& [name, document] : documents) {
+    BEAMLINE_RETURN_IF_ERROR(CheckNotThere(options.out / name, options.overwrite));
+  }
+  BEAMLINE_ASSIGN_OR_RETURN(const SafetensorsFile weights,
+                            SafetensorsFile::Read((options.model / kWeightsFile).string()));
+  BEAMLINE_RETURN_IF_ERROR(MakeFolder(options.out));
+  BEAMLINE_RETURN_IF_ERROR(WriteWeights(model, weights, (options.out / kWeightsFile).string()));
   for (const auto& [name, document] : documents) {
     BEAMLINE_RETURN_IF_ERROR(WriteFileAtomically(options.out / name, document.dump(2) + "\n"));
   }

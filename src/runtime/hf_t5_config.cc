@@ -126,6 +126,7 @@ void NoteGeneration(const json& document, const std::string& file, HfT5Config& c
                                                   {"encoder_no_repeat_ngram_size", 0},
                                                   {"do_sample", false},
                                                   {"num_beam_groups", 1},
+                                                  {"length_penalty", 0.0},
                                                   {"diversity_penalty", 0.0},
                                                   {"guidance_scale", 1.0},
                                                   {"watermarking_config", nullptr},

@@ -206,10 +206,11 @@ absl::StatusOr<HfTokenizer> ReadHfTokenizer(const fs::path& folder, int64_t end_
   const fs::path whole = folder / "tokenizer.json", added = folder / "added_tokens.json",
                  config = folder / "tokenizer_config.json";
   if (!Exists(whole) && !Exists(added) && !Exists(config)) {
-    return absl::NotFoundError(
-        absl::StrCat(folder.string(),
-                     ": has none of tokenizer.json, added_tokens.json, tokenizer_config.json; save the tokenizer "
-                     "with its SID tokens there (tokenizer.save_pretrained)"));
+    return absl::NotFoundError(absl::StrCat(
+        folder.string(),
+        ": has none of tokenizer.json, added_tokens.json, tokenizer_config.json; save the tokenizer "
+        "with its SID tokens there (tokenizer.save_pretrained), or, where ids were reckoned without one, write "
+        "added_tokens.json: {\"</s>\": 1, \"<a_0>\": 7, \"<a_1>\": 8, ...}"));
   }
   if (Exists(whole)) BEAMLINE_RETURN_IF_ERROR(ReadTokenizerJson(whole, tokenizer));
   if (Exists(added)) {

@@ -15,6 +15,7 @@
 #include "runtime/hf_t5_weights.h"
 #include "runtime/hf_tokenizer.h"
 #include "runtime/t5_vocabulary.h"
+#include "runtime/training_record.h"
 #include "runtime/vocabulary.h"
 #include "sid/codebook.h"
 
@@ -62,10 +63,18 @@ absl::Status CheckTargets(const ImportHfOptions& options) {
         absl::StrCat(options.model_out.string(),
                      ": is the checkpoint's folder, whose files would be lost; name another --model-out"));
   }
-  const fs::path config = options.model_out / kConfigFile;
-  if (options.overwrite || !fs::exists(config, error)) return absl::OkStatus();
-  return absl::AlreadyExistsError(
-      absl::StrCat(config.string(), ": exists; pass --overwrite to replace the model, or name another --model-out"));
+  if (fs::weakly_canonical(WithoutSlash(options.model_out), error) ==
+      fs::weakly_canonical(WithoutSlash(options.out), error)) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        options.model_out.string(), ": is --out, too, and a bundle holds other files than the parts; name another"));
+  }
+  // What --overwrite does not mean: these are more than the parts that would be replaced, and useless without them.
+  BEAMLINE_RETURN_IF_ERROR(CheckHoldsNo(options.model_out, {kManifestFile, kTrainingFile, kCheckpointFile},
+                                        "a bundle or a trained model, which would be lost; name another --model-out"));
+  for (const char* name : {kConfigFile, kWeightsFile, kCodebookFile, kVocabularyFile, kSidsFile}) {
+    BEAMLINE_RETURN_IF_ERROR(CheckNotThere(options.model_out / name, options.overwrite));
+  }
+  return absl::OkStatus();
 }
 
 struct TemplateTokens {
@@ -153,7 +162,7 @@ absl::Status WriteSids(const PartsFolder& parts, sid::SidTable& sids, const Impo
                             sid::Codebook::Foreign(options.dialect, sids.level_sizes, Sha256Hex(index)));
   sids.codebook_fingerprint = codebook.fingerprint();
   BEAMLINE_RETURN_IF_ERROR(codebook.Save(parts / kCodebookFile));
-  return sid::WriteSidTsv(parts / "sids.tsv", sids);
+  return sid::WriteSidTsv(parts / kSidsFile, sids);
 }
 
 absl::Status WriteModel(const PartsFolder& parts, const Checkpoint& checkpoint, const model::ModelConfig& config) {

@@ -19,7 +19,6 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr char kSidsFile[] = "sids.tsv";
 constexpr int64_t kInterruptEvery = 4096;
 
 absl::StatusOr<sid::SidTable> ReadSids(const fs::path& path, const sid::Codebook& codebook) {

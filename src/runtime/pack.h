@@ -20,6 +20,8 @@
 
 namespace beamline::runtime {
 
+inline constexpr char kSidsFile[] = "sids.tsv";  // of a tokenizer folder
+
 struct CatalogueSources {
   std::filesystem::path tokenizer;  // folder with codebook.safetensors and sids.tsv
   std::filesystem::path items;      // item table; empty: items without attributes

@@ -18,6 +18,7 @@
 namespace beamline::runtime {
 
 inline constexpr char kTrainingFile[] = "training.json";
+inline constexpr char kCheckpointFile[] = "checkpoint.safetensors";  // of a training that has not ended
 
 // Beside the folder's config.json, which must be there, and its vocabulary, if it has one.
 absl::Status WriteTrainingRecord(const std::filesystem::path& folder, nlohmann::json record);

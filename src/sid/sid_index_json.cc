@@ -72,7 +72,7 @@ class IndexHandler final : public JsonHandler {
 
  private:
   bool Stop(absl::string_view why) {
-    status_ = absl::InvalidArgumentError(absl::StrCat(key_.empty() ? "" : QuotedKey(key_), ": ", why));
+    status_ = absl::InvalidArgumentError(key_.empty() ? std::string(why) : absl::StrCat(QuotedKey(key_), ": ", why));
     return false;
   }
 

@@ -62,7 +62,7 @@ TEST(T5Journey, ImportTrainEvaluatePackExport) {
                                     "--levels 6,5,4 --max-items 5 --out ", out, "/again")),
               HasSubstr("the end token is scored"))
       << "the checkpoint says it";
-  EXPECT_THAT(cli::Run(export_hf, 2), HasSubstr("is there already"));
+  EXPECT_THAT(cli::Run(export_hf, 2), HasSubstr("hf/model.safetensors: exists; pass --overwrite"));
 }
 
 }  // namespace

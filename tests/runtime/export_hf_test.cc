@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <filesystem>
+#include <map>
 #include <string>
 
 #include <gmock/gmock.h>
@@ -14,7 +15,9 @@
 #include "base/safetensors.h"
 #include "runtime/bundle_manifest.h"
 #include "runtime/import_hf.h"
+#include "runtime/pack.h"
 #include "runtime/t5_vocabulary.h"
+#include "runtime/training_record.h"
 #include "runtime/vocabulary.h"
 #include "testing/paths.h"
 
@@ -114,6 +117,78 @@ TEST(NewTokens, AreThoseOfLettersCode) {
   EXPECT_EQ(tokens[1], 5);    // <a_1>
   EXPECT_EQ(tokens[2], 6);    // <a_2>
   EXPECT_EQ(tokens[12], 14);  // <b_0>
+}
+
+// What a folder that was there holds, before and after.
+std::map<std::string, std::string> Contents(const fs::path& folder) {
+  std::map<std::string, std::string> contents;
+  for (const auto& entry : fs::directory_iterator(folder)) contents[entry.path().filename()] = Bytes(entry.path());
+  return contents;
+}
+
+// None of the parts, one by one, is replaced unasked; a tokenizer's folder has some of them.
+TEST(HfTargets, AnImportReplacesNoPartUnasked) {
+  ImportHfOptions options = Case("relu_tied", Temp("unasked"));
+  for (const char* name : {kConfigFile, kWeightsFile, kCodebookFile, kVocabularyFile, kSidsFile}) {
+    fs::remove_all(options.model_out);
+    fs::create_directories(options.model_out);
+    ASSERT_TRUE(WriteFileAtomically(options.model_out / name, "mine").ok());
+    const auto before = Contents(options.model_out);
+    const absl::Status status = ImportHf(options).status();
+    EXPECT_EQ(status.code(), absl::StatusCode::kAlreadyExists) << status;
+    EXPECT_THAT(std::string(status.message()), HasSubstr(name));
+    EXPECT_EQ(Contents(options.model_out), before);
+    EXPECT_FALSE(fs::exists(options.out));
+  }
+  options.overwrite = true;
+  EXPECT_TRUE(ImportHf(options).ok());
+}
+
+TEST(HfTargets, ABundleAndATrainedModelAreReplacedByNoFlag) {
+  const fs::path temp = Temp("kept");
+  ImportHfOptions options = Case("relu_tied", temp);
+  ASSERT_TRUE(ImportHf(options).ok());
+  const fs::path model = options.model_out;
+  for (const char* name : {kManifestFile, kTrainingFile, kCheckpointFile}) {
+    const fs::path folder = temp / "folder";
+    fs::remove_all(folder);
+    fs::create_directories(folder);
+    ASSERT_TRUE(WriteFileAtomically(folder / name, "mine").ok());
+    const auto before = Contents(folder);
+    options.model_out = folder;
+    options.out = temp / "other";
+    options.overwrite = true;
+    EXPECT_THAT(std::string(ImportHf(options).status().message()), HasSubstr("is of a bundle or a trained model"));
+    EXPECT_THAT(std::string(ExportHf({.model = model, .out = folder, .overwrite = true}).message()),
+                HasSubstr("is of a bundle or a trained model"));
+    EXPECT_EQ(Contents(folder), before) << name;
+  }
+  options.model_out = options.out / "";
+  EXPECT_THAT(std::string(ImportHf(options).status().message()), HasSubstr("is --out, too"));
+  EXPECT_FALSE(fs::exists(options.out));
+}
+
+TEST(HfTargets, AnExportMixesNoCheckpoints) {
+  const fs::path temp = Temp("mixed");
+  const ImportHfOptions options = Case("relu_tied", temp);
+  ASSERT_TRUE(ImportHf(options).ok());
+  const fs::path out = temp / "hf";
+  const auto refused = [&](const char* name, bool overwrite) {
+    fs::remove_all(out);
+    fs::create_directories(out);
+    EXPECT_TRUE(WriteFileAtomically(out / name, "mine").ok());
+    const absl::Status status = ExportHf({.model = options.model_out, .out = out, .overwrite = overwrite});
+    EXPECT_EQ(status.code(), absl::StatusCode::kAlreadyExists) << name << ": " << status;
+    EXPECT_EQ(Contents(out).size(), 1u) << name;
+  };
+  for (const char* name : {"config.json", "model.safetensors", "tokenizer.json", "generation_config.json"}) {
+    refused(name, false);
+  }
+  for (const char* name : {"added_tokens.json", "model.safetensors.index.json"}) refused(name, true);
+  fs::remove(options.model_out / kWeightsFile);
+  fs::remove_all(out);
+  EXPECT_EQ(ExportHf({.model = options.model_out, .out = out}).code(), absl::StatusCode::kNotFound);
+  EXPECT_FALSE(fs::exists(out)) << "nothing is begun without weights";
 }
 
 }  // namespace

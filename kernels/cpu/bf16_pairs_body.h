@@ -42,7 +42,10 @@ void SumBf16Pairs(const Bf16PairsTile& args) {
   for (int64_t i = 0; i < args.pairs; ++i, a += 2, b += kPanel * sizeof(float)) {
     __m512i columns[kPanels];
 #pragma GCC unroll 16
-    for (int v = 0; v < kPanels; ++v) columns[v] = _mm512_loadu_si512(b + v * args.panel_bytes);
+    for (int v = 0; v < kPanels; ++v) {
+      columns[v] = _mm512_loadu_si512(b + v * args.panel_bytes);
+      PrefetchPanel(b + (v + kPanels) * args.panel_bytes);
+    }
 #pragma GCC unroll 16
     for (int r = 0; r < kRows; ++r) {
       int32_t pair;

@@ -47,7 +47,9 @@ void Tile(const TileArgs& args) {
     Vector columns[kPanels * kVectors];
 #pragma GCC unroll 16
     for (int v = 0; v < kPanels * kVectors; ++v) {
-      columns[v] = LoadVector(b + v / kVectors * args.panel_step + v % kVectors * kVectorFloats);
+      const float* const from = b + v / kVectors * args.panel_step + v % kVectors * kVectorFloats;
+      columns[v] = LoadVector(from);
+      if (v % kVectors == 0) PrefetchPanel(from + kPanels * args.panel_step);
     }
 #pragma GCC unroll 16
     for (int r = 0; r < kRows; ++r) {

@@ -30,6 +30,12 @@ BEAMLINE_INLINE Packed AllOf(int32_t row) {
 #endif
 }
 
+BEAMLINE_INLINE IntVector LoadInts(const int32_t* from) {
+  IntVector values;
+  std::memcpy(&values, from, sizeof(values));
+  return values;
+}
+
 #if defined(__AVX512VNNI__)
 using RowValue = uint8_t;
 BEAMLINE_INLINE Packed LoadColumns(const char* b) { return _mm512_loadu_si512(b); }
@@ -75,22 +81,27 @@ struct Int8Tile {
 
 template <int kRows, int kPanels>
 void SumInt8(const Int8Tile& args) {
-  Packed sum[kRows][kPanels * kVectors];
+  // Not of the intrinsics' own type, which may alias anything: GCC would keep the sums in memory all the way, at half
+  // the speed.
+  IntVector sum[kRows][kPanels * kVectors];
 #pragma GCC unroll 16
-  for (int v = 0; v < kPanels * kVectors; ++v) {
-    const Int8Header& header = *reinterpret_cast<const Int8Header*>(args.b + v / kVectors * args.panel_bytes);
-    Packed start;
-    std::memcpy(&start, header.start + v % kVectors * kVectorFloats, sizeof(start));
+  for (int r = 0; r < kRows; ++r) {
 #pragma GCC unroll 16
-    for (int r = 0; r < kRows; ++r) sum[r][v] = start;
+    for (int v = 0; v < kPanels * kVectors; ++v) {
+      const Int8Header& header = *reinterpret_cast<const Int8Header*>(args.b + v / kVectors * args.panel_bytes);
+      sum[r][v] = LoadInts(header.start + v % kVectors * kVectorFloats);
+    }
   }
   const char* a = args.a + kInt8RowHeader;
   const char* b = args.b + sizeof(Int8Header);
+#pragma GCC unroll 2
   for (int64_t i = 0; i < args.groups; ++i, a += sizeof(int32_t), b += kPanel * kInt8Group) {
     Packed columns[kPanels * kVectors];
 #pragma GCC unroll 16
     for (int v = 0; v < kPanels * kVectors; ++v) {
-      columns[v] = LoadColumns(b + v / kVectors * args.panel_bytes + v % kVectors * kColumnBytes);
+      const char* const from = b + v / kVectors * args.panel_bytes + v % kVectors * kColumnBytes;
+      columns[v] = LoadColumns(from);
+      if (v % kVectors == 0) PrefetchPanel(from + kPanels * args.panel_bytes);
     }
 #pragma GCC unroll 16
     for (int r = 0; r < kRows; ++r) {
@@ -98,21 +109,20 @@ void SumInt8(const Int8Tile& args) {
       std::memcpy(&group, a + r * args.row_bytes, sizeof(group));
       const Packed row = AllOf(group);
 #pragma GCC unroll 16
-      for (int v = 0; v < kPanels * kVectors; ++v) sum[r][v] = AddProducts(sum[r][v], row, columns[v]);
+      for (int v = 0; v < kPanels * kVectors; ++v)
+        sum[r][v] = reinterpret_cast<IntVector>(AddProducts(reinterpret_cast<Packed>(sum[r][v]), row, columns[v]));
     }
   }
 #pragma GCC unroll 16
-  for (int v = 0; v < kPanels * kVectors; ++v) {
-    const Int8Header& header = *reinterpret_cast<const Int8Header*>(args.b + v / kVectors * args.panel_bytes);
-    const Vector scale = LoadVector(header.scale + v % kVectors * kVectorFloats);
+  for (int r = 0; r < kRows; ++r) {
+    float row_scale;
+    std::memcpy(&row_scale, args.a + r * args.row_bytes, sizeof(row_scale));
 #pragma GCC unroll 16
-    for (int r = 0; r < kRows; ++r) {
-      float row_scale;
-      std::memcpy(&row_scale, args.a + r * args.row_bytes, sizeof(row_scale));
-      IntVector exact;
-      std::memcpy(&exact, &sum[r][v], sizeof(exact));
+    for (int v = 0; v < kPanels * kVectors; ++v) {
+      const Int8Header& header = *reinterpret_cast<const Int8Header*>(args.b + v / kVectors * args.panel_bytes);
+      const Vector scale = LoadVector(header.scale + v % kVectors * kVectorFloats);
       StoreVector(args.out + r * args.out_step + v * kVectorFloats,
-                  __builtin_convertvector(exact, Vector) * (scale * Broadcast(row_scale)));
+                  __builtin_convertvector(sum[r][v], Vector) * (scale * Broadcast(row_scale)));
     }
   }
 }

@@ -12,6 +12,7 @@
 #include "base/log.h"
 #include "base/may_pass.h"
 #include "base/run_catching.h"
+#include "beamline/kernels/packed_gemm.h"
 #include "beamline/kernels/vector_ops.h"
 #include "beamline/status.h"
 #include "runtime/load_model.h"
@@ -32,12 +33,14 @@ absl::Status CheckGroupDtype(const RunnerOptions& options, const ParallelOptions
 
 parallel::Settings GroupSettings(const RunnerOptions& options, const backend::Context& ctx) {
   const bool cpu = ctx.device.is_cpu();
-  return {{"group protocol", absl::StrCat(kGroupProtocol)},
-          {"engine.device", cpu ? "cpu" : "cuda"},
-          {"engine.dtype", options.dtype},
-          {"engine.backend", cpu && options.backend == "auto" ? "cpu" : options.backend},
-          // What every rank computes for itself, above all the choice of experts, must come out the same.
-          {"instruction set", cpu ? kernels::BestVectorOps().name : "any"}};
+  return {
+      {"group protocol", absl::StrCat(kGroupProtocol)},
+      {"engine.device", cpu ? "cpu" : "cuda"},
+      {"engine.dtype", options.dtype},
+      {"engine.backend", cpu && options.backend == "auto" ? "cpu" : options.backend},
+      // What every rank computes for itself, above all the choice of experts, must come out the same.
+      {"instruction set", cpu ? kernels::BestVectorOps().name : "any"},
+      {"bf16 products", cpu && options.dtype == "bf16" ? kernels::BestGemm(kernels::Precision::kBf16).name : "any"}};
 }
 
 absl::StatusOr<std::shared_ptr<GroupLeader>> GroupLeader::Start(const RunnerOptions& options,

@@ -28,9 +28,9 @@ kernels=(beamline_kernels_cuda{,_unfenced}_{test,bench})
 cmake --build "$build" -j "$jobs" --target "${kernels[@]}"
 if [[ -n ${BEAMLINE_BUILD:-} ]]; then  # some are not of the build's `all`
   # Without gRPC there is no beamline binary.
-  if grep -q '^BEAMLINE_WITH_GRPC:BOOL=OFF' "$BEAMLINE_BUILD/CMakeCache.txt"; then BEAMLINE=none; fi
+  if grep -qE '^BEAMLINE_WITH_GRPC:BOOL=(OFF|0|NO|FALSE)$' "$BEAMLINE_BUILD/CMakeCache.txt"; then BEAMLINE=${BEAMLINE:-none}; fi
   binary=beamline
-  [[ ${BEAMLINE:-} != none ]] || binary=
+  [[ -z ${BEAMLINE:-} ]] || binary=
   cmake --build "$BEAMLINE_BUILD" -j "$jobs" --target $binary beamline_{backend,model,decode,train}_gpu_test \
     beamline_engine_gpu_bench beamline_peer
 fi

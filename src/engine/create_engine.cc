@@ -42,10 +42,9 @@ absl::StatusOr<std::unique_ptr<runtime::Runner>> LoadIdentified(runtime::RunnerO
   options.digest = digest.substr(0, digest.find(kAndCatalogue));
   BEAMLINE_ASSIGN_OR_RETURN(std::unique_ptr<runtime::Runner> runner, runtime::LoadRunner(options));
   if (options.catalogue.empty()) return runner;
-  BEAMLINE_ASSIGN_OR_RETURN(const std::string now, Identify(options.bundle, options.catalogue));
-  if (now != digest) {
-    return absl::AbortedError(
-        absl::StrCat(options.bundle, " or ", options.catalogue, ": was replaced while it was loaded; load it again"));
+  BEAMLINE_ASSIGN_OR_RETURN(const runtime::BundleFileEntry now, runtime::DescribeFile(options.catalogue));
+  if (digest.substr(options.digest.size() + 1) != now.sha256) {
+    return absl::AbortedError(absl::StrCat(options.catalogue, ": was replaced while it was loaded; load it again"));
   }
   return runner;
 }

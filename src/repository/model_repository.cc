@@ -107,6 +107,11 @@ bool ModelRepository::Stopping() const {
   return inbox_->stopping || Interrupted();
 }
 
+bool ModelRepository::RequestsWait() const {
+  std::lock_guard lock(inbox_->mu);
+  return !inbox_->requests.empty();
+}
+
 void ModelRepository::Loop() {
   LowerPriority();
   while (true) {

@@ -73,7 +73,7 @@ class ModelRepository {
 
   // Serves the bundle at `path`. Empty: the newest version of the folder, even if it was refused or rolled back before;
   // without a folder, options.bundle again. What is being served already is not loaded again. RESOURCE_EXHAUSTED:
-  // too many requests wait. UNAVAILABLE: stopping.
+  // too many requests wait. UNAVAILABLE: stopping. ABORTED: the bundle was replaced while it was loaded.
   void Reload(std::string path, Done done);
   // Serves what served before the current version; again, and it goes one further back. FAILED_PRECONDITION: there is
   // none, or its bundle is no longer what it was.
@@ -117,6 +117,7 @@ class ModelRepository {
   ModelRepository(RepositoryOptions options, std::unique_ptr<Loader> loader, std::shared_ptr<const Clock> clock);
   absl::Status ServeFirst();
   bool Stopping() const;
+  bool RequestsWait() const;
   void Submit(Request request);
   void Loop();
   bool Work();

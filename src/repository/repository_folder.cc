@@ -58,7 +58,10 @@ absl::Status ModelRepository::ServeNewest(std::vector<FolderVersion> available, 
     }
     newest.Update(status);
     if (Stopping()) break;
-    refusals_[version->number] = {version->stamp, RetryAt(status, clock_->Now(), options_.retry_delay)};
+    Refusal& refusal = refusals_[version->number];
+    const int tries = refusal.stamp == version->stamp ? refusal.tries + 1 : 1;
+    refusal = {version->stamp, RetryAt(status, clock_->Now(), options_.retry_delay, tries), tries};
+    if (serving_ && RequestsWait()) break;                              // the rest at the next look
     available.resize(static_cast<size_t>(version - available.data()));  // now those below it
   }
   return newest;

@@ -34,8 +34,7 @@ std::string StampOfFile(const fs::path& path) {
   struct stat file = {};
   if (stat(path.c_str(), &file) != 0) return "none";
   const auto nanoseconds = [](const timespec& time) { return time.tv_sec * int64_t{1000000000} + time.tv_nsec; };
-  return absl::StrCat(file.st_dev, ",", file.st_ino, ",", file.st_size, ",", nanoseconds(file.st_mtim), ",",
-                      nanoseconds(file.st_ctim));
+  return absl::StrCat(file.st_size, ",", nanoseconds(file.st_mtim), ",", nanoseconds(file.st_ctim));
 }
 
 std::optional<int64_t> ParseVersionNumber(absl::string_view name) {

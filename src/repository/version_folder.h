@@ -27,7 +27,8 @@ struct FolderVersion {
   std::string stamp;
 };
 
-// Of the file's place, size and times, that of its last change of any kind included, which no copy takes along.
+// Of the file's size and times, that of its last change of any kind included, which no copy takes along. Not of its
+// inode: mounts of object stores give new ones as they like.
 std::string StampOfFile(const std::filesystem::path& path);
 
 std::optional<int64_t> ParseVersionNumber(absl::string_view name);

@@ -21,13 +21,14 @@ namespace beamline::repository {
 struct Refusal {
   std::string stamp;
   absl::Time retry_at = absl::InfiniteFuture();
+  int tries = 1;  // of these files
 };
 using Refusals = std::map<int64_t, Refusal>;  // by number
 
 // When to try again what failed with `error`: never where the bundle is at fault, after `delay` where the machine is
 // (memory, input and output, rights, what is not there: their change leaves no trace in a stamp), or where the error is
-// marked so (base/may_pass.h).
-absl::Time RetryAt(const absl::Status& error, absl::Time now, absl::Duration delay);
+// marked so (base/may_pass.h): then after twice as long each time, for it may as well be the bundle's fault for good.
+absl::Time RetryAt(const absl::Status& error, absl::Time now, absl::Duration delay, int tries = 1);
 
 // Null: nothing to do. `available` is ascending.
 const FolderVersion* NextVersion(absl::Span<const FolderVersion> available, int64_t floor, const Refusals& refusals,

@@ -98,6 +98,7 @@ json GenerationJson(const Model& model) {
       {"decoder_start_token_id", model.Id(model.config.t5.start)},
       {"pad_token_id", model.Id(model.config.t5.start)},
       {"eos_token_id", model.Id(model.config.t5.end)},
+      {"num_beams", 20},                          // without any, transformers refuses to save what belongs to beams
       {"length_penalty", 0.0},                    // scores are sums of log-probabilities, not divided by a length
       {"max_new_tokens", model.config.steps()}};  // the end token's, too, where it is scored: an import reads it back
 }
@@ -255,8 +256,7 @@ absl::Status ExportHf(const ExportHfOptions& options) {
                                         "a bundle or a trained model, which would be lost; name another --out"));
   // Others read them beside what is written here.
   BEAMLINE_RETURN_IF_ERROR(CheckHoldsNo(
-      options.out,
-      {"added_tokens.json", "special_tokens_map.json", "model.safetensors.index.json", "pytorch_model.bin"},
+      options.out, {"added_tokens.json", "special_tokens_map.json", "spiece.model", "model.safetensors.index.json"},
       "another checkpoint, and would be taken for this one's; remove it, or name another --out"));
   BEAMLINE_RETURN_IF_ERROR(CheckNotThere(options.out / kWeightsFile, options.overwrite));
   for (const auto& [name, document] : documents) {

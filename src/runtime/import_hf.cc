@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "runtime/import_hf.h"
 
+#include <algorithm>
 #include <system_error>
 #include <utility>
 
@@ -52,6 +53,11 @@ class PartsFolder {
   bool keep_;
 };
 
+// A folder or below it.
+bool IsIn(const fs::path& path, const fs::path& folder) {
+  return std::mismatch(folder.begin(), folder.end(), path.begin(), path.end()).first == folder.end();
+}
+
 // Asked before the long work: what stands where the results go.
 absl::Status CheckTargets(const ImportHfOptions& options) {
   BEAMLINE_RETURN_IF_ERROR(CheckBundleTarget(options.out, options.overwrite));
@@ -63,10 +69,12 @@ absl::Status CheckTargets(const ImportHfOptions& options) {
         absl::StrCat(options.model_out.string(),
                      ": is the checkpoint's folder, whose files would be lost; name another --model-out"));
   }
-  if (fs::weakly_canonical(WithoutSlash(options.model_out), error) ==
-      fs::weakly_canonical(WithoutSlash(options.out), error)) {
+  const fs::path parts = fs::weakly_canonical(WithoutSlash(options.model_out), error),
+                 out = fs::weakly_canonical(WithoutSlash(options.out), error);
+  if (!error && (IsIn(parts, out) || IsIn(out, parts))) {
     return absl::InvalidArgumentError(absl::StrCat(
-        options.model_out.string(), ": is --out, too, and a bundle holds other files than the parts; name another"));
+        options.model_out.string(),
+        ": is --out, or one is in the other, and a bundle holds other files than the parts; name another"));
   }
   // What --overwrite does not mean: these are more than the parts that would be replaced, and useless without them.
   BEAMLINE_RETURN_IF_ERROR(CheckHoldsNo(options.model_out, {kManifestFile, kTrainingFile, kCheckpointFile},

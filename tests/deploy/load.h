@@ -3,6 +3,7 @@
 // Load on real servers while they are restarted and killed, every answer compared with the server's own.
 #pragma once
 
+#include <algorithm>
 #include <atomic>
 #include <functional>
 #include <memory>
@@ -16,7 +17,7 @@
 
 namespace beamline::deploy {
 
-// Calls without pause but for two milliseconds, each caller over a connection of its own, until it goes.
+// Calls without pause but for two milliseconds, each caller over a channel of its own, until it goes.
 class Load {
  public:
   // `connect` makes a caller's channel; `expected`: the answers' essence, one per request. Both outlive the load.
@@ -81,6 +82,7 @@ class Load {
 // Until the load's calls reach this server.
 inline bool GetsTraffic(const RealServer& server) {
   const int64_t before = server.completed();
+  if (before < 0) return false;
   for (int i = 0; i < 200; ++i) {
     if (server.completed() >= before + 5) return true;
     absl::SleepFor(absl::Milliseconds(50));

@@ -8,7 +8,6 @@
 
 #include "deploy/load.h"
 #include "gmock/gmock.h"
-#include "testing/eventually.h"
 #include "testing/paths.h"
 
 namespace beamline::deploy {

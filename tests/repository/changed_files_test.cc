@@ -19,8 +19,11 @@ class ChangedFilesTest : public ModelRepositoryTest {
   // Another text of the same length, with the time of the one before, as `cp -p` of a good copy has it.
   static void WriteOver(const std::filesystem::path& file, const std::string& text) {
     const auto time = std::filesystem::last_write_time(file);
-    std::ofstream(file) << text;
-    std::filesystem::last_write_time(file, time);
+    const std::string before = StampOfFile(file);
+    do {  // the kernel's clock of files may stand still for ten milliseconds
+      std::ofstream(file) << text;
+      std::filesystem::last_write_time(file, time);
+    } while (StampOfFile(file) == before);
   }
 };
 
@@ -88,11 +91,32 @@ TEST_F(ChangedFilesTest, OneThatCannotBeReadDoesNotHoldUpTheOneBelow) {
   EXPECT_EQ(Serving(), "free");
 }
 
+// Two that cannot be loaded, and an operator who comes while the first is tried.
+TEST_F(ChangedFilesTest, AnOperatorWaitsForOneLoadAlone) {
+  WriteBundle(folder_ / "1", "one");
+  const std::string chosen = WriteBundle(folder_ / "chosen", "chosen");
+  ASSERT_TRUE(Start({.folder = folder_.string()}).ok());
+  WriteBundle(folder_ / "2", "busy two");
+  WriteBundle(folder_ / "3", "busy three");
+  const int before = counts_.loads;
+  std::vector<int> loads;
+  loader_->during_load = [&] {
+    if (counts_.loads == before + 1)
+      repository_->Reload(chosen, [&](auto) { loads.push_back(counts_.loads - before); });
+  };
+  Poll();
+  EXPECT_THAT(loads, ElementsAre(2)) << "the third's, and the chosen one's";
+  EXPECT_EQ(Serving(), "chosen");
+}
+
 TEST(MayPassTest, WhatIsMarkedIsTriedAgainWhateverItsCode) {
   const absl::Time now = absl::FromUnixSeconds(1000);
   const absl::Status error = MayPass(absl::DataLossError("rank 1: model.safetensors missing"));
   EXPECT_EQ(error.code(), Code::kDataLoss);
   EXPECT_EQ(RetryAt(error, now, absl::Seconds(30)), now + absl::Seconds(30));
+  EXPECT_EQ(RetryAt(error, now, absl::Seconds(30), 3), now + absl::Seconds(120)) << "ever later";
+  EXPECT_EQ(RetryAt(error, now, absl::Seconds(30), 1000), now + absl::Seconds(960));
+  EXPECT_EQ(RetryAt(absl::UnavailableError("disk"), now, absl::Seconds(30), 3), now + absl::Seconds(30));
   EXPECT_TRUE(MayPass(absl::OkStatus()).ok());
 }
 

@@ -6,7 +6,8 @@
 //         odd ones are summed by themselves in fp32, then both are added, then the result to the sum so far. This is
 //         what AMX does (Intel SDM, TDPBF16PS); all versions but one give the same bits, fp32 numbers below 2^-126
 //         apart, which AMX takes as 0. The one is AVX-512's own instruction for bf16 (VDPBF16PS), at twice the rate of
-//         fp32: a sum is one chain over pairs of k, of each the odd product first.
+//         fp32: a sum is one chain over pairs of k, of each the odd product first; it takes numbers below
+//         2^-126 as 0, too.
 //   int8  each row of a and each column of b is divided by its largest magnitude / 127 and rounded; products are summed
 //         exactly in int32 and scaled back. All versions give the same bits. A row or column with a value that is not
 //         finite becomes NaN. k is at most kMaxInt8Depth.

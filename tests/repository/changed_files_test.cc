@@ -4,6 +4,7 @@
 #include <filesystem>
 #include <fstream>
 
+#include "absl/time/clock.h"
 #include "base/may_pass.h"
 #include "gmock/gmock.h"
 #include "repository/repository_fixture.h"
@@ -20,10 +21,11 @@ class ChangedFilesTest : public ModelRepositoryTest {
   static void WriteOver(const std::filesystem::path& file, const std::string& text) {
     const auto time = std::filesystem::last_write_time(file);
     const std::string before = StampOfFile(file);
-    do {  // the kernel's clock of files may stand still for ten milliseconds
+    for (int tries = 0; tries < 1000 && StampOfFile(file) == before; ++tries) {
+      absl::SleepFor(absl::Milliseconds(1));  // the kernel's clock of files may stand still for ten
       std::ofstream(file) << text;
       std::filesystem::last_write_time(file, time);
-    } while (StampOfFile(file) == before);
+    }
   }
 };
 

@@ -5,15 +5,19 @@
 #include <cstdio>
 #include <filesystem>
 #include <fstream>
+#include <functional>
 #include <memory>
+#include <mutex>
 #include <sstream>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include "absl/cleanup/cleanup.h"
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
 #include "absl/synchronization/notification.h"
@@ -27,6 +31,7 @@
 #include "gtest/gtest.h"
 #include "runtime/runner.h"
 #include "runtime/tiny_bundle.h"
+#include "spdlog/sinks/base_sink.h"
 #include "spdlog/sinks/ostream_sink.h"
 
 namespace beamline {
@@ -177,6 +182,63 @@ TEST_F(BundleEngineTest, AReloadOfADamagedCopyIsRefused) {
   const absl::Status status = reload();
   EXPECT_FALSE(status.ok());
   EXPECT_THAT(status.message(), HasSubstr("model.safetensors"));
+}
+
+// Does something between the moment a bundle was identified and its load, once armed.
+class WhenLoading final : public spdlog::sinks::base_sink<std::mutex> {
+ public:
+  std::function<void()> once;  // set while nothing is logged
+
+ private:
+  void sink_it_(const spdlog::details::log_msg& message) override {
+    if (once == nullptr ||
+        !absl::StartsWith(absl::string_view(message.payload.data(), message.payload.size()), "model loading")) {
+      return;
+    }
+    std::exchange(once, nullptr)();
+  }
+  void flush_() override {}
+};
+
+// Of one in whose place another came after it was identified: neither is served under the other's digest.
+TEST_F(BundleEngineTest, WhatCameInPlaceOfABundleOrItsCatalogueWhileItLoadedIsRefused) {
+  for (const int items : {140, 130}) {
+    ASSERT_TRUE(runtime::testing::WriteTinyBundle(folder_ / absl::StrCat(items), {.items = items}).ok());
+  }
+  const fs::path catalogue = folder_ / "catalogue", current = folder_ / "current";
+  const auto replace_catalogue = [&](const char* bundle) {
+    fs::copy_file(folder_ / bundle / "items", folder_ / "aside", fs::copy_options::overwrite_existing);
+    fs::rename(folder_ / "aside", catalogue);
+  };
+  const auto point = [&](const char* bundle) {
+    fs::remove(current);
+    fs::create_symlink(folder_ / bundle, current);
+  };
+  replace_catalogue("bundle");
+  const auto sink = std::make_shared<WhenLoading>();
+  Log().sinks().push_back(sink);
+  const absl::Cleanup gone = [&] { std::erase(Log().sinks(), sink); };
+  EngineOptions options;
+  options.catalogue = catalogue.string();
+  const auto engine = Start(options);
+  const auto reload = [&](std::function<void()> meanwhile) {
+    sink->once = std::move(meanwhile);
+    absl::Status status;
+    absl::Notification done;
+    engine->Reload(current, [&](const absl::StatusOr<ModelVersion>& result) {
+      status = result.status();
+      done.Notify();
+    });
+    done.WaitForNotification();
+    return status;
+  };
+  const uint64_t before = engine->GetStatus().num_items;
+  point("140");
+  EXPECT_EQ(reload([&] { point("130"); }).code(), absl::StatusCode::kAborted);
+  EXPECT_EQ(reload([&] { replace_catalogue("140"); }).code(), absl::StatusCode::kAborted);
+  EXPECT_EQ(engine->GetStatus().num_items, before) << "the one before serves on";
+  EXPECT_TRUE(reload(nullptr).ok());
+  EXPECT_EQ(engine->GetStatus().num_items, 140u);
 }
 
 // Runs the example; what it prints on standard output, then its exit code. Standard error goes to `log`.

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
 # Builds docker/Dockerfile where there is no Docker, and tries the image: buildah on a base made by debootstrap, then
-# the image's root, read-only, as uid 65532 without capabilities, in network and process namespaces of its own.
+# the image's root and entrypoint, read-only, as uid 65532 without capabilities, in network and process namespaces of its
+# own.
 #
 #   docker/build-without-engine.sh              build target cpu from HEAD, and try it
 #   docker/build-without-engine.sh --target cuda
@@ -13,9 +14,10 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-# In the namespaces: $1 is the image's root.
+# In the namespaces: $1 is the image's root, what follows its entrypoint.
 try_image() {
-  local root=$1 server line
+  local root=$1 container first server
+  local entrypoint=("${@:2}")
   local failed=0
   expect() {  # expect TEXT COMMAND...: the command succeeds
     local text=$1
@@ -28,6 +30,16 @@ try_image() {
   local as_user=(env -i PATH=/usr/local/bin:/usr/bin:/bin /usr/sbin/chroot "$root" setpriv --reuid=65532 --regid=65532
     --clear-groups --no-new-privs --bounding-set=-all --inh-caps=-all)
   inside() { "${as_user[@]}" "$@"; }
+  # As a container's first process, which $first is then. Whom nothing handles SIGTERM for, the kernel keeps it from.
+  start() {
+    unshare --pid --fork --kill-child "${as_user[@]}" "${entrypoint[@]}" serve --config /etc/beamline/server.textproto &
+    container=$!
+    for ((i = 0; i < 100; ++i)); do
+      read -r first <"/proc/$container/task/$container/children" || true
+      [[ -n $first && $(cat "/proc/$first/comm") == "$(basename "${entrypoint[0]}")" ]] && return
+      sleep 0.01
+    done
+  }
   status_of() { awk -v key="$1:" '$1 == key { print $2 }' "/proc/$server/status"; }
   # Addresses that something listens on at the port, in the kernel's hexadecimal.
   listens_on() {
@@ -61,13 +73,13 @@ try_image() {
 
   echo "-- serve, with the image's configuration and nothing that can be written"
   expect "healthcheck says no while nothing runs" refuse inside /opt/beamline/bin/healthcheck
-  "${as_user[@]}" beamline serve --config /etc/beamline/server.textproto &
-  server=$!
+  start
   for ((i = 0; i < 300; ++i)); do
     inside /opt/beamline/bin/healthcheck 2>/dev/null && break
     sleep 0.1
   done
   expect "healthcheck says yes" inside /opt/beamline/bin/healthcheck
+  read -r server <"/proc/$first/task/$first/children" || true
   expect "uid 65532" test "$(status_of Uid)" = 65532
   expect "no capability, effective or to be gained" test "$(status_of CapEff)$(status_of CapBnd)" = 00000000000000000000000000000000
   expect "no new privileges" test "$(status_of NoNewPrivs)" = 1
@@ -77,17 +89,27 @@ try_image() {
   expect "admin pages for probes and scrapes" test "$(listens_on 50053)" = 00000000
   inside beamline recommend --items 5,17 --top-k 3
   expect "recommendations" quietly inside beamline recommend --items 5,17 --top-k 3 --json
-  kill -TERM "$server"
+  kill -TERM "$first"
   sleep 1
   expect "healthcheck says no while it drains" refuse inside /opt/beamline/bin/healthcheck
   local code=0
-  wait "$server" || code=$?
+  wait "$container" || code=$?
   expect "SIGTERM ends it with 0" test "$code" = 0
+
+  echo "-- stopped while its libraries are loaded"
+  for delay in 0 0.1 0.3; do
+    start
+    sleep $delay
+    kill -TERM "$first"
+    expect "SIGTERM after $delay s ends it at once" timeout 5 tail -s 0.1 --pid="$container" -f /dev/null
+    kill -KILL "$container" 2>/dev/null || true
+    wait "$container" 2>/dev/null || true
+  done
   return $failed
 }
 
 if [[ ${1:-} == --inside ]]; then
-  try_image "$2"
+  try_image "${@:2}"
   exit
 fi
 
@@ -158,12 +180,13 @@ if [[ $build == yes ]]; then
   echo "built in $((SECONDS - start)) s"
 fi
 say "Image"
-b inspect --type image "$image" |
-  python3 -c 'import json, sys; c = json.load(sys.stdin)["Docker"]["config"]; print(*(f"{k}: {c[k]}" for k in ("User", "Entrypoint", "Cmd", "ExposedPorts", "Healthcheck", "Labels")), sep="\n")'
+config() { b inspect --type image "$image" | python3 -c "import json, sys; c = json.load(sys.stdin)['Docker']['config']; $1"; }
+config 'print(*(f"{k}: {c[k]}" for k in ("User", "Entrypoint", "Cmd", "ExposedPorts", "Healthcheck", "Labels")), sep="\n")'
+mapfile -t entrypoint < <(config 'print(*c["Entrypoint"], sep="\n")')
 container=$(b from "$image")
 trap 'b umount "$container" >/dev/null; b rm "$container" >/dev/null; rm -rf "${context:-/nonexistent}"' EXIT
 root=$(b mount "$container")
 echo "size: $(du -sh --one-file-system "$root" | cut -f1), of it /opt/beamline: $(du -sh "$root/opt/beamline" | cut -f1)"
 echo "packages for it: $(tr '\n' ' ' <"$root/opt/beamline/packages.txt")"
 say "Try it"
-unshare --mount --net --pid --fork --kill-child bash docker/build-without-engine.sh --inside "$root"
+unshare --mount --net --pid --fork --kill-child bash docker/build-without-engine.sh --inside "$root" "${entrypoint[@]}"

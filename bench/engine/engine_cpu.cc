@@ -9,13 +9,8 @@
 // the request's arithmetic reaches of the rate of a 2048^3 fp32 product in the best library at hand, times the threads,
 // both measured in turns; and where the time goes.
 //
-//   beamline_engine_cpu_bench [--families t5,onerec_v1] [--sizes AB] [--beams 20,50,128,512] [--batches 1,16]
-//                             [--threads 1,2] [--clients 1] [--dtypes fp32] [--backends cpu,aten] [--items 10000]
-//                             [--seconds 1]
-//
-// clients: batches that run at the same time and share the threads; milliseconds are then those of all requests
-// together, one divided by the throughput. One thread is timed in its CPU seconds, so that other work on the machine
-// disturbs little; more in wall-clock seconds: measure those on a quiet machine.
+// beamline_engine_cpu_bench --help has the options. One thread is timed in its CPU seconds, so that other work on the
+// machine disturbs little; more in wall-clock seconds: measure those on a quiet machine.
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
@@ -26,8 +21,9 @@
 #include <thread>
 #include <vector>
 
+#include <CLI/CLI.hpp>
+
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_split.h"
 #include "backend/cpu/cpu_backend.h"
 #include "beamline/kernels/packed_gemm.h"
 #include "catalogue/generate.h"
@@ -35,7 +31,6 @@
 #include "decode/beam_search.h"
 #include "decode/trie_constraint.h"
 #include "model/model.h"
-#include "number_list.h"
 
 namespace beamline {
 namespace {
@@ -49,12 +44,53 @@ double Seconds(clockid_t clock) {
 }
 
 struct Options {
-  std::string sizes = "AB";
+  std::vector<std::string> sizes = {"A", "B"};
   std::vector<int> beams = {20, 50, 128, 512}, batches = {1, 16}, threads = {1, 2}, clients = {1};
   std::vector<std::string> families = {"t5", "onerec_v1"}, dtypes = {"fp32"}, backends = {"cpu", "aten"};
   double seconds = 1;
   int64_t items = 10000;
 };
+
+// Exit status in `exit` where there is nothing to run.
+bool ReadOptions(int argc, char** argv, Options& options, int& exit) {
+  CLI::App app(
+      "Times encode and beam search of whole requests on the CPU, of random weights, without server and scheduler",
+      "beamline_engine_cpu_bench");
+  app.footer(
+      R"(A line per case: milliseconds of a request, the fastest; those with its context cached; and the share of the rate
+of a 2048^3 fp32 product, measured in turns. Of one thread also where the time goes.
+
+  beamline_engine_cpu_bench --backends cpu --batches 1 --threads 1          # one core against its ceiling
+  beamline_engine_cpu_bench --backends cpu --dtypes fp32,bf16,int8 --batches 1 --threads 1
+  beamline_engine_cpu_bench --backends cpu --items 10000000 --beams 512     # what a large catalogue costs)");
+  const auto list = [&app](const char* name, auto& to, const char* what) {
+    return app.add_option(name, to, what)->delimiter(',')->capture_default_str();
+  };
+  list("--families", options.families, "Model families")->check(CLI::IsMember({"t5", "onerec_v1"}));
+  list("--sizes", options.sizes, "A: d 128, SIDs of 4 x 256; B: d 256, SIDs of 3 x 8192")
+      ->check(CLI::IsMember({"A", "B"}));
+  list("--beams", options.beams, "Beams of a request")->check(CLI::Range(1, 65536));
+  list("--batches", options.batches, "Requests of a batch")->check(CLI::Range(1, 4096));
+  list("--threads", options.threads, "Threads of the process")->check(CLI::Range(1, 1024));
+  list("--clients", options.clients,
+       "Batches at the same time, sharing the threads; ms are one divided by the throughput")
+      ->check(CLI::Range(1, 1024));
+  list("--dtypes", options.dtypes, "fp32, bf16, int8 (not aten)")->check(CLI::IsMember({"fp32", "bf16", "int8"}));
+  list("--backends", options.backends, "cpu, aten")->check(CLI::IsMember({"cpu", "aten"}));
+  app.add_option("--items", options.items, "Items of the catalogue")
+      ->check(CLI::Range(int64_t{1024}, int64_t{100'000'000}))
+      ->capture_default_str();
+  app.add_option("--seconds", options.seconds, "Of each case, at least")
+      ->check(CLI::Range(0.0, 3600.0))
+      ->capture_default_str();
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    exit = app.exit(error) == 0 ? 0 : 2;
+    return false;
+  }
+  return true;
+}
 
 model::ModelConfig Config(const std::string& family, char size) {
   model::ModelConfig config;
@@ -301,8 +337,8 @@ int Run(const Options& options) {
   std::printf("\n%-22s %5s %5s %7s %7s %8s %8s %6s %7s %9s %9s\n", "model", "beams", "batch", "threads", "clients",
               "ms", "cached", "ratio", "GFLOP", "GFLOP/s", "of GEMM");
   for (const std::string& family : options.families) {
-    for (const char size : options.sizes) {
-      const model::ModelConfig config = Config(family, size);
+    for (const std::string& size : options.sizes) {
+      const model::ModelConfig config = Config(family, size[0]);
       const auto catalogue = catalogue::GenerateCatalogue({.items = static_cast<uint64_t>(options.items),
                                                            .levels = static_cast<int>(config.level_sizes.size()),
                                                            .codes = config.level_sizes[0]});
@@ -321,7 +357,7 @@ int Run(const Options& options) {
                 for (const int beams : options.beams) {
                   const Case c{*model, *constraint, beams, batch, threads, clients};
                   const Timing timing = Measure(options, ctx, c, ceiling);
-                  std::printf("%-22s ", absl::StrCat(family, " ", std::string(1, size), " ", name, " ", dtype).c_str());
+                  std::printf("%-22s ", absl::StrCat(family, " ", size, " ", name, " ", dtype).c_str());
                   PrintCase(timing, c);
                   if (name == "cpu" && threads * clients == 1) PrintShares(timed, c);
                   std::fflush(stdout);
@@ -336,41 +372,11 @@ int Run(const Options& options) {
   return 0;
 }
 
-int Main(int argc, char** argv) {
-  Options options;
-  for (int i = 1; i + 1 < argc; i += 2) {
-    const std::string flag = argv[i], value = argv[i + 1];
-    if (flag == "--sizes")
-      options.sizes = value;
-    else if (flag == "--beams")
-      options.beams = bench::NumberList(value);
-    else if (flag == "--batches")
-      options.batches = bench::NumberList(value);
-    else if (flag == "--threads")
-      options.threads = bench::NumberList(value);
-    else if (flag == "--clients")
-      options.clients = bench::NumberList(value);
-    else if (flag == "--seconds")
-      options.seconds = bench::NumberList(value)[0];
-    else if (flag == "--items")
-      options.items = bench::NumberList(value)[0];
-    else if (flag == "--backends")
-      options.backends = absl::StrSplit(value, ',');
-    else if (flag == "--families")
-      options.families = absl::StrSplit(value, ',');
-    else if (flag == "--dtypes")
-      options.dtypes = absl::StrSplit(value, ',');
-    else
-      argc = 0;
-  }
-  if (argc % 2 == 0 || options.sizes.find_first_not_of("AB") != std::string::npos) {
-    std::fprintf(stderr, "see the head of bench/engine/engine_cpu.cc for the options\n");
-    return 2;
-  }
-  return Run(options);
-}
-
 }  // namespace
 }  // namespace beamline
 
-int main(int argc, char** argv) { return beamline::Main(argc, argv); }
+int main(int argc, char** argv) {
+  beamline::Options options;
+  int exit = 0;
+  return beamline::ReadOptions(argc, argv, options, exit) ? beamline::Run(options) : exit;
+}

@@ -12,15 +12,10 @@
 // in the design's table: products and attention of the rows that a request needs, one in the first decode step and a
 // beam's width afterwards.
 //
-//   beamline_engine_gpu_bench [--models 1.02B,0.13B,0.935B,trunk,t5,ranked] [--dtypes bf16,fp8] [--batches 1,8]
-//                             [--clients 1,2] [--beams 512] [--items 100000] [--seconds 2] [--profile 0]
-//
-// Prints one JSON object per line: the ceilings (device copy, bf16 product of 8192^3), then per case the median and
-// P99 of a batch in ms, the median of one whose contexts are cached, requests per second of both kinds, measured one
-// after the other, the share of the product's rate of the first, and what the case took of the device's memory beyond
-// the cases before it (activations, graphs, workers). clients: threads that run batches at the same time,
-// each with a stream, from the moment when all are warm. --profile N: after the warm-up, N batches of the first case
-// between cudaProfilerStart and -Stop, and nothing else, for ncu --profile-from-start off.
+// beamline_engine_gpu_bench --help has the options. Prints one JSON object per line: the ceilings (device copy, bf16
+// product of 8192^3), then per case the median and P99 of a batch in ms, the median of one whose contexts are cached,
+// requests per second of both kinds, measured one after the other, the share of the product's rate of the first, and
+// what the case took of the device's memory beyond the cases before it (activations, graphs, workers).
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
@@ -38,11 +33,11 @@
 #include <ATen/ops/matmul.h>
 #include <ATen/ops/randn.h>
 #include <ATen/ops/zeros.h>
+#include <CLI/CLI.hpp>
 #include <cuda_profiler_api.h>
 #include <cuda_runtime_api.h>
 
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_split.h"
 #include "backend/backend.h"
 #include "backend/context.h"
 #include "catalogue/generate.h"
@@ -50,7 +45,6 @@
 #include "decode/trie_constraint.h"
 #include "model/model.h"
 #include "model/weight_schema.h"
-#include "number_list.h"
 
 namespace beamline {
 namespace {
@@ -60,9 +54,48 @@ double Now() { return std::chrono::duration<double>(std::chrono::steady_clock::n
 struct Options {
   std::vector<std::string> models = {"1.02B", "0.13B", "0.935B", "trunk", "t5", "ranked"}, dtypes = {"bf16", "fp8"};
   std::vector<int> batches = {1, 8}, clients = {1, 2};
-  int beams = 512, seconds = 2, profile = 0;
+  int beams = 512, profile = 0;
+  double seconds = 2;
   int64_t items = 100000;
 };
+
+// Exit status in `exit` where there is nothing to run.
+bool ReadOptions(int argc, char** argv, Options& options, int& exit) {
+  CLI::App app(
+      "Times encode and beam search of whole requests on a GPU, of random weights, without server and scheduler",
+      "beamline_engine_gpu_bench");
+  app.footer(
+      R"(A JSON object per line: the ceilings, then a case each. p50_ms and p99_ms are of a batch, cached_* of one whose contexts are
+cached, of_matmul is the share of the rate of a bf16 product of 8192^3, device_mb what the case took beyond those before it.
+
+  beamline_engine_gpu_bench --models 1.02B --dtypes bf16 --batches 1
+  ncu --profile-from-start off beamline_engine_gpu_bench --models 0.13B --dtypes bf16 --batches 1 --clients 1 --profile 1)");
+  const auto list = [&app](const char* name, auto& to, const char* what) {
+    return app.add_option(name, to, what)->delimiter(',')->capture_default_str();
+  };
+  list("--models", options.models, "Models")
+      ->check(CLI::IsMember({"1.02B", "0.13B", "0.935B", "trunk", "t5", "ranked"}));
+  list("--dtypes", options.dtypes, "Types")->check(CLI::IsMember({"fp32", "bf16", "fp16", "fp8", "fp8_mixed"}));
+  list("--batches", options.batches, "Requests of a batch")->check(CLI::Range(1, 4096));
+  list("--clients", options.clients, "Threads that run batches at the same time, each with a stream")
+      ->check(CLI::Range(1, 64));
+  app.add_option("--beams", options.beams, "Beams of a request")->check(CLI::Range(1, 65536))->capture_default_str();
+  app.add_option("--items", options.items, "Items of the catalogue")
+      ->check(CLI::Range(int64_t{1024}, int64_t{100'000'000}))
+      ->capture_default_str();
+  app.add_option("--seconds", options.seconds, "Of each case")->check(CLI::Range(0.0, 3600.0))->capture_default_str();
+  app.add_option("--profile", options.profile,
+                 "After the warm-up so many batches of the first case between cudaProfilerStart and -Stop, and nothing "
+                 "else; 0: off")
+      ->check(CLI::Range(0, 1000));
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    exit = app.exit(error) == 0 ? 0 : 2;
+    return false;
+  }
+  return true;
+}
 
 constexpr int kContextTokens = 512;
 
@@ -329,37 +362,11 @@ int Run(const Options& options) {
   return 0;
 }
 
-int Main(int argc, char** argv) {
-  Options options;
-  for (int i = 1; i + 1 < argc; i += 2) {
-    const std::string flag = argv[i], value = argv[i + 1];
-    if (flag == "--models")
-      options.models = absl::StrSplit(value, ',');
-    else if (flag == "--dtypes")
-      options.dtypes = absl::StrSplit(value, ',');
-    else if (flag == "--batches")
-      options.batches = bench::NumberList(value);
-    else if (flag == "--clients")
-      options.clients = bench::NumberList(value);
-    else if (flag == "--beams")
-      options.beams = bench::NumberList(value)[0];
-    else if (flag == "--items")
-      options.items = bench::NumberList(value)[0];
-    else if (flag == "--seconds")
-      options.seconds = bench::NumberList(value)[0];
-    else if (flag == "--profile")
-      options.profile = bench::NumberList(value, 0)[0];
-    else
-      argc = 0;
-  }
-  if (argc % 2 == 0) {
-    std::fprintf(stderr, "see the head of bench/engine/engine_gpu.cc for the options\n");
-    return 2;
-  }
-  return Run(options);
-}
-
 }  // namespace
 }  // namespace beamline
 
-int main(int argc, char** argv) { return beamline::Main(argc, argv); }
+int main(int argc, char** argv) {
+  beamline::Options options;
+  int exit = 0;
+  return beamline::ReadOptions(argc, argv, options, exit) ? beamline::Run(options) : exit;
+}

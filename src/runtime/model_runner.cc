@@ -202,7 +202,9 @@ void ModelRunner::DecodeBatch(absl::Span<RequestJob* const> jobs, absl::Span<con
   std::vector<decode::SearchResult> results;
   GroupTurn turn(parts_.group);
   turn.Run("decode", [&] {
-    const GroupedModel model(*parts_.model, turn, std::move(on_others));
+    // The model itself where it can be: passes captured of one are of no other object (Model::serial).
+    const GroupedModel grouped(*parts_.model, turn, std::move(on_others));
+    const model::Model& model = parts_.group != nullptr ? grouped : *parts_.model;
     results = decode::BeamSearch(model).Run(
         ctx, model::PackContexts(ctx, handles, backend::RoomFor(ctx, static_cast<int64_t>(handles.size()))), requests,
         [&](int request) { return gate(*jobs[request]); });

@@ -15,6 +15,7 @@
 #include "absl/time/time.h"
 #include "beamline/catalogue.h"
 #include "beamline/device_memory.h"
+#include "beamline/device_passes.h"
 #include "beamline/parallel.h"
 #include "beamline/ranker.h"
 #include "beamline/request.h"
@@ -189,6 +190,8 @@ class Engine {
   virtual EngineStatus GetStatus() const = 0;
   // Nullopt: the model is in the host's memory, or its backend does not tell. Asks the driver; not for every request.
   virtual std::optional<DeviceMemory> GetDeviceMemory() const { return std::nullopt; }
+  // Nullopt: the model's backend has no passes (all but `cuda`).
+  virtual std::optional<DevicePasses> GetDevicePasses() const { return std::nullopt; }
   // Refuses new requests, then waits for those in flight, at most until `deadline`: those left then, also those whose
   // history store hangs, end with UNAVAILABLE. False: there were some. Returns after the last request's callback; loads
   // are left alone.

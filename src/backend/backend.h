@@ -10,6 +10,7 @@
 
 #include "backend/ops.h"
 #include "beamline/device_memory.h"
+#include "beamline/device_passes.h"
 
 namespace beamline::backend {
 
@@ -31,6 +32,8 @@ class Backend {
 
   // Nullopt where tensors are in the host's memory, or nobody can say. Thread-safe.
   virtual std::optional<DeviceMemory> GetDeviceMemory() const { return std::nullopt; }
+  // Nullopt where passes are no more than their ops. Thread-safe.
+  virtual std::optional<DevicePasses> GetDevicePasses() const { return std::nullopt; }
 
   // Why nothing can be computed on the device in this process any more, UNAVAILABLE; OK: it can, as far as is known.
   // Cheap; thread-safe.

@@ -83,7 +83,8 @@ class SafetensorsFile {
                                                const SafetensorsLimits& limits = {});
 
   // All of the file goes by once, in order; memory is taken for the parts alone. `sha256` is of the whole file, for the
-  // caller to compare: its own digest is not checked, nor the elements of a BOOL.
+  // caller to compare: its own digest is not checked, nor the elements of a BOOL. A null chooser takes all, as Read
+  // does.
   struct Parts;
   static absl::StatusOr<Parts> ReadParts(const std::string& path, const PartChooser& choose,
                                          const SafetensorsLimits& limits = {});

@@ -15,6 +15,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "base/digest.h"
+#include "base/interrupt.h"
 #include "base/json.h"
 #include "base/memory.h"
 #include "base/safetensors.h"
@@ -36,7 +37,7 @@ namespace {
 
 constexpr uint64_t kPrefixBytes = 8;
 constexpr size_t kAlignment = 64;
-constexpr uint64_t kSkipBytes = 1 << 20;
+constexpr uint64_t kPieceBytes = 1 << 20;
 
 class MemorySource final : public SafetensorsSource {
  public:
@@ -101,8 +102,14 @@ class DigestSource final : public SafetensorsSource {
   explicit DigestSource(SafetensorsSource& source) : source_(source) {}
   uint64_t size() const override { return source_.size(); }
   absl::Status Read(char* out, uint64_t count) override {
-    BEAMLINE_RETURN_IF_ERROR(source_.Read(out, count));
-    digest_.Update({out, count});
+    while (count > 0) {  // in pieces that are still in the cache when they are hashed
+      const uint64_t some = std::min(count, kPieceBytes);
+      BEAMLINE_RETURN_IF_ERROR(CheckInterrupted());
+      BEAMLINE_RETURN_IF_ERROR(source_.Read(out, some));
+      digest_.Update({out, some});
+      out += some;
+      count -= some;
+    }
     return absl::OkStatus();
   }
   absl::Status CheckEnd() override { return source_.CheckEnd(); }
@@ -242,9 +249,9 @@ class SafetensorsParser {
   }
 
   absl::Status Skip(uint64_t bytes) {
-    skipped_.resize(std::max<size_t>(skipped_.size(), std::min(bytes, kSkipBytes)));
+    skipped_.resize(std::max<size_t>(skipped_.size(), std::min(bytes, kPieceBytes)));
     while (bytes > 0) {
-      const uint64_t some = std::min(bytes, kSkipBytes);
+      const uint64_t some = std::min(bytes, kPieceBytes);
       BEAMLINE_RETURN_IF_ERROR(source_.Read(skipped_.data(), some));
       bytes -= some;
     }
@@ -421,7 +428,8 @@ absl::StatusOr<SafetensorsFile::Parts> SafetensorsFile::ReadParts(const std::str
                                                                   const SafetensorsLimits& limits) {
   BEAMLINE_ASSIGN_OR_RETURN(const std::unique_ptr<FileSource> file, FileSource::Open(path));
   DigestSource source(*file);
-  BEAMLINE_ASSIGN_OR_RETURN(SafetensorsFile parts, SafetensorsParser(source, path, limits).RunParts(choose));
+  SafetensorsParser parser(source, path, limits);
+  BEAMLINE_ASSIGN_OR_RETURN(SafetensorsFile parts, choose == nullptr ? parser.Run() : parser.RunParts(choose));
   return Parts{std::move(parts), source.HexDigest()};
 }
 

@@ -186,12 +186,10 @@ bool EngineCore::NeedsStore(const RecommendRequest& request) const {
 }
 
 Preparation::Place EngineCore::PlaceOf(const RecommendRequest& request) const {
-  constexpr size_t kShortHistory = 256;  // what is denied is sorted
+  constexpr size_t kShortHistory = 256;
   if (NeedsStore(request)) return Preparation::Place::kStoreThread;
-  if (!request.eligibility.unrestricted() || (request.exclude_history && request.history.size() > kShortHistory)) {
-    return Preparation::Place::kThread;
-  }
-  return Preparation::Place::kHere;  // a few microseconds: less than waking a thread takes
+  if (!request.eligibility.unrestricted() || request.history.size() > kShortHistory) return Preparation::Place::kThread;
+  return Preparation::Place::kHere;  // tens of microseconds: less than waking a thread takes
 }
 
 absl::Status EngineCore::Accept(const CallPtr& call, const RecommendRequest& request, Preparation::Place place) {
@@ -232,9 +230,10 @@ void EngineCore::Prepare(const CallPtr& call) {
     return;
   }
   if (!wanted()) return;
-  if (recorder_.Wants(clock_->Now())) call->sample = std::make_unique<RecommendRequest>(request);
-  absl::StatusOr<std::unique_ptr<runtime::RequestJob>> job =
-      ReturnCatching("preparation", [&] { return MakeJob(request, serving); });
+  absl::StatusOr<std::unique_ptr<runtime::RequestJob>> job = ReturnCatching("preparation", [&] {
+    if (recorder_.Wants(clock_->Now())) call->sample = std::make_unique<RecommendRequest>(request);
+    return MakeJob(request, serving);
+  });
   if (!job.ok()) {
     End(call, job.status(), /*refused=*/absl::IsInvalidArgument(job.status()));
     return;
@@ -435,6 +434,7 @@ EngineStatus EngineCore::GetStatus() const {
 }
 
 std::optional<DeviceMemory> EngineCore::GetDeviceMemory() const { return Serving()->runner->GetDeviceMemory(); }
+std::optional<DevicePasses> EngineCore::GetDevicePasses() const { return Serving()->runner->GetDevicePasses(); }
 
 bool EngineCore::Drain(absl::Time deadline) {
   const bool prepared = preparation_->Drain(deadline);

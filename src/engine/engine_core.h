@@ -47,6 +47,7 @@ class EngineCore final : public Engine {
   void Rollback(ReloadCallback done) override;
   EngineStatus GetStatus() const override;
   std::optional<DeviceMemory> GetDeviceMemory() const override;
+  std::optional<DevicePasses> GetDevicePasses() const override;
   bool Drain(absl::Time deadline) override;
   absl::Time Now() const override { return clock_->Now(); }
 

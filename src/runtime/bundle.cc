@@ -125,14 +125,8 @@ absl::Status ReadParts(const fs::path& folder, const LoadBundleOptions& options,
 
   BEAMLINE_ASSIGN_OR_RETURN(bundle.catalogue, LoadCatalogue(folder, bundle.manifest, bundle.config, options.catalogue));
 
-  if (!options.shard.whole()) {
-    BEAMLINE_ASSIGN_OR_RETURN(bundle.weights,
-                              ReadBundleTensors(folder, bundle.manifest, kWeightsFile,
-                                                model::ChoosePartsOfRank(bundle.config, options.shard)));
-    return absl::OkStatus();
-  }
-  BEAMLINE_ASSIGN_OR_RETURN(const std::string weights, ReadBundleFile(folder, bundle.manifest, kWeightsFile));
-  BEAMLINE_ASSIGN_OR_RETURN(bundle.weights, SafetensorsFile::Parse(weights, (folder / kWeightsFile).string()));
+  const PartChooser parts = options.shard.whole() ? nullptr : model::ChoosePartsOfRank(bundle.config, options.shard);
+  BEAMLINE_ASSIGN_OR_RETURN(bundle.weights, ReadBundleTensors(folder, bundle.manifest, kWeightsFile, parts));
   return absl::OkStatus();
 }
 

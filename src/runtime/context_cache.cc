@@ -30,11 +30,12 @@ std::shared_ptr<const RequestContext> ContextCache::Find(const ContextKey& key) 
 
 void ContextCache::Insert(const ContextKey& key, std::shared_ptr<const RequestContext> context) {
   const int64_t bytes = EntryBytes(key, *context);
+  Entries erased;  // let go of when nobody waits for the lock: on a device that takes a while
   const std::lock_guard<std::mutex> lock(mu_);
-  if (const auto found = by_key_.find(key); found != by_key_.end()) Erase(found->second);
+  if (const auto found = by_key_.find(key); found != by_key_.end()) Erase(found->second, erased);
   if (bytes > capacity_bytes_) return;
   while (stats_.bytes + bytes > capacity_bytes_) {
-    Erase(std::prev(entries_.end()));
+    Erase(std::prev(entries_.end()), erased);
     ++stats_.evictions;
   }
   entries_.push_front({key, std::move(context), bytes});
@@ -43,10 +44,10 @@ void ContextCache::Insert(const ContextKey& key, std::shared_ptr<const RequestCo
   stats_.entries = static_cast<int64_t>(entries_.size());
 }
 
-void ContextCache::Erase(Entries::iterator entry) {
+void ContextCache::Erase(Entries::iterator entry, Entries& erased) {
   stats_.bytes -= entry->bytes;
   by_key_.erase(entry->key);
-  entries_.erase(entry);
+  erased.splice(erased.end(), entries_, entry);
   stats_.entries = static_cast<int64_t>(entries_.size());
 }
 

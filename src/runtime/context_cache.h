@@ -34,7 +34,7 @@ class ContextCache {
     int64_t bytes = 0;
   };
   using Entries = std::list<Entry>;  // most recently used first
-  void Erase(Entries::iterator entry);
+  void Erase(Entries::iterator entry, Entries& erased);
 
   const int64_t capacity_bytes_;
   mutable std::mutex mu_;

@@ -87,9 +87,10 @@ EncodedRequest FeatureBuilder::Build(const FeatureSource& source, const Catalogu
 
   const auto newest = std::find_if(sids.rbegin(), sids.rend(), [](const auto& sid) { return sid.has_value(); });
   const int64_t newest_ms = newest == sids.rend() ? 0 : history[sids.rend() - newest - 1].timestamp_ms;
-  std::vector<Element> elements(history.size());
+  request.first_event = kept.empty() ? events : kept.front();
+  std::vector<Element> elements(events - request.first_event);  // of the event at first_event and those behind it
   for (int i : kept) {
-    Element& element = elements[i];
+    Element& element = elements[i - request.first_event];
     element.event = &history[i];
     element.sid = *std::move(sids[i]);
     element.newest_ms = newest_ms;
@@ -105,7 +106,6 @@ EncodedRequest FeatureBuilder::Build(const FeatureSource& source, const Catalogu
       break;
     }
   }
-  request.first_event = kept.empty() ? events : kept.front();
   request.pathways[0] = BuildPathway(config_.short_term, recent, request.first_event, elements);
   request.pathways[1] = BuildPathway(config_.positive, positive, request.first_event, elements);
   return request;
@@ -133,7 +133,7 @@ EncodedPathway FeatureBuilder::BuildPathway(const model::PathwayConfig& pathway,
   encoded.features.reserve(kept.size() * model::FeatureColumns(config_, pathway));
   int64_t previous_ms = 0;
   for (int index : kept) {
-    const Element& element = elements[index];
+    const Element& element = elements[index - first_order];
     for (const model::FeatureConfig& feature : pathway.features) {
       if (feature.kind == model::FeatureKind::kSid) {
         AppendCodes(element, encoded.features);

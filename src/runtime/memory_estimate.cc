@@ -18,9 +18,8 @@ MemoryEstimate EstimateMemory(const BundleManifest& manifest, const model::Model
     return found == manifest.files.end() ? int64_t{0} : static_cast<int64_t>(found->second.bytes);
   };
   const model::WeightBytes weights = model::EstimateWeights(config, use.storage);
-  // Once as read and once as parsed, or a rank's parts of it.
   const int64_t weights_file = use.storage.ranks == 1
-                                   ? 2 * file_bytes(kWeightsFile)
+                                   ? file_bytes(kWeightsFile)
                                    : model::EstimateWeightBytes(config, {.ranks = use.storage.ranks});
   MemoryEstimate estimate;
   estimate.host = {{"reading the weights", weights_file + weights.largest},

@@ -112,7 +112,7 @@ std::vector<absl::Status> ModelRunner::Encode(absl::Span<scheduler::Job* const> 
   std::vector<size_t> good_index;
   for (size_t i = 0; i < jobs.size(); ++i) {
     RequestJob& request = AsRequest(*jobs[i]);
-    statuses[i] = CheckEncodedRequest(parts_.model->config(), request.input);
+    statuses[i] = ReturnCatching("encode", [&] { return CheckEncodedRequest(parts_.model->config(), request.input); });
     if (!statuses[i].ok()) continue;
     good.push_back(&request);
     good_index.push_back(i);

@@ -17,6 +17,7 @@
 #include "absl/types/span.h"
 #include "beamline/catalogue.h"
 #include "beamline/device_memory.h"
+#include "beamline/device_passes.h"
 #include "beamline/parallel.h"
 #include "beamline/request.h"
 #include "catalogue/snapshot.h"
@@ -54,6 +55,7 @@ class Runner : public scheduler::BatchExecutor {
   virtual EncodedRequest BuildInput(const FeatureSource& source, const Catalogue& catalogue) const = 0;
   virtual ContextCacheStats context_cache_stats() const { return {}; }
   virtual std::optional<DeviceMemory> GetDeviceMemory() const { return std::nullopt; }
+  virtual std::optional<DevicePasses> GetDevicePasses() const { return std::nullopt; }
   // What loading it was estimated to take, by parts, for whoever runs out of memory beside it; empty: nobody estimated.
   virtual std::string memory_estimate() const { return {}; }
   // Why no batch can be executed in this process any more (its device has failed, its group was lost), UNAVAILABLE: all

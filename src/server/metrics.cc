@@ -155,6 +155,14 @@ void AddDevice(const DeviceMemory& memory, Page* page) {
               static_cast<double>(memory.total - memory.free));
 }
 
+void AddPasses(const DevicePasses& passes, Page* page) {
+  page->Counter("device_passes_total",
+                "Encodes and searches by how the device was asked: from a graph, making one, or op by op.",
+                passes.graph, {{"by", "graph"}});
+  page->Counter("device_passes_total", "", passes.captured, {{"by", "capture"}});
+  page->Counter("device_passes_total", "", passes.enqueued, {{"by", "ops"}});
+}
+
 void AddLog(Page* page) {
   page->Counter("log_lines_left_out_total", "Log lines that were not written.", SuppressedLogLines(),
                 {{"cause", "rate_limit"}});
@@ -290,6 +298,7 @@ std::string Metrics::Render(const Scraped& scraped) const {
   AddConnections(scraped, &page);
   if (scraped.tls) AddTls(*scraped.tls, &page);
   if (scraped.device_memory) AddDevice(*scraped.device_memory, &page);
+  if (scraped.device_passes) AddPasses(*scraped.device_passes, &page);
   AddLog(&page);
   AddProcess(&page);
   std::vector<MetricFamily> families = registry_.Collect();

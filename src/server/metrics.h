@@ -38,6 +38,7 @@ class Metrics {
     int64_t connections = 0, max_connections = 0;  // of the public listener
     std::optional<TlsStatus> tls;                  // absent: plaintext
     std::optional<DeviceMemory> device_memory;     // absent: the model is not on a device
+    std::optional<DevicePasses> device_passes;     // absent: its backend has none
     absl::Time started, now;
     bool ready = false;
   };

@@ -217,6 +217,7 @@ std::string Server::RenderMetrics(bool ready) const {
                                     .max_connections = listener_->max_connections(),
                                     .tls = tls_ == nullptr ? std::nullopt : std::optional(tls_->status()),
                                     .device_memory = context_->engine->GetDeviceMemory(),
+                                    .device_passes = context_->engine->GetDevicePasses(),
                                     .started = context_->started,
                                     .now = context_->clock->Now(),
                                     .ready = ready});

@@ -236,26 +236,46 @@ absl::StatusOr<std::unique_ptr<EvaluationSetting>> PrepareEvaluation(const Evalu
   return setting;
 }
 
+// The model that a report is of: nobody may have replaced it between its loading and the end.
+struct MeasuredFiles {
+  runtime::BundleFileEntry weights, config;
+};
+
+absl::StatusOr<MeasuredFiles> DescribeModel(const ModelFolder& files) {
+  MeasuredFiles described;
+  BEAMLINE_ASSIGN_OR_RETURN(described.weights, runtime::DescribeFile(files.weights()));
+  BEAMLINE_ASSIGN_OR_RETURN(described.config, runtime::DescribeFile(files.config()));
+  return described;
+}
+
+absl::Status CheckStillThere(const ModelFolder& files, const MeasuredFiles& before) {
+  BEAMLINE_ASSIGN_OR_RETURN(const MeasuredFiles after, DescribeModel(files));
+  if (after.weights == before.weights && after.config == before.config) return absl::OkStatus();
+  return absl::AbortedError(absl::StrCat(after.weights == before.weights ? files.config() : files.weights(),
+                                         ": was replaced while the model was measured; run it again"));
+}
+
 }  // namespace
 
 absl::StatusOr<EvaluationReport> RunEvaluation(const EvaluationRun& run, Progress* progress) {
   backend::SetThreads(run.device.threads);
   BEAMLINE_ASSIGN_OR_RETURN(backend::Context ctx, backend::MakeContext(run.device.device, "fp32", run.device.backend));
-  BEAMLINE_ASSIGN_OR_RETURN(const LoadedModel loaded, LoadModelFolder(ctx, run.model));
+  const ModelFolder files(run.model);
+  const absl::StatusOr<MeasuredFiles> measured = DescribeModel(files);
+  BEAMLINE_ASSIGN_OR_RETURN(const LoadedModel loaded, LoadModelFolder(ctx, run.model));  // says what is no model
+  BEAMLINE_RETURN_IF_ERROR(measured.status());
   if (run.options.by_value && loaded.model->ranker() == nullptr) {
     return absl::FailedPreconditionError(
         absl::StrCat(run.model, ": the model has no ranker to order by; train one with `beamline train-ranker`"));
   }
-  const ModelFolder files(run.model);
-  BEAMLINE_ASSIGN_OR_RETURN(const runtime::BundleFileEntry weights, runtime::DescribeFile(files.weights()));
-  BEAMLINE_ASSIGN_OR_RETURN(const runtime::BundleFileEntry config, runtime::DescribeFile(files.config()));
   BEAMLINE_ASSIGN_OR_RETURN(const auto setting, PrepareEvaluation(run, loaded, progress));
   EvaluationOptions evaluation = run.options;
   evaluation.threads = run.device.threads;
   evaluation.progress = progress;
   BEAMLINE_ASSIGN_OR_RETURN(EvaluationReport report, Evaluate(ctx, *loaded.model, *setting->ranker, evaluation));
-  report.weights_sha256 = weights.sha256;
-  report.config_sha256 = config.sha256;
+  BEAMLINE_RETURN_IF_ERROR(CheckStillThere(files, *measured));
+  report.weights_sha256 = measured->weights.sha256;
+  report.config_sha256 = measured->config.sha256;
   report.warnings.insert(report.warnings.end(), setting->data.warnings.begin(), setting->data.warnings.end());
   return report;
 }
@@ -271,8 +291,7 @@ absl::StatusOr<runtime::PrecisionGateReport> RunPrecisionGate(const EvaluationRu
   // What cannot run says so before anything is ranked.
   BEAMLINE_RETURN_IF_ERROR(backend::MakeContext(run.device.device, dtype, run.device.backend).status());
   const ModelFolder files(run.model);
-  BEAMLINE_ASSIGN_OR_RETURN(const runtime::BundleFileEntry weights, runtime::DescribeFile(files.weights()));
-  BEAMLINE_ASSIGN_OR_RETURN(const runtime::BundleFileEntry config, runtime::DescribeFile(files.config()));
+  BEAMLINE_ASSIGN_OR_RETURN(const MeasuredFiles measured, DescribeModel(files));
   const int beam = std::max(run.options.beam, runtime::kGateList);
   std::unique_ptr<EvaluationSetting> setting;
   const auto rank = [&](const std::string& in) -> absl::StatusOr<CaseRankings> {
@@ -299,15 +318,11 @@ absl::StatusOr<runtime::PrecisionGateReport> RunPrecisionGate(const EvaluationRu
   BEAMLINE_ASSIGN_OR_RETURN(rankings.fp32, rank("fp32"));
   BEAMLINE_ASSIGN_OR_RETURN(rankings.bf16, rank("bf16"));
   BEAMLINE_ASSIGN_OR_RETURN(rankings.narrow, rank(dtype));
-  for (const auto& [file, before] : {std::pair(files.weights(), weights), std::pair(files.config(), config)}) {
-    BEAMLINE_ASSIGN_OR_RETURN(const runtime::BundleFileEntry after, runtime::DescribeFile(file));
-    if (after == before) continue;
-    return absl::AbortedError(absl::StrCat(file, ": was replaced while the gate ran; run it again"));
-  }
+  BEAMLINE_RETURN_IF_ERROR(CheckStillThere(files, measured));
   BEAMLINE_ASSIGN_OR_RETURN(runtime::PrecisionGateReport report,
                             ComparePrecisions(dtype, rankings, run.options.bootstrap));
-  report.weights_sha256 = weights.sha256;
-  report.config_sha256 = config.sha256;
+  report.weights_sha256 = measured.weights.sha256;
+  report.config_sha256 = measured.config.sha256;
   report.device = run.device.device;
   report.backend = run.device.backend;
   report.split = gate.both_splits ? "both" : run.options.held_out == data::HeldOut::kTest ? "test" : "validation";

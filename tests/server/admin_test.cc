@@ -553,6 +553,7 @@ std::string EveryMetric() {
            TlsStatus{
                .expiry = absl::FromUnixSeconds(1'900'000'000), .reloads = 1, .refused = 2, .failed_handshakes = 3},
        .device_memory = DeviceMemory{.total = 80, .free = 30},
+       .device_passes = DevicePasses{.graph = 9, .captured = 2, .enqueued = 1},
        .started = absl::FromUnixSeconds(1'800'000'000),
        .now = absl::FromUnixSeconds(1'800'000'005)});
 }

@@ -155,8 +155,10 @@ class FakeEngine final : public Engine {
     return status;
   }
   std::optional<DeviceMemory> GetDeviceMemory() const override { return device_memory_; }
+  std::optional<DevicePasses> GetDevicePasses() const override { return device_passes_; }
   void set_reload_error(absl::Status error) { reload_error_ = std::move(error); }
   void set_device_memory(DeviceMemory memory) { device_memory_ = memory; }
+  void set_device_passes(DevicePasses passes) { device_passes_ = passes; }
   bool Drain(absl::Time) override {
     drained_.store(true);
     if (mode() == Mode::kHold) Release(absl::UnavailableError("the engine stopped"));
@@ -226,6 +228,7 @@ class FakeEngine final : public Engine {
   std::vector<std::shared_ptr<Pending>> held_;                            // guarded by mu_
   absl::Status reload_error_;                                             // set before anybody asks
   std::optional<DeviceMemory> device_memory_;                             // set before anybody asks
+  std::optional<DevicePasses> device_passes_;                             // likewise
   std::atomic<int64_t> in_flight_{0};
   std::atomic<int> cancelled_{0};
   std::atomic<int> reloads_{0};

@@ -18,7 +18,7 @@ namespace {
 std::string Page(const Metrics& metrics) {
   const EngineStatus engine;
   const ServerCounters server;
-  return metrics.Render({.engine = engine, .server = server, .tls = {}, .device_memory = {}});
+  return metrics.Render({.engine = engine, .server = server, .tls = {}, .device_memory = {}, .device_passes = {}});
 }
 
 // Of requests by status, without their values.

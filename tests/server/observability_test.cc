@@ -163,7 +163,7 @@ TEST_F(ObservabilityTest, EveryStageAndStepHasAHistogram) {
   const double age = absl::ToDoubleSeconds(absl::Now() - absl::UnixEpoch()) - ReadProcessStats().start_seconds;
   EXPECT_GT(age, -3600) << "the kernel rounds when it booted, and clocks are set";
   EXPECT_LT(age, 24 * 3600) << "this process began lately";
-  EXPECT_THAT(page, Not(HasSubstr("device_memory"))) << "there is no device";
+  EXPECT_THAT(page, Not(HasSubstr("beamline_device_"))) << "there is no device";
 }
 
 TEST_F(ObservabilityTest, TheDevicesMemoryWhereThereIsOne) {
@@ -172,6 +172,14 @@ TEST_F(ObservabilityTest, TheDevicesMemoryWhereThereIsOne) {
   EXPECT_THAT(page, HasSubstr("\nbeamline_device_memory_total_bytes 85899345920\n"));
   EXPECT_THAT(page, HasSubstr("\nbeamline_device_memory_free_bytes 84825604096\n"));
   EXPECT_THAT(page, HasSubstr("\nbeamline_device_memory_used_bytes 1073741824\n"));
+}
+
+TEST_F(ObservabilityTest, HowTheDeviceIsAskedWhereItHasPasses) {
+  engine_.set_device_passes({.graph = 900, .captured = 7, .enqueued = 31});
+  const std::string page = server_->RenderMetrics(true);
+  EXPECT_THAT(page, HasSubstr("\nbeamline_device_passes_total{by=\"graph\"} 900\n"));
+  EXPECT_THAT(page, HasSubstr("\nbeamline_device_passes_total{by=\"capture\"} 7\n"));
+  EXPECT_THAT(page, HasSubstr("\nbeamline_device_passes_total{by=\"ops\"} 31\n"));
 }
 
 }  // namespace

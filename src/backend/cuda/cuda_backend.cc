@@ -207,8 +207,22 @@ int64_t CudaBackend::RoomFor(const Context& ctx, int64_t size, int64_t fewest) c
 std::vector<Tensor> CudaBackend::RunPass(Context& ctx, const std::string& pass, absl::Span<const Tensor> inputs,
                                          PassBody body) const {
   CudaBatch& batch = BatchOf(ctx);
-  if (!ctx.graphs || ctx.expert_loads != nullptr) return body(inputs);  // loads are brought to the host
-  return batch.worker().graphs.Run(batch, pass, inputs, body);
+  // Loads are brought to the host, and other ranks take part in a group's steps.
+  if (!ctx.graphs || ctx.communicator != nullptr || ctx.expert_loads != nullptr) {
+    ++passes_by_ops_;
+    return body(inputs);
+  }
+  Graphs& graphs = batch.worker().graphs;
+  const int64_t captures = graphs.captures(), launches = graphs.launches();
+  std::vector<Tensor> results = graphs.Run(batch, pass, inputs, body);
+  ++(graphs.captures() > captures   ? passes_captured_
+     : graphs.launches() > launches ? passes_by_graph_
+                                    : passes_by_ops_);
+  return results;
+}
+
+std::optional<DevicePasses> CudaBackend::GetDevicePasses() const {
+  return DevicePasses{.graph = passes_by_graph_, .captured = passes_captured_, .enqueued = passes_by_ops_};
 }
 
 Tensor CudaBackend::Upload(Context& ctx, const HostArray& from, absl::Span<const int64_t> shape) const {

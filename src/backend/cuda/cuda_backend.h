@@ -16,6 +16,7 @@
 // op set, [batch, rows, steps], and one plane of all rows per step in memory.
 #pragma once
 
+#include <atomic>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -52,6 +53,7 @@ class CudaBackend final : public Backend {
   std::string ExportTuning() const override { return algorithms_->Export(); }
   absl::Status ImportTuning(absl::string_view text) const override { return algorithms_->Import(text); }
   std::optional<DeviceMemory> GetDeviceMemory() const override;
+  std::optional<DevicePasses> GetDevicePasses() const override;
   absl::Status fault() const override { return fault_->status(); }
   Algorithms& algorithms() const { return *algorithms_; }
 
@@ -179,6 +181,7 @@ class CudaBackend final : public Backend {
   mutable TrieCache tries_;
   const Fp8 fp8_;
   mutable Fp8Weights fp8_weights_;
+  mutable std::atomic<int64_t> passes_by_graph_ = 0, passes_captured_ = 0, passes_by_ops_ = 0;
 };
 
 // The running batch; c10::Error outside of one, and where the context trains.

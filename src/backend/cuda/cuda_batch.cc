@@ -12,6 +12,13 @@
 #include "beamline/kernels/elementwise_cuda.h"
 
 namespace beamline::backend::cuda {
+namespace {
+
+// Passes that become graphs have a few hundred shapes (room.h). A group's are as many as its clients ask for.
+constexpr size_t kMostProducts = 4096;
+constexpr size_t kMostSelectWorkspaces = 64;
+
+}  // namespace
 
 Worker::Worker(const CublasLt& lt, cublasLtHandle_t handle, c10::Device device)
     : lt(lt),
@@ -38,12 +45,19 @@ void Worker::Reset() {
 Product& Worker::ProductFor(const ProductKind& kind, const ProductSteps& steps, int64_t rows) {
   const ProductKey key{{kind, steps}, rows};
   if (const auto found = products_.find(key); found != products_.end()) return found->second;
+  if (products_.size() >= kMostProducts) products_.clear();
   return products_
       .emplace(std::piecewise_construct, std::forward_as_tuple(key), std::forward_as_tuple(lt, kind, steps, rows))
       .first->second;
 }
 
 void* Worker::SelectWorkspace(int32_t requests, int32_t rows) {
+  // Graphs know the addresses of theirs, which come in few sizes; in a group, which has no graphs, requests choose
+  // them.
+  if (graphs.size() == 0 && select_workspaces_.size() >= kMostSelectWorkspaces &&
+      !select_workspaces_.contains({requests, rows})) {
+    select_workspaces_.clear();
+  }
   at::Tensor& memory = select_workspaces_[{requests, rows}];
   if (!memory.defined()) {
     const size_t bytes = kernels::BeamSelectWorkspaceBytes(requests, rows);

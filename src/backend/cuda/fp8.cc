@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "backend/cuda/fp8.h"
 
+#include <memory>
+#include <vector>
+
 #include "absl/strings/str_cat.h"
 #include "backend/cuda/cuda_backend.h"
 #include "beamline/kernels/quantize_cuda.h"
@@ -28,24 +31,34 @@ void QuantizeTo(CudaBatch& batch, const Fp8Source& source, const Fp8Matrix& to) 
         "quantising rows");
 }
 
-Fp8Matrix Fp8Weights::Get(CudaBatch& batch, const at::Tensor& weight) {
+std::shared_ptr<Fp8Weights::Entry> Fp8Weights::Find(const at::Tensor& weight) {
   const std::lock_guard<std::mutex> lock(mu_);
-  const auto found = entries_.find(weight.const_data_ptr());
-  if (found != entries_.end() && !found->second.source.expired()) return found->second.matrix;
+  std::shared_ptr<Entry>& entry = entries_[weight.const_data_ptr()];
+  if (entry == nullptr || entry->source.expired()) entry = std::make_shared<Entry>(weight);
+  return entry;
+}
+
+Fp8Matrix Fp8Weights::Get(CudaBatch& batch, const at::Tensor& weight) {
+  const std::shared_ptr<Entry> entry = Find(weight);
+  const std::lock_guard<std::mutex> lock(entry->mu);
+  if (entry->matrix.values.defined()) return entry->matrix;
+  ReleaseUnused();  // before more is taken
   TORCH_CHECK(weight.dim() == 2 && weight.is_contiguous(), "cuda: a weight to quantise is a dense matrix");
   const int64_t rows = weight.size(0), columns = weight.size(1);
   const c10::Device where = batch.worker().device;
   const Fp8Matrix made{NewTensor(where, {rows, columns}, c10::kByte), NewTensor(where, {rows}, c10::kFloat)};
   QuantizeTo(batch, {weight.const_data_ptr(), rows, columns, columns, weight.scalar_type()}, made);
   Check(cudaStreamSynchronize(batch.stream()), "quantising a weight");  // other streams read it
-  absl::erase_if(entries_, [](const auto& entry) { return entry.second.source.expired(); });
-  entries_.insert_or_assign(weight.const_data_ptr(), Entry{weight.storage().getWeakStorageImpl(), made});
-  return made;
+  return entry->matrix = made;
 }
 
 void Fp8Weights::ReleaseUnused() {
+  std::vector<std::shared_ptr<Entry>> unused;  // freed, which waits for the device, when nobody waits for the lock
   const std::lock_guard<std::mutex> lock(mu_);
-  absl::erase_if(entries_, [](const auto& entry) { return entry.second.source.expired(); });
+  absl::erase_if(entries_, [&](const auto& entry) {
+    if (entry.second->source.expired()) unused.push_back(entry.second);
+    return entry.second->source.expired();
+  });
 }
 
 int64_t Fp8Weights::size() const {

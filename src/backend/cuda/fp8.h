@@ -8,6 +8,7 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <mutex>
 
 #include <ATen/core/Tensor.h>
@@ -52,7 +53,7 @@ struct Fp8Source {
 };
 void QuantizeTo(CudaBatch& batch, const Fp8Source& source, const Fp8Matrix& to);
 
-// Thread-safe.
+// Thread-safe. While a weight is quantised only those wait that want the same one, as in trie_cache.h.
 class Fp8Weights {
  public:
   // Waits for the device where the weight is new; not while a stream is captured.
@@ -62,11 +63,15 @@ class Fp8Weights {
 
  private:
   struct Entry {
-    c10::weak_intrusive_ptr<c10::StorageImpl> source;  // keeps the address from being used again
-    Fp8Matrix matrix;
+    explicit Entry(const at::Tensor& weight) : source(weight.storage().getWeakStorageImpl()) {}
+    const c10::weak_intrusive_ptr<c10::StorageImpl> source;  // keeps the address from being used again
+    std::mutex mu;                                           // held while it is quantised
+    Fp8Matrix matrix;                                        // guarded by mu; undefined: not yet
   };
+  std::shared_ptr<Entry> Find(const at::Tensor& weight);
+
   mutable std::mutex mu_;
-  absl::flat_hash_map<const void*, Entry> entries_;  // guarded by mu_; by the address of the first element
+  absl::flat_hash_map<const void*, std::shared_ptr<Entry>> entries_;  // guarded by mu_; by the first element's address
 };
 
 }  // namespace beamline::backend::cuda

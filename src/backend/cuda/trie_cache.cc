@@ -2,6 +2,7 @@
 #include "backend/cuda/trie_cache.h"
 
 #include <algorithm>
+#include <utility>
 
 namespace beamline::backend::cuda {
 namespace {
@@ -27,21 +28,8 @@ int64_t TrieBytes(const kernels::TrieView& trie) {
   return std::max(bytes, kArrayAlignment);
 }
 
-}  // namespace
-
-TrieCache::Kept TrieCache::Find(CudaBatch& batch, const kernels::TrieView& host) {
-  const std::lock_guard<std::mutex> lock(mu_);
-  const auto found = std::find_if(kept_.begin(), kept_.end(), [&](const Kept& kept) { return kept.id == host.id; });
-  if (found != kept_.end()) {
-    std::rotate(found, found + 1, kept_.end());
-    return kept_.back();
-  }
-  Kept kept{
-      host.id,
-      std::make_shared<const at::Tensor>(NewTensor(batch.worker().device, {TrieBytes(host)}, c10::ScalarType::Byte)),
-      host};
-  char* to = static_cast<char*>(kept.memory->mutable_data_ptr());
-  const cudaStream_t stream = batch.worker().stream;
+// The trie at `to`, whose arrays are there when this returns.
+kernels::TrieView CopyTrie(cudaStream_t stream, const kernels::TrieView& host, char* to) {
   const auto copy = [&](const void* from, int64_t bytes) {
     if (bytes > 0) {
       Check(cudaMemcpyAsync(to, from, static_cast<size_t>(bytes), cudaMemcpyHostToDevice, stream),
@@ -51,24 +39,44 @@ TrieCache::Kept TrieCache::Find(CudaBatch& batch, const kernels::TrieView& host)
     to += Padded(bytes);
     return at;
   };
+  kernels::TrieView trie = host;
   for (int level = 0; level < host.levels; ++level) {
-    kernels::TrieLevelView& at = kept.view.level[level];
+    kernels::TrieLevelView& at = trie.level[level];
     at.codes = static_cast<const uint16_t*>(copy(at.codes, int64_t{at.num_nodes} * 2));
     if (at.offsets != nullptr) {
       at.offsets = static_cast<const uint32_t*>(copy(at.offsets, (int64_t{at.num_nodes} + 1) * 4));
     }
   }
   Check(cudaStreamSynchronize(stream), "a catalogue's trie");  // for the batches of other streams
-  kept_.push_back(kept);
-  if (kept_.size() > kKeptTries) kept_.erase(kept_.begin());
-  return kept;
+  return trie;
+}
+
+}  // namespace
+
+std::shared_ptr<TrieCache::Kept> TrieCache::Find(uint64_t id) {
+  const std::lock_guard<std::mutex> lock(mu_);
+  const auto found = std::find_if(kept_.begin(), kept_.end(), [&](const auto& kept) { return kept->id == id; });
+  if (found != kept_.end()) {
+    std::rotate(found, found + 1, kept_.end());
+  } else {
+    kept_.push_back(std::make_shared<Kept>(id));
+    if (kept_.size() > kKeptTries) kept_.erase(kept_.begin());
+  }
+  return kept_.back();
 }
 
 kernels::TrieView TrieCache::UploadTrie(CudaBatch& batch, const kernels::TrieView& host) {
   if (host.id != 0) {
-    Kept kept = Find(batch, host);
-    batch.Hold(std::move(kept.memory));
-    return kept.view;
+    const std::shared_ptr<Kept> kept = Find(host.id);
+    const std::lock_guard<std::mutex> lock(kept->mu);
+    if (kept->memory == nullptr) {
+      auto memory = std::make_shared<const at::Tensor>(
+          NewTensor(batch.worker().device, {TrieBytes(host)}, c10::ScalarType::Byte));
+      kept->view = CopyTrie(batch.worker().stream, host, static_cast<char*>(memory->mutable_data_ptr()));
+      kept->memory = std::move(memory);
+    }
+    batch.Hold(kept->memory);
+    return kept->view;
   }
   kernels::TrieView trie = host;
   for (int level = 0; level < host.levels; ++level) {

@@ -2,7 +2,8 @@
 //
 // Constraints on the device. The tries of snapshots, which carry an id, are copied once and kept while they are in use,
 // the latest ones longer; what belongs to one request (its allow-list trie, its dead nodes, rules) goes up with its
-// batch. Thread-safe.
+// batch. While one goes up only those wait that want the same: a load's thread, which gives way to all others, brings a
+// new one. Thread-safe.
 #pragma once
 
 #include <cstdint>
@@ -27,15 +28,17 @@ class TrieCache {
 
  private:
   struct Kept {
-    uint64_t id = 0;
-    std::shared_ptr<const at::Tensor> memory;
-    kernels::TrieView view;
+    explicit Kept(uint64_t id) : id(id) {}
+    const uint64_t id;
+    std::mutex mu;                             // held while it goes up
+    std::shared_ptr<const at::Tensor> memory;  // guarded by mu; null: not there yet
+    kernels::TrieView view;                    // likewise
   };
   kernels::TrieView UploadTrie(CudaBatch& batch, const kernels::TrieView& host);
-  Kept Find(CudaBatch& batch, const kernels::TrieView& host);
+  std::shared_ptr<Kept> Find(uint64_t id);
 
   mutable std::mutex mu_;
-  std::vector<Kept> kept_;  // guarded by mu_; used last comes last
+  std::vector<std::shared_ptr<Kept>> kept_;  // guarded by mu_; used last comes last
 };
 
 }  // namespace beamline::backend::cuda

@@ -4,10 +4,16 @@
 // device once, graphs.
 #include "backend/cuda/cuda_backend.h"
 
+#include <algorithm>
+#include <atomic>
+#include <functional>
 #include <new>
 #include <optional>
+#include <thread>
 #include <vector>
 
+#include "absl/synchronization/notification.h"
+#include "absl/time/time.h"
 #include "absl/types/span.h"
 #include "backend/cuda/cuda_test.h"
 #include "beamline/kernels/warpgroups_cuda.h"
@@ -179,6 +185,75 @@ TEST_F(CudaBackendTest, TriesWithAnIdGoToTheDeviceOnce) {
   for (uint64_t id = 20; id < 30; ++id) codes_of(id);
   EXPECT_EQ(tries.size(), 3) << "old snapshots are let go of";
 }
+
+#if defined(BEAMLINE_EMULATED_CUBLASLT)
+
+// Runs `other` while `slow`, on a thread of its own, waits for the device. False: `other` waited for it, too.
+bool RunsBeside(const std::function<void()>& slow, const std::function<void()>& other) {
+  absl::Notification waits, done;
+  std::atomic<bool> in_time = false;
+  std::thread thread([&] {
+    static thread_local bool is_slow = false;
+    is_slow = true;
+    emulator::while_waiting = [&] {
+      if (!is_slow || waits.HasBeenNotified()) return;
+      waits.Notify();
+      in_time = done.WaitForNotificationWithTimeout(absl::Seconds(20));
+    };
+    slow();
+  });
+  waits.WaitForNotification();
+  other();
+  done.Notify();
+  thread.join();
+  emulator::while_waiting = nullptr;
+  return in_time;
+}
+
+// A load brings a new trie, and quantises its weights, on a thread that gives way to all others: what is there already
+// must not wait for that.
+TEST_F(CudaBackendTest, WhatIsThereIsFoundWhileMoreGoesUp) {
+  TrieCache tries;
+  const uint16_t codes[] = {1, 4, 7};
+  Context shared = SharedContext("bf16");
+  const auto codes_of = [&](uint64_t id) {
+    kernels::ConstraintView view;
+    view.trie.levels = 1;
+    view.trie.id = id;
+    view.trie.level[0] = {.codes = codes, .offsets = nullptr, .num_nodes = 3};
+    view.snapshot_trie = view.trie;
+    Context ctx = BeginBatch(shared);
+    TrieCache::Sent sent;
+    return tries.Upload(static_cast<CudaBatch&>(*ctx.resources), view, 0, sent).trie.level[0].codes;
+  };
+  const uint16_t* first = codes_of(11);
+  EXPECT_TRUE(RunsBeside([&] { codes_of(12); }, [&] { EXPECT_EQ(codes_of(11), first); }));
+
+  Fp8Weights weights;
+  const Tensor old = Weight(shared, 32, 32), fresh = Weight(shared, 48, 32);
+  const auto values_of = [&](const Tensor& weight) {
+    Context ctx = BeginBatch(shared);
+    return weights.Get(static_cast<CudaBatch&>(*ctx.resources), weight).values.const_data_ptr();
+  };
+  const void* quantized = values_of(old);
+  EXPECT_TRUE(RunsBeside([&] { values_of(fresh); }, [&] { EXPECT_EQ(values_of(old), quantized); }));
+}
+
+// A group's clients choose their beams, and each number of rows has a workspace: a worker does not keep them all.
+TEST_F(CudaBackendTest, WorkspacesOfSelectionsHaveALimit) {
+  constexpr int32_t kRows = 400;
+  Context shared = SharedContext(), ctx = BeginBatch(shared);
+  Worker& worker = static_cast<CudaBatch&>(*ctx.resources).worker();
+  const size_t before = emulator::allocated, each = kernels::BeamSelectWorkspaceBytes(1, kRows);
+  size_t most = 0;
+  for (int32_t rows = 1; rows <= kRows; ++rows) {
+    EXPECT_EQ(worker.SelectWorkspace(1, rows), worker.SelectWorkspace(1, rows)) << rows;
+    most = std::max(most, emulator::allocated - before);
+  }
+  EXPECT_LE(most, 70 * each);
+}
+
+#endif
 
 // Requests share their rules: they go up once.
 TEST_F(CudaBackendTest, RulesThatRequestsShareAreSentOnce) {

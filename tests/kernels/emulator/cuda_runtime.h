@@ -258,12 +258,14 @@ inline cudaError_t cudaStreamDestroy(cudaStream_t stream) {
   return cudaSuccess;
 }
 namespace emulator {
-inline std::atomic<int> waits{0};  // of the host for a stream
-}
+inline std::atomic<int> waits{0};            // of the host for a stream
+inline std::function<void()> while_waiting;  // a test may hold up whoever does
+}  // namespace emulator
 inline cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
   if (emulator::InvalidatesCapture()) return cudaErrorStreamCaptureUnsupported;
   ++emulator::waits;
   emulator::WaitFor(stream);
+  if (emulator::while_waiting) emulator::while_waiting();
   return emulator::device_error;
 }
 inline cudaError_t cudaEventCreateWithFlags(cudaEvent_t* event, unsigned) {

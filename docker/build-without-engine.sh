@@ -97,7 +97,7 @@ try_image() {
   expect "SIGTERM ends it with 0" test "$code" = 0
 
   echo "-- stopped while its libraries are loaded"
-  for delay in 0 0.1 0.3; do
+  for delay in 0 0.05 0.1; do
     start
     sleep $delay
     kill -TERM "$first"

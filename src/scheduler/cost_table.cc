@@ -12,6 +12,10 @@ constexpr int kBucketsPerOctave = 4;
 constexpr int kBucketAge = 10;                      // in maximum ages
 constexpr int kMuchLarger = 3 * kBucketsPerOctave;  // than eight times as much
 
+// The most that one batch may say where it was known to take `known`. Of what takes next to nothing a stall may be
+// told, too, or it would never be learnt that it has become slow.
+absl::Duration Most(absl::Duration known) { return 8 * std::max(known, absl::Milliseconds(1)); }
+
 int Bucket(int64_t size) {
   return static_cast<int>(std::log2(static_cast<double>(std::max<int64_t>(size, 1))) * kBucketsPerOctave);
 }
@@ -42,13 +46,13 @@ void CostTable::Observe(WorkKind kind, const BatchSize& size, absl::Duration dur
   const absl::Duration expected = table.baseline.empty() ? duration : Estimate(kind, size, now);
   table.refreshed = now;
   if (Cell* cell = Find(kind, size)) {
-    cell->duration += (duration - cell->duration) * weight_;
+    cell->duration += (std::min(duration, Most(cell->duration)) - cell->duration) * weight_;
     cell->refreshed = now;
     return;
   }
   Cell cell = At(kind, size);
   // Other work on the machine makes a batch slower, never faster.
-  cell.duration = duration < expected ? duration : expected + (duration - expected) * weight_;
+  cell.duration = duration < expected ? duration : expected + (std::min(duration, Most(expected)) - expected) * weight_;
   cell.refreshed = now;
   table.cells.push_back(cell);
 }

@@ -3,8 +3,10 @@
 // What a batch costs: (rows, context tokens) -> duration, per kind of work. Steps are fixed in number, so a batch's
 // size predicts its time; sizes are bucketed, four buckets to a factor of two. Two layers: the baseline, measured at
 // warm-up before any traffic, and the observations of the batches that ran, of which each bucket keeps an exponential
-// average (beginning, where there is a baseline, with what was expected: one disturbed batch says little). A value:
-// SetBaseline and Observe change it, Estimate is a pure function of it. Not thread-safe; the scheduler guards its own.
+// average (beginning, where there is a baseline, with what was expected). One disturbed batch says little: it counts as
+// at most eight times what was known, so that a process that stood still for seconds does not refuse for as many, and
+// what has become slower for good is known after a few. A value: SetBaseline and Observe change it, Estimate is a pure
+// function of it. Not thread-safe; the scheduler guards its own.
 //
 // Observations are forgotten when nothing refreshed any for `max_age`, and a bucket's when nothing refreshed it for ten
 // times as long (where sizes take turns, each is seldom), so that one slow batch (a cold start, a stall) can never make

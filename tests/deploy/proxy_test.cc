@@ -221,6 +221,32 @@ TEST_F(ProxyTest, WhoCallsTooOftenIsToldSoInGrpc) {
   EXPECT_EQ(CallMethod(channel, "/grpc.health.v1.Health/Check"), grpc::StatusCode::OK) << "a second later";
 }
 
+// Who stays above the rate is served at the rate.
+TEST_F(ProxyTest, WhoGoesOnCallingTooOftenIsServedAtTheRate) {
+  proxy_.reset();
+  StartProxy({"BEAMLINE_CLIENT_RATE=20"});
+  const auto channel = Connect(target_);
+  const absl::Time start = absl::Now(), settled = start + absl::Seconds(1.5), end = start + absl::Seconds(4.5);
+  int answered = 0, refused = 0;
+  while (absl::Now() < end) {
+    const grpc::StatusCode code = CallMethod(channel, "/grpc.health.v1.Health/Check");
+    if (absl::Now() < settled) continue;
+    ++(code == grpc::StatusCode::OK ? answered : refused);
+    EXPECT_THAT(code, ::testing::AnyOf(grpc::StatusCode::OK, grpc::StatusCode::RESOURCE_EXHAUSTED));
+  }
+  EXPECT_GE(answered, 30) << "of 60 in three seconds, beside " << refused;
+  EXPECT_LE(answered, 90);
+  EXPECT_GT(refused, 0);
+}
+
+// As long as `timeout client` says: between calls HAProxy would take the time for a request's headers, 5 s.
+TEST_F(ProxyTest, AConnectionMayBeIdleForLongerThanARequestsHeaders) {
+  const auto channel = Connect(target_);
+  ASSERT_EQ(CallMethod(channel, "/grpc.health.v1.Health/Check"), grpc::StatusCode::OK);
+  absl::SleepFor(absl::Seconds(6.5));
+  EXPECT_EQ(channel->GetState(/*try_to_connect=*/false), GRPC_CHANNEL_READY);
+}
+
 TEST_F(ProxyTest, SaysInGrpcThatNobodyIsReady) {
   for (const auto& server : servers_) EXPECT_EQ(server->Stop(SIGKILL), -SIGKILL);
   const auto stub = v1::RecommendService::NewStub(Connect(target_));

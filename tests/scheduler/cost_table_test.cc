@@ -30,6 +30,31 @@ TEST(CostTableTest, AveragesInsideABucket) {
             absl::Microseconds(1));
 }
 
+// A process that stood still for six seconds, as a stopped one does, goes on taking what takes five milliseconds.
+TEST(CostTableTest, OneStallSaysLittleAndManySayAll) {
+  const BatchSize size = Size(3, 96, 600), other = Size(1, 32, 200);
+  for (const bool with_baseline : {false, true}) {
+    CostTable cost;
+    if (with_baseline) cost.SetBaseline({{{WorkKind::kDecode, size, 5 * kMs}, {WorkKind::kDecode, other, 3 * kMs}}});
+    cost.Observe(WorkKind::kDecode, size, 5 * kMs, kNow);
+    cost.Observe(WorkKind::kDecode, size, 6000 * kMs, kNow);
+    EXPECT_LE(cost.Estimate(WorkKind::kDecode, size, kNow), 15 * kMs);
+    if (with_baseline) {
+      cost.Observe(WorkKind::kDecode, other, 6000 * kMs, kNow);  // its bucket's first
+      EXPECT_LE(cost.Estimate(WorkKind::kDecode, other, kNow), 25 * kMs);
+    }
+    for (int i = 0; i < 12; ++i) cost.Observe(WorkKind::kDecode, size, 6000 * kMs, kNow);
+    EXPECT_GT(cost.Estimate(WorkKind::kDecode, size, kNow), 3000 * kMs) << "it has become slow";
+  }
+}
+
+TEST(CostTableTest, LearnsWhatBecomesSlowFromNothing) {
+  CostTable cost;
+  for (int i = 0; i < 40; ++i)
+    cost.Observe(WorkKind::kDecode, Size(1, 8, 64), i < 2 ? absl::ZeroDuration() : 100 * kMs, kNow);
+  EXPECT_GT(cost.Estimate(WorkKind::kDecode, Size(1, 8, 64), kNow), 90 * kMs);
+}
+
 TEST(CostTableTest, ScalesFromTheNearestBucket) {
   CostTable cost;
   cost.Observe(WorkKind::kDecode, Size(1, 64, 256), 8 * kMs, kNow);
@@ -85,10 +110,10 @@ TEST(CostTableTest, AStallOfASmallBatchIsNotMultiplied) {
   CostTable cost(absl::Seconds(1), 0.2);
   cost.SetBaseline(
       {{{WorkKind::kDecode, Size(1, 1, 80), 2 * kMs}, {WorkKind::kDecode, Size(4, 4096, 320), 100 * kMs}}});
-  cost.Observe(WorkKind::kDecode, Size(1, 1, 80), 102 * kMs,
-               kNow);  // expected 2, a fifth of the difference is believed
-  EXPECT_EQ(cost.Estimate(WorkKind::kDecode, Size(1, 1, 80), kNow), 22 * kMs);
-  EXPECT_EQ(cost.Estimate(WorkKind::kDecode, Size(4, 4096, 320), kNow), 120 * kMs) << "eleven times as much before";
+  // Expected 2, so 16 are heard of, and a fifth of the difference is believed.
+  cost.Observe(WorkKind::kDecode, Size(1, 1, 80), 102 * kMs, kNow);
+  EXPECT_EQ(cost.Estimate(WorkKind::kDecode, Size(1, 1, 80), kNow), 4.8 * kMs);
+  EXPECT_EQ(cost.Estimate(WorkKind::kDecode, Size(4, 4096, 320), kNow), 102.8 * kMs) << "2.4 times as much before";
 }
 
 TEST(CostTableTest, ALesserCostThanExpectedIsBelievedAtOnce) {

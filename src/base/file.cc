@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "base/file.h"
 
+#include <algorithm>
 #include <cerrno>
 #include <cstdlib>
 #include <utility>
@@ -54,19 +55,23 @@ bool IsSpecial(const std::filesystem::path& path) {
   return std::filesystem::exists(status) && !std::filesystem::is_regular_file(status);
 }
 
-}  // namespace
+constexpr uint64_t kFitsAlways = 1 << 20;
 
-absl::StatusOr<std::string> ReadFile(const std::filesystem::path& path, uint64_t max_bytes) {
-  ScopedDescriptor descriptor(open(path.c_str(), O_RDONLY | O_NONBLOCK | O_CLOEXEC));
+int OpenToRead(const std::filesystem::path& path) {
+  return open(path.c_str(), O_RDONLY | O_NONBLOCK | O_CLOEXEC);  // does not wait for a pipe's writer
+}
+
+// Right behind OpenToRead, whose errno it reports.
+absl::StatusOr<uint64_t> SizeOfRegular(const ScopedDescriptor& descriptor, const std::filesystem::path& path) {
   if (descriptor.get() < 0) return SystemError(errno, "cannot open", path);
   struct stat info;
   if (fstat(descriptor.get(), &info) != 0) return SystemError(errno, "cannot stat", path);
   if (!S_ISREG(info.st_mode)) return absl::InvalidArgumentError(absl::StrCat(path.string(), ": not a regular file"));
-  const uint64_t size = static_cast<uint64_t>(info.st_size);
-  if (size > max_bytes) {
-    return absl::InvalidArgumentError(
-        absl::StrCat(path.string(), ": ", size, " bytes are more than the limit of ", max_bytes));
-  }
+  return static_cast<uint64_t>(info.st_size);
+}
+
+absl::StatusOr<std::string> ReadBytes(const ScopedDescriptor& descriptor, const std::filesystem::path& path,
+                                      uint64_t size) {
   std::string contents(size, '\0');
   uint64_t done = 0;
   while (done < size) {
@@ -79,6 +84,28 @@ absl::StatusOr<std::string> ReadFile(const std::filesystem::path& path, uint64_t
     done += static_cast<uint64_t>(count);
   }
   return contents;
+}
+
+}  // namespace
+
+absl::StatusOr<std::string> ReadFile(const std::filesystem::path& path, uint64_t max_bytes) {
+  const ScopedDescriptor descriptor(OpenToRead(path));
+  BEAMLINE_ASSIGN_OR_RETURN(const uint64_t size, SizeOfRegular(descriptor, path));
+  if (size > max_bytes) {
+    return absl::InvalidArgumentError(
+        absl::StrCat(path.string(), ": ", size, " bytes are more than the limit of ", max_bytes));
+  }
+  if (size > kFitsAlways) {
+    BEAMLINE_RETURN_IF_ERROR(CheckMemory(absl::StrCat(path.string(), ": its bytes"), static_cast<int64_t>(size),
+                                         "give a smaller file, or more memory"));
+  }
+  return ReadBytes(descriptor, path, size);
+}
+
+absl::StatusOr<std::string> ReadFileStart(const std::filesystem::path& path, uint64_t bytes) {
+  const ScopedDescriptor descriptor(OpenToRead(path));
+  BEAMLINE_ASSIGN_OR_RETURN(const uint64_t size, SizeOfRegular(descriptor, path));
+  return ReadBytes(descriptor, path, std::min(size, bytes));
 }
 
 absl::Status WriteFileAtomically(const std::filesystem::path& path, std::string_view contents) {

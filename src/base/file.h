@@ -18,9 +18,12 @@
 
 namespace beamline {
 
-// The contents of a regular file of at most `max_bytes` (checked before anything is allocated). Symbolic links are
-// followed; folders, devices and pipes are refused without blocking.
+// The contents of a regular file of at most `max_bytes` and of no more than the memory that is free (both checked
+// before anything is allocated). Symbolic links are followed; folders, devices and pipes are refused without blocking.
 absl::StatusOr<std::string> ReadFile(const std::filesystem::path& path, uint64_t max_bytes);
+
+// Its first `bytes`, or all where there are fewer: for whoever can tell from them that a file of gigabytes is not his.
+absl::StatusOr<std::string> ReadFileStart(const std::filesystem::path& path, uint64_t bytes);
 
 // Writes `contents` through an AtomicFile.
 absl::Status WriteFileAtomically(const std::filesystem::path& path, std::string_view contents);

@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "base/json.h"
 
+#include <algorithm>
 #include <utility>
 #include <vector>
 
+#include "absl/strings/ascii.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "base/file.h"
@@ -131,6 +133,18 @@ class TreeBuilder final : public JsonHandler {
 
 }  // namespace
 
+absl::Status ReadJsonInto(const std::string& path, JsonHandler& handler, const JsonLimits& limits) {
+  constexpr uint64_t kStartBytes = 4096;
+  BEAMLINE_ASSIGN_OR_RETURN(const std::string start, ReadFileStart(path, kStartBytes));
+  // No JSON has such a byte, and all binary files do; the parser says what is wrong there.
+  const bool binary = std::any_of(start.begin(), start.end(), [](char c) {
+    return static_cast<unsigned char>(c) < ' ' && !absl::ascii_isspace(c);
+  });
+  if (binary) return ParseJsonInto(start, path, handler, limits);
+  BEAMLINE_ASSIGN_OR_RETURN(const std::string text, ReadFile(path, limits.max_bytes));
+  return ParseJsonInto(text, path, handler, limits);
+}
+
 std::string LineAndColumn(absl::string_view text, uint64_t offset) {
   offset = std::min<uint64_t>(offset, text.size());
   uint64_t line = 1;
@@ -150,6 +164,10 @@ absl::Status ParseJsonInto(absl::string_view text, absl::string_view source_name
   if (text.empty()) return absl::InvalidArgumentError(absl::StrCat(source_name, ": empty, JSON expected"));
   if (absl::StartsWith(text, "\xEF\xBB\xBF")) {
     return absl::InvalidArgumentError(absl::StrCat(source_name, ":1:1: starts with a byte order mark; remove it"));
+  }
+  // The parser would take it for the end, and what follows for nothing.
+  if (const size_t nul = text.find('\0'); nul != absl::string_view::npos) {
+    return absl::InvalidArgumentError(absl::StrCat(source_name, ":", LineAndColumn(text, nul), ": a NUL byte"));
   }
   LimitedHandler limited(text, source_name, handler, limits);
   try {

@@ -46,6 +46,8 @@ class JsonHandler : public nlohmann::json_sax<nlohmann::json> {
 };
 absl::Status ParseJsonInto(absl::string_view text, absl::string_view source_name, JsonHandler& handler,
                            const JsonLimits& limits = {});
+// The same, of a regular file, which may be large: one that cannot be JSON is refused by its first bytes.
+absl::Status ReadJsonInto(const std::string& path, JsonHandler& handler, const JsonLimits& limits = {});
 
 // "3:17" for a byte offset: line and column, both from 1.
 std::string LineAndColumn(absl::string_view text, uint64_t offset);

@@ -116,6 +116,8 @@ absl::StatusOr<FloatMatrix> ParseNpy(absl::string_view contents, const std::stri
 }
 
 absl::StatusOr<FloatMatrix> ReadNpy(const std::string& path, const NpyLimits& limits) {
+  BEAMLINE_ASSIGN_OR_RETURN(const std::string start, ReadFileStart(path, kMagic.size()));
+  if (start != kMagic) return Error(path, "not an npy file");
   BEAMLINE_ASSIGN_OR_RETURN(const std::string contents, ReadFile(path, limits.max_file_bytes));
   return ParseNpy(contents, path, limits);
 }

@@ -54,7 +54,7 @@ struct TensorView {
 };
 
 struct SafetensorsLimits {
-  uint64_t max_file_bytes = uint64_t{64} << 30;  // and never more than this machine's memory
+  uint64_t max_file_bytes = uint64_t{64} << 30;  // and never more than the memory that is free
   uint64_t max_header_bytes = 16 << 20;          // the format's own limit is 100 MB
   uint64_t max_tensors = 100'000;
   int max_rank = 8;

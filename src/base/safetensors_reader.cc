@@ -4,7 +4,6 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
-#include <limits>
 #include <new>
 #include <utility>
 
@@ -141,13 +140,6 @@ std::shared_ptr<std::byte[]> AllocateAligned(uint64_t bytes) {
   return {memory, [](std::byte* pointer) { ::operator delete (pointer, std::align_val_t{kAlignment}); }};
 }
 
-uint64_t PhysicalMemory() {
-  const long pages = sysconf(_SC_PHYS_PAGES);
-  const long page = sysconf(_SC_PAGE_SIZE);
-  if (pages <= 0 || page <= 0) return std::numeric_limits<uint64_t>::max();
-  return static_cast<uint64_t>(pages) * static_cast<uint64_t>(page);
-}
-
 }  // namespace
 
 // Reads prefix, header and data in this order; the data is allocated only when the header accounts for every byte.
@@ -201,10 +193,8 @@ class SafetensorsParser {
   };
 
   absl::Status Allocate(uint64_t bytes) {
-    const uint64_t memory = PhysicalMemory();
-    if (bytes > memory) {
-      return Error(absl::StrCat("needs ", bytes, " bytes, more than this machine's memory of ", memory));
-    }
+    BEAMLINE_RETURN_IF_ERROR(CheckMemory(absl::StrCat(file_.source_, ": its tensors"), static_cast<int64_t>(bytes),
+                                         "give a smaller file, or more memory"));
     file_.data_ = AllocateAligned(bytes);
     if (file_.data_ == nullptr) {
       return absl::ResourceExhaustedError(absl::StrCat(file_.source_, ": cannot allocate ", bytes, " bytes"));

@@ -4,9 +4,9 @@
 #include <algorithm>
 #include <bit>
 
+#include "absl/hash/hash.h"
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
-#include "base/digest.h"
 
 namespace beamline::catalogue {
 namespace {
@@ -16,7 +16,8 @@ constexpr size_t kBatch = 16;
 
 }  // namespace
 
-uint64_t ItemIndex::Slot(ItemId id) const { return StableMix64(id) & mask_; }
+// Seeded by the process: ids are a stranger's, who could else choose such that share their slot.
+uint64_t ItemIndex::Slot(ItemId id) const { return absl::HashOf(id) & mask_; }
 
 absl::StatusOr<ItemIndex> ItemIndex::Build(absl::Span<const ItemId> ids) {
   ItemIndex index;

@@ -87,7 +87,6 @@ class IndexHandler final : public JsonHandler {
 }  // namespace
 
 absl::StatusOr<SidTable> ReadIndexJson(const std::string& path, const SidIndexOptions& options, BadRows* bad_rows) {
-  BEAMLINE_ASSIGN_OR_RETURN(const std::string text, ReadFile(path, options.max_file_bytes));
   SidTableBuilder builder(path, options);
   IndexHandler handler(builder);
   JsonLimits limits;
@@ -95,7 +94,7 @@ absl::StatusOr<SidTable> ReadIndexJson(const std::string& path, const SidIndexOp
   limits.max_elements = UINT64_MAX;  // rows are limited by the builder
   limits.max_string_bytes = 4096;
   limits.max_depth = 2;
-  const absl::Status parsed = ParseJsonInto(text, path, handler, limits);
+  const absl::Status parsed = ReadJsonInto(path, handler, limits);
   BEAMLINE_RETURN_IF_ERROR(handler.row_error());
   BEAMLINE_RETURN_IF_ERROR(parsed);
   return builder.Finish(bad_rows);

@@ -9,7 +9,6 @@
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/types/span.h"
-#include "base/file.h"
 #include "base/json.h"
 #include "beamline/status.h"
 #include "sid/codebook.h"
@@ -112,7 +111,6 @@ absl::StatusOr<SidTable> ReadSidMapJson(const std::string& path, const SidIndexO
   SidIndexOptions options = given;
   if (options.level_sizes.empty()) options.level_sizes = {8192, 8192, 8192};
   BEAMLINE_RETURN_IF_ERROR(CheckLevelSizes(options.level_sizes));
-  BEAMLINE_ASSIGN_OR_RETURN(const std::string text, ReadFile(path, options.max_file_bytes));
   SidTableBuilder builder(path, options);
   MapHandler handler(builder, options.level_sizes);
   JsonLimits limits;
@@ -120,7 +118,7 @@ absl::StatusOr<SidTable> ReadSidMapJson(const std::string& path, const SidIndexO
   limits.max_elements = UINT64_MAX;  // rows are limited by the builder
   limits.max_string_bytes = 4096;
   limits.max_depth = 3;
-  const absl::Status parsed = ParseJsonInto(text, path, handler, limits);
+  const absl::Status parsed = ReadJsonInto(path, handler, limits);
   BEAMLINE_RETURN_IF_ERROR(handler.row_error());
   BEAMLINE_RETURN_IF_ERROR(parsed);
   return builder.Finish(bad_rows);

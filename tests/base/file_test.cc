@@ -57,6 +57,18 @@ TEST_F(FileTest, SparseFilesAreRefusedBeforeAllocation) {
   Put(folder_ / "sparse", "x");
   ASSERT_EQ(truncate((folder_ / "sparse").c_str(), int64_t{1} << 40), 0);
   EXPECT_TRUE(absl::IsInvalidArgument(ReadFile(folder_ / "sparse", 1 << 20).status()));
+  ASSERT_EQ(truncate((folder_ / "sparse").c_str(), int64_t{1} << 43), 0);  // more than any machine has
+  const absl::Status no_memory = ReadFile(folder_ / "sparse", uint64_t{1} << 50).status();
+  EXPECT_TRUE(absl::IsResourceExhausted(no_memory)) << no_memory;
+  EXPECT_NE(no_memory.message().find("sparse: its bytes need about 8796"), std::string::npos) << no_memory;
+}
+
+TEST_F(FileTest, ReadsTheStartAlone) {
+  Put(folder_ / "a", "abc");
+  EXPECT_EQ(ReadFileStart(folder_ / "a", 2).value(), "ab");
+  EXPECT_EQ(ReadFileStart(folder_ / "a", 9).value(), "abc");
+  EXPECT_TRUE(absl::IsNotFound(ReadFileStart(folder_ / "absent", 1).status()));
+  EXPECT_TRUE(absl::IsInvalidArgument(ReadFileStart("/dev/zero", 1).status()));
 }
 
 TEST_F(FileTest, NothingAppearsBeforeCommit) {

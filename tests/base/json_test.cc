@@ -1,10 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "base/json.h"
 
+#include <cstdint>
+#include <filesystem>
+#include <fstream>
 #include <string>
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <unistd.h>
+
+#include "absl/strings/str_cat.h"
 
 namespace beamline {
 namespace {
@@ -57,6 +63,7 @@ INSTANTIATE_TEST_SUITE_P(
                       BadJson{"trailing comma", "[1,]", "not valid"}, BadJson{"nan", "[NaN]", "not valid"},
                       BadJson{"overflow", "[1e400]", "overflow"}, BadJson{"invalid UTF-8", "[\"\xff\"]", "not valid"},
                       BadJson{"truncated", "{\"a\": [1", "not valid"},
+                      BadJson{"nul", std::string("{}\n\0{\"b\": 1", 12), "2:1: a NUL byte"},
                       BadJson{"raw control", "[\"a\nb\"]", "not valid"},
                       BadJson{"nine deep", "[[[[[[[[[1]]]]]]]]]", "deeper than the limit of 8"},
                       BadJson{"a million deep", std::string(1'000'000, '['), "deeper than the limit of 8"},
@@ -85,6 +92,38 @@ TEST(Json, HoldsLimits) {
 TEST(Json, FileErrorsNameThePath) {
   EXPECT_EQ(ReadJsonFile("/nonexistent/x.json").status().code(), absl::StatusCode::kNotFound);
   EXPECT_THAT(std::string(ReadJsonFile("/nonexistent/x.json").status().message()), HasSubstr("x.json"));
+}
+
+class Ignore final : public JsonHandler {
+ public:
+  absl::Status status() const override { return absl::OkStatus(); }
+  bool null() override { return true; }
+  bool boolean(bool) override { return true; }
+  bool number_integer(int64_t) override { return true; }
+  bool number_unsigned(uint64_t) override { return true; }
+  bool number_float(double, const std::string&) override { return true; }
+  bool string(std::string&) override { return true; }
+  bool binary(nlohmann::json::binary_t&) override { return true; }
+  bool start_object(size_t) override { return true; }
+  bool key(std::string&) override { return true; }
+  bool end_object() override { return true; }
+  bool start_array(size_t) override { return true; }
+  bool end_array() override { return true; }
+  bool parse_error(size_t, const std::string&, const nlohmann::json::exception&) override { return false; }
+};
+
+TEST(Json, AFileOfOtherBytesIsRefusedByItsStart) {
+  const std::string path = testing::TempDir() + absl::StrCat("not_json_", ::getpid());
+  JsonLimits limits;
+  limits.max_bytes = uint64_t{1} << 50;
+  Ignore ignore;
+  { std::ofstream(path) << "{\"a\": [1, 2],\n\t\"b\": {}}\n"; }
+  EXPECT_TRUE(ReadJsonInto(path, ignore, limits).ok());
+  std::filesystem::resize_file(path, uint64_t{1} << 43);  // more than any machine's memory
+  const absl::Status status = ReadJsonInto(path, ignore, limits);
+  std::filesystem::remove(path);
+  EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument) << status;
+  EXPECT_THAT(std::string(status.message()), HasSubstr(path));
 }
 
 TEST(Json, LineAndColumn) {

@@ -3,6 +3,7 @@
 
 #include <cstring>
 #include <filesystem>
+#include <fstream>
 #include <limits>
 #include <string>
 #include <vector>
@@ -11,6 +12,7 @@
 #include <gtest/gtest.h>
 #include <unistd.h>
 
+#include "absl/strings/str_cat.h"
 #include "testing/paths.h"
 #include "testing/write_npy.h"
 
@@ -62,6 +64,15 @@ TEST(Npy, ReadsAFile) {
   ASSERT_TRUE(read.ok()) << read.status();
   EXPECT_EQ(read->rows, 5);
   EXPECT_EQ(read->values, matrix.values);
+}
+
+TEST(Npy, TellsByItsStartThatAFileIsNone) {
+  const std::string path = ::testing::TempDir() + absl::StrCat("not_npy_", ::getpid());
+  { std::ofstream(path) << "x"; }
+  std::filesystem::resize_file(path, uint64_t{1} << 43);
+  const absl::Status status = ReadNpy(path).status();
+  std::filesystem::remove(path);
+  EXPECT_THAT(std::string(status.message()), ::testing::HasSubstr("not an npy file"));
 }
 
 TEST(Npy, RefusesEverythingElse) {

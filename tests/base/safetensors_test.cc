@@ -345,6 +345,15 @@ TEST(Safetensors, ReadsOnlyRegularFiles) {
   std::filesystem::resize_file(folder.file("sparse"), uint64_t{1} << 40);
   EXPECT_THAT(std::string(SafetensorsFile::Read(folder.file("sparse")).status().message()),
               HasSubstr("over the limit"));
+  // One that may be as large asks for memory that there is, not for what the machine was built with.
+  const uint64_t bytes = uint64_t{1} << 43;
+  const std::string header =
+      absl::StrCat("{", Entry("a", "F32", absl::StrCat("[", bytes / 4, "]"), absl::StrCat("[0,", bytes, "]")), "}");
+  { std::ofstream(folder.file("large")) << LengthPrefix(header.size()) << header; }
+  std::filesystem::resize_file(folder.file("large"), 8 + header.size() + bytes);
+  const absl::Status large = SafetensorsFile::Read(folder.file("large"), {.max_file_bytes = bytes * 2}).status();
+  EXPECT_EQ(large.code(), absl::StatusCode::kResourceExhausted) << large;
+  EXPECT_THAT(std::string(large.message()), HasSubstr("large: its tensors need about 8796"));
 }
 
 TEST(Safetensors, CheckTensorsListsAllDifferencesAtOnce) {

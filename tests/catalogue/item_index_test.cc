@@ -4,6 +4,9 @@
 #include <limits>
 #include <vector>
 
+#include "absl/time/clock.h"
+#include "absl/time/time.h"
+#include "base/digest.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 
@@ -30,6 +33,30 @@ TEST(ItemIndex, FindsEveryIdAndNoOther) {
   }
   EXPECT_EQ(ItemIndex().Find(1), std::nullopt);
   EXPECT_THAT(ItemIndex().FindAll({1}), testing::ElementsAre(kNoPosition));
+}
+
+// The inverse of what StableMix64 does.
+uint64_t Unmix(uint64_t mixed) {
+  const auto unshift = [](uint64_t value, int by) {
+    uint64_t out = value;
+    for (int i = by; i < 64; i += by) out = value ^ (out >> by);
+    return out;
+  };
+  mixed = unshift(mixed, 31) * 0x319642B2D24D8EC3ull;
+  mixed = unshift(mixed, 27) * 0x96DE1B173F119089ull;
+  return unshift(mixed, 30) - 0x9E3779B97F4A7C15ull;
+}
+
+// Item ids are a stranger's: those that would share a slot of a known hash take no longer than others.
+TEST(ItemIndex, ChosenIdsDoNotCollide) {
+  ASSERT_EQ(StableMix64(Unmix(12345)), 12345u);
+  std::vector<ItemId> ids;
+  for (uint64_t i = 0; i < 100'000; ++i) ids.push_back(Unmix(i << 40));
+  const absl::Time start = absl::Now();
+  const absl::StatusOr<ItemIndex> index = ItemIndex::Build(ids);
+  ASSERT_TRUE(index.ok());
+  EXPECT_EQ(index->Find(ids.back()), ids.size() - 1);
+  EXPECT_LT(absl::Now() - start, absl::Milliseconds(500)) << "milliseconds; seconds where all share a slot";
 }
 
 TEST(ItemIndex, NamesARepeatedId) {

@@ -46,6 +46,11 @@ class WarmWorkersTest : public ::testing::Test {
 
   std::string Bundle(int number) const { return folder_ / absl::StrCat(number); }
   void Start() {
+    backend::Context context;
+    context.backend = backend_.get();
+    engine_ = Make(context);
+  }
+  std::unique_ptr<EngineCore> Make(const backend::Context& context) {
     EngineCore::Parts parts{.clock = clock_, .preparation_threads = 0, .inline_execution = true};
     parts.options.bundle = Bundle(1);
     parts.options.default_beam_width = 32;  // as warm-ups have
@@ -54,9 +59,9 @@ class WarmWorkersTest : public ::testing::Test {
     parts.options.max_batch_rows = 64;
     parts.options.cost_measurement = absl::ZeroDuration();
     parts.source.identify = [](const std::string& bundle) { return runtime::IdentifyBundle(bundle); };
-    parts.source.load = [this](const std::string& bundle, const std::string&) {
+    parts.source.load = [this, context](const std::string& bundle, const std::string&) {
       runtime::ModelRunner::Parts runner;
-      runner.context.backend = backend_.get();
+      runner.context = context;
       auto loaded = runtime::LoadRunnerOn(
           {.bundle = bundle, .workers = kWorkers, .context_cache_bytes = 0, .tuning_folder = folder_ / "tuning"},
           std::move(runner));
@@ -64,24 +69,22 @@ class WarmWorkersTest : public ::testing::Test {
       return loaded;
     };
     auto engine = EngineCore::Create(std::move(parts));
-    ASSERT_TRUE(engine.ok()) << engine.status();
-    engine_ = *std::move(engine);
+    EXPECT_TRUE(engine.ok()) << engine.status();
+    return engine.ok() ? *std::move(engine) : nullptr;
   }
   void Reload(int number) {
     engine_->Reload(Bundle(number), [](const auto& version) { EXPECT_TRUE(version.ok()) << version.status(); });
     while (engine_->StepRepository()) {
     }
   }
-  void Answer() {
-    bool answered = false;
-    engine_->Submit({.user_id = "a", .history = runtime::testing::TinyHistory(1, 64)}, [&](const auto& answer) {
-      EXPECT_TRUE(answer.ok()) << answer.status();
-      answered = true;
-    });
-    for (absl::Time again = engine_->Step(); again != absl::InfiniteFuture(); again = engine_->Step()) {
+  RecommendResult Answer(EngineCore& engine, RecommendRequest request) {
+    absl::StatusOr<RecommendResult> result = absl::UnknownError("not answered");
+    engine.Submit(std::move(request), [&](auto answer) { result = std::move(answer); });
+    for (absl::Time again = engine.Step(); again != absl::InfiniteFuture(); again = engine.Step()) {
       if (again > clock_->Now()) clock_->Set(again);
     }
-    EXPECT_TRUE(answered);
+    EXPECT_TRUE(result.ok()) << result.status();
+    return result.value_or(RecommendResult());
   }
   // Those that batches of that model would get that ran at once now; they are busy while they are held.
   std::vector<std::shared_ptr<Worker>> HoldAll(int model) const {
@@ -108,11 +111,40 @@ TEST_F(WarmWorkersTest, AreWarmBeforeTheirFirstRequest) {
     const size_t allocations = emulator::allocations;
     EXPECT_GT(captured, 0);
     held.erase(held.begin() + free);
-    Answer();
+    Answer(*engine_, {.user_id = "a", .history = runtime::testing::TinyHistory(1, 64)});
     EXPECT_EQ(worker.graphs.launches(), launched + 2) << "it ran there, an encode and a search, both from graphs";
     EXPECT_EQ(worker.graphs.captures(), captured);
     EXPECT_EQ(emulator::allocations, allocations);
   }
+}
+
+// What is served comes from graphs, of requests of all kinds, and is what the oracle answers.
+TEST_F(WarmWorkersTest, GraphsGiveTheOraclesLists) {
+  Start();
+  const absl::StatusOr<backend::Context> oracle = backend::MakeContext("cpu", "fp32", "aten");
+  ASSERT_TRUE(oracle.ok()) << oracle.status();
+  const std::unique_ptr<EngineCore> other = Make(*oracle);
+  ASSERT_NE(other, nullptr);
+  const DevicePasses before = *engine_->GetDevicePasses();
+  constexpr int kRequests = 24;
+  for (int i = 0; i < kRequests; ++i) {
+    RecommendRequest request{.history = runtime::testing::TinyHistory(i, 8 + 7 * (i % 8)), .top_k = 5};
+    request.exclude_history = i % 3 == 1;
+    if (i % 4 == 2) request.eligibility.rule = {{.key = "region", .any_of = {"DE"}}};
+    if (i % 4 == 3) request.eligibility.deny = {1000, 1017, 1040};
+    const RecommendResult expected = Answer(*other, request), answer = Answer(*engine_, request);
+    ASSERT_EQ(answer.items.size(), expected.items.size()) << i;
+    ASSERT_FALSE(answer.items.empty()) << i;
+    for (size_t rank = 0; rank < answer.items.size(); ++rank) {
+      EXPECT_EQ(answer.items[rank].item, expected.items[rank].item) << i << " rank " << rank;
+      EXPECT_NEAR(answer.items[rank].score, expected.items[rank].score, 1e-4) << i << " rank " << rank;
+    }
+  }
+  const DevicePasses after = *engine_->GetDevicePasses();
+  // Two a request. Lengths that warm-up did not have are enqueued once and captured once.
+  EXPECT_EQ((after.graph + after.captured + after.enqueued) - (before.graph + before.captured + before.enqueued),
+            2 * kRequests);
+  EXPECT_GE(after.graph - before.graph, 2 * kRequests - 4 * 4);
 }
 
 TEST_F(WarmWorkersTest, AReloadTakesNothingOfTheVersionThatServes) {

@@ -9,8 +9,7 @@
 #include "absl/numeric/bits.h"
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_join.h"
-#include "base/utf8.h"
+#include "base/problem_list.h"
 #include "beamline/request.h"
 #include "beamline/status.h"
 
@@ -23,7 +22,6 @@ constexpr int64_t kMaxBuckets = int64_t{1} << 31;
 constexpr int kMaxAttributes = 256;
 constexpr size_t kMaxAttributeName = 128;
 constexpr int kMaxRankerWeight = 1000000;
-constexpr size_t kMaxProblemBytes = 1000;  // what is shown of a value has no limit of its own
 
 // Collects what is wrong, so that one look at the message is enough.
 class Problems {
@@ -35,15 +33,12 @@ class Problems {
     if (!condition) Add(path, what);
   }
   absl::Status ToStatus() const {
-    if (lines_.empty()) return absl::OkStatus();
-    return absl::InvalidArgumentError(absl::StrJoin(lines_, "\n"));
+    return problems_.empty() ? absl::OkStatus() : absl::InvalidArgumentError(problems_.ToString());
   }
 
  private:
-  void Add(const std::string& path, const std::string& what) {
-    lines_.push_back(PrintableUtf8(absl::StrCat(path, ": ", what), kMaxProblemBytes));
-  }
-  std::vector<std::string> lines_;
+  void Add(const std::string& path, const std::string& what) { problems_.Add(absl::StrCat(path, ": ", what)); }
+  ProblemList problems_;
 };
 
 void CheckFfn(const std::string& path, const FeedForwardConfig& ffn, Problems& problems) {

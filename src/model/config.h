@@ -144,7 +144,7 @@ int64_t FeatureBuckets(const FeatureConfig& feature);
 int FeatureWidth(const ModelConfig& config, const PathwayConfig& pathway, const FeatureConfig& feature);
 absl::string_view FeatureName(FeatureKind kind);
 
-// Everything that is wrong, one line each: path, limit, value. Sizes above kMax* are refused as absurd.
+// What is wrong, one line each: path, limit, value. Sizes above kMax* are refused as absurd.
 absl::Status ValidateConfig(const ModelConfig& config);
 
 // JSON text <-> config. Unknown keys, wrong types and missing keys are errors with their path, but what a model may do

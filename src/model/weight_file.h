@@ -11,8 +11,8 @@
 
 namespace beamline::model {
 
-// Names, dtypes (F32, BF16) and shapes against the schema, of the shard that the file is, and every value finite. All
-// differences come in one error, below the file's name.
+// Names, dtypes (F32, BF16) and shapes against the schema, of the shard that the file is, and every value finite. The
+// differences come in one error, below the file's name; of very many, the first and their number.
 absl::Status CheckWeightFile(const ModelConfig& config, parallel::Shard of_file, const SafetensorsFile& file);
 
 }  // namespace beamline::model

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "model/config.h"
 
+#include <algorithm>
 #include <fstream>
 
 #include "beamline/request.h"
@@ -170,6 +171,15 @@ TEST(ConfigTest, AllProblemsComeAtOnce) {
   EXPECT_THAT(message, HasSubstr("d_model: "));
   EXPECT_THAT(message, HasSubstr("decoder.layers: "));
   EXPECT_THAT(message, HasSubstr("all pathways are off"));
+}
+
+TEST(ConfigTest, OfVeryManyProblemsTheFirstAreShown) {
+  ModelConfig config = TinyConfig();
+  config.level_sizes.assign(1000, 0);
+  const std::string message(ValidateConfig(config).message());
+  EXPECT_THAT(message, HasSubstr("level_sizes[3]: must lie in"));
+  EXPECT_THAT(message, testing::ContainsRegex("\nand [0-9]+ more$"));
+  EXPECT_EQ(std::count(message.begin(), message.end(), '\n'), 20) << message;
 }
 
 TEST(ConfigTest, CausalEncoderRefusesAge) {

@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "model/weights.h"
 
+#include <algorithm>
 #include <fstream>
 #include <set>
 
+#include "absl/strings/str_cat.h"
 #include "base/safetensors.h"
 #include "gmock/gmock.h"
 #include "model/model_test_util.h"
@@ -115,6 +117,17 @@ TEST_F(WeightsTest, NonFiniteValuesAreRefusedAndCounted) {
   ASSERT_FALSE(loaded.ok());
   EXPECT_THAT(std::string(loaded.status().message()), HasSubstr("bos: 1 of 16 values"));
   EXPECT_THAT(std::string(loaded.status().message()), HasSubstr("position: 2 of"));
+}
+
+TEST_F(WeightsTest, OfVeryManyNonFiniteTensorsTheFirstAreShown) {
+  WriteFile([](auto& tensors) {
+    for (auto& [name, tensor] : tensors) tensor.values[0] = NAN;
+  });
+  const size_t tensors = WeightSchema(config_).size();
+  ASSERT_GT(tensors, 20u);
+  const std::string message(LoadWeights(ctx_, config_, Path()).status().message());
+  EXPECT_THAT(message, HasSubstr(absl::StrCat("\nand ", tensors - 20, " more")));
+  EXPECT_EQ(std::count(message.begin(), message.end(), '\n'), 21) << message;
 }
 
 TEST_F(WeightsTest, MissingFileAndMissingTensorAreErrors) {

@@ -33,6 +33,27 @@ struct Model {
   int64_t Id(int32_t row) const { return tokens[row]; }
 };
 
+// ById writes where the ids say; what Vocabulary::Load refuses is asked again here, since memory depends on it. A
+// checkpoint cannot say which token one is that has no id.
+absl::Status CheckModelTokens(const Model& model, const std::string& vocabulary_path, const std::string& config_path) {
+  const int64_t rows = static_cast<int64_t>(model.tokens.size());
+  for (int64_t row = 0; row < rows; ++row) {
+    if (model.tokens[row] >= -1 && model.tokens[row] < rows) continue;
+    return absl::InternalError(absl::StrCat(vocabulary_path, ": row ", row, " of ", rows, " is ", model.tokens[row]));
+  }
+  const auto check = [&](absl::string_view field, int32_t row) {
+    if (model.Id(row) >= 0) return absl::OkStatus();
+    return absl::InvalidArgumentError(
+        absl::StrCat(vocabulary_path, ": row ", row, ": is -1, no token, but ", config_path, " has it as ", field));
+  };
+  const model::T5Config& t5 = model.config.t5;
+  BEAMLINE_RETURN_IF_ERROR(check("t5.start", t5.start));
+  BEAMLINE_RETURN_IF_ERROR(check("t5.end", t5.end));
+  for (const int32_t row : t5.input.prefix) BEAMLINE_RETURN_IF_ERROR(check("t5.input.prefix", row));
+  for (const int32_t row : t5.input.suffix) BEAMLINE_RETURN_IF_ERROR(check("t5.input.suffix", row));
+  return absl::OkStatus();
+}
+
 absl::StatusOr<Model> LoadModel(const fs::path& folder) {
   Model model;
   const std::string config_path = (folder / kConfigFile).string();
@@ -48,11 +69,8 @@ absl::StatusOr<Model> LoadModel(const fs::path& folder) {
     return absl::InvalidArgumentError(absl::StrCat(vocabulary_path, ": names ", model.tokens.size(), " tokens, ",
                                                    config_path, " has ", model.config.t5.vocabulary, " rows"));
   }
+  BEAMLINE_RETURN_IF_ERROR(CheckModelTokens(model, vocabulary_path, config_path));
   for (const int64_t token : model.tokens) model.vocabulary = std::max(model.vocabulary, token + 1);
-  if (model.vocabulary > static_cast<int64_t>(model.tokens.size())) {  // ids of an import are dense
-    return absl::InvalidArgumentError(
-        absl::StrCat(vocabulary_path, ": token id ", model.vocabulary - 1, " among ", model.tokens.size(), " rows"));
-  }
   return model;
 }
 

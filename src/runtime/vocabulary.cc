@@ -9,6 +9,7 @@
 #include "base/digest.h"
 #include "base/safetensors.h"
 #include "beamline/status.h"
+#include "model/config.h"
 
 namespace beamline::runtime {
 namespace {
@@ -40,10 +41,34 @@ absl::StatusOr<std::vector<uint64_t>> ReadIds(const SafetensorsFile& file, const
   return std::vector<uint64_t>(ids.begin(), ids.end());
 }
 
+// Other code indexes by them.
+absl::Status CheckTokens(absl::Span<const int64_t> tokens, const std::string& source) {
+  const int64_t rows = static_cast<int64_t>(tokens.size());
+  const auto refuse = [&](const auto&... what) {
+    return absl::InvalidArgumentError(absl::StrCat(source, ": tensor 'tokens' ", what...));
+  };
+  if (rows > model::kMaxT5Vocabulary) return refuse("has ", rows, " rows, the limit is ", model::kMaxT5Vocabulary);
+  std::vector<bool> taken(rows, false);
+  for (int64_t row = 0; row < rows; ++row) {
+    const int64_t token = tokens[row];
+    if (token == -1) continue;
+    if (token < 0 || token >= rows) {
+      return refuse("row ", row, ": must be -1 or an id below the number of rows, ", rows, ", is ", token);
+    }
+    if (taken[token]) {
+      const int64_t first = std::find(tokens.begin(), tokens.end(), token) - tokens.begin();
+      return refuse("row ", row, ": is ", token, ", as row ", first, " is; no two rows may have one id");
+    }
+    taken[token] = true;
+  }
+  return absl::OkStatus();
+}
+
 absl::StatusOr<Vocabulary> IdsFromFile(const SafetensorsFile& file) {
   if (file.contains("tokens")) {
     BEAMLINE_ASSIGN_OR_RETURN(const TensorView view, file.Get("tokens"));
     const absl::Span<const int64_t> tokens = view.as<int64_t>();
+    BEAMLINE_RETURN_IF_ERROR(CheckTokens(tokens, file.source()));
     return Vocabulary::OfTokens({tokens.begin(), tokens.end()});
   }
   BEAMLINE_ASSIGN_OR_RETURN(std::vector<uint64_t> items, ReadIds(file, "items"));

@@ -28,7 +28,8 @@ class Vocabulary {
   // Ids in any order; repeats are dropped.
   Vocabulary(std::vector<ItemId> items, std::vector<uint64_t> authors);
 
-  // Of a t5 model: the tokenizer's id of each row, -1 for a row that is no token's.
+  // Of a t5 model: the tokenizer's id of each row, -1 for a row that is no token's. Files with other ids than those in
+  // [0, rows), or one of them twice, are refused.
   static Vocabulary OfTokens(std::vector<int64_t> tokens);
 
   // Refuses files that hold anything but such tensors, naming the file and the tensor.

@@ -5,12 +5,14 @@
 
 #include <algorithm>
 #include <filesystem>
+#include <limits>
 #include <map>
 #include <string>
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "absl/strings/str_cat.h"
 #include "base/file.h"
 #include "base/safetensors.h"
 #include "runtime/bundle_manifest.h"
@@ -101,6 +103,44 @@ TEST(ExportHf, RefusesWhatHasNoCounterpartAndWhatIsThere) {
   EXPECT_THAT(std::string(ExportHf({.model = import.model_out, .out = temp / "other"}).message()),
               HasSubstr("family is onerec_v1"));
   EXPECT_FALSE(fs::exists(temp / "other"));
+}
+
+// Each spoiled in one row of a vocabulary that was right.
+TEST(ExportHf, RefusesTokensThatWouldLeaveTheTablesOrMeanNothing) {
+  const fs::path temp = Temp("tokens");
+  const ImportHfOptions import = Case("relu_tied", temp);
+  const auto imported = ImportHf(import);
+  ASSERT_TRUE(imported.ok()) << imported.status();
+  const model::T5Config& t5 = imported->config.t5;
+  const std::string path = (import.model_out / kVocabularyFile).string();
+  const Vocabulary whole = *Vocabulary::Load(path);
+  ASSERT_EQ(t5.input.suffix, std::vector<int32_t>{t5.end});
+  const auto refused = [&](int32_t row, int64_t token, const std::string& message) {
+    std::vector<int64_t> tokens(whole.tokens().begin(), whole.tokens().end());
+    tokens[row] = token;
+    ASSERT_TRUE(Vocabulary::OfTokens(tokens).Save(path).ok());
+    const absl::Status status = ExportHf({.model = import.model_out, .out = temp / "hf"});
+    EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument) << status;
+    EXPECT_THAT(std::string(status.message()), HasSubstr(absl::StrCat("row ", row, ": ", message)));
+    EXPECT_FALSE(fs::exists(temp / "hf"));
+  };
+  constexpr int64_t kMost = std::numeric_limits<int64_t>::max();  // + 1 is the least: far before any table
+  refused(0, kMost, "must be -1 or an id below the number of rows");
+  refused(3, -7, "must be -1 or an id below the number of rows");
+  refused(3, t5.vocabulary, "must be -1 or an id below the number of rows");
+  refused(t5.start, -1, "is -1, no token, but ");
+  refused(t5.end, -1, "is -1, no token, but ");
+
+  model::ModelConfig config = imported->config;
+  config.t5.input.prefix = {3};
+  ASSERT_TRUE(model::SaveConfig(config, (import.model_out / kConfigFile).string()).ok());
+  refused(3, -1, "is -1, no token, but ");
+  config.t5.input = {.prefix = {}, .suffix = {4}, .max_items = config.t5.input.max_items};
+  ASSERT_TRUE(model::SaveConfig(config, (import.model_out / kConfigFile).string()).ok());
+  refused(4, -1, "is -1, no token, but ");
+  refused(5, whole.tokens()[4], absl::StrCat("is ", whole.tokens()[4], ", as row 4 is"));
+  ASSERT_TRUE(whole.Save(path).ok());
+  EXPECT_TRUE(ExportHf({.model = import.model_out, .out = temp / "hf"}).ok());
 }
 
 // A model trained here: ids as LETTER's code gives them, SID tokens behind the specials in lexicographic order.

@@ -6,6 +6,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "absl/strings/str_cat.h"
 #include "base/file.h"
 #include "base/safetensors.h"
 
@@ -63,7 +64,7 @@ TEST(Vocabulary, KeepsThePopularityOfItsItems) {
 // The model is older than the log, or has tokens.
 TEST(Vocabulary, KeepsThePopularityOfOtherItems) {
   const std::string path = TempPath("counted.safetensors");
-  for (Vocabulary vocabulary : {Vocabulary({10, 20}, {7}), Vocabulary::OfTokens({4, -1, 5})}) {
+  for (Vocabulary vocabulary : {Vocabulary({10, 20}, {7}), Vocabulary::OfTokens({2, -1, 0})}) {
     const std::string ids = vocabulary.Fingerprint();
     vocabulary.SetPopularity({5, 20, 40}, {9, 8, 7});
     EXPECT_EQ(vocabulary.Fingerprint(), ids);
@@ -107,6 +108,29 @@ TEST(Vocabulary, RefusesWhatIsNotOne) {
   }
   EXPECT_FALSE(Vocabulary::Parse("not a safetensors file", "here").ok());
   EXPECT_EQ(Vocabulary::Load(TempPath("no-such-file")).status().code(), absl::StatusCode::kNotFound);
+}
+
+// Rows of tables are found by them.
+TEST(Vocabulary, TokensAreUniqueAndBelowTheNumberOfRows) {
+  const std::string path = TempPath("bad_tokens.safetensors");
+  const auto load = [&](std::vector<int64_t> tokens) {
+    EXPECT_TRUE(Vocabulary::OfTokens(std::move(tokens)).Save(path).ok());
+    return Vocabulary::Load(path).status();
+  };
+  EXPECT_TRUE(load({2, -1, 0}).ok()) << "a row of no token, an id of no row";
+  EXPECT_TRUE(load({-1, -1}).ok());
+  constexpr int64_t kMost = std::numeric_limits<int64_t>::max(), kLeast = std::numeric_limits<int64_t>::min();
+  for (const int64_t token : {kMost, kMost - 1, int64_t{3}, int64_t{-2}, int64_t{-7}, kLeast}) {
+    const absl::Status status = load({0, token, 1});
+    EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument) << token;
+    EXPECT_THAT(
+        std::string(status.message()),
+        ::testing::AllOf(::testing::HasSubstr(path),
+                         ::testing::HasSubstr("'tokens' row 1: must be -1 or an id below the number of rows, 3"),
+                         ::testing::EndsWith(absl::StrCat(", is ", token))));
+  }
+  EXPECT_THAT(std::string(load({1, -1, 0, -1, 0}).message()), ::testing::HasSubstr("row 4: is 0, as row 2 is"));
+  EXPECT_THAT(std::string(load({0, 0}).message()), ::testing::HasSubstr("row 1: is 0, as row 0 is"));
 }
 
 }  // namespace

@@ -15,6 +15,7 @@
 #include "base/json.h"
 #include "base/json_object_reader.h"
 #include "beamline/status.h"
+#include "runtime/hf_text.h"
 
 namespace beamline::runtime {
 namespace {
@@ -44,7 +45,7 @@ void CheckKind(JsonObjectReader& reader, HfT5Config& config) {
     reader.Problem("architectures", absl::StrCat("must name ", kArchitecture, ", is ", architectures->dump()));
     return;
   }
-  config.notes.push_back(absl::StrCat("config.json: architectures is ", architectures->dump(), ", taken for a ",
+  config.notes.push_back(absl::StrCat("config.json: architectures is ", HfText(architectures->dump()), ", taken for a ",
                                       kArchitecture, "; code of its own that changes logits is not applied"));
 }
 
@@ -143,7 +144,8 @@ void NoteGeneration(const json& document, const std::string& file, HfT5Config& c
   for (const auto& [key, value] : neutral) {
     const json actual = document.value(key, json());
     if (actual.is_null() || actual == value) continue;
-    config.notes.push_back(absl::StrCat(file, ": ", key, " is ", actual.dump(), ", which Beamline does not apply"));
+    config.notes.push_back(
+        absl::StrCat(file, ": ", key, " is ", HfText(actual.dump()), ", which Beamline does not apply"));
   }
 }
 

@@ -15,8 +15,11 @@
 #include "absl/strings/str_split.h"
 #include "base/interrupt.h"
 #include "base/json.h"
+#include "base/problem_list.h"
+#include "base/utf8.h"
 #include "beamline/status.h"
 #include "model/weight_schema.h"
+#include "runtime/hf_text.h"
 
 namespace beamline::runtime {
 namespace {
@@ -29,6 +32,7 @@ constexpr char kEncoderCopy[] = "encoder.embed_tokens.weight";
 constexpr char kDecoderCopy[] = "decoder.embed_tokens.weight";
 // In the first T5 checkpoints; no code ever read it.
 constexpr char kUnused[] = "decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight";
+constexpr size_t kMaxFileNameBytes = 255;  // of a file, on most file systems
 constexpr float kNoToken = -1e30f;  // a bias that leaves nothing of a logit in any sum, and is finite as files must be
 
 std::string Block(const char* stack, int layer, const char* rest) {
@@ -79,9 +83,12 @@ absl::StatusOr<std::vector<std::string>> ShardNames(const fs::path& path) {
   std::set<std::string> names;
   for (const auto& [tensor, file] : index.at("weight_map").items()) {
     const std::string name = file.is_string() ? file.get<std::string>() : "";
-    if (name.empty() || name.find('/') != std::string::npos || !name.ends_with(".safetensors")) {
-      return absl::InvalidArgumentError(absl::StrCat(path.string(), ": weight_map.", tensor,
-                                                     ": must name a .safetensors file beside it, is ", file.dump()));
+    // Messages about the shard will name it as it is here.
+    const bool printable = PrintableUtf8(name, kMaxFileNameBytes) == name;
+    if (!printable || name.find('/') != std::string::npos || !name.ends_with(".safetensors")) {
+      return absl::InvalidArgumentError(absl::StrCat(path.string(), ": weight_map.", HfText(tensor),
+                                                     ": must name a .safetensors file beside it, in 1 to ",
+                                                     kMaxFileNameBytes, " printable bytes, is ", HfText(file.dump())));
     }
     names.insert(name);
   }
@@ -144,7 +151,7 @@ absl::StatusOr<HfT5Weights> HfT5Weights::Read(const fs::path& folder, const HfT5
 }
 
 absl::Status HfT5Weights::Check(const std::string& folder, const HfT5Config& config) {
-  std::vector<std::string> problems;
+  ProblemList problems;
   std::set<std::string> known = {kShared, kHead, kEncoderCopy, kDecoderCopy, kUnused};
   for (const model::WeightSpec& spec : model::WeightSchema(SchemaConfig(config))) {
     const std::vector<std::string> sources = HfT5TensorNames(spec.name, config.gated);
@@ -152,27 +159,27 @@ absl::Status HfT5Weights::Check(const std::string& folder, const HfT5Config& con
       known.insert(name);
       const auto found = tensors_.find(name);
       if (found == tensors_.end()) {
-        problems.push_back(absl::StrCat(name, ": is missing"));
+        problems.Add(absl::StrCat(name, ": is missing"));
         continue;
       }
       std::vector<int64_t> shape = spec.shape;
       shape[0] /= static_cast<int64_t>(sources.size());
       if (found->second.shape != shape) {
-        problems.push_back(absl::StrCat(name, ": is ", found->second.ToString(), ", config.json makes it [",
-                                        absl::StrJoin(shape, ","), "]"));
+        problems.Add(absl::StrCat(name, ": is ", found->second.ToString(), ", config.json makes it [",
+                                  absl::StrJoin(shape, ","), "]"));
       }
     }
   }
   for (const auto& [name, view] : tensors_) {
-    if (!known.contains(name)) problems.push_back(absl::StrCat(name, ": is no tensor of this model"));
+    if (!known.contains(name)) problems.Add(absl::StrCat(name, ": is no tensor of this model"));
     if (view.dtype != DType::kF32 && view.dtype != DType::kBF16 && view.dtype != DType::kF16) {
-      problems.push_back(absl::StrCat(name, ": is ", view.ToString(), ", must be F32, F16 or BF16"));
+      problems.Add(absl::StrCat(name, ": is ", view.ToString(), ", must be F32, F16 or BF16"));
     } else if (const int64_t count = CountNonFinite(view); count > 0) {
-      problems.push_back(absl::StrCat(name, ": ", count, " values are NaN or infinite"));
+      problems.Add(absl::StrCat(name, ": ", count, " values are NaN or infinite"));
     }
   }
   if (problems.empty()) return absl::OkStatus();
-  return absl::InvalidArgumentError(absl::StrCat(folder, ":\n", absl::StrJoin(problems, "\n")));
+  return absl::InvalidArgumentError(absl::StrCat(folder, ":\n", problems.ToString()));
 }
 
 // A file may hold shared.weight, copies of it for either stack, and a head: any of them alone stands for those that are

@@ -12,7 +12,10 @@
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "base/json.h"
+#include "base/problem_list.h"
+#include "base/utf8.h"
 #include "beamline/status.h"
+#include "runtime/hf_text.h"
 
 namespace beamline::runtime {
 namespace {
@@ -21,6 +24,7 @@ namespace fs = std::filesystem;
 using nlohmann::json;
 
 constexpr int64_t kMaxTokenId = (int64_t{1} << 24) - 1;
+constexpr size_t kMaxTemplateIds = 1024;  // prefix and suffix; a model's config.json takes no more of either
 
 bool Exists(const fs::path& path) {
   std::error_code error;
@@ -38,16 +42,16 @@ class Collector {
   absl::Status Add(const std::string& where, const std::string& token, const json& id) {
     if (!id.is_number_unsigned()) return Error(where, "the id must be a whole number");
     const uint64_t value = id.get<uint64_t>();
-    if (value > static_cast<uint64_t>(kMaxTokenId)) {
-      return Error(where, absl::StrCat("id ", value, " is above the limit ", kMaxTokenId));
-    }
+    if (value > static_cast<uint64_t>(kMaxTokenId)) return AboveLimit(where, value);
     return Insert(where, token, static_cast<int64_t>(value));
   }
 
+  // REQUIRES: id >= 0.
   absl::Status Insert(const std::string& where, const std::string& token, int64_t id) {
+    if (id > kMaxTokenId) return AboveLimit(where, static_cast<uint64_t>(id));
     const auto [found, added] = tokenizer_.ids.emplace(token, id);
     if (!added && found->second != id) {
-      return Error(where, absl::StrCat("token '", token, "' has id ", id, " here and ", found->second,
+      return Error(where, absl::StrCat("token '", HfText(token), "' has id ", id, " here and ", found->second,
                                        " elsewhere in the folder; save the tokenizer again"));
     }
     tokenizer_.size = std::max(tokenizer_.size, id + 1);
@@ -57,8 +61,9 @@ class Collector {
   // {"token": id, ...}
   absl::Status AddMap(const std::string& where, const json& map) {
     if (!map.is_object()) return Error(where, absl::StrCat("must be an object, is ", map.type_name()));
-    for (const auto& [token, id] : map.items())
-      BEAMLINE_RETURN_IF_ERROR(Add(absl::StrCat(where, ".", token), token, id));
+    for (const auto& [token, id] : map.items()) {
+      BEAMLINE_RETURN_IF_ERROR(Add(absl::StrCat(where, ".", HfText(token)), token, id));
+    }
     return absl::OkStatus();
   }
 
@@ -75,28 +80,44 @@ class Collector {
   }
 
   absl::Status Error(const std::string& where, const std::string& what) const {
-    return absl::InvalidArgumentError(absl::StrCat(path_, ": ", where, ": ", what));
+    return absl::InvalidArgumentError(
+        absl::StrCat(path_, ": ", PrintableUtf8(absl::StrCat(where, ": ", what), ProblemList::kMaxProblemBytes)));
   }
 
  private:
+  absl::Status AboveLimit(const std::string& where, uint64_t id) const {
+    return Error(where, absl::StrCat("id ", id, " is above the limit ", kMaxTokenId));
+  }
+
   HfTokenizer& tokenizer_;
   const std::string path_;
 };
 
-// The ids that a template's special token stands for: those of "special_tokens": {"</s>": {"ids": [1], ...}}.
-absl::StatusOr<std::vector<int64_t>> TemplateIds(const Collector& collector, const json& specials,
-                                                 const std::string& token) {
-  std::vector<int64_t> ids;
-  const json found = specials.is_object() && specials.contains(token) ? specials.at(token) : json();
-  const json values = found.is_object() ? found.value("ids", json()) : json();
-  for (const json& id : values.is_array() ? values : json::array()) {
-    if (id.is_number_unsigned() && id.get<uint64_t>() <= static_cast<uint64_t>(kMaxTokenId)) {
-      ids.push_back(id.get<int64_t>());
-    }
+// The member of that name, or null. Nothing is copied: a part of a template names what the file wrote once, and a small
+// file can have very many parts.
+const json& Member(const json& object, absl::string_view key) {
+  static const json* const none = new json();
+  if (!object.is_object()) return *none;
+  const auto found = object.find(std::string(key));
+  return found == object.end() ? *none : *found;
+}
+
+// What a template's special token stands for: "special_tokens": {"</s>": {"ids": [1], ...}}. `before`: ids of the parts
+// before it.
+absl::Status CheckTemplateIds(const Collector& collector, const json& ids, const std::string& token, size_t before) {
+  if (ids.is_array() && before + ids.size() > kMaxTemplateIds) {
+    return collector.Error("post_processor.single",
+                           absl::StrCat("puts ", before + ids.size(),
+                                        " tokens or more around a sequence, the limit is ", kMaxTemplateIds));
   }
-  if (!ids.empty() && ids.size() == values.size()) return ids;
-  return collector.Error(absl::StrCat("post_processor.special_tokens.", token, ".ids"),
-                         absl::StrCat("must be token ids up to ", kMaxTokenId, ", is ", values.dump()));
+  const bool valid = ids.is_array() && !ids.empty() && std::all_of(ids.begin(), ids.end(), [](const json& id) {
+                       return id.is_number_unsigned() && id.get<uint64_t>() <= static_cast<uint64_t>(kMaxTokenId);
+                     });
+  if (!valid) {
+    return collector.Error(absl::StrCat("post_processor.special_tokens.", HfText(token), ".ids"),
+                           absl::StrCat("must be token ids up to ", kMaxTokenId, ", is ", HfText(ids.dump())));
+  }
+  return absl::OkStatus();
 }
 
 // The special tokens of a TemplateProcessing's `single`: those before the sequence are the prefix.
@@ -106,7 +127,7 @@ absl::Status ReadTemplate(const Collector& collector, const json& processor, HfT
       !processor.contains("single") || !processor.at("single").is_array()) {
     const std::string type = processor.is_object() ? processor.value("type", json()).dump() : processor.dump();
     const absl::Status status =
-        collector.Error(where, absl::StrCat("of type ", type, ", where only TemplateProcessing is understood"));
+        collector.Error(where, absl::StrCat("of type ", HfText(type), ", where only TemplateProcessing is understood"));
     tokenizer.unknown_template = std::string(status.message());
     return absl::OkStatus();
   }
@@ -121,10 +142,11 @@ absl::Status ReadTemplate(const Collector& collector, const json& processor, HfT
       return collector.Error(where, "single: every part must be a Sequence or a SpecialToken");
     }
     const std::string token = part.at("SpecialToken").at("id").get<std::string>();
-    BEAMLINE_ASSIGN_OR_RETURN(const std::vector<int64_t> ids,
-                              TemplateIds(collector, processor.value("special_tokens", json()), token));
+    const json& ids = Member(Member(Member(processor, "special_tokens"), token), "ids");
+    BEAMLINE_RETURN_IF_ERROR(
+        CheckTemplateIds(collector, ids, token, tokenizer.prefix.size() + tokenizer.suffix.size()));
     std::vector<int64_t>& side = sequence_seen ? tokenizer.suffix : tokenizer.prefix;
-    side.insert(side.end(), ids.begin(), ids.end());
+    for (const json& id : ids) side.push_back(id.get<int64_t>());
   }
   return absl::OkStatus();
 }
@@ -162,7 +184,7 @@ absl::Status ReadTokenizerConfig(const fs::path& path, bool has_template, int64_
     const json& decoder = document.at("added_tokens_decoder");
     if (!decoder.is_object()) return collector.Error("added_tokens_decoder", "must be an object");
     for (const auto& [key, token] : decoder.items()) {
-      const std::string where = absl::StrCat("added_tokens_decoder.", key);
+      const std::string where = absl::StrCat("added_tokens_decoder.", HfText(key));
       int64_t id = 0;
       if (!absl::SimpleAtoi(key, &id) || id < 0 || id > kMaxTokenId) {
         return collector.Error(where, absl::StrCat("the key must be an id in [0, ", kMaxTokenId, "]"));
@@ -182,11 +204,11 @@ absl::Status ReadTokenizerConfig(const fs::path& path, bool has_template, int64_
   if (!tokenizer.ids.contains(text)) {
     for (const auto& [other, id] : tokenizer.ids) {
       if (id == end_id) {
-        return collector.Error("eos_token", absl::StrCat("the model's eos_token_id ", end_id, " is '", other,
-                                                         "', not '", text, "'; save the tokenizer again"));
+        return collector.Error("eos_token", absl::StrCat("the model's eos_token_id ", end_id, " is '", HfText(other),
+                                                         "', not '", HfText(text), "'; save the tokenizer again"));
       }
     }
-    BEAMLINE_RETURN_IF_ERROR(collector.Insert("eos_token", text, end_id));
+    BEAMLINE_RETURN_IF_ERROR(collector.Insert("eos_token_id of the model", text, end_id));
   }
   tokenizer.suffix = {tokenizer.ids.at(text)};
   return absl::OkStatus();

@@ -13,11 +13,17 @@
 #include "base/memory.h"
 #include "base/progress.h"
 #include "base/thread_pool.h"
+#include "base/utf8.h"
 #include "beamline/status.h"
 #include "train/model_folder.h"
 
 namespace beamline::train {
 namespace {
+
+constexpr size_t kMaxShownBytes = 4000;  // two paths and a sentence
+
+// A report may be a stranger's file, and the table goes to a terminal.
+std::string Shown(absl::string_view text) { return PrintableUtf8(text, kMaxShownBytes); }
 
 struct NamedBaseline {
   std::string name;
@@ -179,7 +185,7 @@ absl::StatusOr<EvaluationReport> Evaluate(const backend::Context& ctx, const mod
 std::string EvaluationTable(const EvaluationReport& report) {
   std::string table =
       absl::StrFormat("%s split: %d users, full ranking of %d items (%d SIDs), beam %d%s; model ranked in %.0f s\n",
-                      report.split, report.users, report.catalogue_items, report.catalogue_sids, report.beam,
+                      Shown(report.split), report.users, report.catalogue_items, report.catalogue_sids, report.beam,
                       report.by_value ? " ordered by the ranker's value" : "", report.seconds);
   const auto row = [&](const std::string& name, const data::MetricIntervals& m, bool sign) {
     const char* format = sign ? "%-18s %+8.4f %+8.4f %+8.4f [%+.4f, %+.4f] %+8.4f [%+.4f, %+.4f]\n"
@@ -196,15 +202,15 @@ std::string EvaluationTable(const EvaluationReport& report) {
                                             "N@5", "R@10", "", "N@10", 100 * report.confidence));
     bool none = false;
     for (const SystemScores& system : ranking.systems) {
-      row(system.name, system.intervals, false);
+      row(Shown(system.name), system.intervals, false);
       none |= system.intervals.recall_10.mean == 0 && system.intervals.recall_10.high > 0;
     }
     if (none) absl::StrAppend(&table, "(without a hit, an interval's end is the exact one, of Clopper and Pearson)\n");
     for (const SystemScores& system : ranking.systems) {
-      if (system.model_minus.has_value()) row(absl::StrCat("model - ", system.name), *system.model_minus, true);
+      if (system.model_minus.has_value()) row(absl::StrCat("model - ", Shown(system.name)), *system.model_minus, true);
     }
   }
-  for (const std::string& warning : report.warnings) absl::StrAppend(&table, "\nwarning: ", warning, "\n");
+  for (const std::string& warning : report.warnings) absl::StrAppend(&table, "\nwarning: ", Shown(warning), "\n");
   return table;
 }
 

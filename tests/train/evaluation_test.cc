@@ -205,6 +205,25 @@ TEST(EvaluationTest, TheTableSaysWhereAnIntervalIsTheExactOne) {
   EXPECT_THAT(EvaluationTable(report), ::testing::Not(HasSubstr("Clopper")));
 }
 
+// Of --show: whoever wrote the file does not command the terminal.
+TEST(EvaluationTest, TheTableIsPrintableWhateverAFileHolds) {
+  EvaluationReport report;
+  report.split = "te\x1b[2Jst\n";
+  report.warnings = {"it's \"fine\"\x1b]0;title\x07\nwarning: none", std::string(1 << 20, 'w')};
+  report.rankings.push_back({.systems = {{.name = "mo\x1b[31mdel"},
+                                         {.name = "k\xc2\x9bnn", .model_minus = data::MetricIntervals()},
+                                         {.name = std::string(1 << 20, 'n')}}});
+  const auto read = EvaluationFromJson(EvaluationToJson(report), "evaluation.json");
+  ASSERT_TRUE(read.ok()) << read.status();
+  const std::string table = EvaluationTable(*read);
+  for (const char* part : {"te?[2Jst? split", "\nmo?[31mdel", "\nk?nn", "\nmodel - k?nn",
+                           "\nwarning: it's \"fine\"?]0;title??warning: none\n"}) {
+    EXPECT_THAT(table, HasSubstr(part));
+  }
+  for (const char* control : {"\x1b", "\x07", "\xc2\x9b"}) EXPECT_THAT(table, ::testing::Not(HasSubstr(control)));
+  EXPECT_LT(table.size(), 20'000u);
+}
+
 TEST(EvaluationTest, ReportsModelAndBaselinesAndReadsBack) {
   const World world(RandomLog(60, 50, 5), "report");
   backend::Context ctx = CpuContext();

@@ -4,7 +4,9 @@
 // refusal names the file; what is read is valid by its own check, is the same when written again, and can be sized
 // without overflow.
 #include <string>
+#include <vector>
 
+#include "absl/types/span.h"
 #include "fuzz/fuzz_target.h"
 #include "model/config.h"
 #include "model/weight_schema.h"
@@ -45,6 +47,15 @@ void CheckVocabulary(absl::string_view bytes) {
   for (const ItemId item : vocabulary->items()) {
     Require(vocabulary->ItemIndex(item) == ++index, "an item has its place");
     vocabulary->Popularity(item);
+  }
+  const absl::Span<const int64_t> tokens = vocabulary->tokens();
+  const int64_t rows = static_cast<int64_t>(tokens.size());
+  std::vector<bool> taken(tokens.size(), false);
+  for (const int64_t token : tokens) {
+    if (token == -1) continue;
+    Require(token >= 0 && token < rows, "a token is below the number of rows");
+    Require(!taken[token], "and of one row");
+    taken[token] = true;
   }
 }
 

@@ -12,6 +12,7 @@
 # from nothing takes about ten minutes of two cores; the compiler cache of scripts/ is shared. BEAMLINE_IMAGES (default
 # /var/tmp/beamline-images) holds base, image and containers.
 set -euo pipefail
+. "$(dirname "$0")/../scripts/usage.sh"
 cd "$(dirname "$0")/.."
 
 # In the namespaces: $1 is the image's root, what follows its entrypoint.
@@ -30,6 +31,7 @@ try_image() {
   local as_user=(env -i PATH=/usr/local/bin:/usr/bin:/bin /usr/sbin/chroot "$root" setpriv --reuid=65532 --regid=65532
     --clear-groups --no-new-privs --bounding-set=-all --inh-caps=-all)
   inside() { "${as_user[@]}" "$@"; }
+  says_its_commit() { inside beamline --version | grep -E '^beamline [0-9.]+ \([0-9a-f]{12}\)$'; }
   # As a container's first process, which $first is then. Whom nothing handles SIGTERM for, the kernel keeps it from.
   start() {
     unshare --pid --fork --kill-child "${as_user[@]}" "${entrypoint[@]}" serve --config /etc/beamline/server.textproto &
@@ -59,7 +61,7 @@ try_image() {
     expect "no $tool in the image" refuse inside sh -c "command -v $tool"
   done
   expect "the root cannot be written" refuse inside touch /probe
-  expect "beamline --version" inside beamline --version
+  expect "beamline --version names a commit" says_its_commit
 
   echo "-- a small model by the image's own verbs"
   inside beamline generate-data log --users 300 --seed 1 --out /tmp/data
@@ -118,7 +120,7 @@ while (($#)); do
   case $1 in
     --target) target=$2; shift 2 ;;
     --try-only) build=no; shift ;;
-    *) sed -n '3,14p' "$0" | cut -c3-; [[ $1 == --help || $1 == -h ]] && exit 0 || exit 2 ;;
+    *) other_argument "$1" ;;
   esac
 done
 [[ $(id -u) == 0 ]] || { echo "build-without-engine: needs root" >&2; exit 2; }

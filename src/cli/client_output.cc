@@ -125,7 +125,8 @@ std::string FormatStatus(const v1::GetStatusResponse& status) {
                     version.bundle().empty() ? "" : " from ", version.bundle(), version.error().empty() ? "" : ": ",
                     version.error(), "\n");
   }
-  return absl::StrCat(status.ready() ? "ready" : "not ready", ", server ", status.server_version(), ", up ",
+  return absl::StrCat(status.ready() ? "ready" : "not ready", ", server ", status.server_version(),
+                      status.server_commit().empty() ? "" : absl::StrCat(" (", status.server_commit(), ")"), ", up ",
                       Milliseconds(status.uptime_ms()), " s\n", "model ", status.model_version(), " (", status.family(),
                       ", ", status.parameters(), " parameters", status.ranker() ? ", ranker" : "", ")\n", "catalogue ",
                       status.catalogue_version(), ": ", status.items(), " items, ", status.sids(), " SIDs, levels ",

@@ -20,6 +20,7 @@
 #include "absl/synchronization/mutex.h"
 #include "base/interrupt.h"
 #include "base/log.h"
+#include "base/program.h"
 #include "cli/verb.h"
 
 namespace beamline::cli {
@@ -123,7 +124,7 @@ int RunCommandLine(int argc, char** argv) {
   InstallInterruptHandler();
   signal(SIGXFSZ, SIG_IGN);  // beyond `ulimit -f` a write fails, with an error that names the file
   std::set_terminate(OnTerminate);
-  CommandLine command_line("beamline", kAbout, "beamline " BEAMLINE_VERSION);
+  CommandLine command_line("beamline", kAbout, "beamline " + ProgramBuild());
   command_line.root()->Footer(kJourney);
   const std::vector<Verb> verbs = AddVerbs(*command_line.root());
   if (argc <= 1) {

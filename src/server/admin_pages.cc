@@ -7,6 +7,7 @@
 #include "absl/strings/str_cat.h"
 #include "base/clock.h"
 #include "base/json.h"
+#include "base/program.h"
 #include "server/flight_recorder.h"
 #include "server/live_request.h"
 #include "server/metrics.h"
@@ -128,7 +129,8 @@ HttpPage AdminPages::Scrape() {
 
 HttpPage AdminPages::Status() {
   const Held held(this);
-  nlohmann::json json = {{"server_version", BEAMLINE_VERSION},
+  nlohmann::json json = {{"server_version", ProgramVersion()},
+                         {"server_commit", ProgramCommit()},
                          {"live_requests", options_.live_requests},
                          {"not_ready", held.WhyNotReady()}};
   if (held.engine != nullptr) {

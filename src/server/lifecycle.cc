@@ -17,6 +17,7 @@
 #include "base/interrupt.h"
 #include "base/log.h"
 #include "base/log_output.h"
+#include "base/program.h"
 #include "base/thread_role.h"
 #include "beamline/status.h"
 #include "server/admin_http.h"
@@ -433,7 +434,8 @@ absl::Status Serve(const config::v1::ServerConfig& config, const EngineFactory& 
                                pages.Pages(), pages.Posts()));
   }
   LogEvent(spdlog::level::info, "loading",
-           {{"version", BEAMLINE_VERSION},
+           {{"version", ProgramVersion()},
+            {"commit", ProgramCommit()},
             {"bundle", config.engine().bundle()},
             {"model_folder", config.engine().model_folder()},
             {"catalogue", config.engine().catalogue().empty() ? "the bundle's" : config.engine().catalogue()},

@@ -9,6 +9,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/log_output.h"
+#include "base/program.h"
 #include "beamline/retry.h"
 #include "prometheus/client_metric.h"
 #include "prometheus/metric_family.h"
@@ -188,7 +189,7 @@ void AddProcess(Page* page) {
 }
 
 void AddReadiness(bool loading, bool ready, Page* page) {
-  page->Gauge("build_info", "The program.", 1, {{"version", BEAMLINE_VERSION}});
+  page->Gauge("build_info", "The program.", 1, {{"version", ProgramVersion()}, {"commit", ProgramCommit()}});
   page->Gauge("loading", "1 until the first model serves.", loading ? 1 : 0);
   page->Gauge("ready", "1 where /readyz says so.", ready ? 1 : 0);
 }

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+#include "base/program.h"
 #include "beamline/v1/model.grpc.pb.h"
 #include "server/lookup_services.h"
 
@@ -36,7 +37,8 @@ void FillModel(const EngineStatus& status, bool inside, v1::GetStatusResponse* r
 }
 
 void FillServer(const ServiceContext& service, v1::GetStatusResponse* response) {
-  response->set_server_version(BEAMLINE_VERSION);
+  response->set_server_version(ProgramVersion());
+  response->set_server_commit(ProgramCommit());
   response->set_uptime_ms(absl::ToInt64Milliseconds(service.clock->Now() - service.started));
   v1::ServerCounts& counts = *response->mutable_server();
   counts.set_calls(service.counters.calls.value());

@@ -10,6 +10,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
+#include "base/program.h"
 #include "cli/binary.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
@@ -83,8 +84,9 @@ TEST_F(RecommendVerb, ReadsHistoryFromStandardInputAndPrintsJson) {
 }
 
 TEST_F(RecommendVerb, StatusAndErrorsAreReadable) {
-  EXPECT_THAT(Ask("--status").text, AllOf(StartsWith("ready, "), HasSubstr("model-1"),
-                                          HasSubstr("1234 parameters, ranker)"), HasSubstr("4 x 2 x 1")));
+  EXPECT_THAT(Ask("--status").text,
+              AllOf(StartsWith(absl::StrCat("ready, server ", ProgramBuild(), ", up ")), HasSubstr("model-1"),
+                    HasSubstr("1234 parameters, ranker)"), HasSubstr("4 x 2 x 1")));
   const Outcome invalid = Ask("--user u --top-k 0");
   EXPECT_EQ(invalid.exit_code, 2);
   EXPECT_THAT(invalid.text, HasSubstr("INVALID_ARGUMENT: top_k: 0 is outside 1..1000"));

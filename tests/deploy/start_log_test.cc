@@ -13,6 +13,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/program.h"
 #include "deploy/real_server.h"
 #include "gmock/gmock.h"
 #include "httplib.h"
@@ -104,6 +105,7 @@ TEST_F(StartLogTest, TellsTheWholeLifeInOrder) {
   EXPECT_THAT(events, ElementsAre("loading", "model loading", "model warmed up", "model serving", "server started",
                                   "admin", "signal received", "server stopping", "server stopped"));
   EXPECT_EQ(lines[0]["bundle"], bundle_);
+  EXPECT_EQ(absl::StrCat(lines[0].value("version", ""), " (", lines[0].value("commit", ""), ")"), ProgramBuild());
   EXPECT_EQ(lines[1]["path"], bundle_);
   EXPECT_EQ(lines[2]["model_version"], response.model_version());
   EXPECT_EQ(lines[2]["recorded_requests"], 0) << "nobody has asked yet";

@@ -18,6 +18,7 @@
 
 #include "absl/strings/numbers.h"
 #include "base/file.h"
+#include "base/program.h"
 #include "beamline/v1/admin.grpc.pb.h"
 #include "gmock/gmock.h"
 #include "httplib.h"
@@ -441,6 +442,8 @@ TEST_F(AdminPagesTest, MetricsCountWhatHappened) {
   EXPECT_THAT(page, ContainsRegex("beamline_stage_duration_seconds_sum.stage=\"decode\". 0[.]00016[45][0-9]*"));
   EXPECT_THAT(page, HasSubstr("beamline_model_info{model_version=\"model-1\",catalogue_version=\"catalogue-1\","
                               "family=\"fake\",device=\"fake\",dtype=\"bf16\",backend=\"none\"} 1"));
+  EXPECT_THAT(page, HasSubstr(absl::StrCat("beamline_build_info{version=\"", ProgramVersion(), "\",commit=\"",
+                                           ProgramCommit(), "\"} 1")));
   EXPECT_THAT(page, HasSubstr("beamline_models_refused_total 1"));
   EXPECT_THAT(page, HasSubstr("beamline_model_folder_unreadable 1"));
   EXPECT_THAT(page, HasSubstr("beamline_history_unknown_items_total 12"));

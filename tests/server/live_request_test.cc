@@ -8,6 +8,7 @@
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_replace.h"
 #include "base/json.h"
+#include "base/program.h"
 #include "gmock/gmock.h"
 #include "httplib.h"
 #include "server/admin_pages.h"
@@ -184,6 +185,7 @@ TEST_F(LiveRequestTest, TheStatusIsToldWhileLoadingToo) {
   const httplib::Result serving = Client().Get("/debug/status");
   EXPECT_EQ(json::parse(serving->body)["not_ready"], "");
   EXPECT_EQ(json::parse(serving->body)["ranker"], true);
+  EXPECT_EQ(json::parse(serving->body)["server_commit"], ProgramCommit());
   EXPECT_EQ(json::parse(serving->body)["versions"][1]["error"], "broken/items: was damaged");
   pages_ = nullptr;
   http_ = nullptr;

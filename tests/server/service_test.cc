@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "base/program.h"
 #include "beamline/retry.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
@@ -403,7 +404,8 @@ TEST_F(ServiceTest, StatusTellsWhatIsLoadedAndCounted) {
   EXPECT_EQ(status.server().calls(), 3u);
   EXPECT_EQ(status.server().invalid(), 1u);
   EXPECT_EQ(status.server().in_flight(), 1);
-  EXPECT_FALSE(status.server_version().empty());
+  EXPECT_EQ(status.server_version(), ProgramVersion());
+  EXPECT_EQ(status.server_commit(), ProgramCommit());
   EXPECT_EQ(status.short_term_events(), 20u);
   EXPECT_EQ(status.positive_events(), 256u);
 }

@@ -367,7 +367,7 @@ async function refreshStatus() {
     videos: status.items,
     'in flight': status.in_flight,
     answered: status.completed,
-    version: status.server_version
+    version: `${status.server_version} (${status.server_commit})`
   };
   $('facts').replaceChildren(
       ...Object.entries(facts)

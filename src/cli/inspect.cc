@@ -186,12 +186,12 @@ absl::Status InspectExtras(const std::filesystem::path& folder, const runtime::B
   return absl::OkStatus();
 }
 
-absl::Status InspectBundle(const InspectFlags& flags) {
-  BEAMLINE_ASSIGN_OR_RETURN(const runtime::BundleManifest manifest, runtime::OpenBundleFolder(flags.path));
-  const std::string items = (std::filesystem::path(flags.path) / runtime::kItemsFile).string();
-  if (flags.item || !flags.sid.empty()) return InspectCatalogue(flags, items, manifest.codebook_fingerprint);
+absl::Status InspectParts(const InspectFlags& flags, const std::string& items,
+                          const runtime::BundleManifest& manifest) {
   Print("bundle      %s\nmodel       %s (%s)\ncodebook    %s\ncatalogue   %s\n", flags.path, manifest.model_version,
         manifest.family, manifest.codebook_fingerprint, manifest.catalogue_version);
+  // A stranger's text, as that of metadata.
+  if (!manifest.written_by.empty()) Print("written by  %s\n", absl::Utf8SafeCHexEscape(manifest.written_by));
   Print("files       %-24s %14s  sha256\n", "", "bytes");
   for (const auto& [name, entry] : manifest.files) {
     BEAMLINE_RETURN_IF_ERROR(runtime::VerifyBundleFile(flags.path, manifest, name));
@@ -200,6 +200,13 @@ absl::Status InspectBundle(const InspectFlags& flags) {
   BEAMLINE_RETURN_IF_ERROR(InspectExtras(flags.path, manifest));
   Print("digests     all match\n\n");
   return InspectCatalogue(flags, items, manifest.codebook_fingerprint);
+}
+
+absl::Status InspectBundle(const InspectFlags& flags) {
+  BEAMLINE_ASSIGN_OR_RETURN(const runtime::BundleManifest manifest, runtime::OpenBundleFolder(flags.path));
+  const std::string items = (std::filesystem::path(flags.path) / runtime::kItemsFile).string();
+  if (flags.item || !flags.sid.empty()) return InspectCatalogue(flags, items, manifest.codebook_fingerprint);
+  return runtime::NameWriter(InspectParts(flags, items, manifest), manifest.written_by);
 }
 
 absl::Status InspectData(const std::string& folder, const data::DatasetFiles& files) {

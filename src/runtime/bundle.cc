@@ -148,6 +148,20 @@ absl::Status CheckWeightsBytes(const fs::path& folder, const BundleManifest& man
                                                  bytes, "; take config and weights from the same training run"));
 }
 
+// All but the manifest, by it.
+absl::Status ReadByManifest(const fs::path& folder, const LoadBundleOptions& options, Bundle& bundle) {
+  BEAMLINE_RETURN_IF_ERROR(CheckBundleGate(folder, bundle.manifest, options.gated_dtype));
+  BEAMLINE_ASSIGN_OR_RETURN(bundle.config, LoadVerifiedConfig(folder, bundle.manifest));
+  bundle.memory = EstimateMemory(bundle.manifest, bundle.config, options.memory);
+  if (const absl::Status fits = CheckEstimate(folder, bundle.memory, options.memory, options.memory_limit_bytes);
+      !fits.ok()) {
+    BEAMLINE_RETURN_IF_ERROR(CheckWeightsBytes(folder, bundle.manifest, bundle.config));
+    return fits;
+  }
+  return LoadingBesideEstimate(folder.string(), bundle.memory.Describe(),
+                               [&] { return ReadParts(folder, options, bundle); });
+}
+
 }  // namespace
 
 absl::StatusOr<Bundle> LoadBundle(const fs::path& folder, const LoadBundleOptions& options) {
@@ -158,16 +172,8 @@ absl::StatusOr<Bundle> LoadBundle(const fs::path& folder, const LoadBundleOption
                                            ": was replaced by another bundle while it was loaded: had digest ",
                                            options.digest, ", has ", digest, "; load it again"));
   }
-  BEAMLINE_RETURN_IF_ERROR(CheckBundleGate(folder, bundle.manifest, options.gated_dtype));
-  BEAMLINE_ASSIGN_OR_RETURN(bundle.config, LoadVerifiedConfig(folder, bundle.manifest));
-  bundle.memory = EstimateMemory(bundle.manifest, bundle.config, options.memory);
-  if (const absl::Status fits = CheckEstimate(folder, bundle.memory, options.memory, options.memory_limit_bytes);
-      !fits.ok()) {
-    BEAMLINE_RETURN_IF_ERROR(CheckWeightsBytes(folder, bundle.manifest, bundle.config));
-    return fits;
-  }
-  BEAMLINE_RETURN_IF_ERROR(LoadingBesideEstimate(folder.string(), bundle.memory.Describe(),
-                                                 [&] { return ReadParts(folder, options, bundle); }));
+  const absl::Status read = ReadByManifest(folder, options, bundle);
+  if (!read.ok()) return NameWriter(read, bundle.manifest.written_by);
   return bundle;
 }
 

@@ -12,6 +12,7 @@
 #include "absl/strings/string_view.h"
 #include "base/digest.h"
 #include "base/json.h"
+#include "base/program.h"
 #include "base/utf8.h"
 #include "beamline/status.h"
 #include "runtime/tuning_file.h"
@@ -24,6 +25,7 @@ const std::array<absl::string_view, 5> kFileNames = {kConfigFile, kWeightsFile, 
                                                      kItemsFile};
 constexpr size_t kMaxVersionLength = 128;
 constexpr size_t kMaxTextLength = 256;
+constexpr char kWrittenBy[] = "written_by";
 constexpr size_t kMaxProblemBytes = 1000;  // what is shown of a value has no limit of its own
 
 absl::Status Error(absl::string_view source, absl::string_view path, absl::string_view what) {
@@ -83,6 +85,7 @@ nlohmann::ordered_json WithoutDigest(const BundleManifest& manifest) {
   root["model_version"] = manifest.model_version;
   root["codebook_fingerprint"] = manifest.codebook_fingerprint;
   root["catalogue_version"] = manifest.catalogue_version;
+  if (!manifest.written_by.empty()) root[kWrittenBy] = manifest.written_by;
   root["files"] = nlohmann::ordered_json::object();
   for (const auto& [name, entry] : manifest.files) {
     root["files"][name] = {{"bytes", entry.bytes}, {"sha256", entry.sha256}};
@@ -121,23 +124,35 @@ absl::Status CheckModelVersion(absl::string_view version) {
                    version.substr(0, kMaxVersionLength), "' (", version.size(), " bytes)"));
 }
 
-absl::StatusOr<BundleManifest> ParseManifest(absl::string_view json, absl::string_view source_name) {
-  JsonLimits limits;
-  limits.max_depth = 4;
-  limits.max_bytes = kMaxManifestBytes;
-  const std::string source(source_name);
-  BEAMLINE_ASSIGN_OR_RETURN(const nlohmann::json root, ParseJson(json, source, limits));
+absl::Status NameWriter(const absl::Status& status, absl::string_view written_by) {
+  // Damage, memory and the like have nothing to do with versions.
+  const bool of_content = absl::IsInvalidArgument(status) || absl::IsFailedPrecondition(status);
+  const std::string build = ProgramBuild();
+  if (!of_content || written_by.empty() || written_by == build) return status;
+  absl::Status named(status.code(), absl::StrCat(status.message(), "; the bundle was written by Beamline ",
+                                                 PrintableUtf8(written_by, kMaxTextLength), ", this is ", build));
+  status.ForEachPayload([&](absl::string_view url, const absl::Cord& payload) { named.SetPayload(url, payload); });
+  return named;
+}
+
+namespace {
+
+absl::StatusOr<BundleManifest> ParseRoot(const nlohmann::json& root, const std::string& source) {
   // The version first: another version's other keys are no surprise.
   BEAMLINE_RETURN_IF_ERROR(ParseSchemaVersion(root, source));
   BEAMLINE_RETURN_IF_ERROR(CheckKeys(root,
                                      {.required = {"schema_version", "family", "model_version", "codebook_fingerprint",
-                                                   "catalogue_version", "files", "digest"}},
+                                                   "catalogue_version", "files", "digest"},
+                                      .is_optional = [](absl::string_view key) { return key == kWrittenBy; }},
                                      source, "$"));
   BundleManifest manifest;
   BEAMLINE_ASSIGN_OR_RETURN(manifest.family, Text(root, "family", source));
   BEAMLINE_ASSIGN_OR_RETURN(manifest.model_version, Text(root, "model_version", source));
   BEAMLINE_ASSIGN_OR_RETURN(manifest.codebook_fingerprint, Text(root, "codebook_fingerprint", source));
   BEAMLINE_ASSIGN_OR_RETURN(manifest.catalogue_version, Text(root, "catalogue_version", source));
+  if (root.contains(kWrittenBy)) {
+    BEAMLINE_ASSIGN_OR_RETURN(manifest.written_by, Text(root, kWrittenBy, source));
+  }
   if (absl::Status status = CheckModelVersion(manifest.model_version); !status.ok()) {
     return absl::InvalidArgumentError(absl::StrCat(source, ": ", status.message()));
   }
@@ -152,6 +167,20 @@ absl::StatusOr<BundleManifest> ParseManifest(absl::string_view json, absl::strin
     return Error(source, "digest", "does not fit the rest; the manifest was damaged or edited: copy the bundle again");
   }
   return manifest;
+}
+
+}  // namespace
+
+absl::StatusOr<BundleManifest> ParseManifest(absl::string_view json, absl::string_view source_name) {
+  JsonLimits limits;
+  limits.max_depth = 4;
+  limits.max_bytes = kMaxManifestBytes;
+  const std::string source(source_name);
+  BEAMLINE_ASSIGN_OR_RETURN(const nlohmann::json root, ParseJson(json, source, limits));
+  absl::StatusOr<BundleManifest> manifest = ParseRoot(root, source);
+  if (manifest.ok() || !root.is_object() || !root.contains(kWrittenBy)) return manifest;
+  const absl::StatusOr<std::string> written_by = Text(root, kWrittenBy, source);
+  return written_by.ok() ? NameWriter(manifest.status(), *written_by) : manifest.status();
 }
 
 std::string ManifestToJson(const BundleManifest& manifest) {

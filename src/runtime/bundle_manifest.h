@@ -5,9 +5,12 @@
 // reading a folder's contents against it is runtime/bundle.h. A plain value.
 //
 //   {"schema_version": 1, "family": "onerec_v1", "model_version": "...", "codebook_fingerprint": "...",
-//    "catalogue_version": "...", "files": {"config.json": {"bytes": 812, "sha256": "..."}, ...}, "digest": "..."}
+//    "catalogue_version": "...", "written_by": "0.1.0 (0123456789ab)",
+//    "files": {"config.json": {"bytes": 812, "sha256": "..."}, ...}, "digest": "..."}
 //
 // `digest` is the SHA-256 of the same document without it, as ManifestToJson writes it: a damaged manifest is refused.
+// `written_by` is what wrote the bundle (base/program.h), and alone may be missing: a refusal names it where it is
+// another Beamline than this one, since a part that seems wrong may be one that this one does not know yet.
 #pragma once
 
 #include <cstdint>
@@ -21,6 +24,9 @@
 
 namespace beamline::runtime {
 
+// Raised whenever a reader of the release before could read a bundle wrongly or not at all, be it for a key here, a
+// file, a key of config.json or a tensor of a file: that reader then says so before it looks at anything else. 1 is the
+// version of the first release, with all that came before it.
 inline constexpr int kBundleSchemaVersion = 1;
 inline constexpr uint64_t kMaxManifestBytes = 1 << 20;
 inline constexpr char kManifestFile[] = "bundle.json";
@@ -49,12 +55,17 @@ struct BundleManifest {
   std::string codebook_fingerprint;
   std::string catalogue_version;
   std::map<std::string, BundleFileEntry> files;
+  std::string written_by;  // empty: by one that did not say it
 
   friend bool operator==(const BundleManifest&, const BundleManifest&) = default;
 };
 
 absl::StatusOr<BundleManifest> ParseManifest(absl::string_view json, absl::string_view source_name);
 std::string ManifestToJson(const BundleManifest& manifest);
+
+// `status` of a bundle that was refused, or of a part of it; where that is for what it says and another Beamline than
+// this one wrote it, with both.
+absl::Status NameWriter(const absl::Status& status, absl::string_view written_by);
 
 // INVALID_ARGUMENT unless `version` may name a model.
 absl::Status CheckModelVersion(absl::string_view version);

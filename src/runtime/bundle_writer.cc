@@ -18,6 +18,7 @@
 #include "base/digest.h"
 #include "base/file.h"
 #include "base/interrupt.h"
+#include "base/program.h"
 #include "beamline/status.h"
 #include "catalogue/snapshot_file.h"
 #include "model/weight_file.h"
@@ -192,6 +193,7 @@ absl::StatusOr<BundleManifest> DescribeParts(const BundleParts& parts, const Fil
   manifest.family = config.family;
   manifest.codebook_fingerprint = codebook.fingerprint();
   manifest.catalogue_version = parts.catalogue->version();
+  manifest.written_by = ProgramBuild();
   std::vector<std::string> names = {kItemsFile};
   for (const auto& [name, given] : files) names.push_back(name);
   int64_t done = 0;

@@ -14,6 +14,7 @@
 #include "model/model.h"
 #include "model/weights.h"
 #include "runtime/bundle_folder.h"
+#include "runtime/bundle_manifest.h"
 #include "runtime/gate_report.h"
 #include "runtime/group_leader.h"
 #include "runtime/load_model.h"
@@ -79,14 +80,15 @@ absl::StatusOr<LoadedModel> LoadModel(const RunnerOptions& options, backend::Con
   BEAMLINE_ASSIGN_OR_RETURN(loaded.bundle, LoadBundle(options.bundle, load));
 
   if (options.threads) backend::SetThreads(*options.threads);
-  BEAMLINE_RETURN_IF_ERROR(
+  const absl::Status made =
       LoadingBesideEstimate(options.bundle, loaded.bundle.memory.Describe(), [&]() -> absl::Status {
         BEAMLINE_ASSIGN_OR_RETURN(model::Weights weights,
                                   model::LoadWeights(ctx, loaded.bundle.config, loaded.bundle.weights));
         loaded.bundle.weights = SafetensorsFile();  // the file's memory is given back before the first request
         BEAMLINE_ASSIGN_OR_RETURN(loaded.model, model::MakeModel(loaded.bundle.config, std::move(weights)));
         return absl::OkStatus();
-      }));
+      });
+  if (!made.ok()) return NameWriter(made, loaded.bundle.manifest.written_by);  // names and shapes are looked at here
   return loaded;
 }
 

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "base/program.h"
 #include "cli/binary.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
@@ -170,7 +171,8 @@ TEST_F(VerbsTest, TheWholeJourney) {
 
   Good(absl::StrCat("pack --model ", File("model"), " --tokenizer ", File("tokenizer"), " --items ",
                     File("data/items.tsv.gz"), " --out ", File("bundle")));
-  EXPECT_THAT(Good(absl::StrCat("inspect ", File("bundle"))).text, HasSubstr("onerec_v1"));
+  EXPECT_THAT(Good(absl::StrCat("inspect ", File("bundle"))).text,
+              AllOf(HasSubstr("onerec_v1"), HasSubstr(absl::StrCat("\nwritten by  ", ProgramBuild(), "\n"))));
   EXPECT_THAT(Good(absl::StrCat("inspect ", File("data"))).text,
               AllOf(HasSubstr("data        "),
                     testing::ContainsRegex("[1-9][0-9]* users, [1-9][0-9]* items, [1-9][0-9]* events"),

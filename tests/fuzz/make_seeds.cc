@@ -122,7 +122,7 @@ void MakeTables(const Seeds& seeds) {
 }
 
 void MakeBundleFiles(const Seeds& seeds) {
-  runtime::BundleManifest manifest{"onerec_v1", "v-1", std::string(64, 'c'), "c-4f1a", {}};
+  runtime::BundleManifest manifest{"onerec_v1", "v-1", std::string(64, 'c'), "c-4f1a", {}, "0.1.0 (0123456789ab)"};
   for (const absl::string_view name : runtime::BundleFileNames()) {
     manifest.files[std::string(name)] = {812, std::string(64, '0')};
   }

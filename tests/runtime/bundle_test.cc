@@ -3,6 +3,7 @@
 // Bundles that are whole load to what was written; every other kind is refused by the name of the file at fault.
 #include "runtime/bundle.h"
 
+#include <array>
 #include <filesystem>
 #include <fstream>
 #include <random>
@@ -17,16 +18,22 @@
 #include "absl/strings/str_replace.h"
 #include "base/digest.h"
 #include "base/file.h"
+#include "base/program.h"
+#include "base/safetensors.h"
 #include "catalogue/generate.h"
 #include "runtime/bundle_folder.h"
 #include "runtime/bundle_writer.h"
+#include "runtime/runner.h"
 #include "runtime/tiny_bundle.h"
 
 namespace beamline::runtime {
 namespace {
 
 namespace fs = std::filesystem;
+using ::testing::AllOf;
+using ::testing::EndsWith;
 using ::testing::HasSubstr;
+using ::testing::Not;
 
 class BundleTest : public ::testing::Test {
  protected:
@@ -49,6 +56,12 @@ class BundleTest : public ::testing::Test {
   std::string Read(const std::string& name) { return *ReadFile(bundle_ / name, 1 << 30); }
   void Write(const std::string& name, const std::string& contents) {
     std::ofstream(bundle_ / name, std::ios::binary) << contents;
+  }
+  // As another packer would have written it: the manifest knows of it.
+  void Repack(const std::string& name, const std::string& contents) {
+    Write(name, contents);
+    manifest_.files[name] = {contents.size(), Sha256Hex(contents)};
+    Write(kManifestFile, ManifestToJson(manifest_));
   }
   // Leftovers of an unfinished write would stand beside the bundle.
   int EntriesInRoot() {
@@ -180,6 +193,10 @@ TEST_F(BundleTest, ManifestsThatAreNotOursAreRefusedByPath) {
       {replaced("\"family\": \"onerec_v1\"", "\"family\": \"t5\""), "digest"},
       {replaced("\"family\": \"onerec_v1\",", ""), "key 'family' is missing"},
       {replaced("\"family\": \"onerec_v1\",", "\"family\": \"a\", \"family\": \"b\","), "family"},
+      {replaced(absl::StrCat("\"written_by\": \"", ProgramBuild(), "\""), "\"written_by\": 7"),
+       "written_by: must be a string, is number"},
+      {replaced(ProgramBuild(), ""), "written_by: must have 1..256 bytes, has 0"},
+      {replaced(ProgramBuild(), std::string(257, 'x')), "written_by: must have 1..256 bytes, has 257"},
       {replaced("\"items\": {", "\"../items\": {"), "unknown key '../items'"},
       {replaced("\"bytes\": ", "\"bytes\": -"), "bytes"},
       {replaced("\"bytes\": ", "\"bytes\": 1e400, \"more\": "), "bundle.json"},
@@ -192,6 +209,66 @@ TEST_F(BundleTest, ManifestsThatAreNotOursAreRefusedByPath) {
     Write(kManifestFile, json);
     ExpectRefused(part);
   }
+}
+
+TEST_F(BundleTest, BundlesThatDoNotSayWhoWroteThemAreReadAsBefore) {
+  EXPECT_EQ(manifest_.written_by, ProgramBuild());
+  const std::string written = Read(kManifestFile);
+  manifest_.written_by.clear();
+  const std::string before = ManifestToJson(manifest_);
+  EXPECT_THAT(before, Not(HasSubstr("written_by")));
+  Write(kManifestFile, before);
+  const absl::StatusOr<Bundle> bundle = LoadBundle(bundle_);
+  ASSERT_TRUE(bundle.ok()) << bundle.status();
+  EXPECT_EQ(bundle->manifest, manifest_);
+  EXPECT_EQ(*IdentifyBundle(bundle_), Sha256Hex(before));
+  EXPECT_NE(before, written);
+}
+
+// What seems wrong may be what this program does not know yet: of the manifest, of a part, and of the weights, which
+// are looked at when a model is made of them.
+TEST_F(BundleTest, ARefusalNamesTheOtherBeamlineThatWroteTheBundle) {
+  const std::string named = absl::StrCat("; the bundle was written by Beamline 9.8.7 (abc), this is ", ProgramBuild());
+  const std::string config = Read(kConfigFile), weights = Read(kWeightsFile);
+  const auto refusal = [&](const std::string& writer) {
+    manifest_.written_by = writer;
+    Write(kManifestFile, ManifestToJson(manifest_));
+    const RunnerOptions options{.bundle = bundle_.string(), .device = "cpu", .threads = 1};
+    return std::string(LoadRunner(options).status().message());
+  };
+  EXPECT_EQ(refusal("9.8.7 (abc)"), "") << "another's bundle that this program understands";
+
+  const std::string manifest = Read(kManifestFile);
+  for (const auto& [from, to, problem] : {std::array{"\"files\"", "\"novelty\": 1, \"files\"", "unknown key 'novelty'"},
+                                          std::array{"\"items\"", "\"more.bin\"", "unknown key 'more.bin'"},
+                                          std::array{"\"schema_version\": 1", "\"schema_version\": 2", "is 2"}}) {
+    Write(kManifestFile, absl::StrReplaceAll(manifest, {{from, to}}));
+    EXPECT_THAT(std::string(LoadBundle(bundle_).status().message()), AllOf(HasSubstr(problem), EndsWith(named)));
+  }
+
+  Repack(kConfigFile,
+         absl::StrReplaceAll(config, {{"\"attribute_buckets\"", "\"novelty\": 1, \"attribute_buckets\""}}));
+  EXPECT_THAT(refusal("9.8.7 (abc)"), AllOf(HasSubstr("config.json"), HasSubstr("novelty"), EndsWith(named)));
+  EXPECT_THAT(refusal(ProgramBuild()), AllOf(HasSubstr("novelty"), Not(HasSubstr("was written by"))));
+  EXPECT_THAT(refusal(""), AllOf(HasSubstr("novelty"), Not(HasSubstr("was written by"))));
+  Repack(kConfigFile, config);
+
+  const SafetensorsFile file = *SafetensorsFile::Read((bundle_ / kWeightsFile).string());
+  SafetensorsWriter writer;
+  for (const auto& [name, tensor] : file.tensors()) {
+    ASSERT_TRUE(writer.Add(name, tensor.dtype, tensor.shape, tensor.bytes).ok());
+  }
+  const std::vector<float> novelty(1);
+  ASSERT_TRUE(writer.Add<float>("novelty", {1}, novelty).ok());
+  const std::string path = (root_ / "more.safetensors").string();
+  ASSERT_TRUE(writer.Write(path).ok());
+  Repack(kWeightsFile, *ReadFile(path, 1 << 30));
+  EXPECT_THAT(refusal("9.8.7 (abc)"), AllOf(HasSubstr("unexpected novelty"), EndsWith(named)));
+  EXPECT_THAT(refusal("\x1b[2J"), HasSubstr("was written by Beamline ?[2J, this is")) << "a stranger's text";
+
+  Write(kWeightsFile, weights.substr(1));
+  EXPECT_THAT(refusal("9.8.7 (abc)"), AllOf(HasSubstr("copy the bundle again"), Not(HasSubstr("was written by"))))
+      << "damage is no matter of versions";
 }
 
 TEST_F(BundleTest, MemoryIsEstimatedBeforeAnythingLargeIsRead) {
@@ -208,11 +285,8 @@ TEST_F(BundleTest, MemoryIsEstimatedBeforeAnythingLargeIsRead) {
 
 // Where the memory is there it is the weights' own check that refuses.
 TEST_F(BundleTest, MemoryForWeightsThatTheFileCannotHoldIsNotAskedFor) {
-  const std::string config =
-      absl::StrReplaceAll(Read(kConfigFile), {{"\"attribute_buckets\": 32", "\"attribute_buckets\": 20000000"}});
-  Write(kConfigFile, config);
-  manifest_.files[kConfigFile] = {config.size(), Sha256Hex(config)};
-  Write(kManifestFile, ManifestToJson(manifest_));
+  Repack(kConfigFile,
+         absl::StrReplaceAll(Read(kConfigFile), {{"\"attribute_buckets\": 32", "\"attribute_buckets\": 20000000"}}));
   LoadBundleOptions options;
   options.memory_limit_bytes = int64_t{1} << 28;
   const absl::Status status = LoadBundle(bundle_, options).status();

@@ -11,6 +11,7 @@
 #include "backend/ops.h"
 #include "base/log.h"
 #include "base/may_pass.h"
+#include "base/program.h"
 #include "base/run_catching.h"
 #include "beamline/kernels/packed_gemm.h"
 #include "beamline/kernels/vector_ops.h"
@@ -34,6 +35,8 @@ absl::Status CheckGroupDtype(const RunnerOptions& options, const ParallelOptions
 parallel::Settings GroupSettings(const RunnerOptions& options, const backend::Context& ctx) {
   const bool cpu = ctx.device.is_cpu();
   return {
+      // Two builds may compute, and say, what one does not: the protocol's number is raised by hand.
+      {"program", ProgramBuild()},
       {"group protocol", absl::StrCat(kGroupProtocol)},
       {"engine.device", cpu ? "cpu" : "cuda"},
       {"engine.dtype", options.dtype},

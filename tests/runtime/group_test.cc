@@ -17,7 +17,9 @@
 #include <malloc.h>
 
 #include "absl/strings/str_cat.h"
+#include "backend/backend.h"
 #include "base/may_pass.h"
+#include "base/program.h"
 #include "catalogue/rule_cache.h"
 #include "parallel/group_fixture.h"
 #include "runtime/bundle_folder.h"
@@ -284,6 +286,25 @@ TEST(Group, RequestsThatEndEarlyLeaveTheRanksTogether) {
   }
   RunJobs(*runner, RandomJobs(*runner, 4, 3));
   EXPECT_TRUE(group.leader->status().ok());
+}
+
+TEST(Group, RanksOfAnotherBuildAreRefusedByBothNames) {
+  const RunnerOptions options{.bundle = TinyBundle("builds", {.heads = 2}), .threads = 1};
+  const auto ctx = backend::MakeContext(options.device, options.dtype, options.backend);
+  ASSERT_TRUE(ctx.ok()) << ctx.status();
+  parallel::Settings others = GroupSettings(options, *ctx);
+  ASSERT_EQ(others[0], std::pair(std::string("program"), ProgramBuild())) << "compared before what it may have changed";
+  others[0].second = "9.8.7 (abc)";
+  others[1].second = "another protocol";
+  const std::string named = absl::StrCat("program: rank 1 has 9.8.7 (abc), rank 0 has ", ProgramBuild());
+  const int port = parallel::testing::FreePort();
+  parallel::testing::OnRanks(2, [&](int rank) {
+    ParallelOptions own = parallel::testing::OptionsOf(rank, 2, port);
+    if (rank == 0) own.start_timeout = absl::Seconds(2);  // it waits for one that fits
+    const absl::Status status =
+        rank == 0 ? StartGroup(options, own).status() : parallel::ProcessGroup::Join(own, others).status();
+    EXPECT_THAT(std::string(status.message()), HasSubstr(named)) << "rank " << rank;
+  });
 }
 
 TEST(Group, ModelsThatCannotBeSharedOrDifferAreNamedAndNothingEnds) {

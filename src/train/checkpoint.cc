@@ -10,17 +10,37 @@
 
 #include "absl/algorithm/container.h"
 #include "absl/strings/match.h"
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/string_view.h"
+#include "absl/strings/strip.h"
 #include "backend/ops.h"
 #include "base/json.h"
 #include "base/safetensors.h"
+#include "base/utf8.h"
 #include "beamline/status.h"
 #include "model/weight_schema.h"
 
 namespace beamline::train {
 namespace {
 
-constexpr char kFormat[] = "beamline-training-checkpoint-3";
+constexpr char kFormatName[] = "beamline-training-checkpoint-";
+constexpr int kFormatVersion = 3;
+constexpr size_t kShownBytes = 100;
+
+absl::Status CheckFormat(const std::string& format, const std::string& path) {
+  const std::string ours = absl::StrCat(kFormatName, kFormatVersion);
+  if (format == ours) return absl::OkStatus();
+  int version = 0;
+  absl::string_view number = format;
+  const char* what = "; it is no training checkpoint: give another --out";
+  if (absl::ConsumePrefix(&number, kFormatName) && absl::SimpleAtoi(number, &version)) {
+    what = version > kFormatVersion ? "; it was written by a newer Beamline: upgrade, or give another --out"
+                                    : "; one of an earlier version cannot go on: remove it to begin anew";
+  }
+  return absl::InvalidArgumentError(absl::StrCat(path, ": metadata 'format' is '", PrintableUtf8(format, kShownBytes),
+                                                 "', this program reads '", ours, "'", what));
+}
 
 // Tensors of a part with their names in the file.
 std::vector<std::pair<std::string, model::WeightSpec>> Names(const model::ModelConfig& config,
@@ -50,7 +70,7 @@ absl::Status WriteCheckpoint(backend::Context& ctx, const CheckpointContents& co
       BEAMLINE_RETURN_IF_ERROR(writer.Add<float>(name, spec.shape, values.back()));
     }
   }
-  writer.SetMetadata("format", kFormat);
+  writer.SetMetadata("format", absl::StrCat(kFormatName, kFormatVersion));
   writer.SetMetadata("state", contents.state.dump());
   return writer.Write(path);
 }
@@ -59,11 +79,7 @@ absl::StatusOr<ReadCheckpointResult> ReadCheckpoint(backend::Context& ctx, const
                                                     absl::Span<const CheckpointPart> parts, const std::string& path) {
   BEAMLINE_ASSIGN_OR_RETURN(const SafetensorsFile file, SafetensorsFile::Read(path));
   BEAMLINE_ASSIGN_OR_RETURN(const std::string format, file.GetMetadata("format"));
-  if (format != kFormat) {
-    return absl::InvalidArgumentError(
-        absl::StrCat(path, ": metadata 'format' is '", format, "', a training checkpoint has '", kFormat,
-                     "'; one of an earlier version cannot go on: remove it to begin anew"));
-  }
+  BEAMLINE_RETURN_IF_ERROR(CheckFormat(format, path));
   BEAMLINE_ASSIGN_OR_RETURN(const std::string text, file.GetMetadata("state"));
   BEAMLINE_RETURN_IF_ERROR(file.GetMetadata(kSafetensorsDigest).status());  // not one edited by other means
   ReadCheckpointResult result;

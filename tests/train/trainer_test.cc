@@ -19,6 +19,7 @@
 namespace beamline::train {
 namespace {
 
+using ::testing::AllOf;
 using ::testing::HasSubstr;
 
 std::unique_ptr<Trainer> MakeTrainer(const World& world, const TrainOptions& options) {
@@ -312,6 +313,28 @@ TEST(TrainerTest, RefusesADamagedCheckpoint) {
     EXPECT_THAT(std::string(status.message()), HasSubstr("checkpoint.safetensors"));
   }
   EXPECT_EQ(MakeTrainer(world, options)->Restore(checkpoint + "x").code(), absl::StatusCode::kNotFound);
+}
+
+TEST(TrainerTest, SaysWhichWayACheckpointsFormatIsAnother) {
+  const World world(RingLog(20, 24, 14), "formats");
+  const std::string checkpoint = (TempFolder("formats_out") / "checkpoint.safetensors").string();
+  const std::vector<float> values(1);
+  for (const auto& [format, problem] :
+       {std::pair("beamline-training-checkpoint-2", "of an earlier version cannot go on: remove it to begin anew"),
+        std::pair("beamline-training-checkpoint-4", "by a newer Beamline: upgrade, or give another --out"),
+        std::pair("beamline-training-checkpoint-10", "by a newer Beamline: upgrade, or give another --out"),
+        std::pair("beamline-training-checkpoint-x", "is no training checkpoint: give another --out"),
+        std::pair("pt", "is no training checkpoint: give another --out")}) {
+    SafetensorsWriter writer;
+    ASSERT_TRUE(writer.Add<float>("weights.a", {1}, values).ok());
+    writer.SetMetadata("format", format);
+    writer.SetMetadata("state", "{}");
+    ASSERT_TRUE(writer.Write(checkpoint).ok());
+    const absl::Status status = MakeTrainer(world, QuickOptions())->Restore(checkpoint);
+    EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument) << status;
+    EXPECT_THAT(std::string(status.message()), AllOf(HasSubstr("checkpoint.safetensors: metadata 'format' is '"),
+                                                     HasSubstr(format), HasSubstr(problem)));
+  }
 }
 
 TEST(TrainerTest, RefusesACheckpointWithValuesNoRunReaches) {

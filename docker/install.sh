@@ -4,11 +4,16 @@
 #
 #   docker/install.sh DIR [PRESET]     PRESET: cpu-release (default) or cuda-release
 #
-# DIR/bin/beamline; DIR/lib: the shared libraries of libtorch that it loads; DIR/packages.txt: the Debian packages that
-# the others are in.
+# DIR/bin/beamline; DIR/lib: the shared libraries of libtorch that it loads, by their place beside bin, so that DIR may be
+# moved; DIR/packages.txt: the Debian packages that the others are in.
 set -euo pipefail
-out=${1:?usage: docker/install.sh DIR [PRESET]}
+. "$(dirname "$0")/../scripts/usage.sh"
+if (($# == 0)); then usage >&2; exit 2; fi
+[[ $1 != -* ]] || other_argument "$1"
 preset=${2:-cpu-release}
+[[ $preset == cpu-release || $preset == cuda-release ]] || other_argument "$preset"
+(($# <= 2)) || other_argument "$3"
+out=$(realpath -m "$1")
 cd "$(dirname "$0")/.."
 . scripts/lib.sh
 build=$build_root/image-$preset
@@ -23,7 +28,8 @@ owner() {
 }
 
 : >"$out/packages.all"
-libraries=$(ldd "$out/bin/beamline" | awk '$2 == "=>" { if ($3 == "not") { print "missing: " $1 >"/dev/stderr"; exit 1 } print $3 }')
+# Of the one that was built: what was gathered before is the other's.
+libraries=$(ldd "$build/bin/beamline" | awk '$2 == "=>" { if ($3 == "not") { print "missing: " $1 >"/dev/stderr"; exit 1 } print $3 }')
 while read -r library; do
   case $library in
     */site-packages/*) cp -L "$library" "$out/lib/" ;;

@@ -36,8 +36,9 @@
 # folder of the result (default $OUT, else bench/results); BEAMLINE_GATE_USERS users take part in the gate (default 20000).
 # Where what a start tries (kernels that use wgmma, programmatic launches) fails by itself, other stages measure without it,
 # as with BEAMLINE_WARPGROUPS=0 or BEAMLINE_PROGRAMMATIC_LAUNCH=0, and the result's settings say so: `left_out`.
-# Exit status: 0 all stages passed, 1 one failed, 2 the folder of the result cannot be written, 3 nothing could be run because there is no GPU.
+# Exit status: 0 all stages passed, 1 one failed, 2 no such stage, or the folder of the result cannot be written, 3 nothing could be run because there is no GPU.
 set -uo pipefail
+. "$(dirname "$0")/../../scripts/usage.sh"
 cd "$(dirname "$0")/../.."
 PATH=$PATH:/usr/local/cuda/bin  # of nvcc, where nobody has said
 stage_seconds=${BEAMLINE_STAGE_SECONDS:-470}
@@ -48,7 +49,7 @@ stages=("$@")
 for stage in "${stages[@]}"; do
   case $stage in
     build | tests | sanitize | bench | engine | peers | peers_large | serial | portable | unfenced | quality | server) ;;
-    *) sed -n '3,/^[^#]/s/^# \{0,1\}//p' "$0"; exit 2 ;;
+    *) other_argument "$stage" ;;
   esac
 done
 

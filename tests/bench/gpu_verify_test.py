@@ -36,6 +36,8 @@ class VerifyTest(unittest.TestCase):
         (self.root / "bench/gpu").mkdir(parents=True)
         for name in ("verify.sh", "sanitize.sh", "result.py", "run_tests.py"):
             shutil.copy(REPOSITORY / "bench/gpu" / name, self.root / "bench/gpu")
+        (self.root / "scripts").mkdir()
+        shutil.copy(REPOSITORY / "scripts/usage.sh", self.root / "scripts")
         self.script("bin/nvidia-smi", 'echo "NVIDIA H200, 580.1, 143771 MiB"')
         self.script("bin/compute-sanitizer", '[[ $1 != --help ]] || exit 0; while [[ $1 != carry/* ]]; do shift; done; exec "$@"')
         self.script("carry/beamline_kernels_cuda_test", PASSES)
@@ -79,6 +81,19 @@ class VerifyTest(unittest.TestCase):
             self.assertEqual(said[stage]["status"], "skipped")
             self.assertIn(lacks, said[stage]["detail"])
         self.assertEqual(said["server"]["status"], "skipped")
+
+    def test_help_is_given_from_everywhere_and_a_stage_that_is_none_is_refused(self):
+        with tempfile.TemporaryDirectory() as folder:
+            for script in (self.root / "bench/gpu/verify.sh", os.path.relpath(self.root / "bench/gpu/verify.sh", folder)):
+                for arguments, status in ((["--help"], 0), (["-h"], 0), (["tests", "--help"], 0), (["tests", "test"], 2)):
+                    with self.subTest(script=script, arguments=arguments):
+                        run = subprocess.run(["bash", script, *arguments], cwd=folder, capture_output=True, text=True, check=False)
+                        self.assertEqual(run.returncode, status, run.stderr)
+                        self.assertIn("Everything that a machine with a GPU can show" if status == 0 else "unknown argument 'test'",
+                                      run.stdout if status == 0 else run.stderr)
+                        self.assertEqual(run.stderr if status == 0 else run.stdout, "")
+            self.assertEqual(os.listdir(folder), [])
+        self.assertFalse((self.root / "bench/results").exists(), "nothing was run")
 
     def test_without_googletest_the_build_says_so(self):
         (self.root / "carry/beamline_kernels_cuda_test").unlink()

@@ -18,6 +18,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
+#include "base/program.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "server/test_certificates.h"
@@ -61,8 +62,18 @@ TEST(Help, EveryVerbHasItsOwn) {
   }
 }
 
+// As docker/install.sh gathers them, wherever they are moved to.
+TEST(Binary, LibrariesBesideItComeBeforeThoseOfTheBuild) {
+  const Outcome found = Shell(absl::StrCat(
+      "unset LD_LIBRARY_PATH; cd ", ::testing::TempDir(), " && rm -rf moved && mkdir -p moved/bin moved/lib && cp ",
+      BEAMLINE_BINARY, " moved/bin/ && cp -L $(ldd ", BEAMLINE_BINARY,
+      " | awk '$1 == \"libc10.so\" { print $3 }') moved/lib/ && ldd moved/bin/beamline; rm -rf moved"));
+  EXPECT_THAT(found.text, HasSubstr("libc10.so => "));
+  EXPECT_THAT(found.text, HasSubstr("moved/bin/../lib/libc10.so"));
+}
+
 TEST(Usage, MistakesExitWithTwoAndSayWhatIsWrong) {
-  EXPECT_THAT(Beamline("--version").text, StartsWith("beamline "));
+  EXPECT_EQ(Beamline("--version").text, absl::StrCat("beamline ", ProgramBuild(), "\n"));
   for (const char* arguments : {"fly", "serve", "serve --config", "serve --config a --nonsense", "recommend --top-k x",
                                 "recommend --timeout-ms 0", "recommend --data a --items 1"}) {
     const Outcome outcome = Beamline(arguments);

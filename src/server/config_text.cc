@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Protobuf's text parser stops at its first error. Two tricks make it tell all: unknown fields are skipped and come as
-// warnings, which we turn into errors; and after any other error the line at fault is blanked and the text is parsed
-// again. Of a line with a brace only the `name: value` at fault is blanked: without its brace, errors behind it would
-// be made up. Where no such field is found there, we stop.
+// Protobuf's text parser stops at its first error. Three tricks make it tell all: unknown fields are skipped and come
+// as warnings, which we turn into errors; after any other error the line at fault is blanked and the text is parsed
+// again; and an error that comes a token late is led back to its field first. Of a line with a brace only the `name:
+// value` at fault is blanked: without its brace, errors behind it would be made up. Where no such field is found there,
+// we stop.
 #include <algorithm>
 #include <cctype>
 #include <numeric>
@@ -89,6 +90,8 @@ std::string Bare(std::string line) {
 
 bool IsNameCharacter(char c) { return std::isalnum(static_cast<unsigned char>(c)) || c == '_'; }
 
+bool IsSeparator(char c) { return c == ',' || c == ';'; }  // which may follow a field, and nothing else
+
 // Blanks the last `name: value` of `line` whose name begins at or before `column`. False, and the line unchanged, where
 // there is none or its value is no plain one.
 bool BlankField(int column, std::string& line) {
@@ -117,7 +120,69 @@ bool BlankField(int column, std::string& line) {
   } else {
     end = std::min(bare.find_first_of(" \t,;{}<>[]", end), bare.size());
   }
+  const size_t next = bare.find_first_not_of(" \t", end);
+  if (next != std::string::npos && IsSeparator(bare[next])) end = next + 1;
   line.replace(begin, end - begin, end - begin, ' ');
+  return true;
+}
+
+// The parser counts a tab up to the next multiple of eight; bytes are what we cut.
+int ByteOfColumn(absl::string_view line, int column) {
+  constexpr int kTab = 8;
+  size_t byte = 0;
+  for (int at = 0; byte < line.size() && at < column; ++byte) at += line[byte] == '\t' ? kTab - at % kTab : 1;
+  return static_cast<int>(byte);
+}
+
+// The field whose value `error` refuses with words that the parser says one token too late; else empty.
+std::string FieldReadPast(const std::string& error) {
+  const std::vector<std::string> quoted = absl::StrSplit(error, '"');
+  if (quoted.size() != 5) return "";
+  if (absl::StartsWith(error, "Unknown enumeration value of ")) return quoted[3];
+  return absl::StartsWith(error, "Invalid value for boolean field ") ? quoted[1] : "";
+}
+
+// Of an enum or bool the parser reads past the value before it refuses it, maybe to a later and innocent line. Leads
+// such an error back to its field and blanks that with its value. False, and nothing changed, for any other error.
+bool BlankFieldReadPast(Finding& error, std::vector<std::string>& lines) {
+  const std::string field = FieldReadPast(error.text);
+  if (field.empty()) return false;
+  std::vector<std::string> bare(lines.begin(), lines.begin() + std::min<size_t>(error.line, lines.size()));
+  for (std::string& line : bare) line = Bare(std::move(line));
+  if (bare.size() == static_cast<size_t>(error.line)) {
+    bare.back().resize(std::min<size_t>(bare.back().size(), error.column));
+  }
+  const std::string before = absl::StrJoin(bare, "\n");
+  size_t at = before.size();
+  const auto skip_back = [&](auto&& skipped) {
+    while (at > 0 && skipped(before[at - 1])) --at;
+  };
+  const auto is_space = [](unsigned char c) { return std::isspace(c) != 0; };
+  skip_back(is_space);
+  skip_back(IsNameCharacter);  // the value
+  skip_back(is_space);
+  if (at == 0 || before[--at] != ':') return false;
+  skip_back(is_space);
+  const size_t end = at;
+  skip_back(IsNameCharacter);
+  if (before.compare(at, end - at, field) != 0) return false;
+  if (error.line <= static_cast<int>(lines.size())) {
+    std::string& last = lines[error.line - 1];
+    const size_t next = error.column;
+    if (next < last.size() && IsSeparator(last[next])) last[next] = ' ';
+  }
+  const size_t line_begin = before.rfind('\n', at) + 1;  // 0 after npos
+  error.line = static_cast<int>(std::count(before.begin(), before.begin() + at, '\n')) + 1;
+  error.column = static_cast<int>(at - line_begin);
+  size_t line = error.line - 1, column = error.column;
+  for (; at < before.size(); ++at) {
+    if (before[at] == '\n') {
+      ++line;
+      column = 0;
+    } else {
+      lines[line][column++] = ' ';
+    }
+  }
   return true;
 }
 
@@ -213,8 +278,13 @@ std::unique_ptr<TextFormat::ParseInfoTree> ParseConfigText(const std::string& te
     const bool parsed = parser.ParseFromString(absl::StrJoin(lines, "\n"), config);
     unknown = collector.warnings;
     if (parsed || collector.errors.empty()) break;
-    const Finding& error = collector.errors.front();
+    Finding error = collector.errors.front();
+    if (error.line <= static_cast<int>(lines.size())) {
+      error.column = ByteOfColumn(lines[error.line - 1], error.column);
+    }
+    const bool blanked = BlankFieldReadPast(error, lines);
     problems->Add(std::min(error.line, static_cast<int>(given.size())), Explain(error, given));
+    if (blanked) continue;
     if (error.line > static_cast<int>(lines.size())) break;
     std::string& line = lines[error.line - 1];
     if (Bare(line).find_first_of("{}<>[]") == std::string::npos && !line.empty()) {

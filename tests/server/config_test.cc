@@ -7,6 +7,8 @@
 #include <string>
 #include <vector>
 
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
@@ -249,6 +251,58 @@ TEST(Config, AMistakeBesideABraceDoesNotHideTheOthers) {
                           AllOf(StartsWith("c.textproto:2: engine.workers: 65")),
                           AllOf(StartsWith("c.textproto:2: engine.dtype")),
                           StartsWith("c.textproto:3: limits.max_batch_users: 0")));
+  EXPECT_THAT(Problems("engine { threads: 3.5, score_rule: FULL;\n workers: 65 }\n"),
+              ElementsAre(AllOf(StartsWith("c.textproto:1: "), HasSubstr("integer")),
+                          AllOf(StartsWith("c.textproto:1: "), HasSubstr("FULL")),
+                          StartsWith("c.textproto:2: engine.workers: 65")));
+}
+
+// Their errors come from the parser one token late, which may be on another line.
+TEST(Config, EnumsAndSwitchesAreBlamedOnTheirOwnLine) {
+  EXPECT_THAT(Problems("engine {\n"
+                       "  score_rule: SCORE_RULE_X\n"
+                       "  default_beam_width: 0\n"
+                       "  threads: -5\n"
+                       "}\n"
+                       "limits { max_connections: 0 }\n"),
+              ElementsAre(AllOf(StartsWith("c.textproto:2: "), HasSubstr("\"SCORE_RULE_X\" for field \"score_rule\""),
+                                HasSubstr("in: score_rule: SCORE_RULE_X")),
+                          StartsWith("c.textproto:3: engine.default_beam_width: 0 "),
+                          StartsWith("c.textproto:4: engine.threads: -5 "),
+                          StartsWith("c.textproto:6: limits.max_connections: 0 ")));
+  EXPECT_THAT(Problems("reflection: maybe\n"
+                       "engine {\n"
+                       "  default_beam_width: 0\n"
+                       "}\n"
+                       "limits { max_connections: 0 }\n"),
+              ElementsAre(AllOf(StartsWith("c.textproto:1: "), HasSubstr("in: reflection: maybe")),
+                          StartsWith("c.textproto:3: engine.default_beam_width: 0 "),
+                          StartsWith("c.textproto:5: limits.max_connections: 0 ")));
+}
+
+TEST(Config, AValueReadPastIsFoundHoweverItIsWritten) {
+  const char* rest = "limits { max_connections: 0 }\n";
+  for (const char* text : {
+           "\treflection: maybe\t# maybe: } not\n\n\n\t\t",
+           "\treflection\t:\tmaybe ",
+           "\treflection:maybe,",
+           "\treflection: # yes or no\n  maybe # it is\n",
+           "health: true reflection: maybe health_is_no_field: 1 ",
+           "\t\t\thealth: true\treflection: maybe\t",
+           "engine { catalogue: \"# reflection: { \" } reflection: maybe\n",
+           "health: maybe # at the end of it\n",
+           "engine { score_rule: score_rule }\n",
+           "engine { keep_previous_model: keep_previous_model\n}\n",
+           "engine {\tscore_rule: FULL\n\n} ",
+       }) {
+    const std::vector<std::string> problems = Problems(absl::StrCat(text, rest));
+    const bool two = absl::StrContains(text, "health_is_no_field");
+    ASSERT_EQ(problems.size(), two ? 3u : 2u) << text << ": " << ::testing::PrintToString(problems);
+    EXPECT_THAT(problems[0], StartsWith("c.textproto:1: ")) << text;
+    EXPECT_THAT(problems.back(), HasSubstr(": limits.max_connections: 0 ")) << text;
+  }
+  EXPECT_THAT(Problems("health: true\nreflection: maybe"),  // nothing behind it
+              ElementsAre(AllOf(StartsWith("c.textproto:2: "), HasSubstr("in: reflection: maybe"))));
 }
 
 struct BadConfig {

@@ -40,7 +40,14 @@ absl::StatusOr<Relevance> ReadRelevance(const Paths& paths, const ImportOptions&
                              : item.status());
         continue;
       }
-      relevance[*item] = *shows > 0 ? static_cast<float>(*plays / *shows) : 0.0f;
+      const double value = *shows > 0 ? *plays / *shows : 0;
+      if (value > kMaxRelevance) {  // what no item table may hold
+        csv.Refuse(
+            absl::InvalidArgumentError(absl::StrCat("long_time_play_cnt ", *plays, " by show_cnt ", *shows, " is ",
+                                                    value, ", more than the largest relevance, ", kMaxRelevance)));
+        continue;
+      }
+      relevance[*item] = static_cast<float>(value);
     }
     report->notes.push_back(absl::StrCat(path.filename().string(), ": relevance of ", relevance.size(), " items"));
     if (csv.bad_rows().bad() > 0) report->notes.push_back(csv.bad_rows().Summary());

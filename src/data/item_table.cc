@@ -34,8 +34,9 @@ absl::Status CheckTitle(std::string_view title) {
 absl::StatusOr<float> ParseRelevance(std::string_view text) {
   if (text.empty()) return 0.0f;
   const std::optional<double> value = ParseNumber(text);
-  if (value.has_value() && std::abs(*value) <= 1e30) return static_cast<float>(*value);
-  return absl::InvalidArgumentError(absl::StrCat("relevance ", Quoted(text), " is not a number from -1e30 to 1e30"));
+  if (value.has_value() && std::abs(*value) <= kMaxRelevance) return static_cast<float>(*value);
+  return absl::InvalidArgumentError(
+      absl::StrCat("relevance ", Quoted(text), " is not a number from ", -kMaxRelevance, " to ", kMaxRelevance));
 }
 
 }  // namespace

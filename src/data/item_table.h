@@ -6,7 +6,7 @@
 //   author_id    optional  whole number; empty or 0: unknown
 //   duration_ms  optional  0 to 4294967295; empty or 0: unknown
 //   created_ms   optional  Unix time in milliseconds, 0 to 4102444800000; empty or 0: unknown
-//   relevance    optional  finite number that orders the items of one SID, largest first; empty: 0
+//   relevance    optional  -1e30 to 1e30; orders the items of one SID, largest first; empty: 0
 //   tags         optional  key=value joined by ';', e.g. "tag=39;kind=NORMAL"; keys hold neither '=' nor ';', values
 //                          no ';'; at most 256, keys of 128 bytes, values of 512; a key may repeat
 //   title        optional  at most 4096 bytes of UTF-8 without control characters
@@ -36,6 +36,8 @@ struct ItemRow {
   ItemId item = 0;
   ItemAttributes attributes;
 };
+
+constexpr double kMaxRelevance = 1e30;  // of a relevance, without its sign
 
 using KeyValues = std::vector<std::pair<std::string, std::string>>;
 

@@ -1,16 +1,21 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "data/import.h"
 
+#include <utility>
+
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "absl/strings/str_cat.h"
 #include "data/dataset.h"
+#include "data/item_table.h"
 #include "data/table_folder.h"
 #include "test_files.h"
 
 namespace beamline::data {
 namespace {
 
+using ::testing::AllOf;
 using ::testing::HasSubstr;
 
 constexpr char kLogHeader[] =
@@ -96,6 +101,30 @@ TEST_F(ImportTest, KuaiRandStatisticRelevanceOnRequest) {
   ASSERT_TRUE(ImportKuaiRand(Path("in"), {.statistic_relevance = true}, Options()).ok());
   EXPECT_THAT(ReadText(Path("out/items.tsv")), HasSubstr("7\t0\t0\t0\t0.2525\t"));
   EXPECT_FALSE(std::filesystem::exists(Path("out/events.tsv")));
+}
+
+// An item table would refuse them: what is written is read again.
+TEST_F(ImportTest, KuaiRandRelevanceBeyondAnItemTablesIsABadRow) {
+  WriteText("in/video_features_basic_pure.csv", "video_id\n1\n2\n");
+  const std::pair<const char*, const char*> rows[] = {
+      {"1,1e-300,1e300", "long_time_play_cnt 1e+300 by show_cnt 1e-300 is inf, more than the largest relevance, 1e+30"},
+      {"1,1,1e35", "long_time_play_cnt 1e+35 by show_cnt 1 is 1e+35, more than the largest relevance, 1e+30"},
+  };
+  for (const auto& [row, why] : rows) {
+    WriteText("in/video_features_statistic_pure.csv",
+              absl::StrCat("video_id,show_cnt,long_time_play_cnt\n", row, "\n2,1,1e30\n"));
+    EXPECT_PRED_FORMAT2(IsError, ImportKuaiRand(Path("in"), {.statistic_relevance = true}, Options()).status(), why);
+    ImportOptions options = Options();
+    options.bad_rows.max_fraction = 1;
+    ASSERT_TRUE(ImportKuaiRand(Path("in"), {.statistic_relevance = true}, options).ok());
+    EXPECT_THAT(ReadText(Path("out/items.tsv")),
+                AllOf(HasSubstr("\n1\t0\t0\t0\t0\t"), HasSubstr("\n2\t0\t0\t0\t1e+30\t")));
+    ItemTableReader items = ItemTableReader::Open(Path("out/items.tsv")).value();
+    ItemRow item;
+    while (items.Next(&item).value()) {
+    }
+    EXPECT_EQ(items.bad_rows().bad(), 0);
+  }
 }
 
 TEST_F(ImportTest, KuaiRandBadRows) {

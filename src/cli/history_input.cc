@@ -20,6 +20,7 @@
 #include "absl/strings/strip.h"
 #include "base/interrupt.h"
 #include "beamline/status.h"
+#include "cli/newest_events.h"
 #include "data/dataset.h"
 #include "data/event_table.h"
 #include "data/labels.h"
@@ -122,21 +123,21 @@ absl::StatusOr<std::vector<Event>> ReadHistoryFile(const std::string& path) {
 absl::StatusOr<UserInput> ReadUserFromData(const std::string& folder, const std::string& user, size_t max_events) {
   BEAMLINE_ASSIGN_OR_RETURN(const data::DatasetFiles files, data::FindDatasetFiles(folder));
   BEAMLINE_ASSIGN_OR_RETURN(data::EventTableReader reader, data::EventTableReader::Open(files.events));
-  UserInput input;
+  NewestEvents newest(max_events);
+  bool found = false;
   for (data::EventRow row;;) {
     BEAMLINE_ASSIGN_OR_RETURN(const bool more, reader.Next(&row));
     if (!more) break;
-    if (row.user_id == user) input.history.push_back(row.event);
+    if (row.user_id != user) continue;
+    found = true;
+    newest.Add(row.event);
   }
   if (reader.bad_rows().bad() > 0) std::fprintf(stderr, "%s\n", reader.bad_rows().Summary().c_str());
-  if (input.history.empty()) {
+  if (!found) {
     return absl::NotFoundError(absl::StrCat("--user: ", files.events.string(), " has no events of user ", user));
   }
-  std::stable_sort(input.history.begin(), input.history.end(),
-                   [](const Event& a, const Event& b) { return a.timestamp_ms < b.timestamp_ms; });
-  if (input.history.size() > max_events) {
-    input.history.erase(input.history.begin(), input.history.end() - static_cast<std::ptrdiff_t>(max_events));
-  }
+  UserInput input;
+  input.history = std::move(newest).Take();
   if (!files.users.empty()) BEAMLINE_RETURN_IF_ERROR(ReadAttributes(files.users, user, &input.attributes));
   return input;
 }
@@ -145,29 +146,25 @@ absl::StatusOr<std::vector<std::vector<Event>>> ReadHistoriesFromData(const std:
                                                                       size_t max_events) {
   BEAMLINE_ASSIGN_OR_RETURN(const data::DatasetFiles files, data::FindDatasetFiles(folder));
   BEAMLINE_ASSIGN_OR_RETURN(data::EventTableReader reader, data::EventTableReader::Open(files.events));
-  std::vector<std::vector<Event>> histories;
+  std::vector<NewestEvents> newest;  // by user
   absl::flat_hash_map<std::string, size_t> places;
   for (data::EventRow row;;) {
     BEAMLINE_ASSIGN_OR_RETURN(const bool more, reader.Next(&row));
     if (!more) break;
     const std::string user(row.user_id);
     const auto known = places.find(user);
-    if (known == places.end() && histories.size() >= max_users) continue;
-    const size_t place = known != places.end() ? known->second : histories.size();
+    if (known == places.end() && newest.size() >= max_users) continue;
+    const size_t place = known != places.end() ? known->second : newest.size();
     if (known == places.end()) {
       places.emplace(user, place);
-      histories.emplace_back();
+      newest.emplace_back(max_events);
     }
-    histories[place].push_back(row.event);
+    newest[place].Add(row.event);
   }
-  if (histories.empty()) return absl::NotFoundError(absl::StrCat(files.events.string(), " has no events"));
-  for (std::vector<Event>& history : histories) {
-    std::stable_sort(history.begin(), history.end(),
-                     [](const Event& a, const Event& b) { return a.timestamp_ms < b.timestamp_ms; });
-    if (history.size() > max_events) {
-      history.erase(history.begin(), history.end() - static_cast<std::ptrdiff_t>(max_events));
-    }
-  }
+  if (newest.empty()) return absl::NotFoundError(absl::StrCat(files.events.string(), " has no events"));
+  std::vector<std::vector<Event>> histories;
+  histories.reserve(newest.size());
+  for (NewestEvents& events : newest) histories.push_back(std::move(events).Take());
   return histories;
 }
 

@@ -1,10 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "cli/history_input.h"
 
+#include <algorithm>
+#include <cstdint>
 #include <filesystem>
 #include <fstream>
+#include <random>
 #include <sstream>
+#include <utility>
+#include <vector>
 
+#include "cli/newest_events.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 
@@ -64,6 +70,56 @@ TEST(UserFromData, TakesTheNewestInTimeOrderWithAttributes) {
   EXPECT_EQ(input->attributes[0].value, "full");
   EXPECT_THAT(std::string(ReadUserFromData(folder.string(), "w", 2).status().message()),
               HasSubstr("has no events of user w"));
+}
+
+// A log may be gigabytes of one user, in any order.
+TEST(NewestEvents, HoldsNoMoreThanTwiceWhatIsWanted) {
+  std::mt19937 random(7);
+  for (const size_t wanted : {size_t{0}, size_t{1}, size_t{2}, size_t{7}, size_t{1000}, SIZE_MAX}) {
+    for (const int times : {1, 3, 100000}) {
+      NewestEvents newest(wanted);
+      std::vector<Event> all;
+      for (uint64_t item = 0; item < 500; ++item) {
+        Event event;
+        event.item = item;
+        event.timestamp_ms = static_cast<int64_t>(random() % times);
+        all.push_back(event);
+        newest.Add(event);
+        EXPECT_LE(newest.held() / 2, wanted);
+      }
+      std::stable_sort(all.begin(), all.end(),
+                       [](const Event& a, const Event& b) { return a.timestamp_ms < b.timestamp_ms; });
+      if (all.size() > wanted) all.erase(all.begin(), all.end() - static_cast<std::ptrdiff_t>(wanted));
+      const std::vector<Event> taken = std::move(newest).Take();
+      ASSERT_EQ(taken.size(), all.size()) << wanted;
+      for (size_t i = 0; i < all.size(); ++i) EXPECT_EQ(taken[i].item, all[i].item) << wanted << " of " << times;
+    }
+  }
+}
+
+// What was read of a user before a trim counts after it.
+TEST(HistoriesFromData, AreTheNewestOfEachUserHoweverLongTheLog) {
+  const std::filesystem::path folder = std::filesystem::path(::testing::TempDir()) / "histories_from_data";
+  std::filesystem::create_directories(folder);
+  std::ofstream events(folder / "events.tsv");
+  events << "user_id\titem_id\ttimestamp_ms\n";
+  for (int i = 0; i < 50; ++i) events << "u\t" << i << "\t" << (i * 37) % 50 << "\nv\t" << i << "\t9\n";
+  events << "late\t1\t1\n";
+  events.close();
+  const auto histories = ReadHistoriesFromData(folder.string(), 2, 3);
+  ASSERT_TRUE(histories.ok()) << histories.status();
+  ASSERT_EQ(histories->size(), 2u);
+  std::vector<int64_t> times;
+  for (const Event& event : (*histories)[0]) times.push_back(event.timestamp_ms);
+  EXPECT_THAT(times, ElementsAre(47, 48, 49));
+  std::vector<ItemId> items;
+  for (const Event& event : (*histories)[1]) items.push_back(event.item);
+  EXPECT_THAT(items, ElementsAre(47, 48, 49)) << "of one time, the last ones";
+  const auto user = ReadUserFromData(folder.string(), "v", 2);
+  ASSERT_TRUE(user.ok()) << user.status();
+  ASSERT_EQ(user->history.size(), 2u);
+  EXPECT_EQ(user->history[0].item, 48u);
+  EXPECT_TRUE(ReadUserFromData(folder.string(), "v", 0).ok()) << "a user who is there, though nothing is wanted of her";
 }
 
 }  // namespace

@@ -33,8 +33,9 @@ std::string StampOf(const fs::path& folder) {
 std::string StampOfFile(const fs::path& path) {
   struct stat file = {};
   if (stat(path.c_str(), &file) != 0) return "none";
-  const auto nanoseconds = [](const timespec& time) { return time.tv_sec * int64_t{1000000000} + time.tv_nsec; };
-  return absl::StrCat(file.st_size, ",", nanoseconds(file.st_mtim), ",", nanoseconds(file.st_ctim));
+  // Apart: nanoseconds since 1970 have no room for dates after 2262, which a file may have.
+  return absl::StrCat(file.st_size, ",", file.st_mtim.tv_sec, ".", file.st_mtim.tv_nsec, ",", file.st_ctim.tv_sec, ".",
+                      file.st_ctim.tv_nsec);
 }
 
 std::optional<int64_t> ParseVersionNumber(absl::string_view name) {

@@ -3,6 +3,10 @@
 
 #include <fstream>
 
+#include <fcntl.h>
+#include <sys/stat.h>
+
+#include "absl/strings/str_cat.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "repository/fake_loader.h"
@@ -52,6 +56,23 @@ TEST(VersionFolderTest, FindsWhatWasMeantToBeAVersion) {
   }
   EXPECT_THAT(names, ElementsAre("0020", "1e3", "release", "v21"));
   EXPECT_TRUE(ListMisnamed(folder / "absent", "bundle.json").empty());
+}
+
+TEST(VersionFolderTest, AFileMayBeDatedAfterTheYear2262) {
+  const auto file = TestFolder() / "file";
+  std::ofstream(file) << "text";
+  std::string before;
+  for (const time_t seconds : {time_t{9300000000}, time_t{9300000001}}) {
+    const timespec times[2] = {{seconds, 5}, {seconds, 5}};
+    ASSERT_EQ(utimensat(AT_FDCWD, file.c_str(), times, 0), 0);
+    struct stat dated = {};
+    ASSERT_EQ(stat(file.c_str(), &dated), 0);
+    if (dated.st_mtim.tv_sec != seconds) GTEST_SKIP() << "this file system knows no such dates";
+    const std::string stamp = StampOfFile(file);
+    EXPECT_THAT(stamp, ::testing::StartsWith(absl::StrCat("4,", seconds, ".")));
+    EXPECT_NE(stamp, before);
+    before = stamp;
+  }
 }
 
 // Root may look everywhere; nobody follows a link to itself.

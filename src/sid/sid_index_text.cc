@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // The line formats of sid/sid_index.h: our TSV and MiniOneRec's info text.
+#include <set>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -65,7 +66,12 @@ absl::StatusOr<std::string> ParseHeader(absl::string_view line, const std::strin
   auto sizes = ParseLevelSizes(fields[2].substr(7));
   if (!sizes.ok()) return absl::InvalidArgumentError(absl::StrCat(path, ":1: ", sizes.status().message()));
   std::string digest;
+  std::set<absl::string_view> names = {"levels"};
   for (absl::string_view field : absl::MakeConstSpan(fields).subspan(3)) {
+    const absl::string_view name = field.substr(0, field.find('='));
+    if (!names.insert(name).second) {  // either may be the one that was meant
+      return absl::InvalidArgumentError(absl::StrCat(path, ":1: field", QuotedKey(name), " appears a second time"));
+    }
     if (absl::ConsumePrefix(&field, "codebook=")) {
       builder.SetFingerprint(std::string(field));
     } else if (absl::ConsumePrefix(&field, "targets=")) {

@@ -176,6 +176,17 @@ TEST_F(CodebookFile, RefusesEveryInconsistency) {
   EXPECT_THAT(Refused(good_, {}), HasSubstr("index_digest"));
 }
 
+// NOT_FOUND would say that there is no file, which a server goes on to look for.
+TEST_F(CodebookFile, WhatItsMetadataLacksIsTheFilesFault) {
+  for (const char* key : {"format", "name", "level_sizes", "fingerprint"}) {
+    EXPECT_THAT(Refused(Without(key), {{2, 4}, {3, 4}}), HasSubstr("'" + std::string(key) + "'"));
+    EXPECT_EQ(Codebook::Load(folder_.file("bad")).status().code(), absl::StatusCode::kInvalidArgument) << key;
+  }
+  EXPECT_THAT(Refused(good_, {}), HasSubstr("'index_digest'"));
+  EXPECT_EQ(Codebook::Load(folder_.file("bad")).status().code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(Codebook::Load(folder_.file("none")).status().code(), absl::StatusCode::kNotFound);
+}
+
 TEST_F(CodebookFile, AFlippedFloatIsFound) {
   ASSERT_TRUE(Make({2, 3}, 4, 1).Save(folder_.file("c")).ok());
   std::string bytes = Slurp(folder_.file("c"));

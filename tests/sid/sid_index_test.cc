@@ -14,6 +14,7 @@
 namespace beamline::sid {
 namespace {
 
+using ::testing::AllOf;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 
@@ -117,6 +118,22 @@ TEST(SidTsv, ADigestCoversEveryLine) {
   EXPECT_THAT(Message(read(good, "sha256=", "shb256=")), HasSubstr("s.tsv:1: field"));
   EXPECT_THAT(Message(read(good, "\tsha256=", " sha256=")), HasSubstr("s.tsv:1: "));
   EXPECT_TRUE(read(good, good.substr(field, good.find('\n') - field), "").ok()) << "without it";
+}
+
+TEST(SidTsv, AFieldOfTheHeaderAppearsOnce) {
+  const TempFolder folder;
+  const auto read = [&](const std::string& fields) {
+    std::ofstream(folder.file("s.tsv")) << "#beamline-sids\t1\tlevels=3,300\t" << fields
+                                        << "\nitem_id\tsid\n1\t2,299\n";
+    return ReadSidTsv(folder.file("s.tsv")).status();
+  };
+  EXPECT_TRUE(read("codebook=c\ttargets=t\tlog=l").ok()) << read("codebook=c\ttargets=t\tlog=l");
+  for (const char* name : {"levels", "codebook", "targets", "log", "sha256"}) {
+    const std::string twice = absl::StrCat(name, "=a\t", name, "=b");
+    const absl::Status status = read(name == std::string("levels") ? "levels=3,300" : twice);
+    EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument) << name;
+    EXPECT_THAT(Message(status), AllOf(HasSubstr("s.tsv:1: field"), HasSubstr(name), HasSubstr("a second time")));
+  }
 }
 
 TEST(SidTsv, OptionsCanFixTheSizes) {

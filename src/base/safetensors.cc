@@ -143,7 +143,7 @@ absl::StatusOr<FloatMatrix> SafetensorsFile::GetFloatMatrix(const std::string& n
 
 absl::StatusOr<std::string> SafetensorsFile::GetMetadata(const std::string& key) const {
   if (const auto it = metadata_.find(key); it != metadata_.end()) return it->second;
-  return absl::NotFoundError(absl::StrCat(source_, ": no '", key, "' in __metadata__"));
+  return absl::InvalidArgumentError(absl::StrCat(source_, ": no '", key, "' in __metadata__"));
 }
 
 absl::Status SafetensorsFile::CheckDigest() const {

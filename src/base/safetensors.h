@@ -100,6 +100,7 @@ class SafetensorsFile {
   absl::StatusOr<TensorView> Get(const std::string& name, DType dtype, absl::Span<const int64_t> shape) const;
   // A 2-D tensor of F64, F32, F16 or BF16 as fp32; every value must be finite.
   absl::StatusOr<FloatMatrix> GetFloatMatrix(const std::string& name) const;
+  // INVALID_ARGUMENT where it lacks the key: NOT_FOUND would say that there is no file, which may come later.
   absl::StatusOr<std::string> GetMetadata(const std::string& key) const;
 
  private:

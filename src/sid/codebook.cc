@@ -129,23 +129,17 @@ absl::StatusOr<Codebook> Codebook::Load(const std::string& path) {
   const auto error = [&path](absl::string_view message) {
     return absl::InvalidArgumentError(absl::StrCat(path, ": ", message));
   };
-  // The file is there: that it lacks something is its fault, and trying again later will not help.
-  const auto metadata = [&file](const char* key) {
-    absl::StatusOr<std::string> value = file.GetMetadata(key);
-    if (absl::IsNotFound(value.status())) value = absl::InvalidArgumentError(value.status().message());
-    return value;
-  };
-  BEAMLINE_ASSIGN_OR_RETURN(const std::string format, metadata("format"));
+  BEAMLINE_ASSIGN_OR_RETURN(const std::string format, file.GetMetadata("format"));
   if (format != kFormat) return error(absl::StrCat("codebook format '", format.substr(0, 64), "', must be ", kFormat));
-  BEAMLINE_ASSIGN_OR_RETURN(std::string name, metadata("name"));
-  BEAMLINE_ASSIGN_OR_RETURN(const std::string sizes_text, metadata("level_sizes"));
-  BEAMLINE_ASSIGN_OR_RETURN(const std::string fingerprint, metadata("fingerprint"));
+  BEAMLINE_ASSIGN_OR_RETURN(std::string name, file.GetMetadata("name"));
+  BEAMLINE_ASSIGN_OR_RETURN(const std::string sizes_text, file.GetMetadata("level_sizes"));
+  BEAMLINE_ASSIGN_OR_RETURN(const std::string fingerprint, file.GetMetadata("fingerprint"));
   auto sizes = ParseLevelSizes(sizes_text);
   if (!sizes.ok()) return error(sizes.status().message());
 
   absl::StatusOr<Codebook> codebook;
   if (file.tensors().empty()) {
-    BEAMLINE_ASSIGN_OR_RETURN(std::string index_digest, metadata("index_digest"));
+    BEAMLINE_ASSIGN_OR_RETURN(std::string index_digest, file.GetMetadata("index_digest"));
     codebook = Foreign(std::move(name), *std::move(sizes), std::move(index_digest));
   } else {
     std::vector<ExpectedTensor> expected;

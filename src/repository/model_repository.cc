@@ -4,32 +4,13 @@
 #include <algorithm>
 #include <utility>
 
-#include <sched.h>
-#include <sys/resource.h>
-#include <sys/syscall.h>
-#include <unistd.h>
-
 #include "absl/strings/str_cat.h"
 #include "base/interrupt.h"
+#include "base/low_priority.h"
 #include "beamline/retry.h"
 #include "beamline/status.h"
 
 namespace beamline::repository {
-namespace {
-
-constexpr int kLoadingNice = 19;
-
-// A thread of SCHED_IDLE has the time that nobody else wants and gives way at once to whoever wakes up; a nice one is
-// waited for until its slice is over, which may be longer than a request. Threads that a loading library starts from
-// here inherit both. Best effort: where the policy is refused, niceness is left.
-void LowerPriority() {
-  setpriority(PRIO_PROCESS, static_cast<id_t>(syscall(SYS_gettid)), kLoadingNice);
-  const sched_param none{};
-  sched_setscheduler(0, SCHED_IDLE, &none);
-}
-
-}  // namespace
-
 absl::StatusOr<std::unique_ptr<ModelRepository>> ModelRepository::Start(RepositoryOptions options,
                                                                         std::unique_ptr<Loader> loader,
                                                                         std::shared_ptr<const Clock> clock) {

@@ -2,18 +2,17 @@
 #include "runtime/group_follower.h"
 
 #include <stdexcept>
+#include <thread>
 #include <utility>
 
-#include <sys/resource.h>
-#include <sys/syscall.h>
-#include <unistd.h>
-
+#include "absl/functional/function_ref.h"
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/notification.h"
 #include "backend/backend.h"
 #include "backend/communicator.h"
 #include "backend/ops.h"
 #include "base/log.h"
+#include "base/low_priority.h"
 #include "base/run_catching.h"
 #include "beamline/status.h"
 #include "runtime/bundle_folder.h"
@@ -23,7 +22,15 @@
 namespace beamline::runtime {
 namespace {
 
-constexpr int kLoadingNiceness = 10;  // as repository's thread: what serves goes first
+// Of a thread of its own, since threads that libraries keep for the calling one have that one's priority.
+absl::Status RunAtLowPriority(absl::FunctionRef<absl::Status()> work) {
+  absl::Status status;
+  std::thread([&] {
+    LowerPriority();
+    status = work();
+  }).join();
+  return status;
+}
 
 }  // namespace
 
@@ -91,9 +98,20 @@ void GroupFollower::StartLoading(const GroupMessage& message) {
     awaited_.insert(message.model);
   }
   loading_.Schedule([this, message] {
-    setpriority(PRIO_PROCESS, static_cast<id_t>(syscall(SYS_gettid)), kLoadingNiceness);  // best effort
-    const absl::Status status = ReturnCatching(
-        "loading", [&] { return Load(message); }, absl::StatusCode::kResourceExhausted);
+    const auto load = [&] {
+      return ReturnCatching(
+          "loading", [&] { return Load(message); }, absl::StatusCode::kResourceExhausted);
+    };
+    bool serving = false;
+    {
+      const std::lock_guard<std::mutex> lock(mu_);
+      serving = started_;
+    }
+    // As the repository of rank 0: the first model is waited for, another one must not delay what serves.
+    const absl::Status status =
+        !serving ? load()
+                 : ReturnCatching(
+                       "loading", [&] { return RunAtLowPriority(load); }, absl::StatusCode::kResourceExhausted);
     {
       const std::lock_guard<std::mutex> lock(mu_);
       const bool given_up = awaited_.erase(message.model) == 0 && !status.ok();

@@ -17,6 +17,7 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "base/low_priority.h"
 #include "base/metrics.h"
 #include "base/snapshot_ptr.h"
 #include "base/thread_pool.h"
@@ -207,6 +208,22 @@ void ExpectRoles(const Turn& usual) {
   EXPECT_EQ(answers.slice, 200'000u);
   EXPECT_EQ(inherited.slice, answers.slice);
   EXPECT_EQ(computes.slice, 3'000'000u);
+}
+
+TEST(LowPriority, IsOfTheThreadAndOfThoseItStarts) {
+  const int own = sched_getscheduler(0);
+  int policy = -1, of_helper = -1;
+  Turn turn;
+  std::thread([&] {
+    LowerPriority();
+    policy = sched_getscheduler(0);
+    turn = OwnTurn();
+    std::thread([&] { of_helper = sched_getscheduler(0); }).join();
+  }).join();
+  EXPECT_EQ(policy, SCHED_IDLE);
+  EXPECT_EQ(of_helper, SCHED_IDLE);
+  EXPECT_EQ(turn.nice, 19);
+  EXPECT_EQ(sched_getscheduler(0), own);
 }
 
 TEST(ThreadRole, WhoComputesGivesWayToWhoAnswers) {

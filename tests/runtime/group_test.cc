@@ -6,18 +6,27 @@
 #include <filesystem>
 #include <fstream>
 #include <functional>
+#include <memory>
+#include <mutex>
 #include <new>
 #include <random>
 #include <stdexcept>
+#include <string_view>
 #include <thread>
 #include <utility>
+#include <vector>
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <malloc.h>
+#include <sched.h>
 
+#include "absl/cleanup/cleanup.h"
 #include "absl/strings/str_cat.h"
 #include "backend/backend.h"
+#include "absl/time/clock.h"
+#include "absl/time/time.h"
+#include "base/log.h"
 #include "base/may_pass.h"
 #include "base/program.h"
 #include "catalogue/rule_cache.h"
@@ -29,6 +38,7 @@
 #include "runtime/request_job.h"
 #include "runtime/runner.h"
 #include "runtime/tiny_bundle.h"
+#include "spdlog/sinks/base_sink.h"
 #include "testing/paths.h"
 
 namespace beamline::runtime {
@@ -265,6 +275,35 @@ TEST(Group, ASecondModelLoadsWhileTheFirstServesAndContextsComeAndGo) {
   loading.join();
   EXPECT_GT(old_model->context_cache_stats().evictions, 0);
   old_model.reset();
+}
+
+// Ranks that follow log in the thread that loads.
+class LoadingPolicies final : public spdlog::sinks::base_sink<std::mutex> {
+ public:
+  std::vector<int> policies;
+
+ protected:
+  void sink_it_(const spdlog::details::log_msg& line) override {
+    const std::string_view text(line.payload.data(), line.payload.size());
+    if (text.starts_with("parallel: loaded")) policies.push_back(sched_getscheduler(0));
+  }
+  void flush_() override {}
+};
+
+// Rank 0's repository does the same: what serves goes first, and the first model is waited for.
+TEST(Group, TheOtherRanksLoadASecondModelInTheTimeThatServingLeaves) {
+  absl::SleepFor(absl::Milliseconds(1100));  // the log leaves out what other tests have written too often
+  const auto sink = std::make_shared<LoadingPolicies>();
+  Log().sinks().push_back(sink);
+  const absl::Cleanup no_more = [] { Log().sinks().pop_back(); };
+  const RunnerOptions options{.bundle = TinyBundle("low_first", {}), .threads = 1};
+  RunnerOptions other = options;
+  other.bundle = TinyBundle("low_second", {.seed = 2});
+  RunningGroup group(2, options);
+  const auto first = group.Load(options), second = group.Load(other);
+  ASSERT_NE(first, nullptr);
+  ASSERT_NE(second, nullptr);
+  EXPECT_THAT(sink->policies, ::testing::ElementsAre(sched_getscheduler(0), SCHED_IDLE));
 }
 
 // A request that dies between steps, and one that is bad, end alone; the group goes on.

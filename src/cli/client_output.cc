@@ -104,7 +104,9 @@ std::string FormatRecommendations(const v1::RecommendResponse& response, const I
                   absl::StrJoin(response.beam_widths(), ","), ", request ", response.request_id(), "\n");
   if (response.unknown_items() > 0 || response.dropped_events() > 0) {
     absl::StrAppend(&text, response.unknown_items(), " events with unknown items, ", response.dropped_events(),
-                    " others that the model does not look at, ", response.seen_events(), " that it does\n");
+                    " others that the model does not look at",
+                    response.has_seen_events() ? absl::StrCat(", ", response.seen_events(), " that it does") : "",
+                    "\n");
   }
   absl::StrAppend(&text, "ms: prepare ", Milliseconds(timings.prepare_us()), ", queue ",
                   Milliseconds(timings.queue_us()), ", encode ",
@@ -125,20 +127,23 @@ std::string FormatStatus(const v1::GetStatusResponse& status) {
                     version.bundle().empty() ? "" : " from ", version.bundle(), version.error().empty() ? "" : ": ",
                     version.error(), "\n");
   }
-  return absl::StrCat(status.ready() ? "ready" : "not ready", ", server ", status.server_version(),
-                      status.server_commit().empty() ? "" : absl::StrCat(" (", status.server_commit(), ")"), ", up ",
-                      Milliseconds(status.uptime_ms()), " s\n", "model ", status.model_version(), " (", status.family(),
-                      ", ", status.parameters(), " parameters", status.ranker() ? ", ranker" : "", ")\n", "catalogue ",
-                      status.catalogue_version(), ": ", status.items(), " items, ", status.sids(), " SIDs, levels ",
-                      absl::StrJoin(status.level_sizes(), " x "), ", codebook ", status.codebook_fingerprint(), "\n",
-                      "of a history it sees up to ", status.short_term_events(), " events of any kind and ",
-                      status.positive_events(), " of positive feedback\n", "requests: ", engine.completed(),
-                      " completed, ", engine.failed(), " failed, ", engine.rejected(), " rejected, ",
-                      engine.in_flight(), " in flight; contexts: ", engine.context_hits(), " cached, ",
-                      engine.context_misses(), " encoded\n", "calls: ", server.calls(), ", ", server.malformed(),
-                      " malformed, ", server.invalid(), " invalid, ", server.refused(), " refused, ",
-                      server.cancelled(), " cancelled, ", server.expired(), " expired, ", server.stopping(),
-                      " refused in a stop, ", server.failed(), " failed\n", versions);
+  std::string windows;
+  if (status.has_short_term_events() && status.has_positive_events()) {  // older servers do not tell
+    windows = absl::StrCat("of a history it sees up to ", status.short_term_events(), " events of any kind and ",
+                           status.positive_events(), " of positive feedback\n");
+  }
+  return absl::StrCat(
+      status.ready() ? "ready" : "not ready", ", server ", status.server_version(),
+      status.server_commit().empty() ? "" : absl::StrCat(" (", status.server_commit(), ")"), ", up ",
+      Milliseconds(status.uptime_ms()), " s\n", "model ", status.model_version(), " (", status.family(), ", ",
+      status.parameters(), " parameters", status.ranker() ? ", ranker" : "", ")\n", "catalogue ",
+      status.catalogue_version(), ": ", status.items(), " items, ", status.sids(), " SIDs, levels ",
+      absl::StrJoin(status.level_sizes(), " x "), ", codebook ", status.codebook_fingerprint(), "\n", windows,
+      "requests: ", engine.completed(), " completed, ", engine.failed(), " failed, ", engine.rejected(), " rejected, ",
+      engine.in_flight(), " in flight; contexts: ", engine.context_hits(), " cached, ", engine.context_misses(),
+      " encoded\n", "calls: ", server.calls(), ", ", server.malformed(), " malformed, ", server.invalid(), " invalid, ",
+      server.refused(), " refused, ", server.cancelled(), " cancelled, ", server.expired(), " expired, ",
+      server.stopping(), " refused in a stop, ", server.failed(), " failed\n", versions);
 }
 
 }  // namespace beamline::cli

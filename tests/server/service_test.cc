@@ -406,6 +406,7 @@ TEST_F(ServiceTest, StatusTellsWhatIsLoadedAndCounted) {
   EXPECT_EQ(status.server().in_flight(), 1);
   EXPECT_EQ(status.server_version(), ProgramVersion());
   EXPECT_EQ(status.server_commit(), ProgramCommit());
+  EXPECT_TRUE(status.has_short_term_events() && status.has_positive_events());
   EXPECT_EQ(status.short_term_events(), 20u);
   EXPECT_EQ(status.positive_events(), 256u);
 }

@@ -6,7 +6,9 @@
 #include <limits>
 #include <string>
 
+#include "beamline/v1/admin.pb.h"
 #include "gmock/gmock.h"
+#include "google/protobuf/descriptor.pb.h"
 #include "gtest/gtest.h"
 #include "server/fake_engine.h"
 #include "server/status_detail.h"
@@ -272,6 +274,9 @@ TEST(ToProto, CarriesEverythingOfAResult) {
   EXPECT_THAT(message.beam_widths(), ElementsAre(2, 4, 4));
   EXPECT_EQ(message.narrowing(), 2u);
   EXPECT_EQ(message.seen_events(), 5u);
+  RecommendResult unseen = FakeResult();
+  unseen.seen_events = 0;
+  EXPECT_TRUE(ToProto(unseen, "r-9").has_seen_events()) << "none is not the same as an older server's silence";
   EXPECT_EQ(message.unknown_items(), 3u);
   EXPECT_EQ(message.dropped_events(), 7u);
   EXPECT_EQ(message.model_version(), "model-1");
@@ -321,6 +326,18 @@ TEST(SidFromProto, ChecksCountAndEachCode) {
   message.add_codes(0);
   EXPECT_EQ(DetailOf(SidFromProto(message, catalogue, "sids[0]").status()).field(), "sids[0].codes");
   EXPECT_FALSE(SidFromProto(v1::Sid(), catalogue, "sids[0]").ok());
+}
+
+// Without them no client can be generated in Go, and Java's classes of a file hide in one.
+TEST(Protos, SayWhereGeneratedClientsGo) {
+  for (const google::protobuf::Descriptor* message :
+       {v1::Sid::descriptor(), v1::RecommendRequest::descriptor(), v1::GetItemRequest::descriptor(),
+        v1::GetStatusRequest::descriptor(), v1::ReloadRequest::descriptor()}) {
+    const google::protobuf::FileOptions& options = message->file()->options();
+    EXPECT_EQ(options.go_package(), "beamline/v1;beamlinev1") << message->file()->name();
+    EXPECT_EQ(options.java_package(), "beamline.v1") << message->file()->name();
+    EXPECT_TRUE(options.java_multiple_files()) << message->file()->name();
+  }
 }
 
 }  // namespace

@@ -1,10 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "train/data_source.h"
 
+#include <cstdint>
 #include <memory>
 #include <utility>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "base/json_object_reader.h"
 #include "beamline/status.h"
 #include "data/labels.h"
 
@@ -13,13 +17,24 @@ namespace {
 
 absl::StatusOr<CorpusOptions> CorpusFromJson(const nlohmann::json& training, const std::string& source) {
   CorpusOptions options;
-  try {
-    const nlohmann::json& corpus = training.at("corpus");
-    BEAMLINE_ASSIGN_OR_RETURN(options.target_labels, data::ParseLabels(corpus.at("target_labels").get<std::string>()));
-    options.k_core = corpus.at("k_core").get<int>();
-  } catch (const nlohmann::json::exception& error) {
-    return absl::InvalidArgumentError(absl::StrCat(source, ": not written by `beamline train`: ", error.what()));
+  std::vector<std::string> problems;
+  std::string labels;
+  JsonObjectReader reader(training, "", problems);
+  if (const nlohmann::json* corpus = reader.Find("corpus", true)) {
+    JsonObjectReader own(*corpus, "corpus", problems);
+    own.String("target_labels", labels);
+    own.Int("k_core", options.k_core);
+    if (options.k_core < 0) own.Problem("k_core", absl::StrCat("must be 0 or more, is ", options.k_core));
   }
+  if (!problems.empty()) {
+    return absl::InvalidArgumentError(
+        absl::StrCat(source, ": not written by `beamline train`: ", absl::StrJoin(problems, "; ")));
+  }
+  const absl::StatusOr<uint32_t> parsed = data::ParseLabels(labels);
+  if (!parsed.ok()) {
+    return absl::InvalidArgumentError(absl::StrCat(source, ": corpus.target_labels: ", parsed.status().message()));
+  }
+  options.target_labels = *parsed;
   return options;
 }
 

@@ -151,6 +151,5 @@ class Trainer {
 };
 
 nlohmann::json ToJson(const EpochRecord& record);
-absl::StatusOr<EpochRecord> EpochRecordFromJson(const nlohmann::json& json, const std::string& source);
 
 }  // namespace beamline::train

@@ -3,11 +3,16 @@
 // A trainer's state to and from its checkpoint.
 #include <limits>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "absl/algorithm/container.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "absl/strings/string_view.h"
+#include "base/json_object_reader.h"
 #include "beamline/status.h"
+#include "beamline/types.h"
 #include "model/config.h"
 #include "train/trainer.h"
 
@@ -16,19 +21,55 @@ namespace {
 
 using nlohmann::json;
 
+constexpr size_t kMaxSteps = kMaxLevels + 1;  // a scored end token is one more
 constexpr char kVocabulary[] = "vocabulary", kInitial[] = "weights to begin with (--from)";
 
-// A value of the given type, or an error that names field and source.
-template <typename T>
-absl::Status Read(const json& object, const char* field, const std::string& source, T& value) {
-  const auto found = object.find(field);
-  if (found == object.end()) return absl::InvalidArgumentError(absl::StrCat(source, ": '", field, "' is missing"));
-  try {
-    value = found->get<T>();
-  } catch (const json::exception&) {
-    return absl::InvalidArgumentError(absl::StrCat(source, ": '", field, "' has the wrong type: ", found->dump()));
+absl::Status ErrorOf(const std::vector<std::string>& problems, const std::string& source) {
+  if (problems.empty()) return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      absl::StrCat(source, ": ", absl::StrJoin(problems, "; "), "; the checkpoint is damaged: remove it"));
+}
+
+void ReadDoubles(JsonObjectReader& reader, const char* key, std::vector<double>& values) {
+  const json* array = reader.Array(key, true, kMaxSteps);
+  if (array == nullptr) return;
+  values.clear();
+  for (const json& value : *array) {
+    if (!value.is_number()) return reader.Problem(key, absl::StrCat("must hold numbers, holds ", value.type_name()));
+    values.push_back(value.get<double>());
   }
-  return absl::OkStatus();
+}
+
+data::RankingMetrics MetricsFromJson(const json& object, const std::string& path, std::vector<std::string>& problems) {
+  data::RankingMetrics metrics;
+  JsonObjectReader reader(object, path, problems);
+  reader.Double("recall_5", metrics.recall_5);
+  reader.Double("ndcg_5", metrics.ndcg_5);
+  reader.Double("recall_10", metrics.recall_10);
+  reader.Double("ndcg_10", metrics.ndcg_10);
+  return metrics;
+}
+
+EpochRecord EpochRecordFromJson(const json& object, int epoch, const std::string& path,
+                                std::vector<std::string>& problems) {
+  EpochRecord record;
+  JsonObjectReader reader(object, path, problems);
+  reader.Int("epoch", record.epoch);
+  reader.Int("step", record.step);
+  reader.Double("loss", record.loss);
+  ReadDoubles(reader, "level_losses", record.level_losses);
+  reader.Double("learning_rate", record.learning_rate);
+  reader.Double("gradient_norm", record.gradient_norm);
+  reader.Int("targets", record.targets);
+  reader.Double("seconds", record.seconds);
+  reader.Bool("best", record.best);
+  if (record.epoch != epoch) reader.Problem("epoch", absl::StrCat("must be ", epoch, ", is ", record.epoch));
+  if (record.step < 0) reader.Problem("step", absl::StrCat("must be 0 or more, is ", record.step));
+  if (record.targets < 0) reader.Problem("targets", absl::StrCat("must be 0 or more, is ", record.targets));
+  if (const json* validation = reader.Find("validation", false)) {
+    record.validation = MetricsFromJson(*validation, reader.Path("validation"), problems);
+  }
+  return record;
 }
 
 json ToJson(const data::RankingMetrics& metrics) {
@@ -64,28 +105,6 @@ json ToJson(const EpochRecord& record) {
                  {"best", record.best}};
   if (record.validation.has_value()) object["validation"] = ToJson(*record.validation);
   return object;
-}
-
-absl::StatusOr<EpochRecord> EpochRecordFromJson(const json& object, const std::string& source) {
-  EpochRecord record;
-  BEAMLINE_RETURN_IF_ERROR(Read(object, "epoch", source, record.epoch));
-  BEAMLINE_RETURN_IF_ERROR(Read(object, "step", source, record.step));
-  BEAMLINE_RETURN_IF_ERROR(Read(object, "loss", source, record.loss));
-  BEAMLINE_RETURN_IF_ERROR(Read(object, "level_losses", source, record.level_losses));
-  BEAMLINE_RETURN_IF_ERROR(Read(object, "learning_rate", source, record.learning_rate));
-  BEAMLINE_RETURN_IF_ERROR(Read(object, "gradient_norm", source, record.gradient_norm));
-  BEAMLINE_RETURN_IF_ERROR(Read(object, "targets", source, record.targets));
-  BEAMLINE_RETURN_IF_ERROR(Read(object, "seconds", source, record.seconds));
-  BEAMLINE_RETURN_IF_ERROR(Read(object, "best", source, record.best));
-  if (const auto found = object.find("validation"); found != object.end()) {
-    data::RankingMetrics metrics;
-    BEAMLINE_RETURN_IF_ERROR(Read(*found, "recall_5", source, metrics.recall_5));
-    BEAMLINE_RETURN_IF_ERROR(Read(*found, "ndcg_5", source, metrics.ndcg_5));
-    BEAMLINE_RETURN_IF_ERROR(Read(*found, "recall_10", source, metrics.recall_10));
-    BEAMLINE_RETURN_IF_ERROR(Read(*found, "ndcg_10", source, metrics.ndcg_10));
-    record.validation = metrics;
-  }
-  return record;
 }
 
 std::vector<CheckpointPart> Trainer::Parts() const {
@@ -161,36 +180,41 @@ absl::Status Trainer::Restore(const std::string& path) {
   BEAMLINE_ASSIGN_OR_RETURN(const ReadCheckpointResult read, ReadCheckpoint(ctx_, model_->config(), Parts(), path));
   if (!absl::c_linear_search(read.parts, "best")) best_ = model::Weights();
   const json& state = read.state;
-  json saved_options, saved_config, saved_data, running, curve;
-  BEAMLINE_RETURN_IF_ERROR(Read(state, "options", path, saved_options));
-  BEAMLINE_RETURN_IF_ERROR(Read(state, "config", path, saved_config));
-  BEAMLINE_RETURN_IF_ERROR(Read(state, "data", path, saved_data));
-  BEAMLINE_RETURN_IF_ERROR(CheckSame("training option", saved_options, ToJson(options_), path));
+  std::vector<std::string> problems;
+  JsonObjectReader reader(state, "", problems);
+  const json *saved_options = reader.Find("options", true), *saved_config = reader.Find("config", true),
+             *saved_data = reader.Find("data", true);
+  BEAMLINE_RETURN_IF_ERROR(ErrorOf(problems, path));
+  BEAMLINE_RETURN_IF_ERROR(CheckSame("training option", *saved_options, ToJson(options_), path));
   BEAMLINE_RETURN_IF_ERROR(
-      CheckSame("the model's", saved_config, json::parse(model::ConfigToJson(model_->config())), path));
-  const json data = DescribeData();
+      CheckSame("the model's", *saved_config, json::parse(model::ConfigToJson(model_->config())), path));
+  json data = DescribeData();
   for (const char* later : {kVocabulary, kInitial}) {  // which checkpoints had not from the beginning
-    if (!saved_data.contains(later)) saved_data[later] = data[later];
+    if (!saved_data->contains(later)) data.erase(later);
   }
-  BEAMLINE_RETURN_IF_ERROR(CheckSame("the data's", saved_data, data, path));
-  BEAMLINE_RETURN_IF_ERROR(Read(state, "epoch", path, epoch_));
-  BEAMLINE_RETURN_IF_ERROR(Read(state, "batch", path, batch_));
-  BEAMLINE_RETURN_IF_ERROR(Read(state, "step", path, step_));
-  BEAMLINE_RETURN_IF_ERROR(Read(state, "running", path, running));
-  BEAMLINE_RETURN_IF_ERROR(Read(running, "loss", path, running_.loss));
-  BEAMLINE_RETURN_IF_ERROR(Read(running, "level_losses", path, running_.level_losses));
-  BEAMLINE_RETURN_IF_ERROR(Read(running, "gradient_norm", path, running_.gradient_norm));
-  BEAMLINE_RETURN_IF_ERROR(Read(running, "targets", path, running_.targets));
-  BEAMLINE_RETURN_IF_ERROR(Read(running, "seconds", path, running_.seconds));
-  BEAMLINE_RETURN_IF_ERROR(Read(state, "curve", path, curve));
+  BEAMLINE_RETURN_IF_ERROR(CheckSame("the data's", *saved_data, data, path));
+  reader.Int("epoch", epoch_);
+  reader.Int("batch", batch_);
+  reader.Int("step", step_);
+  if (const json* running = reader.Find("running", true)) {
+    JsonObjectReader own(*running, "running", problems);
+    own.Double("loss", running_.loss);
+    ReadDoubles(own, "level_losses", running_.level_losses);
+    own.Double("gradient_norm", running_.gradient_norm);
+    own.Int("targets", running_.targets);
+    own.Double("seconds", running_.seconds);
+  }
   curve_.clear();
-  for (const json& record : curve) {
-    BEAMLINE_ASSIGN_OR_RETURN(EpochRecord parsed, EpochRecordFromJson(record, path));
-    curve_.push_back(std::move(parsed));
+  if (const json* curve = reader.Array("curve", true, options_.epochs)) {
+    for (size_t i = 0; i < curve->size(); ++i) {
+      curve_.push_back(
+          EpochRecordFromJson(curve->at(i), static_cast<int>(i) + 1, absl::StrCat("curve[", i, "]"), problems));
+    }
   }
-  BEAMLINE_RETURN_IF_ERROR(Read(state, "best_score", path, best_score_));
-  BEAMLINE_RETURN_IF_ERROR(Read(state, "worse", path, worse_));
-  BEAMLINE_RETURN_IF_ERROR(Read(state, "stopped_early", path, stopped_early_));
+  reader.Double("best_score", best_score_);
+  reader.Int("worse", worse_);
+  reader.Bool("stopped_early", stopped_early_);
+  BEAMLINE_RETURN_IF_ERROR(ErrorOf(problems, path));
   BEAMLINE_RETURN_IF_ERROR(CheckRestored(path));
   optimizer_.Restore(step_);
   return absl::OkStatus();

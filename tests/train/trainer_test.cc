@@ -345,14 +345,21 @@ TEST(TrainerTest, RefusesACheckpointWithValuesNoRunReaches) {
   ASSERT_TRUE(MakeTrainer(world, options)->Run(checkpoint).ok());
   const SafetensorsFile file = SafetensorsFile::Read(checkpoint).value();
   const std::string state = file.GetMetadata("state").value();
-  const std::pair<std::string, std::string> edits[] = {
-      {R"("batch":0)", R"("batch":9)"},  // past the epoch's end, where an epoch has fewer steps
-      {R"("worse":0)", R"("worse":7)"},
-      {R"(,"epoch":1,)", R"(,"epoch":9,)"},
-      {R"("level_losses":[0.0,)", R"("level_losses":[)"},
+  const struct {
+    std::string from, to, mention;
+  } edits[] = {
+      {R"("batch":0)", R"("batch":9)", "outside"},  // past the epoch's end, where an epoch has fewer steps
+      {R"("worse":0)", R"("worse":7)", "outside"},
+      {R"(,"epoch":1,)", R"(,"epoch":9,)", "outside"},
+      {R"("level_losses":[0.0,)", R"("level_losses":[)", "outside"},
+      // What a conversion would make 1, 0 and 0.
+      {R"(,"epoch":1,)", R"(,"epoch":4294967297,)", "epoch: must lie in [-2147483648, 2147483647], is 4294967297"},
+      {R"("worse":0)", R"("worse":0.9)", "worse: must be an integer, is 0.9"},
+      {R"("batch":0)", R"("batch":false)", "batch: must be an integer, is false"},
+      {R"("seconds":0.0)", R"("seconds":"0")", "running.seconds: must be a number, is string"},
   };
   int applied = 0;
-  for (const auto& [from, to] : edits) {
+  for (const auto& [from, to, mention] : edits) {
     std::string edited = state;
     const size_t at = edited.rfind(from);
     if (at == std::string::npos) continue;
@@ -367,9 +374,9 @@ TEST(TrainerTest, RefusesACheckpointWithValuesNoRunReaches) {
     ASSERT_TRUE(writer.Write(checkpoint).ok());
     const absl::Status status = MakeTrainer(world, options)->Restore(checkpoint);
     EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument) << from << ": " << status;
-    EXPECT_THAT(std::string(status.message()), HasSubstr("outside")) << from;
+    EXPECT_THAT(std::string(status.message()), HasSubstr(mention)) << from;
   }
-  EXPECT_GE(applied, 3) << "the checkpoint's spelling changed: bring the edits up to date";
+  EXPECT_GE(applied, 6) << "the checkpoint's spelling changed: bring the edits up to date";
 }
 
 TEST(TrainerTest, RefusesOptionsAndModelsItCannotTrain) {

@@ -161,7 +161,8 @@ bool BlankFieldReadPast(Finding& error, std::vector<std::string>& lines) {
   skip_back(is_space);
   skip_back(IsNameCharacter);  // the value
   skip_back(is_space);
-  if (at == 0 || before[--at] != ':') return false;
+  if (at == 0 || before[at - 1] != ':') return false;
+  --at;
   skip_back(is_space);
   const size_t end = at;
   skip_back(IsNameCharacter);

@@ -23,9 +23,9 @@
 
 #include "absl/cleanup/cleanup.h"
 #include "absl/strings/str_cat.h"
-#include "backend/backend.h"
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
+#include "backend/backend.h"
 #include "base/log.h"
 #include "base/may_pass.h"
 #include "base/program.h"

@@ -65,7 +65,7 @@ std::shared_ptr<const catalogue::CatalogueSnapshot> WalkCatalogue(const Corpus& 
   return *std::move(snapshot);
 }
 
-struct TrainedModel {
+struct FittedModel {
   std::unique_ptr<Corpus> corpus;
   std::shared_ptr<const catalogue::CatalogueSnapshot> snapshot;
   std::unique_ptr<runtime::FeatureBuilder> features;
@@ -106,8 +106,8 @@ struct Family {
   int epochs, windows, targets;  // a window of a bidirectional encoder has one target: more of them for as many steps
 };
 
-TrainedModel Train(const Family& family) {
-  TrainedModel trained;
+FittedModel Train(const Family& family) {
+  FittedModel trained;
   trained.corpus = std::make_unique<Corpus>(
       Corpus::Create(MakeDataset(WalkLog(), absl::StrCat("precision_gate_", family.name))).value());
   trained.snapshot = WalkCatalogue(*trained.corpus);
@@ -137,7 +137,7 @@ struct Quality {
 };
 
 // FP8 by the oracle of its rounding.
-Quality Measure(const TrainedModel& trained, const std::string& dtype) {
+Quality Measure(const FittedModel& trained, const std::string& dtype) {
   const backend::Context ctx = *backend::MakeContext("cpu", dtype, dtype == "fp8" ? "aten" : "cpu");
   model::Weights weights;
   for (const auto& [name, tensor] : trained.weights.tensors()) weights.Set(name, tensor.to(ctx.dtype));
@@ -173,7 +173,7 @@ INSTANTIATE_TEST_SUITE_P(Families, PrecisionGate,
                          [](const auto& info) { return std::string(info.param.name); });
 
 TEST_P(PrecisionGate, NarrowPrecisionsAreAsGoodAsFp32) {
-  const TrainedModel trained = Train(GetParam());
+  const FittedModel trained = Train(GetParam());
   const Quality fp32 = Measure(trained, "fp32");
   EXPECT_GT(fp32.recall, 0.3) << "an untrained model would not tell precisions apart: by chance it is .02";
   std::map<std::string, CaseRankings> measured;

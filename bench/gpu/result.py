@@ -4,6 +4,8 @@
 
   result.py lines < LOG                      prints the lines that are JSON objects; exit status 1: one is none, or has
                                              a number that is none
+  result.py passes HOST:PORT                 prints how a server has asked its device for its passes so far (the metric
+                                             beamline_device_passes_total of its admin page): {"graph": 9, ...}
   result.py write WORK OUT NAME=VALUE ...    WORK/stages, kernels, engine, peers and server to the file OUT, with the
                                              goals that they show; device, driver, memory and commit at its top, all
                                              other names among the settings
@@ -12,7 +14,9 @@
 import json
 import os
 import pathlib
+import re
 import sys
+import urllib.request
 
 PARTS = ("stages", "kernels", "engine", "peers", "server")
 TOP = ("device", "driver", "memory", "commit")
@@ -53,6 +57,14 @@ def print_lines():
     return status
 
 
+def print_passes(address):
+    with urllib.request.urlopen(f"http://{address}/metrics", timeout=10) as answer:
+        page = answer.read().decode()
+    found = re.findall(r'^beamline_device_passes_total\{by="(\w+)"\} (\d+)', page, re.MULTILINE)
+    print(json.dumps({by: int(count) for by, count in found}))
+    return 0 if found else 1
+
+
 class Rows:
     """What the stages measured."""
 
@@ -87,6 +99,15 @@ class Rows:
                     if cell.get("server_cpu_overhead_ms", -1) >= 0), default=None)
 
 
+    def passes_from_graphs(self):
+        """Of what was asked for while the server was under load."""
+        for run in self.parts["server"]:
+            if "passes_before" in run:
+                asked = {by: count - run["passes_before"][by] for by, count in run["passes"].items()}
+                return ratio(asked["graph"], sum(asked.values()))
+        return None
+
+
 def ratio(numerator, denominator):
     return numerator / denominator if numerator is not None and denominator else None
 
@@ -116,6 +137,8 @@ def goals(rows):
         found.append((f"log-sum-exp and selection, level {level}, us", "at_most", 40, small))
         found.append((f"selection, level {level}, 10^7 items over 10^5", "at_most", 1.2, ratio(large, small)))
     found.append(("server's CPU per request beyond encode and decode, ms", "at_most", 0.15, rows.server_cpu()))
+    found.append(("server's encodes and searches that are launched from a graph", "at_least", 0.95,
+                  rows.passes_from_graphs()))
     return found
 
 
@@ -156,6 +179,8 @@ def write(work, out, values):
 def main(arguments):
     if arguments == ["lines"]:
         return print_lines()
+    if len(arguments) == 2 and arguments[0] == "passes":
+        return print_passes(arguments[1])
     if len(arguments) >= 3 and arguments[0] == "write":
         return write(arguments[1], arguments[2], dict(argument.split("=", 1) for argument in arguments[3:]))
     print(__doc__, file=sys.stderr)

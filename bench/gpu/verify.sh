@@ -450,13 +450,13 @@ make_small_bundle() {
 
 stage_server() {
   lacks beamline && return 77
-  local bundle=carry/bundle status=0 ended target=127.0.0.1:50951
+  local bundle=carry/bundle status=0 ended target=127.0.0.1:50951 admin=127.0.0.1:50953 passes_before passes
   if [[ ! -e $bundle ]]; then
     bundle=$work/made/bundle
     make_small_bundle || { tail -n 20 "$work/small"; detail="making a small model failed"; return 1; }
   fi
-  printf 'listen { port: %s }\nengine { device: "cuda" backend: "cuda" dtype: "bf16" max_batch_rows: 16384 }\n' \
-    "${target#*:}" >"$work/config"
+  printf 'listen { port: %s }\nadmin { port: 50952 http_port: %s }\nengine { device: "cuda" backend: "cuda" dtype: "bf16" max_batch_rows: 16384 }\n' \
+    "${target#*:}" "${admin#*:}" >"$work/config"
   LD_LIBRARY_PATH=$libraries carry/beamline serve --config "$work/config" --bundle "$bundle" >"$work/log" 2>&1 &
   server=$!
   until [[ $(beamline recommend --target "$target" --status 2>/dev/null) == ready* ]]; do
@@ -469,6 +469,7 @@ stage_server() {
     fi
     sleep 0.5
   done
+  passes_before=$(python3 bench/gpu/result.py passes "$admin" 2>/dev/null) || passes_before=
   LD_LIBRARY_PATH=$libraries limited "$work/bench" carry/beamline bench --server "$target" --server-pid "$server" \
     --concurrency 1,16,64 --beam "${BEAMLINE_SERVER_BEAM:-128}" --seconds 10 --warmup 3 --json "$work/json" || status=$?
   cat "$work/bench"
@@ -476,6 +477,9 @@ stage_server() {
   if ((status == 0)) && kill -0 "$server" 2>/dev/null; then
     python3 -m json.tool --compact "$work/json" >"$work/line" || status=1
     json_lines "$work/line" "$work/server" || status=1
+    if [[ -n $passes_before ]] && passes=$(python3 bench/gpu/result.py passes "$admin" 2>/dev/null); then
+      printf '{"passes_before": %s, "passes": %s}\n' "$passes_before" "$passes" >>"$work/server"
+    fi
   fi
   keep_log "$work/log" server
   kill -TERM "$server"
@@ -485,7 +489,7 @@ stage_server() {
   ended=$?
   server=
   ((ended == 0)) || tail -n 20 "$work/log"
-  detail="$bundle: bench exit status $status, the server's $ended"
+  detail="$bundle: bench exit status $status, the server's $ended${passes:+, passes $passes_before to $passes}"
   return $((status || ended))
 }
 

@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
 """bench/gpu/verify.sh over binaries that only say what real ones would: what it runs, counts, skips and writes."""
+import http.server
 import json
 import os
 import pathlib
@@ -8,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import unittest
 
@@ -261,6 +263,24 @@ esac""")
         self.assertEqual((status, said["server"]["status"]), (0, "passed"))
         self.assertEqual(result["server"], [{"cells": cells}])
         self.assertEqual((goal()["measured"], goal()["met"]), (0.2, False))
+        # With the admin page of a server that launched 180 of 200 passes from a graph while it was asked.
+        pages = ["9", "189"]
+        class Page(http.server.BaseHTTPRequestHandler):
+            def do_GET(self):
+                by = {"graph": pages.pop(0), "capture": "4" if pages else "9", "ops": "20" if pages else "35"}
+                self.send_response(200 if self.path == "/metrics" else 404)
+                self.end_headers()
+                self.wfile.write("".join(f'beamline_device_passes_total{{by="{name}"}} {count}\n'
+                                         for name, count in by.items()).encode())
+            def log_message(self, *_):
+                pass
+        with http.server.HTTPServer(("127.0.0.1", 50953), Page) as server:
+            threading.Thread(target=server.serve_forever, daemon=True).start()
+            result = self.verify("server")[2]
+            server.shutdown()
+        self.assertEqual(result["server"][1]["passes"], {"graph": 189, "capture": 9, "ops": 35})
+        graphs = next(goal for goal in result["goals"] if "launched from a graph" in goal["goal"])
+        self.assertEqual((graphs["measured"], graphs["met"]), (0.9, False))
         for wrong in ({"server_cpu_overhead_ms": -5.1}, {"answered": 8}):
             (self.root / "carry/cells").write_text(json.dumps({"cells": [{**cell, **wrong}]}))
             result = self.verify("server")[2]

@@ -62,6 +62,7 @@ try_image() {
   done
   expect "the root cannot be written" refuse inside touch /probe
   expect "beamline --version names a commit" says_its_commit
+  expect "the licences of what it holds" quietly inside ls /opt/beamline/licenses/beamline.txt /opt/beamline/licenses/libcli11-dev.txt
 
   echo "-- a small model by the image's own verbs"
   inside beamline generate-data log --users 300 --seed 1 --out /tmp/data

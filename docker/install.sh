@@ -5,7 +5,7 @@
 #   docker/install.sh DIR [PRESET]     PRESET: cpu-release (default) or cuda-release
 #
 # DIR/bin/beamline; DIR/lib: the shared libraries of libtorch that it loads, by their place beside bin, so that DIR may be
-# moved; DIR/packages.txt: the Debian packages that the others are in.
+# moved; DIR/packages.txt: the Debian packages that the others are in; DIR/licenses: docker/licenses.sh.
 set -euo pipefail
 . "$(dirname "$0")/../scripts/usage.sh"
 if (($# == 0)); then usage >&2; exit 2; fi
@@ -32,10 +32,11 @@ owner() {
 libraries=$(ldd "$build/bin/beamline" | awk '$2 == "=>" { if ($3 == "not") { print "missing: " $1 >"/dev/stderr"; exit 1 } print $3 }')
 while read -r library; do
   case $library in
-    */site-packages/*) cp -L "$library" "$out/lib/" ;;
+    */site-packages/*) cp -L "$library" "$out/lib/" && site=${library%%/site-packages/*}/site-packages ;;
     *) owner "$library" >>"$out/packages.all" ;;
   esac
 done <<<"$libraries"
 sort -u "$out/packages.all" >"$out/packages.txt"
 rm "$out/packages.all"
 [[ -s $out/packages.txt && -e $out/lib/libtorch_cpu.so ]] || { echo "install: found no libraries" >&2; exit 1; }
+bash docker/licenses.sh "$site" "$out/licenses"

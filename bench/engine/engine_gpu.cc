@@ -219,11 +219,12 @@ void RunBatch(const backend::Context& shared, const Case& c, const model::Encode
 // Seconds of each call of `run`, for that long.
 std::vector<double> TimesFor(double seconds, const std::function<void()>& run) {
   std::vector<double> times;
-  const double from = Now();
-  for (double begun = from; begun < from + seconds; begun = Now()) {
+  const double until = Now() + seconds;
+  do {
+    const double begun = Now();
     run();
     times.push_back(Now() - begun);
-  }
+  } while (Now() < until);
   return times;
 }
 

@@ -63,7 +63,7 @@ INSTANTIATE_TEST_SUITE_P(
                       BadJson{"trailing comma", "[1,]", "not valid"}, BadJson{"nan", "[NaN]", "not valid"},
                       BadJson{"overflow", "[1e400]", "overflow"}, BadJson{"invalid UTF-8", "[\"\xff\"]", "not valid"},
                       BadJson{"truncated", "{\"a\": [1", "not valid"},
-                      BadJson{"nul", std::string("{}\n\0{\"b\": 1", 12), "2:1: a NUL byte"},
+                      BadJson{"nul", std::string("{}\n\0{\"b\": 1", 11), "2:1: a NUL byte"},
                       BadJson{"raw control", "[\"a\nb\"]", "not valid"},
                       BadJson{"nine deep", "[[[[[[[[[1]]]]]]]]]", "deeper than the limit of 8"},
                       BadJson{"a million deep", std::string(1'000'000, '['), "deeper than the limit of 8"},

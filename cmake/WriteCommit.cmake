@@ -6,11 +6,17 @@ cmake_minimum_required(VERSION 3.25)
 set(commit "")
 find_program(git git)
 if(git)
-  # Of this tree: a tarball may have been unpacked inside somebody's repository.
+  # Of this tree: a tarball may have been unpacked inside somebody's repository, and a hook of one may build this.
+  foreach(name GIT_DIR GIT_WORK_TREE GIT_INDEX_FILE GIT_COMMON_DIR)
+    unset(ENV{${name}})
+  endforeach()
   set(ENV{GIT_OPTIONAL_LOCKS} 0)
   execute_process(COMMAND ${git} -C ${SOURCE} rev-parse --show-toplevel
-    OUTPUT_VARIABLE top OUTPUT_STRIP_TRAILING_WHITESPACE ERROR_QUIET)
+    OUTPUT_VARIABLE top OUTPUT_STRIP_TRAILING_WHITESPACE ERROR_VARIABLE why ERROR_STRIP_TRAILING_WHITESPACE)
   file(REAL_PATH ${SOURCE} source)
+  if(top STREQUAL "" AND EXISTS ${SOURCE}/.git)
+    message(STATUS "The commit is not known: ${why}")
+  endif()
   if(top STREQUAL source)
     # Without tags, which a shallow clone has not: builds of one commit must say the same.
     execute_process(COMMAND ${git} -C ${SOURCE} describe --always --dirty --abbrev=12 --exclude=*

@@ -11,7 +11,7 @@ namespace beamline {
 struct DevicePasses {
   int64_t graph = 0;     // launched from a graph that was there
   int64_t captured = 0;  // made into a graph, and launched from it
-  int64_t enqueued = 0;  // op by op: seen for the first time, or where there are no graphs
+  int64_t enqueued = 0;  // op by op: seen for the first time, or not to be captured
 };
 
 }  // namespace beamline

@@ -190,7 +190,7 @@ class Engine {
   virtual EngineStatus GetStatus() const = 0;
   // Nullopt: the model is in the host's memory, or its backend does not tell. Asks the driver; not for every request.
   virtual std::optional<DeviceMemory> GetDeviceMemory() const { return std::nullopt; }
-  // Nullopt: the model's backend has no passes (all but `cuda`).
+  // Nullopt: the model's backend has no passes (all but `cuda`), or it is shared by a group.
   virtual std::optional<DevicePasses> GetDevicePasses() const { return std::nullopt; }
   // Refuses new requests, then waits for those in flight, at most until `deadline`: those left then, also those whose
   // history store hangs, end with UNAVAILABLE. False: there were some. Returns after the last request's callback; loads

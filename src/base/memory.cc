@@ -39,7 +39,10 @@ int64_t AvailableInGroup(const std::string& folder) {
   const std::optional<int64_t> limit = ReadNumber(folder + "/memory.max");
   const std::optional<int64_t> used = ReadNumber(folder + "/memory.current");
   if (!limit || !used) return kUnknown;
-  const int64_t cache = ReadKey(folder + "/memory.stat", "inactive_file").value_or(0);
+  int64_t cache = 0;
+  for (const char* key : {"inactive_file", "active_file", "slab_reclaimable"}) {
+    cache += ReadKey(folder + "/memory.stat", key).value_or(0);
+  }
   return std::max<int64_t>(0, *limit - (*used - std::min(cache, *used)));
 }
 

@@ -22,8 +22,8 @@ struct MemoryFiles {
 };
 
 // Bytes that can be had without swapping or reaching the limit of a control group (version 2) this process is in: what
-// a container is killed for exceeding. A group's file cache counts as free where the kernel would give it up first, as
-// it does for the machine. The largest int64 where the system does not say.
+// a container is killed for exceeding. A group's file cache counts as free, for the kernel gives it up before it kills,
+// as it does for the machine. The largest int64 where the system does not say.
 int64_t AvailableMemory(const MemoryFiles& files = {});
 
 // RESOURCE_EXHAUSTED where `needed_bytes`, an estimate, is more than `limit_bytes`, or, that being 0, than is

@@ -37,6 +37,7 @@ namespace {
 constexpr uint64_t kPrefixBytes = 8;
 constexpr size_t kAlignment = 64;
 constexpr uint64_t kPieceBytes = 1 << 20;
+constexpr uint64_t kFitsAlways = 1 << 20;
 
 class MemorySource final : public SafetensorsSource {
  public:
@@ -193,8 +194,10 @@ class SafetensorsParser {
   };
 
   absl::Status Allocate(uint64_t bytes) {
-    BEAMLINE_RETURN_IF_ERROR(CheckMemory(absl::StrCat(file_.source_, ": its tensors"), static_cast<int64_t>(bytes),
-                                         "give a smaller file, or more memory"));
+    if (bytes > kFitsAlways) {
+      BEAMLINE_RETURN_IF_ERROR(CheckMemory(absl::StrCat(file_.source_, ": its tensors"), static_cast<int64_t>(bytes),
+                                           "give a smaller file, or more memory"));
+    }
     file_.data_ = AllocateAligned(bytes);
     if (file_.data_ == nullptr) {
       return absl::ResourceExhaustedError(absl::StrCat(file_.source_, ": cannot allocate ", bytes, " bytes"));

@@ -45,7 +45,8 @@ struct SearchResult {
   std::vector<std::vector<TracedBeam>> traced;  // [levels run], each in the search's order; only where asked for
 };
 
-// Asked between steps for each request that still has beams; an error ends that request alone.
+// Asked between steps for each request that still has beams, where the device searches once, before the first; an error
+// ends that request alone.
 using SearchGate = absl::FunctionRef<absl::Status(int request)>;
 
 class BeamSearch {

@@ -55,6 +55,10 @@ absl::Status CompareGreetings(const Greeting& other, const Greeting& first) {
     const auto& ours = i < first.settings.size() ? first.settings[i] : none;
     const auto& theirs = i < other.settings.size() ? other.settings[i] : none;
     if (ours == theirs) continue;
+    if (!ours.first.empty() && !theirs.first.empty() &&
+        ours.first != theirs.first) {  // of an earlier or later Beamline
+      return differ(ours.first, "nothing", ours.second);
+    }
     return differ(ours.first.empty() ? Shown(theirs.first) : ours.first, Shown(theirs.second), ours.second);
   }
   return absl::OkStatus();

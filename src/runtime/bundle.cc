@@ -113,8 +113,7 @@ absl::StatusOr<std::shared_ptr<const catalogue::CatalogueSnapshot>> LoadCatalogu
   return snapshot;
 }
 
-// All that takes memory by the bundle's size.
-absl::Status ReadParts(const fs::path& folder, const LoadBundleOptions& options, Bundle& bundle) {
+absl::Status ReadCodes(const fs::path& folder, Bundle& bundle) {
   BEAMLINE_RETURN_IF_ERROR(CheckCodebook(folder, bundle.manifest, bundle.config));
 
   const std::string vocabulary_path = (folder / kVocabularyFile).string();
@@ -122,11 +121,22 @@ absl::Status ReadParts(const fs::path& folder, const LoadBundleOptions& options,
   BEAMLINE_ASSIGN_OR_RETURN(Vocabulary parsed, Vocabulary::Parse(vocabulary, vocabulary_path));
   BEAMLINE_RETURN_IF_ERROR(CheckTables(bundle.config, parsed, vocabulary_path));
   bundle.vocabulary = std::make_shared<const Vocabulary>(std::move(parsed));
+  return absl::OkStatus();
+}
 
-  BEAMLINE_ASSIGN_OR_RETURN(bundle.catalogue, LoadCatalogue(folder, bundle.manifest, bundle.config, options.catalogue));
+// All that takes memory by the bundle's size. A catalogue from elsewhere has a writer of its own.
+absl::Status ReadParts(const fs::path& folder, const LoadBundleOptions& options, Bundle& bundle) {
+  const std::string& writer = bundle.manifest.written_by;
+  BEAMLINE_RETURN_IF_ERROR(NameWriter(ReadCodes(folder, bundle), writer));
+
+  auto catalogue = LoadCatalogue(folder, bundle.manifest, bundle.config, options.catalogue);
+  BEAMLINE_RETURN_IF_ERROR(options.catalogue.empty() ? NameWriter(catalogue.status(), writer) : catalogue.status());
+  bundle.catalogue = *std::move(catalogue);
 
   const PartChooser parts = options.shard.whole() ? nullptr : model::ChoosePartsOfRank(bundle.config, options.shard);
-  BEAMLINE_ASSIGN_OR_RETURN(bundle.weights, ReadBundleTensors(folder, bundle.manifest, kWeightsFile, parts));
+  auto weights = ReadBundleTensors(folder, bundle.manifest, kWeightsFile, parts);
+  BEAMLINE_RETURN_IF_ERROR(NameWriter(weights.status(), writer));
+  bundle.weights = *std::move(weights);
   return absl::OkStatus();
 }
 
@@ -151,7 +161,9 @@ absl::Status CheckWeightsBytes(const fs::path& folder, const BundleManifest& man
 // All but the manifest, by it.
 absl::Status ReadByManifest(const fs::path& folder, const LoadBundleOptions& options, Bundle& bundle) {
   BEAMLINE_RETURN_IF_ERROR(CheckBundleGate(folder, bundle.manifest, options.gated_dtype));
-  BEAMLINE_ASSIGN_OR_RETURN(bundle.config, LoadVerifiedConfig(folder, bundle.manifest));
+  auto config = LoadVerifiedConfig(folder, bundle.manifest);
+  BEAMLINE_RETURN_IF_ERROR(NameWriter(config.status(), bundle.manifest.written_by));
+  bundle.config = *std::move(config);
   bundle.memory = EstimateMemory(bundle.manifest, bundle.config, options.memory);
   if (const absl::Status fits = CheckEstimate(folder, bundle.memory, options.memory, options.memory_limit_bytes);
       !fits.ok()) {
@@ -172,8 +184,7 @@ absl::StatusOr<Bundle> LoadBundle(const fs::path& folder, const LoadBundleOption
                                            ": was replaced by another bundle while it was loaded: had digest ",
                                            options.digest, ", has ", digest, "; load it again"));
   }
-  const absl::Status read = ReadByManifest(folder, options, bundle);
-  if (!read.ok()) return NameWriter(read, bundle.manifest.written_by);
+  BEAMLINE_RETURN_IF_ERROR(ReadByManifest(folder, options, bundle));
   return bundle;
 }
 

@@ -145,8 +145,10 @@ absl::StatusOr<SafetensorsFile> ReadBundleTensors(const fs::path& folder, const 
   BEAMLINE_ASSIGN_OR_RETURN(const BundleFileEntry listed, Listed(manifest, name));
   absl::StatusOr<SafetensorsFile::Parts> read = SafetensorsFile::ReadParts((folder / name).string(), choose);
   if (!read.ok()) {  // most often because it is not the file that was listed
-    BEAMLINE_RETURN_IF_ERROR(VerifyBundleFile(folder, manifest, name));
-    return absl::Status(read.status().code(), absl::StrCat((folder / name).string(), ": ", read.status().message()));
+    if (absl::IsInvalidArgument(read.status()) || absl::IsDataLoss(read.status())) {
+      BEAMLINE_RETURN_IF_ERROR(VerifyBundleFile(folder, manifest, name));
+    }
+    return read.status();
   }
   BEAMLINE_RETURN_IF_ERROR(CheckDigest(folder / name, read->sha256, listed.sha256));
   return std::move(read->file);

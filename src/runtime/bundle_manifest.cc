@@ -43,7 +43,9 @@ absl::Status CheckKeys(const nlohmann::json& object, const Keys& keys, absl::str
   if (!object.is_object()) return Error(source, path, absl::StrCat("must be an object, is ", object.type_name()));
   for (const auto& [key, value] : object.items()) {
     if (!keys.required.contains(key) && (keys.is_optional == nullptr || !keys.is_optional(key))) {
-      return Error(source, path, absl::StrCat("unknown key '", key, "'; known: ", absl::StrJoin(keys.required, ", ")));
+      return Error(source, path,
+                   absl::StrCat("unknown key '", key, "'; known: ", absl::StrJoin(keys.required, ", "),
+                                keys.is_optional == nullptr ? "" : ", and some that may be missing"));
     }
   }
   for (const std::string& key : keys.required) {

@@ -2,7 +2,8 @@
 //
 // What rank 0 tells the ranks that follow it: which model to load or to forget, and, batch by batch, what to run on it.
 // They see inputs and the beams it has chosen, never users, catalogues or deadlines. Plain values; a message is bytes
-// of this machine's order. Between two processes of one build: the group compares it at the start (GroupSettings).
+// of this machine's order. Between two processes of one version and commit: the group compares them at the start
+// (GroupSettings).
 #pragma once
 
 #include <cstdint>

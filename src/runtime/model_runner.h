@@ -49,7 +49,9 @@ class ModelRunner final : public Runner {
   }
   ContextCacheStats context_cache_stats() const override { return cache_.stats(); }
   std::optional<DeviceMemory> GetDeviceMemory() const override { return parts_.context.backend->GetDeviceMemory(); }
-  std::optional<DevicePasses> GetDevicePasses() const override { return parts_.context.backend->GetDevicePasses(); }
+  std::optional<DevicePasses> GetDevicePasses() const override {  // a group's ranks go step by step
+    return parts_.group != nullptr ? std::nullopt : parts_.context.backend->GetDevicePasses();
+  }
   std::string memory_estimate() const override { return parts_.memory_estimate; }
   absl::Status fault() const override;
   absl::Status WarmUp(absl::Span<const RecommendRequest> recorded, ScoreRule score_rule) override;

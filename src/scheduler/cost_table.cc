@@ -42,8 +42,10 @@ void CostTable::Forget(Kind& kind, absl::Time now) const {
 
 void CostTable::Observe(WorkKind kind, const BatchSize& size, absl::Duration duration, absl::Time now) {
   Kind& table = kinds_[static_cast<int>(kind)];
-  Forget(table, now);
-  const absl::Duration expected = table.baseline.empty() ? duration : Estimate(kind, size, now);
+  // What was known when it began: one that takes longer than the maximum age does not make its own kind stale.
+  const absl::Time began = now - duration;
+  Forget(table, began);
+  const absl::Duration expected = table.baseline.empty() ? duration : Estimate(kind, size, began);
   table.refreshed = now;
   if (Cell* cell = Find(kind, size)) {
     cell->duration += (std::min(duration, Most(cell->duration)) - cell->duration) * weight_;
@@ -59,9 +61,10 @@ void CostTable::Observe(WorkKind kind, const BatchSize& size, absl::Duration dur
 
 void CostTable::ObserveAtLeast(WorkKind kind, const BatchSize& size, absl::Duration duration, absl::Time now) {
   Kind& table = kinds_[static_cast<int>(kind)];
-  Forget(table, now);
+  const absl::Time began = now - duration;
+  Forget(table, began);
   Cell* const cell = Find(kind, size);
-  const absl::Duration known = cell != nullptr ? cell->duration : Estimate(kind, size, now);
+  const absl::Duration known = cell != nullptr ? cell->duration : Estimate(kind, size, began);
   if (known < duration) {
     Observe(kind, size, duration, now);
   } else if (cell != nullptr) {

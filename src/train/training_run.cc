@@ -8,6 +8,7 @@
 #include <system_error>
 #include <utility>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/time/clock.h"
@@ -178,6 +179,8 @@ absl::Status TrainInto(const ModelFolder& files, const TrainingRun& run, const R
   int resumed_epoch = -1;
   if (std::filesystem::exists(files.checkpoint())) {
     if (const absl::Status restored = prepared.trainer->Restore(files.checkpoint()); !restored.ok()) {
+      // What is somebody else's has its advice already: --fresh would remove it.
+      if (absl::EndsWith(restored.message(), "--out")) return restored;
       return absl::Status(restored.code(), absl::StrCat(restored.message(), "; --fresh begins anew"));
     }
     resumed_epoch = static_cast<int>(prepared.trainer->curve().size());
@@ -236,7 +239,7 @@ absl::StatusOr<std::unique_ptr<EvaluationSetting>> PrepareEvaluation(const Evalu
   return setting;
 }
 
-// The model that a report is of: nobody may have replaced it between its loading and the end.
+// The model that a report is of: nobody may replace it while it is loaded.
 struct MeasuredFiles {
   runtime::BundleFileEntry weights, config;
 };
@@ -264,6 +267,7 @@ absl::StatusOr<EvaluationReport> RunEvaluation(const EvaluationRun& run, Progres
   const absl::StatusOr<MeasuredFiles> measured = DescribeModel(files);
   BEAMLINE_ASSIGN_OR_RETURN(const LoadedModel loaded, LoadModelFolder(ctx, run.model));  // says what is no model
   BEAMLINE_RETURN_IF_ERROR(measured.status());
+  BEAMLINE_RETURN_IF_ERROR(CheckStillThere(files, *measured));  // from here on it is in memory
   if (run.options.by_value && loaded.model->ranker() == nullptr) {
     return absl::FailedPreconditionError(
         absl::StrCat(run.model, ": the model has no ranker to order by; train one with `beamline train-ranker`"));
@@ -273,7 +277,6 @@ absl::StatusOr<EvaluationReport> RunEvaluation(const EvaluationRun& run, Progres
   evaluation.threads = run.device.threads;
   evaluation.progress = progress;
   BEAMLINE_ASSIGN_OR_RETURN(EvaluationReport report, Evaluate(ctx, *loaded.model, *setting->ranker, evaluation));
-  BEAMLINE_RETURN_IF_ERROR(CheckStillThere(files, *measured));
   report.weights_sha256 = measured->weights.sha256;
   report.config_sha256 = measured->config.sha256;
   report.warnings.insert(report.warnings.end(), setting->data.warnings.begin(), setting->data.warnings.end());

@@ -6,6 +6,7 @@ cmake=$1 source=$2 version=$3
 work=$(realpath "$(mktemp -d)")
 trap 'rm -rf "$work"' EXIT
 unset BEAMLINE_COMMIT GIT_DIR GIT_WORK_TREE GIT_INDEX_FILE
+export GIT_CONFIG_GLOBAL=/dev/null GIT_CONFIG_NOSYSTEM=1  # no signatures and hooks of whoever runs this
 fail() { echo "$*"; exit 1; }
 write() { "$cmake" -DSOURCE="$1" -DOUT="$work/out.cc" "${@:2}" -P "$source/cmake/WriteCommit.cmake"; }
 # said TEXT TREE [OPTIONS]
@@ -27,7 +28,7 @@ git commit -q -m one
 commit=$(git rev-parse HEAD)
 said "${commit:0:12}" "$tree"
 said "${commit:0:12}" "$tree" -DGIVEN=given  # git knows better
-git -c tag.gpgSign=false tag -a -m tag v9
+git tag -a -m tag v9
 said "${commit:0:12}" "$tree"
 touch -d 2020-01-01 "$work/out.cc"
 write "$tree"
@@ -38,6 +39,7 @@ said "${commit:0:12}-dirty" "$tree"
 mkdir "$tree/tarball" "$work/alone"
 for place in "$tree/tarball" "$work/alone"; do
   said unknown "$place"
+  GIT_DIR=$tree/.git said unknown "$place"
   said given-1.2 "$place" -DGIVEN=given-1.2
   BEAMLINE_COMMIT=environment said environment "$place"
   BEAMLINE_COMMIT=environment said given "$place" -DGIVEN=given

@@ -45,8 +45,8 @@ TEST_F(MemoryTest, AContainersLimitIsLess) {
   Write("cgroup", "0::/\n");
   Group("", "3000000", "1000000");
   EXPECT_EQ(Available(), 2000000);
-  Write("groups/memory.stat", "anon 500000\ninactive_file 400000\nactive_file 1\n");
-  EXPECT_EQ(Available(), 2400000) << "the kernel gives up old file cache first";
+  Write("groups/memory.stat", "anon 500000\ninactive_file 400000\nactive_file 50000\nslab_reclaimable 3000\n");
+  EXPECT_EQ(Available(), 2453000) << "the kernel gives up file cache before it kills";
   Group("", "3000000", "4000000");
   Write("groups/memory.stat", "inactive_file 0\n");
   EXPECT_EQ(Available(), 0);

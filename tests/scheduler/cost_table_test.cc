@@ -35,16 +35,21 @@ TEST(CostTableTest, OneStallSaysLittleAndManySayAll) {
   const BatchSize size = Size(3, 96, 600), other = Size(1, 32, 200);
   for (const bool with_baseline : {false, true}) {
     CostTable cost;
+    absl::Time now = kNow;
+    const auto run = [&](const BatchSize& batch, absl::Duration took) {
+      now += took;  // one behind the other
+      cost.Observe(WorkKind::kDecode, batch, took, now);
+    };
     if (with_baseline) cost.SetBaseline({{{WorkKind::kDecode, size, 5 * kMs}, {WorkKind::kDecode, other, 3 * kMs}}});
-    cost.Observe(WorkKind::kDecode, size, 5 * kMs, kNow);
-    cost.Observe(WorkKind::kDecode, size, 6000 * kMs, kNow);
-    EXPECT_LE(cost.Estimate(WorkKind::kDecode, size, kNow), 15 * kMs);
+    run(size, 5 * kMs);
+    run(size, 6000 * kMs);
+    EXPECT_LE(cost.Estimate(WorkKind::kDecode, size, now), 15 * kMs);
     if (with_baseline) {
-      cost.Observe(WorkKind::kDecode, other, 6000 * kMs, kNow);  // its bucket's first
-      EXPECT_LE(cost.Estimate(WorkKind::kDecode, other, kNow), 25 * kMs);
+      run(other, 6000 * kMs);  // its bucket's first
+      EXPECT_LE(cost.Estimate(WorkKind::kDecode, other, now), 25 * kMs);
     }
-    for (int i = 0; i < 12; ++i) cost.Observe(WorkKind::kDecode, size, 6000 * kMs, kNow);
-    EXPECT_GT(cost.Estimate(WorkKind::kDecode, size, kNow), 3000 * kMs) << "it has become slow";
+    for (int i = 0; i < 14; ++i) run(size, 6000 * kMs);
+    EXPECT_GT(cost.Estimate(WorkKind::kDecode, size, now), 3000 * kMs) << "it has become slow";
   }
 }
 

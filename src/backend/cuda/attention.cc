@@ -97,8 +97,8 @@ CudaBackend::BiasByDistance CudaBackend::BiasOf(Context& ctx, const RelativeBias
                       UploadFloats(outside, lineage, {heads, kernels::kMaxTrieLevels})};
   const std::lock_guard<std::mutex> lock(bias_mu_);
   absl::erase_if(biases_, [](const auto& kept) { return kept.second.table.expired(); });
-  biases_.insert_or_assign(key, KeptBias{bias.table.storage().getWeakStorageImpl(), made});
-  return made;
+  // Of another thread's that came first, which a graph may hold already, nothing is replaced.
+  return biases_.try_emplace(key, KeptBias{bias.table.storage().getWeakStorageImpl(), made}).first->second.bias;
 }
 
 Tensor CudaBackend::AttendToSelf(Context& ctx, const Tensor& x, const SelfAttentionWeights& w,

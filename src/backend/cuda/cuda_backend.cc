@@ -207,8 +207,7 @@ int64_t CudaBackend::RoomFor(const Context& ctx, int64_t size, int64_t fewest) c
 std::vector<Tensor> CudaBackend::RunPass(Context& ctx, const std::string& pass, absl::Span<const Tensor> inputs,
                                          PassBody body) const {
   CudaBatch& batch = BatchOf(ctx);
-  // Loads are brought to the host, and other ranks take part in a group's steps.
-  if (!ctx.graphs || ctx.communicator != nullptr || ctx.expert_loads != nullptr) {
+  if (!ctx.graphs || ctx.expert_loads != nullptr) {  // loads are brought to the host
     ++passes_by_ops_;
     return body(inputs);
   }

@@ -56,7 +56,10 @@ void* Worker::SelectWorkspace(int32_t requests, int32_t rows) {
   // them.
   if (graphs.size() == 0 && select_workspaces_.size() >= kMostSelectWorkspaces &&
       !select_workspaces_.contains({requests, rows})) {
-    select_workspaces_.clear();
+    cudaStreamCaptureStatus capture = cudaStreamCaptureStatusNone;  // of the first graph, which would not outlive this
+    if (cudaStreamIsCapturing(stream, &capture) == cudaSuccess && capture == cudaStreamCaptureStatusNone) {
+      select_workspaces_.clear();
+    }
   }
   at::Tensor& memory = select_workspaces_[{requests, rows}];
   if (!memory.defined()) {

@@ -2,6 +2,7 @@
 #include "backend/cuda/fp8.h"
 
 #include <memory>
+#include <utility>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
@@ -32,9 +33,10 @@ void QuantizeTo(CudaBatch& batch, const Fp8Source& source, const Fp8Matrix& to) 
 }
 
 std::shared_ptr<Fp8Weights::Entry> Fp8Weights::Find(const at::Tensor& weight) {
+  std::shared_ptr<Entry> let_go;  // as below
   const std::lock_guard<std::mutex> lock(mu_);
   std::shared_ptr<Entry>& entry = entries_[weight.const_data_ptr()];
-  if (entry == nullptr || entry->source.expired()) entry = std::make_shared<Entry>(weight);
+  if (entry == nullptr || entry->source.expired()) let_go = std::exchange(entry, std::make_shared<Entry>(weight));
   return entry;
 }
 

@@ -6,6 +6,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "backend/cuda/cuda_batch.h"
+#include "base/out_of_memory.h"
 
 namespace beamline::backend::cuda {
 namespace {
@@ -57,6 +58,16 @@ std::vector<at::Tensor> Graphs::Places(CudaBatch& batch, const std::string& pass
   return places;
 }
 
+// False where the device has no more memory: op by op the pass fits, as it did before.
+bool Graphs::MakePlaces(CudaBatch& batch, const std::string& pass, absl::Span<const at::Tensor> inputs, Entry& entry) {
+  try {
+    entry.inputs = Places(batch, pass, inputs);
+    return true;
+  } catch (const OutOfMemory&) {
+    return false;
+  }
+}
+
 void Graphs::DropOldest() {
   result_bytes_ -= entries_.back().result_bytes;
   Destroy(entries_.back().graph);
@@ -99,8 +110,8 @@ Graphs::Entry* Graphs::Find(CudaBatch& batch, const std::string& pass, absl::Spa
   if (met_.size() >= kMostKeys) met_.clear();
   const auto [met, is_new] = met_.try_emplace(key, 0);
   if (is_new || met->second >= kCaptureAttempts) return nullptr;
-  Entry entry{.key = key, .inputs = Places(batch, pass, inputs)};
-  if (!Capture(batch, entry, body)) {
+  Entry entry{.key = key};
+  if (!MakePlaces(batch, pass, inputs, entry) || !Capture(batch, entry, body)) {
     ++met->second;
     return nullptr;
   }

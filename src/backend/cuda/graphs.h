@@ -57,6 +57,7 @@ class Graphs {
   // The graph of that key, captured now if it is time to; null: the pass runs as it is.
   Entry* Find(CudaBatch& batch, const std::string& pass, absl::Span<const at::Tensor> inputs, Body body);
   bool Capture(CudaBatch& batch, Entry& entry, Body body);
+  bool MakePlaces(CudaBatch& batch, const std::string& pass, absl::Span<const at::Tensor> inputs, Entry& entry);
   std::vector<at::Tensor> Places(CudaBatch& batch, const std::string& pass, absl::Span<const at::Tensor> inputs);
   void DropOldest();
 

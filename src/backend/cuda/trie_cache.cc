@@ -54,13 +54,17 @@ kernels::TrieView CopyTrie(cudaStream_t stream, const kernels::TrieView& host, c
 }  // namespace
 
 std::shared_ptr<TrieCache::Kept> TrieCache::Find(uint64_t id) {
+  std::shared_ptr<Kept> let_go;  // which waits for the device, when nobody waits for the lock
   const std::lock_guard<std::mutex> lock(mu_);
   const auto found = std::find_if(kept_.begin(), kept_.end(), [&](const auto& kept) { return kept->id == id; });
   if (found != kept_.end()) {
     std::rotate(found, found + 1, kept_.end());
   } else {
     kept_.push_back(std::make_shared<Kept>(id));
-    if (kept_.size() > kKeptTries) kept_.erase(kept_.begin());
+    if (kept_.size() > kKeptTries) {
+      let_go = std::move(kept_.front());
+      kept_.erase(kept_.begin());
+    }
   }
   return kept_.back();
 }

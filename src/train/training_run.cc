@@ -126,6 +126,12 @@ RunSummary Summarise(const Prepared& prepared, int resumed_epoch) {
   return summary;
 }
 
+// What is somebody else's checkpoint has its advice already: --fresh would remove it.
+absl::Status WithAdvice(const absl::Status& restored) {
+  if (restored.ok() || absl::EndsWith(restored.message(), "--out")) return restored;
+  return absl::Status(restored.code(), absl::StrCat(restored.message(), "; --fresh begins anew"));
+}
+
 absl::Status TrainInto(const ModelFolder& files, const TrainingRun& run, const RunObserver& observer,
                        Progress* progress) {
   const absl::Time started = absl::Now();
@@ -178,11 +184,7 @@ absl::Status TrainInto(const ModelFolder& files, const TrainingRun& run, const R
   if (run.fresh) BEAMLINE_RETURN_IF_ERROR(SetModelAside(files, run.config));
   int resumed_epoch = -1;
   if (std::filesystem::exists(files.checkpoint())) {
-    if (const absl::Status restored = prepared.trainer->Restore(files.checkpoint()); !restored.ok()) {
-      // What is somebody else's has its advice already: --fresh would remove it.
-      if (absl::EndsWith(restored.message(), "--out")) return restored;
-      return absl::Status(restored.code(), absl::StrCat(restored.message(), "; --fresh begins anew"));
-    }
+    BEAMLINE_RETURN_IF_ERROR(WithAdvice(prepared.trainer->Restore(files.checkpoint())));
     resumed_epoch = static_cast<int>(prepared.trainer->curve().size());
   } else {
     // Before its other files: the folder is a run's from now on, and a full disk is told at once.

@@ -291,7 +291,19 @@ class LoadingPolicies final : public spdlog::sinks::base_sink<std::mutex> {
 };
 
 // Rank 0's repository does the same: what serves goes first, and the first model is waited for.
+// Whether this machine lets a thread take the policy at all.
+bool MayBeIdle() {
+  int policy = -1;
+  std::thread([&] {
+    const sched_param none{};
+    sched_setscheduler(0, SCHED_IDLE, &none);
+    policy = sched_getscheduler(0);
+  }).join();
+  return policy == SCHED_IDLE;
+}
+
 TEST(Group, TheOtherRanksLoadASecondModelInTheTimeThatServingLeaves) {
+  if (!MayBeIdle()) GTEST_SKIP() << "SCHED_IDLE is refused here";
   absl::SleepFor(absl::Milliseconds(1100));  // the log leaves out what other tests have written too often
   const auto sink = std::make_shared<LoadingPolicies>();
   Log().sinks().push_back(sink);
@@ -303,8 +315,6 @@ TEST(Group, TheOtherRanksLoadASecondModelInTheTimeThatServingLeaves) {
   const auto first = group.Load(options), second = group.Load(other);
   ASSERT_NE(first, nullptr);
   ASSERT_NE(second, nullptr);
-  ASSERT_EQ(sink->policies.size(), 2u);
-  if (sink->policies[1] == sched_getscheduler(0)) GTEST_SKIP() << "SCHED_IDLE is refused here";
   EXPECT_THAT(sink->policies, ::testing::ElementsAre(sched_getscheduler(0), SCHED_IDLE));
 }
 

@@ -28,6 +28,7 @@
 #include "beamline/kernels/packed_gemm.h"
 #include "catalogue/generate.h"
 #include "ceilings.h"
+#include "command_line.h"
 #include "decode/beam_search.h"
 #include "decode/trie_constraint.h"
 #include "model/model.h"
@@ -83,13 +84,7 @@ of a 2048^3 fp32 product, measured in turns. Of one thread also where the time g
   app.add_option("--seconds", options.seconds, "Of each case, at least")
       ->check(CLI::Range(0.0, 3600.0))
       ->capture_default_str();
-  try {
-    app.parse(argc, argv);
-  } catch (const CLI::ParseError& error) {
-    exit = app.exit(error) == 0 ? 0 : 2;
-    return false;
-  }
-  return true;
+  return bench::ParseCommandLine(app, argc, argv, exit);
 }
 
 model::ModelConfig Config(const std::string& family, char size) {

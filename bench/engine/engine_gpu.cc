@@ -41,6 +41,7 @@
 #include "backend/backend.h"
 #include "backend/context.h"
 #include "catalogue/generate.h"
+#include "command_line.h"
 #include "decode/beam_search.h"
 #include "decode/trie_constraint.h"
 #include "model/model.h"
@@ -88,13 +89,7 @@ cached, of_matmul is the share of the rate of a bf16 product of 8192^3, device_m
                  "After the warm-up so many batches of the first case between cudaProfilerStart and -Stop, and nothing "
                  "else; 0: off")
       ->check(CLI::Range(0, 1000));
-  try {
-    app.parse(argc, argv);
-  } catch (const CLI::ParseError& error) {
-    exit = app.exit(error) == 0 ? 0 : 2;
-    return false;
-  }
-  return true;
+  return bench::ParseCommandLine(app, argc, argv, exit);
 }
 
 constexpr int kContextTokens = 512;

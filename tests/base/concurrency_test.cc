@@ -23,6 +23,7 @@
 #include "base/thread_pool.h"
 #include "base/thread_role.h"
 #include "gtest/gtest.h"
+#include "testing/idle_policy.h"
 
 namespace beamline {
 namespace {
@@ -210,19 +211,8 @@ void ExpectRoles(const Turn& usual) {
   EXPECT_EQ(computes.slice, 3'000'000u);
 }
 
-// Whether this machine lets a thread take the policy at all.
-bool MayBeIdle() {
-  int policy = -1;
-  std::thread([&] {
-    const sched_param none{};
-    sched_setscheduler(0, SCHED_IDLE, &none);
-    policy = sched_getscheduler(0);
-  }).join();
-  return policy == SCHED_IDLE;
-}
-
 TEST(LowPriority, IsOfTheThreadAndOfThoseItStarts) {
-  if (!MayBeIdle()) GTEST_SKIP() << "SCHED_IDLE is refused here";
+  if (!testing::MayBeIdle()) GTEST_SKIP() << "SCHED_IDLE is refused here";
   const int own = sched_getscheduler(0);
   int policy = -1, of_helper = -1;
   Turn turn;

@@ -39,6 +39,7 @@
 #include "runtime/runner.h"
 #include "runtime/tiny_bundle.h"
 #include "spdlog/sinks/base_sink.h"
+#include "testing/idle_policy.h"
 #include "testing/paths.h"
 
 namespace beamline::runtime {
@@ -291,19 +292,8 @@ class LoadingPolicies final : public spdlog::sinks::base_sink<std::mutex> {
 };
 
 // Rank 0's repository does the same: what serves goes first, and the first model is waited for.
-// Whether this machine lets a thread take the policy at all.
-bool MayBeIdle() {
-  int policy = -1;
-  std::thread([&] {
-    const sched_param none{};
-    sched_setscheduler(0, SCHED_IDLE, &none);
-    policy = sched_getscheduler(0);
-  }).join();
-  return policy == SCHED_IDLE;
-}
-
 TEST(Group, TheOtherRanksLoadASecondModelInTheTimeThatServingLeaves) {
-  if (!MayBeIdle()) GTEST_SKIP() << "SCHED_IDLE is refused here";
+  if (!beamline::testing::MayBeIdle()) GTEST_SKIP() << "SCHED_IDLE is refused here";
   absl::SleepFor(absl::Milliseconds(1100));  // the log leaves out what other tests have written too often
   const auto sink = std::make_shared<LoadingPolicies>();
   Log().sinks().push_back(sink);

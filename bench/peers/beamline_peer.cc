@@ -152,6 +152,7 @@ class Peer {
     absl::BlockingCounter left(count);
     const auto start = std::chrono::steady_clock::now();
     for (int i = 0; i < count; ++i) {
+      requests[i].more_follow = i + 1 < count;
       engine_->Submit(std::move(requests[i]), [this, i, &left](absl::StatusOr<RecommendResult> result) {
         results_[i] = std::move(result);
         left.DecrementCount();

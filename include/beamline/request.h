@@ -84,6 +84,9 @@ struct RecommendRequest {
   Priority priority = Priority::kDefault;
   // By Engine::Now(), not by absl::Now(). Infinite: EngineOptions::default_deadline from its Submit on.
   absl::Time deadline = absl::InfiniteFuture();
+  // The caller submits another request right behind this one: an engine that has nothing else to do waits for it, at
+  // most EngineOptions::max_queue_delay, so that they share a batch.
+  bool more_follow = false;
   bool trace = false;  // the answer also tells how it was found; for debugging, costs memory
 };
 

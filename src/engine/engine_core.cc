@@ -252,6 +252,7 @@ absl::StatusOr<std::unique_ptr<runtime::RequestJob>> EngineCore::MakeJob(Recomme
   auto job = std::make_unique<runtime::RequestJob>();
   job->model = {serving, serving->runner.get()};  // holds the handle
   job->batch_group = serving->group;
+  job->more_follow = request.more_follow;
   job->snapshot = serving->snapshot;
 
   std::vector<ItemId> seen;

@@ -48,6 +48,7 @@ void EngineTarget::Send(absl::Span<const int> indices, absl::Time deadline, bool
   for (size_t i = 0; i < indices.size(); ++i) {
     RecommendRequest request = pool_[indices[i]];
     request.deadline = deadline;
+    request.more_follow = i + 1 < indices.size();
     engine_.Submit(std::move(request), [call, i, want_items](absl::StatusOr<RecommendResult> result) {
       call->answers[i] = AnswerOf(std::move(result), want_items);
       // acq_rel: the last one sees what the others wrote.

@@ -61,7 +61,7 @@ void PassOverTightJobs(std::vector<const QueuedJob*>& order, const Terms& terms)
   if (!patient.empty()) order = std::move(patient);
 }
 
-Candidate FormBatch(absl::Span<const QueuedJob> queue, bool closing, const Terms& terms) {
+Candidate FormBatch(absl::Span<const QueuedJob> queue, bool waits, const Terms& terms) {
   std::vector<const QueuedJob*> order;
   order.reserve(queue.size());
   for (const QueuedJob& job : queue) {
@@ -87,7 +87,7 @@ Candidate FormBatch(absl::Span<const QueuedJob> queue, bool closing, const Terms
     tightest = std::min(tightest, job->deadline);
     batch.jobs.push_back(job);
   }
-  if (closing || batch.jobs.size() < order.size() || terms.Full(size)) {
+  if (!waits || batch.jobs.size() < order.size() || terms.Full(size)) {
     batch.closes = terms.now;
     return batch;
   }
@@ -123,8 +123,9 @@ bool IsDead(const QueuedJob& job, bool encoded, absl::Time now, const CostTable&
 
 BatchDecision DecideBatch(const QueueView& view, absl::Time now, const CostTable& cost, const BatchLimits& limits) {
   BatchDecision decision;
-  const Candidate encode = FormBatch(view.encode, view.closing, {WorkKind::kEncode, now, cost, limits});
-  const Candidate decode = FormBatch(view.decode, view.closing, {WorkKind::kDecode, now, cost, limits});
+  const bool waits = !view.idle && !view.closing;
+  const Candidate encode = FormBatch(view.encode, waits, {WorkKind::kEncode, now, cost, limits});
+  const Candidate decode = FormBatch(view.decode, waits, {WorkKind::kDecode, now, cost, limits});
   const bool encode_closed = !encode.jobs.empty() && encode.closes <= now;
   const bool decode_closed = !decode.jobs.empty() && decode.closes <= now;
   const Candidate* chosen = nullptr;

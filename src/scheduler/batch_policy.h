@@ -16,11 +16,12 @@
 // A batch holds jobs of one group, its head's. Where jobs of several groups wait, nobody waits for company: that is the
 // moment after a swap of models, and the old version should be rid of soon.
 //
-// A batch closes when it is full, when one of its jobs has waited half of what its deadline leaves it beside the work
-// (the other half is for what timers and estimates are off by: who waits until the last moment has missed it), or when
-// one has waited `max_queue_delay` since its submission (counted once over both queues: a request waits for company
-// only before its first batch). Of two closed batches the one with the more urgent head runs; on a tie decode, which
-// frees its contexts.
+// A batch closes when nothing executes: while something does, company gathers by itself, and waiting beside an unused
+// device only makes answers late. Else, for a worker that would share the device with another: when it is full, when
+// one of its jobs has waited half of what its deadline leaves it beside the work (the other half is for what timers and
+// estimates are off by: who waits until the last moment has missed it), or when one has waited `max_queue_delay` since
+// its submission (counted once over both queues: a request waits for company only before its first batch). Of two
+// closed batches the one with the more urgent head runs; on a tie decode, which frees its contexts.
 #pragma once
 
 #include <cstdint>
@@ -54,12 +55,12 @@ struct QueuedJob {
   bool probe = false;  // admission.h: lives until its deadline, whatever the cost table says
 };
 
-// Both in any order. `closing`: no further job will come, so waiting for company is pointless. Dead jobs (IsDead) are
-// for the caller to end first; they are not batched.
+// Both in any order. Dead jobs (IsDead) are for the caller to end first; they are not batched.
 struct QueueView {
   absl::Span<const QueuedJob> encode;
   absl::Span<const QueuedJob> decode;
-  bool closing = false;
+  bool idle = false;     // nothing executes, and nobody has said that more jobs follow at once
+  bool closing = false;  // no further job will come
 };
 
 // True when `a` goes before `b`.

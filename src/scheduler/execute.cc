@@ -54,10 +54,14 @@ void Scheduler::Execute(Work work) {
   if (work.batch.empty()) return;
   const std::vector<absl::Status> statuses = work.kind == WorkKind::kEncode ? Encode(work) : Decode(work);
   std::vector<Ended> ended;
+  bool others_wait = false;
   {
     std::lock_guard lock(mu_);
     Return(work, statuses, ended);
+    others_wait = busy_.empty() && !(encode_.empty() && decode_.empty());
   }
+  // They wait for nothing any more, and this worker is about to run callbacks.
+  if (others_wait && !ended.empty()) work_changed_.notify_one();
   End(std::move(ended));
 }
 

@@ -31,6 +31,7 @@ struct Job {
   int beam_rows = 1;       // cost of one decode step: the widest level
   // Jobs of different groups never share a batch: here, those of different versions of the model.
   uint64_t batch_group = 0;
+  bool more_follow = false;  // the submitter's next job comes at once, and may share its batch
   // Set by Scheduler::Cancel, read by every stage. Relaxed is enough: it carries no data with it.
   enum class Caller : uint8_t { kWaits, kCancelled, kOutOfTime };
   std::atomic<Caller> caller{Caller::kWaits};

@@ -65,11 +65,13 @@ Scheduler::JobId Scheduler::Submit(std::unique_ptr<Job> job) {
   const absl::Time now = clock_->Now();
   const JobId id = ++last_id_;
   job->submitted = now;
+  const bool complete = std::exchange(more_follow_, job->more_follow) && !job->more_follow;
   const QueuedJob queued = Describe(id, *job);
   AdmissionDecision decision = Admit(queued, ViewForAdmission(queued, now), cost_);
   if (!decision.status.ok()) {
     ++stats_.rejected;
     lock.unlock();
+    if (complete) work_changed_.notify_one();  // those before it need not wait for it
     job->refused = !absl::IsDeadlineExceeded(decision.status);
     job->done(std::move(decision.status), *job);
     return id;
@@ -288,7 +290,8 @@ Scheduler::Work Scheduler::TakeWork(absl::Time now) {
   std::vector<QueuedJob> encode, decode;
   for (const auto& [id, entry] : encode_) encode.push_back(Describe(id, *entry.job));
   for (const auto& [id, entry] : decode_) decode.push_back(Describe(id, *entry.job));
-  const QueueView view{.encode = encode, .decode = decode, .closing = stopping_};
+  const QueueView view{
+      .encode = encode, .decode = decode, .idle = busy_.empty() && !more_follow_, .closing = stopping_};
   const BatchDecision decision = DecideBatch(view, now, cost_, options_.limits);
   work.wait_until = decision.wait_until;
   if (decision.action == BatchDecision::Action::kWait) return work;

@@ -175,6 +175,7 @@ class Scheduler {
   std::multiset<absl::Time> busy_;                // when each executing batch should end
   absl::Time sweep_at_ = absl::InfiniteFuture();  // not after the deadline of anything in the queues
   JobId last_id_ = 0;
+  bool more_follow_ = false;  // said the newest job
   int64_t abandoned_jobs_ = 0;
   bool stopping_ = false;  // refuse
   bool joining_ = false;   // threads return

@@ -113,6 +113,7 @@ class RecommendHandlers final : public RawRecommendService {
         continue;
       }
       request->deadline = deadline;
+      request->more_follow = i + 1 < users;
       Submit(call, call_context, *std::move(request), [batch, i](absl::StatusOr<v1::RecommendResponse> response) {
         if (!response.ok()) return batch->Set(i, response.status());
         v1::BatchRecommendResponse::Result entry;

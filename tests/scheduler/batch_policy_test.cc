@@ -40,6 +40,16 @@ TEST(BatchPolicyTest, WaitsForCompanyUntilTheQueueDelay) {
   EXPECT_THAT(Decide({At(1, 2 * kMs), At(2)}, {}).batch, ElementsAre(1, 2));
 }
 
+TEST(BatchPolicyTest, NobodyWaitsBesideAnUnusedDevice) {
+  const std::vector<QueuedJob> queue = {At(1), At(2)};
+  for (const bool idle : {false, true}) {
+    EXPECT_EQ(DecideBatch({.encode = queue, .idle = idle}, kNow, CostTable(), {}).action,
+              idle ? Action::kEncode : Action::kWait);
+    EXPECT_EQ(DecideBatch({.decode = queue, .idle = idle}, kNow, CostTable(), {}).action,
+              idle ? Action::kDecode : Action::kWait);
+  }
+}
+
 TEST(BatchPolicyTest, NobodyWaitsWhenNobodyElseWillCome) {
   EXPECT_THAT(Decide({At(1)}, {}, {}, CostTable(), true).batch, ElementsAre(1));
 }

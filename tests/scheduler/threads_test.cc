@@ -268,6 +268,65 @@ TEST(SweeperTest, AJobThatComesBackFromEncodeDoesNotWaitForAWorker) {
   EXPECT_EQ(urgent.ok.load(), 1);
 }
 
+// Two workers, and a queue delay that no test lives to see the end of.
+class CompanyTest : public ::testing::Test {
+ protected:
+  CompanyTest() {
+    executor_.concurrency = 2;
+    executor_.encode_cost = [](int64_t, int64_t, int64_t) { return absl::ZeroDuration(); };
+    executor_.before_step = [this](int) {
+      decoding_.store(true);
+      EXPECT_TRUE(Eventually([this] { return release_.load(); }));
+    };
+    SchedulerOptions options{.workers = 2};
+    options.limits.max_queue_delay = absl::Minutes(10);
+    scheduler_ = std::make_unique<Scheduler>(options, &executor_, &clock_);
+  }
+  static std::unique_ptr<FakeJob> Make(Tally& tally) {
+    auto job = std::make_unique<FakeJob>();
+    job->done = [&tally](absl::Status status, Job&) { tally.Count(status); };
+    return job;
+  }
+  static bool Ends(const Tally& tally) {
+    return Eventually([&] { return tally.ended.load() > 0; });
+  }
+
+  RealClock clock_;
+  FakeExecutor executor_{&clock_, nullptr};
+  std::atomic<bool> decoding_{false}, release_{false};
+  Tally first_, second_;
+  std::unique_ptr<Scheduler> scheduler_;
+};
+
+TEST_F(CompanyTest, AFreeWorkerWaitsWhileTheOtherExecutesAndNotForItsCallbacks) {
+  auto first = Make(first_);
+  first->done = [this](absl::Status status, Job&) {
+    EXPECT_TRUE(Ends(second_));
+    first_.Count(status);
+  };
+  scheduler_->Submit(std::move(first));
+  ASSERT_TRUE(Eventually([&] { return decoding_.load(); }));
+  scheduler_->Submit(Make(second_));
+  std::this_thread::sleep_for(std::chrono::milliseconds(50));
+  EXPECT_EQ(scheduler_->stats().executing, 1);
+  EXPECT_EQ(scheduler_->stats().queued, 1);
+  release_.store(true);
+  EXPECT_TRUE(Ends(first_));
+}
+
+TEST_F(CompanyTest, ARefusalOfWhoWasToFollowWakesWhoWaits) {
+  release_.store(true);
+  auto first = Make(first_), refused = Make(second_);
+  first->more_follow = true;
+  refused->deadline = absl::InfinitePast();
+  scheduler_->Submit(std::move(first));
+  std::this_thread::sleep_for(std::chrono::milliseconds(50));
+  EXPECT_EQ(scheduler_->stats().queued, 1);
+  scheduler_->Submit(std::move(refused));
+  EXPECT_TRUE(Ends(second_) && Ends(first_));
+  EXPECT_EQ(first_.ok.load(), 1);
+}
+
 // Sixteen at once, one to a batch, with real threads: between two batches there is nothing to wait for. On a busy
 // machine the worker is preempted in some of the gaps; what the scheduler adds would be in all of them.
 TEST(GapTest, SinglesFollowEachOtherAtOnce) {

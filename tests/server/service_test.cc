@@ -282,7 +282,9 @@ TEST_F(ServiceTest, BatchGivesEveryUserItsOwnStatusInOrder) {
   EXPECT_FALSE(response.results(1).has_response());
   EXPECT_EQ(response.results(2).code(), 13);
   EXPECT_THAT(response.results(2).message(), HasSubstr("non_finite_logits"));
-  EXPECT_EQ(engine_.requests().size(), 4u);
+  const std::vector<RecommendRequest> requests = engine_.requests();
+  ASSERT_EQ(requests.size(), 4u);
+  for (size_t i = 0; i < 4; ++i) EXPECT_EQ(requests[i].more_follow, i < 3) << i;
 }
 
 TEST_F(ServiceTest, UsersOfABatchEndBeforeItsDeadline) {

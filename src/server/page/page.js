@@ -38,10 +38,12 @@ function time(us) {
 
 const plural = (count, word) => `${count} ${word}${count === 1 ? '' : 's'}`;
 
+const kStages = ['prepare', 'queue', 'encode', 'decode', 'resolve'];
+
 // Where a request's time went, as a bar of its stages.
 function timesBar(times, labels) {
   const bar = make('div', {class: 'times'});
-  for (const stage of ['prepare', 'queue', 'encode', 'decode', 'resolve']) {
+  for (const stage of kStages) {
     const us = times[stage] || 0;
     if (us <= 0 && !labels) continue;
     bar.append(
@@ -321,10 +323,11 @@ async function run(event) {
 
 let tab = 'recent';
 
+for (const stage of kStages) $('stages').append(make('span', {class: 'key ' + stage}), stage);
+
 function requestRow(record) {
   const bad = record.code !== 'OK';
-  const times =
-      Object.fromEntries(['prepare', 'queue', 'encode', 'decode', 'resolve'].map(s => [s, record[s + '_us']]));
+  const times = Object.fromEntries(kStages.map(stage => [stage, record[stage + '_us']]));
   return make(
       'tr', {}, make('td', {}, new Date(record.ended_ms).toLocaleTimeString()),
       make('td', {class: 'id'}, record.request_id), make('td', {class: 'id'}, record.trace_id.slice(0, 8)),

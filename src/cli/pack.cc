@@ -51,7 +51,7 @@ absl::Status RunPack(const PackFlags& flags) {
   if (flags.catalogue_only) {
     BEAMLINE_RETURN_IF_ERROR(CheckNotThere(flags.out, flags.overwrite));
     BEAMLINE_RETURN_IF_ERROR(CheckCanWrite(flags.out, "--out"));
-    BEAMLINE_ASSIGN_OR_RETURN(const runtime::CatalogueJoin join, runtime::JoinCatalogue(options.catalogue, &progress));
+    BEAMLINE_ASSIGN_OR_RETURN(const runtime::CatalogueJoin join, runtime::PackCatalogue(options, &progress));
     BEAMLINE_RETURN_IF_ERROR(catalogue::WriteSnapshot(*join.snapshot, flags.out, &progress));
     PrintCatalogue(join);
     std::printf("wrote       %s\n", flags.out.c_str());
@@ -77,8 +77,13 @@ Verb AddPack(Command& root) {
       "its\n"
       "name only when it is whole and has passed the checks a server makes.\n\n"
       "Example: beamline pack --model run/checkpoint --tokenizer run/tokenizer --items data/items.tsv --out "
-      "run/bundle");
-  command->AddText("--model", flags->model, "Checkpoint folder of `beamline train`");
+      "run/bundle\n\n"
+      "A catalogue of its own, for engine.catalogue, with the same items in the same order:\n"
+      "  beamline pack --catalogue-only --model run/checkpoint --tokenizer run/tokenizer --items data/items.tsv --out "
+      "items");
+  command->AddText("--model", flags->model,
+                   "Checkpoint folder of `beamline train`; its popularity orders the items of a SID where the table "
+                   "rates none, without it (--catalogue-only) their ids do");
   command->AddText("--tokenizer", flags->tokenizer, "Folder of `beamline tokenize`: codebook.safetensors, sids.tsv")
       ->Required();
   command->AddText("--items", flags->items, "Item table (TSV, plain or gzip); without it items have no attributes");

@@ -67,9 +67,9 @@ printed here and kept in `beamline recommend --status` of the admin port, and th
 holds until something newer comes or the server starts again: remove the version that must not serve from
 engine.model_folder. A second rollback goes one version further back.
 
-A version is a model with its catalogue. New items: write `beamline pack --catalogue-only` beside engine.catalogue,
-rename it over that, and reload the bundle that serves, with --bundle. A rollback takes the catalogue back, too: items
-that have been taken down since are recommended again.)");
+A version is a model with its catalogue. New items: write `beamline pack --catalogue-only`, with the --model that
+serves, beside engine.catalogue, rename it over that, and reload the bundle that serves, with --bundle. A rollback takes
+the catalogue back, too: items that have been taken down since are recommended again.)");
   return {command, [options] { return Run(*options); }};
 }
 

@@ -135,14 +135,20 @@ absl::Status CheckTrainedWith(const PackOptions& options, const std::string& cod
 
 }  // namespace
 
-absl::StatusOr<PackResult> Pack(const PackOptions& options, Progress* progress) {
-  BEAMLINE_RETURN_IF_ERROR(CheckBundleTarget(options.out, options.overwrite));
+absl::StatusOr<CatalogueJoin> PackCatalogue(const PackOptions& options, Progress* progress) {
+  if (options.model.empty()) return JoinCatalogue(options.catalogue, progress);
   BEAMLINE_ASSIGN_OR_RETURN(const Vocabulary vocabulary, Vocabulary::Load((options.model / kVocabularyFile).string()));
   CatalogueSources sources = options.catalogue;
   sources.vocabulary = &vocabulary;
+  BEAMLINE_ASSIGN_OR_RETURN(CatalogueJoin join, JoinCatalogue(sources, progress));
+  BEAMLINE_RETURN_IF_ERROR(CheckTrainedWith(options, join.snapshot->codebook_fingerprint()));
+  return join;
+}
+
+absl::StatusOr<PackResult> Pack(const PackOptions& options, Progress* progress) {
+  BEAMLINE_RETURN_IF_ERROR(CheckBundleTarget(options.out, options.overwrite));
   PackResult result;
-  BEAMLINE_ASSIGN_OR_RETURN(result.catalogue, JoinCatalogue(sources, progress));
-  BEAMLINE_RETURN_IF_ERROR(CheckTrainedWith(options, result.catalogue.snapshot->codebook_fingerprint()));
+  BEAMLINE_ASSIGN_OR_RETURN(result.catalogue, PackCatalogue(options, progress));
   BundleParts parts;
   parts.config = options.model / kConfigFile;
   parts.weights = options.model / kWeightsFile;

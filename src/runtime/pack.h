@@ -51,6 +51,10 @@ struct PackOptions {
   bool overwrite = false;
 };
 
+// The catalogue of a bundle of these options, alone: the same whether it travels in the bundle or beside it. Where
+// `model` is empty, nothing is known of popularity, nor of what the model was trained with.
+absl::StatusOr<CatalogueJoin> PackCatalogue(const PackOptions& options, Progress* progress = nullptr);
+
 struct PackResult {
   BundleManifest manifest;
   CatalogueJoin catalogue;

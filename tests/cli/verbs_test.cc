@@ -253,6 +253,9 @@ TEST_F(VerbsTest, ForeignIndexesBecomeTokenizers) {
   // Such a tokenizer makes a catalogue like any other.
   Good(absl::StrCat("pack --catalogue-only --tokenizer ", File("openonerec"), " --out ", File("items.bin")));
   EXPECT_THAT(Good(absl::StrCat("inspect ", File("items.bin"), " --sid 1,2")).text, HasSubstr("17"));
+  Bad(absl::StrCat("pack --catalogue-only --tokenizer ", File("openonerec"), " --out ", File("more.bin"), " --model ",
+                   File("none")),
+      "none/vocabulary.safetensors");
 }
 
 TEST_F(VerbsTest, AnOptionBeatsThePresetWhereverItStands) {

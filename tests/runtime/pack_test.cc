@@ -132,6 +132,26 @@ TEST_F(PackTest, AZeroOfATableThatRatesItemsIsARating) {
       << "no rating at all: by popularity";
 }
 
+// A catalogue that travels beside its model orders a SID's items as the bundle's own does.
+TEST_F(PackTest, TheCatalogueAloneIsThatOfTheBundle) {
+  Vocabulary vocabulary = *Vocabulary::Load((root_ / "model" / kVocabularyFile).string());
+  vocabulary.SetPopularity({1000, 1002}, {3, 9});
+  ASSERT_TRUE(vocabulary.Save((root_ / "model" / kVocabularyFile).string()).ok());
+  PackOptions options = Options();
+  options.catalogue.items.clear();
+  const absl::StatusOr<PackResult> bundle = Pack(options);
+  ASSERT_TRUE(bundle.ok()) << bundle.status();
+  const absl::StatusOr<CatalogueJoin> alone = PackCatalogue(options);
+  ASSERT_TRUE(alone.ok()) << alone.status();
+  EXPECT_EQ(alone->snapshot->version(), bundle->catalogue.snapshot->version()) << "made from all contents";
+  EXPECT_THAT(alone->snapshot->Resolve(Sid{0, 0, 0}), ::testing::ElementsAre(1002, 1000));
+  std::ofstream(root_ / "model" / "training.json") << R"({"codebook_fingerprint": "another"})";
+  EXPECT_THAT(std::string(PackCatalogue(options).status().message()), HasSubstr("trained with codebook"));
+  options.model.clear();
+  EXPECT_THAT(PackCatalogue(options)->snapshot->Resolve(Sid{0, 0, 0}), ::testing::ElementsAre(1000, 1002))
+      << "of no model: by id";
+}
+
 TEST_F(PackTest, AFolderNameMayEndInASlash) {
   PackOptions options = Options();
   options.out = (root_ / "bundle").string() + "/";

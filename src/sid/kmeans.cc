@@ -97,7 +97,7 @@ FloatMatrix SeedPlusPlus(const FloatMatrix& points, uint32_t size, RandomSource&
   std::vector<double> chunk_sums((count + kSumChunk - 1) / kSumChunk);
   FloatMatrix centroids(size, points.cols);
   int64_t chosen = static_cast<int64_t>(random.Below(static_cast<uint64_t>(count)));
-  for (uint32_t code = 0; code < size; ++code) {
+  for (uint32_t code = 0; code < size && !Interrupted(); ++code) {
     std::copy_n(sample.row(chosen), sample.cols, centroids.row(code));
     const float norm = search.Norm(centroids.row(code));
     ParallelFor(pool, count, kSumChunk, [&](int64_t begin, int64_t end) {

@@ -33,7 +33,7 @@ struct KMeansRun {
 absl::StatusOr<KMeansResult> FitKMeans(const FloatMatrix& points, uint32_t size, const ResidualKMeansOptions& options,
                                        const KMeansRun& run);
 
-// [size, dim] starting centroids.
+// [size, dim] starting centroids. k-means++ stops early when Interrupted(): check that afterwards.
 FloatMatrix SeedPlusPlus(const FloatMatrix& points, uint32_t size, RandomSource& random, ThreadPool* pool);
 FloatMatrix SeedSampled(const FloatMatrix& points, uint32_t size, RandomSource& random);
 

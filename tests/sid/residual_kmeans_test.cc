@@ -270,6 +270,16 @@ TEST(ResidualKMeans, InterruptCancels) {
   EXPECT_EQ(fit.status().code(), absl::StatusCode::kCancelled);
 }
 
+// Seeding grows with the square of the codes: minutes of it must not stand between Ctrl-C and the end.
+TEST(KMeans, InterruptStopsTheSeeding) {
+  const FloatMatrix points = ClusteredVectors(500, 3, 16, 0.3f, 3);
+  RandomSource random(1, 0);
+  SetInterrupted(true);
+  const FloatMatrix seeds = SeedPlusPlus(points, 16, random, nullptr);
+  SetInterrupted(false);
+  EXPECT_THAT(seeds.values, ::testing::Each(0.0f));
+}
+
 TEST(RandomSource, IsTheSameEverywhere) {
   RandomSource random(1, 2);
   EXPECT_EQ(random.Next(), RandomSource(1, 2).Next());

@@ -43,7 +43,8 @@ From vectors of your own (row = item id, or ids in a text file or in the safeten
 From SIDs that somebody else made (LETTER's Beauty.index.json numbers items from 0, its logs from 1):
   beamline tokenize --from-index Beauty.index.json --dialect letter --id-offset 1 --levels 256,256,256,256 --out tokenizer
 
-New items, with the codebook of an earlier run; with --collision-free they take SIDs that are still free:
+New items, with the codebook of an earlier run, whose items keep their SIDs; with --collision-free they take SIDs that
+are still free:
   beamline tokenize --encode tokenizer --vectors new.npy --ids new_ids.txt --collision-free --out new_sids.tsv
 
 --out holds codebook.safetensors, sids.tsv, report.json and, with --events, vectors.safetensors.)";
@@ -224,12 +225,8 @@ absl::Status Encode(const TokenizeFlags& flags) {
     table.targets = known.targets;
     table.log = known.log;
   }
-  if (flags.kmeans.collision_free) {
-    BEAMLINE_ASSIGN_OR_RETURN(
-        table.sids, OfInput(flags, tokenizer.EncodeBeside(known, items, flags.kmeans.max_items_per_sid, &pool)));
-  } else {
-    BEAMLINE_ASSIGN_OR_RETURN(table.sids, OfInput(flags, tokenizer.Encode(items.vectors, &pool, &progress)));
-  }
+  const int most = flags.kmeans.collision_free ? flags.kmeans.max_items_per_sid : std::numeric_limits<int>::max();
+  BEAMLINE_ASSIGN_OR_RETURN(table.sids, OfInput(flags, tokenizer.EncodeBeside(known, items, most, {&pool, &progress})));
   table.items = std::move(items.items);
   BEAMLINE_RETURN_IF_ERROR(CheckInterrupted());
   BEAMLINE_RETURN_IF_ERROR(sid::WriteSidTsv(flags.out, table));

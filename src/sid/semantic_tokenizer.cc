@@ -26,11 +26,11 @@ absl::Status SemanticTokenizer::Occupy(absl::Span<const Sid> sids) {
 }
 
 absl::StatusOr<std::vector<Sid>> SemanticTokenizer::EncodeNew(const FloatMatrix& vectors, int max_items_per_sid,
-                                                              ThreadPool* pool) {
+                                                              const EncodeRun& run) {
   if (max_items_per_sid < 1) {
     return absl::InvalidArgumentError(absl::StrCat("max_items_per_sid is ", max_items_per_sid, ", must be at least 1"));
   }
-  BEAMLINE_ASSIGN_OR_RETURN(std::vector<Sid> sids, Encode(vectors, pool));
+  BEAMLINE_ASSIGN_OR_RETURN(std::vector<Sid> sids, Encode(vectors, run.pool, run.progress));
   const int last = codebook_.levels() - 1;
   const CentroidSearch search(codebook_.centroids(last));
   std::vector<LaneFloats> scores(search.blocks());
@@ -64,7 +64,7 @@ absl::StatusOr<std::vector<Sid>> SemanticTokenizer::EncodeNew(const FloatMatrix&
 }
 
 absl::StatusOr<std::vector<Sid>> SemanticTokenizer::EncodeBeside(const SidTable& known, const ItemVectors& items,
-                                                                 int max_items_per_sid, ThreadPool* pool) {
+                                                                 int max_items_per_sid, const EncodeRun& run) {
   absl::flat_hash_map<ItemId, Sid> sid_of;
   for (size_t i = 0; i < known.items.size(); ++i) sid_of.emplace(known.items[i], known.sids[i]);
   BEAMLINE_RETURN_IF_ERROR(Occupy(known.sids));
@@ -74,7 +74,7 @@ absl::StatusOr<std::vector<Sid>> SemanticTokenizer::EncodeBeside(const SidTable&
     added.values.insert(added.values.end(), items.vectors.row(i), items.vectors.row(i + 1));
     ++added.rows;
   }
-  BEAMLINE_ASSIGN_OR_RETURN(const std::vector<Sid> fresh, EncodeNew(added, max_items_per_sid, pool));
+  BEAMLINE_ASSIGN_OR_RETURN(const std::vector<Sid> fresh, EncodeNew(added, max_items_per_sid, run));
   std::vector<Sid> sids;
   size_t next = 0;
   for (const ItemId item : items.items) {

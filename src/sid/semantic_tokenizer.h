@@ -21,6 +21,11 @@
 
 namespace beamline::sid {
 
+struct EncodeRun {
+  ThreadPool* pool = nullptr;
+  Progress* progress = nullptr;
+};
+
 class SemanticTokenizer {
  public:
   // Errors: a foreign codebook, which has nothing to encode with.
@@ -39,11 +44,11 @@ class SemanticTokenizer {
   // As Encode, in row order, but at most max_items_per_sid items share a SID, counting those occupied, while the prefix
   // has a free last code; an item of a full prefix keeps its nearest. Occupies what it returns.
   absl::StatusOr<std::vector<Sid>> EncodeNew(const FloatMatrix& vectors, int max_items_per_sid,
-                                             ThreadPool* pool = nullptr);
+                                             const EncodeRun& run = {});
   // SIDs of `items`, in their order: those that `known` has keep theirs, the others are encoded as new beside them.
   // Occupies all of both.
   absl::StatusOr<std::vector<Sid>> EncodeBeside(const SidTable& known, const ItemVectors& items, int max_items_per_sid,
-                                                ThreadPool* pool = nullptr);
+                                                const EncodeRun& run = {});
 
  private:
   explicit SemanticTokenizer(Codebook codebook) : codebook_(std::move(codebook)) {}

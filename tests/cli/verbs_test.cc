@@ -98,10 +98,12 @@ TEST_F(VerbsTest, TheWholeJourney) {
   EXPECT_THAT(Files("tokenizer"),
               ElementsAre("codebook.safetensors", "report.json", "sids.tsv", "vectors.safetensors"));
 
-  // Items the tokenizer knows keep their SIDs.
-  Good(absl::StrCat("tokenize --encode ", File("tokenizer"), " --vectors ", File("tokenizer/vectors.safetensors"),
-                    " --collision-free --threads 1 --out ", File("again.tsv")));
-  EXPECT_EQ(Slurp(File("again.tsv")), Slurp(File("tokenizer/sids.tsv")));
+  // Items the tokenizer knows keep their SIDs, those too that are not the nearest codes.
+  for (const char* mode : {" --collision-free", ""}) {
+    Good(absl::StrCat("tokenize --encode ", File("tokenizer"), " --vectors ", File("tokenizer/vectors.safetensors"),
+                      mode, " --threads 1 --overwrite --out ", File("again.tsv")));
+    EXPECT_EQ(Slurp(File("again.tsv")), Slurp(File("tokenizer/sids.tsv"))) << mode;
+  }
   // SIDs of another codebook say nothing about what this one may see.
   fs::create_directory(File("mixed"));
   fs::copy(File("tokenizer/codebook.safetensors"), File("mixed/codebook.safetensors"));

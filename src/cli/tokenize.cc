@@ -101,10 +101,15 @@ absl::Status WriteFolder(const TokenizeFlags& flags, const Tokenization& result,
   BEAMLINE_RETURN_IF_ERROR(WriteFileAtomically(InFolder(flags.out, "report.json"), sid::ReportJson(report)));
   BEAMLINE_RETURN_IF_ERROR(WriteIndex(flags, result.table));
   if (flags.kmeans.collision_free && report.tokenizer.largest_sid > flags.kmeans.max_items_per_sid) {
+    const bool any_move = flags.kmeans.max_move_error >= sid::ResidualKMeansOptions().max_move_error;
     std::fprintf(stderr,
-                 "--max-items-per-sid: %d cannot be kept: some prefix has more items than its last level has room for, "
-                 "and a SID got %lld; give the last level more codes, or try --balanced\n",
-                 flags.kmeans.max_items_per_sid, static_cast<long long>(report.tokenizer.largest_sid));
+                 "--max-items-per-sid: %d is not kept: %s, and a SID got %lld; give the last level more codes, %s\n",
+                 flags.kmeans.max_items_per_sid,
+                 any_move ? "some prefix has more items than its last level has room for"
+                          : "moves over --max-move-error were left undone, or some prefix has more items than its last "
+                            "level has room for",
+                 static_cast<long long>(report.tokenizer.largest_sid),
+                 any_move ? "or try --balanced" : "try --balanced, or raise --max-move-error");
   }
   std::printf("%s\ncodebook  %s\nlevels    %s\nwrote     %s\n", sid::ReportText(report).c_str(),
               result.codebook.fingerprint().c_str(), sid::FormatLevelSizes(result.codebook.level_sizes()).c_str(),

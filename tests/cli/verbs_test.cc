@@ -260,6 +260,17 @@ TEST_F(VerbsTest, ForeignIndexesBecomeTokenizers) {
       "none/vocabulary.safetensors");
 }
 
+// What stands in the way of the promise is named: the room of the last level, or a limit that the user set.
+TEST_F(VerbsTest, CollisionsThatAreLeftAreExplained) {
+  Good(absl::StrCat("generate-data vectors --items 100 --dim 4 --out ", File("v.safetensors")));
+  const std::string tokenize = absl::StrCat("tokenize --threads 1 --collision-free --vectors ", File("v.safetensors"));
+  EXPECT_THAT(Good(absl::StrCat(tokenize, " --levels 4,60 --out ", File("free"))).text, Not(HasSubstr("is not kept")));
+  EXPECT_THAT(Good(absl::StrCat(tokenize, " --levels 4,60 --max-move-error 0 --out ", File("unmoved"))).text,
+              HasSubstr("--max-items-per-sid: 1 is not kept: moves over --max-move-error were left undone"));
+  EXPECT_THAT(Good(absl::StrCat(tokenize, " --levels 4,4 --out ", File("full"))).text,
+              HasSubstr("--max-items-per-sid: 1 is not kept: some prefix has more items than"));
+}
+
 TEST_F(VerbsTest, AnOptionBeatsThePresetWhereverItStands) {
   MakeLog();
   Good(absl::StrCat("tokenize --dim 4 --levels 8,8 --events ", File("data"), " --preset demo --out ",

@@ -191,12 +191,16 @@ absl::Status Fit(TokenizeFlags flags) {
   return WriteFolder(flags, {std::move(fit.codebook), std::move(table)}, &items.vectors);
 }
 
+bool IsWrittenIndex(const TokenizeFlags& flags, const std::string& path) {
+  std::error_code ignored;
+  return !flags.write_index.empty() && std::filesystem::weakly_canonical(flags.write_index, ignored) ==
+                                           std::filesystem::weakly_canonical(path, ignored);
+}
+
 // A tokenizer that is there may be that of a model, which can be used with no other.
 absl::Status CheckOutFolder(const TokenizeFlags& flags) {
   for (const char* name : {"codebook.safetensors", "sids.tsv", "report.json", "vectors.safetensors"}) {
-    std::error_code ignored;
-    if (!flags.write_index.empty() && std::filesystem::weakly_canonical(flags.write_index, ignored) ==
-                                          std::filesystem::weakly_canonical(InFolder(flags.out, name), ignored)) {
+    if (IsWrittenIndex(flags, InFolder(flags.out, name))) {
       return absl::InvalidArgumentError(
           absl::StrCat("--write-index: ", flags.write_index, " is a file of --out itself"));
     }
@@ -207,6 +211,9 @@ absl::Status CheckOutFolder(const TokenizeFlags& flags) {
 }
 
 absl::Status Encode(const TokenizeFlags& flags) {
+  if (IsWrittenIndex(flags, flags.out)) {
+    return absl::InvalidArgumentError(absl::StrCat("--write-index: ", flags.write_index, " is --out itself"));
+  }
   BEAMLINE_RETURN_IF_ERROR(CheckNotThere(flags.out, flags.overwrite));
   BEAMLINE_RETURN_IF_ERROR(CheckCanWrite(flags.out, "--out"));
   Progress progress;

@@ -504,6 +504,10 @@ TEST_F(VerbsTest, NothingIsReplacedUnasked) {
   Bad(absl::StrCat("tokenize --levels 4 --vectors ", File("v.safetensors"), " --out ", File("w"), " --write-index ",
                    File("data/../w/sids.tsv")),  // by another way
       "w/sids.tsv is a file of --out itself");
+  Bad(absl::StrCat("tokenize --encode ", File("tokenizer"), " --vectors ", File("tokenizer/vectors.safetensors"),
+                   " --out ", File("new.tsv"), " --write-index ", File("data/../new.tsv")),
+      "new.tsv is --out itself");
+  EXPECT_FALSE(fs::exists(File("new.tsv")));
   EXPECT_EQ(Slurp(File("data/events.tsv.gz")), events);
   EXPECT_EQ(Slurp(File("tokenizer/codebook.safetensors")), codebook);
   Good(log + " --overwrite");

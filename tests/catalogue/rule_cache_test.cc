@@ -53,6 +53,23 @@ TEST(RuleCache, TellsItsRulesOldestFirst) {
 
 TEST(RuleCache, ManyThreadsShareOneCompilation) {
   const RandomCatalogue random(2, 400);
+  constexpr int kThreads = 8, kRules = 50;
+  RuleCache cache(random.snapshot, kRules);
+  std::vector<std::vector<std::shared_ptr<const CompiledRule>>> got(kThreads);
+  std::vector<std::thread> threads;
+  for (int t = 0; t < kThreads; ++t) {
+    threads.emplace_back([&, t] {
+      for (int rule = 0; rule < kRules; ++rule) got[t].push_back(*cache.Get(Rule(std::string(rule, 'a'))));
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  EXPECT_THAT(got, testing::Each(got[0])) << "one object of each rule";
+  EXPECT_EQ(cache.stats().misses, static_cast<uint64_t>(kRules));
+  EXPECT_EQ(cache.stats().evictions, 0u);
+}
+
+TEST(RuleCache, ManyThreadsGetTheirRulesThoughOthersDropThem) {
+  const RandomCatalogue random(2, 400);
   RuleCache cache(random.snapshot, 3);
   std::vector<std::thread> threads;
   std::vector<int> wrong(8);

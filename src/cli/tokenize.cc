@@ -7,6 +7,7 @@
 #include <utility>
 #include <vector>
 
+#include "absl/container/flat_hash_set.h"
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "base/digest.h"
@@ -43,9 +44,9 @@ From vectors of your own (row = item id, or ids in a text file or in the safeten
 From SIDs that somebody else made (LETTER's Beauty.index.json numbers items from 0, its logs from 1):
   beamline tokenize --from-index Beauty.index.json --dialect letter --id-offset 1 --levels 256,256,256,256 --out tokenizer
 
-New items, with the codebook of an earlier run, whose items keep their SIDs; with --collision-free they take SIDs that
-are still free:
-  beamline tokenize --encode tokenizer --vectors new.npy --ids new_ids.txt --collision-free --out new_sids.tsv
+New items, with the codebook of an earlier run, whose items keep their SIDs and come first in what is written; with
+--collision-free new ones take SIDs that are still free. For `pack --catalogue-only`, and the model stays as it is:
+  beamline tokenize --encode tokenizer --vectors new.npy --ids new_ids.txt --collision-free --out tokenizer2
 
 --out holds codebook.safetensors, sids.tsv, report.json and, with --events, vectors.safetensors.)";
 
@@ -100,7 +101,8 @@ absl::Status WriteFolder(const TokenizeFlags& flags, const Tokenization& result,
   BEAMLINE_RETURN_IF_ERROR(sid::WriteSidTsv(InFolder(flags.out, "sids.tsv"), result.table));
   BEAMLINE_RETURN_IF_ERROR(WriteFileAtomically(InFolder(flags.out, "report.json"), sid::ReportJson(report)));
   BEAMLINE_RETURN_IF_ERROR(WriteIndex(flags, result.table));
-  if (flags.kmeans.collision_free && report.tokenizer.largest_sid > flags.kmeans.max_items_per_sid) {
+  const bool crowded = report.tokenizer.largest_sid > flags.kmeans.max_items_per_sid;
+  if (flags.kmeans.collision_free && flags.from_index.empty() && crowded) {
     const bool any_move = flags.kmeans.max_move_error >= sid::ResidualKMeansOptions().max_move_error;
     std::fprintf(stderr,
                  "--max-items-per-sid: %d is not kept: %s, and a SID got %lld; give the last level more codes, %s\n",
@@ -191,16 +193,12 @@ absl::Status Fit(TokenizeFlags flags) {
   return WriteFolder(flags, {std::move(fit.codebook), std::move(table)}, &items.vectors);
 }
 
-bool IsWrittenIndex(const TokenizeFlags& flags, const std::string& path) {
-  std::error_code ignored;
-  return !flags.write_index.empty() && std::filesystem::weakly_canonical(flags.write_index, ignored) ==
-                                           std::filesystem::weakly_canonical(path, ignored);
-}
-
 // A tokenizer that is there may be that of a model, which can be used with no other.
 absl::Status CheckOutFolder(const TokenizeFlags& flags) {
   for (const char* name : {"codebook.safetensors", "sids.tsv", "report.json", "vectors.safetensors"}) {
-    if (IsWrittenIndex(flags, InFolder(flags.out, name))) {
+    std::error_code ignored;
+    if (!flags.write_index.empty() && std::filesystem::weakly_canonical(flags.write_index, ignored) ==
+                                          std::filesystem::weakly_canonical(InFolder(flags.out, name), ignored)) {
       return absl::InvalidArgumentError(
           absl::StrCat("--write-index: ", flags.write_index, " is a file of --out itself"));
     }
@@ -210,41 +208,39 @@ absl::Status CheckOutFolder(const TokenizeFlags& flags) {
   return CheckCanMakeFolder(flags.out, "--out");
 }
 
+absl::StatusOr<sid::SidTable> ReadKnown(const TokenizeFlags& flags, const sid::Codebook& codebook) {
+  const std::string path = InFolder(flags.encode, "sids.tsv");
+  sid::SidTable none{.level_sizes = codebook.level_sizes(), .codebook_fingerprint = codebook.fingerprint()};
+  if (!flags.kmeans.collision_free && !std::filesystem::exists(path)) return none;
+  BEAMLINE_ASSIGN_OR_RETURN(sid::SidTable known, sid::ReadSidTsv(path));
+  if (known.codebook_fingerprint == codebook.fingerprint()) return known;
+  return absl::FailedPreconditionError(absl::StrCat(path, ": belongs to codebook ", known.codebook_fingerprint,
+                                                    ", codebook.safetensors is ", codebook.fingerprint(),
+                                                    "; take both from one run"));
+}
+
+// A tokenizer again: the known items and, behind them, the new ones.
 absl::Status Encode(const TokenizeFlags& flags) {
-  if (IsWrittenIndex(flags, flags.out)) {
-    return absl::InvalidArgumentError(absl::StrCat("--write-index: ", flags.write_index, " is --out itself"));
-  }
-  BEAMLINE_RETURN_IF_ERROR(CheckNotThere(flags.out, flags.overwrite));
-  BEAMLINE_RETURN_IF_ERROR(CheckCanWrite(flags.out, "--out"));
   Progress progress;
   ThreadPool pool(ThreadsOrCores(flags.threads) - 1);
   BEAMLINE_ASSIGN_OR_RETURN(sid::Codebook codebook,
                             sid::Codebook::Load(InFolder(flags.encode, "codebook.safetensors")));
-  BEAMLINE_ASSIGN_OR_RETURN(sid::SemanticTokenizer tokenizer, sid::SemanticTokenizer::Create(std::move(codebook)));
-  BEAMLINE_ASSIGN_OR_RETURN(sid::ItemVectors items, sid::ReadItemVectors(flags.vectors));
-  sid::SidTable table;
-  table.level_sizes = tokenizer.codebook().level_sizes();
-  table.codebook_fingerprint = tokenizer.codebook().fingerprint();
-  const std::string path = InFolder(flags.encode, "sids.tsv");
-  sid::SidTable known;
-  if (flags.kmeans.collision_free || std::filesystem::exists(path)) {
-    BEAMLINE_ASSIGN_OR_RETURN(known, sid::ReadSidTsv(path));
-    if (known.codebook_fingerprint != table.codebook_fingerprint) {
-      return absl::FailedPreconditionError(absl::StrCat(path, ": belongs to codebook ", known.codebook_fingerprint,
-                                                        ", codebook.safetensors is ", table.codebook_fingerprint,
-                                                        "; take both from one run"));
-    }
-    table.targets = known.targets;
-    table.log = known.log;
-  }
+  BEAMLINE_ASSIGN_OR_RETURN(sid::SemanticTokenizer tokenizer, sid::SemanticTokenizer::Create(codebook));
+  BEAMLINE_ASSIGN_OR_RETURN(const sid::ItemVectors items, sid::ReadItemVectors(flags.vectors));
+  BEAMLINE_ASSIGN_OR_RETURN(sid::SidTable table, ReadKnown(flags, codebook));
   const int most = flags.kmeans.collision_free ? flags.kmeans.max_items_per_sid : std::numeric_limits<int>::max();
-  BEAMLINE_ASSIGN_OR_RETURN(table.sids, OfInput(flags, tokenizer.EncodeBeside(known, items, most, {&pool, &progress})));
-  table.items = std::move(items.items);
+  BEAMLINE_ASSIGN_OR_RETURN(const std::vector<Sid> sids,
+                            OfInput(flags, tokenizer.EncodeBeside(table, items, most, {&pool, &progress})));
+  const size_t known = table.items.size();
+  absl::flat_hash_set<ItemId> present(table.items.begin(), table.items.end());
+  for (size_t i = 0; i < sids.size(); ++i) {
+    if (!present.insert(items.items[i]).second) continue;
+    table.items.push_back(items.items[i]);
+    table.sids.push_back(sids[i]);
+  }
   BEAMLINE_RETURN_IF_ERROR(CheckInterrupted());
-  BEAMLINE_RETURN_IF_ERROR(sid::WriteSidTsv(flags.out, table));
-  BEAMLINE_RETURN_IF_ERROR(WriteIndex(flags, table));
-  std::printf("encoded   %zu items\nwrote     %s\n", table.items.size(), flags.out.c_str());
-  return absl::OkStatus();
+  std::printf("encoded   %zu new items, %zu have kept their SIDs\n", table.items.size() - known, known);
+  return WriteFolder(flags, {std::move(codebook), std::move(table)}, nullptr);
 }
 
 absl::Status CheckDialect(const TokenizeFlags& flags) {
@@ -270,14 +266,14 @@ absl::Status RunTokenize(TokenizeFlags flags) {
     BEAMLINE_RETURN_IF_ERROR(CheckCanWrite(flags.write_index, "--write-index"));
   }
   const bool has_vectors = !flags.vectors.path.empty();
-  if (!flags.encode.empty() && has_vectors && flags.events.empty() && flags.from_index.empty()) return Encode(flags);
   const int sources = (has_vectors ? 1 : 0) + (flags.events.empty() ? 0 : 1) + (flags.from_index.empty() ? 0 : 1);
-  if (!flags.encode.empty() || sources != 1) {
+  if (sources != 1 || (!flags.encode.empty() && !has_vectors)) {
     return absl::InvalidArgumentError(
         "give one of --events, --vectors and --from-index, or --encode together with --vectors; see `beamline tokenize "
         "--help`");
   }
   BEAMLINE_RETURN_IF_ERROR(CheckOutFolder(flags));
+  if (!flags.encode.empty()) return Encode(flags);
   if (!flags.from_index.empty()) return ConvertIndex(flags);
   if (flags.levels.empty()) flags.levels = flags.default_levels;
   return Fit(std::move(flags));
@@ -291,7 +287,8 @@ void AddInputFlags(Command* command, TokenizeFlags* flags) {
   command->AddText("--ids", flags->vectors.ids_path, "Item ids of the rows, one per line");
   command->AddText("--tensor", flags->vectors.tensor, "Tensor of the safetensors file; default: vectors");
   command->AddText("--from-index", flags->from_index, "SID index of another tokenizer");
-  command->AddText("--encode", flags->encode, "Folder of an earlier run whose codebook encodes --vectors");
+  command->AddText("--encode", flags->encode,
+                   "Folder of an earlier run: its codebook encodes what is new among --vectors");
   command
       ->AddText("--dialect", flags->dialect,
                 "letter, minionerec (JSON), minionerec-info (text), openonerec (sid2pid.json) or tsv")
@@ -368,7 +365,7 @@ Verb AddTokenize(Command& root) {
       ->OneOf({"demo"});
   AddEmbeddingFlags(command, flags.get());
   AddClusteringFlags(command, flags.get());
-  command->AddText("--out", flags->out, "Folder to write (a TSV file with --encode)")->Required();
+  command->AddText("--out", flags->out, "Folder to write")->Required();
   command->AddFlag("--overwrite", flags->overwrite,
                    "Replace a tokenizer that is there; a model that was trained with it can be used no more");
   command->AddText("--write-index", flags->write_index, "Also write the SIDs as an index in --dialect");

@@ -2,6 +2,8 @@
 //
 // The verbs that make things, as their users run them, on a tiny log: the whole journey, what is refused and how, and
 // what Ctrl-C leaves behind.
+#include "cli/verbs_test.h"
+
 #include <algorithm>
 #include <csignal>
 #include <filesystem>
@@ -22,74 +24,12 @@
 namespace beamline::cli {
 namespace {
 
-namespace fs = std::filesystem;
 using ::testing::AllOf;
 using ::testing::ElementsAre;
 using ::testing::EndsWith;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
 using ::testing::Not;
-
-// Enough to train on in a second; everything else of the preset.
-constexpr char kQuick[] = "--preset demo --validate-every 10 --validation-users 20 --validation-beam 16 --threads 1";
-
-class VerbsTest : public ::testing::Test {
- protected:
-  VerbsTest() { fs::create_directories(folder_); }
-  std::string File(const std::string& name) const { return folder_ / name; }
-  std::string Write(const std::string& name, const std::string& text) const {
-    fs::create_directories(fs::path(File(name)).parent_path());
-    std::ofstream(File(name), std::ios::binary) << text;
-    return File(name);
-  }
-  Outcome Good(const std::string& arguments) const {
-    const Outcome outcome = Beamline(arguments);
-    EXPECT_EQ(outcome.exit_code, 0) << arguments << "\n" << outcome.text;
-    return outcome;
-  }
-  // Exit code 2, and one line that names the verb and what is wrong.
-  void Bad(const std::string& arguments, const std::string& names) const {
-    const Outcome outcome = Beamline(arguments);
-    EXPECT_EQ(outcome.exit_code, 2) << arguments << "\n" << outcome.text;
-    EXPECT_THAT(outcome.text, HasSubstr(names)) << arguments;
-    EXPECT_THAT(outcome.text, Not(HasSubstr("internal error"))) << arguments;
-  }
-  void MakeLog() const { Good(absl::StrCat("generate-data log --users 60 --seed 3 --out ", File("data"))); }
-  void Tokenize() const {
-    Good(absl::StrCat("tokenize --events ", File("data"), " --levels 8,8,8 --dim 8 --collision-free --threads 1 --out ",
-                      File("tokenizer")));
-  }
-  std::string TrainArguments(const std::string& out, int epochs = 2) const {
-    return absl::StrCat("train --data ", File("data"), " --tokenizer ", File("tokenizer"), " ", kQuick, " --epochs ",
-                        epochs, " --out ", File(out));
-  }
-  // Files under their final names; there must be none under a temporary one.
-  std::vector<std::string> Files(const std::string& name) const {
-    std::vector<std::string> names;
-    if (!fs::exists(File(name))) return names;
-    for (const auto& entry : fs::recursive_directory_iterator(File(name))) {
-      names.push_back(entry.path().filename());
-      EXPECT_NE(names.back()[0], '.') << "left behind: " << entry.path();
-      EXPECT_EQ(names.back().find(".tmp"), std::string::npos) << "left behind: " << entry.path();
-      if (entry.is_directory()) names.pop_back();
-    }
-    std::sort(names.begin(), names.end());
-    return names;
-  }
-
-  std::vector<std::string> HiddenFiles(const std::string& name) const {
-    std::vector<std::string> names;
-    for (const auto& entry : fs::recursive_directory_iterator(File(name))) {
-      const std::string file = entry.path().filename();
-      if (entry.is_regular_file() && file[0] == '.') names.push_back(file);
-    }
-    return names;
-  }
-
-  // A folder per test, also where one process runs several.
-  const fs::path folder_ =
-      fs::path(::testing::TempDir()) / ::testing::UnitTest::GetInstance()->current_test_info()->name();
-};
 
 TEST_F(VerbsTest, TheWholeJourney) {
   MakeLog();
@@ -101,8 +41,8 @@ TEST_F(VerbsTest, TheWholeJourney) {
   // Items the tokenizer knows keep their SIDs, those too that are not the nearest codes.
   for (const char* mode : {" --collision-free", ""}) {
     Good(absl::StrCat("tokenize --encode ", File("tokenizer"), " --vectors ", File("tokenizer/vectors.safetensors"),
-                      mode, " --threads 1 --overwrite --out ", File("again.tsv")));
-    EXPECT_EQ(Slurp(File("again.tsv")), Slurp(File("tokenizer/sids.tsv"))) << mode;
+                      mode, " --threads 1 --overwrite --out ", File("again")));
+    EXPECT_EQ(Slurp(File("again/sids.tsv")), Slurp(File("tokenizer/sids.tsv"))) << mode;
   }
   // SIDs of another codebook say nothing about what this one may see.
   fs::create_directory(File("mixed"));
@@ -241,34 +181,6 @@ TEST_F(VerbsTest, EqualSeedsMakeEqualFiles) {
   EXPECT_EQ(Slurp(File("data/events.tsv.gz")), Slurp(File("data2/events.tsv.gz")));
   Good(absl::StrCat("generate-data log --users 60 --seed 4 --out ", File("data3")));
   EXPECT_NE(Slurp(File("data/events.tsv.gz")), Slurp(File("data3/events.tsv.gz")));
-}
-
-TEST_F(VerbsTest, ForeignIndexesBecomeTokenizers) {
-  const std::string letter = Write("x.index.json", R"({"0": ["<a_1>", "<b_2>"], "1": ["<a_0>", "<b_2>"]})");
-  Good(absl::StrCat("tokenize --from-index ", letter, " --id-offset 1 --levels 4,4 --write-index ", File("w.json"),
-                    " --out ", File("letter")));
-  EXPECT_THAT(Slurp(File("letter/sids.tsv")), HasSubstr("item_id\tsid\n1\t1,2\n2\t0,2\n"));
-  EXPECT_THAT(Slurp(File("w.json")), HasSubstr(R"({"0": ["<a_1>", "<b_2>"], "1": ["<a_0>", "<b_2>"]})"));
-  const std::string map = Write("sid2pid.json", R"({"67125256": [{"pid": 17, "count": 9}, {"pid": 4}]})");
-  Good(absl::StrCat("tokenize --from-index ", map, " --dialect openonerec --out ", File("openonerec")));
-  EXPECT_THAT(Slurp(File("openonerec/sids.tsv")), HasSubstr("item_id\tsid\n17\t1,2,8\n4\t1,2,8\n"));
-  // Such a tokenizer makes a catalogue like any other.
-  Good(absl::StrCat("pack --catalogue-only --tokenizer ", File("openonerec"), " --out ", File("items.bin")));
-  EXPECT_THAT(Good(absl::StrCat("inspect ", File("items.bin"), " --sid 1,2")).text, HasSubstr("17"));
-  Bad(absl::StrCat("pack --catalogue-only --tokenizer ", File("openonerec"), " --out ", File("more.bin"), " --model ",
-                   File("none")),
-      "none/vocabulary.safetensors");
-}
-
-// What stands in the way of the promise is named: the room of the last level, or a limit that the user set.
-TEST_F(VerbsTest, CollisionsThatAreLeftAreExplained) {
-  Good(absl::StrCat("generate-data vectors --items 100 --dim 4 --out ", File("v.safetensors")));
-  const std::string tokenize = absl::StrCat("tokenize --threads 1 --collision-free --vectors ", File("v.safetensors"));
-  EXPECT_THAT(Good(absl::StrCat(tokenize, " --levels 4,60 --out ", File("free"))).text, Not(HasSubstr("is not kept")));
-  EXPECT_THAT(Good(absl::StrCat(tokenize, " --levels 4,60 --max-move-error 0 --out ", File("unmoved"))).text,
-              HasSubstr("--max-items-per-sid: 1 is not kept: moves over --max-move-error were left undone"));
-  EXPECT_THAT(Good(absl::StrCat(tokenize, " --levels 4,4 --out ", File("full"))).text,
-              HasSubstr("--max-items-per-sid: 1 is not kept: some prefix has more items than"));
 }
 
 TEST_F(VerbsTest, AnOptionBeatsThePresetWhereverItStands) {
@@ -483,7 +395,7 @@ TEST_F(VerbsTest, NothingIsReplacedUnasked) {
   const std::string log = absl::StrCat("generate-data log --users 60 --seed 4 --out ", File("data")),
                     tokenize = absl::StrCat("tokenize --levels 8,8 --dim 8 --threads 1 --events ", File("data")),
                     encode = absl::StrCat("tokenize --encode ", File("tokenizer"), " --vectors ",
-                                          File("tokenizer/vectors.safetensors"), " --out ", File("data/items.tsv.gz")),
+                                          File("tokenizer/vectors.safetensors"), " --out ", File("tokenizer")),
                     catalogue = absl::StrCat("generate-data catalogue --items 9 --out ", File("items.bin")),
                     vectors = absl::StrCat("generate-data vectors --items 9 --dim 4 --out ", File("v.safetensors")),
                     pack = absl::StrCat("pack --catalogue-only --tokenizer ", File("tokenizer"), " --out ",
@@ -494,7 +406,7 @@ TEST_F(VerbsTest, NothingIsReplacedUnasked) {
                     codebook = Slurp(File("tokenizer/codebook.safetensors"));
   Bad(log, "data/events.tsv.gz: exists; pass --overwrite to replace it, or name another place");
   Bad(absl::StrCat(tokenize, " --out ", File("tokenizer")), "tokenizer/codebook.safetensors: exists; pass --overwrite");
-  Bad(encode, "data/items.tsv.gz: exists; pass --overwrite");
+  Bad(encode, "tokenizer/codebook.safetensors: exists; pass --overwrite");
   Bad(catalogue, "items.bin: exists; pass --overwrite");
   Bad(pack, "items.bin: exists; pass --overwrite");
   Bad(vectors, "v.safetensors: exists; pass --overwrite");
@@ -504,10 +416,6 @@ TEST_F(VerbsTest, NothingIsReplacedUnasked) {
   Bad(absl::StrCat("tokenize --levels 4 --vectors ", File("v.safetensors"), " --out ", File("w"), " --write-index ",
                    File("data/../w/sids.tsv")),  // by another way
       "w/sids.tsv is a file of --out itself");
-  Bad(absl::StrCat("tokenize --encode ", File("tokenizer"), " --vectors ", File("tokenizer/vectors.safetensors"),
-                   " --out ", File("new.tsv"), " --write-index ", File("data/../new.tsv")),
-      "new.tsv is --out itself");
-  EXPECT_FALSE(fs::exists(File("new.tsv")));
   EXPECT_EQ(Slurp(File("data/events.tsv.gz")), events);
   EXPECT_EQ(Slurp(File("tokenizer/codebook.safetensors")), codebook);
   Good(log + " --overwrite");

@@ -18,6 +18,7 @@ import re
 import sys
 import urllib.request
 
+GOAL_BEAMS = 512  # BEAMLINE_ENGINE_OPTIONS may ask for others, which are no measure of a goal
 PARTS = ("stages", "kernels", "engine", "peers", "server")
 TOP = ("device", "driver", "memory", "commit")
 
@@ -73,7 +74,8 @@ class Rows:
 
     def engine(self, name, batch=None):
         return [row for row in self.parts["engine"]
-                if row.get("engine") == name and "experiment" not in row and batch in (None, row["batch"])]
+                if row.get("engine") == name and "experiment" not in row and row["beams"] == GOAL_BEAMS and
+                batch in (None, row["batch"])]
 
     def latency(self, name, field="p50_ms"):
         rows = [row[field] for row in self.engine(name, 1) if row["clients"] == 1]

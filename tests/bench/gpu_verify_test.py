@@ -429,11 +429,12 @@ done""")
         self.assertEqual(self.verify("bench")[2]["commit"], "edited", "unpacked again though it is no newer")
 
     def test_goals(self):
-        def engine(name, batch, clients, p50, rate, of, cached=1.0):
-            return (f'{{"engine": "{name}", "batch": {batch}, "clients": {clients}, "p50_ms": {p50}, '
+        def engine(name, batch, clients, p50, rate, of, cached=1.0, beams=512):
+            return (f'{{"engine": "{name}", "batch": {batch}, "clients": {clients}, "beams": {beams}, "p50_ms": {p50}, '
                     f'"cached_p50_ms": {cached}, "requests_per_s": {rate}, "cached_requests_per_s": {1.5 * rate}, '
                     f'"of_matmul": {of}}}')
         lines = [engine("1.02B bf16", 1, 1, 4.0, 250, .4, 2.5), engine("1.02B bf16", 1, 2, 9.0, 1, .1),
+                 engine("1.02B bf16", 8, 1, 9.0, 900, .7, beams=64), engine("0.13B bf16", 1, 1, .5, 900, .5, beams=64),
                  engine("1.02B bf16", 8, 2, 30.0, 300, .61), engine("1.02B fp8", 8, 1, 20.0, 390, .9),
                  engine("1.02B fp8_mixed", 8, 2, 20.0, 420, .9),
                  engine("trunk bf16", 1, 1, 2.0, 1, .1), engine("0.935B bf16", 8, 2, 7.0, 1400, .1)]

@@ -94,7 +94,7 @@ __global__ void __launch_bounds__(kThreads) LineageAttention(const __grid_consta
       score[i] = -INFINITY;
       if (first + i > batch.step) continue;
       score[i] = dot * batch.scale;
-      if (batch.bias != nullptr) score[i] += batch.bias[head * kMaxTrieLevels + batch.step - first - i];
+      if (batch.bias != nullptr) score[i] += batch.bias[head * kMaxSteps + batch.step - first - i];
       max = fmaxf(max, score[i]);
     }
     if (first > 0) {  // of what was added by a smaller maximum
@@ -138,7 +138,7 @@ bool Valid(const LineageAttentionBatch& batch) {
     return false;
   }
   if (batch.head_dim < 8 || batch.head_dim > 4 * kChunk || batch.head_dim % 8 != 0) return false;
-  if (batch.step < 0 || batch.step >= kMaxTrieLevels || !ValidSelectSizes(batch.requests, batch.rows)) return false;
+  if (batch.step < 0 || batch.step >= kMaxSteps || !ValidSelectSizes(batch.requests, batch.rows)) return false;
   const int64_t width = int64_t{batch.heads} * batch.head_dim;
   if (batch.query_step < width || batch.out_step < width || batch.query_step % 8 != 0 || batch.out_step % 8 != 0 ||
       batch.key_value_step < int64_t{batch.key_value_heads} * batch.head_dim || batch.key_value_step % 8 != 0) {

@@ -4,6 +4,7 @@
 #include <optional>
 
 #include "backend/reference.h"
+#include "beamline/types.h"
 
 namespace beamline::backend {
 namespace {
@@ -177,19 +178,25 @@ TEST_P(AttentionTest, CrossAttentionWithLimitsPerGroup) {
   }
 }
 
-// Three steps with crossing parents: every row must attend to exactly its own ancestors.
+// As many steps as a decode can have, the end token's among them, with crossing parents: every row must attend to
+// exactly its own ancestors.
 TEST_P(AttentionTest, LineageAttention) {
-  const int64_t batch = 2, widths[] = {1, 3, 2};
-  const std::vector<int32_t> parents[] = {{}, {0, 0, 0, 0, 0, 0}, {2, 0, 1, 1}};
+  const int steps = GetParam().dtype == "int8" ? 3 : kMaxLevels + 1;  // among many, its scores choose other ancestors
+  const int64_t batch = 2;
+  std::vector<int64_t> widths = {1, 3, 2};
+  std::vector<std::vector<int32_t>> parents = {{}, {0, 0, 0, 0, 0, 0}, {2, 0, 1, 1}};
+  widths.resize(steps, 2);
+  parents.resize(steps, {1, 0, 0, 1});
   for (const Weights& w : EveryWeights()) {
     Tensor lineage;
     LineageCache cache;
     std::vector<Pair> inputs;
-    for (int step = 0; step < 3; ++step) {
+    for (int step = 0; step < steps; ++step) {
       const int64_t rows = widths[step];
       inputs.push_back(Random(batch * rows, kDim));
       if (step > 0) lineage = ExtendLineage(ctx_, lineage, Ints(parents[step], {batch, rows}));
-      const Tensor y = LineageAttention(ctx_, inputs.back().tensor, Self(w), {batch, lineage, step == 2, cache});
+      const Tensor y =
+          LineageAttention(ctx_, inputs.back().tensor, Self(w), {batch, lineage, step + 1 == steps, cache});
 
       Matrix expected(batch * rows, kDim);
       for (int64_t b = 0; b < batch; ++b) {
@@ -205,7 +212,7 @@ TEST_P(AttentionTest, LineageAttention) {
       }
       ExpectNear(y, expected);
     }
-    EXPECT_EQ(cache.steps.size(), 2) << "the last step appends nothing";
+    EXPECT_EQ(cache.steps.size(), static_cast<size_t>(steps - 1)) << "the last step appends nothing";
   }
 }
 

@@ -86,15 +86,15 @@ CudaBackend::BiasByDistance CudaBackend::BiasOf(Context& ctx, const RelativeBias
   const auto value = [&](int64_t head, int64_t distance) {  // of the key behind the query
     return table[kernels::RelativePositionBucket(static_cast<int32_t>(distance), bias.buckets) * heads + head];
   };
-  std::vector<float> context(heads * width), lineage(heads * kernels::kMaxTrieLevels);
+  std::vector<float> context(heads * width), lineage(heads * kernels::kMaxSteps);
   for (int64_t h = 0; h < heads; ++h) {
     for (int64_t i = 0; i < width; ++i) context[h * width + i] = value(h, i - reach);
-    for (int64_t i = 0; i < kernels::kMaxTrieLevels; ++i) lineage[h * kernels::kMaxTrieLevels + i] = value(h, -i);
+    for (int64_t i = 0; i < kernels::kMaxSteps; ++i) lineage[h * kernels::kMaxSteps + i] = value(h, -i);
   }
   Context outside = ctx;  // kept for later batches
   outside.resources = nullptr;
   BiasByDistance made{static_cast<int32_t>(reach), UploadFloats(outside, context, {heads, width}),
-                      UploadFloats(outside, lineage, {heads, kernels::kMaxTrieLevels})};
+                      UploadFloats(outside, lineage, {heads, kernels::kMaxSteps})};
   const std::lock_guard<std::mutex> lock(bias_mu_);
   absl::erase_if(biases_, [](const auto& kept) { return kept.second.table.expired(); });
   // Of another thread's that came first, which a graph may hold already, nothing is replaced.
@@ -186,7 +186,7 @@ void CudaBackend::AttendToLineage(Context& ctx, const Tensor& own, const SelfAtt
                                   const LineageStep& now) const {
   const int64_t rows = own.size(0) * own.size(1), inner = w.out.size(1);
   const size_t step = now.cache.steps.size();
-  TORCH_CHECK(step < kernels::kMaxTrieLevels, "cuda: more steps than ", kernels::kMaxTrieLevels);
+  TORCH_CHECK(step < kernels::kMaxSteps, "cuda: more steps than ", kernels::kMaxSteps);
   const BiasByDistance bias = BiasOf(ctx, w.bias);
   kernels::LineageAttentionBatch attention;
   attention.type = KernelType(ctx.dtype);

@@ -10,8 +10,8 @@ struct Problem {
   DataType type = DataType::kFloat32;
   int heads = 2, key_value_heads = 2, head_dim = 64, step = 2;
   bool with_bias = false;
-  bool dense = false;             // by rows_each
-  int furthest = kMaxTrieLevels;  // distance of a step that the bias leaves visible
+  bool dense = false;        // by rows_each
+  int furthest = kMaxSteps;  // distance of a step that the bias leaves visible
 };
 
 class LineageAttentionGpu : public GpuTest {
@@ -43,9 +43,9 @@ void LineageAttentionGpu::Check(const Problem& p) {
       for (int r = begin[b]; r < begin[b + 1]; ++r) lineage[s * capacity + r] = random() % (begin[b + 1] - begin[b]);
     }
   }
-  std::vector<float> bias = Normal(random, static_cast<size_t>(p.heads) * kMaxTrieLevels);
+  std::vector<float> bias = Normal(random, static_cast<size_t>(p.heads) * kMaxSteps);
   for (size_t i = 0; i < bias.size(); ++i) {
-    if (static_cast<int>(i % kMaxTrieLevels) > p.furthest) bias[i] = -INFINITY;
+    if (static_cast<int>(i % kMaxSteps) > p.furthest) bias[i] = -INFINITY;
   }
   const float scale = 1.0f / std::sqrt(static_cast<float>(p.head_dim));
 
@@ -107,7 +107,7 @@ void LineageAttentionGpu::Check(const Problem& p) {
           largest = std::max<double>(largest, std::abs(key[key_width + d]));
         }
         products = std::max(products, size * scale);
-        const double weight = std::exp(dot * scale + (p.with_bias ? bias[h * kMaxTrieLevels + p.step - s] : 0));
+        const double weight = std::exp(dot * scale + (p.with_bias ? bias[h * kMaxSteps + p.step - s] : 0));
         total += weight;
         for (int d = 0; d < p.head_dim; ++d) sum[d] += weight * key[key_width + d];
       }
@@ -132,7 +132,7 @@ TEST_F(LineageAttentionGpu, EqualsTheReference) {
     Check({.type = type, .heads = 6, .key_value_heads = 2, .head_dim = 32, .step = 3, .with_bias = true});
     for (int furthest : {0, 2}) {  // steps that are loaded together and are all hidden come before what is seen
       for (int head_dim : {64, 256}) {
-        Check({.type = type, .head_dim = head_dim, .step = 7, .with_bias = true, .furthest = furthest});
+        Check({.type = type, .head_dim = head_dim, .step = kMaxSteps - 1, .with_bias = true, .furthest = furthest});
       }
     }
   }
@@ -173,7 +173,7 @@ TEST(LineageAttentionCudaArguments, AreChecked) {
   EXPECT_TRUE(refused([](LineageAttentionBatch& b) { b.key_value_heads = 3; }));
   EXPECT_TRUE(refused([](LineageAttentionBatch& b) { b.head_dim = 12; }));
   EXPECT_TRUE(refused([](LineageAttentionBatch& b) { b.step = -1; }));
-  EXPECT_TRUE(refused([](LineageAttentionBatch& b) { b.step = kMaxTrieLevels; }));
+  EXPECT_TRUE(refused([](LineageAttentionBatch& b) { b.step = kMaxSteps; }));
   EXPECT_TRUE(refused([](LineageAttentionBatch& b) { b.rows = 0; }));
   EXPECT_TRUE(refused([](LineageAttentionBatch& b) { b.query_step = 24; }));
   EXPECT_TRUE(refused([](LineageAttentionBatch& b) { b.key_value_step = 34; }));

@@ -15,8 +15,6 @@
 namespace beamline::engine {
 namespace {
 
-constexpr int kRuns = 2;
-
 std::vector<Event> LongestHistory(const runtime::Runner& runner) {
   const auto& windows = runner.info().window_lengths;
   return runtime::SyntheticHistory(*runner.catalogue(), std::max({1, windows[0], windows[1]}));
@@ -98,7 +96,7 @@ absl::Status CheckLargestBatch(runtime::Runner& runner, const CostMeasurement& m
                                                   "; lower max_batch_requests or max_batch_rows"));
 }
 
-// Work costs no more than work that holds it: where a pause of the machine met both runs of a size, a larger one tells.
+// Work costs no more than work that holds it: where a pause of the machine met all runs of a size, a larger one tells.
 void BoundByLarger(std::vector<scheduler::BatchCost>& costs) {
   for (scheduler::BatchCost& cost : costs) {
     for (const scheduler::BatchCost& other : costs) {
@@ -118,6 +116,7 @@ absl::StatusOr<std::vector<scheduler::BatchCost>> MeasureCosts(runtime::Runner& 
   BEAMLINE_RETURN_IF_ERROR(CheckLargestBatch(runner, measurement));
   if (measurement.budget <= absl::ZeroDuration()) return costs;
   const absl::Time end = clock.Now() + measurement.budget;
+  const int runs = runner.runs_until_warm() + 1;
   const auto goes_on = [&] { return clock.Now() < end && CheckInterrupted().ok(); };
   // A batch of `requests` with this beam.
   const auto measure = [&](int64_t requests, int beam_width) -> absl::Status {
@@ -125,7 +124,7 @@ absl::StatusOr<std::vector<scheduler::BatchCost>> MeasureCosts(runtime::Runner& 
     Times least{absl::InfiniteDuration(), absl::InfiniteDuration()};
     // The very first run may last beyond the budget because all is cold: as a cost it would refuse for long.
     const auto again = [&] { return costs.empty() ? CheckInterrupted().ok() : goes_on(); };
-    for (int run = 0; run < kRuns && (run == 0 || again()); ++run) {
+    for (int run = 0; run < runs && (run == 0 || again()); ++run) {
       const absl::StatusOr<Times> took = RunOnce(runner, batch, clock);
       if (!took.ok()) {
         return absl::Status(took.status().code(), absl::StrCat("a batch of ", requests, " requests with ", beam_width,

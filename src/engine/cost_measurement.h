@@ -29,9 +29,9 @@ struct CostMeasurement {
   absl::Duration budget = absl::Milliseconds(500);  // begins no further batch after it; zero: measures no cost
 };
 
-// The least of two runs of each size and of all larger ones, as other work on the machine only adds. A batch that fails
-// is an error: requests would meet it, too; RESOURCE_EXHAUSTED where memory ran out. Called by the thread that warms
-// the model up.
+// The least of the runs of each size and of all larger ones, as other work on the machine only adds; there is one more
+// of them than a batch takes to be warm. A batch that fails is an error: requests would meet it, too;
+// RESOURCE_EXHAUSTED where memory ran out. Called by the thread that warms the model up.
 absl::StatusOr<std::vector<scheduler::BatchCost>> MeasureCosts(runtime::Runner& runner,
                                                                const CostMeasurement& measurement, const Clock& clock);
 

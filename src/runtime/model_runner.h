@@ -58,6 +58,9 @@ class ModelRunner final : public Runner {
   std::shared_ptr<void> HoldWorker() override {
     return parts_.context.workers == nullptr ? nullptr : parts_.context.workers->Hold();
   }
+  int runs_until_warm() const override {  // a group's ranks go step by step
+    return parts_.group != nullptr ? 1 : parts_.context.backend->RunsUntilWarm();
+  }
 
   int max_concurrency() const override { return parts_.group == nullptr ? parts_.workers : 1; }
   bool computes_on_host() const override { return parts_.context.device.is_cpu(); }

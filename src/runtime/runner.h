@@ -67,6 +67,8 @@ class Runner : public scheduler::BatchExecutor {
   // After a warm-up: keeps what the last batches ran on out of use while the result lives, so that another warm-up
   // reaches the next of those that run at once. Null: they share it.
   virtual std::shared_ptr<void> HoldWorker() { return nullptr; }
+  // How often a batch of some size runs on a worker until later ones like it take the time that they will.
+  virtual int runs_until_warm() const { return 1; }
 };
 
 class GroupLeader;  // group_leader.h

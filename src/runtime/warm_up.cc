@@ -56,7 +56,7 @@ absl::Status ModelRunner::WarmUp(absl::Span<const RecommendRequest> recorded, Sc
   std::vector<std::vector<RecommendRequest>> batches = {{empty}, {full}, {full, one}};
   for (const RecommendRequest& request : recorded) batches.push_back({request});
   if (!recorded.empty()) batches.emplace_back(recorded.begin(), recorded.end());
-  const int runs = parts_.context.backend->RunsUntilWarm();
+  const int runs = runs_until_warm();
   for (const std::vector<RecommendRequest>& batch : batches) {
     for (int run = 0; run < runs; ++run) {
       BEAMLINE_RETURN_IF_ERROR(CheckInterrupted());

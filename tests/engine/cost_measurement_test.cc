@@ -2,6 +2,7 @@
 #include "engine/cost_measurement.h"
 
 #include <algorithm>
+#include <map>
 #include <memory>
 #include <string>
 #include <vector>
@@ -74,6 +75,21 @@ TEST_F(CostMeasurementTest, TakesTheLesserOfTwoRuns) {
   const auto costs = Measured({.beam_width = 8, .max_requests = 1, .budget = absl::Seconds(1)});
   ASSERT_EQ(costs.size(), 2u);
   EXPECT_EQ(costs[1].duration, 3 * kCostMs);
+}
+
+// On a GPU the first run of a size goes op by op, and the second pays for the graph.
+TEST_F(CostMeasurementTest, TakesARunOfABatchThatIsWarm) {
+  runner_.until_warm = 2;
+  std::map<size_t, int> runs;  // by size
+  size_t now = 0;
+  runner_.before_encode = [&](size_t requests) { ++runs[now = requests]; };
+  runner_.before_step = [&](int level) {
+    if (level == 0 && runs[now] < 3) clock_.Advance(100 * kCostMs);
+  };
+  const auto costs = Measured({.beam_width = 8, .max_requests = 2, .budget = absl::Seconds(1)});
+  ASSERT_EQ(costs.size(), 4u);
+  EXPECT_EQ(costs[1].duration, 3 * kCostMs);
+  EXPECT_EQ(costs[3].duration, 3 * kCostMs);
 }
 
 TEST_F(CostMeasurementTest, ASizeCostsNoMoreThanALargerOne) {

@@ -93,11 +93,13 @@ class FakeRunner final : public runtime::Runner {
   bool throw_in_warm_up = false;
   std::string estimate;
   int concurrency = 1;  // batches at once
+  int until_warm = 1;
   std::vector<RecommendRequest> warmed;
   ScoreRule warmed_rule = ScoreRule::kFull;
 
   const runtime::ModelInfo& info() const override { return info_; }
   int max_concurrency() const override { return concurrency; }
+  int runs_until_warm() const override { return until_warm; }
   absl::Status fault() const override { return fault_; }
   std::string memory_estimate() const override { return estimate; }
   std::optional<DeviceMemory> GetDeviceMemory() const override { return device_memory; }

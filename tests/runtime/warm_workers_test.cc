@@ -15,6 +15,7 @@
 #include "backend/cuda/cuda_backend.h"
 #include "backend/cuda/cuda_batch.h"
 #include "backend/test_context.h"
+#include "engine/cost_measurement.h"
 #include "engine/engine_core.h"
 #include "runtime/bundle_folder.h"
 #include "runtime/load_model.h"
@@ -116,6 +117,20 @@ TEST_F(WarmWorkersTest, AreWarmBeforeTheirFirstRequest) {
     EXPECT_EQ(worker.graphs.captures(), captured);
     EXPECT_EQ(emulator::allocations, allocations);
   }
+}
+
+// Costs, by which requests are refused, are of batches as they will run, of sizes that no other warm-up had, too.
+TEST_F(WarmWorkersTest, CostsAreOfGraphs) {
+  runtime::ModelRunner::Parts parts;
+  parts.context.backend = backend_.get();
+  const auto runner = runtime::LoadRunnerOn(
+      {.bundle = Bundle(1), .context_cache_bytes = 0, .tuning_folder = folder_ / "tuning"}, std::move(parts));
+  ASSERT_TRUE(runner.ok()) << runner.status();
+  const auto costs =
+      MeasureCosts(**runner, {.beam_width = 4, .max_requests = 4, .max_rows = 16, .budget = absl::Seconds(1)}, *clock_);
+  ASSERT_TRUE(costs.ok()) << costs.status();
+  EXPECT_EQ(costs->size(), 2u * 3) << "of one, two and four requests";
+  EXPECT_GE((*runner)->GetDevicePasses()->graph, 2 * 3);
 }
 
 // What is served comes from graphs, of requests of all kinds, and is what the oracle answers.

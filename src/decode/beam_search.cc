@@ -47,9 +47,12 @@ absl::Status SelectionStatus(kernels::SelectError error, int level) {
       absl::StrCat("selection refused its arguments at level ", level, ": model and catalogue do not belong together"));
 }
 
-// No more room than there are nodes; but a row is looked at even where nothing is eligible.
+// No more room than there are nodes; but a row is looked at even where nothing is eligible. Every level of an allow
+// list has room for its leaves: else what is captured for a search would depend on which codes its items share.
 int UsefulWidth(const SearchRequest& request, int level, int width) {
-  const uint32_t nodes = std::max(1u, request.constraint->trie.level[level].num_nodes);
+  const kernels::TrieView &trie = request.constraint->trie, &snapshot = request.constraint->snapshot_trie;
+  const uint32_t leaves = std::min(trie.level[trie.levels - 1].num_nodes, snapshot.level[level].num_nodes);
+  const uint32_t nodes = std::max({1u, trie.level[level].num_nodes, leaves});
   return static_cast<int>(std::min<uint32_t>(std::min(width, kernels::kMaxBeamWidth), nodes));
 }
 

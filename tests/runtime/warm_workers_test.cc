@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // Each worker of the cuda backend is warm before requests come, whichever of them a batch meets, over the emulator.
+#include <cstdint>
 #include <filesystem>
+#include <map>
 #include <memory>
 #include <string>
 #include <utility>
@@ -160,6 +162,37 @@ TEST_F(WarmWorkersTest, GraphsGiveTheOraclesLists) {
   EXPECT_EQ((after.graph + after.captured + after.enqueued) - (before.graph + before.captured + before.enqueued),
             2 * kRequests);
   EXPECT_GE(after.graph - before.graph, 2 * kRequests - 4 * 4);
+}
+
+// Of allow lists their length, not which codes the items share: there would be a graph for nearly every one of them.
+TEST_F(WarmWorkersTest, AllowListsOfOneLengthShareAGraph) {
+  constexpr size_t kItems = 6;
+  Start();
+  std::map<uint32_t, std::map<Sid, ItemId>> by_first_code;
+  const auto catalogue = runners_[0]->catalogue();
+  for (uint32_t i = 0; i < catalogue->num_items(); ++i) {
+    const Sid sid = *catalogue->Encode(catalogue->item_id(i));
+    by_first_code[sid[0]].emplace(sid, catalogue->item_id(i));
+  }
+  std::vector<ItemId> near, far;  // of one first code, and of as many
+  ASSERT_GE(by_first_code.size(), kItems);
+  ASSERT_GE(by_first_code.begin()->second.size(), kItems);
+  for (const auto& [sid, item] : by_first_code.begin()->second) near.push_back(item);
+  for (const auto& [code, items] : by_first_code) far.push_back(items.begin()->second);
+  const auto passes_of = [&](std::vector<ItemId> allow) {
+    allow.resize(kItems);
+    const DevicePasses before = *engine_->GetDevicePasses();
+    const RecommendResult answer =
+        Answer(*engine_, {.history = runtime::testing::TinyHistory(1, 64),
+                          .top_k = 5,
+                          .eligibility = {.allow = std::move(allow), .restrict_to_allow = true}});
+    EXPECT_EQ(answer.items.size(), 5u);
+    return engine_->GetDevicePasses()->graph - before.graph;
+  };
+  passes_of(near);  // op by op
+  passes_of(near);  // captured
+  EXPECT_EQ(passes_of(near), 2) << "an encode and a search";
+  EXPECT_EQ(passes_of(far), 2);
 }
 
 TEST_F(WarmWorkersTest, AReloadTakesNothingOfTheVersionThatServes) {

@@ -59,14 +59,38 @@ class TemporaryFolder {
   absl::Status MoveTo(const fs::path& target) {
     if (renameat2(AT_FDCWD, path_.c_str(), AT_FDCWD, target.c_str(), RENAME_NOREPLACE) == 0) {
       path_.clear();
-    } else if (renameat2(AT_FDCWD, path_.c_str(), AT_FDCWD, target.c_str(), RENAME_EXCHANGE) != 0) {
-      return absl::ErrnoToStatus(errno, absl::StrCat("cannot rename ", path_.string(), " to ", target.string()));
+      return absl::OkStatus();
     }
-    return absl::OkStatus();  // after an exchange, path_ is the old bundle: the destructor removes it
+    bool unknown = errno == EINVAL;
+    if (renameat2(AT_FDCWD, path_.c_str(), AT_FDCWD, target.c_str(), RENAME_EXCHANGE) == 0) {
+      return absl::OkStatus();  // path_ is the old bundle now: the destructor removes it
+    }
+    unknown = unknown || errno == EINVAL;
+    return unknown ? MoveInStepsTo(target) : CannotRename(target);
   }
 
  private:
   explicit TemporaryFolder(fs::path path) : path_(std::move(path)) {}
+  absl::Status CannotRename(const fs::path& target) const {
+    return absl::ErrnoToStatus(errno, absl::StrCat("cannot rename ", path_.string(), " to ", target.string()));
+  }
+  // Where the file system knows neither of these (NFS, 9p, much of FUSE): for a moment there is no bundle, never a part
+  // of one.
+  absl::Status MoveInStepsTo(const fs::path& target) {
+    const fs::path before = path_.string() + ".before";
+    const bool replaces = rename(target.c_str(), before.c_str()) == 0;
+    if (!replaces && errno != ENOENT) return CannotRename(target);
+    absl::Status status;
+    if (rename(path_.c_str(), target.c_str()) != 0) {
+      status = CannotRename(target);
+      if (replaces && rename(before.c_str(), target.c_str()) == 0) return status;
+    } else {
+      path_.clear();
+    }
+    std::error_code ignored;
+    if (replaces) fs::remove_all(before, ignored);
+    return status;
+  }
   static int chmod_readable(const std::string& name) {
     std::error_code error;
     fs::permissions(name,

@@ -23,6 +23,10 @@ class Backend {
   // Drops what is kept of weights that nobody holds any more: for whoever has just destroyed a model.
   virtual void ReleaseUnusedWeights() const {}
 
+  // Gives back to the device what is kept for later batches and free now: for whoever is about to ask how much there
+  // is.
+  virtual void ReleaseFreeMemory() const {}
+
   // What was measured on the device so that later starts need not, as text, and what a file of it is called: letters,
   // digits, '.' and '-', different wherever it does not hold. An empty name: nothing is measured. Import passes over
   // what was measured elsewhere; INVALID_ARGUMENT says what is no such text, of which nothing is used.

@@ -53,6 +53,7 @@ absl::StatusOr<std::string> ChooseDevice(const RunnerOptions& options) {
 namespace {
 
 std::optional<DeviceUse> DeviceUseOf(const backend::Context& ctx, const RunnerOptions& options) {
+  ctx.backend->ReleaseFreeMemory();
   const std::optional<DeviceMemory> memory = ctx.backend->GetDeviceMemory();
   if (ctx.device.is_cpu() && !memory) return std::nullopt;
   if (!memory) return DeviceUse{};

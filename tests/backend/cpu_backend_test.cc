@@ -35,22 +35,6 @@ TEST(Workspace, ReusesWhatNobodyHolds) {
   EXPECT_GE(static_cast<int64_t>(kept.storage().nbytes()), 150 * 4);
 }
 
-// Of what is held for long, the oldest is let go of first: what comes next is found without a look at all others.
-TEST(Workspace, KeptLongTakesTheNextFreeAndLittleMoreThanIsAskedFor) {
-  Workspace workspace([](int64_t elements, c10::ScalarType) { return at::empty({elements}); }, Workspace::For::kLong);
-  std::vector<Tensor> held;
-  for (int i = 0; i < 4; ++i) held.push_back(workspace.Take({1100}));
-  EXPECT_EQ(held[0].storage().nbytes(), 1280u * 4) << "not 2,048 elements";
-  std::vector<const void*> places;
-  for (const Tensor& tensor : held) places.push_back(tensor.const_data_ptr());
-  held[1] = Tensor();
-  EXPECT_EQ((held[1] = workspace.Take({1200})).const_data_ptr(), places[1]);
-  held[0] = held[2] = Tensor();
-  EXPECT_EQ((held[2] = workspace.Take({1100})).const_data_ptr(), places[2]) << "the search goes on where it ended";
-  EXPECT_EQ((held[0] = workspace.Take({1100})).const_data_ptr(), places[0]);
-  EXPECT_EQ(workspace.allocations(), 4);
-}
-
 // A whole feed-forward and attention, batch after batch: the first allocates, the others do not; weights pack once.
 TEST(CpuBackend, LaterBatchesAllocateNothing) {
   CpuBackend backend;

@@ -118,6 +118,24 @@ TEST_F(DeviceMemoryTest, TheEstimateRefusesBeforeAnythingIsAllocated) {
   EXPECT_TRUE(fits.ok()) << fits;
 }
 
+// Contexts of an earlier model had other sizes than any of the next will have.
+TEST_F(DeviceMemoryTest, WhatEarlierContextsLeaveIsFree) {
+  const size_t before = emulator::allocated;
+  backend::Context shared;
+  shared.backend = backend_.get();
+  shared.workers = backend_->NewWorkers();
+  {
+    backend::Context ctx = backend::BeginBatch(shared);
+    const at::Tensor order = backend::UploadInts(ctx, std::vector<int32_t>(4096, 0), {1, 4096});
+    const at::Tensor x = backend::UploadFloats(ctx, std::vector<float>(4096 * 1024), {1, 4096, 1024});
+    backend::TakeVisible(ctx, x, order, 0);
+  }
+  shared.workers.reset();
+  emulator::memory = before + (size_t{40} << 20);
+  const absl::Status fits = Load(Options()).status();
+  EXPECT_TRUE(fits.ok()) << fits;
+}
+
 TEST_F(DeviceMemoryTest, TheHostIsNotChargedForWhatIsOnTheDevice) {
   runtime::RunnerOptions options = Options();
   options.context_cache_bytes = int64_t{1} << 30;
@@ -134,6 +152,7 @@ TEST_F(DeviceMemoryTest, AVersionThatRunsOutOfMemoryWhileItLoadsIsTriedAgain) {
   ASSERT_TRUE(started.ok()) << started.status();
   engine_ = *std::move(started);
   EXPECT_EQ(Answering(), Version(1));
+  backend_->ReleaseFreeMemory();  // as a load does
   const size_t before = emulator::allocated;
 
   Publish(2);

@@ -164,8 +164,7 @@ CudaBackend::CudaBackend(const CublasLt& lt, cublasLtHandle_t handle, Device dev
       algorithms_(std::make_unique<Algorithms>(lt, handle,
                                                Algorithms::Device{where_, std::move(device.name), device.warpgroups})),
       workers_(std::make_shared<WorkerPool>(lt, handle, where_)),
-      kept_([where = where_](int64_t elements, c10::ScalarType dtype) { return NewTensor(where, {elements}, dtype); },
-            Workspace::For::kLong),
+      kept_(where_),
       fp8_(fp8) {}
 
 CudaBackend::~CudaBackend() = default;  // the handle lives as long as the process, as backends do

@@ -28,6 +28,7 @@
 #include "backend/cuda/cuda_batch.h"
 #include "backend/cuda/device_fault.h"
 #include "backend/cuda/fp8.h"
+#include "backend/cuda/kept_memory.h"
 #include "backend/cuda/trie_cache.h"
 
 namespace beamline::backend::cuda {
@@ -47,6 +48,7 @@ class CudaBackend final : public Backend {
   bool SearchesOnDevice() const override { return true; }
   int64_t PackedWeightBytes() const override { return fp8_.on() ? 1 : 0; }
   void ReleaseUnusedWeights() const override { fp8_weights_.ReleaseUnused(); }
+  void ReleaseFreeMemory() const override { kept_.ReleaseFree(); }
   int64_t fp8_weights() const { return fp8_weights_.size(); }
   // The choice of algorithms.
   std::string TuningName() const override;
@@ -156,7 +158,7 @@ class CudaBackend final : public Backend {
   struct BiasByDistance {
     int32_t reach = 0;
     Tensor context;  // fp32 [heads, 2 * reach + 1]
-    Tensor lineage;  // fp32 [heads, kMaxTrieLevels]
+    Tensor lineage;  // fp32 [heads, kMaxSteps]
   };
   BiasByDistance BiasOf(Context&, const RelativeBias&) const;
   Tensor Mask(Context&, const Tensor& order, const Tensor& limit, int64_t groups) const;
@@ -176,8 +178,7 @@ class CudaBackend final : public Backend {
   };
   mutable std::mutex bias_mu_;
   mutable absl::flat_hash_map<const void*, KeptBias> biases_;  // guarded by bias_mu_
-  mutable std::mutex kept_mu_;
-  mutable Workspace kept_;  // guarded by kept_mu_: what outlives batches, and is used again when it was let go of
+  mutable KeptMemory kept_;                                    // of contexts
   mutable TrieCache tries_;
   const Fp8 fp8_;
   mutable Fp8Weights fp8_weights_;

@@ -2,14 +2,15 @@
 #include "backend/cuda/device_memory.h"
 
 #include <algorithm>
+#include <mutex>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "base/out_of_memory.h"
 
 namespace beamline::backend::cuda {
-namespace {
 
 at::Tensor TensorOver(c10::Storage storage, int64_t offset, at::IntArrayRef shape, c10::ScalarType dtype) {
   const c10::DispatchKey key = storage.device().is_cpu() ? c10::DispatchKey::CPU : c10::DispatchKey::CUDA;
@@ -18,6 +19,14 @@ at::Tensor TensorOver(c10::Storage storage, int64_t offset, at::IntArrayRef shap
   tensor.unsafeGetTensorImpl()->set_storage_offset(offset);
   tensor.unsafeGetTensorImpl()->set_sizes_contiguous(shape);
   return tensor;
+}
+
+namespace {
+
+std::mutex reserves_mu;
+std::vector<const Reserve*>& Reserves() {  // guarded by reserves_mu
+  static auto* const reserves = new std::vector<const Reserve*>;
+  return *reserves;
 }
 
 void FreeDevice(void* memory) { cudaFree(memory); }
@@ -31,6 +40,24 @@ void FreeDevice(void* memory) { cudaFree(memory); }
 }
 
 }  // namespace
+
+Reserve::Reserve(c10::Device device, std::function<bool()> release) : device_(device), release_(std::move(release)) {
+  const std::lock_guard<std::mutex> lock(reserves_mu);
+  Reserves().push_back(this);
+}
+
+Reserve::~Reserve() {
+  const std::lock_guard<std::mutex> lock(reserves_mu);
+  std::erase(Reserves(), this);
+}
+
+// Whether anything was given back.
+bool ReleaseReserves(c10::Device device) {
+  bool any = false;
+  const std::lock_guard<std::mutex> lock(reserves_mu);
+  for (const Reserve* reserve : Reserves()) any |= reserve->device_ == device && reserve->release_();
+  return any;
+}
 
 void Check(cudaError_t error, const char* what) {
   if (error == cudaErrorMemoryAllocation) ThrowOutOfMemory(absl::StrCat("cuda: ", what));
@@ -48,7 +75,12 @@ at::Tensor NewTensor(c10::Device device, at::IntArrayRef shape, c10::ScalarType 
   int64_t bytes = static_cast<int64_t>(c10::elementSize(dtype));
   for (const int64_t size : shape) bytes *= size;
   void* memory = nullptr;
-  const cudaError_t error = cudaMalloc(&memory, static_cast<size_t>(std::max<int64_t>(bytes, 1)));
+  const auto allocate = [&] { return cudaMalloc(&memory, static_cast<size_t>(std::max<int64_t>(bytes, 1))); };
+  cudaError_t error = allocate();
+  if (error == cudaErrorMemoryAllocation && ReleaseReserves(device)) {
+    cudaGetLastError();  // the runtime would tell it of the next launch
+    error = allocate();
+  }
   if (error == cudaErrorMemoryAllocation) ThrowOutOfMemory(absl::StrCat("cuda: ", bytes, " bytes of device memory"));
   Check(error, "device memory");
   c10::Storage storage(c10::Storage::use_byte_size_t(), static_cast<size_t>(bytes),

@@ -5,6 +5,7 @@
 #pragma once
 
 #include <cstddef>
+#include <functional>
 #include <utility>
 
 #include <ATen/core/Tensor.h>
@@ -19,8 +20,26 @@ namespace beamline::backend::cuda {
 void Check(cudaError_t error, const char* what);
 void Check(kernels::LaunchError error, const char* what);
 
+// Memory of a device that is held for later and can be given back: where the device has none left, NewTensor asks for
+// it before it gives up. `release` is called in any thread that allocates; it says whether there was any.
+class Reserve {
+ public:
+  Reserve(c10::Device device, std::function<bool()> release);
+  ~Reserve();
+  Reserve(const Reserve&) = delete;
+  Reserve& operator=(const Reserve&) = delete;
+
+ private:
+  friend bool ReleaseReserves(c10::Device device);
+  const c10::Device device_;
+  const std::function<bool()> release_;
+};
+
 // A contiguous tensor of undefined values. `device` is what it calls itself: the CPU under the tests' emulator.
 at::Tensor NewTensor(c10::Device device, at::IntArrayRef shape, c10::ScalarType dtype);
+
+// A contiguous tensor over part of a storage; `offset` in elements.
+at::Tensor TensorOver(c10::Storage storage, int64_t offset, at::IntArrayRef shape, c10::ScalarType dtype);
 
 // Another shape and type over part of a tensor's memory, which it keeps alive; `offset` in bytes from its first
 // element.

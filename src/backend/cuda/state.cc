@@ -67,11 +67,7 @@ Tensor CudaBackend::TakeVisible(Context& ctx, const Tensor& x, const Tensor& ord
   std::vector<int64_t> shape = x.sizes().vec();
   shape.erase(shape.begin());
   shape[0] = std::count_if(orders, orders + tokens, [](int32_t of_token) { return of_token != kPaddingOrder; });
-  Tensor visible;
-  {
-    const std::lock_guard<std::mutex> lock(kept_mu_);
-    visible = kept_.Take(shape, x.scalar_type());
-  }
+  const Tensor visible = kept_.Take(shape, x.scalar_type());
   batch.Hold(visible);
   if (shape[0] == 0) return visible;
   const cudaStream_t stream = batch.stream();

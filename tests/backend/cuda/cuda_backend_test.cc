@@ -59,6 +59,49 @@ TEST_F(CudaBackendTest, LaterBatchesAllocateNothingAndUploadOnce) {
   }
 }
 
+TEST_F(CudaBackendTest, KeptMemoryIsTakenAgainByItsSizeAndLittleMoreThanIsAskedFor) {
+  Tensor outlives;
+  {
+    KeptMemory kept(SharedContext().device);
+    std::vector<Tensor> held;
+    for (int i = 0; i < 4; ++i) held.push_back(kept.Take({11, 100}, c10::kFloat));
+    EXPECT_EQ(held[0].sizes(), at::IntArrayRef({11, 100}));
+    EXPECT_EQ(held[0].storage().nbytes(), 1280u * 4) << "not 2,048 elements";
+    const void* const third = held[2].const_data_ptr();
+    const Tensor view = View(held[2], 0, {1}, c10::kFloat);
+    held[2].reset();
+    EXPECT_NE((outlives = kept.Take({1100}, c10::kFloat)).const_data_ptr(), third) << "a view holds it";
+    EXPECT_EQ(kept.allocations(), 5);
+    const void* const second = held[1].const_data_ptr();
+    held[1].reset();
+    EXPECT_EQ((held[1] = kept.Take({2400}, c10::kHalf)).const_data_ptr(), second);
+    EXPECT_EQ(kept.allocations(), 5);
+    EXPECT_FALSE(kept.ReleaseFree());
+    held.clear();
+    EXPECT_TRUE(kept.ReleaseFree());
+    held.push_back(kept.Take({1100}, c10::kFloat));
+    EXPECT_EQ(kept.allocations(), 6) << "the device had them back";
+  }
+  EXPECT_EQ(outlives.numel(), 1100);
+}
+
+#if defined(BEAMLINE_EMULATED_CUBLASLT)
+// Contexts of other lengths, or of a model that is gone, must not be what a batch has no memory for.
+TEST_F(CudaBackendTest, WhatIsKeptAndFreeIsGivenBackBeforeMemoryRunsOut) {
+  const c10::Device device = SharedContext().device;
+  KeptMemory kept(device);
+  const size_t memory = emulator::memory;
+  Tensor held = kept.Take({16 << 20}, c10::kByte);
+  kept.Take({32 << 20}, c10::kByte);
+  emulator::memory = emulator::allocated + (size_t{1} << 20);
+  const Tensor other = NewTensor(device, {24 << 20}, c10::kByte);
+  EXPECT_THROW(NewTensor(device, {24 << 20}, c10::kByte), std::bad_alloc) << "the other is held";
+  held.reset();
+  EXPECT_NO_THROW(kept.Take({20 << 20}, c10::kByte));
+  emulator::memory = memory;
+}
+#endif
+
 // What a batch ran on last is still in the cache; and models share none of it.
 TEST_F(CudaBackendTest, TheWorkerThatWasUsedLastIsTakenFirst) {
   Context ctx = SharedContext(), other = ctx;

@@ -16,6 +16,10 @@ absl::StatusOr<UserTableReader> UserTableReader::Open(const std::filesystem::pat
   }
   for (const std::string& name : reader.header()) {
     if (name.empty()) return absl::InvalidArgumentError(absl::StrCat(path.string(), ":1: a column has no name"));
+    if (!IsCleanText(name)) {
+      return absl::InvalidArgumentError(
+          absl::StrCat(path.string(), ":1: column ", Quoted(name), " is not UTF-8 without control characters"));
+    }
     if (name.size() <= kMaxNameBytes) continue;
     return absl::InvalidArgumentError(absl::StrCat(path.string(), ":1: column ", Quoted(name), " has ", name.size(),
                                                    " bytes, more than the limit of ", kMaxNameBytes));

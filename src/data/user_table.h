@@ -2,7 +2,8 @@
 //
 // The user table: TSV with a header line, plain or gzip, one user per line: the required column user_id (once per
 // table) and any number of attribute columns, at most 64, each named by its header; an empty field means that the user
-// lacks it. Values are at most 512 bytes of UTF-8. Bad rows are counted (bad_rows.h). Not thread-safe.
+// lacks it. Values are at most 512 bytes of UTF-8, names 128, both without control characters. Bad rows are counted
+// (bad_rows.h). Not thread-safe.
 #pragma once
 
 #include <filesystem>

@@ -206,6 +206,14 @@ TEST_F(TablesTest, UsersReadBackWithoutEmptyValues) {
 
   EXPECT_PRED_FORMAT2(IsError, UserTableReader::Open(WriteText("w", "user_id\t\ta\nx\t0\t1\n")).status(),
                       ":1: a column has no name");
+  for (const std::string name : {"city\xFF", "\x1B[31mcity",
+                                 "\xC2\x9B"
+                                 "31mcity"}) {
+    const std::string header = absl::StrCat("user_id\tage\t", name, "\nx\t0\t1\n");
+    EXPECT_PRED_FORMAT2(IsError, UserTableReader::Open(WriteText("y", header)).status(),
+                        "is not UTF-8 without control characters")
+        << name;
+  }
   UserTableReader twice = UserTableReader::Open(WriteText("v", "user_id\ta\nx\t1\nx\t2\n")).value();
   ASSERT_TRUE(twice.Next(&row).value());
   EXPECT_PRED_FORMAT2(IsError, twice.Next(&row).status(), "user_id 'x' appears a second time");

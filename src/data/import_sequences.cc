@@ -5,6 +5,7 @@
 
 #include "absl/container/flat_hash_map.h"
 #include "absl/strings/str_cat.h"
+#include "base/file.h"
 #include "base/json.h"
 #include "beamline/status.h"
 #include "data/event_table.h"
@@ -162,6 +163,7 @@ absl::StatusOr<ImportReport> ImportSequences(const std::filesystem::path& file, 
 }
 
 absl::StatusOr<ImportReport> ImportAmazon(const std::filesystem::path& folder, const ImportOptions& options) {
+  BEAMLINE_RETURN_IF_ERROR(CheckReadableFolder(folder));
   BEAMLINE_ASSIGN_OR_RETURN(const std::filesystem::path sequences, FindOne(folder, ".txt"));
   if (sequences.empty()) {
     return absl::NotFoundError(absl::StrCat(folder.string(), ": no .txt file with lines 'user item item ...'"));

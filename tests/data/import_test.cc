@@ -172,6 +172,12 @@ TEST_F(ImportTest, AmazonBadAttributes) {
   EXPECT_PRED_FORMAT2(IsError, ImportAmazon(Path("in"), Options()).status(), "more than one *.txt");
 }
 
+TEST_F(ImportTest, AmazonFolderThatIsNoneIsToldAsThat) {
+  EXPECT_PRED_FORMAT2(IsError, ImportAmazon(Path("in"), Options()).status(), "in: no such folder");
+  WriteText("Beauty.txt", "1 1 2 3\n");
+  EXPECT_PRED_FORMAT2(IsError, ImportAmazon(Path("Beauty.txt"), Options()).status(), "Beauty.txt: is not a folder");
+}
+
 TEST_F(ImportTest, AmazonTitlesThatAreTooLongAreBadRows) {
   WriteText("in/Beauty.txt", "1 1 2 3\n");
   WriteText("in/item_titles.tsv", "1\tB004\tx\n2\tB005\t" + std::string(2 << 20, 'y') + "\n3\tB006\tz\n");

@@ -3,8 +3,10 @@
 
 #include <algorithm>
 #include <chrono>
+#include <limits>
 #include <utility>
 
+#include <sys/ioctl.h>
 #include <unistd.h>
 
 #include "absl/strings/str_cat.h"
@@ -13,7 +15,7 @@
 namespace beamline {
 namespace {
 
-constexpr int kBarWidth = 24;
+constexpr size_t kBarWidth = 24, kAroundBar = 3;
 
 absl::Time MonotonicNow() {
   return absl::UnixEpoch() + absl::FromChrono(std::chrono::steady_clock::now().time_since_epoch());
@@ -27,6 +29,22 @@ Progress::Options WithDefaults(Progress::Options options) {
 bool WantsBar(const Progress::Options& options) {
   if (options.style != Progress::Options::Style::kAuto) return options.style == Progress::Options::Style::kBar;
   return isatty(fileno(options.out)) != 0;
+}
+
+// Asked each time, as a window changes its size. One less: a terminal may begin a line behind its last column.
+size_t ColumnsOf(const Progress::Options& options) {
+  winsize size = {};
+  int columns = options.columns;
+  if (columns == 0 && ioctl(fileno(options.out), TIOCGWINSZ, &size) == 0) columns = size.ws_col;
+  return columns > 1 ? static_cast<size_t>(columns) - 1 : std::numeric_limits<size_t>::max();
+}
+
+// Empty where there is no room.
+std::string Bar(double part, size_t room) {
+  const size_t width = std::min(kBarWidth, room - std::min(room, kAroundBar));
+  if (width == 0) return "";
+  const auto filled = static_cast<size_t>(part * static_cast<double>(width));
+  return absl::StrCat("[", std::string(filled, '#'), std::string(width - filled, '.'), "] ");
 }
 
 // 950, 12.3 k, 4.56 M: short enough for a bar.
@@ -94,28 +112,28 @@ void Progress::Draw(absl::Time now, bool last) {
   const absl::Duration elapsed = now - started_;
   const double seconds = std::max(absl::ToDoubleSeconds(elapsed), 1e-9);
   const double rate = static_cast<double>(done_) / seconds;
-  std::string line = label_ + " ";
+  const std::string label = label_ + " ";
+  const double part = total_ > 0 ? std::min(1.0, static_cast<double>(done_) / static_cast<double>(total_)) : 0;
+  std::string numbers = absl::StrCat(Count(done_), " ", unit_);
   if (total_ > 0) {
-    const double part = std::min(1.0, static_cast<double>(done_) / static_cast<double>(total_));
-    const int filled = static_cast<int>(part * kBarWidth);
-    if (bar_ && !last)
-      absl::StrAppend(&line, "[", std::string(filled, '#'), std::string(kBarWidth - filled, '.'), "] ");
-    absl::StrAppend(&line, absl::StrFormat("%3.0f%% ", part * 100), Count(done_), "/", Count(total_), " ", unit_);
-  } else {
-    absl::StrAppend(&line, Count(done_), " ", unit_);
+    numbers = absl::StrCat(absl::StrFormat("%3.0f%% ", part * 100), Count(done_), "/", Count(total_), " ", unit_);
   }
   // Of a phase that is as long as its time, a rate would say nothing.
-  if (done_ > 0 && seconds > 1e-3 && unit_ != kTimeUnit) absl::StrAppend(&line, ", ", Short(rate), "/s");
+  if (done_ > 0 && seconds > 1e-3 && unit_ != kTimeUnit) absl::StrAppend(&numbers, ", ", Short(rate), "/s");
   if (last) {
-    absl::StrAppend(&line, ", ", absl::StrFormat("%.1f s", seconds));
+    absl::StrAppend(&numbers, ", ", absl::StrFormat("%.1f s", seconds));
   } else if (total_ > 0 && done_ > 0) {
-    absl::StrAppend(&line, ", ",
+    absl::StrAppend(&numbers, ", ",
                     Minutes(absl::Seconds(static_cast<double>(std::max<int64_t>(0, total_ - done_)) / rate)), " left");
   }
-  if (!note_.empty()) absl::StrAppend(&line, ", ", note_);
+  if (!note_.empty()) absl::StrAppend(&numbers, ", ", note_);
   if (!bar_) {
-    absl::FPrintF(options_.out, "%s\n", line);
+    absl::FPrintF(options_.out, "%s%s\n", label, numbers);
   } else {
+    const size_t columns = ColumnsOf(options_), taken = label.size() + numbers.size();
+    std::string line =
+        absl::StrCat(label, last || total_ <= 0 ? "" : Bar(part, columns - std::min(columns, taken)), numbers);
+    if (!last) line.resize(std::min(line.size(), columns));
     const size_t width = line.size();
     if (width < drawn_width_) line.append(drawn_width_ - width, ' ');
     drawn_width_ = last ? 0 : width;

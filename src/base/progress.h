@@ -23,6 +23,7 @@ class Progress {
   struct Options {
     std::FILE* out = stderr;
     enum class Style { kAuto, kBar, kLines } style = Style::kAuto;  // kAuto: a bar iff `out` is a terminal
+    int columns = 0;  // that a bar may take, or it could not be redrawn in place; 0: the terminal's
     absl::Duration bar_interval = absl::Milliseconds(100);
     absl::Duration line_interval = absl::Seconds(5);
     std::function<absl::Time()> now;  // empty: a monotonic clock

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <csignal>
 #include <memory>
+#include <string>
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -85,6 +86,26 @@ TEST_F(ProgressTest, ABarThatRedrawsOnATerminal) {
   EXPECT_THAT(written, Not(HasSubstr("3/4")));
   EXPECT_EQ(std::count(written.begin(), written.end(), '\n'), 1);
   EXPECT_EQ(written.back(), '\n');
+}
+
+// What reaches the next line of a terminal stays there, and every redraw would leave another.
+TEST_F(ProgressTest, ABarFitsItsTerminal) {
+  const auto drawn = [this](int columns) {
+    EXPECT_EQ(std::fseek(out_.get(), 0, SEEK_SET), 0);
+    Progress::Options options = Options(Progress::Options::Style::kBar);
+    options.columns = columns;
+    Progress progress(options);
+    progress.Start("epoch 12/16", 129, "batches");
+    now_ += absl::Seconds(1);
+    progress.Update(64, "loss 10.1391, 10485 targets/s");
+    const std::string line = Written();
+    return line.substr(line.rfind('\r') + 1);
+  };
+  const std::string numbers = " 50% 64/129 batches, 64/s, 0:01 left, loss 10.1391, 10485 targets/s";
+  EXPECT_EQ(drawn(200), "epoch 12/16 [###########.............] " + numbers);
+  EXPECT_EQ(drawn(90), "epoch 12/16 [###....] " + numbers);
+  EXPECT_EQ(drawn(81), "epoch 12/16 " + numbers) << "the numbers tell more";
+  EXPECT_EQ(drawn(40), ("epoch 12/16 " + numbers).substr(0, 39));
 }
 
 TEST_F(ProgressTest, UnknownTotalsAndNullAreFine) {

@@ -93,7 +93,8 @@ absl::Status CopyLog(const std::filesystem::path& path, const ImportOptions& opt
   while (true) {
     BEAMLINE_ASSIGN_OR_RETURN(const bool more, csv.Next());
     if (!more) break;
-    const absl::StatusOr<std::string_view> user = ParseUserField("user_id", csv.field(user_column));
+    const absl::StatusOr<std::string_view> user =
+        ParseUserField("user_id", kuairand::WithoutZeroFraction(csv.field(user_column)));
     const absl::StatusOr<Event> event = ParseLogRow(csv);
     if (!user.ok() || !event.ok()) {
       csv.Refuse(user.ok() ? event.status() : user.status());

@@ -32,7 +32,8 @@ absl::StatusOr<Relevance> ReadRelevance(const Paths& paths, const ImportOptions&
     while (true) {
       BEAMLINE_ASSIGN_OR_RETURN(const bool more, csv.Next());
       if (!more) break;
-      const absl::StatusOr<ItemId> item = ParseIdField("video_id", csv.field(csv.Column("video_id")));
+      const absl::StatusOr<ItemId> item =
+          ParseIdField("video_id", WithoutZeroFraction(csv.field(csv.Column("video_id"))));
       const std::optional<double> shows = ParseNumber(csv.field(csv.Column("show_cnt")));
       const std::optional<double> plays = ParseNumber(csv.field(csv.Column("long_time_play_cnt")));
       if (!item.ok() || !shows.has_value() || !plays.has_value() || *shows < 0 || *plays < 0) {
@@ -71,7 +72,7 @@ void AddTag(std::string key, std::string_view value, KeyValues* tags) {
 absl::StatusOr<ItemRow> ParseVideoRow(const DelimitedReader& csv) {
   const auto text = [&](std::string_view name) { return csv.field(csv.Column(name)); };
   ItemRow row;
-  BEAMLINE_ASSIGN_OR_RETURN(row.item, ParseIdField("video_id", text("video_id")));
+  BEAMLINE_ASSIGN_OR_RETURN(row.item, ParseIdField("video_id", WithoutZeroFraction(text("video_id"))));
   if (!Missing(text("author_id"))) {
     BEAMLINE_ASSIGN_OR_RETURN(row.attributes.author, ParseIdField("author_id", WithoutZeroFraction(text("author_id"))));
   }
@@ -158,17 +159,18 @@ absl::StatusOr<UserTableWriter> CopyUsers(const std::filesystem::path& path, con
   while (true) {
     BEAMLINE_ASSIGN_OR_RETURN(const bool more, csv.Next());
     if (!more) break;
-    const absl::StatusOr<std::string_view> user = ParseUserField("user_id", csv.field(csv.Column("user_id")));
+    const absl::StatusOr<std::string_view> user =
+        ParseUserField("user_id", WithoutZeroFraction(csv.field(csv.Column("user_id"))));
     if (!user.ok() || !seen.insert(std::string(*user)).second) {
       csv.Refuse(user.ok() ? absl::InvalidArgumentError("user_id appears a second time") : user.status());
       continue;
     }
     std::vector<std::string> cleaned;
     for (const std::string& name : names) {
-      const std::string_view value = csv.field(csv.Column(name));
+      const std::string_view value = WithoutZeroFraction(csv.field(csv.Column(name)));
       constexpr std::string_view kUnknown = "-124";  // the archive's mark for a missing flag
       const bool missing = Missing(value) || value == kUnknown;
-      cleaned.push_back(missing ? "" : CleanText(WithoutZeroFraction(value), kMaxValueBytes));
+      cleaned.push_back(missing ? "" : CleanText(value, kMaxValueBytes));
     }
     BEAMLINE_RETURN_IF_ERROR(users.Write(*user, {cleaned.begin(), cleaned.end()}));
   }

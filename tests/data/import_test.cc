@@ -95,6 +95,21 @@ TEST_F(ImportTest, KuaiRandWholeNumbersAsFloats) {
   EXPECT_THAT(ReadText(Path("out/events.tsv")), HasSubstr("0\t9\t1650600000001\t5\t9\tclick|long_view\n"));
 }
 
+// A table that pandas read with a gap and wrote again: its ids are those of the tables that have none.
+TEST_F(ImportTest, KuaiRandIdsAsFloatsAreThoseOfOtherTables) {
+  WriteLog("log_standard.csv", "3.0,9,20220422,1200,1650600000001,1,0,0,0,0,0,1,5,9,0,0,0,1,1\n");
+  WriteText("in/video_features_basic_pure.csv", "video_id,author_id\n9.0,5.0\n");
+  WriteText("in/video_features_statistic_pure.csv", "video_id,show_cnt,long_time_play_cnt\n9.0,200.0,50.0\n");
+  WriteText("in/user_features_pure.csv", "user_id,is_video_author,onehot_feat4\n3.0,-124.0,2.0\n");
+  ASSERT_TRUE(ImportKuaiRand(Path("in"), {.statistic_relevance = true}, Options()).ok());
+  const Dataset dataset = Dataset::Load(FindDatasetFiles(Path("out")).value()).value();
+  EXPECT_EQ(dataset.user_id(0), "3");
+  EXPECT_EQ(dataset.item_attributes(0).author, 5u);
+  EXPECT_EQ(dataset.item_attributes(0).relevance, 0.25f);
+  ASSERT_EQ(dataset.user_attributes(0).size(), 1u) << "-124 is no value";
+  EXPECT_EQ(dataset.user_attributes(0)[0].value, "2");
+}
+
 TEST_F(ImportTest, KuaiRandStatisticRelevanceOnRequest) {
   WriteText("in/video_features_basic_pure.csv", "video_id\n7\n8\n");
   WriteText("in/video_features_statistic_pure.csv", "video_id,show_cnt,long_time_play_cnt\n7,200.0,50.5\n");

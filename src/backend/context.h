@@ -62,6 +62,7 @@ struct Context {
   double dropout = 0;                               // probability, applied where training is set
   std::optional<at::Generator> generator;           // of dropout; seeded, so that a run repeats
   std::vector<ExpertLoad>* expert_loads = nullptr;  // null: not collected
+  at::Tensor expert_rows;  // bool [rows] of the layers that run: those loads count, by aten; undefined: all
 };
 
 // device: "cpu", "cuda" or "cuda:N"; dtype: "fp32", "bf16" or, on the cpu backend, "int8". backend: "aten", the oracle

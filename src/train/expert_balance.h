@@ -2,7 +2,7 @@
 //
 // Balancing of MoE experts without an auxiliary loss (DeepSeek-V3, 2412.19437, section 2.1.2): after each step the bias
 // of an expert that got more than the mean load falls by `rate`, that of one that got less rises by it. The biases
-// steer the choice of experts only, never their weight in the sum.
+// steer the choice of experts only, never their weight in the sum. Padding is no load (Context::expert_rows).
 #pragma once
 
 #include <vector>

@@ -153,10 +153,16 @@ void Trainer::EnqueueStep(const ExampleBatch& batch) {
   ctx_.expert_loads = options_.balance_rate > 0 ? &loads : nullptr;
   optimizer_.ZeroGradients();
   const model::ModelConfig& config = model_->config();
-  const model::EncodedContext context = model_->Encode(ctx_, model::UploadEncoderInput(ctx_, config, batch.encoder));
+  const model::EncoderBatch encoder = model::UploadEncoderInput(ctx_, config, batch.encoder);
+  const at::Tensor labels = UploadLabels(ctx_, batch, config.steps());
+  // Padding is no load: its rows are alike and go to the same experts.
+  ctx_.expert_rows = encoder.order.ne(backend::kPaddingOrder).flatten();
+  const model::EncodedContext context = model_->Encode(ctx_, encoder);
+  ctx_.expert_rows = labels.narrow(2, 0, config.levels()).ne(kNoLabel).flatten();
   const std::vector<at::Tensor> logits =
       model_->TeacherForced(ctx_, context, model::UploadTeacherInput(ctx_, config, batch.teacher));
-  Loss loss = CodeLoss(logits, UploadLabels(ctx_, batch, config.steps()), options_.label_smoothing);
+  ctx_.expert_rows = at::Tensor();
+  Loss loss = CodeLoss(logits, labels, options_.label_smoothing);
   if (options_.mean_over_codes) loss.total = loss.total.div(config.steps());
   loss.total.backward();
   ctx_.expert_loads = nullptr;

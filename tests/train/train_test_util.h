@@ -90,6 +90,7 @@ inline std::shared_ptr<const catalogue::CatalogueSnapshot> MakeSnapshot(const Co
 struct ModelOptions {
   bool causal = true;
   int experts = 0;
+  bool experts_of_encoder = false;
   int length = 12;
   bool t5 = false;
 };
@@ -126,6 +127,7 @@ inline model::ModelConfig SmallConfig(const runtime::Vocabulary& vocabulary, con
   config.encoder = {.layers = 1, .causal = options.causal, .ffn = {.width = 32}};
   config.decoder = {.layers = 1, .ffn = {.width = 32}};
   if (options.experts > 0) config.decoder.ffn = {.width = 16, .experts = options.experts, .top_k = 2};
+  if (options.experts_of_encoder) config.encoder.ffn = config.decoder.ffn;
   return config;
 }
 

@@ -3,6 +3,7 @@
 
 #include <cstdio>
 #include <fstream>
+#include <map>
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -14,6 +15,7 @@
 #include "base/progress.h"
 #include "base/safetensors.h"
 #include "train/checkpoint.h"
+#include "train/expert_balance.h"
 #include "train/train_test_util.h"
 
 namespace beamline::train {
@@ -90,6 +92,46 @@ TEST(TrainerTest, MixtureOfExpertsTrains) {
   double moved = 0;
   for (float value : Values(trainer->result().Get(bias))) moved += std::abs(value);
   EXPECT_GT(moved, 0);
+}
+
+// Biases move by the tokens of a batch's windows, however much padding brings them to one length.
+TEST(TrainerTest, PaddingIsNoLoadOfExperts) {
+  Log log;
+  for (int user = 0; user < 8; ++user) {
+    log.emplace_back();
+    for (int i = 0; i < 4 + (user == 0 ? 9 : 0); ++i) log.back().push_back({(user * 5 + i * 3) % 24});
+  }
+  const World world(log, "padding", {.experts = 4, .experts_of_encoder = true});
+  TrainOptions options = QuickOptions();
+  options.dropout = 0;
+  options.targets_per_window = 16;  // all of them
+  options.balance_rate = 0.125;
+  const std::unique_ptr<Trainer> trainer = MakeTrainer(world, options);
+  const model::ModelConfig& config = trainer->model().config();
+  const ExampleBuilder builder(*world.corpus, *world.features, *world.snapshot, options);
+  const EpochPlan plan = builder.Plan(0);
+  ASSERT_EQ(plan.size(), 1u);
+
+  backend::Context ctx = CpuContext();
+  std::vector<backend::ExpertLoad> loads;
+  ctx.expert_loads = &loads;
+  for (const Window& window : plan[0]) {
+    const ExampleBatch alone = builder.Build({&window, 1}, 1);  // nothing of it is padding
+    const auto context = trainer->model().Encode(ctx, model::UploadEncoderInput(ctx, config, alone.encoder));
+    trainer->model().TeacherForced(ctx, context, model::UploadTeacherInput(ctx, config, alone.teacher));
+  }
+  std::map<std::string, std::vector<int64_t>> expected;
+  for (const backend::ExpertLoad& load : loads) {
+    std::vector<int64_t>& total = expected[load.layer];
+    total.resize(load.tokens.size());
+    for (size_t expert = 0; expert < total.size(); ++expert) total[expert] += load.tokens[expert];
+  }
+  ASSERT_EQ(expected.size(), 2u);
+  ASSERT_TRUE(trainer->TrainStep(builder.Build(plan[0], 1)).ok());
+  for (const auto& [layer, tokens] : expected) {
+    EXPECT_EQ(Values(trainer->result().Get(layer + ".bias")), BalancedBias({0, 0, 0, 0}, tokens, options.balance_rate))
+        << layer << ": " << ::testing::PrintToString(tokens);
+  }
 }
 
 // Family t5 on the same path: it learns, and its dropout inside of sublayers comes from the run's own generator.

@@ -1,4 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <utility>
+#include <vector>
+
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/bincount.h>
 #include <ATen/ops/cat.h>
@@ -30,8 +33,18 @@ Routing Route(const Tensor& x, const MoeWeights& w) {
   return {experts, chosen / (chosen.sum(-1, true) + kernels::kMoeSumFloor)};
 }
 
-void RecordLoad(Context& ctx, const MoeWeights& w, const std::vector<int64_t>& tokens) {
-  if (ctx.expert_loads != nullptr) ctx.expert_loads->push_back({w.layer, tokens});
+// How often each expert is named.
+std::vector<int64_t> Count(const Tensor& experts, int64_t of) {
+  const Tensor tokens = at::bincount(experts, {}, of).to(c10::kCPU);
+  return {tokens.const_data_ptr<int64_t>(), tokens.const_data_ptr<int64_t>() + tokens.numel()};
+}
+
+void RecordLoad(Context& ctx, const MoeWeights& w, const Routing& routing, std::vector<int64_t> counts) {
+  if (ctx.expert_loads == nullptr) return;
+  if (ctx.expert_rows.defined()) {
+    counts = Count(routing.experts.masked_select(ctx.expert_rows.unsqueeze(1)), w.gate.size(0));
+  }
+  ctx.expert_loads->push_back({w.layer, std::move(counts)});
 }
 
 }  // namespace
@@ -41,10 +54,8 @@ Tensor AtenBackend::MoeFeedForward(Context& ctx, const Tensor& x, const MoeWeigh
   const Routing routing = Route(x, w);
   const Tensor flat = routing.experts.reshape({-1});
   const Tensor by_expert = flat.argsort(/*stable=*/true, /*dim=*/0, /*descending=*/false);
-  const Tensor tokens = at::bincount(flat, {}, w.gate.size(0)).to(c10::kCPU);
-  const std::vector<int64_t> counts(tokens.const_data_ptr<int64_t>(),
-                                    tokens.const_data_ptr<int64_t>() + tokens.numel());
-  RecordLoad(ctx, w, counts);
+  const std::vector<int64_t> counts = Count(flat, w.gate.size(0));
+  RecordLoad(ctx, w, routing, counts);
 
   const Tensor rows = x.index_select(0, by_expert.floor_divide(w.top_k));  // [rows * top_k, d], grouped by expert
   std::vector<Tensor> results;

@@ -68,7 +68,8 @@ void AwaitQuiet(const Server& server, const StopRequests& stop, absl::Time deadl
 }
 
 // Work for an engine that nobody else sends any: one that is not ready becomes so by success alone, and one that is
-// idle would otherwise be ready on old evidence.
+// idle would otherwise be ready on old evidence. Of no user: a user's context would be cached, and from then on no test
+// would encode.
 class SelfTest {
  public:
   static bool Needed(const EngineStatus& status) {
@@ -77,7 +78,7 @@ class SelfTest {
   void Run(Engine& engine) {
     if (running_->exchange(true)) return;
     RecommendRequest request;
-    request.request_id = request.user_id = "self-test";
+    request.request_id = "self-test";
     request.top_k = 1;
     engine.Submit(std::move(request),
                   [running = running_](const absl::StatusOr<RecommendResult>&) { running->store(false); });

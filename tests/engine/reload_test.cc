@@ -216,6 +216,19 @@ TEST_F(ReloadTest, TheNextVersionIsWarmedUpWithWhatUsersAsked) {
   EXPECT_THAT(warmed.back().beam_widths, ::testing::ElementsAre(7, 7, 7));
 }
 
+// As the server's self-tests while nobody asks: a night of them must not leave them alone to warm up the morning's
+// model.
+TEST_F(ReloadTest, WhatNobodyAskedTakesNoPlaceOfWhatUsersAsked) {
+  for (int i = 0; i < 20; ++i) {
+    Submit(i == 0 ? RecommendRequest{.user_id = "user"} : RecommendRequest{.request_id = "self-test"});
+    RunAll();
+    clock_->Advance(absl::Milliseconds(500));
+  }
+  ASSERT_TRUE(Reload("v2").ok());
+  ASSERT_THAT(loaded_[1]->warmed, SizeIs(1));
+  EXPECT_EQ(loaded_[1]->warmed[0].user_id, "user");
+}
+
 // One that fails would fail on every version after, and refuse them all.
 TEST_F(ReloadTest, WhatWasNotAnsweredWarmsUpNothing) {
   for (const char* user : {"bad decode", "good"}) {

@@ -136,6 +136,7 @@ TEST_F(LifecycleTest, AnIdleEngineIsTestedAndABusyOneIsNot) {
   });
   ASSERT_TRUE(engine_.AwaitRequests(1));
   EXPECT_EQ(engine_.requests()[0].request_id, "self-test");
+  EXPECT_EQ(engine_.requests()[0].user_id, "") << "the context of a user is cached: the next test would not encode";
   EXPECT_TRUE(Eventually([&] { return Health("") == kServing; })) << "idle is not broken";
   stop.Add();
   EXPECT_TRUE(run.get().ok());

@@ -122,8 +122,10 @@ struct StageTimings {
   absl::Duration decode;   // all steps
   absl::Duration resolve;  // SIDs to items, after the answers and callbacks of those before it in its batch
   absl::Duration total;
-  absl::Duration prepare;                  // before the queues: history, eligibility, the model's input
-  std::vector<absl::Duration> steps = {};  // of decode, one per level; they add up to it
+  absl::Duration prepare;  // before the queues: history, eligibility, the model's input
+  // Of decode, one per level (and the end token, where it is scored); they add up to it. Empty where a device searches
+  // by itself (backend cuda): it does not tell when a step ends.
+  std::vector<absl::Duration> steps = {};
   // Of an answer: requests of the batch that shared the time of encode and of decode, this one among them; 0 where the
   // stage did not run.
   int encode_requests = 0, decode_requests = 0;

@@ -165,6 +165,7 @@ std::vector<SearchResult> BeamSearch::Run(backend::Context& ctx, model::EncodedC
   Reserve(batch);
 
   if (const std::unique_ptr<backend::DeviceSearch> search = BeginOnDevice(ctx, batch); search != nullptr) {
+    for (SearchResult& result : results) result.at_once = true;
     if (batch.Ask(gate)) RunOnDevice(ctx, context, *search, batch);
   } else {
     RunOnHost(ctx, std::move(context), batch, gate);

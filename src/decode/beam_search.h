@@ -43,6 +43,7 @@ struct SearchResult {
   absl::Status status;
   std::vector<Hypothesis> hypotheses;           // score descending, equal scores in SID order; empty unless OK
   std::vector<std::vector<TracedBeam>> traced;  // [levels run], each in the search's order; only where asked for
+  bool at_once = false;                         // the device ran all steps: nobody knows when each ended
 };
 
 // Asked between steps for each request that still has beams, where the device searches once, before the first; an error

@@ -116,6 +116,7 @@ StageTimings TimingsOf(const scheduler::Job& job, absl::Time now) {
   timings.decode = end - job.decode_started;
   timings.decode_requests = job.decode_requests;
   timings.decode_rows = job.decode_rows;
+  if (job.at_once) return timings;
   absl::Time begun = job.decode_started;
   for (absl::Time ended : job.steps_ended) timings.steps.push_back(ended - std::exchange(begun, ended));
   timings.steps.push_back(end - begun);

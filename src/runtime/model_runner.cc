@@ -212,6 +212,7 @@ void ModelRunner::DecodeBatch(absl::Span<RequestJob* const> jobs, absl::Span<con
   for (size_t i = 0; i < jobs.size(); ++i) {
     *statuses[i] = std::move(results[i].status);
     jobs[i]->hypotheses = std::move(results[i].hypotheses);
+    jobs[i]->at_once = results[i].at_once;
     jobs[i]->ranked = info_.ranker;
     jobs[i]->traced = std::move(results[i].traced);
   }

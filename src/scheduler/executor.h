@@ -45,12 +45,14 @@ struct Job {
   absl::Time encode_started = absl::InfinitePast(), encode_ended = absl::InfinitePast();
   absl::Time decode_started = absl::InfinitePast(), decode_ended = absl::InfinitePast();
   absl::InlinedVector<absl::Time, kMaxLevels> steps_ended;  // of decode, but for the last, which ends with it
-  int encode_requests = 0, decode_requests = 0;             // of the batches it was in; encode's 0 when cached
+  bool at_once = false;  // the executor says: a device ran all steps in one go, and steps_ended tells of none
+  int encode_requests = 0, decode_requests = 0;  // of the batches it was in; encode's 0 when cached
   int decode_rows = 0;
 };
 
-// Called by an executor between decode steps with a job of the batch, whose finished step it notes: a status other than
-// OK (CANCELLED, DEADLINE_EXCEEDED) means the job is dead and its rows need no further work.
+// Called by an executor between decode steps with a job of the batch, whose finished step it notes (of a job that runs
+// `at_once`, before the first): a status other than OK (CANCELLED, DEADLINE_EXCEEDED) means the job is dead and its
+// rows need no further work.
 using StepGate = absl::FunctionRef<absl::Status(Job&)>;
 
 // Thread-compatible: at most `max_concurrency` of the three calls below run at once, each from its own thread. They

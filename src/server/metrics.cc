@@ -234,7 +234,9 @@ Metrics::Metrics()
   for (int stage = 0; stage < kStages; ++stage) stages_[stage] = &stages.Add({{"stage", names[stage]}}, kSeconds);
   auto& steps = prometheus::BuildHistogram()
                     .Name("beamline_decode_step_duration_seconds")
-                    .Help("Of answered requests, each step of the beam search: one per level of the semantic ID.")
+                    .Help(
+                        "Of answered requests, each step of the beam search: one per level of the semantic ID. "
+                        "None on backend cuda, where the device runs all of them in one go.")
                     .Register(registry_);
   for (size_t step = 0; step < steps_.size(); ++step) {
     steps_[step] = &steps.Add({{"step", absl::StrCat(step + 1)}}, kStepSeconds);

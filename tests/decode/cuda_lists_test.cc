@@ -119,6 +119,7 @@ std::vector<SearchResult> Lists(const backend::Context& shared, const model::Mod
     std::vector<SearchResult> again =
         BeamSearch(model).Run(ctx, model::PackContexts(ctx, pointers, backend::RoomFor(ctx, kRequests)), requests,
                               [](int) { return absl::OkStatus(); });
+    for (const SearchResult& one : again) EXPECT_EQ(one.at_once, backend::SearchesOnDevice(ctx));
     if (round > 0 && backend::SearchesOnDevice(ctx)) {  // at the first, tables are brought to the host once
       const auto& counters = static_cast<backend::cuda::CudaBatch&>(*ctx.resources).counters();
       EXPECT_EQ(counters.uploads, 1) << "what the search reads";

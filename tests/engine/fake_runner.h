@@ -92,8 +92,9 @@ class FakeRunner final : public runtime::Runner {
   absl::Status fault_;                     // set while no other thread runs
   bool throw_in_warm_up = false;
   std::string estimate;
-  int concurrency = 1;  // batches at once
+  int concurrency = 1;   // batches at once
   int until_warm = 1;
+  bool at_once = false;  // the gate is asked once, before the first step, as of a device's search
   std::vector<RecommendRequest> warmed;
   ScoreRule warmed_rule = ScoreRule::kFull;
 
@@ -150,10 +151,11 @@ class FakeRunner final : public runtime::Runner {
   }
   std::vector<absl::Status> Decode(absl::Span<scheduler::Job* const> jobs, scheduler::StepGate gate) override {
     std::vector<absl::Status> statuses(jobs.size(), fails ? fails(jobs.size()) : absl::OkStatus());
+    for (scheduler::Job* job : jobs) job->at_once = at_once;
     for (int step = 0; step < info_.levels(); ++step) {
       if (before_step) before_step(step);
       for (size_t i = 0; i < jobs.size(); ++i) {
-        if (step > 0 && statuses[i].ok()) statuses[i] = gate(*jobs[i]);
+        if ((step == 0) == at_once && statuses[i].ok()) statuses[i] = gate(*jobs[i]);
         if (statuses[i].ok() && Late(*jobs[i])) executed_late.fetch_add(1);
       }
       Spend();

@@ -13,6 +13,7 @@ class EngineTarget final : public Target {
  public:
   explicit EngineTarget(Engine* engine) : engine_(*engine) {}
   absl::Status Prepare(std::vector<RecommendRequest> pool, int64_t open_calls) override;
+  absl::Time Now() const override { return engine_.Now(); }
   void Send(absl::Span<const int> indices, absl::Time deadline, bool want_items, Done done) override;
 
  private:

@@ -109,7 +109,7 @@ class LoadRun {
       }
       sent_ = first + options_.batch;
     }
-    target_.Send(indices_, begin_ + due + options_.deadline, /*want_items=*/false,
+    target_.Send(indices_, target_.Now() + (due + options_.deadline - Now()), /*want_items=*/false,
                  [this, first](std::vector<Answer> answers) {
                    const absl::Duration now = Now();
                    std::lock_guard lock(mu_);

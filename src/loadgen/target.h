@@ -11,6 +11,7 @@
 
 #include "absl/functional/any_invocable.h"
 #include "absl/status/status.h"
+#include "absl/time/clock.h"
 #include "absl/time/time.h"
 #include "absl/types/span.h"
 #include "beamline/request.h"
@@ -37,6 +38,9 @@ class Target {
   // Takes the requests that calls then choose from; at most `open_calls` calls will be open at once. Not while calls
   // are in flight.
   virtual absl::Status Prepare(std::vector<RecommendRequest> pool, int64_t open_calls) = 0;
+  // The clock of deadlines, the target's own: two that were made before and after a step of the system's clock differ
+  // by it for ever. Thread-safe.
+  virtual absl::Time Now() const { return absl::Now(); }
   // Sends the requests `indices` of the pool as one call and does not wait. `done` runs once, from any thread or inside
   // Send. REQUIRES: indices of the pool, at least one. Thread-safe.
   virtual void Send(absl::Span<const int> indices, absl::Time deadline, bool want_items, Done done) = 0;

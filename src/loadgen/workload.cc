@@ -12,7 +12,6 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "absl/time/clock.h"
 #include "base/interrupt.h"
 #include "beamline/status.h"
 
@@ -47,7 +46,7 @@ absl::StatusOr<std::vector<Answer>> AskOnce(Target& target, std::vector<Recommen
   BEAMLINE_RETURN_IF_ERROR(target.Prepare(std::move(requests), 1));
   const auto promise = std::make_shared<std::promise<std::vector<Answer>>>();
   std::future<std::vector<Answer>> future = promise->get_future();
-  target.Send(all, absl::Now() + timeout, /*want_items=*/true,
+  target.Send(all, target.Now() + timeout, /*want_items=*/true,
               [promise](std::vector<Answer> answers) { promise->set_value(std::move(answers)); });
   while (future.wait_for(kLook) != std::future_status::ready) BEAMLINE_RETURN_IF_ERROR(CheckInterrupted());
   std::vector<Answer> answers = future.get();

@@ -41,9 +41,13 @@ class FakeTarget final : public Target {
   std::function<void(int call)> in_send = [](int) {};  // on the caller's thread
   std::atomic<int> open{0}, most_open{0};
   int sends = 0;
+  absl::Duration clock_ahead;                          // of the system's, as after a step of that
+  absl::Duration longest = -absl::InfiniteDuration();  // time that a call had by the target's clock
 
   absl::Status Prepare(std::vector<RecommendRequest>, int64_t) override { return absl::OkStatus(); }
-  void Send(absl::Span<const int> indices, absl::Time, bool, Done done) override {
+  absl::Time Now() const override { return absl::Now() + clock_ahead; }
+  void Send(absl::Span<const int> indices, absl::Time deadline, bool, Done done) override {
+    longest = std::max(longest, deadline - Now());
     in_send(sends);
     most_open = std::max(most_open.load(), open.fetch_add(1) + 1);
     std::lock_guard lock(mu_);
@@ -145,6 +149,16 @@ TEST(RunTest, AGeneratorThatIsHeldUpDoesNotHideIt) {
   EXPECT_EQ(measured.requests, 60);
   EXPECT_GE(measured.lag.max, 280);
   EXPECT_GE(measured.latency.at(0.9).value, 150) << "30 of 60 calls came due meanwhile";
+}
+
+// An engine's clock does not follow the steps of the system's, which a long sweep may see.
+TEST(RunTest, DeadlinesAreOfTheTargetsClock) {
+  FakeTarget target;
+  target.clock_ahead = -absl::Hours(1);
+  const LoadOptions load{.warm_up = {}, .duration = 20 * kRunMs, .deadline = absl::Seconds(5)};
+  ASSERT_TRUE(RunLoad(target, 1, load, nullptr).ok());
+  EXPECT_LE(target.longest, load.deadline);
+  EXPECT_GT(target.longest, load.deadline / 2);
 }
 
 TEST(RunTest, MoreRequestsThanAreKeptEndARun) {

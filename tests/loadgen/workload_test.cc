@@ -80,11 +80,13 @@ TEST(WorkloadTest, ClassesHaveTheirShares) {
 class TinyTarget final : public Target {
  public:
   int most = 1000;
+  absl::Time Now() const override { return absl::Now() - absl::Hours(1); }
   absl::Status Prepare(std::vector<RecommendRequest> pool, int64_t) override {
     request_ = pool[0];
     return absl::OkStatus();
   }
-  void Send(absl::Span<const int>, absl::Time, bool want_items, Done done) override {
+  void Send(absl::Span<const int>, absl::Time deadline, bool want_items, Done done) override {
+    EXPECT_LE(deadline, Now() + absl::Seconds(1)) << "by another clock";
     Answer answer;
     if (request_.top_k > most) answer.status = absl::InvalidArgumentError("top_k");
     for (ItemId item = request_.history.size() + 1; want_items && item <= 200; ++item) {

@@ -14,7 +14,9 @@
 
 #include "absl/status/statusor.h"
 #include "base/clock.h"
+#include "base/run_catching.h"
 #include "beamline/engine.h"
+#include "beamline/status.h"
 #include "grpcpp/server_context.h"
 #include "server/flight_recorder.h"
 #include "server/metrics.h"
@@ -98,9 +100,12 @@ grpc::ServerUnaryReactor* Serve(ServiceContext& service, grpc::CallbackServerCon
   absl::Status status = call_context.status();
   if (status.ok()) {
     call->set_deadline(call_context->deadline);
-    Request request;
-    status = ParseMessage(bytes.request, service.limits.max_unknown_field_bytes, &request);
-    if (status.ok()) status = handle(call, *call_context, request);
+    // What is thrown from here gRPC would answer with UNIMPLEMENTED, and the call would be in flight for ever.
+    status = ReturnCatching("the call", [&]() -> absl::Status {
+      Request request;
+      BEAMLINE_RETURN_IF_ERROR(ParseMessage(bytes.request, service.limits.max_unknown_field_bytes, &request));
+      return handle(call, *call_context, request);
+    });
   }
   if (!status.ok()) call->Finish(status);
   return reactor;

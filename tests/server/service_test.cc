@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // The services over real gRPC on the loopback interface, with a fake engine behind.
+#include <new>
 #include <string>
 #include <vector>
 
@@ -53,6 +54,21 @@ TEST_F(ServiceTest, AnswersFromInsideSubmitToo) {
   EXPECT_EQ(Detail(status).retry_after_ms(), 50);
   EXPECT_EQ(server_->counters().refused.value(), 1u);
   EXPECT_EQ(server_->counters().failed.value(), 0u);
+}
+
+// Memory that runs out in gRPC's thread is this call's error: not that of a method which nobody knows, nor a call that
+// is in flight for ever.
+TEST_F(ServiceTest, WhatIsThrownEndsItsCall) {
+  engine_.set_mode(FakeEngine::Mode::kInline);
+  engine_.set_answer([](const RecommendRequest&) -> absl::StatusOr<RecommendResult> { throw std::bad_alloc(); });
+  v1::RecommendResponse response;
+  const grpc::Status status = Recommend(ValidRequest(), &response);
+  EXPECT_EQ(status.error_code(), grpc::StatusCode::INTERNAL);
+  EXPECT_THAT(status.error_message(), HasSubstr("out of memory"));
+  EXPECT_TRUE(Eventually([&] { return server_->in_flight() == 0; }));
+  EXPECT_EQ(server_->counters().failed.value(), 1u);
+  engine_.set_answer([](const RecommendRequest&) { return FakeResult(); });
+  EXPECT_TRUE(Recommend(ValidRequest(), &response).ok());
 }
 
 TEST_F(ServiceTest, BadFieldsAreNamedAndNeverReachTheEngine) {

@@ -9,6 +9,7 @@
 #include "absl/time/time.h"
 #include "backend/backend.h"
 #include "backend/ops.h"
+#include "base/interrupt.h"
 #include "base/log.h"
 #include "base/may_pass.h"
 #include "base/program.h"
@@ -107,6 +108,7 @@ absl::Status GroupModel::AwaitLoaded() {
   std::unique_lock<std::mutex> lock(leader_->mu_);
   const size_t others = static_cast<size_t>(leader_->group_->size()) - 1;
   while (leader_->answers_[id_].size() < others) {
+    BEAMLINE_RETURN_IF_ERROR(CheckInterrupted());
     BEAMLINE_RETURN_IF_ERROR(leader_->status());
     leader_->answered_.wait_for(lock, kLookPeriod);
   }

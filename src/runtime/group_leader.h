@@ -72,7 +72,8 @@ class GroupModel {
   GroupModel(std::shared_ptr<GroupLeader> leader, uint64_t id) : leader_(std::move(leader)), id_(id) {}
   ~GroupModel();
 
-  // Until all other ranks have it. The error is the first rank's that could not load it.
+  // Until all other ranks have it, or this process is interrupted (CANCELLED). Else the error is the first rank's that
+  // could not load it.
   absl::Status AwaitLoaded();
   absl::Status group_status() const { return leader_->status(); }
   // The context is no longer needed anywhere.

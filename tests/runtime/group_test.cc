@@ -23,9 +23,11 @@
 
 #include "absl/cleanup/cleanup.h"
 #include "absl/strings/str_cat.h"
+#include "absl/synchronization/notification.h"
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
 #include "backend/backend.h"
+#include "base/interrupt.h"
 #include "base/log.h"
 #include "base/may_pass.h"
 #include "base/program.h"
@@ -415,6 +417,33 @@ TEST(Group, ADamagedFileIsRefusedByTheRankThatReadsIt) {
   EXPECT_THAT(std::string(refused.message()),
               AllOf(HasSubstr("rank 1: "), HasSubstr("model.safetensors: SHA-256 is "), HasSubstr("damaged")));
   EXPECT_TRUE(IsMarkedMayPass(refused)) << "its copy may be going on yet";
+}
+
+// Whoever stops this process does not wait for minutes of another rank's loading.
+TEST(Group, AStopDoesNotWaitForAnotherRanksLoad) {
+  const RunnerOptions options{.bundle = TinyBundle("awaited", {}), .threads = 1};
+  const int port = parallel::testing::FreePort();
+  absl::Notification stopped;
+  std::thread slow([&] {  // lives, and has not loaded yet
+    const auto ctx = backend::MakeContext(options.device, options.dtype, options.backend);
+    ASSERT_TRUE(ctx.ok()) << ctx.status();
+    const auto group =
+        parallel::ProcessGroup::Join(parallel::testing::OptionsOf(1, 2, port), GroupSettings(options, *ctx));
+    ASSERT_TRUE(group.ok()) << group.status();
+    EXPECT_TRUE(stopped.WaitForNotificationWithTimeout(absl::Seconds(5)));
+  });
+  {
+    const auto leader = StartGroup(options, parallel::testing::OptionsOf(0, 2, port));
+    ASSERT_TRUE(leader.ok()) << leader.status();
+    const auto model = (*leader)->Load(options.bundle, *IdentifyBundle(options.bundle));
+    ASSERT_TRUE(model.ok()) << model.status();
+    SetInterrupted(true);
+    const absl::Status status = (*model)->AwaitLoaded();
+    SetInterrupted(false);
+    EXPECT_TRUE(absl::IsCancelled(status)) << status;
+    stopped.Notify();
+  }
+  slow.join();
 }
 
 // An error in the middle of a batch leaves the others waiting in it: the group ends, and says so at once.

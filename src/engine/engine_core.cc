@@ -55,7 +55,8 @@ std::string WhyNotReady(bool stopping, const absl::Status& fault, const schedule
   if (stopping) return "stopping";
   if (!fault.ok()) return std::string(fault.message());
   if (stats.broken_batches >= kBrokenBatches) return absl::StrCat("the last ", stats.broken_batches, " batches failed");
-  if (const absl::Duration without = now - stats.unanswered_since; without > kUnanswered) {
+  // Until the last batch, not until now: where nobody asks, nobody can be answered.
+  if (const absl::Duration without = stats.unanswered_until - stats.unanswered_since; without > kUnanswered) {
     return absl::StrCat("no batch has given an answer for ", absl::ToInt64Seconds(without), " s");
   }
   if (now < stats.next_end + kOverdue) return "";

@@ -147,6 +147,7 @@ std::vector<absl::Status> Scheduler::Decode(Work& work) {
   Judge(WorkKind::kDecode, decoded);
   if (finished) stats_.last_decoded = end;
   stats_.unanswered_since = finished ? absl::InfiniteFuture() : std::min(stats_.unanswered_since, start);
+  stats_.unanswered_until = finished ? absl::InfinitePast() : std::max(stats_.unanswered_until, end);
   ++stats_.decode_batches;
   stats_.decode_requests += jobs.size();
   stats_.decode_rows += size.rows;

@@ -66,8 +66,9 @@ struct SchedulerStats {
   // In which every job failed, none for its caller's sake: encode or decode, since a decode batch last finished a job.
   uint64_t broken_batches = 0;
   absl::Time last_decoded = absl::InfinitePast();  // when a decode batch last finished a job
-  // When the first decode batch since then began; InfiniteFuture: none has.
+  // When the first decode batch since then began (InfiniteFuture: none has), and when the last one ended.
   absl::Time unanswered_since = absl::InfiniteFuture();
+  absl::Time unanswered_until = absl::InfinitePast();
   // When the batch that should end first was expected to, by the cost table; InfiniteFuture: nothing executes.
   absl::Time next_end = absl::InfiniteFuture();
 };

@@ -114,6 +114,16 @@ TEST_F(EngineCoreTest, NotReadyWhenNobodyGetsAnAnswer) {
   EXPECT_TRUE(engine_->GetStatus().ready);
 }
 
+// An embedder who sends no work to what is not ready would never have it back.
+TEST_F(EngineCoreTest, SilenceAfterAnUnansweredBatchIsNotUnreadiness) {
+  runner_->before_step = [&](int step) {
+    if (step == 1) clock_->Advance(absl::Seconds(25));
+  };
+  EXPECT_FALSE(Ask(User("u")).ok());
+  clock_->Advance(absl::Hours(1));
+  EXPECT_EQ(engine_->GetStatus().not_ready, "");
+}
+
 TEST_F(EngineCoreTest, TellsWhenItLastSucceeded) {
   const absl::Time start = clock_->Now();
   EXPECT_EQ(engine_->GetStatus().last_success, start) << "the warm-up did";

@@ -427,17 +427,6 @@ TEST_F(EngineCoreTest, StepsAddUpToDecodeAndTheBatchIsTold) {
   EXPECT_EQ(t.prepare + t.queue + t.encode + t.decode + t.resolve, t.total);
 }
 
-// The gate that is asked before a device's search is not the end of a step.
-TEST_F(EngineCoreTest, OfASearchInOneGoNoStepIsTold) {
-  runner_->cost = absl::Milliseconds(3);
-  runner_->at_once = true;
-  const auto answer = Ask(User("u"));
-  ASSERT_TRUE(answer.ok()) << answer.status();
-  EXPECT_THAT(answer->timings.steps, IsEmpty());
-  EXPECT_EQ(answer->timings.decode, 9 * kMs);
-  EXPECT_EQ(answer->timings.decode_requests, 1);
-}
-
 TEST_F(EngineCoreTest, StagesAddUpBehindASlowCallbackAndWithoutAModel) {
   const auto sum = [](const StageTimings& t) { return t.prepare + t.queue + t.encode + t.decode + t.resolve; };
   StageTimings behind;

@@ -124,6 +124,17 @@ TEST_F(EngineCoreTest, SilenceAfterAnUnansweredBatchIsNotUnreadiness) {
   EXPECT_EQ(engine_->GetStatus().not_ready, "");
 }
 
+// The gate that is asked before a device's search is not the end of a step.
+TEST_F(EngineCoreTest, OfASearchInOneGoNoStepIsTold) {
+  runner_->cost = absl::Milliseconds(3);
+  runner_->at_once = true;
+  const auto answer = Ask(User("u"));
+  ASSERT_TRUE(answer.ok()) << answer.status();
+  EXPECT_TRUE(answer->timings.steps.empty());
+  EXPECT_EQ(answer->timings.decode, 9 * kMs);
+  EXPECT_EQ(answer->timings.decode_requests, 1);
+}
+
 TEST_F(EngineCoreTest, TellsWhenItLastSucceeded) {
   const absl::Time start = clock_->Now();
   EXPECT_EQ(engine_->GetStatus().last_success, start) << "the warm-up did";

@@ -92,7 +92,7 @@ class FakeRunner final : public runtime::Runner {
   absl::Status fault_;                     // set while no other thread runs
   bool throw_in_warm_up = false;
   std::string estimate;
-  int concurrency = 1;   // batches at once
+  int concurrency = 1;  // batches at once
   int until_warm = 1;
   bool at_once = false;  // the gate is asked once, before the first step, as of a device's search
   std::vector<RecommendRequest> warmed;

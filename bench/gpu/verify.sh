@@ -55,7 +55,11 @@ done
 
 if [[ -e carry.tar.gz && ! carry/COMMIT -nt carry.tar.gz ]]; then  # what an earlier call unpacked may be another commit's
   rm -rf carry
-  tar -xzf carry.tar.gz --touch
+  if ! tar -xzf carry.tar.gz --touch; then
+    rm -rf carry  # the next call would take the part for the whole
+    echo "carry.tar.gz: cannot be unpacked whole (see above: damaged on its way, or no room); carry it again" >&2
+    exit 2
+  fi
 fi
 if ! { mkdir -p "$results" && [[ -d $results && -w $results ]]; }; then
   echo "$results: cannot be written, and nothing measured would be kept; set BEAMLINE_RESULTS" >&2

@@ -428,6 +428,16 @@ done""")
         (self.root / "carry/COMMIT").write_text("edited\n")
         self.assertEqual(self.verify("bench")[2]["commit"], "edited", "unpacked again though it is no newer")
 
+    def test_a_damaged_archive_is_refused_and_leaves_nothing(self):
+        (self.root / "carry/filler").write_bytes(os.urandom(1 << 16))
+        subprocess.run(["tar", "-czf", "carry.tar.gz", "carry"], cwd=self.root, check=True)
+        whole = (self.root / "carry.tar.gz").read_bytes()
+        (self.root / "carry.tar.gz").write_bytes(whole[:len(whole) // 2])
+        os.utime(self.root / "carry/COMMIT", (1, 1))
+        for _ in range(2):
+            self.assertEqual(self.verify("bench")[0], 2)
+            self.assertFalse((self.root / "carry").exists())
+
     def test_goals(self):
         def engine(name, batch, clients, p50, rate, of, cached=1.0, beams=512):
             return (f'{{"engine": "{name}", "batch": {batch}, "clients": {clients}, "beams": {beams}, "p50_ms": {p50}, '

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Ctrl-C (SIGINT) and SIGTERM as a flag that long loops poll, so that they end with absl::CancelledError and
-// destructors remove temporary files. A second signal ends the process at once, but for one within half a second, which
-// is the same wish (`timeout` signals a process and then its group). The flag is process-wide, as signals are. All
-// functions are thread-safe.
+// Ctrl-C (SIGINT), SIGTERM and, but under `nohup`, SIGHUP (a terminal that is gone) as a flag that long loops poll, so
+// that they end with absl::CancelledError and destructors remove temporary files. A second signal ends the process at
+// once, but for one within half a second, which is the same wish (`timeout` signals a process and then its group). The
+// flag is process-wide, as signals are. All functions are thread-safe.
 #pragma once
 
 #include "absl/status/status.h"

@@ -153,6 +153,27 @@ TEST(InterruptTest, ASignalSetsTheFlag) {
   SetInterrupted(false);
   std::signal(SIGINT, SIG_DFL);
   std::signal(SIGTERM, SIG_DFL);
+  std::signal(SIGHUP, SIG_DFL);
+}
+
+// A connection that breaks is no reason to lose an epoch, nor one to stop what `nohup` started.
+TEST(InterruptTest, ATerminalThatIsGoneInterruptsUnlessItWasIgnored) {
+  const auto interrupted = [](auto before) {
+    const pid_t child = fork();
+    if (child == 0) {
+      SetInterrupted(false);
+      std::signal(SIGHUP, before);
+      InstallInterruptHandler();
+      std::raise(SIGHUP);
+      _exit(Interrupted() ? 1 : 0);
+    }
+    int status = 0;
+    EXPECT_EQ(waitpid(child, &status, 0), child);
+    EXPECT_TRUE(WIFEXITED(status)) << status;
+    return WEXITSTATUS(status) == 1;
+  };
+  EXPECT_TRUE(interrupted(SIG_DFL));
+  EXPECT_FALSE(interrupted(SIG_IGN));
 }
 
 // `timeout` signals a process and then its group. Where the machine stands still between the two they are two.

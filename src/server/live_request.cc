@@ -144,6 +144,7 @@ json AnswerJson(const std::string& request_id, const RecommendResult& result, co
     entry["sid"] = CodesOf(item.sid);
     entry["log_probs"] = item.log_probs;
     entry["score"] = item.score;
+    if (item.value.has_value()) entry["value"] = *item.value;
     items.push_back(std::move(entry));
   }
   return {{"request_id", request_id},

@@ -30,6 +30,7 @@ RecommendResult TracedResult() {
                   {{0, 0, -0.25f, -0.75f}, {1, 1, -0.5f, -1.5f}},
                   {{0, 0, -0.125f, -0.875f}, {0, 1, 0.0f, -1.5f}}};
   result.trace = std::make_shared<const SearchTrace>(std::move(trace));
+  result.items[0].value = 2.5f;
   result.timings.steps = {absl::Microseconds(10), absl::Microseconds(11), absl::Microseconds(12)};
   return result;
 }
@@ -91,6 +92,8 @@ TEST_F(LiveRequestTest, TellsHistoryBeamsAndVideos) {
   EXPECT_EQ(body["items"][0]["item"], "5");
   EXPECT_EQ(body["items"][0]["sid"], json({1, 0, 0}));
   EXPECT_EQ(body["items"][0]["score"], -0.875);
+  EXPECT_EQ(body["items"][0]["value"], 2.5) << "what the list is ordered by";
+  EXPECT_FALSE(body["items"][1].contains("value"));
   EXPECT_EQ(body["model_version"], "model-1");
 }
 

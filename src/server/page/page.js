@@ -120,6 +120,7 @@ function videoBox(item, rank) {
       make('strong', {}, `${rank}. ${item.title || 'item ' + item.item}`),
       make(
           'span', {class: 'meta'}, make('span', {}, percent(item.score)),
+          item.value === undefined ? '' : make('span', {}, `value ${item.value.toPrecision(4)}`),
           make('span', {class: 'sid'}, `<${item.sid.join(',')}>`),
           item.title ? make('span', {class: 'id'}, item.item) : ''));
   box.beam = item;

@@ -7,6 +7,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
+#include "base/utf8.h"
 #include "data/labels.h"
 
 namespace beamline::cli {
@@ -14,15 +15,14 @@ namespace {
 
 std::string FormatSid(const v1::Sid& sid) { return absl::StrCat("<", absl::StrJoin(sid.codes(), ","), ">"); }
 
+constexpr size_t kMaxTitleBytes = 4096;
+
 // Titles come from outside: control characters must not reach the terminal.
 std::string Title(ItemId item, const ItemsById& items) {
   const auto found = items.find(item);
   if (found == items.end()) return "(not in the catalogue)";
-  std::string title = found->second.title();
-  for (char& c : title) {
-    if (static_cast<unsigned char>(c) < 0x20 || c == 0x7f) c = ' ';
-  }
-  return title.empty() ? "-" : title;
+  const std::string& title = found->second.title();
+  return title.empty() ? "-" : PrintableUtf8(title, kMaxTitleBytes);
 }
 
 std::string Probabilities(const v1::RecommendedItem& item) {

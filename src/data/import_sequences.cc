@@ -153,6 +153,7 @@ absl::StatusOr<ItemTableWriter> CopyTitles(const TitleSource& source, const std:
 
 absl::StatusOr<ImportReport> ImportSequences(const std::filesystem::path& file, uint32_t sequence_labels,
                                              const ImportOptions& options) {
+  BEAMLINE_RETURN_IF_ERROR(ReadFileStart(file, 1).status());  // before a folder is made
   BEAMLINE_ASSIGN_OR_RETURN(const TableFolder out,
                             TableFolder::Open(options.out, options.gzip, {"events"}, options.overwrite));
   ImportReport report;
@@ -177,6 +178,10 @@ absl::StatusOr<ImportReport> ImportAmazon(const std::filesystem::path& folder, c
   BEAMLINE_ASSIGN_OR_RETURN(const TableFolder out,
                             TableFolder::Open(options.out, options.gzip, tables, options.overwrite));
   ImportReport report;
+  if (titles.empty() && !attribute_file.empty()) {
+    report.notes.push_back(
+        absl::StrCat(attribute_file.filename().string(), ": left out, there are no titles.tsv(.gz) of the items"));
+  }
   Attributes attributes;
   if (!titles.empty() && !attribute_file.empty()) {
     BEAMLINE_ASSIGN_OR_RETURN(attributes, ReadAttributes(attribute_file, &report));

@@ -10,6 +10,17 @@ namespace {
 using ::testing::HasSubstr;
 using ::testing::Not;
 
+// U+009B begins a terminal's commands as ESC [ does.
+TEST(ClientOutput, TitlesReachTheTerminalWithoutControlCharacters) {
+  v1::RecommendResponse response;
+  response.add_items()->set_item_id(7);
+  ItemsById items;
+  items[7].set_title(
+      "\x1b[31m\xc2\x9b"
+      "2Jr\xc3\xb6t");
+  EXPECT_THAT(FormatRecommendations(response, items), HasSubstr("?[31m?2Jr\xc3\xb6t\n"));
+}
+
 // A server that is older than a field does not say 0 in it.
 TEST(ClientOutput, WhatAnOlderServerDoesNotTellIsLeftOut) {
   v1::RecommendResponse response;

@@ -174,6 +174,18 @@ TEST_F(ImportTest, AmazonWithTitlesAndAttributes) {
   EXPECT_EQ(dataset.item_attributes(2).title, " odd");
 }
 
+TEST_F(ImportTest, WhatIsLeftOutIsTold) {
+  WriteText("in/Beauty.txt", "1 1 2 3\n");
+  WriteText("in/Beauty_item2attributes.json", "{\"1\": [4]}");
+  EXPECT_THAT(ImportAmazon(Path("in"), Options()).value().notes,
+              ::testing::Contains(::testing::HasSubstr("Beauty_item2attributes.json: left out")));
+}
+
+TEST_F(ImportTest, AFileThatIsNotThereLeavesNoFolder) {
+  EXPECT_PRED_FORMAT2(IsError, ImportSequences(Path("none.txt"), kClick, Options()).status(), "none.txt");
+  EXPECT_FALSE(std::filesystem::exists(Path("out")));
+}
+
 TEST_F(ImportTest, AmazonBadAttributes) {
   WriteText("in/Beauty.txt", "1 1 2 3\n");
   WriteText("in/item_titles.tsv", "1\tB004\tx\n");

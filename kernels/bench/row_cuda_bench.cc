@@ -253,11 +253,10 @@ void StateCases(Bench& bench, int requests) {
   Run(bench, {"next_step", Requests(requests), rows * (2.0 + 4 + 4 + 4) + 4.0 * requests}, NextStepCuda, next);
 
   const double row_bytes = kHalf * kWidth, visible = 400.0 * requests;
-  const TakeVisibleArgs take{.tokens = tokens,
-                             .row_bytes = static_cast<int64_t>(row_bytes),
-                             .order = orders,
-                             .x = RandomMatrix(tokens, kWidth, kBf16),
-                             .out = EmptyMatrix(tokens, kWidth, kBf16)};
+  TakeVisibleArgs take{.tokens = tokens, .count = 1, .order = orders};
+  take.row_bytes[0] = static_cast<int64_t>(row_bytes);
+  take.x[0] = RandomMatrix(tokens, kWidth, kBf16);
+  take.out[0] = EmptyMatrix(tokens, kWidth, kBf16);
   Run(bench, {"take_visible", Rows(tokens), 4.0 * tokens + 2 * visible * row_bytes}, TakeVisibleCuda, take);
   StackRowsArgs stack{.requests = requests, .capacity = kContext, .row_bytes = static_cast<int64_t>(row_bytes)};
   for (int b = 0; b < requests; ++b) {
@@ -266,6 +265,13 @@ void StateCases(Bench& bench, int requests) {
   }
   stack.out = EmptyMatrix(tokens, kWidth, kBf16);
   Run(bench, {"stack_rows", Requests(requests), (visible + tokens) * row_bytes}, StackRowsCuda, stack);
+  CopyAllArgs copy{.count = 14};  // layers
+  for (int i = 0; i < copy.count; ++i) {
+    copy.from[i] = RandomMatrix(tokens, kWidth, kBf16);
+    copy.to[i] = EmptyMatrix(tokens, kWidth, kBf16);
+    copy.bytes[i] = static_cast<int64_t>(tokens * row_bytes);
+  }
+  Run(bench, {"copy_all", Rows(tokens) + ", 14 layers", 2.0 * 14 * tokens * row_bytes}, CopyAllCuda, copy);
 }
 
 void RankerCases(Bench& bench, int requests) {

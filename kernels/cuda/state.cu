@@ -1,4 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <algorithm>
+#include <cstdint>
+
 #include "beamline/kernels/state_cuda.h"
 #include "cuda/launch.cuh"
 
@@ -83,7 +86,28 @@ __global__ void __launch_bounds__(kThreads) RankNodes(const __grid_constant__ Ra
   args.rank[slot] = smaller;
 }
 
-// One block per token, which counts the visible ones before its own.
+__device__ bool AreAligned(const void* a, const void* b, int64_t bytes, unsigned to) {
+  return (reinterpret_cast<uintptr_t>(a) | reinterpret_cast<uintptr_t>(b) | static_cast<uintptr_t>(bytes)) % to == 0;
+}
+
+// By threads first, first + step, ... of those that copy.
+template <class Unit>
+__device__ void CopyUnits(void* to, const void* from, int64_t bytes, int64_t first, int64_t step) {
+  for (int64_t i = first; i < bytes / static_cast<int64_t>(sizeof(Unit)); i += step) {
+    static_cast<Unit*>(to)[i] = static_cast<const Unit*>(from)[i];
+  }
+}
+__device__ void CopyBytes(void* to, const void* from, int64_t bytes, int64_t first, int64_t step) {
+  if (AreAligned(to, from, bytes, sizeof(uint4))) {
+    CopyUnits<uint4>(to, from, bytes, first, step);
+  } else if (AreAligned(to, from, bytes, sizeof(uint32_t))) {
+    CopyUnits<uint32_t>(to, from, bytes, first, step);
+  } else {
+    CopyUnits<unsigned char>(to, from, bytes, first, step);
+  }
+}
+
+// One block per token and x, which counts the visible ones before its own.
 __global__ void __launch_bounds__(kThreads) TakeVisible(const __grid_constant__ TakeVisibleArgs args) {
   AwaitPredecessors();
   __shared__ uint32_t before;
@@ -95,21 +119,28 @@ __global__ void __launch_bounds__(kThreads) TakeVisible(const __grid_constant__ 
   for (int32_t t = threadIdx.x; t < token; t += kThreads) mine += args.order[t] != kHiddenOrder ? 1 : 0;
   atomicAdd(&before, mine);
   __syncthreads();
-  const int64_t words = args.row_bytes / 4;
-  const uint32_t* from = static_cast<const uint32_t*>(args.x) + token * words;
-  uint32_t* to = static_cast<uint32_t*>(args.out) + before * words;
-  for (int64_t i = threadIdx.x; i < words; i += kThreads) to[i] = from[i];
+  const int64_t bytes = args.row_bytes[blockIdx.y];
+  CopyBytes(static_cast<char*>(args.out[blockIdx.y]) + before * bytes,
+            static_cast<const char*>(args.x[blockIdx.y]) + token * bytes, bytes, threadIdx.x, kThreads);
 }
 
 // One block per row of the result.
 __global__ void __launch_bounds__(kThreads) StackRows(const __grid_constant__ StackRowsArgs args) {
   AwaitPredecessors();
   const int32_t request = static_cast<int32_t>(blockIdx.y), row = static_cast<int32_t>(blockIdx.x);
-  const int64_t words = args.row_bytes / 4;
-  uint32_t* to = static_cast<uint32_t*>(args.out) + (int64_t{request} * args.capacity + row) * words;
-  const bool held = row < args.count[request];
-  const uint32_t* from = held ? static_cast<const uint32_t*>(args.rows[request]) + row * words : nullptr;
-  for (int64_t i = threadIdx.x; i < words; i += kThreads) to[i] = held ? from[i] : args.fill;
+  char* to = static_cast<char*>(args.out) + (int64_t{request} * args.capacity + row) * args.row_bytes;
+  if (row < args.count[request]) {
+    CopyBytes(to, static_cast<const char*>(args.rows[request]) + row * args.row_bytes, args.row_bytes, threadIdx.x,
+              kThreads);
+    return;
+  }
+  for (int64_t i = threadIdx.x; i < args.row_bytes / 4; i += kThreads) reinterpret_cast<uint32_t*>(to)[i] = args.fill;
+}
+
+// Blocks of a column share a copy; `step` threads they are.
+__global__ void __launch_bounds__(kThreads) CopyAll(const __grid_constant__ CopyAllArgs args, int64_t step) {
+  AwaitPredecessors();
+  CopyBytes(args.to[blockIdx.y], args.from[blockIdx.y], args.bytes[blockIdx.y], ThreadOfGrid(), step);
 }
 
 bool ValidRows(int32_t requests, int32_t rows) {
@@ -158,11 +189,18 @@ LaunchError RankNodesCuda(const RankNodesArgs& args, CudaStream stream) {
 }
 
 LaunchError TakeVisibleCuda(const TakeVisibleArgs& args, CudaStream stream) {
-  if (!ValidRows(1, args.tokens) || !ValidRowBytes(args.row_bytes) || args.order == nullptr || args.x == nullptr ||
-      args.out == nullptr || !AreNaturallyAligned(args.order) || !IsAligned(args.x, 4) || !IsAligned(args.out, 4)) {
+  if (!ValidRows(1, args.tokens) || args.count < 1 || args.count > kMaxTaken || args.order == nullptr ||
+      !AreNaturallyAligned(args.order)) {
     return LaunchError::kInvalidArgument;
   }
-  return Launch(TakeVisible, {static_cast<unsigned>(args.tokens), kThreads}, stream, args);
+  for (int32_t i = 0; i < args.count; ++i) {
+    if (!ValidRowBytes(args.row_bytes[i]) || args.x[i] == nullptr || args.out[i] == nullptr ||
+        !IsAligned(args.x[i], 4) || !IsAligned(args.out[i], 4)) {
+      return LaunchError::kInvalidArgument;
+    }
+  }
+  const dim3 grid(static_cast<unsigned>(args.tokens), static_cast<unsigned>(args.count));
+  return Launch(TakeVisible, {grid, kThreads}, stream, args);
 }
 
 LaunchError StackRowsCuda(const StackRowsArgs& args, CudaStream stream) {
@@ -178,6 +216,20 @@ LaunchError StackRowsCuda(const StackRowsArgs& args, CudaStream stream) {
   }
   const dim3 grid(static_cast<unsigned>(args.capacity), static_cast<unsigned>(args.requests));
   return Launch(StackRows, {grid, kThreads}, stream, args);
+}
+
+LaunchError CopyAllCuda(const CopyAllArgs& args, CudaStream stream) {
+  if (args.count < 1 || args.count > kMaxCopied) return LaunchError::kInvalidArgument;
+  int64_t most = 0;
+  for (int32_t i = 0; i < args.count; ++i) {
+    if (args.from[i] == nullptr || args.to[i] == nullptr || args.bytes[i] < 1) return LaunchError::kInvalidArgument;
+    most = std::max(most, args.bytes[i]);
+  }
+  // Four vectors a thread; more blocks than some waves of the device bring nothing.
+  constexpr int64_t kBlockBytes = int64_t{kThreads} * 4 * sizeof(uint4), kMostBlocks = 1024;
+  const auto blocks = static_cast<unsigned>(std::min((most + kBlockBytes - 1) / kBlockBytes, kMostBlocks));
+  const dim3 grid(blocks, static_cast<unsigned>(args.count));
+  return Launch(CopyAll, {grid, kThreads}, stream, args, int64_t{blocks} * kThreads);
 }
 
 }  // namespace beamline::kernels

@@ -93,6 +93,11 @@ class Backend {
                                   const LineageStep& step) const = 0;
   virtual Tensor TakeVisible(Context&, const Tensor& x, const Tensor& order, int64_t row) const = 0;
   virtual Tensor StackPadded(Context&, absl::Span<const Tensor> rows, int64_t capacity, int32_t fill) const = 0;
+  // One after the other, where a backend does not do all at once.
+  virtual std::vector<Tensor> TakeAllVisible(Context&, absl::Span<const Tensor> xs, const Tensor& order,
+                                             int64_t row) const;
+  virtual std::vector<Tensor> StackAllPadded(Context&, absl::Span<const Tensor> rows, int64_t stacks,
+                                             int64_t capacity) const;
   // REQUIRES: !SearchesOnDevice().
   virtual Tensor TakeRows(Context&, const Tensor& x, int64_t first, int64_t count) const;
   virtual Tensor JoinRows(Context&, absl::Span<const Tensor> parts) const;

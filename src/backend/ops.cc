@@ -132,8 +132,16 @@ Tensor LineageAttention(Context& ctx, const Tensor& x, const SelfAttentionWeight
   return ctx.backend->LineageAttention(ctx, x, w, step);
 }
 
-Tensor TakeVisible(Context& ctx, const Tensor& x, const Tensor& order, int64_t row) {
-  return ctx.backend->TakeVisible(ctx, x, order, row);
+std::vector<Tensor> Backend::TakeAllVisible(Context& ctx, absl::Span<const Tensor> xs, const Tensor& order,
+                                            int64_t row) const {
+  std::vector<Tensor> taken;
+  taken.reserve(xs.size());
+  for (const Tensor& x : xs) taken.push_back(TakeVisible(ctx, x, order, row));
+  return taken;
+}
+
+std::vector<Tensor> TakeVisible(Context& ctx, absl::Span<const Tensor> xs, const Tensor& order, int64_t row) {
+  return ctx.backend->TakeAllVisible(ctx, xs, order, row);
 }
 
 int64_t RoomFor(const Context& ctx, int64_t size, int64_t fewest) { return ctx.backend->RoomFor(ctx, size, fewest); }
@@ -156,6 +164,22 @@ Tensor JoinRows(Context& ctx, absl::Span<const Tensor> parts) { return ctx.backe
 
 Tensor StackPadded(Context& ctx, absl::Span<const Tensor> rows, int64_t capacity, int32_t fill) {
   return ctx.backend->StackPadded(ctx, rows, capacity, fill);
+}
+
+std::vector<Tensor> Backend::StackAllPadded(Context& ctx, absl::Span<const Tensor> rows, int64_t stacks,
+                                            int64_t capacity) const {
+  std::vector<Tensor> stacked;
+  stacked.reserve(static_cast<size_t>(stacks));
+  const size_t each = rows.size() / static_cast<size_t>(stacks);
+  for (size_t at = 0; at < rows.size(); at += each) {
+    stacked.push_back(StackPadded(ctx, rows.subspan(at, each), capacity, 0));
+  }
+  return stacked;
+}
+
+std::vector<Tensor> StackAllPadded(Context& ctx, absl::Span<const Tensor> rows, int64_t stacks, int64_t capacity) {
+  if (stacks == 0) return {};
+  return ctx.backend->StackAllPadded(ctx, rows, stacks, capacity);
 }
 
 std::vector<Tensor> RunPass(Context& ctx, const std::string& pass, absl::Span<const Tensor> inputs, PassBody body) {

@@ -101,11 +101,15 @@ Tensor ExtendLineage(Context& ctx, const Tensor& lineage, const Tensor& parents)
 // x [batch * rows, d] attends to its ancestors and itself; unless it is the last step, its key and value are appended
 // to the cache.
 Tensor LineageAttention(Context& ctx, const Tensor& x, const SelfAttentionWeights& w, const LineageStep& step);
-// The entries of row `row` of x [batch, capacity, ...] whose order is not kPaddingOrder, copied. -> [count, ...]
-Tensor TakeVisible(Context& ctx, const Tensor& x, const Tensor& order, int64_t row);
+// Of each of xs [batch, capacity, ...] the entries of row `row` whose order is not kPaddingOrder, copied. -> of each
+// [count, ...]
+std::vector<Tensor> TakeVisible(Context& ctx, absl::Span<const Tensor> xs, const Tensor& order, int64_t row);
 // Rows [count_i, ...] padded with `fill` to `capacity` and stacked; of an undefined tensor, but the first, nothing but
 // `fill`. -> [rows.size(), capacity, ...]
 Tensor StackPadded(Context& ctx, absl::Span<const Tensor> rows, int64_t capacity, int32_t fill);
+// The same of as many rows for each of `stacks` stacks, those of one behind those of the one before, with zeros. What
+// is undefined in one is so in all. -> of each [rows.size() / stacks, capacity, ...]
+std::vector<Tensor> StackAllPadded(Context& ctx, absl::Span<const Tensor> rows, int64_t stacks, int64_t capacity);
 // Rows [first, first + count) of x, copied out of the batch. -> [count, ...]
 Tensor TakeRows(Context& ctx, const Tensor& x, int64_t first, int64_t count);
 // Parts [count_i, ...] one after the other. -> [sum of counts, ...]

@@ -63,11 +63,12 @@ std::vector<ContextHandle> SplitContext(backend::Context& ctx, const EncodedCont
 
 std::vector<ContextHandle> SplitContext(backend::Context& ctx, const EncodedContext& encoded, int64_t requests) {
   std::vector<ContextHandle> handles(requests);
+  std::vector<at::Tensor> all = {encoded.order};
+  all.insert(all.end(), encoded.key_value.begin(), encoded.key_value.end());
   for (size_t row = 0; row < handles.size(); ++row) {
-    handles[row].order = backend::TakeVisible(ctx, encoded.order, encoded.order, static_cast<int64_t>(row));
-    for (const at::Tensor& layer : encoded.key_value) {
-      handles[row].key_value.push_back(backend::TakeVisible(ctx, layer, encoded.order, static_cast<int64_t>(row)));
-    }
+    std::vector<at::Tensor> taken = backend::TakeVisible(ctx, all, encoded.order, static_cast<int64_t>(row));
+    handles[row].order = std::move(taken[0]);
+    handles[row].key_value.assign(std::make_move_iterator(taken.begin() + 1), std::make_move_iterator(taken.end()));
     handles[row].first.own.resize(encoded.first.own.size());
     ForEachTensor(handles[row].first, encoded.first, [&](at::Tensor& one, const at::Tensor& all) {
       if (!all.defined()) return;
@@ -86,10 +87,14 @@ EncodedContext PackContexts(backend::Context& ctx, absl::Span<const ContextHandl
   std::vector<at::Tensor> rows(std::max(static_cast<size_t>(requests), handles.size()));  // those behind: undefined
   for (size_t row = 0; row < handles.size(); ++row) rows[row] = handles[row]->order;
   packed.order = backend::StackPadded(ctx, rows, capacity, backend::kPaddingOrder);
-  for (size_t layer = 0; layer < handles[0]->key_value.size(); ++layer) {
-    for (size_t row = 0; row < handles.size(); ++row) rows[row] = handles[row]->key_value[layer];
-    packed.key_value.push_back(backend::StackPadded(ctx, rows, capacity, 0));
+  const size_t layers = handles[0]->key_value.size();
+  std::vector<at::Tensor> of_layers(layers * rows.size());
+  for (size_t layer = 0; layer < layers; ++layer) {
+    for (size_t row = 0; row < handles.size(); ++row) {
+      of_layers[layer * rows.size() + row] = handles[row]->key_value[layer];
+    }
   }
+  packed.key_value = backend::StackAllPadded(ctx, of_layers, static_cast<int64_t>(layers), capacity);
   const FirstStep& first = handles[0]->first;
   packed.first.own.resize(first.own.size());
   const auto join = [&](const auto& of) {

@@ -220,7 +220,8 @@ TEST_P(AttentionTest, TakeVisibleAndStackPadded) {
   const Pair x = Random(6, 2);  // [2, 3, 2]
   const Tensor order = Ints({-1, kPaddingOrder, 4, kPaddingOrder, kPaddingOrder, kPaddingOrder}, {2, 3});
   const Tensor cube = x.tensor.view({2, 3, 2});
-  const Tensor first = TakeVisible(ctx_, cube, order, 0), second = TakeVisible(ctx_, cube, order, 1);
+  const std::vector<Tensor> firsts = TakeVisible(ctx_, {cube, order}, order, 0);
+  const Tensor first = firsts[0], second = TakeVisible(ctx_, {cube}, order, 1)[0];
   EXPECT_EQ(second.size(0), 0);
   Matrix expected(9, 2);
   std::fill(expected.v.begin(), expected.v.end(), 7.0);
@@ -228,7 +229,26 @@ TEST_P(AttentionTest, TakeVisibleAndStackPadded) {
   const Tensor stacked = StackPadded(ctx_, {second, first, {}}, 3, 7);
   EXPECT_EQ(stacked.sizes(), at::IntArrayRef({3, 3, 2}));
   ExpectNear(stacked, expected);
-  EXPECT_EQ(DownloadInts(ctx_, TakeVisible(ctx_, order, order, 0)), (std::vector<int32_t>{-1, 4}));
+  EXPECT_EQ(DownloadInts(ctx_, firsts[1]), (std::vector<int32_t>{-1, 4}));
+
+  // As layers do: more of them than fit into one launch.
+  const std::vector<Tensor> many = TakeVisible(ctx_, std::vector<Tensor>(70, cube), order, 0);
+  ASSERT_EQ(many.size(), 70u);
+  std::vector<Tensor> rows;
+  for (const Tensor& taken : many) {
+    rows.push_back(taken);
+    rows.push_back(second);
+    rows.emplace_back();
+  }
+  const std::vector<Tensor> layers = StackAllPadded(ctx_, rows, 70, 3);
+  ASSERT_EQ(layers.size(), 70u);
+  Matrix padded(9, 2);
+  for (int64_t i = 0; i < 2; ++i) padded(0, i) = x.matrix(0, i), padded(1, i) = x.matrix(2, i);
+  for (const size_t layer : {size_t{0}, size_t{43}, size_t{69}}) {
+    EXPECT_EQ(layers[layer].sizes(), at::IntArrayRef({3, 3, 2}));
+    ExpectNear(layers[layer], padded);
+  }
+  EXPECT_TRUE(StackAllPadded(ctx_, {}, 0, 3).empty());
 }
 
 // Of logits, whose rows may stand further apart than they are long.

@@ -128,7 +128,7 @@ TEST_F(DeviceMemoryTest, WhatEarlierContextsLeaveIsFree) {
     backend::Context ctx = backend::BeginBatch(shared);
     const at::Tensor order = backend::UploadInts(ctx, std::vector<int32_t>(4096, 0), {1, 4096});
     const at::Tensor x = backend::UploadFloats(ctx, std::vector<float>(4096 * 1024), {1, 4096, 1024});
-    backend::TakeVisible(ctx, x, order, 0);
+    backend::TakeVisible(ctx, {x}, order, 0);
   }
   shared.workers.reset();
   emulator::memory = before + (size_t{40} << 20);

@@ -91,6 +91,10 @@ class CudaBackend final : public Backend {
                           const LineageStep& step) const override;
   Tensor TakeVisible(Context&, const Tensor& x, const Tensor& order, int64_t row) const override;
   Tensor StackPadded(Context&, absl::Span<const Tensor> rows, int64_t capacity, int32_t fill) const override;
+  std::vector<Tensor> TakeAllVisible(Context&, absl::Span<const Tensor> xs, const Tensor& order,
+                                     int64_t row) const override;
+  std::vector<Tensor> StackAllPadded(Context&, absl::Span<const Tensor> rows, int64_t stacks,
+                                     int64_t capacity) const override;
   void SelectBeams(Context&, const SelectBeamsArgs&) const override;
   void RankBeams(Context&, const RankBeamsArgs&) const override;
   std::vector<Tensor> RunPass(Context&, const std::string& pass, absl::Span<const Tensor> inputs,

@@ -7,6 +7,7 @@
 #include "absl/strings/str_cat.h"
 #include "backend/cuda/cuda_batch.h"
 #include "base/out_of_memory.h"
+#include "beamline/kernels/state_cuda.h"
 
 namespace beamline::backend::cuda {
 namespace {
@@ -31,11 +32,21 @@ void Destroy(cudaGraphExec_t graph) {
   if (graph != nullptr) cudaGraphExecDestroy(graph);
 }
 
-void CopyInput(CudaBatch& batch, const at::Tensor& to, const at::Tensor& from) {
-  if (!from.defined() || from.nbytes() == 0) return;
-  Check(cudaMemcpyAsync(to.mutable_data_ptr(), from.const_data_ptr(), from.nbytes(), cudaMemcpyDeviceToDevice,
-                        batch.stream()),
-        "a graph's input");
+// By one launch: a copy for each would be a layer's worth of host time for each layer.
+void CopyInputs(CudaBatch& batch, absl::Span<const at::Tensor> to, absl::Span<const at::Tensor> from) {
+  kernels::CopyAllArgs args;
+  const auto launch = [&] {
+    if (args.count > 0) Check(kernels::CopyAllCuda(args, batch.stream()), "a graph's inputs");
+    args.count = 0;
+  };
+  for (size_t i = 0; i < from.size(); ++i) {
+    if (!from[i].defined() || from[i].nbytes() == 0) continue;
+    args.from[args.count] = from[i].const_data_ptr();
+    args.to[args.count] = to[i].mutable_data_ptr();
+    args.bytes[args.count] = static_cast<int64_t>(from[i].nbytes());
+    if (++args.count == kernels::kMaxCopied) launch();
+  }
+  launch();
 }
 
 }  // namespace
@@ -52,7 +63,10 @@ std::vector<at::Tensor> Graphs::Places(CudaBatch& batch, const std::string& pass
   for (size_t i = 0; i < inputs.size(); ++i) {
     if (!inputs[i].defined()) continue;
     const auto bytes = std::bit_ceil(std::max<uint64_t>(inputs[i].nbytes(), 1));
-    if (!kept[i].defined() || kept[i].nbytes() < bytes) kept[i] = batch.Take({static_cast<int64_t>(bytes)}, c10::kByte);
+    if (!kept[i].defined() || kept[i].nbytes() < bytes) {
+      // Not of the batch's storage: a pass would miss it as it is captured, which may not allocate.
+      kept[i] = NewTensor(batch.worker().device, {static_cast<int64_t>(bytes)}, c10::kByte);
+    }
     places[i] = View(kept[i], 0, inputs[i].sizes(), inputs[i].scalar_type());
   }
   return places;
@@ -131,7 +145,7 @@ std::vector<at::Tensor> Graphs::Run(CudaBatch& batch, const std::string& pass, a
                                     Body body) {
   Entry* const entry = Find(batch, pass, inputs, body);
   if (entry == nullptr) return body(inputs);
-  for (size_t i = 0; i < inputs.size(); ++i) CopyInput(batch, entry->inputs[i], inputs[i]);
+  CopyInputs(batch, entry->inputs, inputs);
   Check(cudaGraphLaunch(entry->graph, batch.stream()), "launching a pass");
   ++launches_;
   return entry->outputs;

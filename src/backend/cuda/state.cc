@@ -53,10 +53,12 @@ Tensor CudaBackend::ExtendLineage(Context& ctx, const Tensor& lineage, const Ten
 }
 
 // Kept by the context cache, hence not from the batch's storage. An order that this batch uploaded is known here, so
-// nothing is waited for.
-Tensor CudaBackend::TakeVisible(Context& ctx, const Tensor& x, const Tensor& order, int64_t row) const {
+// nothing is waited for. All layers of a request leave by one launch: one for each would be a request's whole way from
+// its encode to its search.
+std::vector<Tensor> CudaBackend::TakeAllVisible(Context& ctx, absl::Span<const Tensor> xs, const Tensor& order,
+                                                int64_t row) const {
   CudaBatch& batch = BatchOf(ctx);
-  const int64_t tokens = order.size(1), row_bytes = static_cast<int64_t>(x.nbytes()) / (x.size(0) * tokens);
+  const int64_t tokens = order.size(1);
   const Tensor own = View(order, row * tokens * 4, {tokens}, c10::kInt);
   std::vector<int32_t> brought;
   const auto* orders = static_cast<const int32_t*>(batch.HostCopy(own));
@@ -64,22 +66,38 @@ Tensor CudaBackend::TakeVisible(Context& ctx, const Tensor& x, const Tensor& ord
     brought = DownloadInts(ctx, own);
     orders = brought.data();
   }
-  std::vector<int64_t> shape = x.sizes().vec();
-  shape.erase(shape.begin());
-  shape[0] = std::count_if(orders, orders + tokens, [](int32_t of_token) { return of_token != kPaddingOrder; });
-  const Tensor visible = kept_.Take(shape, x.scalar_type());
-  batch.Hold(visible);
-  if (shape[0] == 0) return visible;
+  const int64_t count =
+      std::count_if(orders, orders + tokens, [](int32_t of_token) { return of_token != kPaddingOrder; });
+  std::vector<Tensor> visible;
+  visible.reserve(xs.size());
+  for (const Tensor& x : xs) {
+    std::vector<int64_t> shape = x.sizes().vec();
+    shape.erase(shape.begin());
+    shape[0] = count;
+    visible.push_back(kept_.Take(shape, x.scalar_type()));
+    batch.Hold(visible.back());
+  }
+  if (count == 0) return visible;
   const cudaStream_t stream = batch.stream();
-  Check(kernels::TakeVisibleCuda({.tokens = static_cast<int32_t>(tokens),
-                                  .row_bytes = row_bytes,
-                                  .order = own.const_data_ptr<int32_t>(),
-                                  .x = static_cast<const char*>(x.const_data_ptr()) + row * tokens * row_bytes,
-                                  .out = visible.mutable_data_ptr()},
-                                 stream),
-        "taking a context out of a batch");
+  for (size_t first = 0; first < xs.size(); first += kernels::kMaxTaken) {
+    kernels::TakeVisibleArgs args;
+    args.tokens = static_cast<int32_t>(tokens);
+    args.order = own.const_data_ptr<int32_t>();
+    args.count = static_cast<int32_t>(std::min<size_t>(kernels::kMaxTaken, xs.size() - first));
+    for (int32_t i = 0; i < args.count; ++i) {
+      const Tensor& x = xs[first + i];
+      args.row_bytes[i] = static_cast<int64_t>(x.nbytes()) / (x.size(0) * tokens);
+      args.x[i] = static_cast<const char*>(x.const_data_ptr()) + row * tokens * args.row_bytes[i];
+      args.out[i] = visible[first + i].mutable_data_ptr();
+    }
+    Check(kernels::TakeVisibleCuda(args, stream), "taking a context out of a batch");
+  }
   Check(cudaEventRecord(batch.worker().published, stream), "an event");
   return visible;
+}
+
+Tensor CudaBackend::TakeVisible(Context& ctx, const Tensor& x, const Tensor& order, int64_t row) const {
+  return TakeAllVisible(ctx, {x}, order, row)[0];
 }
 
 Tensor CudaBackend::StackPadded(Context& ctx, absl::Span<const Tensor> rows, int64_t capacity, int32_t fill) const {
@@ -106,6 +124,19 @@ Tensor CudaBackend::StackPadded(Context& ctx, absl::Span<const Tensor> rows, int
     args.out = static_cast<char*>(stacked.mutable_data_ptr()) + static_cast<int64_t>(first) * capacity * row_bytes;
     Check(kernels::StackRowsCuda(args, stream), "stacking contexts");
   }
+  return stacked;
+}
+
+// By one launch, as one stack of all.
+std::vector<Tensor> CudaBackend::StackAllPadded(Context& ctx, absl::Span<const Tensor> rows, int64_t stacks,
+                                                int64_t capacity) const {
+  const Tensor all = StackPadded(ctx, rows, capacity, 0);
+  std::vector<int64_t> shape = all.sizes().vec();
+  shape[0] /= stacks;
+  const int64_t bytes = static_cast<int64_t>(all.nbytes()) / stacks;
+  std::vector<Tensor> stacked;
+  stacked.reserve(static_cast<size_t>(stacks));
+  for (int64_t i = 0; i < stacks; ++i) stacked.push_back(View(all, i * bytes, shape, all.scalar_type()));
   return stacked;
 }
 

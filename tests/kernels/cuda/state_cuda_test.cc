@@ -150,14 +150,16 @@ TEST_F(StateGpu, ContextsLeaveAndEnterBatches) {
     const int count = static_cast<int>(expected.size()) / words;
     const DeviceBuffer<int32_t> device_order(order), device_x(x);
     DeviceBuffer<int32_t> taken(expected.size());
-    ASSERT_EQ(TakeVisibleCuda({.tokens = tokens,
-                               .row_bytes = 4 * words,
-                               .order = device_order.data(),
-                               .x = device_x.data(),
-                               .out = taken.data()},
-                              nullptr),
-              LaunchError::kOk);
+    DeviceBuffer<int32_t> taken_order(static_cast<size_t>(count));
+    TakeVisibleArgs take{.tokens = tokens, .count = 2, .order = device_order.data()};
+    take.row_bytes[0] = 4, take.x[0] = device_order.data(), take.out[0] = taken_order.data();
+    take.row_bytes[1] = 4 * words, take.x[1] = device_x.data(), take.out[1] = taken.data();
+    ASSERT_EQ(TakeVisibleCuda(take, nullptr), LaunchError::kOk);
     ASSERT_EQ(taken.Download(), expected);
+    std::vector<int32_t> expected_order;
+    std::copy_if(order.begin(), order.end(), std::back_inserter(expected_order),
+                 [](int32_t of_token) { return of_token != kHiddenOrder; });
+    ASSERT_EQ(taken_order.Download(), expected_order);
 
     const int capacity = count + 3;
     DeviceBuffer<int32_t> stacked(3 * capacity * words);
@@ -172,6 +174,33 @@ TEST_F(StateGpu, ContextsLeaveAndEnterBatches) {
     args.count[2] = capacity + 1;
     EXPECT_EQ(StackRowsCuda(args, nullptr), LaunchError::kInvalidArgument);
   }
+}
+
+// Of every alignment and length, the shortest shorter than any vector, the longest longer than the blocks of one copy.
+TEST_F(StateGpu, CopiesAreExactAndTouchNothingElse) {
+  std::mt19937 random(8);
+  constexpr int kBytes = 6 << 20;
+  std::vector<uint8_t> from(kBytes), to(kBytes, 0xee);
+  for (uint8_t& byte : from) byte = static_cast<uint8_t>(random());
+  const DeviceBuffer<uint8_t> device_from(from);
+  DeviceBuffer<uint8_t> device_to(to);
+  CopyAllArgs args;
+  int64_t at = 0;
+  for (const int64_t bytes : {1, 2, 3, 4, 15, 16, 17, 48, 4096, 4097, 20000, 5 << 20}) {
+    for (const int shift : {0, 1, 4, 8}) {
+      if (bytes == 5 << 20 && shift > 0) continue;
+      at = (at + 31) / 16 * 16;
+      const int64_t source = bytes == 5 << 20 ? 0 : at + shift, target = at + (shift == 8 ? 4 : shift);
+      args.from[args.count] = device_from.data() + source;
+      args.to[args.count] = device_to.data() + target;
+      args.bytes[args.count++] = bytes;
+      std::copy_n(from.begin() + source, bytes, to.begin() + target);
+      at = target + bytes + 1;
+    }
+  }
+  ASSERT_LE(at, kBytes);
+  ASSERT_EQ(CopyAllCuda(args, nullptr), LaunchError::kOk);
+  EXPECT_EQ(device_to.Download(), to);
 }
 
 class ElementwiseGpu : public GpuTest {};
@@ -282,14 +311,18 @@ TEST(StateCudaArguments, AreChecked) {
   EXPECT_TRUE(next_refused([&](NextStepArgs& a) { a.codes = between; }));
   EXPECT_TRUE(next_refused([&](NextStepArgs& a) { a.parents = between; }));
 
-  const TakeVisibleArgs take{.tokens = 1, .row_bytes = 4, .order = memory, .x = memory, .out = memory + 4};
+  TakeVisibleArgs take{.tokens = 1, .count = 1, .order = memory};
+  take.row_bytes[0] = 4, take.x[0] = memory, take.out[0] = memory + 4;
   const auto take_refused = [&](auto change) { return refused(TakeVisibleCuda, take, change); };
-  EXPECT_TRUE(take_refused([](TakeVisibleArgs& a) { a.row_bytes = 6; }));
-  EXPECT_TRUE(take_refused([](TakeVisibleArgs& a) { a.row_bytes = (int64_t{1} << 30) + 4; }));
+  EXPECT_TRUE(take_refused([](TakeVisibleArgs& a) { a.row_bytes[0] = 6; }));
+  EXPECT_TRUE(take_refused([](TakeVisibleArgs& a) { a.row_bytes[0] = (int64_t{1} << 30) + 4; }));
+  EXPECT_TRUE(take_refused([](TakeVisibleArgs& a) { a.count = 0; }));
+  EXPECT_TRUE(take_refused([](TakeVisibleArgs& a) { a.count = kMaxTaken + 1; }));
+  EXPECT_TRUE(take_refused([](TakeVisibleArgs& a) { a.count = 2; })) << "the second is not there";
   EXPECT_TRUE(take_refused([](TakeVisibleArgs& a) { a.tokens = kMaxStateRows + 1; }));
   EXPECT_TRUE(take_refused([&](TakeVisibleArgs& a) { a.order = between; }));
-  EXPECT_TRUE(take_refused([&](TakeVisibleArgs& a) { a.x = between; }));
-  EXPECT_TRUE(take_refused([&](TakeVisibleArgs& a) { a.out = between; }));
+  EXPECT_TRUE(take_refused([&](TakeVisibleArgs& a) { a.x[0] = between; }));
+  EXPECT_TRUE(take_refused([&](TakeVisibleArgs& a) { a.out[0] = between; }));
 
   StackRowsArgs stack{.requests = 1, .capacity = 1, .row_bytes = 4, .out = memory + 4};
   stack.rows[0] = memory, stack.count[0] = 1;
@@ -299,12 +332,22 @@ TEST(StateCudaArguments, AreChecked) {
   EXPECT_TRUE(stack_refused([](StackRowsArgs& a) { a.rows[0] = nullptr; }));
   EXPECT_TRUE(stack_refused([&](StackRowsArgs& a) { a.rows[0] = between; }));
   EXPECT_TRUE(stack_refused([&](StackRowsArgs& a) { a.out = between; }));
+
+  CopyAllArgs copy{.count = 1};
+  copy.from[0] = memory, copy.to[0] = memory + 4, copy.bytes[0] = 4;
+  const auto copy_refused = [&](auto change) { return refused(CopyAllCuda, copy, change); };
+  EXPECT_TRUE(copy_refused([](CopyAllArgs& a) { a.count = 0; }));
+  EXPECT_TRUE(copy_refused([](CopyAllArgs& a) { a.count = kMaxCopied + 1; }));
+  EXPECT_TRUE(copy_refused([](CopyAllArgs& a) { a.from[0] = nullptr; }));
+  EXPECT_TRUE(copy_refused([](CopyAllArgs& a) { a.to[0] = nullptr; }));
+  EXPECT_TRUE(copy_refused([](CopyAllArgs& a) { a.bytes[0] = 0; }));
   if (WhyNoGpu().empty()) return;
   EXPECT_EQ(VisibilityCuda(visibility, nullptr), LaunchError::kCuda);
   EXPECT_EQ(ExtendLineageCuda(extend, nullptr), LaunchError::kCuda);
   EXPECT_EQ(NextStepCuda(next, nullptr), LaunchError::kCuda);
   EXPECT_EQ(TakeVisibleCuda(take, nullptr), LaunchError::kCuda);
   EXPECT_EQ(StackRowsCuda(stack, nullptr), LaunchError::kCuda);
+  EXPECT_EQ(CopyAllCuda(copy, nullptr), LaunchError::kCuda);
 }
 
 TEST(ElementwiseCudaArguments, AreChecked) {

@@ -70,13 +70,16 @@ struct RankNodesArgs {
 
 LaunchError RankNodesCuda(const RankNodesArgs& args, CudaStream stream);
 
-// The rows of x whose order is not kHiddenOrder, in their order.
+inline constexpr int32_t kMaxTaken = 64;  // of one launch
+
+// Of each x the rows whose order is not kHiddenOrder, in their order.
 struct TakeVisibleArgs {
   int32_t tokens = 0;
-  int64_t row_bytes = 0;
+  int32_t count = 0;               // of x, at most kMaxTaken
   const int32_t* order = nullptr;  // [tokens]
-  const void* x = nullptr;         // [tokens][row_bytes]
-  void* out = nullptr;             // [visible tokens][row_bytes]
+  int64_t row_bytes[kMaxTaken] = {};
+  const void* x[kMaxTaken] = {};  // [tokens][row_bytes]
+  void* out[kMaxTaken] = {};      // [visible tokens][row_bytes]
 };
 
 LaunchError TakeVisibleCuda(const TakeVisibleArgs& args, CudaStream stream);
@@ -95,5 +98,17 @@ struct StackRowsArgs {
 };
 
 LaunchError StackRowsCuda(const StackRowsArgs& args, CudaStream stream);
+
+inline constexpr int32_t kMaxCopied = 128;  // of one launch
+
+// Several copies at once.
+struct CopyAllArgs {
+  int32_t count = 0;                  // at most kMaxCopied
+  const void* from[kMaxCopied] = {};  // of any alignment; 16 bytes are fastest
+  void* to[kMaxCopied] = {};
+  int64_t bytes[kMaxCopied] = {};  // at least 1
+};
+
+LaunchError CopyAllCuda(const CopyAllArgs& args, CudaStream stream);
 
 }  // namespace beamline::kernels

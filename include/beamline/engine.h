@@ -71,8 +71,8 @@ struct EngineOptions {
   // that meets the deadline; never fewer beams than top_k. The answer states it. Empty: beams are as asked for.
   std::vector<NarrowingStep> narrowing;
   // Spent at most, when the first model is loaded, on measuring what its batches cost, on a GPU once on each worker,
-  // though the smallest runs twice whatever it takes; a fifth of it for one that is loaded while another serves. 0:
-  // learnt from traffic alone.
+  // though the smallest runs until it is warm and once more; a fifth of it for one that is loaded while another serves.
+  // 0: learnt from traffic alone.
   absl::Duration cost_measurement = absl::Milliseconds(500);
   int64_t context_cache_bytes = 64 << 20;           // 0: no cache
   std::shared_ptr<UserHistoryStore> history_store;  // asked for the history of requests that bring none; null: none

@@ -30,8 +30,9 @@ struct CostMeasurement {
 };
 
 // The least of the runs of each size and of all larger ones, as other work on the machine only adds; there is one more
-// of them than a batch takes to be warm. A batch that fails is an error: requests would meet it, too;
-// RESOURCE_EXHAUSTED where memory ran out. Called by the thread that warms the model up.
+// of them than a batch takes to be warm. A size that the budget leaves cold is left out where that takes more than one
+// run. A batch that fails is an error: requests would meet it, too; RESOURCE_EXHAUSTED where memory ran out. Called by
+// the thread that warms the model up.
 absl::StatusOr<std::vector<scheduler::BatchCost>> MeasureCosts(runtime::Runner& runner,
                                                                const CostMeasurement& measurement, const Clock& clock);
 

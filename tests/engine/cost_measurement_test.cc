@@ -92,6 +92,15 @@ TEST_F(CostMeasurementTest, TakesARunOfABatchThatIsWarm) {
   EXPECT_EQ(costs[3].duration, 3 * kCostMs);
 }
 
+TEST_F(CostMeasurementTest, ASizeThatTheBudgetLeavesColdIsNoCost) {
+  runner_.until_warm = 2;
+  runner_.before_step = [&, step = 0](int) mutable {
+    if (step++ == 3 * 3) clock_.Advance(100 * kCostMs);  // the first run of the second size
+  };
+  const auto costs = Measured({.beam_width = 8, .max_requests = 4, .budget = 50 * kCostMs});
+  EXPECT_THAT(Sizes(costs, scheduler::WorkKind::kDecode), ::testing::ElementsAre(1));
+}
+
 TEST_F(CostMeasurementTest, ASizeCostsNoMoreThanALargerOne) {
   int runs = 0;
   runner_.before_step = [&](int level) {

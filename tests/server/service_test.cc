@@ -303,6 +303,22 @@ TEST_F(ServiceTest, BatchGivesEveryUserItsOwnStatusInOrder) {
   for (size_t i = 0; i < 4; ++i) EXPECT_EQ(requests[i].more_follow, i < 3) << i;
 }
 
+// The engine would wait for nobody.
+TEST_F(ServiceTest, BehindTheLastGoodUserOfABatchNoMoreFollow) {
+  v1::BatchRecommendRequest request;
+  for (int i = 0; i < 4; ++i) *request.add_requests() = ValidRequest();
+  for (const int i : {1, 3}) request.mutable_requests(i)->add_beam_widths(0);
+  v1::BatchRecommendResponse response;
+  grpc::ClientContext context;
+  SetTimeout(context);
+  ASSERT_TRUE(recommend_->BatchRecommend(&context, request, &response).ok());
+  for (int i = 0; i < 4; ++i) EXPECT_EQ(response.results(i).code(), i % 2 == 0 ? 0 : 3) << i;
+  const std::vector<RecommendRequest> requests = engine_.requests();
+  ASSERT_EQ(requests.size(), 2u);
+  EXPECT_TRUE(requests[0].more_follow);
+  EXPECT_FALSE(requests[1].more_follow);
+}
+
 TEST_F(ServiceTest, UsersOfABatchEndBeforeItsDeadline) {
   engine_.set_answer([](const RecommendRequest& request) -> absl::StatusOr<RecommendResult> {
     if (request.user_id == "late") {

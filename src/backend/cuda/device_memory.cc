@@ -41,7 +41,7 @@ void FreeDevice(void* memory) { cudaFree(memory); }
 
 }  // namespace
 
-Reserve::Reserve(c10::Device device, std::function<bool()> release) : device_(device), release_(std::move(release)) {
+Reserve::Reserve(c10::Device device, std::function<void()> release) : device_(device), release_(std::move(release)) {
   const std::lock_guard<std::mutex> lock(reserves_mu);
   Reserves().push_back(this);
 }
@@ -51,12 +51,12 @@ Reserve::~Reserve() {
   std::erase(Reserves(), this);
 }
 
-// Whether anything was given back.
-bool ReleaseReserves(c10::Device device) {
-  bool any = false;
+// Behind another thread that does the same, until the device has what that one gives back.
+void ReleaseReserves(c10::Device device) {
   const std::lock_guard<std::mutex> lock(reserves_mu);
-  for (const Reserve* reserve : Reserves()) any |= reserve->device_ == device && reserve->release_();
-  return any;
+  for (const Reserve* reserve : Reserves()) {
+    if (reserve->device_ == device) reserve->release_();
+  }
 }
 
 void Check(cudaError_t error, const char* what) {
@@ -77,7 +77,8 @@ at::Tensor NewTensor(c10::Device device, at::IntArrayRef shape, c10::ScalarType 
   void* memory = nullptr;
   const auto allocate = [&] { return cudaMalloc(&memory, static_cast<size_t>(std::max<int64_t>(bytes, 1))); };
   cudaError_t error = allocate();
-  if (error == cudaErrorMemoryAllocation && ReleaseReserves(device)) {
+  if (error == cudaErrorMemoryAllocation) {
+    ReleaseReserves(device);
     cudaGetLastError();  // the runtime would tell it of the next launch
     error = allocate();
   }

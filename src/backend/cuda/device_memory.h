@@ -21,18 +21,18 @@ void Check(cudaError_t error, const char* what);
 void Check(kernels::LaunchError error, const char* what);
 
 // Memory of a device that is held for later and can be given back: where the device has none left, NewTensor asks for
-// it before it gives up. `release` is called in any thread that allocates; it says whether there was any.
+// it before it gives up. `release` is called in any thread that allocates, in one at a time.
 class Reserve {
  public:
-  Reserve(c10::Device device, std::function<bool()> release);
+  Reserve(c10::Device device, std::function<void()> release);
   ~Reserve();
   Reserve(const Reserve&) = delete;
   Reserve& operator=(const Reserve&) = delete;
 
  private:
-  friend bool ReleaseReserves(c10::Device device);
+  friend void ReleaseReserves(c10::Device device);
   const c10::Device device_;
-  const std::function<bool()> release_;
+  const std::function<void()> release_;
 };
 
 // A contiguous tensor of undefined values. `device` is what it calls itself: the CPU under the tests' emulator.

@@ -14,7 +14,7 @@ struct KeptMemory::Lent {
   Blocks block;            // one: a list, so that it goes home without an allocation
 };
 
-KeptMemory::KeptMemory(c10::Device device) : device_(device), reserve_(device, [this] { return ReleaseFree(); }) {}
+KeptMemory::KeptMemory(c10::Device device) : device_(device), reserve_(device, [this] { ReleaseFree(); }) {}
 
 KeptMemory::~KeptMemory() {
   Blocks free;

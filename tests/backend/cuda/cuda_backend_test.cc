@@ -100,6 +100,17 @@ TEST_F(CudaBackendTest, WhatIsKeptAndFreeIsGivenBackBeforeMemoryRunsOut) {
   EXPECT_NO_THROW(kept.Take({20 << 20}, c10::kByte));
   emulator::memory = memory;
 }
+
+// Two batches run out of memory at once, and what is kept goes back in the other's thread.
+TEST_F(CudaBackendTest, WhatAnotherThreadGivesBackIsEnoughToo) {
+  const c10::Device device = SharedContext().device;
+  const size_t memory = emulator::memory;
+  KeptMemory kept(device);
+  const Reserve other(device, [&] { emulator::memory = memory; });
+  emulator::memory = emulator::allocated + (size_t{1} << 20);
+  EXPECT_NO_THROW(NewTensor(device, {2 << 20}, c10::kByte));
+  emulator::memory = memory;
+}
 #endif
 
 // What a batch ran on last is still in the cache; and models share none of it.

@@ -80,16 +80,15 @@ class TemporaryFolder {
     const fs::path before = path_.string() + ".before";
     const bool replaces = rename(target.c_str(), before.c_str()) == 0;
     if (!replaces && errno != ENOENT) return CannotRename(target);
-    absl::Status status;
     if (rename(path_.c_str(), target.c_str()) != 0) {
-      status = CannotRename(target);
-      if (replaces && rename(before.c_str(), target.c_str()) == 0) return status;
-    } else {
-      path_.clear();
+      absl::Status status = CannotRename(target);
+      if (!replaces || rename(before.c_str(), target.c_str()) == 0) return status;
+      return absl::Status(status.code(), absl::StrCat(status.message(), "; what stood there is ", before.string()));
     }
+    path_.clear();
     std::error_code ignored;
     if (replaces) fs::remove_all(before, ignored);
-    return status;
+    return absl::OkStatus();
   }
   static int chmod_readable(const std::string& name) {
     std::error_code error;

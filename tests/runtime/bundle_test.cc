@@ -34,6 +34,7 @@
 namespace {
 
 bool knows_rename_flags = true;
+std::string renames_nothing_to;  // EIO
 
 }  // namespace
 
@@ -41,6 +42,12 @@ bool knows_rename_flags = true;
 extern "C" int renameat2(int from_folder, const char* from, int to_folder, const char* to, unsigned flags) noexcept {
   if (knows_rename_flags) return static_cast<int>(syscall(SYS_renameat2, from_folder, from, to_folder, to, flags));
   errno = (flags & RENAME_EXCHANGE) != 0 && faccessat(to_folder, to, F_OK, 0) != 0 ? ENOENT : EINVAL;
+  return -1;
+}
+
+extern "C" int rename(const char* from, const char* to) noexcept {
+  if (to != renames_nothing_to) return static_cast<int>(syscall(SYS_renameat2, AT_FDCWD, from, AT_FDCWD, to, 0));
+  errno = EIO;
   return -1;
 }
 
@@ -410,6 +417,25 @@ TEST_F(BundleTest, IsWrittenWhereTheFileSystemKnowsNoFlagsOfRename) {
     EXPECT_EQ(bundle->manifest.model_version, "v2");
   }
   EXPECT_EQ(EntriesInRoot(), 3) << "these and the parts";
+}
+
+// A server that fails between two steps: neither the new bundle nor the old one can be put in place.
+TEST_F(BundleTest, WhatCannotBePutBackIsKept) {
+  ASSERT_TRUE(testing::WriteTinyParts(root_ / "parts").ok());
+  const fs::path folder = root_ / "parts";
+  const BundleParts parts = {folder / kConfigFile,   folder / kWeightsFile,          folder / kVocabularyFile,
+                             folder / kCodebookFile, LoadBundle(bundle_)->catalogue, "v2"};
+  const std::string version = LoadBundle(bundle_)->manifest.model_version;
+  knows_rename_flags = false;
+  renames_nothing_to = bundle_.string();
+  const absl::Status status = WriteBundle(parts, bundle_, {.overwrite = true}).status();
+  knows_rename_flags = true;
+  renames_nothing_to.clear();
+  ASSERT_FALSE(status.ok());
+  const std::string message(status.message());
+  const auto kept = LoadBundle(message.substr(message.rfind(' ') + 1));
+  ASSERT_TRUE(kept.ok()) << status << "\n" << kept.status();
+  EXPECT_EQ(kept->manifest.model_version, version);
 }
 
 TEST_F(BundleTest, OverwritesOnlyBundlesAndOnlyWhenAsked) {

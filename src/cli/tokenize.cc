@@ -92,6 +92,25 @@ absl::Status WriteIndex(const TokenizeFlags& flags, const sid::SidTable& table) 
   return sid::WriteIndexJson(flags.write_index, table, flags.id_offset);
 }
 
+// Of a promise that is not kept: why, and what would help.
+void WarnOfCrowded(const TokenizeFlags& flags, int64_t largest_sid) {
+  const bool promised = flags.kmeans.collision_free && flags.from_index.empty();
+  if (!promised || largest_sid <= flags.kmeans.max_items_per_sid) return;
+  const bool any_move = flags.kmeans.max_move_error >= sid::ResidualKMeansOptions().max_move_error;
+  std::string why = "some prefix has more items than its last level has room for", help = "or try --balanced";
+  if (!any_move) {
+    why = absl::StrCat("moves over --max-move-error were left undone, or ", why);
+    help = "try --balanced, or raise --max-move-error";
+  }
+  help = absl::StrCat("give the last level more codes, ", help);
+  if (!flags.encode.empty()) {
+    why = "known items keep their SIDs, and new ones share one where their prefix has no free code";
+    help = "fewer takes a new tokenizer, and a model trained with it";
+  }
+  std::fprintf(stderr, "--max-items-per-sid: %d is not kept: %s, and a SID got %lld; %s\n",
+               flags.kmeans.max_items_per_sid, why.c_str(), static_cast<long long>(largest_sid), help.c_str());
+}
+
 // Codebook before table: whoever finds the table finds the codebook it names.
 absl::Status WriteFolder(const TokenizeFlags& flags, const Tokenization& result, const FloatMatrix* vectors) {
   BEAMLINE_ASSIGN_OR_RETURN(const sid::TokenizerReport report,
@@ -101,18 +120,7 @@ absl::Status WriteFolder(const TokenizeFlags& flags, const Tokenization& result,
   BEAMLINE_RETURN_IF_ERROR(sid::WriteSidTsv(InFolder(flags.out, "sids.tsv"), result.table));
   BEAMLINE_RETURN_IF_ERROR(WriteFileAtomically(InFolder(flags.out, "report.json"), sid::ReportJson(report)));
   BEAMLINE_RETURN_IF_ERROR(WriteIndex(flags, result.table));
-  const bool crowded = report.tokenizer.largest_sid > flags.kmeans.max_items_per_sid;
-  if (flags.kmeans.collision_free && flags.from_index.empty() && crowded) {
-    const bool any_move = flags.kmeans.max_move_error >= sid::ResidualKMeansOptions().max_move_error;
-    std::fprintf(stderr,
-                 "--max-items-per-sid: %d is not kept: %s, and a SID got %lld; give the last level more codes, %s\n",
-                 flags.kmeans.max_items_per_sid,
-                 any_move ? "some prefix has more items than its last level has room for"
-                          : "moves over --max-move-error were left undone, or some prefix has more items than its last "
-                            "level has room for",
-                 static_cast<long long>(report.tokenizer.largest_sid),
-                 any_move ? "or try --balanced" : "try --balanced, or raise --max-move-error");
-  }
+  WarnOfCrowded(flags, report.tokenizer.largest_sid);
   std::printf("%s\ncodebook  %s\nlevels    %s\nwrote     %s\n", sid::ReportText(report).c_str(),
               result.codebook.fingerprint().c_str(), sid::FormatLevelSizes(result.codebook.level_sizes()).c_str(),
               flags.out.c_str());

@@ -208,9 +208,10 @@ absl::StatusOr<std::vector<Sid>> Codebook::Encode(const FloatMatrix& vectors, Th
   StartProgress(progress, "encode", vectors.rows, "items");
   for (int64_t first = 0; first < vectors.rows; first += kRowsPerPart) {
     BEAMLINE_RETURN_IF_ERROR(CheckInterrupted());
-    UpdateProgress(progress, first);
-    ParallelFor(pool, std::min(kRowsPerPart, vectors.rows - first), kEncodeRowsPerTask,
+    const int64_t part = std::min(kRowsPerPart, vectors.rows - first);
+    ParallelFor(pool, part, kEncodeRowsPerTask,
                 [&](int64_t begin, int64_t end) { encode(first + begin, first + end); });
+    UpdateProgress(progress, first + part);
   }
   FinishProgress(progress);
   return sids;

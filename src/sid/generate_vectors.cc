@@ -65,6 +65,7 @@ absl::StatusOr<ItemVectors> GenerateVectors(const VectorOptions& options, Progre
     BEAMLINE_RETURN_IF_ERROR(CheckInterrupted());
     UpdateProgress(progress, item);
   }
+  UpdateProgress(progress, options.items);
   FinishProgress(progress);
   return result;
 }

@@ -45,6 +45,18 @@ TEST_F(TokenizeTest, CollisionsThatAreLeftAreExplained) {
               HasSubstr("--max-items-per-sid: 1 is not kept: some prefix has more items than"));
 }
 
+// Neither another level size nor --balanced can be asked of a codebook that is there.
+TEST_F(TokenizeTest, CollisionsOfKnownItemsAreNotBlamedOnRoom) {
+  Good(absl::StrCat("generate-data vectors --items 100 --dim 4 --out ", File("v.safetensors")));
+  Good(absl::StrCat("generate-data vectors --items 101 --dim 4 --out ", File("w.safetensors")));
+  Good(absl::StrCat("tokenize --threads 1 --levels 4,60 --vectors ", File("v.safetensors"), " --out ", File("t")));
+  EXPECT_THAT(Good(absl::StrCat("tokenize --threads 1 --collision-free --encode ", File("t"), " --vectors ",
+                                File("w.safetensors"), " --out ", File("more")))
+                  .text,
+              ::testing::AllOf(HasSubstr("--max-items-per-sid: 1 is not kept: known items keep their SIDs"),
+                               HasSubstr("encode 100% 1/1 items"), Not(HasSubstr("--balanced"))));
+}
+
 TEST_F(TokenizeTest, NewItemsJoinTheTokenizerOfTheOldOnes) {
   const auto vectors = [&](const std::string& name, int items) {
     Good(absl::StrCat("generate-data vectors --dim 4 --items ", items, " --out ", File(name)));

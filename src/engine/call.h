@@ -25,6 +25,7 @@ struct Call {
   ServingHandle serving;
   Engine::Callback done;
   AnswerLimits limits;
+  bool more_follow = false;  // as its request
   absl::Time received, deadline;
   std::unique_ptr<RecommendRequest> sample;  // to be recorded when answered; null: not this one
   std::vector<Event> traced_history;         // where the request is traced
@@ -34,7 +35,7 @@ struct Call {
 
   std::mutex mu;
   scheduler::Scheduler* scheduler = nullptr;  // guarded by mu, as all below; set while the scheduler holds the job
-  scheduler::Scheduler::JobId job = 0;
+  scheduler::Scheduler::JobId job = 0;        // 0: the scheduler has not met it
   bool cancelled = false;
   absl::Time cancelled_at;  // where it is
   bool ended = false;

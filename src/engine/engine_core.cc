@@ -169,6 +169,7 @@ Engine::Canceller EngineCore::Submit(RecommendRequest request, Callback done) {
   if (request.deadline == absl::InfiniteFuture()) request.deadline = call->received + options_.default_deadline;
   call->deadline = request.deadline;
   call->limits = {request.top_k, request.items_per_sid};
+  call->more_follow = request.more_follow;
   call->done = std::move(done);
   call->serving = Serving();
   const Preparation::Place place = PlaceOf(request);
@@ -358,11 +359,14 @@ absl::StatusOr<RecommendResult> EngineCore::Answer(const Call& call, const runti
 }
 
 bool EngineCore::End(const CallPtr& call, absl::StatusOr<RecommendResult> result, bool refused) {
+  bool unmet = false;
   {
     std::lock_guard lock(call->mu);
     if (std::exchange(call->ended, true)) return false;
     call->scheduler = nullptr;
+    unmet = call->job == 0;
   }
+  if (unmet && !call->more_follow) scheduler_->NoneFollow();  // those before it may wait for it
   (result.ok() ? completed_ : refused ? rejected_ : failed_).Add();
   if (result.ok() && result->narrowing > 0) narrowed_.Add();
   if (result.ok() && call->sample != nullptr) recorder_.Add(*std::move(call->sample), clock_->Now());

@@ -105,6 +105,14 @@ void Scheduler::SetBaseline(absl::Span<const BatchCost> measured) {
   cost_.SetBaseline(measured);
 }
 
+void Scheduler::NoneFollow() {
+  {
+    std::lock_guard lock(mu_);
+    if (!std::exchange(more_follow_, false)) return;
+  }
+  work_changed_.notify_one();
+}
+
 void Scheduler::Cancel(JobId id) {
   {
     std::lock_guard lock(mu_);

@@ -96,6 +96,9 @@ class Scheduler {
   // What batches cost by the warm-up of the model that serves from now on (cost_table.h).
   void SetBaseline(absl::Span<const BatchCost> measured);
 
+  // Whoever was to follow the newest job (Job::more_follow) does not come.
+  void NoneFollow();
+
   // The job ends with CANCELLED soon, if it has not ended yet; with DEADLINE_EXCEEDED where hardly any of its time is
   // left. A no-op for ended and unknown ids.
   void Cancel(JobId id);

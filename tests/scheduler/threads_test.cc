@@ -327,6 +327,17 @@ TEST_F(CompanyTest, ARefusalOfWhoWasToFollowWakesWhoWaits) {
   EXPECT_EQ(first_.ok.load(), 1);
 }
 
+TEST_F(CompanyTest, WhoWaitsIsToldThatNobodyFollows) {
+  release_.store(true);
+  auto first = Make(first_);
+  first->more_follow = true;
+  scheduler_->Submit(std::move(first));
+  std::this_thread::sleep_for(std::chrono::milliseconds(50));
+  EXPECT_EQ(scheduler_->stats().queued, 1);
+  scheduler_->NoneFollow();
+  EXPECT_TRUE(Ends(first_));
+}
+
 // Sixteen at once, one to a batch, with real threads: between two batches there is nothing to wait for. On a busy
 // machine the worker is preempted in some of the gaps; what the scheduler adds would be in all of them.
 TEST(GapTest, SinglesFollowEachOtherAtOnce) {

@@ -135,7 +135,7 @@ void Progress::Draw(absl::Time now, bool last) {
         absl::StrCat(label, last || total_ <= 0 ? "" : Bar(part, columns - std::min(columns, taken)), numbers);
     if (!last) line.resize(std::min(line.size(), columns));
     const size_t width = line.size();
-    if (width < drawn_width_) line.append(drawn_width_ - width, ' ');
+    line.append(std::max(width, std::min(drawn_width_, columns)) - width, ' ');  // a window may have become smaller
     drawn_width_ = last ? 0 : width;
     absl::FPrintF(options_.out, "\r%s%s", line, last ? "\n" : "");
   }

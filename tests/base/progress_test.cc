@@ -3,11 +3,14 @@
 
 #include <algorithm>
 #include <csignal>
+#include <cstdlib>
 #include <memory>
 #include <string>
 
+#include <fcntl.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <sys/ioctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -106,6 +109,29 @@ TEST_F(ProgressTest, ABarFitsItsTerminal) {
   EXPECT_EQ(drawn(90), "epoch 12/16 [###....] " + numbers);
   EXPECT_EQ(drawn(81), "epoch 12/16 " + numbers) << "the numbers tell more";
   EXPECT_EQ(drawn(40), ("epoch 12/16 " + numbers).substr(0, 39));
+}
+
+TEST_F(ProgressTest, ABarFitsAWindowThatHasBecomeSmaller) {
+  const int terminal = posix_openpt(O_RDWR | O_NOCTTY);
+  ASSERT_TRUE(terminal >= 0 && grantpt(terminal) == 0 && unlockpt(terminal) == 0);
+  out_.reset(std::fopen(ptsname(terminal), "w"));
+  ASSERT_NE(out_, nullptr);
+  {
+    Progress progress(Options(Progress::Options::Style::kBar));
+    progress.Start("rows", 100, "rows");
+    for (const unsigned short columns : {100, 40}) {
+      const winsize size = {.ws_row = 24, .ws_col = columns, .ws_xpixel = 0, .ws_ypixel = 0};
+      ASSERT_EQ(ioctl(terminal, TIOCSWINSZ, &size), 0);
+      now_ += absl::Seconds(1);
+      progress.Update(50, columns == 100 ? std::string(50, 'x') : "");
+    }
+    std::string drawn(4096, '\0');
+    drawn.resize(static_cast<size_t>(std::max<ssize_t>(0, read(terminal, drawn.data(), drawn.size()))));
+    EXPECT_THAT(drawn, HasSubstr("xxx"));
+    EXPECT_LE(drawn.size() - drawn.rfind('\r') - 1, 39u) << drawn;
+  }
+  out_.reset(std::tmpfile());
+  close(terminal);
 }
 
 TEST_F(ProgressTest, UnknownTotalsAndNullAreFine) {

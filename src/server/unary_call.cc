@@ -89,8 +89,9 @@ bool UnaryCall::End() {
 bool UnaryCall::Finish(const google::protobuf::Message& response) {
   const auto bytes = static_cast<int64_t>(response.ByteSizeLong());
   if (bytes > options_.max_send_bytes) return Finish(TooLarge(bytes, options_.max_send_bytes));
+  grpc::ByteBuffer serialized = SerializeMessage(response);  // before the end: it may throw, and an error must follow
   if (!End()) return false;
-  *response_ = SerializeMessage(response);
+  response_->Swap(&serialized);
   reactor_->Finish(grpc::Status::OK);
   return true;
 }

@@ -221,7 +221,8 @@ TEST_P(AttentionTest, TakeVisibleAndStackPadded) {
   const Tensor order = Ints({-1, kPaddingOrder, 4, kPaddingOrder, kPaddingOrder, kPaddingOrder}, {2, 3});
   const Tensor cube = x.tensor.view({2, 3, 2});
   const std::vector<Tensor> firsts = TakeVisible(ctx_, {cube, order}, order, 0);
-  const Tensor first = firsts[0], second = TakeVisible(ctx_, {cube}, order, 1)[0];
+  const Tensor& first = firsts[0];
+  const Tensor second = TakeVisible(ctx_, {cube}, order, 1)[0];
   EXPECT_EQ(second.size(0), 0);
   Matrix expected(9, 2);
   std::fill(expected.v.begin(), expected.v.end(), 7.0);

@@ -18,6 +18,8 @@ std::string ServiceConfig() {
   return {std::istreambuf_iterator<char>(file), {}};
 }
 
+constexpr int kBackoffMs = 500;
+
 TEST(RolloutTest, CostsNoCallOfClientsWithTheServiceConfig) {
   const std::string bundle = ::testing::TempDir() + "/bundle";
   ASSERT_TRUE(runtime::testing::WriteTinyBundle(bundle).ok());
@@ -39,7 +41,7 @@ TEST(RolloutTest, CostsNoCallOfClientsWithTheServiceConfig) {
         grpc::ChannelArguments arguments;
         arguments.SetInt(GRPC_ARG_ENABLE_HTTP_PROXY, 0);
         arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
-        arguments.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, 500);  // a test has no two minutes
+        arguments.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, kBackoffMs);  // a test has no two minutes
         arguments.SetServiceConfigJSON(config);
         return grpc::CreateCustomChannel(target, grpc::InsecureChannelCredentials(), arguments);
       },
@@ -50,6 +52,9 @@ TEST(RolloutTest, CostsNoCallOfClientsWithTheServiceConfig) {
     server->Start();
     ASSERT_TRUE(server->AwaitReady());
     ASSERT_TRUE(GetsTraffic(*server));
+    // From one caller at least; the others' channels try again after kBackoffMs, give or take a fifth. A rollout that
+    // goes on before that leaves them without a server.
+    absl::SleepFor(4 * absl::Milliseconds(kBackoffMs));
   }
   load.Stop();
   std::cout << load.calls() << " calls over two restarts, " << load.failures().size() << " failed\n";

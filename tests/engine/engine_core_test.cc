@@ -222,21 +222,6 @@ TEST_F(EngineCoreTest, TellsVersionsWidthsCountsAndTimes) {
   EXPECT_EQ(engine_->catalogue()->version(), "catalogue-1");
 }
 
-TEST_F(EngineCoreTest, NobodyWaitsForWhoFollowsAndNeedsNoModel) {
-  RecommendRequest refused = User("v"), nothing_eligible = User("v");
-  refused.top_k = 0;
-  nothing_eligible.eligibility.restrict_to_allow = true;
-  for (const RecommendRequest& last : {refused, nothing_eligible}) {
-    RecommendRequest first = User("u");
-    first.more_follow = true;
-    absl::Duration waited = absl::InfiniteDuration();
-    engine_->Submit(std::move(first), [&](absl::StatusOr<RecommendResult> answer) { waited = answer->timings.queue; });
-    engine_->Submit(last, nullptr);
-    RunAll();
-    EXPECT_EQ(waited, absl::ZeroDuration());
-  }
-}
-
 TEST_F(EngineCoreTest, AColdUserGetsAnAnswer) {
   RecommendRequest unknown = User("u");
   unknown.history.assign(100, {.item = 424242});

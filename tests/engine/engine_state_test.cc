@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// What the engine says of itself: ready or not, when it last succeeded, where requests expired.
+// What the engine says of itself: ready or not, when it last succeeded, where requests expired, what they took and
+// waited.
 #include <string>
 #include <vector>
 
@@ -159,6 +160,21 @@ TEST_F(EngineCoreTest, CountsWhereRequestsExpired) {
   EXPECT_TRUE(absl::IsDeadlineExceeded(Ask(User("slow")).status()));
   EXPECT_EQ(engine_->GetStatus().expired, 2u);
   EXPECT_EQ(engine_->GetStatus().expired_waiting, 1u);
+}
+
+TEST_F(EngineCoreTest, NobodyWaitsForWhoFollowsAndNeedsNoModel) {
+  RecommendRequest refused = User("v"), nothing_eligible = User("v");
+  refused.top_k = 0;
+  nothing_eligible.eligibility.restrict_to_allow = true;
+  for (const RecommendRequest& last : {refused, nothing_eligible}) {
+    RecommendRequest first = User("u");
+    first.more_follow = true;
+    absl::Duration waited = absl::InfiniteDuration();
+    engine_->Submit(std::move(first), [&](absl::StatusOr<RecommendResult> answer) { waited = answer->timings.queue; });
+    engine_->Submit(last, nullptr);
+    RunAll();
+    EXPECT_EQ(waited, absl::ZeroDuration());
+  }
 }
 
 }  // namespace

@@ -36,7 +36,7 @@ class KeptMemory {
   struct Pool {
     std::mutex mu;
     bool ended = false;              // guarded by mu
-    std::map<int64_t, Blocks> free;  //  guarded by mu; by bytes; a size that was met stays
+    std::map<int64_t, Blocks> free;  // guarded by mu; by bytes; a size that was met stays
   };
   struct Lent;  // one block, of a tensor
   static void GiveBack(void* lent);

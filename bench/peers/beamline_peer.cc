@@ -150,9 +150,10 @@ class Peer {
     const int count = static_cast<int>(requests.size());
     results_.assign(count, absl::UnknownError("no answer"));
     absl::BlockingCounter left(count);
+    const auto company = std::make_shared<Company>(count);
     const auto start = std::chrono::steady_clock::now();
     for (int i = 0; i < count; ++i) {
-      requests[i].more_follow = i + 1 < count;
+      requests[i].company = company;
       engine_->Submit(std::move(requests[i]), [this, i, &left](absl::StatusOr<RecommendResult> result) {
         results_[i] = std::move(result);
         left.DecrementCount();

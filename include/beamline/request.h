@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "absl/time/time.h"
+#include "beamline/company.h"
 #include "beamline/types.h"
 
 namespace beamline {
@@ -84,10 +85,8 @@ struct RecommendRequest {
   Priority priority = Priority::kDefault;
   // By Engine::Now(), not by absl::Now(). Infinite: EngineOptions::default_deadline from its Submit on.
   absl::Time deadline = absl::InfiniteFuture();
-  // The caller submits another request right behind this one: an engine that has nothing else to do waits for it, at
-  // most EngineOptions::max_queue_delay, so that they share a batch.
-  bool more_follow = false;
-  bool trace = false;  // the answer also tells how it was found; for debugging, costs memory
+  std::shared_ptr<Company> company;  // of those submitted at once with this one, so that they share batches; null: none
+  bool trace = false;                // the answer also tells how it was found; for debugging, costs memory
 };
 
 struct RecommendedItem {

@@ -25,7 +25,6 @@ struct Call {
   ServingHandle serving;
   Engine::Callback done;
   AnswerLimits limits;
-  bool more_follow = false;  // as its request
   absl::Time received, deadline;
   std::unique_ptr<RecommendRequest> sample;  // to be recorded when answered; null: not this one
   std::vector<Event> traced_history;         // where the request is traced
@@ -39,6 +38,7 @@ struct Call {
   bool cancelled = false;
   absl::Time cancelled_at;  // where it is
   bool ended = false;
+  std::shared_ptr<Company> company;  // of its request, until the scheduler has heard that it comes or does not
 
   void Cancel();
   bool Queued();  // with the scheduler

@@ -169,7 +169,7 @@ Engine::Canceller EngineCore::Submit(RecommendRequest request, Callback done) {
   if (request.deadline == absl::InfiniteFuture()) request.deadline = call->received + options_.default_deadline;
   call->deadline = request.deadline;
   call->limits = {request.top_k, request.items_per_sid};
-  call->more_follow = request.more_follow;
+  call->company = std::move(request.company);
   call->done = std::move(done);
   call->serving = Serving();
   const Preparation::Place place = PlaceOf(request);
@@ -255,7 +255,6 @@ absl::StatusOr<std::unique_ptr<runtime::RequestJob>> EngineCore::MakeJob(Recomme
   auto job = std::make_unique<runtime::RequestJob>();
   job->model = {serving, serving->runner.get()};  // holds the handle
   job->batch_group = serving->group;
-  job->more_follow = request.more_follow;
   job->snapshot = serving->snapshot;
 
   std::vector<ItemId> seen;
@@ -333,6 +332,10 @@ void EngineCore::Enqueue(const CallPtr& call, std::unique_ptr<runtime::RequestJo
     }
     End(call, std::move(status), done.refused);
   };
+  {
+    std::lock_guard lock(call->mu);
+    job->company = std::move(call->company);
+  }
   const scheduler::Scheduler::JobId id = scheduler_->Submit(std::move(job));
   std::lock_guard lock(call->mu);
   if (call->cancelled || call->ended) scheduler_->Cancel(id);  // nobody waits for it, if it has not ended by itself
@@ -359,14 +362,14 @@ absl::StatusOr<RecommendResult> EngineCore::Answer(const Call& call, const runti
 }
 
 bool EngineCore::End(const CallPtr& call, absl::StatusOr<RecommendResult> result, bool refused) {
-  bool unmet = false;
+  std::shared_ptr<Company> company;
   {
     std::lock_guard lock(call->mu);
     if (std::exchange(call->ended, true)) return false;
     call->scheduler = nullptr;
-    unmet = call->job == 0;
+    company = std::move(call->company);
   }
-  if (unmet && !call->more_follow) scheduler_->NoneFollow();  // those before it may wait for it
+  if (company != nullptr) scheduler_->Leave(*company);
   (result.ok() ? completed_ : refused ? rejected_ : failed_).Add();
   if (result.ok() && result->narrowing > 0) narrowed_.Add();
   if (result.ok() && call->sample != nullptr) recorder_.Add(*std::move(call->sample), clock_->Now());

@@ -45,10 +45,11 @@ absl::Status EngineTarget::Prepare(std::vector<RecommendRequest> pool, int64_t /
 void EngineTarget::Send(absl::Span<const int> indices, absl::Time deadline, bool want_items, Done done) {
   auto call = std::make_shared<EngineCall>(indices.size());
   call->done = std::move(done);
+  const auto company = std::make_shared<Company>(static_cast<int>(indices.size()));
   for (size_t i = 0; i < indices.size(); ++i) {
     RecommendRequest request = pool_[indices[i]];
     request.deadline = deadline;
-    request.more_follow = i + 1 < indices.size();
+    request.company = company;
     engine_.Submit(std::move(request), [call, i, want_items](absl::StatusOr<RecommendResult> result) {
       call->answers[i] = AnswerOf(std::move(result), want_items);
       // acq_rel: the last one sees what the others wrote.

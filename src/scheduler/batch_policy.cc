@@ -123,9 +123,12 @@ bool IsDead(const QueuedJob& job, bool encoded, absl::Time now, const CostTable&
 
 BatchDecision DecideBatch(const QueueView& view, absl::Time now, const CostTable& cost, const BatchLimits& limits) {
   BatchDecision decision;
-  const bool waits = !view.idle && !view.closing;
-  const Candidate encode = FormBatch(view.encode, waits, {WorkKind::kEncode, now, cost, limits});
-  const Candidate decode = FormBatch(view.decode, waits, {WorkKind::kDecode, now, cost, limits});
+  const bool gathers =
+      std::any_of(view.encode.begin(), view.encode.end(), [](const QueuedJob& job) { return job.awaits_company; });
+  const bool shares = !view.idle;
+  const Candidate encode =
+      FormBatch(view.encode, (shares || gathers) && !view.closing, {WorkKind::kEncode, now, cost, limits});
+  const Candidate decode = FormBatch(view.decode, shares && !view.closing, {WorkKind::kDecode, now, cost, limits});
   const bool encode_closed = !encode.jobs.empty() && encode.closes <= now;
   const bool decode_closed = !decode.jobs.empty() && decode.closes <= now;
   const Candidate* chosen = nullptr;

@@ -17,11 +17,12 @@
 // moment after a swap of models, and the old version should be rid of soon.
 //
 // A batch closes when nothing executes: while something does, company gathers by itself, and waiting beside an unused
-// device only makes answers late. Else, for a worker that would share the device with another: when it is full, when
-// one of its jobs has waited half of what its deadline leaves it beside the work (the other half is for what timers and
-// estimates are off by: who waits until the last moment has missed it), or when one has waited `max_queue_delay` since
-// its submission (counted once over both queues: a request waits for company only before its first batch). Of two
-// closed batches the one with the more urgent head runs; on a tie decode, which frees its contexts.
+// device only makes answers late. Else, for a worker that would share the device with another, and where jobs to encode
+// await others that were submitted with them: when it is full, when one of its jobs has waited half of what its
+// deadline leaves it beside the work (the other half is for what timers and estimates are off by: who waits until the
+// last moment has missed it), or when one has waited `max_queue_delay` since its submission (counted once over both
+// queues: a request waits for company only before its first batch). Of two closed batches the one with the more urgent
+// head runs; on a tie decode, which frees its contexts.
 #pragma once
 
 #include <cstdint>
@@ -52,14 +53,15 @@ struct QueuedJob {
   int64_t context_tokens = 0;
   bool cancelled = false;
   uint64_t group = 0;
-  bool probe = false;  // admission.h: lives until its deadline, whatever the cost table says
+  bool probe = false;           // admission.h: lives until its deadline, whatever the cost table says
+  bool awaits_company = false;  // others that were submitted with it are not here yet
 };
 
 // Both in any order. Dead jobs (IsDead) are for the caller to end first; they are not batched.
 struct QueueView {
   absl::Span<const QueuedJob> encode;
   absl::Span<const QueuedJob> decode;
-  bool idle = false;     // nothing executes, and nobody has said that more jobs follow at once
+  bool idle = false;     // nothing executes
   bool closing = false;  // no further job will come
 };
 

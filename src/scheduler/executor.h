@@ -6,6 +6,7 @@
 
 #include <atomic>
 #include <cstdint>
+#include <memory>
 #include <vector>
 
 #include "absl/container/inlined_vector.h"
@@ -14,6 +15,7 @@
 #include "absl/status/status.h"
 #include "absl/time/time.h"
 #include "absl/types/span.h"
+#include "beamline/company.h"
 #include "beamline/request.h"
 #include "beamline/types.h"
 
@@ -31,7 +33,7 @@ struct Job {
   int beam_rows = 1;       // cost of one decode step: the widest level
   // Jobs of different groups never share a batch: here, those of different versions of the model.
   uint64_t batch_group = 0;
-  bool more_follow = false;  // the submitter's next job comes at once, and may share its batch
+  std::shared_ptr<Company> company;  // of jobs that come at once, and may share its batch; null: none
   // Set by Scheduler::Cancel, read by every stage. Relaxed is enough: it carries no data with it.
   enum class Caller : uint8_t { kWaits, kCancelled, kOutOfTime };
   std::atomic<Caller> caller{Caller::kWaits};

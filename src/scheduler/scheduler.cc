@@ -26,7 +26,8 @@ QueuedJob Describe(uint64_t id, const Job& job) {
           .context_tokens = job.context_tokens,
           .cancelled = job.caller.load(std::memory_order_relaxed) != Job::Caller::kWaits,
           .group = job.batch_group,
-          .probe = job.probe};
+          .probe = job.probe,
+          .awaits_company = job.company != nullptr && job.company->awaits_more()};
 }
 
 }  // namespace
@@ -65,7 +66,7 @@ Scheduler::JobId Scheduler::Submit(std::unique_ptr<Job> job) {
   const absl::Time now = clock_->Now();
   const JobId id = ++last_id_;
   job->submitted = now;
-  const bool complete = std::exchange(more_follow_, job->more_follow) && !job->more_follow;
+  const bool complete = job->company != nullptr && job->company->Meet();
   const QueuedJob queued = Describe(id, *job);
   AdmissionDecision decision = Admit(queued, ViewForAdmission(queued, now), cost_);
   if (!decision.status.ok()) {
@@ -105,10 +106,10 @@ void Scheduler::SetBaseline(absl::Span<const BatchCost> measured) {
   cost_.SetBaseline(measured);
 }
 
-void Scheduler::NoneFollow() {
+void Scheduler::Leave(Company& company) {
   {
-    std::lock_guard lock(mu_);
-    if (!std::exchange(more_follow_, false)) return;
+    std::lock_guard lock(mu_);  // a worker that looked before is waiting, and is told
+    if (!company.Meet()) return;
   }
   work_changed_.notify_one();
 }
@@ -298,8 +299,7 @@ Scheduler::Work Scheduler::TakeWork(absl::Time now) {
   std::vector<QueuedJob> encode, decode;
   for (const auto& [id, entry] : encode_) encode.push_back(Describe(id, *entry.job));
   for (const auto& [id, entry] : decode_) decode.push_back(Describe(id, *entry.job));
-  const QueueView view{
-      .encode = encode, .decode = decode, .idle = busy_.empty() && !more_follow_, .closing = stopping_};
+  const QueueView view{.encode = encode, .decode = decode, .idle = busy_.empty(), .closing = stopping_};
   const BatchDecision decision = DecideBatch(view, now, cost_, options_.limits);
   work.wait_until = decision.wait_until;
   if (decision.action == BatchDecision::Action::kWait) return work;

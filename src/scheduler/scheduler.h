@@ -96,8 +96,8 @@ class Scheduler {
   // What batches cost by the warm-up of the model that serves from now on (cost_table.h).
   void SetBaseline(absl::Span<const BatchCost> measured);
 
-  // Whoever was to follow the newest job (Job::more_follow) does not come.
-  void NoneFollow();
+  // One of the company's jobs will not be submitted.
+  void Leave(Company& company);
 
   // The job ends with CANCELLED soon, if it has not ended yet; with DEADLINE_EXCEEDED where hardly any of its time is
   // left. A no-op for ended and unknown ids.
@@ -179,7 +179,6 @@ class Scheduler {
   std::multiset<absl::Time> busy_;                // when each executing batch should end
   absl::Time sweep_at_ = absl::InfiniteFuture();  // not after the deadline of anything in the queues
   JobId last_id_ = 0;
-  bool more_follow_ = false;  // said the newest job
   int64_t abandoned_jobs_ = 0;
   bool stopping_ = false;  // refuse
   bool joining_ = false;   // threads return

@@ -3,7 +3,6 @@
 
 #include <functional>
 #include <mutex>
-#include <optional>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -107,32 +106,27 @@ class RecommendHandlers final : public RawRecommendService {
     auto batch = std::make_shared<Batch>(call, users, service_.limits.retry_after_ms);
     const RequestLimits limits = LimitsNow(service_);
     const absl::Time deadline = BatchDeadline(service_.clock->Now(), call_context.deadline);
-    // One behind, as only the next that is good will follow: the engine must not wait for one that is refused here.
-    std::optional<RecommendRequest> held;
-    int of_held = 0;
-    const auto submit = [&](bool more_follow) {
-      if (!held) return;
-      held->more_follow = more_follow;
-      Submit(call, call_context, *std::exchange(held, std::nullopt),
-             [batch, i = of_held](absl::StatusOr<v1::RecommendResponse> response) {
-               if (!response.ok()) return batch->Set(i, response.status());
-               v1::BatchRecommendResponse::Result entry;
-               *entry.mutable_response() = *std::move(response);
-               batch->Set(i, std::move(entry));
-             });
-    };
+    std::vector<std::pair<int, RecommendRequest>> good;  // all before the first is submitted: they are a company
+    good.reserve(users);
     for (int i = 0; i < users; ++i) {
       absl::StatusOr<RecommendRequest> request = FromProto(message.requests(i), limits);
-      if (!request.ok()) {
+      if (request.ok()) {
+        good.emplace_back(i, *std::move(request));
+      } else {
         batch->Set(i, RecordInvalid(request.status(), message.requests(i), call_context));
-        continue;
       }
-      submit(/*more_follow=*/true);
-      held = *std::move(request);
-      held->deadline = deadline;
-      of_held = i;
     }
-    submit(/*more_follow=*/false);
+    const auto company = std::make_shared<Company>(static_cast<int>(good.size()));
+    for (auto& [i, request] : good) {
+      request.deadline = deadline;
+      request.company = company;
+      Submit(call, call_context, std::move(request), [batch, i = i](absl::StatusOr<v1::RecommendResponse> response) {
+        if (!response.ok()) return batch->Set(i, response.status());
+        v1::BatchRecommendResponse::Result entry;
+        *entry.mutable_response() = *std::move(response);
+        batch->Set(i, std::move(entry));
+      });
+    }
     return absl::OkStatus();
   }
 

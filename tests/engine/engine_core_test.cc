@@ -191,7 +191,7 @@ TEST_F(EngineCoreTest, AValueThatIsNoNumberFailsItsRequestAlone) {
 TEST_F(EngineCoreTest, TellsVersionsWidthsCountsAndTimes) {
   RecommendRequest request = User("u");
   request.history = {{.item = 1}, {.item = 100'000}, {.item = 2}, {.item = 0}};
-  request.more_follow = true;  // none does: it waits for as long as it may
+  request.company = std::make_shared<Company>(2);  // the other never comes: it waits for as long as it may
   const auto answer = Ask(request);
   ASSERT_TRUE(answer.ok());
   EXPECT_EQ(answer->model_version, "model-1");

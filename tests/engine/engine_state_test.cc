@@ -162,13 +162,13 @@ TEST_F(EngineCoreTest, CountsWhereRequestsExpired) {
   EXPECT_EQ(engine_->GetStatus().expired_waiting, 1u);
 }
 
-TEST_F(EngineCoreTest, NobodyWaitsForWhoFollowsAndNeedsNoModel) {
+TEST_F(EngineCoreTest, NobodyWaitsForCompanyThatNeedsNoModel) {
   RecommendRequest refused = User("v"), nothing_eligible = User("v");
   refused.top_k = 0;
   nothing_eligible.eligibility.restrict_to_allow = true;
-  for (const RecommendRequest& last : {refused, nothing_eligible}) {
+  for (RecommendRequest last : {refused, nothing_eligible}) {
     RecommendRequest first = User("u");
-    first.more_follow = true;
+    first.company = last.company = std::make_shared<Company>(2);
     absl::Duration waited = absl::InfiniteDuration();
     engine_->Submit(std::move(first), [&](absl::StatusOr<RecommendResult> answer) { waited = answer->timings.queue; });
     engine_->Submit(last, nullptr);

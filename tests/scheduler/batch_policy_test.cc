@@ -50,6 +50,18 @@ TEST(BatchPolicyTest, NobodyWaitsBesideAnUnusedDevice) {
   }
 }
 
+TEST(BatchPolicyTest, OnAnUnusedDeviceJobsToEncodeWaitForTheirCompanyAlone) {
+  std::vector<QueuedJob> queue = {At(1, kMs), At(2)};
+  queue[1].awaits_company = true;
+  const BatchDecision decision = DecideBatch({.encode = queue, .idle = true}, kNow, CostTable(), {});
+  EXPECT_EQ(decision.action, Action::kWait);
+  EXPECT_EQ(decision.wait_until, kNow + kMs);
+  const BatchDecision last = DecideBatch({.encode = queue, .idle = true, .closing = true}, kNow, CostTable(), {});
+  EXPECT_THAT(last.batch, ElementsAre(1, 2));
+  const BatchDecision encoded = DecideBatch({.decode = queue, .idle = true}, kNow, CostTable(), {});
+  EXPECT_THAT(encoded.batch, ElementsAre(1, 2)) << "company is for the first batch";
+}
+
 TEST(BatchPolicyTest, NobodyWaitsWhenNobodyElseWillCome) {
   EXPECT_THAT(Decide({At(1)}, {}, {}, CostTable(), true).batch, ElementsAre(1));
 }

@@ -57,9 +57,10 @@ class SchedulerTest : public ::testing::Test {
   Scheduler::JobId Submit(const std::string& name, absl::Duration deadline = absl::InfiniteDuration()) {
     return scheduler_->Submit(Make(name, deadline));
   }
-  void SubmitMoreFollow(const std::string& name) {
-    auto job = Make(name);
-    job->more_follow = true;
+  void SubmitOf(const std::shared_ptr<Company>& company, const std::string& name,
+                absl::Duration deadline = absl::InfiniteDuration()) {
+    auto job = Make(name, deadline);
+    job->company = company;
     scheduler_->Submit(std::move(job));
   }
 
@@ -107,27 +108,35 @@ TEST_F(SchedulerTest, EncodesThenDecodesInOneBatchEach) {
   EXPECT_EQ(executor_.executed_late.load(), 0);
 }
 
-TEST_F(SchedulerTest, OnAnIdleDeviceNobodyWaitsButForWhoIsSaidToFollow) {
+TEST_F(SchedulerTest, OnAnIdleDeviceNobodyWaitsButForCompany) {
   Start();
   const absl::Time start = clock_.Now();
   Submit("alone");
   RunAll();
   EXPECT_EQ(clock_.Now(), start + 10 * kMs) << "4 ms encode, three steps of 2 ms";
-  SubmitMoreFollow("a");
+  const auto pair = [] { return std::make_shared<Company>(2); };
+  const auto of_a = pair(), of_c = pair(), of_d = pair(), of_e = pair();
+  SubmitOf(of_a, "a");
   clock_.Advance(kMs);
   EXPECT_EQ(scheduler_->Step(), clock_.Now() + kMs) << "the queue delay of a";
-  Submit("b");
+  Submit("other");
+  EXPECT_EQ(scheduler_->Step(), clock_.Now() + kMs) << "whoever else comes is not a's company";
+  SubmitOf(of_a, "b");
   RunAll();
-  SubmitMoreFollow("c");
-  Submit("refused", -kMs);
+  SubmitOf(of_c, "c");
+  SubmitOf(of_c, "refused", -kMs);
   const absl::Time then = clock_.Now();
   RunAll();
-  EXPECT_EQ(clock_.Now(), then + 10 * kMs) << "nobody follows any more";
-  SubmitMoreFollow("d");
+  EXPECT_EQ(clock_.Now(), then + 10 * kMs) << "the other was refused";
+  SubmitOf(of_d, "d");
+  scheduler_->Leave(*of_d);
   RunAll();
-  EXPECT_EQ(clock_.Now(), then + 22 * kMs) << "nobody followed";
-  EXPECT_THAT(Batches(true),
-              ElementsAre(ElementsAre("alone"), ElementsAre("a", "b"), ElementsAre("c"), ElementsAre("d")));
+  EXPECT_EQ(clock_.Now(), then + 20 * kMs) << "the other will not come";
+  SubmitOf(of_e, "e");
+  RunAll();
+  EXPECT_EQ(clock_.Now(), then + 32 * kMs) << "the other did not come";
+  EXPECT_THAT(Batches(true), ElementsAre(ElementsAre("alone"), ElementsAre("a", "other", "b"), ElementsAre("c"),
+                                         ElementsAre("d"), ElementsAre("e")));
 }
 
 TEST_F(SchedulerTest, ACachedContextSkipsEncode) {

@@ -314,10 +314,10 @@ TEST_F(CompanyTest, AFreeWorkerWaitsWhileTheOtherExecutesAndNotForItsCallbacks) 
   EXPECT_TRUE(Ends(first_));
 }
 
-TEST_F(CompanyTest, ARefusalOfWhoWasToFollowWakesWhoWaits) {
+TEST_F(CompanyTest, ARefusalOfTheLastWakesWhoWaits) {
   release_.store(true);
   auto first = Make(first_), refused = Make(second_);
-  first->more_follow = true;
+  first->company = refused->company = std::make_shared<Company>(2);
   refused->deadline = absl::InfinitePast();
   scheduler_->Submit(std::move(first));
   std::this_thread::sleep_for(std::chrono::milliseconds(50));
@@ -327,14 +327,14 @@ TEST_F(CompanyTest, ARefusalOfWhoWasToFollowWakesWhoWaits) {
   EXPECT_EQ(first_.ok.load(), 1);
 }
 
-TEST_F(CompanyTest, WhoWaitsIsToldThatNobodyFollows) {
+TEST_F(CompanyTest, WhoWaitsIsToldThatTheLastDoesNotCome) {
   release_.store(true);
   auto first = Make(first_);
-  first->more_follow = true;
+  const auto company = first->company = std::make_shared<Company>(2);
   scheduler_->Submit(std::move(first));
   std::this_thread::sleep_for(std::chrono::milliseconds(50));
   EXPECT_EQ(scheduler_->stats().queued, 1);
-  scheduler_->NoneFollow();
+  scheduler_->Leave(*company);
   EXPECT_TRUE(Ends(first_));
 }
 

@@ -300,11 +300,10 @@ TEST_F(ServiceTest, BatchGivesEveryUserItsOwnStatusInOrder) {
   EXPECT_THAT(response.results(2).message(), HasSubstr("non_finite_logits"));
   const std::vector<RecommendRequest> requests = engine_.requests();
   ASSERT_EQ(requests.size(), 4u);
-  for (size_t i = 0; i < 4; ++i) EXPECT_EQ(requests[i].more_follow, i < 3) << i;
 }
 
 // The engine would wait for nobody.
-TEST_F(ServiceTest, BehindTheLastGoodUserOfABatchNoMoreFollow) {
+TEST_F(ServiceTest, TheGoodUsersOfABatchAreACompany) {
   v1::BatchRecommendRequest request;
   for (int i = 0; i < 4; ++i) *request.add_requests() = ValidRequest();
   for (const int i : {1, 3}) request.mutable_requests(i)->add_beam_widths(0);
@@ -315,8 +314,10 @@ TEST_F(ServiceTest, BehindTheLastGoodUserOfABatchNoMoreFollow) {
   for (int i = 0; i < 4; ++i) EXPECT_EQ(response.results(i).code(), i % 2 == 0 ? 0 : 3) << i;
   const std::vector<RecommendRequest> requests = engine_.requests();
   ASSERT_EQ(requests.size(), 2u);
-  EXPECT_TRUE(requests[0].more_follow);
-  EXPECT_FALSE(requests[1].more_follow);
+  ASSERT_NE(requests[0].company, nullptr);
+  EXPECT_EQ(requests[0].company, requests[1].company);
+  EXPECT_FALSE(requests[0].company->Meet());
+  EXPECT_TRUE(requests[0].company->Meet()) << "of two";
 }
 
 TEST_F(ServiceTest, UsersOfABatchEndBeforeItsDeadline) {

@@ -2,8 +2,10 @@
 #include "server/recommend_service.h"
 
 #include <functional>
+#include <memory>
 #include <mutex>
 #include <utility>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "base/log.h"

@@ -33,6 +33,9 @@ class Backend {
   virtual std::string TuningName() const { return {}; }
   virtual std::string ExportTuning() const { return {}; }
   virtual absl::Status ImportTuning(absl::string_view) const { return absl::OkStatus(); }
+  // The same, and in the place of what is used here by now: of another rank of the group, which must compute the same.
+  // No batch runs meanwhile.
+  virtual absl::Status AdoptTuning(absl::string_view) const { return absl::OkStatus(); }
 
   // Nullopt where tensors are in the host's memory, or nobody can say. Thread-safe.
   virtual std::optional<DeviceMemory> GetDeviceMemory() const { return std::nullopt; }

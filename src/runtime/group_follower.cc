@@ -70,6 +70,11 @@ void GroupFollower::Execute(const GroupMessage& message) {
     context_.backend->ReleaseUnusedWeights();
     return;
   }
+  if (message.command == GroupCommand::kTuning) {
+    const absl::Status status = context_.backend->AdoptTuning(message.tuning);
+    if (!status.ok()) throw std::runtime_error(std::string(status.message()));
+    return;
+  }
   Followed& followed = Find(message.model);
   for (const uint64_t context : message.released) followed.contexts.erase(context);
   switch (message.command) {

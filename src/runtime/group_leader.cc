@@ -44,15 +44,15 @@ parallel::Settings GroupSettings(const RunnerOptions& options, const backend::Co
       {"engine.backend", cpu && options.backend == "auto" ? "cpu" : options.backend},
       // What every rank computes for itself, above all the choice of experts, must come out the same.
       {"instruction set", cpu ? kernels::BestVectorOps().name : "any"},
+      {"kernels", ctx.backend->TuningName()},  // with the card and its driver
       {"bf16 products", cpu && options.dtype == "bf16" ? kernels::BestGemm(kernels::Precision::kBf16).name : "any"}};
 }
 
-absl::StatusOr<std::shared_ptr<GroupLeader>> GroupLeader::Start(const RunnerOptions& options,
+absl::StatusOr<std::shared_ptr<GroupLeader>> GroupLeader::Start(const RunnerOptions& options, backend::Context context,
                                                                 const ParallelOptions& parallel) {
-  BEAMLINE_RETURN_IF_ERROR(CheckGroupDtype(options, parallel));
   std::shared_ptr<GroupLeader> leader(new GroupLeader);
   leader->configured_bundle_ = options.bundle;
-  BEAMLINE_ASSIGN_OR_RETURN(leader->context_, backend::MakeContext(options.device, options.dtype, options.backend));
+  leader->context_ = std::move(context);
   GroupLeader* const self = leader.get();  // which outlives the group's thread
   BEAMLINE_ASSIGN_OR_RETURN(
       leader->group_,
@@ -65,7 +65,9 @@ absl::StatusOr<std::shared_ptr<GroupLeader>> GroupLeader::Start(const RunnerOpti
 }
 
 absl::StatusOr<std::shared_ptr<GroupLeader>> StartGroup(const RunnerOptions& options, const ParallelOptions& parallel) {
-  return GroupLeader::Start(options, parallel);
+  BEAMLINE_RETURN_IF_ERROR(CheckGroupDtype(options, parallel));
+  BEAMLINE_ASSIGN_OR_RETURN(backend::Context ctx, backend::MakeContext(options.device, options.dtype, options.backend));
+  return GroupLeader::Start(options, std::move(ctx), parallel);
 }
 
 void GroupLeader::OnNote(int rank, const std::string& note) {
@@ -118,6 +120,15 @@ absl::Status GroupModel::AwaitLoaded() {
       return MayPass(absl::Status(status.code(), absl::StrCat("rank ", rank, ": ", status.message())));
     }
   }
+  return absl::OkStatus();
+}
+
+absl::Status GroupModel::ShareTuning() {
+  const std::lock_guard<std::mutex> turn(leader_->turn_);
+  std::string tuning = leader_->context_.backend->ExportTuning();
+  if (tuning == leader_->tuning_) return absl::OkStatus();
+  BEAMLINE_RETURN_IF_ERROR(leader_->Tell({.command = GroupCommand::kTuning, .tuning = tuning}));
+  leader_->tuning_ = std::move(tuning);
   return absl::OkStatus();
 }
 

@@ -39,8 +39,8 @@ parallel::Settings GroupSettings(const RunnerOptions& options, const backend::Co
 
 class GroupLeader : public std::enable_shared_from_this<GroupLeader> {
  public:
-  // See StartGroup (runner.h).
-  static absl::StatusOr<std::shared_ptr<GroupLeader>> Start(const RunnerOptions& options,
+  // See StartGroup (runner.h). `context` is this rank's, without a communicator.
+  static absl::StatusOr<std::shared_ptr<GroupLeader>> Start(const RunnerOptions& options, backend::Context context,
                                                             const ParallelOptions& parallel);
 
   const backend::Context& context() const { return context_; }  // of this rank
@@ -56,7 +56,8 @@ class GroupLeader : public std::enable_shared_from_this<GroupLeader> {
   absl::Status Tell(const GroupMessage& message) { return group_->Broadcast(SerializeGroupMessage(message)); }
 
   std::string configured_bundle_;
-  std::mutex turn_;  // of who sends messages and calls the model
+  std::mutex turn_;     // of who sends messages and calls the model
+  std::string tuning_;  // guarded by turn_: what the others have
   std::mutex mu_;
   std::condition_variable answered_;
   uint64_t last_model_ = 0;                                  // guarded by mu_
@@ -76,6 +77,9 @@ class GroupModel {
   // could not load it.
   absl::Status AwaitLoaded();
   absl::Status group_status() const { return leader_->status(); }
+  // What this rank's backend has measured by now is what the others use from here on: what every rank computes for
+  // itself, above all the choice of experts, must come out the same. Between two batches.
+  absl::Status ShareTuning();
   // The context is no longer needed anywhere.
   void Release(uint64_t context);
 

@@ -73,6 +73,7 @@ void Visit(Message& message, Visitor& visit) {
   visit(message.released);
   visit(message.bundle);
   visit(message.digest);
+  visit(message.tuning);
   visit(message.input.batch);
   visit(message.input.static_features);
   for (auto& pathway : message.input.pathways) {

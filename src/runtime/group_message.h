@@ -17,11 +17,12 @@
 namespace beamline::runtime {
 
 // Changes with the messages and with what ranks compute.
-inline constexpr int kGroupProtocol = 1;
+inline constexpr int kGroupProtocol = 2;
 
 enum class GroupCommand : uint8_t {
   kLoad,         // bundle, digest; answered by a note, LoadAnswer
   kUnload,       //
+  kTuning,       // tuning: what rank 0's backend measured (backend.h, AdoptTuning), for all models
   kEncode,       // input; its rows become contexts first_context, first_context + 1, ...
   kBeginDecode,  // contexts, in batch order
   kStep,         // level; from level 1 on codes and parents [batch, rows]
@@ -35,6 +36,7 @@ struct GroupMessage {
 
   std::string bundle;  // empty: the one that the rank was configured with
   std::string digest;  // of the bundle: runtime::IdentifyBundle
+  std::string tuning;
   model::EncoderInput input;
   uint64_t first_context = 0;
   std::vector<uint64_t> contexts;

@@ -106,6 +106,9 @@ absl::StatusOr<std::unique_ptr<Runner>> LoadRunnerOn(const RunnerOptions& option
         TuningCache(parts.context.backend, TuningFolder(options.tuning_folder), DigestOf(loaded.bundle.manifest));
     parts.tuning.Load();
     parts.tuning.LoadOf(options.bundle, loaded.bundle.manifest);
+    if (parts.group != nullptr) {
+      if (absl::Status told = parts.group->ShareTuning(); !told.ok()) return told;
+    }
     parts.model = std::move(loaded.model);
     parts.vocabulary = std::move(loaded.bundle.vocabulary);
     parts.catalogue = std::move(loaded.bundle.catalogue);

@@ -63,6 +63,7 @@ absl::Status ModelRunner::WarmUp(absl::Span<const RecommendRequest> recorded, Sc
       BEAMLINE_RETURN_IF_ERROR(TryBatch(batch, score_rule));
     }
   }
+  if (parts_.group != nullptr) BEAMLINE_RETURN_IF_ERROR(parts_.group->ShareTuning());
   tuning_.Save();
   return absl::OkStatus();
 }

@@ -16,6 +16,7 @@
 #include "backend/cuda/algorithm_trial.h"
 #include "base/log.h"
 #include "beamline/kernels/product_cuda.h"
+#include "beamline/status.h"
 
 namespace beamline::backend::cuda {
 namespace {
@@ -253,10 +254,10 @@ std::string Algorithms::Export() const {
   return text;
 }
 
-absl::Status Algorithms::Import(absl::string_view text) {
+absl::StatusOr<std::map<ProductKind, Algorithms::Choice>> Algorithms::Parse(absl::string_view text) const {
   std::map<ProductKind, Choice> imported;
   const std::vector<absl::string_view> lines = absl::StrSplit(text, '\n');
-  if (lines[0] != Header()) return absl::OkStatus();
+  if (lines[0] != Header()) return imported;
   for (size_t line = 1; line < lines.size(); ++line) {
     if (lines[line].empty()) continue;
     constexpr size_t kFields = 10;
@@ -293,9 +294,24 @@ absl::Status Algorithms::Import(absl::string_view text) {
         values[9] == 0 ? std::nullopt : std::optional(static_cast<kernels::ActivationKind>(values[9] - 1))};
     imported.emplace(kind, std::move(choice));
   }
+  return imported;
+}
+
+absl::Status Algorithms::Import(absl::string_view text) {
+  BEAMLINE_ASSIGN_OR_RETURN(const auto imported, Parse(text));
   const std::lock_guard<std::mutex> lock(mu_);
   for (const auto& [kind, choice] : imported) {
     if (chosen_.count(kind) == 0) imported_.insert_or_assign(kind, choice);
+  }
+  return absl::OkStatus();
+}
+
+absl::Status Algorithms::Adopt(absl::string_view text) {
+  BEAMLINE_ASSIGN_OR_RETURN(const auto adopted, Parse(text));
+  const std::lock_guard<std::mutex> lock(mu_);
+  for (const auto& [kind, choice] : adopted) {
+    chosen_.erase(kind);
+    imported_.insert_or_assign(kind, choice);
   }
   return absl::OkStatus();
 }

@@ -23,6 +23,7 @@
 #include <ATen/core/Tensor.h>
 
 #include "absl/status/status.h"
+#include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "absl/types/span.h"
 #include "backend/cuda/product.h"
@@ -64,11 +65,15 @@ class Algorithms {
   // Takes over choices made for the same device and version; others' are ignored. INVALID_ARGUMENT names the line that
   // is none.
   absl::Status Import(absl::string_view text);
+  // The same in the place of choices that are used already (backend.h, AdoptTuning).
+  absl::Status Adopt(absl::string_view text);
   int64_t size() const;      // choices made or taken over
   int64_t measured() const;  // choices made here
 
  private:
   using Choice = std::vector<Algorithm>;  // one for each of steps_
+  // Of the same device and version, else empty.
+  absl::StatusOr<std::map<ProductKind, Choice>> Parse(absl::string_view text) const;
   bool Takes(const ProductKind& kind, const Choice& choice, const LtWorkspace& workspace) const;
   Choice Choose(const ProductKind& kind, const LtWorkspace& workspace, cudaStream_t stream) const;
   // Empty where no class of algorithms takes every number of rows.

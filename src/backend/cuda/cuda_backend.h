@@ -54,6 +54,7 @@ class CudaBackend final : public Backend {
   std::string TuningName() const override;
   std::string ExportTuning() const override { return algorithms_->Export(); }
   absl::Status ImportTuning(absl::string_view text) const override { return algorithms_->Import(text); }
+  absl::Status AdoptTuning(absl::string_view text) const override { return algorithms_->Adopt(text); }
   std::optional<DeviceMemory> GetDeviceMemory() const override;
   std::optional<DevicePasses> GetDevicePasses() const override;
   absl::Status fault() const override { return fault_->status(); }

@@ -278,6 +278,27 @@ TEST_F(AlgorithmsOnDevice, AGatedLayerGivesTheSameBitsByEveryKernel) {
   }
 }
 
+// Another rank's, once this one has used what it measured itself.
+TEST_F(AlgorithmsOnDevice, AChoiceIsAdoptedInThePlaceOfOneThatIsUsed) {
+  const ProductKind kind{
+      .type = kernels::DataType::kBFloat16, .out_type = kernels::DataType::kBFloat16, .n = 48, .k = 112};
+  Algorithms algorithms = Fresh();
+  Taken(algorithms, kind, 40);
+  const std::string measured = algorithms.Export();
+  EXPECT_EQ(Taken(algorithms, kind, 5).kernel, ProductKernel::kSkinny);
+  std::vector<std::string> words = absl::StrSplit(measured, ' ');
+  std::string* const of_few = &words[words.size() - 20];
+  std::copy_n(of_few + 10, 9, of_few);  // cuBLASLt's for all rows
+  const std::string other = absl::StrJoin(words, " ");
+  ASSERT_TRUE(algorithms.Import(other).ok());
+  EXPECT_EQ(algorithms.Export(), measured) << "what is used stays";
+  ASSERT_TRUE(algorithms.Adopt(other).ok());
+  EXPECT_EQ(Taken(algorithms, kind, 5).kernel, ProductKernel::kCublasLt);
+  EXPECT_EQ(algorithms.Export(), other);
+  EXPECT_EQ(algorithms.measured(), 1);
+  EXPECT_FALSE(algorithms.Adopt(algorithms.Header() + "\nnone").ok());
+}
+
 TEST_F(AlgorithmsOnDevice, SumsOfE4M3StayInTheTensorCoresWhereTheyCan) {
   using kernels::DataType;
   for (const bool scaled : {true, false}) {

@@ -77,6 +77,7 @@ struct RecommendRequest {
   std::vector<Event> history;  // oldest first
   int top_k = 10;              // items wanted
   int items_per_sid = 1;       // items taken from one SID, by relevance
+  int max_per_author = 0;      // items of one author, the first in order; 0: any number. Author 0 is nobody
   // Beams kept per level. Empty: the engine's default, or top_k if that is more; one entry: that width at every level;
   // else one per level.
   std::vector<int> beam_widths;
@@ -98,7 +99,13 @@ struct RecommendedItem {
 };
 
 // Why an answer holds fewer than top_k items.
-enum class ShortReason : uint8_t { kNone = 0, kNoEligibleItems = 1, kEligibleItemsExhausted = 2, kBeamExhausted = 3 };
+enum class ShortReason : uint8_t {
+  kNone = 0,
+  kNoEligibleItems = 1,
+  kEligibleItemsExhausted = 2,
+  kBeamExhausted = 3,
+  kAuthorsExhausted = 4,
+};
 
 // One prefix that the search kept at one level.
 struct TracedBeam {

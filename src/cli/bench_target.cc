@@ -52,6 +52,7 @@ v1::RecommendRequest ToProto(const RecommendRequest& request) {
   FillUser(request.history, request.user_attributes, &message);
   message.set_top_k(request.top_k);
   message.set_items_per_sid(request.items_per_sid);
+  message.set_max_per_author(request.max_per_author);
   message.mutable_beam_widths()->Assign(request.beam_widths.begin(), request.beam_widths.end());
   message.set_exclude_history(request.exclude_history);
   message.set_priority(request.priority == Priority::kCritical    ? v1::PRIORITY_CRITICAL

@@ -27,6 +27,7 @@ struct Options {
   std::vector<uint32_t> beams;
   uint32_t top_k = 10;
   uint32_t items_per_sid = 1;
+  uint32_t max_per_author = 0;
   int max_history = 512;
   int timeout_ms = 5000;
   int shown = 5;
@@ -91,6 +92,7 @@ absl::StatusOr<v1::RecommendRequest> MakeRequest(const Options& options, const U
   FillUser(input.history, input.attributes, &request);
   request.set_top_k(options.top_k);
   request.set_items_per_sid(options.items_per_sid);
+  request.set_max_per_author(options.max_per_author);
   request.mutable_beam_widths()->Assign(options.beams.begin(), options.beams.end());
   request.set_exclude_history(options.exclude_history);
   BEAMLINE_RETURN_IF_ERROR(FillEligibility(options, request.mutable_eligibility()));
@@ -190,6 +192,9 @@ void AddSearchOptions(Command* command, Options* options) {
       ->TypeName("N[,N...]")
       ->Group(group);
   command->AddNumber("--items-per-sid", options->items_per_sid, {}, "Items taken from one SID")
+      ->ShowDefault()
+      ->Group(group);
+  command->AddNumber("--max-per-author", options->max_per_author, {}, "Items of one author; 0: any number")
       ->ShowDefault()
       ->Group(group);
   command->AddFlag("--exclude-history", options->exclude_history, "Never recommend what the history holds")

@@ -5,8 +5,11 @@
 #include <cmath>
 #include <limits>
 #include <numeric>
+#include <optional>
 #include <utility>
+#include <vector>
 
+#include "absl/container/flat_hash_map.h"
 #include "absl/strings/str_cat.h"
 #include "beamline/status.h"
 
@@ -23,10 +26,33 @@ std::vector<ItemId> ItemsOf(const runtime::RequestJob& job, uint32_t leaf, int l
   return items;
 }
 
-ShortReason WhyShort(const runtime::RequestJob& job) {
+// Lets the first `most` items of each author pass; 0: all.
+class AuthorLimit {
+ public:
+  AuthorLimit(const catalogue::CatalogueSnapshot& snapshot, int most) : snapshot_(snapshot), most_(most) {}
+
+  bool Passes(ItemId item) {
+    if (most_ == 0) return true;
+    const std::optional<uint32_t> position = snapshot_.FindPosition(item);
+    const uint64_t author = position.has_value() ? snapshot_.author(*position) : 0;
+    if (author == 0 || ++passed_[author] <= most_) return true;
+    left_out_ = true;
+    return false;
+  }
+  bool left_out() const { return left_out_; }
+
+ private:
+  const catalogue::CatalogueSnapshot& snapshot_;
+  const int most_;
+  absl::flat_hash_map<uint64_t, int> passed_;
+  bool left_out_ = false;
+};
+
+ShortReason WhyShort(const runtime::RequestJob& job, bool left_out) {
   const uint64_t eligible = EligibleSids(job);
   if (eligible == 0) return ShortReason::kNoEligibleItems;
-  return job.hypotheses.size() == eligible ? ShortReason::kEligibleItemsExhausted : ShortReason::kBeamExhausted;
+  if (job.hypotheses.size() < eligible) return ShortReason::kBeamExhausted;
+  return left_out ? ShortReason::kAuthorsExhausted : ShortReason::kEligibleItemsExhausted;
 }
 
 // In the beam's order, or, of a model with a ranker, largest value first; equal values keep the beam's order.
@@ -39,18 +65,29 @@ std::vector<const runtime::Hypothesis*> Ordered(const runtime::RequestJob& job) 
   return ordered;
 }
 
-// The items of every hypothesis, at most `limit`.
-std::vector<RecommendedItem> Candidates(const runtime::RequestJob& job, size_t limit, int items_per_sid) {
+// The items of every hypothesis that pass, at most `limit`.
+std::vector<RecommendedItem> Candidates(const runtime::RequestJob& job, size_t limit, int items_per_sid,
+                                        AuthorLimit& authors) {
   std::vector<RecommendedItem> candidates;
   for (const runtime::Hypothesis* hypothesis : Ordered(job)) {
-    if (candidates.size() >= limit) break;
-    const int wanted = static_cast<int>(std::min<size_t>(limit - candidates.size(), items_per_sid));
-    for (ItemId item : ItemsOf(job, hypothesis->leaf, wanted)) {
+    for (ItemId item : ItemsOf(job, hypothesis->leaf, items_per_sid)) {
+      if (candidates.size() >= limit) return candidates;
+      if (!authors.Passes(item)) continue;
       candidates.push_back({item, hypothesis->sid, hypothesis->log_probs, hypothesis->score});
       if (job.ranked) candidates.back().value = hypothesis->value;
     }
   }
   return candidates;
+}
+
+// The first `limit` of the candidates that pass.
+std::vector<RecommendedItem> TakeFirst(std::vector<RecommendedItem> candidates, size_t limit, AuthorLimit& authors) {
+  std::vector<RecommendedItem> taken;
+  for (RecommendedItem& candidate : candidates) {
+    if (taken.size() >= limit) break;
+    if (authors.Passes(candidate.item)) taken.push_back(std::move(candidate));
+  }
+  return taken;
 }
 
 // Largest value first; equal values keep their order.
@@ -84,14 +121,16 @@ absl::StatusOr<RecommendResult> AssembleAnswer(const runtime::RequestJob& job, c
                                                const Ranker* ranker) {
   const size_t top_k = limits.top_k;
   RecommendResult result;
+  AuthorLimit authors(*job.snapshot, limits.max_per_author), anyone(*job.snapshot, 0);
   if (ranker == nullptr) {
-    result.items = Candidates(job, top_k, limits.items_per_sid);
+    result.items = Candidates(job, top_k, limits.items_per_sid, authors);
   } else {
-    result.items = Candidates(job, std::numeric_limits<size_t>::max(), limits.items_per_sid);
-    BEAMLINE_RETURN_IF_ERROR(RankCandidates(*ranker, *job.snapshot, result.items));
-    if (result.items.size() > top_k) result.items.resize(top_k);
+    std::vector<RecommendedItem> all =
+        Candidates(job, std::numeric_limits<size_t>::max(), limits.items_per_sid, anyone);
+    BEAMLINE_RETURN_IF_ERROR(RankCandidates(*ranker, *job.snapshot, all));
+    result.items = TakeFirst(std::move(all), top_k, authors);
   }
-  if (static_cast<int>(result.items.size()) < limits.top_k) result.short_reason = WhyShort(job);
+  if (result.items.size() < top_k) result.short_reason = WhyShort(job, authors.left_out());
   result.beam_widths = job.beam_widths;
   result.narrowing = job.narrowing;
   result.seen_events = job.input.seen_events;

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // From the hypotheses of a finished job to the ranked items of the answer: SIDs by the model's ranker where it has one,
-// -> items, up to `items_per_sid` each by relevance, in the embedder's ranker's order, `top_k` in all, and why there
-// are fewer. Pure. An item has one SID and a hypothesis names each SID once, so no item can come twice.
+// -> items, up to `items_per_sid` each by relevance, in the embedder's ranker's order, of each author the first
+// `max_per_author`, `top_k` in all, and why there are fewer. Pure. An item has one SID and a hypothesis names each SID
+// once, so no item can come twice.
 #pragma once
 
 #include "absl/status/statusor.h"
@@ -16,6 +17,7 @@ namespace beamline::engine {
 struct AnswerLimits {
   int top_k = 10;
   int items_per_sid = 1;
+  int max_per_author = 0;
 };
 
 // SIDs that hold an eligible item.

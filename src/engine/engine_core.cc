@@ -168,7 +168,7 @@ Engine::Canceller EngineCore::Submit(RecommendRequest request, Callback done) {
   call->received = clock_->Now();
   if (request.deadline == absl::InfiniteFuture()) request.deadline = call->received + options_.default_deadline;
   call->deadline = request.deadline;
-  call->limits = {request.top_k, request.items_per_sid};
+  call->limits = {request.top_k, request.items_per_sid, request.max_per_author};
   call->company = std::move(request.company);
   call->done = std::move(done);
   call->serving = Serving();

@@ -138,6 +138,7 @@ absl::Status CheckRequest(const RecommendRequest& request, const EngineOptions& 
   BEAMLINE_RETURN_IF_ERROR(CheckHistory(request.history, options.max_history, "history"));
   BEAMLINE_RETURN_IF_ERROR(CheckRange("top_k", request.top_k, {1, options.max_top_k}));
   BEAMLINE_RETURN_IF_ERROR(CheckRange("items_per_sid", request.items_per_sid, {1, options.max_top_k}));
+  BEAMLINE_RETURN_IF_ERROR(CheckRange("max_per_author", request.max_per_author, {0, options.max_top_k}));
   BEAMLINE_RETURN_IF_ERROR(CheckWidths(request.beam_widths, options.max_beam_width, levels));
   BEAMLINE_RETURN_IF_ERROR(CheckEligibility(request.eligibility, options.max_eligibility_items));
   return CheckRange("priority", static_cast<int64_t>(request.priority), {0, static_cast<int64_t>(Priority::kCritical)});

@@ -150,6 +150,8 @@ v1::ShortReason ToProto(ShortReason reason) {
       return v1::SHORT_REASON_ELIGIBLE_ITEMS_EXHAUSTED;
     case ShortReason::kBeamExhausted:
       return v1::SHORT_REASON_BEAM_EXHAUSTED;
+    case ShortReason::kAuthorsExhausted:
+      return v1::SHORT_REASON_AUTHORS_EXHAUSTED;
   }
   return v1::SHORT_REASON_NONE;
 }
@@ -180,6 +182,8 @@ absl::StatusOr<RecommendRequest> FromProto(const v1::RecommendRequest& message, 
   const int64_t items_per_sid = message.has_items_per_sid() ? message.items_per_sid() : 1;
   BEAMLINE_RETURN_IF_ERROR(CheckValue("items_per_sid", items_per_sid, {1, limits.max_top_k}));
   request.items_per_sid = static_cast<int>(items_per_sid);
+  BEAMLINE_RETURN_IF_ERROR(CheckValue("max_per_author", message.max_per_author(), {0, limits.max_top_k}));
+  request.max_per_author = static_cast<int>(message.max_per_author());
   BEAMLINE_RETURN_IF_ERROR(ReadWidths(message, limits, &request.beam_widths));
   request.exclude_history = message.exclude_history();
   BEAMLINE_ASSIGN_OR_RETURN(request.eligibility, EligibilityFromProto(message.eligibility(), limits));

@@ -38,7 +38,8 @@ class RecommendVerb : public LoopbackTest {
 
 TEST_F(RecommendVerb, SendsWhatItIsToldAndPrintsTheAnswer) {
   const Outcome outcome =
-      Ask("--user u7 --items 5,99 --top-k 4 --beam 8,16,32 --items-per-sid 2 --exclude-history --deny 1,2 --allow 5,6 "
+      Ask("--user u7 --items 5,99 --top-k 4 --beam 8,16,32 --items-per-sid 2 --max-per-author 3 --exclude-history "
+          "--deny 1,2 --allow 5,6 "
           "--rule region=DE,AT --rule kind=a --priority sheddable --attribute degree=full --request-id r1");
   ASSERT_EQ(outcome.exit_code, 0) << outcome.text;
   for (const char* part : {"user u7", "title 5", "(not in the catalogue)", "rank", "<1,0,0>", "-0.8750",
@@ -51,6 +52,7 @@ TEST_F(RecommendVerb, SendsWhatItIsToldAndPrintsTheAnswer) {
   EXPECT_EQ(request.history.size(), 2u);
   EXPECT_EQ(request.top_k, 4);
   EXPECT_EQ(request.items_per_sid, 2);
+  EXPECT_EQ(request.max_per_author, 3);
   EXPECT_EQ(request.beam_widths, (std::vector<int>{8, 16, 32}));
   EXPECT_TRUE(request.exclude_history);
   EXPECT_EQ(request.eligibility.deny, (std::vector<ItemId>{1, 2}));

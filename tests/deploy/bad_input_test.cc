@@ -144,6 +144,7 @@ const BadRequest kBadRequests[] = {
     {"C2.11", "top_k", "FIELD_OUT_OF_RANGE", "1..1000", "0", [](auto& r) { r.set_top_k(0); }},
     {"C2.11", "top_k", "FIELD_OUT_OF_RANGE", "1..1000", "1001", [](auto& r) { r.set_top_k(1001); }},
     {"C2.11", "top_k", "FIELD_OUT_OF_RANGE", "1..1000", "4294967295", [](auto& r) { r.set_top_k(-1); }},
+    {"C2.11", "max_per_author", "FIELD_OUT_OF_RANGE", "0..1000", "1001", [](auto& r) { r.set_max_per_author(1001); }},
     {"C2.11", "items_per_sid", "FIELD_OUT_OF_RANGE", "1..1000", "2147483647",
      [](auto& r) { r.set_items_per_sid(std::numeric_limits<int32_t>::max()); }},
     {"C2.12", "beam_widths[0]", "FIELD_OUT_OF_RANGE", "1..1024", "0", [](auto& r) { r.set_beam_widths(0, 0); }},

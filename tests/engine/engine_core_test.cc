@@ -16,6 +16,7 @@
 
 #include "base/log.h"
 #include "beamline/stage_timings.h"
+#include "engine/answer_oracle.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "history/memory_history_store.h"
@@ -29,51 +30,6 @@ using ::testing::IsEmpty;
 using ::testing::SizeIs;
 using Code = absl::StatusCode;
 
-bool MatchesRule(const CatalogueItem& item, const std::vector<TagClause>& rule) {
-  return std::all_of(rule.begin(), rule.end(), [&](const TagClause& clause) {
-    return std::any_of(item.attributes.tags.begin(), item.attributes.tags.end(), [&](const auto& tag) {
-      return tag.first == clause.key && std::count(clause.any_of.begin(), clause.any_of.end(), tag.second) > 0;
-    });
-  });
-}
-
-// The answer by definition: filter all items, group by SID, rank the SIDs, keep the beam, take items by relevance.
-RecommendResult Oracle(const RecommendRequest& request, int width) {
-  std::map<Sid, std::vector<CatalogueItem>> sids;
-  for (ItemId id = 1; id <= kItems; ++id) {
-    const CatalogueItem item = ItemOf(id);
-    const Eligibility& rules = request.eligibility;
-    if (!MatchesRule(item, rules.rule) || std::count(rules.deny.begin(), rules.deny.end(), id)) continue;
-    if (rules.restrict_to_allow && !std::count(rules.allow.begin(), rules.allow.end(), id)) continue;
-    const bool seen = std::any_of(request.history.begin(), request.history.end(),
-                                  [&](const Event& event) { return event.item == id; });
-    if (request.exclude_history && seen) continue;
-    sids[item.sid].push_back(item);
-  }
-  std::vector<runtime::Hypothesis> ranked;
-  for (const auto& [sid, items] : sids) ranked.push_back(FakeHypothesis(request.user_id, 0, sid));
-  std::sort(ranked.begin(), ranked.end(), Before);
-  ranked.resize(std::min<size_t>(ranked.size(), width));
-  RecommendResult result;
-  for (const runtime::Hypothesis& hypothesis : ranked) {
-    std::vector<CatalogueItem>& items = sids[hypothesis.sid];
-    std::sort(items.begin(), items.end(), [](const CatalogueItem& a, const CatalogueItem& b) {
-      return a.attributes.relevance != b.attributes.relevance ? a.attributes.relevance > b.attributes.relevance
-                                                              : a.item < b.item;
-    });
-    for (size_t i = 0; i < items.size() && static_cast<int>(i) < request.items_per_sid; ++i) {
-      if (static_cast<int>(result.items.size()) == request.top_k) break;
-      result.items.push_back({items[i].item, hypothesis.sid, hypothesis.log_probs, hypothesis.score});
-    }
-  }
-  if (static_cast<int>(result.items.size()) < request.top_k) {
-    result.short_reason = sids.empty()                   ? ShortReason::kNoEligibleItems
-                          : ranked.size() == sids.size() ? ShortReason::kEligibleItemsExhausted
-                                                         : ShortReason::kBeamExhausted;
-  }
-  return result;
-}
-
 TEST_F(EngineCoreTest, AnswersEqualTheDefinitionOnRandomRequests) {
   std::mt19937_64 random(3);
   std::map<ShortReason, int> reasons;
@@ -81,6 +37,7 @@ TEST_F(EngineCoreTest, AnswersEqualTheDefinitionOnRandomRequests) {
     RecommendRequest request = User(absl::StrCat("user", round));
     request.top_k = 1 + random() % 60;
     request.items_per_sid = 1 + random() % 4;
+    request.max_per_author = static_cast<int>(random() % 5);
     request.beam_widths = {static_cast<int>(1 + random() % 70)};
     request.exclude_history = random() % 2;
     for (uint64_t i = random() % 30; i > 0; --i) request.history.push_back({.item = random() % (kItems + 20)});
@@ -104,7 +61,7 @@ TEST_F(EngineCoreTest, AnswersEqualTheDefinitionOnRandomRequests) {
     ASSERT_EQ(actual->short_reason, expected.short_reason) << round;
     ++reasons[expected.short_reason];
   }
-  EXPECT_THAT(reasons, SizeIs(4)) << "every reason came up";
+  EXPECT_THAT(reasons, SizeIs(5)) << "every reason came up";
   for (const auto& [reason, count] : reasons) EXPECT_GE(count, 5) << static_cast<int>(reason);
 }
 
@@ -126,6 +83,26 @@ class NewestFirst final : public Ranker {
  private:
   const ItemId broken_;
 };
+
+TEST_F(EngineCoreTest, OfEachAuthorTheFirstInTheRankersOrderStay) {
+  RecommendRequest request = EverythingOfTwentyBeams();
+  Start({.ranker = std::make_shared<NewestFirst>()});
+  const auto all = Ask(request);
+  ASSERT_TRUE(all.ok()) << all.status();
+  std::vector<ItemId> expected, actual;
+  std::map<uint64_t, int> of_author;
+  for (const RecommendedItem& item : all->items) {
+    const uint64_t author = ItemOf(item.item).attributes.author;
+    if (author == 0 || ++of_author[author] <= 2) expected.push_back(item.item);
+  }
+  request.max_per_author = 2;
+  const auto limited = Ask(request);
+  for (const RecommendedItem& item : limited->items) actual.push_back(item.item);
+  EXPECT_LT(expected.size(), all->items.size());
+  EXPECT_EQ(actual, expected);
+  request.top_k = 5;
+  EXPECT_THAT(Ask(request)->items, SizeIs(5));
+}
 
 TEST_F(EngineCoreTest, ARankerOrdersEverythingThatWasGenerated) {
   RecommendRequest request = EverythingOfTwentyBeams();

@@ -34,6 +34,7 @@ inline CatalogueItem ItemOf(ItemId id) {
   const uint32_t code = static_cast<uint32_t>(id * 2654435761u >> 7) % 64;
   item.sid = Sid({code / 16, code / 4 % 4, code % 4});
   item.attributes.relevance = static_cast<float>(id % 7);
+  item.attributes.author = id % 11;  // 0: nobody
   item.attributes.tags = {{"region", id % 2 ? "DE" : "AT"}, {"kind", absl::StrCat(id % 5)}};
   return item;
 }

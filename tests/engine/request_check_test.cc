@@ -35,7 +35,7 @@ TEST(RequestCheckTest, GoodRequests) {
                              .play_time_ms = kMaxSpanMs,
                              .duration_ms = kMaxSpanMs,
                              .labels = kAllLabels});
-  full.top_k = full.items_per_sid = 1000;
+  full.top_k = full.items_per_sid = full.max_per_author = 1000;
   full.beam_widths = {1024, 1, 7};
   full.eligibility.allow.resize(50'000);
   full.eligibility.deny.resize(50'000);
@@ -52,6 +52,8 @@ TEST(RequestCheckTest, EveryBadFieldIsNamed) {
       {"top_k: -1", [](auto& r) { r.top_k = -1; }},
       {"top_k: 1001", [](auto& r) { r.top_k = 1001; }},
       {"top_k: 2147483647", [](auto& r) { r.top_k = INT_MAX; }},
+      {"max_per_author: -1", [](auto& r) { r.max_per_author = -1; }},
+      {"max_per_author: 1001", [](auto& r) { r.max_per_author = 1001; }},
       {"items_per_sid: 0", [](auto& r) { r.items_per_sid = 0; }},
       {"items_per_sid: -2147483648", [](auto& r) { r.items_per_sid = INT_MIN; }},
       {"beam_widths[0]: 0 is outside 1..1024", [](auto& r) { r.beam_widths = {0}; }},

@@ -53,6 +53,7 @@ TEST(FromProto, TakesEveryField) {
   message.add_history()->set_item_id(0);
   message.set_top_k(20);
   message.set_items_per_sid(2);
+  message.set_max_per_author(3);
   for (uint32_t width : {16, 32, 64}) message.add_beam_widths(width);
   message.set_exclude_history(true);
   auto* clause = message.mutable_eligibility()->add_rule();
@@ -79,6 +80,7 @@ TEST(FromProto, TakesEveryField) {
   EXPECT_EQ(request->history[1].item, 0u);
   EXPECT_EQ(request->top_k, 20);
   EXPECT_EQ(request->items_per_sid, 2);
+  EXPECT_EQ(request->max_per_author, 3);
   EXPECT_THAT(request->beam_widths, ElementsAre(16, 32, 64));
   EXPECT_TRUE(request->exclude_history);
   ASSERT_EQ(request->eligibility.rule.size(), 1u);
@@ -96,6 +98,7 @@ TEST(FromProto, DefaultsAreTheDocumentedOnes) {
   EXPECT_EQ(request->request_id.size(), 16u);
   EXPECT_EQ(request->top_k, 10);
   EXPECT_EQ(request->items_per_sid, 1);
+  EXPECT_EQ(request->max_per_author, 0);
   EXPECT_TRUE(request->beam_widths.empty());
   EXPECT_TRUE(request->eligibility.unrestricted());
   EXPECT_EQ(request->priority, Priority::kDefault);
@@ -201,6 +204,7 @@ const BadField kBadFields[] = {
     {"top_k", "FIELD_OUT_OF_RANGE", "1..20", "0", [](auto& r) { r.set_top_k(0); }},
     {"top_k", "FIELD_OUT_OF_RANGE", "1..20", "21", [](auto& r) { r.set_top_k(21); }},
     {"top_k", "FIELD_OUT_OF_RANGE", "1..20", "4294967295", [](auto& r) { r.set_top_k(-1); }},
+    {"max_per_author", "FIELD_OUT_OF_RANGE", "0..20", "21", [](auto& r) { r.set_max_per_author(21); }},
     {"items_per_sid", "FIELD_OUT_OF_RANGE", "1..20", "0", [](auto& r) { r.set_items_per_sid(0); }},
     {"items_per_sid", "FIELD_OUT_OF_RANGE", "1..20", "2147483648", [](auto& r) { r.set_items_per_sid(1u << 31); }},
     {"beam_widths[0]", "FIELD_OUT_OF_RANGE", "1..64", "0", [](auto& r) { r.add_beam_widths(0); }},
@@ -271,6 +275,11 @@ TEST(ToProto, CarriesEverythingOfAResult) {
   EXPECT_FALSE(message.items(0).has_value()) << "of a model without a ranker";
   EXPECT_EQ(message.items(1).item_id(), 2u);
   EXPECT_EQ(message.short_reason(), v1::SHORT_REASON_BEAM_EXHAUSTED);
+  for (int reason = v1::ShortReason_MIN; reason <= v1::ShortReason_MAX; ++reason) {
+    RecommendResult result = FakeResult();
+    result.short_reason = static_cast<ShortReason>(reason);
+    EXPECT_EQ(ToProto(result, "").short_reason(), reason);
+  }
   EXPECT_THAT(message.beam_widths(), ElementsAre(2, 4, 4));
   EXPECT_EQ(message.narrowing(), 2u);
   EXPECT_EQ(message.seen_events(), 5u);

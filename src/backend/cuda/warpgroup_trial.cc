@@ -110,7 +110,7 @@ double Difference(const Bench& bench, int64_t count, absl::FunctionRef<void(bool
 }
 
 // The larger of two; a NaN is the largest.
-double Larger(double a, double b) { return b <= a ? a : b; }
+double Larger(double a, double b) { return b <= a || std::isnan(a) ? a : b; }
 
 // Of so many heads over one pair of keys and values.
 template <typename T>

@@ -28,6 +28,16 @@ TEST(WarpgroupTrialTest, TellsAKernelThatGivesTheAnswersFromOneThatDoesNot) {
               testing::HasSubstr("bf16, attention with heads of 32: differs from the portable kernel"));
 }
 
+// In the first of the launches that are tried together, which has some 9,000 of them; the others are right.
+TEST(WarpgroupTrialTest, FindsANaNThatIsFollowedByAnswers) {
+  ASSERT_EQ(kernels::AttentionPrepare(), kernels::LaunchError::kOk);
+  ASSERT_EQ(kernels::PrepareWarpgroups(), kernels::LaunchError::kOk);
+  emulator::nan_wgmmas = 2000;
+  EXPECT_THAT(TryWarpgroups(c10::Device(c10::kCPU)).value(),
+              testing::HasSubstr("bf16, attention with heads of 32: differs from the portable kernel by nan"));
+  EXPECT_EQ(emulator::nan_wgmmas, 0);
+}
+
 #else
 
 TEST(WarpgroupTrialTest, TheDeviceGivesTheAnswers) {

@@ -91,6 +91,7 @@ void WaitForCopies(int pending);
 // wgmma, likewise. Dies where registers are given to it that no WarpgroupArrive() came before, or where a thread of the
 // block has copied to shared memory and not announced it.
 inline bool broken_wgmma = false;  // reads its right operand in another order; a test sets it
+inline int nan_wgmmas = 0;         // so many of the next, each in one thread, give NaNs; a test sets it
 void WarpgroupArrive();
 void AnnounceToWarpgroups();
 void QueueMultiply(std::function<void()> multiply);

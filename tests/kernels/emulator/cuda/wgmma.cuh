@@ -63,9 +63,17 @@ void EmulatedColumns(uint64_t descriptor, unsigned column, float (&to)[2][16]) {
   }
 }
 
+// What a sum begins with.
+inline float EmulatedZero() {
+  if (emulator::nan_wgmmas == 0) return 0;
+  --emulator::nan_wgmmas;
+  return NAN;
+}
+
 template <class T, int kColumns, bool kTransposed>
 void WarpgroupMultiply(float (&d)[kColumns / 2], const uint32_t (&a)[4], uint64_t b, bool add) {
   const unsigned lane = emulated_lane();
+  const float zero = EmulatedZero();
   emulator::Exchange(0xffffffffu, a, sizeof(a));
   float left[2][16];  // rows lane / 4 and + 8
   for (unsigned k = 0; k < 16; ++k) {
@@ -74,12 +82,12 @@ void WarpgroupMultiply(float (&d)[kColumns / 2], const uint32_t (&a)[4], uint64_
   }
   std::array<float, 32> rows;
   std::memcpy(rows.data(), left, sizeof(left));
-  emulator::QueueMultiply([&d, rows, b, add, lane] {
+  emulator::QueueMultiply([&d, rows, b, add, lane, zero] {
     float right[2][16];
     for (unsigned eight = 0; eight < kColumns / 8; ++eight) {
       EmulatedColumns<T, kTransposed>(b, eight * 8 + lane % 4 * 2, right);
       for (unsigned i = 0; i < 4; ++i) {
-        float sum = 0;
+        float sum = zero;
         for (unsigned k = 0; k < 16; ++k) {
           sum += rows[i / 2 * 16 + k] * right[i % 2][emulator::broken_wgmma ? k ^ 8 : k];
         }
@@ -93,13 +101,14 @@ void WarpgroupMultiply(float (&d)[kColumns / 2], const uint32_t (&a)[4], uint64_
 template <class T, int kColumns>
 void WarpgroupMultiply(float (&d)[kColumns / 2], uint64_t a, uint64_t b) {
   const unsigned lane = emulated_lane(), warp_row = threadIdx.x % 128 / 32 * 16;
-  emulator::QueueMultiply([&d, a, b, lane, warp_row] {
+  const float zero = EmulatedZero();
+  emulator::QueueMultiply([&d, a, b, lane, warp_row, zero] {
     float left[2][16], right[2][16];
     for (unsigned half = 0; half < 2; ++half) EmulatedRow<T>(a, warp_row + lane / 4 + half * 8, left[half]);
     for (unsigned eight = 0; eight < kColumns / 8; ++eight) {
       EmulatedColumns<T, false>(b, eight * 8 + lane % 4 * 2, right);
       for (unsigned i = 0; i < 4; ++i) {
-        float sum = 0;
+        float sum = zero;
         for (unsigned k = 0; k < 16; ++k) sum += left[i / 2][k] * right[i % 2][emulator::broken_wgmma ? k ^ 8 : k];
         d[eight * 4 + i] += sum;
       }

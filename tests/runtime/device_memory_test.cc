@@ -3,11 +3,16 @@
 // Models on a device that has too little memory for them, over the emulator: refused by the estimate before anything is
 // allocated, or where memory runs out, with all of it given back; what served before serves, and the next look tries
 // again.
+#include "backend/cuda/device_memory.h"
+
 #include <algorithm>
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <memory>
+#include <optional>
 #include <string>
+#include <thread>
 #include <utility>
 
 #include <gmock/gmock.h>
@@ -210,6 +215,26 @@ TEST_F(DeviceMemoryTest, AVersionMeetsWhatTheServingOneHolds) {
                     HasSubstr("the version that serves holds its own beside this one")));
   EXPECT_LT(emulator::allocated, free + taken + (size_t{64} << 10)) << "all that is large is given back";
   EXPECT_EQ(Answering(), Version(1));
+}
+
+// A thread that let the first device do it would begin to use that one. The emulator ends the process.
+TEST(DeviceMemory, IsFreedOnItsDeviceByWhoeverLetsGoLast) {
+  at::Tensor tensor;
+  std::optional<backend::cuda::PinnedMemory> pinned;
+  std::thread([&] {
+    cudaSetDevice(1);
+    tensor = backend::cuda::NewTensor(c10::kCPU, {4}, c10::kFloat);
+    pinned.emplace(64);
+  }).join();
+  for (const auto& let_go :
+       {std::function<void()>([&] { tensor.reset(); }), std::function<void()>([&] { pinned.reset(); })}) {
+    std::thread([&] {
+      let_go();
+      int device = 0;
+      EXPECT_EQ(cudaGetDevice(&device), cudaSuccess);
+      EXPECT_EQ(device, 1);
+    }).join();
+  }
 }
 
 }  // namespace

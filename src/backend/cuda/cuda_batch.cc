@@ -32,6 +32,7 @@ Worker::Worker(const CublasLt& lt, cublasLtHandle_t handle, c10::Device device)
 }
 
 Worker::~Worker() {
+  if (device.is_cuda()) cudaSetDevice(device.index());  // in any thread, as device_memory.cc
   products_.clear();
   cudaEventDestroy(published);
   cudaStreamDestroy(stream);

@@ -2,6 +2,7 @@
 #include "backend/cuda/device_memory.h"
 
 #include <algorithm>
+#include <memory>
 #include <mutex>
 #include <string>
 #include <utility>
@@ -29,7 +30,24 @@ std::vector<const Reserve*>& Reserves() {  // guarded by reserves_mu
   return *reserves;
 }
 
-void FreeDevice(void* memory) { cudaFree(memory); }
+int CurrentDevice() {
+  int device = 0;
+  Check(cudaGetDevice(&device), "the current device");
+  return device;
+}
+
+struct DeviceAllocation {
+  void* memory = nullptr;
+  int device = 0;
+};
+
+// In any thread: one that has chosen no device would begin to use the first.
+void FreeDevice(void* allocation) {
+  const std::unique_ptr<DeviceAllocation> owned(static_cast<DeviceAllocation*>(allocation));
+  if (owned->memory == nullptr) return;
+  cudaSetDevice(owned->device);
+  cudaFree(owned->memory);
+}
 
 // The runtime remembers the error, which is no more than that, and would tell it of the next launch.
 [[noreturn]] void ThrowOutOfMemory(std::string what) {
@@ -74,7 +92,8 @@ void Check(kernels::LaunchError error, const char* what) {
 at::Tensor NewTensor(c10::Device device, at::IntArrayRef shape, c10::ScalarType dtype) {
   int64_t bytes = static_cast<int64_t>(c10::elementSize(dtype));
   for (const int64_t size : shape) bytes *= size;
-  void* memory = nullptr;
+  auto owned = std::make_unique<DeviceAllocation>(DeviceAllocation{nullptr, CurrentDevice()});
+  void*& memory = owned->memory;
   const auto allocate = [&] { return cudaMalloc(&memory, static_cast<size_t>(std::max<int64_t>(bytes, 1))); };
   cudaError_t error = allocate();
   if (error == cudaErrorMemoryAllocation) {
@@ -85,7 +104,8 @@ at::Tensor NewTensor(c10::Device device, at::IntArrayRef shape, c10::ScalarType 
   if (error == cudaErrorMemoryAllocation) ThrowOutOfMemory(absl::StrCat("cuda: ", bytes, " bytes of device memory"));
   Check(error, "device memory");
   c10::Storage storage(c10::Storage::use_byte_size_t(), static_cast<size_t>(bytes),
-                       c10::DataPtr(memory, memory, &FreeDevice, device), /*allocator=*/nullptr, /*resizable=*/false);
+                       c10::DataPtr(memory, owned.release(), &FreeDevice, device), /*allocator=*/nullptr,
+                       /*resizable=*/false);
   return TensorOver(std::move(storage), 0, shape, dtype);
 }
 
@@ -96,10 +116,14 @@ at::Tensor View(const at::Tensor& of, int64_t offset, at::IntArrayRef shape, c10
   return TensorOver(of.storage(), begin / size, shape, dtype);
 }
 
-PinnedMemory::PinnedMemory(size_t bytes) : bytes_(bytes) { Check(cudaMallocHost(&data_, bytes), "pinned memory"); }
+PinnedMemory::PinnedMemory(size_t bytes) : bytes_(bytes), device_(CurrentDevice()) {
+  Check(cudaMallocHost(&data_, bytes), "pinned memory");
+}
 
 PinnedMemory::~PinnedMemory() {
-  if (data_ != nullptr) cudaFreeHost(data_);
+  if (data_ == nullptr) return;
+  cudaSetDevice(device_);  // as FreeDevice
+  cudaFreeHost(data_);
 }
 
 kernels::DataType KernelType(c10::ScalarType dtype) {

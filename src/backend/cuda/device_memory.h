@@ -50,10 +50,12 @@ class PinnedMemory {
  public:
   explicit PinnedMemory(size_t bytes);
   ~PinnedMemory();
-  PinnedMemory(PinnedMemory&& other) noexcept : data_(std::exchange(other.data_, nullptr)), bytes_(other.bytes_) {}
+  PinnedMemory(PinnedMemory&& other) noexcept
+      : data_(std::exchange(other.data_, nullptr)), bytes_(other.bytes_), device_(other.device_) {}
   PinnedMemory& operator=(PinnedMemory&& other) noexcept {
     std::swap(data_, other.data_);
     std::swap(bytes_, other.bytes_);
+    std::swap(device_, other.device_);
     return *this;
   }
 
@@ -63,6 +65,7 @@ class PinnedMemory {
  private:
   void* data_ = nullptr;
   size_t bytes_ = 0;
+  int device_ = 0;  // that the thread which made it used
 };
 
 kernels::DataType KernelType(c10::ScalarType dtype);

@@ -13,6 +13,7 @@
 #include <cstring>
 #include <functional>
 #include <map>
+#include <mutex>
 #include <utility>
 #include <vector>
 
@@ -157,8 +158,11 @@ enum cudaDeviceAttr {
   cudaDevAttrComputeCapabilityMinor = 76,
   cudaDevAttrMaxSharedMemoryPerBlockOptin = 97
 };
+namespace emulator {
+inline thread_local int current_device = 0;
+}
 inline cudaError_t cudaGetDevice(int* device) {
-  *device = 0;
+  *device = emulator::current_device;
   return cudaSuccess;
 }
 namespace emulator {
@@ -175,7 +179,10 @@ inline cudaError_t cudaGetDeviceCount(int* count) {
   *count = 1;
   return cudaSuccess;
 }
-inline cudaError_t cudaSetDevice(int) { return cudaSuccess; }
+inline cudaError_t cudaSetDevice(int device) {
+  emulator::current_device = device;
+  return cudaSuccess;
+}
 inline cudaError_t cudaDriverGetVersion(int* version) {
   *version = 0;
   return cudaSuccess;
@@ -193,6 +200,8 @@ inline cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int) {
 namespace emulator {
 inline std::atomic<size_t> memory{size_t{64} << 30};  // all that the device has: a test may set less
 inline std::atomic<size_t> allocated{0};
+inline std::mutex devices_mu;
+inline std::map<void*, int> device_of;                       // guarded by devices_mu
 inline std::atomic<size_t> allocations{0};                   // asked for so far
 inline std::atomic<size_t> allocations_allowed{~size_t{0}};  // later ones fail
 }  // namespace emulator
@@ -211,11 +220,21 @@ cudaError_t cudaMalloc(T** p, size_t bytes) {
   *p = fits && posix_memalign(&memory, 256, std::max<size_t>(bytes, 1)) == 0 ? static_cast<T*>(memory) : nullptr;
   if (*p == nullptr) return emulator::last_error = cudaErrorMemoryAllocation;
   emulator::allocated += malloc_usable_size(*p);
+  {
+    const std::lock_guard<std::mutex> lock(emulator::devices_mu);
+    emulator::device_of[*p] = emulator::current_device;
+  }
   std::memset(static_cast<void*>(*p), 0xff, bytes < (1u << 22) ? bytes : (1u << 22));
   return cudaSuccess;
 }
 inline cudaError_t cudaFree(void* p) {
   emulator::WaitForAll();
+  {
+    const std::lock_guard<std::mutex> lock(emulator::devices_mu);
+    if (const auto of = emulator::device_of.extract(p); !of.empty() && of.mapped() != emulator::current_device) {
+      emulator::Die("memory is freed by a thread that uses another device");
+    }
+  }
   emulator::allocated -= malloc_usable_size(p);
   std::free(p);
   return cudaSuccess;

@@ -149,8 +149,8 @@ void CheckPathways(const ModelConfig& config, Problems& problems) {
   CheckPathway("short_term", config, config.short_term, problems);
   CheckPathway("positive", config, config.positive, problems);
   CheckSharedTables(config, problems);
-  problems.Require(config.max_tokens() > 0, "static, short_term, positive",
-                   "all pathways are off: the model sees nothing");
+  problems.Require(config.user.enabled || config.short_term.enabled() || config.positive.enabled(),
+                   "static, short_term, positive", "all pathways are off: the model sees nothing");
 }
 
 void CheckT5Input(const T5Config& t5, int levels, Problems& problems) {
@@ -158,11 +158,12 @@ void CheckT5Input(const T5Config& t5, int levels, Problems& problems) {
   const int64_t tokens = int64_t{t5.input.max_items} * levels + static_cast<int64_t>(t5.input.prefix.size()) +
                          static_cast<int64_t>(t5.input.suffix.size());
   problems.Range("t5.input (prefix, max_items SIDs and suffix, in tokens)", tokens, 1, kMaxPathwayLength);
+  const int64_t last_row = int64_t{t5.vocabulary} - 1;
   for (size_t i = 0; i < t5.input.prefix.size(); ++i) {
-    problems.Range(absl::StrCat("t5.input.prefix[", i, "]"), t5.input.prefix[i], 0, t5.vocabulary - 1);
+    problems.Range(absl::StrCat("t5.input.prefix[", i, "]"), t5.input.prefix[i], 0, last_row);
   }
   for (size_t i = 0; i < t5.input.suffix.size(); ++i) {
-    problems.Range(absl::StrCat("t5.input.suffix[", i, "]"), t5.input.suffix[i], 0, t5.vocabulary - 1);
+    problems.Range(absl::StrCat("t5.input.suffix[", i, "]"), t5.input.suffix[i], 0, last_row);
   }
 }
 
@@ -196,8 +197,8 @@ void CheckT5(const ModelConfig& config, Problems& problems) {
   for (const uint32_t size : config.level_sizes) codes += size;
   problems.Range("t5.vocabulary (the codes of all levels and an end token)", t5.vocabulary, codes + 1,
                  kMaxT5Vocabulary);
-  problems.Range("t5.start", t5.start, 0, t5.vocabulary - 1);
-  problems.Range("t5.end", t5.end, codes, t5.vocabulary - 1);
+  problems.Range("t5.start", t5.start, 0, int64_t{t5.vocabulary} - 1);
+  problems.Range("t5.end", t5.end, codes, int64_t{t5.vocabulary} - 1);
   problems.Range("t5.relative_buckets", t5.relative_buckets, kMinRelativeBuckets, kMaxRelativeBuckets);
   problems.Range("t5.relative_max_distance (above half of relative_buckets)", t5.relative_max_distance,
                  t5.relative_buckets / 2 + 1, kMaxRelativeDistance);
@@ -293,7 +294,7 @@ absl::Status ValidateConfig(const ModelConfig& config) {
   problems.Range("encoder.layers", config.encoder.layers, 0, kMaxLayers);
   if (config.encoder.layers > 0) CheckFfn("encoder.ffn", config.encoder.ffn, problems);
   problems.Range("decoder.layers", config.decoder.layers, 1, kMaxLayers);
-  problems.Range("decoder.trunk_layers", config.decoder.trunk_layers, 0, config.decoder.layers - 1);
+  problems.Range("decoder.trunk_layers", config.decoder.trunk_layers, 0, int64_t{config.decoder.layers} - 1);
   CheckFfn("decoder.ffn", config.decoder.ffn, problems);
   if (config.ranker.width != 0 || !config.ranker.heads.empty()) CheckRanker(config, problems);
   return problems.ToStatus();

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <fstream>
+#include <limits>
 
 #include "beamline/request.h"
 #include "gmock/gmock.h"
@@ -14,6 +15,7 @@ namespace beamline::model {
 namespace {
 
 using testing::HasSubstr;
+using testing::Not;
 
 TEST(ConfigTest, JsonRoundTrip) {
   for (const ModelCase& model_case : ModelCases()) {
@@ -171,6 +173,20 @@ TEST(ConfigTest, AllProblemsComeAtOnce) {
   EXPECT_THAT(message, HasSubstr("d_model: "));
   EXPECT_THAT(message, HasSubstr("decoder.layers: "));
   EXPECT_THAT(message, HasSubstr("all pathways are off"));
+}
+
+TEST(ConfigTest, SizesOutOfAllBoundsAreNamedAsTheyAre) {
+  constexpr int kLeast = std::numeric_limits<int>::min(), kMost = std::numeric_limits<int>::max();
+  ModelConfig config = TinyConfig();
+  config.short_term.length = config.positive.length = kMost;
+  config.decoder.layers = kLeast;
+  const std::string message(ValidateConfig(config).message());
+  EXPECT_THAT(message, HasSubstr("positive.length: must lie in [0, 4096], is 2147483647"));
+  EXPECT_THAT(message, Not(HasSubstr("all pathways are off")));
+  EXPECT_THAT(message, HasSubstr("decoder.layers: must lie in [1, 256], is -2147483648"));
+  config.family = kT5;
+  config.t5.vocabulary = kLeast;
+  EXPECT_THAT(std::string(ValidateConfig(config).message()), HasSubstr("must lie in [24, 16777216], is -2147483648"));
 }
 
 TEST(ConfigTest, OfVeryManyProblemsTheFirstAreShown) {

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <optional>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -14,6 +15,7 @@
 namespace beamline::loadgen {
 namespace {
 
+constexpr char kLatency[] = "latency, ms, with 95 % intervals (dashes: too few calls to say)";
 constexpr double kWidth = 860, kLeft = 70, kRight = 120, kTop = 50, kPanel = 260, kGap = 50;
 // Of a palette that the colour-blind can tell apart.
 constexpr const char* kColours[] = {"#0072b2", "#009e73", "#e69f00", "#d55e00", "#cc79a7"};
@@ -40,10 +42,27 @@ class Panel {
     absl::StrAppendFormat(&svg_, "<text x=\"%.1f\" y=\"%.1f\" text-anchor=\"%s\" fill=\"%s\">%s</text>\n", at.x, at.y,
                           anchor, colour, Escaped(text));
   }
-  void Line(const Point& from, const Point& to, const char* colour, double width = 1) {
-    absl::StrAppendFormat(&svg_,
-                          "<line x1=\"%.1f\" y1=\"%.1f\" x2=\"%.1f\" y2=\"%.1f\" stroke=\"%s\" stroke-width=\"%g\"/>\n",
-                          from.x, from.y, to.x, to.y, colour, width);
+  struct Stroke {
+    const char* colour;
+    double width = 1;
+    bool dashed = false;
+  };
+  void Line(const Point& from, const Point& to, const Stroke& stroke) {
+    absl::StrAppendFormat(
+        &svg_, "<line x1=\"%.1f\" y1=\"%.1f\" x2=\"%.1f\" y2=\"%.1f\" stroke=\"%s\" stroke-width=\"%g\"%s/>\n", from.x,
+        from.y, to.x, to.y, stroke.colour, stroke.width, stroke.dashed ? " stroke-dasharray=\"2 3\"" : "");
+  }
+  // Where a bound is unknown the interval goes on, in dashes, to the panel's edge.
+  void Interval(double x, const Quantile& quantile, const char* colour) {
+    const double at = Y(quantile.value), edges[] = {top_ + kPanel, top_};
+    const std::optional<double> bounds[] = {quantile.low, quantile.high};
+    for (int side : {0, 1}) {
+      if (bounds[side].has_value()) {
+        Line({x, at}, {x, Y(*bounds[side])}, {colour, 4});
+      } else {
+        Line({x, at}, {x, edges[side]}, {.colour = colour, .dashed = true});
+      }
+    }
   }
   void Curve(const std::vector<std::pair<double, double>>& points, const char* colour) {
     absl::StrAppend(&svg_, "<polyline fill=\"none\" stroke-width=\"2\" stroke=\"", colour, "\" points=\"",
@@ -56,21 +75,27 @@ class Panel {
       absl::StrAppendFormat(&svg_, "<circle cx=\"%.1f\" cy=\"%.1f\" r=\"3\" fill=\"%s\"/>\n", x, y, colour);
     }
   }
-  // Lines with values: powers of ten with their halves and fifths, or six even steps.
+  // Lines with values: powers of ten with their halves and fifths; where the axis is linear, or so short that it has
+  // hardly any of them, six even steps.
   void Grid(const std::string& what) {
     Text({kLeft - 8, top_ - 10}, what, "start");
     std::vector<double> ticks;
     if (logarithmic_) {
       const int first = static_cast<int>(std::floor(low_)), last = static_cast<int>(std::floor(high_));
       for (int power = first; power <= last; ++power) {
-        for (const double step : {1, 2, 5}) ticks.push_back(step * std::pow(10, power));
+        for (const double step : {1, 2, 5}) {
+          const double tick = step * std::pow(10, power);
+          if (Scale(tick) >= low_ - 1e-9 && Scale(tick) <= high_ + 1e-9) ticks.push_back(tick);
+        }
       }
-    } else {
-      for (int i = 0; i <= 5; ++i) ticks.push_back(low_ + (high_ - low_) * i / 5);
+    }
+    if (ticks.size() < 3) {
+      ticks.clear();
+      const double from = logarithmic_ ? std::pow(10, low_) : low_, to = logarithmic_ ? std::pow(10, high_) : high_;
+      for (int i = 0; i <= 5; ++i) ticks.push_back(from + (to - from) * i / 5);
     }
     for (const double tick : ticks) {
-      if (Scale(tick) < low_ - 1e-9 || Scale(tick) > high_ + 1e-9) continue;
-      Line({kLeft, Y(tick)}, {kWidth - kRight, Y(tick)}, "#ddd");
+      Line({kLeft, Y(tick)}, {kWidth - kRight, Y(tick)}, {"#ddd"});
       Text({kLeft - 8, Y(tick) + 4}, absl::StrFormat("%.4g", tick), "end");
     }
   }
@@ -91,6 +116,16 @@ std::string Begin(double height, const std::string& title) {
       kWidth, height);
   absl::StrAppendFormat(&svg, "<text x=\"%g\" y=\"20\" font-size=\"14\">%s</text>\n", kLeft, Escaped(title));
   return svg;
+}
+
+// From the least to the most that is drawn of quantiles: their bounds, too.
+std::pair<double, double> RangeOf(const Summary& latency) {
+  double low = latency.quantiles.front().value, high = low;
+  for (const Quantile& quantile : latency.quantiles) {
+    low = std::min({low, quantile.value, quantile.low.value_or(quantile.value)});
+    high = std::max({high, quantile.value, quantile.high.value_or(quantile.value)});
+  }
+  return {low, high};
 }
 
 // Where all cells agree nothing is said.
@@ -117,12 +152,13 @@ std::string PlotCells(absl::Span<const Measurement> cells, const std::string& ti
   for (const Measurement& cell : cells) {
     most = std::max({most, cell.throughput, cell.cell.load.rate.value_or(0) * cell.cell.load.batch});
     if (cell.latency.count == 0) continue;
-    low = std::min(low, cell.latency.quantiles.front().value);
-    high = std::max(high, cell.latency.quantiles.back().value);
+    const auto [least, largest] = RangeOf(cell.latency);
+    low = std::min(low, least);
+    high = std::max(high, largest);
   }
   Panel latency(&svg, kTop, {std::min(low, high) / 1.5, high * 1.5}, true);
   Panel rates(&svg, second, {0, most * 1.05}, false);
-  latency.Grid("latency, ms, with 95 % intervals");
+  latency.Grid(kLatency);
   rates.Grid("requests a second");
   const auto x = [&](size_t index) {
     return kLeft + (kWidth - kLeft - kRight) * (static_cast<double>(index) + 0.5) / static_cast<double>(cells.size());
@@ -133,9 +169,7 @@ std::string PlotCells(absl::Span<const Measurement> cells, const std::string& ti
       if (cells[i].latency.count == 0) continue;
       const Quantile& quantile = cells[i].latency.quantiles[q];
       points.push_back({x(i), latency.Y(quantile.value)});
-      const double from = latency.Y(quantile.low.value_or(quantile.value));
-      const double to = latency.Y(quantile.high.value_or(quantile.value));
-      latency.Line({x(i), from}, {x(i), to}, kColours[q], 4);
+      latency.Interval(x(i), quantile, kColours[q]);
     }
     latency.Curve(points, kColours[q]);
     latency.Text({kWidth - kRight + 12, kTop + 14 + 18 * static_cast<double>(q)},
@@ -165,16 +199,15 @@ std::string PlotOne(const Measurement& measured, const std::string& title) {
   std::string svg = Begin(kTop + kPanel + 60, title);
   const Summary& latency = measured.latency;
   if (latency.count == 0) return svg + "<text x=\"70\" y=\"60\">nothing was answered</text></svg>\n";
-  Panel panel(&svg, kTop, {latency.quantiles.front().value / 1.5, latency.max * 1.2}, true);
-  panel.Grid(absl::StrCat("latency, ms: ", NameOf(measured.cell)));
+  Panel panel(&svg, kTop, {RangeOf(latency).first / 1.5, latency.max * 1.2}, true);
+  panel.Grid(absl::StrCat(kLatency, ": ", NameOf(measured.cell)));
   const double most = std::max(3.5, std::log10(static_cast<double>(latency.count)));
   const auto x = [&](double q) { return kLeft + (kWidth - kLeft - kRight) * -std::log10(1 - q) / most; };
   std::vector<std::pair<double, double>> points;
   for (const Quantile& quantile : latency.quantiles) {
     const double at = x(quantile.q);
     points.push_back({at, panel.Y(quantile.value)});
-    panel.Line({at, panel.Y(quantile.low.value_or(quantile.value))},
-               {at, panel.Y(quantile.high.value_or(quantile.value))}, kColours[0], 4);
+    panel.Interval(at, quantile, kColours[0]);
     panel.Text({at, kTop + kPanel + 18}, absl::StrFormat("P%g", quantile.q * 100), "middle");
   }
   panel.Curve(points, kColours[0]);

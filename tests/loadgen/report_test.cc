@@ -2,6 +2,9 @@
 #include "loadgen/report.h"
 
 #include <algorithm>
+#include <iterator>
+#include <optional>
+#include <regex>
 #include <string>
 #include <vector>
 
@@ -12,7 +15,10 @@
 namespace beamline::loadgen {
 namespace {
 
+using ::testing::AllOf;
+using ::testing::Ge;
 using ::testing::HasSubstr;
+using ::testing::Le;
 using ::testing::Not;
 
 Measurement Measured(double rate, int beam) {
@@ -86,6 +92,47 @@ TEST(PlotTest, SweepsAndSingleCellsAreDrawn) {
   EXPECT_THAT(PlotSvg({&nothing, 1}, "none"), HasSubstr("nothing was answered"));
   const std::vector<Measurement> with_nothing = {nothing, sweep[0]};
   EXPECT_THAT(PlotSvg(with_nothing, "both"), Not(HasSubstr("nan")));
+}
+
+// Where lines of that width end, in pixels from the top.
+std::vector<double> EndsOf(const std::string& svg, const std::string& width) {
+  std::vector<double> ends;
+  const std::regex line("y1=\"([-0-9.]+)\" x2=\"[-0-9.]+\" y2=\"([-0-9.]+)\" stroke=\"#[0-9a-f]+\" stroke-width=\"" +
+                        width + "\"");
+  for (std::sregex_iterator at(svg.begin(), svg.end(), line), end; at != end; ++at) {
+    ends.push_back(std::stod((*at)[1]));
+    ends.push_back(std::stod((*at)[2]));
+  }
+  return ends;
+}
+
+TEST(PlotTest, IntervalsEndInThePanelAndUnknownBoundsAreDashes) {
+  // Fast ones and slow ones: P50 is slow, its lower bound is fast.
+  std::vector<double> values(201, 100.0);
+  std::fill_n(values.begin(), 99, 1.0);
+  Measurement measured = Measured(100, 32);
+  measured.latency = Summarize(values);
+  ASSERT_EQ(measured.latency.at(0.5).low, 1.0);
+  ASSERT_EQ(measured.latency.at(0.999).high, std::nullopt);
+  const std::vector<Measurement> sweep = {measured, measured};
+  for (const std::string& svg : {PlotSvg(sweep, "two"), PlotSvg({sweep.data(), 1}, "one")}) {
+    const std::vector<double> ends = EndsOf(svg, "4");
+    ASSERT_FALSE(ends.empty());
+    for (const double y : ends) EXPECT_THAT(y, AllOf(Ge(50), Le(310))) << "of the panel";
+    EXPECT_THAT(svg, HasSubstr("stroke-dasharray")) << "P99.9 of 201 calls has no upper bound";
+    EXPECT_THAT(svg, HasSubstr("dashes: too few calls to say"));
+  }
+  values.resize(201 * 30, 100.0);
+  measured.latency = Summarize(values);
+  EXPECT_THAT(PlotSvg({&measured, 1}, "many"), Not(HasSubstr("stroke-dasharray"))) << "all bounds are known";
+}
+
+TEST(PlotTest, AnAxisHasValuesHoweverShortItIs) {
+  Measurement measured = Measured(100, 32);
+  measured.latency = Summarize({3.4, 3.4, 3.4, 4.0});  // between 2 and 5: no power of ten, no half, no fifth
+  const std::string svg = PlotSvg({&measured, 1}, "steady");
+  const std::regex value("text-anchor=\"end\" fill=\"black\">[0-9.]+<");
+  EXPECT_GE(std::distance(std::sregex_iterator(svg.begin(), svg.end(), value), {}), 3) << svg;
 }
 
 }  // namespace

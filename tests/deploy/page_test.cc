@@ -206,14 +206,20 @@ TEST_F(PageTest, FitsBothSchemesAndASmallScreen) {
   ASSERT_TRUE(browser_->Await(absl::StrCat(kShown, " === 5")));
   EXPECT_EQ(browser_->Evaluate("getComputedStyle(document.body).backgroundColor"), "rgb(16, 19, 26)");
   Picture("dark");
-  SetWindow(420, 900);
-  EXPECT_TRUE(browser_->Await("getComputedStyle(document.body).backgroundColor === 'rgb(246, 247, 249)'"));
-  EXPECT_EQ(browser_->Evaluate("document.documentElement.scrollWidth <= innerWidth"), true)
-      << "the page itself does not scroll sideways; beyond the edge: "
-      << browser_->Evaluate(
-             "[...document.querySelectorAll('body *')].filter(e => !e.closest('#scroll, #requests, #models') &&"
-             " e.getBoundingClientRect().right > innerWidth).map(e => `${e.tagName}#${e.id}.${e.className} "
-             "${e.getBoundingClientRect().right}`).join('; ') + ' of ' + innerWidth");
+  for (const int width : {420, 360}) {  // the latter is a small phone
+    SetWindow(width, 900);
+    EXPECT_TRUE(browser_->Await("getComputedStyle(document.body).backgroundColor === 'rgb(246, 247, 249)'"));
+    EXPECT_EQ(browser_->Evaluate("document.documentElement.scrollWidth <= innerWidth"), true)
+        << "the page itself does not scroll sideways; beyond the edge: "
+        << browser_->Evaluate(
+               "[...document.querySelectorAll('body *')].filter(e => !e.closest('#scroll, #requests, #models') &&"
+               " e.getBoundingClientRect().right > innerWidth).map(e => `${e.tagName}#${e.id}.${e.className} "
+               "${e.getBoundingClientRect().right}`).join('; ') + ' of ' + innerWidth");
+    EXPECT_EQ(browser_->Evaluate("[...document.querySelectorAll('.key')].every(key => key.getBoundingClientRect().width"
+                                 " > 10)"),
+              true)
+        << "a colour of a legend is not squeezed away";
+  }
   Picture("small");
   EXPECT_THAT(browser_->problems(), IsEmpty());
 }

@@ -324,7 +324,7 @@ async function run(event) {
 
 let tab = 'recent';
 
-for (const stage of kStages) $('stages').append(make('span', {class: 'key ' + stage}), stage);
+for (const stage of kStages) $('stages').append(make('span', {}, make('span', {class: 'key ' + stage}), stage));
 
 function requestRow(record) {
   const bad = record.code !== 'OK';

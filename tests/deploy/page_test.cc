@@ -3,6 +3,7 @@
 // The admin page of a real server in a real browser, used as an operator would. BEAMLINE_SCREENSHOTS=DIR keeps
 // pictures.
 #include <cmath>
+#include <csignal>
 #include <cstdlib>
 
 #include "absl/strings/match.h"
@@ -188,6 +189,19 @@ TEST_F(PageTest, ShowsTheFlightRecorderAndTrustsNoText) {
       " document.body.append(s); })()");
   EXPECT_EQ(browser_->Evaluate("window.broken === undefined"), true);
   EXPECT_THAT(browser_->problems(), ElementsAre(HasSubstr("Content Security Policy")));
+}
+
+TEST_F(PageTest, SaysThatAServerNoLongerAnswers) {
+  Open();
+  kill(server_->pid(), SIGSTOP);  // it still takes connections, and says nothing
+  EXPECT_TRUE(browser_->Await("document.getElementById('ready').textContent === 'no answer'"));
+  kill(server_->pid(), SIGCONT);
+  EXPECT_TRUE(browser_->Await("document.getElementById('ready').textContent === 'ready'"));
+  EXPECT_EQ(server_->Stop(SIGTERM), 0);
+  EXPECT_TRUE(browser_->Await("document.getElementById('ready').textContent === 'no answer'"));
+  server_->Start();
+  ASSERT_TRUE(server_->AwaitReady());
+  EXPECT_TRUE(browser_->Await("document.getElementById('ready').textContent === 'ready'"));
 }
 
 TEST_F(PageTest, OffersNoLiveRequestsUnlessAllowed) {

@@ -3,9 +3,10 @@
 // the document as text only.
 'use strict';
 
-const LEVEL_MS = 700;     // how long each level is looked at while playing
-const REFRESH_MS = 2000;  // of requests and models
-const MOST_SHOWN = 24;    // beams of one level, those that lead to a video excepted
+const LEVEL_MS = 700;      // how long each level is looked at while playing
+const REFRESH_MS = 2000;   // of requests and models
+const PATIENCE_MS = 5000;  // with a server that takes a connection and says nothing
+const MOST_SHOWN = 24;     // beams of one level, those that lead to a video excepted
 
 const $ = id => document.getElementById(id);
 
@@ -323,8 +324,11 @@ async function run(event) {
 // ---- The flight recorder and the models.
 
 let tab = 'recent';
+let refreshing = false;
 
 for (const stage of kStages) $('stages').append(make('span', {}, make('span', {class: 'key ' + stage}), stage));
+
+const ask = path => fetch(path, {signal: AbortSignal.timeout(PATIENCE_MS)});
 
 function requestRow(record) {
   const bad = record.code !== 'OK';
@@ -347,7 +351,7 @@ function table(heads, rows) {
 }
 
 async function refreshRequests() {
-  const answer = await fetch('debug/requests');
+  const answer = await ask('debug/requests');
   if (!answer.ok) return;
   const records = (await answer.json())[tab].slice(0, 50);
   $('requests')
@@ -360,7 +364,7 @@ async function refreshRequests() {
 }
 
 async function refreshStatus() {
-  const status = await (await fetch('debug/status')).json();
+  const status = await (await ask('debug/status')).json();
   $('ready').textContent = status.not_ready || 'ready';
   $('ready').className = 'pill ' + (status.not_ready ? 'bad' : 'good');
   $('form').hidden = !status.live_requests;
@@ -393,12 +397,14 @@ async function refreshStatus() {
 
 async function refresh() {
   if (document.hidden) return;
+  refreshing = true;
   try {
     await Promise.all([refreshStatus(), refreshRequests()]);
   } catch (error) {
     $('ready').textContent = 'no answer';
     $('ready').className = 'pill bad';
   }
+  refreshing = false;
 }
 
 function chooseTab(button) {
@@ -446,4 +452,4 @@ for (const button of document.querySelectorAll('[role=tab]')) {
   });
 }
 refresh();
-setInterval(refresh, REFRESH_MS);
+setInterval(() => refreshing || refresh(), REFRESH_MS);

@@ -19,6 +19,7 @@ using nlohmann::json;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
+using ::testing::Not;
 
 class PageTest : public ::testing::Test {
  protected:
@@ -202,6 +203,19 @@ TEST_F(PageTest, SaysThatAServerNoLongerAnswers) {
   server_->Start();
   ASSERT_TRUE(server_->AwaitReady());
   EXPECT_TRUE(browser_->Await("document.getElementById('ready').textContent === 'ready'"));
+}
+
+// The recorder keeps what failed or was slow for as long as it takes to be more than a ring of it.
+TEST_F(PageTest, TellsADayThatIsNotThisOne) {
+  Open();
+  const std::string row =
+      "requestRow({ended_ms: %s, request_id: '', trace_id: '', code: 'OK', total_us: 1,"
+      " history_events: 0}).cells[0].textContent";
+  const json now = browser_->Evaluate(absl::StrReplaceAll(row, {{"%s", "Date.now()"}}));
+  const json before = browser_->Evaluate(absl::StrReplaceAll(row, {{"%s", "Date.UTC(2019, 5, 15)"}}));
+  const std::string year = browser_->Evaluate("String(new Date().getFullYear())").get<std::string>();
+  EXPECT_THAT(now.get<std::string>(), Not(HasSubstr(year)));
+  EXPECT_THAT(before.get<std::string>(), HasSubstr("2019"));
 }
 
 TEST_F(PageTest, OffersNoLiveRequestsUnlessAllowed) {

@@ -37,6 +37,12 @@ function time(us) {
   return us < 1e6 ? (us / 1000).toFixed(us < 1e4 ? 2 : 1) + ' ms' : (us / 1e6).toFixed(2) + ' s';
 }
 
+// A time of this day, or one of another day with its date: what failed and what serves may be weeks old.
+function moment(ms) {
+  const at = new Date(ms), today = at.toDateString() === new Date().toDateString();
+  return today ? at.toLocaleTimeString() : at.toLocaleString();
+}
+
 const plural = (count, word) => `${count} ${word}${count === 1 ? '' : 's'}`;
 
 const kStages = ['prepare', 'queue', 'encode', 'decode', 'resolve'];
@@ -334,8 +340,8 @@ function requestRow(record) {
   const bad = record.code !== 'OK';
   const times = Object.fromEntries(kStages.map(stage => [stage, record[stage + '_us']]));
   return make(
-      'tr', {}, make('td', {}, new Date(record.ended_ms).toLocaleTimeString()),
-      make('td', {class: 'id'}, record.request_id), make('td', {class: 'id'}, record.trace_id.slice(0, 8)),
+      'tr', {}, make('td', {}, moment(record.ended_ms)), make('td', {class: 'id'}, record.request_id),
+      make('td', {class: 'id'}, record.trace_id.slice(0, 8)),
       make('td', {class: bad ? 'bad' : ''}, bad ? `${record.code} ${record.reason || ''}` : 'OK'),
       make('td', {class: 'number'}, time(record.total_us)), make('td', {}, timesBar(times, false)),
       make('td', {class: 'number'}, String(record.history_events)),
@@ -389,8 +395,7 @@ async function refreshStatus() {
               version => make(
                   'tr', {}, make('td', {}, String(version.id)),
                   make('td', {class: version.state === 'refused' ? 'bad' : ''}, version.state),
-                  make('td', {}, new Date(version.since_ms).toLocaleTimeString()),
-                  make('td', {class: 'id'}, version.model_version),
+                  make('td', {}, moment(version.since_ms)), make('td', {class: 'id'}, version.model_version),
                   make('td', {class: 'id'}, version.catalogue_version), make('td', {class: 'id'}, version.bundle),
                   make('td', {class: 'bad'}, version.error)))));
 }

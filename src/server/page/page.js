@@ -190,8 +190,8 @@ function draw(answer) {
 
 // Lines from a beam to its parent, for the levels shown; thicker where more probability flows.
 function drawLinks() {
-  const svg = $('links');
-  svg.replaceChildren();
+  const paths = [];  // drawn at once: a measurement behind every line would lay out the page for each
+  $('links').replaceChildren();
   if (!view.answer) return;
   const origin = $('canvas').getBoundingClientRect();
   const link = (from, to, child) => {
@@ -202,7 +202,7 @@ function drawLinks() {
     path.setAttribute('stroke-width', (1 + 5 * Math.sqrt(Math.exp(Math.min(0, child.score)))).toFixed(2));
     if (child.answer || child.item) path.classList.add('answer');
     child.line = path;
-    svg.append(path);
+    paths.push(path);
   };
   const rootList = view.columns[0].querySelector('ol').getBoundingClientRect();
   const headed = view.columns[0].getBoundingClientRect();
@@ -215,6 +215,7 @@ function drawLinks() {
       if (from) link(from, beam.box.getBoundingClientRect(), beam);
     }
   }
+  $('links').append(...paths);
 }
 
 // Shows the history and `count` further columns.

@@ -16,6 +16,7 @@
 #include "base/interrupt.h"
 #include "beamline/status.h"
 #include "grpcpp/client_context.h"
+#include "loadgen/workload.h"
 #include "server/grpc_status.h"
 #include "server/status_detail.h"
 
@@ -60,6 +61,9 @@ v1::RecommendRequest ToProto(const RecommendRequest& request) {
                                                                   : v1::PRIORITY_DEFAULT);
   return message;
 }
+
+// Sent as a new user's.
+bool IsOfNobody(const v1::RecommendRequest& request) { return request.user_id().empty() && request.history().empty(); }
 
 Answer AnswerOf(const v1::RecommendResponse& response, bool want_items) {
   const v1::StageTimings& timings = response.timings();
@@ -177,7 +181,11 @@ void ServerTarget::Send(absl::Span<const int> indices, absl::Time deadline, bool
   if (indices.size() == 1) return SendOne(indices[0], deadline, want_items, std::move(done));
   using Call = PendingCall<v1::BatchRecommendRequest, v1::BatchRecommendResponse>;
   auto call = std::make_unique<Call>();
-  for (const int index : indices) *call->request.add_requests() = pool_[index];
+  for (const int index : indices) {
+    v1::RecommendRequest& request = *call->request.add_requests();
+    request = pool_[index];
+    if (IsOfNobody(request)) request.set_user_id(loadgen::NewUser());
+  }
   call->context.set_deadline(absl::ToChronoTime(deadline));
   call->done = std::move(done);
   Call* const raw = call.release();  // the callback's, which runs exactly once
@@ -217,9 +225,14 @@ void ServerTarget::SendOne(int index, absl::Time deadline, bool want_items, Done
   auto call = std::make_unique<Call>();
   call->context.set_deadline(absl::ToChronoTime(deadline));
   call->done = std::move(done);
+  const v1::RecommendRequest* request = &pool_[index];  // which outlives the call
+  if (IsOfNobody(*request)) {
+    call->request = *request;
+    call->request.set_user_id(loadgen::NewUser());
+    request = &call->request;
+  }
   Call* const raw = call.release();  // as above
-  // The pool outlives the call.
-  Next().stub->async()->Recommend(&raw->context, &pool_[index], &raw->response, [raw, want_items](grpc::Status status) {
+  Next().stub->async()->Recommend(&raw->context, request, &raw->response, [raw, want_items](grpc::Status status) {
     const Answer answer = status.ok() ? AnswerOf(raw->response, want_items) : Failed(server::FromGrpcStatus(status));
     Finish(std::unique_ptr<Call>(raw), {answer});
   });

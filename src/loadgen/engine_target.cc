@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "beamline/retry.h"
+#include "loadgen/workload.h"
 
 namespace beamline::loadgen {
 namespace {
@@ -48,6 +49,7 @@ void EngineTarget::Send(absl::Span<const int> indices, absl::Time deadline, bool
   const auto company = std::make_shared<Company>(static_cast<int>(indices.size()));
   for (size_t i = 0; i < indices.size(); ++i) {
     RecommendRequest request = pool_[indices[i]];
+    if (request.user_id.empty() && request.history.empty()) request.user_id = NewUser();
     request.deadline = deadline;
     request.company = company;
     engine_.Submit(std::move(request), [call, i, want_items](absl::StatusOr<RecommendResult> result) {

@@ -36,7 +36,7 @@ class Target {
   virtual ~Target() = default;
 
   // Takes the requests that calls then choose from; at most `open_calls` calls will be open at once. Not while calls
-  // are in flight.
+  // are in flight. One with neither events nor a user is a new user's each time it is sent (workload.h, NewUser).
   virtual absl::Status Prepare(std::vector<RecommendRequest> pool, int64_t open_calls) = 0;
   // The clock of deadlines, the target's own: two that were made before and after a step of the system's clock differ
   // by it for ever. Thread-safe.

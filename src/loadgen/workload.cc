@@ -2,6 +2,7 @@
 #include "loadgen/workload.h"
 
 #include <algorithm>
+#include <atomic>
 #include <chrono>
 #include <cmath>
 #include <future>
@@ -12,6 +13,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
 #include "base/interrupt.h"
 #include "beamline/status.h"
 
@@ -65,9 +67,7 @@ std::vector<RecommendRequest> MakeWorkload(const WorkloadOptions& options, absl:
     request.request_id = absl::StrCat("bench-", i);
     request.top_k = options.top_k;
     if (options.beam > 0) request.beam_widths = {options.beam};
-    if (options.users > 0 || options.history == 0) {
-      request.user_id = absl::StrCat("bench-", options.users > 0 ? i % options.users : i);
-    }
+    if (options.users > 0) request.user_id = absl::StrCat("bench-", i % options.users);
     request.priority = ClassOf(i, options.classes);
     if (!histories.empty()) {
       const std::vector<Event>& all = histories[(options.users > 0 ? i % options.users : i) % histories.size()];
@@ -83,6 +83,12 @@ std::vector<RecommendRequest> MakeWorkload(const WorkloadOptions& options, absl:
     }
   }
   return requests;
+}
+
+std::string NewUser() {
+  static const int64_t process = absl::ToUnixNanos(absl::Now());
+  static std::atomic<int64_t> users{0};
+  return absl::StrCat("bench-", process, "-", users.fetch_add(1, std::memory_order_relaxed));
 }
 
 absl::Status TryOnce(Target& target, std::vector<RecommendRequest> requests, absl::Duration timeout) {

@@ -5,6 +5,7 @@
 #pragma once
 
 #include <cstdint>
+#include <string>
 #include <vector>
 
 #include "absl/status/statusor.h"
@@ -32,10 +33,14 @@ struct WorkloadOptions {
 };
 
 // `histories` in turn (with `users`, one of them for each), the newest `history` events; where there are none, items
-// drawn from `items`, the first ones more often (as popular ones are). A request without events gets a user id, as it
-// must have one of both. REQUIRES: either of the two, unless `history` is 0.
+// drawn from `items`, the first ones more often (as popular ones are). A request may have neither events nor a user id;
+// see NewUser. REQUIRES: either of the two, unless `history` is 0.
 std::vector<RecommendRequest> MakeWorkload(const WorkloadOptions& options, absl::Span<const ItemId> items,
                                            absl::Span<const std::vector<Event>> histories);
+
+// The id of a user whom no request named before, whatever process sent it. As a request must have events or a user, a
+// target gives one to each that it sends with neither, so that a cache knows none of them. Thread-safe.
+std::string NewUser();
 
 // Sends one call of `requests` and waits for its answer, or an interrupt: what is wrong with it, before many are sent.
 absl::Status TryOnce(Target& target, std::vector<RecommendRequest> requests, absl::Duration timeout);

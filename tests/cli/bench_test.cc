@@ -276,13 +276,27 @@ TEST_F(BenchVerb, AServerThatFailsEverythingIsAnError) {
   EXPECT_THAT(outcome.text, HasSubstr("broken"));
 }
 
+// As users come who are not known: a user whom the server knew from before would be answered from its cache.
+TEST_F(BenchVerb, WithoutEventsEveryRequestIsANewUsers) {
+  for (const char* load : {"--concurrency 1", "--concurrency 1 --batch 3"}) {
+    ASSERT_EQ(Bench(absl::StrCat(load, " --seconds 0.2 --items 1 --history 0 --requests 2")).exit_code, 0);
+  }
+  std::set<std::string> users;
+  for (const RecommendRequest& request : engine_.requests()) {
+    EXPECT_TRUE(request.history.empty());
+    EXPECT_FALSE(request.user_id.empty());
+    EXPECT_TRUE(users.insert(request.user_id).second) << request.user_id << " came twice";
+  }
+  EXPECT_GT(users.size(), 8u);
+}
+
 TEST(BenchEngine, SweepsAnEngineInItsOwnProcess) {
   const std::string bundle = absl::StrCat(::testing::TempDir(), "/bench_bundle");
   const auto written = runtime::testing::WriteTinyBundle(bundle);
   ASSERT_TRUE(written.ok()) << written.status();
   const std::string json = absl::StrCat(::testing::TempDir(), "/bench_engine.json");
   const Outcome outcome = Beamline(absl::StrCat("bench --bundle ", bundle,
-                                                " --beam 8,16 --history 0,5 --seconds 1 --warmup "
+                                                " --beam 8,16 --history 0,5 --requests 4 --seconds 1 --warmup "
                                                 "0.1 --json ",
                                                 json));
   ASSERT_EQ(outcome.exit_code, 0) << outcome.text;
@@ -292,7 +306,8 @@ TEST(BenchEngine, SweepsAnEngineInItsOwnProcess) {
   EXPECT_EQ((*report)["target"]["device"], "cpu");
   ASSERT_EQ((*report)["cells"].size(), 4u);
   for (const nlohmann::json& cell : (*report)["cells"]) {
-    EXPECT_GT(cell["answered"], 0);
+    EXPECT_GT(cell["answered"], 4) << "some requests were sent again";
+    EXPECT_EQ(cell["context_cached"], 0) << "of no --users nothing is cached, without a history neither";
     EXPECT_EQ(cell["failed"], 0) << cell;
     EXPECT_EQ(cell["beams"].size(), 1u);
     EXPECT_TRUE(cell["beams"].contains(absl::StrCat(cell["beam"].get<int>())));

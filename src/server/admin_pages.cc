@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "server/admin_pages.h"
 
+#include <limits>
 #include <string>
 
 #include "absl/cleanup/cleanup.h"
@@ -18,6 +19,8 @@ namespace {
 
 // Each occupies a thread of the pages: enough are left for supervisors and scrapers.
 constexpr int kMaxLive = 2;
+// Of each kind: what / shows, and asks for every other second.
+constexpr size_t kNewestRequests = 50;
 
 nlohmann::json VersionsJson(const EngineStatus& status) {
   nlohmann::json versions = nlohmann::json::array();
@@ -41,7 +44,8 @@ AdminHttp::Pages AdminPages::Pages() {
       {"/readyz", [this] { return Ready(); }},
       {"/metrics", [this] { return Scrape(); }},
       {"/debug/status", [this] { return Status(); }},
-      {"/debug/requests", [this] { return Requests(); }},
+      {"/debug/requests", [this] { return Requests(std::numeric_limits<size_t>::max()); }},
+      {"/debug/requests/newest", [this] { return Requests(kNewestRequests); }},
       {"/", [] { return HttpPage{.content_type = "text/html; charset=utf-8", .body = page::kHtml}; }},
       {"/page[.]svg", [] { return HttpPage{.content_type = "image/svg+xml", .body = page::kIcon}; }},
       {"/page[.]css", [] { return HttpPage{.content_type = "text/css; charset=utf-8", .body = page::kCss}; }},
@@ -157,10 +161,10 @@ HttpPage AdminPages::Status() {
           .body = json.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace)};
 }
 
-HttpPage AdminPages::Requests() {
+HttpPage AdminPages::Requests(size_t most) {
   const Held held(this);
   if (held.server == nullptr) return NotServing(held.why_absent());
-  return {.content_type = "application/json", .body = held.server->recorder().ToJson()};
+  return {.content_type = "application/json", .body = held.server->recorder().ToJson(most)};
 }
 
 HttpPage AdminPages::Recommend(const HttpPost& post) {

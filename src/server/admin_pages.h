@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // What the admin port tells over HTTP: /livez while the process runs, /readyz where it should get traffic (a model is
-// loaded and warmed up, the last work succeeded, it is not draining), /metrics, /debug/requests (the flight recorder),
-// /debug/status; and for people the page at / (page/), which shows these and, where live requests are allowed, runs one
-// through POST /debug/recommend (live_request.h). It is there before the model is, and until the end. Thread-safe.
+// loaded and warmed up, the last work succeeded, it is not draining), /metrics, /debug/requests (the flight recorder;
+// /debug/requests/newest: a page's length of it), /debug/status; and for people the page at / (page/), which shows
+// these and, where live requests are allowed, runs one through POST /debug/recommend (live_request.h). It is there
+// before the model is, and until the end. Thread-safe.
 #pragma once
 
 #include <condition_variable>
@@ -38,7 +39,7 @@ class AdminPages {
   HttpPage Ready();
   HttpPage Scrape();
   HttpPage Status();
-  HttpPage Requests();
+  HttpPage Requests(size_t most);
   HttpPage Recommend(const HttpPost& post);
 
   const Options options_;

@@ -250,19 +250,22 @@ void FlightRecorder::Add(const FlightRecord& record) {
   if (absl::Microseconds(record.total_us) >= options_.slow) slow.Add(record);
 }
 
-std::string FlightRecorder::ToJson() const {
+std::string FlightRecorder::ToJson(size_t most) const {
   std::string json = "{";
   for (size_t r = 0; r < rings_.size(); ++r) {
     // A copy: whoever adds waits for no text to be made.
-    const Ring ring = [&] {
+    const std::vector<FlightRecord> records = [&] {
+      std::vector<FlightRecord> newest;
       std::lock_guard lock(mu_);
-      return rings_[r];
+      const size_t count = std::min(most, rings_[r].size());
+      newest.reserve(count);
+      for (size_t i = 0; i < count; ++i) newest.push_back(rings_[r].newest(i));
+      return newest;
     }();
-    absl::StrAppend(&json, json.size() > 1 ? "],\n\"" : "\"", ring.name, "\":[");
-    for (size_t i = 0; i < ring.size(); ++i) {
+    absl::StrAppend(&json, json.size() > 1 ? "],\n\"" : "\"", rings_[r].name, "\":[");
+    for (size_t i = 0; i < records.size(); ++i) {
       char line[kMaxRecordJson];
-      absl::StrAppend(&json, i > 0 ? ",\n" : "\n",
-                      absl::string_view(line, WriteJson(ring.newest(i), line, sizeof(line))));
+      absl::StrAppend(&json, i > 0 ? ",\n" : "\n", absl::string_view(line, WriteJson(records[i], line, sizeof(line))));
     }
   }
   return json + "]}\n";

@@ -9,6 +9,7 @@
 
 #include <array>
 #include <cstdint>
+#include <limits>
 #include <mutex>
 #include <string>
 #include <vector>
@@ -70,8 +71,8 @@ class FlightRecorder {
 
   void Add(const FlightRecord& record);
 
-  // {"recent": [...], "slow": [...], "refused": [...], "failed": [...]}, newest first.
-  std::string ToJson() const;
+  // {"recent": [...], "slow": [...], "refused": [...], "failed": [...]}, newest first, `most` of each.
+  std::string ToJson(size_t most = std::numeric_limits<size_t>::max()) const;
 
   // Writes all rings to `fd`, oldest first, each line with its ring's name, and waits for whoever reads a pipe until
   // `patience` is over, in all. Returns how many records did not go out.

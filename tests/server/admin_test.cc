@@ -477,6 +477,7 @@ TEST_F(AdminPagesTest, RequestsWithABadFieldAreCountedAndRecorded) {
   EXPECT_THAT(recorded["recent"].dump(), HasSubstr("the_bad_one"));
   EXPECT_THAT(recorded["recent"].dump(), HasSubstr("\"top_k\":-1")) << "what it asked for";
   EXPECT_TRUE(recorded["failed"].empty() && recorded["refused"].empty());
+  EXPECT_EQ(nlohmann::json::parse(Get(*http_, "/debug/requests/newest").second), recorded) << "so few are all";
 }
 
 TEST_F(AdminPagesTest, NarrowedAnswersAreCountedByStep) {

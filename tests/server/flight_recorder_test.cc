@@ -97,6 +97,16 @@ TEST(FlightRecorder, TellsTheBeamsThatWereTaken) {
   EXPECT_EQ(JsonOf(recorder)["recent"][0]["narrowing"], 2);
 }
 
+TEST(FlightRecorder, TellsTheNewestAlone) {
+  FlightRecorder recorder({.capacity = 16});
+  for (const char* id : {"a", "b", "c"}) recorder.Add(RecordOf(id, Answered()));
+  recorder.Add(RecordOf("broken", absl::InternalError("")));
+  const nlohmann::json two = nlohmann::json::parse(recorder.ToJson(2));
+  EXPECT_THAT(Ids(two["recent"]), ElementsAre("broken", "c"));
+  EXPECT_THAT(Ids(two["failed"]), ElementsAre("broken"));
+  EXPECT_TRUE(two["slow"].empty() && two["refused"].empty());
+}
+
 TEST(FlightRecorder, HoldsNothingOfTheUser) {
   FlightRecorder recorder({});
   recorder.Add(RecordOf("a", Answered()));

@@ -358,9 +358,9 @@ function table(heads, rows) {
 }
 
 async function refreshRequests() {
-  const answer = await ask('debug/requests');
+  const answer = await ask('debug/requests/newest');
   if (!answer.ok) return;
-  const records = (await answer.json())[tab].slice(0, 50);
+  const records = (await answer.json())[tab];
   $('requests')
       .replaceChildren(
           records.length === 0 ?

@@ -6,6 +6,7 @@
 #include <atomic>
 #include <chrono>
 #include <new>
+#include <random>
 #include <thread>
 #include <vector>
 
@@ -63,6 +64,36 @@ TEST(CpuBackend, LaterBatchesAllocateNothing) {
   EXPECT_GT(allocations[0], 0);
   EXPECT_EQ(allocations[1], allocations[0]);
   EXPECT_EQ(allocations[2], allocations[0]);
+}
+
+// Of every kind of table and every width up to some: an element's token is the same bits in any batch.
+TEST(CpuBackend, FeaturesAreTheSameBitsInAnyCompany) {
+  const Context shared = *MakeContext("cpu", "fp32", "cpu");
+  std::mt19937 random(5);
+  std::normal_distribution<float> normal;
+  constexpr int64_t kElements = 12, kLength = 3;
+  for (int64_t width = 1; width <= 80; ++width) {
+    Context ctx = BeginBatch(shared);
+    const auto table = [&](int64_t rows) {
+      std::vector<float> values(rows * width);
+      for (float& value : values) value = normal(random);
+      return UploadWeight(ctx, values, {rows, width});
+    };
+    const std::vector<FeatureTable> tables = {
+        {table(256), FeatureLookup::kIndex}, {table(255), FeatureLookup::kFromOne}, {table(8), FeatureLookup::kBitSum}};
+    std::vector<int32_t> ids(kElements * 3);
+    for (int32_t& id : ids) id = static_cast<int32_t>(random() % 256);
+    for (const FeatureFusion fusion : {FeatureFusion::kConcat, FeatureFusion::kSum}) {
+      const Tensor batch = UploadInts(ctx, ids, {kElements / kLength, kLength, 3});
+      const std::vector<float> together = DownloadFloats(ctx, EmbedFeatures(ctx, tables, fusion, batch));
+      const int64_t floats = static_cast<int64_t>(together.size()) / kElements;
+      for (int64_t i = 0; i < kElements; ++i) {
+        const Tensor one = UploadInts(ctx, absl::MakeSpan(ids).subspan(i * 3, 3), {1, 1, 3});
+        const std::vector<float> expected(together.begin() + i * floats, together.begin() + (i + 1) * floats);
+        ASSERT_EQ(DownloadFloats(ctx, EmbedFeatures(ctx, tables, fusion, one)), expected) << width;
+      }
+    }
+  }
 }
 
 TEST(PackedWeights, PacksOnceAndForgetsWhatIsGone) {

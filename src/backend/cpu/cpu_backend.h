@@ -41,6 +41,7 @@ class CpuBackend : public AtenBackend {
   void ReleaseUnusedWeights() const override { packed_.ReleaseUnused(); }
 
   Tensor UploadInts(Context&, absl::Span<const int32_t>, absl::Span<const int64_t> shape) const override;
+  Tensor EmbedFeatures(Context&, absl::Span<const FeatureTable>, FeatureFusion, const Tensor& features) const override;
   Tensor EmbedStep(Context&, const CodeEmbedding&, const LevelRows& of, const Tensor& codes) const override;
   Tensor TrunkRows(Context&, const Tensor& trunk, const LevelRows& of, int64_t rows) const override;
   Tensor GatedFusion(Context&, const Tensor& trunk, const Tensor& code, const DenseWeights& gate) const override;

@@ -10,6 +10,54 @@
 #include "beamline/kernels/ranker.h"
 
 namespace beamline::backend {
+namespace {
+
+// Adds what `id` stands for in a table.
+void AddFeature(const FeatureTable& feature, int32_t id, float* to) {
+  const int64_t width = feature.table.size(1);
+  const auto add_row = [&](int64_t row) {
+    const float* from = feature.table.const_data_ptr<float>() + row * width;
+    for (int64_t i = 0; i < width; ++i) to[i] += from[i];
+  };
+  switch (feature.lookup) {
+    case FeatureLookup::kIndex:
+      return add_row(id);
+    case FeatureLookup::kFromOne:
+      if (id > 0) add_row(id - 1);
+      return;
+    case FeatureLookup::kBitSum:
+      for (int64_t bit = 0; bit < feature.table.size(0); ++bit) {
+        if ((id >> bit & 1) != 0) add_row(bit);
+      }
+      return;
+  }
+}
+
+}  // namespace
+
+// Not aten's: its sum of a bit set's rows is a matrix product, whose order of adding depends on how many rows there
+// are.
+Tensor CpuBackend::EmbedFeatures(Context& ctx, absl::Span<const FeatureTable> tables, FeatureFusion fusion,
+                                 const Tensor& features) const {
+  const int64_t columns = features.size(-1), rows = features.numel() / columns;
+  int64_t width = tables[0].table.size(1);
+  for (const FeatureTable& feature : tables.subspan(1)) {
+    if (fusion == FeatureFusion::kConcat) width += feature.table.size(1);
+  }
+  Tensor x = Take(ctx, {rows, width});
+  float* to = x.mutable_data_ptr<float>();
+  std::fill_n(to, rows * width, 0.0f);
+  const int32_t* ids = features.const_data_ptr<int32_t>();
+  for (int64_t row = 0; row < rows; ++row, to += width) {
+    float* at = to;
+    for (const FeatureTable& feature : tables) {
+      AddFeature(feature, *ids++, at);
+      if (fusion == FeatureFusion::kConcat) at += feature.table.size(1);
+    }
+  }
+  return x;
+}
+
 Tensor CpuBackend::EmbedStep(Context& ctx, const CodeEmbedding& embedding, const LevelRows& of,
                              const Tensor& codes) const {
   // A model of one level whose head is untied and whose sid features are not shared has no table.

@@ -17,6 +17,14 @@ float ScoreScale(const Weights& w) {
   return static_cast<float>(w.scale == 0 ? 1 / std::sqrt(head_dim) : w.scale);
 }
 
+template <typename Weights>
+int32_t HeadDim(const Weights& w) {
+  const int64_t head_dim = w.out.size(1) / w.heads;
+  TORCH_CHECK(head_dim % 8 == 0 && head_dim <= kernels::kMaxHeadDim, "cuda: heads of ", head_dim,
+              " columns; multiples of 8 up to ", kernels::kMaxHeadDim);
+  return static_cast<int32_t>(head_dim);
+}
+
 // Rows of `step` elements, from the given column on.
 struct Columns {
   kernels::DataType type;
@@ -36,7 +44,7 @@ kernels::AttentionBatch InPlace(const Weights& w, const Columns& query, const Te
   kernels::AttentionBatch attention;
   attention.type = query.type;
   attention.heads = attention.key_value_heads = w.heads;
-  attention.head_dim = static_cast<int32_t>(w.out.size(1) / w.heads);
+  attention.head_dim = HeadDim(w);
   attention.scale = ScoreScale(w);
   attention.query = query.data;
   attention.out = query.data;
@@ -191,7 +199,7 @@ void CudaBackend::AttendToLineage(Context& ctx, const Tensor& own, const SelfAtt
   kernels::LineageAttentionBatch attention;
   attention.type = KernelType(ctx.dtype);
   attention.heads = attention.key_value_heads = w.heads;
-  attention.head_dim = static_cast<int32_t>(inner / w.heads);
+  attention.head_dim = HeadDim(w);
   attention.scale = ScoreScale(w);
   attention.step = static_cast<int32_t>(step);
   attention.requests = static_cast<int32_t>(now.batch);

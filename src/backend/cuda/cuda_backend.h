@@ -5,8 +5,9 @@
 // gradients, no dropout: training is refused. Ops run inside of a batch (BeginBatch); weights are uploaded outside.
 // One made for FP8 multiplies with layers' weights in E4M3 (fp8.h); its tensors are the context's dtype.
 //
-// Widths (d_model, head_dim, feed-forward and feature widths) are multiples of 8: other models are refused by the first
-// op that meets one, which is at warm-up.
+// Widths (d_model, head_dim, feed-forward and feature widths) are multiples of 8, heads at most 256 wide; of at most
+// 256 experts a row takes at most 16; a token has at most 32 feature columns. Other models are refused by the first op
+// that meets one, which is at warm-up.
 //
 // Every row is computed by itself, in an order that depends on the weights' shapes and the request's own context alone
 // (launch.h, algorithms.h): answers do not depend on what shares the batch.

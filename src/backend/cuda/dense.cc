@@ -45,6 +45,13 @@ ProductArrays RowsFrom(const ProductKind& kind, const ProductSteps& steps, Produ
   return arrays;
 }
 
+void CheckExperts(const MoeWeights& w) {
+  TORCH_CHECK(w.bias.scalar_type() == c10::kFloat, "cuda: expert biases are fp32");
+  TORCH_CHECK(w.gate.size(0) <= kernels::kMaxExperts && w.top_k <= kernels::kMaxExpertsPerRow, "cuda: ", w.gate.size(0),
+              " experts of which a row takes ", w.top_k, "; at most ", kernels::kMaxExperts, " and ",
+              kernels::kMaxExpertsPerRow);
+}
+
 int64_t LogitStep(int64_t vocab) { return (vocab + 7) / 8 * 8; }  // rows of logits are aligned
 
 }  // namespace
@@ -270,7 +277,7 @@ Tensor CudaBackend::MoeFeedForward(Context& ctx, const Tensor& x, const MoeWeigh
   const kernels::DataType type = KernelType(ctx.dtype);
   const int64_t rows = x.size(0), d = x.size(1), width = w.down.size(2), entries = rows * w.top_k;
   const int32_t experts = static_cast<int32_t>(w.gate.size(0));
-  TORCH_CHECK(w.bias.scalar_type() == c10::kFloat, "cuda: expert biases are fp32");
+  CheckExperts(w);
   const Tensor expert = batch.Take({entries}, c10::kInt), weight = batch.Take({entries}, c10::kFloat);
   Check(kernels::MoeRouteCuda({.type = type,
                                .rows = static_cast<int32_t>(rows),

@@ -9,6 +9,7 @@
 #include <functional>
 #include <new>
 #include <optional>
+#include <string>
 #include <thread>
 #include <vector>
 
@@ -214,6 +215,38 @@ TEST_F(CudaBackendTest, RefusesWidthsThatKernelsDoNotTakeAndWorkOutsideOfABatch)
   EXPECT_THROW(Dense(ctx, x, {.weight = weight, .bias = {}}), c10::Error);
   EXPECT_THROW(RmsNorm(ctx, x, x, 1e-6), c10::Error);
   EXPECT_THROW(RmsNorm(shared, Weight(shared, 1, 8), Weight(shared, 1, 8), 1e-6), c10::Error);
+}
+
+// Configurations may ask for more than the kernels take: whoever loads one is told what, not that widths are wrong.
+TEST_F(CudaBackendTest, RefusesExpertsAndHeadsBeyondItsLimitsByName) {
+  Context shared = SharedContext(), ctx = BeginBatch(shared);
+  const auto message = [](const std::function<void()>& run) -> std::string {
+    try {
+      run();
+    } catch (const c10::Error& error) {
+      return error.what_without_backtrace();
+    }
+    return "taken";
+  };
+  const Tensor x = Weight(shared, 1, 8);
+  const auto choose = [&](int64_t experts, int top_k) {
+    const MoeWeights moe{.gate = Weight(shared, experts, 8),
+                         .bias = View(Weight(shared, 1, experts), 0, {experts}, c10::kFloat),
+                         .up = View(Weight(shared, experts * 16, 8), 0, {experts, 16, 8}, c10::kFloat),
+                         .down = View(Weight(shared, experts * 8, 8), 0, {experts, 8, 8}, c10::kFloat),
+                         .top_k = top_k};
+    return message([&] { MoeFeedForward(ctx, x, moe); });
+  };
+  EXPECT_EQ(choose(20, 16), "taken");
+  EXPECT_EQ(choose(20, 17), "cuda: 20 experts of which a row takes 17; at most 256 and 16");
+  EXPECT_EQ(choose(257, 1), "cuda: 257 experts of which a row takes 1; at most 256 and 16");
+  const auto attend = [&](int64_t head_dim) {
+    const SelfAttentionWeights w{.qkv = Weight(shared, 3 * head_dim, 8), .out = Weight(shared, 8, head_dim)};
+    const Tensor order = UploadInts(ctx, {0}, {1, 1});
+    return message([&] { SelfAttention(ctx, x, w, PaddingMask(ctx, order)); });
+  };
+  EXPECT_EQ(attend(256), "taken");
+  EXPECT_EQ(attend(264), "cuda: heads of 264 columns; multiples of 8 up to 256");
 }
 
 TEST_F(CudaBackendTest, TriesWithAnIdGoToTheDeviceOnce) {

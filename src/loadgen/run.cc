@@ -21,6 +21,7 @@ namespace beamline::loadgen {
 namespace {
 
 constexpr auto kPoll = std::chrono::milliseconds(50);  // between looks for Ctrl-C
+constexpr absl::Duration kPause = absl::Milliseconds(10);
 
 std::string LabelOf(const LoadOptions& options) {
   if (options.rate) return absl::StrFormat("open loop %.6g/s", *options.rate);
@@ -61,7 +62,7 @@ class LoadRun {
         while (in_flight_ >= options_.concurrency && !Interrupted()) changed_.wait_for(lock, kPoll);
         result_.samples.resize((call + 1) * options_.batch);
       }
-      if (Interrupted()) break;
+      if (PauseWhereNobodyIs(); Interrupted()) break;
       const absl::Duration now = Now();
       Send(call, now);
       UpdateProgress(progress, absl::ToInt64Milliseconds(now));
@@ -89,6 +90,17 @@ class LoadRun {
     return false;
   }
 
+  // A target that is gone refuses at once: a closed loop would be busy with that alone, and its samples fill the
+  // memory.
+  void PauseWhereNobodyIs() {
+    bool pause = false;
+    {
+      std::lock_guard lock(mu_);
+      std::swap(pause, unavailable_);
+    }
+    if (pause) SleepUntil(Now() + kPause);
+  }
+
   void Send(size_t call, absl::Duration due) {
     if (due >= options_.warm_up && !measuring_) {
       measuring_ = true;
@@ -113,6 +125,7 @@ class LoadRun {
                  [this, first](std::vector<Answer> answers) {
                    const absl::Duration now = Now();
                    std::lock_guard lock(mu_);
+                   unavailable_ = absl::IsUnavailable(answers[0].status);
                    for (size_t i = 0; i < answers.size(); ++i) {
                      result_.samples[first + i].answered = now;
                      result_.samples[first + i].answer = std::move(answers[i]);
@@ -150,6 +163,7 @@ class LoadRun {
   std::condition_variable changed_;
   int in_flight_ = 0;  // guarded by mu_, as what follows
   size_t sent_ = 0;
+  bool unavailable_ = false;  // said the last call
   RunResult result_;
 };
 

@@ -5,7 +5,8 @@
 // Open loop: calls are due at the times of a schedule fixed beforehand (Poisson or evenly spaced), whether or not
 // earlier ones were answered, and every latency counts from when the call was due. A target that stalls is therefore
 // charged for every call that came due meanwhile (no coordinated omission). Closed loop: so many calls are always in
-// flight, the next one leaves when one returns; its latency says nothing of how a target behaves under a given rate.
+// flight, the next one leaves when one returns (a moment later where the target was UNAVAILABLE); its latency says
+// nothing of how a target behaves under a given rate.
 #pragma once
 
 #include <cstdint>

@@ -197,6 +197,17 @@ TEST(RunTest, AClosedLoopKeepsItsConcurrency) {
   EXPECT_EQ(measured.answered, due_while_measured);
 }
 
+TEST(RunTest, AClosedLoopDoesNotSpinOnATargetThatIsGone) {
+  FakeTarget target;
+  target.service = std::chrono::microseconds(0);
+  target.answer = [](int) { return Answer{.status = absl::UnavailableError("nobody")}; };
+  const auto result = RunLoad(
+      target, 1, {.concurrency = 2, .warm_up = absl::ZeroDuration(), .duration = absl::Milliseconds(200)}, nullptr);
+  ASSERT_TRUE(result.ok()) << result.status();
+  EXPECT_GE(target.sends, 2);
+  EXPECT_LE(target.sends, 2 * 20 + 2);
+}
+
 TEST(RunTest, OutcomesAreToldApart) {
   FakeTarget target;
   target.service = std::chrono::microseconds(0);

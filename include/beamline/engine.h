@@ -182,7 +182,7 @@ class Engine {
   using ReloadCallback = absl::AnyInvocable<void(absl::StatusOr<ModelVersion>)>;
   virtual void Reload(std::string bundle, ReloadCallback done) = 0;
   // Back to the version before, at once where it is still loaded. FAILED_PRECONDITION: there is none, or its bundle is
-  // no longer what it was.
+  // no longer what it was. ABORTED: another version began to serve while the call waited for a load under way.
   virtual void Rollback(ReloadCallback done) = 0;
 
   // The snapshot that new requests are pinned to.

@@ -49,7 +49,7 @@ void ModelRepository::Reload(std::string path, Done done) {
   Submit({.path = std::move(path), .done = std::move(done)});
 }
 
-void ModelRepository::Rollback(Done done) { Submit({.rollback = true, .done = std::move(done)}); }
+void ModelRepository::Rollback(Done done) { Submit({.rollback = true, .leaves = current(), .done = std::move(done)}); }
 
 void ModelRepository::Submit(Request request) {
   absl::Status refusal;
@@ -124,7 +124,7 @@ bool ModelRepository::Work() {
   }
   Bury();
   if (request) {
-    request->done(request->rollback ? RollbackNow() : ReloadNow(request->path));
+    request->done(request->rollback ? RollbackNow(request->leaves.lock()) : ReloadNow(request->path));
     return true;
   }
   if (clock_->Now() < next_poll_) return buried;

@@ -76,7 +76,8 @@ class ModelRepository {
   // too many requests wait. UNAVAILABLE: stopping. ABORTED: the bundle was replaced while it was loaded.
   void Reload(std::string path, Done done);
   // Serves what served before the current version; again, and it goes one further back. FAILED_PRECONDITION: there is
-  // none, or its bundle is no longer what it was.
+  // none, or its bundle is no longer what it was. ABORTED: another version began to serve while this waited for its
+  // turn, and what served before that is what the caller wanted to leave.
   void Rollback(Done done);
 
   std::vector<VersionStatus> versions() const;  // by id; long gone ones are forgotten
@@ -92,6 +93,7 @@ class ModelRepository {
   struct Request {
     bool rollback = false;
     std::string path;
+    std::weak_ptr<const Model> leaves;  // of a rollback: what served when it was asked for
     Done done;
   };
   struct Dead {
@@ -142,7 +144,7 @@ class ModelRepository {
 
   // repository_loads.cc:
   absl::StatusOr<VersionStatus> ReloadNow(const std::string& path);
-  absl::StatusOr<VersionStatus> RollbackNow();
+  absl::StatusOr<VersionStatus> RollbackNow(const ModelHandle& leaves);
   absl::StatusOr<VersionStatus> ServeBundle(const std::string& path);
   // What is published under another name has the new one from now on, and the old one beside it.
   void IsAt(const std::string& digest, const std::string& path);

@@ -36,8 +36,12 @@ absl::StatusOr<VersionStatus> ModelRepository::ReloadNow(const std::string& path
   return result;
 }
 
-absl::StatusOr<VersionStatus> ModelRepository::RollbackNow() {
+absl::StatusOr<VersionStatus> ModelRepository::RollbackNow(const ModelHandle& leaves) {
   if (before_.empty()) return absl::FailedPreconditionError("no version served before this one: nothing to go back to");
+  if (leaves != serving_->model) {
+    return absl::AbortedError(absl::StrCat(
+        serving_->path, ": began to serve while the rollback waited; roll back again if you mean to leave that one"));
+  }
   const auto there = ListNow();
   Loaded target = before_.back();
   if (standby_ && standby_->id == target.id) {

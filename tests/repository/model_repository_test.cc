@@ -155,6 +155,33 @@ TEST_F(ModelRepositoryTest, RollsBackToNothingElseThanWhatServed) {
   EXPECT_EQ(Serving(), "a");
 }
 
+TEST_F(ModelRepositoryTest, ARollbackThatALoadOvertookDoesNotGoBackToWhatItLeaves) {
+  ASSERT_TRUE(Start({.bundle = WriteBundle(folder_ / "a", "a")}).ok());
+  ASSERT_TRUE(Reload(WriteBundle(folder_ / "b", "b")).ok());
+  std::vector<absl::Status> answers;
+  const auto note = [&](const absl::StatusOr<VersionStatus>& result) { answers.push_back(result.status()); };
+  bool asks = true;
+  loader_->during_load = [&] {
+    if (std::exchange(asks, false)) repository_->Rollback(note);
+  };
+  ASSERT_TRUE(Reload(WriteBundle(folder_ / "c", "c")).ok());
+  ASSERT_EQ(answers.size(), 1u);
+  EXPECT_EQ(answers[0].code(), Code::kAborted);
+  EXPECT_THAT(answers[0].message(), HasSubstr((folder_ / "c").string()));
+  EXPECT_EQ(Serving(), "c");
+  for (int i = 0; i < 2; ++i) repository_->Rollback(note);  // by who gave up waiting and asked again: one step
+  RunAll();
+  ASSERT_EQ(answers.size(), 3u);
+  EXPECT_TRUE(answers[1].ok()) << answers[1];
+  EXPECT_EQ(answers[2].code(), Code::kAborted);
+  EXPECT_EQ(Serving(), "b");
+  asks = true;
+  EXPECT_FALSE(Reload(WriteBundle(folder_ / "broken", "broken")).ok());
+  ASSERT_EQ(answers.size(), 4u);
+  EXPECT_TRUE(answers[3].ok()) << answers[3] << ", though nothing came between";
+  EXPECT_EQ(Serving(), "a");
+}
+
 TEST_F(ModelRepositoryTest, AVersionDrainsUntilItsLastRequestEnds) {
   ASSERT_TRUE(Start({.bundle = WriteBundle(folder_ / "a", "a"), .keep_previous = false}).ok());
   ModelHandle request = repository_->current();

@@ -29,6 +29,8 @@ absl::string_view ReasonOfCode(absl::StatusCode code) {
       return "DATA_LOSS";
     case absl::StatusCode::kPermissionDenied:
       return "PERMISSION_DENIED";
+    case absl::StatusCode::kAborted:
+      return "ABORTED";
     default:
       return "INTERNAL";
   }

@@ -93,6 +93,9 @@ TEST(GrpcStatus, CarriesCodeTextAndDetail) {
   EXPECT_EQ(received.code(), absl::StatusCode::kInvalidArgument);
   EXPECT_EQ(DetailOf(received).SerializeAsString(), DetailOf(status).SerializeAsString());
   EXPECT_EQ(DetailOf(received).retry_after_ms(), 0);
+  EXPECT_EQ(DetailOf(FromGrpcStatus(ToGrpcStatus(absl::AbortedError("the bundle was replaced"), 50))).reason(),
+            "ABORTED")
+      << "no fault of ours";
 }
 
 TEST(GrpcStatus, OverloadHintsWhenToRetryAndCodesHaveReasons) {

@@ -183,6 +183,10 @@ Engine::Canceller EngineCore::Submit(RecommendRequest request, Callback done) {
   return [call] { call->Cancel(); };
 }
 
+bool EngineCore::Caches(const RecommendRequest& request) const {
+  return options_.context_cache_bytes > 0 && !request.user_id.empty();
+}
+
 bool EngineCore::NeedsStore(const RecommendRequest& request) const {
   return request.history.empty() && !request.user_id.empty() && options_.history_store != nullptr;
 }
@@ -206,13 +210,14 @@ absl::Status EngineCore::Accept(const CallPtr& call, const RecommendRequest& req
 }
 
 absl::Status EngineCore::RefuseHopeless(const RecommendRequest& request, int levels) const {
-  // Before preparation the length of the input is unknown, and that of the queue is what matters.
+  // Before preparation the input is unknown, its context may be cached, and the queue is what matters.
   const std::vector<int> narrowest = NarrowedWidths(BeamWidths(request, options_, levels), options_.narrowing,
                                                     static_cast<int>(options_.narrowing.size()), request.top_k);
   absl::Status status = scheduler_
                             ->Ask({.priority = request.priority,
                                    .deadline = request.deadline,
-                                   .rows = *std::max_element(narrowest.begin(), narrowest.end())})
+                                   .rows = *std::max_element(narrowest.begin(), narrowest.end()),
+                                   .expects_context = Caches(request)})
                             .status;
   return absl::IsResourceExhausted(status) ? status : absl::OkStatus();
 }
@@ -273,8 +278,9 @@ absl::StatusOr<std::unique_ptr<runtime::RequestJob>> EngineCore::MakeJob(Recomme
       {.user_id = request.user_id, .user_attributes = request.user_attributes, .history = request.history},
       *serving->snapshot);
   const runtime::ModelInfo& model = job->model->info();
-  if (options_.context_cache_bytes > 0 && !request.user_id.empty()) {
+  if (Caches(request)) {
     job->context_key = {request.user_id, runtime::Digest(job->input), model.version};
+    job->expects_context = job->model->HoldsContext(job->context_key);
   }
   job->score_rule = options_.score_rule;
   job->trace = request.trace;
@@ -291,7 +297,8 @@ void EngineCore::SetWidths(const RecommendRequest& request, runtime::RequestJob&
         scheduler_->Ask({.priority = job.priority,
                          .deadline = job.deadline,
                          .rows = *std::max_element(widths.begin(), widths.end()),
-                         .context_tokens = job.input.context_tokens()});
+                         .context_tokens = job.input.context_tokens(),
+                         .expects_context = job.expects_context});
     return WidthForecast{forecast.status.ok(), forecast.wait};
   };
   Narrowing chosen =

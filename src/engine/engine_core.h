@@ -71,6 +71,7 @@ class EngineCore final : public Engine {
   // RESOURCE_EXHAUSTED where the request would be refused even if it needed no encode: said before preparation, so that
   // saying no costs next to nothing.
   absl::Status RefuseHopeless(const RecommendRequest& request, int levels) const;
+  bool Caches(const RecommendRequest& request) const;
   bool NeedsStore(const RecommendRequest& request) const;
   // On a thread where it would wait for a store or a rule to compile, or sort long lists.
   Preparation::Place PlaceOf(const RecommendRequest& request) const;

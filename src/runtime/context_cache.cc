@@ -16,6 +16,11 @@ int64_t EntryBytes(const ContextKey& key, const RequestContext& context) {
 
 }  // namespace
 
+bool ContextCache::Contains(const ContextKey& key) const {
+  const std::lock_guard<std::mutex> lock(mu_);
+  return by_key_.contains(key);
+}
+
 std::shared_ptr<const RequestContext> ContextCache::Find(const ContextKey& key) {
   const std::lock_guard<std::mutex> lock(mu_);
   const auto found = by_key_.find(key);

@@ -21,6 +21,8 @@ class ContextCache {
   // 0 bytes: nothing is kept.
   explicit ContextCache(int64_t capacity_bytes) : capacity_bytes_(capacity_bytes) {}
 
+  // Whether Find would find it now. Counts nothing, and is no use of it.
+  bool Contains(const ContextKey& key) const;
   // Null when absent. Counts a hit or a miss.
   std::shared_ptr<const RequestContext> Find(const ContextKey& key);
   // Replaces an entry of the same key. A context larger than the whole cache is not kept.

@@ -48,6 +48,7 @@ class ModelRunner final : public Runner {
     return features_.Build(source, catalogue);
   }
   ContextCacheStats context_cache_stats() const override { return cache_.stats(); }
+  bool HoldsContext(const ContextKey& key) const override { return cache_.Contains(key); }
   std::optional<DeviceMemory> GetDeviceMemory() const override { return parts_.context.backend->GetDeviceMemory(); }
   std::optional<DevicePasses> GetDevicePasses() const override {  // a group's ranks go step by step
     return parts_.group != nullptr ? std::nullopt : parts_.context.backend->GetDevicePasses();

@@ -26,6 +26,8 @@
 
 namespace beamline::runtime {
 
+struct ContextKey;  // request_job.h
+
 struct ModelInfo {
   std::string family;   // "onerec_v1" or "t5"
   bool ranker = false;  // orders the search's candidates
@@ -54,6 +56,8 @@ class Runner : public scheduler::BatchExecutor {
   // A request's history and user -> the model's input. Never fails: what is unknown becomes id 0 and is counted.
   virtual EncodedRequest BuildInput(const FeatureSource& source, const Catalogue& catalogue) const = 0;
   virtual ContextCacheStats context_cache_stats() const { return {}; }
+  // Whether TryAttachContext would attach one now: what a request with this key is expected to cost. Cheap.
+  virtual bool HoldsContext(const ContextKey&) const { return false; }
   virtual std::optional<DeviceMemory> GetDeviceMemory() const { return std::nullopt; }
   virtual std::optional<DevicePasses> GetDevicePasses() const { return std::nullopt; }
   // What loading it was estimated to take, by parts, for whoever runs out of memory beside it; empty: nobody estimated.

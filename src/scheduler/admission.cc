@@ -26,8 +26,9 @@ absl::Duration InBatches(WorkKind kind, const BatchSize& work, const AdmissionVi
 bool WorthAProbe(const QueuedJob& job, absl::Time now, const CostTable& cost) {
   BatchSize alone;
   alone.Add(job.rows, job.context_tokens);
-  return cost.Stale(now) ||
-         now + cost.Least(WorkKind::kEncode, alone, now) + cost.Least(WorkKind::kDecode, alone, now) <= job.deadline;
+  absl::Duration least = cost.Least(WorkKind::kDecode, alone, now);
+  if (!job.expects_context) least += cost.Least(WorkKind::kEncode, alone, now);
+  return cost.Stale(now) || now + least <= job.deadline;
 }
 
 absl::Status Refuse(absl::string_view reason, absl::string_view message, absl::Duration retry_after) {
@@ -53,7 +54,7 @@ absl::Duration EstimateWait(const AdmissionView& view, const CostTable& cost) {
 
 absl::Duration EstimateLatency(const QueuedJob& job, const AdmissionView& view, const CostTable& cost) {
   BatchSize encode = view.encode_ahead, decode = view.decode_ahead;
-  encode.Add(job.rows, job.context_tokens);
+  if (!job.expects_context) encode.Add(job.rows, job.context_tokens);
   decode.Add(job.rows, job.context_tokens);
   return view.until_worker_free + InBatches(WorkKind::kEncode, encode, view, cost) +
          InBatches(WorkKind::kDecode, decode, view, cost);

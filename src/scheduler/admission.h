@@ -30,7 +30,7 @@ struct AdmissionView {
   int64_t queued = 0;
   int64_t capacity = 0;
   std::optional<Priority> lowest_queued;  // nullopt: nothing queued
-  BatchSize encode_ahead;                 // waiting work that goes before the request
+  BatchSize encode_ahead;                 // waiting work that goes before the request, cached contexts left out
   BatchSize decode_ahead;
   absl::Duration until_worker_free;  // by the cost table; zero where one is idle
   bool idle = false;                 // nothing waits and nothing runs

@@ -10,6 +10,16 @@ namespace {
 
 using Action = BatchDecision::Action;
 
+// The size of a batch, and of those in it that an encode batch will run.
+struct Forming {
+  BatchSize size, encoded;
+
+  void Add(const QueuedJob& job) {
+    size.Add(job.rows, job.context_tokens);
+    if (!job.expects_context) encoded.Add(job.rows, job.context_tokens);
+  }
+};
+
 // What batches of one kind are measured by.
 struct Terms {
   WorkKind kind;
@@ -28,9 +38,11 @@ struct Terms {
            (kind == WorkKind::kEncode && size.context_tokens >= limits.max_context_tokens);
   }
   // Until the answers of a batch: what follows an encode batch is one decode batch of the same jobs.
-  absl::Duration Needed(const BatchSize& size) const {
-    absl::Duration needed = cost.Estimate(WorkKind::kDecode, size, now);
-    if (kind == WorkKind::kEncode) needed += cost.Estimate(WorkKind::kEncode, size, now);
+  absl::Duration Needed(const Forming& batch) const {
+    absl::Duration needed = cost.Estimate(WorkKind::kDecode, batch.size, now);
+    if (kind == WorkKind::kEncode && batch.encoded.requests > 0) {
+      needed += cost.Estimate(WorkKind::kEncode, batch.encoded, now);
+    }
     return needed;
   }
 };
@@ -43,12 +55,12 @@ struct Candidate {
 
 // Drops the jobs that cannot afford a full batch where those of the head's priority alone overflow one.
 void PassOverTightJobs(std::vector<const QueuedJob*>& order, const Terms& terms) {
-  BatchSize full;
+  Forming full;
   bool overflow = false;
   for (const QueuedJob* job : order) {
     if (job->priority < order[0]->priority || job->group != order[0]->group) continue;
-    if (terms.Fits(full, *job)) {
-      full.Add(job->rows, job->context_tokens);
+    if (terms.Fits(full.size, *job)) {
+      full.Add(*job);
     } else {
       overflow = true;
     }
@@ -73,25 +85,26 @@ Candidate FormBatch(absl::Span<const QueuedJob> queue, bool waits, const Terms& 
             [&](const QueuedJob* a, const QueuedJob* b) { return MoreUrgent(*a, *b, terms.now, terms.limits); });
   PassOverTightJobs(order, terms);
 
-  BatchSize size;
+  Forming formed;
   absl::Time tightest = absl::InfiniteFuture();
   for (const QueuedJob* job : order) {
-    if (size.requests > 0 && job->group != batch.jobs[0]->group) continue;
-    if (!terms.Fits(size, *job)) continue;  // a smaller one further down may still fit
-    BatchSize grown = size;
-    grown.Add(job->rows, job->context_tokens);
+    const bool first = batch.jobs.empty();
+    if (!first && job->group != batch.jobs[0]->group) continue;
+    if (!terms.Fits(formed.size, *job)) continue;  // a smaller one further down may still fit
+    Forming grown = formed;
+    grown.Add(*job);
     const absl::Time end = terms.now + terms.Needed(grown);
-    if (size.requests > 0 && end > tightest) break;
-    if (size.requests > 0 && end > job->deadline) continue;  // its chance is a smaller batch
-    size = grown;
+    if (!first && end > tightest) break;
+    if (!first && end > job->deadline) continue;  // its chance is a smaller batch
+    formed = grown;
     tightest = std::min(tightest, job->deadline);
     batch.jobs.push_back(job);
   }
-  if (!waits || batch.jobs.size() < order.size() || terms.Full(size)) {
+  if (!waits || batch.jobs.size() < order.size() || terms.Full(formed.size)) {
     batch.closes = terms.now;
     return batch;
   }
-  const absl::Duration needed = terms.Needed(size);
+  const absl::Duration needed = terms.Needed(formed);
   for (const QueuedJob* job : batch.jobs) {
     const absl::Duration slack = job->deadline - job->submitted - needed;
     batch.closes = std::min(batch.closes, job->submitted + std::min(slack / 2, terms.limits.max_queue_delay));
@@ -117,7 +130,7 @@ bool IsDead(const QueuedJob& job, bool encoded, absl::Time now, const CostTable&
   BatchSize alone;
   alone.Add(job.rows, job.context_tokens);
   absl::Duration needed = cost.Estimate(WorkKind::kDecode, alone, now);
-  if (!encoded) needed += cost.Estimate(WorkKind::kEncode, alone, now);
+  if (!encoded && !job.expects_context) needed += cost.Estimate(WorkKind::kEncode, alone, now);
   return now + needed > job.deadline;
 }
 

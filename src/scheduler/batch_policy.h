@@ -53,8 +53,9 @@ struct QueuedJob {
   int64_t context_tokens = 0;
   bool cancelled = false;
   uint64_t group = 0;
-  bool probe = false;           // admission.h: lives until its deadline, whatever the cost table says
-  bool awaits_company = false;  // others that were submitted with it are not here yet
+  bool probe = false;            // admission.h: lives until its deadline, whatever the cost table says
+  bool awaits_company = false;   // others that were submitted with it are not here yet
+  bool expects_context = false;  // as in executor.h
 };
 
 // Both in any order. Dead jobs (IsDead) are for the caller to end first; they are not batched.

@@ -31,6 +31,8 @@ struct Job {
   absl::Time deadline = absl::InfiniteFuture();
   int context_tokens = 0;  // cost of encode
   int beam_rows = 1;       // cost of one decode step: the widest level
+  // Its context is likely to be at hand (TryAttachContext) when its turn comes: encode is expected to cost nothing.
+  bool expects_context = false;
   // Jobs of different groups never share a batch: here, those of different versions of the model.
   uint64_t batch_group = 0;
   std::shared_ptr<Company> company;  // of jobs that come at once, and may share its batch; null: none

@@ -27,7 +27,8 @@ QueuedJob Describe(uint64_t id, const Job& job) {
           .cancelled = job.caller.load(std::memory_order_relaxed) != Job::Caller::kWaits,
           .group = job.batch_group,
           .probe = job.probe,
-          .awaits_company = job.company != nullptr && job.company->awaits_more()};
+          .awaits_company = job.company != nullptr && job.company->awaits_more(),
+          .expects_context = job.expects_context};
 }
 
 }  // namespace
@@ -222,7 +223,7 @@ AdmissionView Scheduler::ViewForAdmission(const QueuedJob& job, absl::Time now) 
       const QueuedJob other = Describe(id, *entry.job);
       view.lowest_queued = std::min(view.lowest_queued.value_or(Priority::kCritical), other.priority);
       if (!MoreUrgent(other, job, now, options_.limits)) continue;
-      if (needs_encode) view.encode_ahead.Add(other.rows, other.context_tokens);
+      if (needs_encode && !other.expects_context) view.encode_ahead.Add(other.rows, other.context_tokens);
       view.decode_ahead.Add(other.rows, other.context_tokens);
     }
   };
@@ -306,9 +307,12 @@ Scheduler::Work Scheduler::TakeWork(absl::Time now) {
 
   work.kind = decision.action == BatchDecision::Action::kEncode ? WorkKind::kEncode : WorkKind::kDecode;
   Queue& queue = work.kind == WorkKind::kEncode ? encode_ : decode_;
+  BatchSize run;  // of the size, what is expected to cost anything
   for (JobId id : decision.batch) {
     work.batch.push_back(std::move(queue.extract(id).mapped()));
-    work.size.Add(work.batch.back().job->beam_rows, work.batch.back().job->context_tokens);
+    const Job& job = *work.batch.back().job;
+    work.size.Add(job.beam_rows, job.context_tokens);
+    if (work.kind == WorkKind::kDecode || !job.expects_context) run.Add(job.beam_rows, job.context_tokens);
   }
   stats_.executing += work.size.requests;
   stats_.executing_rows += work.size.rows;
@@ -317,7 +321,7 @@ Scheduler::Work Scheduler::TakeWork(absl::Time now) {
     encoding_.rows += work.size.rows;
     encoding_.context_tokens += work.size.context_tokens;
   }
-  work.busy = busy_.insert(now + cost_.Estimate(work.kind, work.size, now));
+  work.busy = busy_.insert(run.requests == 0 ? now : now + cost_.Estimate(work.kind, run, now));
   return work;
 }
 

@@ -129,6 +129,7 @@ class FakeRunner final : public runtime::Runner {
     return warm_up;
   }
 
+  bool HoldsContext(const runtime::ContextKey& key) const override { return key.user_id == "cached"; }
   // "cached" users have a context at hand; "bad encode", "bad decode" and "exhausted decode" users fail there.
   bool TryAttachContext(scheduler::Job& job) override {
     auto& request = static_cast<runtime::RequestJob&>(job);

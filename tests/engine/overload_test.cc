@@ -52,7 +52,7 @@ class EngineOverloadTest : public ::testing::Test {
   void Submit(absl::Duration deadline, RecommendRequest request = {}) {
     const size_t index = answers_.size();
     answers_.push_back(absl::UnknownError("not yet"));
-    request.user_id = "u";
+    if (request.user_id.empty()) request.user_id = "u";
     request.deadline = clock_->Now() + deadline;
     engine_->Submit(std::move(request),
                     [this, index](absl::StatusOr<RecommendResult> result) { answers_[index] = std::move(result); });
@@ -92,6 +92,20 @@ TEST_F(EngineOverloadTest, TheFirstBurstIsRefusedByTheCostsOfTheWarmUp) {
   EXPECT_EQ(runner_->decoded.load(), 2);
   EXPECT_EQ(runner_->executed_late.load(), 0);
   EXPECT_EQ(engine_->GetStatus().rejected, 48u);
+}
+
+// 30 ms each, not 40: a burst of known users is not refused, nor narrowed, for encodes that will not run.
+TEST_F(EngineOverloadTest, WhoseContextIsCachedNeedsNoTimeForIt) {
+  Start({.narrowing = {{65 * kLoadMs, 16}}});
+  RecommendRequest known = OneEvent();
+  known.user_id = "cached";
+  for (int i = 0; i < 3; ++i) Submit(105 * kLoadMs, known);
+  RunAll();
+  for (const auto& answer : answers_) {
+    ASSERT_TRUE(answer.ok()) << answer.status();
+    EXPECT_TRUE(answer->context_cached);
+    EXPECT_EQ(answer->narrowing, 0);
+  }
 }
 
 TEST_F(EngineOverloadTest, BeamsNarrowByTheLadderAndTheAnswerSaysSo) {

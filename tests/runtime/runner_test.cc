@@ -159,6 +159,8 @@ TEST(Runner, ACachedContextGivesTheSameAnswer) {
   const Jobs first = RunBatch(*runner, {{.seed = 3}, {.seed = 4, .history = 20}});
   Jobs second;
   second.push_back(MakeJob(*runner, {.seed = 3}));
+  EXPECT_TRUE(runner->HoldsContext(second[0]->context_key));
+  EXPECT_EQ(runner->context_cache_stats().hits, 0) << "it was asked for, not used";
   ASSERT_TRUE(runner->TryAttachContext(*second[0]));
   EXPECT_TRUE(second[0]->context_cached);
   ASSERT_TRUE(runner->Decode(Pointers(second), PassGate)[0].ok());
@@ -168,6 +170,7 @@ TEST(Runner, ACachedContextGivesTheSameAnswer) {
   auto other_version = MakeJob(*runner, {.seed = 3});
   other_version->context_key.model_version = "another";
   EXPECT_FALSE(runner->TryAttachContext(*other_version));
+  EXPECT_FALSE(runner->HoldsContext(other_version->context_key));
   auto uncached = MakeJob(*runner, {.seed = 3});
   uncached->context_key.history_digest.clear();
   EXPECT_FALSE(runner->TryAttachContext(*uncached));

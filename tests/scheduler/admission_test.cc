@@ -95,6 +95,26 @@ TEST(AdmissionTest, AnIdleEngineTriesAnythingWhereNothingWasMeasuredLately) {
   EXPECT_FALSE(Admit(job, view, cost).status.ok()) << "what no batch can hold is no probe";
 }
 
+TEST(AdmissionTest, WhoseContextIsAtHandPaysForNoEncode) {
+  QueuedJob job = kJob;
+  job.deadline = kNow + 7 * kMs;
+  EXPECT_FALSE(Admit(job, kIdle, Measured()).status.ok());
+  job.expects_context = true;
+  EXPECT_TRUE(Admit(job, kIdle, Measured()).status.ok());
+  EXPECT_FALSE(IsDead(job, /*encoded=*/false, kNow, Measured()));
+  job.deadline = kNow + 5 * kMs;
+  EXPECT_FALSE(Admit(job, kIdle, Measured()).status.ok()) << "it is decoded all the same";
+  CostTable cost;
+  cost.SetBaseline(kLeast);
+  for (int i = 0; i < 50; ++i) {
+    for (const BatchCost& least : kLeast) cost.Observe(least.kind, least.size, 4 * least.duration, kNow);
+  }
+  AdmissionView idle = kIdle;
+  idle.idle = true;
+  job.deadline = kNow + 7 * kMs;
+  EXPECT_TRUE(Admit(job, idle, cost).probe);
+}
+
 TEST(AdmissionTest, TheWaitIsTheWorkAheadAlone) {
   AdmissionView view = kIdle;
   EXPECT_EQ(EstimateWait(view, Measured()), absl::ZeroDuration());

@@ -176,6 +176,23 @@ TEST(BatchPolicyTest, GrowsOnlyWhileTheTightestJobStillMakesIt) {
   EXPECT_THAT(Decide({}, queue, {.max_requests = 8}).batch, ElementsAre(1, 2, 3, 4)) << "nothing is known";
 }
 
+TEST(BatchPolicyTest, CachedContextsMakeNoBatchLonger) {
+  CostTable cost;
+  for (int64_t n = 1; n <= 8; ++n) {
+    cost.Observe(WorkKind::kEncode, {n, 8 * n, 100 * n}, 10 * n * kMs, kNow);
+    cost.Observe(WorkKind::kDecode, {n, 8 * n, 100 * n}, kMs, kNow);
+  }
+  std::vector<QueuedJob> queue;
+  for (uint64_t id = 1; id <= 8; ++id) {
+    queue.push_back(At(id));
+    queue.back().deadline = kNow + 15 * kMs;
+    queue.back().expects_context = id > 1;
+  }
+  EXPECT_THAT(Decide(queue, {}, {.max_requests = 8}, cost).batch, ElementsAre(1, 2, 3, 4, 5, 6, 7, 8));
+  for (QueuedJob& job : queue) job.expects_context = false;
+  EXPECT_THAT(Decide(queue, {}, {.max_requests = 8}, cost).batch, ElementsAre(1)) << "the first alone makes it";
+}
+
 TEST(BatchPolicyTest, UnderOverloadFullBatchesPassOverWhoCannotAffordThem) {
   CostTable cost;
   cost.Observe(WorkKind::kDecode, {.requests = 1, .rows = 8, .context_tokens = 100}, 6 * kMs, kNow);

@@ -154,6 +154,27 @@ TEST_F(SchedulerTest, ACachedContextSkipsEncode) {
   EXPECT_EQ(scheduler_->stats().context_misses, 1u);
 }
 
+TEST_F(SchedulerTest, WhoWaitsBehindCachedContextsWaitsForNoEncode) {
+  Start(100, /*max_requests=*/1);
+  const auto submit = [this](const std::string& name, bool cached, absl::Duration deadline) {
+    auto job = Make(name, deadline);
+    job->cached = job->expects_context = cached;
+    scheduler_->Submit(std::move(job));
+  };
+  submit("measured", false, absl::InfiniteDuration());
+  RunAll();  // 4 ms encode, 6 ms decode
+  for (const char* name : {"a", "b", "c", "d"}) submit(name, true, 100 * kMs);
+  const QueuedJob asked{.deadline = clock_.Now() + absl::Seconds(2), .rows = 8, .context_tokens = 100};
+  EXPECT_EQ(scheduler_->Ask(asked).wait, 4 * 6 * kMs);
+  submit("tight", true, 36 * kMs);
+  EXPECT_EQ(Ended("tight"), Code::kUnknown) << "most urgent, so it waits for nobody";
+  submit("late", true, 101 * kMs);
+  EXPECT_EQ(Ended("late"), Code::kUnknown) << "36 ms, and a fifth of 30 as a margin";
+  RunAll();
+  for (const auto& [name, status] : ended_) EXPECT_TRUE(status.ok()) << name << ": " << status;
+  EXPECT_EQ(Batches(true).size(), 1u);
+}
+
 TEST_F(SchedulerTest, AFailureIsTheJobsOwn) {
   Start();
   auto bad_encode = Make("bad_encode"), bad_decode = Make("bad_decode");

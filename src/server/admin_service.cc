@@ -6,6 +6,7 @@
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "base/interrupt.h"
 #include "beamline/retry.h"
 #include "beamline/status.h"
 #include "beamline/v1/admin.grpc.pb.h"
@@ -30,8 +31,9 @@ absl::Status CheckBundlePath(const std::string& path) {
 }
 
 // Why there is no new version. What the folder that the request named is not, or does not hold, is told of its field;
-// what else is missing (engine.catalogue) is not.
+// what else is missing (engine.catalogue) is not. A stop gives up the load under way, which is no failure.
 absl::Status Explained(const absl::Status& status, absl::string_view bundle) {
+  if (absl::IsUnavailable(status) && Interrupted()) return WithReason(status, kStopping);
   if (absl::IsResourceExhausted(status) && GetRefusalReason(status).empty()) return WithReason(status, kOutOfMemory);
   const bool of_the_folder = (absl::IsInvalidArgument(status) || absl::IsNotFound(status)) && !bundle.empty() &&
                              absl::StrContains(status.message(), bundle);

@@ -18,6 +18,7 @@
 
 #include "absl/strings/numbers.h"
 #include "base/file.h"
+#include "base/interrupt.h"
 #include "base/program.h"
 #include "beamline/v1/admin.grpc.pb.h"
 #include "gmock/gmock.h"
@@ -112,6 +113,16 @@ TEST_F(AdminTest, OnlyABundleThatTheRequestNamesIsItsField) {
   EXPECT_EQ(DetailOf(FromGrpcStatus(Reload("", &response))).field(), "");
   engine_.set_reload_error(absl::NotFoundError("/data/items.cat: no such file"));  // engine.catalogue
   EXPECT_EQ(DetailOf(FromGrpcStatus(Reload("models/3", &response))).field(), "");
+}
+
+TEST_F(AdminTest, AReloadThatAStopGivesUpIsNoFailure) {
+  engine_.set_reload_error(absl::UnavailableError("the engine is stopping"));
+  v1::ReloadResponse response;
+  for (const bool stops : {true, false}) {
+    SetInterrupted(stops);
+    EXPECT_EQ(DetailOf(FromGrpcStatus(Reload("models/2", &response))).reason(), stops ? "STOPPING" : "UNAVAILABLE");
+  }
+  EXPECT_EQ(server_->counters().stopping.value(), 1u);
 }
 
 TEST_F(AdminTest, ThePublicListenerOffersNoneOfIt) {

@@ -2,6 +2,15 @@
 # headers in front of the system's.
 include_guard(GLOBAL)
 
+# For the same reason nothing but torch is looked for in a libtorch that CMAKE_PREFIX_PATH names.
+set(ignored_before "${CMAKE_IGNORE_PREFIX_PATH}")
+string(REPLACE ":" ";" prefixes "$ENV{CMAKE_PREFIX_PATH}")
+foreach(prefix IN LISTS CMAKE_PREFIX_PATH prefixes)
+  if(EXISTS ${prefix}/include/ATen)
+    list(APPEND CMAKE_IGNORE_PREFIX_PATH ${prefix})
+  endif()
+endforeach()
+
 find_package(Threads REQUIRED)
 find_package(absl REQUIRED)
 find_package(ZLIB REQUIRED)
@@ -37,6 +46,8 @@ if(BEAMLINE_WITH_GRPC)
   target_link_libraries(beamline_httplib INTERFACE ${HTTPLIB})
   add_library(beamline::httplib ALIAS beamline_httplib)
 endif()
+
+set(CMAKE_IGNORE_PREFIX_PATH "${ignored_before}")
 
 # beamline::torch: libtorch's CPU libraries, with its headers searched after the system's (-idirafter).
 # Looked for in Torch_DIR or CMAKE_PREFIX_PATH, else in the virtual environment that scripts/setup.sh makes.

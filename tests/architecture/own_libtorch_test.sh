@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # A libtorch of the user's own is what is configured with, whichever way it is named, though scripts/setup.sh has installed
-# another: own_libtorch_test.sh CMAKE SOURCE_DIR
+# another; and nothing else is taken from it: own_libtorch_test.sh CMAKE SOURCE_DIR
 set -euo pipefail
 cmake=$1 source=$2
 work=$(realpath "$(mktemp -d)")
@@ -13,9 +13,13 @@ done | paste -sd:)
 export CMAKE_PREFIX_PATH
 fail() { echo "$*"; exit 1; }
 
+# A wheel has a compiler and headers of an old protobuf beside its own.
 libtorch() {
-  mkdir -p "$1"/{lib,share/cmake/Torch,include/ATen/core}
-  touch "$1/include/ATen/core/Tensor.h" "$1"/lib/lib{torch_cpu,c10}.so
+  mkdir -p "$1"/{bin,lib,share/cmake/Torch,include/ATen/core,include/google/protobuf/stubs}
+  touch "$1"/include/{ATen/core/Tensor.h,google/protobuf/service.h} "$1"/lib/lib{torch_cpu,c10}.so
+  echo '#define GOOGLE_PROTOBUF_VERSION 3013000' >"$1/include/google/protobuf/stubs/common.h"
+  printf '#!/bin/sh\necho libprotoc 3.13.0\n' >"$1/bin/protoc"
+  chmod +x "$1/bin/protoc"
 }
 export BEAMLINE_CACHE=$work/cache
 libtorch "$work/cache/venv/lib/python3.11/site-packages/torch"
@@ -26,7 +30,9 @@ cmake_minimum_required(VERSION 3.25)
 project(check CXX)
 list(APPEND CMAKE_MODULE_PATH $source/cmake)
 set(BEAMLINE_WITH_TORCH ON)
+set(BEAMLINE_WITH_GRPC ON)
 include(BeamlineDependencies)
+message(STATUS "protobuf: \${Protobuf_PROTOC_EXECUTABLE} \${Protobuf_INCLUDE_DIRS}")
 EOT
 
 # configured LIBTORCH [CMake arguments]
@@ -35,6 +41,7 @@ configured() {
   rm -rf "$work/build"
   log=$(. "$source/scripts/lib.sh" && "$cmake" -G Ninja -S "$work/project" -B "$work/build" "${@:2}" 2>&1) || fail "$log"
   grep -qxF -- "-- libtorch: $1" <<<"$log" || fail "expected $1: $(grep -- '-- libtorch' <<<"$log")"
+  grep -- '-- protobuf: /' <<<"$log" | grep -vqF "$work" || fail "$(grep -- '-- protobuf: ' <<<"$log")"
 }
 configured "$work/cache/venv/lib/python3.11/site-packages/torch"
 BEAMLINE_TORCH_ROOT=$work/own configured "$work/own"

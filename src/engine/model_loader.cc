@@ -118,9 +118,11 @@ absl::Status ModelLoader::WarmUpNow(ServingModel& next, const repository::Model*
 }
 
 std::vector<RecommendRequest> ModelLoader::Recorded(int levels) const {
-  std::vector<RecommendRequest> recorded;
+  std::vector<RecommendRequest> asked = recorder_.requests(), recorded;
+  std::reverse(asked.begin(), asked.end());  // of what is more than a batch the oldest are left out
   int64_t rows = 0;
-  for (RecommendRequest& request : recorder_.requests()) {
+  for (RecommendRequest& request : asked) {
+    if (static_cast<int>(recorded.size()) == options_.max_batch_requests) break;
     // Widths per level of another model mean nothing to this one.
     if (request.beam_widths.size() > 1 && static_cast<int>(request.beam_widths.size()) != levels) continue;
     request.beam_widths = BeamWidths(request, options_, levels);
@@ -129,6 +131,7 @@ std::vector<RecommendRequest> ModelLoader::Recorded(int levels) const {
     rows += width;
     recorded.push_back(std::move(request));
   }
+  std::reverse(recorded.begin(), recorded.end());
   return recorded;
 }
 

@@ -267,6 +267,39 @@ TEST(ModelLoaderTest, CompilesTheRulesInUse) {
   EXPECT_EQ(new_version.rules->stats().hits, 1u);
 }
 
+// They are run together, too: no batch that serving would not form, and none that another model's widths are in.
+TEST(ModelLoaderTest, WhatUsersAskedIsNoMoreThanABatch) {
+  RequestRecorder recorder;
+  absl::Time now;
+  const auto add = [&](const char* user, std::vector<int> widths) {
+    recorder.Add({.user_id = user, .beam_widths = std::move(widths)}, now);
+    now += absl::Seconds(1);
+  };
+  add("oldest", {1});
+  add("two levels", {9, 9});
+  add("three levels", {1, 9, 5});
+  add("too wide", {92});
+  add("new", {40});
+  add("newest", {50});
+  const auto warmed_with = [&](int max_batch_requests) {
+    EngineOptions options;
+    options.max_batch_rows = 99;
+    options.max_batch_requests = max_batch_requests;
+    const RealClock clock;
+    ModelLoader loader(Versions(), &options, &recorder, &clock);
+    const auto model = loader.Load("v1", "v1");
+    EXPECT_TRUE(model.ok() && loader.WarmUp(**model, nullptr).ok());
+    std::vector<std::string> users;
+    for (const RecommendRequest& request :
+         static_cast<FakeRunner&>(*static_cast<ServingModel&>(**model).runner).warmed) {
+      users.push_back(request.user_id);
+    }
+    return users;
+  };
+  EXPECT_THAT(warmed_with(64), ::testing::ElementsAre("three levels", "new", "newest"));
+  EXPECT_THAT(warmed_with(2), ::testing::ElementsAre("new", "newest"));
+}
+
 // What a version answers to a user without rules: the first item of each SID, SIDs by score.
 std::vector<ItemId> Expected(const std::string& version, const std::string& user, int top_k) {
   const auto snapshot = MakeCatalogue(150, version);

@@ -72,6 +72,24 @@ TEST(Binary, LibrariesBesideItComeBeforeThoseOfTheBuild) {
   EXPECT_THAT(found.text, HasSubstr("moved/bin/../lib/libc10.so"));
 }
 
+// GNU's OpenMP tells what it was loaded with; the last to tell is the process that runs the verb.
+TEST(Binary, WaitingThreadsSleepUnlessToldToSpin) {
+  const auto spins = [](const std::string& environment, const std::string& verb) {
+    const Outcome help = Shell(absl::StrCat("env -u OMP_WAIT_POLICY -u GOMP_SPINCOUNT OMP_DISPLAY_ENV=VERBOSE ",
+                                            environment, " ", BEAMLINE_BINARY, " ", verb, " --help"));
+    EXPECT_EQ(help.exit_code, 0) << verb;
+    EXPECT_THAT(help.text, HasSubstr(absl::StrCat("Usage: beamline ", verb)));
+    constexpr char kCount[] = "GOMP_SPINCOUNT = '";
+    const size_t at = help.text.rfind(kCount);
+    return at == std::string::npos ? "" : help.text.substr(at + sizeof(kCount) - 1, 1);
+  };
+  if (spins("", "inspect").empty()) GTEST_SKIP() << "libtorch's OpenMP is not GNU's";
+  for (const char* verb : {"train", "train-ranker", "evaluate", "serve", "bench"}) {
+    EXPECT_EQ(spins("", verb), "0") << verb;
+    EXPECT_NE(spins("OMP_WAIT_POLICY=active", verb), "0") << verb;
+  }
+}
+
 TEST(Usage, MistakesExitWithTwoAndSayWhatIsWrong) {
   EXPECT_EQ(Beamline("--version").text, absl::StrCat("beamline ", ProgramBuild(), "\n"));
   for (const char* arguments : {"fly", "serve", "serve --config", "serve --config a --nonsense", "recommend --top-k x",

@@ -38,6 +38,7 @@ class KillTest : public ::testing::Test {
       EXPECT_EQ(server.Stop(SIGKILL), -SIGKILL);
     }
     ASSERT_EQ(book_.models(), 2u) << "two models, or nothing is shown";
+    fs::remove_all(models_);  // of another case in this process
     fs::create_directories(models_);
     Publish();
   }

@@ -96,6 +96,32 @@ TEST(CpuBackend, FeaturesAreTheSameBitsInAnyCompany) {
   }
 }
 
+TEST(CpuBackend, FeaturesAreTheSameBitsOnAnyNumberOfCores) {
+  CpuBackend backend;
+  Context shared = *MakeContext("cpu", "fp32", "cpu");
+  shared.backend = &backend;
+  std::vector<float> values(256 * 40);
+  for (size_t i = 0; i < values.size(); ++i) values[i] = 1 / static_cast<float>(i + 1);
+  const Tensor table = UploadWeight(shared, values, {256, 40});
+  const std::vector<FeatureTable> tables = {
+      {table, FeatureLookup::kFromOne}, {table.narrow(0, 0, 8), FeatureLookup::kBitSum}, {table}};
+  for (const FeatureFusion fusion : {FeatureFusion::kConcat, FeatureFusion::kSum}) {
+    const auto embed = [&](int cores, int32_t elements) {
+      backend.SetTeam(std::make_shared<WorkerTeam>(cores));
+      Context ctx = BeginBatch(shared);
+      std::vector<int32_t> ids(int64_t{elements} * 3);
+      for (size_t i = 0; i < ids.size(); ++i) ids[i] = static_cast<int32_t>(i * 31 / 3 % 256);
+      const Tensor x = EmbedFeatures(ctx, tables, fusion, UploadInts(ctx, ids, {elements, 1, 3}));
+      return DownloadFloats(ctx, x);
+    };
+    const std::vector<float> all = embed(1, 5000);
+    EXPECT_EQ(embed(3, 5000), all);
+    const std::vector<float> few = embed(3, 7);  // never split
+    EXPECT_TRUE(std::equal(few.begin(), few.end(), all.begin()));
+    EXPECT_TRUE(embed(3, 0).empty());
+  }
+}
+
 TEST(PackedWeights, PacksOnceAndForgetsWhatIsGone) {
   PackedWeights packed;
   Context ctx = *MakeContext("cpu", "fp32");

@@ -38,7 +38,8 @@ const char* ShortText(v1::ShortReason reason) {
     case v1::SHORT_REASON_ELIGIBLE_ITEMS_EXHAUSTED:
       return "the list is short: every SID with an eligible item is in it; a SID may hold more (--items-per-sid)";
     case v1::SHORT_REASON_AUTHORS_EXHAUSTED:
-      return "the list is short: all else that is eligible is of authors who are in it (--max-per-author)";
+      return "the list is short: every SID with an eligible item was found, the rest is of authors who are in it "
+             "(--max-per-author); a SID may hold more (--items-per-sid)";
     case v1::SHORT_REASON_BEAM_EXHAUSTED:
       return "the list is short: more is eligible, but not under the beams kept; ask for wider ones (--beam)";
     default:

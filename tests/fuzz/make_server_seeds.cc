@@ -39,6 +39,7 @@ v1::RecommendRequest FullRequest() {
   }
   request.set_top_k(20);
   request.set_items_per_sid(2);
+  request.set_max_per_author(3);
   for (const uint32_t width : {16, 32, 64}) request.add_beam_widths(width);
   request.set_exclude_history(true);
   auto& clause = *request.mutable_eligibility()->add_rule();

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Requests that are submitted at once, so that they may share batches: an engine that has nothing else to do lets those
-// that it has wait for the others, at most EngineOptions::max_queue_delay. One object for all of them
+// Requests that are submitted at once to one engine, so that they may share batches: where it has nothing else to do it
+// lets those that it has wait for the others, at most EngineOptions::max_queue_delay. One object for all of them
 // (RecommendRequest::company), made for as many as will be submitted; in what order they come to the queue, and which
 // of them never do, does not matter. Thread-safe.
 #pragma once

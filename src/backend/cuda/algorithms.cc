@@ -310,7 +310,9 @@ absl::Status Algorithms::Adopt(absl::string_view text) {
   BEAMLINE_ASSIGN_OR_RETURN(const auto adopted, Parse(text));
   const std::lock_guard<std::mutex> lock(mu_);
   for (const auto& [kind, choice] : adopted) {
-    chosen_.erase(kind);
+    const auto used = chosen_.find(kind);
+    if (used != chosen_.end() && used->second == choice) continue;  // it was looked at already
+    if (used != chosen_.end()) chosen_.erase(used);
     imported_.insert_or_assign(kind, choice);
   }
   return absl::OkStatus();

@@ -6,6 +6,7 @@
 // give at once.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <iterator>
@@ -71,6 +72,11 @@ struct Algorithm {
   ProductKernel kernel = ProductKernel::kCublasLt;
   bool fast_sums = false;        // of E4M3: in the tensor cores' registers alone, algorithms.h
   cublasLtMatmulAlgo_t lt = {};  // of cuBLASLt's kernel
+
+  friend bool operator==(const Algorithm& a, const Algorithm& b) {
+    return a.kernel == b.kernel && a.fast_sums == b.fast_sums &&
+           std::equal(std::begin(a.lt.data), std::end(a.lt.data), std::begin(b.lt.data));
+  }
 };
 
 struct LtWorkspace {

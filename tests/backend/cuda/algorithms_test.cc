@@ -295,6 +295,8 @@ TEST_F(AlgorithmsOnDevice, AChoiceIsAdoptedInThePlaceOfOneThatIsUsed) {
   ASSERT_TRUE(algorithms.Adopt(other).ok());
   EXPECT_EQ(Taken(algorithms, kind, 5).kernel, ProductKernel::kCublasLt);
   EXPECT_EQ(algorithms.Export(), other);
+  ASSERT_TRUE(algorithms.Adopt(other).ok());
+  EXPECT_EQ(Taken(algorithms, kind, 5).kernel, ProductKernel::kCublasLt) << "the same again";
   EXPECT_EQ(algorithms.measured(), 1);
   EXPECT_FALSE(algorithms.Adopt(algorithms.Header() + "\nnone").ok());
 }

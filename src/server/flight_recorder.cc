@@ -4,6 +4,8 @@
 #include <algorithm>
 #include <atomic>
 #include <cstring>
+#include <tuple>
+#include <utility>
 
 #include <poll.h>
 #include <signal.h>
@@ -17,6 +19,7 @@
 namespace beamline::server {
 namespace {
 
+constexpr size_t kPiece = 64;  // records that are copied at once: a few microseconds
 constexpr int kFatalSignals[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGABRT};
 
 // Names are constants, so that a record can point to them.
@@ -250,18 +253,31 @@ void FlightRecorder::Add(const FlightRecord& record) {
   if (absl::Microseconds(record.total_us) >= options_.slow) slow.Add(record);
 }
 
+// A copy, and in pieces: whoever adds is ending a request, and waits for no text to be made, no reader, and not for all
+// of a ring.
+std::vector<FlightRecord> FlightRecorder::Newest(size_t r, size_t most) const {
+  const Ring& ring = rings_[r];
+  const auto [end, count] = [&] {
+    std::lock_guard lock(mu_);
+    return std::pair(ring.added, std::min(most, ring.size()));
+  }();
+  std::vector<FlightRecord> newest;
+  newest.reserve(count);
+  while (newest.size() < count) {
+    std::lock_guard lock(mu_);
+    for (size_t stop = std::min(count, newest.size() + kPiece); newest.size() < stop;) {
+      const uint64_t number = end - 1 - newest.size();               // of all that were ever added
+      if (ring.added - number > ring.records.size()) return newest;  // overwritten, and so are all before it
+      newest.push_back(ring.records[number % ring.records.size()]);
+    }
+  }
+  return newest;
+}
+
 std::string FlightRecorder::ToJson(size_t most) const {
   std::string json = "{";
   for (size_t r = 0; r < rings_.size(); ++r) {
-    // A copy: whoever adds waits for no text to be made.
-    const std::vector<FlightRecord> records = [&] {
-      std::vector<FlightRecord> newest;
-      std::lock_guard lock(mu_);
-      const size_t count = std::min(most, rings_[r].size());
-      newest.reserve(count);
-      for (size_t i = 0; i < count; ++i) newest.push_back(rings_[r].newest(i));
-      return newest;
-    }();
+    const std::vector<FlightRecord> records = Newest(r, most);
     absl::StrAppend(&json, json.size() > 1 ? "],\n\"" : "\"", rings_[r].name, "\":[");
     for (size_t i = 0; i < records.size(); ++i) {
       char line[kMaxRecordJson];
@@ -272,17 +288,17 @@ std::string FlightRecorder::ToJson(size_t most) const {
 }
 
 size_t FlightRecorder::WriteTo(int fd, absl::Duration patience) const {
-  const auto rings = [&] {  // a copy: whoever adds does not wait for a reader
-    std::lock_guard lock(mu_);
-    return rings_;
-  }();
-  const absl::Time until = ProcessClock().Now() + patience;
+  std::array<std::vector<FlightRecord>, std::tuple_size_v<decltype(rings_)>> copies;
   size_t left = 0;
-  for (const Ring& ring : rings) left += ring.size();
-  for (const Ring& ring : rings) {
-    for (size_t i = ring.size(); i > 0; --i, --left) {
+  for (size_t r = 0; r < copies.size(); ++r) {
+    copies[r] = Newest(r, std::numeric_limits<size_t>::max());
+    left += copies[r].size();
+  }
+  const absl::Time until = ProcessClock().Now() + patience;
+  for (size_t r = 0; r < copies.size(); ++r) {
+    for (size_t i = copies[r].size(); i > 0; --i, --left) {
       char line[kMaxRecordJson];
-      const size_t size = MakeLine(ring.name, "info", ring.newest(i - 1), line);
+      const size_t size = MakeLine(rings_[r].name, "info", copies[r][i - 1], line);
       const absl::Duration wait = std::max(until - ProcessClock().Now(), absl::ZeroDuration());
       if (!WriteLine(fd, line, size, absl::ToInt64Milliseconds(wait))) return left;
     }

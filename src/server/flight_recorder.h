@@ -93,6 +93,9 @@ class FlightRecorder {
     const FlightRecord& newest(size_t i) const { return records[(added - 1 - i) % records.size()]; }
   };
 
+  // What ring `r` held when this began, newest first, `most` of it; without those that were overwritten meanwhile.
+  std::vector<FlightRecord> Newest(size_t r, size_t most) const;
+
   const Options options_;
   mutable std::mutex mu_;
   std::array<Ring, 4> rings_;  // guarded by mu_, but for Dump

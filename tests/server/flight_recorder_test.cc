@@ -3,6 +3,8 @@
 
 #include <csignal>
 #include <fstream>
+#include <thread>
+#include <utility>
 
 #include <fcntl.h>
 #include <unistd.h>
@@ -105,6 +107,27 @@ TEST(FlightRecorder, TellsTheNewestAlone) {
   EXPECT_THAT(Ids(two["recent"]), ElementsAre("broken", "c"));
   EXPECT_THAT(Ids(two["failed"]), ElementsAre("broken"));
   EXPECT_TRUE(two["slow"].empty() && two["refused"].empty());
+}
+
+// What is read is a run of what was added, though others add while it is copied piece by piece.
+TEST(FlightRecorder, IsReadWhileOthersAdd) {
+  FlightRecorder recorder({.capacity = 256});
+  std::jthread adds([&](const std::stop_token& stop) {
+    FlightRecord record = RecordOf("a", Answered());
+    for (record.top_k = 1; !stop.stop_requested(); ++record.top_k) recorder.Add(record);
+  });
+  int newest = 0;
+  for (int moved = 0; moved < 100;) {
+    const nlohmann::json recent = JsonOf(recorder)["recent"];
+    if (!recent.empty() && std::exchange(newest, recent[0]["top_k"].get<int>()) != recent[0]["top_k"]) ++moved;
+    for (size_t i = 1; i < recent.size(); ++i) {
+      ASSERT_EQ(recent[i]["top_k"].get<int>(), recent[0]["top_k"].get<int>() - static_cast<int>(i)) << i;
+    }
+  }
+  adds.request_stop();
+  adds.join();
+  EXPECT_EQ(JsonOf(recorder)["recent"].size(), 256u);
+  EXPECT_GT(newest, 256) << "none was overwritten";
 }
 
 TEST(FlightRecorder, HoldsNothingOfTheUser) {

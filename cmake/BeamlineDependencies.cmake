@@ -52,6 +52,10 @@ set(CMAKE_IGNORE_PREFIX_PATH "${ignored_before}")
 # beamline::torch: libtorch's CPU libraries, with its headers searched after the system's (-idirafter).
 # Looked for in Torch_DIR or CMAKE_PREFIX_PATH, else in the virtual environment that scripts/setup.sh makes.
 if(BEAMLINE_WITH_TORCH)
+  if(NOT "$ENV{BEAMLINE_TORCH_ROOT}" STREQUAL "" AND NOT EXISTS $ENV{BEAMLINE_TORCH_ROOT}/include/ATen/core/Tensor.h)
+    message(FATAL_ERROR "BEAMLINE_TORCH_ROOT: no libtorch in $ENV{BEAMLINE_TORCH_ROOT}: "
+      "it has no include/ATen/core/Tensor.h. Name the folder that has, or unset it.")
+  endif()
   file(GLOB torch_of_setup $ENV{BEAMLINE_CACHE}/venv/lib/python3*/site-packages/torch/include
     $ENV{XDG_CACHE_HOME}/beamline/venv/lib/python3*/site-packages/torch/include
     $ENV{HOME}/.cache/beamline/venv/lib/python3*/site-packages/torch/include)

@@ -6,13 +6,16 @@ build_root=${BEAMLINE_BUILD_ROOT:-$root/build}
 jobs=${BEAMLINE_JOBS:-$(nproc)}
 export CCACHE_DIR=${CCACHE_DIR:-$cache/ccache} CCACHE_MAXSIZE=${CCACHE_MAXSIZE:-5G} CCACHE_NOHASHDIR=1 CCACHE_BASEDIR=$root
 export CCACHE_SLOPPINESS=pch_defines,time_macros,include_file_mtime,include_file_ctime
-if [[ -z ${BEAMLINE_TORCH_ROOT:-} && -n ${Torch_DIR:-} ]]; then
+if [[ -n ${BEAMLINE_TORCH_ROOT:-} ]]; then
+  [[ -d $BEAMLINE_TORCH_ROOT/include/ATen ]] ||
+    { echo "BEAMLINE_TORCH_ROOT: no libtorch in $BEAMLINE_TORCH_ROOT" >&2; return 1; }
+elif [[ -n ${Torch_DIR:-} ]]; then
   # TORCH/share/cmake/Torch, as CMake means it, or TORCH: what setup.sh installed earlier must not come before it.
   for candidate in "$Torch_DIR" "$Torch_DIR/../../.."; do
     [[ -d $candidate/include/ATen ]] && BEAMLINE_TORCH_ROOT=$(realpath "$candidate") && export BEAMLINE_TORCH_ROOT
   done
   [[ -n ${BEAMLINE_TORCH_ROOT:-} ]] || { echo "Torch_DIR: no libtorch in $Torch_DIR" >&2; return 1; }
-elif [[ -z ${BEAMLINE_TORCH_ROOT:-} ]]; then
+else
   for candidate in "$cache"/venv/lib/python3*/site-packages/torch; do
     [[ -d $candidate ]] && export BEAMLINE_TORCH_ROOT=$candidate
   done

@@ -52,3 +52,9 @@ configured "$work/own" "-DCMAKE_PREFIX_PATH=$work/own/"
 
 error=$(Torch_DIR=$work/none; . "$source/scripts/lib.sh" 2>&1) && fail "a Torch_DIR that is not there was passed over"
 [[ $error == "Torch_DIR: no libtorch in $work/none" ]] || fail "$error"
+error=$(BEAMLINE_TORCH_ROOT=$work/none; . "$source/scripts/lib.sh" 2>&1) && fail "a BEAMLINE_TORCH_ROOT that is not there was passed over"
+[[ $error == "BEAMLINE_TORCH_ROOT: no libtorch in $work/none" ]] || fail "$error"
+rm -rf "$work/build"
+error=$(BEAMLINE_TORCH_ROOT=$work/none "$cmake" -G Ninja -S "$work/project" -B "$work/build" 2>&1) &&
+  fail "CMake passed over a BEAMLINE_TORCH_ROOT that is not there"
+[[ $error == *"BEAMLINE_TORCH_ROOT: no libtorch in $work/none"* ]] || fail "$error"

@@ -52,7 +52,8 @@ struct EngineOptions {
   // beamline/tuning in the user's cache.
   std::string tuning_folder;
   // Of the CPU backends; 0: one per core, or as many as a container's CPU quota. The process's: the engine made last
-  // decides for all, and for libtorch's own.
+  // decides for all, and for libtorch's own, which is OpenMP's: its threads spin between loops, at the cost of whatever
+  // shares their cores, unless the process was started with OMP_WAIT_POLICY=passive (as `beamline` starts itself).
   int threads = 0;
   int workers = 0;  // batches executed at once; 0: two on a GPU, where one encodes while the other decodes, else one
   ScoreRule score_rule = ScoreRule::kFull;
@@ -65,6 +66,9 @@ struct EngineOptions {
   int max_batch_rows = 2048;          // beam rows per decode step of one batch
   int max_batch_requests = 64;
   int queue_capacity = 1024;  // requests waiting; more are refused
+  // What by the measured costs cannot be answered in time is refused, at the door or while it waits. False: it waits
+  // until its deadline, as in a benchmark of the queue itself.
+  bool admission = true;
   absl::Duration max_queue_delay = absl::Milliseconds(2);
   absl::Duration default_deadline = absl::Seconds(2);
   // Under load, narrower beams instead of refusals: waits ascend, widths descend. A step further is taken where only

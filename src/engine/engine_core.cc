@@ -31,6 +31,7 @@ scheduler::SchedulerOptions ScheduleOf(const EngineOptions& options, bool inline
   scheduler::SchedulerOptions schedule;
   schedule.workers = inline_execution ? 0 : std::max(1, options.workers);
   schedule.queue_capacity = options.queue_capacity;
+  schedule.admission = options.admission;
   schedule.limits.max_rows = options.max_batch_rows;
   schedule.limits.max_requests = options.max_batch_requests;
   schedule.limits.max_queue_delay = options.max_queue_delay;

@@ -73,15 +73,17 @@ AdmissionDecision Admit(const QueuedJob& job, const AdmissionView& view, const C
                                                     view.limits.max_rows, ": ask for narrower beams"))};
   }
   const absl::Duration latency = EstimateLatency(job, view, cost) + view.wait_margin * EstimateWait(view, cost);
-  if (job.deadline != absl::InfiniteFuture() && now + latency > job.deadline) {
+  if (view.by_cost && job.deadline != absl::InfiniteFuture() && now + latency > job.deadline) {
     if (view.idle && view.capacity > 0 && WorthAProbe(job, now, cost)) return {.probe = true};
     return {Refuse(kCannotFinish,
                    absl::StrCat("the answer would take about ", Readable(latency), ", and the deadline is in ",
                                 Readable(job.deadline - now)),
                    now + latency - job.deadline)};
   }
-  if (view.queued < view.capacity) return {};
-  if (view.lowest_queued.has_value() && *view.lowest_queued < job.priority) return {.evict_lowest = true};
+  if (view.queued < view.capacity) return {.probe = !view.by_cost};
+  if (view.lowest_queued.has_value() && *view.lowest_queued < job.priority) {
+    return {.evict_lowest = true, .probe = !view.by_cost};
+  }
   return {Refuse(kQueueFull,
                  absl::StrCat("the queue is full: ", view.queued, " requests wait, its capacity is ", view.capacity),
                  latency)};

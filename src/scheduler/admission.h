@@ -9,6 +9,8 @@
 // is known to take, and not at all where nothing was measured lately. Such a request is a probe: it keeps its place
 // until its deadline, because somebody has to find out whether the table is right. Without that a few slow batches
 // (another process took the CPU) would make an idle engine refuse everything until the table forgets them.
+//
+// Where it is switched off (`by_cost`), nobody is refused for the table's sake: all are probes.
 #pragma once
 
 #include <algorithm>
@@ -37,6 +39,7 @@ struct AdmissionView {
   int workers = 1;
   double wait_margin = 0.2;  // WaitMargin::value
   bool stopping = false;
+  bool by_cost = true;  // SchedulerOptions::admission
 };
 
 // What is added to an estimated wait, as a share of it. The estimate is a sum over batches that are yet to be formed,
@@ -59,7 +62,7 @@ class WaitMargin {
 struct AdmissionDecision {
   absl::Status status;        // OK: accepted
   bool evict_lowest = false;  // accepted in place of the last waiting request of the lowest priority
-  bool probe = false;         // accepted although the cost table speaks against it
+  bool probe = false;         // accepted whatever the cost table says
 };
 
 // How long until a worker would begin with the request: a free worker, then the work ahead in full batches over all

@@ -43,7 +43,7 @@ struct Job {
   absl::AnyInvocable<void(absl::Status, Job&)> done;
 
   bool refused = false;  // the scheduler would not take it, or made it leave the queue for a more urgent one
-  bool probe = false;    // taken to find out what batches cost by now (admission.h)
+  bool probe = false;    // taken whatever the cost table says (admission.h)
   absl::Time submitted = absl::InfinitePast();
   // InfinitePast: not reached. Encode's are equal when the context was cached.
   absl::Time encode_started = absl::InfinitePast(), encode_ended = absl::InfinitePast();

@@ -217,7 +217,8 @@ AdmissionView Scheduler::ViewForAdmission(const QueuedJob& job, absl::Time now) 
                      .until_worker_free = absl::ZeroDuration(),
                      .workers = std::max(1, static_cast<int>(threads_.size()) - 1),
                      .wait_margin = wait_margin_[static_cast<size_t>(job.priority)].value(),
-                     .stopping = stopping_};
+                     .stopping = stopping_,
+                     .by_cost = options_.admission};
   const auto add = [&](const Queue& queue, bool needs_encode) {
     for (const auto& [id, entry] : queue) {
       const QueuedJob other = Describe(id, *entry.job);

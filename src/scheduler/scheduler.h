@@ -41,6 +41,7 @@ namespace beamline::scheduler {
 struct SchedulerOptions {
   int workers = 1;  // threads; the executor's max_concurrency caps them; 0: Step
   int64_t queue_capacity = 1024;
+  bool admission = true;  // false: no estimate ends a job, its deadline alone does
   BatchLimits limits;
   absl::Duration cost_max_age = absl::Seconds(1);
 };

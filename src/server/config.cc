@@ -117,6 +117,7 @@ EngineOptions EngineOptionsOf(const config::v1::ServerConfig& config) {
   options.max_batch_rows = engine.max_batch_rows();
   options.max_batch_requests = engine.max_batch_requests();
   options.queue_capacity = engine.queue_capacity();
+  options.admission = engine.admission();
   options.max_queue_delay = absl::Microseconds(engine.max_queue_delay_us());
   options.default_deadline = absl::Milliseconds(config.limits().default_deadline_ms());
   for (const config::v1::NarrowingStep& step : engine.narrowing()) {

@@ -193,6 +193,26 @@ TEST(AdmissionTest, AFullQueueRefusesOrMakesTheLowestLeave) {
   EXPECT_FALSE(Admit(kJob, view, Measured()).status.ok()) << "capacity 0 takes nothing";
 }
 
+// Benchmarks switch it off; the queue is as long as it was, and who comes too late comes too late.
+TEST(AdmissionTest, SwitchedOffNoEstimateRefuses) {
+  AdmissionView view = kIdle;
+  view.by_cost = false;
+  view.encode_ahead = view.decode_ahead = {40, 320, 4000};
+  QueuedJob job = kJob;
+  job.deadline = kNow + kMs;
+  const AdmissionDecision decision = Admit(job, view, Measured());
+  EXPECT_TRUE(decision.status.ok()) << decision.status;
+  EXPECT_TRUE(decision.probe) << "or it would be ended as it waits";
+  view.queued = view.capacity;
+  view.lowest_queued = Priority::kSheddable;
+  EXPECT_TRUE(Admit(job, view, Measured()).evict_lowest);
+  EXPECT_TRUE(Admit(job, view, Measured()).probe);
+  view.lowest_queued = job.priority;
+  EXPECT_EQ(GetRefusalReason(Admit(job, view, Measured()).status), kQueueFull);
+  job.deadline = kNow;
+  EXPECT_EQ(Admit(job, view, Measured()).status.code(), absl::StatusCode::kDeadlineExceeded);
+}
+
 TEST(AdmissionTest, TooManyRowsAndStopping) {
   QueuedJob job = kJob;
   job.rows = 33;

@@ -18,6 +18,7 @@
 namespace beamline::scheduler {
 namespace {
 
+using ::testing::Contains;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
@@ -26,8 +27,8 @@ using Code = absl::StatusCode;
 
 class SchedulerTest : public ::testing::Test {
  protected:
-  void Start(int64_t capacity = 100, int64_t max_requests = 4) {
-    SchedulerOptions options{.workers = 0, .queue_capacity = capacity};
+  void Start(int64_t capacity = 100, int64_t max_requests = 4, bool admission = true) {
+    SchedulerOptions options{.workers = 0, .queue_capacity = capacity, .admission = admission};
     options.limits.max_requests = max_requests;
     scheduler_ = std::make_unique<Scheduler>(options, &executor_, &clock_);
   }
@@ -333,6 +334,19 @@ TEST_F(SchedulerTest, OnceMeasuredTheImpossibleIsRefusedAndTheHopelessDropped) {
   clock_.Advance(absl::Seconds(2));
   Submit("probe", 9 * kMs);
   EXPECT_FALSE(ended_.contains("probe")) << "a stale table lets one try";
+}
+
+TEST_F(SchedulerTest, WithoutAdmissionNoEstimateEndsAJob) {
+  Start(100, 4, false);
+  Submit("teacher");
+  RunAll();
+  Submit("hopeless", 9 * kMs);
+  clock_.Advance(8 * kMs);
+  scheduler_->Step();
+  EXPECT_FALSE(ended_.contains("hopeless")) << "encoded, for the 10 ms of work had 9 ms";
+  RunAll();
+  EXPECT_EQ(Ended("hopeless"), Code::kDeadlineExceeded);
+  EXPECT_THAT(Batches(true), Contains(ElementsAre("hopeless")));
 }
 
 // 4 ms and 6 ms for one request or four, as the fake executor takes.

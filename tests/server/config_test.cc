@@ -84,6 +84,7 @@ TEST(Config, DefaultsAreTheEnginesOwn) {
   EXPECT_EQ(options.max_batch_rows, defaults.max_batch_rows);
   EXPECT_EQ(options.max_batch_requests, defaults.max_batch_requests);
   EXPECT_EQ(options.queue_capacity, defaults.queue_capacity);
+  EXPECT_EQ(options.admission, defaults.admission);
   EXPECT_EQ(options.max_queue_delay, defaults.max_queue_delay);
   EXPECT_EQ(options.default_deadline, defaults.default_deadline);
   EXPECT_EQ(options.context_cache_bytes, defaults.context_cache_bytes);
@@ -110,7 +111,7 @@ TEST(Config, EveryEngineFieldArrives) {
 engine {
   bundle: "b" catalogue: "c" device: "auto" dtype: "bf16" backend: "aten" threads: 3 workers: 2 score_rule: SCORE_RULE_LEGAL
   default_beam_width: 11 max_beam_width: 12 max_top_k: 13 max_history: 14 max_eligibility_items: 15 max_rules: 16
-  max_batch_rows: 170 max_batch_requests: 18 queue_capacity: 1900 max_queue_delay_us: 20 context_cache_bytes: 0
+  max_batch_rows: 170 max_batch_requests: 18 queue_capacity: 1900 admission: false max_queue_delay_us: 20 context_cache_bytes: 0
   model_folder: "m" tuning_folder: "t" allow_ungated_dtype: true model_poll_ms: 22 keep_previous_model: false cost_measurement_ms: 23
   narrowing { wait_ms: 24 beam_width: 9 } narrowing { wait_ms: 25 beam_width: 8 }
 }
@@ -136,6 +137,7 @@ parallel { size: 4 rank: 3 address: "rank0.example" port: 23 start_timeout_ms: 2
   EXPECT_EQ(options.max_batch_rows, 170);
   EXPECT_EQ(options.max_batch_requests, 18);
   EXPECT_EQ(options.queue_capacity, 1900);
+  EXPECT_FALSE(options.admission);
   EXPECT_EQ(options.max_queue_delay, absl::Microseconds(20));
   EXPECT_EQ(options.context_cache_bytes, 0);
   EXPECT_EQ(options.model_folder, "m");

@@ -25,7 +25,8 @@ constexpr char kExamples[] =
 R@10 and N@10, the last two with bootstrap intervals, beside popularity, Markov and item-KNN counted on the same training part, with the
 targets of the history removed from the ranking and with them kept. All of them rank the items of the tokenizer.
 Which events are targets comes from the training.json of the model folder. A model without one, such as
-`beamline import hf --model-out` keeps, takes --targets and --k-core, with the meaning they have for `beamline train`.
+`beamline import hf --model-out` keeps, takes --targets, --k-core and --split-at, with the meaning they have for
+`beamline train`.
 
 Examples:
   beamline evaluate --model model --data data --tokenizer tokenizer
@@ -50,7 +51,7 @@ struct EvaluateFlags {
   std::string out, show, gate;
   bool overwrite = false;
   std::string split = "test";
-  std::string targets = "long_view";
+  std::string targets = "long_view", split_at;
   int k_core = 0;
   Option *targets_option = nullptr, *k_core_option = nullptr;
 };
@@ -98,6 +99,10 @@ absl::Status RunEvaluate(EvaluateFlags& flags) {
     BEAMLINE_ASSIGN_OR_RETURN(flags.run.targets.labels, FromFlag("--targets", train::ParseTargets(flags.targets)));
   }
   if (flags.k_core_option->given()) flags.run.targets.k_core = flags.k_core;
+  if (!flags.split_at.empty()) {
+    BEAMLINE_ASSIGN_OR_RETURN(flags.run.targets.time_split,
+                              FromFlag("--split-at", train::ParseTimeSplit(flags.split_at)));
+  }
   if (!flags.out.empty()) {
     BEAMLINE_RETURN_IF_ERROR(CheckCanWrite(flags.out, "--out"));
     BEAMLINE_RETURN_IF_ERROR(CheckNotThere(flags.out, flags.overwrite));
@@ -131,12 +136,16 @@ Verb AddEvaluate(Command& root) {
           ->AddNumber("--k-core", flags->k_core, {0},
                       "Of such a model, too: targets of users and items with at least this many; 0: all")
           ->ShowDefault();
+  command->AddText("--split-at", flags->split_at,
+                   "Of such a model, too: two moments, as 2022-05-01,2022-05-04, from which on a user's first target "
+                   "is validation and test");
   Option* by_value = command->AddFlag("--by-value", run.options.by_value,
                                       "Order the beam's candidates by the model's ranker, beside the beam's own order");
   command->AddNumber("--beam", run.options.beam, {10, 65536}, "Beam width at every level")->ShowDefault();
   command
       ->AddText("--split", flags->split,
-                "test (a user's last target), validation (the one before) or, for --gate, both")
+                "test (a user's last target), validation (the one before) or, for --gate, both; of a model trained "
+                "with --split-at, the first targets from its two moments on")
       ->OneOf({"test", "validation", kBoth})
       ->ShowDefault();
   command->AddNumber("--max-users", run.options.max_users, {0}, "A fixed random subset of the users; 0: all");

@@ -35,7 +35,7 @@ then what is left over is clustered again, level by level (residual k-means).
 
 From a behaviour log (events.tsv[.gz], items.tsv[.gz] of `beamline import` or `generate-data`). Vectors come from
 which items the same users watched, mixed with authors and tags; nothing from a user's validation event on is looked at
-(give --targets and --k-core as to `beamline train`, which splits the same way):
+(give --targets, --k-core and --split-at as to `beamline train`, which splits the same way):
   beamline tokenize --events data --levels 256,256,256 --collision-free --out tokenizer
 
 From vectors of your own (row = item id, or ids in a text file or in the safetensors tensor "item_ids"):
@@ -54,7 +54,7 @@ struct TokenizeFlags {
   sid::ItemVectorsFile vectors;
   std::string events, from_index, encode, out, levels, write_index;
   std::string default_levels = "256,256,256";
-  std::string targets = "long_view", dialect = "letter";
+  std::string targets = "long_view", split_at, dialect = "letter";
   int64_t id_offset = 0;
   int64_t max_bad_rows = 0;
   int threads = 0;
@@ -176,6 +176,10 @@ absl::Status Fit(TokenizeFlags flags) {
     flags.embedding.embedding.seed = flags.kmeans.seed;
     BEAMLINE_ASSIGN_OR_RETURN(flags.embedding.corpus.target_labels,
                               FromFlag("--targets", train::ParseTargets(flags.targets)));
+    if (!flags.split_at.empty()) {
+      BEAMLINE_ASSIGN_OR_RETURN(flags.embedding.corpus.time_split,
+                                FromFlag("--split-at", train::ParseTimeSplit(flags.split_at)));
+    }
     BEAMLINE_ASSIGN_OR_RETURN(train::EventVectors found,
                               train::EmbedEvents(flags.events, flags.embedding, &pool, &progress));
     PrintEmbedding(found);
@@ -325,6 +329,8 @@ void AddEmbeddingFlags(Command* command, TokenizeFlags* flags) {
       ->ShowDefault();
   command->AddNumber("--k-core", events.corpus.k_core, {0},
                      "As for train: targets' users and items with at least this many; 0: all");
+  command->AddText("--split-at", flags->split_at,
+                   "As for train: two moments; nothing from the first on is looked at, but that there are items");
   command->AddFlag("--target-items-only", events.target_items_only, "SIDs for the items of targets alone");
   command->AddFlag("--all-events", events.all_events, "Co-occurrence of all events, not of targets alone");
   command->AddFlag("--unused-items", events.unused_items, "SIDs also for items of items.tsv without events");

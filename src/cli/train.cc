@@ -36,7 +36,7 @@ where parts is what `beamline import hf --model-out parts` keeps: an imported mo
 
 struct TrainFlags {
   train::TrainingRun run;
-  std::string targets = "long_view";
+  std::string targets = "long_view", split_at;
 };
 
 // The options given on the command line, over those of the preset.
@@ -103,6 +103,10 @@ void PrintEpoch(const train::EpochRecord& record) {
 
 absl::Status RunTrain(TrainFlags& flags) {
   BEAMLINE_ASSIGN_OR_RETURN(flags.run.corpus.target_labels, FromFlag("--targets", train::ParseTargets(flags.targets)));
+  if (!flags.split_at.empty()) {
+    BEAMLINE_ASSIGN_OR_RETURN(flags.run.corpus.time_split,
+                              FromFlag("--split-at", train::ParseTimeSplit(flags.split_at)));
+  }
   Progress progress;
   BEAMLINE_RETURN_IF_ERROR(train::RunTraining(flags.run, {PrintStart, PrintEpoch}, &progress));
   std::printf("wrote       %s/model.safetensors\n", flags.run.out.c_str());
@@ -136,6 +140,10 @@ Verb AddTrain(Command& root) {
   command->AddText("--targets", flags->targets, "Labels of events to predict, joined by |; 'any': every event")
       ->ShowDefault();
   command->AddNumber("--k-core", run.corpus.k_core, {0}, "Targets: users and items with at least this many; 0: all");
+  command->AddText("--split-at", flags->split_at,
+                   "Two moments, as 2022-05-01,2022-05-04: train on what is before the first, validate on each user's "
+                   "first target from there on; the second is where the test begins. Without it a user's last target "
+                   "is the test, the one before it validation");
   command->AddText("--device", run.device.device, "cpu, cuda or cuda:N")->ShowDefault();
   command->AddNumber("--threads", run.device.threads, {0, kMaxThreads}, "CPU threads; 0: one per core");
   command->AddNumber(

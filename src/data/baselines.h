@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // Counting baselines, the floors every model is compared with: popularity, first-order Markov and item-KNN. All count
-// over training sequences only (see TrainingPart) and rank the full catalogue, items 0..num_items-1, or those of them
+// over training sequences only and rank the full catalogue, items 0..num_items-1, or those of them
 // that a catalogue holds: what else the sequences contain is history, and counts as such.
 //
 // A baseline splits its ranking in two: a sparse list of items with evidence for this history, best first by key, then

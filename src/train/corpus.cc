@@ -2,11 +2,13 @@
 #include "train/corpus.h"
 
 #include <algorithm>
+#include <limits>
 #include <optional>
 #include <string>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "beamline/status.h"
 #include "data/labels.h"
 
 namespace beamline::train {
@@ -51,7 +53,8 @@ absl::StatusOr<uint32_t> ParseTargets(absl::string_view text) {
 
 std::string DescribeTargets(const CorpusOptions& options) {
   const std::string labels = options.target_labels == 0 ? "any" : data::FormatLabels(options.target_labels);
-  return absl::StrCat(labels, ", k-core ", options.k_core);
+  return absl::StrCat(labels, ", k-core ", options.k_core,
+                      options.time_split ? absl::StrCat(", split at ", DescribeTimeSplit(*options.time_split)) : "");
 }
 
 absl::StatusOr<Corpus> Corpus::Create(std::shared_ptr<const data::Dataset> dataset, const CorpusOptions& options) {
@@ -71,9 +74,6 @@ absl::StatusOr<Corpus> Corpus::Create(std::shared_ptr<const data::Dataset> datas
     }
     corpus.target_offsets_.push_back(corpus.targets_.size());
     corpus.target_items_.Append(items);
-    const bool split = items.size() >= kTargetsOfACase;
-    corpus.training_end_.push_back(split ? corpus.targets_[corpus.targets_.size() - 2]
-                                         : static_cast<uint32_t>(events.size()));
   }
   if (corpus.targets_.empty()) {
     return absl::InvalidArgumentError(absl::StrCat(
@@ -82,11 +82,90 @@ absl::StatusOr<Corpus> Corpus::Create(std::shared_ptr<const data::Dataset> datas
         "', k-core ", options.k_core, "); choose other target labels or a smaller k-core"));
   }
   corpus.dataset_ = std::move(dataset);
+  for (int64_t user = 0; user < corpus.dataset_->num_users(); ++user) {
+    if (options.time_split) {
+      corpus.SplitByTime(user, *options.time_split);
+    } else {
+      corpus.SplitLastTargets(user);
+    }
+  }
+  BEAMLINE_RETURN_IF_ERROR(corpus.CheckTraining());
   return corpus;
 }
 
+void Corpus::SplitLastTargets(int64_t user) {
+  const absl::Span<const uint32_t> all = targets(user);
+  if (all.size() < kTargetsOfACase) {
+    training_end_.push_back(static_cast<uint32_t>(dataset_->events(user).size()));
+    return;
+  }
+  const uint32_t test = all[all.size() - 1], validation = all[all.size() - 2];
+  training_end_.push_back(validation);
+  cases_[static_cast<size_t>(data::HeldOut::kValidation)].push_back({static_cast<uint32_t>(user), validation});
+  cases_[static_cast<size_t>(data::HeldOut::kTest)].push_back({static_cast<uint32_t>(user), test});
+}
+
+void Corpus::SplitByTime(int64_t user, const TimeSplit& split) {
+  const absl::Span<const data::CompactEvent> events = dataset_->events(user);
+  const auto first_from = [&](int64_t ms) {
+    const auto at = std::partition_point(events.begin(), events.end(),
+                                         [ms](const data::CompactEvent& event) { return event.timestamp_ms < ms; });
+    return static_cast<uint32_t>(at - events.begin());
+  };
+  const uint32_t validation = first_from(split.validation_from_ms), test = first_from(split.test_from_ms);
+  training_end_.push_back(validation);
+  const auto add = [&](data::HeldOut held_out, uint32_t begin, uint32_t end) {
+    const absl::Span<const uint32_t> all = targets(user);
+    const auto target = std::lower_bound(all.begin(), all.end(), std::max(begin, 1u));  // there is something before it
+    if (target == all.end() || *target >= end) return;
+    cases_[static_cast<size_t>(held_out)].push_back({static_cast<uint32_t>(user), *target});
+  };
+  add(data::HeldOut::kValidation, validation, test);
+  add(data::HeldOut::kTest, test, static_cast<uint32_t>(events.size()));
+}
+
+absl::Status Corpus::CheckTraining() const {
+  int64_t first = std::numeric_limits<int64_t>::max(), last = std::numeric_limits<int64_t>::min();
+  for (int64_t user = 0; user < num_users(); ++user) {
+    if (training_targets(user) > 0) return absl::OkStatus();
+    for (const uint32_t target : targets(user)) {
+      const int64_t at = dataset_->events(user)[target].timestamp_ms;
+      first = std::min(first, at);
+      last = std::max(last, at);
+    }
+  }
+  return absl::InvalidArgumentError(absl::StrCat(
+      "nothing to learn: the targets of this log are from ", DescribeMoment(first), " to ", DescribeMoment(last),
+      ", none before ", DescribeMoment(options_.time_split->validation_from_ms), ", where it is split"));
+}
+
+std::string Corpus::WhyNoCases(data::HeldOut held_out) const {
+  if (!options_.time_split) return "no user has three targets, which the split needs";
+  const TimeSplit& split = *options_.time_split;
+  const std::string when = held_out == data::HeldOut::kTest
+                               ? absl::StrCat("at or after ", DescribeMoment(split.test_from_ms))
+                               : absl::StrCat("from ", DescribeMoment(split.validation_from_ms), " to before ",
+                                              DescribeMoment(split.test_from_ms));
+  return absl::StrCat("no user has a target ", when, " and an event before it");
+}
+
+ItemSequences Corpus::TrainingTargetItems() const {
+  ItemSequences training;
+  training.num_items = target_items_.num_items;
+  for (int64_t user = 0; user < num_users(); ++user) {
+    training.Append(target_items_.user(user).subspan(0, training_targets(user)));
+  }
+  return training;
+}
+
+data::EvaluationCase Corpus::CountingCase(const CorpusCase& one) const {
+  const absl::Span<const uint32_t> all = targets(one.user), items = target_items_.user(one.user);
+  const auto target = static_cast<size_t>(std::lower_bound(all.begin(), all.end(), one.event) - all.begin());
+  return {one.user, items[target], items.first(target)};
+}
+
 Corpus Corpus::EveryEvent() const {
-  Corpus every({.target_labels = 0});
+  Corpus every({.target_labels = 0, .time_split = options_.time_split});
   every.dataset_ = dataset_;
   every.training_end_ = training_end_;
   every.target_items_ = dataset_->Sequences();
@@ -100,17 +179,6 @@ Corpus Corpus::EveryEvent() const {
 int64_t Corpus::training_targets(int64_t user) const {
   const absl::Span<const uint32_t> all = targets(user);
   return std::lower_bound(all.begin(), all.end(), training_end(user)) - all.begin();
-}
-
-std::vector<CorpusCase> Corpus::Cases(data::HeldOut held_out) const {
-  std::vector<CorpusCase> cases;
-  const int from_end = held_out == data::HeldOut::kTest ? 1 : 2;
-  for (int64_t user = 0; user < num_users(); ++user) {
-    const absl::Span<const uint32_t> positions = targets(user);
-    if (positions.size() < kTargetsOfACase) continue;
-    cases.push_back({static_cast<uint32_t>(user), positions[positions.size() - from_end]});
-  }
-  return cases;
 }
 
 runtime::Vocabulary Corpus::FitVocabulary() const {

@@ -18,13 +18,19 @@ namespace {
 absl::StatusOr<CorpusOptions> CorpusFromJson(const nlohmann::json& training, const std::string& source) {
   CorpusOptions options;
   std::vector<std::string> problems;
-  std::string labels;
+  std::string labels, split_at;
   JsonObjectReader reader(training, "", problems);
   if (const nlohmann::json* corpus = reader.Find("corpus", true)) {
     JsonObjectReader own(*corpus, "corpus", problems);
     own.String("target_labels", labels);
     own.Int("k_core", options.k_core);
     if (options.k_core < 0) own.Problem("k_core", absl::StrCat("must be 0 or more, is ", options.k_core));
+    if (own.Find("split_at", false) != nullptr) {
+      own.String("split_at", split_at);
+      const absl::StatusOr<TimeSplit> split = ParseTimeSplit(split_at);
+      if (split.ok()) options.time_split = *split;
+      if (!split.ok()) own.Problem("split_at", std::string(split.status().message()));
+    }
   }
   if (!problems.empty()) {
     return absl::InvalidArgumentError(
@@ -41,6 +47,7 @@ absl::StatusOr<CorpusOptions> CorpusFromJson(const nlohmann::json& training, con
 CorpusOptions With(const GivenTargets& given, CorpusOptions options) {
   options.target_labels = given.labels.value_or(options.target_labels);
   options.k_core = given.k_core.value_or(options.k_core);
+  if (given.time_split) options.time_split = given.time_split;
   return options;
 }
 
@@ -52,7 +59,8 @@ absl::StatusOr<CorpusOptions> ChooseTargets(const std::optional<nlohmann::json>&
   const std::string wanted = DescribeTargets(With(given, recorded)), own = DescribeTargets(recorded);
   if (wanted == own) return recorded;
   return absl::InvalidArgumentError(absl::StrCat("targets: ", wanted, " is not what the model was trained with, which ",
-                                                 source, " says is ", own, "; leave --targets and --k-core out"));
+                                                 source, " says is ", own,
+                                                 "; leave --targets, --k-core and --split-at out"));
 }
 
 absl::Status CheckCodebook(const nlohmann::json& training, const std::string& model_folder, const DataSource& source,
@@ -89,7 +97,9 @@ absl::StatusOr<Corpus> LoadCorpus(const std::string& folder, const CorpusOptions
 }
 
 nlohmann::json CorpusToJson(const CorpusOptions& options) {
-  return {{"target_labels", data::FormatLabels(options.target_labels)}, {"k_core", options.k_core}};
+  nlohmann::json json = {{"target_labels", data::FormatLabels(options.target_labels)}, {"k_core", options.k_core}};
+  if (options.time_split) json["split_at"] = DescribeTimeSplit(*options.time_split);
+  return json;
 }
 
 absl::StatusOr<ModelData> LoadModelData(const DataSource& source, const TrainedModel& model, const GivenTargets& given,

@@ -33,6 +33,7 @@ nlohmann::json CorpusToJson(const CorpusOptions& options);
 struct GivenTargets {
   std::optional<uint32_t> labels;  // nullopt: as CorpusOptions has it
   std::optional<int> k_core;
+  std::optional<TimeSplit> time_split;
 };
 
 struct ModelData {

@@ -46,7 +46,7 @@ absl::StatusOr<std::vector<NamedBaseline>> FitBaselines(const Corpus& corpus, co
   // The more rows are kept the faster, whatever is kept. While they grow they are there twice.
   const int64_t bytes = std::clamp(AvailableMemory() / 16, int64_t{256} << 20, int64_t{8} << 30);
   baselines.push_back({"item-knn", data::MakeItemKnn({.kept_entries = static_cast<size_t>(bytes) / 8})});
-  ItemSequences training = data::TrainingPart(corpus.target_items());
+  ItemSequences training = corpus.TrainingTargetItems();
   training.num_items = static_cast<uint32_t>(ranked.size());
   for (NamedBaseline& one : baselines) BEAMLINE_RETURN_IF_ERROR(one.baseline->Fit(training, ranked));
   return baselines;
@@ -81,11 +81,10 @@ struct AlignedCases {
 
 AlignedCases SelectCases(const Corpus& corpus, const EvaluationOptions& options) {
   AlignedCases cases;
-  const std::vector<CorpusCase> all = corpus.Cases(options.held_out);
-  const std::vector<data::EvaluationCase> counting = data::EvaluationCases(corpus.target_items(), options.held_out);
+  const absl::Span<const CorpusCase> all = corpus.Cases(options.held_out);
   for (size_t i : ChooseCases(all, options)) {
     cases.model.push_back(all[i]);
-    cases.counting.push_back(counting[i]);
+    cases.counting.push_back(corpus.CountingCase(all[i]));
   }
   return cases;
 }
@@ -139,7 +138,7 @@ absl::StatusOr<EvaluationReport> Evaluate(const backend::Context& ctx, const mod
   const Corpus& corpus = ranker.corpus();
   const AlignedCases cases = SelectCases(corpus, options);
   if (cases.model.empty()) {
-    return absl::FailedPreconditionError("nothing to evaluate: no user has three targets, which the split needs");
+    return absl::FailedPreconditionError(absl::StrCat("nothing to evaluate: ", corpus.WhyNoCases(options.held_out)));
   }
   const std::vector<bool> ranked = RankedItems(corpus, ranker.snapshot());
   BEAMLINE_ASSIGN_OR_RETURN(const std::vector<NamedBaseline> baselines, FitBaselines(corpus, ranked));
@@ -183,10 +182,10 @@ absl::StatusOr<EvaluationReport> Evaluate(const backend::Context& ctx, const mod
 }
 
 std::string EvaluationTable(const EvaluationReport& report) {
-  std::string table =
-      absl::StrFormat("%s split: %d users, full ranking of %d items (%d SIDs), beam %d%s; model ranked in %.0f s\n",
-                      Shown(report.split), report.users, report.catalogue_items, report.catalogue_sids, report.beam,
-                      report.by_value ? " ordered by the ranker's value" : "", report.seconds);
+  std::string table = absl::StrFormat(
+      "%s split (%s): %d users, full ranking of %d items (%d SIDs), beam %d%s; model ranked in %.0f s\n",
+      Shown(report.split), Shown(report.targets), report.users, report.catalogue_items, report.catalogue_sids,
+      report.beam, report.by_value ? " ordered by the ranker's value" : "", report.seconds);
   const auto row = [&](const std::string& name, const data::MetricIntervals& m, bool sign) {
     const char* format = sign ? "%-18s %+8.4f %+8.4f %+8.4f [%+.4f, %+.4f] %+8.4f [%+.4f, %+.4f]\n"
                               : "%-18s %8.4f %8.4f %8.4f [ %.4f,  %.4f] %8.4f [ %.4f,  %.4f]\n";

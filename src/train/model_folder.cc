@@ -118,7 +118,8 @@ absl::StatusOr<TrainingCatalogue> LoadTrainingCatalogue(const std::string& token
   if (!table.targets.empty() && table.targets != targets) {
     return absl::FailedPreconditionError(absl::StrCat(
         sids_path, ": SIDs were made for targets ", table.targets, ", this run has targets ", targets,
-        ": they have seen events that it holds out; run `beamline tokenize` with the same --targets and --k-core"));
+        ": they have seen events that it holds out; run `beamline tokenize` with the same --targets, --k-core and "
+        "--split-at"));
   }
   BEAMLINE_ASSIGN_OR_RETURN(auto builder,
                             catalogue::SnapshotBuilder::Create({.codebook_fingerprint = codebook.fingerprint(),

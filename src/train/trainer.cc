@@ -44,7 +44,8 @@ absl::Status CheckFeatures(const model::ModelConfig& config) {
 }
 
 std::vector<CorpusCase> ValidationSubset(const Corpus& corpus, int users, uint64_t seed) {
-  std::vector<CorpusCase> cases = corpus.Cases(data::HeldOut::kValidation);
+  const absl::Span<const CorpusCase> all = corpus.Cases(data::HeldOut::kValidation);
+  std::vector<CorpusCase> cases(all.begin(), all.end());
   if (users >= static_cast<int>(cases.size())) return cases;
   const auto key = [seed](const CorpusCase& one) { return StableMix64(one.user, seed ^ kValidationStream); };
   std::sort(cases.begin(), cases.end(), [&](const CorpusCase& a, const CorpusCase& b) { return key(a) < key(b); });

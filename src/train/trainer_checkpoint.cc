@@ -123,10 +123,12 @@ std::vector<CheckpointPart> Trainer::Parts() const {
 
 json Trainer::DescribeData() const {
   const data::Dataset& dataset = inputs_.corpus->dataset();
-  return {{"steps_per_epoch", steps_per_epoch_},      {"targets", inputs_.corpus->target_items().items.size()},
-          {"catalogue", inputs_.snapshot->version()}, {"events", dataset.EventsFingerprint()},
-          {"users", dataset.UsersFingerprint()},      {kVocabulary, inputs_.features->vocabulary().Fingerprint()},
-          {kInitial, inputs_.initial_sha256}};
+  json data = {{"steps_per_epoch", steps_per_epoch_},      {"targets", inputs_.corpus->target_items().items.size()},
+               {"catalogue", inputs_.snapshot->version()}, {"events", dataset.EventsFingerprint()},
+               {"users", dataset.UsersFingerprint()},      {kVocabulary, inputs_.features->vocabulary().Fingerprint()},
+               {kInitial, inputs_.initial_sha256}};
+  if (const auto& split = inputs_.corpus->options().time_split) data["split_at"] = DescribeTimeSplit(*split);
+  return data;
 }
 
 absl::Status Trainer::Save(const std::string& path) {

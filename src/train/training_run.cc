@@ -308,7 +308,7 @@ absl::StatusOr<runtime::PrecisionGateReport> RunPrecisionGate(const EvaluationRu
     std::vector<CorpusCase> cases;
     for (const data::HeldOut part : {data::HeldOut::kTest, data::HeldOut::kValidation}) {
       if (!gate.both_splits && part != run.options.held_out) continue;
-      const std::vector<CorpusCase> all = setting->data.corpus.Cases(part);
+      const absl::Span<const CorpusCase> all = setting->data.corpus.Cases(part);
       for (const size_t i : ChooseCases(all, run.options)) cases.push_back(all[i]);
     }
     // Lists are compared in the order in which they are served.

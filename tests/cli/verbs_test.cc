@@ -262,7 +262,10 @@ TEST_F(VerbsTest, AModelWithoutATrainingRecordIsToldItsTargets) {
                    " --beam 16 --resamples 20 --threads 1");
   const std::string recorded = Good(arguments + " --targets long_view").text;
   Bad(arguments + " --targets any", "targets: any, k-core 0 is not what the model was trained with");
-  Bad(arguments + " --k-core 2", "model/training.json says is long_view, k-core 0; leave --targets and --k-core out");
+  Bad(arguments + " --k-core 2",
+      "model/training.json says is long_view, k-core 0; leave --targets, --k-core and --split-at out");
+  Bad(arguments + " --split-at 2022-05-04,2022-05-06",
+      "split at 2022-05-04T00:00:00Z,2022-05-06T00:00:00Z is not what");
   Write("model/config.json", Slurp(File("model/config.json")) + "\n");
   Bad(arguments, "remove training.json if the change was meant, and give `beamline evaluate` the --targets and");
   fs::remove(File("model/training.json"));
@@ -285,7 +288,10 @@ TEST_F(VerbsTest, SidsOfOtherTargetsAreRefused) {
   Tokenize();
   EXPECT_THAT(Slurp(File("tokenizer/sids.tsv")), HasSubstr("\ttargets=long_view, k-core 0\tlog="));
   Bad(TrainArguments("model") + " --targets any", "targets long_view, k-core 0, this run has targets any, k-core 0");
-  Bad(TrainArguments("model") + " --k-core 2", "run `beamline tokenize` with the same --targets and --k-core");
+  Bad(TrainArguments("model") + " --k-core 2",
+      "run `beamline tokenize` with the same --targets, --k-core and --split-at");
+  Bad(TrainArguments("model") + " --split-at 2022-05-04,2022-05-06",
+      "this run has targets long_view, k-core 0, split at 2022-05-04T00:00:00Z,2022-05-06T00:00:00Z");
   EXPECT_FALSE(fs::exists(File("model")));
 }
 
@@ -323,6 +329,11 @@ TEST_F(VerbsTest, WhatIsWrongIsNamed) {
   Bad(absl::StrCat("tokenize --events ", data, " --dialect runes", out), "runes");
   Bad(absl::StrCat("tokenize --events ", data, " --preset huge", out), "huge");
   Bad(absl::StrCat("tokenize --events ", data, " --targets looked_at", out), "--targets: unknown label 'looked_at'");
+  for (const std::string verb :
+       {"tokenize --events ", "train --tokenizer x --data ", "evaluate --model x --tokenizer x --data "}) {
+    Bad(absl::StrCat(verb, data, " --split-at 2022-05-04", verb[0] == 'e' ? "" : out),
+        "--split-at: has 1 moment; give two");
+  }
   Bad(absl::StrCat("tokenize --vectors ", Write("x.npy", "no numbers"), " --levels 4", out), "x.npy");
   Bad(absl::StrCat("tokenize --from-index ", Write("bad.json", R"({"0": ["<a_9>"]})"), " --levels 4", out),
       "code 9 of level 1");

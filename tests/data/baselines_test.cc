@@ -12,6 +12,7 @@
 #include <gtest/gtest.h>
 
 #include "base/interrupt.h"
+#include "data/leave_one_out.h"
 
 namespace beamline::data {
 namespace {

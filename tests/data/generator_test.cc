@@ -9,6 +9,7 @@
 
 #include "data/baselines.h"
 #include "data/dataset.h"
+#include "data/leave_one_out.h"
 #include "data/ranking_metrics.h"
 #include "data/statistics.h"
 #include "test_files.h"

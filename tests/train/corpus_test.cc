@@ -26,14 +26,57 @@ TEST(CorpusTest, SplitsTargetsAndKeepsOtherEventsAsHistory) {
   EXPECT_EQ(corpus.training_targets(0), 2);
   EXPECT_EQ(corpus.training_end(0), 3u);  // the validation item is event 3
   EXPECT_EQ(corpus.training_targets(1), 2) << "users with fewer than three targets train with all";
-  const std::vector<CorpusCase> test = corpus.Cases(data::HeldOut::kTest);
+  const absl::Span<const CorpusCase> test = corpus.Cases(data::HeldOut::kTest);
   ASSERT_EQ(test.size(), 1u);
   EXPECT_EQ(test[0].event, 5u);
   EXPECT_EQ(corpus.Cases(data::HeldOut::kValidation)[0].event, 3u);
-  // The same cases as the counting baselines get.
-  const std::vector<data::EvaluationCase> counting = data::EvaluationCases(corpus.target_items(), data::HeldOut::kTest);
-  ASSERT_EQ(counting.size(), 1u);
-  EXPECT_EQ(corpus.dataset().item_id(counting[0].target), 6u);
+  // The same case as the counting baselines get.
+  const data::EvaluationCase counting = corpus.CountingCase(test[0]);
+  EXPECT_EQ(corpus.dataset().item_id(counting.target), 6u);
+  EXPECT_EQ(counting.history.size(), 3u);
+}
+
+TEST(CorpusTest, SplitsAllUsersAtOneTime) {
+  const Log log = {
+      {{1, "long_view", 0}, {2, "click", 9}, {3, "long_view", 10}, {4, "long_view", 11}, {5, "long_view", 20}},
+      {{6, "long_view", 3}, {7, "long_view", 4}},                          // nothing held out
+      {{1, "long_view", 12}, {2, "long_view", 25}, {3, "long_view", 26}},  // came later
+      {{2, "click", 5}, {3, "click", 15}, {4, "long_view", 30}}};
+  const World world(log, "by_time", {}, {.time_split = TimeSplit{kLogStart + 10 * kMinute, kLogStart + 20 * kMinute}});
+  const Corpus& corpus = *world.corpus;
+  EXPECT_EQ(corpus.training_end(0), 2u);
+  EXPECT_EQ(corpus.training_targets(0), 1);
+  EXPECT_EQ(corpus.training_end(1), 2u);
+  EXPECT_EQ(corpus.training_end(2), 0u);
+  EXPECT_EQ(corpus.training_end(3), 1u);
+  using Case = std::pair<uint32_t, uint32_t>;
+  const auto cases = [&](data::HeldOut held_out) {
+    std::vector<Case> all;
+    for (const CorpusCase& one : corpus.Cases(held_out)) all.emplace_back(one.user, one.event);
+    return all;
+  };
+  EXPECT_THAT(cases(data::HeldOut::kValidation), ElementsAre(Case(0, 2))) << "user 2's has nothing before it";
+  EXPECT_THAT(cases(data::HeldOut::kTest), ElementsAre(Case(0, 4), Case(2, 1), Case(3, 2)));
+  const data::EvaluationCase counting = corpus.CountingCase(corpus.Cases(data::HeldOut::kTest)[0]);
+  EXPECT_EQ(corpus.dataset().item_id(counting.target), 5u);
+  EXPECT_EQ(counting.history.size(), 3u) << "targets before it, those of the validation's time, too";
+  EXPECT_THAT(corpus.TrainingTargetItems().items.size(), 3u);
+  EXPECT_EQ(DescribeTargets(corpus.options()),
+            "long_view, k-core 0, split at 2022-04-15T05:30:00Z,2022-04-15T05:40:00Z");
+}
+
+TEST(CorpusTest, ATimeBeforeEverythingLeavesNothingToLearn) {
+  const auto dataset = MakeDataset({{{1}, {2}, {3}}}, "too_early");
+  const auto corpus = Corpus::Create(dataset, {.time_split = TimeSplit{kLogStart, kLogStart + 2 * kMinute}});
+  EXPECT_THAT(std::string(corpus.status().message()),
+              HasSubstr("targets of this log are from 2022-04-15T05:21:00Z to 2022-04-15T05:23:00Z, none before "
+                        "2022-04-15T05:20:00Z"));
+  const auto late =
+      Corpus::Create(dataset, {.time_split = TimeSplit{kLogStart + kMinute * 5, kLogStart + kMinute * 9}});
+  ASSERT_TRUE(late.ok()) << late.status();
+  EXPECT_TRUE(late->Cases(data::HeldOut::kTest).empty());
+  EXPECT_EQ(late->WhyNoCases(data::HeldOut::kTest),
+            "no user has a target at or after 2022-04-15T05:29:00Z and an event before it");
 }
 
 TEST(CorpusTest, RefusesALogWithoutTargets) {
@@ -64,8 +107,8 @@ struct Fitted {
   friend bool operator==(const Fitted&, const Fitted&) = default;
 };
 
-Fitted Fit(const Log& log, const std::string& name) {
-  const World world(log, name);
+Fitted Fit(const Log& log, const std::string& name, const CorpusOptions& split = {}) {
+  const World world(log, name, {}, split);
   Fitted fitted;
   const auto items = world.vocabulary->items();
   fitted.vocabulary.assign(items.begin(), items.end());
@@ -73,7 +116,7 @@ Fitted Fit(const Log& log, const std::string& name) {
   for (size_t i = 0; i < popularity.size(); ++i) {
     if (popularity[i] > 0) fitted.popularity.emplace_back(world.dataset->item_id(i), popularity[i]);
   }
-  const ItemSequences training = data::TrainingPart(world.corpus->target_items());
+  const ItemSequences training = world.corpus->TrainingTargetItems();
   const auto knn = data::MakeItemKnn(), markov = data::MakeMarkov();
   EXPECT_TRUE(knn->Fit(training).ok());
   EXPECT_TRUE(markov->Fit(training).ok());
@@ -118,6 +161,31 @@ TEST(LeakageTest, TheLastTwoTargetsOfUsersChangeNothingThatIsFitted) {
   changed = log;
   changed[0][0].item = 39 - changed[0][0].item;
   EXPECT_NE(Fit(changed, "leak_control"), before);
+}
+
+TEST(LeakageTest, NothingFromTheSplitOnChangesWhatIsFitted) {
+  std::mt19937 generator(6);
+  const CorpusOptions split = {.time_split = TimeSplit{kLogStart + 500 * kMinute, kLogStart + 700 * kMinute}};
+  Log log(30);
+  for (auto& user : log) {
+    const int length = 1 + generator() % 12;
+    for (int i = 0; i < length; ++i) {
+      user.push_back({static_cast<int>(generator() % 40), "long_view", static_cast<int>(generator() % 1000)});
+    }
+    std::sort(user.begin(), user.end(), [](const LogEvent& a, const LogEvent& b) { return a.minute < b.minute; });
+  }
+  const auto change = [&](int from, int to) {
+    Log changed = log;
+    for (auto& user : changed) {
+      for (LogEvent& event : user) {
+        if (from <= *event.minute && *event.minute < to) event.item = 40 + static_cast<int>(generator() % 20);
+      }
+    }
+    return changed;
+  };
+  const Fitted before = Fit(log, "time_before", split);
+  EXPECT_EQ(Fit(change(500, 1000), "time_after", split), before);
+  EXPECT_NE(Fit(change(490, 500), "time_control", split), before);
 }
 
 }  // namespace

@@ -37,6 +37,10 @@ TEST(DataSource, WhatARecordSaysOfItsTargetsIsReadExactly) {
               AllOf(HasSubstr("corpus.target_labels: must be a string"), HasSubstr("corpus.k_core: is missing")));
   EXPECT_THAT(load(R"({"target_labels":"lke","k_core":0})"),
               AllOf(HasSubstr("model/training.json: corpus.target_labels: "), HasSubstr("lke")));
+  EXPECT_THAT(load(R"({"target_labels":"like","k_core":0,"split_at":"2022-05-01"})"),
+              HasSubstr("corpus.split_at: has 1 moment"));
+  EXPECT_THAT(load(R"({"target_labels":"like","k_core":0,"split_at":7})"),
+              HasSubstr("corpus.split_at: must be a string"));
   EXPECT_THAT(load("[]"), HasSubstr("corpus: must be an object"));
   EXPECT_THAT(load(R"({"target_labels":"like","k_core":2})"), HasSubstr("no_data"));
 }

@@ -96,7 +96,7 @@ TEST(ItemRankerTest, EqualsScoringEveryItem) {
   const ItemRanker ranker = ItemRanker::Create(*world.corpus, *world.features, world.snapshot).value();
   for (const bool exclude_seen : {true, false}) {
     for (const auto held_out : {data::HeldOut::kTest, data::HeldOut::kValidation}) {
-      const std::vector<CorpusCase> cases = world.corpus->Cases(held_out);
+      const absl::Span<const CorpusCase> cases = world.corpus->Cases(held_out);
       ASSERT_GT(cases.size(), 5u);
       const RankOptions options{.beam = 64, .exclude_seen = exclude_seen, .batch = 4, .threads = 2, .list = 1000};
       const absl::StatusOr<CaseRankings> rankings = ranker.Rank(ctx, *model, cases, options);
@@ -122,7 +122,7 @@ TEST(ItemRankerTest, RanksDoNotDependOnThreadsOrBatches) {
   const auto model =
       model::MakeModel(world.features->config(), model::InitWeights(ctx, world.features->config(), 1)).value();
   const ItemRanker ranker = ItemRanker::Create(*world.corpus, *world.features, world.snapshot).value();
-  const std::vector<CorpusCase> cases = world.corpus->Cases(data::HeldOut::kTest);
+  const absl::Span<const CorpusCase> cases = world.corpus->Cases(data::HeldOut::kTest);
   const auto one = ranker.Rank(ctx, *model, cases, {.beam = 20, .batch = 64, .threads = 1});
   const auto many = ranker.Rank(ctx, *model, cases, {.beam = 20, .batch = 3, .threads = 3});
   ASSERT_TRUE(one.ok() && many.ok());
@@ -144,7 +144,7 @@ double NaivePopularityRecall(const World& world, const std::vector<ItemId>& item
     return index.has_value() ? counts[*index] : 0;
   };
   double hits = 0;
-  const std::vector<CorpusCase> cases = world.corpus->Cases(data::HeldOut::kTest);
+  const absl::Span<const CorpusCase> cases = world.corpus->Cases(data::HeldOut::kTest);
   for (const CorpusCase& one : cases) {
     const ItemId target = world.dataset->item_id(world.dataset->events(one.user)[one.event].item);
     if (std::find(items.begin(), items.end(), target) == items.end()) continue;

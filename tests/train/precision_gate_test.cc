@@ -144,7 +144,7 @@ Quality Measure(const FittedModel& trained, const std::string& dtype) {
   const auto model = model::MakeModel(trained.features->config(), weights).value();
   const ItemRanker ranker = ItemRanker::Create(*trained.corpus, *trained.features, trained.snapshot).value();
   const RankOptions options{.beam = 32, .exclude_seen = false, .threads = 1, .list = runtime::kGateList};
-  const std::vector<CorpusCase> cases = trained.corpus->Cases(data::HeldOut::kTest);
+  const absl::Span<const CorpusCase> cases = trained.corpus->Cases(data::HeldOut::kTest);
   Quality quality{.rankings = ranker.Rank(ctx, *model, cases, options).value()};
   const std::vector<double>& ranks = quality.rankings.ranks;
   quality.recall = static_cast<double>(std::count_if(ranks.begin(), ranks.end(), [](double r) { return r <= kTop; })) /

@@ -240,7 +240,7 @@ TEST(RankerTrainerTest, LearnsWhatUserAndItemSayTogether) {
 TEST(RankerTrainerTest, ItemsRankedByValue) {
   const RankedWorld ranked(TasteLog(20, 40, 20), "by_value");
   const ItemRanker ranker = ItemRanker::Create(*ranked.world.corpus, *ranked.features, ranked.world.snapshot).value();
-  const std::vector<CorpusCase> cases = ranked.world.corpus->Cases(data::HeldOut::kTest);
+  const absl::Span<const CorpusCase> cases = ranked.world.corpus->Cases(data::HeldOut::kTest);
   ASSERT_GT(cases.size(), 10u);
   RankOptions options{.beam = 64, .exclude_seen = false, .threads = 1, .list = 1000};
   const CaseRankings by_beam = ranker.Rank(ranked.ctx, *ranked.model, cases, options).value();

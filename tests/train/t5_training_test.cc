@@ -250,7 +250,7 @@ TEST_F(T5TrainingTest, LossOfEveryStepAndValidationAreThoseOfTransformers) {
     }
     EXPECT_LT(losses.back(), 0.97 * losses.front()) << "nothing was learnt, so nothing was compared";
 
-    const std::vector<CorpusCase> all = golden->corpus().Cases(data::HeldOut::kValidation);
+    const absl::Span<const CorpusCase> all = golden->corpus().Cases(data::HeldOut::kValidation);
     std::vector<CorpusCase> cases;
     for (const int32_t user : golden->Vector<int32_t>("validation_users")) cases.push_back(all[user]);
     const model::Model& model = (*trainer)->model();

@@ -23,11 +23,13 @@
 
 namespace beamline::train {
 
-// One event: item and labels. Times are the event's place in the file, a minute apart.
+// One event: item and labels. Times are the event's place in the file, a minute apart, or a minute that is said.
 struct LogEvent {
   int item = 0;
   std::string labels = "long_view";
+  std::optional<int> minute = std::nullopt;
 };
+inline constexpr int64_t kLogStart = 1'650'000'000'000, kMinute = 60'000;
 using Log = std::vector<std::vector<LogEvent>>;  // per user
 
 inline std::filesystem::path TempFolder(const std::string& name) {
@@ -41,11 +43,11 @@ inline std::shared_ptr<const data::Dataset> MakeDataset(const Log& log, const st
   const std::filesystem::path folder = TempFolder(name);
   std::ofstream events(folder / "events.tsv");
   events << "user_id\titem_id\ttimestamp_ms\tplay_time_ms\tduration_ms\tlabels\n";
-  int64_t time = 1'650'000'000'000;
+  int64_t time = kLogStart;
   for (size_t user = 0; user < log.size(); ++user) {
     for (const LogEvent& event : log[user]) {
-      events << "u" << user << "\t" << event.item << "\t" << (time += 60'000) << "\t1000\t2000\t" << event.labels
-             << "\n";
+      time = event.minute ? kLogStart + *event.minute * kMinute : time + kMinute;
+      events << "u" << user << "\t" << event.item << "\t" << time << "\t1000\t2000\t" << event.labels << "\n";
     }
   }
   events.close();
@@ -139,8 +141,9 @@ struct World {
   std::shared_ptr<const runtime::Vocabulary> vocabulary;
   std::unique_ptr<runtime::FeatureBuilder> features;
 
-  World(const Log& log, const std::string& name, const ModelOptions& options = {}) : dataset(MakeDataset(log, name)) {
-    absl::StatusOr<Corpus> made = Corpus::Create(dataset);
+  World(const Log& log, const std::string& name, const ModelOptions& options = {}, const CorpusOptions& split = {})
+      : dataset(MakeDataset(log, name)) {
+    absl::StatusOr<Corpus> made = Corpus::Create(dataset, split);
     EXPECT_TRUE(made.ok()) << made.status();
     corpus = std::make_unique<Corpus>(*std::move(made));
     snapshot = MakeSnapshot(*corpus);

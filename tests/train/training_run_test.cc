@@ -255,5 +255,46 @@ TEST_F(TrainingRunTest, PopularityIsCountedInTheLogOfTheRun) {
   EXPECT_FALSE(runtime::Vocabulary::Load(Path("t5/vocabulary.safetensors"))->tokens().empty());
 }
 
+// What was split by time is trained, gone on with and measured as it was split, and as nothing else.
+TEST_F(TrainingRunTest, ASplitByTimeGoesFromTrainingToEvaluation) {
+  Log log = RingLog(12, kRingItems, 9);
+  for (size_t user = 0; user < log.size(); ++user) {
+    for (size_t i = 0; i < log[user].size(); ++i) log[user][i].minute = static_cast<int>(20 * i + user);
+  }
+  MakeLog("data", log);
+  const auto at = [](int validation, int test) {
+    return TimeSplit{kLogStart + validation * kMinute, kLogStart + test * kMinute};
+  };
+  TrainingRun run = Run("out");
+  run.corpus.time_split = at(120, 140);
+  BreakOff(run);
+  TrainingRun other = run;
+  other.corpus.time_split = at(120, 160);
+  ExpectRefused(other, absl::StatusCode::kFailedPrecondition, "split_at");
+  Train(run);
+
+  EvaluationRun evaluation;
+  evaluation.source = run.source;
+  evaluation.model = run.out;
+  evaluation.options.beam = 16;
+  evaluation.options.bootstrap.resamples = 10;
+  evaluation.device.threads = 1;
+  const auto report = RunEvaluation(evaluation);
+  ASSERT_TRUE(report.ok()) << report.status();
+  EXPECT_EQ(report->users, 12);
+  EXPECT_THAT(report->targets, HasSubstr(", split at 2022-04-15T07:20:00Z,2022-04-15T07:40:00Z"));
+  evaluation.targets.time_split = at(120, 160);
+  EXPECT_THAT(std::string(RunEvaluation(evaluation).status().message()),
+              HasSubstr("is not what the model was trained with"));
+  // Of one that says nothing the split is whatever is given.
+  fs::remove(Path("out/training.json"));
+  const auto given = RunEvaluation(evaluation);
+  ASSERT_TRUE(given.ok()) << given.status();
+  EXPECT_THAT(given->targets, HasSubstr("08:00:00Z"));
+  evaluation.targets.time_split = at(10, 2000);
+  EXPECT_THAT(std::string(RunEvaluation(evaluation).status().message()),
+              HasSubstr("nothing to evaluate: no user has a target at or after 2022-04-16T14:40:00Z"));
+}
+
 }  // namespace
 }  // namespace beamline::train

@@ -6,9 +6,10 @@
                                              a number that is none
   result.py passes HOST:PORT                 prints how a server has asked its device for its passes so far (the metric
                                              beamline_device_passes_total of its admin page): {"graph": 9, ...}
-  result.py write WORK OUT NAME=VALUE ...    WORK/stages, kernels, engine, peers and server to the file OUT, with the
-                                             goals that they show; device, driver, memory and commit at its top, all
-                                             other names among the settings
+  result.py write WORK OUT NAME=VALUE ...    WORK/stages, kernels, engine, peers and server to the file OUT, with all
+                                             goals, each met, missed or not measured by them; device, driver, memory and
+                                             commit at its top, all other names among the settings
+  result.py goals OUT                        prints the goals of such a file, a line each
 """
 
 import json
@@ -17,6 +18,9 @@ import pathlib
 import re
 import sys
 import urllib.request
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "peers"))
+import goals as peers_goals
 
 GOAL_BEAMS = 512  # BEAMLINE_ENGINE_OPTIONS may ask for others, which are no measure of a goal
 PARTS = ("stages", "kernels", "engine", "peers", "server")
@@ -100,7 +104,6 @@ class Rows:
         return min((cell["server_cpu_overhead_ms"] for cell in cells
                     if cell.get("server_cpu_overhead_ms", -1) >= 0), default=None)
 
-
     def passes_from_graphs(self):
         """Of what was asked for while the server was under load."""
         for run in self.parts["server"]:
@@ -115,7 +118,7 @@ def ratio(numerator, denominator):
 
 
 def goals(rows):
-    """[(goal, "at_least" or "at_most", wanted, measured or None)], of issue 5; the peers' are lines of their own."""
+    """[(goal, "at_least" or "at_most", wanted, measured or None)], of issue 5, but for the peers'."""
     found = [
         ("1.02 B, batch 1, ms", "at_most", 4.5, rows.latency("1.02B bf16")),
         ("1.02 B, throughput, of the 8192^3 product's rate", "at_least", 0.60, rows.best("1.02B bf16", "of_matmul")),
@@ -151,6 +154,31 @@ def described(goal, bound, wanted, measured):
     return line
 
 
+def beside_peers(lines):
+    """The peers' goals that were measured, and the others without a measurement."""
+    def place(line):
+        return line["goal"], line["peer"], line["size"], line["batch"] > 1
+    measured = [line for line in lines if "goal" in line]
+    places = {place(line) for line in measured}
+    return measured + [{**line, "measured": None} for line in peers_goals.each() if place(line) not in places]
+
+
+def judged(line):
+    return {**line, "verdict": "not measured" if line["measured"] is None else "met" if line["met"] else "missed"}
+
+
+def print_goals(path):
+    for line in json.loads(pathlib.Path(path).read_text(encoding="utf-8"))["goals"]:
+        if "goal" not in line:
+            print(f"goals: {line['error']}")
+            continue
+        about = f"{line['goal']}: {line['peer']}, {line['size']}, batch {line['batch']}" if "peer" in line else line["goal"]
+        bound = "at least" if "at_least" in line else "at most"
+        measured = "" if line["measured"] is None else f"{line['measured']:.4g}, "
+        print(f"-- {line['verdict']:<12}  {about}: {measured}{bound} {line.get('at_least', line.get('at_most')):g}")
+    return 0
+
+
 def write(work, out, values):
     parts = {}
     for part in PARTS:
@@ -159,11 +187,12 @@ def write(work, out, values):
         parts[part] = [parse_or_keep(line) for line in lines if line.strip()]
     document = {name: values.pop(name, "") for name in TOP}
     document["settings"] = values
-    try:
-        document["goals"] = [described(*goal) for goal in goals(Rows(parts))]
-    except (KeyError, TypeError, AttributeError) as error:  # a row of another form must not cost the measurements
-        document["goals"] = [{"error": f"{type(error).__name__}: {error}"}]
-    document["goals"] += [line for line in parts["peers"] if "goal" in line]
+    document["goals"] = []
+    for found in (lambda: [described(*goal) for goal in goals(Rows(parts))], lambda: beside_peers(parts["peers"])):
+        try:
+            document["goals"] += [judged(line) for line in found()]
+        except (KeyError, TypeError, AttributeError) as error:  # a row of another form must not cost the measurements
+            document["goals"].append({"error": f"{type(error).__name__}: {error}"})
     document.update(parts)
     fields = []
     for name, value in document.items():
@@ -183,6 +212,8 @@ def main(arguments):
         return print_lines()
     if len(arguments) == 2 and arguments[0] == "passes":
         return print_passes(arguments[1])
+    if len(arguments) == 2 and arguments[0] == "goals":
+        return print_goals(arguments[1])
     if len(arguments) >= 3 and arguments[0] == "write":
         return write(arguments[1], arguments[2], dict(argument.split("=", 1) for argument in arguments[3:]))
     print(__doc__, file=sys.stderr)

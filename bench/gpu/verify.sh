@@ -30,13 +30,14 @@
 #                machine, and its end by SIGTERM
 #
 # Writes gpu-TIME.log, what was printed, and gpu-TIME.json, anew after every stage: device, driver, commit, settings, what
-# each stage said, what was skipped
-# and why, every measurement, and the goals beside what was measured of them. BEAMLINE_STAGE_SECONDS limits a stage (default
-# 470), BEAMLINE_TOTAL_SECONDS all of them (default none; what it leaves no time for is skipped); BEAMLINE_RESULTS is the
-# folder of the result (default $OUT, else bench/results); BEAMLINE_GATE_USERS users take part in the gate (default 20000).
+# each stage said, what was skipped and why, every measurement, and all goals, each met, missed or not measured, which are
+# printed at the end, too. BEAMLINE_STAGE_SECONDS limits a stage (default 470), BEAMLINE_TOTAL_SECONDS all of them (default
+# none; what it leaves no time for is skipped); BEAMLINE_RESULTS is the folder of the result (default $OUT, else
+# bench/results); BEAMLINE_GATE_USERS users take part in the gate (default 20000).
 # Where what a start tries (kernels that use wgmma, programmatic launches) fails by itself, other stages measure without it,
 # as with BEAMLINE_WARPGROUPS=0 or BEAMLINE_PROGRAMMATIC_LAUNCH=0, and the result's settings say so: `left_out`.
-# Exit status: 0 all stages passed, 1 one failed, 2 no such stage, or the folder of the result cannot be written, 3 nothing could be run because there is no GPU.
+# Exit status: 0 all stages passed, 1 one failed, 2 no such stage, or the folder of the result cannot be written,
+# 3 nothing could be run because there is no GPU.
 set -uo pipefail
 . "$(dirname "$0")/../../scripts/usage.sh"
 cd "$(dirname "$0")/../.."
@@ -559,5 +560,10 @@ if [[ -z $gpu ]]; then
   echo "Nothing was measured: this machine has no GPU."
   exit 3
 fi
-echo "written: $out"
+if [[ -e $out ]]; then
+  python3 -B bench/gpu/result.py goals "$out"
+  echo "written: $out"
+else
+  echo "not written: $out (see above)" >&2
+fi
 exit $failed

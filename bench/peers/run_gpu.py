@@ -9,10 +9,10 @@ transformers' generate, eager and compiled, with its callback as constraint and 
 that an expert would write in PyTorch, as one CUDA graph. A batch of N is N requests that are there at once.
 
 Everybody's lists are compared with transformers' in fp32 first (fp32 lists: or with its scores in double). Prints a
-JSON object per line: {"peer": ...} of each peer and cell, then {"goal": ...} for each ratio that is wanted; {"skipped":
-...} of what --limit left no time for, a part of which is kept for the rounds of those that are ready. Exit status: 0; 1
-a peer failed or gave other answers than it should; a missed goal is no failure. Whoever cannot be ready in
---peer-seconds is left out, and that is said.
+JSON object per line: {"peer": ...} of each peer and cell, then {"goal": ...} for each ratio that is wanted (goals.py:
+not on a CPU, and of no other type or number of beams); {"skipped": ...} of what --limit left no time for, a part of which
+is kept for the rounds of those that are ready. Exit status: 0; 1 a peer failed or gave other answers than it should; a
+missed goal is no failure. Whoever cannot be ready in --peer-seconds is left out, and that is said.
 """
 
 import argparse
@@ -27,21 +27,13 @@ import sys
 import tempfile
 import time
 
+import goals
 import registry
 from compare import compare_any, illegal_rate, require_items
 from measure import answers_for
 from prepare import Preparation
 from process import PeerError, PeerProcess
 from report import tail
-
-# Over Beamline: (what, peers, sizes, batched, at least).
-GOALS = [
-    ("transformers", ("transformers", "transformers_open", "transformers_compiled", "transformers_compiled_open"),
-     ("E1", "E0"), (False, True), 20),
-    ("PyTorch in a CUDA graph, batch 1", ("torch_graph",), ("E1",), (False,), 1.5),
-    ("PyTorch in a CUDA graph, batched", ("torch_graph",), ("E1",), (True,), 1.3),
-    ("PyTorch in a CUDA graph, 0.13 B", ("torch_graph",), ("E0",), (False, True), 2),
-]
 
 
 class ThisPython:
@@ -214,12 +206,13 @@ class Bench:
         return p50
 
     def goals(self, size, batch, p50):
-        ours = p50.get("beamline")
-        for name, theirs in p50.items() if ours else []:
-            for text, peers, sizes, batched, least in GOALS:
-                if name in peers and size in sizes and (batch > 1) in batched:
-                    self.say(goal=text, peer=name, size=size, batch=batch, at_least=least, measured=theirs / ours,
-                             met=theirs / ours >= least)
+        asked = self.arguments
+        if (asked.device, asked.dtype, asked.beams) != ("cuda", goals.DTYPE, goals.BEAMS) or "beamline" not in p50:
+            return  # no measure of a goal
+        for name, theirs in p50.items():
+            ratio = theirs / p50["beamline"]
+            for goal in goals.of_cell(size, batch, name):
+                self.say(**goal, measured=ratio, met=ratio >= goal["at_least"])
 
     def run(self):
         for size in self.arguments.sizes:
@@ -251,10 +244,12 @@ def parse_arguments():
 
     known = [entry.name for entry in registry.GPU_ENTRIES]
     parser.add_argument("--sizes", type=names(("E1", "E0", "A", "B")), default=["E0", "E1"], help="default E0,E1")
-    parser.add_argument("--beams", type=int, default=512)
-    parser.add_argument("--batches", type=numbers, default=[1, 16], help="requests at once; default 1,16")
+    parser.add_argument("--beams", type=int, default=goals.BEAMS)
+    parser.add_argument("--batches", type=numbers, default=goals.BATCHES,
+                        help=f"requests at once; default {','.join(map(str, goals.BATCHES))}")
     parser.add_argument("--peers", type=names(known), default=known, help=f"default {','.join(known)}")
-    parser.add_argument("--dtype", choices=("bf16", "fp32"), default="bf16", help="of everybody; default bf16")
+    parser.add_argument("--dtype", choices=("bf16", "fp32"), default=goals.DTYPE,
+                        help=f"of everybody; default {goals.DTYPE}")
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
     parser.add_argument("--threads", type=int, default=min(8, len(os.sched_getaffinity(0))), help="of each process")
     parser.add_argument("--rounds", type=int, default=3)

@@ -16,7 +16,6 @@ import unittest
 REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 
 
-
 def gtest(passed, failed=0):
     """What a binary says of so many tests; asked for those that failed, it fails again."""
     ends = ["      OK"] * passed + [" FAILED "] * failed
@@ -38,8 +37,9 @@ class VerifyTest(unittest.TestCase):
         (self.root / "bench/gpu").mkdir(parents=True)
         for name in ("verify.sh", "sanitize.sh", "result.py", "run_tests.py"):
             shutil.copy(REPOSITORY / "bench/gpu" / name, self.root / "bench/gpu")
-        (self.root / "scripts").mkdir()
-        shutil.copy(REPOSITORY / "scripts/usage.sh", self.root / "scripts")
+        for name in ("scripts/usage.sh", "bench/peers/goals.py"):
+            (self.root / name).parent.mkdir()
+            shutil.copy(REPOSITORY / name, self.root / name)
         self.script("bin/nvidia-smi", 'echo "NVIDIA H200, 580.1, 143771 MiB"')
         self.script("bin/compute-sanitizer", '[[ $1 != --help ]] || exit 0; while [[ $1 != carry/* ]]; do shift; done; exec "$@"')
         self.script("carry/beamline_kernels_cuda_test", PASSES)
@@ -60,6 +60,7 @@ class VerifyTest(unittest.TestCase):
         files = sorted((self.root / "bench/results").glob("gpu-*.json"))
         result = json.loads(files[-1].read_text()) if files else None
         self.written = sorted(path.suffix for path in (self.root / "bench/results").rglob("*"))
+        self.printed = run.stdout.splitlines()
         self.log = "".join(file.read_text(errors="replace") for file in sorted((self.root / "bench/results").glob("gpu-*.log")))
         shutil.rmtree(self.root / "bench/results", ignore_errors=True)
         said = {stage["stage"]: stage for stage in result["stages"]} if result else {}
@@ -78,6 +79,9 @@ class VerifyTest(unittest.TestCase):
                       said["tests"]["detail"])
         self.assertIn("kernels: synccheck clean; backend: not carried; ops: not carried; lists: not carried; ",
                       said["sanitize"]["detail"])
+        self.assertEqual({goal["verdict"] for goal in result["goals"]}, {"not measured"})
+        self.assertEqual([line for line in self.printed if "0.13 B, batch 1, ms" in line],
+                         ["-- not measured  0.13 B, batch 1, ms: at most 0.9"])
         for stage, lacks in [("engine", "carry/beamline carry/bundle"),
                              ("quality", "carry/beamline carry/model carry/data carry/tokenizer")]:
             self.assertEqual(said[stage]["status"], "skipped")
@@ -371,15 +375,20 @@ all="$*"; logs=${{all#*--logs }}; logs=${{logs%% *}}; mkdir -p "$logs"; echo "a 
 echo preparing
 echo '{{"peer": "beamline", "ms_per_request": 1}}'
 echo '{{"peer": "torch_graph", "error": "out of memory"}}'
-echo '{{"goal": "one", "met": true}}'
-echo '{{"goal": "two", "met": false}}'
+echo '{{"goal": "transformers", "peer": "transformers", "size": "E0", "batch": 32, "at_least": 20, "measured": 21.5, "met": true}}'
+echo '{{"goal": "PyTorch in a CUDA graph, 0.13 B", "peer": "torch_graph", "size": "E0", "batch": 1, "at_least": 2, "measured": 1.9, "met": false}}'
 echo '{{"skipped": "E0"}}'
 exit 1""")
         status, said, result = self.verify("peers", BEAMLINE_PEERS_OPTIONS="--rounds 1")
         self.assertEqual((status, said["peers"]["detail"]),
                          (1, "1 cells, 1 of 2 goals met, 1 failed, 1 skipped for want of time; exit status 1"))
         self.assertEqual([list(line)[0] for line in result["peers"]], ["peer", "peer", "goal", "goal", "skipped"])
-        self.assertEqual([goal["goal"] for goal in result["goals"][-2:]], ["one", "two"])
+        beside = {(goal["peer"], goal["size"], goal["batch"]): goal["verdict"] for goal in result["goals"] if "peer" in goal}
+        self.assertEqual(len(beside), 20, "what was not measured is said, too")
+        self.assertEqual({place: verdict for place, verdict in beside.items() if verdict != "not measured"},
+                         {("transformers", "E0", 32): "met", ("torch_graph", "E0", 1): "missed"})
+        self.assertIn("-- met           transformers: transformers, E0, batch 32: 21.5, at least 20", self.printed)
+        self.assertIn("-- not measured  PyTorch in a CUDA graph, batched: torch_graph, E1, batch 16: at least 1.3", self.printed)
         self.assertEqual(result["settings"]["peers_options"], "--rounds 1")
         self.assertEqual(self.written, [".json", ".log"], "a machine that is lent brings back few files")
         self.assertIn("== E0: torch_graph.log\na loop said much", self.log)
@@ -467,6 +476,7 @@ done""")
         self.assertEqual(goals["selection, level 0, 10^7 items over 10^5"], (1.2, True))
         self.assertFalse(goals["selection, level 1, 10^7 items over 10^5"][1])
         self.assertEqual(goals["selection, level 2, 10^7 items over 10^5"], (None, None))
+        self.assertIn("-- missed        log-sum-exp and selection, level 1, us: 41, at most 40", self.printed)
 
     def test_a_stage_ends_in_time(self):
         self.script("carry/beamline_kernels_cuda_test", '[[ $1 == --gtest_list_tests ]] || exec sleep 600')

@@ -346,7 +346,7 @@ class RunGpu(unittest.TestCase):
         folder = pathlib.Path(made.name)
         (folder / "workload.json").write_text(json.dumps({"sids": [[1, 1], [2, 2]]}))
         out = io.StringIO()
-        arguments = ["run_gpu.py", "--beamline", "b", "--peer-binary", "p", "--beams", "32", "--rounds", "2",
+        arguments = ["run_gpu.py", "--beamline", "b", "--peer-binary", "p", "--rounds", "2",
                      "--logs", f"{folder}/logs", *options]
         with mock.patch.object(sys, "argv", arguments), mock.patch.object(run_gpu, "PeerProcess", FakeProcess), \
              mock.patch.object(run_gpu, "time", FakeProcess.time), \
@@ -373,6 +373,11 @@ class RunGpu(unittest.TestCase):
                           ("E0", 1, "torch_graph"): False, ("E0", 16, "torch_graph"): False})
         self.assertTrue(met["E1", 1, "transformers"])
         self.assertFalse(met["E1", 1, "transformers_open"])
+
+    def test_other_settings_are_no_measure_of_a_goal(self):
+        for options in (["--beams", "32"], ["--dtype", "fp32"], ["--device", "cpu"]):
+            _, lines = self.run_it(False, "--peers", "beamline,torch_graph", "--sizes", "E0", "--batches", "1", *options)
+            self.assertEqual([line["peer"] for line in lines], ["beamline", "torch_graph"], options)
 
     def test_what_there_is_no_time_for_is_skipped(self):
         status, lines = self.run_it(False, "--peers", "beamline,torch_graph", "--limit", "0.01", late=True)

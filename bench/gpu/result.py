@@ -92,8 +92,7 @@ class Rows:
     def selection(self, level, items):
         """Microseconds of one request."""
         rows = [row["graph_us"] for row in self.parts["kernels"]
-                if row.get("kernel") == f"beam_select level {level}" and row.get("shape", "").startswith("1 requests")
-                and f"{items} items" in row["shape"]]
+                if row.get("kernel") == f"beam_select level {level}" and row.get("shape") == f"1 requests, {items} items"]
         return rows[0] if rows else None
 
     def server_cpu(self):

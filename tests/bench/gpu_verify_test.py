@@ -459,7 +459,8 @@ done""")
                  engine("trunk bf16", 1, 1, 2.0, 1, .1), engine("0.935B bf16", 8, 2, 7.0, 1400, .1)]
         self.script("carry/beamline_engine_gpu_bench", "\n".join(f"echo '{line}'" for line in lines))
         kernels = [f'{{"kernel": "beam_select level {level}", "shape": "1 requests, {items} items", "graph_us": {us}}}'
-                   for level, items, us in [(0, 100000, 30), (0, 10000000, 36), (1, 100000, 41), (1, 10000000, 60)]]
+                   for level, items, us in [(0, 100000, 30), (0, 10000000, 36), (1, 100000, 41), (1, 10000000, 60),
+                                            (2, "100000 items, legal rule, of 9", 1)]]
         self.script("carry/beamline_kernels_cuda_bench", "\n".join(f"echo '{line}'" for line in kernels))
         goals = {goal["goal"]: (goal["measured"], goal.get("met")) for goal in self.verify("bench", "engine")[2]["goals"]}
         self.assertEqual(goals["1.02 B, batch 1, ms"], (4.0, True))
@@ -475,6 +476,7 @@ done""")
         self.assertEqual(goals["log-sum-exp and selection, level 1, us"], (41, False))
         self.assertEqual(goals["selection, level 0, 10^7 items over 10^5"], (1.2, True))
         self.assertFalse(goals["selection, level 1, 10^7 items over 10^5"][1])
+        self.assertEqual(goals["log-sum-exp and selection, level 2, us"], (None, None), "another form is no measure of it")
         self.assertEqual(goals["selection, level 2, 10^7 items over 10^5"], (None, None))
         self.assertIn("-- missed        log-sum-exp and selection, level 1, us: 41, at most 40", self.printed)
 

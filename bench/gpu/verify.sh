@@ -36,7 +36,7 @@
 # bench/results); BEAMLINE_GATE_USERS users take part in the gate (default 20000).
 # Where what a start tries (kernels that use wgmma, programmatic launches) fails by itself, other stages measure without it,
 # as with BEAMLINE_WARPGROUPS=0 or BEAMLINE_PROGRAMMATIC_LAUNCH=0, and the result's settings say so: `left_out`.
-# Exit status: 0 all stages passed, 1 one failed, 2 no such stage, or the folder of the result cannot be written,
+# Exit status: 0 all stages passed, 1 one failed, 2 no such stage, no python3, or the folder of the result cannot be written,
 # 3 nothing could be run because there is no GPU.
 set -uo pipefail
 . "$(dirname "$0")/../../scripts/usage.sh"
@@ -54,6 +54,10 @@ for stage in "${stages[@]}"; do
   esac
 done
 
+if ! command -v python3 >/dev/null; then
+  echo "python3 is not here: it runs the tests and writes the result" >&2
+  exit 2
+fi
 if [[ -e carry.tar.gz && ! carry/COMMIT -nt carry.tar.gz ]]; then  # what an earlier call unpacked may be another commit's
   rm -rf carry
   if ! tar -xzf carry.tar.gz --touch; then

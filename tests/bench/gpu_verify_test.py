@@ -505,6 +505,16 @@ done""")
                          ("passed", [{"kernel": "on"}], ""))
         self.assertEqual(self.verify("tests")[0], 1, "its tests fail")
 
+    def test_without_python_nothing_is_begun(self):
+        path = self.root / "few"
+        path.mkdir()
+        for tool in ("bash", "cat", "date", "dirname", "mkdir", "mktemp", "realpath", "rm", "timeout"):
+            (path / tool).symlink_to(shutil.which(tool))
+        run = subprocess.run(["bash", "bench/gpu/verify.sh"], cwd=self.root, capture_output=True, text=True, check=False,
+                             env={**os.environ, "PATH": str(path)})
+        self.assertEqual((run.returncode, run.stdout, run.stderr),
+                         (2, "", "python3 is not here: it runs the tests and writes the result\n"))
+
     def test_nothing_is_measured_that_cannot_be_written(self):
         (self.root / "bench/results").write_text("")
         self.script("carry/beamline_kernels_cuda_bench", "touch carry/ran")

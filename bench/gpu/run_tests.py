@@ -59,6 +59,14 @@ class Process:
         """None, or how it ended if not by exit status 0."""
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
                                    start_new_session=True)
+        try:
+            return Process.watch(process, log, seconds, stall_seconds)
+        except BaseException:  # who ends us wants the device free
+            end(process)
+            raise
+
+    @staticmethod
+    def watch(process, log, seconds, stall_seconds):
         deadline = time.monotonic() + seconds
         size, grown = 0, time.monotonic()
         while True:
@@ -183,4 +191,5 @@ def main(arguments):
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     sys.exit(main(sys.argv[1:]))

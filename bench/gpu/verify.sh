@@ -37,7 +37,7 @@
 # Where what a start tries (kernels that use wgmma, programmatic launches) fails by itself, other stages measure without it,
 # as with BEAMLINE_WARPGROUPS=0 or BEAMLINE_PROGRAMMATIC_LAUNCH=0, and the result's settings say so: `left_out`.
 # Exit status: 0 all stages passed, 1 one failed, 2 no such stage, no python3, or the folder of the result cannot be written,
-# 3 nothing could be run because there is no GPU.
+# 3 nothing could be run because there is no GPU; 128 and the number of the signal that ended it, and what it ran.
 set -uo pipefail
 . "$(dirname "$0")/../../scripts/usage.sh"
 cd "$(dirname "$0")/../.."
@@ -72,7 +72,11 @@ if ! { mkdir -p "$results" && [[ -d $results && -w $results ]]; }; then
 fi
 work=$(mktemp -d)
 server=  # of the stage of this name; it must not outlive us and answer the next call's
-trap '[[ -z $server ]] || kill -KILL "$server" 2>/dev/null; rm -rf "$work"' EXIT
+running=  # what a stage waits for; it must not hold the device when we are gone
+trap '[[ -z $running ]] || kill -TERM "$running" 2>/dev/null; [[ -z $server ]] || kill -KILL "$server" 2>/dev/null; rm -rf "$work"' EXIT
+trap 'exit 129' HUP
+trap 'exit 130' INT
+trap 'exit 143' TERM
 binaries= tried= left_out=
 wanted_warpgroups=${BEAMLINE_WARPGROUPS:-} wanted_programmatic=${BEAMLINE_PROGRAMMATIC_LAUNCH:-}
 : >"$work/stages" >"$work/kernels" >"$work/engine" >"$work/peers" >"$work/server"
@@ -95,6 +99,17 @@ keep_log() {
   printf '== %s\n' "$2" | cat - "$1" >>"${out%.json}.log"
 }
 
+# awaited COMMAND...: runs it so that a signal ends us, and it, at once. In the foreground it would have to end first, and
+# `timeout` gives it a process group of its own, of which Ctrl-C knows nothing.
+awaited() {
+  "$@" &
+  running=$!
+  wait "$running"
+  local status=$?
+  running=
+  return $status
+}
+
 # limited [-m SECONDS] LOG COMMAND...: runs it for at most so many seconds, and those of the stage that are left.
 limited() {
   local most=1000000
@@ -102,7 +117,7 @@ limited() {
   local log=$1 status left=$((limit - SECONDS + stage_start))
   shift
   ((left > 0)) || { echo "no time left for: $*" >"$log"; return 124; }
-  timeout --kill-after=5 $((left < most ? left : most)) "$@" >"$log" 2>&1
+  awaited timeout --kill-after=5 $((left < most ? left : most)) "$@" >"$log" 2>&1
   status=$?
   keep_log "$log" "$*"
   return $status
@@ -209,7 +224,7 @@ tests_passed() {
 run_tests() {
   local status
   # A python3 that is stopped would leave its binary behind: it has the time itself.
-  BEAMLINE_REQUIRE_GPU=1 LD_LIBRARY_PATH=$libraries python3 -B bench/gpu/run_tests.py "$2" "${3:-*}" \
+  BEAMLINE_REQUIRE_GPU=1 LD_LIBRARY_PATH=$libraries awaited python3 -B bench/gpu/run_tests.py "$2" "${3:-*}" \
     $((limit - SECONDS + stage_start)) >"$work/tests" 2>&1
   status=$?
   keep_log "$work/tests" "$2 ${3:-}"

@@ -2,10 +2,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """bench/gpu/verify.sh over binaries that only say what real ones would: what it runs, counts, skips and writes."""
 import http.server
+import itertools
 import json
 import os
 import pathlib
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -28,6 +30,15 @@ PASSES = gtest(7)
 FAILS = gtest(2, 1)
 STAGES = ["build", "tests", "sanitize", "bench", "engine", "peers", "serial", "portable", "unfenced", "quality", "server",
           "peers_large"]
+
+
+def until(condition):
+    """Whether it becomes true within a minute."""
+    for _ in range(1200):
+        if condition():
+            return True
+        time.sleep(0.05)
+    return False
 
 
 class VerifyTest(unittest.TestCase):
@@ -546,20 +557,34 @@ esac""")
                                env={**os.environ, "PATH": f"{self.root}/bin:{os.environ['PATH']}"})
         pid = self.root / "carry/pid"
         asked = self.root / "carry/asked"  # by then the script knows its server
-        for _ in range(1200):
-            if asked.exists() and pid.exists() and pid.read_text():
-                break
-            time.sleep(0.05)
+        until(lambda: asked.exists() and pid.exists() and pid.read_text())
         run.terminate()
         run.wait()
-        for _ in range(100):
-            if not pathlib.Path(f"/proc/{pid.read_text().strip()}").exists():
-                break
-            time.sleep(0.05)
-        self.assertFalse(pathlib.Path(f"/proc/{pid.read_text().strip()}").exists())
+        process = pathlib.Path("/proc") / pid.read_text().strip()
+        self.assertTrue(until(lambda: not process.exists()))
         (self.root / "carry/broken").touch()
         status, said, result = self.verify("server")
         self.assertEqual((status, said["server"]["status"], result["server"]), (1, "failed", []))
+
+    def test_a_signal_ends_what_runs_on_the_device_at_once(self):
+        pid = self.root / "carry/pid"
+        for name in ("beamline_kernels_cuda_bench", "beamline_backend_gpu_test"):
+            self.script(f"carry/{name}", f"[[ $1 != --gtest_list_tests ]] || exit 0\necho $$ >{pid}.new; mv {pid}.new {pid}; exec sleep 600")
+        for stage, of_all, number in itertools.product(("bench", "tests"), (False, True), (signal.SIGINT, signal.SIGTERM)):
+            if number == signal.SIGINT and not of_all:
+                continue  # a terminal sends it to the whole group
+            with self.subTest(stage=stage, of_all=of_all, number=number):
+                pid.unlink(missing_ok=True)
+                # What a start tries would come first.
+                run = subprocess.Popen(["bash", "bench/gpu/verify.sh", stage, "server"], cwd=self.root, start_new_session=True,
+                                       stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+                                       env={**os.environ, "PATH": f"{self.root}/bin:{os.environ['PATH']}",
+                                            "BEAMLINE_WARPGROUPS": "0", "BEAMLINE_PROGRAMMATIC_LAUNCH": "0"})
+                until(pid.exists)
+                (os.killpg if of_all else os.kill)(run.pid, number)
+                self.assertEqual(run.wait(60), 128 + number)
+                binary = pathlib.Path("/proc") / pid.read_text().strip()
+                self.assertTrue(until(lambda: not binary.exists()))
 
     def test_bytes_that_are_no_text_cost_nothing(self):
         self.script("carry/beamline_kernels_cuda_bench", r"""printf '\377\n{"kernel": "one"}\n' """)

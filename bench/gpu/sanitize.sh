@@ -1,7 +1,8 @@
 # shellcheck shell=bash
 # SPDX-License-Identifier: Apache-2.0
-# The stage `sanitize` of verify.sh, which sources this and has what is used here: every test that uses the GPU, under
-# compute-sanitizer, by parts; our own kernels come first, what is mostly libraries' last. A part that does not get through in time fails the stage and says which tests are left:
+# The stages `sanitize` and `sanitize_engine` of verify.sh, which sources this and has what is used here: every test that uses
+# the GPU, under compute-sanitizer, by parts; our own kernels come first, what is mostly libraries' last. A part that does not
+# get through in time fails its stage and says which tests are left:
 #
 #   BEAMLINE_SANITIZE="model train" bench/gpu/verify.sh sanitize    goes on with these parts
 
@@ -30,12 +31,13 @@ reported() {
 sanitize() {
   local part=$1 tool=$2 most=$3 binary=$4 filter=$5 status count log=$work/sanitize
   local -a settings=(BEAMLINE_REQUIRE_GPU=1 BEAMLINE_SMALL_SHAPES=1 "LD_LIBRARY_PATH=$libraries") options=() left=()
-  [[ -z ${BEAMLINE_SANITIZE:-} || " $BEAMLINE_SANITIZE " == *" $part "* ]] || return 0
+  [[ " $parts " == *" $part "* ]] || return 0
   said+="$part: "
   if [[ ! -x $binary ]]; then
     said+="not carried; "
     return 0
   fi
+  ran=yes
   # Calls of the API that fail are no news: libraries and captures try some, the tests look at ours, and one wants one.
   [[ $tool != memcheck ]] || options=(--report-api-errors no "${go_on[@]}")
   # Else memcheck sees but whole blocks of libtorch's allocator.
@@ -64,8 +66,9 @@ sanitize() {
   return 1
 }
 
-stage_sanitize() {
-  local sanitizer tool part bad=0 said= backend=carry/beamline_backend_gpu_test
+# sanitize_parts PART...
+sanitize_parts() {
+  local parts="$*" ran= sanitizer tool part bad=0 said= backend=carry/beamline_backend_gpu_test
   local -a go_on=()  # behind an error of memcheck the other tests say something, too
   sanitizer=$(command -v compute-sanitizer || ls /usr/local/cuda*/bin/compute-sanitizer /opt/nvidia/*/compute-sanitizer 2>/dev/null | head -n 1)
   if [[ -z $sanitizer ]]; then
@@ -73,7 +76,7 @@ stage_sanitize() {
     return 77
   fi
   [[ $(timeout 30 "$sanitizer" --help 2>&1) != *--destroy-on-device-error* ]] || go_on=(--destroy-on-device-error kernel)
-  for part in ${BEAMLINE_SANITIZE:-}; do
+  for part in $parts; do
     [[ " kernels backend ops lists model decode nccl rest train algorithms " == *" $part "* ]] && continue
     detail="BEAMLINE_SANITIZE: there is no part $part"
     return 1
@@ -92,6 +95,15 @@ stage_sanitize() {
   sanitize train memcheck 120 carry/beamline_train_gpu_test '*' || bad=1
   sanitize algorithms memcheck 120 "$backend" "${sanitize_filters[algorithms]}" || bad=1
   [[ -n $said ]] || { detail="BEAMLINE_SANITIZE names no part"; return 1; }
+  [[ -n $ran ]] || { detail=${said%; }; return 77; }
   detail="${said}left out by design: racecheck, initcheck and synccheck of all but the kernels' own tests"
   return $bad
+}
+
+# shellcheck disable=SC2086  # several parts
+stage_sanitize() { sanitize_parts ${BEAMLINE_SANITIZE:-kernels backend ops lists}; }
+
+stage_sanitize_engine() {
+  [[ -n ${BEAMLINE_SANITIZE:-} ]] && detail="BEAMLINE_SANITIZE is for the stage sanitize" && return 77
+  sanitize_parts model decode nccl rest train algorithms
 }

@@ -7,9 +7,10 @@
 #                (nvcc, CMake)
 #     tests      every CUDA test on the GPU: of the kernels, and as far as they were carried of the backend's ops, models,
 #                the search and training; what failed behind a fault in a kernel runs again in a process of its own
-#     sanitize   all tests of the GPU on small shapes under compute-sanitizer (bench/gpu/sanitize.sh): the kernels' under
-#                memcheck, racecheck, initcheck and synccheck, the others under memcheck. What it had no time for it names,
-#                and BEAMLINE_SANITIZE="PART ..." runs these parts alone
+#     sanitize   tests of the GPU on small shapes under compute-sanitizer (bench/gpu/sanitize.sh): the kernels' under
+#                memcheck, racecheck, initcheck and synccheck, the backend's under memcheck. What it had no time for it
+#                names, and BEAMLINE_SANITIZE="PART ..." runs these parts alone, also of the next
+#     sanitize_engine   all others likewise: models, the search, training, NCCL, what compares cuBLASLt's algorithms
 #     bench      the kernel bench: fractions of the bandwidth and matrix rate measured in the same run
 #     engine     latency and throughput of whole requests, in bf16 and in fp8: of random weights in the sizes of
 #                bench/engine/engine_gpu.cc, the largest in fp8_mixed, too (BEAMLINE_ENGINE_OPTIONS are options for it
@@ -46,10 +47,10 @@ stage_seconds=${BEAMLINE_STAGE_SECONDS:-470}
 total_seconds=${BEAMLINE_TOTAL_SECONDS:-1000000}
 results=${BEAMLINE_RESULTS:-${OUT:-bench/results}}
 stages=("$@")
-[[ $# -gt 0 ]] || stages=(build tests sanitize bench engine peers serial portable unfenced quality server peers_large)
+[[ $# -gt 0 ]] || stages=(build tests sanitize bench engine peers serial portable unfenced quality server sanitize_engine peers_large)
 for stage in "${stages[@]}"; do
   case $stage in
-    build | tests | sanitize | bench | engine | peers | peers_large | serial | portable | unfenced | quality | server) ;;
+    build | tests | sanitize | sanitize_engine | bench | engine | peers | peers_large | serial | portable | unfenced | quality | server) ;;
     *) other_argument "$stage" ;;
   esac
 done

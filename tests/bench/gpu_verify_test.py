@@ -29,7 +29,7 @@ def gtest(passed, failed=0):
 PASSES = gtest(7)
 FAILS = gtest(2, 1)
 STAGES = ["build", "tests", "sanitize", "bench", "engine", "peers", "serial", "portable", "unfenced", "quality", "server",
-          "peers_large"]
+          "sanitize_engine", "peers_large"]
 
 
 def until(condition):
@@ -93,7 +93,7 @@ class VerifyTest(unittest.TestCase):
         self.assertEqual({goal["verdict"] for goal in result["goals"]}, {"not measured"})
         self.assertEqual([line for line in self.printed if "0.13 B, batch 1, ms" in line],
                          ["-- not measured  0.13 B, batch 1, ms: at most 0.9"])
-        for stage, lacks in [("engine", "carry/beamline carry/bundle"),
+        for stage, lacks in [("engine", "carry/beamline carry/bundle"), ("sanitize_engine", "model: not carried; decode: not"),
                              ("quality", "carry/beamline carry/model carry/data carry/tokenizer")]:
             self.assertEqual(said[stage]["status"], "skipped")
             self.assertIn(lacks, said[stage]["detail"])
@@ -152,13 +152,15 @@ echo "========= COMPUTE-SANITIZER"
 while [[ $1 != carry/* ]]; do shift; done
 exec "$@\"""")
         (self.root / "said").write_text("")
-        status, said, result = self.verify("sanitize", **variables)
+        status, said, result = self.verify("sanitize", "sanitize_engine", **variables)
         ran = [line.replace("carry/beamline_", "").replace("_test --gtest_filter=", " ").split(" ", 2)
                for line in (self.root / "said").read_text().splitlines()]
-        return status, [tuple(line) for line in ran], said["sanitize"]["detail"], result
+        if "BEAMLINE_SANITIZE" in variables:
+            self.assertEqual(said["sanitize_engine"]["status"], "skipped")
+        return status, [tuple(line) for line in ran], said["sanitize"]["detail"], said["sanitize_engine"]["detail"], result
 
     def test_all_tests_of_the_gpu_are_sanitized(self):
-        status, ran, detail, _ = self.sanitized()
+        status, ran, first, second, _ = self.sanitized()
         self.assertEqual(status, 0)
         self.assertEqual([line[:2] for line in ran],
                          [(tool, "kernels_cuda") for tool in ("memcheck", "racecheck", "initcheck", "synccheck")] +
@@ -174,7 +176,9 @@ exec "$@\"""")
         self.assertEqual(taken, "*")
         self.assertEqual(set(without.split(":")), {name for part in ("backend", "ops", "nccl", "algorithms")
                                                    for name in by_part[part].split(":")})
-        self.assertIn("; train: memcheck clean; algorithms: memcheck clean; left out by design: racecheck, ", detail)
+        self.assertIn("; ops: memcheck clean; lists: memcheck clean; left out by design: racecheck, ", first)
+        self.assertTrue(second.startswith("model: memcheck clean; decode: memcheck clean; nccl: "), second)
+        self.assertIn("; train: memcheck clean; algorithms: memcheck clean; left out by design: racecheck, ", second)
         # The filters name what there is.
         suites = "".join(file.read_text() for file in (REPOSITORY / "tests/backend").rglob("*.cc")) + \
             "".join(file.read_text() for file in (REPOSITORY / "tests/decode").glob("*.cc"))
@@ -183,28 +187,28 @@ exec "$@\"""")
 
     def test_parts_say_what_they_had_no_time_for(self):
         (self.root / "carry/slow-model_gpu").write_text("")
-        status, ran, detail, result = self.sanitized(BEAMLINE_SANITIZE="model train", BEAMLINE_STAGE_SECONDS="3")
+        status, ran, detail, _, result = self.sanitized(BEAMLINE_SANITIZE="model train", BEAMLINE_STAGE_SECONDS="3")
         self.assertEqual((status, [line[1] for line in ran]), (1, ["model_gpu"]))
         self.assertTrue(detail.startswith("model: memcheck clean as far as it came, no time for 5 tests: Suite.B Suite.C "
                                           "Suite.D Suite.E ...; train: no time; left out by design: "), detail)
         self.assertEqual(result["settings"]["sanitize"], "model train")
         (self.root / "carry/slow-model_gpu").write_text("========= Invalid __global__ read of size 4 bytes\n")
-        status, _, detail, _ = self.sanitized(BEAMLINE_SANITIZE="model", BEAMLINE_STAGE_SECONDS="3")
+        status, _, detail, _, _ = self.sanitized(BEAMLINE_SANITIZE="model", BEAMLINE_STAGE_SECONDS="3")
         self.assertTrue(status == 1 and detail.startswith("model: memcheck: exit status 124; "), detail)
         for wanted in ("typo", "model typo"):
-            status, ran, detail, _ = self.sanitized(BEAMLINE_SANITIZE=wanted)
+            status, ran, detail, _, _ = self.sanitized(BEAMLINE_SANITIZE=wanted)
             self.assertEqual((status, ran, detail), (1, [], "BEAMLINE_SANITIZE: there is no part typo"))
-        status, ran, detail, _ = self.sanitized(BEAMLINE_SANITIZE=" ")
+        status, ran, detail, _, _ = self.sanitized(BEAMLINE_SANITIZE=" ")
         self.assertEqual((status, ran, detail), (1, [], "BEAMLINE_SANITIZE names no part"))
 
     def test_where_nothing_can_be_tested_the_sanitizers_say_so(self):
         self.sanitized()
         self.script("carry/beamline_backend_gpu_test", """[[ $* != *=Nccl* ]] || { echo '[  SKIPPED ] 2 tests, listed below:'; exit; }
 [[ $* != *=*OpsTest* || $* == *'*-'* ]] || exit 0\n""" + PASSES)
-        status, said, _ = self.verify("sanitize")
+        status, said, _ = self.verify("sanitize", "sanitize_engine")
         self.assertEqual(status, 1, "a filter that names nothing is no clean run")
         self.assertIn("; ops: memcheck: exit status 0; ", said["sanitize"]["detail"])
-        self.assertIn("; nccl: memcheck: exit status 0; rest: memcheck clean; ", said["sanitize"]["detail"])
+        self.assertIn("; nccl: memcheck: exit status 0; rest: memcheck clean; ", said["sanitize_engine"]["detail"])
 
     def test_carried_tests_run_and_a_failure_is_one(self):
         self.script("carry/beamline_backend_gpu_test", PASSES)
@@ -570,12 +574,10 @@ esac""")
         pid = self.root / "carry/pid"
         for name in ("beamline_kernels_cuda_bench", "beamline_backend_gpu_test"):
             self.script(f"carry/{name}", f"[[ $1 != --gtest_list_tests ]] || exit 0\necho $$ >{pid}.new; mv {pid}.new {pid}; exec sleep 600")
-        for stage, of_all, number in itertools.product(("bench", "tests"), (False, True), (signal.SIGINT, signal.SIGTERM)):
-            if number == signal.SIGINT and not of_all:
-                continue  # a terminal sends it to the whole group
+        sent = [(signal.SIGINT, True), (signal.SIGTERM, True), (signal.SIGTERM, False)]  # a terminal sends to a whole group
+        for stage, (number, of_all) in itertools.product(("bench", "tests"), sent):
             with self.subTest(stage=stage, of_all=of_all, number=number):
                 pid.unlink(missing_ok=True)
-                # What a start tries would come first.
                 run = subprocess.Popen(["bash", "bench/gpu/verify.sh", stage, "server"], cwd=self.root, start_new_session=True,
                                        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
                                        env={**os.environ, "PATH": f"{self.root}/bin:{os.environ['PATH']}",

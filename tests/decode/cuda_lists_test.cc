@@ -121,9 +121,12 @@ std::vector<SearchResult> Lists(const backend::Context& shared, const model::Mod
                               [](int) { return absl::OkStatus(); });
     for (const SearchResult& one : again) EXPECT_EQ(one.at_once, backend::SearchesOnDevice(ctx));
     if (round > 0 && backend::SearchesOnDevice(ctx)) {  // at the first, tables are brought to the host once
-      const auto& counters = static_cast<backend::cuda::CudaBatch&>(*ctx.resources).counters();
-      EXPECT_EQ(counters.uploads, 1) << "what the search reads";
-      EXPECT_EQ(counters.downloads, 1) << "the beams";
+      auto& batch = static_cast<backend::cuda::CudaBatch&>(*ctx.resources);
+      EXPECT_EQ(batch.counters().uploads, 1) << "what the search reads";
+      EXPECT_EQ(batch.counters().downloads, 1) << "the beams";
+      const backend::cuda::Graphs& graphs = batch.worker().graphs;
+      EXPECT_EQ(graphs.captures() > 0, shared.graphs) << "of the second round";
+      EXPECT_EQ(graphs.copies_and_waits(), 0) << "kernels alone";
     }
     for (size_t b = 0; b < results.size(); ++b) {
       EXPECT_EQ(again[b].hypotheses.size(), results[b].hypotheses.size());

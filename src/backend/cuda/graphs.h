@@ -44,6 +44,8 @@ class Graphs {
 
   int64_t launches() const { return launches_; }
   int64_t captures() const { return captures_; }  // graphs made so far
+  // Of all nodes of these, those that copy, allocate, or wait for an event or the host: a pass has none.
+  int64_t copies_and_waits() const { return copies_and_waits_; }
   size_t size() const { return entries_.size(); }
   int64_t result_bytes() const { return result_bytes_; }
 
@@ -65,7 +67,7 @@ class Graphs {
   std::list<Entry> entries_;                                          // used last comes first
   absl::flat_hash_map<std::string, std::vector<at::Tensor>> inputs_;  // bytes that graphs read, by kind of pass
   absl::flat_hash_map<std::string, int> met_;  // keys: how often a capture failed; they outlive graphs
-  int64_t launches_ = 0, captures_ = 0, result_bytes_ = 0;
+  int64_t launches_ = 0, captures_ = 0, copies_and_waits_ = 0, result_bytes_ = 0;
 };
 
 }  // namespace beamline::backend::cuda

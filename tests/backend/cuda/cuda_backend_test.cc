@@ -478,6 +478,28 @@ TEST_F(GraphsTest, InputsOfAKindShareTheirPlace) {
   EXPECT_EQ(graphs.captures(), 6);
 }
 
+TEST_F(GraphsTest, ACopyAmongTheNodesOfAPassIsSeen) {
+  Graphs graphs;
+  for (int round = 0; round < 3; ++round) Twice(graphs, "twice", 64, 1);
+  EXPECT_EQ(graphs.captures(), 1);
+  EXPECT_EQ(graphs.copies_and_waits(), 0);
+  Context ctx = BeginBatch(shared_);
+  CudaBatch& batch = static_cast<CudaBatch&>(*ctx.resources);
+  const Tensor x = UploadFloats(ctx, std::vector<float>(64, 3), {64});
+  for (int round = 0; round < 3; ++round) {
+    const auto copy = [&](absl::Span<const Tensor> in) {
+      Tensor to = batch.Take(in[0].sizes(), c10::kFloat);
+      Check(cudaMemcpyAsync(to.mutable_data_ptr(), in[0].const_data_ptr(), in[0].nbytes(), cudaMemcpyDeviceToDevice,
+                            batch.stream()),
+            "a copy");
+      return std::vector<Tensor>{to};
+    };
+    EXPECT_EQ(DownloadFloats(ctx, graphs.Run(batch, "copy", {x}, copy)[0]), std::vector<float>(64, 3));
+  }
+  EXPECT_EQ(graphs.captures(), 2);
+  EXPECT_EQ(graphs.copies_and_waits(), 1);
+}
+
 TEST_F(GraphsTest, AnExceptionInACaptureLeavesTheStreamUsable) {
   Context ctx = BeginBatch(shared_);
   CudaBatch& batch = static_cast<CudaBatch&>(*ctx.resources);

@@ -247,6 +247,7 @@ inline cudaError_t cudaMemsetAsync(void* p, int value, size_t bytes, cudaStream_
 }
 inline cudaError_t cudaMemset(void* p, int value, size_t bytes) { return cudaMemsetAsync(p, value, bytes, nullptr); }
 inline cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cudaMemcpyKind, cudaStream_t stream) {
+  if (stream != nullptr && stream->capture != nullptr) ++stream->captured_copies;
   emulator::Enqueue(stream, [=] {
     if (bytes > 0) std::memcpy(to, from, bytes);
   });
@@ -316,6 +317,7 @@ inline cudaError_t cudaEventElapsedTime(float* milliseconds, cudaEvent_t begin, 
 // -- Graphs: what a captured stream was asked for, to be asked for again.
 struct CUgraph_st {
   std::vector<std::function<void()>> nodes;
+  size_t copies = 0;  // of them
 };
 using cudaGraph_t = CUgraph_st*;
 using cudaGraphExec_t = CUgraph_st*;
@@ -333,11 +335,33 @@ inline cudaError_t cudaStreamBeginCapture(cudaStream_t stream, cudaStreamCapture
 inline cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t* graph) {
   *graph = reinterpret_cast<CUgraph_st*>(stream->capture);  // its first member
   stream->capture = nullptr;
+  (*graph)->copies = std::exchange(stream->captured_copies, 0);
   if (!stream->capture_broken) return cudaSuccess;
   stream->capture_broken = false;
   delete *graph;
   *graph = nullptr;
   return cudaErrorStreamCaptureInvalidated;
+}
+// A node is 1 where it is a copy.
+using cudaGraphNode_t = uintptr_t;
+enum cudaGraphNodeType {
+  cudaGraphNodeTypeKernel,
+  cudaGraphNodeTypeMemcpy,
+  cudaGraphNodeTypeMemset,
+  cudaGraphNodeTypeHost,
+  cudaGraphNodeTypeWaitEvent = 6,
+  cudaGraphNodeTypeEventRecord = 7,
+  cudaGraphNodeTypeMemAlloc = 10,
+  cudaGraphNodeTypeMemFree = 11,
+};
+inline cudaError_t cudaGraphGetNodes(cudaGraph_t graph, cudaGraphNode_t* nodes, size_t* count) {
+  for (size_t i = 0; nodes != nullptr && i < *count; ++i) nodes[i] = i < graph->copies ? 1 : 0;
+  *count = graph->nodes.size();
+  return cudaSuccess;
+}
+inline cudaError_t cudaGraphNodeGetType(cudaGraphNode_t node, cudaGraphNodeType* type) {
+  *type = node == 1 ? cudaGraphNodeTypeMemcpy : cudaGraphNodeTypeKernel;
+  return cudaSuccess;
 }
 inline cudaError_t cudaGraphInstantiate(cudaGraphExec_t* executable, cudaGraph_t graph, unsigned long long) {
   *executable = new CUgraph_st(*graph);

@@ -376,7 +376,8 @@ bool Fits(size_t bytes) {
 }
 
 bool Valid(const AttentionBatch& batch) {
-  if (batch.heads < 1 || batch.heads > 65535 || batch.key_value_heads < 1 || batch.heads % batch.key_value_heads != 0) {
+  if (batch.heads < 1 || batch.heads > kMaxHeads || batch.key_value_heads < 1 ||
+      batch.heads % batch.key_value_heads != 0) {
     return false;
   }
   if (batch.head_dim < 8 || batch.head_dim > kMaxHeadDim || batch.head_dim % 8 != 0 || !(batch.scale > 0)) return false;
@@ -400,7 +401,7 @@ bool Valid(const AttentionBatch& batch) {
                            batch.query_limit, batch.relative_bias)) {
     return false;
   }
-  return batch.relative_bias == nullptr || (batch.reach >= 0 && batch.reach <= (1 << 20));
+  return batch.relative_bias == nullptr || (batch.reach >= 0 && batch.reach <= kMaxReach);
 }
 
 }  // namespace

@@ -68,7 +68,8 @@ bool HasSlots(const DeviceBeams& beams) {
 }
 
 bool Valid(const BeamSelectBatch& batch) {
-  if (batch.logits == nullptr || batch.vocab < 1 || batch.vocab > (1 << 24) || batch.ld < batch.vocab) return false;
+  if (batch.logits == nullptr || batch.vocab < 1 || batch.vocab > kMaxVocabulary || batch.ld < batch.vocab)
+    return false;
   if (batch.logits_each < 0 || batch.first_code < 0 || batch.first_code >= batch.vocab) return false;
   if (batch.level < 0 || batch.level >= kMaxTrieLevels) return false;
   if (!ValidSelectSizes(batch.requests, batch.rows) || !IsAligned(batch.workspace)) return false;

@@ -83,7 +83,7 @@ LaunchError WithTile(bool many_rows, F f) {
 
 bool Valid(const HeadProductArgs& args) {
   if (args.type != DataType::kBFloat16 && args.type != DataType::kFloat16) return false;
-  if (args.rows < 1 || args.rows > 65535 * 64 || args.vocab < 1 || args.vocab > (1 << 24)) return false;
+  if (args.rows < 1 || args.rows > 65535 * 64 || args.vocab < 1 || args.vocab > kMaxVocabulary) return false;
   if (args.k < 8 || args.k > kMaxRowWidth || args.k % 8 != 0) return false;
   if (args.x_step < args.k || args.x_step % 8 != 0 || args.ld < args.vocab || args.ld % 4 != 0) return false;
   for (const void* array :

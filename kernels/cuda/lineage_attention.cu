@@ -12,6 +12,7 @@ namespace {
 constexpr int kThreads = 128;
 constexpr int kLanes = 8;                 // of one row and head
 constexpr int kChunk = kLanes * kVector;  // columns they hold together
+static_assert(kMaxHeadDim <= 4 * kChunk);
 
 // Steps whose keys and values a thread loads together, of 16 vectors of 16 bytes at most.
 template <class T, int kChunks>
@@ -134,10 +135,11 @@ __global__ void __launch_bounds__(kThreads) LineageAttention(const __grid_consta
 }
 
 bool Valid(const LineageAttentionBatch& batch) {
-  if (batch.heads < 1 || batch.heads > 65535 || batch.key_value_heads < 1 || batch.heads % batch.key_value_heads != 0) {
+  if (batch.heads < 1 || batch.heads > kMaxHeads || batch.key_value_heads < 1 ||
+      batch.heads % batch.key_value_heads != 0) {
     return false;
   }
-  if (batch.head_dim < 8 || batch.head_dim > 4 * kChunk || batch.head_dim % 8 != 0) return false;
+  if (batch.head_dim < 8 || batch.head_dim > kMaxHeadDim || batch.head_dim % 8 != 0) return false;
   if (batch.step < 0 || batch.step >= kMaxSteps || !ValidSelectSizes(batch.requests, batch.rows)) return false;
   const int64_t width = int64_t{batch.heads} * batch.head_dim;
   if (batch.query_step < width || batch.out_step < width || batch.query_step % 8 != 0 || batch.out_step % 8 != 0 ||

@@ -8,6 +8,7 @@
 
 #include <c10/core/Stream.h>
 
+#include "backend/model_limits.h"
 #include "backend/ops.h"
 #include "beamline/device_memory.h"
 #include "beamline/device_passes.h"
@@ -17,6 +18,8 @@ namespace beamline::backend {
 class Backend {
  public:
   virtual ~Backend() = default;
+
+  virtual ModelLimits GetModelLimits() const { return {}; }
 
   // Bytes per weight of what is kept of layers' and heads' matrices besides the tensors themselves.
   virtual int64_t PackedWeightBytes() const { return 0; }

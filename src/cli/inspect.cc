@@ -25,6 +25,7 @@
 #include "data/labels.h"
 #include "data/statistics.h"
 #include "model/config.h"
+#include "model/size_check.h"
 #include "runtime/bundle_folder.h"
 #include "runtime/gate_report.h"
 
@@ -178,6 +179,11 @@ absl::Status InspectExtras(const std::filesystem::path& folder, const runtime::B
       Print(" %+g x %s", head.weight, data::FormatLabels(head.label));
     }
     Print(", hidden layer of %d\n", config.ranker.width);
+  }
+  for (const backend::ModelLimits& limits : {backend::CudaModelLimits(), backend::Int8ModelLimits()}) {
+    if (const absl::Status fits = model::CheckSizes(config, limits, 1); !fits.ok()) {
+      Print("sizes       %s\n", std::string(fits.message()));
+    }
   }
   if (!manifest.files.contains(runtime::kGateFile)) return absl::OkStatus();
   BEAMLINE_ASSIGN_OR_RETURN(const runtime::PrecisionGateReport gate, runtime::ReadGate(folder / runtime::kGateFile));

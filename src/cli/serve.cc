@@ -11,12 +11,13 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/time/clock.h"
+#include "backend/model_limits.h"
 #include "beamline/engine.h"
 #include "beamline/status.h"
 #include "catalogue/section_file.h"
 #include "catalogue/snapshot_file.h"
 #include "cli/verb.h"
-#include "runtime/bundle_folder.h"
+#include "runtime/bundle.h"
 #include "server/config.h"
 #include "server/lifecycle.h"
 #include "server/tls_files.h"
@@ -37,14 +38,23 @@ struct Options {
 };
 
 // All that can be told in no time of the bundle and the catalogue that the configuration names.
-absl::Status CheckArtefacts(const Options& options, const config::v1::Engine& engine) {
+absl::Status CheckArtefacts(const Options& options, const config::v1::ServerConfig& config) {
+  const config::v1::Engine& engine = config.engine();
   std::vector<std::string> problems;
   const auto note = [&](const std::string& what, const absl::Status& status) {
     if (!status.ok()) problems.push_back(absl::StrCat(what, ": ", status.message()));
   };
   if (!engine.bundle().empty()) {
-    note(options.bundle_option->given() ? "--bundle" : absl::StrCat(options.config, ": engine.bundle"),
-         runtime::OpenBundleFolder(engine.bundle()).status());
+    const std::string what =
+        options.bundle_option->given() ? "--bundle" : absl::StrCat(options.config, ": engine.bundle");
+    const absl::Status fits = runtime::CheckBundleSizes(
+        engine.bundle(), backend::ModelLimitsOf(engine.device(), engine.dtype(), engine.backend()),
+        config.parallel().size());
+    if (absl::IsFailedPrecondition(fits) && engine.device() == "auto") {
+      std::printf("%s: warning: with a GPU: %s\n", what.c_str(), std::string(fits.message()).c_str());
+    } else {
+      note(what, fits);
+    }
   }
   if (!engine.catalogue().empty()) {
     note(absl::StrCat(options.config, ": engine.catalogue"),
@@ -78,7 +88,7 @@ absl::Status Run(const Options& options) {
     return options.check_only ? config.status() : server::Told(config.status(), server::LogOf(options.config));
   }
   if (options.check_only) {
-    BEAMLINE_RETURN_IF_ERROR(CheckArtefacts(options, config->engine()));
+    BEAMLINE_RETURN_IF_ERROR(CheckArtefacts(options, *config));
     if (config->has_tls()) {
       for (const auto& [field, text] : server::ReadTlsFiles(config->tls(), absl::Now()).warnings) {
         std::printf("%s: warning: tls.%s: %s\n", options.config.c_str(), field.c_str(), text.c_str());

@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "absl/strings/str_cat.h"
+#include "beamline/kernels/embedding_cuda.h"
 #include "beamline/status.h"
 
 namespace beamline::model {
@@ -12,6 +13,8 @@ namespace {
 const PathwayConfig& ConfigOf(const ModelConfig& config, int pathway) {
   return pathway == kShortTerm ? config.short_term : config.positive;
 }
+
+static_assert(1 + kPathways <= kernels::kMaxPathways);  // the static token is one, too
 
 constexpr const char* kPathwayNames[] = {"short_term", "positive"};
 

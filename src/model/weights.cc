@@ -13,6 +13,7 @@
 #include "base/safetensors.h"
 #include "beamline/status.h"
 #include "model/sharding.h"
+#include "model/size_check.h"
 #include "model/weight_file.h"
 
 namespace beamline::model {
@@ -53,6 +54,12 @@ void AppendFloats(const TensorView& view, int64_t first, int64_t count, std::vec
   for (const uint16_t bits : view.as<uint16_t>().subspan(first, count)) values.push_back(BFloat16ToFloat(bits));
 }
 
+absl::Status CheckSizesOf(const backend::Context& ctx, const ModelConfig& config) {
+  const int ranks = backend::ShardOf(ctx).size;
+  BEAMLINE_RETURN_IF_ERROR(CheckRanks(config, ranks));
+  return CheckSizes(config, ctx.backend->GetModelLimits(), ranks);
+}
+
 // Of the device, or of the host where tensors are there.
 absl::Status CheckRoom(const backend::Context& ctx, const ModelConfig& config) {
   const std::optional<DeviceMemory> device = ctx.backend->GetDeviceMemory();
@@ -86,6 +93,7 @@ Weights InitWeights(backend::Context& ctx, const ModelConfig& config, uint64_t s
 
 absl::StatusOr<Weights> LoadWeights(backend::Context& ctx, const ModelConfig& config, const std::string& path) {
   BEAMLINE_RETURN_IF_ERROR(ValidateConfig(config));
+  BEAMLINE_RETURN_IF_ERROR(CheckSizesOf(ctx, config));
   BEAMLINE_RETURN_IF_ERROR(CheckRoom(ctx, config));
   BEAMLINE_ASSIGN_OR_RETURN(const SafetensorsFile file, SafetensorsFile::Read(path));
   return LoadWeights(ctx, config, file);
@@ -94,7 +102,7 @@ absl::StatusOr<Weights> LoadWeights(backend::Context& ctx, const ModelConfig& co
 absl::StatusOr<Weights> LoadWeights(backend::Context& ctx, const ModelConfig& config, const SafetensorsFile& file) {
   BEAMLINE_RETURN_IF_ERROR(ValidateConfig(config));
   const parallel::Shard shard = backend::ShardOf(ctx);
-  BEAMLINE_RETURN_IF_ERROR(CheckRanks(config, shard.size));
+  BEAMLINE_RETURN_IF_ERROR(CheckSizesOf(ctx, config));
   BEAMLINE_RETURN_IF_ERROR(CheckWeightFile(config, file.parts() ? shard : parallel::Shard{}, file));
   Weights weights;
   weights.SetShard(shard);

@@ -48,7 +48,8 @@ WeightStorage StorageOf(const backend::Context& ctx);
 Weights InitWeights(backend::Context& ctx, const ModelConfig& config, uint64_t seed);
 
 // Files hold fp32 or bf16; either is converted to the context's dtype (buffers stay fp32). What is kept is the share of
-// the context's rank; INVALID_ARGUMENT where its group cannot share the model.
+// the context's rank; INVALID_ARGUMENT where its group cannot share the model, FAILED_PRECONDITION where its backend
+// does not compute with such sizes (size_check.h).
 absl::StatusOr<Weights> LoadWeights(backend::Context& ctx, const ModelConfig& config, const std::string& path);
 // Of a file that is in memory already, whole or in the parts of the context's rank (ChoosePartsOfRank).
 absl::StatusOr<Weights> LoadWeights(backend::Context& ctx, const ModelConfig& config, const SafetensorsFile& file);

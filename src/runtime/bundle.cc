@@ -10,6 +10,7 @@
 #include "beamline/status.h"
 #include "catalogue/snapshot_file.h"
 #include "model/sharding.h"
+#include "model/size_check.h"
 #include "runtime/bundle_folder.h"
 #include "runtime/gate_report.h"
 #include "sid/codebook.h"
@@ -29,6 +30,13 @@ absl::StatusOr<model::ModelConfig> LoadVerifiedConfig(const fs::path& folder, co
         absl::StrCat(path, ": family is '", config.family, "', ", kManifestFile, " says '", manifest.family, "'"));
   }
   return config;
+}
+
+absl::Status CheckSizesIn(const fs::path& folder, const model::ModelConfig& config, const backend::ModelLimits& limits,
+                          int ranks) {
+  absl::Status fits = model::CheckRanks(config, ranks);
+  if (fits.ok()) fits = model::CheckSizes(config, limits, ranks);
+  return fits.ok() ? fits : absl::Status(fits.code(), absl::StrCat(folder.string(), ": ", fits.message()));
 }
 
 absl::Status CheckBundleGate(const fs::path& folder, const BundleManifest& manifest, const std::string& dtype) {
@@ -164,6 +172,7 @@ absl::Status ReadByManifest(const fs::path& folder, const LoadBundleOptions& opt
   auto config = LoadVerifiedConfig(folder, bundle.manifest);
   BEAMLINE_RETURN_IF_ERROR(NameWriter(config.status(), bundle.manifest.written_by));
   bundle.config = *std::move(config);
+  BEAMLINE_RETURN_IF_ERROR(CheckSizesIn(folder, bundle.config, options.limits, options.shard.size));
   bundle.memory = EstimateMemory(bundle.manifest, bundle.config, options.memory);
   if (const absl::Status fits = CheckEstimate(folder, bundle.memory, options.memory, options.memory_limit_bytes);
       !fits.ok()) {
@@ -175,6 +184,12 @@ absl::Status ReadByManifest(const fs::path& folder, const LoadBundleOptions& opt
 }
 
 }  // namespace
+
+absl::Status CheckBundleSizes(const fs::path& folder, const backend::ModelLimits& limits, int ranks) {
+  BEAMLINE_ASSIGN_OR_RETURN(const BundleManifest manifest, OpenBundleFolder(folder));
+  BEAMLINE_ASSIGN_OR_RETURN(const model::ModelConfig config, LoadVerifiedConfig(folder, manifest));
+  return CheckSizesIn(folder, config, limits, ranks);
+}
 
 absl::StatusOr<Bundle> LoadBundle(const fs::path& folder, const LoadBundleOptions& options) {
   Bundle bundle;

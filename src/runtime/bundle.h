@@ -18,6 +18,7 @@
 #include <string>
 
 #include "absl/status/statusor.h"
+#include "backend/model_limits.h"
 #include "base/safetensors.h"
 #include "catalogue/snapshot.h"
 #include "model/config.h"
@@ -41,6 +42,8 @@ struct LoadBundleOptions {
   std::string digest;     // of the bundle that is meant: ABORTED, before anything large is read, where it is another
   std::string catalogue;  // a snapshot file to use instead of the bundle's own
   MemoryUse memory;
+  // Of who computes: FAILED_PRECONDITION, before anything large is read, where the model's sizes are beyond them.
+  backend::ModelLimits limits;
   parallel::Shard shard;           // of the weights, this alone is kept in memory
   int64_t memory_limit_bytes = 0;  // of the host; 0: what the machine has available
   // The bundle must hold a gate of this type, of its weights, that passed: else FAILED_PRECONDITION, before anything
@@ -49,6 +52,10 @@ struct LoadBundleOptions {
 };
 
 absl::StatusOr<Bundle> LoadBundle(const std::filesystem::path& folder, const LoadBundleOptions& options = {});
+
+// Whether so many ranks can share the model and its sizes are within the limits, as LoadBundle asks. Reads its manifest
+// and its config.json alone.
+absl::Status CheckBundleSizes(const std::filesystem::path& folder, const backend::ModelLimits& limits, int ranks);
 
 // Every id that the vocabulary knows needs its row in the tables that are looked up by it. `source` opens the error.
 absl::Status CheckTables(const model::ModelConfig& config, const Vocabulary& vocabulary, const std::string& source);

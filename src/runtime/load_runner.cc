@@ -69,6 +69,7 @@ absl::StatusOr<LoadedModel> LoadModel(const RunnerOptions& options, backend::Con
   load.memory = {.storage = model::StorageOf(ctx),
                  .context_cache_bytes = options.context_cache_bytes,
                  .device = DeviceUseOf(ctx, options)};
+  load.limits = ctx.backend->GetModelLimits();
   load.shard = backend::ShardOf(ctx);
   load.memory_limit_bytes = options.memory_limit_bytes;
   if (IsGatedDtype(options.dtype) && options.allow_ungated_dtype) {

@@ -72,6 +72,7 @@ model::ModelConfig TinyConfig(const TinyBundleOptions& options) {
     config.decoder.ffn.top_k = 2;
   }
   if (options.ranked) config.ranker = {.width = 16, .heads = {{kLongView, 1.0}, {kLike, 2.0}}};
+  if (options.change) options.change(config);
   return config;
 }
 

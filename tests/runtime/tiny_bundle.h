@@ -6,6 +6,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -28,7 +29,8 @@ struct TinyBundleOptions {
   int heads = 2;          // of 32 dimensions in all
   int feature_width = 4;  // of most features' tables; the cuda backend wants a multiple of 8
   bool ranked = false;
-  std::string model_version;  // empty: derived
+  std::string model_version;                        // empty: derived
+  std::function<void(model::ModelConfig&)> change;  // of what the others make; null: nothing
 };
 
 // Every kind of feature, static token, both pathways.

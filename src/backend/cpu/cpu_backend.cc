@@ -42,6 +42,10 @@ void CpuBackend::SetTeam(std::shared_ptr<WorkerTeam> team) {
   team_ = std::move(team);
 }
 
+ModelLimits CpuBackend::GetModelLimits() const {
+  return precision_ == kernels::Precision::kInt8 ? Int8ModelLimits() : ModelLimits{};
+}
+
 int64_t CpuBackend::PackedWeightBytes() const {
   switch (precision_) {
     case kernels::Precision::kFp32:

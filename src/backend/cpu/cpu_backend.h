@@ -36,6 +36,7 @@ class CpuBackend : public AtenBackend {
   void SetTeam(std::shared_ptr<WorkerTeam> team);
 
   std::shared_ptr<BatchResources> BeginBatch(const std::shared_ptr<BatchWorkers>&) const override;
+  ModelLimits GetModelLimits() const override;
   int64_t PackedWeightBytes() const override;
   int64_t packed_bytes() const { return packed_.bytes(); }
   void ReleaseUnusedWeights() const override { packed_.ReleaseUnused(); }

@@ -40,6 +40,9 @@ class CudaBackend final : public Backend {
   static absl::StatusOr<std::unique_ptr<CudaBackend>> Make(const CublasLt& lt, c10::Device where, Fp8 fp8 = {});
   ~CudaBackend() override;
 
+  ModelLimits GetModelLimits() const override {
+    return CudaModelLimits(fp8_.on() && fp8_.scaling == Fp8Scaling::kAfter);
+  }
   std::shared_ptr<BatchResources> BeginBatch(const std::shared_ptr<BatchWorkers>& workers) const override;
   std::shared_ptr<BatchWorkers> NewWorkers() const override;
   std::optional<c10::Stream> StreamOf(Context& ctx) const override;

@@ -25,12 +25,12 @@
 
 namespace beamline::kernels {
 
-inline constexpr int32_t kMaxHeadDim = 256;
+inline constexpr int32_t kMaxReach = 1 << 20;          // of relative positions
 inline constexpr int32_t kMaxAttentionRows = 1 << 30;  // queries, or keys, of a request
 
 struct AttentionBatch {
   DataType type = DataType::kFloat32;  // of queries, keys, values and the result
-  int32_t heads = 1;                   // 1..65535
+  int32_t heads = 1;                   // 1..kMaxHeads
   int32_t key_value_heads = 1;         // divides heads
   int32_t head_dim = 0;                // multiple of 8, at most kMaxHeadDim
   float scale = 1;                     // of the scores, above 0; 1 / sqrt(head_dim), T5: 1
@@ -55,7 +55,7 @@ struct AttentionBatch {
   // Relative positions (T5): relative_bias[h * (2 * reach + 1) + reach + clamp(j - i, -reach, reach)] is added to the
   // scaled score of the request's i-th query and j-th key. Null: none.
   const float* relative_bias = nullptr;
-  int32_t reach = 0;  // at most 2^20
+  int32_t reach = 0;  // at most kMaxReach
   // By wgmma, where there are such kernels (PrepareWarpgroups, warpgroups_cuda.h) and the head size has one. Other
   // bits, so the same for all batches.
   bool warpgroups = false;

@@ -35,6 +35,8 @@ struct DeviceBeams {
   int32_t* count = nullptr;  // [requests]
 };
 
+inline constexpr int32_t kMaxVocabulary = 1 << 24;  // columns of a row of logits
+
 // What a head that makes logits knows of kPartColumns columns of a row besides (head_product_cuda.h), so that the row
 // need not be read again.
 inline constexpr int32_t kPartColumns = 128;
@@ -49,7 +51,7 @@ struct BeamSelectBatch {
   int64_t ld = 0;                              // elements between rows, >= vocab
   const RowPart* parts = nullptr;              // [rows of logits][RowParts(vocab)], or null
   int32_t logits_each = 0;                     // no request has more active slots in `in`
-  int32_t vocab = 0;                           // columns of a row, 1..2^24
+  int32_t vocab = 0;                           // columns of a row, 1..kMaxVocabulary
   int32_t first_code = 0;                      // column of code 0, below vocab
   int32_t level = 0;                           // 0-based level being selected, below kMaxTrieLevels
   int32_t requests = 0;                        // 1..65535

@@ -15,7 +15,7 @@ namespace beamline::kernels {
 struct HeadProductArgs {
   DataType type = DataType::kBFloat16;  // of x and weight: bf16 or fp16
   int32_t rows = 0;                     // 1..4,194,240
-  int32_t vocab = 0;                    // 1..2^24
+  int32_t vocab = 0;                    // 1..kMaxVocabulary
   int32_t k = 0;                        // multiple of 8, at most kMaxRowWidth
   const void* x = nullptr;              // [rows][x_step]
   int64_t x_step = 0;                   // multiple of 8, at least k

@@ -36,7 +36,14 @@ inline constexpr int64_t SizeOf(DataType type) {
 // their type asks for.
 inline constexpr int64_t kAlignment = 16;
 
+// Columns of rows, heads and tables come in whole vectors.
+inline constexpr int32_t kWidthMultiple = 8;
+
 // Columns of a row, where a header names no other limit of its op.
 inline constexpr int32_t kMaxRowWidth = 1 << 20;
+
+// Of attention.
+inline constexpr int32_t kMaxHeads = 65535;
+inline constexpr int32_t kMaxHeadDim = 256;
 
 }  // namespace beamline::kernels

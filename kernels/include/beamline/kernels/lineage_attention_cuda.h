@@ -21,9 +21,9 @@ inline constexpr int kMaxSteps = kMaxTrieLevels + 1;  // of a decode: an end tok
 
 struct LineageAttentionBatch {
   DataType type = DataType::kFloat32;
-  int32_t heads = 1;            // 1..65535; rows * heads: at most 2^35 - 16
+  int32_t heads = 1;            // 1..kMaxHeads; rows * heads: at most 2^35 - 16
   int32_t key_value_heads = 1;  // divides heads
-  int32_t head_dim = 0;         // multiple of 8, at most 256
+  int32_t head_dim = 0;         // multiple of 8, at most kMaxHeadDim
   float scale = 1;
   int32_t step = 0;                    // 0-based, below kMaxSteps
   int32_t requests = 0;                // 1..65535

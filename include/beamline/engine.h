@@ -63,7 +63,7 @@ struct EngineOptions {
   int max_history = 4096;             // events per request; more is refused
   int max_eligibility_items = 50000;  // per deny or allow list
   int max_rules = 256;                // distinct compiled rules kept per snapshot
-  int max_batch_rows = 2048;          // beam rows per decode step of one batch
+  int max_batch_rows = 2048;          // beam rows per decode step of one batch, each request's as the widest's
   int max_batch_requests = 64;
   int queue_capacity = 1024;  // requests waiting; more are refused
   // What by the measured costs cannot be answered in time is refused, at the door or while it waits. False: it waits

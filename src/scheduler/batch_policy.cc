@@ -10,6 +10,8 @@ namespace {
 
 using Action = BatchDecision::Action;
 
+constexpr int64_t kFreePadding = 2;  // computed over asked for
+
 // The size of a batch, and of those in it that an encode batch will run.
 struct Forming {
   BatchSize size, encoded;
@@ -30,12 +32,24 @@ struct Terms {
   bool Fits(const BatchSize& size, const QueuedJob& job) const {
     if (size.requests == 0) return true;  // the most urgent job always goes, even alone above a limit
     if (size.requests >= limits.max_requests) return false;
-    if (size.rows + job.rows > limits.max_rows) return false;
-    return kind == WorkKind::kDecode || size.context_tokens + job.context_tokens <= limits.max_context_tokens;
+    BatchSize grown = size;
+    grown.Add(job.rows, job.context_tokens);
+    if (grown.computed_rows() > limits.max_rows) return false;
+    return kind == WorkKind::kDecode || grown.computed_tokens() <= limits.max_context_tokens;
   }
   bool Full(const BatchSize& size) const {
-    return size.requests >= limits.max_requests || size.rows >= limits.max_rows ||
-           (kind == WorkKind::kEncode && size.context_tokens >= limits.max_context_tokens);
+    return size.requests >= limits.max_requests || size.computed_rows() >= limits.max_rows ||
+           (kind == WorkKind::kEncode && size.computed_tokens() >= limits.max_context_tokens);
+  }
+  // Whether the job may be computed at the size of the batch's largest, or these at its own.
+  bool Shares(const Forming& batch, const QueuedJob& job) const {
+    Forming together = batch, alone;
+    together.Add(job);
+    alone.Add(job);
+    const bool padded = together.size.computed_rows() > kFreePadding * together.size.rows ||
+                        (kind == WorkKind::kEncode &&
+                         together.encoded.computed_tokens() > kFreePadding * together.encoded.context_tokens);
+    return !padded || Needed(together) <= Needed(batch) + Needed(alone);
   }
   // Until the answers of a batch: what follows an encode batch is one decode batch of the same jobs.
   absl::Duration Needed(const Forming& batch) const {
@@ -91,6 +105,7 @@ Candidate FormBatch(absl::Span<const QueuedJob> queue, bool waits, const Terms& 
     const bool first = batch.jobs.empty();
     if (!first && job->group != batch.jobs[0]->group) continue;
     if (!terms.Fits(formed.size, *job)) continue;  // a smaller one further down may still fit
+    if (!first && !terms.Shares(formed, *job)) continue;
     Forming grown = formed;
     grown.Add(*job);
     const absl::Time end = terms.now + terms.Needed(grown);

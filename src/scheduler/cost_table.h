@@ -1,18 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// What a batch costs: (rows, context tokens) -> duration, per kind of work. Steps are fixed in number, so a batch's
-// size predicts its time; sizes are bucketed, four buckets to a factor of two. Two layers: the baseline, measured at
-// warm-up before any traffic, and the observations of the batches that ran, of which each bucket keeps an exponential
-// average (beginning, where there is a baseline, with what was expected). One disturbed batch says little: it counts as
-// at most eight times what was known, so that a process that stood still for seconds does not refuse for as many, and
-// what has become slower for good is known after a few. A value: SetBaseline and Observe change it, Estimate is a pure
-// function of it. Not thread-safe; the scheduler guards its own.
+// What a batch costs: (rows, context tokens) -> duration, per kind of work, both as they are computed. Steps are fixed
+// in number, so a batch's size predicts its time; sizes are bucketed, four buckets to a factor of two. Two layers: the
+// baseline, measured at warm-up before any traffic, and the observations of the batches that ran, of which each bucket
+// keeps an exponential average (beginning, where there is a baseline, with what was expected). One disturbed batch says
+// little: it counts as at most eight times what was known, so that a process that stood still for seconds does not
+// refuse for as many, and what has become slower for good is known after a few. A value: SetBaseline and Observe change
+// it, Estimate is a pure function of it. Not thread-safe; the scheduler guards its own.
 //
 // Observations are forgotten when nothing refreshed any for `max_age`, and a bucket's when nothing refreshed it for ten
 // times as long (where sizes take turns, each is seldom), so that one slow batch (a cold start, a stall) can never make
 // the engine refuse its like for good; the baseline then speaks alone. Zero means unknown.
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <cstdint>
 #include <vector>
@@ -24,17 +25,24 @@ namespace beamline::scheduler {
 
 enum class WorkKind : uint8_t { kEncode = 0, kDecode = 1 };
 
-// The size of a batch or of several: sums over its jobs.
+// The size of a batch or of several: sums over its jobs, and the largest of them, by which a batch is computed: its
+// tensors are [requests, widest] and [requests, longest].
 struct BatchSize {
   int64_t requests = 0;
   int64_t rows = 0;            // beam rows of one decode step
   int64_t context_tokens = 0;  // encoder tokens
+  int64_t widest = 0, longest = 0;
 
   void Add(int64_t job_rows, int64_t job_tokens) {
     ++requests;
     rows += job_rows;
     context_tokens += job_tokens;
+    widest = std::max(widest, job_rows);
+    longest = std::max(longest, job_tokens);
   }
+  // Of one batch; the sums, where no job was added.
+  int64_t computed_rows() const { return std::max(rows, requests * widest); }
+  int64_t computed_tokens() const { return std::max(context_tokens, requests * longest); }
   friend bool operator==(const BatchSize&, const BatchSize&) = default;
 };
 

@@ -85,6 +85,52 @@ TEST(BatchPolicyTest, SmallerJobsFillWhatABigOneLeaves) {
   EXPECT_THAT(Decide({}, {At(1), big, At(3)}, {.max_rows = 32}).batch, ElementsAre(0));
 }
 
+// Twice the rows of one job, or ten times, take twice as long, or ten times: nothing is gained by company.
+CostTable Linear() {
+  CostTable cost;
+  for (int64_t n = 1; n <= 1024; n *= 2) {
+    cost.Observe(WorkKind::kEncode, {n, 8 * n, 100 * n}, n * kMs, kNow);
+    cost.Observe(WorkKind::kDecode, {n, 8 * n, 100 * n}, n * kMs, kNow);
+  }
+  return cost;
+}
+
+// The kernels compute every request of a batch at the size of its largest.
+TEST(BatchPolicyTest, NarrowOnesBecomeNotWideForTheSakeOfAWideOne) {
+  std::vector<QueuedJob> queue = {At(1), At(2), At(3), At(4), At(5), At(6)};
+  queue[0].rows = queue[4].rows = 512;
+  const BatchLimits limits{.max_rows = 2048};
+  EXPECT_THAT(Decide({}, queue, limits, Linear()).batch, ElementsAre(1, 2, 5, 6)) << "at most as many as wide ones";
+  EXPECT_THAT(Decide(queue, {}, limits, Linear()).batch, ElementsAre(1, 2, 5, 6)) << "what is encoded decodes together";
+  EXPECT_THAT(Decide({}, queue, limits).batch, ElementsAre(1, 2, 3, 4)) << "nothing is known, but the limit";
+  queue[0].rows = 8;
+  EXPECT_THAT(Decide({}, queue, limits, Linear()).batch, ElementsAre(1, 2, 3, 4, 6)) << "nor for one behind them";
+}
+
+TEST(BatchPolicyTest, ShortOnesBecomeNotLongForTheSakeOfALongOne) {
+  std::vector<QueuedJob> queue = {At(1), At(2), At(3), At(4), At(5)};
+  for (QueuedJob& job : queue) job.context_tokens = 10;
+  queue[1].context_tokens = 512;
+  EXPECT_THAT(Decide(queue, {}, {}, Linear()).batch, ElementsAre(1, 2)) << "two, of which one is long, are half empty";
+  queue[0].priority = queue[2].priority = Priority::kCritical;
+  EXPECT_THAT(Decide(queue, {}, {}, Linear()).batch, ElementsAre(1, 3, 4, 5));
+  queue[1].expects_context = true;
+  EXPECT_THAT(Decide(queue, {}, {}, Linear(), true).batch, ElementsAre(1, 3, 2, 4, 5)) << "nobody will encode it";
+  EXPECT_THAT(Decide({}, queue, {}, Linear(), true).batch, ElementsAre(1, 3, 2, 4, 5)) << "beams alone count here";
+}
+
+TEST(BatchPolicyTest, WhereRoomCostsNothingAllShareIt) {
+  CostTable cost;  // up to 4,096 rows one takes as long as the other
+  for (int64_t n = 1; n <= 512; n *= 2) {
+    for (int64_t tokens = 100; tokens <= 800; tokens *= 2)
+      cost.Observe(WorkKind::kDecode, {1, 8 * n, tokens}, 6 * kMs, kNow);
+  }
+  std::vector<QueuedJob> queue = {At(1), At(2), At(3), At(4), At(5)};
+  queue[0].rows = 256;
+  EXPECT_THAT(Decide({}, queue, {.max_rows = 2048}, cost, true).batch, ElementsAre(1, 2, 3, 4, 5));
+  EXPECT_THAT(Decide({}, queue, {.max_rows = 1000}, cost).batch, ElementsAre(1, 2, 3)) << "of four 1,024 are computed";
+}
+
 TEST(BatchPolicyTest, AJobAboveTheTokenBudgetIsEncodedAlone) {
   QueuedJob huge = At(1);
   huge.context_tokens = 1'000'000;
@@ -299,8 +345,8 @@ TEST(BatchPolicyTest, HoldsItsRulesOnRandomQueues) {
     }
     ASSERT_GE(size.requests, 1);
     ASSERT_LE(size.requests, limits.max_requests);
-    ASSERT_LE(size.rows, limits.max_rows);
-    ASSERT_TRUE(!is_encode || size.context_tokens <= limits.max_context_tokens || size.requests == 1);
+    ASSERT_LE(size.computed_rows(), limits.max_rows);
+    ASSERT_TRUE(!is_encode || size.computed_tokens() <= limits.max_context_tokens || size.requests == 1);
   }
   EXPECT_GT(waits, 100);
   EXPECT_GT(batches, 1000);

@@ -50,8 +50,8 @@ class AttentionTest : public OpsTest {
   }
   static Scoring ScoringOf(const Weights& w) {
     if (!w.bias) return {};
-    return {1, [table = w.bias->matrix, buckets = w.buckets](int head, int64_t distance) {
-              return table(kernels::RelativePositionBucket(static_cast<int32_t>(distance), buckets), head);
+    return {1, [table = w.bias->matrix, buckets = w.buckets](int head, int64_t query, int64_t key) {
+              return table(kernels::RelativePositionBucket(static_cast<int32_t>(key - query), buckets), head);
             }};
   }
 

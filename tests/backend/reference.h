@@ -1,14 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Naive double-precision forms of the ops, and the fixture every op test runs on: one suite, parametrised by device and
-// dtype, so that each backend and device runs the same tests. Inputs are rounded to the dtype before the reference sees
-// them; only the arithmetic differs.
+// The fixture every op test runs on, beside the naive forms of matrix.h: one suite, parametrised by device and dtype,
+// so that each backend and device runs the same tests. Inputs are rounded to the dtype before the reference sees them;
+// only the arithmetic differs.
 #pragma once
 
 #include <algorithm>
 #include <cmath>
 #include <cstdlib>
-#include <functional>
 #include <limits>
 #include <random>
 #include <string>
@@ -16,49 +15,12 @@
 
 #include <c10/util/Float8_e4m3fn.h>
 
+#include "backend/matrix.h"
 #include "backend/ops.h"
 #include "backend/test_context.h"
 #include "gtest/gtest.h"
 
 namespace beamline::backend {
-
-struct Matrix {
-  int64_t rows = 0, cols = 0;
-  std::vector<double> v;
-  Matrix(int64_t r, int64_t c) : rows(r), cols(c), v(r * c, 0.0) {}
-  double& operator()(int64_t r, int64_t c) { return v[r * cols + c]; }
-  double operator()(int64_t r, int64_t c) const { return v[r * cols + c]; }
-};
-
-// x times w transposed: w is [out, in].
-inline Matrix MatMul(const Matrix& x, const Matrix& w) {
-  Matrix y(x.rows, w.rows);
-  for (int64_t r = 0; r < x.rows; ++r) {
-    for (int64_t o = 0; o < w.rows; ++o) {
-      for (int64_t i = 0; i < x.cols; ++i) y(r, o) += x(r, i) * w(o, i);
-    }
-  }
-  return y;
-}
-
-inline double Silu(double x) { return x / (1 + std::exp(-x)); }
-inline double GeluTanh(double x) {
-  return 0.5 * x * (1 + std::tanh(std::sqrt(2 / std::acos(-1.0)) * (x + 0.044715 * x * x * x)));
-}
-inline double Sigmoid(double x) { return 1 / (1 + std::exp(-x)); }
-
-// Gate columns, then values.
-inline Matrix GatedSilu(const Matrix& both) {
-  Matrix hidden(both.rows, both.cols / 2);
-  for (int64_t r = 0; r < hidden.rows; ++r) {
-    for (int64_t i = 0; i < hidden.cols; ++i) hidden(r, i) = Silu(both(r, i)) * both(r, hidden.cols + i);
-  }
-  return hidden;
-}
-
-inline Matrix SwiGlu(const Matrix& x, const Matrix& up, const Matrix& down) {
-  return MatMul(GatedSilu(MatMul(x, up)), down);
-}
 
 // Every value the nearest E4M3 number of its row, whose largest is 448 steps of the row's scale.
 inline Matrix QuantizedRows(const Matrix& x) {
@@ -73,44 +35,6 @@ inline Matrix QuantizedRows(const Matrix& x) {
     }
   }
   return rounded;
-}
-
-inline Matrix Columns(const Matrix& x, int64_t begin, int64_t count) {
-  Matrix y(x.rows, count);
-  for (int64_t r = 0; r < x.rows; ++r) {
-    for (int64_t c = 0; c < count; ++c) y(r, c) = x(r, begin + c);
-  }
-  return y;
-}
-
-// How scores are made of products: as onerec_v1 does it, or with T5's scale and relative bias.
-struct Scoring {
-  double scale = 0;  // 0: 1 / sqrt(head_dim)
-  std::function<double(int, int64_t)> bias = [](int head, int64_t distance) { return 0.0; };
-};
-
-// Row q attends, per head, to the rows k for which sees(q, k); rows are positions.
-inline Matrix Attend(const Matrix& q, const Matrix& k, const Matrix& v, int heads,
-                     const std::function<bool(int64_t, int64_t)>& sees, const Scoring& scoring = {}) {
-  Matrix out(q.rows, q.cols);
-  const int64_t dim = q.cols / heads;
-  const double scale = scoring.scale == 0 ? 1 / std::sqrt(static_cast<double>(dim)) : scoring.scale;
-  for (int64_t r = 0; r < q.rows; ++r) {
-    for (int h = 0; h < heads; ++h) {
-      std::vector<double> p(k.rows, 0.0);
-      double sum = 0;
-      for (int64_t j = 0; j < k.rows; ++j) {
-        if (!sees(r, j)) continue;
-        double score = 0;
-        for (int64_t i = 0; i < dim; ++i) score += q(r, h * dim + i) * k(j, h * dim + i);
-        sum += p[j] = std::exp(score * scale + scoring.bias(h, j - r));
-      }
-      for (int64_t j = 0; j < k.rows && sum > 0; ++j) {
-        for (int64_t i = 0; i < dim; ++i) out(r, h * dim + i) += p[j] / sum * v(j, h * dim + i);
-      }
-    }
-  }
-  return out;
 }
 
 struct OpsCase {

@@ -55,19 +55,17 @@ bool Better(const NaiveHypothesis& a, const NaiveHypothesis& b) {
   return a.sid < b.sid;
 }
 
-bool NearTie(const NaiveHypothesis& a, const NaiveHypothesis& b) {
-  const double gap = std::abs(a.score - b.score);
-  return gap > 0 && gap < kNearTie;
-}
-
-// Sorts, keeps the best `width` and says whether the choice or the order hangs on a rounding.
-bool KeepBest(std::vector<NaiveHypothesis>& candidates, int width) {
+// Sorts `candidates`, keeps the best `width` as the answer's list and notes whether the choice or the order hangs on a
+// rounding.
+void KeepBest(std::vector<NaiveHypothesis> candidates, int width, double near, NaiveAnswer& answer) {
   std::sort(candidates.begin(), candidates.end(), Better);
-  bool near_tie = false;
   const size_t looked_at = std::min<size_t>(candidates.size(), width + 1);
-  for (size_t i = 1; i < looked_at; ++i) near_tie |= NearTie(candidates[i - 1], candidates[i]);
+  for (size_t i = 1; i < looked_at; ++i) {
+    const double gap = candidates[i - 1].score - candidates[i].score;
+    (gap > 0 ? answer.near_tie : answer.tie) |= gap < near;
+  }
   if (static_cast<size_t>(width) < candidates.size()) candidates.resize(width);
-  return near_tie;
+  answer.list = std::move(candidates);
 }
 
 }  // namespace
@@ -109,8 +107,7 @@ NaiveAnswer NaiveBeam(const NaiveRequest& request, const LogitsOf& logits) {
         candidates.push_back(std::move(child));
       }
     }
-    answer.near_tie |= KeepBest(candidates, width);
-    answer.list = std::move(candidates);
+    KeepBest(std::move(candidates), width, request.near_tie, answer);
   }
   return answer;
 }
@@ -138,7 +135,7 @@ NaiveAnswer NaiveExhaustive(const NaiveRequest& request, const LogitsOf& logits,
     }
     if (!std::isinf(hypothesis.score)) answer.list.push_back(std::move(hypothesis));
   }
-  answer.near_tie = KeepBest(answer.list, top);
+  KeepBest(std::move(answer.list), top, request.near_tie, answer);
   return answer;
 }
 

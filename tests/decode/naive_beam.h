@@ -16,6 +16,7 @@
 namespace beamline::decode::testing {
 
 inline constexpr double kTolerance = 1e-5;  // of scores against this oracle; promise 4 of the design
+inline constexpr double kNearTie = 2e-5;
 
 // Logits of the level after `prefix`, one per code of that level. Deterministic.
 using LogitsOf = std::function<std::vector<float>(absl::Span<const Code> prefix)>;
@@ -31,16 +32,17 @@ struct NaiveRequest {
   Eligibility eligibility;
   ScoreRule score_rule = ScoreRule::kFull;
   std::vector<int> widths;  // [levels]
+  double near_tie = kNearTie;
 };
 
 struct NaiveAnswer {
   bool non_finite = false;  // the request must fail
-  // Two candidates at some cut, or two neighbours in the answer, whose scores differ by less than `kNearTie` but are
-  // not equal: fp32 may order them the other way.
+  // Two candidates at some cut, or two neighbours in the answer, whose scores differ by less than the request's
+  // `near_tie` but are not equal: fp32 may order them the other way.
   bool near_tie = false;
+  bool tie = false;  // two such whose scores are equal: SIDs order them
   std::vector<NaiveHypothesis> list;
 };
-inline constexpr double kNearTie = 2e-5;
 
 bool NaiveEligible(const CatalogueItem& item, const Eligibility& eligibility);
 

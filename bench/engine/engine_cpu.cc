@@ -5,9 +5,10 @@
 // vocabulary of 1,100 and 24,676 tokens):
 //   A  d 128, 6 x 64 heads, FFN 1024 relu, 4 + 4 layers, SIDs of 4 x 256
 //   B  d 256, 8 x 32 heads, gated FFN 1024, 4 + 4 layers, SIDs of 3 x 8192
-// 80 history tokens, 10,000 items. Milliseconds per request, and with its context cached (decode alone); the share that
-// the request's arithmetic reaches of the rate of a 2048^3 fp32 product in the best library at hand, times the threads,
-// both measured in turns; and where the time goes.
+// 80 history tokens, 10,000 items; or histories of many lengths in a batch, encoded without and with their padding.
+// Milliseconds per request, and with its context cached (decode alone); the share that the request's arithmetic reaches
+// of the rate of a 2048^3 fp32 product in the best library at hand, times the threads, both measured in turns; and
+// where the time goes.
 //
 // beamline_engine_cpu_bench --help has the options. One thread is timed in its CPU seconds, so that other work on the
 // machine disturbs little; more in wall-clock seconds: measure those on a quiet machine.
@@ -48,6 +49,7 @@ struct Options {
   std::vector<std::string> sizes = {"A", "B"};
   std::vector<int> beams = {20, 50, 128, 512}, batches = {1, 16}, threads = {1, 2}, clients = {1};
   std::vector<std::string> families = {"t5", "onerec_v1"}, dtypes = {"fp32"}, backends = {"cpu", "aten"};
+  std::vector<std::string> lengths = {"full"};
   double seconds = 1;
   int64_t items = 10000;
 };
@@ -63,7 +65,8 @@ of a 2048^3 fp32 product, measured in turns. Of one thread also where the time g
 
   beamline_engine_cpu_bench --backends cpu --batches 1 --threads 1          # one core against its ceiling
   beamline_engine_cpu_bench --backends cpu --dtypes fp32,bf16,int8 --batches 1 --threads 1
-  beamline_engine_cpu_bench --backends cpu --items 10000000 --beams 512     # what a large catalogue costs)");
+  beamline_engine_cpu_bench --backends cpu --items 10000000 --beams 512     # what a large catalogue costs
+  beamline_engine_cpu_bench --backends cpu --batches 16 --lengths mixed,padded  # what leaving padding out brings)");
   const auto list = [&app](const char* name, auto& to, const char* what) {
     return app.add_option(name, to, what)->delimiter(',')->capture_default_str();
   };
@@ -78,6 +81,10 @@ of a 2048^3 fp32 product, measured in turns. Of one thread also where the time g
       ->check(CLI::Range(1, 1024));
   list("--dtypes", options.dtypes, "fp32, bf16, int8 (not aten)")->check(CLI::IsMember({"fp32", "bf16", "int8"}));
   list("--backends", options.backends, "cpu, aten")->check(CLI::IsMember({"cpu", "aten"}));
+  list("--lengths", options.lengths,
+       "Of histories: full, all of 80 tokens; mixed, evenly spread from 80 / batch to 80; padded, the same, and the "
+       "encoder runs over their padding, too")
+      ->check(CLI::IsMember({"full", "mixed", "padded"}));
   app.add_option("--items", options.items, "Items of the catalogue")
       ->check(CLI::Range(int64_t{1024}, int64_t{100'000'000}))
       ->capture_default_str();
@@ -114,14 +121,13 @@ model::ModelConfig Config(const std::string& family, char size) {
   return config;
 }
 
-// Multiply-adds of one request, times two. A level has no more rows than the level before it has nodes.
-double Flops(const model::ModelConfig& c, const kernels::TrieView& trie, int beams) {
+// Multiply-adds of a request of so many tokens, times two. A level has no more rows than the level before it has nodes.
+double Flops(const model::ModelConfig& c, const kernels::TrieView& trie, int beams, int tokens) {
   const double d = c.d_model, inner = c.inner(), ffn = c.encoder.ffn.width * (c.encoder.ffn.gated ? 3.0 : 2.0) * d;
-  const double token =
-      c.encoder.layers * (4 * d * inner + ffn + 2 * kTokens * inner) + c.decoder.layers * 2 * d * inner;
-  double total = kTokens * token, rows = 1;
+  const double token = c.encoder.layers * (4 * d * inner + ffn + 2 * tokens * inner) + c.decoder.layers * 2 * d * inner;
+  double total = tokens * token, rows = 1;
   for (size_t level = 0; level < c.level_sizes.size(); ++level) {
-    const double row = c.decoder.layers * (6 * d * inner + ffn + 2 * kTokens * inner + 2.0 * level * inner);
+    const double row = c.decoder.layers * (6 * d * inner + ffn + 2 * tokens * inner + 2.0 * level * inner);
     total += rows * (row + d * static_cast<double>(c.is_t5() ? c.t5.vocabulary : c.level_sizes[level]));
     rows = std::min<double>(beams, trie.level[level].num_nodes);
   }
@@ -146,8 +152,8 @@ class TimedBackend final : public backend::CpuBackend {
     return Timed("ffn", [&] { return CpuBackend::FeedForward(ctx, x, w); });
   }
   Tensor SelfAttention(backend::Context& ctx, const Tensor& x, const backend::SelfAttentionWeights& w,
-                       const Tensor& mask) const override {
-    return Timed("encoder attention", [&] { return CpuBackend::SelfAttention(ctx, x, w, mask); });
+                       const backend::TokenView& view) const override {
+    return Timed("encoder attention", [&] { return CpuBackend::SelfAttention(ctx, x, w, view); });
   }
   Tensor ContextKeyValue(backend::Context& ctx, const Tensor& x, const backend::CrossAttentionWeights& w,
                          int64_t batch) const override {
@@ -181,21 +187,32 @@ struct Case {
   const kernels::ConstraintView& constraint;
   int beams, batch;
   int threads = 1, clients = 1;
+  std::string lengths = "full";
+
+  int tokens(int request) const { return lengths == "full" ? kTokens : kTokens * (request + 1) / batch; }
 };
 
-model::EncoderInput Histories(const model::ModelConfig& config, int batch) {
+model::EncoderInput Histories(const Case& c) {
+  const model::ModelConfig& config = c.model.config();
   const bool t5 = config.is_t5();
-  model::EncoderInput input = model::MakeEncoderInput(config, batch, t5 ? kTokens : 0, t5 ? 0 : kTokens);
+  model::EncoderInput input = model::MakeEncoderInput(config, c.batch, t5 ? kTokens : 0, t5 ? 0 : kTokens);
   std::mt19937 random(1);
   for (int32_t& code : input.pathways[t5 ? model::kShortTerm : model::kPositive].features) {
     code = static_cast<int32_t>(1 + random() % config.level_sizes[0]);
   }
-  for (size_t i = 0; i < input.order.size(); ++i) input.order[i] = static_cast<int32_t>(i % kTokens);
+  for (int i = 0; i < c.batch * kTokens; ++i) {
+    if (i % kTokens < c.tokens(i / kTokens)) input.order[i] = i % kTokens;
+  }
   return input;
 }
 
 std::vector<model::ContextHandle> Encode(backend::Context& ctx, const Case& c, const model::EncoderInput& input) {
-  model::EncodedContext encoded = c.model.Encode(ctx, model::UploadEncoderInput(ctx, c.model.config(), input));
+  model::EncoderBatch batch = model::UploadEncoderInput(ctx, c.model.config(), input);
+  if (c.lengths == "padded") {
+    batch.packing = {};
+    batch.order = backend::UploadInts(ctx, input.order, batch.order.sizes());
+  }
+  model::EncodedContext encoded = c.model.Encode(ctx, batch);
   model::TakeFirstStep(ctx, c.model, encoded);
   return model::SplitContext(ctx, encoded);
 }
@@ -244,7 +261,7 @@ double MeasureThroughput(const backend::Context& shared, const Case& c, const mo
 Timing Measure(const Options& options, const backend::Context& shared, const Case& c,
                const bench::GemmLibrary& ceiling) {
   const clockid_t clock = c.threads * c.clients == 1 ? CLOCK_THREAD_CPUTIME_ID : CLOCK_MONOTONIC;
-  const model::EncoderInput input = Histories(c.model.config(), c.batch);
+  const model::EncoderInput input = Histories(c);
   Timing timing;
   const double until = Seconds(CLOCK_MONOTONIC) + options.seconds;
   for (int run = 0; run < 7 || Seconds(CLOCK_MONOTONIC) < until; ++run) {
@@ -270,7 +287,7 @@ Timing Measure(const Options& options, const backend::Context& shared, const Cas
 void PrintShares(const TimedBackend& timed, const Case& c) {
   backend::Context shared;
   shared.backend = &timed;
-  const model::EncoderInput input = Histories(c.model.config(), c.batch);
+  const model::EncoderInput input = Histories(c);
   double start = 0;
   constexpr int kRuns = 5;
   for (int run = 0; run < kRuns; ++run) {
@@ -308,11 +325,12 @@ bench::GemmLibrary MeasureCeilings() {
 }
 
 void PrintCase(const Timing& timing, const Case& c) {
-  const double flops = Flops(c.model.config(), c.constraint.trie, c.beams),
-               ceiling = bench::kCeilingFlops / timing.gemm * c.threads;
-  std::printf("%5d %5d %7d %7d %8.2f %8.2f %6.2f %7.2f %9.1f %7.0f %%\n", c.beams, c.batch, c.threads, c.clients,
-              timing.request * 1e3, timing.decode * 1e3, timing.request / timing.decode, flops * 1e-9,
-              flops / timing.request * 1e-9, 100 * flops / timing.request / ceiling);
+  double flops = 0;
+  for (int i = 0; i < c.batch; ++i) flops += Flops(c.model.config(), c.constraint.trie, c.beams, c.tokens(i)) / c.batch;
+  const double ceiling = bench::kCeilingFlops / timing.gemm * c.threads;
+  std::printf("%-7s %5d %5d %7d %7d %8.2f %8.2f %6.2f %7.2f %9.1f %7.0f %%\n", c.lengths.c_str(), c.beams, c.batch,
+              c.threads, c.clients, timing.request * 1e3, timing.decode * 1e3, timing.request / timing.decode,
+              flops * 1e-9, flops / timing.request * 1e-9, 100 * flops / timing.request / ceiling);
 }
 
 kernels::Precision PrecisionOf(const std::string& dtype) {
@@ -329,8 +347,8 @@ int Run(const Options& options) {
   for (const char* dtype : {"fp32", "bf16", "int8"}) {
     std::printf(" %s %s", dtype, kernels::BestGemm(PrecisionOf(dtype)).name);
   }
-  std::printf("\n%-22s %5s %5s %7s %7s %8s %8s %6s %7s %9s %9s\n", "model", "beams", "batch", "threads", "clients",
-              "ms", "cached", "ratio", "GFLOP", "GFLOP/s", "of GEMM");
+  std::printf("\n%-22s %-7s %5s %5s %7s %7s %8s %8s %6s %7s %9s %9s\n", "model", "lengths", "beams", "batch", "threads",
+              "clients", "ms", "cached", "ratio", "GFLOP", "GFLOP/s", "of GEMM");
   for (const std::string& family : options.families) {
     for (const std::string& size : options.sizes) {
       const model::ModelConfig config = Config(family, size[0]);
@@ -350,12 +368,14 @@ int Run(const Options& options) {
             for (const int clients : options.clients) {
               for (const int batch : options.batches) {
                 for (const int beams : options.beams) {
-                  const Case c{*model, *constraint, beams, batch, threads, clients};
-                  const Timing timing = Measure(options, ctx, c, ceiling);
-                  std::printf("%-22s ", absl::StrCat(family, " ", size, " ", name, " ", dtype).c_str());
-                  PrintCase(timing, c);
-                  if (name == "cpu" && threads * clients == 1) PrintShares(timed, c);
-                  std::fflush(stdout);
+                  for (const std::string& lengths : options.lengths) {
+                    const Case c{*model, *constraint, beams, batch, threads, clients, lengths};
+                    const Timing timing = Measure(options, ctx, c, ceiling);
+                    std::printf("%-22s ", absl::StrCat(family, " ", size, " ", name, " ", dtype).c_str());
+                    PrintCase(timing, c);
+                    if (name == "cpu" && threads * clients == 1) PrintShares(timed, c);
+                    std::fflush(stdout);
+                  }
                 }
               }
             }

@@ -88,7 +88,9 @@ class Backend {
 
   virtual Tensor VisibilityMask(Context&, const Tensor& order, const Tensor& limit, int repeat) const = 0;
   virtual Tensor PaddingMask(Context&, const Tensor& order) const = 0;
-  virtual Tensor SelfAttention(Context&, const Tensor& x, const SelfAttentionWeights&, const Tensor& mask) const = 0;
+  virtual Tensor SelfAttention(Context&, const Tensor& x, const SelfAttentionWeights&, const TokenView& view) const = 0;
+  // x [n, width], rows int32 [m] -> [m, width]; of -1, zeros. See PackTokens.
+  virtual Tensor GatherRows(Context&, const Tensor& x, const Tensor& rows) const = 0;
   virtual Tensor CausalSelfAttention(Context&, const Tensor& x, const SelfAttentionWeights&, int length) const = 0;
   virtual Tensor ContextKeyValue(Context&, const Tensor& x, const CrossAttentionWeights&, int64_t batch) const = 0;
   virtual Tensor CrossAttention(Context&, const Tensor& x, const CrossAttentionWeights&,
@@ -117,6 +119,7 @@ class Backend {
     return body(inputs);
   }
   virtual int64_t RoomFor(const Context&, int64_t size, int64_t) const { return size; }
+  virtual int64_t RowsToPack(const Context&, int64_t, int64_t) const { return 0; }
   virtual bool SearchesOnDevice() const { return false; }
   // Null: beams live on the host, and SelectBeams is all there is.
   virtual std::unique_ptr<DeviceSearch> BeginSearch(Context&, absl::Span<const DeviceSearchRequest>) const {

@@ -64,6 +64,31 @@ struct CrossAttentionWeights {
   bool inner_dropout = false;
 };
 
+// Where the tokens of a batch [batch * tokens] go, so that no padding stands between those of a request: to the front
+// of its own `tokens` rows, or, packed, one request's behind another's in fewer rows, some of nobody at the end. Int32.
+struct TokenPacking {
+  at::Tensor from;  // [rows]: the row that each was; -1: padding, nobody's. Undefined: all stay where they are
+  // Undefined, where each request has its own rows.
+  at::Tensor bounds;   // [2, batch]: the first row of each request, then how many it has
+  at::Tensor order;    // [1, rows]; of nobody's, kPaddingOrder
+  at::Tensor to;       // [batch * tokens]: the row of each, a request's tokens before its padding, which is -1
+  int64_t tokens = 0;  // no request has more
+
+  bool packed() const { return bounds.defined(); }
+};
+
+// What the encoder's tokens see of each other: a mask over the batch, or over a packing's order.
+struct TokenView {
+  at::Tensor mask;
+  TokenPacking packing = {};
+};
+
+// Of which batch the rows are that a context is made of.
+struct ContextRows {
+  int64_t batch = 1;
+  TokenPacking packing = {};
+};
+
 // What the decoder of one layer sees of the context.
 struct ContextView {
   at::Tensor key_value;  // of ContextKeyValue: [batch, tokens, 2 * heads * head_dim]

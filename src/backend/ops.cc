@@ -108,16 +108,26 @@ Tensor VisibilityMask(Context& ctx, const Tensor& order, const Tensor& limit, in
 
 Tensor PaddingMask(Context& ctx, const Tensor& order) { return ctx.backend->PaddingMask(ctx, order); }
 
-Tensor SelfAttention(Context& ctx, const Tensor& x, const SelfAttentionWeights& w, const Tensor& mask) {
-  return ctx.backend->SelfAttention(ctx, x, w, mask);
+Tensor SelfAttention(Context& ctx, const Tensor& x, const SelfAttentionWeights& w, const TokenView& view) {
+  return ctx.backend->SelfAttention(ctx, x, w, view);
+}
+
+Tensor PackTokens(Context& ctx, const Tensor& x, const TokenPacking& packing) {
+  return packing.from.defined() ? ctx.backend->GatherRows(ctx, x, packing.from) : x;
+}
+
+Tensor UnpackTokens(Context& ctx, const Tensor& x, const TokenPacking& packing) {
+  return packing.packed() ? ctx.backend->GatherRows(ctx, x, packing.to) : x;
 }
 
 Tensor CausalSelfAttention(Context& ctx, const Tensor& x, const SelfAttentionWeights& w, int length) {
   return ctx.backend->CausalSelfAttention(ctx, x, w, length);
 }
 
-Tensor ContextKeyValue(Context& ctx, const Tensor& x, const CrossAttentionWeights& w, int64_t batch) {
-  return ctx.backend->ContextKeyValue(ctx, x, w, batch);
+Tensor ContextKeyValue(Context& ctx, const Tensor& x, const CrossAttentionWeights& w, const ContextRows& of) {
+  if (!of.packing.packed()) return ctx.backend->ContextKeyValue(ctx, x, w, of.batch);
+  const Tensor packed = ctx.backend->ContextKeyValue(ctx, x, w, 1).squeeze(0);
+  return UnpackTokens(ctx, packed, of.packing).view({of.batch, -1, packed.size(1)});
 }
 
 Tensor CrossAttention(Context& ctx, const Tensor& x, const CrossAttentionWeights& w, const ContextView& context) {
@@ -145,6 +155,10 @@ std::vector<Tensor> TakeVisible(Context& ctx, absl::Span<const Tensor> xs, const
 }
 
 int64_t RoomFor(const Context& ctx, int64_t size, int64_t fewest) { return ctx.backend->RoomFor(ctx, size, fewest); }
+
+int64_t RowsToPack(const Context& ctx, int64_t tokens, int64_t padded) {
+  return ctx.backend->RowsToPack(ctx, tokens, padded);
+}
 
 bool SearchesOnDevice(const Context& ctx) { return ctx.backend->SearchesOnDevice(); }
 

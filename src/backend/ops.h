@@ -85,12 +85,16 @@ Tensor RowsOfRank(const Tensor& weight, parallel::Shard shard);
 Tensor VisibilityMask(Context& ctx, const Tensor& order, const Tensor& limit, int repeat);
 // Every query sees all but padding.
 Tensor PaddingMask(Context& ctx, const Tensor& order);
-// Encoder: x [batch * tokens, d] -> same
-Tensor SelfAttention(Context& ctx, const Tensor& x, const SelfAttentionWeights& w, const Tensor& mask);
+// Encoder: x [batch * tokens, d], packed [rows, d] -> same, with the same bits of each row but in aten.
+Tensor SelfAttention(Context& ctx, const Tensor& x, const SelfAttentionWeights& w, const TokenView& view);
+// x [batch * tokens, width] -> [rows, width]; packed rows -> [batch * tokens, width]. What is of nobody is zeros; x
+// itself where there is nothing to do.
+Tensor PackTokens(Context& ctx, const Tensor& x, const TokenPacking& packing);
+Tensor UnpackTokens(Context& ctx, const Tensor& x, const TokenPacking& packing);
 // Decoder, teacher-forced: each run of `length` rows attends causally to itself. x [groups * length, d] -> same
 Tensor CausalSelfAttention(Context& ctx, const Tensor& x, const SelfAttentionWeights& w, int length);
-// x [batch * tokens, d] -> [batch, tokens, 2 * heads * head_dim]
-Tensor ContextKeyValue(Context& ctx, const Tensor& x, const CrossAttentionWeights& w, int64_t batch);
+// x [batch * tokens, d], packed [rows, d] -> [batch, tokens, 2 * heads * head_dim]
+Tensor ContextKeyValue(Context& ctx, const Tensor& x, const CrossAttentionWeights& w, const ContextRows& of);
 // x [batch * rows, d] -> same
 Tensor CrossAttention(Context& ctx, const Tensor& x, const CrossAttentionWeights& w, const ContextView& context);
 
@@ -133,6 +137,9 @@ std::vector<Tensor> RunPass(Context& ctx, const std::string& pass, absl::Span<co
 // The room that a batch has for so many requests, tokens of a context or beams: at least as much. A backend that keeps
 // passes by their shapes knows few sizes, none below `fewest`; requests that fill it up have no tokens and no beams.
 int64_t RoomFor(const Context& ctx, int64_t size, int64_t fewest = 1);
+// How many rows a packing of so many tokens has, of a batch that has `padded` with its padding: that, where it is not
+// worth it; none, where padding may stand between tokens.
+int64_t RowsToPack(const Context& ctx, int64_t tokens, int64_t padded);
 inline constexpr int64_t kFewestTokens = 32;  // of a context: fewer take a GPU no less time
 // Whether BeginSearch gives searches: a first decode step then belongs to their passes and not to contexts.
 bool SearchesOnDevice(const Context& ctx);

@@ -17,4 +17,17 @@ constexpr int64_t RoomInFewSizes(int64_t size) {
   return (size + step - 1) / step * step;
 }
 
+inline constexpr int64_t kFewestRowsToPack = 1024;  // fewer take a GPU hardly less time
+
+// A batch of so many tokens that takes `padded` rows with its padding: one, two, three quarters of these, or all. Each
+// is a pass of its own for every shape of the batch, so there are no more.
+constexpr int64_t RowsInQuarters(int64_t tokens, int64_t padded) {
+  if (padded < kFewestRowsToPack) return padded;
+  for (int64_t quarters = 1; quarters < 4; ++quarters) {
+    const int64_t rows = padded * quarters / 4;
+    if (tokens <= rows) return rows;
+  }
+  return padded;
+}
+
 }  // namespace beamline::backend

@@ -2,6 +2,7 @@
 #include "model/inputs.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "beamline/kernels/embedding_cuda.h"
@@ -72,6 +73,62 @@ absl::Status CheckPathways(const ModelConfig& config, const EncoderInput& input)
   return absl::OkStatus();
 }
 
+// Tokens before padding, in each of the batch's rows of `order`. -> from where; and order itself becomes so.
+std::vector<int32_t> MoveTokensToTheFront(int64_t batch, std::vector<int32_t>& order) {
+  const int64_t tokens = static_cast<int64_t>(order.size()) / batch;
+  std::vector<int32_t> from(order.size(), -1);
+  for (int64_t b = 0; b < batch; ++b) {
+    int64_t to = b * tokens;
+    for (int64_t i = to; i < (b + 1) * tokens; ++i) {
+      const int32_t own = std::exchange(order[i], backend::kPaddingOrder);
+      if (own == backend::kPaddingOrder) continue;
+      order[to] = own;
+      from[to++] = static_cast<int32_t>(i);
+    }
+  }
+  return from;
+}
+
+// Tokens at the front of each request's rows [batch, tokens]: their order, and where they were.
+struct FrontTokens {
+  int64_t batch;
+  absl::Span<const int32_t> order, from;
+};
+
+backend::TokenPacking Pack(backend::Context& ctx, const FrontTokens& front, int64_t rows) {
+  const auto& [batch, order, from] = front;
+  const int64_t padded = static_cast<int64_t>(order.size()), tokens = padded / batch;
+  std::vector<int32_t> packed_order(rows, backend::kPaddingOrder), packed_from(rows, -1), to(padded, -1);
+  std::vector<int32_t> bounds(2 * batch, 0);
+  int32_t row = 0;
+  for (int64_t b = 0; b < batch; ++b) {
+    bounds[b] = row;
+    for (int64_t i = b * tokens; i < (b + 1) * tokens && from[i] >= 0; ++i) {
+      packed_order[row] = order[i];
+      packed_from[row] = from[i];
+      to[i] = row++;
+    }
+    bounds[batch + b] = row - bounds[b];
+  }
+  return {.from = backend::UploadInts(ctx, packed_from, {rows}),
+          .bounds = backend::UploadInts(ctx, bounds, {2, batch}),
+          .order = backend::UploadInts(ctx, packed_order, {1, rows}),
+          .to = backend::UploadInts(ctx, to, {padded}),
+          .tokens = tokens};
+}
+
+// The packing of tokens in their order [batch, tokens], which becomes what it leaves.
+backend::TokenPacking PackTokens(backend::Context& ctx, int64_t batch, std::vector<int32_t>& order) {
+  const auto padded = static_cast<int64_t>(order.size());
+  const int64_t used = padded - std::count(order.begin(), order.end(), backend::kPaddingOrder);
+  const int64_t rows = backend::RowsToPack(ctx, std::max<int64_t>(used, 1), padded);
+  if (rows == 0 || used == padded) return {};
+  const std::vector<int32_t> given = order, from = MoveTokensToTheFront(batch, order);
+  if (rows < padded) return Pack(ctx, {batch, order, from}, rows);
+  if (order == given) return {};
+  return {.from = backend::UploadInts(ctx, from, {padded})};
+}
+
 }  // namespace
 
 int EncoderInput::tokens(const ModelConfig& config) const {
@@ -140,7 +197,9 @@ EncoderBatch UploadEncoderInput(backend::Context& ctx, const ModelConfig& config
                                             {input.batch, pathway.length, FeatureColumns(config, ConfigOf(config, p))});
   }
   batch.positions = backend::UploadInts(ctx, input.positions, {input.batch, tokens});
-  batch.order = backend::UploadInts(ctx, input.order, {input.batch, tokens});
+  std::vector<int32_t> order = input.order;
+  if (!ctx.training) batch.packing = PackTokens(ctx, input.batch, order);
+  batch.order = backend::UploadInts(ctx, order, {input.batch, tokens});
   return batch;
 }
 

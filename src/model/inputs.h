@@ -48,9 +48,12 @@ struct EncoderBatch {
   at::Tensor static_features;                  // [batch, 1, columns]; undefined where the static token is off
   std::array<at::Tensor, kPathways> features;  // [batch, length, columns]; undefined where length is 0
   at::Tensor positions;                        // [batch, tokens]
-  at::Tensor order;                            // [batch, tokens]
+  at::Tensor order;                            // [batch, tokens], as the packing leaves them
+  backend::TokenPacking packing;               // of the tokens that go into the encoder
 };
 
+// For inference no padding stands between a request's tokens, and they are packed, where the backend has use for it
+// (backend::RowsToPack): then what is computed of them depends on nothing else in the batch.
 EncoderBatch UploadEncoderInput(backend::Context& ctx, const ModelConfig& config, const EncoderInput& input);
 
 // Targets to score under a history: each sees the context tokens whose order is at most its limit. Training on many

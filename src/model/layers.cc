@@ -63,13 +63,13 @@ DecoderLayer BindDecoderLayer(const ModelConfig& config, const Weights& weights,
           .ffn = BindFeedForward(config.decoder.ffn, weights, name)};
 }
 
-Tensor RunEncoderLayer(Context& ctx, const EncoderLayer& layer, Tensor x, const Tensor& mask) {
-  Tensor h = backend::RmsNorm(ctx, x, layer.attention_norm, layer.epsilon);  // [batch * tokens, d]
-  h = backend::SelfAttention(ctx, h, layer.attention, mask);                 // [batch * tokens, d]
+Tensor RunEncoderLayer(Context& ctx, const EncoderLayer& layer, Tensor x, const backend::TokenView& view) {
+  Tensor h = backend::RmsNorm(ctx, x, layer.attention_norm, layer.epsilon);  // [rows, d]
+  h = backend::SelfAttention(ctx, h, layer.attention, view);                 // [rows, d]
   h = backend::AllReduce(ctx, h);
   x = backend::Residual(ctx, x, h);
   h = backend::RmsNorm(ctx, x, layer.ffn_norm, layer.epsilon);
-  h = RunFeedForward(ctx, layer.ffn, h);  // [batch * tokens, d]
+  h = RunFeedForward(ctx, layer.ffn, h);  // [rows, d]
   h = backend::AllReduce(ctx, h);
   return backend::Residual(ctx, x, h);
 }

@@ -45,8 +45,9 @@ struct DecoderLayer {
 EncoderLayer BindEncoderLayer(const ModelConfig& config, const Weights& weights, int layer);
 DecoderLayer BindDecoderLayer(const ModelConfig& config, const Weights& weights, int layer);
 
-// x [batch * tokens, d]
-at::Tensor RunEncoderLayer(backend::Context& ctx, const EncoderLayer& layer, at::Tensor x, const at::Tensor& mask);
+// x [batch * tokens, d], packed [rows, d]
+at::Tensor RunEncoderLayer(backend::Context& ctx, const EncoderLayer& layer, at::Tensor x,
+                           const backend::TokenView& view);
 
 struct LayerTargets {
   backend::ContextView context;

@@ -42,7 +42,9 @@ Model::Model()
 // The order is the one that was uploaded: it is the same, and its values are known on the host.
 EncodedContext EncodePass(backend::Context& ctx, const Model& model, const EncoderBatch& batch) {
   if (ctx.communicator != nullptr) return model.Encode(ctx, batch);  // other ranks take part
-  std::vector<at::Tensor> inputs = {batch.static_features, batch.positions, batch.order};
+  const backend::TokenPacking& packing = batch.packing;
+  std::vector<at::Tensor> inputs = {batch.static_features, batch.positions, batch.order, packing.from,
+                                    packing.bounds,        packing.order,   packing.to};
   inputs.insert(inputs.end(), std::begin(batch.features), std::end(batch.features));
   EncodedContext context{.order = batch.order};
   context.key_value =
@@ -51,7 +53,8 @@ EncodedContext EncodePass(backend::Context& ctx, const Model& model, const Encod
         own.static_features = in[0];
         own.positions = in[1];
         own.order = in[2];
-        std::copy(in.begin() + 3, in.end(), std::begin(own.features));
+        own.packing = {.from = in[3], .bounds = in[4], .order = in[5], .to = in[6], .tokens = packing.tokens};
+        std::copy(in.begin() + 7, in.end(), std::begin(own.features));
         return model.Encode(ctx, own).key_value;
       });
   return context;

@@ -100,15 +100,17 @@ Tensor OneRecV1::EmbedTokens(Context& ctx, const EncoderBatch& batch) const {
 }
 
 EncodedContext OneRecV1::Encode(Context& ctx, const EncoderBatch& batch) const {
-  const Tensor mask = config_.encoder.causal ? backend::VisibilityMask(ctx, batch.order, batch.order, 1)
-                                             : backend::PaddingMask(ctx, batch.order);
+  const Tensor& order = batch.packing.packed() ? batch.packing.order : batch.order;
+  const Tensor mask =
+      config_.encoder.causal ? backend::VisibilityMask(ctx, order, order, 1) : backend::PaddingMask(ctx, order);
   Tensor x = EmbedTokens(ctx, batch);  // [batch * tokens, d]
-  for (const EncoderLayer& layer : encoder_) x = RunEncoderLayer(ctx, layer, x, mask);
+  x = backend::PackTokens(ctx, x, batch.packing);
+  for (const EncoderLayer& layer : encoder_) x = RunEncoderLayer(ctx, layer, x, {mask, batch.packing});
   x = backend::RmsNorm(ctx, x, encoder_norm_, config_.norm_epsilon);
 
   EncodedContext context{.order = batch.order};
   for (const DecoderLayer& layer : decoder_) {
-    context.key_value.push_back(backend::ContextKeyValue(ctx, x, layer.cross, batch.batch));
+    context.key_value.push_back(backend::ContextKeyValue(ctx, x, layer.cross, {batch.batch, batch.packing}));
   }
   return context;
 }

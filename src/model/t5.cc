@@ -74,15 +74,16 @@ void T5::BindDecoder() {
 }
 
 EncodedContext T5::Encode(Context& ctx, const EncoderBatch& batch) const {
-  const Tensor mask = backend::PaddingMask(ctx, batch.order);
+  const Tensor mask = backend::PaddingMask(ctx, batch.packing.packed() ? batch.packing.order : batch.order);
   Tensor x = backend::EmbedFeatures(ctx, {tokens_}, backend::FeatureFusion::kSum, batch.features[kShortTerm]);
   x = backend::JoinTokens(ctx, {x}, {}, batch.positions);  // [batch * tokens, d]
-  for (const EncoderLayer& layer : encoder_) x = RunEncoderLayer(ctx, layer, x, mask);
+  x = backend::PackTokens(ctx, x, batch.packing);
+  for (const EncoderLayer& layer : encoder_) x = RunEncoderLayer(ctx, layer, x, {mask, batch.packing});
   x = backend::Dropout(ctx, backend::RmsNorm(ctx, x, encoder_norm_, config_.norm_epsilon));
 
   EncodedContext context{.order = batch.order};
   for (const DecoderLayer& layer : decoder_) {
-    context.key_value.push_back(backend::ContextKeyValue(ctx, x, layer.cross, batch.batch));
+    context.key_value.push_back(backend::ContextKeyValue(ctx, x, layer.cross, {batch.batch, batch.packing}));
   }
   return context;
 }

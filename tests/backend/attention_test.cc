@@ -93,9 +93,80 @@ TEST_P(AttentionTest, SelfAttentionUnderBothMasks) {
       }
       const Tensor mask =
           causal ? VisibilityMask(ctx_, order_tensor, order_tensor, 1) : PaddingMask(ctx_, order_tensor);
-      ExpectNear(SelfAttention(ctx_, x.tensor, Self(w), mask), expected);
+      ExpectNear(SelfAttention(ctx_, x.tensor, Self(w), {mask}), expected);
     }
   }
+}
+
+// Four histories, one empty, with padding in their middle and at their end, and a row of nobody's: each token's answer
+// is that of the double-precision form over its own history's tokens, and that of the tokens at the front of own rows.
+TEST_P(AttentionTest, SelfAttentionOfPackedTokens) {
+  const int64_t batch = 4, tokens = 6;
+  // orders -1 0 1 . 1 . | . . . . . . | 0 . . . . . | -1 0 1 2 3 4
+  const std::vector<int32_t> packed_order = {-1, 0, 1, 1, 0, -1, 0, 1, 2, 3, 4, kPaddingOrder};
+  const std::vector<int32_t> from = {0, 1, 2, 4, 12, 18, 19, 20, 21, 22, 23, -1};
+  const int64_t begins[] = {0, 4, 4, 5}, counts[] = {4, 0, 1, 6};
+  std::vector<int32_t> to(batch * tokens, -1), front_order(batch * tokens, kPaddingOrder), front(batch * tokens, -1);
+  for (int64_t b = 0; b < batch; ++b) {
+    for (int64_t i = 0; i < counts[b]; ++i) {
+      to[b * tokens + i] = static_cast<int32_t>(begins[b] + i);
+      front_order[b * tokens + i] = packed_order[begins[b] + i];
+      front[b * tokens + i] = from[begins[b] + i];
+    }
+  }
+  const TokenPacking packing{.from = Ints(from, {12}),
+                             .bounds = Ints({0, 4, 4, 5, 4, 0, 1, 6}, {2, batch}),
+                             .order = Ints(packed_order, {1, 12}),
+                             .to = Ints(to, {batch * tokens}),
+                             .tokens = tokens};
+  const Pair x = Random(batch * tokens, kDim);
+  const Tensor packed = PackTokens(ctx_, x.tensor, packing), orders = Ints(front_order, {batch, tokens});
+  const Tensor at_front = PackTokens(ctx_, x.tensor, {.from = Ints(front, {batch * tokens})});
+  for (const Weights& w : EveryWeights()) {
+    for (const bool causal : {false, true}) {
+      Matrix expected(batch * tokens, kDim);  // padding: zeros
+      for (int64_t b = 0; b < batch; ++b) {
+        Matrix own(counts[b], kDim);
+        for (int64_t i = 0; i < counts[b]; ++i) Paste(Slice(x.matrix, from[begins[b] + i], 1), own, i);
+        const int32_t* order = packed_order.data() + begins[b];
+        Paste(SelfReference(own, w, [&](int64_t q, int64_t k) { return !causal || order[k] <= order[q]; }), expected,
+              b * tokens);
+      }
+      const auto mask = [&](const Tensor& of) {
+        return causal ? VisibilityMask(ctx_, of, of, 1) : PaddingMask(ctx_, of);
+      };
+      const Tensor y = SelfAttention(ctx_, packed, Self(w), {mask(packing.order), packing});
+      const Tensor unpacked = UnpackTokens(ctx_, y, packing);
+      ExpectNear(unpacked, expected);
+      if (GetParam().backend == "aten") continue;
+      const std::vector<float> values = DownloadFloats(ctx_, unpacked);
+      const std::vector<float> in_own_rows =
+          DownloadFloats(ctx_, SelfAttention(ctx_, at_front, Self(w), {mask(orders)}));
+      for (int64_t b = 0; b < batch; ++b) {
+        const auto begin = values.begin() + b * tokens * kDim;
+        EXPECT_TRUE(std::equal(begin, begin + counts[b] * kDim, in_own_rows.begin() + b * tokens * kDim))
+            << "history " << b << ": other bits than in rows of its own";
+      }
+    }
+  }
+}
+
+// A context's keys and values come back to their places; padding is zeros.
+TEST_P(AttentionTest, ContextKeyValueOfPackedTokens) {
+  const TokenPacking packing{.from = Ints({0, 3, 4}, {3}),
+                             .bounds = Ints({0, 1, 1, 2}, {2, 2}),
+                             .order = Ints({0, 0, 1}, {1, 3}),
+                             .to = Ints({0, -1, -1, 1, 2, -1}, {6}),
+                             .tokens = 3};
+  const Weights w = RandomWeights();
+  const Pair x = Random(6, kDim);
+  const CrossAttentionWeights cross{
+      .query = w.in.tensor, .key_value = w.key_value.tensor, .out = w.out.tensor, .heads = kHeads};
+  Matrix expected = LayerMatMul(x.matrix, w.key_value.matrix);
+  for (const int64_t row : {1, 2, 5}) Paste(Matrix(1, 2 * kInner), expected, row);
+  const Tensor y = ContextKeyValue(ctx_, PackTokens(ctx_, x.tensor, packing), cross, {2, packing});
+  ASSERT_EQ(y.sizes(), (std::vector<int64_t>{2, 3, 2 * kInner}));
+  ExpectNear(y, expected);
 }
 
 TEST_P(AttentionTest, CausalSelfAttention) {
@@ -125,7 +196,7 @@ TEST_P(AttentionTest, RelativeBiasGradient) {
     SelfAttentionWeights self = Self(w);
     self.bias.table = w.bias->tensor.clone().requires_grad_(true);
     const Tensor y =
-        causal ? CausalSelfAttention(ctx_, x.tensor, self, length) : SelfAttention(ctx_, x.tensor, self, mask);
+        causal ? CausalSelfAttention(ctx_, x.tensor, self, length) : SelfAttention(ctx_, x.tensor, self, {mask});
     y.backward(g.tensor);
     const Matrix gradient = ToMatrix(self.bias.table.grad(), kBuckets[0].count, kHeads);
     const auto loss = [&](size_t index, double step) {
@@ -155,7 +226,7 @@ TEST_P(AttentionTest, CrossAttentionWithLimitsPerGroup) {
              c = Random(batch * tokens, kDim);
   CrossAttentionWeights weights{query.tensor, w.key_value.tensor, w.out.tensor, kHeads};
 
-  const Tensor context = ContextKeyValue(ctx_, c.tensor, weights, batch);
+  const Tensor context = ContextKeyValue(ctx_, c.tensor, weights, {batch});
   EXPECT_EQ(context.sizes(), at::IntArrayRef({batch, tokens, 2 * kInner}));
   const Matrix kv = ToMatrix(context, batch * tokens, 2 * kInner);
   ExpectNear(context, LayerMatMul(c.matrix, w.key_value.matrix));

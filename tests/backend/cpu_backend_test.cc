@@ -52,7 +52,7 @@ TEST(CpuBackend, LaterBatchesAllocateNothing) {
   for (int64_t& count : allocations) {
     Context ctx = BeginBatch(shared);
     const Tensor order = UploadInts(ctx, std::vector<int32_t>(tokens, 0), {1, tokens});
-    const Tensor key_value = ContextKeyValue(ctx, context, cross, 1);
+    const Tensor key_value = ContextKeyValue(ctx, context, cross, {1});
     LineageCache cache;
     for (int layer = 0; layer < 3; ++layer) {
       Tensor h = Residual(ctx, x, LineageAttention(ctx, x, self, {.last = true, .cache = cache}));

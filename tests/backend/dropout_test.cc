@@ -72,7 +72,7 @@ TEST_F(DropoutTest, OfAttentionProbabilities) {
     for (const bool inner : {true, false}) {
       ctx_.training = training;
       self.inner_dropout = cross.inner_dropout = inner;
-      const Tensor own = SelfAttention(ctx_, x, self, mask), other = CrossAttention(ctx_, x, cross, {context, mask});
+      const Tensor own = SelfAttention(ctx_, x, self, {mask}), other = CrossAttention(ctx_, x, cross, {context, mask});
       const Tensor last = CausalSelfAttention(ctx_, x, self, static_cast<int>(n)).narrow(0, n - 1, 1);
       const Tensor first = CausalSelfAttention(ctx_, x, self, static_cast<int>(n)).narrow(0, 0, 1).narrow(1, 1, n - 1);
       ExpectAll(first, 0);  // what comes later stays hidden

@@ -47,11 +47,11 @@ class Fp8MixedTest : public testing::TestWithParam<OpsCase> {
     Answers all;
     // After a norm, too, whose rows the cuda backend quantises on its way.
     for (const Tensor& rows : {x, RmsNorm(ctx_, x, norm, 1e-6)}) {
-      all.self.push_back(values(SelfAttention(ctx_, rows, self, PaddingMask(ctx_, order))));
+      all.self.push_back(values(SelfAttention(ctx_, rows, self, {PaddingMask(ctx_, order)})));
       all.self.push_back(values(CausalSelfAttention(ctx_, rows, self, 4)));
       LineageCache cache;
       all.self.push_back(values(LineageAttention(ctx_, rows, self, {1, Tensor(), false, cache})));
-      const Tensor context = ContextKeyValue(ctx_, rows, cross, 1);
+      const Tensor context = ContextKeyValue(ctx_, rows, cross, {1});
       all.other.push_back(values(context));
       all.other.push_back(values(CrossAttention(ctx_, rows, cross, {context, PaddingMask(ctx_, order)})));
       all.other.push_back(values(FeedForward(ctx_, rows, ffn)));

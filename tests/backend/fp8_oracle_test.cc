@@ -34,7 +34,7 @@ TEST_P(Fp8Oracle, AProductIsThatOfItsRoundedRows) {
   x.tensor = UploadWeight(ctx_, values, {kRows, kIn});
   x.matrix = ToMatrix(x.tensor, kRows, kIn);
   const Matrix expected = MatMul(QuantizedRows(x.matrix), QuantizedRows(weight.matrix));
-  ExpectRounded(ContextKeyValue(ctx_, x.tensor, ContextWeights(weight), 1), expected);
+  ExpectRounded(ContextKeyValue(ctx_, x.tensor, ContextWeights(weight), {1}), expected);
 
   double off = 0, size = 0;  // of what bf16 would give
   const Matrix exact = MatMul(x.matrix, weight.matrix);
@@ -49,7 +49,7 @@ TEST_P(Fp8Oracle, AProductIsThatOfItsRoundedRows) {
 
 TEST_P(Fp8Oracle, OtherWidthsAndOtherProductsStayInBf16) {
   const Pair x = Random(kRows, kIn), narrow = Random(2 * 20, kIn), dense = Random(kOut, kIn);
-  ExpectRounded(ContextKeyValue(ctx_, x.tensor, ContextWeights(narrow), 1), MatMul(x.matrix, narrow.matrix));
+  ExpectRounded(ContextKeyValue(ctx_, x.tensor, ContextWeights(narrow), {1}), MatMul(x.matrix, narrow.matrix));
   ExpectRounded(Dense(ctx_, x.tensor, {.weight = dense.tensor}), MatMul(x.matrix, dense.matrix));
 }
 

@@ -304,7 +304,8 @@ TEST_P(RealModels, EqualTheNaiveBeamAloneAndInBatches) {
   EXPECT_GT(chosen_others, 0) << "the path scorer changed nothing";
 }
 
-// Histories of the given lengths, encoded in one batch; their first decode step with them or not.
+// Histories of the given lengths, encoded in one batch, their later half as positive feedback, too, where the model has
+// that; their first decode step with them or not.
 std::vector<model::ContextHandle> EncodeBatch(backend::Context& ctx, const model::Model& model,
                                               const std::vector<std::vector<int32_t>>& histories, bool first_step) {
   const model::ModelConfig& config = model.config();
@@ -314,11 +315,18 @@ std::vector<model::ContextHandle> EncodeBatch(backend::Context& ctx, const model
   const int batch = static_cast<int>(histories.size());
   const auto room = [&](int size) { return static_cast<int>(backend::RoomFor(ctx, size)); };
   longest = std::min(room(longest), config.short_term.length);
-  model::EncoderInput input = model::MakeEncoderInput(config, room(batch), longest, 0);
+  const int positives = config.positive.enabled() ? longest / 2 : 0, tokens = longest + positives;
+  model::EncoderInput input = model::MakeEncoderInput(config, room(batch), longest, positives);
   for (int b = 0; b < batch; ++b) {
     std::copy(histories[b].begin(), histories[b].end(),
               input.pathways[model::kShortTerm].features.begin() + b * longest * columns);
-    for (int i = 0; i < static_cast<int>(histories[b].size()) / columns; ++i) input.order[b * longest + i] = i;
+    const int length = static_cast<int>(histories[b].size()) / columns;
+    for (int i = 0; i < length; ++i) input.order[b * tokens + i] = i;
+    if (positives == 0) continue;
+    const int half = length / 2;
+    std::copy(histories[b].end() - half * columns, histories[b].end(),
+              input.pathways[model::kPositive].features.begin() + b * positives * columns);
+    for (int i = 0; i < half; ++i) input.order[b * tokens + longest + i] = length - half + i;
   }
   model::EncodedContext encoded = model::EncodePass(ctx, model, model::UploadEncoderInput(ctx, config, input));
   if (first_step) model::TakeFirstStep(ctx, model, encoded);
@@ -349,6 +357,7 @@ TEST_P(FastBackend, AnswersAreBitIdenticalInAnyCompany) {
     backend::Context loading = cpu;
     model::ModelConfig config = RandomConfig(random, catalogue.level_sizes);
     TakeAnySizes(random, config);
+    if (seed % 2 == 0) config.positive = config.short_term;
     const auto model = MakeRandomModel(loading, random, config);
     ASSERT_NE(model, nullptr);
     std::vector<Request> requests(20);

@@ -21,6 +21,8 @@ namespace beamline::model {
 
 using backend::Fit;
 
+inline constexpr double kTolerance = 2e-5;  // of logits around ten: some tens of roundings
+
 inline FeedForwardConfig DenseFfn(int width) { return {.width = Fit(width)}; }
 inline FeedForwardConfig Experts(int width, int shared = 0) {
   return {.width = Fit(width), .experts = 5, .top_k = 2, .shared_experts = shared};

@@ -39,7 +39,8 @@ class AtenBackend : public Backend {
   Tensor LevelHead(Context&, const Tensor& x, const HeadWeights&, const LevelRows& of) const override;
   Tensor VisibilityMask(Context&, const Tensor& order, const Tensor& limit, int repeat) const override;
   Tensor PaddingMask(Context&, const Tensor& order) const override;
-  Tensor SelfAttention(Context&, const Tensor& x, const SelfAttentionWeights&, const Tensor& mask) const override;
+  Tensor SelfAttention(Context&, const Tensor& x, const SelfAttentionWeights&, const TokenView& view) const override;
+  Tensor GatherRows(Context&, const Tensor& x, const Tensor& rows) const override;
   Tensor CausalSelfAttention(Context&, const Tensor& x, const SelfAttentionWeights&, int length) const override;
   Tensor ContextKeyValue(Context&, const Tensor& x, const CrossAttentionWeights&, int64_t batch) const override;
   Tensor CrossAttention(Context&, const Tensor& x, const CrossAttentionWeights&,

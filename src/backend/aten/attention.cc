@@ -4,10 +4,12 @@
 
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/_safe_softmax.h>
+#include <ATen/ops/arange.h>
 #include <ATen/ops/embedding.h>
 #include <ATen/ops/matmul.h>
 #include <ATen/ops/ones.h>
 #include <ATen/ops/scaled_dot_product_attention.h>
+#include <ATen/ops/searchsorted.h>
 #include <ATen/ops/stack.h>
 #include <ATen/ops/zeros.h>
 
@@ -55,6 +57,13 @@ Tensor AdditiveMask(const Context& ctx, const Tensor& sees) {
   return zeros.masked_fill_(sees.logical_not(), -std::numeric_limits<double>::infinity()).unsqueeze(1);
 }
 
+// bool [rows, rows]
+Tensor OfOneRequest(const TokenPacking& packing) {
+  const Tensor begins = packing.bounds.select(0, 0).contiguous();
+  const Tensor request = at::searchsorted(begins, at::arange(packing.from.size(0), begins.options()), false, true);
+  return request.unsqueeze(0).eq(request.unsqueeze(1));
+}
+
 // [1, heads, queries, keys]: of keys 0..keys-1 for the last `queries` of as many positions. One look-up per distance:
 // row q of the matrix is the window of them that ends at the distance of the last key.
 Tensor BiasMatrix(Context& ctx, const RelativeBias& bias, int64_t queries, int64_t keys) {
@@ -77,8 +86,11 @@ Tensor AtenBackend::PaddingMask(Context& ctx, const Tensor& order) const {
   return AdditiveMask(ctx, order.le(kSeesAllOrders).unsqueeze(1));
 }
 
+// The packed rows as one sequence, in which each sees its own request's.
 Tensor AtenBackend::SelfAttention(Context& ctx, const Tensor& x, const SelfAttentionWeights& w,
-                                  const Tensor& mask) const {
+                                  const TokenView& view) const {
+  Tensor mask = view.mask;
+  if (view.packing.packed()) mask = mask + AdditiveMask(ctx, OfOneRequest(view.packing).unsqueeze(0));
   const int64_t batch = mask.size(0), tokens = mask.size(3);
   const std::vector<Tensor> qkv = SelfProduct(ctx, x, w.qkv).view({batch, tokens, 3, w.heads, -1}).unbind(2);
   Tensor added = mask.expand({batch, 1, tokens, tokens});

@@ -31,6 +31,10 @@ Tensor AtenBackend::StackPadded(Context& ctx, absl::Span<const Tensor> rows, int
   return stacked;
 }
 
+Tensor AtenBackend::GatherRows(Context&, const Tensor& x, const Tensor& rows) const {
+  return x.index_select(0, rows.clamp_min(0)).masked_fill(rows.lt(0).unsqueeze(1), 0);
+}
+
 Tensor AtenBackend::TakeRows(Context&, const Tensor& x, int64_t first, int64_t count) const {
   return x.narrow(0, first, count).clone(at::MemoryFormat::Contiguous);
 }

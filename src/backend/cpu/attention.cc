@@ -43,13 +43,13 @@ int64_t TokensInUse(const int32_t* order, int64_t tokens, int32_t limit) {
 
 // The keys and values of a batch of sequences, and who sees what.
 struct Keys {
-  const float* key_value;  // [batch, tokens, step]
+  const float* key_value;  // [batch, tokens, step]; packed [1, rows, step]
   int64_t step;
-  int64_t batch;
   int64_t tokens;
   const int32_t* mask;  // [batch, tokens + groups]
   int64_t groups;
-  const float* bias = nullptr;  // of distance 0, head 0
+  absl::Span<const int32_t> begins = {}, counts = {};  // the requests' rows in the one sequence of a packing
+  const float* bias = nullptr;                         // of distance 0, head 0
   int64_t bias_step = 0;
 };
 
@@ -58,29 +58,53 @@ struct Queries {
   const float* query;
   int64_t query_step;
   int64_t begin, end;
-  int64_t rows_each;  // of one sequence
+  int64_t rows_each;  // of one sequence of the keys
   float* scratch;
 };
 
+// The queries and keys that belong together.
+struct Sequence {
+  int64_t first_query, queries;
+  const float* key_value;
+  int64_t tokens;
+  const int32_t *order, *limit;
+  int64_t repeat;  // queries that a limit is for
+};
+
+Sequence SequenceOf(const Keys& keys, int64_t rows_each, int64_t row) {
+  const int64_t i = row / rows_each, repeat = rows_each / keys.groups;
+  const int32_t* order = keys.mask + i * (keys.tokens + keys.groups);
+  const float* key_value = keys.key_value + i * keys.tokens * keys.step;
+  const int32_t* limit = order + keys.tokens;
+  if (keys.begins.empty()) return {i * rows_each, rows_each, key_value, keys.tokens, order, limit, repeat};
+  // The last that begins here or before: those without rows stand before it.
+  const int64_t request = std::upper_bound(keys.begins.begin(), keys.begins.end(), row) - keys.begins.begin() - 1;
+  const int64_t begin = keys.begins[request], count = keys.counts[request];
+  return {begin, count, key_value + begin * keys.step, count, order + begin, limit + begin / repeat, repeat};
+}
+
 void Attend(const kernels::AttentionShape& shape, const Keys& keys, const Queries& queries, float* out) {
   for (int64_t row = queries.begin; row < queries.end;) {
-    const int64_t sequence = row / queries.rows_each, first = row % queries.rows_each;
-    const int64_t rows = std::min(queries.end - row, queries.rows_each - first);
-    const int32_t* order = keys.mask + sequence * (keys.tokens + keys.groups);
-    const int32_t* limit = order + keys.tokens;
-    const int64_t repeat = queries.rows_each / keys.groups;
-    const int32_t widest = *std::max_element(limit + first / repeat, limit + (first + rows - 1) / repeat + 1);
+    const Sequence own = SequenceOf(keys, queries.rows_each, row);
+    const int64_t first = row - own.first_query, rows = std::min(queries.end - row, own.queries - first);
+    if (rows <= 0) {  // nobody's, behind the last of a packing
+      std::fill_n(out + (row - queries.begin) * shape.heads * shape.head_dim,
+                  (queries.end - row) * shape.heads * shape.head_dim, 0.0f);
+      return;
+    }
+    const int32_t widest =
+        *std::max_element(own.limit + first / own.repeat, own.limit + (first + rows - 1) / own.repeat + 1);
     kernels::BestVectorOps().context_attention({.shape = shape,
                                                 .query = queries.query + (row - queries.begin) * queries.query_step,
                                                 .query_step = queries.query_step,
                                                 .first_row = first,
                                                 .rows = rows,
-                                                .key_value = keys.key_value + sequence * keys.tokens * keys.step,
+                                                .key_value = own.key_value,
                                                 .key_value_step = keys.step,
-                                                .tokens = TokensInUse(order, keys.tokens, widest),
-                                                .order = order,
-                                                .limit = limit,
-                                                .repeat = repeat,
+                                                .tokens = TokensInUse(own.order, own.tokens, widest),
+                                                .order = own.order,
+                                                .limit = own.limit,
+                                                .repeat = own.repeat,
                                                 .bias = keys.bias,
                                                 .bias_step = keys.bias_step,
                                                 .scratch = queries.scratch,
@@ -123,15 +147,23 @@ Tensor CpuBackend::PaddingMask(Context& ctx, const Tensor& order) const {
 }
 
 Tensor CpuBackend::SelfAttention(Context& ctx, const Tensor& x, const SelfAttentionWeights& w,
-                                 const Tensor& mask) const {
-  const int64_t batch = mask.size(0), rows = x.size(0), tokens = rows / batch, inner = w.out.size(1);
+                                 const TokenView& view) const {
+  const Tensor& mask = view.mask;
+  const TokenPacking& packing = view.packing;
+  const int64_t rows = x.size(0), rows_each = rows / mask.size(0), inner = w.out.size(1);
+  const int64_t tokens = packing.packed() ? packing.tokens : rows_each;
   const kernels::AttentionShape shape = Shape(w);
   const Packed in = Pack(w.qkv), out = Pack(w.out);
   const Tensor qkv = Take(ctx, {rows, 3 * inner});
   const float* from = qkv.const_data_ptr<float>();
   Multiply(ctx, *in, Product({x.const_data_ptr<float>(), rows}, *in, qkv.mutable_data_ptr<float>()));
 
-  Keys keys{from + inner, 3 * inner, batch, tokens, mask.const_data_ptr<int32_t>(), mask.size(1) - tokens};
+  Keys keys{from + inner, 3 * inner, rows_each, mask.const_data_ptr<int32_t>(), mask.size(1) - rows_each};
+  if (packing.packed()) {
+    const absl::Span<const int32_t> bounds(packing.bounds.const_data_ptr<int32_t>(), packing.bounds.numel());
+    keys.begins = bounds.subspan(0, bounds.size() / 2);
+    keys.counts = bounds.subspan(bounds.size() / 2);
+  }
   Tensor bias;
   if (w.bias.table.defined()) {
     bias = BiasByDistance(ctx, w.bias, 1 - tokens, 2 * tokens + 16);
@@ -149,7 +181,7 @@ Tensor CpuBackend::SelfAttention(Context& ctx, const Tensor& x, const SelfAttent
                 .scratch_floats = kBlockRows * inner + scratch_floats},
                [&](int64_t begin, int64_t end, float* attended) {
                  float* scratch = attended + kBlockRows * inner;
-                 Attend(shape, keys, {from + begin * 3 * inner, 3 * inner, begin, end, tokens, scratch}, attended);
+                 Attend(shape, keys, {from + begin * 3 * inner, 3 * inner, begin, end, rows_each, scratch}, attended);
                  out->Run(Product({attended, end - begin}, *out, to + begin * out->n, scratch));
                });
   return y;
@@ -159,7 +191,7 @@ Tensor CpuBackend::CausalSelfAttention(Context& ctx, const Tensor& x, const Self
   const int64_t groups = x.size(0) / length;
   const Tensor place = Take(ctx, {groups, length}, c10::kInt);
   for (int64_t i = 0; i < x.size(0); ++i) place.mutable_data_ptr<int32_t>()[i] = static_cast<int32_t>(i % length);
-  return SelfAttention(ctx, x, w, VisibilityMask(ctx, place, place, 1));
+  return SelfAttention(ctx, x, w, {VisibilityMask(ctx, place, place, 1)});
 }
 
 Tensor CpuBackend::ContextKeyValue(Context& ctx, const Tensor& x, const CrossAttentionWeights& w, int64_t batch) const {
@@ -175,11 +207,7 @@ Tensor CpuBackend::CrossAttention(Context& ctx, const Tensor& x, const CrossAtte
   const int64_t batch = key_value.size(0), tokens = key_value.size(1), rows = x.size(0), inner = w.out.size(1);
   const kernels::AttentionShape shape = Shape(w);
   const Packed in = Pack(w.query), out = Pack(w.out);
-  const Keys keys{key_value.const_data_ptr<float>(),
-                  2 * inner,
-                  batch,
-                  tokens,
-                  mask.const_data_ptr<int32_t>(),
+  const Keys keys{key_value.const_data_ptr<float>(), 2 * inner, tokens, mask.const_data_ptr<int32_t>(),
                   mask.size(1) - tokens};
   Tensor y = Take(ctx, x.sizes());
   const float* from = x.const_data_ptr<float>();

@@ -41,6 +41,8 @@ class CpuBackend : public AtenBackend {
   int64_t packed_bytes() const { return packed_.bytes(); }
   void ReleaseUnusedWeights() const override { packed_.ReleaseUnused(); }
 
+  int64_t RowsToPack(const Context&, int64_t tokens, int64_t) const override { return tokens; }
+
   Tensor UploadInts(Context&, absl::Span<const int32_t>, absl::Span<const int64_t> shape) const override;
   Tensor EmbedFeatures(Context&, absl::Span<const FeatureTable>, FeatureFusion, const Tensor& features) const override;
   Tensor EmbedStep(Context&, const CodeEmbedding&, const LevelRows& of, const Tensor& codes) const override;
@@ -54,7 +56,8 @@ class CpuBackend : public AtenBackend {
   Tensor LevelHead(Context&, const Tensor& x, const HeadWeights&, const LevelRows& of) const override;
   Tensor VisibilityMask(Context&, const Tensor& order, const Tensor& limit, int repeat) const override;
   Tensor PaddingMask(Context&, const Tensor& order) const override;
-  Tensor SelfAttention(Context&, const Tensor& x, const SelfAttentionWeights&, const Tensor& mask) const override;
+  Tensor SelfAttention(Context&, const Tensor& x, const SelfAttentionWeights&, const TokenView& view) const override;
+  Tensor GatherRows(Context&, const Tensor& x, const Tensor& rows) const override;
   Tensor CausalSelfAttention(Context&, const Tensor& x, const SelfAttentionWeights&, int length) const override;
   Tensor ContextKeyValue(Context&, const Tensor& x, const CrossAttentionWeights&, int64_t batch) const override;
   Tensor CrossAttention(Context&, const Tensor& x, const CrossAttentionWeights&,

@@ -112,6 +112,27 @@ Tensor CpuBackend::EmbedStep(Context& ctx, const CodeEmbedding& embedding, const
   return x;
 }
 
+Tensor CpuBackend::GatherRows(Context& ctx, const Tensor& x, const Tensor& rows) const {
+  const int64_t width = x.size(1);
+  Tensor y = Take(ctx, {rows.size(0), width});
+  const int32_t* const from = rows.const_data_ptr<int32_t>();
+  ForRowBlocks(ctx,
+               {.rows = rows.size(0),
+                .block = std::max<int64_t>(1, rows.size(0)),
+                .flops_per_row = kFlopsPerFloat * static_cast<double>(width)},
+               [&](int64_t begin, int64_t end, float* /*scratch*/) {
+                 float* to = y.mutable_data_ptr<float>() + begin * width;
+                 for (int64_t row = begin; row < end; ++row, to += width) {
+                   if (from[row] < 0) {
+                     std::fill_n(to, width, 0.0f);
+                   } else {
+                     std::copy_n(x.const_data_ptr<float>() + from[row] * width, width, to);
+                   }
+                 }
+               });
+  return y;
+}
+
 Tensor CpuBackend::TrunkRows(Context& ctx, const Tensor& trunk, const LevelRows& of, int64_t rows) const {
   const int64_t d = trunk.size(1);
   Tensor x = Take(ctx, {of.batch * rows, d});

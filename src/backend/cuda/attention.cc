@@ -57,6 +57,16 @@ kernels::AttentionBatch InPlace(const Weights& w, const Columns& query, const Te
   return attention;
 }
 
+// The one sequence of packed rows becomes its requests'.
+void OfRequests(const TokenPacking& packing, kernels::AttentionBatch& attention) {
+  const int64_t requests = packing.bounds.size(1);
+  const int32_t* bounds = packing.bounds.const_data_ptr<int32_t>();
+  attention.requests = static_cast<int32_t>(requests);
+  attention.max_queries = attention.max_keys = static_cast<int32_t>(packing.tokens);
+  attention.query_begin = attention.key_begin = bounds;
+  attention.query_count = attention.key_count = bounds + requests;
+}
+
 }  // namespace
 
 Tensor CudaBackend::Mask(Context& ctx, const Tensor& order, const Tensor& limit, int64_t groups) const {
@@ -110,7 +120,8 @@ CudaBackend::BiasByDistance CudaBackend::BiasOf(Context& ctx, const RelativeBias
 }
 
 Tensor CudaBackend::AttendToSelf(Context& ctx, const Tensor& x, const SelfAttentionWeights& w,
-                                 const Tensor& mask) const {
+                                 const TokenView& view) const {
+  const Tensor& mask = view.mask;
   const int64_t batch = mask.size(0), rows = x.size(0), tokens = rows / batch, inner = w.out.size(1);
   const BiasByDistance bias = BiasOf(ctx, w.bias);
   const Tensor qkv = BatchOf(ctx).Take({rows, 3 * inner}, ctx.dtype);
@@ -118,6 +129,7 @@ Tensor CudaBackend::AttendToSelf(Context& ctx, const Tensor& x, const SelfAttent
   kernels::AttentionBatch attention = InPlace(w, ColumnsOf(qkv, 0), mask, tokens);
   attention.max_queries = static_cast<int32_t>(tokens);
   attention.limit_repeat = static_cast<int32_t>(tokens / (mask.size(1) - tokens - 1));
+  if (view.packing.packed()) OfRequests(view.packing, attention);
   attention.key = ColumnsOf(qkv, inner).data;
   attention.value = ColumnsOf(qkv, 2 * inner).data;
   attention.key_value_step = 3 * inner;
@@ -133,8 +145,8 @@ Tensor CudaBackend::AttendToSelf(Context& ctx, const Tensor& x, const SelfAttent
 }
 
 Tensor CudaBackend::SelfAttention(Context& ctx, const Tensor& x, const SelfAttentionWeights& w,
-                                  const Tensor& mask) const {
-  return AttendToSelf(ctx, x, w, mask);
+                                  const TokenView& view) const {
+  return AttendToSelf(ctx, x, w, view);
 }
 
 Tensor CudaBackend::CausalSelfAttention(Context& ctx, const Tensor& x, const SelfAttentionWeights& w,
@@ -149,7 +161,7 @@ Tensor CudaBackend::CausalSelfAttention(Context& ctx, const Tensor& x, const Sel
                                  .out = mask.mutable_data_ptr<int32_t>()},
                                 batch.stream()),
         "a mask");
-  return AttendToSelf(ctx, x, w, mask);
+  return AttendToSelf(ctx, x, w, {mask});
 }
 
 Tensor CudaBackend::ContextKeyValue(Context& ctx, const Tensor& x, const CrossAttentionWeights& w,

@@ -203,6 +203,10 @@ int64_t CudaBackend::RoomFor(const Context& ctx, int64_t size, int64_t fewest) c
   return ctx.graphs && ctx.communicator == nullptr ? RoomInFewSizes(std::max(size, fewest)) : size;
 }
 
+int64_t CudaBackend::RowsToPack(const Context& ctx, int64_t tokens, int64_t padded) const {
+  return ctx.graphs && ctx.communicator == nullptr ? RowsInQuarters(tokens, padded) : std::min(tokens, padded);
+}
+
 std::vector<Tensor> CudaBackend::RunPass(Context& ctx, const std::string& pass, absl::Span<const Tensor> inputs,
                                          PassBody body) const {
   CudaBatch& batch = BatchOf(ctx);

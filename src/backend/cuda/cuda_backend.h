@@ -49,6 +49,7 @@ class CudaBackend final : public Backend {
   int RunsUntilWarm() const override { return 2; }  // the second time a pass is captured (graphs.h)
   // Few sizes where passes become graphs.
   int64_t RoomFor(const Context&, int64_t size, int64_t fewest) const override;
+  int64_t RowsToPack(const Context&, int64_t tokens, int64_t padded) const override;
   bool SearchesOnDevice() const override { return true; }
   int64_t PackedWeightBytes() const override { return fp8_.on() ? 1 : 0; }
   void ReleaseUnusedWeights() const override { fp8_weights_.ReleaseUnused(); }
@@ -86,7 +87,8 @@ class CudaBackend final : public Backend {
   Tensor LevelHead(Context&, const Tensor& x, const HeadWeights&, const LevelRows& of) const override;
   Tensor VisibilityMask(Context&, const Tensor& order, const Tensor& limit, int repeat) const override;
   Tensor PaddingMask(Context&, const Tensor& order) const override;
-  Tensor SelfAttention(Context&, const Tensor& x, const SelfAttentionWeights&, const Tensor& mask) const override;
+  Tensor SelfAttention(Context&, const Tensor& x, const SelfAttentionWeights&, const TokenView& view) const override;
+  Tensor GatherRows(Context&, const Tensor& x, const Tensor& rows) const override;
   Tensor CausalSelfAttention(Context&, const Tensor& x, const SelfAttentionWeights&, int length) const override;
   Tensor ContextKeyValue(Context&, const Tensor& x, const CrossAttentionWeights&, int64_t batch) const override;
   Tensor CrossAttention(Context&, const Tensor& x, const CrossAttentionWeights&,
@@ -171,7 +173,7 @@ class CudaBackend final : public Backend {
   };
   BiasByDistance BiasOf(Context&, const RelativeBias&) const;
   Tensor Mask(Context&, const Tensor& order, const Tensor& limit, int64_t groups) const;
-  Tensor AttendToSelf(Context&, const Tensor& x, const SelfAttentionWeights&, const Tensor& mask) const;
+  Tensor AttendToSelf(Context&, const Tensor& x, const SelfAttentionWeights&, const TokenView& view) const;
 
   const CublasLt& lt_;
   const cublasLtHandle_t handle_;

@@ -98,6 +98,21 @@ Tensor CudaBackend::JoinTokens(Context& ctx, absl::Span<const Tensor> pathways, 
   return out;
 }
 
+// No row is -1 of any table, and such a one is zeros.
+Tensor CudaBackend::GatherRows(Context& ctx, const Tensor& x, const Tensor& rows) const {
+  kernels::EmbedCodesArgs args;
+  args.type = KernelType(x.scalar_type());
+  args.width = static_cast<int32_t>(x.size(1));
+  args.rows = static_cast<int32_t>(rows.size(0));
+  args.table = x.const_data_ptr();
+  args.table_rows = static_cast<int32_t>(x.size(0));
+  args.ids = rows.const_data_ptr<int32_t>();
+  Tensor out = BatchOf(ctx).Take({args.rows, args.width}, x.scalar_type());
+  args.out = out.mutable_data_ptr();
+  Check(kernels::EmbedCodesCuda(args, BatchOf(ctx).stream()), "gathering rows");
+  return out;
+}
+
 Tensor CudaBackend::EmbedPrefix(Context& ctx, const CodeEmbedding& embedding, const Tensor& codes, int steps) const {
   CudaBatch& batch = BatchOf(ctx);
   const int64_t groups = codes.size(0) * codes.size(1), d = Width(embedding);

@@ -38,12 +38,12 @@ TEST_F(CudaBackendTest, LaterBatchesAllocateNothingAndUploadOnce) {
       const Tensor ids = UploadInts(ctx, std::vector<int32_t>(tokens, 3), {1, tokens, 1});
       const Tensor x = EmbedFeatures(ctx, {{.table = table}}, FeatureFusion::kSum, ids);
       const Tensor mask = PaddingMask(ctx, order);
-      const Tensor key_value = ContextKeyValue(ctx, x, cross, 1);
+      const Tensor key_value = ContextKeyValue(ctx, x, cross, {1});
       LineageCache cache;
       Tensor h = x;
       for (int layer = 0; layer < 3; ++layer) {
         h = RmsNorm(ctx, h, norm, 1e-6);
-        h = Residual(ctx, h, SelfAttention(ctx, h, self, mask));
+        h = Residual(ctx, h, SelfAttention(ctx, h, self, {mask}));
         h = Residual(ctx, h, CrossAttention(ctx, h, cross, {key_value, mask}));
         h = Residual(ctx, h, FeedForward(ctx, h, ffn));
       }
@@ -243,7 +243,7 @@ TEST_F(CudaBackendTest, RefusesExpertsAndHeadsBeyondItsLimitsByName) {
   const auto attend = [&](int64_t head_dim) {
     const SelfAttentionWeights w{.qkv = Weight(shared, 3 * head_dim, 8), .out = Weight(shared, 8, head_dim)};
     const Tensor order = UploadInts(ctx, {0}, {1, 1});
-    return message([&] { SelfAttention(ctx, x, w, PaddingMask(ctx, order)); });
+    return message([&] { SelfAttention(ctx, x, w, {PaddingMask(ctx, order)}); });
   };
   EXPECT_EQ(attend(256), "taken");
   EXPECT_EQ(attend(264), "cuda: heads of 264 columns; multiples of 8 up to 256");

@@ -128,7 +128,7 @@ class Fp8Test : public testing::TestWithParam<const char*> {
   }
   Matrix KeyValue(const Tensor& x, const Tensor& weight) {
     const CrossAttentionWeights cross{.query = weight, .key_value = weight, .out = weight};
-    return ToMatrix(ContextKeyValue(ctx_, x, cross, 1), x.size(0), weight.size(0));
+    return ToMatrix(ContextKeyValue(ctx_, x, cross, {1}), x.size(0), weight.size(0));
   }
 
   const bool exact_sums_ = GetParam() == std::string("fp8_exact_sums");

@@ -35,21 +35,19 @@ struct Terms {
     BatchSize grown = size;
     grown.Add(job.rows, job.context_tokens);
     if (grown.computed_rows() > limits.max_rows) return false;
-    return kind == WorkKind::kDecode || grown.computed_tokens() <= limits.max_context_tokens;
+    return kind == WorkKind::kDecode || grown.padded_tokens() <= limits.max_context_tokens;
   }
   bool Full(const BatchSize& size) const {
     return size.requests >= limits.max_requests || size.computed_rows() >= limits.max_rows ||
-           (kind == WorkKind::kEncode && size.computed_tokens() >= limits.max_context_tokens);
+           (kind == WorkKind::kEncode && size.padded_tokens() >= limits.max_context_tokens);
   }
-  // Whether the job may be computed at the size of the batch's largest, or these at its own.
+  // Whether the job may be computed as wide as the batch's widest, or these as wide as it.
   bool Shares(const Forming& batch, const QueuedJob& job) const {
     Forming together = batch, alone;
     together.Add(job);
     alone.Add(job);
-    const bool padded = together.size.computed_rows() > kFreePadding * together.size.rows ||
-                        (kind == WorkKind::kEncode &&
-                         together.encoded.computed_tokens() > kFreePadding * together.encoded.context_tokens);
-    return !padded || Needed(together) <= Needed(batch) + Needed(alone);
+    return together.size.computed_rows() <= kFreePadding * together.size.rows ||
+           Needed(together) <= Needed(batch) + Needed(alone);
   }
   // Until the answers of a batch: what follows an encode batch is one decode batch of the same jobs.
   absl::Duration Needed(const Forming& batch) const {

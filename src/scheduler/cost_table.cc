@@ -23,9 +23,8 @@ int Bucket(int64_t size) {
 }  // namespace
 
 CostTable::Cell CostTable::At(WorkKind kind, const BatchSize& size) {
-  const bool encode = kind == WorkKind::kEncode;  // a decode reads no more of a context than there is
-  return {Bucket(encode ? size.requests : size.computed_rows()),
-          Bucket(encode ? size.computed_tokens() : size.context_tokens), absl::ZeroDuration(), absl::InfinitePast()};
+  return {Bucket(kind == WorkKind::kEncode ? size.requests : size.computed_rows()), Bucket(size.context_tokens),
+          absl::ZeroDuration(), absl::InfinitePast()};
 }
 
 CostTable::Cell* CostTable::Find(WorkKind kind, const BatchSize& size) {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// What a batch costs: (rows, context tokens) -> duration, per kind of work, both as they are computed. Steps are fixed
+// What a batch costs: (rows as they are computed, context tokens) -> duration, per kind of work. Steps are fixed
 // in number, so a batch's size predicts its time; sizes are bucketed, four buckets to a factor of two. Two layers: the
 // baseline, measured at warm-up before any traffic, and the observations of the batches that ran, of which each bucket
 // keeps an exponential average (beginning, where there is a baseline, with what was expected). One disturbed batch says
@@ -25,8 +25,8 @@ namespace beamline::scheduler {
 
 enum class WorkKind : uint8_t { kEncode = 0, kDecode = 1 };
 
-// The size of a batch or of several: sums over its jobs, and the largest of them, by which a batch is computed: its
-// tensors are [requests, widest] and [requests, longest].
+// The size of a batch or of several: sums over its jobs, and the largest of them. A decode step computes [requests,
+// widest]; an encoder runs over tokens alone, but what it leaves takes the memory of [requests, longest].
 struct BatchSize {
   int64_t requests = 0;
   int64_t rows = 0;            // beam rows of one decode step
@@ -42,7 +42,7 @@ struct BatchSize {
   }
   // Of one batch; the sums, where no job was added.
   int64_t computed_rows() const { return std::max(rows, requests * widest); }
-  int64_t computed_tokens() const { return std::max(context_tokens, requests * longest); }
+  int64_t padded_tokens() const { return std::max(context_tokens, requests * longest); }
   friend bool operator==(const BatchSize&, const BatchSize&) = default;
 };
 

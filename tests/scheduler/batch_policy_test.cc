@@ -107,16 +107,14 @@ TEST(BatchPolicyTest, NarrowOnesBecomeNotWideForTheSakeOfAWideOne) {
   EXPECT_THAT(Decide({}, queue, limits, Linear()).batch, ElementsAre(1, 2, 3, 4, 6)) << "nor for one behind them";
 }
 
-TEST(BatchPolicyTest, ShortOnesBecomeNotLongForTheSakeOfALongOne) {
+// Encoders run over tokens without padding; what they leave has the longest one's room for each.
+TEST(BatchPolicyTest, ShortOnesShareABatchWithALongOne) {
   std::vector<QueuedJob> queue = {At(1), At(2), At(3), At(4), At(5)};
   for (QueuedJob& job : queue) job.context_tokens = 10;
   queue[1].context_tokens = 512;
-  EXPECT_THAT(Decide(queue, {}, {}, Linear()).batch, ElementsAre(1, 2)) << "two, of which one is long, are half empty";
-  queue[0].priority = queue[2].priority = Priority::kCritical;
-  EXPECT_THAT(Decide(queue, {}, {}, Linear()).batch, ElementsAre(1, 3, 4, 5));
-  queue[1].expects_context = true;
-  EXPECT_THAT(Decide(queue, {}, {}, Linear(), true).batch, ElementsAre(1, 3, 2, 4, 5)) << "nobody will encode it";
-  EXPECT_THAT(Decide({}, queue, {}, Linear(), true).batch, ElementsAre(1, 3, 2, 4, 5)) << "beams alone count here";
+  EXPECT_THAT(Decide(queue, {}, {}, Linear(), true).batch, ElementsAre(1, 2, 3, 4, 5));
+  EXPECT_THAT(Decide(queue, {}, {.max_context_tokens = 1536}, Linear(), true).batch, ElementsAre(1, 2, 3));
+  EXPECT_THAT(Decide({}, queue, {.max_context_tokens = 1536}, Linear(), true).batch, ElementsAre(1, 2, 3, 4, 5));
 }
 
 TEST(BatchPolicyTest, WhereRoomCostsNothingAllShareIt) {
@@ -346,7 +344,7 @@ TEST(BatchPolicyTest, HoldsItsRulesOnRandomQueues) {
     ASSERT_GE(size.requests, 1);
     ASSERT_LE(size.requests, limits.max_requests);
     ASSERT_LE(size.computed_rows(), limits.max_rows);
-    ASSERT_TRUE(!is_encode || size.computed_tokens() <= limits.max_context_tokens || size.requests == 1);
+    ASSERT_TRUE(!is_encode || size.padded_tokens() <= limits.max_context_tokens || size.requests == 1);
   }
   EXPECT_GT(waits, 100);
   EXPECT_GT(batches, 1000);

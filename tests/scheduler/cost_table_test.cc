@@ -14,20 +14,20 @@ BatchSize Size(int64_t requests, int64_t rows, int64_t tokens) {
   return {.requests = requests, .rows = rows, .context_tokens = tokens};
 }
 
-TEST(BatchSizeTest, IsComputedAtTheSizeOfItsLargest) {
+TEST(BatchSizeTest, RowsAreThoseOfTheWidest) {
   BatchSize size;
   for (const auto& [rows, tokens] : {std::pair{8, 100}, std::pair{512, 10}, std::pair{24, 30}}) size.Add(rows, tokens);
   EXPECT_EQ(size.rows, 544);
   EXPECT_EQ(size.computed_rows(), 3 * 512);
   EXPECT_EQ(size.context_tokens, 140);
-  EXPECT_EQ(size.computed_tokens(), 300);
+  EXPECT_EQ(size.padded_tokens(), 300);
   const BatchSize sums{.requests = 3, .rows = 544, .context_tokens = 140};
   EXPECT_EQ(sums.computed_rows(), 544) << "of several batches";
   CostTable cost;
   cost.Observe(WorkKind::kDecode, size, 30 * kMs, kNow);
   EXPECT_EQ(cost.Estimate(WorkKind::kDecode, {3, 1536, 140}, kNow), 30 * kMs);
   cost.Observe(WorkKind::kEncode, size, 9 * kMs, kNow);
-  EXPECT_EQ(cost.Estimate(WorkKind::kEncode, {3, 24, 300}, kNow), 9 * kMs);
+  EXPECT_EQ(cost.Estimate(WorkKind::kEncode, {3, 24, 140}, kNow), 9 * kMs) << "an encoder sees no padding";
 }
 
 TEST(CostTableTest, KnowsNothingAtFirst) {

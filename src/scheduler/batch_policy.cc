@@ -41,13 +41,12 @@ struct Terms {
     return size.requests >= limits.max_requests || size.computed_rows() >= limits.max_rows ||
            (kind == WorkKind::kEncode && size.padded_tokens() >= limits.max_context_tokens);
   }
-  // Whether the job may be computed as wide as the batch's widest, or these as wide as it.
-  bool Shares(const Forming& batch, const QueuedJob& job) const {
-    Forming together = batch, alone;
-    together.Add(job);
+  static bool Pads(const Forming& batch) { return batch.size.computed_rows() > kFreePadding * batch.size.rows; }
+  // Whether the job takes no longer with the batch, `together`, than after it.
+  bool Gains(const Forming& batch, const QueuedJob& job, const Forming& together) const {
+    Forming alone;
     alone.Add(job);
-    return together.size.computed_rows() <= kFreePadding * together.size.rows ||
-           Needed(together) <= Needed(batch) + Needed(alone);
+    return Needed(together) <= Needed(batch) + Needed(alone);
   }
   // Until the answers of a batch: what follows an encode batch is one decode batch of the same jobs.
   absl::Duration Needed(const Forming& batch) const {
@@ -85,6 +84,34 @@ void PassOverTightJobs(std::vector<const QueuedJob*>& order, const Terms& terms)
   if (!patient.empty()) order = std::move(patient);
 }
 
+// Takes jobs of `order` into an empty `batch`, both the most urgent first. Those that others' width would pad come
+// after all that it would not: these may have more use for the place.
+Forming Gather(absl::Span<const QueuedJob* const> order, const Terms& terms, std::vector<const QueuedJob*>& batch) {
+  Forming formed;
+  absl::Time tightest = absl::InfiniteFuture();
+  std::vector<bool> taken(order.size());
+  for (const bool may_pad : {false, true}) {
+    for (size_t i = 0; i < order.size(); ++i) {
+      const QueuedJob& job = *order[i];
+      if (taken[i] || job.group != order[0]->group) continue;
+      if (!terms.Fits(formed.size, job)) continue;  // a smaller one further down may still fit
+      Forming grown = formed;
+      grown.Add(job);
+      if (Terms::Pads(grown) && !(may_pad && terms.Gains(formed, job, grown))) continue;
+      const absl::Time end = terms.now + terms.Needed(grown);
+      if (i > 0 && end > tightest) break;
+      if (i > 0 && end > job.deadline) continue;  // its chance is a smaller batch
+      formed = grown;
+      tightest = std::min(tightest, job.deadline);
+      taken[i] = true;
+    }
+  }
+  for (size_t i = 0; i < order.size(); ++i) {
+    if (taken[i]) batch.push_back(order[i]);
+  }
+  return formed;
+}
+
 Candidate FormBatch(absl::Span<const QueuedJob> queue, bool waits, const Terms& terms) {
   std::vector<const QueuedJob*> order;
   order.reserve(queue.size());
@@ -97,22 +124,7 @@ Candidate FormBatch(absl::Span<const QueuedJob> queue, bool waits, const Terms& 
             [&](const QueuedJob* a, const QueuedJob* b) { return MoreUrgent(*a, *b, terms.now, terms.limits); });
   PassOverTightJobs(order, terms);
 
-  Forming formed;
-  absl::Time tightest = absl::InfiniteFuture();
-  for (const QueuedJob* job : order) {
-    const bool first = batch.jobs.empty();
-    if (!first && job->group != batch.jobs[0]->group) continue;
-    if (!terms.Fits(formed.size, *job)) continue;  // a smaller one further down may still fit
-    if (!first && !terms.Shares(formed, *job)) continue;
-    Forming grown = formed;
-    grown.Add(*job);
-    const absl::Time end = terms.now + terms.Needed(grown);
-    if (!first && end > tightest) break;
-    if (!first && end > job->deadline) continue;  // its chance is a smaller batch
-    formed = grown;
-    tightest = std::min(tightest, job->deadline);
-    batch.jobs.push_back(job);
-  }
+  const Forming formed = Gather(order, terms, batch.jobs);
   if (!waits || batch.jobs.size() < order.size() || terms.Full(formed.size)) {
     batch.closes = terms.now;
     return batch;

@@ -16,7 +16,7 @@
 // All searches of a batch are computed as wide as its widest, and the limits count them so, contexts as long as the
 // longest. One beside which more than twice the rows asked for are computed joins only where the cost table says that
 // both take no longer together than one after the other: sixty narrow searches do not become wide ones because a wide
-// one is the most urgent.
+// one is the most urgent. And it comes after all that fit without.
 //
 // A batch holds jobs of one group, its head's. Where jobs of several groups wait, nobody waits for company: that is the
 // moment after a swap of models, and the old version should be rid of soon.

@@ -102,7 +102,7 @@ TEST(BatchPolicyTest, NarrowOnesBecomeNotWideForTheSakeOfAWideOne) {
   const BatchLimits limits{.max_rows = 2048};
   EXPECT_THAT(Decide({}, queue, limits, Linear()).batch, ElementsAre(1, 2, 5, 6)) << "at most as many as wide ones";
   EXPECT_THAT(Decide(queue, {}, limits, Linear()).batch, ElementsAre(1, 2, 5, 6)) << "what is encoded decodes together";
-  EXPECT_THAT(Decide({}, queue, limits).batch, ElementsAre(1, 2, 3, 4)) << "nothing is known, but the limit";
+  EXPECT_THAT(Decide({}, queue, limits).batch, ElementsAre(1, 2, 5, 6)) << "nothing is known, but the limit";
   queue[0].rows = 8;
   EXPECT_THAT(Decide({}, queue, limits, Linear()).batch, ElementsAre(1, 2, 3, 4, 6)) << "nor for one behind them";
 }
@@ -115,6 +115,17 @@ TEST(BatchPolicyTest, ShortOnesShareABatchWithALongOne) {
   EXPECT_THAT(Decide(queue, {}, {}, Linear(), true).batch, ElementsAre(1, 2, 3, 4, 5));
   EXPECT_THAT(Decide(queue, {}, {.max_context_tokens = 1536}, Linear(), true).batch, ElementsAre(1, 2, 3));
   EXPECT_THAT(Decide({}, queue, {.max_context_tokens = 1536}, Linear(), true).batch, ElementsAre(1, 2, 3, 4, 5));
+}
+
+// Two narrow ones would take the places of two wide ones behind them.
+TEST(BatchPolicyTest, WhomOthersWouldPadComesAfterThose) {
+  CostTable cost;  // a fixed part and 1 ms for each 512 rows: company pays even with padding
+  for (int64_t n = 1; n <= 8; ++n) cost.Observe(WorkKind::kDecode, {n, 512 * n, 100 * n}, (4 + n) * kMs, kNow);
+  std::vector<QueuedJob> queue = {At(1), At(2), At(3), At(4), At(5), At(6)};
+  queue[0].rows = queue[3].rows = queue[4].rows = 512;
+  EXPECT_THAT(Decide({}, queue, {.max_rows = 2048}, cost).batch, ElementsAre(1, 2, 4, 5)) << "by urgency";
+  queue.resize(4);
+  EXPECT_THAT(Decide({}, queue, {.max_rows = 2048}, cost).batch, ElementsAre(1, 2, 3, 4)) << "there is a place left";
 }
 
 TEST(BatchPolicyTest, WhereRoomCostsNothingAllShareIt) {

@@ -25,9 +25,10 @@ struct Forming {
 // What batches of one kind are measured by.
 struct Terms {
   WorkKind kind;
-  absl::Time now;
-  const CostTable& cost;
+  const CostsAt& costs;
   const BatchLimits& limits;
+
+  absl::Time now() const { return costs.now(); }
 
   bool Fits(const BatchSize& size, const QueuedJob& job) const {
     if (size.requests == 0) return true;  // the most urgent job always goes, even alone above a limit
@@ -50,9 +51,9 @@ struct Terms {
   }
   // Until the answers of a batch: what follows an encode batch is one decode batch of the same jobs.
   absl::Duration Needed(const Forming& batch) const {
-    absl::Duration needed = cost.Estimate(WorkKind::kDecode, batch.size, now);
+    absl::Duration needed = costs.Estimate(WorkKind::kDecode, batch.size);
     if (kind == WorkKind::kEncode && batch.encoded.requests > 0) {
-      needed += cost.Estimate(WorkKind::kEncode, batch.encoded, now);
+      needed += costs.Estimate(WorkKind::kEncode, batch.encoded);
     }
     return needed;
   }
@@ -77,7 +78,7 @@ void PassOverTightJobs(std::vector<const QueuedJob*>& order, const Terms& terms)
     }
   }
   if (!overflow) return;
-  const absl::Time end = terms.now + terms.Needed(full);
+  const absl::Time end = terms.now() + terms.Needed(full);
   std::vector<const QueuedJob*> patient;
   std::copy_if(order.begin(), order.end(), std::back_inserter(patient),
                [&](const QueuedJob* job) { return job->deadline >= end; });
@@ -98,7 +99,7 @@ Forming Gather(absl::Span<const QueuedJob* const> order, const Terms& terms, std
       Forming grown = formed;
       grown.Add(job);
       if (Terms::Pads(grown) && !(may_pad && terms.Gains(formed, job, grown))) continue;
-      const absl::Time end = terms.now + terms.Needed(grown);
+      const absl::Time end = terms.now() + terms.Needed(grown);
       if (i > 0 && end > tightest) break;
       if (i > 0 && end > job.deadline) continue;  // its chance is a smaller batch
       formed = grown;
@@ -116,17 +117,17 @@ Candidate FormBatch(absl::Span<const QueuedJob> queue, bool waits, const Terms& 
   std::vector<const QueuedJob*> order;
   order.reserve(queue.size());
   for (const QueuedJob& job : queue) {
-    if (!IsDead(job, terms.kind == WorkKind::kDecode, terms.now, terms.cost)) order.push_back(&job);
+    if (!IsDead(job, terms.kind == WorkKind::kDecode, terms.costs)) order.push_back(&job);
   }
   Candidate batch;
   if (order.empty()) return batch;
   std::sort(order.begin(), order.end(),
-            [&](const QueuedJob* a, const QueuedJob* b) { return MoreUrgent(*a, *b, terms.now, terms.limits); });
+            [&](const QueuedJob* a, const QueuedJob* b) { return MoreUrgent(*a, *b, terms.now(), terms.limits); });
   PassOverTightJobs(order, terms);
 
   const Forming formed = Gather(order, terms, batch.jobs);
   if (!waits || batch.jobs.size() < order.size() || terms.Full(formed.size)) {
-    batch.closes = terms.now;
+    batch.closes = terms.now();
     return batch;
   }
   const absl::Duration needed = terms.Needed(formed);
@@ -149,24 +150,25 @@ bool MoreUrgent(const QueuedJob& a, const QueuedJob& b, absl::Time now, const Ba
   return a.id < b.id;
 }
 
-bool IsDead(const QueuedJob& job, bool encoded, absl::Time now, const CostTable& cost) {
-  if (job.cancelled || job.deadline <= now) return true;
+bool IsDead(const QueuedJob& job, bool encoded, const CostsAt& costs) {
+  if (job.cancelled || job.deadline <= costs.now()) return true;
   if (job.deadline == absl::InfiniteFuture() || job.probe) return false;
   BatchSize alone;
   alone.Add(job.rows, job.context_tokens);
-  absl::Duration needed = cost.Estimate(WorkKind::kDecode, alone, now);
-  if (!encoded && !job.expects_context) needed += cost.Estimate(WorkKind::kEncode, alone, now);
-  return now + needed > job.deadline;
+  absl::Duration needed = costs.Estimate(WorkKind::kDecode, alone);
+  if (!encoded && !job.expects_context) needed += costs.Estimate(WorkKind::kEncode, alone);
+  return costs.now() + needed > job.deadline;
 }
 
 BatchDecision DecideBatch(const QueueView& view, absl::Time now, const CostTable& cost, const BatchLimits& limits) {
   BatchDecision decision;
+  const CostsAt costs(cost, now);
   const bool gathers =
       std::any_of(view.encode.begin(), view.encode.end(), [](const QueuedJob& job) { return job.awaits_company; });
   const bool shares = !view.idle;
   const Candidate encode =
-      FormBatch(view.encode, (shares || gathers) && !view.closing, {WorkKind::kEncode, now, cost, limits});
-  const Candidate decode = FormBatch(view.decode, shares && !view.closing, {WorkKind::kDecode, now, cost, limits});
+      FormBatch(view.encode, (shares || gathers) && !view.closing, {WorkKind::kEncode, costs, limits});
+  const Candidate decode = FormBatch(view.decode, shares && !view.closing, {WorkKind::kDecode, costs, limits});
   const bool encode_closed = !encode.jobs.empty() && encode.closes <= now;
   const bool decode_closed = !decode.jobs.empty() && decode.closes <= now;
   const Candidate* chosen = nullptr;

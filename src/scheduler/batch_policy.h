@@ -76,7 +76,7 @@ bool MoreUrgent(const QueuedJob& a, const QueuedJob& b, absl::Time now, const Ba
 
 // True when the job must not run: cancelled, its deadline reached, or (by the cost table) not reachable any more even
 // if the job ran alone now.
-bool IsDead(const QueuedJob& job, bool encoded, absl::Time now, const CostTable& cost);
+bool IsDead(const QueuedJob& job, bool encoded, const CostsAt& costs);
 
 struct BatchDecision {
   enum class Action : uint8_t { kWait, kEncode, kDecode };

@@ -16,15 +16,20 @@ constexpr int kMuchLarger = 3 * kBucketsPerOctave;  // than eight times as much
 // told, too, or it would never be learnt that it has become slow.
 absl::Duration Most(absl::Duration known) { return 8 * std::max(known, absl::Milliseconds(1)); }
 
-int Bucket(int64_t size) {
+int BucketOf(int64_t size) {
   return static_cast<int>(std::log2(static_cast<double>(std::max<int64_t>(size, 1))) * kBucketsPerOctave);
 }
 
 }  // namespace
 
 CostTable::Cell CostTable::At(WorkKind kind, const BatchSize& size) {
-  return {Bucket(kind == WorkKind::kEncode ? size.requests : size.computed_rows()), Bucket(size.context_tokens),
+  return {BucketOf(kind == WorkKind::kEncode ? size.requests : size.computed_rows()), BucketOf(size.context_tokens),
           absl::ZeroDuration(), absl::InfinitePast()};
+}
+
+int64_t CostTable::Bucket(WorkKind kind, const BatchSize& size) {
+  const Cell at = At(kind, size);
+  return (static_cast<int64_t>(kind) << 32) + (int64_t{at.width_bucket} << 16) + at.tokens_bucket;
 }
 
 CostTable::Cell* CostTable::Find(WorkKind kind, const BatchSize& size) {
@@ -123,6 +128,12 @@ absl::Duration CostTable::Scaled(const std::vector<Cell>& cells, const Cell& at)
   const int growth = std::max(0, Growth(nearest, at));
   const int shrinkage = growth > 0 ? 0 : Growth(at, nearest);
   return nearest.duration * std::exp2((growth - shrinkage / 2.0) / kBucketsPerOctave);
+}
+
+absl::Duration CostsAt::Estimate(WorkKind kind, const BatchSize& size) const {
+  const auto [known, added] = known_.try_emplace(CostTable::Bucket(kind, size));
+  if (added) known->second = table_.Estimate(kind, size, now_);
+  return known->second;
 }
 
 }  // namespace beamline::scheduler

@@ -18,6 +18,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "absl/container/flat_hash_map.h"
 #include "absl/time/time.h"
 #include "absl/types/span.h"
 
@@ -81,6 +82,9 @@ class CostTable {
   // True where some kind of work was not observed within `max_age`: somebody should try.
   bool Stale(absl::Time now) const;
 
+  // Names all sizes that have the same estimate.
+  static int64_t Bucket(WorkKind kind, const BatchSize& size);
+
  private:
   struct Cell {
     int width_bucket;   // of requests (encode) or rows (decode)
@@ -105,6 +109,21 @@ class CostTable {
   absl::Duration max_age_;
   double weight_;
   std::array<Kind, 2> kinds_;
+};
+
+// What a table estimates at one moment, every bucket once: for whoever asks about each of a thousand jobs. The table
+// must outlive it, unchanged. Not thread-safe.
+class CostsAt {
+ public:
+  CostsAt(const CostTable& table, absl::Time now) : table_(table), now_(now) {}
+
+  absl::Time now() const { return now_; }
+  absl::Duration Estimate(WorkKind kind, const BatchSize& size) const;
+
+ private:
+  const CostTable& table_;
+  const absl::Time now_;
+  mutable absl::flat_hash_map<int64_t, absl::Duration> known_;
 };
 
 }  // namespace beamline::scheduler

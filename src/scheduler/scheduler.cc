@@ -263,10 +263,11 @@ void Scheduler::PushOutLowest() {
 
 std::vector<Scheduler::Ended> Scheduler::TakeDead(absl::Time now) {
   std::vector<Ended> dead = std::exchange(pushed_out_, {});
+  const CostsAt costs(cost_, now);
   const auto take = [&](Queue& queue, bool encoded) {
     for (auto it = queue.begin(); it != queue.end();) {
       absl::Status status = Gate(*it->second.job, now);
-      if (status.ok() && IsDead(Describe(it->first, *it->second.job), encoded, now, cost_)) {
+      if (status.ok() && IsDead(Describe(it->first, *it->second.job), encoded, costs)) {
         const Job& job = *it->second.job;
         status = absl::DeadlineExceededError(
             absl::StrCat("the request waited too long to be answered before its deadline: ",

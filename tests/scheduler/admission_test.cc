@@ -101,7 +101,7 @@ TEST(AdmissionTest, WhoseContextIsAtHandPaysForNoEncode) {
   EXPECT_FALSE(Admit(job, kIdle, Measured()).status.ok());
   job.expects_context = true;
   EXPECT_TRUE(Admit(job, kIdle, Measured()).status.ok());
-  EXPECT_FALSE(IsDead(job, /*encoded=*/false, kNow, Measured()));
+  EXPECT_FALSE(IsDead(job, /*encoded=*/false, {Measured(), kNow}));
   job.deadline = kNow + 5 * kMs;
   EXPECT_FALSE(Admit(job, kIdle, Measured()).status.ok()) << "it is decoded all the same";
   CostTable cost;

@@ -284,11 +284,11 @@ TEST(BatchPolicyTest, TheDeadAreNotBatched) {
   expired.deadline = kNow;
   hopeless.deadline = kNow + 5 * kMs;
   fine.deadline = kNow + 6 * kMs;
-  for (const QueuedJob& job : {cancelled, expired, hopeless}) EXPECT_TRUE(IsDead(job, true, kNow, cost)) << job.id;
-  EXPECT_FALSE(IsDead(fine, true, kNow, cost));
-  EXPECT_FALSE(IsDead(hopeless, true, kNow, CostTable())) << "an empty table condemns nobody";
+  for (const QueuedJob& job : {cancelled, expired, hopeless}) EXPECT_TRUE(IsDead(job, true, {cost, kNow})) << job.id;
+  EXPECT_FALSE(IsDead(fine, true, {cost, kNow}));
+  EXPECT_FALSE(IsDead(hopeless, true, {CostTable(), kNow})) << "an empty table condemns nobody";
   cost.Observe(WorkKind::kEncode, {.requests = 1, .rows = 8, .context_tokens = 100}, kMs, kNow);
-  EXPECT_TRUE(IsDead(fine, false, kNow, cost)) << "it still needs its encode";
+  EXPECT_TRUE(IsDead(fine, false, {cost, kNow})) << "it still needs its encode";
   EXPECT_THAT(Decide({}, {cancelled, expired, hopeless, fine}, {}, cost).batch, ElementsAre(4));
   EXPECT_EQ(Decide({}, {cancelled, expired}, {}, cost).wait_until, absl::InfiniteFuture());
 }
@@ -331,11 +331,13 @@ TEST(BatchPolicyTest, HoldsItsRulesOnRandomQueues) {
       ASSERT_GT(decision.wait_until, kNow);
       if (decision.wait_until == absl::InfiniteFuture()) continue;
       const BatchDecision then = DecideBatch(view, decision.wait_until, cost, limits);
-      const bool somebody_died =
-          std::any_of(encode.begin(), encode.end(),
-                      [&](const QueuedJob& job) { return IsDead(job, false, decision.wait_until, cost); }) ||
-          std::any_of(decode.begin(), decode.end(),
-                      [&](const QueuedJob& job) { return IsDead(job, true, decision.wait_until, cost); });
+      const bool somebody_died = std::any_of(encode.begin(), encode.end(),
+                                             [&](const QueuedJob& job) {
+                                               return IsDead(job, false, {cost, decision.wait_until});
+                                             }) ||
+                                 std::any_of(decode.begin(), decode.end(), [&](const QueuedJob& job) {
+                                   return IsDead(job, true, {cost, decision.wait_until});
+                                 });
       ASSERT_TRUE(then.action != Action::kWait || somebody_died);
       continue;
     }
@@ -347,7 +349,7 @@ TEST(BatchPolicyTest, HoldsItsRulesOnRandomQueues) {
     for (uint64_t batched : decision.batch) {
       const auto job = std::find_if(queue.begin(), queue.end(), [&](const QueuedJob& j) { return j.id == batched; });
       ASSERT_NE(job, queue.end());
-      ASSERT_FALSE(IsDead(*job, !is_encode, kNow, cost));
+      ASSERT_FALSE(IsDead(*job, !is_encode, {cost, kNow}));
       ASSERT_TRUE(previous == nullptr || MoreUrgent(*previous, *job, kNow, limits));
       previous = &*job;
       size.Add(job->rows, job->context_tokens);

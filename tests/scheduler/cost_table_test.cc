@@ -30,6 +30,30 @@ TEST(BatchSizeTest, RowsAreThoseOfTheWidest) {
   EXPECT_EQ(cost.Estimate(WorkKind::kEncode, {3, 24, 140}, kNow), 9 * kMs) << "an encoder sees no padding";
 }
 
+TEST(CostsAtTest, AreTheTablesOwn) {
+  std::mt19937 random(3);
+  const auto size = [&] {
+    BatchSize size;
+    for (int job = static_cast<int>(random() % 9); job >= 0; --job) size.Add(1 + random() % 512, random() % 600);
+    return size;
+  };
+  for (const bool observed : {false, true}) {
+    CostTable cost;
+    for (int i = 0; i < (observed ? 40 : 0); ++i) {
+      cost.Observe(i % 2 == 0 ? WorkKind::kEncode : WorkKind::kDecode, size(), (1 + random() % 90) * kMs, kNow);
+    }
+    for (const absl::Time at : {kNow, kNow + absl::Seconds(5)}) {  // the second: all of it is forgotten
+      const CostsAt costs(cost, at);
+      for (int i = 0; i < 500; ++i) {
+        const BatchSize asked = size();
+        for (const WorkKind kind : {WorkKind::kEncode, WorkKind::kDecode}) {
+          ASSERT_EQ(costs.Estimate(kind, asked), cost.Estimate(kind, asked, at));
+        }
+      }
+    }
+  }
+}
+
 TEST(CostTableTest, KnowsNothingAtFirst) {
   CostTable cost;
   EXPECT_EQ(cost.Estimate(WorkKind::kEncode, Size(1, 1, 1), kNow), absl::ZeroDuration());

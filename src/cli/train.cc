@@ -142,7 +142,8 @@ Verb AddTrain(Command& root) {
   command->AddNumber("--k-core", run.corpus.k_core, {0}, "Targets: users and items with at least this many; 0: all");
   command->AddText("--split-at", flags->split_at,
                    "Two moments, as 2022-05-01,2022-05-04: train on what is before the first, validate on each user's "
-                   "first target from there on; the second is where the test begins. Without it a user's last target "
+                   "first target from there on; the second is where the test begins; --k-core still counts the whole "
+                   "log. Without it a user's last target "
                    "is the test, the one before it validation");
   command->AddText("--device", run.device.device, "cpu, cuda or cuda:N")->ShowDefault();
   command->AddNumber("--threads", run.device.threads, {0, kMaxThreads}, "CPU threads; 0: one per core");

@@ -3,7 +3,8 @@
 // A split of a log at two moments, the same for all users: what happens before the first is trained on, as a system
 // that goes live then would know it; a user's first target from there on is his validation target, the first from the
 // second moment on his test target. Harder than leave-one-out, and nearer to serving: no model and no baseline knows
-// what others do later. Pure functions.
+// what others do later. (A k-core, if one is asked for, is that of the whole log, as with leave-one-out.) Pure
+// functions.
 #pragma once
 
 #include <cstdint>

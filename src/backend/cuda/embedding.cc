@@ -98,7 +98,7 @@ Tensor CudaBackend::JoinTokens(Context& ctx, absl::Span<const Tensor> pathways, 
   return out;
 }
 
-// No row is -1 of any table, and such a one is zeros.
+// Row -1 is in no table, so it is zeros.
 Tensor CudaBackend::GatherRows(Context& ctx, const Tensor& x, const Tensor& rows) const {
   kernels::EmbedCodesArgs args;
   args.type = KernelType(x.scalar_type());

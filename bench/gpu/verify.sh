@@ -476,6 +476,9 @@ make_small_bundle() {
 stage_server() {
   lacks beamline && return 77
   local bundle=carry/bundle status=0 ended target=127.0.0.1:50951 admin=127.0.0.1:50953 passes_before passes
+  local grace=${BEAMLINE_SERVER_GRACE:-30}
+  local seconds=${grace%%.*}
+  local limit=$((limit - ${seconds:-0}))  # the rest is for its end
   if [[ ! -e $bundle ]]; then
     bundle=$work/made/bundle
     make_small_bundle || { tail -n 20 "$work/small"; detail="making a small model failed"; return 1; }
@@ -509,7 +512,7 @@ stage_server() {
   keep_log "$work/log" server
   kill -TERM "$server"
   # Not by a subshell that is killed: one that is at its birth would run this shell's EXIT trap.
-  timeout "${BEAMLINE_SERVER_GRACE:-30}" tail -s 0.1 --pid="$server" -f /dev/null || kill -KILL "$server" 2>/dev/null
+  timeout "$grace" tail -s 0.1 --pid="$server" -f /dev/null || kill -KILL "$server" 2>/dev/null
   wait "$server"
   ended=$?
   server=

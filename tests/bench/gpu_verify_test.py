@@ -318,6 +318,18 @@ esac""")
         status, said, _ = self.verify("server")
         self.assertEqual((status, said["server"]["detail"]), (1, "the server did not become ready"))
 
+    def test_the_end_of_a_stubborn_server_is_in_its_stages_time(self):
+        (self.root / "carry/bundle").mkdir()
+        self.script("carry/beamline", """
+case $1 in
+  serve) trap '' TERM; while :; do sleep 0.1; done ;;
+  recommend) echo ready ;;
+  bench) exec sleep 60 ;;
+esac""")
+        status, said, _ = self.verify("server", BEAMLINE_STAGE_SECONDS="6", BEAMLINE_SERVER_GRACE="3")
+        self.assertEqual((status, said["server"]["detail"].split(": ")[1]), (1, "bench exit status 124, the server's 137"))
+        self.assertLessEqual(said["server"]["seconds"], 7)
+
     def test_engine_of_random_weights(self):
         self.script("carry/beamline_engine_gpu_bench", '''echo "{\\"engine\\": \\"$*\\"}"''')
         status, said, result = self.verify("engine", BEAMLINE_ENGINE_OPTIONS="--models t5")

@@ -71,8 +71,11 @@ void PassOverTightJobs(std::vector<const QueuedJob*>& order, const Terms& terms)
   bool overflow = false;
   for (const QueuedJob* job : order) {
     if (job->priority < order[0]->priority || job->group != order[0]->group) continue;
+    Forming grown = full;
+    grown.Add(*job);
+    if (Terms::Pads(grown)) continue;  // it is in nobody's way
     if (terms.Fits(full.size, *job)) {
-      full.Add(*job);
+      full = grown;
     } else {
       overflow = true;
     }

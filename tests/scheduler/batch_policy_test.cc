@@ -128,6 +128,16 @@ TEST(BatchPolicyTest, WhomOthersWouldPadComesAfterThose) {
   EXPECT_THAT(Decide({}, queue, {.max_rows = 2048}, cost).batch, ElementsAre(1, 2, 3, 4)) << "there is a place left";
 }
 
+// What only padding keeps out of a batch is no overload, for which the wide one would be passed over.
+TEST(BatchPolicyTest, NarrowOnesAreNoReasonToPassOverATightWideOne) {
+  std::vector<QueuedJob> queue = {At(1), At(2), At(3), At(4), At(5), At(6)};
+  queue[0].rows = 512;
+  queue[0].deadline = kNow + 100 * kMs;  // alone it takes 64 ms, in a full batch four times that
+  EXPECT_THAT(Decide({}, queue, {.max_rows = 2048}, Linear(), true).batch, ElementsAre(1));
+  for (QueuedJob& job : queue) job.rows = 512;
+  EXPECT_THAT(Decide({}, queue, {.max_rows = 2048}, Linear(), true).batch, ElementsAre(2, 3, 4, 5)) << "an overload is";
+}
+
 TEST(BatchPolicyTest, WhereRoomCostsNothingAllShareIt) {
   CostTable cost;  // up to 4,096 rows one takes as long as the other
   for (int64_t n = 1; n <= 512; n *= 2) {

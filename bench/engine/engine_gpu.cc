@@ -14,8 +14,9 @@
 //
 // beamline_engine_gpu_bench --help has the options. Prints one JSON object per line: the ceilings (device copy, bf16
 // product of 8192^3), then per case the median and P99 of a batch in ms, the median of one whose contexts are cached,
-// requests per second of both kinds, measured one after the other, the share of the product's rate of the first, and
-// what the case took of the device's memory beyond the cases before it (activations, graphs, workers).
+// requests per second of both kinds, measured one after the other, the share of the product's rate of the first, what
+// the case took of the device's memory beyond the cases before it (activations, graphs, workers), and of how many nodes
+// of each kind the graphs are that were made for it.
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
@@ -68,6 +69,8 @@ bool ReadOptions(int argc, char** argv, Options& options, int& exit) {
   app.footer(
       R"(A JSON object per line: the ceilings, then a case each. p50_ms and p99_ms are of a batch, cached_* of one whose contexts are
 cached, of_matmul is the share of the rate of a bf16 product of 8192^3, device_mb what the case took beyond those before it.
+Of the graphs that were made for it graph_kernels, graph_memsets and graph_others count the nodes; others copy, wait or allocate.
+With BEAMLINE_GRAPH_FOLDER=FOLDER in the environment each graph's nodes are written there, as a file for Graphviz' dot.
 
   beamline_engine_gpu_bench --models 1.02B --dtypes bf16 --batches 1
   ncu --profile-from-start off beamline_engine_gpu_bench --models 0.13B --dtypes bf16 --batches 1 --clients 1 --profile 1)");
@@ -236,8 +239,17 @@ double FreeMegabytes() {
   return 1e-6 * static_cast<double>(free);
 }
 
+// Of the graphs made since then.
+std::string NodesSince(const DevicePasses& before, const DevicePasses& now) {
+  return absl::StrCat("\"graphs\": ", now.captured - before.captured,
+                      ", \"graph_kernels\": ", now.kernel_nodes - before.kernel_nodes,
+                      ", \"graph_memsets\": ", now.memset_nodes - before.memset_nodes,
+                      ", \"graph_others\": ", now.other_nodes - before.other_nodes);
+}
+
 void Measure(const Options& options, const backend::Context& shared, const Case& c, double ceiling) {
   const double free_before = FreeMegabytes();
+  const DevicePasses passes_before = *shared.backend->GetDevicePasses();
   struct Client {
     std::vector<double> all, cached;
   };
@@ -284,10 +296,10 @@ void Measure(const Options& options, const backend::Context& shared, const Case&
   std::printf(
       "{\"engine\": \"%s\", \"batch\": %d, \"clients\": %d, \"beams\": %d, \"batches\": %zu, \"p50_ms\": %.3f, "
       "\"p99_ms\": %.3f, \"cached_p50_ms\": %.3f, \"requests_per_s\": %.1f, \"cached_requests_per_s\": %.1f, "
-      "\"gflop\": %.0f, \"of_matmul\": %.3f, \"warm_up_s\": %.1f, \"device_mb\": %.0f}\n",
+      "\"gflop\": %.0f, \"of_matmul\": %.3f, \"warm_up_s\": %.1f, \"device_mb\": %.0f, %s}\n",
       c.name.c_str(), c.batch, c.clients, c.beams, all.size(), 1e3 * Percentile(all, .5), 1e3 * Percentile(all, .99),
       1e3 * Percentile(cached, .5), rate, cached_rate, 1e-9 * flops, rate * flops / ceiling, warm_up,
-      free_before - FreeMegabytes());
+      free_before - FreeMegabytes(), NodesSince(passes_before, *shared.backend->GetDevicePasses()).c_str());
   std::fflush(stdout);
 }
 

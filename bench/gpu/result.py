@@ -89,6 +89,11 @@ class Rows:
         """Over batches and streams."""
         return max((row[field] for row in self.engine(name)), default=None)
 
+    def copies_and_waits(self):
+        """Nodes of graphs, over all cases."""
+        counts = [row["graph_others"] for row in self.parts["engine"] if "graph_others" in row]
+        return sum(counts) if counts else None
+
     def selection(self, level, items):
         """Microseconds of one request."""
         rows = [row["graph_us"] for row in self.parts["kernels"]
@@ -140,6 +145,7 @@ def goals(rows):
         small, large = rows.selection(level, 100_000), rows.selection(level, 10_000_000)
         found.append((f"log-sum-exp and selection, level {level}, us", "at_most", 40, small))
         found.append((f"selection, level {level}, 10^7 items over 10^5", "at_most", 1.2, ratio(large, small)))
+    found.append(("nodes of the engine's graphs that copy, wait or allocate", "at_most", 0, rows.copies_and_waits()))
     found.append(("server's CPU per request beyond encode and decode, ms", "at_most", 0.15, rows.server_cpu()))
     found.append(("server's encodes and searches that are launched from a graph", "at_least", 0.95,
                   rows.passes_from_graphs()))

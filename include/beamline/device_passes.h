@@ -12,6 +12,8 @@ struct DevicePasses {
   int64_t graph = 0;     // launched from a graph that was there
   int64_t captured = 0;  // made into a graph, and launched from it
   int64_t enqueued = 0;  // op by op: seen for the first time, or not to be captured
+  // Nodes of all graphs that were made. Others copy, wait or allocate: there should be none.
+  int64_t kernel_nodes = 0, memset_nodes = 0, other_nodes = 0;
 };
 
 }  // namespace beamline

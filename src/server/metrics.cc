@@ -162,6 +162,11 @@ void AddPasses(const DevicePasses& passes, Page* page) {
                 passes.graph, {{"by", "graph"}});
   page->Counter("device_passes_total", "", passes.captured, {{"by", "capture"}});
   page->Counter("device_passes_total", "", passes.enqueued, {{"by", "ops"}});
+  page->Counter("device_graph_nodes_total",
+                "Nodes of the graphs that were made, by kind: others copy, wait or allocate, and there should be none.",
+                passes.kernel_nodes, {{"kind", "kernel"}});
+  page->Counter("device_graph_nodes_total", "", passes.memset_nodes, {{"kind", "memset"}});
+  page->Counter("device_graph_nodes_total", "", passes.other_nodes, {{"kind", "other"}});
 }
 
 void AddLog(Page* page) {

@@ -475,10 +475,10 @@ done""")
             self.assertFalse((self.root / "carry").exists())
 
     def test_goals(self):
-        def engine(name, batch, clients, p50, rate, of, cached=1.0, beams=512):
+        def engine(name, batch, clients, p50, rate, of, cached=1.0, beams=512, others=0):
             return (f'{{"engine": "{name}", "batch": {batch}, "clients": {clients}, "beams": {beams}, "p50_ms": {p50}, '
                     f'"cached_p50_ms": {cached}, "requests_per_s": {rate}, "cached_requests_per_s": {1.5 * rate}, '
-                    f'"of_matmul": {of}}}')
+                    f'"of_matmul": {of}, "graph_others": {others}}}')
         lines = [engine("1.02B bf16", 1, 1, 4.0, 250, .4, 2.5), engine("1.02B bf16", 1, 2, 9.0, 1, .1),
                  engine("1.02B bf16", 8, 1, 9.0, 900, .7, beams=64), engine("0.13B bf16", 1, 1, .5, 900, .5, beams=64),
                  engine("1.02B bf16", 8, 2, 30.0, 300, .61), engine("1.02B fp8", 8, 1, 20.0, 390, .9),
@@ -491,6 +491,7 @@ done""")
         self.script("carry/beamline_kernels_cuda_bench", "\n".join(f"echo '{line}'" for line in kernels))
         goals = {goal["goal"]: (goal["measured"], goal.get("met")) for goal in self.verify("bench", "engine")[2]["goals"]}
         self.assertEqual(goals["1.02 B, batch 1, ms"], (4.0, True))
+        self.assertEqual(goals["nodes of the engine's graphs that copy, wait or allocate"], (0, True))
         self.assertEqual(goals["1.02 B, throughput, of the 8192^3 product's rate"], (.61, True))
         self.assertEqual(goals["0.13 B, batch 1, ms"], (None, None))
         self.assertEqual(goals["1.02 B, throughput, FP8 over bf16"], (1.3, False))
@@ -506,6 +507,10 @@ done""")
         self.assertEqual(goals["log-sum-exp and selection, level 2, us"], (None, None), "another form is no measure of it")
         self.assertEqual(goals["selection, level 2, 10^7 items over 10^5"], (None, None))
         self.assertIn("-- missed        log-sum-exp and selection, level 1, us: 41, at most 40", self.printed)
+        self.script("carry/beamline_engine_gpu_bench",
+                    "\n".join(f"echo '{engine('t5 bf16', batch, 1, 1, 1, 1, others=batch)}'" for batch in (0, 1, 2)))
+        goals = {goal["goal"]: (goal["measured"], goal.get("met")) for goal in self.verify("engine")[2]["goals"]}
+        self.assertEqual(goals["nodes of the engine's graphs that copy, wait or allocate"], (3 * 6, False), "of six runs")
 
     def test_a_stage_ends_in_time(self):
         self.script("carry/beamline_kernels_cuda_test", '[[ $1 == --gtest_list_tests ]] || exec sleep 600')

@@ -175,11 +175,15 @@ TEST_F(ObservabilityTest, TheDevicesMemoryWhereThereIsOne) {
 }
 
 TEST_F(ObservabilityTest, HowTheDeviceIsAskedWhereItHasPasses) {
-  engine_.set_device_passes({.graph = 900, .captured = 7, .enqueued = 31});
+  engine_.set_device_passes(
+      {.graph = 900, .captured = 7, .enqueued = 31, .kernel_nodes = 2100, .memset_nodes = 4, .other_nodes = 1});
   const std::string page = server_->RenderMetrics(true);
   EXPECT_THAT(page, HasSubstr("\nbeamline_device_passes_total{by=\"graph\"} 900\n"));
   EXPECT_THAT(page, HasSubstr("\nbeamline_device_passes_total{by=\"capture\"} 7\n"));
   EXPECT_THAT(page, HasSubstr("\nbeamline_device_passes_total{by=\"ops\"} 31\n"));
+  EXPECT_THAT(page, HasSubstr("\nbeamline_device_graph_nodes_total{kind=\"kernel\"} 2100\n"));
+  EXPECT_THAT(page, HasSubstr("\nbeamline_device_graph_nodes_total{kind=\"memset\"} 4\n"));
+  EXPECT_THAT(page, HasSubstr("\nbeamline_device_graph_nodes_total{kind=\"other\"} 1\n"));
 }
 
 }  // namespace

@@ -216,15 +216,24 @@ std::vector<Tensor> CudaBackend::RunPass(Context& ctx, const std::string& pass, 
   }
   Graphs& graphs = batch.worker().graphs;
   const int64_t captures = graphs.captures(), launches = graphs.launches();
+  const GraphNodes nodes = graphs.nodes();
   std::vector<Tensor> results = graphs.Run(batch, pass, inputs, body);
   ++(graphs.captures() > captures   ? passes_captured_
      : graphs.launches() > launches ? passes_by_graph_
                                     : passes_by_ops_);
+  kernel_nodes_ += graphs.nodes().kernels - nodes.kernels;
+  memset_nodes_ += graphs.nodes().memsets - nodes.memsets;
+  other_nodes_ += graphs.nodes().others - nodes.others;
   return results;
 }
 
 std::optional<DevicePasses> CudaBackend::GetDevicePasses() const {
-  return DevicePasses{.graph = passes_by_graph_, .captured = passes_captured_, .enqueued = passes_by_ops_};
+  return DevicePasses{.graph = passes_by_graph_,
+                      .captured = passes_captured_,
+                      .enqueued = passes_by_ops_,
+                      .kernel_nodes = kernel_nodes_,
+                      .memset_nodes = memset_nodes_,
+                      .other_nodes = other_nodes_};
 }
 
 Tensor CudaBackend::Upload(Context& ctx, const HostArray& from, absl::Span<const int64_t> shape) const {

@@ -194,6 +194,7 @@ class CudaBackend final : public Backend {
   const Fp8 fp8_;
   mutable Fp8Weights fp8_weights_;
   mutable std::atomic<int64_t> passes_by_graph_ = 0, passes_captured_ = 0, passes_by_ops_ = 0;
+  mutable std::atomic<int64_t> kernel_nodes_ = 0, memset_nodes_ = 0, other_nodes_ = 0;
 };
 
 // The running batch; c10::Error outside of one, and where the context trains.

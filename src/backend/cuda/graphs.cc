@@ -32,31 +32,6 @@ void Destroy(cudaGraphExec_t graph) {
   if (graph != nullptr) cudaGraphExecDestroy(graph);
 }
 
-// Kernels are none, nor is a memset, which cuBLASLt may ask for.
-bool CopiesOrWaits(cudaGraphNode_t node) {
-  cudaGraphNodeType type = cudaGraphNodeTypeKernel;
-  if (cudaGraphNodeGetType(node, &type) != cudaSuccess) return true;
-  switch (type) {
-    case cudaGraphNodeTypeMemcpy:
-    case cudaGraphNodeTypeHost:
-    case cudaGraphNodeTypeWaitEvent:
-    case cudaGraphNodeTypeEventRecord:
-    case cudaGraphNodeTypeMemAlloc:
-    case cudaGraphNodeTypeMemFree:
-      return true;
-    default:
-      return false;
-  }
-}
-
-int64_t CopiesAndWaits(cudaGraph_t graph) {
-  size_t count = 0;
-  if (cudaGraphGetNodes(graph, nullptr, &count) != cudaSuccess) return 1;
-  std::vector<cudaGraphNode_t> nodes(count);
-  if (cudaGraphGetNodes(graph, nodes.data(), &count) != cudaSuccess) return 1;
-  return std::count_if(nodes.begin(), nodes.end(), CopiesOrWaits);
-}
-
 // By one launch: a copy for each would be a layer's worth of host time for each layer.
 void CopyInputs(CudaBatch& batch, absl::Span<const at::Tensor> to, absl::Span<const at::Tensor> from) {
   kernels::CopyAllArgs args;
@@ -130,7 +105,11 @@ bool Graphs::Capture(CudaBatch& batch, Entry& entry, Body body) {
   }
   good = cudaStreamEndCapture(stream, &graph) == cudaSuccess && good && graph != nullptr;
   good = good && cudaGraphInstantiate(&entry.graph, graph, 0) == cudaSuccess;
-  if (good) copies_and_waits_ += CopiesAndWaits(graph);
+  if (good) {
+    const GraphNodes nodes = CountNodes(graph);
+    MaybeWriteGraph(graph, entry.key, nodes);
+    nodes_.Add(nodes);
+  }
   if (graph != nullptr) cudaGraphDestroy(graph);
   if (good) {
     ++captures_;

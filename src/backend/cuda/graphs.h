@@ -18,6 +18,7 @@
 #include "absl/functional/function_ref.h"
 #include "absl/types/span.h"
 #include "backend/cuda/device_memory.h"
+#include "backend/cuda/graph_nodes.h"
 
 namespace beamline::backend::cuda {
 
@@ -43,9 +44,8 @@ class Graphs {
                               Body body);
 
   int64_t launches() const { return launches_; }
-  int64_t captures() const { return captures_; }  // graphs made so far
-  // Of all nodes of these, those that copy, allocate, or wait for an event or the host: a pass has none.
-  int64_t copies_and_waits() const { return copies_and_waits_; }
+  int64_t captures() const { return captures_; }      // graphs made so far
+  const GraphNodes& nodes() const { return nodes_; }  // of all of these
   size_t size() const { return entries_.size(); }
   int64_t result_bytes() const { return result_bytes_; }
 
@@ -67,7 +67,8 @@ class Graphs {
   std::list<Entry> entries_;                                          // used last comes first
   absl::flat_hash_map<std::string, std::vector<at::Tensor>> inputs_;  // bytes that graphs read, by kind of pass
   absl::flat_hash_map<std::string, int> met_;  // keys: how often a capture failed; they outlive graphs
-  int64_t launches_ = 0, captures_ = 0, copies_and_waits_ = 0, result_bytes_ = 0;
+  int64_t launches_ = 0, captures_ = 0, result_bytes_ = 0;
+  GraphNodes nodes_;
 };
 
 }  // namespace beamline::backend::cuda

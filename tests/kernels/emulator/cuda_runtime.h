@@ -11,6 +11,7 @@
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
+#include <fstream>
 #include <functional>
 #include <map>
 #include <mutex>
@@ -242,6 +243,7 @@ inline cudaError_t cudaFree(void* p) {
 inline cudaError_t cudaMallocHost(void** p, size_t bytes) { return cudaMalloc(p, bytes); }
 inline cudaError_t cudaFreeHost(void* p) { return cudaFree(p); }
 inline cudaError_t cudaMemsetAsync(void* p, int value, size_t bytes, cudaStream_t stream) {
+  if (stream != nullptr && stream->capture != nullptr) ++stream->captured_memsets;
   emulator::Enqueue(stream, [=] { std::memset(p, value, bytes); });
   return cudaSuccess;
 }
@@ -317,7 +319,7 @@ inline cudaError_t cudaEventElapsedTime(float* milliseconds, cudaEvent_t begin, 
 // -- Graphs: what a captured stream was asked for, to be asked for again.
 struct CUgraph_st {
   std::vector<std::function<void()>> nodes;
-  size_t copies = 0;  // of them
+  size_t copies = 0, memsets = 0;  // of them
 };
 using cudaGraph_t = CUgraph_st*;
 using cudaGraphExec_t = CUgraph_st*;
@@ -336,32 +338,48 @@ inline cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t* graph)
   *graph = reinterpret_cast<CUgraph_st*>(stream->capture);  // its first member
   stream->capture = nullptr;
   (*graph)->copies = std::exchange(stream->captured_copies, 0);
+  (*graph)->memsets = std::exchange(stream->captured_memsets, 0);
   if (!stream->capture_broken) return cudaSuccess;
   stream->capture_broken = false;
   delete *graph;
   *graph = nullptr;
   return cudaErrorStreamCaptureInvalidated;
 }
-// A node is 1 where it is a copy.
-using cudaGraphNode_t = uintptr_t;
+using cudaGraphNode_t = uintptr_t;  // the node's type
 enum cudaGraphNodeType {
   cudaGraphNodeTypeKernel,
   cudaGraphNodeTypeMemcpy,
   cudaGraphNodeTypeMemset,
   cudaGraphNodeTypeHost,
+  cudaGraphNodeTypeEmpty = 5,
   cudaGraphNodeTypeWaitEvent = 6,
   cudaGraphNodeTypeEventRecord = 7,
   cudaGraphNodeTypeMemAlloc = 10,
   cudaGraphNodeTypeMemFree = 11,
 };
 inline cudaError_t cudaGraphGetNodes(cudaGraph_t graph, cudaGraphNode_t* nodes, size_t* count) {
-  for (size_t i = 0; nodes != nullptr && i < *count; ++i) nodes[i] = i < graph->copies ? 1 : 0;
+  for (size_t i = 0; nodes != nullptr && i < *count; ++i) {
+    nodes[i] = i < graph->copies                    ? cudaGraphNodeTypeMemcpy
+               : i < graph->copies + graph->memsets ? cudaGraphNodeTypeMemset
+                                                    : cudaGraphNodeTypeKernel;
+  }
   *count = graph->nodes.size();
   return cudaSuccess;
 }
 inline cudaError_t cudaGraphNodeGetType(cudaGraphNode_t node, cudaGraphNodeType* type) {
-  *type = node == 1 ? cudaGraphNodeTypeMemcpy : cudaGraphNodeTypeKernel;
+  *type = static_cast<cudaGraphNodeType>(node);
   return cudaSuccess;
+}
+enum { cudaGraphDebugDotFlagsKernelNodeParams = 1 << 2 };
+inline cudaError_t cudaGraphDebugDotPrint(cudaGraph_t graph, const char* path, unsigned int) {
+  size_t count = graph->nodes.size();
+  std::vector<cudaGraphNode_t> nodes(count);
+  cudaGraphGetNodes(graph, nodes.data(), &count);
+  std::ofstream to(path);
+  to << "digraph {\n";
+  for (const cudaGraphNode_t node : nodes) to << "  node_of_type_" << node << ";\n";
+  to << "}\n";
+  return to.flush() ? cudaSuccess : cudaErrorInvalidValue;
 }
 inline cudaError_t cudaGraphInstantiate(cudaGraphExec_t* executable, cudaGraph_t graph, unsigned long long) {
   *executable = new CUgraph_st(*graph);

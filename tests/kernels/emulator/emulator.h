@@ -28,7 +28,7 @@ struct CUstream_st {
   std::vector<std::function<void()>> queue;
   std::vector<std::function<void()>>* capture = nullptr;  // a graph that is being recorded
   bool capture_broken = false;
-  size_t captured_copies = 0;  // of what was recorded
+  size_t captured_copies = 0, captured_memsets = 0;  // of what was recorded
 };
 // NOLINTEND(readability-identifier-naming)
 

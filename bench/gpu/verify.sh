@@ -4,7 +4,8 @@
 #
 #   bench/gpu/verify.sh [STAGE ...]     default: all, in this order
 #     build      takes the binaries of carry/ or carry.tar.gz (bench/gpu/carry.sh) where they run here, else builds them
-#                (nvcc, CMake)
+#                here (nvcc, CMake, ninja) into carry/, where that is not there and all is that scripts/setup.sh installs;
+#                else the kernels' alone. What a call has no time for the next goes on with. Remove carry/ to build it anew
 #     tests      every CUDA test on the GPU: of the kernels, and as far as they were carried of the backend's ops, models,
 #                the search and training; what failed behind a fault in a kernel runs again in a process of its own
 #     sanitize   tests of the GPU on small shapes under compute-sanitizer (bench/gpu/sanitize.sh): the kernels' under
@@ -79,6 +80,7 @@ trap 'exit 129' HUP
 trap 'exit 130' INT
 trap 'exit 143' TERM
 binaries= tried= left_out=
+kernels_build=build/cuda-carry
 wanted_warpgroups=${BEAMLINE_WARPGROUPS:-} wanted_programmatic=${BEAMLINE_PROGRAMMATIC_LAUNCH:-}
 : >"$work/stages" >"$work/kernels" >"$work/engine" >"$work/peers" >"$work/server"
 
@@ -140,11 +142,10 @@ libraries=$PWD/carry/lib:$torch_libraries:/usr/local/cuda/lib64${LD_LIBRARY_PATH
 # Carried binaries that use the whole engine, by what they test.
 carried_tests=(backend model decode train)
 
-# Of what is run: carried binaries say it.
-commit() {
-  [[ $binaries == carry ]] && cat carry/COMMIT 2>/dev/null && return
-  git describe --always --dirty 2>/dev/null || echo unknown
-}
+this_commit() { git describe --always --dirty 2>/dev/null || echo unknown; }
+
+# Of what is run: that says it itself, for the sources may have changed since.
+commit() { cat "${binaries:-nothing}/COMMIT" 2>/dev/null || echo unknown; }
 
 # Of the device, as 90; nothing where nvidia-smi does not know.
 capability() {
@@ -171,7 +172,7 @@ fits_device() {
 
 find_binaries() {
   local place
-  for place in carry build/cuda-verify/cuda; do
+  for place in carry $kernels_build/cuda; do
     [[ -x $place/beamline_kernels_cuda_test ]] || continue
     [[ $place != carry ]] || fits_device || continue
     timeout 30 "$place/beamline_kernels_cuda_test" --gtest_list_tests >/dev/null 2>&1 && binaries=$place && return 0
@@ -179,36 +180,61 @@ find_binaries() {
   return 1
 }
 
+# build_kernels ARCHITECTURES: their tests and bench, where carry.sh builds them.
+build_kernels() {
+  local googletest= place
+  for place in /usr/src/googletest "$PWD/carry/googletest"; do
+    [[ ! -f $place/CMakeLists.txt ]] || googletest=$place
+  done
+  limited "$work/configure" cmake -S kernels -B $kernels_build -G Ninja -DBEAMLINE_WITH_CUDA=ON \
+    -DCMAKE_CUDA_ARCHITECTURES="$1" -DBEAMLINE_GOOGLETEST="$googletest" &&
+    limited "$work/build" cmake --build $kernels_build --target beamline_kernels_cuda_test beamline_kernels_cuda_bench &&
+    this_commit >$kernels_build/cuda/COMMIT && return 0
+  tail -n 20 "$work/configure" "$work/build" 2>/dev/null
+  detail="building the kernels failed"
+  ! grep -qs "unknown target 'beamline_kernels_cuda_test'" "$work/build" ||
+    detail="the kernels' tests want GoogleTest: install it, or put its sources into carry/googletest"
+  return 1
+}
+
+# build_engine ARCHITECTURES: to carry/, all that would be carried; false, and why in `said`, where that is not to be.
+build_engine() {
+  local status
+  said="carry/ is there, and what it has does not run here"
+  [[ ! -e carry ]] || return 1
+  limited "$work/configure" bash -c '. scripts/lib.sh && configure cuda-release build/cuda-release "$@"' configure \
+    "-DCMAKE_CUDA_ARCHITECTURES=$1"
+  status=$?
+  said="the engine cannot be configured: $(grep -m 1 -A 3 'CMake Error' "$work/configure" | sed -e 1d -e 's,^ *,,' | paste -sd' ')"
+  ((status == 0)) || return 1
+  limited "$work/build" env BEAMLINE_BUILD=build/cuda-release bash bench/gpu/carry.sh "$1"
+  status=$?
+  ((status)) || return 0
+  tail -n 5 "$work/build"
+  said="building the engine: exit status $status"
+  ((status != 124)) || said="the engine's build was not done in time, the next call goes on with it"
+  rm -rf carry carry.tar.gz  # a part is none
+  return 1
+}
+
 stage_build() {
-  if find_binaries; then
+  if find_binaries && [[ $binaries == carry ]]; then
     detail="takes $binaries, commit $(commit)"
     return 0
   fi
-  local missing=()
+  binaries=
+  local missing=() architecture said=
   for tool in nvcc cmake ninja; do command -v $tool >/dev/null || missing+=("$tool"); done
   if ((${#missing[@]})); then
     detail="no carried binary runs here, and to build one these are missing: ${missing[*]}"
     return 1
   fi
-  local architecture
   architecture=$(capability)
   [[ $architecture == 90 ]] && architecture=90a
-  local googletest= place
-  for place in /usr/src/googletest "$PWD/carry/googletest"; do
-    [[ ! -f $place/CMakeLists.txt ]] || googletest=$place
-  done
-  limited "$work/configure" cmake -S kernels -B build/cuda-verify -G Ninja -DBEAMLINE_WITH_CUDA=ON \
-    -DCMAKE_CUDA_ARCHITECTURES="${architecture:-90a}-real" -DBEAMLINE_GOOGLETEST="$googletest" &&
-    limited "$work/build" cmake --build build/cuda-verify --target beamline_kernels_cuda_test beamline_kernels_cuda_bench
-  local status=$?
-  if ((status)) || ! find_binaries; then
-    tail -n 20 "$work/configure" "$work/build" 2>/dev/null
-    detail="building the kernels failed"
-    ! grep -qs "unknown target 'beamline_kernels_cuda_test'" "$work/build" ||
-      detail="the kernels' tests want GoogleTest: install it, or put its sources into carry/googletest"
-    return 1
-  fi
-  detail="built for sm_${architecture:-90a}"
+  build_kernels "${architecture:-90a}-real" || return 1
+  build_engine "${architecture:-90a}-real" && said="with the engine"
+  find_binaries || { detail="what was built does not start here"; return 1; }
+  detail="built $binaries for sm_${architecture:-90a}: $said"
 }
 
 # tests_passed LOG: what GoogleTest counted; false where one failed or none ran.

@@ -123,6 +123,47 @@ exit 1""")
         self.assertEqual((status, said["build"]["detail"]),
                          (1, "the kernels' tests want GoogleTest: install it, or put its sources into carry/googletest"))
 
+    def without_carry(self, configure, carry):
+        """A checkout in which everything has to be built, by tools that do as these two say."""
+        shutil.rmtree(self.root / "carry", ignore_errors=True)
+        for tool in ("nvcc", "ninja"):
+            self.script(f"bin/{tool}", "true")
+        self.script("tool", PASSES)
+        self.script("bin/cmake", """[[ $1 == --build ]] || exit 0
+mkdir -p build/cuda-carry/cuda
+for name in test bench; do cp tool build/cuda-carry/cuda/beamline_kernels_cuda_$name; done""")
+        (self.root / "scripts/lib.sh").write_text(f"configure() {{\n{configure}\n}}\n")
+        self.script("bench/gpu/carry.sh", carry)
+
+    def test_all_is_built_where_it_can_be(self):
+        carry = 'mkdir carry; cp tool carry/beamline_kernels_cuda_test; cp tool carry/beamline_model_gpu_test; echo "def $1 $BEAMLINE_BUILD" >carry/COMMIT'
+        self.script("bin/nvidia-smi", '[[ $* == *compute_cap* ]] && echo 9.0 || echo "NVIDIA H200, 580.1, 143771 MiB"')
+        self.without_carry('echo "$@" >configured', carry)
+        status, said, result = self.verify("build", "tests")
+        self.assertEqual((status, said["build"]["detail"]), (0, "built carry for sm_90a: with the engine"))
+        self.assertEqual((self.root / "configured").read_text(), "cuda-release build/cuda-release -DCMAKE_CUDA_ARCHITECTURES=90a-real\n")
+        self.assertEqual(result["commit"], "def 90a-real build/cuda-release")
+        self.assertIn("kernels: 7 passed, 0 failed, 0 skipped; model: 7 passed", said["tests"]["detail"])
+        self.assertIn("takes carry, commit def", self.verify("build")[1]["build"]["detail"], "a second time nothing is built")
+
+    def test_kernels_are_built_where_the_engine_cannot_be(self):
+        for configure, carry, why in [
+                ('echo "CMake Error at cmake/X.cmake:3 (message):\n  gRPC was not found." >&2; return 1', "exit 9",
+                 "the engine cannot be configured: gRPC was not found."),
+                ("true", "mkdir carry; cp tool carry/beamline_kernels_cuda_test; exit 3", "building the engine: exit status 3"),
+                ("true", "sleep 600", "the engine's build was not done in time, the next call goes on with it")]:
+            with self.subTest(why):
+                self.without_carry(configure.replace("echo", "echo -e"), carry)
+                status, said, _ = self.verify("build", BEAMLINE_STAGE_SECONDS="4")
+                self.assertEqual(status, 0)
+                self.assertEqual(said["build"]["detail"].strip(), f"built build/cuda-carry/cuda for sm_90a: {why}")
+                self.assertFalse((self.root / "carry").exists())
+        # What is run says of which commit it is, whatever has become of the sources.
+        (self.root / "build/cuda-carry/cuda/COMMIT").write_text("older\n")
+        _, said, result = self.verify("tests")
+        self.assertIn("kernels: 7 passed", said["tests"]["detail"])
+        self.assertEqual(result["commit"], "older")
+
     def test_only_initcheck_sees_unwritten_memory(self):
         # What the tests poison counts as written.
         self.script("bin/compute-sanitizer", """[[ $1 != --help ]] || { echo "  --destroy-on-device-error arg"; exit; }

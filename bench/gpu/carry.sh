@@ -6,7 +6,8 @@
 #
 #   bench/gpu/carry.sh [ARCHITECTURES]      default 90a-real; e.g. "80-real;90a-real"
 #   BEAMLINE_BUILD=DIR bench/gpu/carry.sh   from a build of the preset cuda-release besides: the tests of the cuda backend,
-#                                           of models, the search and training, the engine's bench, Beamline as one of
+#                                           of models, the search and training, random worlds beside a reference, the
+#                                           engine's bench, Beamline as one of
 #                                           bench/peers, and the beamline binary, with the libraries they need but for
 #                                           libtorch's and glibc's, in carry/lib
 #   BEAMLINE=none                           without the beamline binary, which with gRPC takes a third of the room; so
@@ -31,7 +32,7 @@ if [[ -n ${BEAMLINE_BUILD:-} ]]; then  # some are not of the build's `all`
   if grep -qE '^BEAMLINE_WITH_GRPC:BOOL=(OFF|0|NO|FALSE)$' "$BEAMLINE_BUILD/CMakeCache.txt"; then BEAMLINE=${BEAMLINE:-none}; fi
   binary=beamline
   [[ -z ${BEAMLINE:-} ]] || binary=
-  cmake --build "$BEAMLINE_BUILD" -j "$jobs" --target $binary beamline_{backend,model,decode,train}_gpu_test \
+  cmake --build "$BEAMLINE_BUILD" -j "$jobs" --target $binary beamline_{backend,model,decode,train,oracle}_gpu_test \
     beamline_engine_gpu_bench beamline_peer
 fi
 rm -rf carry
@@ -48,7 +49,7 @@ carry_binary() {
     grep -vE '/lib(c|m|rt|dl|pthread|util|stdc\+\+|gcc_s)\.so' | xargs -I{} cp -L {} carry/lib/
 }
 if [[ -n ${BEAMLINE_BUILD:-} ]]; then
-  for name in backend model decode train; do
+  for name in backend model decode train oracle; do
     binary=$BEAMLINE_BUILD/tests/$name/beamline_${name}_gpu_test
     [[ -x $binary ]] || { echo "$binary is not there: build the preset cuda-release" >&2; exit 1; }
     carry_binary "$binary"

@@ -8,7 +8,7 @@
 
 # Those of the backend's binary, by part; `rest` is whatever is in none of them, tests that are new, too.
 declare -A sanitize_filters=(
-  [backend]='*CudaBackendTest*:*Fp8Test*:*Fp8Mixed*:*GraphsTest*:*WarpgroupTrial*'
+  [backend]='*CudaBackendTest*:*Fp8Test*:*Fp8Mixed*:*GraphsTest*:*GraphNodesTest*:*WarpgroupTrial*'
   [ops]='*OpsTest*:*AttentionTest*:*RankerTest*'
   [nccl]='Nccl.*'
   [algorithms]='*AlgorithmsOnDevice*'
@@ -77,7 +77,7 @@ sanitize_parts() {
   fi
   [[ $(timeout 30 "$sanitizer" --help 2>&1) != *--destroy-on-device-error* ]] || go_on=(--destroy-on-device-error kernel)
   for part in $parts; do
-    [[ " kernels backend ops lists model decode nccl rest train algorithms " == *" $part "* ]] && continue
+    [[ " kernels backend ops lists model decode nccl rest train oracle algorithms " == *" $part "* ]] && continue
     detail="BEAMLINE_SANITIZE: there is no part $part"
     return 1
   done
@@ -93,6 +93,7 @@ sanitize_parts() {
   for part in nccl rest; do sanitize "$part" memcheck 60 "$backend" "${sanitize_filters[$part]}" || bad=1; done
   # Mostly kernels of libtorch's and of cuBLASLt's, thousands of them, which may take more time than there is.
   sanitize train memcheck 120 carry/beamline_train_gpu_test '*' || bad=1
+  sanitize oracle memcheck 120 carry/beamline_oracle_gpu_test '*' || bad=1
   sanitize algorithms memcheck 120 "$backend" "${sanitize_filters[algorithms]}" || bad=1
   [[ -n $said ]] || { detail="BEAMLINE_SANITIZE names no part"; return 1; }
   [[ -n $ran ]] || { detail=${said%; }; return 77; }
@@ -105,5 +106,5 @@ stage_sanitize() { sanitize_parts ${BEAMLINE_SANITIZE:-kernels backend ops lists
 
 stage_sanitize_engine() {
   [[ -n ${BEAMLINE_SANITIZE:-} ]] && detail="BEAMLINE_SANITIZE is for the stage sanitize" && return 77
-  sanitize_parts model decode nccl rest train algorithms
+  sanitize_parts model decode nccl rest train oracle algorithms
 }

@@ -7,11 +7,12 @@
 #                here (nvcc, CMake, ninja) into carry/, where that is not there and all is that scripts/setup.sh installs;
 #                else the kernels' alone. What a call has no time for the next goes on with. Remove carry/ to build it anew
 #     tests      every CUDA test on the GPU: of the kernels, and as far as they were carried of the backend's ops, models,
-#                the search and training; what failed behind a fault in a kernel runs again in a process of its own
+#                the search, training, and random models and requests beside a reference in double (BEAMLINE_FUZZ_SECONDS=N
+#                has that take so long, BEAMLINE_FUZZ_SEED begin elsewhere); what failed behind a fault in a kernel runs again in a process of its own
 #     sanitize   tests of the GPU on small shapes under compute-sanitizer (bench/gpu/sanitize.sh): the kernels' under
 #                memcheck, racecheck, initcheck and synccheck, the backend's under memcheck. What it had no time for it
 #                names, and BEAMLINE_SANITIZE="PART ..." runs these parts alone, also of the next
-#     sanitize_engine   all others likewise: models, the search, training, NCCL, what compares cuBLASLt's algorithms
+#     sanitize_engine   all others likewise: models, the search, training, NCCL, random worlds, what compares cuBLASLt's algorithms
 #     bench      the kernel bench: fractions of the bandwidth and matrix rate measured in the same run
 #     engine     latency and throughput of whole requests, in bf16 and in fp8: of random weights in the sizes of
 #                bench/engine/engine_gpu.cc, the largest in fp8_mixed, too (BEAMLINE_ENGINE_OPTIONS are options for it
@@ -140,7 +141,7 @@ PYTHON
 libraries=$PWD/carry/lib:$torch_libraries:/usr/local/cuda/lib64${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
 
 # Carried binaries that use the whole engine, by what they test.
-carried_tests=(backend model decode train)
+carried_tests=(backend model decode train oracle)
 
 this_commit() { git describe --always --dirty 2>/dev/null || echo unknown; }
 

@@ -86,7 +86,7 @@ class VerifyTest(unittest.TestCase):
         self.assertEqual(result["kernels"], [{"kernel": "one", "graph_us": 1}])
         self.assertEqual(said["tests"]["status"], "passed")
         self.assertIn("kernels: 7 passed, 0 failed, 0 skipped", said["tests"]["detail"])
-        self.assertIn("not carried (bench/gpu/carry.sh with BEAMLINE_BUILD): backend model decode train",
+        self.assertIn("not carried (bench/gpu/carry.sh with BEAMLINE_BUILD): backend model decode train oracle",
                       said["tests"]["detail"])
         self.assertIn("kernels: synccheck clean; backend: not carried; ops: not carried; lists: not carried; ",
                       said["sanitize"]["detail"])
@@ -182,7 +182,7 @@ exec "$@\"""")
     def sanitized(self, **variables):
         """What was run under which tool, in order, and what the stage said; binaries list Suite.A to Suite.F."""
         tests = [f"Suite.{name}" for name in "ABCDEF"]
-        for name in ("kernels_cuda", "backend_gpu", "model_gpu", "decode_gpu", "train_gpu"):
+        for name in ("kernels_cuda", "backend_gpu", "model_gpu", "decode_gpu", "train_gpu", "oracle_gpu"):
             self.script(f"carry/beamline_{name}_test", f"""
 [[ $1 != --gtest_list_tests ]] || {{ printf 'Suite.\\n'; printf '  %s\\n' A 'B  # of two' C D E F DISABLED_G; exit; }}
 [[ ! -e carry/slow-{name} ]] || {{ printf '[ RUN      ] %s\\n[       OK ] %s (1 ms)\\n' {tests[0]} {tests[0]}; cat carry/slow-{name}; sleep 60; }}
@@ -206,11 +206,11 @@ exec "$@\"""")
         self.assertEqual([line[:2] for line in ran],
                          [(tool, "kernels_cuda") for tool in ("memcheck", "racecheck", "initcheck", "synccheck")] +
                          [("memcheck", f"{name}_gpu") for name in ("backend", "backend", "decode", "model", "decode", "backend",
-                                                                   "backend", "train", "backend")])
-        by_part = dict(zip(["backend", "ops", "lists", "model", "decode", "nccl", "rest", "train", "algorithms"],
+                                                                   "backend", "train", "oracle", "backend")])
+        by_part = dict(zip(["backend", "ops", "lists", "model", "decode", "nccl", "rest", "train", "oracle", "algorithms"],
                            [line[2] for line in ran[4:]]))
         self.assertIn("OpsTest", by_part["ops"])
-        self.assertEqual((by_part["model"], by_part["train"]), ("*", "*"))
+        self.assertEqual((by_part["model"], by_part["train"], by_part["oracle"]), ("*", "*", "*"))
         self.assertEqual(by_part["decode"], "*-" + by_part["lists"])
         # What no other part names is in `rest`, a suite that is added, too.
         taken, without = by_part["rest"].split("-")
@@ -219,7 +219,7 @@ exec "$@\"""")
                                                    for name in by_part[part].split(":")})
         self.assertIn("; ops: memcheck clean; lists: memcheck clean; left out by design: racecheck, ", first)
         self.assertTrue(second.startswith("model: memcheck clean; decode: memcheck clean; nccl: "), second)
-        self.assertIn("; train: memcheck clean; algorithms: memcheck clean; left out by design: racecheck, ", second)
+        self.assertIn("; train: memcheck clean; oracle: memcheck clean; algorithms: memcheck clean; left out by design: racecheck, ", second)
         # The filters name what there is.
         suites = "".join(file.read_text() for file in (REPOSITORY / "tests/backend").rglob("*.cc")) + \
             "".join(file.read_text() for file in (REPOSITORY / "tests/decode").glob("*.cc"))
@@ -259,7 +259,7 @@ exec "$@\"""")
         self.assertEqual(said["tests"]["status"], "failed")
         self.assertIn("backend: 7 passed", said["tests"]["detail"])
         self.assertIn("decode: 2 passed, 1 failed, 0 skipped: S.T2", said["tests"]["detail"])
-        self.assertIn("not carried (bench/gpu/carry.sh with BEAMLINE_BUILD): model train", said["tests"]["detail"])
+        self.assertIn("not carried (bench/gpu/carry.sh with BEAMLINE_BUILD): model train oracle", said["tests"]["detail"])
         self.assertIn("backend: memcheck clean", said["sanitize"]["detail"])
         self.script("carry/beamline_decode_gpu_test", "exit 0")  # ran no test
         self.assertEqual(self.verify("tests")[0], 1)

@@ -11,8 +11,11 @@
 #include <cstdlib>
 #include <exception>
 #include <iostream>
+#include <map>
 #include <memory>
 #include <ostream>
+#include <string>
+#include <vector>
 
 #include <gtest/gtest.h>
 
@@ -120,8 +123,8 @@ struct Runner {
 };
 
 #if defined(BEAMLINE_TEST_CUDA)
-constexpr int kWorlds = 6;
-const Runner kRunners[] = {{"cuda", "fp32"}, {"cuda", "bf16"}};
+constexpr int kWorlds = 6;  // every size has its products tuned
+const Runner kRunners[] = {{"cuda", "fp32"}, {"cuda", "bf16"}, {"cuda", "fp16"}, {"cuda", "fp8"}};
 #else
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
 constexpr int kWorlds = 6;
@@ -141,20 +144,29 @@ uint64_t FromEnvironment(const char* name, uint64_t otherwise) {
 // The worlds of a seed and the references of their requests.
 struct Known {
   explicit Known(uint64_t seed) : world(RandomWorld(seed)) {
-    const ReferenceModel model(world.config, world.weights);
-    for (const WorldRequest& request : world.requests) {
-      legal.push_back(LegalOf(world.catalogue, request.eligibility));
-      references.push_back(model.Run(request.input, legal.back().all));
+    for (const WorldRequest& request : world.requests) legal.push_back(LegalOf(world.catalogue, request.eligibility));
+    for (const Runner& runner : kRunners) {
+      const double rounding = RoundingOf(runner.dtype);
+      if (rounding == 0 || references.contains(runner.dtype)) continue;
+      const ReferenceModel model(world.config, world.weights, rounding);
+      for (size_t i = 0; i < legal.size(); ++i) {
+        references[runner.dtype].push_back(model.Run(world.requests[i].input, legal[i].all));
+      }
     }
+  }
+  // Null: of that type there is none.
+  const Reference* Find(const char* dtype, size_t request) const {
+    const auto found = references.find(dtype);
+    return found != references.end() ? &found->second[request] : nullptr;
   }
   World world;
   std::vector<LegalPrefixes> legal;
-  std::vector<Reference> references;
+  std::map<std::string, std::vector<Reference>> references;  // by dtype
 };
 
 void CheckWorld(const Known& known, const Runner& runner, uint64_t seed, CheckCounts& counts) {
   const World& world = known.world;
-  const bool fp32 = std::string(runner.dtype) == "fp32", aten = std::string(runner.backend) == "aten";
+  const bool aten = std::string(runner.backend) == "aten";
   const auto shared = backend::MakeTestContext("cpu", runner.dtype, runner.backend);
   ASSERT_TRUE(shared.ok()) << shared.status();
   const std::unique_ptr<model::Model> model = MakeModel(*shared, world);
@@ -163,7 +175,7 @@ void CheckWorld(const Known& known, const Runner& runner, uint64_t seed, CheckCo
   for (size_t i = 0; i < alone.results.size(); ++i) {
     SCOPED_TRACE(absl::StrCat("request ", i));
     SearchCheck check(world, world.requests[i], known.legal[i], counts);
-    ASSERT_NO_FATAL_FAILURE(check.Check(alone.results[i], fp32 ? &known.references[i] : nullptr, !aten));
+    ASSERT_NO_FATAL_FAILURE(check.Check(alone.results[i], known.Find(runner.dtype, i), !aten));
   }
   if (aten) return;  // the oracle's sums are not the same in every batch
   ASSERT_NO_FATAL_FAILURE(ExpectTheSameInCompany(*shared, *model, world, alone, random));

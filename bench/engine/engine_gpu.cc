@@ -182,24 +182,19 @@ model::EncoderInput Histories(const model::ModelConfig& config, int batch, uint3
   return input;
 }
 
-// A batch runs as ModelRunner runs it: with a context of its own for the encode and for the decode.
-std::vector<model::ContextHandle> Encode(const backend::Context& shared, const Case& c,
-                                         const model::EncoderInput& input) {
-  backend::Context ctx = backend::BeginBatch(shared);
+std::vector<model::ContextHandle> EncodeIn(backend::Context& ctx, const Case& c, const model::EncoderInput& input) {
   model::EncodedContext encoded =
       model::EncodePass(ctx, c.model, model::UploadEncoderInput(ctx, c.model.config(), input));
   model::TakeFirstStep(ctx, c.model, encoded);
   return model::SplitContext(ctx, encoded);
 }
 
-// All that a request costs whose context is cached.
-void Decode(const backend::Context& shared, const Case& c, const std::vector<model::ContextHandle>& handles) {
+void DecodeIn(backend::Context& ctx, const Case& c, const std::vector<model::ContextHandle>& handles) {
   const std::vector<int> widths(c.model.config().levels(), c.beams);
   std::vector<const model::ContextHandle*> pointers;
   pointers.reserve(handles.size());
   for (const model::ContextHandle& handle : handles) pointers.push_back(&handle);
   const std::vector<decode::SearchRequest> requests(c.batch, {&c.constraint, widths, ScoreRule::kFull});
-  backend::Context ctx = backend::BeginBatch(shared);
   const auto results = decode::BeamSearch(c.model).Run(ctx, model::PackContexts(ctx, pointers), requests,
                                                        [](int) { return absl::OkStatus(); });
   for (const decode::SearchResult& result : results) {
@@ -210,8 +205,25 @@ void Decode(const backend::Context& shared, const Case& c, const std::vector<mod
   }
 }
 
+std::vector<model::ContextHandle> Encode(const backend::Context& shared, const Case& c,
+                                         const model::EncoderInput& input) {
+  backend::Context ctx = backend::BeginBatch(shared);
+  return EncodeIn(ctx, c, input);
+}
+
+// All that a request costs whose context is cached.
+void Decode(const backend::Context& shared, const Case& c, const std::vector<model::ContextHandle>& handles) {
+  backend::Context ctx = backend::BeginBatch(shared);
+  DecodeIn(ctx, c, handles);
+}
+
+// As ModelRunner does: on an idle device the decode follows the encode by itself, beside others each is a batch.
 void RunBatch(const backend::Context& shared, const Case& c, const model::EncoderInput& input) {
-  Decode(shared, c, Encode(shared, c, input));
+  if (c.clients > 1) return Decode(shared, c, Encode(shared, c, input));
+  backend::Context ctx = backend::BeginBatch(shared);
+  const std::vector<model::ContextHandle> handles = EncodeIn(ctx, c, input);
+  backend::MarkBatch(ctx);
+  DecodeIn(ctx, c, handles);
 }
 
 // Seconds of each call of `run`, for that long.

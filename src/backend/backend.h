@@ -59,6 +59,8 @@ class Backend {
   // Where a batch computes on a stream of its own: that one, with all that was put off on it. What others enqueue for
   // the batch (ATen, NCCL) belongs there.
   virtual std::optional<c10::Stream> StreamOf(Context&) const { return std::nullopt; }
+  // Whether what a batch enqueues runs while the host goes on.
+  virtual bool RunsBehindTheHost() const { return false; }
   // How often a batch runs on a worker until later ones like it cost what they will.
   virtual int RunsUntilWarm() const { return 1; }
 

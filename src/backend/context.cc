@@ -158,6 +158,12 @@ void EndBatch(Context& ctx) {
   if (ctx.resources != nullptr) ctx.resources->End();
 }
 
+void MarkBatch(Context& ctx) {
+  if (ctx.resources != nullptr) ctx.resources->Mark();
+}
+
+double SecondsSinceMark(const Context& ctx) { return ctx.resources != nullptr ? ctx.resources->SecondsSinceMark() : 0; }
+
 void SetThreads(int threads) {
   threads = ThreadsOrCores(threads);
   at::set_num_threads(threads);

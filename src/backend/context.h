@@ -28,7 +28,9 @@ class Communicator;
 class BatchResources {
  public:
   virtual ~BatchResources() = default;
-  virtual void End() {}  // see EndBatch
+  virtual void End() {}   // see EndBatch
+  virtual void Mark() {}  // see MarkBatch
+  virtual double SecondsSinceMark() const { return 0; }
 };
 
 // What the batches of one model run on, each on one at a time: a device's streams with their storage and captured
@@ -84,9 +86,14 @@ parallel::Shard ShardOf(const Context& ctx);
 // A context for one batch on one thread.
 Context BeginBatch(const Context& ctx);
 // Waits until all of the batch is computed, and throws what went wrong on its device: for whoever leaves results there.
-// Nothing may be computed in it afterwards. A batch that is not ended so waits when its context ends, too, but nobody
-// learns how it went.
+// What it leaves is for other batches from then on. Nothing may be computed in it afterwards. A batch that is not ended
+// so waits when its context ends, too, but nobody learns how it went.
 void EndBatch(Context& ctx);
+// Between two parts of a batch of which the second uses what the first leaves: as far as that is enqueued, the device
+// goes from one to the other by itself.
+void MarkBatch(Context& ctx);
+// What the device took from there to where it last brought something to the host; 0 where it does not say.
+double SecondsSinceMark(const Context& ctx);
 
 // While it lives and is on, layers' products of the context stay in its dtype where the backend would have them in FP8.
 // Whether it is on may depend on the step alone, never on the batch: answers must not depend on company.

@@ -16,7 +16,7 @@ class ModelDispatch final : public scheduler::BatchExecutor {
  public:
   // For this model and those that will serve in its place: they have the same options.
   explicit ModelDispatch(const runtime::Runner& like)
-      : max_concurrency_(like.max_concurrency()), computes_on_host_(like.computes_on_host()) {}
+      : max_concurrency_(like.max_concurrency()), computes_on_host_(like.computes_on_host()), chains_(like.chains()) {}
 
   int max_concurrency() const override { return max_concurrency_; }
   bool computes_on_host() const override { return computes_on_host_; }
@@ -27,12 +27,16 @@ class ModelDispatch final : public scheduler::BatchExecutor {
   std::vector<absl::Status> Decode(absl::Span<scheduler::Job* const> jobs, scheduler::StepGate gate) override {
     return ModelOf(*jobs[0]).Decode(jobs, gate);
   }
+  bool chains() const override { return chains_; }
+  Chained EncodeAndDecode(absl::Span<scheduler::Job* const> jobs, scheduler::StepGate gate) override {
+    return ModelOf(*jobs[0]).EncodeAndDecode(jobs, gate);
+  }
 
  private:
   static runtime::Runner& ModelOf(scheduler::Job& job) { return *static_cast<runtime::RequestJob&>(job).model; }
 
   const int max_concurrency_;
-  const bool computes_on_host_;
+  const bool computes_on_host_, chains_;
 };
 
 }  // namespace beamline::engine

@@ -61,6 +61,11 @@ class GroupedModel final : public model::Model {
 
 RequestJob& AsRequest(scheduler::Job& job) { return static_cast<RequestJob&>(job); }
 
+// Of a batch that failed: nobody knows what they hold.
+void DropContexts(absl::Span<RequestJob* const> jobs) {
+  for (RequestJob* job : jobs) job->context = nullptr;
+}
+
 ModelInfo Describe(const ModelRunner::Parts& parts) {
   const model::ModelConfig& config = parts.model->config();
   ModelInfo info;
@@ -106,26 +111,35 @@ absl::Status ModelRunner::RunBatch(absl::string_view what, const RequestJob& fir
   return BesideEstimate(std::move(status), parts_.memory_estimate, "batches");
 }
 
+absl::Status ModelRunner::CheckEncode(const RequestJob& job) const {
+  return ReturnCatching("encode", [&] { return CheckEncodedRequest(parts_.model->config(), job.input); });
+}
+
 std::vector<absl::Status> ModelRunner::Encode(absl::Span<scheduler::Job* const> jobs) {
   std::vector<absl::Status> statuses(jobs.size());
   std::vector<RequestJob*> good;
   std::vector<size_t> good_index;
   for (size_t i = 0; i < jobs.size(); ++i) {
     RequestJob& request = AsRequest(*jobs[i]);
-    statuses[i] = ReturnCatching("encode", [&] { return CheckEncodedRequest(parts_.model->config(), request.input); });
+    statuses[i] = CheckEncode(request);
     if (!statuses[i].ok()) continue;
     good.push_back(&request);
     good_index.push_back(i);
   }
   if (good.empty()) return statuses;
-  const absl::Status status = RunBatch("encode", *good[0], [&] { EncodeBatch(good); });
+  const absl::Status status = RunBatch("encode", *good[0], [&] {
+    const backend::InferenceGuard guard;
+    backend::Context ctx = backend::BeginBatch(parts_.context);
+    EncodeIn(ctx, good);
+    backend::EndBatch(ctx);
+    KeepContexts(good);
+  });
+  if (!status.ok()) DropContexts(good);
   for (size_t i : good_index) statuses[i] = status;
   return statuses;
 }
 
-void ModelRunner::EncodeBatch(absl::Span<RequestJob* const> jobs) {
-  const backend::InferenceGuard guard;
-  backend::Context ctx = backend::BeginBatch(parts_.context);
+void ModelRunner::EncodeIn(backend::Context& ctx, absl::Span<RequestJob* const> jobs) {
   std::vector<const EncodedRequest*> requests;
   for (const RequestJob* job : jobs) requests.push_back(&job->input);
   const model::ModelConfig& config = parts_.model->config();
@@ -140,17 +154,21 @@ void ModelRunner::EncodeBatch(absl::Span<RequestJob* const> jobs) {
         model::EncodePass(ctx, *parts_.model, model::UploadEncoderInput(ctx, config, input));
     model::TakeFirstStep(ctx, *parts_.model, encoded);
     handles = model::SplitContext(ctx, encoded, static_cast<int64_t>(jobs.size()));
-    backend::EndBatch(ctx);  // what is kept below was computed
+    if (parts_.group != nullptr) backend::EndBatch(ctx);  // a turn is over when its work is
   });
   for (size_t i = 0; i < jobs.size(); ++i) {
     jobs[i]->context = std::make_shared<const ModelContext>(std::move(handles[i]), std::move(leases[i]));
     jobs[i]->context_cached = false;
-    if (!jobs[i]->context_key.history_digest.empty()) cache_.Insert(jobs[i]->context_key, jobs[i]->context);
+  }
+}
+
+void ModelRunner::KeepContexts(absl::Span<RequestJob* const> jobs) {
+  for (const RequestJob* job : jobs) {
+    if (!job->context_key.history_digest.empty()) cache_.Insert(job->context_key, job->context);
   }
 }
 
 absl::StatusOr<kernels::ConstraintView> ModelRunner::CheckDecode(const RequestJob& job) const {
-  if (job.context == nullptr) return absl::InternalError("decode: the request has no context");
   if (job.snapshot == nullptr) return absl::InternalError("decode: the request is pinned to no catalogue");
   if (job.snapshot->codebook_fingerprint() != info_.codebook_fingerprint) {
     return absl::FailedPreconditionError(absl::StrCat("catalogue: version '", job.snapshot->version(),
@@ -160,36 +178,68 @@ absl::StatusOr<kernels::ConstraintView> ModelRunner::CheckDecode(const RequestJo
   return decode::MakeConstraint(*job.snapshot, job.eligibility.get());
 }
 
+// Unless it cannot be searched for, as its status then says.
+void ModelRunner::AddToDecode(RequestJob& job, absl::Status& status, DecodeBatch& batch) const {
+  job.hypotheses.clear();
+  absl::StatusOr<kernels::ConstraintView> constraint = CheckDecode(job);
+  status = constraint.status();
+  if (!constraint.ok()) return;
+  batch.jobs.push_back(&job);
+  batch.constraints.push_back(*constraint);
+  batch.statuses.push_back(&status);
+}
+
 std::vector<absl::Status> ModelRunner::Decode(absl::Span<scheduler::Job* const> jobs, scheduler::StepGate gate) {
   std::vector<absl::Status> statuses(jobs.size());
-  std::vector<RequestJob*> good;
-  std::vector<absl::Status*> good_statuses;
-  std::vector<kernels::ConstraintView> constraints;
+  DecodeBatch batch;
   for (size_t i = 0; i < jobs.size(); ++i) {
     RequestJob& request = AsRequest(*jobs[i]);
-    request.hypotheses.clear();
-    absl::StatusOr<kernels::ConstraintView> constraint = CheckDecode(request);
-    if (!constraint.ok()) {
-      statuses[i] = constraint.status();
-      continue;
-    }
-    good.push_back(&request);
-    good_statuses.push_back(&statuses[i]);
-    constraints.push_back(*constraint);
+    if (request.context == nullptr) statuses[i] = absl::InternalError("decode: the request has no context");
+    if (statuses[i].ok()) AddToDecode(request, statuses[i], batch);
   }
-  if (good.empty()) return statuses;
-  const absl::Status status =
-      RunBatch("decode", *good[0], [&] { DecodeBatch(good, constraints, gate, absl::MakeSpan(good_statuses)); });
+  if (batch.jobs.empty()) return statuses;
+  const absl::Status status = RunBatch("decode", *batch.jobs[0], [&] {
+    const backend::InferenceGuard guard;
+    backend::Context ctx = backend::BeginBatch(parts_.context);
+    DecodeIn(ctx, batch, gate);
+  });
   if (!status.ok()) {
-    for (absl::Status* failed : good_statuses) *failed = status;
+    for (absl::Status* failed : batch.statuses) *failed = status;
   }
   return statuses;
 }
 
-void ModelRunner::DecodeBatch(absl::Span<RequestJob* const> jobs, absl::Span<const kernels::ConstraintView> constraints,
-                              scheduler::StepGate gate, absl::Span<absl::Status*> statuses) {
-  const backend::InferenceGuard guard;
-  backend::Context ctx = backend::BeginBatch(parts_.context);
+ModelRunner::Chained ModelRunner::EncodeAndDecode(absl::Span<scheduler::Job* const> jobs, scheduler::StepGate gate) {
+  Chained chained{.statuses = std::vector<absl::Status>(jobs.size()), .decode = absl::ZeroDuration()};
+  std::vector<RequestJob*> to_encode;
+  DecodeBatch batch;
+  for (size_t i = 0; i < jobs.size(); ++i) {
+    RequestJob& request = AsRequest(*jobs[i]);
+    absl::Status& status = chained.statuses[i];
+    if (request.context == nullptr) status = CheckEncode(request);
+    if (status.ok()) AddToDecode(request, status, batch);
+    if (status.ok() && request.context == nullptr) to_encode.push_back(&request);
+  }
+  if (batch.jobs.empty()) return chained;
+  const absl::Status status = RunBatch("encode and decode", *batch.jobs[0], [&] {
+    const backend::InferenceGuard guard;
+    backend::Context ctx = backend::BeginBatch(parts_.context);
+    if (!to_encode.empty()) EncodeIn(ctx, to_encode);
+    backend::MarkBatch(ctx);
+    DecodeIn(ctx, batch, gate);
+    chained.decode = absl::Seconds(backend::SecondsSinceMark(ctx));
+    backend::EndBatch(ctx);
+    KeepContexts(to_encode);
+  });
+  if (!status.ok()) {
+    DropContexts(to_encode);
+    for (absl::Status* failed : batch.statuses) *failed = status;
+  }
+  return chained;
+}
+
+void ModelRunner::DecodeIn(backend::Context& ctx, const DecodeBatch& batch, scheduler::StepGate gate) const {
+  const std::vector<RequestJob*>& jobs = batch.jobs;
   std::vector<const model::ContextHandle*> handles;
   std::vector<uint64_t> on_others;
   std::vector<decode::SearchRequest> requests;
@@ -197,7 +247,7 @@ void ModelRunner::DecodeBatch(absl::Span<RequestJob* const> jobs, absl::Span<con
     const auto& context = static_cast<const ModelContext&>(*jobs[i]->context);
     handles.push_back(&context.handle);
     on_others.push_back(context.lease.id());
-    requests.push_back({&constraints[i], jobs[i]->beam_widths, jobs[i]->score_rule, jobs[i]->trace});
+    requests.push_back({&batch.constraints[i], jobs[i]->beam_widths, jobs[i]->score_rule, jobs[i]->trace});
   }
   std::vector<decode::SearchResult> results;
   GroupTurn turn(parts_.group);
@@ -210,7 +260,7 @@ void ModelRunner::DecodeBatch(absl::Span<RequestJob* const> jobs, absl::Span<con
         [&](int request) { return gate(*jobs[request]); });
   });
   for (size_t i = 0; i < jobs.size(); ++i) {
-    *statuses[i] = std::move(results[i].status);
+    *batch.statuses[i] = std::move(results[i].status);
     jobs[i]->hypotheses = std::move(results[i].hypotheses);
     jobs[i]->at_once = results[i].at_once;
     jobs[i]->ranked = info_.ranker;

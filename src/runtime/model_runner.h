@@ -68,6 +68,9 @@ class ModelRunner final : public Runner {
   bool TryAttachContext(scheduler::Job& job) override;
   std::vector<absl::Status> Encode(absl::Span<scheduler::Job* const> jobs) override;
   std::vector<absl::Status> Decode(absl::Span<scheduler::Job* const> jobs, scheduler::StepGate gate) override;
+  // A group's ranks take turns at encodes and decodes.
+  bool chains() const override { return parts_.group == nullptr && parts_.context.backend->RunsBehindTheHost(); }
+  Chained EncodeAndDecode(absl::Span<scheduler::Job* const> jobs, scheduler::StepGate gate) override;
 
  private:
   // Ends after the model: what the backend packed of its weights goes with it.
@@ -79,11 +82,20 @@ class ModelRunner final : public Runner {
   // What `batch`, of jobs like `first`, threw as a status; the fault, where that is the reason. With a fault nothing is
   // begun.
   absl::Status RunBatch(absl::string_view what, const RequestJob& first, absl::FunctionRef<void()> batch) const;
-  void EncodeBatch(absl::Span<RequestJob* const> jobs);
-  void DecodeBatch(absl::Span<RequestJob* const> jobs, absl::Span<const kernels::ConstraintView> constraints,
-                   scheduler::StepGate gate, absl::Span<absl::Status*> statuses);
+  // A decode's jobs that may run, with what each searches and where its status goes.
+  struct DecodeBatch {
+    std::vector<RequestJob*> jobs;
+    std::vector<kernels::ConstraintView> constraints;
+    std::vector<absl::Status*> statuses;
+  };
+  // Jobs get contexts, which are computed when the batch has ended.
+  void EncodeIn(backend::Context& ctx, absl::Span<RequestJob* const> jobs);
+  void KeepContexts(absl::Span<RequestJob* const> jobs);  // for later requests
+  void AddToDecode(RequestJob& job, absl::Status& status, DecodeBatch& batch) const;
+  void DecodeIn(backend::Context& ctx, const DecodeBatch& batch, scheduler::StepGate gate) const;
   // Encodes and decodes the requests as one batch, without the cache.
   absl::Status TryBatch(absl::Span<const RecommendRequest> requests, ScoreRule score_rule);
+  absl::Status CheckEncode(const RequestJob& job) const;
   absl::StatusOr<kernels::ConstraintView> CheckDecode(const RequestJob& job) const;
 
   const WeightRelease release_;  // first, so that it ends last

@@ -187,6 +187,8 @@ BatchDecision DecideBatch(const QueueView& view, absl::Time now, const CostTable
     return decision;
   }
   for (const QueuedJob* job : chosen->jobs) decision.batch.push_back(job->id);
+  decision.then_decode =
+      chosen == &encode && view.idle && view.decode.empty() && decision.batch.size() == view.encode.size();
   return decision;
 }
 

@@ -81,7 +81,10 @@ bool IsDead(const QueuedJob& job, bool encoded, const CostsAt& costs);
 struct BatchDecision {
   enum class Action : uint8_t { kWait, kEncode, kDecode };
   Action action = Action::kWait;
-  std::vector<uint64_t> batch;                     // ids to run, most urgent first; empty when waiting
+  std::vector<uint64_t> batch;  // ids to run, most urgent first; empty when waiting
+  // Of kEncode: nothing else waits or runs, so what comes next is the decode of the same jobs, whoever arrives
+  // meanwhile (their encode would only make these wait). It need not be asked for.
+  bool then_decode = false;
   absl::Time wait_until = absl::InfiniteFuture();  // when waiting: ask again then, or when a queue changes
 };
 

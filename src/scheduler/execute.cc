@@ -20,6 +20,10 @@ std::vector<absl::Status> OnePerJob(std::vector<absl::Status> statuses, size_t j
                                              " jobs: a fault in the executor, please report it")));
 }
 
+bool AnyOk(absl::Span<const absl::Status> statuses) {
+  return absl::c_any_of(statuses, [](const absl::Status& status) { return status.ok(); });
+}
+
 }  // namespace
 
 absl::Status Scheduler::Gate(const Job& job, absl::Time now) const {
@@ -44,7 +48,7 @@ void Scheduler::Judge(WorkKind kind, absl::Span<const absl::Status> executed) {
   });
   if (broken) {
     ++stats_.broken_batches;
-  } else if (kind == WorkKind::kDecode && absl::c_any_of(executed, [](const absl::Status& s) { return s.ok(); })) {
+  } else if (kind == WorkKind::kDecode && AnyOk(executed)) {
     stats_.broken_batches = 0;
   }
 }
@@ -52,7 +56,9 @@ void Scheduler::Judge(WorkKind kind, absl::Span<const absl::Status> executed) {
 void Scheduler::Execute(Work work) {
   End(std::exchange(work.ended, {}));
   if (work.batch.empty()) return;
-  const std::vector<absl::Status> statuses = work.kind == WorkKind::kEncode ? Encode(work) : Decode(work);
+  const std::vector<absl::Status> statuses = work.kind == WorkKind::kDecode ? Decode(work)
+                                             : work.then_decode             ? EncodeAndDecode(work)
+                                                                            : Encode(work);
   std::vector<Ended> ended;
   bool others_wait = false;
   {
@@ -65,97 +71,138 @@ void Scheduler::Execute(Work work) {
   End(std::move(ended));
 }
 
-std::vector<absl::Status> Scheduler::Encode(Work& work) {
-  std::vector<absl::Status> statuses(work.batch.size());
+// The jobs of a batch that take part in one of its stages.
+struct Scheduler::Stage {
+  absl::Time start, end;
   std::vector<Job*> jobs;
-  std::vector<size_t> slots;  // of `jobs` in the batch
-  uint64_t hits = 0;
-  const absl::Time start = clock_->Now();
+  std::vector<size_t> slots;  // of these in the batch
   BatchSize size;
-  for (size_t i = 0; i < work.batch.size(); ++i) {
-    Job& job = *work.batch[i].job;
-    if (statuses[i] = Gate(job, start); !statuses[i].ok()) continue;
-    job.encode_started = job.encode_ended = start;
-    if (executor_->TryAttachContext(job)) {
-      ++hits;
-      continue;
-    }
+  uint64_t attached = 0;  // of an encode the others, whose contexts were at hand
+
+  void Add(Job& job, size_t slot) {
     size.Add(job.beam_rows, job.context_tokens);
     jobs.push_back(&job);
-    slots.push_back(i);
+    slots.push_back(slot);
   }
-  absl::Time end = start;
-  std::vector<absl::Status> encoded;
-  if (!jobs.empty()) {
-    encoded = OnePerJob(executor_->Encode(jobs), jobs.size());
-    end = clock_->Now();
-    for (size_t j = 0; j < jobs.size(); ++j) {
-      jobs[j]->encode_ended = end;
-      jobs[j]->encode_requests = static_cast<int>(jobs.size());
-      statuses[slots[j]] = encoded[j];
+};
+
+Scheduler::Stage Scheduler::BeginEncode(Work& work, std::vector<absl::Status>& statuses) {
+  Stage stage{.start = clock_->Now()};
+  for (size_t i = 0; i < work.batch.size(); ++i) {
+    Job& job = *work.batch[i].job;
+    if (statuses[i] = Gate(job, stage.start); !statuses[i].ok()) continue;
+    job.encode_started = job.encode_ended = stage.start;
+    if (executor_->TryAttachContext(job)) {
+      ++stage.attached;
+    } else {
+      stage.Add(job, i);
     }
+  }
+  return stage;
+}
+
+void Scheduler::EndEncode(const Stage& stage, bool came_through) {
+  for (Job* job : stage.jobs) {
+    job->encode_ended = stage.end;
+    job->encode_requests = static_cast<int>(stage.jobs.size());
   }
   std::lock_guard lock(mu_);
-  stats_.context_hits += hits;
-  stats_.context_misses += jobs.size();
-  if (!jobs.empty()) {
-    Judge(WorkKind::kEncode, encoded);
-    ++stats_.encode_batches;
-    stats_.encode_requests += jobs.size();
-    if (absl::c_any_of(encoded, [](const absl::Status& s) { return s.ok(); })) {
-      cost_.Observe(WorkKind::kEncode, size, end - start, end);
-    } else {
-      cost_.ObserveAtLeast(WorkKind::kEncode, size, end - start, end);
-    }
+  stats_.context_hits += stage.attached;
+  stats_.context_misses += stage.jobs.size();
+  if (stage.jobs.empty()) return;
+  ++stats_.encode_batches;
+  stats_.encode_requests += stage.jobs.size();
+  if (came_through) {
+    cost_.Observe(WorkKind::kEncode, stage.size, stage.end - stage.start, stage.end);
+  } else {
+    cost_.ObserveAtLeast(WorkKind::kEncode, stage.size, stage.end - stage.start, stage.end);
   }
+}
+
+void Scheduler::EndDecode(const Stage& stage, absl::Span<const absl::Status> decoded,
+                          std::vector<absl::Status>& statuses) {
+  for (size_t j = 0; j < stage.jobs.size(); ++j) {
+    Job& job = *stage.jobs[j];
+    job.decode_started = stage.start;
+    job.decode_ended = stage.end;
+    job.decode_requests = static_cast<int>(stage.jobs.size());
+    job.decode_rows = static_cast<int>(stage.size.rows);
+    statuses[stage.slots[j]] = decoded[j].ok() ? Gate(job, stage.end) : decoded[j];
+  }
+  const bool finished = AnyOk(decoded);
+  std::lock_guard lock(mu_);
+  Judge(WorkKind::kDecode, decoded);
+  if (finished) stats_.last_decoded = stage.end;
+  stats_.unanswered_since = finished ? absl::InfiniteFuture() : std::min(stats_.unanswered_since, stage.start);
+  stats_.unanswered_until = finished ? absl::InfinitePast() : std::max(stats_.unanswered_until, stage.end);
+  ++stats_.decode_batches;
+  stats_.decode_requests += stage.jobs.size();
+  stats_.decode_rows += stage.size.rows;
+  if (finished) {
+    cost_.Observe(WorkKind::kDecode, stage.size, stage.end - stage.start, stage.end);
+  } else {
+    cost_.ObserveAtLeast(WorkKind::kDecode, stage.size, stage.end - stage.start, stage.end);
+  }
+}
+
+absl::Status Scheduler::EndStep(Job& job) const {
+  const absl::Time now = clock_->Now();
+  job.steps_ended.push_back(now);
+  return Gate(job, now);
+}
+
+std::vector<absl::Status> Scheduler::Encode(Work& work) {
+  std::vector<absl::Status> statuses(work.batch.size());
+  Stage stage = BeginEncode(work, statuses);
+  std::vector<absl::Status> encoded;
+  if (!stage.jobs.empty()) {
+    encoded = OnePerJob(executor_->Encode(stage.jobs), stage.jobs.size());
+    stage.end = clock_->Now();
+    for (size_t j = 0; j < encoded.size(); ++j) statuses[stage.slots[j]] = encoded[j];
+    std::lock_guard lock(mu_);
+    Judge(WorkKind::kEncode, encoded);
+  }
+  EndEncode(stage, AnyOk(encoded));
   return statuses;
 }
 
 std::vector<absl::Status> Scheduler::Decode(Work& work) {
   std::vector<absl::Status> statuses(work.batch.size());
-  std::vector<Job*> jobs;
-  std::vector<size_t> slots;
-  const absl::Time start = clock_->Now();
-  BatchSize size;
+  Stage stage{.start = clock_->Now()};
   for (size_t i = 0; i < work.batch.size(); ++i) {
     Job& job = *work.batch[i].job;
-    if (statuses[i] = Gate(job, start); !statuses[i].ok()) continue;
-    job.decode_started = start;
-    size.Add(job.beam_rows, job.context_tokens);
-    jobs.push_back(&job);
-    slots.push_back(i);
+    if (statuses[i] = Gate(job, stage.start); !statuses[i].ok()) continue;
+    job.decode_started = stage.start;
+    stage.Add(job, i);
   }
-  if (jobs.empty()) return statuses;
-  for (Job* job : jobs) {
-    job->decode_requests = static_cast<int>(jobs.size());
-    job->decode_rows = static_cast<int>(size.rows);
+  if (stage.jobs.empty()) return statuses;
+  const std::vector<absl::Status> decoded =
+      OnePerJob(executor_->Decode(stage.jobs, [this](Job& job) { return EndStep(job); }), stage.jobs.size());
+  stage.end = clock_->Now();
+  EndDecode(stage, decoded, statuses);
+  return statuses;
+}
+
+std::vector<absl::Status> Scheduler::EncodeAndDecode(Work& work) {
+  std::vector<absl::Status> statuses(work.batch.size());
+  Stage encode = BeginEncode(work, statuses), decode;
+  if (encode.jobs.empty()) {
+    EndEncode(encode, false);
+    return Decode(work);
   }
-  const auto gate = [this](Job& job) {
-    const absl::Time now = clock_->Now();
-    job.steps_ended.push_back(now);
-    return Gate(job, now);
-  };
-  const std::vector<absl::Status> decoded = OnePerJob(executor_->Decode(jobs, gate), jobs.size());
-  const absl::Time end = clock_->Now();
-  bool finished = false;
-  for (size_t j = 0; j < jobs.size(); ++j) {
-    jobs[j]->decode_ended = end;
-    finished |= decoded[j].ok();
-    statuses[slots[j]] = decoded[j].ok() ? Gate(*jobs[j], end) : decoded[j];
+  for (size_t i = 0; i < work.batch.size(); ++i) {
+    if (statuses[i].ok()) decode.Add(*work.batch[i].job, i);
   }
-  std::lock_guard lock(mu_);
-  Judge(WorkKind::kDecode, decoded);
-  if (finished) stats_.last_decoded = end;
-  stats_.unanswered_since = finished ? absl::InfiniteFuture() : std::min(stats_.unanswered_since, start);
-  stats_.unanswered_until = finished ? absl::InfinitePast() : std::max(stats_.unanswered_until, end);
-  ++stats_.decode_batches;
-  stats_.decode_requests += jobs.size();
-  stats_.decode_rows += size.rows;
-  if (finished) {
-    cost_.Observe(WorkKind::kDecode, size, end - start, end);
-  } else {
-    cost_.ObserveAtLeast(WorkKind::kDecode, size, end - start, end);
+  BatchExecutor::Chained chained = executor_->EncodeAndDecode(decode.jobs, [this](Job& job) { return EndStep(job); });
+  decode.end = clock_->Now();
+  absl::Time between = decode.end - chained.decode;
+  for (const Job* job : decode.jobs) {
+    if (!job->at_once && !job->steps_ended.empty()) between = std::min(between, job->steps_ended[0]);
   }
+  decode.start = encode.end = std::clamp(between, encode.start, decode.end);
+  const std::vector<absl::Status> decoded = OnePerJob(std::move(chained.statuses), decode.jobs.size());
+  EndEncode(encode, AnyOk(decoded));
+  EndDecode(decode, decoded, statuses);
   return statuses;
 }
 
@@ -163,15 +210,15 @@ void Scheduler::Return(Work& work, absl::Span<const absl::Status> statuses, std:
   busy_.erase(work.busy);
   stats_.executing -= work.size.requests;
   stats_.executing_rows -= work.size.rows;
-  const bool encoded = work.kind == WorkKind::kEncode;
-  if (encoded) {
+  const bool returns = work.returns();
+  if (returns) {
     encoding_.requests -= work.size.requests;
     encoding_.rows -= work.size.rows;
     encoding_.context_tokens -= work.size.context_tokens;
   }
   for (size_t i = 0; i < work.batch.size(); ++i) {
     Entry& entry = work.batch[i];
-    if (encoded && statuses[i].ok()) {
+    if (returns && statuses[i].ok()) {
       SweepBy(entry.job->deadline);
       const JobId id = entry.id;
       decode_.emplace(id, std::move(entry));

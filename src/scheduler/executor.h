@@ -59,7 +59,7 @@ struct Job {
 // rows need no further work.
 using StepGate = absl::FunctionRef<absl::Status(Job&)>;
 
-// Thread-compatible: at most `max_concurrency` of the three calls below run at once, each from its own thread. They
+// Thread-compatible: at most `max_concurrency` of the calls below run at once, each from its own thread. They
 // must not throw and must not call back into the scheduler.
 class BatchExecutor {
  public:
@@ -76,6 +76,19 @@ class BatchExecutor {
   virtual std::vector<absl::Status> Encode(absl::Span<Job* const> jobs) = 0;
   // Runs all steps for the whole batch; asks `gate` for each live job between steps; stops early when none is left.
   virtual std::vector<absl::Status> Decode(absl::Span<Job* const> jobs, StepGate gate) = 0;
+
+  // Whether a device can be given a decode while it still encodes the same jobs: then it need not wait for the host in
+  // between. The scheduler does so where nothing else could come in between.
+  virtual bool chains() const { return false; }
+  struct Chained {
+    std::vector<absl::Status> statuses;  // one per job, in order
+    absl::Duration decode;               // of the whole time, the last part, which was the decode's
+  };
+  // Encode of the jobs that have no context yet, and then Decode of all.
+  virtual Chained EncodeAndDecode(absl::Span<Job* const> jobs, StepGate gate) {
+    static_cast<void>(gate);
+    return {std::vector<absl::Status>(jobs.size(), absl::UnimplementedError("the executor chains nothing")), {}};
+  }
 };
 
 }  // namespace beamline::scheduler

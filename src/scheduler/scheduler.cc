@@ -318,12 +318,15 @@ Scheduler::Work Scheduler::TakeWork(absl::Time now) {
   }
   stats_.executing += work.size.requests;
   stats_.executing_rows += work.size.rows;
-  if (work.kind == WorkKind::kEncode) {
+  work.then_decode = decision.then_decode && executor_->chains();
+  if (work.returns()) {
     encoding_.requests += work.size.requests;
     encoding_.rows += work.size.rows;
     encoding_.context_tokens += work.size.context_tokens;
   }
-  work.busy = busy_.insert(run.requests == 0 ? now : now + cost_.Estimate(work.kind, run, now));
+  absl::Time end = run.requests == 0 ? now : now + cost_.Estimate(work.kind, run, now);
+  if (work.then_decode) end += cost_.Estimate(WorkKind::kDecode, work.size, now);
+  work.busy = busy_.insert(end);
   return work;
 }
 

@@ -130,7 +130,9 @@ class Scheduler {
   struct Work {
     std::vector<Ended> ended;
     WorkKind kind = WorkKind::kDecode;
+    bool then_decode = false;  // as in BatchDecision
     std::vector<Entry> batch;
+    bool returns() const { return kind == WorkKind::kEncode && !then_decode; }  // to wait for its decode
     BatchSize size;
     std::multiset<absl::Time>::iterator busy;  // of `batch`
     absl::Time wait_until = absl::InfiniteFuture();
@@ -155,6 +157,14 @@ class Scheduler {
   void Execute(Work work);
   std::vector<absl::Status> Encode(Work& work);
   std::vector<absl::Status> Decode(Work& work);
+  std::vector<absl::Status> EncodeAndDecode(Work& work);
+  struct Stage;
+  // Attaches contexts; jobs that must not go on get a status.
+  Stage BeginEncode(Work& work, std::vector<absl::Status>& statuses);
+  // Notes times, counts, and observes the cost: of a batch of which no job came through it was at least that.
+  void EndEncode(const Stage& stage, bool came_through);
+  void EndDecode(const Stage& stage, absl::Span<const absl::Status> decoded, std::vector<absl::Status>& statuses);
+  absl::Status EndStep(Job& job) const;  // a StepGate
   // Counts a batch as broken or not; with mu_ held.
   void Judge(WorkKind kind, absl::Span<const absl::Status> executed);
   // Why the job must not go on at `now`; OK: it may.

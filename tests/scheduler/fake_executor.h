@@ -48,6 +48,7 @@ class FakeExecutor : public BatchExecutor {
   int steps = 3;
   int concurrency = 1;
   bool on_host = true;
+  bool chain = false;
   std::function<void(int step)> before_step;  // runs on the worker
   std::function<void(absl::Duration)> spend;  // in the place of moving the clock or sleeping
 
@@ -105,11 +106,34 @@ class FakeExecutor : public BatchExecutor {
     return statuses;
   }
 
+  bool chains() const override { return chain; }
+  Chained EncodeAndDecode(absl::Span<Job* const> jobs, StepGate gate) override {
+    ++chained;
+    std::vector<Job*> to_encode, to_decode;
+    for (Job* job : jobs) {
+      if (!static_cast<FakeJob&>(*job).cached) to_encode.push_back(job);
+    }
+    EXPECT_FALSE(to_encode.empty()) << "a decode would have done";
+    Encode(to_encode);
+    for (Job* job : jobs) {
+      if (static_cast<FakeJob&>(*job).encode_status.ok()) to_decode.push_back(job);
+    }
+    const absl::Time encoded = clock_->Now();
+    const std::vector<absl::Status> decoded = Decode(to_decode, gate);
+    Chained all{.statuses = {}, .decode = clock_->Now() - encoded};
+    for (Job* job : jobs) {
+      const auto at = std::find(to_decode.begin(), to_decode.end(), job) - to_decode.begin();
+      all.statuses.push_back(at < std::ssize(to_decode) ? decoded[at] : static_cast<FakeJob&>(*job).encode_status);
+    }
+    return all;
+  }
+
   std::vector<FakeBatch> batches() const {
     std::lock_guard lock(mu_);
     return batches_;
   }
 
+  std::atomic<int> chained{0};            // calls of EncodeAndDecode
   std::atomic<int64_t> executed_late{0};  // stages or steps begun for a job whose deadline had passed
 
  private:

@@ -10,6 +10,7 @@
 #include <memory>
 #include <random>
 #include <thread>
+#include <tuple>
 #include <vector>
 
 #include <sys/resource.h>
@@ -72,13 +73,14 @@ std::unique_ptr<FakeJob> RandomJob(std::mt19937_64& random, const Clock& clock, 
   return job;
 }
 
-class ThreadsTest : public ::testing::TestWithParam<int> {
+// By the number of workers, and whether the executor chains.
+class ThreadsTest : public ::testing::TestWithParam<std::tuple<int, bool>> {
  protected:
   ThreadsTest() {
-    executor_.concurrency = GetParam();
+    std::tie(executor_.concurrency, executor_.chain) = GetParam();
     executor_.encode_cost = [](int64_t, int64_t, int64_t) { return absl::Microseconds(100); };
     executor_.step_cost = [](int64_t, int64_t, int64_t) { return absl::Microseconds(100); };
-    options_.workers = GetParam();
+    options_.workers = executor_.concurrency;
     options_.queue_capacity = 64;
     options_.limits.max_queue_delay = absl::Microseconds(200);
   }
@@ -372,7 +374,7 @@ TEST(GapTest, SinglesFollowEachOtherAtOnce) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Workers, ThreadsTest, ::testing::Values(1, 3));
+INSTANTIATE_TEST_SUITE_P(Workers, ThreadsTest, ::testing::Combine(::testing::Values(1, 3), ::testing::Bool()));
 
 }  // namespace
 }  // namespace beamline::scheduler

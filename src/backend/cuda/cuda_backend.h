@@ -46,6 +46,7 @@ class CudaBackend final : public Backend {
   std::shared_ptr<BatchResources> BeginBatch(const std::shared_ptr<BatchWorkers>& workers) const override;
   std::shared_ptr<BatchWorkers> NewWorkers() const override;
   std::optional<c10::Stream> StreamOf(Context& ctx) const override;
+  bool RunsBehindTheHost() const override { return true; }
   int RunsUntilWarm() const override { return 2; }  // the second time a pass is captured (graphs.h)
   // Few sizes where passes become graphs.
   int64_t RoomFor(const Context&, int64_t size, int64_t fewest) const override;

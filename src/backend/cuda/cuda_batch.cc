@@ -28,13 +28,15 @@ Worker::Worker(const CublasLt& lt, cublasLtHandle_t handle, c10::Device device)
       staging(device),
       lt_workspace(NewTensor(device, {kLtWorkspaceBytes}, c10::ScalarType::Byte)) {
   Check(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), "a stream");
-  Check(cudaEventCreateWithFlags(&published, cudaEventDisableTiming), "an event");
+  Check(cudaEventCreate(&marked), "an event");
+  Check(cudaEventCreate(&reached), "an event");
 }
 
 Worker::~Worker() {
   if (device.is_cuda()) cudaSetDevice(device.index());  // in any thread, as device_memory.cc
   products_.clear();
-  cudaEventDestroy(published);
+  cudaEventDestroy(reached);
+  cudaEventDestroy(marked);
   cudaStreamDestroy(stream);
 }
 
@@ -93,25 +95,12 @@ std::unique_ptr<Worker> WorkerPool::Take() {
       return worker;
     }
   }
-  auto worker = std::make_unique<Worker>(lt_, handle_, device_);
-  const std::lock_guard<std::mutex> lock(mu_);
-  published_.push_back(worker->published);
-  return worker;
+  return std::make_unique<Worker>(lt_, handle_, device_);
 }
 
 void WorkerPool::Give(std::unique_ptr<Worker> worker) {
   const std::lock_guard<std::mutex> lock(mu_);
   free_.push_back(std::move(worker));
-}
-
-void WorkerPool::End(std::unique_ptr<Worker> worker) {
-  const std::lock_guard<std::mutex> lock(mu_);
-  std::erase(published_, worker->published);
-}
-
-void WorkerPool::WaitForPublished(cudaStream_t stream) {
-  const std::lock_guard<std::mutex> lock(mu_);
-  for (const cudaEvent_t event : published_) Check(cudaStreamWaitEvent(stream, event, 0), "waiting for another batch");
 }
 
 CudaBatch::CudaBatch(std::shared_ptr<WorkerPool> pool, std::shared_ptr<DeviceFault> fault)
@@ -131,7 +120,7 @@ CudaBatch::~CudaBatch() {
   parts_ = {};
   // A batch that ran out of memory has filled its worker's workspace, which the other models' batches need.
   if (std::uncaught_exceptions() > exceptions_) {
-    pool_->End(std::move(worker_));
+    worker_.reset();
   } else {
     pool_->Give(std::move(worker_));
   }
@@ -140,6 +129,21 @@ CudaBatch::~CudaBatch() {
 void CudaBatch::End() {
   fault_->Check(cudaStreamSynchronize(stream()), "the end of a batch");
   ended_ = true;
+}
+
+// What passes kept for those behind them is for none of the next part.
+void CudaBatch::Mark() {
+  Check(cudaEventRecord(worker_->marked, stream()), "an event");
+  quantized_ = {};
+  parts_ = {};
+  marked_ = Marked::kYes;
+}
+
+double CudaBatch::SecondsSinceMark() const {
+  float milliseconds = 0;
+  if (marked_ != Marked::kReached) return 0;
+  Check(cudaEventElapsedTime(&milliseconds, worker_->marked, worker_->reached), "the time of a batch");
+  return 1e-3 * milliseconds;
 }
 
 void CudaBatch::AddLater(Sum sum) {
@@ -183,6 +187,10 @@ const char* CudaBatch::Download(const void* from, size_t bytes) {
   char* to = worker_->PinnedScratch(std::max<size_t>(bytes, 1));
   const cudaStream_t on = stream();
   Check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToHost, on), "copy to the host");
+  if (marked_ != Marked::kNo) {
+    Check(cudaEventRecord(worker_->reached, on), "an event");
+    marked_ = Marked::kReached;
+  }
   fault_->Check(cudaStreamSynchronize(on), "a batch");
   ++worker_->counters.downloads;
   return to;

@@ -3,7 +3,8 @@
 // What one running batch has on a device: a stream, storage, page-locked memory for its inputs and answers, the
 // workspaces of cuBLASLt and of beam selection. A worker lends all this to one batch after another, so that, once every
 // shape was seen, batches allocate nothing. A batch waits for its stream when it ends, and nowhere else but where it
-// brings something back to the host; an error that it meets there and that ends the device is noted.
+// brings something back to the host; an error that it meets there and that ends the device is noted. What it made for
+// others is complete when it has ended, so no batch waits for another's stream.
 #pragma once
 
 #include <map>
@@ -48,7 +49,7 @@ class Worker {
   const cublasLtHandle_t handle;
   const c10::Device device;
   cudaStream_t stream = nullptr;
-  cudaEvent_t published = nullptr;  // after what this worker made for other batches
+  cudaEvent_t marked = nullptr, reached = nullptr;  // MarkBatch; the last download behind it
   Workspace workspace;
   Staging staging;
   at::Tensor lt_workspace;
@@ -72,10 +73,6 @@ class WorkerPool final : public BatchWorkers, public std::enable_shared_from_thi
 
   std::unique_ptr<Worker> Take();
   void Give(std::unique_ptr<Worker> worker);
-  // Gives its memory back to the device: after a batch that threw.
-  void End(std::unique_ptr<Worker> worker);
-  // The stream's later work comes after all that was published before this call.
-  void WaitForPublished(cudaStream_t stream);
 
  private:
   const CublasLt& lt_;
@@ -83,7 +80,6 @@ class WorkerPool final : public BatchWorkers, public std::enable_shared_from_thi
   const c10::Device device_;
   std::mutex mu_;
   std::vector<std::unique_ptr<Worker>> free_;  // guarded by mu_; the one used last comes last
-  std::vector<cudaEvent_t> published_;         // guarded by mu_; of all workers
 };
 
 class CudaBatch final : public BatchResources {
@@ -91,6 +87,8 @@ class CudaBatch final : public BatchResources {
   CudaBatch(std::shared_ptr<WorkerPool> pool, std::shared_ptr<DeviceFault> fault);
   ~CudaBatch() override;
   void End() override;
+  void Mark() override;
+  double SecondsSinceMark() const override;
 
   at::Tensor Take(at::IntArrayRef shape, c10::ScalarType dtype) { return worker_->workspace.Take(shape, dtype); }
   at::Tensor Upload(const void* values, at::IntArrayRef shape, c10::ScalarType dtype) {
@@ -124,7 +122,6 @@ class CudaBatch final : public BatchResources {
   void Hold(at::Tensor made) { made_.push_back(std::move(made)); }
 
   Worker& worker() { return *worker_; }
-  WorkerPool& pool() { return *pool_; }
   const BatchCounters& counters() const { return worker_->counters; }
 
  private:
@@ -136,6 +133,7 @@ class CudaBatch final : public BatchResources {
   std::vector<at::Tensor> made_;
   std::optional<Sum> later_;
   bool ended_ = false;
+  enum class Marked : uint8_t { kNo, kYes, kReached } marked_ = Marked::kNo;
   struct Quantized {
     at::Tensor of;  // held, so that the address stays its own
     Fp8Matrix rows;

@@ -92,7 +92,6 @@ std::vector<Tensor> CudaBackend::TakeAllVisible(Context& ctx, absl::Span<const T
     }
     Check(kernels::TakeVisibleCuda(args, stream), "taking a context out of a batch");
   }
-  Check(cudaEventRecord(batch.worker().published, stream), "an event");
   return visible;
 }
 
@@ -109,7 +108,6 @@ Tensor CudaBackend::StackPadded(Context& ctx, absl::Span<const Tensor> rows, int
   shape.insert(shape.begin(), static_cast<int64_t>(rows.size()));
   Tensor stacked = batch.Take(shape, rows[0].scalar_type());
   const cudaStream_t stream = batch.stream();
-  batch.pool().WaitForPublished(stream);
   for (size_t first = 0; first < rows.size(); first += kernels::kMaxStacked) {
     kernels::StackRowsArgs args;
     args.requests = static_cast<int32_t>(std::min<size_t>(kernels::kMaxStacked, rows.size() - first));

@@ -2,7 +2,6 @@
 #include "scheduler/batch_policy.h"
 
 #include <algorithm>
-#include <iterator>
 #include <utility>
 
 namespace beamline::scheduler {
@@ -65,12 +64,17 @@ struct Candidate {
   absl::Time closes = absl::InfiniteFuture();
 };
 
-// Drops the jobs that cannot afford a full batch where those of the head's priority alone overflow one.
+// Drops the jobs that cannot afford a full batch where those of the head's priority alone overflow one. Not where none
+// of them can: that batch would be of others, and these would lose their deadlines to them.
 void PassOverTightJobs(std::vector<const QueuedJob*>& order, const Terms& terms) {
+  const QueuedJob& head = *order[0];
+  const auto competes = [&](const QueuedJob* job) {
+    return job->priority >= head.priority && job->group == head.group;
+  };
   Forming full;
   bool overflow = false;
   for (const QueuedJob* job : order) {
-    if (job->priority < order[0]->priority || job->group != order[0]->group) continue;
+    if (!competes(job)) continue;
     Forming grown = full;
     grown.Add(*job);
     if (Terms::Pads(grown)) continue;  // it is in nobody's way
@@ -82,10 +86,10 @@ void PassOverTightJobs(std::vector<const QueuedJob*>& order, const Terms& terms)
   }
   if (!overflow) return;
   const absl::Time end = terms.now() + terms.Needed(full);
-  std::vector<const QueuedJob*> patient;
-  std::copy_if(order.begin(), order.end(), std::back_inserter(patient),
-               [&](const QueuedJob* job) { return job->deadline >= end; });
-  if (!patient.empty()) order = std::move(patient);
+  const auto tight = [&](const QueuedJob* job) { return job->deadline < end; };
+  if (std::all_of(order.begin(), order.end(), [&](const QueuedJob* job) { return tight(job) || !competes(job); }))
+    return;
+  std::erase_if(order, tight);
 }
 
 // Takes jobs of `order` into an empty `batch`, both the most urgent first. Those that others' width would pad come
@@ -126,10 +130,11 @@ Candidate FormBatch(absl::Span<const QueuedJob> queue, bool waits, const Terms& 
   if (order.empty()) return batch;
   std::sort(order.begin(), order.end(),
             [&](const QueuedJob* a, const QueuedJob* b) { return MoreUrgent(*a, *b, terms.now(), terms.limits); });
+  const size_t alive = order.size();
   PassOverTightJobs(order, terms);
 
   const Forming formed = Gather(order, terms, batch.jobs);
-  if (!waits || batch.jobs.size() < order.size() || terms.Full(formed.size)) {
+  if (!waits || batch.jobs.size() < alive || terms.Full(formed.size)) {
     batch.closes = terms.now();
     return batch;
   }

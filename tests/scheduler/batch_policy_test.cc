@@ -276,6 +276,35 @@ TEST(BatchPolicyTest, UnderOverloadFullBatchesPassOverWhoCannotAffordThem) {
   EXPECT_THAT(Decide({}, queue, limits, cost).batch, ElementsAre(1)) << "nobody can afford a full batch";
 }
 
+// Of six that overflow a batch none has the time for a full one; what others have is no reason to lose the six.
+TEST(BatchPolicyTest, NobodyIsPassedOverForTheSakeOfALowerPriority) {
+  CostTable cost;
+  cost.Observe(WorkKind::kDecode, {.requests = 1, .rows = 8, .context_tokens = 100}, 6 * kMs, kNow);
+  cost.Observe(WorkKind::kDecode, {.requests = 4, .rows = 32, .context_tokens = 400}, 12 * kMs, kNow);
+  std::vector<QueuedJob> queue;
+  for (uint64_t id = 1; id <= 7; ++id) {
+    queue.push_back(At(id));
+    if (id < 7) queue.back().deadline = kNow + 7 * kMs;
+    if (id < 7) queue.back().priority = Priority::kCritical;
+  }
+  EXPECT_THAT(Decide({}, queue, {.max_requests = 4}, cost).batch, ElementsAre(1));
+  queue[6].group = 1;
+  queue[6].priority = Priority::kCritical;
+  EXPECT_THAT(Decide({}, queue, {.max_requests = 4}, cost).batch, ElementsAre(1)) << "nor of another model's version";
+}
+
+TEST(BatchPolicyTest, WhoIsPassedOverDoesNotWaitForOthersCompany) {
+  CostTable cost;
+  cost.Observe(WorkKind::kDecode, {.requests = 1, .rows = 8, .context_tokens = 100}, 6 * kMs, kNow);
+  cost.Observe(WorkKind::kDecode, {.requests = 4, .rows = 32, .context_tokens = 400}, 12 * kMs, kNow);
+  std::vector<QueuedJob> queue;
+  for (uint64_t id = 1; id <= 5; ++id) {
+    queue.push_back(At(id));
+    queue.back().deadline = kNow + (id <= 2 ? 11 : 50) * kMs;
+  }
+  EXPECT_THAT(Decide({}, queue, {.max_requests = 4}, cost).batch, ElementsAre(3, 4, 5));
+}
+
 TEST(BatchPolicyTest, TheMoreUrgentQueueRunsAndDecodeWinsTies) {
   QueuedJob waiting = At(9, 5 * kMs), ready = At(3, 5 * kMs);
   EXPECT_EQ(Decide({waiting}, {ready}).action, Action::kDecode);

@@ -110,7 +110,7 @@ Forming Gather(absl::Span<const QueuedJob* const> order, const Terms& terms, std
       if (i > 0 && end > tightest) break;
       if (i > 0 && end > job.deadline) continue;  // its chance is a smaller batch
       formed = grown;
-      tightest = std::min(tightest, job.deadline);
+      if (end <= job.deadline) tightest = std::min(tightest, job.deadline);  // else a probe, late even alone
       taken[i] = true;
     }
   }

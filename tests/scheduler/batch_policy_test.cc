@@ -241,6 +241,21 @@ TEST(BatchPolicyTest, GrowsOnlyWhileTheTightestJobStillMakesIt) {
   EXPECT_THAT(Decide({}, queue, {.max_requests = 8}).batch, ElementsAre(1, 2, 3, 4)) << "nothing is known";
 }
 
+// With admission switched off all are probes, and the most urgent of them is often one that is late.
+TEST(BatchPolicyTest, WhoIsLateEvenAloneHoldsUpNobody) {
+  CostTable cost;
+  cost.Observe(WorkKind::kDecode, {.requests = 1, .rows = 8, .context_tokens = 100}, 6 * kMs, kNow);
+  cost.Observe(WorkKind::kDecode, {.requests = 4, .rows = 32, .context_tokens = 400}, 12 * kMs, kNow);
+  std::vector<QueuedJob> queue = {At(1), At(2), At(3), At(4)};
+  for (QueuedJob& job : queue) {
+    job.probe = true;
+    job.deadline = kNow + (job.id == 1 ? 5 : 50) * kMs;
+  }
+  EXPECT_THAT(Decide({}, queue, {}, cost, true).batch, ElementsAre(1, 2, 3, 4));
+  queue[0].deadline = kNow + 7 * kMs;
+  EXPECT_THAT(Decide({}, queue, {}, cost, true).batch, ElementsAre(1)) << "this one is in time alone";
+}
+
 TEST(BatchPolicyTest, CachedContextsMakeNoBatchLonger) {
   CostTable cost;
   for (int64_t n = 1; n <= 8; ++n) {

@@ -107,8 +107,7 @@ Forming Gather(absl::Span<const QueuedJob* const> order, const Terms& terms, std
       grown.Add(job);
       if (Terms::Pads(grown) && !(may_pad && terms.Gains(formed, job, grown))) continue;
       const absl::Time end = terms.now() + terms.Needed(grown);
-      if (i > 0 && end > tightest) break;
-      if (i > 0 && end > job.deadline) continue;  // its chance is a smaller batch
+      if (i > 0 && end > std::min(tightest, job.deadline)) continue;  // its chance is a smaller batch, others' is this
       formed = grown;
       if (end <= job.deadline) tightest = std::min(tightest, job.deadline);  // else a probe, late even alone
       taken[i] = true;

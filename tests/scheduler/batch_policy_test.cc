@@ -241,6 +241,13 @@ TEST(BatchPolicyTest, GrowsOnlyWhileTheTightestJobStillMakesIt) {
   EXPECT_THAT(Decide({}, queue, {.max_requests = 8}).batch, ElementsAre(1, 2, 3, 4)) << "nothing is known";
 }
 
+TEST(BatchPolicyTest, SmallerJobsStillJoinWhereABigOneWouldTakeTooLong) {
+  std::vector<QueuedJob> queue = {At(1), At(2), At(3), At(4)};
+  queue[0].deadline = kNow + 3 * kMs;
+  queue[1].rows = 16;
+  EXPECT_THAT(Decide({}, queue, {}, Linear(), true).batch, ElementsAre(1, 3, 4));
+}
+
 // With admission switched off all are probes, and the most urgent of them is often one that is late.
 TEST(BatchPolicyTest, WhoIsLateEvenAloneHoldsUpNobody) {
   CostTable cost;

@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "scheduler/batch_policy.h"
 
-#include <algorithm>
-#include <random>
 #include <vector>
 
 #include "gmock/gmock.h"
@@ -352,76 +350,6 @@ TEST(BatchPolicyTest, TheDeadAreNotBatched) {
   EXPECT_TRUE(IsDead(fine, false, {cost, kNow})) << "it still needs its encode";
   EXPECT_THAT(Decide({}, {cancelled, expired, hopeless, fine}, {}, cost).batch, ElementsAre(4));
   EXPECT_EQ(Decide({}, {cancelled, expired}, {}, cost).wait_until, absl::InfiniteFuture());
-}
-
-// Whatever the queues hold: a batch keeps the limits, is a prefix of the order but for jobs that do not fit, takes no
-// dead job, and a wait ends at a time at which something is then decided.
-TEST(BatchPolicyTest, HoldsItsRulesOnRandomQueues) {
-  std::mt19937_64 random(11);
-  const auto random_queue = [&](uint64_t& id) {
-    std::vector<QueuedJob> queue(random() % 12);
-    for (QueuedJob& job : queue) {
-      job = {.id = ++id,
-             .priority = static_cast<Priority>(random() % 3),
-             .deadline = random() % 3 ? kNow + kMs * (static_cast<int>(random() % 40) - 3) : absl::InfiniteFuture(),
-             .submitted = kNow - absl::Microseconds(random() % (random() % 8 ? 2500 : 20'000'000)),
-             .rows = static_cast<int64_t>(1 + random() % 40),
-             .context_tokens = static_cast<int64_t>(random() % 300),
-             .cancelled = random() % 10 == 0};
-    }
-    std::shuffle(queue.begin(), queue.end(), random);
-    return queue;
-  };
-  int waits = 0, batches = 0;
-  for (int round = 0; round < 5000; ++round) {
-    uint64_t id = 0;
-    const std::vector<QueuedJob> encode = random_queue(id), decode = random_queue(id);
-    CostTable cost;
-    if (random() % 2) {
-      cost.Observe(WorkKind::kEncode, {1, 10, 100}, absl::Microseconds(random() % 3000), kNow);
-      cost.Observe(WorkKind::kDecode, {1, 10, 100}, absl::Microseconds(random() % 5000), kNow);
-    }
-    const BatchLimits limits{.max_rows = static_cast<int64_t>(40 + random() % 100),
-                             .max_context_tokens = static_cast<int64_t>(300 + random() % 500),
-                             .max_requests = static_cast<int64_t>(1 + random() % 8)};
-    const QueueView view{.encode = encode, .decode = decode};
-    const BatchDecision decision = DecideBatch(view, kNow, cost, limits);
-    if (decision.action == Action::kWait) {
-      ++waits;
-      ASSERT_THAT(decision.batch, IsEmpty());
-      ASSERT_GT(decision.wait_until, kNow);
-      if (decision.wait_until == absl::InfiniteFuture()) continue;
-      const BatchDecision then = DecideBatch(view, decision.wait_until, cost, limits);
-      const bool somebody_died = std::any_of(encode.begin(), encode.end(),
-                                             [&](const QueuedJob& job) {
-                                               return IsDead(job, false, {cost, decision.wait_until});
-                                             }) ||
-                                 std::any_of(decode.begin(), decode.end(), [&](const QueuedJob& job) {
-                                   return IsDead(job, true, {cost, decision.wait_until});
-                                 });
-      ASSERT_TRUE(then.action != Action::kWait || somebody_died);
-      continue;
-    }
-    ++batches;
-    const bool is_encode = decision.action == Action::kEncode;
-    const std::vector<QueuedJob>& queue = is_encode ? encode : decode;
-    BatchSize size;
-    const QueuedJob* previous = nullptr;
-    for (uint64_t batched : decision.batch) {
-      const auto job = std::find_if(queue.begin(), queue.end(), [&](const QueuedJob& j) { return j.id == batched; });
-      ASSERT_NE(job, queue.end());
-      ASSERT_FALSE(IsDead(*job, !is_encode, {cost, kNow}));
-      ASSERT_TRUE(previous == nullptr || MoreUrgent(*previous, *job, kNow, limits));
-      previous = &*job;
-      size.Add(job->rows, job->context_tokens);
-    }
-    ASSERT_GE(size.requests, 1);
-    ASSERT_LE(size.requests, limits.max_requests);
-    ASSERT_LE(size.computed_rows(), limits.max_rows);
-    ASSERT_TRUE(!is_encode || size.padded_tokens() <= limits.max_context_tokens || size.requests == 1);
-  }
-  EXPECT_GT(waits, 100);
-  EXPECT_GT(batches, 1000);
 }
 
 }  // namespace

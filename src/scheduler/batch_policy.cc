@@ -2,7 +2,10 @@
 #include "scheduler/batch_policy.h"
 
 #include <algorithm>
+#include <iterator>
 #include <utility>
+
+#include "absl/container/flat_hash_set.h"
 
 namespace beamline::scheduler {
 namespace {
@@ -64,34 +67,6 @@ struct Candidate {
   absl::Time closes = absl::InfiniteFuture();
 };
 
-// Drops the jobs that cannot afford a full batch where those of the head's priority alone overflow one. Not where none
-// of them can: that batch would be of others, and these would lose their deadlines to them.
-void PassOverTightJobs(std::vector<const QueuedJob*>& order, const Terms& terms) {
-  const QueuedJob& head = *order[0];
-  const auto competes = [&](const QueuedJob* job) {
-    return job->priority >= head.priority && job->group == head.group;
-  };
-  Forming full;
-  bool overflow = false;
-  for (const QueuedJob* job : order) {
-    if (!competes(job)) continue;
-    Forming grown = full;
-    grown.Add(*job);
-    if (Terms::Pads(grown)) continue;  // it is in nobody's way
-    if (terms.Fits(full.size, *job)) {
-      full = grown;
-    } else {
-      overflow = true;
-    }
-  }
-  if (!overflow) return;
-  const absl::Time end = terms.now() + terms.Needed(full);
-  const auto tight = [&](const QueuedJob* job) { return job->deadline < end; };
-  if (std::all_of(order.begin(), order.end(), [&](const QueuedJob* job) { return tight(job) || !competes(job); }))
-    return;
-  std::erase_if(order, tight);
-}
-
 // Takes jobs of `order` into an empty `batch`, both the most urgent first. Those that others' width would pad come
 // after all that it would not: these may have more use for the place.
 Forming Gather(absl::Span<const QueuedJob* const> order, const Terms& terms, std::vector<const QueuedJob*>& batch) {
@@ -117,6 +92,48 @@ Forming Gather(absl::Span<const QueuedJob* const> order, const Terms& terms, std
     if (taken[i]) batch.push_back(order[i]);
   }
   return formed;
+}
+
+// Whether more of the jobs would be late behind the batch of `all` than are in that batch and not in the one of
+// `patient`, which are some of them.
+bool MoreAreLateBehind(absl::Span<const QueuedJob* const> all, absl::Span<const QueuedJob* const> patient,
+                       const Terms& terms) {
+  std::vector<const QueuedJob*> first, instead;
+  const Forming formed = Gather(all, terms, first);
+  const absl::Time end = terms.now() + terms.Needed(formed) + terms.Needed(Gather(patient, terms, instead));
+  const absl::flat_hash_set<const QueuedJob*> in_first(first.begin(), first.end());
+  const auto both = std::count_if(instead.begin(), instead.end(), [&](auto* job) { return in_first.contains(job); });
+  const auto late = std::count_if(instead.begin(), instead.end(),
+                                  [&](auto* job) { return job->deadline < end && !in_first.contains(job); });
+  return late > static_cast<int64_t>(first.size()) - both;
+}
+
+// Drops the jobs that cannot afford a full batch where that saves others of the head's priority. Not where the batch
+// would not begin with one of these: they would lose their deadlines to others.
+void PassOverTightJobs(std::vector<const QueuedJob*>& order, const Terms& terms) {
+  const QueuedJob& head = *order[0];
+  std::vector<const QueuedJob*> rivals;
+  std::copy_if(order.begin(), order.end(), std::back_inserter(rivals),
+               [&](const QueuedJob* job) { return job->priority >= head.priority && job->group == head.group; });
+  Forming full;
+  bool overflow = false;
+  for (const QueuedJob* job : rivals) {
+    Forming grown = full;
+    grown.Add(*job);
+    if (Terms::Pads(grown)) continue;  // it is in nobody's way
+    if (terms.Fits(full.size, *job)) {
+      full = grown;
+    } else {
+      overflow = true;
+    }
+  }
+  const absl::Time end = terms.now() + terms.Needed(full);
+  const auto tight = [&](const QueuedJob* job) { return job->deadline < end; };
+  std::vector<const QueuedJob*> patient;
+  std::remove_copy_if(rivals.begin(), rivals.end(), std::back_inserter(patient), tight);
+  if (patient.empty() || patient.size() == rivals.size()) return;
+  if (*std::find_if_not(order.begin(), order.end(), tight) != patient[0]) return;
+  if (overflow || MoreAreLateBehind(rivals, patient, terms)) std::erase_if(order, tight);
 }
 
 Candidate FormBatch(absl::Span<const QueuedJob> queue, bool waits, const Terms& terms) {

@@ -6,9 +6,10 @@
 // Order: priority first, earliest deadline inside it, then submission; whoever waited `starvation_limit` comes before
 // all that, longest wait first. A batch takes jobs in this order while they fit and while, by the cost table, the
 // growing batch still ends before the deadlines of those in it (not that of a probe which would be late even alone: it
-// has nothing to lose, and others have). Where jobs of the head's priority alone overflow a batch, that rule would
-// shrink batches to save the tightest jobs and lose all the others, so jobs that cannot afford a full batch are passed
-// over instead, for those of them that can: goodput under overload is what full batches give.
+// has nothing to lose, and others have). Under overload that rule would shrink batches to save the tightest jobs and
+// lose all the others, so jobs that cannot afford a full batch are passed over, for those of them that can, where jobs
+// of the head's priority alone overflow one, and where behind the head's more of these would be late than are passed
+// over: goodput under overload is what full batches give.
 //
 // An encode batch holds no more beam rows than a decode batch: the same jobs decode together, right after. What was
 // encoded for two decode batches would keep its first half waiting for the second, and who is let in could not be told

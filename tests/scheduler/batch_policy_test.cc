@@ -296,6 +296,20 @@ TEST(BatchPolicyTest, UnderOverloadFullBatchesPassOverWhoCannotAffordThem) {
   EXPECT_THAT(Decide({}, queue, limits, cost).batch, ElementsAre(1)) << "nobody can afford a full batch";
 }
 
+// Alone it takes 6 ms, and three together some 11: behind it they are late, and it is one.
+TEST(BatchPolicyTest, WhoCanOnlyGoAloneIsPassedOverWhereMoreWouldBeLateBehindIt) {
+  CostTable cost;
+  cost.Observe(WorkKind::kDecode, {.requests = 1, .rows = 8, .context_tokens = 100}, 6 * kMs, kNow);
+  cost.Observe(WorkKind::kDecode, {.requests = 4, .rows = 32, .context_tokens = 400}, 12 * kMs, kNow);
+  std::vector<QueuedJob> queue = {At(1), At(2), At(3), At(4)};
+  for (QueuedJob& job : queue) job.deadline = kNow + (job.id == 1 ? 7 : 14) * kMs;
+  EXPECT_THAT(Decide({}, queue, {.max_requests = 8}, cost).batch, ElementsAre(2, 3, 4));
+  for (QueuedJob& job : queue) job.deadline = kNow + (job.id == 1 ? 7 : 20) * kMs;
+  EXPECT_THAT(Decide({}, queue, {.max_requests = 8}, cost).batch, ElementsAre(1)) << "they have the time to come after";
+  for (QueuedJob& job : queue) job.deadline = kNow + (job.id <= 3 ? 7 : 14) * kMs;
+  EXPECT_THAT(Decide({}, queue, {.max_requests = 8}, cost).batch, ElementsAre(1)) << "one for one";
+}
+
 // Of six that overflow a batch none has the time for a full one; what others have is no reason to lose the six.
 TEST(BatchPolicyTest, NobodyIsPassedOverForTheSakeOfALowerPriority) {
   CostTable cost;

@@ -30,13 +30,14 @@ struct Outcome {
 // sizes of a job.
 class Traffic {
  public:
-  Traffic(uint64_t seed, SchedulerOptions options) : random_(seed) {
+  // `step`: what an empty step takes, an encode twice that.
+  Traffic(uint64_t seed, SchedulerOptions options, absl::Duration step = kMs) : random_(seed) {
     options.workers = 0;
-    // One request alone: 2 + 1 = 3 ms encode, 3 * (1 + .5) = 4.5 ms decode; 64 at once: 18 ms and 99 ms.
-    executor_.encode_cost = [this](int64_t, int64_t, int64_t tokens) {
-      return std::exchange(cold_start_, absl::ZeroDuration()) + 2 * kMs + absl::Microseconds(tokens * 2.5);
+    // One request alone: 2 + .25 ms encode, 3 * (1 + .5) = 4.5 ms decode; 64 at once: 18 ms and 99 ms.
+    executor_.encode_cost = [this, step](int64_t, int64_t, int64_t tokens) {
+      return std::exchange(cold_start_, absl::ZeroDuration()) + 2 * step + absl::Microseconds(tokens * 2.5);
     };
-    executor_.step_cost = [](int64_t, int64_t rows, int64_t) { return kMs + absl::Microseconds(rows * 15.6); };
+    executor_.step_cost = [step](int64_t, int64_t rows, int64_t) { return step + absl::Microseconds(rows * 15.6); };
     scheduler_ = std::make_unique<Scheduler>(options, &executor_, &clock_);
   }
 
@@ -109,6 +110,21 @@ TEST(OverloadTest, GoodputHoldsAtTenTimesTheCapacity) {
     EXPECT_GE(goodput, 0.8 * kCapacity);
     // What is accepted is mostly answered: refusal happens at the door, not after the work.
     EXPECT_LE(traffic.stats().expired, 0.1 * traffic.stats().accepted) << load;
+  }
+}
+
+// One that barely makes its deadline must not go alone while those behind it come as near to theirs, and so on.
+TEST(OverloadTest, GoodputHoldsWhereDeadlinesAreShort) {
+  constexpr double kHighest = 504;  // requests a second in full batches of 127 ms; one alone takes 17
+  for (const uint64_t seed : {3, 4, 5}) {
+    for (const double load : {0.9, 1.5, 3.0}) {
+      Traffic traffic(seed, {}, 3 * kMs);
+      const auto outcomes = traffic.Run(load * kHighest, absl::Seconds(10),
+                                        [&](FakeJob& job, absl::Time now) { job.deadline = now + 130 * kMs; });
+      const double goodput = outcomes.at(Priority::kDefault).goodput(10);
+      std::cout << load << " times full batches: " << goodput << " requests/s answered in time\n";
+      EXPECT_GE(goodput, 0.7 * kHighest) << "at " << load << " times full batches, seed " << seed;
+    }
   }
 }
 

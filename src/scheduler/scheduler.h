@@ -6,9 +6,9 @@
 // cost table and knows nothing of a job's payload.
 //
 // Every job whose Submit was called ends in exactly one call of its `done`: inside Submit when refused, else on a
-// scheduler thread, never under a lock, so `done` may submit again. A job's executor stages start before its deadline
-// or not at all; between decode steps StepGate tells the executor who has died since; an answer that comes after the
-// deadline is DEADLINE_EXCEEDED.
+// scheduler thread, never under a lock, so `done` may submit again. A job's stages are asked of the executor before its
+// deadline or not at all; between decode steps StepGate tells the executor who has died since; an answer that comes
+// after the deadline is DEADLINE_EXCEEDED.
 //
 // With `workers` = 0 there are no threads: the owner calls Step, which makes one decision at the clock's time. That and
 // FakeClock make every test deterministic. With threads, the clock must move by itself (RealClock).

@@ -73,6 +73,8 @@ TEST_F(ChainTest, AllOfItIsWithTheDeviceBeforeTheHostWaits) {
   const auto chained = Chain(MakeJobs({"e"}));
   EXPECT_TRUE(chained.statuses[0].ok()) << chained.statuses[0];
   EXPECT_EQ(at_first_wait, 2) << "an encode and a search";
+  EXPECT_GT(runner_->GetDevicePasses()->kernel_nodes, 0);
+  EXPECT_EQ(runner_->GetDevicePasses()->other_nodes, 0) << "nor do the graphs copy or wait";
   EXPECT_EQ(emulator::waits, waits + 2) << "for the beams, and the end of what is done by then";
 }
 

@@ -48,6 +48,20 @@ TEST(BatchPolicyTest, NobodyWaitsBesideAnUnusedDevice) {
   }
 }
 
+TEST(BatchPolicyTest, TheDecodeFollowsItsEncodeWhereNothingElseWaitsOrRuns) {
+  const std::vector<QueuedJob> two = {At(1, 9 * kMs), At(2, 9 * kMs)}, later = {At(3)};
+  const auto decide = [](const QueueView& view, BatchLimits limits = {}) {
+    return DecideBatch(view, kNow, CostTable(), limits);
+  };
+  EXPECT_TRUE(decide({.encode = two, .idle = true}).then_decode);
+  EXPECT_FALSE(decide({.encode = two}).then_decode) << "others run";
+  EXPECT_FALSE(decide({.encode = two, .idle = true}, {.max_requests = 1}).then_decode) << "others wait";
+  const BatchDecision before = decide({.encode = two, .decode = later, .idle = true});
+  EXPECT_EQ(before.action, Action::kEncode);
+  EXPECT_FALSE(before.then_decode) << "others wait to be decoded";
+  EXPECT_FALSE(decide({.decode = two, .idle = true}).then_decode) << "there is no encode";
+}
+
 TEST(BatchPolicyTest, OnAnUnusedDeviceJobsToEncodeWaitForTheirCompanyAlone) {
   std::vector<QueuedJob> queue = {At(1, kMs), At(2)};
   queue[1].awaits_company = true;

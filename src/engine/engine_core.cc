@@ -135,7 +135,7 @@ void EngineCore::StartScheduler(bool inline_execution) {
 void EngineCore::UseCostsOf(const ServingModel& serving) {
   if (costs_group_.load(std::memory_order_relaxed) == serving.group) return;
   std::lock_guard lock(costs_mu_);  // so that the scheduler has the costs of the group that is noted
-  scheduler_->SetBaseline(serving.costs);
+  scheduler_->SetBaseline(serving.costs, serving.group);
   costs_group_.store(serving.group, std::memory_order_relaxed);
 }
 

@@ -9,6 +9,7 @@ namespace beamline::scheduler {
 namespace {
 
 constexpr int kBucketsPerOctave = 4;
+constexpr double kWithinBucket = 1.5;               // the most that sizes of one bucket differ by
 constexpr int kBucketAge = 10;                      // in maximum ages
 constexpr int kMuchLarger = 3 * kBucketsPerOctave;  // than eight times as much
 
@@ -84,6 +85,17 @@ void CostTable::SetBaseline(absl::Span<const BatchCost> measured) {
     cell.duration = std::max(cost.duration, absl::Nanoseconds(1));  // ratios are taken of it
     kinds_[static_cast<int>(cost.kind)].baseline.push_back(cell);
   }
+}
+
+void CostTable::BoundBaseline(WorkKind kind, const BatchSize& size, absl::Duration duration) {
+  std::vector<Cell>& baseline = kinds_[static_cast<int>(kind)].baseline;
+  if (baseline.empty()) return;
+  Cell at = At(kind, size);
+  at.duration = std::max(duration, absl::Nanoseconds(1)) * kWithinBucket;
+  for (Cell& cell : baseline) {
+    if (Growth(at, cell) <= 0) cell.duration = std::min(cell.duration, at.duration);
+  }
+  if (at.duration < Scaled(baseline, at)) baseline.push_back(at);
 }
 
 bool CostTable::Stale(absl::Time now) const {

@@ -2,7 +2,7 @@
 //
 // What a batch costs: (rows as they are computed, context tokens) -> duration, per kind of work. Steps are fixed
 // in number, so a batch's size predicts its time; sizes are bucketed, four buckets to a factor of two. Two layers: the
-// baseline, measured at warm-up before any traffic, and the observations of the batches that ran, of which each bucket
+// baseline, measured at warm-up, and the observations of the batches that ran, of which each bucket
 // keeps an exponential average (beginning, where there is a baseline, with what was expected). One disturbed batch says
 // little: it counts as at most eight times what was known, so that a process that stood still for seconds does not
 // refuse for as many, and what has become slower for good is known after a few. A value: SetBaseline and Observe change
@@ -10,7 +10,8 @@
 //
 // Observations are forgotten when nothing refreshed any for `max_age`, and a bucket's when nothing refreshed it for ten
 // times as long (where sizes take turns, each is seldom), so that one slow batch (a cold start, a stall) can never make
-// the engine refuse its like for good; the baseline then speaks alone. Zero means unknown.
+// the engine refuse its like for good; the baseline then speaks alone. It may have been measured beside the traffic of
+// another version, and of few sizes: whatever runs in less than it expects bounds it. Zero means unknown.
 #pragma once
 
 #include <algorithm>
@@ -68,6 +69,8 @@ class CostTable {
 
   // In the place of an earlier one; observations stay.
   void SetBaseline(absl::Span<const BatchCost> measured);
+  // A batch of what the baseline is of took `duration`: neither it nor what it holds takes longer undisturbed.
+  void BoundBaseline(WorkKind kind, const BatchSize& size, absl::Duration duration);
 
   // Of the size's own bucket if it was observed; else of the nearest one observed, scaled as the baseline has it. Is
   // that one much smaller, what it lacked or took too much is added, not multiplied: one stall of a small batch must

@@ -20,9 +20,8 @@ std::vector<absl::Status> OnePerJob(std::vector<absl::Status> statuses, size_t j
                                              " jobs: a fault in the executor, please report it")));
 }
 
-bool AnyOk(absl::Span<const absl::Status> statuses) {
-  return absl::c_any_of(statuses, [](const absl::Status& status) { return status.ok(); });
-}
+bool IsOk(const absl::Status& status) { return status.ok(); }
+bool AnyOk(absl::Span<const absl::Status> statuses) { return absl::c_any_of(statuses, IsOk); }
 
 }  // namespace
 
@@ -86,6 +85,16 @@ struct Scheduler::Stage {
   }
 };
 
+void Scheduler::Learn(WorkKind kind, const Stage& stage, absl::Span<const absl::Status> executed) {
+  const absl::Duration took = stage.end - stage.start;
+  if (!AnyOk(executed)) return cost_.ObserveAtLeast(kind, stage.size, took, stage.end);
+  cost_.Observe(kind, stage.size, took, stage.end);
+  // An old version's last batches say nothing of the next one, and one of which jobs died on the way took less.
+  if (stage.jobs[0]->batch_group == baseline_group_ && absl::c_all_of(executed, IsOk)) {
+    cost_.BoundBaseline(kind, stage.size, took);
+  }
+}
+
 Scheduler::Stage Scheduler::BeginEncode(Work& work, std::vector<absl::Status>& statuses) {
   Stage stage{.start = clock_->Now()};
   for (size_t i = 0; i < work.batch.size(); ++i) {
@@ -101,7 +110,7 @@ Scheduler::Stage Scheduler::BeginEncode(Work& work, std::vector<absl::Status>& s
   return stage;
 }
 
-void Scheduler::EndEncode(const Stage& stage, bool came_through) {
+void Scheduler::EndEncode(const Stage& stage, absl::Span<const absl::Status> encoded) {
   for (Job* job : stage.jobs) {
     job->encode_ended = stage.end;
     job->encode_requests = static_cast<int>(stage.jobs.size());
@@ -112,11 +121,7 @@ void Scheduler::EndEncode(const Stage& stage, bool came_through) {
   if (stage.jobs.empty()) return;
   ++stats_.encode_batches;
   stats_.encode_requests += stage.jobs.size();
-  if (came_through) {
-    cost_.Observe(WorkKind::kEncode, stage.size, stage.end - stage.start, stage.end);
-  } else {
-    cost_.ObserveAtLeast(WorkKind::kEncode, stage.size, stage.end - stage.start, stage.end);
-  }
+  Learn(WorkKind::kEncode, stage, encoded);
 }
 
 void Scheduler::EndDecode(const Stage& stage, absl::Span<const absl::Status> decoded,
@@ -138,11 +143,7 @@ void Scheduler::EndDecode(const Stage& stage, absl::Span<const absl::Status> dec
   ++stats_.decode_batches;
   stats_.decode_requests += stage.jobs.size();
   stats_.decode_rows += stage.size.rows;
-  if (finished) {
-    cost_.Observe(WorkKind::kDecode, stage.size, stage.end - stage.start, stage.end);
-  } else {
-    cost_.ObserveAtLeast(WorkKind::kDecode, stage.size, stage.end - stage.start, stage.end);
-  }
+  Learn(WorkKind::kDecode, stage, decoded);
 }
 
 absl::Status Scheduler::EndStep(Job& job) const {
@@ -162,7 +163,7 @@ std::vector<absl::Status> Scheduler::Encode(Work& work) {
     std::lock_guard lock(mu_);
     Judge(WorkKind::kEncode, encoded);
   }
-  EndEncode(stage, AnyOk(encoded));
+  EndEncode(stage, encoded);
   return statuses;
 }
 
@@ -187,7 +188,7 @@ std::vector<absl::Status> Scheduler::EncodeAndDecode(Work& work) {
   std::vector<absl::Status> statuses(work.batch.size());
   Stage encode = BeginEncode(work, statuses), decode;
   if (encode.jobs.empty()) {
-    EndEncode(encode, false);
+    EndEncode(encode, {});
     return Decode(work);
   }
   for (size_t i = 0; i < work.batch.size(); ++i) {
@@ -201,7 +202,7 @@ std::vector<absl::Status> Scheduler::EncodeAndDecode(Work& work) {
   }
   decode.start = encode.end = std::clamp(between, encode.start, decode.end);
   const std::vector<absl::Status> decoded = OnePerJob(std::move(chained.statuses), decode.jobs.size());
-  EndEncode(encode, AnyOk(decoded));
+  EndEncode(encode, decoded);
   EndDecode(decode, decoded, statuses);
   return statuses;
 }

@@ -102,9 +102,10 @@ Scheduler::Forecast Scheduler::Ask(QueuedJob job) const {
   return {Admit(job, view, cost_).status, EstimateWait(view, cost_)};
 }
 
-void Scheduler::SetBaseline(absl::Span<const BatchCost> measured) {
+void Scheduler::SetBaseline(absl::Span<const BatchCost> measured, uint64_t group) {
   std::lock_guard lock(mu_);
   cost_.SetBaseline(measured);
+  baseline_group_ = group;
 }
 
 void Scheduler::Leave(Company& company) {

@@ -94,8 +94,8 @@ class Scheduler {
   };
   Forecast Ask(QueuedJob job) const;
 
-  // What batches cost by the warm-up of the model that serves from now on (cost_table.h).
-  void SetBaseline(absl::Span<const BatchCost> measured);
+  // What batches cost by the warm-up of the model that serves from now on (cost_table.h), with jobs of `group`.
+  void SetBaseline(absl::Span<const BatchCost> measured, uint64_t group = 0);
 
   // One of the company's jobs will not be submitted.
   void Leave(Company& company);
@@ -161,10 +161,12 @@ class Scheduler {
   struct Stage;
   // Attaches contexts; jobs that must not go on get a status.
   Stage BeginEncode(Work& work, std::vector<absl::Status>& statuses);
-  // Notes times, counts, and observes the cost: of a batch of which no job came through it was at least that.
-  void EndEncode(const Stage& stage, bool came_through);
+  // Note times, count, and learn the cost.
+  void EndEncode(const Stage& stage, absl::Span<const absl::Status> encoded);
   void EndDecode(const Stage& stage, absl::Span<const absl::Status> decoded, std::vector<absl::Status>& statuses);
   absl::Status EndStep(Job& job) const;  // a StepGate
+  // What the batch took: at least that, where no job came through; with mu_ held.
+  void Learn(WorkKind kind, const Stage& stage, absl::Span<const absl::Status> executed);
   // Counts a batch as broken or not; with mu_ held.
   void Judge(WorkKind kind, absl::Span<const absl::Status> executed);
   // Why the job must not go on at `now`; OK: it may.
@@ -184,6 +186,7 @@ class Scheduler {
   std::vector<Ended> pushed_out_;
   absl::flat_hash_map<JobId, Job*> live_;  // accepted, `done` not begun
   CostTable cost_;
+  uint64_t baseline_group_ = 0;            // of cost_
   std::array<WaitMargin, 3> wait_margin_;  // by priority
   SchedulerStats stats_;
   BatchSize encoding_;                            // being encoded: it will come back for decode

@@ -170,6 +170,22 @@ TEST(CostTableTest, ALesserCostThanExpectedIsBelievedAtOnce) {
   EXPECT_EQ(cost.Estimate(WorkKind::kDecode, Size(1, 32, 100), kNow), 10 * kMs);
 }
 
+// Measured beside the traffic of another version, and within so small a budget that there is one size.
+TEST(CostTableTest, WhateverRunsInLessBoundsTheBaseline) {
+  CostTable cost;
+  cost.SetBaseline({{{WorkKind::kDecode, Size(1, 32, 100), 500 * kMs}}});
+  cost.BoundBaseline(WorkKind::kDecode, Size(8, 256, 800), 20 * kMs);
+  EXPECT_EQ(cost.Estimate(WorkKind::kDecode, Size(1, 32, 100), kNow), 30 * kMs) << "sizes of a bucket differ";
+  EXPECT_EQ(cost.Estimate(WorkKind::kDecode, Size(8, 256, 800), kNow), 30 * kMs) << "not eight times as much";
+  cost.BoundBaseline(WorkKind::kDecode, Size(1, 32, 100), 4 * kMs);
+  EXPECT_EQ(cost.Estimate(WorkKind::kDecode, Size(1, 32, 100), kNow), 6 * kMs);
+  EXPECT_EQ(cost.Estimate(WorkKind::kDecode, Size(8, 256, 800), kNow), 30 * kMs) << "of larger ones it says nothing";
+  cost.BoundBaseline(WorkKind::kDecode, Size(4, 128, 400), absl::Seconds(1));
+  EXPECT_EQ(cost.Estimate(WorkKind::kDecode, Size(1, 32, 100), kNow), 6 * kMs) << "nor does one that took long";
+  cost.BoundBaseline(WorkKind::kEncode, Size(1, 32, 100), 4 * kMs);
+  EXPECT_EQ(cost.Estimate(WorkKind::kEncode, Size(1, 32, 100), kNow), absl::ZeroDuration()) << "there is none";
+}
+
 TEST(CostTableTest, IsStaleUntilBothKindsWereObserved) {
   CostTable cost(absl::Seconds(1));
   EXPECT_TRUE(cost.Stale(kNow));

@@ -333,6 +333,40 @@ TEST_F(SchedulerTest, ABaselineThatIsTooHighRefusesNotForGood) {
   Submit("next", 15 * kMs);
   RunAll();
   EXPECT_EQ(Ended("next"), Code::kOk);
+  clock_.Advance(absl::Seconds(2));
+  for (const char* name : {"first", "second"}) Submit(name, 40 * kMs);
+  RunAll();
+  EXPECT_EQ(Ended("second"), Code::kOk) << "nor when all else is forgotten";
+}
+
+TEST_F(SchedulerTest, AnOldVersionsBatchesSayNothingOfTheNextOnesBaseline) {
+  Start();
+  scheduler_->SetBaseline({{WorkKind::kDecode, {1, 8, 100}, absl::Seconds(1)}}, 7);
+  Submit("old");
+  RunAll();
+  clock_.Advance(absl::Seconds(2));
+  Submit("ahead");
+  EXPECT_EQ(scheduler_->Ask({.rows = 8, .context_tokens = 100}).wait, absl::Seconds(1));
+}
+
+TEST_F(SchedulerTest, ABatchOfWhichJobsDiedSaysNothingOfABaseline) {
+  Start();
+  scheduler_->SetBaseline({{{WorkKind::kDecode, {2, 16, 200}, 60 * kMs}}});
+  const auto wait_behind_two = [this](bool one_dies) {
+    clock_.Advance(absl::Seconds(20));  // all else is forgotten
+    const Scheduler::JobId first = Submit("a");
+    Submit("b");
+    const absl::Duration wait = scheduler_->Ask({.rows = 8, .context_tokens = 100}).wait;
+    executor_.before_step = [this, first, one_dies](int step) {
+      if (step == 1 && one_dies) scheduler_->Cancel(first);
+    };
+    RunAll();
+    ended_.clear();
+    return wait;
+  };
+  wait_behind_two(true);
+  EXPECT_EQ(wait_behind_two(false), 60 * kMs);
+  EXPECT_LT(wait_behind_two(false), 20 * kMs);
 }
 
 // Found on a busy machine: one batch that another process kept from its CPU, and the idle engine refused for a second.

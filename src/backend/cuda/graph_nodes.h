@@ -11,8 +11,8 @@
 
 namespace beamline::backend::cuda {
 
-// Names a folder (of processes that share a parent's environment: of all of them) to which each graph is written as it
-// is made: a file of Graphviz with its nodes, kernels by name and grid, as the driver tells them. Default: none.
+// The variable of the environment that names a folder for the graphs of this process: each is written there as it is
+// made, a file of Graphviz with its nodes, kernels by name and grid, as the driver tells them. Not set: none is.
 inline constexpr char kGraphFolderSwitch[] = "BEAMLINE_GRAPH_FOLDER";
 
 struct GraphNodes {

@@ -80,15 +80,19 @@ json ToJson(const data::RankingMetrics& metrics) {
 }
 
 absl::Status CheckSame(absl::string_view what, const json& saved, const json& ours, const std::string& source) {
-  for (const auto& [name, value] : ours.items()) {
-    const auto found = saved.find(name);
-    const std::string other = found == saved.end() ? "absent" : found->dump();
-    if (found != saved.end() && *found == value) continue;
-    return absl::FailedPreconditionError(absl::StrCat(source, ": ", what, " ", name, " is ", other, ", this run has ",
-                                                      value.dump(),
-                                                      "; resume with the same command, or train into another folder"));
+  json all = saved;  // fields of either
+  all.update(ours);
+  const auto text = [](const json& of, const std::string& name) {
+    return of.contains(name) ? of[name].dump() : "none";
+  };
+  std::vector<std::string> other;
+  for (const auto& [name, value] : all.items()) {
+    if (text(saved, name) == text(ours, name)) continue;
+    other.push_back(absl::StrCat(name, " is ", text(saved, name), ", this run has ", text(ours, name)));
   }
-  return absl::OkStatus();
+  if (other.empty()) return absl::OkStatus();
+  return absl::FailedPreconditionError(absl::StrCat(source, ": ", what, " ", absl::StrJoin(other, "; "),
+                                                    "; resume with the same command, or train into another folder"));
 }
 
 }  // namespace

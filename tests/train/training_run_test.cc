@@ -271,6 +271,9 @@ TEST_F(TrainingRunTest, ASplitByTimeGoesFromTrainingToEvaluation) {
   TrainingRun other = run;
   other.corpus.time_split = at(120, 160);
   ExpectRefused(other, absl::StatusCode::kFailedPrecondition, "split_at");
+  other.corpus.time_split = std::nullopt;
+  ExpectRefused(other, absl::StatusCode::kFailedPrecondition,
+                "split_at is \"2022-04-15T07:20:00Z,2022-04-15T07:40:00Z\"");
   Train(run);
 
   EvaluationRun evaluation;

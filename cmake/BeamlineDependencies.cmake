@@ -52,15 +52,19 @@ set(CMAKE_IGNORE_PREFIX_PATH "${ignored_before}")
 # beamline::torch: libtorch's CPU libraries, with its headers searched after the system's (-idirafter).
 # Looked for in Torch_DIR or CMAKE_PREFIX_PATH, else in the virtual environment that scripts/setup.sh makes.
 if(BEAMLINE_WITH_TORCH)
-  if(NOT "$ENV{BEAMLINE_TORCH_ROOT}" STREQUAL "" AND NOT EXISTS $ENV{BEAMLINE_TORCH_ROOT}/include/ATen/core/Tensor.h)
-    message(FATAL_ERROR "BEAMLINE_TORCH_ROOT: no libtorch in $ENV{BEAMLINE_TORCH_ROOT}: "
-      "it has no include/ATen/core/Tensor.h. Name the folder that has, or unset it.")
+  set(torch_asked_for "$ENV{BEAMLINE_TORCH_ROOT}")
+  if(NOT torch_asked_for STREQUAL "")
+    get_filename_component(torch_asked_for "${torch_asked_for}" ABSOLUTE BASE_DIR "$ENV{PWD}")  # else no hint
+    if(NOT EXISTS "${torch_asked_for}/include/ATen/core/Tensor.h")
+      message(FATAL_ERROR "BEAMLINE_TORCH_ROOT: no libtorch in ${torch_asked_for}: "
+        "it has no include/ATen/core/Tensor.h. Name the folder that has, or unset it.")
+    endif()
   endif()
   file(GLOB torch_of_setup $ENV{BEAMLINE_CACHE}/venv/lib/python3*/site-packages/torch/include
     $ENV{XDG_CACHE_HOME}/beamline/venv/lib/python3*/site-packages/torch/include
     $ENV{HOME}/.cache/beamline/venv/lib/python3*/site-packages/torch/include)
   find_path(BEAMLINE_TORCH_INCLUDE ATen/core/Tensor.h
-    HINTS $ENV{BEAMLINE_TORCH_ROOT}/include ${Torch_DIR}/../../../include ENV Torch_DIR PATHS ${torch_of_setup}
+    HINTS ${torch_asked_for}/include ${Torch_DIR}/../../../include ENV Torch_DIR PATHS ${torch_of_setup}
     PATH_SUFFIXES include ../../include ../../../include)
   if(NOT BEAMLINE_TORCH_INCLUDE)
     message(FATAL_ERROR "libtorch not found. Run scripts/setup.sh, or point CMAKE_PREFIX_PATH or Torch_DIR at one, "

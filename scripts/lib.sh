@@ -7,8 +7,10 @@ jobs=${BEAMLINE_JOBS:-$(nproc)}
 export CCACHE_DIR=${CCACHE_DIR:-$cache/ccache} CCACHE_MAXSIZE=${CCACHE_MAXSIZE:-5G} CCACHE_NOHASHDIR=1 CCACHE_BASEDIR=$root
 export CCACHE_SLOPPINESS=pch_defines,time_macros,include_file_mtime,include_file_ctime
 if [[ -n ${BEAMLINE_TORCH_ROOT:-} ]]; then
-  [[ -d $BEAMLINE_TORCH_ROOT/include/ATen ]] ||
+  [[ -e $BEAMLINE_TORCH_ROOT/include/ATen/core/Tensor.h ]] ||
     { echo "BEAMLINE_TORCH_ROOT: no libtorch in $BEAMLINE_TORCH_ROOT" >&2; return 1; }
+  BEAMLINE_TORCH_ROOT=$(realpath "$BEAMLINE_TORCH_ROOT")  # scripts configure in the folder of the checkout
+  export BEAMLINE_TORCH_ROOT
 elif [[ -n ${Torch_DIR:-} ]]; then
   # TORCH/share/cmake/Torch, as CMake means it, or TORCH: what setup.sh installed earlier must not come before it.
   for candidate in "$Torch_DIR" "$Torch_DIR/../../.."; do

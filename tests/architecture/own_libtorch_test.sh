@@ -45,6 +45,11 @@ configured() {
 }
 configured "$work/cache/venv/lib/python3.11/site-packages/torch"
 BEAMLINE_TORCH_ROOT=$work/own configured "$work/own"
+cd "$work"  # a path from where one is
+BEAMLINE_TORCH_ROOT=own configured "$work/own"
+rm -rf "$work/build"
+said=$(BEAMLINE_TORCH_ROOT=own "$cmake" -G Ninja -S "$work/project" -B "$work/build") || fail "$said"
+[[ $said == *"-- libtorch: $work/own"* ]] || fail "CMake alone: $(grep -- '-- libtorch' <<<"$said")"
 Torch_DIR=$work/own/share/cmake/Torch configured "$work/own"
 Torch_DIR=$work/own configured "$work/own"
 CMAKE_PREFIX_PATH=$work/own${CMAKE_PREFIX_PATH:+:$CMAKE_PREFIX_PATH} configured "$work/own"

@@ -24,6 +24,14 @@ BatchDecision Decide(std::vector<QueuedJob> encode, std::vector<QueuedJob> decod
   return DecideBatch({.encode = encode, .decode = decode, .closing = closing}, kNow, cost, limits);
 }
 
+// A decode alone takes 6 ms, and four at once 12.
+CostTable MostlyFixed() {
+  CostTable cost;
+  cost.Observe(WorkKind::kDecode, {.requests = 1, .rows = 8, .context_tokens = 100}, 6 * kMs, kNow);
+  cost.Observe(WorkKind::kDecode, {.requests = 4, .rows = 32, .context_tokens = 400}, 12 * kMs, kNow);
+  return cost;
+}
+
 TEST(BatchPolicyTest, NothingToDo) {
   const BatchDecision decision = Decide({}, {});
   EXPECT_EQ(decision.action, Action::kWait);
@@ -243,9 +251,7 @@ TEST(BatchPolicyTest, ADeadlineShorterThanTheQueueDelayIsKept) {
 
 // Decode: 6 ms alone, 12 ms for four.
 TEST(BatchPolicyTest, GrowsOnlyWhileTheTightestJobStillMakesIt) {
-  CostTable cost;
-  cost.Observe(WorkKind::kDecode, {.requests = 1, .rows = 8, .context_tokens = 100}, 6 * kMs, kNow);
-  cost.Observe(WorkKind::kDecode, {.requests = 4, .rows = 32, .context_tokens = 400}, 12 * kMs, kNow);
+  const CostTable cost = MostlyFixed();
   QueuedJob tight = At(1, 5 * kMs);
   tight.deadline = kNow + 7 * kMs;
   const std::vector<QueuedJob> queue = {tight, At(2, 5 * kMs), At(3, 5 * kMs), At(4, 5 * kMs)};
@@ -262,9 +268,7 @@ TEST(BatchPolicyTest, SmallerJobsStillJoinWhereABigOneWouldTakeTooLong) {
 
 // With admission switched off all are probes, and the most urgent of them is often one that is late.
 TEST(BatchPolicyTest, WhoIsLateEvenAloneHoldsUpNobody) {
-  CostTable cost;
-  cost.Observe(WorkKind::kDecode, {.requests = 1, .rows = 8, .context_tokens = 100}, 6 * kMs, kNow);
-  cost.Observe(WorkKind::kDecode, {.requests = 4, .rows = 32, .context_tokens = 400}, 12 * kMs, kNow);
+  const CostTable cost = MostlyFixed();
   std::vector<QueuedJob> queue = {At(1), At(2), At(3), At(4)};
   for (QueuedJob& job : queue) {
     job.probe = true;
@@ -293,9 +297,7 @@ TEST(BatchPolicyTest, CachedContextsMakeNoBatchLonger) {
 }
 
 TEST(BatchPolicyTest, UnderOverloadFullBatchesPassOverWhoCannotAffordThem) {
-  CostTable cost;
-  cost.Observe(WorkKind::kDecode, {.requests = 1, .rows = 8, .context_tokens = 100}, 6 * kMs, kNow);
-  cost.Observe(WorkKind::kDecode, {.requests = 4, .rows = 32, .context_tokens = 400}, 12 * kMs, kNow);
+  const CostTable cost = MostlyFixed();
   const BatchLimits limits{.max_requests = 4};
   std::vector<QueuedJob> queue;
   for (uint64_t id = 1; id <= 6; ++id) {
@@ -312,9 +314,7 @@ TEST(BatchPolicyTest, UnderOverloadFullBatchesPassOverWhoCannotAffordThem) {
 
 // Alone it takes 6 ms, and three together some 11: behind it they are late, and it is one.
 TEST(BatchPolicyTest, WhoCanOnlyGoAloneIsPassedOverWhereMoreWouldBeLateBehindIt) {
-  CostTable cost;
-  cost.Observe(WorkKind::kDecode, {.requests = 1, .rows = 8, .context_tokens = 100}, 6 * kMs, kNow);
-  cost.Observe(WorkKind::kDecode, {.requests = 4, .rows = 32, .context_tokens = 400}, 12 * kMs, kNow);
+  const CostTable cost = MostlyFixed();
   std::vector<QueuedJob> queue = {At(1), At(2), At(3), At(4)};
   for (QueuedJob& job : queue) job.deadline = kNow + (job.id == 1 ? 7 : 14) * kMs;
   EXPECT_THAT(Decide({}, queue, {.max_requests = 8}, cost).batch, ElementsAre(2, 3, 4));
@@ -326,9 +326,7 @@ TEST(BatchPolicyTest, WhoCanOnlyGoAloneIsPassedOverWhereMoreWouldBeLateBehindIt)
 
 // Of six that overflow a batch none has the time for a full one; what others have is no reason to lose the six.
 TEST(BatchPolicyTest, NobodyIsPassedOverForTheSakeOfALowerPriority) {
-  CostTable cost;
-  cost.Observe(WorkKind::kDecode, {.requests = 1, .rows = 8, .context_tokens = 100}, 6 * kMs, kNow);
-  cost.Observe(WorkKind::kDecode, {.requests = 4, .rows = 32, .context_tokens = 400}, 12 * kMs, kNow);
+  const CostTable cost = MostlyFixed();
   std::vector<QueuedJob> queue;
   for (uint64_t id = 1; id <= 7; ++id) {
     queue.push_back(At(id));
@@ -342,9 +340,7 @@ TEST(BatchPolicyTest, NobodyIsPassedOverForTheSakeOfALowerPriority) {
 }
 
 TEST(BatchPolicyTest, WhoIsPassedOverDoesNotWaitForOthersCompany) {
-  CostTable cost;
-  cost.Observe(WorkKind::kDecode, {.requests = 1, .rows = 8, .context_tokens = 100}, 6 * kMs, kNow);
-  cost.Observe(WorkKind::kDecode, {.requests = 4, .rows = 32, .context_tokens = 400}, 12 * kMs, kNow);
+  const CostTable cost = MostlyFixed();
   std::vector<QueuedJob> queue;
   for (uint64_t id = 1; id <= 5; ++id) {
     queue.push_back(At(id));

@@ -75,6 +75,15 @@ class SteppedScheduler : public ::testing::Test {
   }
   Code Ended(const std::string& name) { return ended_.contains(name) ? ended_[name].code() : Code::kUnknown; }
 
+  // How a job ends on another executor.
+  Code EndedOn(FakeExecutor& executor) {
+    scheduler_ = std::make_unique<Scheduler>(SchedulerOptions{.workers = 0}, &executor, &clock_);
+    Submit("a");
+    RunAll();
+    scheduler_.reset();
+    return Ended("a");
+  }
+
   FakeClock clock_;
   FakeExecutor executor_{&clock_, &clock_};
   std::map<std::string, absl::Status> ended_;

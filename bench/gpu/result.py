@@ -6,7 +6,7 @@
                                              a number that is none
   result.py passes HOST:PORT                 prints how a server has asked its device for its passes so far (the metric
                                              beamline_device_passes_total of its admin page): {"graph": 9, ...}
-  result.py write WORK OUT NAME=VALUE ...    WORK/stages, kernels, engine, peers and server to the file OUT, with all
+  result.py write WORK OUT NAME=VALUE ...    WORK/stages, kernels, engine, peers, gates and server to the file OUT, with all
                                              goals, each met, missed or not measured by them; device, driver, memory and
                                              commit at its top, all other names among the settings
   result.py goals OUT                        prints the goals of such a file, a line each
@@ -23,7 +23,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "peers"))
 import goals as peers_goals
 
 GOAL_BEAMS = 512  # BEAMLINE_ENGINE_OPTIONS may ask for others, which are no measure of a goal
-PARTS = ("stages", "kernels", "engine", "peers", "server")
+PARTS = ("stages", "kernels", "engine", "peers", "gates", "server")
 TOP = ("device", "driver", "memory", "commit")
 
 
@@ -100,6 +100,10 @@ class Rows:
                 if row.get("kernel") == f"beam_select level {level}" and row.get("shape") == f"1 requests, {items} items"]
         return rows[0] if rows else None
 
+    def gate(self, dtype):
+        """What `beamline evaluate --gate` reported of a trained model; of none, nothing."""
+        return next((row for row in self.parts["gates"] if row.get("dtype") == dtype), None)
+
     def server_cpu(self):
         """Of one call at a time: else workers wait for each other's batches. Below 0 nothing was measured: the waiting for
         the device took no CPU time, which is what is subtracted."""
@@ -145,11 +149,24 @@ def goals(rows):
         small, large = rows.selection(level, 100_000), rows.selection(level, 10_000_000)
         found.append((f"log-sum-exp and selection, level {level}, us", "at_most", 40, small))
         found.append((f"selection, level {level}, 10^7 items over 10^5", "at_most", 1.2, ratio(large, small)))
+    for dtype in ("fp8", "fp8_mixed"):
+        found += gate_goals(dtype, rows.gate(dtype))
     found.append(("nodes of the engine's graphs that copy, wait or allocate", "at_most", 0, rows.copies_and_waits()))
     found.append(("server's CPU per request beyond encode and decode, ms", "at_most", 0.15, rows.server_cpu()))
     found.append(("server's encodes and searches that are launched from a graph", "at_least", 0.95,
                   rows.passes_from_graphs()))
     return found
+
+
+def gate_goals(dtype, report):
+    top_1 = overlap = recall = None
+    if report:
+        difference = report["recall_10_difference"]
+        top_1, overlap = report["top_1"], report["bf16_overlap"] - report["overlap"]
+        recall = max(abs(difference["low"]), abs(difference["high"])) / report["bf16_recall_10"]
+    return [(f"{dtype} of a trained model: requests whose best item is bf16's, share", "at_least", 0.97, top_1),
+            (f"{dtype} of a trained model: overlap of the 32 best with fp32's, under bf16's", "at_most", 0.05, overlap),
+            (f"{dtype} of a trained model: R@10, the farther end of the paired interval, of bf16's", "at_most", 0.02, recall)]
 
 
 def described(goal, bound, wanted, measured):

@@ -279,16 +279,27 @@ case $1 in
     dtype=$(grep -oP '(?<=--gate )[a-z0-9_]+' <<<"$*")
     [[ $* == *"--gate $dtype --split both --device cuda"*"--out "*/gate-$dtype-*.json ]] || exit 9
     [[ ! -e carry/broken ]] || exit 139
-    [[ $* == *"--max-users 8"* ]] || touch "${*: -1}"
+    top=0.98
+    [[ ! -e carry/worse-$dtype ]] || top=0.96
+    [[ $* == *"--max-users 8"* ]] || cat >"${*: -1}" <<JSON
+{"dtype": "$dtype", "top_1": $top, "overlap": 0.9, "bf16_overlap": 0.94, "bf16_recall_10": 0.1,
+ "recall_10_difference": {"mean": 0.0001, "low": -0.003, "high": 0.001}}
+JSON
     [[ ! -e carry/worse-$dtype ]] || exit 2 ;;
 esac""")
         status, said, result = self.verify("engine", "serial", "quality")
         self.assertEqual(status, 0)
         self.assertEqual(result["engine"], [{"dtype": d, "bench": {"dtype": d}} for d in ("bf16", "fp8")])
         self.assertIn("--max-users 20000", said["quality"]["detail"])
+        def goals():
+            return [(goal["goal"].split(":")[0], round(goal["measured"], 9), goal["verdict"])
+                    for goal in result["goals"] if "of a trained model" in goal["goal"]]
+        shares = [(0.98, "met"), (0.04, "met"), (0.03, "missed")]
+        self.assertEqual(goals(), [(f"{dtype} of a trained model", *share) for dtype in ("fp8", "fp8_mixed") for share in shares])
         (self.root / "carry/worse-fp8").touch()
-        status, said, _ = self.verify("quality", BEAMLINE_GATE_USERS="9")
+        status, said, result = self.verify("quality", BEAMLINE_GATE_USERS="9")
         self.assertEqual((status, said["quality"]["status"]), (0, "passed"), "as good without self-attention in FP8")
+        self.assertEqual([goal[2] for goal in goals() if goal[1] in (0.96, 0.98)], ["missed", "met"])
         (self.root / "carry/worse-fp8_mixed").touch()
         status, said, _ = self.verify("quality", BEAMLINE_GATE_USERS="9")
         self.assertEqual((status, said["quality"]["status"]), (1, "failed"))
@@ -296,6 +307,9 @@ esac""")
         status, said, _ = self.verify("quality", BEAMLINE_GATE_USERS="8")
         self.assertEqual(status, 1, "refused for another reason: there is no report")
         self.assertNotIn("fp8_mixed: ", said["quality"]["detail"])
+        (self.root / "carry/worse-fp8").unlink()
+        status, said, _ = self.verify("quality")
+        self.assertEqual((status, said["quality"]["status"]), (0, "passed"), "one is enough")
         (self.root / "carry/worse-fp8_mixed").unlink()
         (self.root / "carry/broken").touch()
         self.assertEqual(self.verify("quality")[0], 1, "a crash is no missed gate")

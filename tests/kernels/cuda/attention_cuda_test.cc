@@ -6,6 +6,7 @@
 
 #include "beamline/kernels/warpgroups_cuda.h"
 #include "kernels/cuda/device.h"
+#include "kernels/cuda/drawn_shapes.h"
 
 namespace beamline::kernels {
 namespace {
@@ -209,6 +210,25 @@ TEST_P(AttentionGpu, EveryHeadSize) {
           {.type = type, .heads = 2, .key_value_heads = 2, .head_dim = head_dim, .queries = {3, 66}, .keys = {70, 5}});
     }
   }
+}
+
+TEST_P(AttentionGpu, DrawnShapes) {
+  const int longest = SmallShapesOnly() ? 150 : 600;
+  ForDrawnShapes([&](Draw& draw) {
+    Problem p{.type = draw.Type(),
+              .key_value_heads = draw.Size(3),
+              .head_dim = draw.Eights(256),
+              .same_value = draw.Coin(),
+              .ordered = draw.Coin(),
+              .reach = draw.Coin() ? -1 : draw.Below(140),
+              .seed = draw.Seed()};
+    p.heads = p.key_value_heads * draw.Size(3);
+    for (int requests = draw.Size(6); requests > 0; --requests) {
+      p.queries.push_back(draw.Below(6) == 0 ? 0 : draw.Size(longest));
+      p.keys.push_back(draw.Below(6) == 0 ? 0 : draw.Size(2 * longest));
+    }
+    Check(p);
+  });
 }
 
 TEST_P(AttentionGpu, LengthsFromNothingToMany) {

@@ -3,6 +3,7 @@
 
 #include "cuda/beam_select_core.h"
 #include "kernels/cuda/device.h"
+#include "kernels/cuda/drawn_shapes.h"
 #include "kernels/select_batch.h"
 
 namespace beamline::kernels {
@@ -231,6 +232,13 @@ void CheckRandomBatches(uint32_t first, uint32_t seeds, int vocab, int leaves, i
 TEST_F(BeamSelectGpu, EqualsTheCpuOnRandomBatches) { CheckRandomBatches(0, SmallShapesOnly() ? 6 : 200, 12, 60, 24); }
 TEST_F(BeamSelectGpu, EqualsTheCpuOnWiderVocabularies) {
   CheckRandomBatches(1000, SmallShapesOnly() ? 2 : 60, 3000, 400, SmallShapesOnly() ? 20 : 200);
+}
+
+TEST_F(BeamSelectGpu, DrawnShapes) {
+  ForDrawnShapes([](Draw& draw) {
+    const int vocab = draw.Size(5000), leaves = draw.Size(600), width = draw.Size(SmallShapesOnly() ? 40 : 300);
+    CheckRandomBatches(draw.Seed(), 1, vocab, leaves, width);
+  });
 }
 
 // kind 0: normal logits; 1: few values, many ties; 2: all equal, the worst case of the radix passes.

@@ -8,6 +8,7 @@
 #include "beamline/kernels/product_cuda.h"
 #include "beamline/kernels/warpgroups_cuda.h"
 #include "kernels/cuda/device.h"
+#include "kernels/cuda/drawn_shapes.h"
 
 namespace beamline::kernels {
 namespace {
@@ -134,6 +135,25 @@ void CheckParts(const Problem& p, const Answer& answer) {
   }
 }
 
+void CheckProblem(const Problem& p) {
+  Operands operands(p, p.rows);
+  const Answer answer = operands.Run(p);
+  Reference reference;
+  std::vector<float> logits;
+  for (int row = 0; row < p.rows; ++row) {
+    for (int code = 0; code < p.vocab; ++code) {
+      const auto [expected, tolerance] = operands.Expected(p, row, code);
+      reference.Add(expected, tolerance);
+      logits.push_back(answer.logits[static_cast<size_t>(row) * answer.ld + code]);
+    }
+    for (int code = p.vocab; code < answer.ld; ++code) {
+      ASSERT_TRUE(MayBeUnwritten(answer.logits[static_cast<size_t>(row) * answer.ld + code]));
+    }
+  }
+  EXPECT_EQ(reference.Wrong(logits), "") << Name(p.type) << " rows " << p.rows << " vocab " << p.vocab << " k " << p.k;
+  CheckParts(p, answer);
+}
+
 TEST_F(HeadProductGpu, EqualsTheReference) {
   std::vector<Problem> problems = {{.rows = 1, .vocab = 1, .k = 8},
                                    {.rows = 3, .vocab = 131, .k = 72, .scale = 0.25f, .biased = true},
@@ -143,24 +163,20 @@ TEST_F(HeadProductGpu, EqualsTheReference) {
   for (Problem p : problems) {
     for (const DataType type : {DataType::kBFloat16, DataType::kFloat16}) {
       p.type = type;
-      Operands operands(p, p.rows);
-      const Answer answer = operands.Run(p);
-      Reference reference;
-      std::vector<float> logits;
-      for (int row = 0; row < p.rows; ++row) {
-        for (int code = 0; code < p.vocab; ++code) {
-          const auto [expected, tolerance] = operands.Expected(p, row, code);
-          reference.Add(expected, tolerance);
-          logits.push_back(answer.logits[static_cast<size_t>(row) * answer.ld + code]);
-        }
-        for (int code = p.vocab; code < answer.ld; ++code) {
-          ASSERT_TRUE(MayBeUnwritten(answer.logits[static_cast<size_t>(row) * answer.ld + code]));
-        }
-      }
-      EXPECT_EQ(reference.Wrong(logits), "") << Name(type) << " rows " << p.rows << " vocab " << p.vocab;
-      CheckParts(p, answer);
+      CheckProblem(p);
     }
   }
+}
+
+TEST_F(HeadProductGpu, DrawnShapes) {
+  ForDrawnShapes([](Draw& draw) {
+    CheckProblem({.type = draw.NarrowType(),
+                  .rows = draw.Size(200),
+                  .vocab = draw.Size(700),
+                  .k = draw.Eights(600),
+                  .scale = draw.Of({1.0f, 0.3f, -2.0f}),
+                  .biased = draw.Coin()});
+  });
 }
 
 // Whichever of the two a head takes.

@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "beamline/kernels/lineage_attention_cuda.h"
 
+#include <numeric>
+
 #include "kernels/cuda/device.h"
+#include "kernels/cuda/drawn_shapes.h"
 
 namespace beamline::kernels {
 namespace {
@@ -10,8 +13,9 @@ struct Problem {
   DataType type = DataType::kFloat32;
   int heads = 2, key_value_heads = 2, head_dim = 64, step = 2;
   bool with_bias = false;
-  bool dense = false;        // by rows_each
-  int furthest = kMaxSteps;  // distance of a step that the bias leaves visible
+  bool dense = false;                                          // by rows_each
+  std::vector<int32_t> slots = {5, 1, 11}, count = {5, 0, 9};  // of each request, unless dense
+  int furthest = kMaxSteps;                                    // distance of a step that the bias leaves visible
 };
 
 class LineageAttentionGpu : public GpuTest {
@@ -21,10 +25,14 @@ class LineageAttentionGpu : public GpuTest {
 
 void LineageAttentionGpu::Check(const Problem& p) {
   std::mt19937 random(p.step * 100 + p.head_dim);
-  const std::vector<int32_t> begin = {0, 5, 6, 17}, count = {5, 0, 9};
-  const int requests = 3;
+  const std::vector<int32_t>& count = p.count;
+  const int requests = static_cast<int>(count.size());
+  std::vector<int32_t> begin(requests + 1, 0), request_of;  // of each row; behind the last slot is a row of nobody's
+  std::partial_sum(p.slots.begin(), p.slots.end(), begin.begin() + 1);
+  for (int b = 0; b < requests; ++b) request_of.insert(request_of.end(), p.slots[b], b);
+  request_of.push_back(requests);
   const auto rows_each = [](int s) { return 2 + s; };
-  const int capacity = p.dense ? requests * rows_each(p.step) : 18,
+  const int capacity = p.dense ? requests * rows_each(p.step) : begin.back() + 1,
             rows = p.step == 0 && !p.dense ? requests : capacity;
   const int width = p.heads * p.head_dim, key_width = p.key_value_heads * p.head_dim;
   const int query_step = width + 2 * key_width, key_step = query_step;
@@ -82,9 +90,7 @@ void LineageAttentionGpu::Check(const Problem& p) {
   Reference reference;
   std::vector<float> computed;
   for (int row = 0; row < rows; ++row) {
-    int b = row;
-    if (p.step > 0) b = row < 5 ? 0 : row < 6 ? 1 : row < 17 ? 2 : 3;
-    if (p.dense) b = row / rows_each(p.step);
+    const int b = p.dense ? row / rows_each(p.step) : p.step > 0 ? request_of[row] : row;
     const bool active = p.step == 0 || p.dense || (b < requests && row - begin[b] < count[b]);
     for (int h = 0; h < p.heads; ++h) {
       const size_t at = static_cast<size_t>(row) * width + h * p.head_dim;
@@ -136,6 +142,25 @@ TEST_F(LineageAttentionGpu, EqualsTheReference) {
       }
     }
   }
+}
+
+TEST_F(LineageAttentionGpu, DrawnShapes) {
+  ForDrawnShapes([](Draw& draw) {
+    Problem p{.type = draw.Type(),
+              .key_value_heads = draw.Size(3),
+              .head_dim = draw.Eights(256),
+              .step = draw.Below(kMaxSteps),
+              .with_bias = draw.Coin(),
+              .dense = draw.Coin(),
+              .furthest = draw.Below(kMaxSteps + 1)};
+    p.heads = p.key_value_heads * draw.Size(4);
+    p.slots.clear(), p.count.clear();
+    for (int requests = draw.Size(8); requests > 0; --requests) {
+      p.slots.push_back(draw.Size(90));
+      p.count.push_back(draw.Coin() ? p.slots.back() : draw.Below(p.slots.back() + 1));
+    }
+    Check(p);
+  });
 }
 
 TEST(LineageAttentionCudaArguments, AreChecked) {

@@ -6,6 +6,7 @@
 
 #include "beamline/kernels/warpgroups_cuda.h"
 #include "kernels/cuda/device.h"
+#include "kernels/cuda/drawn_shapes.h"
 
 namespace beamline::kernels {
 namespace {
@@ -71,6 +72,14 @@ TEST_F(MoeGpu, Route) {
   }
 }
 
+TEST_F(MoeGpu, DrawnRoutes) {
+  ForDrawnShapes([](Draw& draw) {
+    const DataType type = draw.Type();
+    const int rows = draw.Size(70), width = draw.Eights(400), experts = draw.Size(kMaxExperts);
+    CheckRoute(type, rows, width, experts, draw.Size(std::min(experts, kMaxExpertsPerRow)));
+  });
+}
+
 TEST_F(MoeGpu, RouteBreaksTiesByIndexAndSurvivesNan) {
   const int width = 8, experts = 40, top_k = 3;
   std::vector<float> rows(2 * width, 0.0f);  // row 0: every score is one half
@@ -120,6 +129,13 @@ TEST_F(MoeGpu, Group) {
     for (int experts : {1, 3, 24}) CheckGroup(entries, experts);
   }
   if (!SmallShapesOnly()) CheckGroup(70000, 256);
+}
+
+TEST_F(MoeGpu, DrawnGroups) {
+  ForDrawnShapes([](Draw& draw) {
+    const int entries = draw.Size(3000);
+    CheckGroup(entries, draw.Size(kMaxExperts));
+  });
 }
 
 struct ProductShape {
@@ -209,6 +225,21 @@ TEST_F(MoeGpu, GroupedProduct) {
       CheckProduct(type, warpgroups, {.counts = {200, 0, 1, 700}, .n = 2816, .k = 1024, .top_k = 2});
     }
   }
+}
+
+TEST_F(MoeGpu, DrawnProducts) {
+  ForDrawnShapes([](Draw& draw) {
+    const DataType type = draw.Type();
+    const bool warpgroups = draw.Coin();
+    ProductShape shape{.n = draw.Eights(400), .k = draw.Eights(500), .top_k = draw.Size(4)};
+    for (int experts = draw.Size(40); experts > 0; --experts) {
+      shape.counts.push_back(draw.Coin() ? draw.Below(3) : draw.Size(experts < 4 ? 150 : 20));
+    }
+    shape.counts.push_back(1);  // never none at all
+    shape.gated = warpgroups && type != DataType::kFloat32 && shape.n % 16 == 0 && draw.Coin() &&
+                  PrepareWarpgroups() == LaunchError::kOk;
+    CheckProduct(type, warpgroups, shape);
+  });
 }
 
 // A row's bits do not depend on which rows, and how many, share its tile.

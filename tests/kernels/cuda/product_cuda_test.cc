@@ -8,6 +8,7 @@
 
 #include "beamline/kernels/warpgroups_cuda.h"
 #include "kernels/cuda/device.h"
+#include "kernels/cuda/drawn_shapes.h"
 
 namespace beamline::kernels {
 namespace {
@@ -132,6 +133,27 @@ TEST_F(ProductGpu, AgainstDoublePrecision) {
   }
 }
 
+TEST_F(ProductGpu, DrawnShapes) {
+  const std::vector<Kernel> kernels = Kernels();
+  ForDrawnShapes([&](Draw& draw) {
+    const DataType type = draw.NarrowType();
+    for (const Kernel& kernel : kernels) {
+      const Shape shape{.rows = draw.Size(std::min(kernel.most_rows, 300)),
+                        .n = draw.Size(400),
+                        .k = draw.Eights(800),
+                        .x_pad = 8 * draw.Below(3),
+                        .weight_pad = 8 * draw.Below(3),
+                        .out_pad = draw.Below(9)};
+      CheckProduct(kernel, type, shape,
+                   {.out_type = draw.Coin() ? type : DataType::kFloat32,
+                    .bias = draw.Coin(),
+                    .add = draw.Coin(),
+                    .relu = draw.Coin(),
+                    .alpha = draw.Of({1.0f, 0.125f, -3.0f})});
+    }
+  });
+}
+
 // Rows of x, one behind the other.
 std::vector<float> Products(const Kernel& kernel, const TypedBuffer& x, const TypedBuffer& weight, int k,
                             std::pair<int, int> first_and_count) {
@@ -193,61 +215,77 @@ TEST_F(ProductGpu, RowsKeepTheirSpecialValues) {
   }
 }
 
+struct GateCase {
+  int rows, width, k, out_pad;
+};
+
 // The bits of the product that is written, and of the activation behind it; between rows nothing is written.
+void CheckGate(const Kernel& kernel, DataType type, ActivationKind gate, const GateCase& c) {
+  std::mt19937 random(c.width);
+  const TypedBuffer x(type, Normal(random, static_cast<size_t>(c.rows) * c.k));
+  const TypedBuffer weight(type, Normal(random, size_t{2} * c.width * c.k, 0.25f));
+  const TypedBuffer both(type, size_t{2} * c.width * c.rows), expected(type, static_cast<size_t>(c.width) * c.rows);
+  const int out_step = c.width + c.out_pad;
+  const TypedBuffer out(type, std::vector<float>(static_cast<size_t>(out_step) * c.rows, 7.0f));
+  ProductArgs args{.type = type,
+                   .out_type = type,
+                   .rows = c.rows,
+                   .n = 2 * c.width,
+                   .k = c.k,
+                   .x = x.data(),
+                   .weight = weight.data(),
+                   .x_step = c.k,
+                   .weight_step = c.k,
+                   .out_step = 2 * c.width,
+                   .alpha = 0.5f,
+                   .out = both.data()};
+  ASSERT_EQ(kernel.run(args), LaunchError::kOk);
+  ASSERT_EQ(
+      ActivationCuda(
+          {.type = type, .kind = gate, .rows = c.rows, .width = c.width, .x = both.data(), .out = expected.data()},
+          nullptr),
+      LaunchError::kOk);
+  args.gate = gate;
+  args.out_step = out_step;
+  args.out = out.data();
+  ASSERT_EQ(kernel.run(args), LaunchError::kOk);
+  const std::vector<float> actual = out.Download(), wanted = expected.Download();
+  for (int row = 0; row < c.rows; ++row) {
+    for (int column = 0; column < out_step; ++column) {
+      ASSERT_EQ(actual[row * out_step + column], column < c.width ? wanted[row * c.width + column] : 7.0f)
+          << kernel.name << ", " << Name(type) << " gate " << static_cast<int>(gate) << " rows " << c.rows << " width "
+          << c.width << " k " << c.k << ": row " << row << " column " << column;
+    }
+  }
+}
+
 TEST_F(ProductGpu, AGateGivesWhatTheActivationBehindTheProductGives) {
-  struct Case {
-    int rows, width, k, out_pad;
-  };
   for (const Kernel& kernel : Kernels()) {
     for (const DataType type : kTypes) {
       for (const ActivationKind gate : kProductGates) {
-        for (const Case& c : {Case{1, 8, 64, 0}, {9, 40, 264, 4}, {130, 168, 72, 8}}) {
+        for (const GateCase& c : {GateCase{1, 8, 64, 0}, {9, 40, 264, 4}, {130, 168, 72, 8}}) {
           const bool rare = type != DataType::kBFloat16 || gate != ActivationKind::kSilu;
           if (c.rows > kernel.most_rows || (rare && c.rows != 9)) continue;
-          std::mt19937 random(c.width);
-          const TypedBuffer x(type, Normal(random, static_cast<size_t>(c.rows) * c.k));
-          const TypedBuffer weight(type, Normal(random, size_t{2} * c.width * c.k, 0.25f));
-          const TypedBuffer both(type, size_t{2} * c.width * c.rows),
-              expected(type, static_cast<size_t>(c.width) * c.rows);
-          const int out_step = c.width + c.out_pad;
-          const TypedBuffer out(type, std::vector<float>(static_cast<size_t>(out_step) * c.rows, 7.0f));
-          ProductArgs args{.type = type,
-                           .out_type = type,
-                           .rows = c.rows,
-                           .n = 2 * c.width,
-                           .k = c.k,
-                           .x = x.data(),
-                           .weight = weight.data(),
-                           .x_step = c.k,
-                           .weight_step = c.k,
-                           .out_step = 2 * c.width,
-                           .alpha = 0.5f,
-                           .out = both.data()};
-          ASSERT_EQ(kernel.run(args), LaunchError::kOk);
-          ASSERT_EQ(ActivationCuda({.type = type,
-                                    .kind = gate,
-                                    .rows = c.rows,
-                                    .width = c.width,
-                                    .x = both.data(),
-                                    .out = expected.data()},
-                                   nullptr),
-                    LaunchError::kOk);
-          args.gate = gate;
-          args.out_step = out_step;
-          args.out = out.data();
-          ASSERT_EQ(kernel.run(args), LaunchError::kOk);
-          const std::vector<float> actual = out.Download(), wanted = expected.Download();
-          for (int row = 0; row < c.rows; ++row) {
-            for (int column = 0; column < out_step; ++column) {
-              ASSERT_EQ(actual[row * out_step + column], column < c.width ? wanted[row * c.width + column] : 7.0f)
-                  << kernel.name << ", " << Name(type) << " gate " << static_cast<int>(gate) << " row " << row
-                  << " column " << column;
-            }
-          }
+          CheckGate(kernel, type, gate, c);
         }
       }
     }
   }
+}
+
+TEST_F(ProductGpu, DrawnGates) {
+  const std::vector<Kernel> kernels = Kernels();
+  ForDrawnShapes([&](Draw& draw) {
+    const DataType type = draw.NarrowType();
+    const ActivationKind gate = kProductGates[draw.Below(std::size(kProductGates))];
+    for (const Kernel& kernel : kernels) {
+      CheckGate(kernel, type, gate,
+                {.rows = draw.Size(std::min(kernel.most_rows, 300)),
+                 .width = draw.Eights(300),
+                 .k = draw.Eights(600),
+                 .out_pad = draw.Below(9)});
+    }
+  });
 }
 
 #if defined(BEAMLINE_EMULATED)

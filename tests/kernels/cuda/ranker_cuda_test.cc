@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "kernels/cuda/device.h"
+#include "kernels/cuda/drawn_shapes.h"
 
 namespace beamline::kernels {
 namespace {
@@ -114,20 +115,35 @@ struct Batch {
   DeviceBuffer<float> score_d, values;
 };
 
+void CheckShape(DataType type, const Shape& shape) {
+  Batch batch(type, shape, shape.width);
+  ASSERT_EQ(RankCandidatesCuda(batch.Args(), nullptr), LaunchError::kOk);
+  Reference reference;
+  batch.AddTo(reference);
+  EXPECT_EQ(reference.Wrong(batch.values.Download()), "")
+      << Name(type) << ", " << shape.requests << " requests, " << shape.slots << " slots, " << shape.rows
+      << " rows, width " << shape.width << ", " << shape.heads << " heads, " << shape.codes << " codes";
+}
+
 TEST_F(RankerGpu, AgainstDoublePrecision) {
   std::vector<Shape> shapes = {
       {1, 1, 1, 8, 1, 1}, {3, 5, 4, 24, 2, 7}, {2, 33, 17, 256, 8, 100}, {2, 9, 9, 264, 3, 65535}};
   if (!SmallShapesOnly()) shapes.push_back({8, 512, 512, 256, 4, 8192}), shapes.push_back({1, 512, 512, 4096, 8, 8192});
   for (const DataType type : kTypes) {
-    for (const Shape& shape : shapes) {
-      Batch batch(type, shape, shape.width);
-      ASSERT_EQ(RankCandidatesCuda(batch.Args(), nullptr), LaunchError::kOk);
-      Reference reference;
-      batch.AddTo(reference);
-      EXPECT_EQ(reference.Wrong(batch.values.Download()), "")
-          << Name(type) << ", width " << shape.width << ", " << shape.heads << " heads";
-    }
+    for (const Shape& shape : shapes) CheckShape(type, shape);
   }
+}
+
+TEST_F(RankerGpu, DrawnShapes) {
+  ForDrawnShapes([](Draw& draw) {
+    const DataType type = draw.Type();
+    CheckShape(type, {.requests = draw.Size(5),
+                      .slots = draw.Size(100),
+                      .rows = draw.Size(60),
+                      .width = draw.Eights(600),
+                      .heads = draw.Size(kMaxRankerHeads),
+                      .codes = draw.Size(300)});
+  });
 }
 
 // What a search of nonsense would leave: nothing outside of the tables is read.

@@ -8,6 +8,7 @@
 #include "beamline/kernels/quantize_cuda.h"
 #include "beamline/kernels/rms_norm_cuda.h"
 #include "kernels/cuda/device.h"
+#include "kernels/cuda/drawn_shapes.h"
 
 namespace beamline::kernels {
 namespace {
@@ -92,6 +93,15 @@ TEST_F(RmsNormGpu, EqualsTheReference) {
     Check(type, 1, 128, true, false);
     if (!SmallShapesOnly()) Check(type, 70001, 64, true, true);
   }
+}
+
+TEST_F(RmsNormGpu, DrawnShapes) {
+  ForDrawnShapes([](Draw& draw) {
+    const DataType type = draw.Type();
+    const int rows = draw.Size(50), width = draw.Eights(draw.Coin() ? 2000 : kMaxNormWidth);
+    const bool with_delta = draw.Coin();
+    Check(type, rows, width, with_delta, draw.Coin());
+  });
 }
 
 TEST_F(RmsNormGpu, TheSumGoesWhereItIsWanted) {
@@ -219,6 +229,17 @@ TEST_F(ActivationGpu, EqualsTheReference) {
   }
 }
 
+TEST_F(ActivationGpu, DrawnShapes) {
+  ForDrawnShapes([](Draw& draw) {
+    const ActivationKind kind = draw.Of({ActivationKind::kSilu, ActivationKind::kRelu, ActivationKind::kGelu,
+                                         ActivationKind::kGeluTanh, ActivationKind::kLeakyRelu});
+    const DataType type = draw.Type();
+    const bool gated = draw.Coin();
+    const int rows = draw.Size(50), width = draw.Eights(5000);
+    Check(type, kind, gated, rows, width, draw.Coin());
+  });
+}
+
 TEST(ActivationCudaArguments, AreChecked) {
   static char memory[64] __attribute__((aligned(16)));
   static char other[64] __attribute__((aligned(16)));
@@ -243,38 +264,48 @@ TEST(ActivationCudaArguments, AreChecked) {
   if (!WhyNoGpu().empty()) EXPECT_EQ(ActivationCuda(good, nullptr), LaunchError::kCuda);
 }
 
-class QuantizeGpu : public GpuTest {};
-
 // Rows that stand apart; one of zeros, one whose values are too small for normal E4M3 numbers beside its largest.
+class QuantizeGpu : public GpuTest {
+ protected:
+  static void Check(DataType type, int rows, int width, int step) {
+    std::mt19937 random(width);
+    std::vector<float> values = Normal(random, static_cast<size_t>(rows) * step, 3.0f);
+    std::fill_n(values.begin() + step, width, 0.0f);
+    for (int i = 0; i < width; ++i) values[2 * step + i] *= i == 1 ? 1000.0f : 1.0f;
+    const TypedBuffer x(type, values);
+    DeviceBuffer<uint8_t> quantized(static_cast<size_t>(rows) * width);
+    DeviceBuffer<float> row_scale(rows);
+    ASSERT_EQ(QuantizeRowsCuda({.type = type,
+                                .rows = rows,
+                                .width = width,
+                                .x_step = step,
+                                .x = x.data(),
+                                .quantized = quantized.data(),
+                                .row_scale = row_scale.data()},
+                               nullptr),
+              LaunchError::kOk);
+    ASSERT_EQ(cudaDeviceSynchronize(), cudaSuccess);
+    Reference exact;
+    for (int row = 0; row < rows; ++row) {
+      for (int i = 0; i < width; ++i) exact.Add(x.host[row * step + i], 0x1p-22 * std::abs(x.host[row * step + i]));
+    }
+    CheckQuantized(quantized.Download(), row_scale.Download(), exact, width);
+    EXPECT_EQ(row_scale.Download()[1], 1.0f);
+  }
+};
+
 TEST_F(QuantizeGpu, Rows) {
   for (DataType type : kTypes) {
-    for (int width : {8, 40, 1024, 1032, 5000}) {
-      std::mt19937 random(width);
-      const int rows = 4, step = width + 16;
-      std::vector<float> values = Normal(random, size_t{rows} * step, 3.0f);
-      std::fill_n(values.begin() + step, width, 0.0f);
-      for (int i = 0; i < width; ++i) values[2 * step + i] *= i == 1 ? 1000.0f : 1.0f;
-      const TypedBuffer x(type, values);
-      DeviceBuffer<uint8_t> quantized(size_t{rows} * width);
-      DeviceBuffer<float> row_scale(rows);
-      ASSERT_EQ(QuantizeRowsCuda({.type = type,
-                                  .rows = rows,
-                                  .width = width,
-                                  .x_step = step,
-                                  .x = x.data(),
-                                  .quantized = quantized.data(),
-                                  .row_scale = row_scale.data()},
-                                 nullptr),
-                LaunchError::kOk);
-      ASSERT_EQ(cudaDeviceSynchronize(), cudaSuccess);
-      Reference exact;
-      for (int row = 0; row < rows; ++row) {
-        for (int i = 0; i < width; ++i) exact.Add(x.host[row * step + i], 0x1p-22 * std::abs(x.host[row * step + i]));
-      }
-      CheckQuantized(quantized.Download(), row_scale.Download(), exact, width);
-      EXPECT_EQ(row_scale.Download()[1], 1.0f);
-    }
+    for (int width : {8, 40, 1024, 1032, 5000}) Check(type, 4, width, width + 16);
   }
+}
+
+TEST_F(QuantizeGpu, DrawnShapes) {
+  ForDrawnShapes([](Draw& draw) {
+    const DataType type = draw.Type();
+    const int rows = 3 + draw.Size(50), width = draw.Eights(5000);
+    Check(type, rows, width, width + 8 * draw.Below(4));
+  });
 }
 
 // Rows whose scale is no normal number, or not even one above zero.
